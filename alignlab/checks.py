@@ -1,0 +1,49 @@
+"""Entry checks: shapes for tensors, ranges for config values. No torch: only `.shape` is looked at."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator
+from typing import Any
+
+from alignlab.errors import Problem
+
+
+def check_same_shape(*tensors: Any, rank: int) -> None:
+    """Raise ValueError unless all tensors have one shape of the given rank (no silent broadcasting)."""
+    shapes = [tuple(t.shape) for t in tensors]
+    if len(set(shapes)) != 1 or len(shapes[0]) != rank:
+        raise ValueError(f"expected tensors of one shape and rank {rank}, got {shapes}")
+
+
+def positive(key: str, value: float, *, example: object, hint: str = "") -> Iterator[Problem]:
+    """Yield a problem unless value is a finite number > 0."""
+    if not (math.isfinite(value) and value > 0):
+        yield Problem(key, value, "must be greater than 0" + _because(hint), f"{key}={example}")
+
+
+def within(
+    key: str, value: float, low: float, high: float, *, example: object, hint: str = "", closed: bool = True
+) -> Iterator[Problem]:
+    """Yield a problem unless low <= value <= high (< high where `closed` is False)."""
+    inside = low <= value <= high if closed else low <= value < high
+    if not inside:
+        bracket = "]" if closed else ")"
+        yield Problem(key, value, f"must lie in [{low}, {high}{bracket}" + _because(hint), f"{key}={example}")
+
+
+def at_least(key: str, value: float, low: float, *, example: object, hint: str = "") -> Iterator[Problem]:
+    """Yield a problem unless value >= low."""
+    if not value >= low:
+        yield Problem(key, value, f"must be at least {low}" + _because(hint), f"{key}={example}")
+
+
+def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "") -> Iterator[Problem]:
+    """Yield a problem unless value is one of the allowed words."""
+    if value not in allowed:
+        words = ", ".join(allowed)
+        yield Problem(key, value, f"must be one of: {words}" + _because(hint), f"{key}={next(iter(allowed))}")
+
+
+def _because(hint: str) -> str:
+    return f" ({hint})" if hint else ""

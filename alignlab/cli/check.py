@@ -1,0 +1,29 @@
+"""`alignlab check`: what `alignlab train` would do with the same arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from omegaconf import DictConfig
+
+from alignlab.cli.hydra_app import run_app
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code (2 where the config has problems)."""
+    return run_app("check", _task, argv)
+
+
+def _task(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from alignlab.config.plan import plan
+    from alignlab.ledger.run_dir import RunDir
+
+    point = plan(config)
+    overrides = " ".join(HydraConfig.get().overrides.task)
+    print(f"{point.id}  {overrides}")
+    for step in point.chain():
+        state = RunDir.of(step.train.output_root, step.id).status() or "not run yet"
+        role = "" if step is point else "starts from "
+        print(f"    {role}{step.id}: {state}", flush=True)

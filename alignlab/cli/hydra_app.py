@@ -1,0 +1,74 @@
+"""Runs a verb as a Hydra application and turns errors into messages and exit codes."""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import hydra
+from hydra._internal.utils import get_args_parser
+from hydra.core.global_hydra import GlobalHydra
+from hydra.errors import HydraException
+from omegaconf import DictConfig
+from omegaconf.errors import OmegaConfBaseException
+
+from alignlab.config.diagnose import diagnose
+from alignlab.config.registry import register
+from alignlab.config.share import conf_dir
+from alignlab.errors import AlignlabError, ConfigError, Problem
+
+# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
+_OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
+
+
+def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
+    """Run `task` for each composed config; returns the exit code."""
+    args = [_plain_group(arg) for arg in argv]
+    # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
+    os.environ["HYDRA_FULL_ERROR"] = "1"
+    sys.argv = [sys.argv[0], *args]
+    register()
+    _log_to_terminal()
+    try:
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
+    except AlignlabError as error:
+        return _fail(error)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+def _plain_group(arg: str) -> str:
+    for group in _OPTIONAL_GROUPS:
+        if arg.startswith(f"+{group}="):
+            return arg[1:]
+    return arg
+
+
+def _why(config_name: str, args: list[str]) -> list[Problem]:
+    """All problems of the command line, composed again piece by piece."""
+    overrides = get_args_parser().parse_args(args).overrides
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return diagnose(config_name, overrides)
+
+
+def _fail(error: AlignlabError) -> int:
+    print(f"alignlab: {error}", file=sys.stderr)
+    return error.exit_code
+
+
+def _log_to_terminal() -> None:
+    """One line per message on standard error; libraries speak only when something is wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("alignlab").setLevel(logging.INFO)

@@ -1,0 +1,72 @@
+"""`alignlab <verb> ...`. Thin: a verb's module, and with it torch, is imported only when the verb is used."""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import os
+import sys
+from collections.abc import Sequence
+
+VERBS = {
+    "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
+    "check": "check the same command line without running it: problems, points, ids, what is done already",
+}
+
+
+def usage() -> str:
+    """Text of `alignlab --help`."""
+    verbs = "\n".join(f"  {verb:<8} {text}" for verb, text in VERBS.items())
+    return f"""alignlab: which preference objective, which beta, on which data, and how sure is that?
+
+usage: alignlab <verb> [key=value ...] [Hydra flags]
+
+{verbs}
+
+examples:
+  alignlab train experiment=lab sweep=dpo_beta
+  alignlab train experiment=lab -m objective.beta=0.1,0.3 seed=1,2
+  alignlab train --help            groups, their options and the config
+  alignlab train --cfg job         the composed config
+  eval "$(alignlab -sc install=bash)"   tab completion
+
+Results lie below output_root (default: outputs)."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point. Returns the exit code: 0 done, 1 failed, 2 the command or config is wrong, 3 points of a sweep failed."""
+    args = list(sys.argv[1:] if argv is None else argv)
+    if args and args[0] in ("-sc", "--shell-completion"):
+        return _complete(args)
+    if not args or args[0] in ("-h", "--help"):
+        print(usage())
+        return 0
+    if args[0] == "--version":
+        from importlib.metadata import version
+
+        print(f"alignlab {version('alignlab')}")
+        return 0
+    verb = args[0]
+    if verb not in VERBS:
+        guess = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"; did you mean: alignlab {guess[0]}?" if guess else ""
+        print(f"alignlab: no such verb: {verb}{hint}\n  verbs: {', '.join(VERBS)}", file=sys.stderr)
+        return 2
+    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args[1:]))
+
+
+def _complete(args: list[str]) -> int:
+    """Tab completion: verbs are completed here, what follows them by Hydra."""
+    line = os.environ.get("COMP_LINE", "")
+    words = line.split(" ")
+    if len(args) > 1 and args[1].startswith("query") and (len(words) < 2 or words[1] not in VERBS or len(words) == 2):
+        prefix = words[1] if len(words) > 1 else ""
+        print(" ".join(verb for verb in VERBS if verb.startswith(prefix)))
+        return 0
+    verb = words[1] if len(words) > 2 and words[1] in VERBS else "train"
+    os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
+    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

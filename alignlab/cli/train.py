@@ -1,0 +1,38 @@
+"""`alignlab train`: one run, or every point of a sweep."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from omegaconf import DictConfig
+
+from alignlab.cli.hydra_app import run_app
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    # Tokenizers are used before any worker is forked; their warning about it is noise.
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return run_app("train", _task, argv)
+
+
+def _task(config: DictConfig) -> dict[str, Any]:
+    """One point. What it returns is what launchers hand back to the sweep."""
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    from alignlab.config.plan import plan
+    from alignlab.reports.tables import headline
+    from alignlab.training.run import run_plan
+
+    job = HydraConfig.get()
+    record = run_plan(
+        plan(config),
+        group=config.sweep.name or None,
+        overrides=list(job.overrides.task),
+    )
+    place = f"point {job.job.num}: " if job.mode == RunMode.MULTIRUN else ""
+    print(f"{place}{headline(record)}", flush=True)
+    return record

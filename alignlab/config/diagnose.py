@@ -1,0 +1,114 @@
+"""Why a command line does not compose. Hydra stops at the first bad override; this finds all of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra import compose
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from alignlab.config.preflight import did_you_mean, to_train, unknown_key
+from alignlab.errors import ConfigError, Problem
+
+
+def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
+    """Every problem of a command line, found by adding its overrides one after another, groups first.
+
+    Needs an initialised GlobalHydra. Returns an empty list where everything composes and passes preflight.
+    """
+    loader = GlobalHydra.instance().config_loader()
+    problems: list[Problem] = []
+    parsed = []
+    for text in overrides:
+        try:
+            parsed += OverridesParser.create(config_loader=loader).parse_overrides([text])
+        except HydraException as error:
+            detail = str(error).splitlines()[0]
+            problems.append(Problem(text, None, f"can't be read: {detail}", "key=value, quoted for the shell"))
+    accepted: list[str] = []
+    alternatives: list[str] = []
+    for override in sorted(parsed, key=lambda o: not _is_group(o, loader)):
+        values = _settings(override)
+        good = []
+        for setting in values:
+            try:
+                compose(config_name, [*accepted, setting])
+                good.append(setting)
+            except (HydraException, OmegaConfBaseException) as error:
+                problems.append(_explain(override, setting, error, config_name, accepted, loader))
+        accepted += good[:1]
+        alternatives += good[1:]
+    for extra in (None, *alternatives):
+        key = extra.split("=", 1)[0] if extra else None
+        chosen = [s for s in accepted if s.split("=", 1)[0] != key] + ([extra] if extra else [])
+        problems += [p for p in _preflight(config_name, chosen) if p not in problems]
+    return problems
+
+
+def _preflight(config_name: str, overrides: list[str]) -> list[Problem]:
+    try:
+        to_train(without_hydra(compose(config_name, overrides)))
+    except ConfigError as error:
+        return error.problems
+    except HydraException as error:
+        return [Problem(" ".join(overrides), None, str(error).splitlines()[0])]
+    return []
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The job's own config, Hydra's node left out."""
+    if "hydra" in config:
+        with open_dict(config):
+            del config["hydra"]
+    return config
+
+
+def _is_group(override: Override, loader: ConfigLoader) -> bool:
+    return bool(loader.list_groups("")) and override.key_or_group in _groups(loader)
+
+
+def _groups(loader: ConfigLoader) -> list[str]:
+    return [g for g in loader.list_groups("") if g not in ("schema", "hydra")]
+
+
+def _settings(override: Override) -> list[str]:
+    """`key=value` for each value of a sweep, or the one setting; a deletion as it stands."""
+    if override.is_delete() or not override.is_sweep_override():
+        return [override.input_line or f"{override.get_key_element()}={override.get_value_element_as_str()}"]
+    return [f"{override.get_key_element()}={value}" for value in override.sweep_string_iterator()]
+
+
+def _explain(
+    override: Override, setting: str, error: Exception, config_name: str, accepted: list[str], loader: ConfigLoader
+) -> Problem:
+    """One failed override as a problem with something to type."""
+    key = override.key_or_group
+    value = setting.split("=", 1)[1] if "=" in setting else None
+    if key in _groups(loader):
+        options = [o for o in loader.get_group_options(key) if not o.startswith("_")]
+        guess = did_you_mean(str(value), options)
+        return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess or options[0]}")
+    expected = re.search(r"could not be converted to (\w+)", str(error)) or re.search(
+        r"Value '.*' .* (?:is not|not) .*?(\w+)$", str(error).splitlines()[0]
+    )
+    base = compose(config_name, accepted)
+    parent, _, leaf = key.rpartition(".")
+    node: Any = OmegaConf.select(base, parent) if parent else base
+    if isinstance(node, DictConfig) and leaf not in node:
+        known = [str(k) for k in node] + ([] if parent else _groups(loader))
+        return unknown_key(key, known, value)
+    if expected:
+        kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+        return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
+    if not isinstance(node, DictConfig):
+        top = key.split(".")[0]
+        return unknown_key(top, [str(k) for k in base] + _groups(loader), None)
+    return Problem(key, value, str(error).splitlines()[0])

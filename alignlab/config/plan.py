@@ -1,0 +1,92 @@
+"""From a composed config to a plan: what would be run, under which id, after which parent."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any, cast
+
+from hydra import compose
+from hydra.errors import HydraException
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from alignlab.config.diagnose import without_hydra
+from alignlab.config.preflight import to_train
+from alignlab.config.schemas import Train
+from alignlab.errors import ConfigError, Problem
+from alignlab.ledger.identity import run_id
+
+# A parent starts from the same weights on the same data; the rest of its config are defaults and its own overrides.
+_INHERITED = ("model", "data", "output_root", "tracking", "sweep")
+_INHERITED_TRAINER = ("accelerator", "devices", "progress", "micro_batch_size")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One run before it runs: typed config, the same as plain containers, its id, and the run it starts from."""
+
+    train: Train
+    config: Mapping[str, Any]
+    id: str
+    parent: Plan | None
+
+    def chain(self) -> list[Plan]:
+        """Ancestors first, this run last."""
+        return [*(self.parent.chain() if self.parent else []), self]
+
+
+def plan(config: DictConfig) -> Plan:
+    """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra."""
+    config = without_hydra(config)
+    train = to_train(config)
+    parent = _parent(config, train)
+    plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    return Plan(train, plain, _identity(train, plain, config, parent), parent)
+
+
+def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None) -> str:
+    unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
+    if train.objective.requires.data == "completions":
+        unused += [f"data.{f}" for f in train.data.pair_fields]
+    if not train.objective.requires.reference:
+        unused.append("reference")
+    content = {
+        f"{group}.content": getattr(train, group).fingerprint()
+        for group in ("data", "model")
+        if getattr(train, group).content_fields
+    }
+    kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
+    return run_id(
+        type(train.objective).__module__.rpartition(".")[2],
+        {**plain, "kinds": kinds},
+        content=content,
+        parent=parent.id if parent else None,
+        unused=tuple(unused),
+    )
+
+
+def _parent(config: DictConfig, train: Train) -> Plan | None:
+    if not train.model.parent:
+        return None
+    try:
+        parent = _composed(tuple(train.model.parent)).copy()
+    except HydraException as error:
+        problem = Problem("model.parent", list(train.model.parent), str(error).splitlines()[0])
+        raise ConfigError([problem]) from error
+    with open_dict(parent):
+        for key in _INHERITED:
+            parent[key] = OmegaConf.create(config)[key]
+        for key in _INHERITED_TRAINER:
+            parent.trainer[key] = config.trainer[key]
+        parent.model.parent = []
+    try:
+        return plan(parent)
+    except ConfigError as error:
+        raise ConfigError([problem.under("parent") for problem in error.problems]) from error
+
+
+@lru_cache(maxsize=32)
+def _composed(overrides: tuple[str, ...]) -> DictConfig:
+    """The parent's config; every point of a sweep asks for the same one."""
+    return compose("train", list(overrides))

@@ -1,0 +1,79 @@
+"""Checks a composed config before anything starts, and turns it into a typed value. All problems at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterator
+from typing import Any, cast
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from alignlab.config.schemas import Train
+from alignlab.errors import ConfigError, Problem
+
+
+def to_train(config: DictConfig) -> Train:
+    """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination."""
+    problems = list(_unknown_keys(config)) + list(_missing_values(config))
+    groups, found = _group_objects(config, skip={p.key.split(".")[0] for p in problems})
+    problems += found
+    if problems:
+        raise ConfigError(problems)
+    rest = {f.name: config[f.name] for f in dataclasses.fields(Train) if f.name not in groups}
+    train = Train(**groups, **rest)
+    absent = list(train.missing())
+    if absent:
+        raise ConfigError(absent)
+    return train
+
+
+def did_you_mean(word: str, known: list[str]) -> str:
+    """The known word closest to `word`, or nothing."""
+    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), "")
+
+
+def unknown_key(key: str, known: list[str], value: object = None) -> Problem:
+    """A key that does not exist, with what its neighbours are called."""
+    parent, _, leaf = key.rpartition(".")
+    guess = did_you_mean(leaf, known)
+    prefix = f"{parent}." if parent else ""
+    fix = f"{prefix}{guess}={value if value is not None else '...'}" if guess else ""
+    return Problem(key, value, f"no such key; {parent or 'the config'} has: {', '.join(sorted(known))}", fix)
+
+
+def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[Problem]:
+    """Keys that a `+key=value` put where the schema has none."""
+    schema = OmegaConf.get_type(node)
+    known = [f.name for f in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else None
+    for key in node:
+        name = f"{prefix}{key}"
+        if known is not None and key not in known:
+            yield unknown_key(name, known, None if OmegaConf.is_missing(node, key) else node[key])
+        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
+            yield from _unknown_keys(node[key], f"{name}.")
+
+
+def _missing_values(config: DictConfig) -> Iterator[Problem]:
+    for key in sorted(OmegaConf.missing_keys(config)):
+        yield Problem(key, None, "needs a value", f"{key}=...")
+
+
+def _group_objects(config: DictConfig, skip: set[str]) -> tuple[dict[str, Any], list[Problem]]:
+    """Every group as its dataclass, and what the groups find wrong with themselves."""
+    objects: dict[str, Any] = {}
+    problems: list[Problem] = []
+    for field in dataclasses.fields(Train):
+        node = config._get_node(field.name)
+        if not isinstance(node, DictConfig):
+            continue
+        if field.name in skip or node._is_missing():
+            continue
+        try:
+            objects[field.name] = OmegaConf.to_object(cast(DictConfig, config[field.name]))
+        except ConfigError as error:
+            problems += [problem.under(field.name) for problem in error.problems]
+        except OmegaConfBaseException as error:  # an interpolation that leads nowhere, for one
+            problems.append(Problem(field.name, None, str(error).splitlines()[0]))
+    return objects, problems

@@ -1,0 +1,65 @@
+"""Finds every config dataclass by its folder and gives it to Hydra as a schema.
+
+A schema is called after its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
+`conf/objective/dpo.yaml` selects it. Adding one is adding those two files.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import pkgutil
+from dataclasses import dataclass
+from functools import lru_cache
+
+from hydra.core.config_store import ConfigStore
+
+from alignlab.config.schemas import Train, Trainer
+from alignlab.data.sources.base import Source
+from alignlab.models.adapters.base import Adapter
+from alignlab.models.sources.base import ModelSource
+from alignlab.objectives.base import Objective
+from alignlab.optim.base import Optim
+from alignlab.tracking.sinks.base import Tracking
+
+
+@dataclass(frozen=True)
+class Group:
+    """A config group: the package its dataclasses live in and the base they share."""
+
+    package: str
+    base: type
+
+
+GROUPS = {
+    "objective": Group("alignlab.objectives", Objective),
+    "model": Group("alignlab.models.sources", ModelSource),
+    "peft": Group("alignlab.models.adapters", Adapter),
+    "data": Group("alignlab.data.sources", Source),
+    "optim": Group("alignlab.optim", Optim),
+    "tracking": Group("alignlab.tracking.sinks", Tracking),
+}
+
+
+@lru_cache(maxsize=1)
+def schemas() -> dict[str, dict[str, type]]:
+    """group -> module name -> dataclass."""
+    found: dict[str, dict[str, type]] = {}
+    for name, group in GROUPS.items():
+        found[name] = {}
+        for info in pkgutil.iter_modules(importlib.import_module(group.package).__path__):
+            module = importlib.import_module(f"{group.package}.{info.name}")
+            for _, cls in inspect.getmembers(module, inspect.isclass):
+                if cls.__module__ == module.__name__ and issubclass(cls, group.base) and not inspect.isabstract(cls):
+                    found[name][info.name] = cls
+    return found
+
+
+def register() -> None:
+    """Store all schemas in Hydra's config store."""
+    store = ConfigStore.instance()
+    store.store(group="schema", name="train", node=Train, package="_global_")
+    store.store(group="schema/trainer", name="default", node=Trainer, package="trainer")
+    for group, classes in schemas().items():
+        for name, cls in classes.items():
+            store.store(group=f"schema/{group}", name=name, node=cls, package=group)

@@ -1,0 +1,131 @@
+"""The whole config of a run as one typed value."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from alignlab.checks import at_least, one_of
+from alignlab.data.sources.base import Source
+from alignlab.errors import ConfigError, Problem
+from alignlab.models.adapters.base import Adapter
+from alignlab.models.reference import KINDS
+from alignlab.models.sources.base import ModelSource
+from alignlab.objectives.base import Objective
+from alignlab.optim.base import Optim
+from alignlab.tracking.sinks.base import Tracking
+
+
+@dataclass(kw_only=True)
+class Trainer:
+    """How long, in which portions, on what.
+
+    max_steps:        optimizer updates.
+    batch_size:       rows (pairs or answers) per update, over all processes.
+    micro_batch_size: rows per forward; a matter of memory, not of results.
+    gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
+    eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
+    checkpoint_every: updates between checkpoints; 0 writes one at the end only.
+    accelerator:      auto, cpu, gpu, ... as Lightning names them.
+    devices:          processes on this machine, one per device.
+    progress:         show progress bars where the terminal can.
+    """
+
+    max_steps: int = 100
+    batch_size: int = 16
+    micro_batch_size: int = 16
+    gradient_clip: float = 1.0
+    eval_every: int = 0
+    checkpoint_every: int = 0
+    accelerator: str = "auto"
+    devices: int = 1
+    progress: bool = True
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with the fields."""
+        for key, example in (("max_steps", 100), ("batch_size", 16), ("micro_batch_size", 4), ("devices", 1)):
+            yield from at_least(key, getattr(self, key), 1, example=example)
+        for key in ("gradient_clip", "eval_every", "checkpoint_every"):
+            yield from at_least(key, getattr(self, key), 0, example=0)
+
+
+@dataclass(kw_only=True)
+class Sweep:
+    """What a sweep is called and what it asks.
+
+    name:     folder below `<output_root>/sweeps`; empty takes the preset's name and a digest of the arguments.
+    question: printed above its table.
+    """
+
+    name: str = ""
+    question: str = ""
+
+
+@dataclass(kw_only=True)
+class Train:
+    """One run of `alignlab train`.
+
+    reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off.
+    seed:        of the order of rows, the initial adapter weights and dropout.
+    output_root: everything is written below it.
+    rerun:       do a finished run again.
+    """
+
+    objective: Objective
+    model: ModelSource
+    peft: Adapter
+    data: Source
+    optim: Optim
+    trainer: Trainer
+    tracking: Tracking
+    sweep: Sweep = field(default_factory=Sweep)
+    reference: str = "cached"
+    seed: int = 1
+    output_root: str = "outputs"
+    rerun: bool = False
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Combinations of groups that can't be; what is wrong within a group the group says itself."""
+        yield from one_of("reference", self.reference, KINDS)
+        if self.reference == "adapter_off" and self.objective.requires.reference and not self.peft.can_switch_off:
+            yield Problem("reference", "adapter_off", "needs an adapter that can be switched off", "peft=lora")
+        yield from at_least("seed", self.seed, 0, example=1)
+        world, vocabulary = self.data.world, self.model.vocabulary
+        if world is not None and vocabulary != world.alphabet:
+            yield Problem(
+                "model",
+                self.model.name,
+                f"the lab's completions can be enumerated only for a model whose tokens are its letters ({world.alphabet})",
+                "model=lab",
+            )
+        if vocabulary is not None and world is None:
+            yield Problem("model", self.model.name, f"knows only the letters {vocabulary}; this data is text", "model=tiny")
+        if self.optim.warmup_steps >= self.trainer.max_steps:
+            yield Problem(
+                "optim.warmup_steps",
+                self.optim.warmup_steps,
+                f"must be smaller than trainer.max_steps ({self.trainer.max_steps})",
+                f"optim.warmup_steps={self.trainer.max_steps // 10}",
+            )
+
+    def missing(self) -> Iterator[Problem]:
+        """Files, folders and packages that are not there, and an output folder that can't be written."""
+        for group in ("data", "model"):
+            for problem in getattr(self, group).missing():
+                yield problem.under(group)
+        root = os.path.abspath(self.output_root)
+        while not os.path.exists(root):
+            root = os.path.dirname(root)
+        if not (os.path.isdir(root) and os.access(root, os.W_OK)):
+            yield Problem("output_root", self.output_root, f"can't be written ({root})", "output_root=outputs")

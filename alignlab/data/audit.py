@@ -1,0 +1,21 @@
+"""What is left out before training, and why: counted by reason, never silently."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from alignlab.data.rows import Loaded, Pair
+
+
+def drop_unusable(pairs: list[Pair], dropped: Counter[str] | None = None) -> Loaded[Pair]:
+    """Leave out pairs that carry no preference: identical answers, or an answer that is empty."""
+    counts = Counter(dropped or {})
+    kept = []
+    for pair in pairs:
+        if not pair.chosen.strip() or not pair.rejected.strip():
+            counts["empty answer"] += 1
+        elif pair.chosen == pair.rejected:
+            counts["identical answers"] += 1
+        else:
+            kept.append(pair)
+    return Loaded(kept, counts)

@@ -1,0 +1,101 @@
+"""Batches for Lightning: what a step trains on is a pure function of (rows, seed, step)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+import lightning.pytorch as pl
+import numpy as np
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader
+
+Item = TypeVar("Item")
+
+
+def batch_indices(rows: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
+    """Rows of global batch `step`: the epochs' permutations laid end to end, cut every `batch_size` rows."""
+    start = step * batch_size
+    epochs = range(start // rows, (start + batch_size - 1) // rows + 1)
+    order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(rows) for epoch in epochs])
+    offset = start - epochs.start * rows
+    return order[offset : offset + batch_size]
+
+
+@dataclass
+class BatchStream(Generic[Item]):
+    """Global batches of a run, each as a list of micro-batches.
+
+    A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
+    each takes every `world`-th row of the same global batch.
+    """
+
+    rows: Sequence[Item]
+    collate: Callable[[Sequence[Item]], Any]
+    batch_size: int
+    micro_batch_size: int
+    steps: int
+    seed: int
+    rank: int = 0
+    world: int = 1
+    start: int = field(default=0, init=False)
+
+    def __len__(self) -> int:
+        """All steps of the run: Lightning counts the batches before a resume as well."""
+        return self.steps
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for step in range(self.start, self.steps):
+            indices = batch_indices(len(self.rows), self.batch_size, self.seed, step)[self.rank :: self.world]
+            yield list(micro_batches([self.rows[i] for i in indices], self.micro_batch_size, self.collate))
+
+
+def micro_batches(
+    rows: Sequence[Item], size: int, collate: Callable[[Sequence[Item]], Any]
+) -> Iterator[Any]:
+    """Rows in order, `size` at a time."""
+    for start in range(0, len(rows), size):
+        yield collate(rows[start : start + size])
+
+
+class AlignmentData(pl.LightningDataModule):
+    """Training stream and held-out batches of one run."""
+
+    def __init__(
+        self,
+        train: Sequence[Item],
+        held_out: Sequence[Item],
+        collate: Callable[[Sequence[Item]], Any],
+        *,
+        batch_size: int,
+        micro_batch_size: int,
+        steps: int,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.train, self.held_out, self.collate = train, held_out, collate
+        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
+        self.steps, self.seed = steps, seed
+        self.start = 0
+
+    def train_dataloader(self) -> BatchStream[Any]:
+        assert self.trainer is not None
+        stream = BatchStream(
+            self.train,
+            self.collate,
+            self.batch_size,
+            self.micro_batch_size,
+            self.steps,
+            self.seed,
+            self.trainer.global_rank,
+            self.trainer.world_size,
+        )
+        stream.start = self.start
+        return stream
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """Every held-out row once; each process takes its share."""
+        assert self.trainer is not None
+        mine = list(self.held_out[self.trainer.global_rank :: self.trainer.world_size])
+        return DataLoader(mine, self.micro_batch_size, collate_fn=self.collate)  # type: ignore[arg-type]

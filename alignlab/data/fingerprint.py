@@ -1,0 +1,38 @@
+"""Content digests: what a file, a folder or a set of rows holds, whatever its path."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from functools import lru_cache
+from pathlib import Path
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """First 16 hex digits of the SHA-256 over length-prefixed parts."""
+    state = hashlib.sha256()
+    for part in parts:
+        state.update(len(part).to_bytes(8, "little"))
+        state.update(part)
+    return state.hexdigest()[:16]
+
+
+def path_digest(path: str | Path) -> str:
+    """Digest of a file's bytes, or of all files below a folder with their relative names."""
+    path = Path(path)
+    files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
+    return digest(
+        part
+        for file in files
+        for part in (str(file.relative_to(path)).encode(), _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
+    )
+
+
+@lru_cache(maxsize=4096)
+def _file_digest(file: Path, size: int, mtime_ns: int) -> bytes:
+    """SHA-256 of a file; a sweep asks for the same files at every point, so size and time of change key a cache."""
+    state = hashlib.sha256()
+    with file.open("rb") as handle:
+        while block := handle.read(1 << 20):
+            state.update(block)
+    return state.digest()

@@ -1,0 +1,81 @@
+"""What a data source is: a dataclass that says where rows come from, and reads them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from alignlab.checks import at_least
+from alignlab.data.rows import Completion, Loaded, Pair, Split
+from alignlab.errors import ConfigError, Problem
+from alignlab.lab.world import World
+
+# Completions of a world's prompts, scored by the reference policy: World -> [X, N] log-probabilities.
+ReferenceTable = Callable[[World], Any]
+
+
+@dataclass(kw_only=True)
+class Source(ABC):
+    """Base of all data sources.
+
+    max_length:        longest prompt + answer in tokens; an answer is cut on the right.
+    max_prompt_length: longest prompt in tokens; a prompt is cut on the left.
+    train_limit:       use at most this many training rows; 0 uses all.
+    eval_limit:        use at most this many held-out rows; 0 uses all.
+    """
+
+    max_length: int = 512
+    max_prompt_length: int = 384
+    train_limit: int = 0
+    eval_limit: int = 256
+
+    # Fields that a run on single answers (an SFT parent, say) never reads: they do not make it a different run.
+    pair_fields: ClassVar[tuple[str, ...]] = ()
+    # Fields that only say where content lies: `fingerprint` stands for them in the identity of a run.
+    content_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with the fields; files are looked at in `missing`."""
+        yield from at_least("max_length", self.max_length, 2, example=512)
+        if not 1 <= self.max_prompt_length < self.max_length:
+            yield Problem(
+                "max_prompt_length",
+                self.max_prompt_length,
+                f"must be at least 1 and smaller than max_length ({self.max_length}), so that answers have room",
+                f"max_prompt_length={max(1, self.max_length * 3 // 4)}",
+            )
+        yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
+        yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
+
+    def missing(self) -> Iterator[Problem]:
+        """Files that are not there. Looked at before any weights are loaded."""
+        return iter(())
+
+    @property
+    def world(self) -> World | None:
+        """The enumerable world these rows come from, if they do: then exact evaluation is possible."""
+        return None
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digest of what the rows are made of; stands for `content_fields` in the identity of a run."""
+
+    @abstractmethod
+    def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
+        """Preference pairs; `reference` scores completions for sources that sample from the reference policy."""
+
+    def completions(self, split: Split) -> Loaded[Completion]:
+        """Single answers to imitate; for preference data the preferred ones."""
+        loaded = self.pairs(split, None)
+        return Loaded([pair.preferred() for pair in loaded.rows], loaded.dropped)
+
+    def limited(self, split: Split) -> int | None:
+        """Row limit of a split, as a slice end."""
+        return (self.train_limit if split == "train" else self.eval_limit) or None

@@ -1,0 +1,126 @@
+"""HH-RLHF, Bai et al. 2022, https://arxiv.org/abs/2204.05862: transcripts of which the last answer was compared."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import ClassVar
+
+from alignlab.data.audit import drop_unusable
+from alignlab.data.fingerprint import digest, path_digest
+from alignlab.data.rows import Loaded, Message, Pair, Split
+from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.errors import DataError, Problem
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_ROLE = {"Human": "user", "Assistant": "assistant"}
+
+
+@dataclass(kw_only=True)
+class HHRLHF(Source):
+    """Preference pairs of HH-RLHF.
+
+    path:         hub name, or a folder with `<subset>/<split>.jsonl.gz` (as on the hub) or `<subset>.<split>.jsonl.gz`.
+    subsets:      what to train on.
+    eval_subsets: what to hold out; its official test split.
+    """
+
+    path: str = "Anthropic/hh-rlhf"
+    subsets: list[str] = field(default_factory=lambda: ["helpful-rejection-sampled", "helpful-online"])
+    eval_subsets: list[str] = field(default_factory=lambda: ["helpful-base"])
+
+    content_fields: ClassVar[tuple[str, ...]] = ("path",)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        for key in ("subsets", "eval_subsets"):
+            if not getattr(self, key):
+                yield Problem(key, "[]", "must name at least one subset", f"{key}=[helpful-base]")
+
+    def missing(self) -> Iterator[Problem]:
+        folder = Path(self.path)
+        if not folder.is_dir():
+            looks_local = self.path.startswith((".", "/", "~")) or self.path.count("/") != 1
+            if looks_local:
+                yield Problem("path", self.path, "is neither a folder nor a hub name", "path=Anthropic/hh-rlhf")
+            return
+        for key, split in (("subsets", "train"), ("eval_subsets", "eval")):
+            for subset in getattr(self, key):
+                if not self._files(subset):
+                    known = sorted({re.split(r"[./]", str(f.relative_to(folder)))[0] for f in folder.rglob("*.jsonl.gz")})
+                    yield Problem(key, subset, f"no such subset below {self.path}; there are: {', '.join(known) or 'none'}")
+                elif split == "train" and subset in self.eval_subsets and "train" not in self._files(subset):
+                    yield Problem(
+                        key,
+                        subset,
+                        "has no train split here and its test split is held out for evaluation",
+                        f"{key}=[{', '.join(s for s in self.subsets if s != subset) or 'another-subset'}]",
+                    )
+
+    def fingerprint(self) -> str:
+        if not Path(self.path).is_dir():
+            return self.path
+        files = [
+            self._file(subset, split)
+            for split, subsets in (("train", self.subsets), ("eval", self.eval_subsets))
+            for subset in subsets
+        ]
+        return digest(path_digest(file).encode() for file in files)
+
+    def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
+        dropped: Counter[str] = Counter()
+        pairs = []
+        for subset in self.subsets if split == "train" else self.eval_subsets:
+            for line in self._lines(subset, split):
+                pair = parse_transcripts(line["chosen"], line["rejected"])
+                if pair is None:
+                    dropped["transcripts differ before the last answer"] += 1
+                else:
+                    pairs.append(pair)
+        loaded = drop_unusable(pairs, dropped)
+        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
+
+    def _lines(self, subset: str, split: Split) -> Iterator[dict[str, str]]:
+        from datasets import load_dataset
+
+        if Path(self.path).is_dir():
+            data = load_dataset("json", data_files=str(self._file(subset, split)), split="train")
+        else:
+            data = load_dataset(self.path, data_dir=subset, split="train" if split == "train" else "test")
+        yield from data
+
+    def _files(self, subset: str) -> dict[str, Path]:
+        """Split name -> file of a subset in a local folder."""
+        folder = Path(self.path)
+        found = [*folder.glob(f"{subset}/*.jsonl.gz"), *folder.glob(f"{subset}.*.jsonl.gz")]
+        return {f.name.removesuffix(".jsonl.gz").removeprefix(f"{subset}."): f for f in sorted(found)}
+
+    def _file(self, subset: str, split: Split) -> Path:
+        """Training rows come from the train split, or from the test split of a subset that is not held out."""
+        files = self._files(subset)
+        file = files.get("train", files.get("test")) if split == "train" else files.get("test")
+        if file is None:
+            raise DataError(f"data.path={self.path}: subset {subset} has no test split to hold out; found {sorted(files)}")
+        return file
+
+
+def parse_transcripts(chosen: str, rejected: str) -> Pair | None:
+    """The shared conversation and the two last answers, or None where the transcripts differ before that."""
+    prompt, answer = _split_last_answer(chosen)
+    other_prompt, other_answer = _split_last_answer(rejected)
+    if prompt != other_prompt:
+        return None
+    pieces = _TURN.split(prompt)
+    # split() gives: text before the first turn, then role and text in turn; the last role announces the answer
+    messages = [
+        Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[1:-1:2], pieces[2::2], strict=False)
+    ]
+    return Pair(messages, answer.strip(), other_answer.strip())
+
+
+def _split_last_answer(transcript: str) -> tuple[str, str]:
+    cut = transcript.rfind("\n\nAssistant:") + len("\n\nAssistant:")
+    return transcript[:cut], transcript[cut:]

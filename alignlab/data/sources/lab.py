@@ -1,0 +1,146 @@
+"""The lab: a planted world, demonstrations of its author, and pairs sampled from the reference policy."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignlab.checks import at_least, one_of, positive
+from alignlab.data.fingerprint import digest
+from alignlab.data.rows import Completion, Loaded, Pair, Split
+from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.errors import Problem
+from alignlab.lab.world import MAX_LEAVES, World
+
+# One stream of random numbers for each thing that is drawn, so that changing one count leaves the others alone.
+_STREAM = {"train": 0, "eval": 1}
+
+
+@dataclass(kw_only=True)
+class Lab(Source):
+    """Rows of an enumerable world (alignlab.lab.world); `train_limit` and `eval_limit` are not needed here.
+
+    alphabet, length, prompts, prompt_length, world_seed: the world.
+    demonstrations: training rows for SFT.
+    pair_count:     training pairs; two different completions drawn from the reference policy for a random prompt.
+    labels:         "bradley_terry": the better one wins with probability sigmoid(label_scale * difference of gold
+                    rewards); "deterministic": it always wins.
+    label_scale:    how sure the labeller is; larger is surer.
+    seed:           of the samples and labels.
+    """
+
+    alphabet: str = "abcdef"
+    length: int = 5
+    prompts: int = 8
+    prompt_length: int = 2
+    world_seed: int = 0
+    demonstrations: int = 8000
+    pair_count: int = 8000
+    labels: str = "bradley_terry"
+    label_scale: float = 1.0
+    seed: int = 0
+
+    pair_fields: ClassVar[tuple[str, ...]] = ("pair_count", "labels", "label_scale")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        v = len(self.alphabet)
+        if v < 2 or len(set(self.alphabet)) < v:
+            yield Problem("alphabet", self.alphabet, "must hold at least two different letters", "alphabet=abcdef")
+        yield from at_least("length", self.length, 1, example=5)
+        yield from at_least("prompt_length", self.prompt_length, 1, example=2)
+        if v >= 2 and self.length >= 1 and v**self.length > MAX_LEAVES:
+            yield Problem(
+                "length", self.length, f"len(alphabet)^length = {v**self.length} must not exceed {MAX_LEAVES}", "length=5"
+            )
+        if v >= 2 and not 1 <= self.prompts <= v ** max(1, self.prompt_length):
+            yield Problem(
+                "prompts",
+                self.prompts,
+                f"must lie in [1, {v ** max(1, self.prompt_length)}], the number of strings of prompt_length letters",
+                "prompts=8",
+            )
+        yield from at_least("demonstrations", self.demonstrations, 1, example=8000)
+        yield from at_least("pair_count", self.pair_count, 1, example=8000)
+        yield from one_of("labels", self.labels, ("bradley_terry", "deterministic"))
+        yield from positive("label_scale", self.label_scale, example=1.0, hint="sureness of the labeller")
+
+    @property
+    def world(self) -> World:
+        return _world(self.alphabet, self.length, self.prompts, self.prompt_length, self.world_seed)
+
+    def fingerprint(self) -> str:
+        return digest([repr(sorted(asdict(self).items())).encode()])
+
+    def completions(self, split: Split) -> Loaded[Completion]:
+        world = self.world
+        rng = np.random.default_rng([self.seed, 10 + _STREAM[split]])
+        prompts, leaves = _draw(rng, np.exp(world.demonstrator_logps), self._size(split, self.demonstrations))
+        texts = world.completion_texts
+        return Loaded(
+            [
+                Completion(world.prompt_texts[x], texts[y], world.ended(texts[y]))
+                for x, y in zip(prompts, leaves, strict=True)
+            ]
+        )
+
+    def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
+        if reference is None:
+            raise ValueError("lab pairs are sampled from the reference policy, and none was given")
+        world = self.world
+        probability = np.exp(np.asarray(reference(world), dtype=np.float64))
+        rng = np.random.default_rng([self.seed, 20 + _STREAM[split]])
+        wanted = self._size(split, self.pair_count)
+        prompts, first = _draw(rng, probability, wanted)
+        second = first.copy()
+        while (same := first == second).any():  # a pair compares two different answers
+            second[same] = _leaves(rng, probability, prompts[same])
+        gold = world.gold_reward
+        difference = gold[prompts, first] - gold[prompts, second]
+        if self.labels == "deterministic":
+            first_wins = difference > 0
+        else:
+            first_wins = rng.random(wanted) < 1 / (1 + np.exp(-self.label_scale * difference))
+        texts = world.completion_texts
+        rows = []
+        for x, a, b, wins in zip(prompts, first, second, first_wins, strict=True):
+            chosen, rejected = (texts[a], texts[b]) if wins else (texts[b], texts[a])
+            rows.append(Pair(world.prompt_texts[x], chosen, rejected, world.ended(chosen), world.ended(rejected)))
+        return Loaded(rows)
+
+    def _size(self, split: Split, training_rows: int) -> int:
+        if split == "train":
+            return min(training_rows, self.limited("train") or training_rows)
+        return self.limited("eval") or training_rows
+
+
+@lru_cache(maxsize=8)
+def _world(alphabet: str, length: int, prompts: int, prompt_length: int, seed: int) -> World:
+    """One World per description: its tables are the same for every point of a sweep."""
+    return World(alphabet, length, prompts, prompt_length, seed)
+
+
+def _draw(
+    rng: np.random.Generator, probability: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Uniform prompts and, for each, a completion from its row of [X, N] probabilities."""
+    prompts = rng.integers(len(probability), size=count)
+    return prompts, _leaves(rng, probability, prompts)
+
+
+def _leaves(
+    rng: np.random.Generator, probability: NDArray[np.float64], prompts: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Inverse-transform sampling, row by row of the table."""
+    cumulative = np.cumsum(probability, axis=1)
+    leaves = np.empty(len(prompts), dtype=np.int64)
+    for x in np.unique(prompts):
+        rows = prompts == x
+        u = rng.random(rows.sum()) * cumulative[x, -1]
+        leaves[rows] = np.searchsorted(cumulative[x], u, side="right")
+    return np.minimum(leaves, probability.shape[1] - 1)

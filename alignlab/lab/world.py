@@ -1,0 +1,133 @@
+"""A world small enough to enumerate: every completion, its gold reward, and therefore every exact expectation.
+
+Symbols are the letters of an alphabet; a completion is at most `length` tokens, the end-of-sequence token counted. So
+the completions are the leaves of a tree: shorter strings end with that token, strings of `length` letters are cut off
+by the horizon. Any policy over {letters, end} is exactly normalised on these leaves, whatever it does.
+
+The construction follows the enumerable worlds of the DPO literature (a reference, a planted reward, Bradley-Terry
+labels; see Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, section 4).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_LEAVES = 50_000
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class World:
+    """Prompts, completions, demonstrations and a gold reward, all fixed by a handful of numbers.
+
+    alphabet:      the letters; V = len(alphabet).
+    length:        L, the horizon in tokens, end-of-sequence included.
+    prompts:       X, the number of prompts; each is a different string of `prompt_length` letters.
+    seed:          everything planted (demonstrator, reward, choice of prompts) is drawn from it.
+    """
+
+    alphabet: str = "abcdef"
+    length: int = 5
+    prompts: int = 8
+    prompt_length: int = 2
+    seed: int = 0
+
+    @property
+    def symbols(self) -> int:
+        """V, the number of letters."""
+        return len(self.alphabet)
+
+    @property
+    def leaves(self) -> int:
+        """N, the number of completions of one prompt: sum of V^k for k < L (ended) plus V^L (cut off)."""
+        return sum(self.symbols**k for k in range(self.length + 1))
+
+    @cached_property
+    def prompt_texts(self) -> list[str]:
+        """X strings, drawn without replacement from all strings of `prompt_length` letters."""
+        everything = ["".join(p) for p in itertools.product(self.alphabet, repeat=self.prompt_length)]
+        chosen = np.random.default_rng([self.seed, 1]).permutation(len(everything))[: self.prompts]
+        return [everything[i] for i in sorted(chosen)]
+
+    @cached_property
+    def completion_texts(self) -> list[str]:
+        """N strings in the order of all tables here: by length, then alphabetically."""
+        return [
+            "".join(letters)
+            for length in range(self.length + 1)
+            for letters in itertools.product(self.alphabet, repeat=length)
+        ]
+
+    def ended(self, completion: str) -> bool:
+        """Whether the completion stopped by itself; the others were cut off by the horizon and carry no end token."""
+        return len(completion) < self.length
+
+    @cached_property
+    def tokens(self) -> NDArray[np.int64]:
+        """[N, L] letter indices; the end is V, and so is the padding after it."""
+        table = np.full((self.leaves, self.length), self.symbols, dtype=np.int64)
+        index = {letter: i for i, letter in enumerate(self.alphabet)}
+        for row, text in enumerate(self.completion_texts):
+            table[row, : len(text)] = [index[letter] for letter in text]
+        return table
+
+    def leaf_logps(self, steps: list[Array]) -> Array:
+        """[N] log-probability of each completion from next-token tables.
+
+        steps: for each depth k < L, [V^k, V + 1] log-probabilities of the next token (letters, then the end) after
+        each prefix of k letters in alphabetical order.
+        """
+        prefix = np.zeros(1)
+        ended = []
+        for table in steps:
+            ended.append(prefix + table[:, -1])
+            prefix = (prefix[:, None] + table[:, :-1]).reshape(-1)
+        return np.concatenate([*ended, prefix])
+
+    @cached_property
+    def demonstrator_logps(self) -> Array:
+        """[X, N] log-probability of each completion under the planted author of the demonstrations.
+
+        Next-token logits depend on the position, the previous letter and the prompt; the end grows likelier with depth.
+        """
+        rng = np.random.default_rng([self.seed, 2])
+        v = self.symbols
+        by_position = rng.normal(0.0, 1.2, (self.length, v + 1, v + 1))  # [depth, previous, next]
+        by_prompt = rng.normal(0.0, 0.8, (self.prompts, v + 1))
+        by_position[:, :, v] = -1.0 + 0.9 * np.arange(self.length)[:, None]
+        by_prompt[:, v] = 0.0
+        rows = []
+        for shift in by_prompt:
+            steps = []
+            for depth in range(self.length):
+                previous = np.tile(np.arange(v), v ** (depth - 1)) if depth else np.array([v])
+                logits = by_position[depth][previous] + shift
+                steps.append(logits - np.log(np.exp(logits).sum(1, keepdims=True)))
+            rows.append(self.leaf_logps(steps))
+        return np.stack(rows)
+
+    @cached_property
+    def gold_reward(self) -> Array:
+        """[X, N] planted reward: letter and bigram scores, part of them the prompt's own.
+
+        Standardised so that under the demonstrator its mean is 0 for every prompt and its variance 1 on average.
+        """
+        rng = np.random.default_rng([self.seed, 3])
+        v = self.symbols
+        shared, own = rng.normal(size=v), rng.normal(size=(self.prompts, v))
+        bigram = rng.normal(0.0, 0.5, (v, v))
+        counts = np.stack([(self.tokens == letter).sum(1) for letter in range(v)], axis=1)
+        first, second = self.tokens[:, :-1], self.tokens[:, 1:]
+        inside = (first < v) & (second < v)
+        pair_score = np.where(inside, bigram[np.minimum(first, v - 1), np.minimum(second, v - 1)], 0.0).sum(1)
+        raw = (shared + own) @ counts.T + pair_score
+        weight = np.exp(self.demonstrator_logps)
+        centred = raw - (weight * raw).sum(1, keepdims=True)
+        variance = (weight * centred**2).sum(1).mean()
+        return centred / np.sqrt(variance)

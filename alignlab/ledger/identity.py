@@ -1,0 +1,51 @@
+"""The identity of a run: a hash of what decides its numbers, and of nothing else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+# Where things are written, who watches, on what it runs: none of this makes another run.
+COSMETIC = (
+    "output_root",
+    "tracking",
+    "sweep",
+    "rerun",
+    "trainer.accelerator",
+    "trainer.devices",
+    "trainer.progress",
+    "trainer.checkpoint_every",
+)
+
+
+def run_id(
+    objective: str, config: Mapping[str, Any], *, content: Mapping[str, str], parent: str | None, unused: tuple[str, ...]
+) -> str:
+    """`<objective>-<12 hex digits>`.
+
+    config:  the effective config as plain containers.
+    content: dotted key -> digest of what stands behind a path; replaces the path.
+    parent:  id of the run whose policy this one starts from; it stands for `model.parent`.
+    unused:  dotted keys that this run never reads.
+    """
+    flat = flatten(config)
+    for key in (*COSMETIC, *unused, "model.parent"):
+        flat = {k: v for k, v in flat.items() if k != key and not k.startswith(f"{key}.")}
+    flat |= content
+    flat["parent"] = parent
+    text = json.dumps(flat, sort_keys=True, separators=(",", ":"))
+    return f"{objective}-{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings to dotted keys; lists stay values."""
+    flat: dict[str, Any] = {}
+    for key, value in config.items():
+        name = f"{prefix}{key}"
+        if isinstance(value, Mapping):
+            flat |= flatten(value, f"{name}.")
+        else:
+            flat[name] = value
+    return flat

@@ -1,0 +1,47 @@
+"""LoRA, Hu et al. 2021, https://arxiv.org/abs/2106.09685, through peft."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from alignlab.checks import at_least, positive, within
+from alignlab.errors import Problem
+from alignlab.models.adapters.base import Adapter
+
+
+@dataclass(kw_only=True)
+class LoRA(Adapter):
+    """Low-rank updates W + (alpha / r) B A with B = 0 at the start.
+
+    r:              rank.
+    alpha:          scale.
+    dropout:        on the adapter's input; 0 keeps policy and reference equal at the start.
+    target_modules: names of linear layers, or "all-linear".
+    """
+
+    r: int = 16
+    alpha: float = 32.0
+    dropout: float = 0.0
+    target_modules: str = "all-linear"
+
+    can_switch_off: ClassVar[bool] = True
+
+    def problems(self) -> Iterator[Problem]:
+        yield from at_least("r", self.r, 1, example=16, hint="rank")
+        yield from positive("alpha", self.alpha, example=32, hint="scale is alpha / r")
+        yield from within("dropout", self.dropout, 0.0, 1.0, example=0.0, closed=False)
+
+    def wrap(self, model: Any) -> Any:
+        from peft import LoraConfig, TaskType, get_peft_model
+
+        targets = self.target_modules if self.target_modules == "all-linear" else self.target_modules.split(",")
+        config = LoraConfig(
+            task_type=TaskType.CAUSAL_LM,
+            r=self.r,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides by r, any number will do
+            lora_dropout=self.dropout,
+            target_modules=targets,
+        )
+        return get_peft_model(model, config)

@@ -1,0 +1,108 @@
+"""What a model source is: a dataclass that names weights and a tokenizer, and loads them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+from alignlab.checks import one_of
+from alignlab.errors import ConfigError, Problem
+
+DTYPES = ("float32", "bfloat16", "float16")
+
+# Every name under which Hugging Face configs keep a dropout rate.
+_DROPOUT_KEYS = (
+    "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "activation_dropout", "dropout",
+    "attention_probs_dropout_prob", "hidden_dropout_prob", "embedding_dropout", "layerdrop",
+)  # fmt: skip
+
+
+@dataclass(kw_only=True)
+class ModelSource(ABC):
+    """Base of all model sources.
+
+    name:   what the model is called in tables; for pretrained ones also where it is loaded from.
+    dtype:  of the weights: float32, bfloat16 or float16. Log-probabilities are float32 whatever this is.
+    parent: overrides of `alignlab train` that make the run whose policy this one starts from (an SFT run, say); it is
+            trained once and shared. [] starts from the weights themselves.
+    """
+
+    name: str
+    dtype: str = "float32"
+    parent: list[str] = field(default_factory=list)
+
+    # Fields that only say where weights lie: `fingerprint` stands for them in the identity of a run.
+    content_fields: ClassVar[tuple[str, ...]] = ()
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with the fields."""
+        yield from one_of("dtype", self.dtype, DTYPES)
+
+    def missing(self) -> Iterator[Problem]:
+        """Files or packages that are not there. Looked at before any weights are loaded."""
+        return iter(())
+
+    @property
+    def vocabulary(self) -> str | None:
+        """All letters the tokenizer knows, where it knows only letters; None for ordinary tokenizers."""
+        return None
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Digest of local weights, or the hub name and revision; stands for `content_fields` in a run's identity."""
+
+    @abstractmethod
+    def load(self) -> tuple[Any, Any]:
+        """(model, tokenizer), on the CPU, in `dtype`, dropout off."""
+
+
+def load_pretrained(
+    path: str, *, dtype: str, revision: str | None, attention: str | None, trust_remote_code: bool
+) -> tuple[Any, Any]:
+    """(model, tokenizer) from a hub name or a folder; a folder that holds an adapter is loaded merged into its base."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+
+    base, adapter = _base_of_adapter(path)
+    config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    switch_dropout_off(config)
+    extra = {"attn_implementation": attention} if attention else {}
+    model = AutoModelForCausalLM.from_pretrained(
+        base,
+        config=config,
+        dtype=getattr(torch, dtype),
+        revision=revision,
+        trust_remote_code=trust_remote_code,
+        **extra,
+    )
+    if adapter:
+        from peft import PeftModel
+
+        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
+    return model, tokenizer
+
+
+def switch_dropout_off(config: Any) -> None:
+    """Set every dropout rate of a Hugging Face config to 0: policy and reference must be the same function."""
+    for key in _DROPOUT_KEYS:
+        if getattr(config, key, 0.0):
+            setattr(config, key, 0.0)
+
+
+def _base_of_adapter(path: str) -> tuple[str, str | None]:
+    """(base model, adapter folder or None) of what stands at `path`."""
+    import json
+    from pathlib import Path
+
+    file = Path(path) / "adapter_config.json"
+    if not file.is_file():
+        return path, None
+    return json.loads(file.read_text())["base_model_name_or_path"], path

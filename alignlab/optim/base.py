@@ -1,0 +1,55 @@
+"""What an optimizer is: a dataclass of hyper-parameters that builds a torch optimizer, with its learning-rate schedule."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.checks import at_least, one_of, positive
+from alignlab.errors import ConfigError, Problem
+
+SCHEDULES = ("constant", "linear", "cosine")
+
+
+@dataclass(kw_only=True)
+class Optim(ABC):
+    """Base of all optimizers.
+
+    lr:           peak learning rate.
+    weight_decay: decoupled where the optimizer decouples it.
+    schedule:     after the warm-up: constant, or linear or cosine to 0 at the last step.
+    warmup_steps: linear from 0 to lr over this many steps.
+    """
+
+    lr: float
+    weight_decay: float = 0.0
+    schedule: str = "constant"
+    warmup_steps: int = 0
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with the fields."""
+        yield from positive("lr", self.lr, example=1e-4, hint="peak learning rate")
+        yield from at_least("weight_decay", self.weight_decay, 0, example=0.0)
+        yield from one_of("schedule", self.schedule, SCHEDULES)
+        yield from at_least("warmup_steps", self.warmup_steps, 0, example=0)
+
+    @abstractmethod
+    def build(self, parameters: Any) -> Any:
+        """A torch optimizer over the parameters, at the peak learning rate."""
+
+    def factor(self, step: int, steps: int) -> float:
+        """Share of the peak learning rate at update `step` (from 0) of `steps`."""
+        if step < self.warmup_steps:
+            return (step + 1) / (self.warmup_steps + 1)
+        if self.schedule == "constant":
+            return 1.0
+        progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
+        return 1.0 - progress if self.schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2

@@ -1,0 +1,29 @@
+"""RMSprop, the optimizer of the DPO paper (Rafailov et al. 2023, appendix B): half the state of Adam."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.checks import positive, within
+from alignlab.errors import Problem
+from alignlab.optim.base import Optim
+
+
+@dataclass(kw_only=True)
+class RMSprop(Optim):
+    """torch.optim.RMSprop."""
+
+    alpha: float = 0.99
+    eps: float = 1e-8
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from within("alpha", self.alpha, 0.0, 1.0, example=0.99, closed=False)
+        yield from positive("eps", self.eps, example=1e-8)
+
+    def build(self, parameters: Any) -> Any:
+        from torch.optim import RMSprop as TorchRMSprop
+
+        return TorchRMSprop(parameters, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)

@@ -1,0 +1,76 @@
+"""Figures of a sweep. Reads what runs wrote; imports no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+from matplotlib.axes import Axes
+
+CURVES = (
+    ("train/loss", "training loss (nats)"),
+    ("train/logratios/margins", "log-ratio margin (nats)"),
+    ("train/rewards/accuracies", "training accuracy"),
+    ("train/logratios/chosen", "chosen log-ratio (nats)"),
+)
+
+
+def frontier_figure(
+    file: Path, curve: Mapping[str, Sequence[float]], points: Sequence[Mapping[str, Any]], title: str
+) -> None:
+    """Expected gold reward against KL: the exact frontier, and each run below it joined to it by its gap.
+
+    points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, label="exact frontier", zorder=1)
+    axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, label="reference", zorder=2)
+    colours = mpl.colormaps["viridis"]
+    for i, point in enumerate(sorted(points, key=lambda p: p["exact/kl"])):
+        colour = colours(i / max(1, len(points) - 1) * 0.9)
+        x, y = point["exact/kl"], point["exact/reward"]
+        axes.vlines(x, y, point["exact/frontier_reward"], color=colour, lw=1, linestyles="dotted")
+        axes.plot(x, y, "o", color=colour, ms=8, zorder=3)
+        axes.annotate(str(point["label"]), (x, y), textcoords="offset points", xytext=(8, -11), fontsize=9)
+    axes.set(
+        xlabel="exact KL(policy ‖ reference), nats per sequence",
+        ylabel="exact expected gold reward",
+        title=title,
+        xlim=(-0.1, 1.12 * max([0.5, *(p["exact/kl"] for p in points)])),
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right")
+    _save(figure, file)
+
+
+def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:
+    """Training curves, one line a run. runs: (label, rows of metrics.jsonl)."""
+    present = [(m, name) for m, name in CURVES if any(m in row for _, rows in runs for row in rows)]
+    columns = 2 if len(present) > 1 else 1
+    height = (len(present) + columns - 1) // columns
+    figure, grid = plt.subplots(height, columns, figsize=(4.6 * columns, 3.1 * height), layout="constrained", squeeze=False)
+    colours = mpl.colormaps["viridis"]
+    cells: list[Axes] = list(grid.flat)
+    for axes, (metric, name) in zip(cells, present, strict=False):
+        for i, (label, rows) in enumerate(runs):
+            steps = [(row["train/global_step"], row[metric]) for row in rows if metric in row]
+            axes.plot(*zip(*steps, strict=True), color=colours(i / max(1, len(runs) - 1) * 0.9), lw=1.2, label=label)
+        axes.set(xlabel="update", ylabel=name)
+        axes.grid(alpha=0.25)
+    for axes in cells[len(present) :]:
+        axes.set_axis_off()
+    cells[0].legend(fontsize=8)
+    figure.suptitle(title)
+    _save(figure, file)
+
+
+def _save(figure: Any, file: Path) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(file, dpi=150)
+    plt.close(figure)

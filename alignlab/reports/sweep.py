@@ -1,0 +1,53 @@
+"""Table and figures of a sweep, from its `sweep.json` and the directories of its runs."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from alignlab.ledger.run_dir import RunDir, write_text
+from alignlab.reports.plots import curves_figure, frontier_figure
+from alignlab.reports.tables import markdown, sweep_frame
+from alignlab.tracking.sinks.jsonl import read_rows
+
+
+def write_report(directory: Path) -> str:
+    """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text."""
+    sweep = json.loads((directory / "sweep.json").read_text())
+    root = directory.parents[1]
+    runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
+    records = {run_id: run.record() for run_id, run in runs.items()}
+    frame = sweep_frame(sweep["points"], records)
+    table = markdown(frame, sweep["axes"])
+    heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
+    failures = [
+        f"- point {p['point']} ({p['run']}): {records[p['run']].get('reason')}"
+        for p in sweep["points"]
+        if records[p["run"]].get("status") in ("failed", "interrupted")
+    ]
+    text = table + ("\n\nnot finished:\n" + "\n".join(failures) if failures else "")
+    write_text(directory / "table.md", f"{heading}{text}\n")
+    write_text(directory / "table.csv", frame.to_csv(index=False))
+    _figures(directory, sweep, runs, records)
+    return text
+
+
+def _figures(directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]) -> None:
+    done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
+    if not done:
+        return
+    labels = {p["run"]: ", ".join(f"{axis.rpartition('.')[2]} {p[axis]}" for axis in sweep["axes"]) for p in done}
+    title = sweep["question"] or sweep["name"]
+    curves_figure(
+        directory / "figures" / "curves.png", [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done], title
+    )
+    exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
+    if exact:
+        furthest = max(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"])
+        frontier_figure(
+            directory / "figures" / "frontier.png",
+            json.loads(runs[furthest].frontier.read_text()),
+            [{**records[run_id]["summary"], "label": labels[run_id]} for run_id in exact],
+            title,
+        )

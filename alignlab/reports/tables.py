@@ -1,0 +1,51 @@
+"""Runs as rows: which numbers stand in a table, under which heading, in how many digits."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+# metric -> (heading, format); a column is shown where at least one run has the metric
+COLUMNS = {
+    "start/loss": ("loss at start", ".4f"),
+    "eval/loss": ("eval loss", ".4f"),
+    "eval/rewards/margins": ("eval margin", ".3f"),
+    "eval/rewards/accuracies": ("eval accuracy", ".3f"),
+    "eval/logratios/chosen": ("eval chosen log-ratio", ".2f"),
+    "train/rewards/margins": ("last train margin", ".3f"),
+    "exact/kl": ("exact KL (nats)", ".3f"),
+    "exact/reward": ("exact reward", ".3f"),
+    "exact/frontier_reward": ("frontier at that KL", ".3f"),
+    "exact/frontier_gap": ("gap", ".3f"),
+    "time/train_seconds": ("seconds", ".0f"),
+}
+
+
+def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+    """One row a point: its axes, run id, status, and every summary metric."""
+    rows = []
+    for point in points:
+        record = records.get(point["run"], {})
+        rows.append({**point, "status": record.get("status", "not run"), **record.get("summary", {})})
+    return pd.DataFrame(rows)
+
+
+def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
+    """The table as Markdown: axes, then the metrics of COLUMNS that are there, then status and run."""
+    shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
+    header = [*axes, *(COLUMNS[c][0] for c in shown), "status", "run"]
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    for _, row in frame.iterrows():
+        cells = [str(row[a]) for a in axes]
+        cells += ["" if pd.isna(row[c]) else format(float(row[c]), COLUMNS[c][1]) for c in shown]
+        lines.append("| " + " | ".join([*cells, str(row["status"]), str(row["run"])]) + " |")
+    return "\n".join(lines)
+
+
+def headline(record: Mapping[str, Any]) -> str:
+    """One line about one run."""
+    summary = record.get("summary", {})
+    numbers = [f"{heading} {summary[c]:{form}}" for c, (heading, form) in COLUMNS.items() if c in summary]
+    return f"{record['id']} {record['status']}: {', '.join(numbers)}"

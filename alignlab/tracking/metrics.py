@@ -1,0 +1,69 @@
+"""THE table of metric names: what a name means, in which unit. A name that is not here is not logged.
+
+Names under `train/` and `eval/` that TRL has too mean what they mean there; what TRL has not has a name of its own.
+Values are example-weighted means over the global batch (or the whole held-out split): sums and counts are added up over
+micro-batches and processes and divided once.
+"""
+
+from __future__ import annotations
+
+# Logged as train/<name> at every step and as eval/<name> at every evaluation.
+BATCH: dict[str, str] = {
+    "loss": "objective, global mean: over pairs, or over answer tokens for SFT (nats)",
+    "rewards/chosen": "reward scale x log-ratio of the preferred answer (nats)",
+    "rewards/rejected": "the same for the dispreferred answer (nats)",
+    "rewards/margins": "rewards/chosen - rewards/rejected (nats)",
+    "rewards/accuracies": "share of pairs with a larger reward for the preferred answer, ties count 0",
+    "logps/chosen": "log-probability of the preferred answer, summed over its tokens (nats)",
+    "logps/rejected": "the same for the dispreferred answer (nats)",
+    "logps/chosen_per_token": "summed log-probabilities divided by summed tokens (nats per token)",
+    "logps/rejected_per_token": "the same for the dispreferred answer (nats per token)",
+    "logratios/chosen": "log pi/pi_ref of the preferred answer, not scaled by beta (nats)",
+    "logratios/rejected": "the same for the dispreferred answer (nats)",
+    "logratios/margins": "logratios/chosen - logratios/rejected (nats)",
+    "displacement/frac_chosen_down": "share of pairs whose preferred answer lost probability against the reference",
+    "pref/accuracy_ties_half": "share of pairs with the preferred answer's reward larger, ties count 1/2",
+    "pref/saturated_frac": "share of pairs with gradient weight sigmoid(-margin) below 0.01",
+    "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
+}
+
+# Logged at training steps only.
+STEP: dict[str, str] = {
+    "train/global_step": "optimizer updates so far; the x-axis",
+    "train/epoch": "training rows seen / training rows",
+    "train/learning_rate": "of this update",
+    "train/grad_norm": "2-norm of the gradient before clipping",
+    "train/num_tokens": "prompt and answer tokens seen so far",
+    "train/tokens/per_second": "prompt and answer tokens of this step / its duration",
+}
+
+# Once, when a run ends.
+EXACT: dict[str, str] = {
+    "exact/kl": "KL(policy || reference) by enumeration, mean over prompts (nats per sequence)",
+    "exact/kl_reverse": "KL(reference || policy) by enumeration (nats per sequence)",
+    "exact/reward": "expected gold reward of the policy by enumeration",
+    "exact/reward_reference": "expected gold reward of the reference",
+    "exact/frontier_reward": "largest expected gold reward of any policy at the policy's KL",
+    "exact/frontier_gap": "exact/frontier_reward - exact/reward",
+    "exact/frontier_strength": "beta of the optimal policy that has the policy's KL",
+    "exact/entropy": "entropy of the policy's completions (nats per sequence)",
+}
+
+SUMMARY: dict[str, str] = {
+    "start/loss": "training loss of the first batch, before any update (nats)",
+    "time/train_seconds": "wall time of training, evaluation included",
+}
+
+ALL: dict[str, str] = {
+    **{f"{split}/{name}": text for split in ("train", "eval") for name, text in BATCH.items()},
+    **STEP,
+    **EXACT,
+    **SUMMARY,
+}
+
+
+def check_known(names: object) -> None:
+    """Raise KeyError for a metric that the table does not define."""
+    unknown = sorted(set(names) - ALL.keys())  # type: ignore[call-overload]
+    if unknown:
+        raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")

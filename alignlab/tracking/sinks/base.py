@@ -1,0 +1,50 @@
+"""Where metrics go. A tracking config is a dataclass that opens a sink for a run."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+from alignlab.errors import ConfigError, Problem
+
+
+@dataclass(frozen=True)
+class RunIdentity:
+    """What a tracker needs to know of a run."""
+
+    id: str
+    directory: Path
+    group: str | None
+    job_type: str
+    config: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Sink(Protocol):
+    """Receives rows of metrics while a run lasts and a summary at its end."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        """One row; holds `train/global_step`."""
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        """The run is over; nothing is logged after this."""
+
+
+@dataclass(kw_only=True)
+class Tracking(ABC):
+    """Base of tracking configs. Files are always written; this decides what mirrors them."""
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> list[Problem]:
+        """Everything that is wrong with the fields."""
+        return []
+
+    @abstractmethod
+    def open(self, run: RunIdentity) -> Sink:
+        """A sink for this run; never asks for anything on the terminal."""

@@ -1,0 +1,35 @@
+"""`metrics.jsonl`: one JSON object a row, in the order they were logged."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+STEP = "train/global_step"
+
+
+class JsonlSink:
+    """Appends rows to a file, flushed row by row, so that a killed run has lost nothing that it logged."""
+
+    def __init__(self, file: Path, *, resume_at: int) -> None:
+        """Rows after step `resume_at` belong to work that is done again: they are dropped."""
+        kept = [row for row in read_rows(file) if row.get(STEP, 0) <= resume_at] if resume_at else []
+        file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        self._handle = file.open("a")
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._handle.write(json.dumps(dict(row)) + "\n")
+        self._handle.flush()
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        self._handle.close()
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """All complete rows of a file; a last line that was cut off by a crash is left out."""
+    if not file.is_file():
+        return []
+    lines = file.read_text().split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,27 @@
+"""No tracker: the run directory is the only record."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.tracking.sinks.base import RunIdentity, Sink, Tracking
+
+
+class NullSink:
+    """Takes everything, keeps nothing."""
+
+    def log(self, row: Mapping[str, float]) -> None:
+        pass
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        pass
+
+
+@dataclass(kw_only=True)
+class NoTracking(Tracking):
+    """Files only."""
+
+    def open(self, run: RunIdentity) -> Sink:
+        return NullSink()

@@ -1,0 +1,80 @@
+"""Weights & Biases: one run per point, grouped by sweep, offline where there is no login."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from alignlab.checks import one_of
+from alignlab.errors import Problem
+from alignlab.tracking.sinks.base import RunIdentity, Sink, Tracking
+from alignlab.tracking.sinks.jsonl import STEP
+
+log = logging.getLogger(__name__)
+
+MODES = ("auto", "online", "offline")
+
+
+@dataclass(kw_only=True)
+class Wandb(Tracking):
+    """W&B as a mirror of the run directory.
+
+    project, entity: as in W&B; an empty entity takes your default one.
+    mode:            "auto" (online with a stored key or WANDB_API_KEY, else offline), "online" or "offline".
+    tags:            shown in the W&B table.
+    """
+
+    project: str = "alignlab"
+    entity: str = ""
+    mode: str = "auto"
+    tags: list[str] = field(default_factory=list)
+
+    def problems(self) -> list[Problem]:
+        return list(one_of("mode", self.mode, MODES))
+
+    def open(self, run: RunIdentity) -> Sink:
+        return WandbSink(self, run)
+
+
+class WandbSink:
+    """One W&B run. Its id is the run's id, so a resumed run continues the same W&B run."""
+
+    def __init__(self, config: Wandb, run: RunIdentity) -> None:
+        import wandb
+
+        mode = config.mode if config.mode != "auto" else _auto_mode()
+        self._run = wandb.init(
+            project=config.project,
+            entity=config.entity or None,
+            id=run.id,
+            name=run.id,
+            group=run.group,
+            job_type=run.job_type,
+            config=dict(run.config),
+            tags=config.tags,
+            dir=run.directory,
+            mode=mode,  # type: ignore[arg-type]  # checked against MODES
+            resume="allow" if mode == "online" else None,
+            settings=wandb.Settings(silent=True, console="off"),
+        )
+        self._run.define_metric("*", step_metric=STEP, step_sync=True)
+        log.info("wandb: %s", self._run.url if mode == "online" else f"offline, files in {run.directory}/wandb")
+
+    def log(self, row: Mapping[str, float]) -> None:
+        self._run.log(dict(row))
+
+    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+        self._run.summary.update(dict(summary))
+        self._run.finish(exit_code=int(failed))
+
+
+def _auto_mode() -> str:
+    """Online only where a key is at hand: W&B would otherwise stop and ask on the terminal."""
+    if os.environ.get("WANDB_MODE") in ("offline", "online"):
+        return os.environ["WANDB_MODE"]
+    import wandb
+
+    return "online" if wandb.login(prompt=False) else "offline"

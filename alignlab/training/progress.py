@@ -1,0 +1,36 @@
+"""Progress on the terminal, and only there: a log file gets no bars."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from tqdm import tqdm
+
+
+def bars_wanted(configured: bool) -> bool:
+    """Bars are drawn where the config allows them and standard error is a terminal."""
+    return configured and sys.stderr.isatty()
+
+
+def progress_bar(enabled: bool) -> Any:
+    """A function (iterable, what) -> iterable that shows how far it is."""
+
+    def shown(items: Iterable[Any], what: str) -> Iterable[Any]:
+        return tqdm(items, desc=what, disable=not enabled, leave=False)
+
+    return shown
+
+
+def quiet_libraries() -> None:
+    """Libraries speak only of what is wrong: their notices and bars would bury the run's own lines."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("lightning.pytorch", "lightning.fabric"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    datasets.disable_progress_bars()

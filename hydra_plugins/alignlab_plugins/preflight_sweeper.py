@@ -1,0 +1,57 @@
+"""A grid sweeper that checks every point before the first one starts, and never loses the others' results.
+
+Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not resolve
+them.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+
+@dataclass
+class PreflightSweeperConf:
+    """hydra/sweeper=preflight. `params` are axes as in Hydra's basic sweeper; `dry` writes nothing (alignlab check)."""
+
+    _target_: str = "hydra_plugins.alignlab_plugins.preflight_sweeper.PreflightSweeper"
+    params: dict[str, str] = field(default_factory=dict)
+    dry: bool = False
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="preflight", node=PreflightSweeperConf, provider="alignlab")
+
+
+class PreflightSweeper(BasicSweeper):
+    """Hydra's grid, with the whole sweep checked first, one job's failure kept to itself, and a table at the end."""
+
+    def __init__(self, params: dict[str, str] | None = None, dry: bool = False) -> None:
+        super().__init__(max_batch_size=None, params=params)
+        self.dry = dry
+
+    def sweep(self, arguments: list[str]) -> Any:
+        assert self.config is not None
+        assert self.launcher is not None
+        assert self.hydra_context is not None
+        loader = self.hydra_context.config_loader
+        given = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
+        unsupported = [o.input_line for o in given if o.is_sweep_override() and not o.is_discrete_sweep()]
+        if unsupported:
+            raise HydraException(f"a grid can't sweep over {', '.join(map(str, unsupported))}: list the values")
+        # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
+        from alignlab.training.sweep import Sweep, plan_sweep
+
+        jobs: Sequence[Sequence[str]] = self.split_arguments(given, None)[0]
+        axes = [str(o.get_key_element()) for o in given if o.is_sweep_override()]
+        plans = plan_sweep([loader.load_sweep_config(self.config, list(job)) for job in jobs], jobs)
+        if self.dry:
+            return self.launcher.launch(jobs, initial_job_idx=0)
+        sweep = Sweep(self.config, plans, jobs, axes)
+        with sweep:
+            results = self.launcher.launch(sweep.jobs, initial_job_idx=0)
+        sweep.raise_if_failed(results)
+        return results

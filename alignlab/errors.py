@@ -49,6 +49,12 @@ class DataError(AlignlabError):
     exit_code = 2
 
 
+class OutputError(AlignlabError):
+    """A place where results should go can't be written."""
+
+    exit_code = 2
+
+
 class NonFiniteError(AlignlabError):
     """A loss or a log-probability that is NaN or infinite; names the rows of the batch."""
 

@@ -11,7 +11,9 @@ from typing import Any
 import hydra
 from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
+from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 
@@ -32,8 +34,19 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     sys.argv = [sys.argv[0], *args]
     register()
     _log_to_terminal()
+    failed: list[AlignlabError] = []
+
+    def quiet_task(config: DictConfig) -> Any:
+        """Hydra would print its own line about a failed single job; a sweep must see the failure to record it."""
+        try:
+            return task(config)
+        except AlignlabError as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                raise
+            failed.append(error)
+
     try:
-        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(task)()
+        hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
     except (HydraException, OmegaConfBaseException) as error:
         return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
     except AlignlabError as error:
@@ -41,7 +54,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130
-    return 0
+    return _fail(failed[0]) if failed else 0
 
 
 def _plain_group(arg: str) -> str:

@@ -34,7 +34,10 @@ Results lie below output_root (default: outputs)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit code: 0 done, 1 failed, 2 the command or config is wrong, 3 points of a sweep failed."""
+    """Entry point; returns the exit code.
+
+    0 done, 1 failed, 2 the command line or config is wrong, 3 points of a sweep failed, 130 stopped from the keyboard.
+    """
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-sc", "--shell-completion"):
         return _complete(args)

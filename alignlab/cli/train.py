@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,6 +16,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
     # Tokenizers are used before any worker is forked; their warning about it is noise.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would fill a log file
     return run_app("train", _task, argv)
 
 

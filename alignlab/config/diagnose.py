@@ -18,6 +18,8 @@ from omegaconf.errors import OmegaConfBaseException
 from alignlab.config.preflight import did_you_mean, to_train, unknown_key
 from alignlab.errors import ConfigError, Problem
 
+_QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quotes are for the shell)"""
+
 
 def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     """Every problem of a command line, found by adding its overrides one after another, groups first.
@@ -32,7 +34,7 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
             parsed += OverridesParser.create(config_loader=loader).parse_overrides([text])
         except HydraException as error:
             detail = str(error).splitlines()[0]
-            problems.append(Problem(text, None, f"can't be read: {detail}", "key=value, quoted for the shell"))
+            problems.append(Problem(text, None, f"can't be read: {detail}", _QUOTING))
     accepted: list[str] = []
     alternatives: list[str] = []
     for override in sorted(parsed, key=lambda o: not _is_group(o, loader)):
@@ -94,21 +96,19 @@ def _explain(
     value = setting.split("=", 1)[1] if "=" in setting else None
     if key in _groups(loader):
         options = [o for o in loader.get_group_options(key) if not o.startswith("_")]
-        guess = did_you_mean(str(value), options)
-        return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess or options[0]}")
-    expected = re.search(r"could not be converted to (\w+)", str(error)) or re.search(
-        r"Value '.*' .* (?:is not|not) .*?(\w+)$", str(error).splitlines()[0]
-    )
+        guess = did_you_mean(str(value), options) or next(iter(options), "...")
+        return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess}")
+    reason = str(error.__cause__ or error).splitlines()[0]
+    expected = re.search(r"could not be converted to (\w+)", reason)
     base = compose(config_name, accepted)
     parent, _, leaf = key.rpartition(".")
     node: Any = OmegaConf.select(base, parent) if parent else base
     if isinstance(node, DictConfig) and leaf not in node:
-        known = [str(k) for k in node] + ([] if parent else _groups(loader))
-        return unknown_key(key, known, value)
+        known = {str(k) for k in node} | (set() if parent else set(_groups(loader)))
+        return unknown_key(key, sorted(known), value)
     if expected:
         kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
         return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
     if not isinstance(node, DictConfig):
-        top = key.split(".")[0]
-        return unknown_key(top, [str(k) for k in base] + _groups(loader), None)
-    return Problem(key, value, str(error).splitlines()[0])
+        return unknown_key(key.split(".")[0], sorted({str(k) for k in base} | set(_groups(loader))))
+    return Problem(key, value, reason)

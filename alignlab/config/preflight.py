@@ -10,22 +10,26 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.schemas import Train
+from alignlab.config.schemas import WITH_FILES, Train
 from alignlab.errors import ConfigError, Problem
 
 
 def to_train(config: DictConfig) -> Train:
     """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination."""
     problems = list(_unknown_keys(config)) + list(_missing_values(config))
-    groups, found = _group_objects(config, skip={p.key.split(".")[0] for p in problems})
+    groups, found = _group_objects(config)
     problems += found
-    if problems:
+    problems += [problem.under(name) for name in WITH_FILES if name in groups for problem in groups[name].missing()]
+    names = {field.name for field in dataclasses.fields(Train)}
+    train = None
+    if all(name in groups for name in names if isinstance(config._get_node(name), DictConfig)):
+        try:
+            train = Train(**groups, **{name: config[name] for name in names - groups.keys()})
+            problems += train.unwritable()
+        except ConfigError as error:
+            problems += error.problems
+    if train is None or problems:
         raise ConfigError(problems)
-    rest = {f.name: config[f.name] for f in dataclasses.fields(Train) if f.name not in groups}
-    train = Train(**groups, **rest)
-    absent = list(train.missing())
-    if absent:
-        raise ConfigError(absent)
     return train
 
 
@@ -48,7 +52,7 @@ def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[Problem]:
     schema = OmegaConf.get_type(node)
     known = [f.name for f in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else None
     for key in node:
-        name = f"{prefix}{key}"
+        name = f"{prefix}{key!s}"
         if known is not None and key not in known:
             yield unknown_key(name, known, None if OmegaConf.is_missing(node, key) else node[key])
         elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
@@ -60,18 +64,19 @@ def _missing_values(config: DictConfig) -> Iterator[Problem]:
         yield Problem(key, None, "needs a value", f"{key}=...")
 
 
-def _group_objects(config: DictConfig, skip: set[str]) -> tuple[dict[str, Any], list[Problem]]:
-    """Every group as its dataclass, and what the groups find wrong with themselves."""
+def _group_objects(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
+    """Every group that has all its values as its dataclass, and what the groups find wrong with themselves."""
     objects: dict[str, Any] = {}
     problems: list[Problem] = []
     for field in dataclasses.fields(Train):
         node = config._get_node(field.name)
-        if not isinstance(node, DictConfig):
+        if not isinstance(node, DictConfig) or node._is_missing() or OmegaConf.missing_keys(node):
             continue
-        if field.name in skip or node._is_missing():
-            continue
+        schema = cast(type, OmegaConf.get_type(node))
+        known = {f.name for f in dataclasses.fields(schema)}
         try:
-            objects[field.name] = OmegaConf.to_object(cast(DictConfig, config[field.name]))
+            values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+            objects[field.name] = schema(**{key: value for key, value in values.items() if key in known})
         except ConfigError as error:
             problems += [problem.under(field.name) for problem in error.problems]
         except OmegaConfBaseException as error:  # an interpolation that leads nowhere, for one

@@ -67,6 +67,10 @@ class Sweep:
     question: str = ""
 
 
+# Groups that may name files, folders and packages; each says what is `missing`.
+WITH_FILES = ("data", "model")
+
+
 @dataclass(kw_only=True)
 class Train:
     """One run of `alignlab train`.
@@ -106,11 +110,13 @@ class Train:
             yield Problem(
                 "model",
                 self.model.name,
-                f"the lab's completions can be enumerated only for a model whose tokens are its letters ({world.alphabet})",
+                f"the lab can be enumerated only for a model whose tokens are its letters ({world.alphabet})",
                 "model=lab",
             )
         if vocabulary is not None and world is None:
-            yield Problem("model", self.model.name, f"knows only the letters {vocabulary}; this data is text", "model=tiny")
+            yield Problem(
+                "model", self.model.name, f"knows only the letters {vocabulary}; this data is text", "model=tiny"
+            )
         if self.optim.warmup_steps >= self.trainer.max_steps:
             yield Problem(
                 "optim.warmup_steps",
@@ -119,11 +125,8 @@ class Train:
                 f"optim.warmup_steps={self.trainer.max_steps // 10}",
             )
 
-    def missing(self) -> Iterator[Problem]:
-        """Files, folders and packages that are not there, and an output folder that can't be written."""
-        for group in ("data", "model"):
-            for problem in getattr(self, group).missing():
-                yield problem.under(group)
+    def unwritable(self) -> Iterator[Problem]:
+        """An output folder that can't be written."""
         root = os.path.abspath(self.output_root)
         while not os.path.exists(root):
             root = os.path.dirname(root)

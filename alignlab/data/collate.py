@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -86,7 +86,7 @@ Batch = TypeVar("Batch", CompletionBatch, PairBatch, Rows)
 
 def to_device(batch: Batch, device: torch.device) -> Batch:
     """The same batch with every tensor on `device`."""
-    moved = {}
+    moved: dict[str, Any] = {}
     for f in fields(batch):
         value = getattr(batch, f.name)
         if isinstance(value, Rows):

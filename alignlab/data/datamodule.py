@@ -23,6 +23,13 @@ def batch_indices(rows: int, batch_size: int, seed: int, step: int) -> NDArray[n
     return order[offset : offset + batch_size]
 
 
+def rows_used(rows: int, batch_size: int, seed: int, steps: int) -> list[int]:
+    """Rows that a run of `steps` updates sees at least once, in order of their places."""
+    if steps * batch_size >= rows:  # the first epoch sees every row
+        return list(range(rows))
+    return sorted({int(i) for step in range(steps) for i in batch_indices(rows, batch_size, seed, step)})
+
+
 @dataclass
 class BatchStream(Generic[Item]):
     """Global batches of a run, each as a list of micro-batches.
@@ -51,9 +58,7 @@ class BatchStream(Generic[Item]):
             yield list(micro_batches([self.rows[i] for i in indices], self.micro_batch_size, self.collate))
 
 
-def micro_batches(
-    rows: Sequence[Item], size: int, collate: Callable[[Sequence[Item]], Any]
-) -> Iterator[Any]:
+def micro_batches(rows: Sequence[Item], size: int, collate: Callable[[Sequence[Item]], Any]) -> Iterator[Any]:
     """Rows in order, `size` at a time."""
     for start in range(0, len(rows), size):
         yield collate(rows[start : start + size])

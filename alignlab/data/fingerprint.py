@@ -24,7 +24,10 @@ def path_digest(path: str | Path) -> str:
     return digest(
         part
         for file in files
-        for part in (str(file.relative_to(path)).encode(), _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns))
+        for part in (
+            str(file.relative_to(path)).encode(),
+            _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns),
+        )
     )
 
 

@@ -21,7 +21,7 @@ Prompt = str | list[Message]
 
 @dataclass(frozen=True)
 class Completion:
-    """A prompt and one answer. `ended` is False where a length limit cut the answer off: no end token is learnt then."""
+    """A prompt and one answer. `ended` is False where a length limit cut the answer off: it has no end token then."""
 
     prompt: Prompt
     completion: str

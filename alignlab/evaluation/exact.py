@@ -48,7 +48,7 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
 
 
 def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, float]:
-    """Where a policy stands: exact KL, exact gold reward, and its gap to the frontier (alignlab/tracking/metrics.py)."""
+    """Where a policy stands: exact KL, exact gold reward, its gap to the frontier (alignlab/tracking/metrics.py)."""
     frontier = Frontier(reference, world.gold_reward)
     distance = kl(policy, reference)
     reward = expected(policy, world.gold_reward)

@@ -21,7 +21,12 @@ COSMETIC = (
 
 
 def run_id(
-    objective: str, config: Mapping[str, Any], *, content: Mapping[str, str], parent: str | None, unused: tuple[str, ...]
+    objective: str,
+    config: Mapping[str, Any],
+    *,
+    content: Mapping[str, str],
+    parent: str | None,
+    unused: tuple[str, ...],
 ) -> str:
     """`<objective>-<12 hex digits>`.
 

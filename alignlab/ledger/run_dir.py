@@ -18,6 +18,8 @@ from typing import Any, Literal
 
 from filelock import FileLock
 
+from alignlab.errors import OutputError
+
 Status = Literal["running", "done", "failed", "interrupted"]
 
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
@@ -77,7 +79,10 @@ class RunDir:
 
     def lock(self) -> FileLock:
         """Held by the one process that works on this run."""
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
         return FileLock(f"{self.path}.lock")
 
     def record(self) -> dict[str, Any]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-from functools import lru_cache
 
 import torch
 from torch import Tensor, nn
@@ -18,7 +17,7 @@ def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
     The log-softmax is taken in float32 whatever the model's dtype. Column P - 1 predicts the first answer token, so the
     model is asked for its last T + 1 columns of logits and the very last one is dropped.
     """
-    accepts = _accepts(type(_innermost(model)))
+    accepts = inspect.signature(_innermost(model).forward).parameters
     optional = {"position_ids": rows.positions, "logits_to_keep": rows.answer_length + 1, "use_cache": False}
     out = model(
         input_ids=rows.ids, attention_mask=rows.attention, **{k: v for k, v in optional.items() if k in accepts}
@@ -33,11 +32,6 @@ def _innermost(model: nn.Module) -> nn.Module:
     """The Hugging Face model below a peft wrapper, whose own forward takes anything."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
-
-
-@lru_cache(maxsize=32)
-def _accepts(model_class: type[nn.Module]) -> frozenset[str]:
-    return frozenset(inspect.signature(model_class.forward).parameters)
 
 
 def summed(logps: Tensor, mask: Tensor) -> Tensor:

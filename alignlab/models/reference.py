@@ -1,25 +1,23 @@
-"""The reference policy, always by name: `copy`, `adapter_off` or `cached`. It is the policy as it was before training."""
+"""The reference policy, always by name: `copy`, `adapter_off` or `cached`. It is the policy before any training."""
 
 from __future__ import annotations
 
 import copy
 import logging
-import os
-import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alignlab.data.collate import PairBatch, collate_pairs, to_device
+from alignlab.data.collate import PairBatch, Rows, collate_rows, to_device
 from alignlab.data.fingerprint import digest
 from alignlab.data.tokenize import PairTokens
 from alignlab.models.logps import answer_logps, summed
+from alignlab.models.reference_store import ReferenceStore, row_key
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +45,7 @@ def frozen_copy(model: nn.Module) -> Reference:
 
     def reference(batch: PairBatch) -> Tensor:
         twin.to(batch.index.device)
-        return _score(twin, batch)
+        return _score(twin, batch.rows)
 
     return reference
 
@@ -57,84 +55,83 @@ def adapter_off(policy: Any) -> Reference:
 
     def reference(batch: PairBatch) -> Tensor:
         with policy.disable_adapter():
-            return _score(policy, batch)
+            return _score(policy, batch.rows)
 
     return reference
 
 
-def cached(table: NDArray[np.float32]) -> Reference:
-    """Reference `cached`: rows of a table that `reference_table` made. [N, 2], chosen and rejected."""
+def cached(sums: NDArray[np.float32]) -> Reference:
+    """Reference `cached`: looked up by the rows' places. [N, 2] from `reference_sums`, chosen and rejected."""
 
     def reference(batch: PairBatch) -> Tensor:
-        rows = torch.from_numpy(table[batch.index.cpu().numpy()])  # [B, 2]
-        return rows.T.reshape(-1).to(batch.index.device)
+        found = torch.from_numpy(sums[batch.index.cpu().numpy()])  # [B, 2]
+        if found.isnan().any():
+            missing = batch.index.cpu()[found.isnan().any(dim=1)].tolist()
+            raise ValueError(f"no reference log-probabilities for rows {missing}")
+        return found.T.reshape(-1).to(batch.index.device)
 
     return reference
 
 
-def reference_table(
+def reference_sums(
     model: nn.Module,
     pairs: Sequence[PairTokens],
-    folder: Path,
+    root: Path,
     *,
     weights: str,
     micro_batch_size: int,
     device: torch.device,
     progress: Callable[[Iterable[Any], str], Iterable[Any]],
 ) -> NDArray[np.float32]:
-    """[N, 2] summed reference log-probabilities of N pairs, read from `folder` or computed once and stored there.
+    """[N, 2] summed reference log-probabilities by `index` of each pair, NaN at places that no pair has.
 
-    The file's name is the digest of everything the numbers depend on: token ids of every row in order, the weights with
-    their dtype, and the attention implementation. Runs that share those share the file, whatever else differs.
+    Read from the store below `root`; what it lacks is computed in one pass and added. A store belongs to one set of
+    weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token ids: so runs
+    share entries whatever their objective, strength, seed or order of rows.
     """
-    attention = getattr(model.config, "_attn_implementation", "")
-    key = digest([weights.encode(), str(attention).encode(), *map(_row_bytes, pairs)])
-    folder.mkdir(parents=True, exist_ok=True)
-    file = folder / f"{key}.npy"
-    with FileLock(file.with_suffix(".lock")):
-        if file.is_file():
-            log.info("reference: read from %s (%d pairs)", file, len(pairs))
-        else:
-            log.info("reference: one pass over %d pairs", len(pairs))
-            _save(file, _compute(model, pairs, micro_batch_size, device, progress))
-    return np.load(file, mmap_mode="r")
+    attention = str(getattr(model.config, "_attn_implementation", ""))
+    store = ReferenceStore(root / digest([weights.encode(), attention.encode()]))
+    answers = [(pair.prompt, answer) for pair in pairs for answer in (pair.chosen, pair.rejected)]
+    keys = np.array([row_key(prompt, answer) for prompt, answer in answers])
+    with store.lock():
+        sums = store.find(keys)
+        unknown = np.flatnonzero(np.isnan(sums))
+        log.info(
+            "reference: %d answers known, %d to compute (%s)", len(keys) - len(unknown), len(unknown), store.folder
+        )
+        if len(unknown):
+            sums[unknown] = _compute(model, [answers[i] for i in unknown], micro_batch_size, device, progress)
+            store.add(keys[unknown], sums[unknown])
+    out = np.full((max(pair.index for pair in pairs) + 1, 2), np.nan, dtype=np.float32)
+    out[[pair.index for pair in pairs]] = sums.reshape(-1, 2)
+    return out
 
 
 def _compute(
     model: nn.Module,
-    pairs: Sequence[PairTokens],
+    answers: Sequence[tuple[list[int], list[int]]],
     micro_batch_size: int,
     device: torch.device,
     progress: Callable[[Iterable[Any], str], Iterable[Any]],
 ) -> NDArray[np.float32]:
-    table = np.empty((len(pairs), 2), dtype=np.float32)
-    # Rows of like length together waste no work on padding; every row keeps its place in the table.
-    order = sorted(range(len(pairs)), key=lambda i: len(pairs[i].prompt) + len(pairs[i].chosen))
+    """[M] summed log-probability of each (prompt, answer)."""
+    sums = np.empty(len(answers), dtype=np.float32)
+    # Rows of like length together waste little work on padding; every row keeps its place in the result.
+    order = sorted(range(len(answers)), key=lambda i: len(answers[i][0]) + len(answers[i][1]))
     model.to(device)
-    for start in progress(range(0, len(order), micro_batch_size), "reference"):
-        places = order[start : start + micro_batch_size]
-        batch = to_device(collate_pairs([pairs[i] for i in places]), device)
-        table[places] = _score(model, batch).view(2, -1).T.cpu().numpy()
-    return table
+    size = 2 * micro_batch_size  # as many rows as a micro-batch of pairs has
+    for start in progress(range(0, len(order), size), "reference"):
+        places = order[start : start + size]
+        rows = collate_rows([answers[i][0] for i in places], [answers[i][1] for i in places])
+        sums[places] = _score(model, to_device(rows, device)).cpu().numpy()
+    return sums
 
 
 @torch.no_grad()
-def _score(model: nn.Module, batch: PairBatch) -> Tensor:
-    """[2B] summed log-probability of each row, nats, float32; dropout off."""
+def _score(model: nn.Module, rows: Rows) -> Tensor:
+    """[R] summed log-probability of each row, nats, float32; dropout off."""
     training = model.training
     model.eval()
-    total = summed(answer_logps(model, batch.rows), batch.rows.answer_mask)
+    total = summed(answer_logps(model, rows), rows.answer_mask)
     model.train(training)
     return total
-
-
-def _row_bytes(pair: PairTokens) -> bytes:
-    parts = (pair.prompt, pair.chosen, pair.rejected)
-    return np.array([*map(len, parts), *pair.prompt, *pair.chosen, *pair.rejected], dtype=np.int64).tobytes()
-
-
-def _save(file: Path, table: NDArray[np.float32]) -> None:
-    """Write beside the target and rename: a reader sees the whole table or none."""
-    with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as handle:
-        np.save(handle, table)
-    os.replace(handle.name, file)

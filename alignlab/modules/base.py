@@ -63,7 +63,7 @@ class AlignmentModule(pl.LightningModule):
         step = self.global_step
         # Random numbers of a step depend on the step alone, so a resumed run draws the same dropout masks.
         torch.manual_seed(self.seed * 1_000_003 + step)
-        optimizer = self.optimizers(use_pl_optimizer=True)
+        optimizer: Any = self.optimizers()
         total = self._global_sum(sum(map(self.denominator, micro_batches)))
         world = self.trainer.world_size
         sums = MetricSums()
@@ -81,7 +81,7 @@ class AlignmentModule(pl.LightningModule):
         norm = self._clip(optimizer)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        schedule = self.lr_schedulers()
+        schedule: Any = self.lr_schedulers()
         rate = schedule.get_last_lr()[0]
         schedule.step()
         tokens = int(self._global_sum(sum(micro.all_tokens for micro in micro_batches)))

@@ -1,4 +1,4 @@
-"""What an optimizer is: a dataclass of hyper-parameters that builds a torch optimizer, with its learning-rate schedule."""
+"""What an optimizer is: a dataclass of hyper-parameters that builds a torch optimizer and its schedule."""
 
 from __future__ import annotations
 

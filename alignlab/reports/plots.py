@@ -11,6 +11,7 @@ import matplotlib as mpl
 mpl.use("Agg")
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.axes import Axes
 
 CURVES = (
@@ -32,12 +33,11 @@ def frontier_figure(
     axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, label="exact frontier", zorder=1)
     axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, label="reference", zorder=2)
     colours = mpl.colormaps["viridis"]
-    for i, point in enumerate(sorted(points, key=lambda p: p["exact/kl"])):
+    for i, point in enumerate(points):
         colour = colours(i / max(1, len(points) - 1) * 0.9)
         x, y = point["exact/kl"], point["exact/reward"]
         axes.vlines(x, y, point["exact/frontier_reward"], color=colour, lw=1, linestyles="dotted")
-        axes.plot(x, y, "o", color=colour, ms=8, zorder=3)
-        axes.annotate(str(point["label"]), (x, y), textcoords="offset points", xytext=(8, -11), fontsize=9)
+        axes.plot(x, y, "o", color=colour, ms=8, zorder=3, label=str(point["label"]))
     axes.set(
         xlabel="exact KL(policy ‖ reference), nats per sequence",
         ylabel="exact expected gold reward",
@@ -45,22 +45,30 @@ def frontier_figure(
         xlim=(-0.1, 1.12 * max([0.5, *(p["exact/kl"] for p in points)])),
     )
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right")
+    axes.legend(loc="lower right", fontsize=9)
     _save(figure, file)
 
 
 def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:
-    """Training curves, one line a run. runs: (label, rows of metrics.jsonl)."""
+    """Training curves, one line a run: faint as logged, strong as a running mean over a twentieth of the run.
+
+    runs: (label, rows of metrics.jsonl).
+    """
     present = [(m, name) for m, name in CURVES if any(m in row for _, rows in runs for row in rows)]
     columns = 2 if len(present) > 1 else 1
     height = (len(present) + columns - 1) // columns
-    figure, grid = plt.subplots(height, columns, figsize=(4.6 * columns, 3.1 * height), layout="constrained", squeeze=False)
+    figure, grid = plt.subplots(
+        height, columns, figsize=(4.6 * columns, 3.1 * height), layout="constrained", squeeze=False
+    )
     colours = mpl.colormaps["viridis"]
     cells: list[Axes] = list(grid.flat)
     for axes, (metric, name) in zip(cells, present, strict=False):
         for i, (label, rows) in enumerate(runs):
-            steps = [(row["train/global_step"], row[metric]) for row in rows if metric in row]
-            axes.plot(*zip(*steps, strict=True), color=colours(i / max(1, len(runs) - 1) * 0.9), lw=1.2, label=label)
+            steps = [row["train/global_step"] for row in rows if metric in row]
+            values = pd.Series([row[metric] for row in rows if metric in row])
+            colour = colours(i / max(1, len(runs) - 1) * 0.9)
+            axes.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
+            axes.plot(steps, values.rolling(max(1, len(steps) // 20), min_periods=1).mean(), color=colour, label=label)
         axes.set(xlabel="update", ylabel=name)
         axes.grid(alpha=0.25)
     for axes in cells[len(present) :]:

@@ -33,14 +33,18 @@ def write_report(directory: Path) -> str:
     return text
 
 
-def _figures(directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]) -> None:
+def _figures(
+    directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
+) -> None:
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
         return
     labels = {p["run"]: ", ".join(f"{axis.rpartition('.')[2]} {p[axis]}" for axis in sweep["axes"]) for p in done}
     title = sweep["question"] or sweep["name"]
     curves_figure(
-        directory / "figures" / "curves.png", [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done], title
+        directory / "figures" / "curves.png",
+        [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done],
+        title,
     )
     exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
     if exact:

@@ -9,7 +9,6 @@ from typing import Any
 import lightning.pytorch as pl
 
 from alignlab.ledger.run_dir import RunDir
-from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 
@@ -49,7 +48,7 @@ class Checkpoint(pl.Callback):
         if self._every and trainer.global_step % self._every == 0:
             self._save(trainer)
 
-    def on_train_end(self, trainer: pl.Trainer, pl_module: AlignmentModule) -> None:
+    def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._save(trainer)
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:

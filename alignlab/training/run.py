@@ -14,22 +14,28 @@ from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
-import numpy as np
 import torch
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
 from alignlab.data.collate import collate_completions, collate_pairs
-from alignlab.data.datamodule import AlignmentData
+from alignlab.data.datamodule import AlignmentData, rows_used
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Split
 from alignlab.data.template import Template
-from alignlab.data.tokenize import CompletionTokens, Cutter, LengthReport, PairTokens, tokenize_completions, tokenize_pairs
+from alignlab.data.tokenize import (
+    CompletionTokens,
+    Cutter,
+    LengthReport,
+    PairTokens,
+    tokenize_completions,
+    tokenize_pairs,
+)
 from alignlab.errors import AlignlabError, DataError
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
-from alignlab.models.reference import Reference, adapter_off, cached, frozen_copy, reference_table, weights_digest
+from alignlab.models.reference import Reference, adapter_off, cached, frozen_copy, reference_sums, weights_digest
 from alignlab.models.sources.base import load_pretrained
 from alignlab.modules.base import AlignmentModule
 from alignlab.modules.preference import PreferenceModule
@@ -59,8 +65,8 @@ class Start:
 def run_plan(plan: Plan, *, group: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run a plan and everything it starts from; return the record (run.json) of the run.
 
-    A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run that
-    another process has in hand is waited for.
+    A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run
+    that another process has in hand is waited for.
     """
     quiet_libraries()
     for step in plan.chain():
@@ -114,7 +120,8 @@ def _train(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[
     start = _starting_policy(plan)
     train_rows, eval_rows, data_record = _rows(plan, start)
     trainer, recorder, sinks = _trainer(plan, run, group, bars, resume=resume)
-    reference, policy = _reference_and_policy(plan, start, [*train_rows, *eval_rows], trainer, bars)
+    used = rows_used(len(train_rows), train.trainer.batch_size, train.seed, train.trainer.max_steps)
+    reference, policy = _reference_and_policy(plan, start, [*(train_rows[i] for i in used), *eval_rows], trainer, bars)
     extra = {"reference": reference} if needs.reference else {}
     module = MODULES[needs.data](
         policy,
@@ -220,16 +227,26 @@ def _renumber(rows: list[Any], offset: int) -> list[Any]:
     return [type(row)(**{**row.__dict__, "index": row.index + offset}) for row in rows]
 
 
-def _split_record(rows: Sequence[PairTokens | CompletionTokens], dropped: Counter[str], report: LengthReport) -> dict[str, Any]:
+def _split_record(
+    rows: Sequence[PairTokens | CompletionTokens], dropped: Counter[str], report: LengthReport
+) -> dict[str, Any]:
     content = digest(repr(tuple(row.__dict__.values())).encode() for row in rows)
     return {"rows": len(rows), "digest": content, "dropped": dict(dropped), **report.summary()}
+
+
+_PART = {
+    "prompt": "prompts",
+    "chosen": "chosen answers",
+    "rejected": "rejected answers",
+    "completion": "answers",
+}
 
 
 def _in_words(record: Mapping[str, Any]) -> str:
     parts = [str(record["rows"])]
     parts += [f"{count} left out ({reason})" for reason, count in record["dropped"].items()]
     parts += [
-        f"{100 * value:.1f} % of {key.removeprefix('truncated_').removesuffix('_frac')}s cut"
+        f"{100 * value:.1f} % of {_PART[key.removeprefix('truncated_').removesuffix('_frac')]} cut"
         for key, value in record.items()
         if key.startswith("truncated_") and value
     ]
@@ -248,7 +265,7 @@ def _reference_and_policy(
         return adapter_off(policy), policy
     if train.reference == "copy":
         return frozen_copy(start.model), train.peft.wrap(start.model)
-    table = reference_table(
+    sums = reference_sums(
         start.model,
         rows,
         Path(train.output_root) / "reference",
@@ -257,7 +274,7 @@ def _reference_and_policy(
         device=trainer.strategy.root_device,
         progress=progress_bar(bars),
     )
-    return cached(np.asarray(table)), train.peft.wrap(start.model)
+    return cached(sums), train.peft.wrap(start.model)
 
 
 def _trainer(
@@ -302,7 +319,10 @@ def _fit(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run:
         data.start = int(torch.load(run.checkpoint, weights_only=True)["global_step"])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
+            raise KeyboardInterrupt from stop
         if module.eval_metrics.get("train/global_step") != trainer.global_step:
             trainer.limit_val_batches = 1.0
             trainer.validate(module, datamodule=data, verbose=False)

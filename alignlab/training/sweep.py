@@ -36,9 +36,11 @@ def plan_sweep(configs: Sequence[DictConfig], jobs: Sequence[Sequence[str]]) -> 
 
 
 class Sweep:
-    """`<output_root>/sweeps/<name>/`: `sweep.json` from the start, table and figures when it ends, however it ends."""
+    """`<output_root>/sweeps/<name>/`: `sweep.json` from the start, table and figures at its end, however it ends."""
 
-    def __init__(self, config: DictConfig, plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]) -> None:
+    def __init__(
+        self, config: DictConfig, plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
+    ) -> None:
         self.plans = plans
         self.root = Path(plans[0].train.output_root)
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"
@@ -87,7 +89,8 @@ class Sweep:
         if failed:
             lines = [f"  point {i} ({self.plans[i].id}): {_reason(self.root, self.plans[i])}" for i in failed]
             raise SweepFailedError(
-                f"{len(failed)} of {len(self.plans)} points failed; the same command runs them again\n" + "\n".join(lines)
+                f"{len(failed)} of {len(self.plans)} points failed; the same command runs them again\n"
+                + "\n".join(lines)
             )
 
 

@@ -1,7 +1,7 @@
 """A grid sweeper that checks every point before the first one starts, and never loses the others' results.
 
-Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not resolve
-them.
+Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
+resolve them.
 """
 
 from collections.abc import Sequence

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -40,7 +42,7 @@ class SweepFolderSource(FileConfigSource):
             return [] if results_filter == ObjectType.CONFIG else [GROUP]
         if path != GROUP or results_filter == ObjectType.GROUP:
             return []
-        return super().list("", ObjectType.CONFIG)
+        return sorted(file.stem for file in Path(self.path).glob("*.yaml"))
 
     @staticmethod
     def _inside(config_path: str) -> bool:

@@ -50,8 +50,12 @@ class HHRLHF(Source):
         for key, split in (("subsets", "train"), ("eval_subsets", "eval")):
             for subset in getattr(self, key):
                 if not self._files(subset):
-                    known = sorted({re.split(r"[./]", str(f.relative_to(folder)))[0] for f in folder.rglob("*.jsonl.gz")})
-                    yield Problem(key, subset, f"no such subset below {self.path}; there are: {', '.join(known) or 'none'}")
+                    known = sorted(
+                        {re.split(r"[./]", str(f.relative_to(folder)))[0] for f in folder.rglob("*.jsonl.gz")}
+                    )
+                    yield Problem(
+                        key, subset, f"no such subset below {self.path}; there are: {', '.join(known) or 'none'}"
+                    )
                 elif split == "train" and subset in self.eval_subsets and "train" not in self._files(subset):
                     yield Problem(
                         key,
@@ -63,11 +67,8 @@ class HHRLHF(Source):
     def fingerprint(self) -> str:
         if not Path(self.path).is_dir():
             return self.path
-        files = [
-            self._file(subset, split)
-            for split, subsets in (("train", self.subsets), ("eval", self.eval_subsets))
-            for subset in subsets
-        ]
+        files = [self._file(subset, "train") for subset in self.subsets]
+        files += [self._file(subset, "eval") for subset in self.eval_subsets]
         return digest(path_digest(file).encode() for file in files)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
@@ -103,7 +104,9 @@ class HHRLHF(Source):
         files = self._files(subset)
         file = files.get("train", files.get("test")) if split == "train" else files.get("test")
         if file is None:
-            raise DataError(f"data.path={self.path}: subset {subset} has no test split to hold out; found {sorted(files)}")
+            raise DataError(
+                f"data.path={self.path}: subset {subset} has no test split to hold out; found {sorted(files)}"
+            )
         return file
 
 
@@ -116,7 +119,8 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair | None:
     pieces = _TURN.split(prompt)
     # split() gives: text before the first turn, then role and text in turn; the last role announces the answer
     messages = [
-        Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[1:-1:2], pieces[2::2], strict=False)
+        Message(role=_ROLE[role], content=text.strip())
+        for role, text in zip(pieces[1:-1:2], pieces[2::2], strict=False)
     ]
     return Pair(messages, answer.strip(), other_answer.strip())
 

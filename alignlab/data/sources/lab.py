@@ -56,7 +56,10 @@ class Lab(Source):
         yield from at_least("prompt_length", self.prompt_length, 1, example=2)
         if v >= 2 and self.length >= 1 and v**self.length > MAX_LEAVES:
             yield Problem(
-                "length", self.length, f"len(alphabet)^length = {v**self.length} must not exceed {MAX_LEAVES}", "length=5"
+                "length",
+                self.length,
+                f"len(alphabet)^length = {v**self.length} must not exceed {MAX_LEAVES}",
+                "length=5",
             )
         if v >= 2 and not 1 <= self.prompts <= v ** max(1, self.prompt_length):
             yield Problem(

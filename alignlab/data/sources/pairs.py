@@ -51,7 +51,9 @@ class Pairs(Source):
 
     def fingerprint(self) -> str:
         return digest(
-            (path_digest(path) if Path(path).is_file() else path).encode() for path in (self.path, self.eval_path) if path
+            (path_digest(path) if Path(path).is_file() else path).encode()
+            for path in (self.path, self.eval_path)
+            if path
         )
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:

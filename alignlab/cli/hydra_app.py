@@ -51,6 +51,8 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
         return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)
+    except SystemExit as stop:  # Hydra's --help and its parser's own errors end this way
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130

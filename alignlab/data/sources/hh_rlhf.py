@@ -117,11 +117,9 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair | None:
     if prompt != other_prompt:
         return None
     pieces = _TURN.split(prompt)
-    # split() gives: text before the first turn, then role and text in turn; the last role announces the answer
-    messages = [
-        Message(role=_ROLE[role], content=text.strip())
-        for role, text in zip(pieces[1:-1:2], pieces[2::2], strict=False)
-    ]
+    # text before the first turn, then role and text in turn; the last role only announces the answer
+    turns = zip(pieces[1:-2:2], pieces[2:-2:2], strict=True)
+    messages = [Message(role=_ROLE[role], content=text.strip()) for role, text in turns]
     return Pair(messages, answer.strip(), other_answer.strip())
 
 

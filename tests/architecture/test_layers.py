@@ -1,0 +1,134 @@
+"""One way only: which room may import which, and which library lives where."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import pkgutil
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import alignlab
+from alignlab.config.registry import schemas
+
+PACKAGE = Path(alignlab.__file__).parent
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+# room -> rooms it may import from (itself always)
+BASE = {"types", "errors", "checks"}
+ALLOWED = {
+    "errors": set(),
+    "types": set(),
+    "checks": {"errors"},
+    "objectives": BASE,
+    "lab": set(),
+    "data": BASE | {"lab"},
+    "models": BASE | {"data"},
+    "optim": BASE,
+    "tracking": BASE,
+    "ledger": {"errors"},
+    "evaluation": BASE | {"lab", "data", "models"},
+    "modules": BASE | {"objectives", "data", "models", "optim"},
+    "reports": {"errors", "ledger", "tracking"},
+    "config": BASE | {"objectives", "data", "models", "optim", "tracking", "ledger"},
+    "training": BASE
+    | {
+        "objectives",
+        "lab",
+        "data",
+        "models",
+        "optim",
+        "tracking",
+        "ledger",
+        "evaluation",
+        "modules",
+        "config",
+        "reports",
+    },
+    "cli": BASE | {"config", "training", "reports", "ledger"},
+}
+
+# library -> rooms that may import it at all; deferred imports inside functions count too
+HOME = {
+    "hydra": {"config", "cli", "training"},
+    "omegaconf": {"config", "cli", "training"},
+    "lightning": {"modules", "data", "training"},
+    "wandb": {"tracking"},
+    "transformers": {"models", "training"},
+    "peft": {"models"},
+    "datasets": {"data", "training"},
+    "matplotlib": {"reports"},
+    "pandas": {"reports"},
+}
+NO_TORCH = {"errors", "checks", "lab", "tracking", "ledger", "reports"}
+
+
+def room(file: Path) -> str:
+    return file.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(file: Path) -> set[str]:
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.add(node.module)
+    return names
+
+
+@pytest.mark.parametrize("file", MODULES, ids=lambda f: str(f.relative_to(PACKAGE)))
+def test_imports(file: Path) -> None:
+    here = room(file)
+    if here == "__init__":
+        return
+    for name in imports(file):
+        top, *rest = name.split(".")
+        if top == "alignlab" and rest:
+            assert rest[0] == here or rest[0] in ALLOWED[here], f"{here} must not import {name}"
+        elif top in HOME:
+            assert here in HOME[top], f"{top} does not live in {here}"
+        elif top == "torch":
+            assert here not in NO_TORCH, f"{here} works without torch"
+
+
+def test_every_room_has_rules_and_every_rule_a_room() -> None:
+    assert {room(f) for f in MODULES} - {"__init__"} == set(ALLOWED)
+
+
+def test_every_module_imports() -> None:
+    names = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "alignlab.")]
+    assert len(names) > 60
+    for name in names:
+        importlib.import_module(name)
+
+
+def test_package_inits_are_empty() -> None:
+    for file in PACKAGE.rglob("__init__.py"):
+        assert file.read_text() == "", file
+
+
+@pytest.mark.parametrize("words", [["--help"], ["--version"], ["nonsense"]])
+def test_what_needs_no_torch_imports_none(words: list[str]) -> None:
+    code = (
+        "import sys; from alignlab.cli.main import main; main(sys.argv[1:]);"
+        "assert not {'torch', 'hydra', 'lightning', 'numpy'} & set(sys.modules), 'heavy import'"
+    )
+    subprocess.run([sys.executable, "-c", code, *words], check=True, capture_output=True)
+
+
+def test_reports_work_without_torch() -> None:
+    code = "import sys, alignlab.reports.sweep; assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_no_code_asks_for_an_objective_by_name() -> None:
+    names = "|".join(schemas()["objective"])
+    ask = re.compile(rf"""(==|!=|\bin\b)\s*[\[({{]?\s*["']({names})["']|isinstance\([^)]*\b(DPO|SFT)\b""")
+    for file in [*MODULES, *(PACKAGE.parent / "hydra_plugins").rglob("*.py")]:
+        found = ask.search(file.read_text())
+        assert found is None, f"{file}: {found and found.group()}"

@@ -1,0 +1,99 @@
+"""What a user reads after a mistake: every problem, its key, what to type; exit code 2; nothing started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+Run = Callable[..., Any]
+
+CASES = {
+    "unknown verb": (["trian"], ["no such verb: trian", "did you mean: alignlab train"]),
+    "unknown option": (["train", "objective=dppo"], ["objective = dppo", "there are: dpo, sft", "type: objective=dpo"]),
+    "unknown key": (["train", "objective.bta=0.2"], ["objective.bta", "beta, label_smoothing", "type: objective.beta=0.2"]),
+    "unknown top key": (["train", "outptu_root=x"], ["outptu_root", "type: output_root=x"]),
+    "added key": (["train", "+objective.nope=1"], ["objective.nope = 1", "no such key"]),
+    "forced key": (["train", "++trainer.steps=1"], ["trainer.steps = 1", "no such key"]),
+    "type": (["train", "optim.lr=fast"], ["optim.lr = fast", "must be a number"]),
+    "whole number": (["train", "trainer.max_steps=1.5"], ["trainer.max_steps = 1.5", "must be a whole number"]),
+    "range": (["train", "objective.beta=-1"], ["objective.beta = -1.0", "greater than 0", "type: objective.beta=0.1"]),
+    "combination": (["train", "reference=adapter_off"], ["reference = adapter_off", "type: peft=lora"]),
+    "letters and text": (["train", "data=hh_rlhf"], ["model = lab", "type: model=tiny"]),
+    "text model in the lab": (["train", "model=tiny"], ["model = tiny", "type: model=lab"]),
+    "missing value": (["train", "model=hub", "data=hh_rlhf"], ["model.name", "needs a value"]),
+    "missing file": (["train", "data=pairs", "model=tiny", "data.path=my.jsonl"], ["data.path = my.jsonl", "no such file"]),
+    "missing folder": (["train", "model=hub", "data=hh_rlhf", "model.name=./here"], ["model.name = ./here", "no such folder"]),
+    "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
+    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: dpo_beta, seeds", "type: sweep=dpo_beta"]),
+    "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
+    "output": (["train", "output_root=/proc/none"], ["output_root"]),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_message(case: str, alignlab: Run, tmp_path: Path) -> None:
+    args, expected = CASES[case]
+    result = alignlab(*args)
+    assert result.code == 2, result.err
+    for text in expected:
+        assert text in result.err
+    assert "Traceback" not in result.err
+    assert list(tmp_path.iterdir()) == [], "nothing may be written"
+
+
+def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:
+    result = alignlab(
+        "train", "objective.beta=-1", "optim.lr=x", "trainer.max_steps=0", "+foo=1", "data=pairs", "model=tiny",
+        "data.path=no.csv",
+    )  # fmt: skip
+    assert result.code == 2
+    assert "5 problems" in result.err
+    for key in ("objective.beta", "optim.lr", "trainer.max_steps", "foo", "data.path"):
+        assert f"  {key} = " in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path: Path) -> None:
+    result = alignlab("train", "-m", "objective.beta=0.1,0.0", "seed=1,-2", "trainer.max_steps=2")
+    assert result.code == 2
+    assert "2 problems" in result.err
+    assert "objective.beta = 0.0" in result.err
+    assert "seed = -2" in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None:
+    result = alignlab("train", "-m", "objective.beta=0.1,abc,-3")
+    assert result.code == 2
+    assert "objective.beta = abc" in result.err
+    assert "objective.beta = -3.0" in result.err
+
+
+def test_check_tells_points_and_their_state(alignlab: Run, tmp_path: Path) -> None:
+    result = alignlab("check", "experiment=lab", "sweep=dpo_beta")
+    assert result.code == 0
+    assert result.out.count("starts from sft-") == 4
+    assert result.out.count("not run yet") == 8
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def complete(line: str) -> list[str]:
+        monkeypatch.setenv("COMP_LINE", line)
+        return alignlab("-sc", "query=bash").out.split()
+
+    assert complete("alignlab tr") == ["train"]
+    assert complete("alignlab train objective=") == ["objective=dpo", "objective=sft"]
+    assert complete("alignlab train sweep=d") == ["sweep=dpo_beta"]
+    assert complete("alignlab train objective.b") == ["objective.beta="]
+
+
+def test_help_and_config(alignlab: Run) -> None:
+    assert "alignlab train" in alignlab("--help").out
+    result = alignlab("train", "--cfg", "job", "objective.beta=0.7")
+    assert result.code == 0
+    assert "beta: 0.7" in result.out
+    assert "smollm2_135m" in alignlab("train", "--help").out

@@ -1,0 +1,98 @@
+"""Every YAML under conf/ and sweeps/ composes into a valid config, found recursively and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import yaml
+from hydra import compose
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alignlab.config.diagnose import without_hydra
+from alignlab.config.preflight import to_train
+from alignlab.config.registry import schemas
+from alignlab.config.share import conf_dir, share_dir, sweep_dirs
+from alignlab.errors import ConfigError
+
+CONF = conf_dir()
+FILES = sorted(CONF.rglob("*.yaml"))
+PRESETS = sorted((share_dir() / "sweeps").rglob("*.yaml"))
+
+# What an option can't be composed without: files of the user's, and the partners that the preflight insists on.
+NEEDS = {
+    "data/hh_rlhf": ["model=tiny"],
+    "data/pairs": ["model=tiny", "data.path=org/dataset"],
+    "model/hub": ["data=hh_rlhf", "model.name=org/model"],
+    "model/tiny": ["data=hh_rlhf"],
+    "model/smollm2_135m": ["data=hh_rlhf", "model.origin=hub"],
+    "optim/rmsprop": ["trainer.max_steps=200"],
+    "experiment/smollm2_hh": ["model.origin=hub"],
+}
+
+
+def test_nothing_is_left_out() -> None:
+    assert len(FILES) == 22
+    assert len(PRESETS) == 2
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONF)))
+def test_composes(file: Path, hydra_conf: None) -> None:
+    name = str(file.relative_to(CONF).with_suffix(""))
+    if "/" not in name:
+        train = to_train(without_hydra(compose(name)))
+    else:
+        group, _, option = name.partition("/")
+        train = to_train(without_hydra(compose("train", [f"{group}={option}", *NEEDS.get(name, [])])))
+    assert train.objective is not None
+
+
+@pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
+def test_every_point_of_a_sweep_composes(file: Path, hydra_conf: None) -> None:
+    preset = yaml.safe_load(file.read_text())
+    axes = preset["hydra"]["sweeper"]["params"]
+    assert preset["sweep"]["question"].endswith("?")
+    parsed = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in axes.items()])
+    for override in parsed:
+        values = list(override.sweep_string_iterator())
+        assert len(values) > 1
+        for value in values:
+            to_train(without_hydra(compose("train", [f"sweep={file.stem}", f"{override.key_or_group}={value}"])))
+
+
+def test_the_sweep_folder_of_the_working_directory_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "sweeps").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert sweep_dirs() == [share_dir() / "sweeps", tmp_path / "sweeps"]
+
+
+@pytest.mark.parametrize("group", sorted(schemas()))
+def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
+    for file in (CONF / group).glob("*.yaml"):
+        content = yaml.safe_load(file.read_text())
+        schema = content["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
+        fields = {f.name for f in dataclasses.fields(schemas()[group][schema])}
+        assert set(content) - {"defaults"} <= fields, file
+
+
+@pytest.mark.parametrize("name", sorted(schemas()["objective"]))
+def test_an_objectives_yaml_shows_every_field(name: str) -> None:
+    content = yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text())
+    fields = {f.name for f in dataclasses.fields(schemas()["objective"][name])}
+    assert set(content) - {"defaults"} == fields
+
+
+def test_every_key_of_an_objective_is_explained_above_it() -> None:
+    for file in (CONF / "objective").glob("*.yaml"):
+        lines = file.read_text().splitlines()
+        assert lines[0].startswith("# "), file
+        for above, line in zip(lines, lines[1:], strict=False):
+            if line and not line.startswith((" ", "#", "defaults")):
+                assert above.startswith("#"), f"{file}: {line}"
+
+
+def test_a_missing_value_is_a_problem(hydra_conf: None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        to_train(without_hydra(compose("train", ["model=hub", "data=hh_rlhf"])))
+    assert [p.key for p in caught.value.problems] == ["model.name"]

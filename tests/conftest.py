@@ -1,0 +1,69 @@
+"""Shared fixtures: the command line run in this process, small real models, and the lab."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+# Before anything imports a library that reads them: no hub, no tracker login, no thread fights on two cores.
+os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@dataclass
+class Result:
+    """What a command left behind."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def alignlab(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Result]:
+    """Run `alignlab ...` in this process, in an empty working directory."""
+    import sys
+
+    from alignlab.cli.main import main
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "argv", ["alignlab"])
+
+    def run(*args: str) -> Result:
+        capsys.readouterr()
+        code = main(args)
+        captured = capsys.readouterr()
+        return Result(code, captured.out, captured.err)
+
+    return run
+
+
+@pytest.fixture
+def shared_data() -> Path:
+    """Folder with real data sets; tests that need them are skipped, and say so, where it is absent."""
+    folder = SHARED / "data"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/data beside the checkout")
+    return folder
+
+
+@pytest.fixture
+def hydra_conf() -> Iterator[None]:
+    """An initialised Hydra over conf/, for composing configs without running anything."""
+    import hydra
+    from hydra.core.global_hydra import GlobalHydra
+
+    from alignlab.config.registry import register
+    from alignlab.config.share import conf_dir
+
+    GlobalHydra.instance().clear()
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield

@@ -1,0 +1,140 @@
+"""From rows to tensors: templates, cuts, padding, batches."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alignlab.data.collate import collate_completions, collate_pairs, collate_rows
+from alignlab.data.datamodule import BatchStream, batch_indices, rows_used
+from alignlab.data.rows import Completion, Pair
+from alignlab.data.template import Template, plain_transcript
+from alignlab.data.tokenize import CompletionTokens, Cutter, PairTokens, tokenize_completions, tokenize_pairs
+from alignlab.models.sources.tiny import letters, raw_bytes
+
+CHAT = (
+    "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{{ eos_token }}\n{% endfor %}"
+    "{% if add_generation_prompt %}<assistant>{% endif %}"
+)
+
+
+def test_letters() -> None:
+    tokenizer = letters("abc")
+    template = Template(tokenizer)
+    assert template.prompt_ids("cab") == [3, 2, 0, 1]
+    assert template.answer_ids("cab", "ba", ended=True) == [1, 0, 3]
+    assert template.answer_ids("cab", "ba", ended=False) == [1, 0]
+
+
+def test_bytes_round_trip() -> None:
+    tokenizer = raw_bytes()
+    text = "naïve 你好\n\nAssistant: ok"
+    ids = Template(tokenizer).answer_ids("p", text, ended=True)
+    assert len(ids) == len(text.encode()) + 1
+    assert tokenizer.decode(ids, skip_special_tokens=True) == text
+
+
+def test_conversations_without_a_chat_template() -> None:
+    messages = [
+        {"role": "user", "content": "Hi"},
+        {"role": "assistant", "content": "Yes?"},
+        {"role": "user", "content": "A"},
+    ]
+    assert plain_transcript(messages) == "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: A\n\nAssistant:"
+    tokenizer = raw_bytes()
+    assert tokenizer.decode(Template(tokenizer).answer_ids(messages, "B", ended=False)) == " B"
+
+
+def test_chat_template_and_its_end_of_turn() -> None:
+    tokenizer = raw_bytes()
+    tokenizer.chat_template = CHAT
+    template = Template(tokenizer)
+    assert tokenizer.decode(template.prompt_ids("Hi")) == "<user>Hi</s>\n<assistant>"
+    assert template.end_id == tokenizer.eos_token_id
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    tokenizer.chat_template = CHAT.replace("{{ eos_token }}", "<turn>")
+    assert Template(tokenizer).end_id == tokenizer.convert_tokens_to_ids("<turn>") != tokenizer.eos_token_id
+
+
+def test_cuts_are_counted() -> None:
+    """Prompt of 5 + begin token cut to 4 on the left; answers have 8 - 4 = 4 tokens of room."""
+    rows = [Pair("abcab", "ab", "abcabc"), Pair("a", "abc", "b")]
+    tokens, report = tokenize_pairs(rows, Template(letters("abc")), Cutter(8, 4))
+    assert tokens[0] == PairTokens(0, [1, 2, 0, 1], [0, 1, 3], [0, 1, 2, 0])
+    assert report.summary() == {
+        "mean_chosen_tokens": 3.5,
+        "mean_prompt_tokens": 3.0,
+        "mean_rejected_tokens": 3.0,
+        "truncated_chosen_frac": 0.0,
+        "truncated_prompt_frac": 0.5,
+        "truncated_rejected_frac": 0.5,
+    }
+    answers, _ = tokenize_completions([Completion("a", "b", ended=False)], Template(letters("abc")), Cutter(8, 4))
+    assert answers == [CompletionTokens(0, [3, 0], [1])]
+
+
+def test_layout() -> None:
+    batch = collate_pairs([PairTokens(7, [5], [1, 2, 3], [4]), PairTokens(9, [5, 6], [1], [2, 2])])
+    assert batch.rows.ids.tolist() == [[0, 5, 1, 2, 3], [5, 6, 1, 0, 0], [0, 5, 4, 0, 0], [5, 6, 2, 2, 0]]
+    assert batch.rows.attention.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
+    assert batch.rows.positions.tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 2, 2], [0, 0, 1, 1, 1], [0, 1, 2, 3, 3]]
+    assert batch.rows.answer_mask.tolist() == [
+        [True, True, True],
+        [True, False, False],
+        [True, False, False],
+        [True, True, False],
+    ]
+    assert batch.index.tolist() == [7, 9]
+    assert (len(batch), batch.answer_tokens, batch.all_tokens) == (2, 7, 4 + 3 + 2 + 4)
+
+
+def test_token_values_never_decide_what_is_padding() -> None:
+    """0 is a real token here; lengths alone make the mask."""
+    rows = collate_rows([[0]], [[0, 0]])
+    assert rows.attention.tolist() == [[1, 1, 1]]
+    assert rows.answer_mask.tolist() == [[True, True]]
+
+
+def test_an_answer_without_tokens_is_named() -> None:
+    with pytest.raises(ValueError, match=r"rows \[1\]"):
+        collate_completions([CompletionTokens(0, [1], [1]), CompletionTokens(1, [1], [])])
+
+
+def test_epochs_are_permutations_laid_end_to_end() -> None:
+    seen = np.concatenate([batch_indices(10, 4, 3, step) for step in range(5)])
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:]) == list(range(10))
+    assert list(seen[:10]) != list(seen[10:])
+    assert list(batch_indices(10, 4, 4, 0)) != list(batch_indices(10, 4, 3, 0))
+    assert len(batch_indices(3, 8, 0, 1)) == 8
+
+
+def test_rows_used() -> None:
+    assert rows_used(10, 4, 3, 2) == sorted(set(batch_indices(10, 4, 3, 0)) | set(batch_indices(10, 4, 3, 1)))
+    assert rows_used(10, 4, 3, 3) == list(range(10))
+
+
+def stream(**changes: int) -> BatchStream[int]:
+    return BatchStream(range(10), list, batch_size=4, micro_batch_size=3, steps=5, seed=3, **changes)  # type: ignore[arg-type]
+
+
+def test_two_processes_share_the_batches_of_one() -> None:
+    whole = [sum(batch, []) for batch in stream()]
+    parts = [[sum(batch, []) for batch in stream(rank=r, world=2)] for r in (0, 1)]
+    for one, a, b in zip(whole, *parts, strict=True):
+        assert sorted(one) == sorted(a + b)
+        assert len(a) == len(b) == 2
+
+
+def test_a_resumed_stream_goes_on_where_it_stopped() -> None:
+    late = stream()
+    late.start = 3
+    assert list(late) == list(stream())[3:]
+    assert [len(micro) for micro in next(iter(late))] == [3, 1]
+
+
+def test_collated_tensors_are_integers() -> None:
+    batch = collate_completions([CompletionTokens(0, [1, 2], [3])])
+    assert batch.rows.ids.dtype == torch.int64
+    assert batch.rows.answer_mask.dtype == torch.bool

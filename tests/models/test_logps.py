@@ -1,0 +1,86 @@
+"""Answer log-probabilities against one plain forward per row, for several architectures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from alignlab.data.collate import Rows, collate_rows
+from alignlab.models.logps import answer_logps, summed
+
+SIZES = {"vocab_size": 37, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9]]
+ANSWERS = [[10, 11], [12, 13, 14, 15], [16]]
+
+
+def build(name: str) -> Any:
+    import transformers as t
+
+    torch.manual_seed(0)
+    configs = {
+        "llama": lambda: t.LlamaConfig(**SIZES, num_key_value_heads=2),
+        "gpt2": lambda: t.GPT2Config(vocab_size=37, n_embd=32, n_layer=2, n_head=4),
+        "qwen2": lambda: t.Qwen2Config(**SIZES, num_key_value_heads=2),
+        "gemma2": lambda: t.Gemma2Config(**SIZES, num_key_value_heads=2, head_dim=8, final_logit_softcapping=3.0),
+        "gpt_neox": lambda: t.GPTNeoXConfig(**SIZES),
+    }
+    config = configs[name]()
+    return t.AutoModelForCausalLM.from_config(config).eval()
+
+
+def plain(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
+    """The definition: a softmax over all positions of one unpadded row, labels shifted by one."""
+    logits = model(torch.tensor([[*prompt, *answer]])).logits[0].double()
+    logps = torch.log_softmax(logits, -1)
+    return torch.stack([logps[len(prompt) - 1 + t, token] for t, token in enumerate(answer)])
+
+
+@pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "gemma2", "gpt_neox"])
+def test_equal_to_plain_rows(name: str) -> None:
+    model = build(name)
+    rows = collate_rows(PROMPTS, ANSWERS)
+    logps = answer_logps(model, rows)
+    assert logps.dtype == torch.float32
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        expected = plain(model, prompt, answer)
+        torch.testing.assert_close(logps[row, : len(answer)].double(), expected, atol=2e-6, rtol=0)
+        assert (logps[row, len(answer) :] == 0).all()
+
+
+def wider(rows: Rows, left: int, right: int) -> Rows:
+    pad = torch.nn.functional.pad
+    attention = pad(rows.attention, (left, right))
+    return Rows(
+        pad(rows.ids, (left, right), value=3),
+        attention,
+        (attention.cumsum(1) - 1).clamp(min=0),
+        pad(rows.answer_mask, (0, right)),
+    )
+
+
+@pytest.mark.parametrize(("left", "right"), [(5, 0), (0, 3), (4, 4)])
+def test_more_padding_changes_neither_value_nor_gradient(left: int, right: int) -> None:
+    model = build("llama")
+    results = []
+    for rows in (collate_rows(PROMPTS, ANSWERS), wider(collate_rows(PROMPTS, ANSWERS), left, right)):
+        model.zero_grad()
+        total = summed(answer_logps(model, rows), rows.answer_mask)
+        total.sum().backward()
+        gradients = torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+        results.append((total.detach(), gradients))
+    torch.testing.assert_close(results[0][0], results[1][0], atol=1e-5, rtol=0)
+    assert torch.isfinite(results[1][1]).all()
+    torch.testing.assert_close(results[0][1], results[1][1], atol=1e-5, rtol=1e-4)
+
+
+def test_bfloat16_model_gives_float32_sums() -> None:
+    """The log-softmax is taken in float32: its error is that of bf16 logits, not of a bf16 softmax over the vocabulary."""
+    model = build("llama")
+    rows = collate_rows(PROMPTS, ANSWERS)
+    exact = answer_logps(model, rows)
+    rough = answer_logps(model.to(torch.bfloat16), rows)
+    assert rough.dtype == torch.float32
+    assert (rough - exact).abs().max() < 0.02
+    assert not torch.equal(rough, rough.bfloat16().float())

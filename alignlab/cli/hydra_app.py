@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +29,7 @@ _OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     """Run `task` for each composed config; returns the exit code."""
-    args = [_plain_group(arg) for arg in argv]
+    args = _flags_first([_plain_group(arg) for arg in argv])
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *args]
@@ -64,6 +65,12 @@ def _plain_group(arg: str) -> str:
         if arg.startswith(f"+{group}="):
             return arg[1:]
     return arg
+
+
+def _flags_first(args: list[str]) -> list[str]:
+    """Hydra's parser takes overrides in one piece only; people write `a=1 -m b=2,3`."""
+    flags = [arg for arg in args if arg.startswith("-") or not re.search(r"[=~]", arg)]
+    return flags + [arg for arg in args if arg not in flags]
 
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:

@@ -68,6 +68,11 @@ class RunDir:
         return self.path / "policy"
 
     @property
+    def base(self) -> Path:
+        """What the adapter in `policy` was trained on, where that came from no folder or hub."""
+        return self.path / "base"
+
+    @property
     def merged(self) -> Path:
         """The policy as a full model where `policy` is an adapter; made when another run starts from it."""
         return self.path / "merged"
@@ -98,11 +103,11 @@ class RunDir:
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> None:
         """Make the directory (anew where `fresh`) and say that this process runs it."""
+        before = self.record()
         if fresh and self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
-        before = self.record()
         self.update(
             id=self.id,
             status="running",

@@ -117,7 +117,7 @@ def _train(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[
     train, needs = plan.train, plan.train.objective.requires
     bars = bars_wanted(train.trainer.progress)
     pl.seed_everything(train.seed, verbose=False)
-    start = _starting_policy(plan)
+    start = _starting_policy(plan, run)
     train_rows, eval_rows, data_record = _rows(plan, start)
     trainer, recorder, sinks = _trainer(plan, run, group, bars, resume=resume)
     used = rows_used(len(train_rows), train.trainer.batch_size, train.seed, train.trainer.max_steps)
@@ -161,14 +161,18 @@ def _train(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[
     return {"summary": summary, "data": data_record, "reference_weights": start.weights}
 
 
-def _starting_policy(plan: Plan) -> Start:
+def _starting_policy(plan: Plan, run: RunDir) -> Start:
     """The parent's trained policy, or the weights that the config names."""
     if plan.parent is None:
         model, tokenizer = plan.train.model.load()
+        if plan.train.peft.can_switch_off and not model.name_or_path:
+            # An adapter is saved with the name of its base; a model built from its config has none until it is saved.
+            model.save_pretrained(run.base)
+            model.name_or_path = str(run.base.resolve())
     else:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
         model, tokenizer = load_pretrained(
-            str(_full_policy(parent)),
+            str(_full_policy(parent).resolve()),
             dtype=plan.train.model.dtype,
             revision=None,
             attention=getattr(plan.train.model, "attention", "") or None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from pathlib import Path
 
 import pytest
@@ -87,7 +88,7 @@ def test_every_key_of_an_objective_is_explained_above_it() -> None:
     for file in (CONF / "objective").glob("*.yaml"):
         lines = file.read_text().splitlines()
         assert lines[0].startswith("# "), file
-        for above, line in zip(lines, lines[1:], strict=False):
+        for above, line in itertools.pairwise(lines):
             if line and not line.startswith((" ", "#", "defaults")):
                 assert above.startswith("#"), f"{file}: {line}"
 

@@ -119,9 +119,13 @@ def stream(**changes: int) -> BatchStream[int]:
     return BatchStream(range(10), list, batch_size=4, micro_batch_size=3, steps=5, seed=3, **changes)  # type: ignore[arg-type]
 
 
+def flat(batch: list[list[int]]) -> list[int]:
+    return [row for micro in batch for row in micro]
+
+
 def test_two_processes_share_the_batches_of_one() -> None:
-    whole = [sum(batch, []) for batch in stream()]
-    parts = [[sum(batch, []) for batch in stream(rank=r, world=2)] for r in (0, 1)]
+    whole = [flat(batch) for batch in stream()]
+    parts = [[flat(batch) for batch in stream(rank=r, world=2)] for r in (0, 1)]
     for one, a, b in zip(whole, *parts, strict=True):
         assert sorted(one) == sorted(a + b)
         assert len(a) == len(b) == 2

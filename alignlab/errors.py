@@ -49,6 +49,12 @@ class DataError(AlignlabError):
     exit_code = 2
 
 
+class ModelError(AlignlabError):
+    """Weights or a tokenizer that can't be loaded; names the model."""
+
+    exit_code = 2
+
+
 class OutputError(AlignlabError):
     """A place where results should go can't be written."""
 

@@ -17,6 +17,7 @@ from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
+from yaml import YAMLError
 
 from alignlab.config.diagnose import diagnose
 from alignlab.config.registry import register
@@ -52,6 +53,8 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
         return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)
+    except YAMLError as error:
+        return _fail(ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]))
     except SystemExit as stop:  # Hydra's --help and its parser's own errors end this way
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:

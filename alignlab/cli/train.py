@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -27,15 +28,15 @@ def _task(config: DictConfig) -> dict[str, Any]:
     from hydra.types import RunMode
 
     from alignlab.config.plan import plan
+    from alignlab.reports.sweep import point_lines
     from alignlab.reports.tables import headline
     from alignlab.training.run import run_plan
 
     job = HydraConfig.get()
-    record = run_plan(
-        plan(config),
-        group=config.sweep.name or None,
-        overrides=list(job.overrides.task),
-    )
-    place = f"point {job.job.num}: " if job.mode == RunMode.MULTIRUN else ""
-    print(f"{place}{headline(record)}", flush=True)
+    record = run_plan(plan(config), group=config.sweep.name or None, overrides=list(job.overrides.task))
+    if job.mode == RunMode.MULTIRUN:
+        folder = Path(config.output_root) / "sweeps" / config.sweep.name
+        print(point_lines(folder, record["id"], first=job.job.num == 0), flush=True)
+    else:
+        print(headline(record), flush=True)
     return record

@@ -6,9 +6,9 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 
-from alignlab.checks import at_least, one_of
+from alignlab.checks import Checked, at_least, one_of
 from alignlab.data.sources.base import Source
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
@@ -18,7 +18,7 @@ from alignlab.tracking.sinks.base import Tracking
 
 
 @dataclass(kw_only=True)
-class Trainer:
+class Trainer(Checked):
     """How long, in which portions, on what.
 
     max_steps:        optimizer updates.
@@ -27,8 +27,7 @@ class Trainer:
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
     checkpoint_every: updates between checkpoints; 0 writes one at the end only.
-    accelerator:      auto, cpu, gpu, ... as Lightning names them.
-    devices:          processes on this machine, one per device.
+    accelerator:      auto, cpu, gpu or mps; one device.
     progress:         show progress bars where the terminal can.
     """
 
@@ -39,20 +38,14 @@ class Trainer:
     eval_every: int = 0
     checkpoint_every: int = 0
     accelerator: str = "auto"
-    devices: int = 1
     progress: bool = True
 
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields."""
-        for key, example in (("max_steps", 100), ("batch_size", 16), ("micro_batch_size", 4), ("devices", 1)):
+        for key, example in (("max_steps", 100), ("batch_size", 16), ("micro_batch_size", 4)):
             yield from at_least(key, getattr(self, key), 1, example=example)
         for key in ("gradient_clip", "eval_every", "checkpoint_every"):
             yield from at_least(key, getattr(self, key), 0, example=0)
+        yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
 
 
 @dataclass(kw_only=True)
@@ -72,7 +65,7 @@ WITH_FILES = ("data", "model")
 
 
 @dataclass(kw_only=True)
-class Train:
+class Train(Checked):
     """One run of `alignlab train`.
 
     reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off.
@@ -93,11 +86,6 @@ class Train:
     seed: int = 1
     output_root: str = "outputs"
     rerun: bool = False
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
 
     def problems(self) -> Iterator[Problem]:
         """Combinations of groups that can't be; what is wrong within a group the group says itself."""

@@ -39,7 +39,7 @@ class Rows:
 
 @dataclass(frozen=True, eq=False)
 class CompletionBatch:
-    """B single answers. `index` int64[B] is each row's place in its split."""
+    """B single answers. `index` int64[B] is each example's place in its split."""
 
     rows: Rows
     index: Tensor
@@ -49,6 +49,7 @@ class CompletionBatch:
 
     @property
     def answer_tokens(self) -> int:
+        """Tokens that are learnt from."""
         return int(self.rows.answer_mask.sum())
 
     @property
@@ -58,27 +59,8 @@ class CompletionBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class PairBatch:
-    """B pairs as 2B rows: the chosen answers first, then the rejected ones.
-
-    reference: float32[2B] summed reference log-probabilities of the same rows, or None.
-    """
-
-    rows: Rows
-    index: Tensor
-    reference: Tensor | None = None
-
-    def __len__(self) -> int:
-        return len(self.index)
-
-    @property
-    def answer_tokens(self) -> int:
-        return int(self.rows.answer_mask.sum())
-
-    @property
-    def all_tokens(self) -> int:
-        """Prompt and answer tokens that go through the model, padding left out."""
-        return int(self.rows.attention.sum())
+class PairBatch(CompletionBatch):
+    """B pairs as 2B rows: the chosen answers first, then the rejected ones."""
 
 
 Batch = TypeVar("Batch", CompletionBatch, PairBatch, Rows)

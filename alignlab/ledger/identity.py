@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Where things are written, who watches, on what it runs: none of this makes another run.
+# Where things are written, who watches, on what it runs, in which portions: none of this makes another run.
 COSMETIC = (
     "output_root",
     "tracking",
     "sweep",
     "rerun",
     "trainer.accelerator",
-    "trainer.devices",
     "trainer.progress",
     "trainer.checkpoint_every",
+    "trainer.micro_batch_size",
 )
 
 

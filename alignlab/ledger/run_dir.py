@@ -84,11 +84,12 @@ class RunDir:
 
     def lock(self) -> FileLock:
         """Held by the one process that works on this run."""
+        folder = self.path.parent / ".locks"
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
-        return FileLock(f"{self.path}.lock")
+        return FileLock(folder / self.id)
 
     def record(self) -> dict[str, Any]:
         """Contents of run.json; empty where there is none."""

@@ -57,6 +57,9 @@ class AlignmentModule(pl.LightningModule):
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return [to_device(micro, device) for micro in batch] if isinstance(batch, list) else to_device(batch, device)
 
+    def on_fit_start(self) -> None:
+        self.policy.train()  # Lightning keeps the mode it finds, and loaded models come in evaluation mode
+
     def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
         """One update on a global batch."""
         began = time.perf_counter()

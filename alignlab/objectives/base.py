@@ -3,30 +3,20 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from alignlab.errors import ConfigError, Problem
+from alignlab.checks import Checked
 from alignlab.types import Requires
 
 
 @dataclass
-class Objective(ABC):
+class Objective(Checked, ABC):
     """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference."""
 
     requires: ClassVar[Requires]
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
-    def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the hyper-parameters."""
-        return iter(())
 
     @property
     def reward_scale(self) -> float:

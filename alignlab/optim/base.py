@@ -8,14 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.checks import at_least, one_of, positive
-from alignlab.errors import ConfigError, Problem
+from alignlab.checks import Checked, at_least, one_of, positive
+from alignlab.errors import Problem
 
 SCHEDULES = ("constant", "linear", "cosine")
 
 
 @dataclass(kw_only=True)
-class Optim(ABC):
+class Optim(Checked, ABC):
     """Base of all optimizers.
 
     lr:           peak learning rate.
@@ -29,13 +29,7 @@ class Optim(ABC):
     schedule: str = "constant"
     warmup_steps: int = 0
 
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields."""
         yield from positive("lr", self.lr, example=1e-4, hint="peak learning rate")
         yield from at_least("weight_decay", self.weight_decay, 0, example=0.0)
         yield from one_of("schedule", self.schedule, SCHEDULES)

@@ -33,6 +33,15 @@ def write_report(directory: Path) -> str:
     return text
 
 
+def point_lines(directory: Path, run_id: str, *, first: bool) -> str:
+    """The table's row of one point that has just finished; `first` puts the table's head above it."""
+    sweep = json.loads((directory / "sweep.json").read_text())
+    point = next(p for p in sweep["points"] if p["run"] == run_id)
+    record = RunDir.of(directory.parents[1], run_id).record()
+    lines = markdown(sweep_frame([point], {run_id: record}), sweep["axes"]).splitlines()
+    return "\n".join(lines if first else lines[2:])
+
+
 def _figures(
     directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
 ) -> None:

@@ -18,13 +18,9 @@ class Recorder(pl.Callback):
 
     def __init__(self, sinks: Sequence[Sink]) -> None:
         self._sinks = sinks
-        self.first_loss: float | None = None
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        row = pl_module.last_metrics
-        if self.first_loss is None and row["train/global_step"] == 1:
-            self.first_loss = row["train/loss"]
-        self._write(trainer, row)
+        self._write(trainer, pl_module.last_metrics)
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._write(trainer, pl_module.eval_metrics)

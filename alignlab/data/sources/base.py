@@ -7,17 +7,29 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alignlab.checks import at_least
+from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Completion, Loaded, Pair, Split
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
 
 # Completions of a world's prompts, scored by the reference policy: World -> [X, N] log-probabilities.
 ReferenceTable = Callable[[World], Any]
 
 
+def load_rows(name: str, **arguments: Any) -> Any:
+    """`datasets.load_dataset`, its failures told as DataError: a file or hub data set that can't be read."""
+    from datasets import load_dataset
+    from datasets.exceptions import DatasetsError
+
+    try:
+        return load_dataset(name, **arguments)
+    except (DatasetsError, ValueError, OSError) as error:
+        place = arguments.get("data_files", name)
+        raise DataError(f"{place} can't be read: {error.__cause__ or error}") from error
+
+
 @dataclass(kw_only=True)
-class Source(ABC):
+class Source(Checked, ABC):
     """Base of all data sources.
 
     max_length:        longest prompt + answer in tokens; an answer is cut on the right.
@@ -35,11 +47,6 @@ class Source(ABC):
     pair_fields: ClassVar[tuple[str, ...]] = ()
     # Fields that only say where content lies: `fingerprint` stands for them in the identity of a run.
     content_fields: ClassVar[tuple[str, ...]] = ()
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
 
     def problems(self) -> Iterator[Problem]:
         """Everything that is wrong with the fields; files are looked at in `missing`."""

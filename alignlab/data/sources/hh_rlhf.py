@@ -12,7 +12,7 @@ from typing import ClassVar
 from alignlab.data.audit import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Message, Pair, Split
-from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.errors import DataError, Problem
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -85,13 +85,10 @@ class HHRLHF(Source):
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
     def _lines(self, subset: str, split: Split) -> Iterator[dict[str, str]]:
-        from datasets import load_dataset
-
         if Path(self.path).is_dir():
-            data = load_dataset("json", data_files=str(self._file(subset, split)), split="train")
+            yield from load_rows("json", data_files=str(self._file(subset, split)), split="train")
         else:
-            data = load_dataset(self.path, data_dir=subset, split="train" if split == "train" else "test")
-        yield from data
+            yield from load_rows(self.path, data_dir=subset, split="train" if split == "train" else "test")
 
     def _files(self, subset: str) -> dict[str, Path]:
         """Split name -> file of a subset in a local folder."""

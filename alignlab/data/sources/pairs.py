@@ -13,7 +13,7 @@ from alignlab.checks import within
 from alignlab.data.audit import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Pair, Prompt, Split
-from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.errors import DataError, Problem
 
 _BUILDER = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
@@ -78,15 +78,8 @@ def _count(rows: int, fraction: float) -> int:
 
 def _read(path: str) -> list[Pair]:
     """All rows of a file or hub dataset; DataError names the columns or the row that can't be used."""
-    from datasets import load_dataset
-    from datasets.exceptions import DatasetGenerationError
-
     builder = _builder(path) if Path(path).is_file() else None
-    try:
-        data = load_dataset(builder, data_files=path, split="train") if builder else load_dataset(path, split="train")
-    except (DatasetGenerationError, ValueError, OSError) as error:
-        cause = error.__cause__ or error
-        raise DataError(f"{path} can't be read: {cause}") from error
+    data = load_rows(builder, data_files=path, split="train") if builder else load_rows(path, split="train")
     absent = [column for column in _COLUMNS if column not in data.column_names]
     if absent:
         raise DataError(

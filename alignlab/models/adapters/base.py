@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from alignlab.errors import ConfigError, Problem
+from alignlab.checks import Checked
 
 
 @dataclass(kw_only=True)
-class Adapter(ABC):
+class Adapter(Checked, ABC):
     """Base of full fine-tuning and parameter-efficient methods."""
 
     # Whether the trained part can be switched off, which gives the reference back from the same weights.
     can_switch_off: ClassVar[bool]
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
-    def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields."""
-        return iter(())
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:

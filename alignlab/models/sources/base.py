@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from alignlab.checks import one_of
-from alignlab.errors import ConfigError, Problem
+from alignlab.checks import Checked, one_of
+from alignlab.errors import ModelError, Problem
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -20,7 +20,7 @@ _DROPOUT_KEYS = (
 
 
 @dataclass(kw_only=True)
-class ModelSource(ABC):
+class ModelSource(Checked, ABC):
     """Base of all model sources.
 
     name:   what the model is called in tables; for pretrained ones also where it is loaded from.
@@ -36,13 +36,7 @@ class ModelSource(ABC):
     # Fields that only say where weights lie: `fingerprint` stands for them in the identity of a run.
     content_fields: ClassVar[tuple[str, ...]] = ()
 
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields."""
         yield from one_of("dtype", self.dtype, DTYPES)
 
     def missing(self) -> Iterator[Problem]:
@@ -62,32 +56,40 @@ class ModelSource(ABC):
     def load(self) -> tuple[Any, Any]:
         """(model, tokenizer), on the CPU, in `dtype`, dropout off."""
 
+    def load_from(self, folder: str) -> tuple[Any, Any]:
+        """(model, tokenizer) of a policy that was trained from this source and saved to `folder`."""
+        return load_pretrained(folder, dtype=self.dtype)
+
 
 def load_pretrained(
-    path: str, *, dtype: str, revision: str | None, attention: str | None, trust_remote_code: bool
+    path: str, *, dtype: str, revision: str = "", attention: str = "", trust_remote_code: bool = False
 ) -> tuple[Any, Any]:
-    """(model, tokenizer) from a hub name or a folder; a folder that holds an adapter is loaded merged into its base."""
+    """(model, tokenizer) from a hub name or a folder; an adapter's folder is loaded merged into its base.
+
+    Raises ModelError where that fails.
+    """
+    try:
+        return _load(path, dtype, revision, attention, trust_remote_code)
+    except (OSError, ValueError, ImportError) as error:
+        raise ModelError(f"model {path} can't be loaded: {error}") from error
+
+
+def _load(path: str, dtype: str, revision: str, attention: str, trust_remote_code: bool) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
     base, adapter = _base_of_adapter(path)
-    config = AutoConfig.from_pretrained(base, revision=revision, trust_remote_code=trust_remote_code)
+    origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
+    config = AutoConfig.from_pretrained(base, **origin)
     switch_dropout_off(config)
-    extra = {"attn_implementation": attention} if attention else {}
-    model = AutoModelForCausalLM.from_pretrained(
-        base,
-        config=config,
-        dtype=getattr(torch, dtype),
-        revision=revision,
-        trust_remote_code=trust_remote_code,
-        **extra,
-    )
+    if attention:
+        origin["attn_implementation"] = attention
+    model = AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
     if adapter:
         from peft import PeftModel
 
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision, trust_remote_code=trust_remote_code)
-    return model, tokenizer
+    return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
 
 
 def switch_dropout_off(config: Any) -> None:

@@ -39,11 +39,16 @@ class Hub(ModelSource):
     def fingerprint(self) -> str:
         return path_digest(self.name) if Path(self.name).is_dir() else f"{self.name}@{self.revision or 'main'}"
 
+    def load_from(self, folder: str) -> tuple[Any, Any]:
+        return load_pretrained(
+            folder, dtype=self.dtype, attention=self.attention, trust_remote_code=self.trust_remote_code
+        )
+
     def load(self) -> tuple[Any, Any]:
         return load_pretrained(
             self.name,
             dtype=self.dtype,
-            revision=self.revision or None,
-            attention=self.attention or None,
+            revision=self.revision,
+            attention=self.attention,
             trust_remote_code=self.trust_remote_code,
         )

@@ -63,13 +63,7 @@ class Packaged(Hub):
     def load(self) -> tuple[Any, Any]:
         if self._from_hub():
             return super().load()
-        return load_pretrained(
-            str(self._converted()),
-            dtype=self.dtype,
-            revision=None,
-            attention=self.attention or None,
-            trust_remote_code=False,
-        )
+        return load_pretrained(str(self._converted()), dtype=self.dtype, attention=self.attention)
 
     def _from_hub(self) -> bool:
         return self.origin == "hub" or (self.origin == "auto" and _hub_has(self.name, self.revision or None))

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
-from alignlab.errors import ConfigError, Problem
+from alignlab.checks import Checked
 
 
 @dataclass(frozen=True)
@@ -33,17 +33,8 @@ class Sink(Protocol):
 
 
 @dataclass(kw_only=True)
-class Tracking(ABC):
+class Tracking(Checked, ABC):
     """Base of tracking configs. Files are always written; this decides what mirrors them."""
-
-    def __post_init__(self) -> None:
-        problems = list(self.problems())
-        if problems:
-            raise ConfigError(problems)
-
-    def problems(self) -> list[Problem]:
-        """Everything that is wrong with the fields."""
-        return []
 
     @abstractmethod
     def open(self, run: RunIdentity) -> Sink:

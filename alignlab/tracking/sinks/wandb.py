@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -32,8 +32,8 @@ class Wandb(Tracking):
     mode: str = "auto"
     tags: list[str] = field(default_factory=list)
 
-    def problems(self) -> list[Problem]:
-        return list(one_of("mode", self.mode, MODES))
+    def problems(self) -> Iterator[Problem]:
+        yield from one_of("mode", self.mode, MODES)
 
     def open(self, run: RunIdentity) -> Sink:
         return WandbSink(self, run)

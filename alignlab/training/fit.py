@@ -1,0 +1,185 @@
+"""Training proper: Lightning around a module, its metrics written out, the policy evaluated and saved."""
+
+from __future__ import annotations
+
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
+
+from alignlab.config.plan import Plan
+from alignlab.data.collate import collate_completions, collate_pairs
+from alignlab.data.datamodule import AlignmentData, rows_used
+from alignlab.errors import ConfigError, Problem
+from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.lab.frontier import Frontier
+from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.modules.base import AlignmentModule
+from alignlab.modules.preference import PreferenceModule
+from alignlab.modules.sft import SFTModule
+from alignlab.tracking.metrics import check_known
+from alignlab.tracking.sinks.base import RunIdentity, Sink
+from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
+from alignlab.training.callbacks import Checkpoint, Recorder
+from alignlab.training.progress import bars_wanted
+from alignlab.training.rows import RunRows, load_rows
+from alignlab.training.start import Start, policy_and_reference, starting_policy
+
+# One module and one way to collate per shape of data; an objective names the shape, never the module.
+MODULES: dict[str, type[AlignmentModule]] = {"completions": SFTModule, "pairs": PreferenceModule}
+COLLATE: dict[str, Callable[[Any], Any]] = {"completions": collate_completions, "pairs": collate_pairs}
+
+# How far past its own KL a run's frontier is drawn, and at least how far.
+_CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
+
+
+def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str, Any]:
+    """Train a plan into its directory; returns what run.json keeps of it."""
+    config = plan.train
+    pl.seed_everything(config.seed, verbose=False)
+    start = starting_policy(plan, run)
+    rows = load_rows(start)
+    done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
+    with _sinks(plan, run, group, done) as (sinks, summary):
+        trainer = _trainer(plan, run, sinks)
+        module, data = _module_and_data(start, rows, trainer)
+        data.start = done
+        exact = plan.train.data.world is not None and config.objective.requires.reference
+        before = start.exact_logps if exact else None
+        began = time.perf_counter()
+        _train(trainer, module, data, run, resume=resume)
+        summary |= _summary(module, run, time.perf_counter() - began)
+        if before is not None:
+            summary |= _exact(start, before, module.policy, run)
+        _save(module.policy, start.tokenizer, run)
+        check_known(summary)
+    return {"summary": summary, "data": rows.record, "reference_weights": start.weights}
+
+
+@contextmanager
+def _sinks(plan: Plan, run: RunDir, group: str | None, done: int) -> Iterator[tuple[list[Sink], dict[str, float]]]:
+    """Open sinks and a summary to fill; whatever happens inside, every sink is told how it ended."""
+    kind = plan.id.rpartition("-")[0]
+    config = {**plan.config, "job/hash": plan.id, "sweep/id": group}
+    identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
+    sinks = [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
+    summary: dict[str, float] = {}
+    failed = True
+    try:
+        yield sinks, summary
+        failed = False
+    finally:
+        for sink in sinks:
+            sink.finish(summary, failed=failed)
+
+
+def _trainer(plan: Plan, run: RunDir, sinks: list[Sink]) -> pl.Trainer:
+    settings = plan.train.trainer
+    try:
+        with _lightning_quiet():
+            return pl.Trainer(
+                max_steps=settings.max_steps,
+                accelerator=settings.accelerator,
+                devices=1,
+                callbacks=[Recorder(sinks), Checkpoint(run, settings.checkpoint_every)],
+                val_check_interval=settings.eval_every or None,
+                check_val_every_n_epoch=None if settings.eval_every else 1,
+                limit_val_batches=1.0 if settings.eval_every else 0,
+                logger=False,
+                enable_checkpointing=False,
+                enable_progress_bar=bars_wanted(settings.progress),
+                enable_model_summary=False,
+                num_sanity_val_steps=0,
+                use_distributed_sampler=False,
+                default_root_dir=run.path,
+            )
+    except MisconfigurationException as error:
+        problem = Problem("trainer.accelerator", settings.accelerator, str(error), "trainer.accelerator=auto")
+        raise ConfigError([problem]) from error
+
+
+def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
+    config = start.plan.train
+    settings, needs = config.trainer, config.objective.requires
+    used = rows_used(len(rows.train), settings.batch_size, config.seed, settings.max_steps)
+    policy, reference = policy_and_reference(
+        start,
+        [*(rows.train[i] for i in used), *rows.held_out],
+        trainer.strategy.root_device,
+        bars_wanted(settings.progress),
+    )
+    extra = {"reference": reference} if needs.reference else {}
+    module = MODULES[needs.data](
+        policy,
+        config.objective,
+        config.optim,
+        max_steps=settings.max_steps,
+        clip=settings.gradient_clip,
+        seed=config.seed,
+        **extra,
+    )
+    data = AlignmentData(
+        rows.train,
+        rows.held_out,
+        COLLATE[needs.data],
+        batch_size=settings.batch_size,
+        micro_batch_size=settings.micro_batch_size,
+        steps=settings.max_steps,
+        seed=config.seed,
+    )
+    return module, data
+
+
+def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:
+    """Train to the last step and evaluate there; from the last checkpoint where there is one."""
+    with _lightning_quiet():
+        try:
+            trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
+        except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
+            raise KeyboardInterrupt from stop
+        if module.eval_metrics.get("train/global_step") != trainer.global_step:
+            trainer.limit_val_batches = 1.0
+            trainer.validate(module, datamodule=data, verbose=False)
+
+
+def _summary(module: AlignmentModule, run: RunDir, seconds: float) -> dict[str, float]:
+    """First loss, last step's metrics, last evaluation's metrics."""
+    first = next(row for row in read_rows(run.metrics) if "train/loss" in row)
+    return {
+        "start/loss": first["train/loss"],
+        **module.last_metrics,
+        **module.eval_metrics,
+        "time/train_seconds": round(seconds, 2),
+    }
+
+
+def _exact(start: Start, before: Any, policy: Any, run: RunDir) -> dict[str, float]:
+    """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
+    world = start.plan.train.data.world
+    assert world is not None
+    found = exact_metrics(completion_logps(policy, start.tokenizer, world), before, world)
+    reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
+    curve = Frontier(before, world.gold_reward).curve(reach)
+    write_json(run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
+    return found
+
+
+def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
+    """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
+    scratch = run.policy.with_suffix(".tmp")
+    policy.save_pretrained(scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.rename(run.policy)
+
+
+@contextmanager
+def _lightning_quiet() -> Iterator[None]:
+    """Without its advice on data loaders, loggers and checkpoints that are ours to decide."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

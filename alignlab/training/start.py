@@ -1,0 +1,95 @@
+"""Where a run starts: the policy as loaded, and the reference that it is held to, which is that same policy."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignlab.config.plan import Plan
+from alignlab.evaluation.exact import Array, completion_logps
+from alignlab.ledger.run_dir import RunDir
+from alignlab.models.reference import Reference, adapter_off, cached, frozen_copy, reference_sums, weights_digest
+from alignlab.models.sources.base import ModelSource
+from alignlab.training.progress import progress_bar
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Start:
+    """The policy before training, with the digest of its weights."""
+
+    plan: Plan
+    model: Any
+    tokenizer: Any
+    weights: str
+
+    @cached_property
+    def exact_logps(self) -> Array:
+        """[X, N] log-probability of every completion of the lab's world; taken before anything is trained."""
+        world = self.plan.train.data.world
+        assert world is not None
+        return completion_logps(self.model, self.tokenizer, world)
+
+
+def starting_policy(plan: Plan, run: RunDir) -> Start:
+    """The parent's trained policy, or the weights that the config names."""
+    if plan.parent is not None:
+        parent = RunDir.of(plan.train.output_root, plan.parent.id)
+        model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.train.model))
+    else:
+        model, tokenizer = plan.train.model.load()
+    if plan.train.peft.can_switch_off and not model.name_or_path:
+        # An adapter is saved with the name of its base; a model built from its config has none until it is saved.
+        model.save_pretrained(run.base)
+        model.name_or_path = str(run.base.resolve())
+    return Start(plan, model, tokenizer, weights_digest(model))
+
+
+def policy_and_reference(
+    start: Start, rows: list[Any], device: torch.device, bars: bool
+) -> tuple[Any, Reference | None]:
+    """The policy to train, and the reference as the config names it; `rows` are all that will be asked for."""
+    train, model = start.plan.train, start.model
+    if not train.objective.requires.reference:
+        return train.peft.wrap(model), None
+    if train.reference == "adapter_off":
+        policy = train.peft.wrap(model)
+        return policy, adapter_off(policy)
+    if train.reference == "copy":
+        reference = frozen_copy(model)
+        return train.peft.wrap(model), reference
+    sums = reference_sums(
+        model,
+        rows,
+        Path(train.output_root) / "reference",
+        weights=start.weights,
+        micro_batch_size=train.trainer.micro_batch_size,
+        device=device,
+        progress=progress_bar(bars),
+    )
+    return train.peft.wrap(model), cached(sums)
+
+
+def _full_policy(parent: RunDir, source: ModelSource) -> str:
+    """Folder of the parent's policy as a full model.
+
+    An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
+    the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
+    """
+    if not (parent.policy / "adapter_config.json").is_file():
+        return str(parent.policy.resolve())
+    with parent.lock():
+        if not parent.merged.is_dir():
+            log.info("merging the adapter of %s into its base once", parent.id)
+            model, tokenizer = source.load_from(str(parent.policy))
+            scratch = parent.merged.with_suffix(".tmp")
+            model.save_pretrained(scratch)
+            tokenizer.save_pretrained(scratch)
+            scratch.rename(parent.merged)
+    return str(parent.merged.resolve())

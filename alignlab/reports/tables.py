@@ -14,7 +14,7 @@ COLUMNS = {
     "eval/rewards/margins": ("eval margin", ".3f"),
     "eval/rewards/accuracies": ("eval accuracy", ".3f"),
     "eval/logratios/chosen": ("eval chosen log-ratio", ".2f"),
-    "train/rewards/margins": ("last train margin", ".3f"),
+    "tail/rewards/margins": ("train margin at end", ".3f"),
     "exact/kl": ("exact KL (nats)", ".3f"),
     "exact/reward": ("exact reward", ".3f"),
     "exact/frontier_reward": ("frontier at that KL", ".3f"),

@@ -49,8 +49,12 @@ EXACT: dict[str, str] = {
     "exact/entropy": "entropy of the policy's completions (nats per sequence)",
 }
 
+# Batch metrics whose training value is also summarised over the end of a run: one batch alone is noise.
+TAIL = ("loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen")
+
 SUMMARY: dict[str, str] = {
     "start/loss": "training loss of the first batch, before any update (nats)",
+    **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
     "time/train_seconds": "wall time of training, evaluation included",
 }
 

@@ -22,7 +22,7 @@ from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.modules.base import AlignmentModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
-from alignlab.tracking.metrics import check_known
+from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Checkpoint, Recorder
@@ -148,10 +148,16 @@ def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, ru
 
 
 def _summary(module: AlignmentModule, run: RunDir, seconds: float) -> dict[str, float]:
-    """First loss, last step's metrics, last evaluation's metrics."""
-    first = next(row for row in read_rows(run.metrics) if "train/loss" in row)
+    """First loss, means over the last tenth of the updates, last step's metrics, last evaluation's metrics."""
+    steps = [row for row in read_rows(run.metrics) if "train/loss" in row]
+    tail = steps[-max(1, len(steps) // 10) :]
     return {
-        "start/loss": first["train/loss"],
+        "start/loss": steps[0]["train/loss"],
+        **{
+            f"tail/{name}": sum(row[f"train/{name}"] for row in tail) / len(tail)
+            for name in TAIL
+            if f"train/{name}" in tail[0]
+        },
         **module.last_metrics,
         **module.eval_metrics,
         "time/train_seconds": round(seconds, 2),

@@ -55,6 +55,12 @@ class ModelError(AlignlabError):
     exit_code = 2
 
 
+class TrackingError(AlignlabError):
+    """A tracker that can't be used as asked."""
+
+    exit_code = 2
+
+
 class OutputError(AlignlabError):
     """A place where results should go can't be written."""
 

@@ -12,6 +12,9 @@ from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
 
+# Sweeps whose table has its head on the terminal already.
+_HEADED: set[Path] = set()
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb; returns the exit code."""
@@ -34,9 +37,10 @@ def _task(config: DictConfig) -> dict[str, Any]:
 
     job = HydraConfig.get()
     record = run_plan(plan(config), group=config.sweep.name or None, overrides=list(job.overrides.task))
-    if job.mode == RunMode.MULTIRUN:
-        folder = Path(config.output_root) / "sweeps" / config.sweep.name
-        print(point_lines(folder, record["id"], first=job.job.num == 0), flush=True)
+    folder = Path(config.output_root) / "sweeps" / config.sweep.name
+    if job.mode == RunMode.MULTIRUN and (folder / "sweep.json").is_file():
+        print(point_lines(folder, record["id"], first=folder not in _HEADED), flush=True)
+        _HEADED.add(folder)
     else:
         print(headline(record), flush=True)
     return record

@@ -74,12 +74,18 @@ def _parent(config: DictConfig, train: Train) -> Plan | None:
     except HydraException as error:
         problem = Problem("model.parent", list(train.model.parent), str(error).splitlines()[0])
         raise ConfigError([problem]) from error
+    own = [o.lstrip("+").split("=", 1)[0] for o in train.model.parent]
+    said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
     with open_dict(parent):
-        for key in _INHERITED:
-            parent[key] = OmegaConf.create(config)[key]
+        for group in _INHERITED:
+            if group not in own:
+                parent[group] = OmegaConf.create(config)[group]
         for key in _INHERITED_TRAINER:
             parent.trainer[key] = config.trainer[key]
-        parent.model.parent = []
+        if "model" not in own:
+            parent.model.parent = []
+        for key, value in said.items():  # what the parent's own overrides say stands above what it inherits
+            OmegaConf.update(parent, key, value)
     try:
         return plan(parent)
     except ConfigError as error:

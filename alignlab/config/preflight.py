@@ -10,7 +10,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.schemas import WITH_FILES, Train
+from alignlab.config.schemas import WITH_FILES, Train, combination_problems
 from alignlab.errors import ConfigError, Problem
 
 
@@ -20,17 +20,12 @@ def to_train(config: DictConfig) -> Train:
     groups, found = _group_objects(config)
     problems += found
     problems += [problem.under(name) for name in WITH_FILES if name in groups for problem in groups[name].missing()]
-    names = {field.name for field in dataclasses.fields(Train)}
-    train = None
-    if all(name in groups for name in names if isinstance(config._get_node(name), DictConfig)):
-        try:
-            train = Train(**groups, **{name: config[name] for name in names - groups.keys()})
-            problems += train.unwritable()
-        except ConfigError as error:
-            problems += error.problems
-    if train is None or problems:
+    groups_of_train = {f.name for f in dataclasses.fields(Train) if isinstance(config._get_node(f.name), DictConfig)}
+    rest = {f.name: config[f.name] for f in dataclasses.fields(Train) if f.name not in groups_of_train}
+    problems += combination_problems({**groups, **rest})
+    if problems:
         raise ConfigError(problems)
-    return train
+    return Train(**groups, **rest)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:

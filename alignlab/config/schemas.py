@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any
 
-from alignlab.checks import Checked, at_least, one_of
+from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
@@ -23,7 +24,7 @@ class Trainer(Checked):
 
     max_steps:        optimizer updates.
     batch_size:       rows (pairs or answers) per update, over all processes.
-    micro_batch_size: rows per forward; a matter of memory, not of results.
+    micro_batch_size: rows per forward; a matter of memory, not of results (beyond rounding, and the draws of dropout).
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
     checkpoint_every: updates between checkpoints; 0 writes one at the end only.
@@ -52,7 +53,7 @@ class Trainer(Checked):
 class Sweep:
     """What a sweep is called and what it asks.
 
-    name:     folder below `<output_root>/sweeps`; empty takes the preset's name and a digest of the arguments.
+    name:     folder below `<output_root>/sweeps`; empty takes the preset's name and a digest of the points.
     question: printed above its table.
     """
 
@@ -89,34 +90,43 @@ class Train(Checked):
 
     def problems(self) -> Iterator[Problem]:
         """Combinations of groups that can't be; what is wrong within a group the group says itself."""
-        yield from one_of("reference", self.reference, KINDS)
-        if self.reference == "adapter_off" and self.objective.requires.reference and not self.peft.can_switch_off:
-            yield Problem("reference", "adapter_off", "needs an adapter that can be switched off", "peft=lora")
-        yield from at_least("seed", self.seed, 0, example=1)
-        world, vocabulary = self.data.world, self.model.vocabulary
-        if world is not None and vocabulary != world.alphabet:
-            yield Problem(
-                "model",
-                self.model.name,
-                f"the lab can be enumerated only for a model whose tokens are its letters ({world.alphabet})",
-                "model=lab",
-            )
-        if vocabulary is not None and world is None:
-            yield Problem(
-                "model", self.model.name, f"knows only the letters {vocabulary}; this data is text", "model=tiny"
-            )
-        if self.optim.warmup_steps >= self.trainer.max_steps:
-            yield Problem(
-                "optim.warmup_steps",
-                self.optim.warmup_steps,
-                f"must be smaller than trainer.max_steps ({self.trainer.max_steps})",
-                f"optim.warmup_steps={self.trainer.max_steps // 10}",
-            )
+        return combination_problems({f.name: getattr(self, f.name) for f in fields(self)})
 
-    def unwritable(self) -> Iterator[Problem]:
-        """An output folder that can't be written."""
-        root = os.path.abspath(self.output_root)
-        while not os.path.exists(root):
-            root = os.path.dirname(root)
-        if not (os.path.isdir(root) and os.access(root, os.W_OK)):
-            yield Problem("output_root", self.output_root, f"can't be written ({root})", "output_root=outputs")
+
+def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems between the parts of a Train; a part that is absent (because it is wrong in itself) is passed over."""
+    yield from one_of("reference", parts["reference"], KINDS)
+    yield from within("seed", parts["seed"], 0, 2**32 - 1, example=1)
+    yield from _unusable_here(parts)
+    if {"objective", "peft"} <= parts.keys():
+        switchable = parts["peft"].can_switch_off or not parts["objective"].requires.reference
+        if parts["reference"] == "adapter_off" and not switchable:
+            yield Problem("reference", "adapter_off", "needs an adapter that can be switched off", "peft=lora")
+    if {"data", "model"} <= parts.keys():
+        name, vocabulary, world = parts["model"].name, parts["model"].vocabulary, parts["data"].world
+        if world is not None and vocabulary != world.alphabet:
+            text = f"the lab can be enumerated only for a model whose tokens are its letters ({world.alphabet})"
+            yield Problem("model", name, text, "model=lab")
+        if vocabulary is not None and world is None:
+            yield Problem("model", name, f"knows only the letters {vocabulary}; this data is text", "model=tiny")
+    if {"optim", "trainer"} <= parts.keys():
+        warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
+        if warmup >= steps:
+            text = f"must be smaller than trainer.max_steps ({steps})"
+            yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
+
+
+def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
+    """What this machine has not: an output folder that can be written, the accelerator that is asked for."""
+    root = os.path.abspath(parts["output_root"])
+    while not os.path.exists(root):
+        root = os.path.dirname(root)
+    if not (os.path.isdir(root) and os.access(root, os.W_OK)):
+        yield Problem("output_root", parts["output_root"], f"can't be written ({root})", "output_root=outputs")
+    if "trainer" in parts:
+        import torch
+
+        wanted = parts["trainer"].accelerator
+        missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
+        if missing.get(wanted):
+            yield Problem("trainer.accelerator", wanted, "is not there on this machine", "trainer.accelerator=auto")

@@ -9,7 +9,6 @@ from typing import Any, Generic, TypeVar
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader
 
 Item = TypeVar("Item")
 
@@ -69,9 +68,9 @@ class AlignmentData(pl.LightningDataModule):
 
     def __init__(
         self,
-        train: Sequence[Item],
-        held_out: Sequence[Item],
-        collate: Callable[[Sequence[Item]], Any],
+        train: Sequence[Any],
+        held_out: Sequence[Any],
+        collate: Callable[[Sequence[Any]], Any],
         *,
         batch_size: int,
         micro_batch_size: int,
@@ -99,8 +98,8 @@ class AlignmentData(pl.LightningDataModule):
         stream.start = self.start
         return stream
 
-    def val_dataloader(self) -> DataLoader[Any]:
-        """Every held-out row once; each process takes its share."""
+    def held_out_batches(self) -> list[Sequence[Any]]:
+        """Every held-out row once, not yet collated; each process takes its share."""
         assert self.trainer is not None
-        mine = list(self.held_out[self.trainer.global_rank :: self.trainer.world_size])
-        return DataLoader(mine, self.micro_batch_size, collate_fn=self.collate)  # type: ignore[arg-type]
+        mine = self.held_out[self.trainer.global_rank :: self.trainer.world_size]
+        return [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]

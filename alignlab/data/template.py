@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from jinja2 import TemplateError
+
 from alignlab.data.rows import Message, Prompt
 from alignlab.errors import DataError
 
@@ -27,10 +29,19 @@ class Template:
         """Ids of everything before the answer."""
         if self._chat:
             messages = prompt if isinstance(prompt, list) else [Message(role="user", content=prompt)]
-            return list(self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False))
+            try:
+                return list(
+                    self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+                )
+            except TemplateError as error:
+                roles = ", ".join(m["role"] for m in messages)
+                raise DataError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
         text = prompt if isinstance(prompt, str) else plain_transcript(prompt)
         ids = list(self._tokenizer(text)["input_ids"])
-        return ids[:-1] if ids and ids[-1] == self._tokenizer.eos_token_id else ids
+        if len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id:
+            ids = ids[:-1]  # the text goes on
+        begin = self._tokenizer.bos_token_id
+        return ids or [self.end_id if begin is None else begin]  # an answer needs something to be predicted from
 
     def answer_ids(self, prompt: Prompt, answer: str, *, ended: bool) -> list[int]:
         """Ids of an answer, with the end token unless a length limit cut it off."""

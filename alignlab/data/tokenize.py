@@ -31,11 +31,12 @@ class CompletionTokens:
 
 @dataclass
 class LengthReport:
-    """How long rows are and what was cut to fit."""
+    """How long rows are, what was cut to fit, and what was left out because of that."""
 
     rows: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
     truncated: Counter[str] = field(default_factory=Counter)
+    dropped: Counter[str] = field(default_factory=Counter)
 
     def summary(self) -> dict[str, float]:
         """Mean tokens and share of rows cut, for each part of a row."""
@@ -69,20 +70,18 @@ class Cutter:
 def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
     """Token ids of pairs, with the report of what was cut."""
     report = LengthReport()
-    out = []
-    for index, row in enumerate(rows):
+    out: list[PairTokens] = []
+    for row in rows:
+        report.rows += 1
         prompt = cut.prompt(template.prompt_ids(row.prompt), report)
         chosen = template.answer_ids(row.prompt, row.chosen, ended=row.chosen_ended)
         rejected = template.answer_ids(row.prompt, row.rejected, ended=row.rejected_ended)
-        out.append(
-            PairTokens(
-                index,
-                prompt,
-                cut.answer("chosen", chosen, prompt, report),
-                cut.answer("rejected", rejected, prompt, report),
-            )
-        )
-    report.rows = len(out)
+        chosen = cut.answer("chosen", chosen, prompt, report)
+        rejected = cut.answer("rejected", rejected, prompt, report)
+        if chosen == rejected:
+            report.dropped["identical after cutting"] += 1
+        else:
+            out.append(PairTokens(len(out), prompt, chosen, rejected))
     return out, report
 
 

@@ -33,7 +33,7 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     training = model.training
     model.eval()
     depth = world.length - 1
-    strings = torch.tensor(list(itertools.product(letters, repeat=depth))).view(-1, depth)
+    strings = torch.tensor(list(itertools.product(letters, repeat=depth)), dtype=torch.int64)
     table = []
     for text in world.prompt_texts:
         prompt = torch.tensor(template.prompt_ids(text)).expand(len(strings), -1)

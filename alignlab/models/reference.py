@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,21 @@ log = logging.getLogger(__name__)
 
 KINDS = ("cached", "copy", "adapter_off")
 
+# Keys of a Hugging Face config that say where a model came from or how it is used, not what it computes.
+_NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "architectures", "dtype", "use_cache", "return_dict")
+
 Reference = Callable[[PairBatch], Tensor]
 
 
-def weights_digest(model: nn.Module) -> str:
-    """Digest of every parameter and buffer: names, dtypes and bytes."""
-    return digest(
+def weights_digest(model: Any) -> str:
+    """Digest of the model as a function: its config, and every parameter and buffer (names, dtypes and bytes)."""
+    config = {key: value for key, value in model.config.to_dict().items() if key not in _NOT_THE_FUNCTION}
+    tensors = (
         part
         for name, tensor in sorted(model.state_dict().items())
         for part in (f"{name}:{tensor.dtype}:{tuple(tensor.shape)}".encode(), _bytes(tensor))
     )
+    return digest(chain([json.dumps(config, sort_keys=True, default=str).encode()], tensors))
 
 
 def _bytes(tensor: Tensor) -> bytes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
+from collections.abc import Iterable
 from contextlib import nullcontext
 from typing import Any
 
@@ -43,8 +44,6 @@ class AlignmentModule(pl.LightningModule):
         self.tokens_seen = 0
         self.rows_seen = 0
         self.last_metrics: dict[str, float] = {}
-        self.eval_metrics: dict[str, float] = {}
-        self._eval_sums = MetricSums()
 
     @abstractmethod
     def losses(self, batch: Any) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
@@ -101,21 +100,20 @@ class AlignmentModule(pl.LightningModule):
         }
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 
-    def on_validation_epoch_start(self) -> None:
-        self._eval_sums = MetricSums()
-
-    def validation_step(self, batch: Any, batch_idx: int) -> None:
-        loss, metrics = self.losses(batch)
-        self._refuse_non_finite(loss, batch)
-        count = torch.tensor(float(self.denominator(batch)), device=loss.device)
-        self._eval_sums.add({"loss": (loss.sum(), count), **metrics})
-
-    def on_validation_epoch_end(self) -> None:
-        means = self._global_means(self._eval_sums)
-        self.eval_metrics = {
-            "train/global_step": self.global_step,
-            **{f"eval/{name}": value for name, value in means.items()},
-        }
+    @torch.no_grad()
+    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
+        """Metrics over all batches of a split (this process's share of it), dropout off."""
+        sums = MetricSums()
+        self.policy.eval()
+        for batch in batches:
+            batch = to_device(batch, next(self.policy.parameters()).device)
+            loss, metrics = self.losses(batch)
+            self._refuse_non_finite(loss, batch)
+            count = torch.tensor(float(self.denominator(batch)), device=loss.device)
+            sums.add({"loss": (loss.sum(), count), **metrics})
+        self.policy.train()
+        means = self._global_means(sums)
+        return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in means.items()}}
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.policy.parameters() if p.requires_grad]
@@ -131,6 +129,9 @@ class AlignmentModule(pl.LightningModule):
         checkpoint["seen"] = {"tokens": self.tokens_seen, "rows": self.rows_seen}
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        lacking = {name for name, p in self.named_parameters() if p.requires_grad} - checkpoint["state_dict"].keys()
+        if lacking:
+            raise ValueError(f"the checkpoint lacks {len(lacking)} trained parameters, {min(lacking)} for one")
         self.tokens_seen, self.rows_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["rows"]
 
     def _clip(self, optimizer: Any) -> float:

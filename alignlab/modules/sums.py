@@ -13,16 +13,16 @@ Sums = Mapping[str, tuple[Tensor, Tensor]]
 
 
 class MetricSums:
-    """Accumulates (sum, count) per metric; float64, so that the order of addition does not show."""
+    """Accumulates (sum, count) per metric; in float64 on the CPU, so that the order of addition does not show."""
 
     def __init__(self) -> None:
         self._totals: dict[str, Tensor] = defaultdict(lambda: torch.zeros(2, dtype=torch.float64))
 
     def add(self, sums: Sums) -> None:
-        """Add one micro-batch."""
-        for name, (numerator, denominator) in sums.items():
-            pair = torch.stack([numerator.detach().double(), denominator.detach().double()])
-            self._totals[name] = self._totals[name].to(pair.device) + pair
+        """Add one micro-batch; all its metrics leave the device in one transfer."""
+        pairs = [torch.stack([value.detach().float() for value in pair]) for pair in sums.values()]
+        for name, pair in zip(sums, torch.stack(pairs).cpu().double(), strict=True):
+            self._totals[name] = self._totals[name] + pair
 
     def stacked(self) -> tuple[list[str], Tensor]:
         """Names in order and [M, 2] totals, the form in which processes exchange them."""

@@ -20,7 +20,7 @@ class Optim(Checked, ABC):
 
     lr:           peak learning rate.
     weight_decay: decoupled where the optimizer decouples it.
-    schedule:     after the warm-up: constant, or linear or cosine to 0 at the last step.
+    schedule:     after the warm-up: constant, or linear or cosine towards 0, reached one step after the last.
     warmup_steps: linear from 0 to lr over this many steps.
     """
 

@@ -23,15 +23,17 @@ CURVES = (
 
 
 def frontier_figure(
-    file: Path, curve: Mapping[str, Sequence[float]], points: Sequence[Mapping[str, Any]], title: str
+    file: Path, curves: Sequence[Mapping[str, Sequence[float]]], points: Sequence[Mapping[str, Any]], title: str
 ) -> None:
     """Expected gold reward against KL: the exact frontier, and each run below it joined to it by its gap.
 
-    points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
+    curves: one for each reference. points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
     """
     figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
-    axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, label="exact frontier", zorder=1)
-    axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, label="reference", zorder=2)
+    for i, curve in enumerate(curves):
+        line, start = ("exact frontier", "reference") if i == 0 else (None, None)
+        axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, zorder=1, label=line)
+        axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, zorder=2, label=start)
     colours = mpl.colormaps["viridis"]
     for i, point in enumerate(points):
         colour = colours(i / max(1, len(points) - 1) * 0.9)

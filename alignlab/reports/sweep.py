@@ -22,9 +22,9 @@ def write_report(directory: Path) -> str:
     table = markdown(frame, sweep["axes"])
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     failures = [
-        f"- point {p['point']} ({p['run']}): {records[p['run']].get('reason')}"
+        f"- point {p['point']} ({p['run']}): {records[p['run']].get('reason') or 'ended without a word'}"
         for p in sweep["points"]
-        if records[p["run"]].get("status") in ("failed", "interrupted")
+        if records[p["run"]].get("status") in ("failed", "interrupted", "running")
     ]
     text = table + ("\n\nnot finished:\n" + "\n".join(failures) if failures else "")
     write_text(directory / "table.md", f"{heading}{text}\n")
@@ -57,10 +57,14 @@ def _figures(
     )
     exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
     if exact:
-        furthest = max(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"])
+        # one curve for each reference, the longest of those that its runs stored
+        curves: dict[str, dict[str, Any]] = {}
+        for run_id in sorted(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"]):
+            reference = repr((records[run_id].get("model"), records[run_id]["summary"]["exact/reward_reference"]))
+            curves[reference] = json.loads(runs[run_id].frontier.read_text())
         frontier_figure(
             directory / "figures" / "frontier.png",
-            json.loads(runs[furthest].frontier.read_text()),
+            list(curves.values()),
             [{**records[run_id]["summary"], "label": labels[run_id]} for run_id in exact],
             title,
         )

@@ -55,7 +55,7 @@ TAIL = ("loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "l
 SUMMARY: dict[str, str] = {
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
-    "time/train_seconds": "wall time of training, evaluation included",
+    "time/train_seconds": "wall time of training and evaluation in the last attempt",
 }
 
 ALL: dict[str, str] = {

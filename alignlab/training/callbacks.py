@@ -1,29 +1,47 @@
-"""What happens around the steps of a run: rows of metrics are written, training state is saved."""
+"""What happens around the steps of a run: metrics are written, held-out rows evaluated, training state saved."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Callable, Iterable, Sequence
+from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
 
+from alignlab.data.datamodule import AlignmentData
 from alignlab.ledger.run_dir import RunDir
+from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
+
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 class Recorder(pl.Callback):
     """Sends each step's and each evaluation's metrics to all sinks, from the first process only."""
 
-    def __init__(self, sinks: Sequence[Sink]) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], every: int, progress: Callable[[Iterable[Any], str], Iterable[Any]]
+    ) -> None:
         self._sinks = sinks
+        self._every = every
+        self._progress = progress
+        self.eval_metrics = {}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self._write(trainer, pl_module.last_metrics)
+        if self._every and trainer.global_step % self._every == 0:
+            self.evaluate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 
-    def on_validation_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._write(trainer, pl_module.eval_metrics)
+    def evaluate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
+        """Evaluate all held-out rows as the policy stands, once for each step."""
+        if self.eval_metrics.get("train/global_step") != trainer.global_step:
+            batches = self._progress(data.held_out_batches(), "evaluating")
+            self.eval_metrics = module.evaluate(data.collate(batch) for batch in batches)
+            self._write(trainer, self.eval_metrics)
 
     def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
         check_known(row)
@@ -33,29 +51,44 @@ class Recorder(pl.Callback):
 
 
 class Checkpoint(pl.Callback):
-    """Saves training state every `every` updates, at the end, and when a run is stopped; whole or not at all."""
+    """Saves training state every `every` updates, at the end, and when the run is asked to stop.
+
+    A first SIGINT or SIGTERM is kept until the step at hand is complete: state saved in the middle of an update could
+    not be resumed. A second one stops at once.
+    """
 
     def __init__(self, run: RunDir, every: int) -> None:
         self._run = run
         self._every = every
-        self._saved_at = -1
+        self._asked_to_stop = False
+        self._handlers: dict[int, Any] = {}
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._every and trainer.global_step % self._every == 0:
+        if self._asked_to_stop or (self._every and trainer.global_step % self._every == 0):
             self._save(trainer)
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._save(trainer)
+        self.restore_signals()
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
-        # Only a stop from outside leaves a state worth resuming; a failed step would fail again.
-        if isinstance(exception, KeyboardInterrupt) and trainer.global_step > 0:
-            self._save(trainer)
+    def restore_signals(self) -> None:
+        """Give signals back to whoever had them."""
+        for number, handler in self._handlers.items():
+            signal.signal(number, handler)
+        self._handlers = {}
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if self._asked_to_stop:
+            raise KeyboardInterrupt
+        self._asked_to_stop = True
 
     def _save(self, trainer: pl.Trainer) -> None:
-        if trainer.global_step == self._saved_at:
-            return
-        self._saved_at = trainer.global_step
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         if trainer.is_global_zero:

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
 
 from alignlab.config.plan import Plan
 from alignlab.data.collate import collate_completions, collate_pairs
 from alignlab.data.datamodule import AlignmentData, rows_used
-from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
@@ -26,7 +25,7 @@ from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Checkpoint, Recorder
-from alignlab.training.progress import bars_wanted
+from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.rows import RunRows, load_rows
 from alignlab.training.start import Start, policy_and_reference, starting_policy
 
@@ -45,27 +44,40 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     start = starting_policy(plan, run)
     rows = load_rows(start)
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
-    with _sinks(plan, run, group, done) as (sinks, summary):
-        trainer = _trainer(plan, run, sinks)
+    before = start.exact_logps if config.data.world is not None and config.objective.requires.reference else None
+    with _sinks(plan, run, group, done, {"data/record": rows.record, "ref/digest": start.weights}) as (sinks, summary):
+        recorder = Recorder(sinks, config.trainer.eval_every, progress_bar(bars_wanted(config.trainer.progress)))
+        recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
+        checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
+        trainer = _trainer(plan, run, [recorder, checkpoint])
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
-        exact = plan.train.data.world is not None and config.objective.requires.reference
-        before = start.exact_logps if exact else None
         began = time.perf_counter()
-        _train(trainer, module, data, run, resume=resume)
-        summary |= _summary(module, run, time.perf_counter() - began)
+        try:
+            _train(trainer, module, data, run, resume=resume)
+        finally:
+            checkpoint.restore_signals()
+        module.to(trainer.strategy.root_device)
+        recorder.evaluate(trainer, module, data)
+        summary |= _summary(recorder, run, time.perf_counter() - began)
         if before is not None:
             summary |= _exact(start, before, module.policy, run)
         _save(module.policy, start.tokenizer, run)
         check_known(summary)
-    return {"summary": summary, "data": rows.record, "reference_weights": start.weights}
+    return {
+        "summary": summary,
+        "data": rows.record,
+        "model": {"fingerprint": config.model.fingerprint(), "reference_weights": start.weights},
+    }
 
 
 @contextmanager
-def _sinks(plan: Plan, run: RunDir, group: str | None, done: int) -> Iterator[tuple[list[Sink], dict[str, float]]]:
+def _sinks(
+    plan: Plan, run: RunDir, group: str | None, done: int, facts: Mapping[str, Any]
+) -> Iterator[tuple[list[Sink], dict[str, float]]]:
     """Open sinks and a summary to fill; whatever happens inside, every sink is told how it ended."""
     kind = plan.id.rpartition("-")[0]
-    config = {**plan.config, "job/hash": plan.id, "sweep/id": group}
+    config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
     identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
     sinks = [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
     summary: dict[str, float] = {}
@@ -78,29 +90,23 @@ def _sinks(plan: Plan, run: RunDir, group: str | None, done: int) -> Iterator[tu
             sink.finish(summary, failed=failed)
 
 
-def _trainer(plan: Plan, run: RunDir, sinks: list[Sink]) -> pl.Trainer:
+def _trainer(plan: Plan, run: RunDir, callbacks: list[Any]) -> pl.Trainer:
     settings = plan.train.trainer
-    try:
-        with _lightning_quiet():
-            return pl.Trainer(
-                max_steps=settings.max_steps,
-                accelerator=settings.accelerator,
-                devices=1,
-                callbacks=[Recorder(sinks), Checkpoint(run, settings.checkpoint_every)],
-                val_check_interval=settings.eval_every or None,
-                check_val_every_n_epoch=None if settings.eval_every else 1,
-                limit_val_batches=1.0 if settings.eval_every else 0,
-                logger=False,
-                enable_checkpointing=False,
-                enable_progress_bar=bars_wanted(settings.progress),
-                enable_model_summary=False,
-                num_sanity_val_steps=0,
-                use_distributed_sampler=False,
-                default_root_dir=run.path,
-            )
-    except MisconfigurationException as error:
-        problem = Problem("trainer.accelerator", settings.accelerator, str(error), "trainer.accelerator=auto")
-        raise ConfigError([problem]) from error
+    with _lightning_quiet():
+        return pl.Trainer(
+            max_steps=settings.max_steps,
+            accelerator=settings.accelerator,
+            devices=1,
+            callbacks=callbacks,
+            limit_val_batches=0,  # evaluation is the recorder's: Lightning's own counts batches, and forgets on resume
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=bars_wanted(settings.progress),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+            default_root_dir=run.path,
+        )
 
 
 def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
@@ -136,18 +142,15 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
 
 
 def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:
-    """Train to the last step and evaluate there; from the last checkpoint where there is one."""
+    """Train to the last step, from the last checkpoint where there is one."""
     with _lightning_quiet():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
             raise KeyboardInterrupt from stop
-        if module.eval_metrics.get("train/global_step") != trainer.global_step:
-            trainer.limit_val_batches = 1.0
-            trainer.validate(module, datamodule=data, verbose=False)
 
 
-def _summary(module: AlignmentModule, run: RunDir, seconds: float) -> dict[str, float]:
+def _summary(recorder: Recorder, run: RunDir, seconds: float) -> dict[str, float]:
     """First loss, means over the last tenth of the updates, last step's metrics, last evaluation's metrics."""
     steps = [row for row in read_rows(run.metrics) if "train/loss" in row]
     tail = steps[-max(1, len(steps) // 10) :]
@@ -158,8 +161,8 @@ def _summary(module: AlignmentModule, run: RunDir, seconds: float) -> dict[str, 
             for name in TAIL
             if f"train/{name}" in tail[0]
         },
-        **module.last_metrics,
-        **module.eval_metrics,
+        **steps[-1],
+        **recorder.eval_metrics,
         "time/train_seconds": round(seconds, 2),
     }
 
@@ -178,6 +181,8 @@ def _exact(start: Start, before: Any, policy: Any, run: RunDir) -> dict[str, flo
 def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
     """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
     scratch = run.policy.with_suffix(".tmp")
+    for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
+        shutil.rmtree(left_over, ignore_errors=True)
     policy.save_pretrained(scratch)
     tokenizer.save_pretrained(scratch)
     scratch.rename(run.policy)

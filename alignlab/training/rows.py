@@ -63,8 +63,10 @@ def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]
             tokenize_completions(progress(answers.rows, "tokenizing"), template, cut),
             answers.dropped,
         )
+    dropped = dropped + report.dropped
     if not tokens:
         raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
+    _refuse_too_long(start, tokens)
     log.info("%s rows: %s", split, _in_words(len(tokens), dropped, report))
     return tokens, {
         "rows": len(tokens),
@@ -72,6 +74,18 @@ def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]
         "dropped": dict(dropped),
         **report.summary(),
     }
+
+
+def _refuse_too_long(start: Start, tokens: Sequence[Tokens]) -> None:
+    """DataError for rows longer than the model has positions for."""
+    limit = getattr(start.model.config, "max_position_embeddings", None)
+    longest = max(len(row.prompt) + max(map(len, _answers(row))) for row in tokens)
+    if limit is not None and longest > limit:
+        raise DataError(f"a row has {longest} tokens and the model {limit} positions\n  type: data.max_length={limit}")
+
+
+def _answers(row: Tokens) -> list[list[int]]:
+    return [row.chosen, row.rejected] if isinstance(row, PairTokens) else [row.completion]
 
 
 def _in_words(rows: int, dropped: Counter[str], report: LengthReport) -> str:

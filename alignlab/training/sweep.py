@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -20,19 +21,29 @@ from alignlab.ledger.run_dir import RunDir, now, write_json
 log = logging.getLogger(__name__)
 
 
-def plan_sweep(configs: Sequence[DictConfig], jobs: Sequence[Sequence[str]]) -> list[Plan]:
+def plan_sweep(configs: Sequence[DictConfig]) -> list[Plan]:
     """Plans of all points. Raises ConfigError with the problems of every point, each told once."""
     plans: list[Plan] = []
-    points: dict[Problem, list[int]] = defaultdict(list)
+    problems: dict[str, Problem] = {}
+    points: dict[str, list[int]] = defaultdict(list)
     for index, config in enumerate(configs):
         try:
             plans.append(plan(config))
         except ConfigError as error:
             for problem in error.problems:
-                points[problem].append(index)
-    if points:
-        raise ConfigError(points)
+                problems[str(problem)] = problem
+                points[str(problem)].append(index)
+    if problems:
+        raise ConfigError(_at(problem, points[text], len(configs)) for text, problem in problems.items())
     return plans
+
+
+def _at(problem: Problem, points: list[int], total: int) -> Problem:
+    """The problem with the points that have it, where not all have."""
+    if len(points) == total:
+        return problem
+    shown = ", ".join(map(str, points[:5])) + (", ..." if len(points) > 5 else "")
+    return replace(problem, allowed=f"{problem.allowed} [point {shown}]")
 
 
 class Sweep:

@@ -47,7 +47,7 @@ class PreflightSweeper(BasicSweeper):
 
         jobs: Sequence[Sequence[str]] = self.split_arguments(given, None)[0]
         axes = [str(o.get_key_element()) for o in given if o.is_sweep_override()]
-        plans = plan_sweep([loader.load_sweep_config(self.config, list(job)) for job in jobs], jobs)
+        plans = plan_sweep([loader.load_sweep_config(self.config, list(job)) for job in jobs])
         if self.dry:
             return self.launcher.launch(jobs, initial_job_idx=0)
         sweep = Sweep(self.config, plans, jobs, axes)

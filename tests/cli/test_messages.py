@@ -29,6 +29,7 @@ CASES = {
     "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: dpo_beta, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
+    "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
     "output": (["train", "output_root=/proc/none"], ["output_root"]),
 }  # fmt: skip
 
@@ -56,12 +57,33 @@ def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_problems_between_groups_are_told_beside_those_within(alignlab: Run) -> None:
+    result = alignlab("train", "objective.beta=-1", "seed=-1", "reference=bogus", "optim.warmup_steps=999")
+    assert "4 problems" in result.err
+    for key in ("objective.beta", "seed", "reference", "optim.warmup_steps"):
+        assert f"  {key} = " in result.err
+
+
+def test_a_bad_parent_in_a_sweep(alignlab: Run) -> None:
+    result = alignlab("check", "-m", "objective.beta=0.1,0.3", 'model.parent=["objective=sfft"]')
+    assert result.code == 2
+    assert "model.parent" in result.err
+    assert "Traceback" not in result.err
+
+
+def test_an_experiment_can_be_added_or_chosen(alignlab: Run) -> None:
+    outputs = [alignlab("check", word).out.split()[0] for word in ("+experiment=lab", "experiment=lab")]
+    assert outputs[0] == outputs[1]
+    assert outputs[0] != alignlab("check").out.split()[0]
+
+
 def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path: Path) -> None:
     result = alignlab("train", "-m", "objective.beta=0.1,0.0", "seed=1,-2", "trainer.max_steps=2")
     assert result.code == 2
     assert "2 problems" in result.err
     assert "objective.beta = 0.0" in result.err
     assert "seed = -2" in result.err
+    assert "[point 2, 3]" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

@@ -27,6 +27,18 @@ def test_letters() -> None:
     assert template.answer_ids("cab", "ba", ended=False) == [1, 0]
 
 
+def test_an_empty_prompt_still_begins() -> None:
+    assert Template(letters("abc")).prompt_ids("") == [3]
+    assert Template(raw_bytes()).prompt_ids("") == [256]
+
+
+def test_pairs_that_cutting_makes_equal_are_left_out_and_counted() -> None:
+    rows = [Pair("a", "abcab", "abcac"), Pair("a", "b", "c")]
+    tokens, report = tokenize_pairs(rows, Template(letters("abc")), Cutter(6, 2))
+    assert tokens == [PairTokens(0, [3, 0], [1, 3], [2, 3])]
+    assert dict(report.dropped) == {"identical after cutting": 1}
+
+
 def test_bytes_round_trip() -> None:
     tokenizer = raw_bytes()
     text = "naïve 你好\n\nAssistant: ok"

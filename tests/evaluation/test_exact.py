@@ -30,6 +30,13 @@ def test_equal_to_one_forward_per_completion() -> None:
             assert table[x, y] == pytest.approx(expected, abs=1e-5)
 
 
+def test_one_token_of_horizon() -> None:
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    table = completion_logps(model, tokenizer, World(alphabet="abc", length=1, prompts=2, prompt_length=1))
+    assert table.shape == (2, 4)
+    np.testing.assert_allclose(np.exp(table).sum(1), 1.0, atol=1e-9)
+
+
 def test_another_vocabulary_is_refused() -> None:
     model, tokenizer = Tiny(name="t", alphabet="abcd").load()
     with pytest.raises(ValueError, match="5 tokens, the world 3 letters"):

@@ -112,3 +112,13 @@ def test_digest_sees_every_bit_and_the_dtype(model: Any) -> None:
         model.lm_head.weight[0, 0] = torch.nextafter(model.lm_head.weight[0, 0], torch.tensor(9.0))
     assert weights_digest(model) != before
     assert weights_digest(model.to(torch.bfloat16)) != before
+
+
+def test_digest_sees_what_the_config_does_to_the_function() -> None:
+    """The same weights with another number of heads, or another rope base, are another policy."""
+    one, two = (Tiny(name="t", alphabet="abc", hidden_size=32, heads=h).load()[0] for h in (4, 2))
+    assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
+    assert weights_digest(one) != weights_digest(two)
+    before = weights_digest(one)
+    one.config.name_or_path = "elsewhere"
+    assert weights_digest(one) == before

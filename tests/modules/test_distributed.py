@@ -30,10 +30,9 @@ class Write(pl.Callback):
     def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
         self.write(trainer, pl_module.last_metrics)
 
-    def on_validation_end(self, trainer: Any, pl_module: Any) -> None:
-        self.write(trainer, pl_module.eval_metrics)
-
     def on_train_end(self, trainer: Any, pl_module: Any) -> None:
+        data = trainer.datamodule
+        self.write(trainer, pl_module.evaluate(data.collate(batch) for batch in data.held_out_batches()))
         if trainer.is_global_zero:
             torch.save(pl_module.policy.state_dict(), self.file.with_suffix(".pt"))
 
@@ -47,8 +46,8 @@ def test_two_processes_are_one(micro: int, tmp_path: Path) -> None:
             trainer = pl.Trainer(
                 max_steps=3, accelerator="cpu", devices=devices, strategy="ddp_fork" if devices == 2 else "auto",
                 callbacks=[Write(tmp_path / f"{devices}.jsonl")], logger=False, enable_checkpointing=False,
-                enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, val_check_interval=3,
-                check_val_every_n_epoch=None, use_distributed_sampler=False, default_root_dir=tmp_path,
+                enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0, limit_val_batches=0,
+                use_distributed_sampler=False, default_root_dir=tmp_path,
             )  # fmt: skip
             trainer.fit(dpo(), datamodule=data)
     one, two = ([json.loads(r) for r in (tmp_path / f"{n}.jsonl").read_text().splitlines()] for n in (1, 2))

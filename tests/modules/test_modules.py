@@ -78,9 +78,7 @@ def fit(
             enable_progress_bar=False, enable_model_summary=False, limit_val_batches=0, default_root_dir=tmp_path,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
-        trainer.limit_val_batches = 1.0
-        trainer.validate(module, datamodule=data, verbose=False)
-    return keep.steps, module.eval_metrics
+    return keep.steps, module.evaluate(data.collate(batch) for batch in data.held_out_batches())
 
 
 def comparable(row: dict[str, float]) -> dict[str, float]:

@@ -41,7 +41,7 @@ def test_a_report_is_made_of_files_alone(tmp_path: Path) -> None:
     )
     for run_id, record in RECORDS.items():
         run = RunDir.of(tmp_path, run_id)
-        summary = {**record.get("summary", {}), "exact/frontier_reward": 1.5}
+        summary = {**record.get("summary", {}), "exact/frontier_reward": 1.5, "exact/reward_reference": 0.0}
         write_json(run.record_file, {**record, "summary": summary})
     done = RunDir.of(tmp_path, "dpo-a")
     write_json(done.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})

@@ -5,6 +5,8 @@ from __future__ import annotations
 import importlib.util
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,7 @@ import pandas as pd
 import pytest
 import torch
 
+from alignlab.ledger.run_dir import write_json
 from alignlab.tracking.sinks.jsonl import read_rows
 
 Run = Callable[..., Any]
@@ -112,39 +115,105 @@ def test_a_parent_is_shared_whatever_only_the_child_reads(alignlab: Run) -> None
     assert parent("seed=2") == parent("objective.beta=1") == parent("data.pair_count=50") == base
     assert parent("data.labels=deterministic") == base
     assert parent("data.demonstrations=50") != base
+    assert parent('model.parent=["objective=sft","data.demonstrations=50"]') != parent('model.parent=["objective=sft"]')
     assert parent("model.hidden_size=16") != base
 
 
-def test_resumed_is_uninterrupted(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Stopped from the keyboard after step 13, then resumed: same rows, same weights, to the last digit."""
+# With evaluations, a schedule, and dropout, all of which have a state that a resume could lose.
+LONG = [
+    *LAB, "trainer.max_steps=24", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
+]  # fmt: skip
+
+
+def same_result(run: Path, whole: Path, rows: Any) -> None:
+    """Rows, weights and summary of two runs, to the last digit."""
+    from safetensors.torch import load_file
+
+    assert rows(run) == rows(whole)
+    one, two = (load_file(r / "policy/adapter_model.safetensors") for r in (run, whole))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    kept = [
+        {k: v for k, v in json.loads((r / "run.json").read_text())["summary"].items() if "second" not in k}
+        for r in (run, whole)
+    ]
+    assert kept[0] == kept[1]
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:
+    """Let something happen as DPO's update `step` (from 0) begins."""
     from alignlab.modules.base import AlignmentModule
 
-    command = ["train", *LAB, "trainer.max_steps=24", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1"]
-    assert alignlab(*command, "output_root=whole").code == 0
+    train = AlignmentModule.training_step
 
-    step = AlignmentModule.training_step
+    def training_step(self: AlignmentModule, *args: Any) -> None:
+        if self.global_step == step and self.objective.requires.reference:
+            act()
+        train(self, *args)
 
-    def stopping(self: AlignmentModule, *args: Any) -> None:
-        if self.global_step == 13 and self.objective.requires.reference:
-            raise KeyboardInterrupt
-        step(self, *args)
+    monkeypatch.setattr(AlignmentModule, "training_step", training_step)
 
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
+    number: int, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The step at hand is finished, its state saved; the resumed run ends as if nothing had happened."""
+    assert alignlab("train", *LONG, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(AlignmentModule, "training_step", stopping)
-        stopped = alignlab(*command)
+        at_step(patched, 13, lambda: os.kill(os.getpid(), number))
+        stopped = alignlab("train", *LONG)
     assert stopped.code == 130
     assert "the same command resumes" in stopped.err
     run = only("dpo")
     assert records()[run.name]["status"] == "interrupted"
-    assert len(read_rows(run / "metrics.jsonl")) == 13
-    assert alignlab(*command).code == 0
-    whole = Path("whole/runs") / run.name
-    assert rows(run) == rows(whole)
+    assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
+    assert alignlab("train", *LONG).code == 0
     assert records()[run.name]["attempt"] == 2
-    from safetensors.torch import load_file
+    same_result(run, Path("whole/runs") / run.name, rows)
 
-    one, two = (load_file(r / "policy/adapter_model.safetensors") for r in (run, whole))
-    assert all(torch.equal(one[name], two[name]) for name in one)
+
+def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash() -> None:
+        raise RuntimeError("power cut")
+
+    command = ["train", *LONG, "trainer.checkpoint_every=5"]
+    assert alignlab(*command, "output_root=whole").code == 0
+    with monkeypatch.context() as patched:
+        at_step(patched, 13, crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            alignlab(*command)
+    run = only("dpo")
+    assert records()[run.name]["status"] == "failed"
+    assert alignlab(*command).code == 0
+    same_result(run, Path("whole/runs") / run.name, rows)
+
+
+def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignlab.modules.preference import PreferenceModule
+
+    def evaluate(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
+    assert alignlab(*command, "output_root=whole").code == 0
+    with monkeypatch.context() as patched:
+        patched.setattr(PreferenceModule, "evaluate", evaluate)
+        assert alignlab(*command).code == 130
+    run = only("dpo")
+    assert records()[run.name]["status"] == "interrupted"
+    assert alignlab(*command).code == 0
+    same_result(run, Path("whole/runs") / run.name, rows)
+
+
+def test_stopped_between_the_saved_policy_and_the_last_word(alignlab: Run, rows: Any) -> None:
+    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
+    assert alignlab(*command).code == 0
+    run = only("dpo")
+    before = rows(run)
+    write_json(run / "run.json", {**records()[run.name], "status": "running"})
+    assert alignlab(*command).code == 0
+    assert records()[run.name]["status"] == "done"
+    assert rows(run) == before
 
 
 def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:

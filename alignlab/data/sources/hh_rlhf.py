@@ -16,6 +16,7 @@ from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.errors import DataError, Problem
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_ANSWER = "\n\nAssistant:"
 _ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -76,6 +77,9 @@ class HHRLHF(Source):
         pairs = []
         for subset in self.subsets if split == "train" else self.eval_subsets:
             for line in self._lines(subset, split):
+                if any(_ANSWER not in line[side] for side in ("chosen", "rejected")):
+                    dropped["no answer"] += 1
+                    continue
                 pair = parse_transcripts(line["chosen"], line["rejected"])
                 if pair is None:
                     dropped["transcripts differ before the last answer"] += 1
@@ -121,5 +125,5 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair | None:
 
 
 def _split_last_answer(transcript: str) -> tuple[str, str]:
-    cut = transcript.rfind("\n\nAssistant:") + len("\n\nAssistant:")
+    cut = transcript.rfind(_ANSWER) + len(_ANSWER)
     return transcript[:cut], transcript[cut:]

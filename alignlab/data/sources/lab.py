@@ -14,11 +14,15 @@ from alignlab.checks import at_least, one_of, positive
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source
-from alignlab.errors import Problem
+from alignlab.errors import DataError, Problem
 from alignlab.lab.world import MAX_LEAVES, World
 
 # One stream of random numbers for each thing that is drawn, so that changing one count leaves the others alone.
 _STREAM = {"train": 0, "eval": 1}
+
+
+# Redraws before a reference that always says the same is given up on.
+_MAX_DRAWS = 1000
 
 
 @dataclass(kw_only=True)
@@ -101,8 +105,13 @@ class Lab(Source):
         wanted = self._size(split, self.pair_count)
         prompts, first = _draw(rng, probability, wanted)
         second = first.copy()
-        while (same := first == second).any():  # a pair compares two different answers
+        for _ in range(_MAX_DRAWS):
+            same = first == second  # a pair compares two different answers
+            if not same.any():
+                break
             second[same] = _leaves(rng, probability, prompts[same])
+        else:
+            raise DataError("the reference policy gives one answer only, so there are no pairs to compare")
         gold = world.gold_reward
         difference = gold[prompts, first] - gold[prompts, second]
         if self.labels == "deterministic":

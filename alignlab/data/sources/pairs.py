@@ -1,4 +1,4 @@
-"""Preference pairs from the user's own file or folder, or any hub dataset in the paired form."""
+"""Preference pairs from the user's own file, a local data set folder, or a hub data set in the paired form."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _COLUMNS = ("prompt", "chosen", "rejected")
 class Pairs(Source):
     """Rows with `prompt`, `chosen` and `rejected`: strings, or lists of {role, content} messages.
 
-    path:          a .jsonl, .json, .parquet or .csv file (.gz too), or a hub name.
+    path:          a .jsonl, .json, .parquet or .csv file (.gz too), a folder as on the hub, or a hub name.
     eval_path:     held-out rows in the same form; empty holds out `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out, drawn once with a fixed seed.
     """
@@ -44,14 +44,14 @@ class Pairs(Source):
     def missing(self) -> Iterator[Problem]:
         for key in ("path", "eval_path"):
             path = getattr(self, key)
-            if path and not Path(path).is_file() and (_builder(path) or path.startswith((".", "/", "~"))):
+            if path and not Path(path).exists() and (_builder(path) or path.startswith((".", "/", "~"))):
                 yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_pairs.jsonl")
             elif Path(path).is_file() and not _builder(path):
                 yield Problem(key, path, f"must be one of: {', '.join(_BUILDER)} (.gz too)", f"{key}=my_pairs.jsonl")
 
     def fingerprint(self) -> str:
         return digest(
-            (path_digest(path) if Path(path).is_file() else path).encode()
+            (path_digest(path) if Path(path).exists() else path).encode()
             for path in (self.path, self.eval_path)
             if path
         )
@@ -79,7 +79,9 @@ def _count(rows: int, fraction: float) -> int:
 def _read(path: str) -> list[Pair]:
     """All rows of a file or hub dataset; DataError names the columns or the row that can't be used."""
     builder = _builder(path) if Path(path).is_file() else None
-    data = load_rows(builder, data_files=path, split="train") if builder else load_rows(path, split="train")
+    # pandas would read the answers "NA" and "None" as missing
+    options = {"keep_default_na": False} if builder == "csv" else {}
+    data = load_rows(builder, data_files=path, split="train", **options) if builder else load_rows(path, split="train")
     absent = [column for column in _COLUMNS if column not in data.column_names]
     if absent:
         raise DataError(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.checks import at_least, positive, within
-from alignlab.errors import Problem
+from alignlab.errors import ModelError, Problem
 from alignlab.models.adapters.base import Adapter
 
 
@@ -44,4 +44,7 @@ class LoRA(Adapter):
             lora_dropout=self.dropout,
             target_modules=targets,
         )
-        return get_peft_model(model, config)
+        try:
+            return get_peft_model(model, config)
+        except ValueError as error:
+            raise ModelError(f"peft.target_modules={self.target_modules}: {error}") from error

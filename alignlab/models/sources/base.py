@@ -12,10 +12,11 @@ from alignlab.errors import ModelError, Problem
 
 DTYPES = ("float32", "bfloat16", "float16")
 
-# Every name under which Hugging Face configs keep a dropout rate.
+# Names under which Hugging Face configs keep a dropout rate.
 _DROPOUT_KEYS = (
     "attention_dropout", "attn_pdrop", "embd_pdrop", "resid_pdrop", "hidden_dropout", "activation_dropout", "dropout",
-    "attention_probs_dropout_prob", "hidden_dropout_prob", "embedding_dropout", "layerdrop",
+    "attention_probs_dropout_prob", "hidden_dropout_prob", "embedding_dropout", "layerdrop", "emb_pdrop",
+    "resid_dropout", "embed_dropout",
 )  # fmt: skip
 
 
@@ -94,9 +95,10 @@ def _load(path: str, dtype: str, revision: str, attention: str, trust_remote_cod
 
 def switch_dropout_off(config: Any) -> None:
     """Set every dropout rate of a Hugging Face config to 0: policy and reference must be the same function."""
-    for key in _DROPOUT_KEYS:
-        if getattr(config, key, 0.0):
-            setattr(config, key, 0.0)
+    for part in (config, getattr(config, "text_config", None)):
+        for key in _DROPOUT_KEYS:
+            if getattr(part, key, 0.0):
+                setattr(part, key, 0.0)
 
 
 def _base_of_adapter(path: str) -> tuple[str, str | None]:

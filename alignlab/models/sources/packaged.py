@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from filelock import FileLock
 
@@ -36,6 +36,8 @@ class Packaged(Hub):
 
     package: str
     origin: str = "auto"
+
+    content_fields: ClassVar[tuple[str, ...]] = ("name", "revision", "origin")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

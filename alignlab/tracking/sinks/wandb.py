@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from alignlab.checks import one_of
-from alignlab.errors import Problem
+from alignlab.errors import Problem, TrackingError
 from alignlab.tracking.sinks.base import RunIdentity, Sink, Tracking
 from alignlab.tracking.sinks.jsonl import STEP
 
@@ -40,28 +40,35 @@ class Wandb(Tracking):
 
 
 class WandbSink:
-    """One W&B run. Its id is the run's id, so a resumed run continues the same W&B run."""
+    """One W&B run under the run's own id.
+
+    Online, a resumed run continues the same W&B run; offline, each attempt writes files of its own.
+    Raises TrackingError where W&B can't be had as asked.
+    """
 
     def __init__(self, config: Wandb, run: RunIdentity) -> None:
         import wandb
 
-        mode = config.mode if config.mode != "auto" else _auto_mode()
-        self._run = wandb.init(
-            project=config.project,
-            entity=config.entity or None,
-            id=run.id,
-            name=run.id,
-            group=run.group,
-            job_type=run.job_type,
-            config=dict(run.config),
-            tags=config.tags,
-            dir=run.directory,
-            mode=mode,  # type: ignore[arg-type]  # checked against MODES
-            resume="allow" if mode == "online" else None,
-            settings=wandb.Settings(silent=True, console="off"),
-        )
+        mode = _mode(config.mode)
+        try:
+            self._run = wandb.init(
+                project=config.project,
+                entity=config.entity or None,
+                id=run.id,
+                name=run.id,
+                group=run.group,
+                job_type=run.job_type,
+                config=dict(run.config),
+                tags=config.tags,
+                dir=run.directory,
+                mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
+                resume="allow" if mode == "online" else None,
+                settings=wandb.Settings(silent=True, console="off"),
+            )
+        except wandb.Error as error:
+            raise TrackingError(f"W&B can't start: {error}\n  type: tracking.mode=offline") from error
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
-        log.info("wandb: %s", self._run.url if mode == "online" else f"offline, files in {run.directory}/wandb")
+        log.info("wandb: %s", self._run.url if mode == "online" else f"{mode}, files in {run.directory}/wandb")
 
     def log(self, row: Mapping[str, float]) -> None:
         self._run.log(dict(row))
@@ -71,10 +78,15 @@ class WandbSink:
         self._run.finish(exit_code=int(failed))
 
 
-def _auto_mode() -> str:
+def _mode(configured: str) -> str:
     """Online only where a key is at hand: W&B would otherwise stop and ask on the terminal."""
-    if os.environ.get("WANDB_MODE") in ("offline", "online"):
-        return os.environ["WANDB_MODE"]
     import wandb
 
-    return "online" if wandb.login(prompt=False) else "offline"
+    if configured == "auto" and os.environ.get("WANDB_MODE"):
+        return os.environ["WANDB_MODE"]
+    if configured == "offline":
+        return "offline"
+    has_key = wandb.login(prompt=False, verify=False)
+    if configured == "online" and not has_key:
+        raise TrackingError("tracking.mode=online needs a key\n  type: wandb login   or: tracking.mode=offline")
+    return "online" if has_key else "offline"

@@ -29,7 +29,7 @@ class Recorder(pl.Callback):
         self._sinks = sinks
         self._every = every
         self._progress = progress
-        self.eval_metrics = {}
+        self.eval_metrics: dict[str, float] = {}  # the last one's; a resumed run is told of it and does not repeat it
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self._write(trainer, pl_module.last_metrics)

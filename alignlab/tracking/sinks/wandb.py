@@ -60,7 +60,7 @@ class WandbSink:
                 job_type=run.job_type,
                 config=dict(run.config),
                 tags=config.tags,
-                dir=run.directory,
+                dir=run.directory.resolve(),  # its service process may stand in another folder
                 mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
                 resume="allow" if mode == "online" else None,
                 settings=wandb.Settings(silent=True, console="off"),

@@ -35,6 +35,7 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         except HydraException as error:
             detail = str(error).splitlines()[0]
             problems.append(Problem(text, None, f"can't be read: {detail}", _QUOTING))
+    parsed += _axes_of_preset(config_name, parsed, loader)
     accepted: list[str] = []
     alternatives: list[str] = []
     for override in sorted(parsed, key=lambda o: not _is_group(o, loader)):
@@ -53,6 +54,17 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
         chosen = [s for s in accepted if s.split("=", 1)[0] != key] + ([extra] if extra else [])
         problems += [p for p in _preflight(config_name, chosen) if p not in problems]
     return problems
+
+
+def _axes_of_preset(config_name: str, parsed: Sequence[Override], loader: ConfigLoader) -> list[Override]:
+    """The axes that a sweep preset brings, as if they had been typed."""
+    groups = [o.input_line for o in parsed if o.input_line and _is_group(o, loader) and not o.is_sweep_override()]
+    try:
+        params = compose(config_name, groups, return_hydra_config=True).hydra.sweeper.get("params") or {}
+        typed = [f"{key}={values}" for key, values in params.items()]
+        return OverridesParser.create(config_loader=loader).parse_overrides(typed)
+    except (HydraException, OmegaConfBaseException):
+        return []  # a group that does not compose is told of by itself
 
 
 def _preflight(config_name: str, overrides: list[str]) -> list[Problem]:

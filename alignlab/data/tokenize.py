@@ -37,11 +37,18 @@ class LengthReport:
     tokens: Counter[str] = field(default_factory=Counter)
     truncated: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
+    rows_cut: int = 0
+
+    def row_done(self, cuts_before: int) -> None:
+        """Count a row, and whether anything of it was cut since the parts cut were `cuts_before`."""
+        self.rows += 1
+        self.rows_cut += self.truncated.total() > cuts_before
 
     def summary(self) -> dict[str, float]:
-        """Mean tokens and share of rows cut, for each part of a row."""
+        """Share of rows with anything cut; mean tokens and share of rows cut for each part of a row."""
         rows = max(1, self.rows)
         return {
+            "truncated_frac": self.rows_cut / rows,
             **{f"mean_{part}_tokens": round(count / rows, 2) for part, count in sorted(self.tokens.items())},
             **{f"truncated_{part}_frac": self.truncated[part] / rows for part in sorted(self.tokens)},
         }
@@ -72,12 +79,13 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
     report = LengthReport()
     out: list[PairTokens] = []
     for row in rows:
-        report.rows += 1
+        cuts = report.truncated.total()
         prompt = cut.prompt(template.prompt_ids(row.prompt), report)
         chosen = template.answer_ids(row.prompt, row.chosen, ended=row.chosen_ended)
         rejected = template.answer_ids(row.prompt, row.rejected, ended=row.rejected_ended)
         chosen = cut.answer("chosen", chosen, prompt, report)
         rejected = cut.answer("rejected", rejected, prompt, report)
+        report.row_done(cuts)
         if chosen == rejected:
             report.dropped["identical after cutting"] += 1
         else:
@@ -92,8 +100,9 @@ def tokenize_completions(
     report = LengthReport()
     out = []
     for index, row in enumerate(rows):
+        cuts = report.truncated.total()
         prompt = cut.prompt(template.prompt_ids(row.prompt), report)
         answer = template.answer_ids(row.prompt, row.completion, ended=row.ended)
         out.append(CompletionTokens(index, prompt, cut.answer("completion", answer, prompt, report)))
-    report.rows = len(out)
+        report.row_done(cuts)
     return out, report

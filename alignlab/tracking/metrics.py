@@ -53,6 +53,8 @@ EXACT: dict[str, str] = {
 TAIL = ("loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen")
 
 SUMMARY: dict[str, str] = {
+    "train/tokens/truncated_frac": "share of training rows of which a prompt or an answer was cut",
+    "eval/tokens/truncated_frac": "the same for held-out rows",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
     "time/train_seconds": "wall time of training and evaluation in the last attempt",

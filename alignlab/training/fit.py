@@ -59,6 +59,9 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
         recorder.evaluate(trainer, module, data)
+        summary |= {
+            f"{split}/tokens/truncated_frac": rows.record[split]["truncated_frac"] for split in ("train", "eval")
+        }
         summary |= _summary(recorder, run, time.perf_counter() - began)
         if before is not None:
             summary |= _exact(start, before, module.policy, run)

@@ -87,6 +87,23 @@ def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    preset = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {axis}\n"
+    for axis, texts in (
+        ("objective.bta: 0.1,0.2", ["objective.bta = 0.1", "type: objective.beta=0.1"]),
+        ("objective.beta: 0.1,-0.2", ["objective.beta = -0.2", "greater than 0"]),
+        ("objective.beta: [0.1", ["YAML", "can't be read"]),
+    ):
+        (tmp_path / "sweeps" / "mine.yaml").write_text(preset.format(axis=axis))
+        result = alignlab("train", "experiment=lab", "sweep=mine")
+        assert result.code == 2
+        assert "Traceback" not in result.err
+        for text in texts:
+            assert text in result.err
+    assert [f.name for f in tmp_path.iterdir()] == ["sweeps"]
+
+
 def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None:
     result = alignlab("train", "-m", "objective.beta=0.1,abc,-3")
     assert result.code == 2

@@ -75,6 +75,7 @@ def test_cuts_are_counted() -> None:
     tokens, report = tokenize_pairs(rows, Template(letters("abc")), Cutter(8, 4))
     assert tokens[0] == PairTokens(0, [1, 2, 0, 1], [0, 1, 3], [0, 1, 2, 0])
     assert report.summary() == {
+        "truncated_frac": 0.5,
         "mean_chosen_tokens": 3.5,
         "mean_prompt_tokens": 3.0,
         "mean_rejected_tokens": 3.0,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import struct
+import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,12 +85,17 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     for row in rows(1, 2, 3):
         sink.log(row)
     sink.finish({"exact/kl": 0.5}, failed=True)
-    (file,) = tmp_path.glob("wandb/offline-run-*/*.wandb")
-    records = []
-    for data in log_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
-        records.append(record)
+    deadline = time.monotonic() + 30
+    records: list[Any] = []
+    while not any(r.WhichOneof("record_type") == "exit" for r in records):  # W&B's service writes in its own time
+        assert time.monotonic() < deadline, "no end of the run in W&B's file"
+        records = []
+        for file in tmp_path.glob("wandb/offline-run-*/*.wandb"):
+            for data in log_records(file.read_bytes()):
+                record = wandb_internal_pb2.Record()
+                record.ParseFromString(data)
+                records.append(record)
+        time.sleep(0.1)
     (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (info.run_id, info.run_group, info.job_type) == ("dpo-1", "sweep-1", "dpo")
     assert {u.key: json.loads(u.value_json) for u in info.config.update}["objective"] == {"beta": 0.1}

@@ -41,6 +41,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     def quiet_task(config: DictConfig) -> Any:
         """Hydra would print its own line about a failed single job; a sweep must see the failure to record it."""
         try:
+            _refuse_idle_preset()
             return task(config)
         except AlignlabError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -49,7 +50,9 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
-    except (HydraException, OmegaConfBaseException) as error:
+    except (HydraException, OmegaConfBaseException, ValueError) as error:
+        if isinstance(error, ValueError) and not str(error).startswith("Config group override"):
+            raise  # the one ValueError that Hydra has for a command line; any other is a bug of ours
         return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)
@@ -61,6 +64,15 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130
     return _fail(failed[0]) if failed else 0
+
+
+def _refuse_idle_preset() -> None:
+    """A sweep file that does not switch to MULTIRUN would be read and its axes dropped."""
+    hydra_config = HydraConfig.get()
+    preset = hydra_config.runtime.choices.get("sweep")
+    if preset and hydra_config.mode != RunMode.MULTIRUN:
+        allowed = "sweeps nothing: the file needs hydra.mode: MULTIRUN beside hydra.sweeper.params"
+        raise ConfigError([Problem("sweep", preset, allowed)])
 
 
 def _plain_group(arg: str) -> str:
@@ -81,7 +93,7 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
     overrides = get_args_parser().parse_args(args).overrides
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        return diagnose(config_name, overrides)
+        return diagnose(config_name, overrides, many={"-m", "--multirun"} & set(args) != set())
 
 
 def _fail(error: AlignlabError) -> int:

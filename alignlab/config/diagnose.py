@@ -21,9 +21,10 @@ from alignlab.errors import ConfigError, Problem
 _QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quotes are for the shell)"""
 
 
-def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
+def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[Problem]:
     """Every problem of a command line, found by adding its overrides one after another, groups first.
 
+    many: whether several values were asked for with -m.
     Needs an initialised GlobalHydra. Returns an empty list where everything composes and passes preflight.
     """
     loader = GlobalHydra.instance().config_loader()
@@ -34,7 +35,11 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
             parsed += OverridesParser.create(config_loader=loader).parse_overrides([text])
         except HydraException as error:
             detail = str(error).splitlines()[0]
-            problems.append(Problem(text, None, f"can't be read: {detail}", _QUOTING))
+            fix = _QUOTING if "=" in text.strip("=") else "key=value, without spaces around ="
+            problems.append(Problem(text, None, f"can't be read: {detail}", fix))
+    if not many and not any(o.key_or_group == "sweep" for o in parsed):
+        lists = [o for o in parsed if o.is_sweep_override()]
+        problems += [_needs_m(o) for o in lists]
     parsed += _axes_of_preset(config_name, parsed, loader)
     accepted: list[str] = []
     alternatives: list[str] = []
@@ -45,7 +50,7 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
             try:
                 compose(config_name, [*accepted, setting])
                 good.append(setting)
-            except (HydraException, OmegaConfBaseException) as error:
+            except (HydraException, OmegaConfBaseException, ValueError) as error:
                 problems.append(_explain(override, setting, error, config_name, accepted, loader))
         accepted += good[:1]
         alternatives += good[1:]
@@ -56,6 +61,11 @@ def diagnose(config_name: str, overrides: Sequence[str]) -> list[Problem]:
     return problems
 
 
+def _needs_m(override: Override) -> Problem:
+    text = str(override.input_line)
+    return Problem(override.key_or_group, text.split("=", 1)[1], "several values need -m", f"-m {text}")
+
+
 def _axes_of_preset(config_name: str, parsed: Sequence[Override], loader: ConfigLoader) -> list[Override]:
     """The axes that a sweep preset brings, as if they had been typed."""
     groups = [o.input_line for o in parsed if o.input_line and _is_group(o, loader) and not o.is_sweep_override()]
@@ -63,7 +73,7 @@ def _axes_of_preset(config_name: str, parsed: Sequence[Override], loader: Config
         params = compose(config_name, groups, return_hydra_config=True).hydra.sweeper.get("params") or {}
         typed = [f"{key}={values}" for key, values in params.items()]
         return OverridesParser.create(config_loader=loader).parse_overrides(typed)
-    except (HydraException, OmegaConfBaseException):
+    except (HydraException, OmegaConfBaseException, ValueError):
         return []  # a group that does not compose is told of by itself
 
 
@@ -108,10 +118,15 @@ def _explain(
     value = setting.split("=", 1)[1] if "=" in setting else None
     if key in _groups(loader):
         options = [o for o in loader.get_group_options(key) if not o.startswith("_")]
+        if value in options:
+            detail = str(error.__cause__ or error).splitlines()[0]
+            return Problem(key, value, f"can't be merged: {detail}; is its first line `# @package _global_`?")
         guess = did_you_mean(str(value), options) or next(iter(options), "...")
         return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess}")
     reason = str(error.__cause__ or error).splitlines()[0]
     expected = re.search(r"could not be converted to (\w+)", reason)
+    if override.is_add() and "Could not append" in str(error):
+        return Problem(key, value, "is in the config already", f"{key}={value}")
     base = compose(config_name, accepted)
     parent, _, leaf = key.rpartition(".")
     node: Any = OmegaConf.select(base, parent) if parent else base

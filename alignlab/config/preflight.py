@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import inspect
 from collections.abc import Iterator
 from typing import Any, cast
 
@@ -16,6 +17,9 @@ from alignlab.errors import ConfigError, Problem
 
 def to_train(config: DictConfig) -> Train:
     """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination."""
+    problems = list(_unchosen_groups(config))
+    if problems:
+        raise ConfigError(problems)
     problems = list(_unknown_keys(config)) + list(_missing_values(config))
     groups, found = _group_objects(config)
     problems += found
@@ -39,7 +43,21 @@ def unknown_key(key: str, known: list[str], value: object = None) -> Problem:
     guess = did_you_mean(leaf, known)
     prefix = f"{parent}." if parent else ""
     fix = f"{prefix}{guess}={value if value is not None else '...'}" if guess else ""
-    return Problem(key, value, f"no such key; {parent or 'the config'} has: {', '.join(sorted(known))}", fix)
+    has = ", ".join(sorted(known)) or "nothing to set"
+    return Problem(key, value, f"no such key; {parent or 'the config'} has: {has}", fix)
+
+
+def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
+    """Groups that were taken away or set to nothing."""
+    for field in dataclasses.fields(Train):
+        if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
+            continue
+        node = config._get_node(field.name) if field.name in config else None
+        chosen = isinstance(node, DictConfig) and not node._is_none() and not node._is_missing()
+        if not chosen or inspect.isabstract(OmegaConf.get_type(node)):
+            yield Problem(
+                field.name, None, "needs one of the options that `alignlab train --help` shows", f"{field.name}=..."
+            )
 
 
 def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[Problem]:

@@ -118,6 +118,8 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
     """What this machine has not: an output folder that can be written, the accelerator that is asked for."""
+    if not parts["output_root"]:
+        yield Problem("output_root", "''", "needs the name of a folder", "output_root=outputs")
     root = os.path.abspath(parts["output_root"])
     while not os.path.exists(root):
         root = os.path.dirname(root)

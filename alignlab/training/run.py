@@ -55,12 +55,13 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -
         try:
             outcome = fit(plan, run, group=group, resume=resume)
         except KeyboardInterrupt:
-            run.end("interrupted", "stopped from the keyboard")
+            run.end("interrupted", "stopped by a signal")
             raise
         except BaseException as error:
             reason = f"{type(error).__name__}: {error}"
             run.end("failed", reason)
-            log.error("%s: failed: %s", run.id, reason)
+            if group:  # a sweep goes on, and tells the rest at its end
+                log.error("%s: failed: %s", run.id, reason)
             if not isinstance(error, AlignlabError):
                 with run.log.open("a") as file:
                     file.write(traceback.format_exc())

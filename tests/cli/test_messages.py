@@ -30,6 +30,13 @@ CASES = {
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: dpo_beta, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
+    "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
+    "null group": (["train", "objective=null"], ["objective", "type: objective=dpo"]),
+    "several values": (["train", "objective.beta=0.1,0.3"], ["objective.beta", "several values need -m", "type: -m objective.beta=0.1,0.3"]),
+    "spaces": (["train", "objective.beta", "=", "0.3"], ["without spaces around ="]),
+    "added twice": (["train", "+objective.beta=0.2"], ["is in the config already", "type: objective.beta=0.2"]),
+    "no folder": (["train", "output_root="], ["output_root", "needs the name of a folder"]),
+    "nothing to set": (["train", "objective=sft", "objective.beta=1"], ["objective has: nothing to set"]),
     "output": (["train", "output_root=/proc/none"], ["output_root"]),
 }  # fmt: skip
 
@@ -87,6 +94,25 @@ def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("content", "text"),
+    [
+        ("", "empty"),
+        ("{not json\n", "can't be read"),
+        ('{"prompt": "a", "good": "b"}\n', "has no column chosen, rejected; it has: prompt, good"),
+        ('{"prompt": "a", "chosen": [{"role": "assistant", "text": "b"}], "rejected": "c"}\n', "row 1"),
+    ],
+)
+def test_bad_rows_are_found_before_anything_starts(content: str, text: str, alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine.jsonl").write_text(content)
+    for command in (["check"], ["train", "-m", "objective.beta=0.1,0.3"]):
+        result = alignlab(*command, "model=tiny", "data=pairs", "data.path=mine.jsonl")
+        assert result.code == 2
+        assert text in result.err
+        assert "Traceback" not in result.err
+    assert [f.name for f in tmp_path.iterdir()] == ["mine.jsonl"]
+
+
 def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
     preset = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {axis}\n"
@@ -101,6 +127,15 @@ def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> N
         assert "Traceback" not in result.err
         for text in texts:
             assert text in result.err
+    for content, text in (
+        ("sweep:\n  question: Why?\n", "sweeps nothing"),
+        ("objective:\n  beta: 1\n", "@package _global_"),
+    ):
+        head = "# @package _global_\n" if "sweeps" in text else ""
+        (tmp_path / "sweeps" / "mine.yaml").write_text(head + content)
+        result = alignlab("check", "experiment=lab", "sweep=mine")
+        assert result.code == 2
+        assert text in result.err
     assert [f.name for f in tmp_path.iterdir()] == ["sweeps"]
 
 

@@ -20,12 +20,14 @@ def load_rows(name: str, **arguments: Any) -> Any:
     """`datasets.load_dataset`, its failures told as DataError: a file or hub data set that can't be read."""
     from datasets import load_dataset
     from datasets.exceptions import DatasetsError
+    from datasets.utils import logging as datasets_logging
 
+    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would log is raised as well
     try:
         return load_dataset(name, **arguments)
-    except (DatasetsError, ValueError, OSError) as error:
+    except (DatasetsError, ValueError, OSError, StopIteration) as error:
         place = arguments.get("data_files", name)
-        raise DataError(f"{place} can't be read: {error.__cause__ or error}") from error
+        raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
 
 
 @dataclass(kw_only=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -48,6 +49,11 @@ class Pairs(Source):
                 yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_pairs.jsonl")
             elif Path(path).is_file() and not _builder(path):
                 yield Problem(key, path, f"must be one of: {', '.join(_BUILDER)} (.gz too)", f"{key}=my_pairs.jsonl")
+            elif Path(path).is_file():
+                try:
+                    _rows(path)
+                except DataError as error:
+                    yield Problem(key, path, str(error))
 
     def fingerprint(self) -> str:
         return digest(
@@ -58,9 +64,9 @@ class Pairs(Source):
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         if self.eval_path:
-            rows = _read(self.path if split == "train" else self.eval_path)
+            rows = _rows(self.path if split == "train" else self.eval_path)
         else:
-            rows = _read(self.path)
+            rows = _rows(self.path)
             held_out = set(np.random.default_rng(0).permutation(len(rows))[: _count(len(rows), self.eval_fraction)])
             rows = [row for i, row in enumerate(rows) if (i in held_out) == (split == "eval")]
         loaded = drop_unusable(rows)
@@ -76,8 +82,14 @@ def _count(rows: int, fraction: float) -> int:
     return max(1, round(rows * fraction))
 
 
-def _read(path: str) -> list[Pair]:
-    """All rows of a file or hub dataset; DataError names the columns or the row that can't be used."""
+def _rows(path: str) -> list[Pair]:
+    """All rows of a file or hub data set; a file is read once as long as it does not change."""
+    return list(_read(path, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0))
+
+
+@lru_cache(maxsize=4)
+def _read(path: str, changed: int) -> list[Pair]:
+    """All rows; DataError names the columns or the row that can't be used."""
     builder = _builder(path) if Path(path).is_file() else None
     # pandas would read the answers "NA" and "None" as missing
     options = {"keep_default_na": False} if builder == "csv" else {}
@@ -98,7 +110,7 @@ def _pair(row: dict[str, Any], where: str) -> Pair:
 def _prompt(value: Any, where: str) -> Prompt:
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and all({"role", "content"} <= set(turn) for turn in value):
+    if isinstance(value, list) and value and all(_is_message(turn) for turn in value):
         return [{"role": turn["role"], "content": turn["content"]} for turn in value]
     raise DataError(f"{where}: prompt must be text or a list of {{role, content}} messages, not {value!r:.80}")
 
@@ -107,6 +119,12 @@ def _answer(value: Any, where: str) -> str:
     """Text of an answer; of a list of messages the last turn, which must be the assistant's."""
     if isinstance(value, str):
         return value
-    if isinstance(value, list) and value and value[-1].get("role") == "assistant":
+    if isinstance(value, list) and value and _is_message(value[-1]) and value[-1]["role"] == "assistant":
         return str(value[-1]["content"])
-    raise DataError(f"{where}: an answer must be text or end in an assistant message, not {value!r:.80}")
+    raise DataError(
+        f"{where}: an answer must be text or end in an assistant's {{role, content}} message, not {value!r:.80}"
+    )
+
+
+def _is_message(turn: Any) -> bool:
+    return isinstance(turn, dict) and {"role", "content"} <= turn.keys()

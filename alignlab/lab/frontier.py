@@ -62,10 +62,6 @@ class Frontier:
                 high = middle
         return float(np.exp((low + high) / 2))
 
-    def reward_at(self, target_kl: float) -> float:
-        """Largest expected reward of any policy within this KL of the reference."""
-        return self.point(self.strength_at(target_kl))[1]
-
     def curve(self, max_kl: float, points: int = 60) -> list[tuple[float, float, float]]:
         """(KL, reward, strength) along the frontier from the reference to max_kl, for drawing."""
         strengths = np.geomspace(self.strength_at(1e-3), self.strength_at(max_kl), points)

@@ -90,5 +90,7 @@ def _answers(row: Tokens) -> list[list[int]]:
 
 def _in_words(rows: int, dropped: Counter[str], report: LengthReport) -> str:
     left_out = [f"{count} left out ({reason})" for reason, count in dropped.items()]
-    cut = [f"{100 * n / rows:.1f} % of {_IN_WORDS[part]} cut" for part, n in sorted(report.truncated.items()) if n]
+    cut = [
+        f"{100 * n / report.rows:.1f} % of {_IN_WORDS[part]} cut" for part, n in sorted(report.truncated.items()) if n
+    ]
     return ", ".join([str(rows), *left_out, *cut])

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
 
 Reduction = Literal["sum", "mean"]
+NllReduction = Literal["sum", "mean", "tokens"]
+DataShape = Literal["completions", "pairs", "labelled", "rankings"]
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -20,9 +22,13 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 class Logps:
     """Log-probabilities of one completion per row.
 
-    tokens:    [B, T] log pi(y_t | x, y_<t), nats, any float dtype; what stands where mask is False is ignored.
-    mask:      bool[B, T], True on the tokens of the completion, end-of-sequence token included.
-    reference: [B] summed log-probability of the same completion under the reference, nats, or None.
+    tokens:           [B, T] log pi(y_t | x, y_<t), nats, any float dtype; what stands where mask is False is ignored.
+    mask:             bool[B, T], True on the tokens of the completion, end-of-sequence token included.
+    reference:        [B] summed log-probability of the same completion under the reference, nats, or None.
+    reference_tokens: [B, T] the same token by token, or None.
+    reference_kl:     [B] sum_t KL(ref(.|s_t) || pi(.|s_t)) over the completion, nats, or None.
+    collision:        [B, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
+    mean_count:       completion tokens per row over the global batch that these rows belong to; None: they are it.
 
     Raises ValueError for shapes that differ, for a mask that is not bool, and for a row without any token.
     """
@@ -30,14 +36,25 @@ class Logps:
     tokens: Tensor
     mask: Tensor
     reference: Tensor | None = None
+    reference_tokens: Tensor | None = None
+    reference_kl: Tensor | None = None
+    collision: Tensor | None = None
+    mean_count: float | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
             raise ValueError(f"tokens {tuple(self.tokens.shape)} and mask {tuple(self.mask.shape)} must both be [B, T]")
         if self.mask.dtype != torch.bool:
             raise ValueError(f"mask must be bool, got {self.mask.dtype}")
-        if self.reference is not None and self.reference.shape != self.tokens.shape[:1]:
-            raise ValueError(f"reference must be [B] = [{len(self.tokens)}], got {tuple(self.reference.shape)}")
+        for name, shape in (
+            ("reference", self.tokens.shape[:1]),
+            ("reference_kl", self.tokens.shape[:1]),
+            ("reference_tokens", self.tokens.shape),
+            ("collision", self.tokens.shape),
+        ):
+            value = getattr(self, name)
+            if value is not None and value.shape != shape:
+                raise ValueError(f"{name} must be {list(shape)}, got {tuple(value.shape)}")
         empty = (~self.mask.any(dim=1)).nonzero().flatten().tolist()
         if empty:
             raise ValueError(f"completions without a token in rows {empty}")
@@ -49,8 +66,7 @@ class Logps:
 
     def logp(self, reduction: Reduction) -> Tensor:
         """[B] log-probability of the completion: summed over its tokens, or their mean; nats."""
-        dtype = _sum_dtype(self.tokens.dtype)
-        total = self.tokens.to(dtype).masked_fill(~self.mask, 0.0).sum(dim=1)
+        total = self._total(self.tokens)
         return total if reduction == "sum" else total / self.count
 
     def logratio(self, reduction: Reduction) -> Tensor:
@@ -60,6 +76,31 @@ class Logps:
         total = self.logp("sum") - self.reference
         return total if reduction == "sum" else total / self.count
 
+    @property
+    def checksum(self) -> Tensor:
+        """[B] finite where everything known of the row is finite."""
+        total = self.logp("sum").detach()
+        return total if self.reference is None else total + self.reference
+
+    def nll(self, reduction: NllReduction) -> Tensor:
+        """[B] negative log-probability: of the completion, per token of it, or divided by the batch's mean length.
+
+        The mean over the batch is then a mean of sums, a mean of per-token means, or one mean over all its tokens.
+        """
+        if reduction != "tokens":
+            return -self.logp(reduction)
+        total = -self.logp("sum")
+        return total / (self.count.to(total.dtype).mean() if self.mean_count is None else self.mean_count)
+
+    def tail_weighted(self, values: Tensor, head: Tensor, weight: float) -> Tensor:
+        """[B] sum of `values` [B, T] over the completion, tokens after its first `head` [B] ones times `weight`."""
+        late = self.mask.cumsum(dim=1) > head[:, None]
+        values = values.to(_sum_dtype(values.dtype))
+        return self._total(torch.where(late, weight * values, values))
+
+    def _total(self, values: Tensor) -> Tensor:
+        return values.to(_sum_dtype(values.dtype)).masked_fill(~self.mask, 0.0).sum(dim=1)
+
 
 @dataclass(frozen=True, eq=False)
 class PairLogps:
@@ -68,18 +109,110 @@ class PairLogps:
     chosen: Logps
     rejected: Logps
 
+    def __post_init__(self) -> None:
+        if len(self.chosen.tokens) != len(self.rejected.tokens):
+            raise ValueError(f"{len(self.chosen.tokens)} chosen and {len(self.rejected.tokens)} rejected answers")
+
+
+@dataclass(frozen=True, eq=False)
+class LabelledLogps:
+    """A batch of single answers, each said to be good or bad.
+
+    answers:    the answers.
+    desirable:  bool[B], True where the answer is good.
+    mismatched: each prompt with another row's answer, without gradient, or None.
+    state:      what the objective keeps from step to step (Objective.next_state), or None.
+    """
+
+    answers: Logps
+    desirable: Tensor
+    mismatched: Logps | None = None
+    state: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class RankedRewards:
+    """A batch of prompts with K answers each, scored by a reward model.
+
+    rewards: [B, K] scalar rewards.
+    mask:    bool[B, K], True where there is an answer.
+    grades:  [B, K] how good the answers are said to be, larger is better; equal grades are not compared.
+    margin:  [B] by how much the better one of a pair should lead, or None.
+    """
+
+    rewards: Tensor
+    mask: Tensor
+    grades: Tensor
+    margin: Tensor | None = None
+
+    @property
+    def better(self) -> Tensor:
+        """bool[B, K, K], True where answer i is there, and graded better than answer j, which is there too."""
+        both = self.mask[:, :, None] & self.mask[:, None, :]
+        return both & (self.grades[:, :, None] > self.grades[:, None, :])
+
+
+Values = TypeVar("Values")
+
+
+def halves(value: Values) -> tuple[Values, Values]:
+    """The first and the second half of a batch's rows."""
+    return map_tensors(value, lambda t: t[: len(t) // 2]), map_tensors(value, lambda t: t[len(t) // 2 :])
+
+
+def map_tensors(value: Values, change: Any) -> Values:
+    """The same value with `change` applied to every tensor in it."""
+    new: dict[str, Any] = {}
+    for field in fields(value):  # type: ignore[arg-type]
+        part = getattr(value, field.name)
+        if isinstance(part, Tensor):
+            new[field.name] = change(part)
+        elif hasattr(part, "__dataclass_fields__"):
+            new[field.name] = map_tensors(part, change)
+    return replace(value, **new)  # type: ignore[type-var]
+
+
+def join(values: list[Values]) -> Values:
+    """Batches of one kind as one batch, rows in order; shorter rows are padded with zeros (False in masks)."""
+    new: dict[str, Any] = {}
+    for field in fields(values[0]):  # type: ignore[arg-type]
+        parts = [getattr(value, field.name) for value in values]
+        if isinstance(parts[0], Tensor):
+            width = max((part.shape[1] for part in parts if part.ndim > 1), default=0)
+            padded = [torch.nn.functional.pad(p, (0, width - p.shape[1])) if p.ndim > 1 else p for p in parts]
+            new[field.name] = torch.cat(padded)
+        elif hasattr(parts[0], "__dataclass_fields__"):
+            new[field.name] = join(parts)
+    return replace(values[0], **new)  # type: ignore[type-var]
+
 
 @dataclass(frozen=True)
 class Requires:
     """What an objective needs; loader, module and reference follow from it, never from the objective's name.
 
-    data:       "completions" (one answer a row) or "pairs" (a preferred and a dispreferred one).
-    reference:  whether log-probabilities under the reference policy are needed.
-    length:     how the implicit reward sums log-probabilities over an answer.
-    normaliser: what the summed loss of the global batch is divided by: its examples or its completion tokens.
+    data:             "completions" (one answer a row), "pairs" (a preferred and a dispreferred one), "labelled" (one
+                      answer a row, good or bad) or "rankings" (K graded answers a row, scored by a reward model).
+    reference:        summed log-probabilities under the reference policy.
+    reference_tokens: the same token by token.
+    reference_kl:     the reference's whole distribution at every token, for KL(reference || policy).
+    collision:        log sum_v pi(v)^2 at every token.
+    mismatched:       prompts with other rows' answers, for a KL estimate over the batch.
+    couples_batch:    the loss of a row depends on the other rows, so the whole global batch is passed at once.
+    margin:           margins of pairs, from the data.
+    length:           how the implicit reward of an objective without a reference sums log-probabilities.
     """
 
-    data: Literal["completions", "pairs"]
+    data: DataShape
     reference: bool = False
+    reference_tokens: bool = False
+    reference_kl: bool = False
+    collision: bool = False
+    mismatched: bool = False
+    couples_batch: bool = False
+    margin: bool = False
     length: Reduction = "sum"
-    normaliser: Literal["examples", "tokens"] = "examples"
+
+    @property
+    def live_reference(self) -> bool:
+        """Whether stored sums are not enough and the reference model itself must run."""
+        return self.reference_tokens or self.reference_kl

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, cast
 
@@ -42,15 +42,16 @@ def plan(config: DictConfig) -> Plan:
     train = to_train(config)
     parent = _parent(config, train)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    plain["objective"] = asdict(train.objective)  # what its dialect filled in is effective, and recorded
     return Plan(train, plain, _identity(train, plain, config, parent), parent)
 
 
 def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None) -> str:
-    unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
+    unused = ["objective.dialect"]  # the fields that it filled in decide
+    unused += [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
     if train.objective.requires.data == "completions":
         unused += [f"data.{f}" for f in train.data.pair_fields]
-    if not train.objective.requires.reference:
-        unused.append("reference")
+    plain = {**plain, "reference": train.reference_kind}
     content = {
         f"{group}.content": getattr(train, group).fingerprint()
         for group in ("data", "model")

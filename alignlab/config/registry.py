@@ -6,9 +6,6 @@ A schema is called after its module: `alignlab/objectives/dpo.py` is `/schema/ob
 
 from __future__ import annotations
 
-import importlib
-import inspect
-import pkgutil
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -16,6 +13,7 @@ from hydra.core.config_store import ConfigStore
 
 from alignlab.config.schemas import Train, Trainer
 from alignlab.data.sources.base import Source
+from alignlab.discovery import classes_by_module
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
@@ -44,15 +42,7 @@ GROUPS = {
 @lru_cache(maxsize=1)
 def schemas() -> dict[str, dict[str, type]]:
     """group -> module name -> dataclass."""
-    found: dict[str, dict[str, type]] = {}
-    for name, group in GROUPS.items():
-        found[name] = {}
-        for info in pkgutil.iter_modules(importlib.import_module(group.package).__path__):
-            module = importlib.import_module(f"{group.package}.{info.name}")
-            for _, cls in inspect.getmembers(module, inspect.isclass):
-                if cls.__module__ == module.__name__ and issubclass(cls, group.base) and not inspect.isabstract(cls):
-                    found[name][info.name] = cls
-    return found
+    return {name: classes_by_module(group.package, group.base) for name, group in GROUPS.items()}
 
 
 def register() -> None:

@@ -16,6 +16,7 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.tracking.sinks.base import Tracking
+from alignlab.types import Requires
 
 
 @dataclass(kw_only=True)
@@ -69,7 +70,9 @@ WITH_FILES = ("data", "model")
 class Train(Checked):
     """One run of `alignlab train`.
 
-    reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off.
+    reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off; auto
+                 takes cached where sums are enough; none spares them where the objective does not need them, and with
+                 them the metrics that compare with the reference.
     seed:        of the order of rows, the initial adapter weights and dropout.
     output_root: everything is written below it.
     rerun:       do a finished run again.
@@ -83,10 +86,15 @@ class Train(Checked):
     trainer: Trainer
     tracking: Tracking
     sweep: Sweep = field(default_factory=Sweep)
-    reference: str = "cached"
+    reference: str = "auto"
     seed: int = 1
     output_root: str = "outputs"
     rerun: bool = False
+
+    @property
+    def reference_kind(self) -> str:
+        """cached, copy, adapter_off or none: what `reference` comes to for this objective."""
+        return reference_kind(self.reference, self.objective.requires, self.peft)
 
     def problems(self) -> Iterator[Problem]:
         """Combinations of groups that can't be; what is wrong within a group the group says itself."""
@@ -99,9 +107,17 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     yield from within("seed", parts["seed"], 0, 2**32 - 1, example=1)
     yield from _unusable_here(parts)
     if {"objective", "peft"} <= parts.keys():
-        switchable = parts["peft"].can_switch_off or not parts["objective"].requires.reference
-        if parts["reference"] == "adapter_off" and not switchable:
-            yield Problem("reference", "adapter_off", "needs an adapter that can be switched off", "peft=lora")
+        yield from _reference_problems(parts["reference"], parts["objective"].requires, parts["peft"])
+    if {"objective", "trainer"} <= parts.keys():
+        size = parts["trainer"].batch_size
+        if parts["objective"].requires.mismatched and size < 2:
+            text = "must be at least 2: the KL is estimated from other rows' answers, and one row has only its own"
+            yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
+    if {"objective", "data"} <= parts.keys():
+        wanted, there = parts["objective"].requires.data, parts["data"].shapes
+        if wanted not in there:
+            text = f"has {' and '.join(there)}, and this objective works on {wanted}"
+            yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
     if {"data", "model"} <= parts.keys():
         name, vocabulary, world = parts["model"].name, parts["model"].vocabulary, parts["data"].world
         if world is not None and vocabulary != world.alphabet:
@@ -114,6 +130,28 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         if warmup >= steps:
             text = f"must be smaller than trainer.max_steps ({steps})"
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
+
+
+def reference_kind(asked: str, needs: Requires, peft: Adapter) -> str:
+    """What `reference` comes to: single answers and rewards have none, `auto` is the cheapest that is enough."""
+    if needs.data in ("completions", "rankings"):
+        return "none"
+    if asked != "auto":
+        return asked
+    if not needs.live_reference:
+        return "cached"
+    return "adapter_off" if peft.can_switch_off else "copy"
+
+
+def _reference_problems(asked: str, needs: Requires, peft: Adapter) -> Iterator[Problem]:
+    kind = reference_kind(asked, needs, peft)
+    if kind == "adapter_off" and not peft.can_switch_off:
+        yield Problem("reference", kind, "needs an adapter that can be switched off", "peft=lora")
+    if kind == "none" and needs.reference:
+        yield Problem("reference", kind, "this objective compares with a reference", "reference=auto")
+    if kind == "cached" and needs.live_reference:
+        text = "the store keeps sums, and this objective needs the reference token by token"
+        yield Problem("reference", kind, text, "reference=auto")
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:

@@ -7,13 +7,15 @@ is known from lengths alone (never from token values: pad and end-of-sequence ar
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
 
-from alignlab.data.tokenize import CompletionTokens, PairTokens
+from alignlab.data.fingerprint import row_key
+from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, PromptAndAnswer, RankingTokens
+from alignlab.types import map_tensors
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,12 +26,14 @@ class Rows:
     attention:   int64[R, P + T], 1 on real tokens.
     positions:   int64[R, P + T], counted from the first real token.
     answer_mask: bool[R, T], True on answer tokens.
+    keys:        one for each row, the same for the same prompt and answer (row_key).
     """
 
     ids: Tensor
     attention: Tensor
     positions: Tensor
     answer_mask: Tensor
+    keys: tuple[bytes, ...]
 
     @property
     def answer_length(self) -> int:
@@ -38,8 +42,8 @@ class Rows:
 
 
 @dataclass(frozen=True, eq=False)
-class CompletionBatch:
-    """B single answers. `index` int64[B] is each example's place in its split."""
+class Batch:
+    """B examples as R rows. `index` int64[B] is each example's place in its split."""
 
     rows: Rows
     index: Tensor
@@ -48,8 +52,8 @@ class CompletionBatch:
         return len(self.index)
 
     @property
-    def answer_tokens(self) -> int:
-        """Tokens that are learnt from."""
+    def imitated_tokens(self) -> int:
+        """Tokens of the answers that an NLL would be taken of."""
         return int(self.rows.answer_mask.sum())
 
     @property
@@ -59,51 +63,102 @@ class CompletionBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class PairBatch(CompletionBatch):
+class PairBatch(Batch):
     """B pairs as 2B rows: the chosen answers first, then the rejected ones."""
 
+    @property
+    def imitated_tokens(self) -> int:
+        return int(self.rows.answer_mask[: len(self)].sum())
 
-Batch = TypeVar("Batch", CompletionBatch, PairBatch, Rows)
+
+@dataclass(frozen=True, eq=False)
+class LabelledBatch(Batch):
+    """B labelled answers. desirable: bool[B]; mismatched: B rows with other rows' answers, or None."""
+
+    desirable: Tensor
+    mismatched: Rows | None
 
 
-def to_device(batch: Batch, device: torch.device) -> Batch:
+@dataclass(frozen=True, eq=False)
+class RankingBatch(Batch):
+    """B prompts with up to K answers each, as one row an answer, example by example.
+
+    mask:   bool[B, K], True where there is an answer.
+    grades: float32[B, K].
+    margin: float32[B], or None where not all rows have one.
+    """
+
+    mask: Tensor
+    grades: Tensor
+    margin: Tensor | None
+
+
+Moved = TypeVar("Moved", bound=Batch | Rows)
+
+
+def to_device(batch: Moved, device: torch.device) -> Moved:
     """The same batch with every tensor on `device`."""
-    moved: dict[str, Any] = {}
-    for f in fields(batch):
-        value = getattr(batch, f.name)
-        if isinstance(value, Rows):
-            moved[f.name] = to_device(value, device)
-        elif isinstance(value, Tensor):
-            moved[f.name] = value.to(device)
-    return replace(batch, **moved)
+    return map_tensors(batch, lambda tensor: tensor.to(device))
 
 
-def collate_rows(prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> Rows:
+def collate_rows(answers: Sequence[PromptAndAnswer]) -> Rows:
     """Pad R prompts and answers into one table. Raises ValueError naming rows without an answer token."""
-    empty = [i for i, answer in enumerate(answers) if not answer]
+    empty = [i for i, (_, answer) in enumerate(answers) if not answer]
     if empty:
         raise ValueError(f"answers without a token in rows {empty}")
-    p, t = max(map(len, prompts)), max(map(len, answers))
-    ids = torch.zeros(len(prompts), p + t, dtype=torch.int64)
+    p = max(len(prompt) for prompt, _ in answers)
+    t = max(len(answer) for _, answer in answers)
+    ids = torch.zeros(len(answers), p + t, dtype=torch.int64)
     attention = torch.zeros_like(ids)
-    for row, (prompt, answer) in enumerate(zip(prompts, answers, strict=True)):
+    for row, (prompt, answer) in enumerate(answers):
         start, end = p - len(prompt), p + len(answer)
         ids[row, start:end] = torch.tensor([*prompt, *answer])
         attention[row, start:end] = 1
     positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
-    return Rows(ids, attention, positions, attention[:, p:].bool())
+    keys = tuple(row_key(prompt, answer) for prompt, answer in answers)
+    return Rows(ids, attention, positions, attention[:, p:].bool(), keys)
+
+
+def collate_completions(rows: Sequence[CompletionTokens]) -> Batch:
+    """B single answers -> B rows."""
+    return Batch(collate_rows([(row.prompt, row.completion) for row in rows]), _places(rows))
 
 
 def collate_pairs(pairs: Sequence[PairTokens]) -> PairBatch:
     """B pairs -> 2B rows."""
-    prompts = [pair.prompt for pair in pairs] * 2
-    answers = [pair.chosen for pair in pairs] + [pair.rejected for pair in pairs]
-    return PairBatch(collate_rows(prompts, answers), torch.tensor([pair.index for pair in pairs]))
+    chosen = [(pair.prompt, pair.chosen) for pair in pairs]
+    rejected = [(pair.prompt, pair.rejected) for pair in pairs]
+    return PairBatch(collate_rows([*chosen, *rejected]), _places(pairs))
 
 
-def collate_completions(rows: Sequence[CompletionTokens]) -> CompletionBatch:
-    """B single answers -> B rows."""
-    return CompletionBatch(
-        collate_rows([row.prompt for row in rows], [row.completion for row in rows]),
-        torch.tensor([row.index for row in rows]),
+def collate_labelled(rows: Sequence[LabelledTokens]) -> LabelledBatch:
+    """B labelled answers -> B rows, and B more where the rows carry mismatched answers."""
+    others = [(row.prompt, row.mismatched) for row in rows if row.mismatched is not None]
+    return LabelledBatch(
+        collate_rows([(row.prompt, row.completion) for row in rows]),
+        _places(rows),
+        torch.tensor([row.desirable for row in rows]),
+        collate_rows(others) if others else None,
     )
+
+
+def collate_rankings(rankings: Sequence[RankingTokens]) -> RankingBatch:
+    """B rankings -> one row for each answer."""
+    k = max(len(ranking.completions) for ranking in rankings)
+    grades = torch.zeros(len(rankings), k)
+    mask = torch.zeros(len(rankings), k, dtype=torch.bool)
+    for i, ranking in enumerate(rankings):
+        grades[i, : len(ranking.grades)] = torch.tensor(ranking.grades)
+        mask[i, : len(ranking.grades)] = True
+    margins = [ranking.margin for ranking in rankings if ranking.margin is not None]
+    return RankingBatch(
+        collate_rows([answer for ranking in rankings for answer in ranking.answers()]),
+        _places(rankings),
+        mask,
+        grades,
+        torch.tensor(margins) if len(margins) == len(rankings) else None,
+    )
+
+
+def _places(rows: Sequence[CompletionTokens | PairTokens | LabelledTokens | RankingTokens]) -> Tensor:
+    return torch.tensor([row.index for row in rows])

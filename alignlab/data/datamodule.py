@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 
 Item = TypeVar("Item")
 
+# Rows of a global batch -> the same rows, each with what it needs from the others.
+Couple = Callable[[Sequence[Any]], Sequence[Any]]
+
 
 def batch_indices(rows: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
     """Rows of global batch `step`: the epochs' permutations laid end to end, cut every `batch_size` rows."""
@@ -29,12 +32,21 @@ def rows_used(rows: int, batch_size: int, seed: int, steps: int) -> list[int]:
     return sorted({int(i) for step in range(steps) for i in batch_indices(rows, batch_size, seed, step)})
 
 
+def rows_of_run(rows: Sequence[Item], batch_size: int, seed: int, steps: int, couple: Couple | None) -> Sequence[Item]:
+    """All that a run of `steps` updates trains on, as it will see it."""
+    if couple is None:
+        return [rows[i] for i in rows_used(len(rows), batch_size, seed, steps)]
+    batches = (batch_indices(len(rows), batch_size, seed, step) for step in range(steps))
+    return [row for indices in batches for row in couple([rows[i] for i in indices])]
+
+
 @dataclass
 class BatchStream(Generic[Item]):
     """Global batches of a run, each as a list of micro-batches.
 
     A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
-    each takes every `world`-th row of the same global batch.
+    each takes every `world`-th row of the same global batch; `couple` sees the whole of it first, so that what it puts
+    into a row from another one depends neither on the processes nor on the micro-batches.
     """
 
     rows: Sequence[Item]
@@ -43,6 +55,7 @@ class BatchStream(Generic[Item]):
     micro_batch_size: int
     steps: int
     seed: int
+    couple: Couple | None = None
     rank: int = 0
     world: int = 1
     start: int = field(default=0, init=False)
@@ -53,8 +66,9 @@ class BatchStream(Generic[Item]):
 
     def __iter__(self) -> Iterator[list[Any]]:
         for step in range(self.start, self.steps):
-            indices = batch_indices(len(self.rows), self.batch_size, self.seed, step)[self.rank :: self.world]
-            yield list(micro_batches([self.rows[i] for i in indices], self.micro_batch_size, self.collate))
+            batch = [self.rows[i] for i in batch_indices(len(self.rows), self.batch_size, self.seed, step)]
+            mine = (self.couple(batch) if self.couple else batch)[self.rank :: self.world]
+            yield list(micro_batches(mine, self.micro_batch_size, self.collate))
 
 
 def micro_batches(rows: Sequence[Item], size: int, collate: Callable[[Sequence[Item]], Any]) -> Iterator[Any]:
@@ -76,11 +90,12 @@ class AlignmentData(pl.LightningDataModule):
         micro_batch_size: int,
         steps: int,
         seed: int,
+        couple: Couple | None = None,
     ) -> None:
         super().__init__()
         self.train, self.held_out, self.collate = train, held_out, collate
         self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.steps, self.seed = steps, seed
+        self.steps, self.seed, self.couple = steps, seed, couple
         self.start = 0
 
     def train_dataloader(self) -> BatchStream[Any]:
@@ -92,6 +107,7 @@ class AlignmentData(pl.LightningDataModule):
             self.micro_batch_size,
             self.steps,
             self.seed,
+            self.couple,
             self.trainer.global_rank,
             self.trainer.world_size,
         )
@@ -101,5 +117,6 @@ class AlignmentData(pl.LightningDataModule):
     def held_out_batches(self) -> list[Sequence[Any]]:
         """Every held-out row once, not yet collated; each process takes its share."""
         assert self.trainer is not None
-        mine = self.held_out[self.trainer.global_rank :: self.trainer.world_size]
+        rows = self.couple(self.held_out) if self.couple else self.held_out
+        mine = rows[self.trainer.global_rank :: self.trainer.world_size]
         return [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from pathlib import Path
+
+import numpy as np
 
 
 def digest(parts: Iterable[bytes]) -> str:
@@ -15,6 +17,12 @@ def digest(parts: Iterable[bytes]) -> str:
         state.update(len(part).to_bytes(8, "little"))
         state.update(part)
     return state.hexdigest()[:16]
+
+
+def row_key(prompt: Sequence[int], answer: Sequence[int]) -> bytes:
+    """32 hex digits for a prompt and an answer as token ids; where the prompt ends is part of it."""
+    content = np.array([len(prompt), *prompt, *answer], dtype=np.int64).tobytes()
+    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def path_digest(path: str | Path) -> str:

@@ -30,20 +30,58 @@ class Completion:
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt, the preferred and the dispreferred answer; `*_ended` as in Completion."""
+    """A prompt, the preferred and the dispreferred answer; `*_ended` as in Completion, `margin` as in Ranking."""
 
     prompt: Prompt
     chosen: str
     rejected: str
     chosen_ended: bool = True
     rejected_ended: bool = True
+    margin: float | None = None
 
     def preferred(self) -> Completion:
         """The preferred answer alone."""
         return Completion(self.prompt, self.chosen, self.chosen_ended)
 
+    def halves(self) -> list[Labelled]:
+        """The pair as two single answers, the preferred one good and the other one bad."""
+        return [
+            Labelled(self.prompt, self.chosen, True, self.chosen_ended),
+            Labelled(self.prompt, self.rejected, False, self.rejected_ended),
+        ]
 
-Row = TypeVar("Row", Pair, Completion)
+    def ranking(self) -> Ranking:
+        """The pair as a ranking of two."""
+        return Ranking(
+            self.prompt, [self.chosen, self.rejected], [1.0, 0.0], [self.chosen_ended, self.rejected_ended], self.margin
+        )
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A prompt and one answer that is said to be good (`desirable`) or bad; `ended` as in Completion."""
+
+    prompt: Prompt
+    completion: str
+    desirable: bool
+    ended: bool = True
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """A prompt and K graded answers, larger grades better; equal grades are not compared.
+
+    `margin` is by how much the better answer of a ranking of two should lead, where the data says so.
+    """
+
+    prompt: Prompt
+    completions: list[str]
+    grades: list[float]
+    ended: list[bool]
+    margin: float | None = None
+
+
+Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
 
 
 @dataclass(frozen=True)

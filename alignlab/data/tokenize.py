@@ -3,30 +3,90 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
-from alignlab.data.rows import Completion, Pair
+from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking
 from alignlab.data.template import Template
+from alignlab.errors import DataError
+
+IDENTICAL = "identical after cutting"
+
+
+# A prompt and one answer to it, as token ids.
+PromptAndAnswer = tuple[list[int], list[int]]
+
+
+@dataclass(frozen=True)
+class CompletionTokens:
+    """Token ids of a prompt and one answer; `index` is its place in the split."""
+
+    index: int
+    prompt: list[int]
+    completion: list[int]
+
+    def answers(self) -> list[PromptAndAnswer]:
+        """Everything of this row that a model can be asked for."""
+        return [(self.prompt, self.completion)]
 
 
 @dataclass(frozen=True)
 class PairTokens:
-    """Token ids of a pair; `index` is its place in the split (and in the reference store)."""
+    """Token ids of a pair."""
 
     index: int
     prompt: list[int]
     chosen: list[int]
     rejected: list[int]
 
+    def answers(self) -> list[PromptAndAnswer]:
+        """Everything of this row that a model can be asked for."""
+        return [(self.prompt, self.chosen), (self.prompt, self.rejected)]
+
 
 @dataclass(frozen=True)
-class CompletionTokens:
-    """Token ids of a prompt and one answer."""
+class LabelledTokens:
+    """Token ids of a prompt and one answer, good or bad; `mismatched` is another row's answer, where one is needed."""
 
     index: int
     prompt: list[int]
     completion: list[int]
+    desirable: bool
+    mismatched: list[int] | None = None
+
+    def answers(self) -> list[PromptAndAnswer]:
+        """Everything of this row that a model can be asked for."""
+        other = [(self.prompt, self.mismatched)] if self.mismatched is not None else []
+        return [(self.prompt, self.completion), *other]
+
+
+@dataclass(frozen=True)
+class RankingTokens:
+    """Token ids of a prompt and K graded answers."""
+
+    index: int
+    prompt: list[int]
+    completions: list[list[int]]
+    grades: list[float]
+    margin: float | None = None
+
+    def answers(self) -> list[PromptAndAnswer]:
+        """Everything of this row that a model can be asked for."""
+        return [(self.prompt, completion) for completion in self.completions]
+
+
+Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
+
+
+def mismatched(rows: Sequence[LabelledTokens]) -> list[LabelledTokens]:
+    """Each row with the answer of the row before it, the first one with that of the last: a rotation.
+
+    Raises ValueError for a single row, which could only be given its own answer.
+    """
+    if len(rows) < 2:
+        raise ValueError("a mismatched answer needs at least two rows")
+    return [replace(row, mismatched=rows[i - 1].completion) for i, row in enumerate(rows)]
 
 
 @dataclass
@@ -39,10 +99,13 @@ class LengthReport:
     dropped: Counter[str] = field(default_factory=Counter)
     rows_cut: int = 0
 
-    def row_done(self, cuts_before: int) -> None:
-        """Count a row, and whether anything of it was cut since the parts cut were `cuts_before`."""
+    @contextmanager
+    def row(self) -> Iterator[None]:
+        """Count a row, and whether anything of it was cut inside."""
+        before = self.truncated.total()
+        yield
         self.rows += 1
-        self.rows_cut += self.truncated.total() > cuts_before
+        self.rows_cut += self.truncated.total() > before
 
     def summary(self) -> dict[str, float]:
         """Share of rows with anything cut; mean tokens and share of rows cut for each part of a row."""
@@ -74,35 +137,85 @@ class Cutter:
         return kept
 
 
-def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
-    """Token ids of pairs, with the report of what was cut."""
-    report = LengthReport()
-    out: list[PairTokens] = []
-    for row in rows:
-        cuts = report.truncated.total()
-        prompt = cut.prompt(template.prompt_ids(row.prompt), report)
-        chosen = template.answer_ids(row.prompt, row.chosen, ended=row.chosen_ended)
-        rejected = template.answer_ids(row.prompt, row.rejected, ended=row.rejected_ended)
-        chosen = cut.answer("chosen", chosen, prompt, report)
-        rejected = cut.answer("rejected", rejected, prompt, report)
-        report.row_done(cuts)
-        if chosen == rejected:
-            report.dropped["identical after cutting"] += 1
-        else:
-            out.append(PairTokens(len(out), prompt, chosen, rejected))
-    return out, report
+@dataclass
+class Tokenizer:
+    """Rows to token ids with one template and one way to cut, counting as it goes."""
+
+    template: Template
+    cut: Cutter
+    report: LengthReport = field(default_factory=LengthReport)
+
+    def prompt(self, prompt: Prompt) -> list[int]:
+        """Ids of a prompt, cut to length."""
+        return self.cut.prompt(self.template.prompt_ids(prompt), self.report)
+
+    def answer(self, part: str, row: tuple[Prompt, str, bool], prompt: list[int], place: int) -> list[int]:
+        """Ids of an answer (its prompt, text and whether it ended), cut to length. DataError where none is left."""
+        ids = self.cut.answer(part, self.template.answer_ids(row[0], row[1], ended=row[2]), prompt, self.report)
+        if not ids:
+            raise DataError(f"row {place + 1}: {part} has no token, not even the end of the answer")
+        return ids
 
 
 def tokenize_completions(
     rows: Iterable[Completion], template: Template, cut: Cutter
 ) -> tuple[list[CompletionTokens], LengthReport]:
     """Token ids of single answers, with the report of what was cut."""
-    report = LengthReport()
-    out = []
-    for index, row in enumerate(rows):
-        cuts = report.truncated.total()
-        prompt = cut.prompt(template.prompt_ids(row.prompt), report)
-        answer = template.answer_ids(row.prompt, row.completion, ended=row.ended)
-        out.append(CompletionTokens(index, prompt, cut.answer("completion", answer, prompt, report)))
-        report.row_done(cuts)
-    return out, report
+    tokens = Tokenizer(template, cut)
+    out: list[CompletionTokens] = []
+    for place, row in enumerate(rows):
+        with tokens.report.row():
+            prompt = tokens.prompt(row.prompt)
+            answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
+            out.append(CompletionTokens(len(out), prompt, answer))
+    return out, tokens.report
+
+
+def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
+    """Token ids of pairs, with the report of what was cut."""
+    tokens = Tokenizer(template, cut)
+    out: list[PairTokens] = []
+    for place, row in enumerate(rows):
+        with tokens.report.row():
+            prompt = tokens.prompt(row.prompt)
+            chosen = tokens.answer("chosen", (row.prompt, row.chosen, row.chosen_ended), prompt, place)
+            rejected = tokens.answer("rejected", (row.prompt, row.rejected, row.rejected_ended), prompt, place)
+        if chosen == rejected:
+            tokens.report.dropped[IDENTICAL] += 1
+        else:
+            out.append(PairTokens(len(out), prompt, chosen, rejected))
+    return out, tokens.report
+
+
+def tokenize_labelled(
+    rows: Iterable[Labelled], template: Template, cut: Cutter
+) -> tuple[list[LabelledTokens], LengthReport]:
+    """Token ids of labelled answers, with the report of what was cut."""
+    tokens = Tokenizer(template, cut)
+    out: list[LabelledTokens] = []
+    for place, row in enumerate(rows):
+        with tokens.report.row():
+            prompt = tokens.prompt(row.prompt)
+            answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
+            out.append(LabelledTokens(len(out), prompt, answer, row.desirable))
+    return out, tokens.report
+
+
+def tokenize_rankings(
+    rows: Iterable[Ranking], template: Template, cut: Cutter
+) -> tuple[list[RankingTokens], LengthReport]:
+    """Token ids of graded answers, with the report of what was cut."""
+    tokens = Tokenizer(template, cut)
+    out: list[RankingTokens] = []
+    for place, row in enumerate(rows):
+        with tokens.report.row():
+            prompt = tokens.prompt(row.prompt)
+            answers = [
+                tokens.answer("completion", (row.prompt, text, ended), prompt, place)
+                for text, ended in zip(row.completions, row.ended, strict=True)
+            ]
+        if all(answer == answers[0] for answer in answers):
+            tokens.report.dropped[IDENTICAL] += 1
+        else:
+            out.append(RankingTokens(len(out), prompt, answers, row.grades, row.margin))
+    return out, tokens.report

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import inspect
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,29 +13,83 @@ from torch.nn.functional import cross_entropy
 from alignlab.data.collate import Rows
 
 
-def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
-    """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32; 0 where `rows.answer_mask` is False.
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What a model says of the answers of R rows, nats, float32; 0 where `rows.answer_mask` is False.
 
-    The log-softmax is taken in float32 whatever the model's dtype. Column P - 1 predicts the first answer token, so the
-    model is asked for its last T + 1 columns of logits and the very last one is dropped.
+    tokens:       [R, T] log pi(y_t | x, y_<t).
+    collision:    [R, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
+    reference_kl: [R] sum_t KL(ref(.|s_t) || pi(.|s_t)), or None.
     """
-    accepts = inspect.signature(_innermost(model).forward).parameters
+
+    tokens: Tensor
+    collision: Tensor | None = None
+    reference_kl: Tensor | None = None
+
+
+def answer_logits(model: nn.Module, rows: Rows) -> Tensor:
+    """[R, T, V] float32 logits that predict the answer tokens, whatever the model's dtype.
+
+    Column P - 1 predicts the first answer token, so the model is asked for its last T + 1 columns of logits and the
+    very last one is dropped.
+    """
     optional = {"position_ids": rows.positions, "logits_to_keep": rows.answer_length + 1, "use_cache": False}
-    out = model(
-        input_ids=rows.ids, attention_mask=rows.attention, **{k: v for k, v in optional.items() if k in accepts}
-    )
-    logits = out.logits[:, -rows.answer_length - 1 : -1]
+    out = _call(model, rows, optional)
+    return out.logits[:, -rows.answer_length - 1 : -1].float()
+
+
+def score_answers(
+    model: nn.Module, rows: Rows, *, collision: bool = False, reference_logits: Tensor | None = None
+) -> Answers:
+    """One forward of all rows; `collision` and KL from `reference_logits` [R, T, V] where they are asked for."""
+    logits = answer_logits(model, rows)
     targets = rows.ids[:, -rows.answer_length :].masked_fill(~rows.answer_mask, -100)
-    nll = cross_entropy(logits.float().flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
-    return -nll.view_as(targets)
+    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    return Answers(
+        -nll.view_as(targets),
+        _log_collision(logits.detach(), rows.answer_mask) if collision else None,
+        None if reference_logits is None else _kl_from(reference_logits, logits, rows.answer_mask),
+    )
+
+
+def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
+    """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32; 0 where `rows.answer_mask` is False."""
+    return score_answers(model, rows).tokens
+
+
+def summed(logps: Tensor, mask: Tensor) -> Tensor:
+    """[R, T], bool[R, T] -> [R] summed log-probability of each answer, nats, float32."""
+    return torch.where(mask, logps, 0.0).sum(dim=1)
+
+
+def last_hidden(backbone: nn.Module, rows: Rows) -> Tensor:
+    """[R, H] hidden state on the last real token of every row, found by the masks and never by a token id."""
+    hidden = _call(backbone, rows, {"position_ids": rows.positions, "use_cache": False}).last_hidden_state
+    last = hidden.shape[1] - rows.answer_length + rows.answer_mask.sum(dim=1) - 1
+    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+
+
+def _log_collision(logits: Tensor, mask: Tensor) -> Tensor:
+    """[R, T] log sum_v pi(v)^2."""
+    log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
+    return log_collision.masked_fill(~mask, 0.0)
+
+
+def _kl_from(reference_logits: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
+    """[R] KL(reference || policy) over the vocabulary, summed over the answer's tokens."""
+    reference = reference_logits.log_softmax(dim=-1)
+    kl = (reference.exp() * (reference - logits.log_softmax(dim=-1))).sum(dim=-1)
+    return kl.masked_fill(~mask, 0.0).sum(dim=1)
+
+
+def _call(model: nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
+    """Forward with those of the optional arguments that the model has."""
+    accepts = inspect.signature(_innermost(model).forward).parameters
+    given = {k: v for k, v in optional.items() if k in accepts}
+    return model(input_ids=rows.ids, attention_mask=rows.attention, **given)
 
 
 def _innermost(model: nn.Module) -> nn.Module:
     """The Hugging Face model below a peft wrapper, whose own forward takes anything."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
-
-
-def summed(logps: Tensor, mask: Tensor) -> Tensor:
-    """[R, T], bool[R, T] -> [R] summed log-probability of each answer, nats, float32."""
-    return torch.where(mask, logps, 0.0).sum(dim=1)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from dataclasses import dataclass
@@ -13,12 +12,6 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 Keys = NDArray[np.bytes_]
-
-
-def row_key(prompt: list[int], answer: list[int]) -> bytes:
-    """32 hex digits for a prompt and an answer as token ids; where the prompt ends is part of it."""
-    content = np.array([len(prompt), *prompt, *answer], dtype=np.int64).tobytes()
-    return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 @dataclass(frozen=True)

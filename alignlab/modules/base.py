@@ -1,36 +1,48 @@
 """What all modules share: one optimizer step on a global batch that arrives as micro-batches.
 
-Loss and metrics are divided by counts of the whole global batch, so a batch of 8 is the same as 4 x 2 accumulated or as
-two processes with 4 each.
+Loss and metrics are means over the whole global batch: what the micro-batches and the processes have seen is joined
+first and then evaluated once. So a batch of 8 is the same as 4 x 2 accumulated or as two processes with 4 each.
 """
 
 from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.data.collate import to_device
+from alignlab.data.collate import Rows, to_device
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
-from alignlab.modules.sums import MetricSums
+from alignlab.models.logps import score_answers
+from alignlab.models.reference import Reference
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.types import Logps, join, map_tensors
 
-# How far the first loss may be from its known value: rounding of the log-probability sums over a few hundred tokens.
+# How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller): rounding of the
+# log-probability sums over a few hundred tokens.
 _START_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 
 class AlignmentModule(pl.LightningModule):
-    """Base of the modules. Subclasses say what a micro-batch's loss and metrics are."""
+    """Base of the modules. Subclasses say what is seen of a micro-batch and what is logged of a batch."""
 
     def __init__(
-        self, policy: nn.Module, objective: Objective, optim: Optim, *, max_steps: int, clip: float, seed: int
+        self,
+        policy: nn.Module,
+        objective: Objective,
+        optim: Optim,
+        *,
+        max_steps: int,
+        clip: float,
+        seed: int,
+        reference: Reference | None = None,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -41,17 +53,26 @@ class AlignmentModule(pl.LightningModule):
         self.max_steps = max_steps
         self.clip = clip
         self.seed = seed
+        self.reference = reference
+        self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
         self.last_metrics: dict[str, float] = {}
 
     @abstractmethod
-    def losses(self, batch: Any) -> tuple[Tensor, dict[str, tuple[Tensor, Tensor]]]:
-        """[B] losses of a micro-batch and its metrics as (sum, count), `loss` excepted."""
+    def look(self, batch: Any, mean_count: float) -> Any:
+        """What the objective is given of a micro-batch: log-probabilities or rewards, with gradient.
 
-    def denominator(self, batch: Any) -> int:
-        """What this micro-batch adds to the count that divides the summed loss."""
-        return batch.answer_tokens if self.objective.requires.normaliser == "tokens" else len(batch)
+        mean_count: tokens per answer that an NLL would be taken of, over the global batch.
+        """
+
+    @abstractmethod
+    def measure(self, values: Any) -> dict[str, Tensor]:
+        """Metrics of a whole batch (scalars), the loss excepted; a metric that has no rows to average is left out."""
+
+    @abstractmethod
+    def finite(self, values: Any) -> Tensor:
+        """[B] a number for each example that is finite where everything seen of the example is."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
         return [to_device(micro, device) for micro in batch] if isinstance(batch, list) else to_device(batch, device)
@@ -63,21 +84,14 @@ class AlignmentModule(pl.LightningModule):
         """One update on a global batch."""
         began = time.perf_counter()
         step = self.global_step
-        # Random numbers of a step depend on the step alone, so a resumed run draws the same dropout masks.
-        torch.manual_seed(self.seed * 1_000_003 + step)
         optimizer: Any = self.optimizers()
-        total = self._global_sum(sum(map(self.denominator, micro_batches)))
-        world = self.trainer.world_size
-        sums = MetricSums()
-        for i, micro in enumerate(micro_batches):
-            last = i == len(micro_batches) - 1
-            with nullcontext() if last else self._without_sync():
-                loss, metrics = self.losses(micro)
-                self._refuse_non_finite(loss, micro)
-                self.manual_backward(loss.sum() * (world / total))  # gradients are averaged over processes
-            count = torch.tensor(float(self.denominator(micro)), device=loss.device)
-            sums.add({"loss": (loss.sum(), count), **metrics})
-        means = self._global_means(sums)
+        mean_count = self._mean_count(micro_batches)
+        split = len(micro_batches) > 1 or self.trainer.world_size > 1
+        if split and self.objective.requires.couples_batch:
+            values = self._backward_coupled(micro_batches, mean_count)
+        else:
+            values = self._backward_each(micro_batches, mean_count)
+        means = self._means(values)
         if step == 0:
             self._check_start(means["loss"])
         norm = self._clip(optimizer)
@@ -102,18 +116,39 @@ class AlignmentModule(pl.LightningModule):
 
     @torch.no_grad()
     def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
-        """Metrics over all batches of a split (this process's share of it), dropout off."""
-        sums = MetricSums()
+        """Metrics over all batches of a split (this process's share of it) as one batch, dropout off."""
+        device = next(self.policy.parameters()).device
         self.policy.eval()
-        for batch in batches:
-            batch = to_device(batch, next(self.policy.parameters()).device)
-            loss, metrics = self.losses(batch)
-            self._refuse_non_finite(loss, batch)
-            count = torch.tensor(float(self.denominator(batch)), device=loss.device)
-            sums.add({"loss": (loss.sum(), count), **metrics})
+        seen = [to_device(batch, device) for batch in batches]
+        mean_count = self._mean_count(seen)
+        values = []
+        for batch in seen:
+            value = self.look(batch, mean_count)
+            self._refuse_non_finite(self.finite(value), batch.index)
+            values.append(value)
+        whole = self._with_state(self._gather(values), update=False)
         self.policy.train()
-        means = self._global_means(sums)
-        return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in means.items()}}
+        return {
+            "train/global_step": self.global_step,
+            **{f"eval/{name}": value for name, value in self._means(whole).items()},
+        }
+
+    def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
+        """Log-probabilities of answers under the policy, with all that the objective needs of the reference."""
+        needs, reference = self.objective.requires, self.reference
+        logits = reference.logits(rows) if reference and needs.reference_kl else None
+        with nullcontext() if gradient else torch.no_grad():
+            seen = score_answers(self.policy, rows, collision=needs.collision, reference_logits=logits)
+        tokens = reference.tokens(rows) if reference and needs.reference_tokens else None
+        return Logps(
+            seen.tokens,
+            rows.answer_mask,
+            reference=reference.sums(rows) if reference else None,
+            reference_tokens=tokens,
+            reference_kl=seen.reference_kl,
+            collision=seen.collision,
+            mean_count=mean_count,
+        )
 
     def configure_optimizers(self) -> Any:
         trained = [p for p in self.policy.parameters() if p.requires_grad]
@@ -127,12 +162,102 @@ class AlignmentModule(pl.LightningModule):
         trained = {name for name, p in self.named_parameters() if p.requires_grad}
         checkpoint["state_dict"] = {k: v for k, v in checkpoint["state_dict"].items() if k in trained}
         checkpoint["seen"] = {"tokens": self.tokens_seen, "rows": self.rows_seen}
+        checkpoint["objective_state"] = self.state
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         lacking = {name for name, p in self.named_parameters() if p.requires_grad} - checkpoint["state_dict"].keys()
         if lacking:
             raise ValueError(f"the checkpoint lacks {len(lacking)} trained parameters, {min(lacking)} for one")
         self.tokens_seen, self.rows_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["rows"]
+        self.state = checkpoint["objective_state"]
+
+    def _backward_each(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
+        """Gradients of a loss that is a mean over rows, one micro-batch at a time; returns all that was seen."""
+        share = self.trainer.world_size / self._global_sum(sum(map(len, micro_batches)))  # processes are averaged
+        seen = []
+        for i, micro in enumerate(micro_batches):
+            with nullcontext() if i == len(micro_batches) - 1 else self._without_sync():
+                value = self._look(i, micro, mean_count)
+                value = self._with_state(value, update=True)
+                loss = self.objective(value)
+                self._refuse_non_finite(loss, micro.index)
+                self.manual_backward(loss.sum() * share)
+            seen.append(map_tensors(value, torch.Tensor.detach))
+        return self._gather(seen)
+
+    def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
+        """Gradients of a loss in which rows depend on each other; returns all that was seen.
+
+        A first pass without gradient sees every micro-batch, the loss of the whole batch is differentiated with respect
+        to what was seen, and a second pass carries those derivatives into the parameters (Gao et al. 2021,
+        https://arxiv.org/abs/2101.06983, section 3.2). Exact, for one forward more.
+        """
+        with torch.no_grad():
+            seen = [self._look(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
+        own = [map_tensors(value, _leaf) for value in seen]
+        whole = self._with_state(self._gather(own), update=True)
+        loss = self.objective(whole)
+        index = torch.cat([micro.index for micro in micro_batches])
+        start = self._rows_before(len(index))
+        self._refuse_non_finite(loss[start : start + len(index)], index)
+        loss.mean().backward()
+        for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
+            with nullcontext() if i == len(micro_batches) - 1 else self._without_sync():
+                pairs = zip(_tensors(self._look(i, micro, mean_count)), _tensors(leaves), strict=True)
+                carried = [(again * leaf.grad).sum() for again, leaf in pairs if leaf.grad is not None]
+                self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
+        return map_tensors(whole, torch.Tensor.detach)
+
+    def _look(self, i: int, micro: Any, mean_count: float) -> Any:
+        """`look`, with random numbers that depend on the step and the micro-batch alone.
+
+        So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
+        """
+        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1_009 + i)
+        value = self.look(micro, mean_count)
+        self._refuse_non_finite(self.finite(value), micro.index)
+        return value
+
+    def _with_state(self, values: Any, *, update: bool) -> Any:
+        """The batch with what the objective keeps from step to step, this batch taken in where it is trained on."""
+        if self.state is None:
+            return values
+        if update:
+            self.state = self.objective.next_state(values, self.state).cpu()
+        return replace(values, state=self.state.to(self.device))
+
+    @torch.no_grad()
+    def _means(self, values: Any) -> dict[str, float]:
+        """Loss and all metrics of a whole batch as numbers."""
+        found = {"loss": self.objective(values).mean(), **self.measure(values), **self.objective.metrics(values)}
+        return {name: float(value) for name, value in found.items()}
+
+    def _gather(self, values: Sequence[Any]) -> Any:
+        """What was seen of the micro-batches as one batch, that of all processes where there are several.
+
+        Other processes' rows come without gradient; this process's rows stand after those of lower rank.
+        """
+        mine = join(list(values))
+        if self.trainer.world_size == 1:
+            return mine
+        everyone: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(everyone, map_tensors(mine, lambda t: t.detach().cpu()))
+        everyone = [map_tensors(value, lambda t: t.to(self.device)) for value in everyone]
+        everyone[self.trainer.global_rank] = mine
+        return join(everyone)
+
+    def _rows_before(self, mine: int) -> int:
+        """Rows of this batch that processes of lower rank hold."""
+        if self.trainer.world_size == 1:
+            return 0
+        counts: list[Any] = [None] * self.trainer.world_size
+        torch.distributed.all_gather_object(counts, mine)
+        return sum(counts[: self.trainer.global_rank])
+
+    def _mean_count(self, batches: Sequence[Any]) -> float:
+        """Tokens per answer that an NLL would be taken of, over all processes."""
+        tokens = self._global_sum(sum(batch.imitated_tokens for batch in batches))
+        return tokens / self._global_sum(sum(map(len, batches)))
 
     def _clip(self, optimizer: Any) -> float:
         """2-norm of the gradient before clipping; clips to `clip` where that is above 0."""
@@ -145,32 +270,40 @@ class AlignmentModule(pl.LightningModule):
         total = self.trainer.strategy.reduce(torch.tensor(float(value), device=self.device), reduce_op="sum")
         return float(total)
 
-    def _global_means(self, sums: MetricSums) -> dict[str, float]:
-        names, totals = sums.stacked()
-        if self.trainer.world_size > 1:
-            totals = self.trainer.strategy.reduce(totals, reduce_op="sum")
-        return MetricSums.means(names, totals)
-
     def _without_sync(self) -> Any:
         """With several processes gradients are exchanged only at the last micro-batch."""
         no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
         return no_sync() if no_sync else nullcontext()
 
-    def _refuse_non_finite(self, loss: Tensor, batch: Any) -> None:
-        bad = ~torch.isfinite(loss)
+    def _refuse_non_finite(self, numbers: Tensor, index: Tensor) -> None:
+        bad = ~torch.isfinite(numbers)
         if bad.any():
-            rows = batch.index[bad].tolist()
-            raise NonFiniteError(f"loss is not finite at step {self.global_step} for rows {rows} of the data")
+            raise NonFiniteError(
+                f"log-probabilities or loss are not finite at step {self.global_step} "
+                f"for rows {index[bad].tolist()} of the data"
+            )
 
     def _check_start(self, loss: float) -> None:
         """Before any update the policy is its reference, and the loss of many objectives is then a known number."""
         expected = self.objective.loss_at_reference
         if expected is None or any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
             return
-        tolerance = _START_TOLERANCE[next(self.policy.parameters()).dtype]
+        tolerance = _START_TOLERANCE[next(self.policy.parameters()).dtype] * max(1.0, abs(expected))
         if abs(loss - expected) > tolerance:
             raise PolicyIsNotReferenceError(
                 f"first loss is {loss:.6f} but must be {expected:.6f} while the policy equals its reference\n"
                 "  the reference log-probabilities belong to other weights, another tokenizer or another dtype;\n"
                 "  type: reference=copy to compute them afresh"
             )
+
+
+def _leaf(value: Tensor) -> Tensor:
+    """The tensor as something to differentiate with respect to, where that can be."""
+    return value.detach().requires_grad_(value.is_floating_point())
+
+
+def _tensors(values: Any) -> list[Tensor]:
+    """All tensors of a batch, in the order of its fields."""
+    found: list[Tensor] = []
+    map_tensors(values, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    return found

@@ -3,20 +3,43 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
-from alignlab.checks import Checked
+from alignlab.checks import Checked, one_of, positive
+from alignlab.errors import Problem
 from alignlab.types import Requires
+
+# What a field says that takes its value from the dialect.
+FROM_DIALECT = "dialect"
 
 
 @dataclass
 class Objective(Checked, ABC):
-    """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference."""
+    """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference.
+
+    Where published code differs from the paper, the class has a field `dialect` and a table `dialects` of what each
+    one sets; fields that say "dialect" are filled from it when the instance is made, so an instance shows only
+    effective values.
+    """
 
     requires: ClassVar[Requires]
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
+
+    def __post_init__(self) -> None:
+        chosen = self.dialects.get(getattr(self, "dialect", ""), {})
+        for field, value in chosen.items():
+            if getattr(self, field) == FROM_DIALECT:
+                setattr(self, field, value)
+        super().__post_init__()
+
+    def problems(self) -> Iterator[Problem]:
+        if self.dialects:
+            yield from one_of("dialect", getattr(self, "dialect", ""), self.dialects)
 
     @property
     def reward_scale(self) -> float:
@@ -30,4 +53,44 @@ class Objective(Checked, ABC):
 
     @abstractmethod
     def __call__(self, batch: Any) -> Tensor:
-        """[B] float32 loss of each example, to be minimised; the module divides the sum by `requires.normaliser`."""
+        """[B] float32 loss of each example, to be minimised; the mean over the global batch is the loss."""
+
+    def metrics(self, batch: Any) -> dict[str, Tensor]:
+        """Scalars of its own that this objective wants logged, over the global batch."""
+        return {}
+
+    def initial_state(self) -> Tensor | None:
+        """What the objective keeps from step to step, before the first; None for most."""
+        return None
+
+    def next_state(self, batch: Any, state: Tensor) -> Tensor:
+        """The state with a training batch taken in; the loss of that batch is computed with it."""
+        return state
+
+    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+        """What the user should be told before training, given the training data's counts by kind of row."""
+        return iter(())
+
+
+@dataclass
+class ReferencePairs(Objective):
+    """Base of objectives on the log-ratios of pairs, with a strength beta."""
+
+    beta: float
+
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+
+def log1mexp(x: Tensor) -> Tensor:
+    """log(1 - exp(x)) for x < 0, without cancellation at either end (the branch is at -ln 2)."""
+    split = -0.6931471805599453
+    near, far = x.clamp(min=split), x.clamp(max=split)  # each branch stays finite where the other one is taken
+    return torch.where(x > split, torch.log(-torch.expm1(near)), torch.log1p(-torch.exp(far)))

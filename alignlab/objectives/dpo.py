@@ -6,63 +6,59 @@ With label smoothing it is cDPO, Mitchell 2023, https://ericmitchell.ai/cdpo.pdf
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.checks import check_same_shape, positive, within
+from alignlab.checks import check_same_shape, within
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective
-from alignlab.types import PairLogps, Requires
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
 
 
-def dpo_loss(
-    chosen_logratio: Tensor, rejected_logratio: Tensor, *, beta: float, label_smoothing: float = 0.0
-) -> Tensor:
-    """-(1 - e) log s(beta h) - e log s(-beta h), with h = log pi/ref(y_w|x) - log pi/ref(y_l|x).
+def dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """(1 - ε) ℓ(βh) + ε ℓ(-βh), h = ρ_w - ρ_l
 
-    [B], [B] -> [B]; nats. Raises ValueError where the shapes differ.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
     """
-    check_same_shape(chosen_logratio, rejected_logratio, rank=1)
-    z = beta * (chosen_logratio - rejected_logratio)
-    return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)  # eq. 3; eq. 7 at e = 0
+    check_same_shape(chosen, rejected, rank=1)
+    z = beta * (chosen - rejected)
+    return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)  # eq. 3; eq. 7 at ε = 0
 
 
 @dataclass
-class DPO(Objective):
+class DPO(DivergencePairs):
     """DPO on summed log-probabilities of the answer, end-of-sequence token included.
 
-    beta:            strength of the leash to the reference, > 0.
-    label_smoothing: assumed share of flipped preferences, in [0, 0.5); 0 is plain DPO.
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl (DPO), forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    label_smoothing:  assumed share of flipped preferences, in [0, 0.5); 0 is plain DPO, above it cDPO.
+    dialect:          whose convention; TRL 1.x ignores label smoothing here, so trl1 refuses it.
     """
 
-    beta: float
     label_smoothing: float = 0.0
+    dialect: str = "paper"
 
-    requires: ClassVar[Requires] = Requires(data="pairs", reference=True, length="sum")
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        name: {} for name in ("paper", "dpo_repo", "trl0", "trl1", "halos", "openrlhf")
+    }
 
     def problems(self) -> Iterator[Problem]:
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+        yield from super().problems()
         yield from within(
             "label_smoothing", self.label_smoothing, 0.0, 0.5, example=0.1, closed=False, hint="share of flipped labels"
         )
-
-    @property
-    def reward_scale(self) -> float:
-        return self.beta
+        if self.dialect == "trl1" and self.label_smoothing > 0:
+            text = "TRL 1.x ignores label_smoothing for loss_type=sigmoid: a cDPO recipe is plain DPO there"
+            yield Problem("label_smoothing", self.label_smoothing, text, "label_smoothing=0")
 
     @property
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
     def __call__(self, batch: PairLogps) -> Tensor:
-        length = self.requires.length
-        return dpo_loss(
-            batch.chosen.logratio(length),
-            batch.rejected.logratio(length),
-            beta=self.beta,
-            label_smoothing=self.label_smoothing,
-        )
+        return dpo_loss(*self.scores(batch), beta=self.beta, label_smoothing=self.label_smoothing)

@@ -1,7 +1,6 @@
-"""Supervised fine-tuning: next-token cross-entropy on the answer.
+"""Supervised fine-tuning: InstructGPT's first stage, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5.
 
-The loss of InstructGPT's first stage, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5;
-as a formula eq. 1 of ORPO, Hong et al. 2024, https://arxiv.org/abs/2403.07691, applied to answer tokens only.
+As a formula it is eq. 1 of ORPO, Hong et al. 2024, https://arxiv.org/abs/2403.07691, applied to answer tokens only.
 """
 
 from __future__ import annotations
@@ -16,20 +15,21 @@ from alignlab.objectives.base import Objective
 from alignlab.types import Logps, Requires
 
 
-def sft_loss(logps: Tensor, mask: Tensor) -> Tensor:
-    """-sum_t m_t log pi(y_t | x, y_<t).  [B, T], bool[B, T] -> [B]; nats per sequence.
+def sft_loss(nll: Tensor) -> Tensor:
+    """-lp / (mean n over the batch)
 
-    Raises ValueError where the shapes differ.
+    nll: [B] summed negative log-probability, divided by the batch's mean number of tokens. [B], nats per token: their
+    mean over the batch is the mean over all its answer tokens.
     """
-    check_same_shape(logps, mask, rank=2)
-    return -Logps(logps, mask).logp("sum")
+    check_same_shape(nll, rank=1)
+    return nll
 
 
 @dataclass
 class SFT(Objective):
-    """Cross-entropy as a token mean over the global batch: the summed loss is divided by all its answer tokens."""
+    """Next-token cross-entropy on the answer, as a token mean over the global batch."""
 
-    requires: ClassVar[Requires] = Requires(data="completions", normaliser="tokens")
+    requires: ClassVar[Requires] = Requires(data="completions")
 
     def __call__(self, batch: Logps) -> Tensor:
-        return sft_loss(batch.tokens, batch.mask)
+        return sft_loss(batch.nll("tokens"))

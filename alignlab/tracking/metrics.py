@@ -1,31 +1,54 @@
 """THE table of metric names: what a name means, in which unit. A name that is not here is not logged.
 
 Names under `train/` and `eval/` that TRL has too mean what they mean there; what TRL has not has a name of its own.
-Values are example-weighted means over the global batch (or the whole held-out split): sums and counts are added up over
-micro-batches and processes and divided once.
+Values are example-weighted means over the global batch (or the whole held-out split), taken once over what all
+micro-batches and processes have seen.
 """
 
 from __future__ import annotations
 
-# Logged as train/<name> at every step and as eval/<name> at every evaluation.
+# Logged as train/<name> at every step and as eval/<name> at every evaluation. Of labelled answers the good ones stand
+# as chosen and the bad ones as rejected.
 BATCH: dict[str, str] = {
-    "loss": "objective, global mean: over pairs, or over answer tokens for SFT (nats)",
-    "rewards/chosen": "reward scale x log-ratio of the preferred answer (nats)",
+    "loss": "objective, global mean: over rows, or over answer tokens for SFT",
+    "rewards/chosen": "reward scale x summed log-ratio of the preferred answer (nats); without a reference in the "
+    "objective, reward scale x log-probability as the objective reduces it",
     "rewards/rejected": "the same for the dispreferred answer (nats)",
     "rewards/margins": "rewards/chosen - rewards/rejected (nats)",
     "rewards/accuracies": "share of pairs with a larger reward for the preferred answer, ties count 0",
-    "logps/chosen": "log-probability of the preferred answer, summed over its tokens (nats)",
+    "logps/chosen": "log-probability of the preferred answer, summed over its tokens for every objective (nats)",
     "logps/rejected": "the same for the dispreferred answer (nats)",
     "logps/chosen_per_token": "summed log-probabilities divided by summed tokens (nats per token)",
     "logps/rejected_per_token": "the same for the dispreferred answer (nats per token)",
+    "nll_loss": "- logps/chosen_per_token of pairs (nats per token)",
     "logratios/chosen": "log pi/pi_ref of the preferred answer, not scaled by beta (nats)",
     "logratios/rejected": "the same for the dispreferred answer (nats)",
     "logratios/margins": "logratios/chosen - logratios/rejected (nats)",
-    "displacement/frac_chosen_down": "share of pairs whose preferred answer lost probability against the reference",
+    "logratios/chosen_per_token": "summed log-ratios divided by summed tokens (nats per token)",
+    "logratios/rejected_per_token": "the same for the dispreferred answer (nats per token)",
+    "displacement/chosen_delta": "log-probability of the preferred answer now minus where training started (nats)",
+    "displacement/frac_chosen_down": "share of preferred answers that lost probability against the reference",
     "pref/accuracy_ties_half": "share of pairs with the preferred answer's reward larger, ties count 1/2",
-    "pref/saturated_frac": "share of pairs with gradient weight sigmoid(-margin) below 0.01",
+    "pref/saturated_frac": "share of rows with gradient weight sigmoid(-margin) below 0.01; of a labelled answer the "
+    "margin is its reward, with a minus for bad ones",
     "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
+    "pref/length_corr": "correlation over pairs of the reward margin and the tokens by which the preferred is longer",
+    "kl": "KTO's reference point: mean log-ratio of mismatched answers, held at 0 from below (nats)",
+    "kto/kl_raw": "the same before it is held at 0 (nats)",
+    "bco/delta": "BCO's shift of the rewards: their running mean, both classes weighing the same (nats)",
+    "loss_min": "smallest loss of a pair; robust DPO is not bounded below",
+    "log_odds_ratio": "ORPO: mean log sigmoid of the difference of log-odds",
+    "log_odds_chosen": "ORPO: mean difference of log-odds, preferred minus dispreferred (the name is TRL's)",
+    "log_odds_clamped_frac": "ORPO: share of pairs with a probability per token held below 1 to keep its odds finite",
+    "accuracy": "reward model: share of comparisons won by the better answer, prompts weighing the same, ties count 0",
+    "margin": "reward model: mean reward of the better minus the worse answer",
+    "mean_reward": "reward model: mean over answers",
+    "min_reward": "reward model: smallest reward of an answer",
+    "max_reward": "reward model: largest reward of an answer",
 }
+
+# train/parts/<objective> and eval/parts/<objective>: mean loss of a part of a mix, before its weight.
+PART = "parts/"
 
 # Logged at training steps only.
 STEP: dict[str, str] = {
@@ -50,7 +73,9 @@ EXACT: dict[str, str] = {
 }
 
 # Batch metrics whose training value is also summarised over the end of a run: one batch alone is noise.
-TAIL = ("loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen")
+TAIL = (
+    "loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen", "accuracy", "margin"
+)  # fmt: skip
 
 SUMMARY: dict[str, str] = {
     "train/tokens/truncated_frac": "share of training rows of which a prompt or an answer was cut",
@@ -70,6 +95,11 @@ ALL: dict[str, str] = {
 
 def check_known(names: object) -> None:
     """Raise KeyError for a metric that the table does not define."""
-    unknown = sorted(set(names) - ALL.keys())  # type: ignore[call-overload]
+    known = ALL.keys()
+    unknown = sorted(
+        name
+        for name in set(names) - known  # type: ignore[call-overload]
+        if not name.partition("/")[2].startswith(PART)
+    )
     if unknown:
         raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -13,25 +14,22 @@ import lightning.pytorch as pl
 import torch
 
 from alignlab.config.plan import Plan
-from alignlab.data.collate import collate_completions, collate_pairs
-from alignlab.data.datamodule import AlignmentData, rows_used
+from alignlab.data.datamodule import AlignmentData, Couple, rows_of_run
+from alignlab.data.tokenize import PromptAndAnswer, mismatched
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.modules.base import AlignmentModule
-from alignlab.modules.preference import PreferenceModule
-from alignlab.modules.sft import SFTModule
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Checkpoint, Recorder
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.rows import RunRows, load_rows
+from alignlab.training.shapes import SHAPES
 from alignlab.training.start import Start, policy_and_reference, starting_policy
 
-# One module and one way to collate per shape of data; an objective names the shape, never the module.
-MODULES: dict[str, type[AlignmentModule]] = {"completions": SFTModule, "pairs": PreferenceModule}
-COLLATE: dict[str, Callable[[Any], Any]] = {"completions": collate_completions, "pairs": collate_pairs}
+log = logging.getLogger(__name__)
 
 # How far past its own KL a run's frontier is drawn, and at least how far.
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
@@ -44,7 +42,7 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     start = starting_policy(plan, run)
     rows = load_rows(start)
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
-    before = start.exact_logps if config.data.world is not None and config.objective.requires.reference else None
+    before = start.exact_logps if config.data.world is not None and config.reference_kind != "none" else None
     with _sinks(plan, run, group, done, {"data/record": rows.record, "ref/digest": start.weights}) as (sinks, summary):
         recorder = Recorder(sinks, config.trainer.eval_every, progress_bar(bars_wanted(config.trainer.progress)))
         recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
@@ -69,6 +67,7 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
         check_known(summary)
     return {
         "summary": summary,
+        "objective": {"name": plan.id.rpartition("-")[0], **plan.config["objective"]},
         "data": rows.record,
         "model": {"fingerprint": config.model.fingerprint(), "reference_weights": start.weights},
     }
@@ -115,31 +114,38 @@ def _trainer(plan: Plan, run: RunDir, callbacks: list[Any]) -> pl.Trainer:
 def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
     config = start.plan.train
     settings, needs = config.trainer, config.objective.requires
-    used = rows_used(len(rows.train), settings.batch_size, config.seed, settings.max_steps)
+    shape = SHAPES[needs.data]
+    couple: Couple | None = mismatched if needs.mismatched else None
+    for remark in config.objective.remarks(shape.count(rows.train)):
+        log.info("%s", remark)
+
+    def answers() -> Iterator[PromptAndAnswer]:
+        """Everything of this run that the reference will be asked for."""
+        train = rows_of_run(rows.train, settings.batch_size, config.seed, settings.max_steps, couple)
+        for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
+            yield from row.answers()
+
     policy, reference = policy_and_reference(
-        start,
-        [*(rows.train[i] for i in used), *rows.held_out],
-        trainer.strategy.root_device,
-        bars_wanted(settings.progress),
+        start, answers, trainer.strategy.root_device, bars_wanted(settings.progress)
     )
-    extra = {"reference": reference} if needs.reference else {}
-    module = MODULES[needs.data](
+    module = shape.module(
         policy,
         config.objective,
         config.optim,
         max_steps=settings.max_steps,
         clip=settings.gradient_clip,
         seed=config.seed,
-        **extra,
+        reference=reference,
     )
     data = AlignmentData(
         rows.train,
         rows.held_out,
-        COLLATE[needs.data],
+        shape.collate,
         batch_size=settings.batch_size,
         micro_batch_size=settings.micro_batch_size,
         steps=settings.max_steps,
         seed=config.seed,
+        couple=couple,
     )
     return module, data
 
@@ -160,9 +166,9 @@ def _summary(recorder: Recorder, run: RunDir, seconds: float) -> dict[str, float
     return {
         "start/loss": steps[0]["train/loss"],
         **{
-            f"tail/{name}": sum(row[f"train/{name}"] for row in tail) / len(tail)
+            f"tail/{name}": sum(values) / len(values)
             for name in TAIL
-            if f"train/{name}" in tail[0]
+            if (values := [row[f"train/{name}"] for row in tail if f"train/{name}" in row])
         },
         **steps[-1],
         **recorder.eval_metrics,

@@ -11,21 +11,13 @@ from typing import Any
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Split
 from alignlab.data.template import Template
-from alignlab.data.tokenize import (
-    CompletionTokens,
-    Cutter,
-    LengthReport,
-    PairTokens,
-    tokenize_completions,
-    tokenize_pairs,
-)
+from alignlab.data.tokenize import Cutter, LengthReport, Tokens
 from alignlab.errors import DataError
 from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.shapes import SHAPES
 from alignlab.training.start import Start
 
 log = logging.getLogger(__name__)
-
-Tokens = PairTokens | CompletionTokens
 
 _IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
 
@@ -53,19 +45,14 @@ def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]
     template = Template(start.tokenizer)
     progress = progress_bar(bars_wanted(config.trainer.progress))
     cut = Cutter(config.data.max_length, config.data.max_prompt_length)
-    tokens: Sequence[Tokens]
-    if config.objective.requires.data == "pairs":
-        pairs = config.data.pairs(split, lambda world: start.exact_logps)
-        (tokens, report), dropped = tokenize_pairs(progress(pairs.rows, "tokenizing"), template, cut), pairs.dropped
-    else:
-        answers = config.data.completions(split)
-        (tokens, report), dropped = (
-            tokenize_completions(progress(answers.rows, "tokenizing"), template, cut),
-            answers.dropped,
-        )
-    dropped = dropped + report.dropped
-    if not tokens:
-        raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
+    needs = config.objective.requires
+    shape = SHAPES[needs.data]
+    loaded = shape.read(config.data, split, lambda world: start.exact_logps)
+    tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
+    dropped = loaded.dropped + report.dropped
+    _refuse_too_few(split, tokens, 2 if needs.mismatched else 1, dropped)
+    if needs.margin and any(row.margin is None for row in loaded.rows):
+        raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, tokens)
     log.info("%s rows: %s", split, _in_words(len(tokens), dropped, report))
     return tokens, {
@@ -79,13 +66,17 @@ def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]
 def _refuse_too_long(start: Start, tokens: Sequence[Tokens]) -> None:
     """DataError for rows longer than the model has positions for."""
     limit = getattr(start.model.config, "max_position_embeddings", None)
-    longest = max(len(row.prompt) + max(map(len, _answers(row))) for row in tokens)
+    longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
     if limit is not None and longest > limit:
         raise DataError(f"a row has {longest} tokens and the model {limit} positions\n  type: data.max_length={limit}")
 
 
-def _answers(row: Tokens) -> list[list[int]]:
-    return [row.chosen, row.rejected] if isinstance(row, PairTokens) else [row.completion]
+def _refuse_too_few(split: Split, tokens: Sequence[Tokens], least: int, dropped: Counter[str]) -> None:
+    """DataError where nothing is left, or one row where a KL estimate needs another row's answer."""
+    if not tokens:
+        raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
+    if len(tokens) < least:
+        raise DataError(f"one {split} row is left, and this objective estimates a KL from other rows' answers")
 
 
 def _in_words(rows: int, dropped: Counter[str], report: LengthReport) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,9 +12,11 @@ from typing import Any
 import torch
 
 from alignlab.config.plan import Plan
+from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.ledger.run_dir import RunDir
-from alignlab.models.reference import Reference, adapter_off, cached, frozen_copy, reference_sums, weights_digest
+from alignlab.models.heads import with_scalar_head
+from alignlab.models.reference import Cached, Reference, adapter_off, frozen_copy, reference_sums, weights_digest
 from alignlab.models.sources.base import ModelSource
 from alignlab.training.progress import progress_bar
 
@@ -52,28 +55,31 @@ def starting_policy(plan: Plan, run: RunDir) -> Start:
 
 
 def policy_and_reference(
-    start: Start, rows: list[Any], device: torch.device, bars: bool
+    start: Start, answers: Callable[[], Iterable[PromptAndAnswer]], device: torch.device, bars: bool
 ) -> tuple[Any, Reference | None]:
-    """The policy to train, and the reference as the config names it; `rows` are all that will be asked for."""
+    """The policy to train, and the reference as the config names it; `answers` are all that will be asked for."""
     train, model = start.plan.train, start.model
-    if not train.objective.requires.reference:
+    if train.objective.requires.data == "rankings":
+        return train.peft.wrap(with_scalar_head(model, train.seed)), None
+    kind = train.reference_kind
+    if kind == "none":
         return train.peft.wrap(model), None
-    if train.reference == "adapter_off":
+    if kind == "adapter_off":
         policy = train.peft.wrap(model)
         return policy, adapter_off(policy)
-    if train.reference == "copy":
+    if kind == "copy":
         reference = frozen_copy(model)
         return train.peft.wrap(model), reference
     sums = reference_sums(
         model,
-        rows,
+        answers(),
         Path(train.output_root) / "reference",
         weights=start.weights,
         micro_batch_size=train.trainer.micro_batch_size,
         device=device,
         progress=progress_bar(bars),
     )
-    return train.peft.wrap(model), cached(sums)
+    return train.peft.wrap(model), Cached(sums)
 
 
 def _full_policy(parent: RunDir, source: ModelSource) -> str:

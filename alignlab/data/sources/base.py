@@ -8,9 +8,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least
-from alignlab.data.rows import Completion, Loaded, Pair, Split
+from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
+from alignlab.types import DataShape
 
 # Completions of a world's prompts, scored by the reference policy: World -> [X, N] log-probabilities.
 ReferenceTable = Callable[[World], Any]
@@ -76,6 +77,11 @@ class Source(Checked, ABC):
     def fingerprint(self) -> str:
         """Digest of what the rows are made of; stands for `content_fields` in the identity of a run."""
 
+    @property
+    def shapes(self) -> tuple[DataShape, ...]:
+        """What kinds of rows there are to be had."""
+        return ("pairs", "completions", "labelled", "rankings")
+
     @abstractmethod
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         """Preference pairs; `reference` scores completions for sources that sample from the reference policy."""
@@ -84,6 +90,16 @@ class Source(Checked, ABC):
         """Single answers to imitate; for preference data the preferred ones."""
         loaded = self.pairs(split, None)
         return Loaded([pair.preferred() for pair in loaded.rows], loaded.dropped)
+
+    def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
+        """Answers said to be good or bad; pairs are split in two."""
+        loaded = self.pairs(split, reference)
+        return Loaded([half for pair in loaded.rows for half in pair.halves()], loaded.dropped)
+
+    def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
+        """Prompts with graded answers; pairs are rankings of two."""
+        loaded = self.pairs(split, reference)
+        return Loaded([pair.ranking() for pair in loaded.rows], loaded.dropped)
 
     def limited(self, split: Split) -> int | None:
         """Row limit of a split, as a slice end."""

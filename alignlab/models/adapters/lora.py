@@ -37,8 +37,10 @@ class LoRA(Adapter):
         from peft import LoraConfig, TaskType, get_peft_model
 
         targets = self.target_modules if self.target_modules == "all-linear" else self.target_modules.split(",")
+        head = ["score"] if hasattr(model, "score") else None  # of a reward model: new, so trained and saved whole
         config = LoraConfig(
-            task_type=TaskType.CAUSAL_LM,
+            task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
+            modules_to_save=head,
             r=self.r,
             lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides by r, any number will do
             lora_dropout=self.dropout,

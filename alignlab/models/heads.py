@@ -1,0 +1,47 @@
+"""A scalar head on a causal language model: what a reward model is."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.data.collate import Rows
+from alignlab.errors import ModelError
+from alignlab.models.logps import last_hidden
+
+
+def with_scalar_head(model: Any, seed: int) -> Any:
+    """The Hugging Face sequence classifier with one output on the backbone of a causal language model, which it shares.
+
+    The head is new: weights N(0, 1 / (H + 1)), as in Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, drawn from
+    `seed`. Raises ModelError for architectures that have no such classifier.
+    """
+    from transformers import AutoModelForSequenceClassification
+
+    config = type(model.config).from_dict({**model.config.to_dict(), "num_labels": 1})
+    try:
+        with torch.device("meta"):
+            scorer = AutoModelForSequenceClassification.from_config(config, dtype=model.dtype)
+        width = scorer.score.in_features
+    except (ValueError, AttributeError) as error:
+        raise ModelError(f"no reward model can be made of {type(model).__name__}: {error}") from error
+    setattr(scorer, scorer.base_model_prefix, backbone(model))
+    head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
+    scorer.score = nn.Linear(width, 1, bias=False, dtype=model.dtype)
+    scorer.score.weight.data.copy_(head)
+    scorer.name_or_path = model.name_or_path
+    return scorer.eval()
+
+
+def backbone(model: Any) -> Any:
+    """The model without its head."""
+    return getattr(model, model.base_model_prefix)
+
+
+def answer_rewards(policy: Any, rows: Rows) -> Tensor:
+    """[R] reward of every row, float32: the head's output on the last token of the answer."""
+    scorer = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
+    return scorer.score(last_hidden(backbone(scorer), rows)).squeeze(-1).float()

@@ -1,0 +1,93 @@
+"""What is logged about answers: the same definitions for every objective (alignlab/tracking/metrics.py)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, map_tensors
+
+SATURATED_BELOW = 0.01
+
+
+def pair_metrics(batch: PairLogps, requires: Requires, reward_scale: float) -> dict[str, Tensor]:
+    """Every metric of a batch of pairs, as scalars.
+
+    Rewards are reward_scale times the summed log-ratio; for an objective without a reference, times the
+    log-probability as it reduces it.
+    """
+    chosen, rejected = (_reward(side, requires, reward_scale) for side in (batch.chosen, batch.rejected))
+    margin = chosen - rejected
+    longer = (batch.chosen.count - batch.rejected.count).to(margin.dtype)
+    out = {
+        "rewards/chosen": chosen.mean(),
+        "rewards/rejected": rejected.mean(),
+        "rewards/margins": margin.mean(),
+        "rewards/accuracies": _share(margin > 0),
+        "pref/accuracy_ties_half": _share(margin > 0) + 0.5 * _share(margin == 0),
+        "pref/saturated_frac": _share(torch.sigmoid(-margin) < SATURATED_BELOW),
+        "pref/chosen_longer_frac": _share(longer > 0),
+        "nll_loss": -_per_token(batch.chosen, batch.chosen.logp("sum")),
+        **_side("chosen", batch.chosen),
+        **_side("rejected", batch.rejected),
+        **_displacement(batch.chosen),
+    }
+    if batch.chosen.reference is not None:
+        out["logratios/margins"] = out["logratios/chosen"] - out["logratios/rejected"]
+    if len(margin) > 1 and margin.std() > 0 and longer.std() > 0:
+        out["pref/length_corr"] = torch.corrcoef(torch.stack([margin, longer]))[0, 1]
+    return out
+
+
+def labelled_metrics(batch: LabelledLogps, requires: Requires, reward_scale: float) -> dict[str, Tensor]:
+    """Every metric of a batch of labelled answers, as scalars; good answers stand as chosen, bad ones as rejected.
+
+    What belongs to a kind of answer that the batch has none of is left out.
+    """
+    out: dict[str, Tensor] = {}
+    for name, rows in (("chosen", batch.desirable), ("rejected", ~batch.desirable)):
+        if rows.any():
+            side = map_tensors(batch.answers, lambda tensor, rows=rows: tensor[rows])
+            out[f"rewards/{name}"] = _reward(side, requires, reward_scale).mean()
+            out |= _side(name, side)
+            if name == "chosen":
+                out |= _displacement(side)
+    if batch.desirable.any() and not batch.desirable.all():
+        for kind in ("rewards", "logratios"):
+            if f"{kind}/chosen" in out:
+                out[f"{kind}/margins"] = out[f"{kind}/chosen"] - out[f"{kind}/rejected"]
+    reward = _reward(batch.answers, requires, reward_scale)
+    towards = torch.where(batch.desirable, reward, -reward)
+    out["pref/saturated_frac"] = _share(torch.sigmoid(-towards) < SATURATED_BELOW)
+    return out
+
+
+def _reward(side: Logps, requires: Requires, scale: float) -> Tensor:
+    """[B] implicit reward."""
+    return scale * (side.logratio("sum") if requires.reference else side.logp(requires.length))
+
+
+def _side(name: str, side: Logps) -> dict[str, Tensor]:
+    """Log-probabilities of one kind of answer, and its log-ratios where there is a reference."""
+    out = {f"logps/{name}": side.logp("sum").mean(), f"logps/{name}_per_token": _per_token(side, side.logp("sum"))}
+    if side.reference is not None:
+        ratio = side.logratio("sum")
+        out |= {f"logratios/{name}": ratio.mean(), f"logratios/{name}_per_token": _per_token(side, ratio)}
+    return out
+
+
+def _displacement(chosen: Logps) -> dict[str, Tensor]:
+    """How preferred answers moved from where the policy started, which is the reference."""
+    if chosen.reference is None:
+        return {}
+    ratio = chosen.logratio("sum")
+    return {"displacement/chosen_delta": ratio.mean(), "displacement/frac_chosen_down": _share(ratio < 0)}
+
+
+def _per_token(side: Logps, total: Tensor) -> Tensor:
+    """Sums over answers divided by all their tokens."""
+    return total.sum() / side.count.sum()
+
+
+def _share(true: Tensor) -> Tensor:
+    return true.float().mean()

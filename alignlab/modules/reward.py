@@ -1,0 +1,38 @@
+"""Reward models: objectives on graded answers, scored by a scalar head."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from alignlab.data.collate import RankingBatch
+from alignlab.models.heads import answer_rewards
+from alignlab.modules.base import AlignmentModule
+from alignlab.types import RankedRewards
+
+
+class RewardModule(AlignmentModule):
+    """Rewards of all answers of a prompt in, loss and accuracy out; one forward for all answers."""
+
+    def look(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
+        rewards = torch.zeros(batch.mask.shape, device=batch.mask.device)
+        rewards = rewards.masked_scatter(batch.mask, answer_rewards(self.policy, batch.rows))
+        return RankedRewards(rewards, batch.mask, batch.grades, batch.margin)
+
+    def finite(self, values: RankedRewards) -> Tensor:
+        return values.rewards.detach().sum(dim=1)
+
+    def measure(self, values: RankedRewards) -> dict[str, Tensor]:
+        """Accuracy and margin over comparisons, each prompt weighing the same; rewards over answers."""
+        lead = values.rewards[:, :, None] - values.rewards[:, None, :]
+        better = values.better.float()
+        share = better / better.sum(dim=(1, 2), keepdim=True) / len(better)
+        rewards = values.rewards[values.mask]
+        return {
+            "accuracy": ((lead > 0) * share).sum(),
+            "margin": (lead * share).sum(),
+            "mean_reward": rewards.mean(),
+            "min_reward": rewards.min(),
+            "max_reward": rewards.max(),
+            "pref/accuracy_ties_half": (((lead > 0) + 0.5 * (lead == 0)) * share).sum(),
+        }

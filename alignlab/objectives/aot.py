@@ -1,0 +1,59 @@
+"""AOT (alignment by optimal transport), Melnyk et al. 2024, https://arxiv.org/abs/2406.05882."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape, one_of, within
+from alignlab.errors import Problem
+from alignlab.objectives.base import ReferencePairs
+from alignlab.types import PairLogps, Requires
+
+
+def aot_loss(better: Tensor, worse: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+    """(1 - ε) ℓ(βΔ) + ε ℓ(-βΔ), Δ = sort(lp_w - lp_l) - sort(lr_w - lr_l) over the batch
+
+    better, worse: [B] samples of the two distributions, nats; the i-th smallest of one meets the i-th smallest of the
+    other. [B], nats, in the order of `better`.
+    """
+    check_same_shape(better, worse, rank=1)
+    rank = better.detach().argsort(stable=True).argsort(stable=True)
+    z = beta * (better - worse.sort().values[rank])
+    return -(1 - label_smoothing) * logsigmoid(z) - label_smoothing * logsigmoid(-z)
+
+
+@dataclass
+class AOT(ReferencePairs):
+    """Stochastic dominance over the whole batch instead of a margin in every pair.
+
+    beta:            strength of the leash to the reference, > 0.
+    label_smoothing: assumed share of flipped preferences, in [0, 0.5).
+    pairing:         paired: the policy's margins against the reference's; unpaired: log-ratios of the preferred answers
+                     against those of the dispreferred ones.
+    """
+
+    label_smoothing: float = 0.0
+    pairing: str = "paired"
+
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True, couples_batch=True)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from within(
+            "label_smoothing", self.label_smoothing, 0.0, 0.5, example=0.1, closed=False, hint="share of flipped labels"
+        )
+        yield from one_of("pairing", self.pairing, ("paired", "unpaired"))
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        chosen, rejected = batch.chosen.logp("sum"), batch.rejected.logp("sum")
+        chosen_ratio, rejected_ratio = batch.chosen.logratio("sum"), batch.rejected.logratio("sum")
+        if self.pairing == "paired":
+            better, worse = chosen - rejected, (chosen - chosen_ratio) - (rejected - rejected_ratio)
+        else:
+            better, worse = chosen_ratio, rejected_ratio
+        return aot_loss(better, worse, beta=self.beta, label_smoothing=self.label_smoothing)

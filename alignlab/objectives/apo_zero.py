@@ -1,0 +1,36 @@
+"""APO-zero, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 7."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.base import ReferencePairs
+from alignlab.types import PairLogps
+
+
+def apo_zero_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """[1 - σ(βρ_w)] + σ(βρ_l)
+
+    chosen, rejected: [B] log-ratios, nats. [B], in (0, 2).
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
+
+
+@dataclass
+class APOZero(ReferencePairs):
+    """Preferred answers up, dispreferred ones down: for answers better than the model's own.
+
+    beta: strength of the leash to the reference, > 0.
+    """
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 1.0
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return apo_zero_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -1,0 +1,51 @@
+"""APO-zero on single answers: APO, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 7 by halves."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import check_same_shape, positive
+from alignlab.errors import Problem
+from alignlab.objectives.base import Objective
+from alignlab.types import LabelledLogps, Requires
+
+
+def apo_zero_unpaired_loss(logratio: Tensor, desirable: Tensor, *, beta: float) -> Tensor:
+    """1 - σ(βρ) for good answers, σ(βρ) for bad ones
+
+    logratio: [B] nats; desirable: bool[B]. [B], in (0, 1).
+    """
+    check_same_shape(logratio, desirable, rank=1)
+    return torch.sigmoid(torch.where(desirable, -beta * logratio, beta * logratio))
+
+
+@dataclass
+class APOZeroUnpaired(Objective):
+    """KTO with its reference point held at 0: no KL batch is needed.
+
+    beta: strength of the leash to the reference, > 0.
+    """
+
+    beta: float
+
+    requires: ClassVar[Requires] = Requires(data="labelled", reference=True)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 0.5
+
+    def __call__(self, batch: LabelledLogps) -> Tensor:
+        return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)

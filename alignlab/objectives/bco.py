@@ -1,0 +1,86 @@
+"""BCO, Jung et al. 2024, https://arxiv.org/abs/2404.04656."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape, one_of, positive
+from alignlab.errors import Problem
+from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.types import LabelledLogps, Requires
+
+
+def bco_loss(logratio: Tensor, desirable: Tensor, shift: Tensor, *, beta: float) -> Tensor:
+    """ℓ(βρ - δ) for good answers, ℓ(δ - βρ) for bad ones, δ = ½ (mean βρ of good + mean βρ of bad) so far
+
+    logratio: [B] nats; desirable: bool[B]; shift: scalar δ, nats, no gradient. [B], nats.
+    """
+    check_same_shape(logratio, desirable, rank=1)
+    z = beta * logratio - shift
+    return -logsigmoid(torch.where(desirable, z, -z))
+
+
+@dataclass
+class BCO(Objective):
+    """A binary classifier of good and bad answers with the implicit reward as its logit.
+
+    Its loss for a pair split into two rows is half of what the pairwise form of other code sums over the pair.
+
+    beta:    strength of the leash to the reference, > 0.
+    shift:   running: rewards are shifted by their mean over all batches so far, both classes weighing the same; none:
+             they are not.
+    dialect: whose shift: running in the paper, none in TRL 1.x (bco_pair).
+    """
+
+    beta: float
+    shift: str = FROM_DIALECT
+    dialect: str = "paper"
+
+    requires: ClassVar[Requires] = Requires(data="labelled", reference=True, couples_batch=True)
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"shift": "running"}, "trl1": {"shift": "none"}}
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+        yield from one_of("shift", self.shift, ("running", "none"))
+
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    @property
+    def loss_at_reference(self) -> float:
+        return math.log(2.0)
+
+    def initial_state(self) -> Tensor | None:
+        """Sum of rewards and number of rows, for good and for bad answers."""
+        return torch.zeros(4, dtype=torch.float64) if self.shift == "running" else None
+
+    def next_state(self, batch: LabelledLogps, state: Tensor) -> Tensor:
+        reward = self.beta * batch.answers.logratio("sum").detach().double()
+        good = batch.desirable.double()
+        bad = 1 - good
+        now = torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
+        return state.to(now.device) + now
+
+    def __call__(self, batch: LabelledLogps) -> Tensor:
+        logratio = batch.answers.logratio("sum")
+        return bco_loss(logratio, batch.desirable, self._delta(batch).to(logratio), beta=self.beta)
+
+    def metrics(self, batch: LabelledLogps) -> dict[str, Tensor]:
+        return {"bco/delta": self._delta(batch)}
+
+    def _delta(self, batch: LabelledLogps) -> Tensor:
+        """Scalar: mean of the class means of the rewards so far; of one class where the other has not been seen."""
+        if batch.state is None:
+            return torch.zeros(())
+        totals, counts = batch.state[[0, 2]], batch.state[[1, 3]]
+        seen = counts > 0
+        return (totals[seen] / counts[seen]).mean() if seen.any() else torch.zeros(())

@@ -1,0 +1,66 @@
+"""CPO, Xu et al. 2024, https://arxiv.org/abs/2401.08417, eq. 3 and its NLL term."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import at_least, check_same_shape, one_of, positive
+from alignlab.errors import Problem
+from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.types import NllReduction, PairLogps, Requires
+
+
+def cpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: float, nll_weight: float) -> Tensor:
+    """ℓ(β (lp_w - lp_l)) - α lp_w
+
+    chosen, rejected: [B] log-probabilities, nats; chosen_nll: [B] NLL of the preferred answer, nats. [B], nats.
+    """
+    check_same_shape(chosen, rejected, chosen_nll, rank=1)
+    return -logsigmoid(beta * (chosen - rejected)) + nll_weight * chosen_nll
+
+
+@dataclass
+class CPO(Objective):
+    """DPO with a uniform reference, held to the data by the NLL of the preferred answer.
+
+    beta:       scale of the log-probabilities, > 0.
+    nll_weight: alpha, weight of the NLL, >= 0.
+    nll:        sum: of the whole answer; mean: per token of each answer; tokens: over all tokens of the batch.
+    dialect:    whose NLL: sum in the paper, tokens in TRL.
+    """
+
+    beta: float
+    nll_weight: float = 1.0
+    nll: str = FROM_DIALECT
+    dialect: str = "paper"
+
+    requires: ClassVar[Requires] = Requires(data="pairs")
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"nll": "sum"},
+        "trl1": {"nll": "tokens"},
+        "trl0": {"nll": "tokens"},
+    }
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("beta", self.beta, example=0.1)
+        yield from at_least("nll_weight", self.nll_weight, 0.0, example=1.0)
+        yield from one_of("nll", self.nll, ("sum", "mean", "tokens"))
+
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return cpo_loss(
+            batch.chosen.logp("sum"),
+            batch.rejected.logp("sum"),
+            batch.chosen.nll(cast(NllReduction, self.nll)),
+            beta=self.beta,
+            nll_weight=self.nll_weight,
+        )

@@ -1,0 +1,52 @@
+"""DiscoPOP (log-ratio modulated loss), Lu et al. 2024, https://arxiv.org/abs/2406.08414, eq. 5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape
+from alignlab.errors import Problem
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
+
+
+def discopop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, tau: float) -> Tensor:
+    """(1 - m) ℓ(βh) + m exp(-βh), m = σ(βh/τ)
+
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B].
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    z = beta * (chosen - rejected)
+    # m exp(-z) as one exponential: far below 0 its factors are 0 and infinity
+    return torch.sigmoid(-z / tau) * -logsigmoid(z) + torch.exp(logsigmoid(z / tau) - z)
+
+
+@dataclass
+class DiscoPOP(DivergencePairs):
+    """The loss that a language model found: logistic for wrong pairs, exponential for right ones.
+
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    tau:              how fast one goes over into the other, in (0, 1).
+    """
+
+    tau: float = 0.05
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not 0 < self.tau < 1:
+            yield Problem("tau", self.tau, "must lie in (0, 1): from 1 on wrong pairs cost exp(-βh)", "tau=0.05")
+
+    @property
+    def loss_at_reference(self) -> float:
+        return (math.log(2.0) + 1) / 2
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return discopop_loss(*self.scores(batch), beta=self.beta, tau=self.tau)

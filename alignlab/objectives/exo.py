@@ -1,0 +1,52 @@
+"""EXO on pairs, Ji et al. 2024, https://arxiv.org/abs/2402.00856, eq. 16."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape
+from alignlab.errors import Problem
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
+
+
+def exo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, epsilon: float) -> Tensor:
+    """KL( (σ(βh), σ(-βh)) ‖ (1 - ε, ε) )
+
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    z = beta * (chosen - rejected)
+    win, lose = logsigmoid(z), logsigmoid(-z)
+    return torch.sigmoid(z) * (win - math.log1p(-epsilon)) + torch.sigmoid(-z) * (lose - math.log(epsilon))
+
+
+@dataclass
+class EXO(DivergencePairs):
+    """Reverse KL from the policy's preference to the label's, where DPO has the forward one.
+
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    epsilon:          probability that the label leaves to the rejected answer, in (0, 0.5).
+    """
+
+    epsilon: float = 1e-3
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not 0 < self.epsilon < 0.5:
+            yield Problem("epsilon", self.epsilon, "must lie in (0, 0.5): at 0 the KL is infinite", "epsilon=0.001")
+
+    @property
+    def loss_at_reference(self) -> float:
+        return -math.log(2.0) - (math.log1p(-self.epsilon) + math.log(self.epsilon)) / 2
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return exo_loss(*self.scores(batch), beta=self.beta, epsilon=self.epsilon)

@@ -1,0 +1,38 @@
+"""Hinge loss on the DPO margin ("SLiC-norm"), RSO, Liu et al. 2023, https://arxiv.org/abs/2309.06657."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
+
+
+def hinge_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """max(0, 1 - βh)
+
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B]; gradient 0 at the kink.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    return torch.relu(1 - beta * (chosen - rejected))
+
+
+@dataclass
+class Hinge(DivergencePairs):
+    """Pairs teach until their margin reaches 1 / beta, and nothing beyond it.
+
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    """
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 1.0
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return hinge_loss(*self.scores(batch), beta=self.beta)

@@ -1,0 +1,78 @@
+"""IPO, Azar et al. 2023, https://arxiv.org/abs/2310.12036, eq. 17."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from torch import Tensor
+
+from alignlab.checks import check_same_shape, one_of, positive
+from alignlab.errors import Problem
+from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.divergence import DEFAULT_ALPHA, divergence_problems, pair_scores
+from alignlab.types import PairLogps, Reduction, Requires
+
+
+def ipo_loss(chosen: Tensor, rejected: Tensor, *, tau: float) -> Tensor:
+    """(h - 1 / (2τ))²
+
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), summed or per token, nats. [B], nats squared.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    return (chosen - rejected - 1 / (2 * tau)) ** 2
+
+
+@dataclass
+class IPO(Objective):
+    """Regression of the log-ratio margin to 1 / (2 tau), where the paper's regularised preference problem has its root.
+
+    tau:              strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    reduction:        of log-ratios over an answer: sum (as the paper writes it) or mean over its tokens. A tau of one
+                      means nothing in the other.
+    dialect:          whose reduction: sum in the paper, the DPO authors' repository and OpenRLHF, mean in TRL and
+                      HALOs.
+    """
+
+    tau: float
+    divergence: str = "reverse_kl"
+    divergence_alpha: float = DEFAULT_ALPHA
+    reduction: str = FROM_DIALECT
+    dialect: str = "paper"
+
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"reduction": "sum"},
+        "dpo_repo": {"reduction": "sum"},
+        "openrlhf": {"reduction": "sum"},
+        "trl1": {"reduction": "mean"},
+        "trl0": {"reduction": "mean"},
+        "halos": {"reduction": "mean"},
+    }
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("tau", self.tau, example=0.1, hint="the margin aimed at is 1 / (2 tau)")
+        yield from divergence_problems(self.divergence, self.divergence_alpha)
+        yield from one_of("reduction", self.reduction, ("sum", "mean"))
+
+    @property
+    def reward_scale(self) -> float:
+        return self.tau
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 1 / (4 * self.tau**2)
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        reduction = cast(Reduction, self.reduction)
+        return ipo_loss(*pair_scores(batch, self.divergence, self.divergence_alpha, reduction), tau=self.tau)
+
+    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+        unit = "nats per token" if self.reduction == "mean" else "nats"
+        yield f"IPO aims at a log-ratio margin of 1 / (2 tau) = {1 / (2 * self.tau):g} {unit}"
+        if self.reduction == "mean" and self.tau >= 1:
+            yield f"tau = {self.tau:g} with reduction=mean: values from 1 up are usual for sums, 0.01 to 0.5 for means"

@@ -1,0 +1,101 @@
+"""KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306, eq. 7 and 8 of its first version."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import check_same_shape, positive
+from alignlab.errors import Problem
+from alignlab.objectives.base import Objective
+from alignlab.types import LabelledLogps, Requires
+
+# Eq. 8: the weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version.
+LARGEST_RATIO, LARGEST_RATIO_V1 = 3 / 2, 4 / 3
+
+
+def kto_loss(
+    logratio: Tensor, desirable: Tensor, kl: Tensor, *, beta: float, desirable_weight: float, undesirable_weight: float
+) -> Tensor:
+    """λ_D [1 - σ(β(ρ - z0))] for good answers, λ_U [1 - σ(β(z0 - ρ))] for bad ones
+
+    logratio: [B] nats; desirable: bool[B]; kl: scalar z0 >= 0, nats, no gradient. [B].
+    """
+    check_same_shape(logratio, desirable, rank=1)
+    z = beta * (logratio - kl)
+    return torch.where(desirable, desirable_weight * torch.sigmoid(-z), undesirable_weight * torch.sigmoid(z))
+
+
+@dataclass
+class KTO(Objective):
+    """Prospect theory on single answers, each said to be good or bad.
+
+    The reference point z0 is the mean log-ratio of prompts with their neighbours' answers, over the global batch and
+    all processes, and 0 where that is negative.
+
+    beta:               strength of the leash to the reference, > 0.
+    desirable_weight:   lambda_D, weight of good answers, > 0.
+    undesirable_weight: lambda_U, weight of bad answers, > 0.
+    """
+
+    beta: float
+    desirable_weight: float = 1.0
+    undesirable_weight: float = 1.0
+
+    requires: ClassVar[Requires] = Requires(data="labelled", reference=True, mismatched=True, couples_batch=True)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+        for key in ("desirable_weight", "undesirable_weight"):
+            yield from positive(key, getattr(self, key), example=1.0)
+
+    @property
+    def reward_scale(self) -> float:
+        return self.beta
+
+    @property
+    def loss_at_reference(self) -> float | None:
+        return self.desirable_weight / 2 if self.desirable_weight == self.undesirable_weight else None
+
+    def __call__(self, batch: LabelledLogps) -> Tensor:
+        return kto_loss(
+            batch.answers.logratio("sum"),
+            batch.desirable,
+            _raw_kl(batch).clamp(min=0),
+            beta=self.beta,
+            desirable_weight=self.desirable_weight,
+            undesirable_weight=self.undesirable_weight,
+        )
+
+    def metrics(self, batch: LabelledLogps) -> dict[str, Tensor]:
+        raw = _raw_kl(batch)
+        return {"kl": raw.clamp(min=0), "kto/kl_raw": raw}
+
+    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+        good, bad = counts["desirable"], counts["undesirable"]
+        weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
+        yield f"KTO: {good} good and {bad} bad answers, weights {weights}"
+        if not good or not bad:
+            return
+        ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
+        if 1 <= ratio <= LARGEST_RATIO:
+            beyond = " (above the 4/3 of the paper's first version)" if ratio > LARGEST_RATIO_V1 else ""
+            yield f"KTO: weighted counts have the ratio {ratio:.2f}, in [1, 3/2] as eq. 8 asks{beyond}"
+        else:
+            good_weight, bad_weight = max(1.0, bad / good), max(1.0, good / bad)
+            yield (
+                f"KTO: weighted counts have the ratio {ratio:.2f}, outside [1, 3/2] (eq. 8); "
+                f"type: objective.desirable_weight={good_weight:.4g} objective.undesirable_weight={bad_weight:.4g}"
+            )
+
+
+def _raw_kl(batch: LabelledLogps) -> Tensor:
+    """Scalar mean log-ratio of the mismatched answers, nats, before it is held at 0."""
+    if batch.mismatched is None:
+        raise ValueError("this objective needs prompts with other rows' answers and the batch has none")
+    return batch.mismatched.logratio("sum").mean().detach()

@@ -1,0 +1,39 @@
+"""Length-normalised DPO, Tulu 3, Lambert et al. 2024, https://arxiv.org/abs/2411.15124, eq. 6."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
+
+
+def length_dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """ℓ(β (ρ_w/n_w - ρ_l/n_l))
+
+    chosen, rejected: [B] log-ratios per token (or f-divergence scores per token), nats. [B], nats.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    return -logsigmoid(beta * (chosen - rejected))
+
+
+@dataclass
+class LengthDPO(DivergencePairs):
+    """DPO on log-ratios per token, so that long answers do not weigh more.
+
+    beta:             strength of the leash to the reference, > 0; about 50 times DPO's for answers of 50 tokens.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    """
+
+    @property
+    def loss_at_reference(self) -> float:
+        return math.log(2.0)
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return length_dpo_loss(*self.scores(batch, "mean"), beta=self.beta)

@@ -1,0 +1,169 @@
+"""Several objectives weighted in one run, as MPO, Wang et al. 2024, https://arxiv.org/abs/2411.10442, mixes three."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignlab.discovery import classes_by_module
+from alignlab.errors import ConfigError, Problem
+from alignlab.objectives.base import Objective
+from alignlab.types import LabelledLogps, PairLogps, Requires, join
+
+EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
+
+# What a part says that is not a field of its objective.
+_OWN = ("name", "weight")
+
+
+def mix_loss(losses: list[Tensor], weights: list[float]) -> Tensor:
+    """Σ_k w_k L_k
+
+    losses: [B] each. [B].
+    """
+    return torch.stack([weight * loss for loss, weight in zip(losses, weights, strict=True)]).sum(dim=0)
+
+
+@dataclass
+class Mix(Objective):
+    """A weighted sum of objectives on the same pairs, or on the same rows of one other kind.
+
+    On pairs, an objective on single answers is applied to the preferred ones, and one on labelled answers to both, as
+    the mean of the two. Rewards are those of the first part that is not on single answers.
+
+    parts: for each its `name`, the fields of that objective, and `weight` (1 where it is not given).
+    """
+
+    parts: list[Any]
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not self.parts:
+            yield Problem("parts", "[]", "must name at least one objective", EXAMPLE)
+        found = [problem for i, part in enumerate(self.parts) for problem in _part_problems(f"parts.{i}", part)]
+        yield from found
+        if self.parts and not found:
+            yield from self._shape_problems()
+
+    @property
+    def requires(self) -> Requires:  # type: ignore[override]
+        """All that any part needs."""
+        needs = [part.requires for part in self._objectives.values()]
+        flags = {f.name: any(getattr(n, f.name) for n in needs) for f in fields(Requires) if f.type == "bool"}
+        return Requires(data=self._shape, length=self._leading.requires.length, **flags)
+
+    @property
+    def reward_scale(self) -> float:
+        return self._leading.reward_scale
+
+    @property
+    def loss_at_reference(self) -> float | None:
+        known = [part.loss_at_reference for part in self._objectives.values()]
+        if any(value is None for value in known):
+            return None
+        return math.fsum(w * v for w, v in zip(self._weights, known, strict=True) if v is not None)
+
+    def __call__(self, batch: Any) -> Tensor:
+        return mix_loss([_apply(part, batch) for part in self._objectives.values()], self._weights)
+
+    def metrics(self, batch: Any) -> dict[str, Tensor]:
+        found: dict[str, Tensor] = {}
+        for name, part in self._objectives.items():
+            found |= part.metrics(_seen_by(part, batch))
+            found[f"parts/{name}"] = _apply(part, batch).mean()
+        return found
+
+    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+        for part in self._objectives.values():
+            yield from part.remarks(counts)
+
+    @property
+    def _objectives(self) -> dict[str, Objective]:
+        made: dict[str, Objective] = {}
+        for part in self.parts:
+            name = part["name"] if part["name"] not in made else f"{part['name']}_{len(made) + 1}"
+            made[name] = _classes()[part["name"]](**{k: v for k, v in part.items() if k not in _OWN})
+        return made
+
+    @property
+    def _weights(self) -> list[float]:
+        return [float(part.get("weight", 1.0)) for part in self.parts]
+
+    @property
+    def _leading(self) -> Objective:
+        parts = list(self._objectives.values())
+        return next((part for part in parts if part.requires.data != "completions"), parts[0])
+
+    @property
+    def _shape(self) -> Any:
+        shapes = {part.requires.data for part in self._objectives.values()}
+        return "pairs" if "pairs" in shapes else self._leading.requires.data
+
+    def _shape_problems(self) -> Iterator[Problem]:
+        shape = self._shape
+        for i, (name, part) in enumerate(self._objectives.items()):
+            key, needs = f"parts.{i}", part.requires
+            fits = needs.data == shape or (shape == "pairs" and needs.data in ("completions", "labelled"))
+            if not fits or (shape == "pairs" and needs.mismatched):
+                yield Problem(key, name, f"works on {needs.data} and can't be mixed with {shape}")
+            elif part.initial_state() is not None:
+                yield Problem(key, name, "keeps a state from step to step, which a mix does not")
+
+
+def _part_problems(key: str, part: Any) -> Iterator[Problem]:
+    """Everything that is wrong with one part by itself."""
+    if not isinstance(part, Mapping) or "name" not in part:
+        yield Problem(key, part, "must hold an objective's name and fields", f"objective.{EXAMPLE}")
+        return
+    known = _classes()
+    if part["name"] not in known:
+        yield Problem(f"{key}.name", part["name"], f"no such objective; there are: {', '.join(known)}")
+        return
+    weight = part.get("weight", 1.0)
+    if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+        yield Problem(f"{key}.weight", weight, "must be a number of at least 0", f"{key}.weight=1.0")
+    cls, given = known[part["name"]], {k: v for k, v in part.items() if k not in _OWN}
+    schema = {f.name: f for f in fields(cls)}
+    unknown = [name for name in given if name not in schema]
+    for name in unknown:
+        has = ", ".join([*schema, *_OWN])
+        yield Problem(f"{key}.{name}", given[name], f"no such key; {part['name']} has: {has}")
+    lacking = [n for n, f in schema.items() if n not in given and f.default is f.default_factory is MISSING]
+    for name in lacking:
+        yield Problem(f"{key}.{name}", None, "needs a value", f"objective.{EXAMPLE}")
+    if not unknown and not lacking:
+        try:
+            cls(**given)
+        except ConfigError as error:
+            yield from (problem.under(key) for problem in error.problems)
+        except TypeError:
+            yield Problem(key, dict(part), "holds text where a number belongs, or the other way round")
+
+
+def _classes() -> dict[str, type[Objective]]:
+    """Everything that can be a part: all objectives but this one."""
+    found = classes_by_module("alignlab.objectives", Objective)
+    return {name: cls for name, cls in found.items() if cls is not Mix}
+
+
+def _seen_by(part: Objective, batch: Any) -> Any:
+    """The batch in the shape that the part works on."""
+    if not isinstance(batch, PairLogps) or part.requires.data == "pairs":
+        return batch
+    if part.requires.data == "completions":
+        return batch.chosen
+    answers = join([batch.chosen, batch.rejected])
+    good = torch.arange(len(answers.mask), device=answers.mask.device) < len(batch.chosen.mask)
+    return LabelledLogps(answers, good)
+
+
+def _apply(part: Objective, batch: Any) -> Tensor:
+    """[B] loss of a part, for pairs split into two rows their mean."""
+    seen = _seen_by(part, batch)
+    loss = part(seen)
+    return loss if not (isinstance(seen, LabelledLogps) and seen is not batch) else loss.view(2, -1).mean(dim=0)

@@ -1,0 +1,38 @@
+"""NCA on pairs, Chen et al. 2024, https://arxiv.org/abs/2402.05369, table 1."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.base import ReferencePairs
+from alignlab.types import PairLogps
+
+
+def nca_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """ℓ(βρ_w) + ½ ℓ(-βρ_w) + ½ ℓ(-βρ_l)
+
+    chosen, rejected: [B] log-ratios, nats. [B], nats.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    w, l = beta * chosen, beta * rejected
+    return -logsigmoid(w) - 0.5 * logsigmoid(-w) - 0.5 * logsigmoid(-l)
+
+
+@dataclass
+class NCA(ReferencePairs):
+    """Noise-contrastive: each answer is told from noise by itself, so the preferred one does not sink with the other.
+
+    beta: strength of the leash to the reference, > 0.
+    """
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 2 * math.log(2.0)
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return nca_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -1,0 +1,75 @@
+"""ORPO, Hong et al. 2024, https://arxiv.org/abs/2403.07691, eq. 6 and 7."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import at_least, check_same_shape, one_of
+from alignlab.errors import Problem
+from alignlab.objectives.base import Objective, log1mexp
+from alignlab.types import NllReduction, PairLogps, Requires
+
+# Odds of a probability of 1 are infinite, and their gradient grows as 1 / -logp: mean log-probabilities end here.
+LARGEST_LOGP = -1e-6
+
+
+def log_odds(logp: Tensor) -> Tensor:
+    """log P - log(1 - P) of P = exp(logp), logp held at -1e-6.  [B] -> [B]."""
+    logp = logp.clamp(max=LARGEST_LOGP)
+    return logp - log1mexp(logp)
+
+
+def orpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, odds_weight: float) -> Tensor:
+    """-lp_w/n_w + λ ℓ(log odds_w - log odds_l), log odds = log P - log(1 - P), log P = lp/n
+
+    chosen, rejected: [B] log-probabilities per token, nats; chosen_nll: [B] NLL of the preferred answer. [B], nats.
+    """
+    check_same_shape(chosen, rejected, chosen_nll, rank=1)
+    return chosen_nll - odds_weight * logsigmoid(log_odds(chosen) - log_odds(rejected))
+
+
+@dataclass
+class ORPO(Objective):
+    """Fine-tuning on the preferred answer that widens its odds against the other one; needs no reference.
+
+    odds_weight: lambda, weight of the odds-ratio term, >= 0; 0 is SFT on the preferred answers.
+    nll:         mean: each answer per its own tokens, then over pairs (the paper); tokens: over all tokens of the
+                 batch. TRL and the authors' code count the tokens of the prompt as well, which is not offered here.
+    """
+
+    odds_weight: float
+    nll: str = "mean"
+
+    requires: ClassVar[Requires] = Requires(data="pairs", length="mean")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("odds_weight", self.odds_weight, 0.0, example=0.1, hint="lambda; 0 is SFT")
+        yield from one_of("nll", self.nll, ("mean", "tokens"))
+
+    @property
+    def reward_scale(self) -> float:
+        return self.odds_weight
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return orpo_loss(
+            batch.chosen.logp("mean"),
+            batch.rejected.logp("mean"),
+            batch.chosen.nll(cast(NllReduction, self.nll)),
+            odds_weight=self.odds_weight,
+        )
+
+    def metrics(self, batch: PairLogps) -> dict[str, Tensor]:
+        chosen, rejected = batch.chosen.logp("mean"), batch.rejected.logp("mean")
+        difference = log_odds(chosen) - log_odds(rejected)
+        clamped = ((chosen > LARGEST_LOGP) | (rejected > LARGEST_LOGP)).float()
+        return {
+            "log_odds_ratio": logsigmoid(difference).mean(),
+            "log_odds_chosen": difference.mean(),
+            "log_odds_clamped_frac": clamped.mean(),
+        }

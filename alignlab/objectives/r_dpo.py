@@ -1,0 +1,39 @@
+"""R-DPO (length penalty), Park et al. 2024, https://arxiv.org/abs/2403.19159."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.base import ReferencePairs
+from alignlab.types import PairLogps
+
+
+def r_dpo_loss(chosen: Tensor, rejected: Tensor, longer: Tensor, *, beta: float, alpha: float) -> Tensor:
+    """ℓ(βh + α (n_w - n_l))
+
+    chosen, rejected: [B] log-ratios, nats; longer: [B] tokens by which the preferred answer is longer. [B], nats.
+    The optimum on Bradley-Terry labels is π_ref exp((r - αn) / β).
+    """
+    check_same_shape(chosen, rejected, longer, rank=1)
+    return -logsigmoid(beta * (chosen - rejected) + alpha * longer)
+
+
+@dataclass
+class RDPO(ReferencePairs):
+    """DPO that takes alpha nats per token off the reward that it fits.
+
+    beta:  strength of the leash to the reference, > 0.
+    alpha: price of a token, nats; 0 is DPO.
+    """
+
+    alpha: float = 0.01
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        longer = (batch.chosen.count - batch.rejected.count).to(batch.chosen.logp("sum").dtype)
+        return r_dpo_loss(
+            batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), longer, beta=self.beta, alpha=self.alpha
+        )

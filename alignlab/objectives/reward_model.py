@@ -1,0 +1,59 @@
+"""Reward model on comparisons: InstructGPT, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5.
+
+Margins: Llama 2, Touvron et al. 2023, https://arxiv.org/abs/2307.09288. Centring: Eisenstein et al. 2023,
+https://arxiv.org/abs/2312.09244, eq. 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import at_least, check_same_shape
+from alignlab.errors import Problem
+from alignlab.objectives.base import Objective
+from alignlab.types import RankedRewards, Requires
+
+
+def reward_model_loss(
+    rewards: Tensor, better: Tensor, *, margin: Tensor | None = None, centring: float = 0.0
+) -> Tensor:
+    """mean over pairs i > j of one prompt: ℓ(r_i - r_j - m) + μ (r_i + r_j)²
+
+    rewards: [B, K]; better: bool[B, K, K], True where answer i was preferred to answer j, somewhere for every prompt;
+    margin: [B] or None. [B], nats.
+    """
+    check_same_shape(rewards, better[:, 0], better[:, :, 0], rank=2)
+    first, second = rewards[:, :, None], rewards[:, None, :]
+    lead = first - second - (0.0 if margin is None else margin[:, None, None])
+    loss = -logsigmoid(lead) + centring * (first + second) ** 2
+    return torch.where(better, loss, 0.0).sum(dim=(1, 2)) / better.sum(dim=(1, 2))
+
+
+@dataclass
+class RewardModel(Objective):
+    """Bradley-Terry over all comparisons of a prompt's answers; the comparisons of one prompt are one batch element.
+
+    centring: mu, weight of the squared sum of a pair's rewards, which keeps them near 0; 0 leaves it out.
+    margins:  whether a pair's rewards must differ by the margin that the data gives it.
+    """
+
+    centring: float = 0.0
+    margins: bool = False
+
+    @property
+    def requires(self) -> Requires:  # type: ignore[override]
+        return Requires(data="rankings", margin=self.margins)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("centring", self.centring, 0.0, example=0.01, hint="0 leaves it out")
+
+    def __call__(self, batch: RankedRewards) -> Tensor:
+        return reward_model_loss(
+            batch.rewards, batch.better, margin=batch.margin if self.margins else None, centring=self.centring
+        )

@@ -1,0 +1,56 @@
+"""Robust DPO (rDPO), Chowdhury et al. 2024, https://arxiv.org/abs/2403.00409."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import check_same_shape, within
+from alignlab.errors import Problem
+from alignlab.objectives.divergence import DivergencePairs
+from alignlab.types import PairLogps
+
+
+def robust_dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+    """[(1 - ε) ℓ(βh) - ε ℓ(-βh)] / (1 - 2ε)
+
+    Its expectation over labels flipped with probability ε is the clean DPO loss. chosen, rejected: [B] log-ratios (or
+    f-divergence scores of them), nats. [B], nats; not bounded below.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    z = beta * (chosen - rejected)
+    clean, flipped = -logsigmoid(z), -logsigmoid(-z)
+    return ((1 - label_smoothing) * clean - label_smoothing * flipped) / (1 - 2 * label_smoothing)
+
+
+@dataclass
+class RobustDPO(DivergencePairs):
+    """DPO made unbiased under a known share of flipped labels.
+
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    label_smoothing:  the share of flipped preferences ε, in [0, 0.5).
+    """
+
+    label_smoothing: float = 0.1
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from within(
+            "label_smoothing", self.label_smoothing, 0.0, 0.5, example=0.1, closed=False, hint="share of flipped labels"
+        )
+
+    @property
+    def loss_at_reference(self) -> float:
+        return math.log(2.0)
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return robust_dpo_loss(*self.scores(batch), beta=self.beta, label_smoothing=self.label_smoothing)
+
+    def metrics(self, batch: PairLogps) -> dict[str, Tensor]:
+        return {"loss_min": self(batch).min()}

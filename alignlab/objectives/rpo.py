@@ -1,0 +1,61 @@
+"""DPO with an NLL term (iterative RPO), Pang et al. 2024, https://arxiv.org/abs/2404.19733v3, eq. 1."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, cast
+
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from alignlab.checks import at_least, check_same_shape, one_of
+from alignlab.errors import Problem
+from alignlab.objectives.base import FROM_DIALECT, ReferencePairs
+from alignlab.types import NllReduction, PairLogps
+
+
+def rpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: float, nll_weight: float) -> Tensor:
+    """ℓ(βh) - α lp_w/n_w
+
+    chosen, rejected: [B] log-ratios, nats; chosen_nll: [B] negative log-probability of the preferred answer, per token.
+    [B], nats.
+    """
+    check_same_shape(chosen, rejected, chosen_nll, rank=1)
+    return -logsigmoid(beta * (chosen - rejected)) + nll_weight * chosen_nll
+
+
+@dataclass
+class RPO(ReferencePairs):
+    """DPO that goes on imitating the preferred answer.
+
+    beta:       strength of the leash to the reference, > 0.
+    nll_weight: alpha, weight of the NLL, >= 0; 0 is DPO.
+    nll:        mean: each answer per its own tokens, then over pairs; tokens: over all tokens of the batch.
+    dialect:    whose NLL: mean in the paper, OpenRLHF and Llama-3's recipe; tokens in TRL.
+    """
+
+    nll_weight: float = 1.0
+    nll: str = FROM_DIALECT
+    dialect: str = "paper"
+
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"nll": "mean"},
+        "openrlhf": {"nll": "mean"},
+        "trl1": {"nll": "tokens"},
+        "trl0": {"nll": "tokens"},
+    }
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("nll_weight", self.nll_weight, 0.0, example=1.0, hint="0 is DPO")
+        yield from one_of("nll", self.nll, ("mean", "tokens"))
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return rpo_loss(
+            batch.chosen.logratio("sum"),
+            batch.rejected.logratio("sum"),
+            batch.chosen.nll(cast(NllReduction, self.nll)),
+            beta=self.beta,
+            nll_weight=self.nll_weight,
+        )

@@ -1,0 +1,36 @@
+"""SPPO with hard labels, Wu et al. 2024, https://arxiv.org/abs/2405.00675, eq. 4.7 with P = 1 for the winner."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alignlab.checks import check_same_shape
+from alignlab.objectives.base import ReferencePairs
+from alignlab.types import PairLogps
+
+
+def sppo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+    """(ρ_w - 1/(2β))² + (ρ_l + 1/(2β))²
+
+    chosen, rejected: [B] log-ratios, nats. [B], nats squared.
+    """
+    check_same_shape(chosen, rejected, rank=1)
+    target = 1 / (2 * beta)
+    return (chosen - target) ** 2 + (rejected + target) ** 2
+
+
+@dataclass
+class SPPO(ReferencePairs):
+    """Regression of each answer's own log-ratio to plus or minus 1 / (2 beta).
+
+    beta: strength of the leash to the reference, > 0.
+    """
+
+    @property
+    def loss_at_reference(self) -> float:
+        return 1 / (2 * self.beta**2)
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return sppo_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -1,0 +1,64 @@
+"""WPO (weighted preference optimisation), Zhou et al. 2024, https://arxiv.org/abs/2406.11827, eq. 1 and 2."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import check_same_shape, one_of
+from alignlab.errors import Problem
+from alignlab.objectives.base import FROM_DIALECT, ReferencePairs
+from alignlab.objectives.dpo import dpo_loss
+from alignlab.types import Logps, PairLogps, Requires
+
+
+def wpo_loss(chosen: Tensor, rejected: Tensor, weight: Tensor, *, beta: float) -> Tensor:
+    """w_w w_l ℓ(βh), w = exp(mean_t [log π(y_t|s_t) - log Σ_v π(v|s_t)²])
+
+    chosen, rejected: [B] log-ratios, nats; weight: [B] the product of both weights, without gradient. [B], nats.
+    """
+    check_same_shape(chosen, rejected, weight, rank=1)
+    return weight * dpo_loss(chosen, rejected, beta=beta)
+
+
+@dataclass
+class WPO(ReferencePairs):
+    """DPO in which pairs count the more, the likelier the policy is to write them itself.
+
+    beta:    strength of the leash to the reference, > 0.
+    cap:     one: a pair's weight is at most 1; none: it is as it comes out.
+    dialect: whose cap: none in the paper and TRL 1.x, one in the authors' code (wpo_repo) and TRL 0.x.
+    """
+
+    cap: str = FROM_DIALECT
+    dialect: str = "paper"
+
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True, collision=True)
+    dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
+        "paper": {"cap": "none"},
+        "trl1": {"cap": "none"},
+        "trl0": {"cap": "one"},
+        "wpo_repo": {"cap": "one"},
+    }
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from one_of("cap", self.cap, ("one", "none"))
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        weight = torch.exp(_log_weight(batch.chosen) + _log_weight(batch.rejected))
+        if self.cap == "one":
+            weight = weight.clamp(max=1.0)
+        return wpo_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), weight, beta=self.beta)
+
+
+def _log_weight(side: Logps) -> Tensor:
+    """[B] mean over tokens of log pi(y_t) minus the log-probability of drawing the same token twice."""
+    if side.collision is None:
+        raise ValueError("this objective needs log sum_v pi(v)^2 at every token and the batch has none")
+    difference = Logps(side.tokens.detach() - side.collision, side.mask)
+    return difference.logp("mean")

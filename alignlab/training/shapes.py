@@ -1,0 +1,70 @@
+"""What follows from the shape of an objective's data: how rows are read, tokenized, batched, and by which module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.data.collate import collate_completions, collate_labelled, collate_pairs, collate_rankings
+from alignlab.data.rows import Loaded, Split
+from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.tokenize import (
+    LabelledTokens,
+    Tokens,
+    tokenize_completions,
+    tokenize_labelled,
+    tokenize_pairs,
+    tokenize_rankings,
+)
+from alignlab.modules.base import AlignmentModule
+from alignlab.modules.preference import PreferenceModule
+from alignlab.modules.reward import RewardModule
+from alignlab.modules.sft import SFTModule
+from alignlab.modules.unpaired import UnpairedModule
+
+
+@dataclass(frozen=True)
+class Shape:
+    """One shape of data, from source to module.
+
+    read:     (source, split, reference) -> rows as text.
+    tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut.
+    collate:  rows -> a batch of tensors.
+    module:   what trains on such batches.
+    count:    rows -> counts by kind of row, for the objective's remarks.
+    """
+
+    read: Callable[[Source, Split, ReferenceTable], Loaded[Any]]
+    tokenize: Callable[..., tuple[Sequence[Tokens], Any]]
+    collate: Callable[[Any], Any]
+    module: type[AlignmentModule]
+    count: Callable[[Sequence[Any]], dict[str, int]] = lambda rows: {"rows": len(rows)}
+
+
+def _count_labels(rows: Sequence[LabelledTokens]) -> dict[str, int]:
+    good = sum(row.desirable for row in rows)
+    return {"rows": len(rows), "desirable": good, "undesirable": len(rows) - good}
+
+
+SHAPES = {
+    "completions": Shape(
+        lambda source, split, reference: source.completions(split), tokenize_completions, collate_completions, SFTModule
+    ),
+    "pairs": Shape(
+        lambda source, split, reference: source.pairs(split, reference), tokenize_pairs, collate_pairs, PreferenceModule
+    ),
+    "labelled": Shape(
+        lambda source, split, reference: source.labelled(split, reference),
+        tokenize_labelled,
+        collate_labelled,
+        UnpairedModule,
+        _count_labels,
+    ),
+    "rankings": Shape(
+        lambda source, split, reference: source.rankings(split, reference),
+        tokenize_rankings,
+        collate_rankings,
+        RewardModule,
+    ),
+}

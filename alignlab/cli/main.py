@@ -10,13 +10,14 @@ from collections.abc import Sequence
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
+    "objectives": "the objectives there are: formula, source, needs, defaults",
     "check": "check the same command line without running it: problems, points, ids, what is done already",
 }
 
 
 def usage() -> str:
     """Text of `alignlab --help`."""
-    verbs = "\n".join(f"  {verb:<8} {text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
     return f"""alignlab: which preference objective, which beta, on which data, and how sure is that?
 
 usage: alignlab <verb> [key=value ...] [Hydra flags]

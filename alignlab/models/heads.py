@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from alignlab.data.collate import Rows
 from alignlab.errors import ModelError
-from alignlab.models.logps import last_hidden
+from alignlab.models.logps import at_least_float32, last_hidden
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -21,7 +21,8 @@ def with_scalar_head(model: Any, seed: int) -> Any:
     """
     from transformers import AutoModelForSequenceClassification
 
-    config = type(model.config).from_dict({**model.config.to_dict(), "num_labels": 1})
+    kept = {key: value for key, value in model.config.to_dict().items() if key not in ("id2label", "label2id")}
+    config = type(model.config).from_dict({**kept, "num_labels": 1})
     try:
         with torch.device("meta"):
             scorer = AutoModelForSequenceClassification.from_config(config, dtype=model.dtype)
@@ -44,4 +45,4 @@ def backbone(model: Any) -> Any:
 def answer_rewards(policy: Any, rows: Rows) -> Tensor:
     """[R] reward of every row, float32: the head's output on the last token of the answer."""
     scorer = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-    return scorer.score(last_hidden(backbone(scorer), rows)).squeeze(-1).float()
+    return at_least_float32(scorer.score(last_hidden(backbone(scorer), rows)).squeeze(-1))

@@ -28,14 +28,14 @@ class Answers:
 
 
 def answer_logits(model: nn.Module, rows: Rows) -> Tensor:
-    """[R, T, V] float32 logits that predict the answer tokens, whatever the model's dtype.
+    """[R, T, V] logits that predict the answer tokens, float32 also where the model is in less.
 
     Column P - 1 predicts the first answer token, so the model is asked for its last T + 1 columns of logits and the
     very last one is dropped.
     """
     optional = {"position_ids": rows.positions, "logits_to_keep": rows.answer_length + 1, "use_cache": False}
     out = _call(model, rows, optional)
-    return out.logits[:, -rows.answer_length - 1 : -1].float()
+    return at_least_float32(out.logits[:, -rows.answer_length - 1 : -1])
 
 
 def score_answers(
@@ -60,6 +60,11 @@ def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
 def summed(logps: Tensor, mask: Tensor) -> Tensor:
     """[R, T], bool[R, T] -> [R] summed log-probability of each answer, nats, float32."""
     return torch.where(mask, logps, 0.0).sum(dim=1)
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half-precision values as float32; float64 stays (tests against closed forms run in it)."""
+    return values if values.dtype == torch.float64 else values.float()
 
 
 def last_hidden(backbone: nn.Module, rows: Rows) -> Tensor:

@@ -27,7 +27,7 @@ from alignlab.types import Logps, join, map_tensors
 
 # How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller): rounding of the
 # log-probability sums over a few hundred tokens.
-_START_TOLERANCE = {torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+_START_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 
 
 class AlignmentModule(pl.LightningModule):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
 from alignlab.data.collate import RankingBatch
@@ -15,8 +14,8 @@ class RewardModule(AlignmentModule):
     """Rewards of all answers of a prompt in, loss and accuracy out; one forward for all answers."""
 
     def look(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
-        rewards = torch.zeros(batch.mask.shape, device=batch.mask.device)
-        rewards = rewards.masked_scatter(batch.mask, answer_rewards(self.policy, batch.rows))
+        found = answer_rewards(self.policy, batch.rows)
+        rewards = found.new_zeros(batch.mask.shape).masked_scatter(batch.mask, found)
         return RankedRewards(rewards, batch.mask, batch.grades, batch.margin)
 
     def finite(self, values: RankedRewards) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -40,6 +41,7 @@ class AOT(ReferencePairs):
     label_smoothing: float = 0.0
     pairing: str = "paired"
 
+    shift_invariant: ClassVar[bool] = True
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True, couples_batch=True)
 
     def problems(self) -> Iterator[Problem]:
@@ -48,6 +50,10 @@ class AOT(ReferencePairs):
             "label_smoothing", self.label_smoothing, 0.0, 0.5, example=0.1, closed=False, hint="share of flipped labels"
         )
         yield from one_of("pairing", self.pairing, ("paired", "unpaired"))
+
+    @property
+    def loss_at_reference(self) -> float:
+        return math.log(2.0)
 
     def __call__(self, batch: PairLogps) -> Tensor:
         chosen, rejected = batch.chosen.logp("sum"), batch.rejected.logp("sum")

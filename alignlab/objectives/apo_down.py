@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -27,6 +28,8 @@ class APODown(ReferencePairs):
 
     beta: strength of the leash to the reference, > 0.
     """
+
+    monotone: ClassVar[bool] = False
 
     @property
     def loss_at_reference(self) -> float:

@@ -1,4 +1,4 @@
-"""APO-zero on single answers: APO, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 7 by halves."""
+"""APO-zero on single answers, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 7 by halves."""
 
 from __future__ import annotations
 

@@ -28,14 +28,22 @@ class Objective(Checked, ABC):
     """
 
     requires: ClassVar[Requires]
+    # The loss never rises with a good answer's log-ratio (log-probability, reward); with the values its YAML chooses.
+    monotone: ClassVar[bool] = True
+    # The loss does not change when all log-ratios (rewards) of a row are shifted by the same constant.
+    shift_invariant: ClassVar[bool] = False
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:
-        chosen = self.dialects.get(getattr(self, "dialect", ""), {})
-        for field, value in chosen.items():
+        if self.dialects:
+            first = next(iter(self.dialects))  # stands in for a dialect that there is not, which is refused below
+            self._fill_from(self.dialects.get(getattr(self, "dialect", first), self.dialects[first]))
+        super().__post_init__()
+
+    def _fill_from(self, dialect: Mapping[str, Any]) -> None:
+        for field, value in dialect.items():
             if getattr(self, field) == FROM_DIALECT:
                 setattr(self, field, value)
-        super().__post_init__()
 
     def problems(self) -> Iterator[Problem]:
         if self.dialects:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -38,6 +39,9 @@ class DiscoPOP(DivergencePairs):
     """
 
     tau: float = 0.05
+
+    monotone: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = True
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

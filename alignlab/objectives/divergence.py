@@ -1,6 +1,7 @@
 """f-divergences in place of the reverse KL, Wang et al. 2023 (f-DPO), https://arxiv.org/abs/2309.16240.
 
-What enters the loss is f'(u) of the probability ratio u = pi/pi_ref; constants cancel in differences and are left out.
+The alpha-divergence is that of TRL 1.x: f'(u) = (u^(a - 1) - 1) / (a - 1), the reverse KL at a = 1; TRL 0.x writes it
+with alpha = 1 - a. What enters the loss is f'(u) of the ratio u = pi/pi_ref; its constants cancel in differences.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.checks import one_of
+from alignlab.checks import finite, one_of
 from alignlab.errors import Problem
 from alignlab.objectives.base import ReferencePairs
 from alignlab.types import Logps, PairLogps, Reduction
@@ -55,6 +56,8 @@ def divergence_problems(divergence: str, alpha: float) -> Iterator[Problem]:
     if divergence != "alpha" and alpha != DEFAULT_ALPHA:
         text = f"is read with divergence=alpha only, and divergence is {divergence}"
         yield Problem("divergence_alpha", alpha, text, f"divergence_alpha={DEFAULT_ALPHA}")
+    elif divergence == "alpha":
+        yield from finite("divergence_alpha", alpha, example=DEFAULT_ALPHA)
 
 
 @dataclass

@@ -43,6 +43,7 @@ class DPO(DivergencePairs):
     label_smoothing: float = 0.0
     dialect: str = "paper"
 
+    shift_invariant: ClassVar[bool] = True
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         name: {} for name in ("paper", "dpo_repo", "trl0", "trl1", "halos", "openrlhf")
     }
@@ -55,6 +56,9 @@ class DPO(DivergencePairs):
         if self.dialect == "trl1" and self.label_smoothing > 0:
             text = "TRL 1.x ignores label_smoothing for loss_type=sigmoid: a cDPO recipe is plain DPO there"
             yield Problem("label_smoothing", self.label_smoothing, text, "label_smoothing=0")
+        if self.dialect == "trl0" and self.divergence == "alpha" and self.divergence_alpha != 0.5:
+            text = "TRL 0.x's alpha is 1 minus this one"
+            yield Problem("dialect", self.dialect, text, "dialect=paper")
 
     @property
     def loss_at_reference(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -29,6 +30,8 @@ class Hinge(DivergencePairs):
     divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     """
+
+    shift_invariant: ClassVar[bool] = True
 
     @property
     def loss_at_reference(self) -> float:

@@ -43,6 +43,8 @@ class IPO(Objective):
     reduction: str = FROM_DIALECT
     dialect: str = "paper"
 
+    monotone: ClassVar[bool] = False
+    shift_invariant: ClassVar[bool] = True
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"reduction": "sum"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -83,14 +84,16 @@ class KTO(Objective):
         if not good or not bad:
             return
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
-        if 1 <= ratio <= LARGEST_RATIO:
+        if 1 - 1e-9 <= ratio <= LARGEST_RATIO:
             beyond = " (above the 4/3 of the paper's first version)" if ratio > LARGEST_RATIO_V1 else ""
             yield f"KTO: weighted counts have the ratio {ratio:.2f}, in [1, 3/2] as eq. 8 asks{beyond}"
         else:
-            good_weight, bad_weight = max(1.0, bad / good), max(1.0, good / bad)
+            # rounded towards a larger ratio, so that what is typed is never refused again
+            good_weight = max(1.0, math.ceil(1000 * bad / good) / 1000)
+            bad_weight = max(1.0, math.floor(1000 * good / bad) / 1000)
             yield (
-                f"KTO: weighted counts have the ratio {ratio:.2f}, outside [1, 3/2] (eq. 8); "
-                f"type: objective.desirable_weight={good_weight:.4g} objective.undesirable_weight={bad_weight:.4g}"
+                f"KTO: weighted counts have the ratio {ratio:.4g}, outside [1, 3/2] (eq. 8); "
+                f"type: objective.desirable_weight={good_weight:.10g} objective.undesirable_weight={bad_weight:.10g}"
             )
 
 

@@ -1,11 +1,11 @@
-"""Several objectives weighted in one run, as MPO, Wang et al. 2024, https://arxiv.org/abs/2411.10442, mixes three."""
+"""Several objectives weighted in one run; three of them in MPO, Wang et al. 2024, https://arxiv.org/abs/2411.10442."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
 
 # What a part says that is not a field of its objective.
 _OWN = ("name", "weight")
+
+_WORDS = {"float": "number", "bool": "true or false", "str": "word"}
 
 
 def mix_loss(losses: list[Tensor], weights: list[float]) -> Tensor:
@@ -40,6 +42,8 @@ class Mix(Objective):
     """
 
     parts: list[Any]
+
+    monotone: ClassVar[bool] = False
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -74,7 +78,8 @@ class Mix(Objective):
     def metrics(self, batch: Any) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
         for name, part in self._objectives.items():
-            found |= part.metrics(_seen_by(part, batch))
+            for key, value in part.metrics(_seen_by(part, batch)).items():
+                found[key if key not in found else f"parts/{name}/{key}"] = value
             found[f"parts/{name}"] = _apply(part, batch).mean()
         return found
 
@@ -125,7 +130,7 @@ def _part_problems(key: str, part: Any) -> Iterator[Problem]:
         yield Problem(f"{key}.name", part["name"], f"no such objective; there are: {', '.join(known)}")
         return
     weight = part.get("weight", 1.0)
-    if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
+    if not _is_a("float", weight) or not math.isfinite(weight) or weight < 0:
         yield Problem(f"{key}.weight", weight, "must be a number of at least 0", f"{key}.weight=1.0")
     cls, given = known[part["name"]], {k: v for k, v in part.items() if k not in _OWN}
     schema = {f.name: f for f in fields(cls)}
@@ -133,16 +138,24 @@ def _part_problems(key: str, part: Any) -> Iterator[Problem]:
     for name in unknown:
         has = ", ".join([*schema, *_OWN])
         yield Problem(f"{key}.{name}", given[name], f"no such key; {part['name']} has: {has}")
+    unfit = [name for name, value in given.items() if name in schema and not _is_a(str(schema[name].type), value)]
+    for name in unfit:
+        yield Problem(f"{key}.{name}", given[name], f"must be a {_WORDS[str(schema[name].type)]}")
     lacking = [n for n, f in schema.items() if n not in given and f.default is f.default_factory is MISSING]
     for name in lacking:
         yield Problem(f"{key}.{name}", None, "needs a value", f"objective.{EXAMPLE}")
-    if not unknown and not lacking:
+    if not unknown and not unfit and not lacking:
         try:
             cls(**given)
         except ConfigError as error:
             yield from (problem.under(key) for problem in error.problems)
-        except TypeError:
-            yield Problem(key, dict(part), "holds text where a number belongs, or the other way round")
+
+
+def _is_a(kind: str, value: Any) -> bool:
+    """Whether a value fits a field declared as float, bool or str (a whole number is a number, true is not)."""
+    if kind == "bool" or isinstance(value, bool):
+        return kind == "bool" and isinstance(value, bool)
+    return isinstance(value, str if kind == "str" else int | float)
 
 
 def _classes() -> dict[str, type[Objective]]:

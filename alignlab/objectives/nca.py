@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -29,6 +30,8 @@ class NCA(ReferencePairs):
 
     beta: strength of the leash to the reference, > 0.
     """
+
+    monotone: ClassVar[bool] = False
 
     @property
     def loss_at_reference(self) -> float:

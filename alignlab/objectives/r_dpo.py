@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.checks import check_same_shape
+from alignlab.checks import check_same_shape, finite
+from alignlab.errors import Problem
 from alignlab.objectives.base import ReferencePairs
 from alignlab.types import PairLogps
 
@@ -31,6 +34,12 @@ class RDPO(ReferencePairs):
     """
 
     alpha: float = 0.01
+
+    shift_invariant: ClassVar[bool] = True
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from finite("alpha", self.alpha, example=0.01)
 
     def __call__(self, batch: PairLogps) -> Tensor:
         longer = (batch.chosen.count - batch.rejected.count).to(batch.chosen.logp("sum").dtype)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -28,6 +29,11 @@ def reward_model_loss(
     margin: [B] or None. [B], nats.
     """
     check_same_shape(rewards, better[:, 0], better[:, :, 0], rank=2)
+    if margin is not None:
+        check_same_shape(rewards[:, 0], margin, rank=1)
+    alone = (~better.any(dim=2).any(dim=1)).nonzero().flatten().tolist()
+    if alone:
+        raise ValueError(f"no two answers are graded differently in rows {alone}")
     first, second = rewards[:, :, None], rewards[:, None, :]
     lead = first - second - (0.0 if margin is None else margin[:, None, None])
     loss = -logsigmoid(lead) + centring * (first + second) ** 2
@@ -45,6 +51,8 @@ class RewardModel(Objective):
     centring: float = 0.0
     margins: bool = False
 
+    shift_invariant: ClassVar[bool] = True
+
     @property
     def requires(self) -> Requires:  # type: ignore[override]
         return Requires(data="rankings", margin=self.margins)
@@ -54,6 +62,8 @@ class RewardModel(Objective):
         yield from at_least("centring", self.centring, 0.0, example=0.01, hint="0 leaves it out")
 
     def __call__(self, batch: RankedRewards) -> Tensor:
-        return reward_model_loss(
-            batch.rewards, batch.better, margin=batch.margin if self.margins else None, centring=self.centring
-        )
+        if self.margins and batch.margin is None:
+            raise ValueError("this objective needs margins and the batch has none")
+        rewards = batch.rewards.masked_fill(~batch.mask, 0.0)
+        margin = batch.margin if self.margins else None
+        return reward_model_loss(rewards, batch.better, margin=margin, centring=self.centring)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import ClassVar
 
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -38,6 +39,8 @@ class RobustDPO(DivergencePairs):
     """
 
     label_smoothing: float = 0.1
+
+    shift_invariant: ClassVar[bool] = True
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

@@ -39,6 +39,7 @@ class RPO(ReferencePairs):
     nll: str = FROM_DIALECT
     dialect: str = "paper"
 
+    shift_invariant: ClassVar[bool] = True
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"nll": "mean"},
         "openrlhf": {"nll": "mean"},

@@ -39,6 +39,7 @@ class TDPO(ReferencePairs):
     alpha: float = 0.5
     stop_gradient: bool = True
 
+    shift_invariant: ClassVar[bool] = True
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True, reference_kl=True)
 
     def problems(self) -> Iterator[Problem]:

@@ -37,6 +37,7 @@ class WPO(ReferencePairs):
     cap: str = FROM_DIALECT
     dialect: str = "paper"
 
+    shift_invariant: ClassVar[bool] = True
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True, collision=True)
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"cap": "none"},

@@ -8,7 +8,7 @@ from typing import Any
 
 from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.plots import curves_figure, frontier_figure
-from alignlab.reports.tables import markdown, sweep_frame
+from alignlab.reports.tables import markdown, settings, sweep_frame
 from alignlab.tracking.sinks.jsonl import read_rows
 
 
@@ -26,7 +26,9 @@ def write_report(directory: Path) -> str:
         for p in sweep["points"]
         if records[p["run"]].get("status") in ("failed", "interrupted", "running")
     ]
-    text = table + ("\n\nnot finished:\n" + "\n".join(failures) if failures else "")
+    said = "".join(f"- {line}\n" for line in settings(records.values(), sweep["axes"]))
+    text = f"{said}\n{table}" if said else table
+    text += "\n\nnot finished:\n" + "\n".join(failures) if failures else ""
     write_text(directory / "table.md", f"{heading}{text}\n")
     write_text(directory / "table.csv", frame.to_csv(index=False))
     _figures(directory, sweep, runs, records)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -13,6 +13,9 @@ COLUMNS = {
     "eval/loss": ("eval loss", ".4f"),
     "eval/rewards/margins": ("eval margin", ".3f"),
     "eval/rewards/accuracies": ("eval accuracy", ".3f"),
+    "eval/accuracy": ("eval accuracy of rewards", ".3f"),
+    "eval/margin": ("eval reward margin", ".3f"),
+    "eval/kl": ("eval KTO KL", ".3f"),
     "eval/logratios/chosen": ("eval chosen log-ratio", ".2f"),
     "tail/rewards/margins": ("train margin at end", ".3f"),
     "exact/kl": ("exact KL (nats)", ".3f"),
@@ -30,6 +33,19 @@ def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mappi
         record = records.get(point["run"], {})
         rows.append({**point, "status": record.get("status", "not run"), **record.get("summary", {})})
     return pd.DataFrame(rows)
+
+
+def settings(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> list[str]:
+    """The different objectives of the runs, one line each: whose dialect, and every field that is not an axis."""
+    lines: dict[str, None] = {}
+    for record in records:
+        fields = dict(record.get("objective", {}))
+        if fields:
+            name, dialect = fields.pop("name"), fields.pop("dialect", None)
+            spoken = f" (dialect: {dialect})" if dialect else ""
+            rest = ", ".join(f"{key} {value}" for key, value in fields.items() if f"objective.{key}" not in axes)
+            lines[f"{name}{spoken}: {rest}" if rest else f"{name}{spoken}"] = None
+    return list(lines)
 
 
 def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:

@@ -43,7 +43,10 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     rows = load_rows(start)
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     before = start.exact_logps if config.data.world is not None and config.reference_kind != "none" else None
-    with _sinks(plan, run, group, done, {"data/record": rows.record, "ref/digest": start.weights}) as (sinks, summary):
+    facts = {"data/record": rows.record, "ref/digest": start.weights}
+    if "dialect" in plan.config["objective"]:
+        facts["objective/dialect"] = plan.config["objective"]["dialect"]
+    with _sinks(plan, run, group, done, facts) as (sinks, summary):
         recorder = Recorder(sinks, config.trainer.eval_every, progress_bar(bars_wanted(config.trainer.progress)))
         recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)

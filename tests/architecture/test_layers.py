@@ -24,7 +24,8 @@ ALLOWED = {
     "errors": set(),
     "types": set(),
     "checks": {"errors"},
-    "objectives": BASE,
+    "discovery": set(),
+    "objectives": BASE | {"discovery"},
     "lab": set(),
     "data": BASE | {"lab"},
     "models": BASE | {"data"},
@@ -34,7 +35,7 @@ ALLOWED = {
     "evaluation": BASE | {"lab", "data", "models"},
     "modules": BASE | {"objectives", "data", "models", "optim"},
     "reports": {"errors", "ledger", "tracking"},
-    "config": BASE | {"objectives", "data", "models", "optim", "tracking", "ledger"},
+    "config": BASE | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger"},
     "training": BASE
     | {
         "objectives",
@@ -128,7 +129,10 @@ def test_reports_work_without_torch() -> None:
 
 def test_no_code_asks_for_an_objective_by_name() -> None:
     names = "|".join(schemas()["objective"])
-    ask = re.compile(rf"""(==|!=|\bin\b)\s*[\[({{]?\s*["']({names})["']|isinstance\([^)]*\b(DPO|SFT)\b""")
+    classes = "|".join(cls.__name__ for cls in schemas()["objective"].values())
+    ask = re.compile(rf"""(==|!=|\bin\b)\s*[\[({{]?\s*["']({names})["']|isinstance\([^)]*\b({classes})\b""")
+    assert ask.search('if objective.name == "kto":')
+    assert ask.search("isinstance(objective, (IPO, KTO))")
     for file in [*MODULES, *(PACKAGE.parent / "hydra_plugins").rglob("*.py")]:
         found = ask.search(file.read_text())
         assert found is None, f"{file}: {found and found.group()}"

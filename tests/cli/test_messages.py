@@ -12,8 +12,8 @@ Run = Callable[..., Any]
 
 CASES = {
     "unknown verb": (["trian"], ["no such verb: trian", "did you mean: alignlab train"]),
-    "unknown option": (["train", "objective=dppo"], ["objective = dppo", "there are: dpo, sft", "type: objective=dpo"]),
-    "unknown key": (["train", "objective.bta=0.2"], ["objective.bta", "beta, label_smoothing", "type: objective.beta=0.2"]),
+    "unknown option": (["train", "objective=dppo"], ["objective = dppo", "there are: aot, apo_down", "wpo", "type: objective=dpo"]),
+    "unknown key": (["train", "objective.bta=0.2"], ["objective.bta", "beta, dialect, divergence", "type: objective.beta=0.2"]),
     "unknown top key": (["train", "outptu_root=x"], ["outptu_root", "type: output_root=x"]),
     "added key": (["train", "+objective.nope=1"], ["objective.nope = 1", "no such key"]),
     "forced key": (["train", "++trainer.steps=1"], ["trainer.steps = 1", "no such key"]),
@@ -31,13 +31,23 @@ CASES = {
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
-    "null group": (["train", "objective=null"], ["objective", "type: objective=dpo"]),
+    "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective="]),
     "several values": (["train", "objective.beta=0.1,0.3"], ["objective.beta", "several values need -m", "type: -m objective.beta=0.1,0.3"]),
     "spaces": (["train", "objective.beta", "=", "0.3"], ["without spaces around ="]),
     "added twice": (["train", "+objective.beta=0.2"], ["is in the config already", "type: objective.beta=0.2"]),
     "no folder": (["train", "output_root="], ["output_root", "needs the name of a folder"]),
     "nothing to set": (["train", "objective=sft", "objective.beta=1"], ["objective has: nothing to set"]),
     "output": (["train", "output_root=/proc/none"], ["output_root"]),
+    "KL batch of one": (["train", "objective=kto", "trainer.batch_size=1"], ["trainer.batch_size = 1", "at least 2", "type: trainer.batch_size=16"]),
+    "no reference": (["train", "reference=none"], ["reference = none", "compares with a reference", "type: reference=auto"]),
+    "sums are not enough": (["train", "objective=tdpo", "reference=cached"], ["reference = cached", "token by token", "type: reference=auto"]),
+    "dialect": (["train", "objective=ipo", "objective.dialect=trl"], ["objective.dialect = trl", "paper, dpo_repo, openrlhf, trl1, trl0, halos"]),
+    "smoothing in trl1": (["train", "objective.dialect=trl1", "objective.label_smoothing=0.1"], ["objective.label_smoothing = 0.1", "TRL 1.x ignores", "type: objective.label_smoothing=0"]),
+    "unread option": (["train", "objective.divergence_alpha=0.3"], ["objective.divergence_alpha = 0.3", "is read with divergence=alpha only"]),
+    "empty mix": (["train", "objective=mix"], ["objective.parts", "at least one objective", "type: objective.parts=[{name:dpo,beta:0.1}"]),
+    "bad mix": (["train", "objective=mix", "objective.parts=[{name:dpo,beta:-1},{name:kto,beta:1},{nam:x}]"], ["objective.parts.0.beta = -1", "objective.parts.2"]),
+    "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
+    "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
 }  # fmt: skip
 
 
@@ -160,7 +170,7 @@ def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: 
         return alignlab("-sc", "query=bash").out.split()
 
     assert complete("alignlab tr") == ["train"]
-    assert complete("alignlab train objective=") == ["objective=dpo", "objective=sft"]
+    assert complete("alignlab train objective=d") == ["objective=discopop", "objective=dpo", "objective=dpop"]
     assert complete("alignlab train sweep=d") == ["sweep=dpo_beta"]
     assert complete("alignlab train objective.b") == ["objective.beta="]
 

@@ -28,13 +28,16 @@ NEEDS = {
     "model/hub": ["data=hh_rlhf", "model.name=org/model"],
     "model/tiny": ["data=hh_rlhf"],
     "model/smollm2_135m": ["data=hh_rlhf", "model.origin=hub"],
+    "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
+    "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
     "experiment/smollm2_hh": ["model.origin=hub"],
 }
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 22
+    assert len(FILES) == 50
     assert len(PRESETS) == 2
 
 

@@ -6,11 +6,30 @@ import numpy as np
 import pytest
 import torch
 
-from alignlab.data.collate import collate_completions, collate_pairs, collate_rows
-from alignlab.data.datamodule import BatchStream, batch_indices, rows_used
-from alignlab.data.rows import Completion, Pair
+from alignlab.data.collate import (
+    collate_completions,
+    collate_labelled,
+    collate_pairs,
+    collate_rankings,
+    collate_rows,
+)
+from alignlab.data.datamodule import BatchStream, batch_indices, rows_of_run, rows_used
+from alignlab.data.fingerprint import row_key
+from alignlab.data.rows import Completion, Labelled, Pair, Ranking
 from alignlab.data.template import Template, plain_transcript
-from alignlab.data.tokenize import CompletionTokens, Cutter, PairTokens, tokenize_completions, tokenize_pairs
+from alignlab.data.tokenize import (
+    CompletionTokens,
+    Cutter,
+    LabelledTokens,
+    PairTokens,
+    RankingTokens,
+    mismatched,
+    tokenize_completions,
+    tokenize_labelled,
+    tokenize_pairs,
+    tokenize_rankings,
+)
+from alignlab.errors import DataError
 from alignlab.models.sources.tiny import letters, raw_bytes
 
 CHAT = (
@@ -99,12 +118,12 @@ def test_layout() -> None:
         [True, True, False],
     ]
     assert batch.index.tolist() == [7, 9]
-    assert (len(batch), batch.answer_tokens, batch.all_tokens) == (2, 7, 4 + 3 + 2 + 4)
+    assert (len(batch), batch.imitated_tokens, batch.all_tokens) == (2, 3 + 1, 4 + 3 + 2 + 4)
 
 
 def test_token_values_never_decide_what_is_padding() -> None:
     """0 is a real token here; lengths alone make the mask."""
-    rows = collate_rows([[0]], [[0, 0]])
+    rows = collate_rows([([0], [0, 0])])
     assert rows.attention.tolist() == [[1, 1, 1]]
     assert rows.answer_mask.tolist() == [[True, True]]
 
@@ -155,3 +174,75 @@ def test_collated_tensors_are_integers() -> None:
     batch = collate_completions([CompletionTokens(0, [1, 2], [3])])
     assert batch.rows.ids.dtype == torch.int64
     assert batch.rows.answer_mask.dtype == torch.bool
+
+
+def test_labelled_and_ranked_rows() -> None:
+    template, cut = Template(letters("abc")), Cutter(8, 4)
+    labelled, report = tokenize_labelled([Labelled("a", "b", True), Labelled("a", "abcabc", False)], template, cut)
+    assert labelled[0] == LabelledTokens(0, [3, 0], [1, 3], True)
+    assert labelled[1] == LabelledTokens(1, [3, 0], [0, 1, 2, 0, 1, 2], False)
+    assert report.summary()["truncated_completion_frac"] == 0.5
+    rows = [
+        Ranking("a", ["b", "c", "b"], [2.0, 1.0, 1.0], [True] * 3),
+        Ranking("a", ["b", "b"], [1.0, 0.0], [True] * 2),
+    ]
+    ranked, report = tokenize_rankings(rows, template, cut)
+    assert ranked == [RankingTokens(0, [3, 0], [[1, 3], [2, 3], [1, 3]], [2.0, 1.0, 1.0])]
+    assert dict(report.dropped) == {"identical after cutting": 1}
+
+
+def test_an_answer_of_no_tokens_is_named_where_it_stands() -> None:
+    rows = [Completion("a", "b"), Completion("a", "", ended=False)]
+    with pytest.raises(DataError, match="row 2: completion has no token"):
+        tokenize_completions(rows, Template(letters("abc")), Cutter(8, 4))
+
+
+LABELLED = [LabelledTokens(i, [i], [i, i], i % 2 == 0) for i in range(5)]
+
+
+def test_mismatched_answers_are_a_rotation_without_fixed_points() -> None:
+    """By one, which also works for an odd number of rows: none gets its own answer, all answers are used."""
+    rows = mismatched(LABELLED)
+    assert [row.mismatched for row in rows] == [[4, 4], [0, 0], [1, 1], [2, 2], [3, 3]]
+    assert [row.completion for row in rows] == [row.completion for row in LABELLED]
+    with pytest.raises(ValueError, match="at least two"):
+        mismatched(LABELLED[:1])
+
+
+def test_mismatched_answers_do_not_depend_on_micro_batches_or_processes() -> None:
+    """And are all told beforehand to the reference pass, whatever the seed and the step."""
+
+    def rows(micro: int, rank: int, world: int) -> list[LabelledTokens]:
+        parts = BatchStream(LABELLED, list, 4, micro, steps=3, seed=3, couple=mismatched, rank=rank, world=world)
+        return [row for batch in parts for part in batch for row in part]
+
+    def key(row: LabelledTokens) -> str:
+        return repr(row)
+
+    whole = sorted(rows(4, 0, 1), key=key)
+    assert sorted(rows(1, 0, 1), key=key) == whole
+    assert sorted(rows(3, 0, 2) + rows(3, 1, 2), key=key) == whole
+    assert sorted(rows_of_run(LABELLED, 4, 3, 3, mismatched), key=key) == whole
+
+
+def test_labelled_batches() -> None:
+    batch = collate_labelled(mismatched(LABELLED)[:3])
+    assert batch.desirable.tolist() == [True, False, True]
+    assert batch.mismatched is not None
+    assert batch.mismatched.ids.tolist() == [[0, 4, 4], [1, 0, 0], [2, 1, 1]]
+    assert batch.mismatched.keys[0] == row_key([0], [4, 4])
+    assert batch.imitated_tokens == 6
+    assert collate_labelled(LABELLED).mismatched is None
+
+
+def test_ranking_batches() -> None:
+    """One row an answer, prompt by prompt; shorter rankings are masked."""
+    rows = [RankingTokens(3, [1], [[2], [3, 3]], [1.0, 0.0], 0.5), RankingTokens(4, [1], [[4]] * 3, [0.0, 2.0, 2.0])]
+    batch = collate_rankings(rows)
+    assert batch.rows.ids.tolist() == [[1, 2, 0], [1, 3, 3], [1, 4, 0], [1, 4, 0], [1, 4, 0]]
+    assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
+    assert batch.grades.tolist() == [[1.0, 0.0, 0.0], [0.0, 2.0, 2.0]]
+    assert batch.margin is None, "one of them has none"
+    margins = collate_rankings(rows[:1]).margin
+    assert margins is not None
+    assert margins.tolist() == [0.5]

@@ -40,7 +40,7 @@ def plain(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["llama", "gpt2", "qwen2", "gemma2", "gpt_neox"])
 def test_equal_to_plain_rows(name: str) -> None:
     model = build(name)
-    rows = collate_rows(PROMPTS, ANSWERS)
+    rows = collate_rows(list(zip(PROMPTS, ANSWERS, strict=True)))
     logps = answer_logps(model, rows)
     assert logps.dtype == torch.float32
     for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
@@ -57,6 +57,7 @@ def wider(rows: Rows, left: int, right: int) -> Rows:
         attention,
         (attention.cumsum(1) - 1).clamp(min=0),
         pad(rows.answer_mask, (0, right)),
+        rows.keys,
     )
 
 
@@ -64,7 +65,10 @@ def wider(rows: Rows, left: int, right: int) -> Rows:
 def test_more_padding_changes_neither_value_nor_gradient(left: int, right: int) -> None:
     model = build("llama")
     results = []
-    for rows in (collate_rows(PROMPTS, ANSWERS), wider(collate_rows(PROMPTS, ANSWERS), left, right)):
+    for rows in (
+        collate_rows(list(zip(PROMPTS, ANSWERS, strict=True))),
+        wider(collate_rows(list(zip(PROMPTS, ANSWERS, strict=True))), left, right),
+    ):
         model.zero_grad()
         total = summed(answer_logps(model, rows), rows.answer_mask)
         total.sum().backward()
@@ -78,7 +82,7 @@ def test_more_padding_changes_neither_value_nor_gradient(left: int, right: int) 
 def test_bfloat16_model_gives_float32_sums() -> None:
     """The log-softmax is taken in float32: its error is that of bf16 logits, not of a bf16 softmax."""
     model = build("llama")
-    rows = collate_rows(PROMPTS, ANSWERS)
+    rows = collate_rows(list(zip(PROMPTS, ANSWERS, strict=True)))
     exact = answer_logps(model, rows)
     rough = answer_logps(model.to(torch.bfloat16), rows)
     assert rough.dtype == torch.float32

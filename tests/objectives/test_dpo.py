@@ -2,69 +2,84 @@
 
 from __future__ import annotations
 
-import json
 import math
+from typing import Any
 
 import pytest
 import torch
 
-from alignlab.errors import ConfigError
 from alignlab.objectives.dpo import DPO, dpo_loss
-from alignlab.types import Logps, PairLogps
-from tests.conftest import SHARED
+from tests.objectives.build import LN2, LN3, gradients, pair, refused, right_and_wrong, scalar
+
+# At beta 0.5, h = 2 ln 3 makes z = ln 3: σ(z) = 3/4, ℓ(z) = ln 4/3, ℓ(-z) = ln 4.
+RIGHT, WRONG = math.log(4 / 3), math.log(4)
 
 
-def scalar(value: float) -> torch.Tensor:
-    return torch.tensor([value], dtype=torch.float64, requires_grad=True)
-
-
-# h = 2 - (-5) = 7 at beta 0.1: softplus(-0.7) = 0.4031860489 (10 decimals, by mpmath); gradient -0.1 * sigmoid(-0.7)
+# The gradient in the preferred answer is beta [-(1 - e) σ(-z) + e σ(z)], in the other one the opposite.
 @pytest.mark.parametrize(
-    ("smoothing", "loss", "gradient"),
-    [(0.0, 0.4031860488854578, -0.0331812227831832), (0.1, 0.4731860488854578, -0.0231812227831832)],
+    ("chosen", "rejected", "smoothing", "loss", "gradient"),
+    [
+        (2 * LN3, 0.0, 0.0, RIGHT, -1 / 8),
+        (0.0, 0.0, 0.0, LN2, -1 / 4),
+        (0.0, 2 * LN3, 0.0, WRONG, -3 / 8),
+        (2 * LN3, 0.0, 0.1, 0.9 * RIGHT + 0.1 * WRONG, -0.075),  # (-0.9/4 + 0.3/4) / 2
+        (0.0, 2 * LN3, 0.1, 0.9 * WRONG + 0.1 * RIGHT, -0.325),  # (-2.7/4 + 0.1/4) / 2
+    ],
 )
-def test_value_and_gradient(smoothing: float, loss: float, gradient: float) -> None:
-    chosen, rejected = scalar(2.0), scalar(-5.0)
-    out = dpo_loss(chosen, rejected, beta=0.1, label_smoothing=smoothing)
-    out.backward()
-    assert out.item() == pytest.approx(loss, abs=1e-10)
-    assert chosen.grad is not None
-    assert rejected.grad is not None
-    assert chosen.grad.item() == pytest.approx(gradient, abs=1e-10)
-    assert rejected.grad.item() == pytest.approx(-gradient, abs=1e-10)
-
-
-def test_ln_2_and_half_beta_where_policy_is_reference() -> None:
-    chosen, rejected = scalar(0.0), scalar(0.0)
-    out = dpo_loss(chosen, rejected, beta=0.3)
-    out.backward()
-    assert out.item() == pytest.approx(math.log(2), abs=1e-15)
-    assert chosen.grad is not None
-    assert chosen.grad.item() == pytest.approx(-0.15, abs=1e-15)
+def test_value_and_gradient(chosen: float, rejected: float, smoothing: float, loss: float, gradient: float) -> None:
+    w, l = scalar(chosen), scalar(rejected)
+    out = dpo_loss(w, l, beta=0.5, label_smoothing=smoothing)
+    assert out.item() == pytest.approx(loss, abs=1e-12)
+    assert gradients(out, w, l) == pytest.approx([gradient, -gradient], abs=1e-12)
 
 
 def test_smoothed_optimum_is_the_logit_of_the_noise() -> None:
-    """cDPO's minimum in beta h is logit(1 - e): 2.19722458 at e = 0.1."""
-    chosen = scalar(math.log(9.0) / 0.1)
-    dpo_loss(chosen, torch.zeros(1, dtype=torch.float64), beta=0.1, label_smoothing=0.1).backward()
-    assert chosen.grad is not None
-    assert chosen.grad.item() == pytest.approx(0.0, abs=1e-12)
+    """cDPO's minimum in beta h is logit(1 - e) = ln 9 at e = 0.1."""
+    w, l = scalar(math.log(9.0) / 0.1), scalar(0.0)
+    assert gradients(dpo_loss(w, l, beta=0.1, label_smoothing=0.1), w) == pytest.approx([0.0], abs=1e-12)
+    assert gradients(dpo_loss(w - 0.1, l, beta=0.1, label_smoothing=0.1), w)[0] < 0
 
 
 def test_far_from_the_reference() -> None:
-    """At h = +-1e4 and beta 0.1 the loss is 0 or 1000, exactly in float32."""
-    far = torch.tensor([1e4, -1e4])
-    assert dpo_loss(far, torch.zeros(2), beta=0.1).tolist() == [0.0, 1000.0]
+    """At h = +-1e4 and beta 0.1 the loss is 0 or 1000 and the gradient 0 or -beta, exactly in float32."""
+    far = torch.tensor([1e4, -1e4], requires_grad=True)
+    loss = dpo_loss(far, torch.zeros(2), beta=0.1)
+    assert loss.tolist() == [0.0, 1000.0]
+    assert gradients(loss, far) == pytest.approx([0.0, -0.1], abs=1e-7)
 
 
 def test_sums_end_token_and_masks() -> None:
-    """Answers of 2 and 3 tokens: sums -3 and -6 against references -4 and -5, so h = 1 - (-1) = 2."""
-    chosen = Logps(
-        torch.tensor([[-1.0, -2.0, -99.0]]), torch.tensor([[True, True, False]]), reference=torch.tensor([-4.0])
-    )
-    rejected = Logps(torch.tensor([[-1.0, -2.0, -3.0]]), torch.ones(1, 3, dtype=torch.bool), torch.tensor([-5.0]))
-    loss = DPO(beta=0.5)(PairLogps(chosen, rejected))
-    assert loss.item() == pytest.approx(math.log(1 + math.exp(-1.0)), abs=1e-7)
+    """Every token of an answer, its last one included, has the gradient of the sum; padding has none."""
+    batch = right_and_wrong()
+    loss = DPO(beta=0.5)(batch)
+    assert loss.tolist() == pytest.approx([RIGHT, WRONG], abs=1e-12)
+    w0, w1, l0, l1 = -1 / 8, -3 / 8, 1 / 8, 3 / 8
+    expected = [w0, w0, w1, 0, l0, 0, 0, l1, l1, l1]
+    assert gradients(loss, batch.chosen.tokens, batch.rejected.tokens) == pytest.approx(expected, abs=1e-12)
+
+
+def test_fields_reach_the_loss() -> None:
+    expected = [0.9 * RIGHT + 0.1 * WRONG, 0.9 * WRONG + 0.1 * RIGHT]
+    assert DPO(beta=0.5, label_smoothing=0.1)(right_and_wrong()).tolist() == pytest.approx(expected, abs=1e-12)
+
+
+# Probability ratios u = 4 and 1/2. Margins of f'(u): 3/4 - (-1); ln 8/5 - ln 2/3; (16 - 1)/2 - (1/4 - 1)/2 at alpha 3.
+@pytest.mark.parametrize(
+    ("fields", "margin"),
+    [
+        ({"divergence": "forward_kl"}, 7 / 4),
+        ({"divergence": "js"}, math.log(12 / 5)),
+        ({"divergence": "alpha", "divergence_alpha": 3.0}, 63 / 8),
+    ],
+)
+def test_divergences(fields: dict[str, Any], margin: float) -> None:
+    batch = pair([[-1.0]], [[-2.0]], [-1 - 2 * LN2], [-2 + LN2])
+    assert DPO(beta=0.5, **fields)(batch).item() == pytest.approx(math.log1p(math.exp(-margin / 2)), abs=1e-12)
+
+
+def test_no_reference_is_an_error() -> None:
+    with pytest.raises(ValueError, match="needs reference"):
+        DPO(beta=0.5)(pair([[-1.0]], [[-2.0]]))
 
 
 def test_shapes_are_never_broadcast() -> None:
@@ -74,38 +89,30 @@ def test_shapes_are_never_broadcast() -> None:
         dpo_loss(torch.zeros(3, 2), torch.zeros(3, 2), beta=0.1)
 
 
-@pytest.mark.parametrize(
-    ("fields", "key"),
-    [
-        ({"beta": 0.0}, "beta"),
-        ({"beta": -0.1}, "beta"),
-        ({"beta": math.inf}, "beta"),
-        ({"beta": math.nan}, "beta"),
-        ({"beta": 0.1, "label_smoothing": 0.5}, "label_smoothing"),
-        ({"beta": 0.1, "label_smoothing": -0.01}, "label_smoothing"),
-    ],
-)
-def test_out_of_range_is_refused(fields: dict[str, float], key: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        DPO(**fields)
-    assert [p.key for p in caught.value.problems] == [key]
+@pytest.mark.parametrize("beta", [0.0, -0.1, math.inf, math.nan])
+def test_beta_out_of_range_is_refused(beta: float) -> None:
+    assert refused(DPO, beta=beta) == ["beta"]
+
+
+@pytest.mark.parametrize("smoothing", [0.5, -0.01, math.nan])
+def test_smoothing_out_of_range_is_refused(smoothing: float) -> None:
+    assert refused(DPO, beta=0.1, label_smoothing=smoothing) == ["label_smoothing"]
+
+
+def test_trl1_ignores_smoothing_so_it_is_refused_there() -> None:
+    assert refused(DPO, beta=0.1, label_smoothing=0.1, dialect="trl1") == ["label_smoothing"]
+    assert DPO(beta=0.1, dialect="trl1").label_smoothing == 0.0
+    for dialect in ("paper", "dpo_repo", "trl0", "halos", "openrlhf"):
+        assert DPO(beta=0.1, label_smoothing=0.1, dialect=dialect).label_smoothing == 0.1
 
 
 def test_all_problems_at_once() -> None:
-    with pytest.raises(ConfigError) as caught:
-        DPO(beta=-1.0, label_smoothing=0.7)
-    assert [p.key for p in caught.value.problems] == ["beta", "label_smoothing"]
+    wrong = refused(DPO, beta=-1.0, divergence="kl", divergence_alpha=0.3, label_smoothing=0.7, dialect="trl")
+    assert wrong == ["dialect", "beta", "divergence", "divergence_alpha", "label_smoothing"]
 
 
-@pytest.mark.skipif(not (SHARED / "golden.json").is_file(), reason="no ../shared/golden.json beside the checkout")
-@pytest.mark.parametrize(("name", "smoothing"), [("dpo b=.1", 0.0), ("cdpo b=.1 eps=.1", 0.1)])
-@pytest.mark.parametrize(("case", "logps"), [("G0", (-42.0, -50.0)), ("G1", (-40.0, -55.0)), ("G3", (-52.0, -45.0))])
-def test_golden_table(name: str, smoothing: float, case: str, logps: tuple[float, float]) -> None:
-    golden = json.loads((SHARED / "golden.json").read_text())["values"][name][case]
-    chosen, rejected = scalar(logps[0]), scalar(logps[1])
-    out = dpo_loss(chosen + 42, rejected + 50, beta=0.1, label_smoothing=smoothing)
-    out.backward()
-    assert chosen.grad is not None
-    assert rejected.grad is not None
-    found = [out.item(), chosen.grad.item(), rejected.grad.item()]
-    assert found == pytest.approx(golden, abs=1e-7)
+def test_what_is_said_of_it() -> None:
+    assert DPO(beta=0.3).reward_scale == 0.3
+    assert DPO(beta=0.3, label_smoothing=0.2).loss_at_reference == pytest.approx(LN2, abs=1e-15)
+    same = pair([[-1.0, -2.0]], [[-5.0]], [-3.0], [-5.0])
+    assert DPO(beta=0.3, label_smoothing=0.2)(same).item() == pytest.approx(LN2, abs=1e-15)

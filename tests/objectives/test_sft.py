@@ -1,4 +1,4 @@
-"""SFT against closed forms."""
+"""SFT against closed forms; the numbers are worked out in the comments."""
 
 from __future__ import annotations
 
@@ -9,27 +9,43 @@ import torch
 
 from alignlab.objectives.sft import SFT, sft_loss
 from alignlab.types import Logps
+from tests.objectives.build import logps
 
 
-def test_summed_nll_of_the_answer() -> None:
-    """Uniform over 4 tokens: 3 answer tokens cost 3 ln 4, one costs ln 4."""
-    logps = torch.full((2, 3), -math.log(4.0), dtype=torch.float64)
-    mask = torch.tensor([[True, True, True], [True, False, False]])
-    assert sft_loss(logps, mask).tolist() == pytest.approx([3 * math.log(4), math.log(4)], abs=1e-12)
+def test_mean_over_the_batch_is_the_mean_over_its_answer_tokens() -> None:
+    """NLL 6 on 3 tokens and 4 on one; 2 tokens a row on average: 3 and 2, with the mean (6 + 4) / 4 tokens."""
+    batch = logps([[-1.0, -2.0, -3.0], [-4.0]])
+    loss = SFT()(batch)
+    (slope,) = torch.autograd.grad(loss.mean(), batch.tokens)
+    assert loss.tolist() == [3.0, 2.0]
+    assert loss.mean().item() == 2.5
+    assert slope.tolist() == [[-0.25, -0.25, -0.25], [-0.25, 0.0, 0.0]]  # padding holds NaN and gets none
 
 
-def test_gradient_is_minus_one_on_the_answer_and_zero_elsewhere() -> None:
-    logps = torch.zeros(1, 3, dtype=torch.float64, requires_grad=True)
-    sft_loss(logps, torch.tensor([[True, False, True]])).sum().backward()
-    assert logps.grad is not None
-    assert logps.grad.tolist() == [[-1.0, 0.0, -1.0]]
+def test_uniform_over_four_tokens_costs_ln_4_a_token() -> None:
+    batch = logps([[-math.log(4.0)] * 5, [-math.log(4.0)] * 2])
+    assert SFT()(batch).mean().item() == pytest.approx(math.log(4.0), abs=1e-15)
 
 
-def test_divided_by_answer_tokens() -> None:
-    assert SFT().requires.normaliser == "tokens"
-    assert SFT()(Logps(torch.full((1, 2), -2.0), torch.ones(1, 2, dtype=torch.bool))).item() == 4.0
+def test_microbatches_divide_by_the_global_mean_length() -> None:
+    """Rows of 1 and 3 tokens, 2 on average, each alone in its microbatch: 4 / 2 and 9 / 2, as in one batch."""
+    rows = [[-4.0], [-2.0, -3.0, -4.0]]
+    alone = [SFT()(logps([row], mean_count=2.0)).item() for row in rows]
+    assert alone == [2.0, 4.5]
+    assert SFT()(logps(rows)).tolist() == alone
 
 
-def test_shapes_must_agree() -> None:
-    with pytest.raises(ValueError, match="one shape"):
-        sft_loss(torch.zeros(2, 3), torch.ones(2, 1, dtype=torch.bool))
+def test_needs_completions_only() -> None:
+    needs = SFT().requires
+    assert needs.data == "completions"
+    assert not needs.reference
+
+
+def test_tokens_are_summed_before_the_loss() -> None:
+    with pytest.raises(ValueError, match="rank 1"):
+        sft_loss(torch.zeros(2, 3))
+
+
+def test_a_row_without_an_answer_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"rows \[1\]"):
+        SFT()(Logps(torch.zeros(2, 1), torch.tensor([[True], [False]])))

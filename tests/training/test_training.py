@@ -6,6 +6,7 @@ import importlib.util
 import json
 import math
 import os
+import re
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -189,6 +190,20 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
+@pytest.mark.parametrize("objective", ["bco", "kto"])
+def test_what_an_objective_keeps_is_resumed_too(
+    objective: str, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BCO's running shift; and KTO's mismatched answers are those of the uninterrupted run."""
+    command = ["train", *LONG[1:], f"objective={objective}", "trainer.micro_batch_size=3"]
+    assert alignlab(*command, "output_root=whole").code == 0
+    with monkeypatch.context() as patched:
+        at_step(patched, 13, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab(*command).code == 130
+    assert alignlab(*command).code == 0
+    same_result(only(objective), Path("whole/runs") / only(objective).name, rows)
+
+
 def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignlab.modules.preference import PreferenceModule
 
@@ -251,14 +266,14 @@ def test_any_axes_on_any_config(alignlab: Run) -> None:
 def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignlab.modules.preference import PreferenceModule
 
-    losses = PreferenceModule.losses
+    look = PreferenceModule.look
 
-    def failing(self: PreferenceModule, batch: Any) -> Any:
+    def failing(self: PreferenceModule, batch: Any, mean_count: float) -> Any:
         if self.objective.reward_scale == 0.2:
             raise RuntimeError("out of luck")
-        return losses(self, batch)
+        return look(self, batch, mean_count)
 
-    monkeypatch.setattr(PreferenceModule, "losses", failing)
+    monkeypatch.setattr(PreferenceModule, "look", failing)
     command = ["train", *LAB, "trainer.max_steps=2", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
     result = alignlab(*command)
     assert result.code == 3
@@ -269,7 +284,7 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     assert "RuntimeError: out of luck" in Path("outputs/sweeps/s/table.md").read_text()
     (log,) = [f for f in RUNS.glob("*/train.log") if "Traceback" in f.read_text()]
     assert records()[log.parent.name]["status"] == "failed"
-    monkeypatch.setattr(PreferenceModule, "losses", losses)
+    monkeypatch.setattr(PreferenceModule, "look", look)
     assert alignlab(*command).code == 0
     assert pd.read_csv("outputs/sweeps/s/table.csv")["status"].tolist() == ["done"] * 3
     assert [r["attempt"] for r in records().values() if r["id"].startswith("dpo")].count(2) == 1
@@ -277,14 +292,99 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
 
 def test_the_three_references_train_the_same(alignlab: Run) -> None:
     losses = {}
-    for kind in ("cached", "copy", "adapter_off"):
+    for kind in ("auto", "copy", "adapter_off"):
         root = f"output_root={kind}"
         assert alignlab("train", *LAB, "trainer.max_steps=8", "peft=lora", f"reference={kind}", root).code == 0
         (run,) = Path(kind).glob("runs/dpo-*/metrics.jsonl")
         losses[kind] = [row["train/loss"] for row in read_rows(run) if "train/loss" in row]
     assert len(losses["copy"]) == 8
-    assert losses["cached"] == pytest.approx(losses["copy"], abs=1e-5)
+    assert losses["auto"] == pytest.approx(losses["copy"], abs=1e-5)
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)
+
+
+def test_the_reference_runs_where_sums_are_not_enough(alignlab: Run) -> None:
+    """auto: no store for token-level DPO; and none at all where it is declined."""
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=tdpo", "peft=lora").code == 0
+    assert not Path("outputs/reference").exists()
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=orpo", "reference=none").code == 0
+    assert not Path("outputs/reference").exists()
+    summary = records()[only("orpo").name]["summary"]
+    assert "train/logratios/chosen" not in summary
+    assert "exact/kl" not in summary
+    assert summary["train/log_odds_clamped_frac"] == 0.0
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=orpo").code == 0
+    both = [r["summary"] for r in records().values() if r["id"].startswith("orpo")]
+    assert len(both) == 2
+    assert both[0]["train/loss"] == both[1]["train/loss"]
+    assert sum("exact/kl" in summary for summary in both) == 1
+
+
+def test_a_dialect_is_recorded_and_is_not_another_run_than_what_it_sets(alignlab: Run) -> None:
+    command = ["train", *LAB, "trainer.max_steps=2", "objective=ipo"]
+    assert alignlab(*command, "objective.dialect=trl1").code == 0
+    run = only("ipo")
+    record = records()[run.name]
+    assert record["objective"]["dialect"] == "trl1"
+    assert record["objective"]["reduction"] == "mean"
+    assert "reduction: mean" in (run / "config.yaml").read_text()
+    assert alignlab(*command, "objective.reduction=mean").code == 0
+    assert only("ipo") == run
+    assert "aims at a log-ratio margin of 1 / (2 tau) = 5 nats per token" in (run / "train.log").read_text()
+    assert alignlab(*command, "-m", "objective.dialect=trl1,paper", "sweep.name=s").code == 0
+    table = Path("outputs/sweeps/s/table.md").read_text()
+    assert "- ipo (dialect: trl1): tau 0.1, divergence reverse_kl, divergence_alpha 0.5, reduction mean" in table
+    assert "- ipo (dialect: paper): tau 0.1, divergence reverse_kl, divergence_alpha 0.5, reduction sum" in table
+
+
+def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
+    """The one loaded from its Hugging Face folder gives the rewards; no sub-class of a causal model is needed."""
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    from alignlab.data.collate import collate_rows
+    from alignlab.models.heads import answer_rewards
+
+    command = [
+        "train",
+        *LAB,
+        "objective=reward_model",
+        "trainer.max_steps=60",
+        "optim.lr=3e-3",
+        "objective.centring=0.01",
+    ]
+    assert alignlab(*command).code == 0
+    run = only("reward_model")
+    summary = records()[run.name]["summary"]
+    assert summary["tail/accuracy"] > 0.6
+    assert abs(summary["eval/mean_reward"]) < 2
+    model = AutoModelForSequenceClassification.from_pretrained(run / "policy")
+    tokenizer = AutoTokenizer.from_pretrained(run / "policy")
+    assert model.config.num_labels == 1
+    rows = collate_rows([([3, 0], [1, 2, 3]), ([3, 1], [0, 3])])
+    found = answer_rewards(model, rows)
+    plain = model(torch.tensor([tokenizer.encode("abc", add_special_tokens=False)]), use_cache=False)
+    assert plain.logits.shape == (1, 1)
+    assert found.shape == (2,)
+    assert torch.isfinite(found).all()
+
+
+def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:
+    """KTO on labelled rows with the weighting rule printed; only bad answers; a reward model on rankings of three."""
+    text = [{"prompt": f"Say {i}", "completion": f"{i}!", "label": i % 4 == 0} for i in range(40)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, text)))
+    small = ["model=tiny", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.progress=false"]
+    assert alignlab("train", "objective=kto", "data=unpaired", "data.path=mine.jsonl", *small).code == 0
+    log = (only("kto") / "train.log").read_text()
+    assert "outside [1, 3/2]" in log
+    assert re.search(r"type: objective.desirable_weight=[23](\.\d+)? objective.undesirable_weight=1$", log, re.M)
+    bad = [{**row, "label": 0} for row in text]
+    (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, bad)))
+    assert alignlab("train", "objective=bco", "data=unpaired", "data.path=bad.jsonl", *small).code == 0
+    summary = records()[only("bco").name]["summary"]
+    assert "eval/rewards/rejected" in summary
+    assert "eval/rewards/chosen" not in summary
+    ranked = [{"prompt": f"Say {i}", "completions": ["a", "bb", "ccc"], "grades": [3, 1.5, 1.5]} for i in range(20)]
+    (tmp_path / "ranked.jsonl").write_text("\n".join(map(json.dumps, ranked)))
+    assert alignlab("train", "objective=reward_model", "data=rankings", "data.path=ranked.jsonl", *small).code == 0
 
 
 def test_an_adapter_on_top_of_an_adapter(alignlab: Run) -> None:

@@ -1,0 +1,24 @@
+"""`alignlab objectives`: what there is to choose from."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+
+def main(argv: Sequence[str]) -> int:
+    """Print every objective, or those whose names are given; returns the exit code (2 for an unknown name)."""
+    from alignlab.config.catalogue import HEADER, NOTATION, catalogue
+
+    rows = {row[0]: row for row in catalogue()}
+    unknown = [name for name in argv if name not in rows]
+    if unknown:
+        print(f"alignlab: no such objective: {', '.join(unknown)}\n  there are: {', '.join(rows)}", file=sys.stderr)
+        return 2
+    for name in argv or rows:
+        print(name)
+        for title, text in zip(HEADER[1:], rows[name][1:], strict=True):
+            if text:
+                print(f"    {title}: {text}")
+    print(f"\n{NOTATION}")
+    return 0

@@ -1,0 +1,103 @@
+"""What objectives there are, as a table: generated from the code and the YAML files, nothing written twice."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignlab.config.registry import schemas
+from alignlab.config.share import conf_dir
+from alignlab.errors import ConfigError
+from alignlab.objectives.base import Objective
+from alignlab.types import Requires
+
+BEGIN, END = "<!-- objectives: written by `make readme` -->", "<!-- end of objectives -->"
+HEADER = ("objective", "loss of a row", "from", "needs", "defaults")
+
+NOTATION = (
+    "ρ: log-ratio of an answer to the reference, h = ρ_w - ρ_l, lp: log-probability, lr: the same under the reference, "
+    "n: tokens, w and l: preferred and dispreferred, ℓ(z) = -log σ(z)"
+)
+
+# "what, address": the address becomes a link on what stands before it.
+_ADDRESS = re.compile(r"^(.*?),? (https://[^\s,]+)")
+
+_SHAPES = {
+    "completions": "answers",
+    "pairs": "pairs",
+    "labelled": "labelled answers (or pairs, split)",
+    "rankings": "graded answers (or pairs), scalar head",
+}
+
+
+def catalogue() -> list[tuple[str, ...]]:
+    """One row an objective, by name: HEADER."""
+    return [_row(name, cls) for name, cls in sorted(schemas()["objective"].items())]
+
+
+def markdown_table() -> str:
+    """The catalogue as Markdown, for the README."""
+    lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    for name, loss, source, *rest in catalogue():
+        cells = (f"`{name}`", loss.replace("|", "\\|"), _ADDRESS.sub(r"[\1](\2)", source), *rest)
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def update(file: Path) -> None:
+    """Put the table between the markers of a Markdown file."""
+    text = file.read_text()
+    before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+    file.write_text(f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}")
+
+
+def formula(objective: type[Objective]) -> str:
+    """First line of the docstring of `<module>_loss`."""
+    module = sys.modules[objective.__module__]
+    function = getattr(module, f"{objective.__module__.rpartition('.')[2]}_loss")
+    return (inspect.getdoc(function) or "").partition("\n")[0]
+
+
+def _row(name: str, cls: type[Objective]) -> tuple[str, ...]:
+    chosen = yaml.safe_load((Path(conf_dir()) / "objective" / f"{name}.yaml").read_text())
+    chosen.pop("defaults")
+    defaults = ", ".join(f"{key} {_word(value)}" for key, value in chosen.items() if _worth_showing(key, value))
+    try:
+        needs = ", ".join(_needs(cls(**chosen).requires))
+    except ConfigError:  # a mix of nothing
+        needs = "what its parts need"
+    return name, formula(cls), _source(cls), needs, defaults
+
+
+def _source(cls: type[Objective]) -> str:
+    """First line of the module's docstring: what it is, who wrote it, and where."""
+    return (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
+
+
+def _worth_showing(key: str, value: Any) -> bool:
+    """The divergence is the reverse KL for all, an empty list says nothing, and "dialect" means the dialect's value."""
+    return not key.startswith("divergence") and value not in ([], "dialect")
+
+
+def _needs(needs: Requires) -> Iterator[str]:
+    yield _SHAPES[needs.data]
+    if needs.reference:
+        yield "reference" + (" model at hand" if needs.live_reference else "")
+    if needs.mismatched:
+        yield "mismatched answers"
+    if needs.couples_batch:
+        yield "whole batch"
+
+
+def _word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+if __name__ == "__main__":
+    update(Path(sys.argv[1]))

@@ -1,0 +1,151 @@
+"""One real module per objective on a tiny model, with rows of its shape: what the equivalence tests run over."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+
+from alignlab.config.registry import schemas
+from alignlab.data.datamodule import AlignmentData
+from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, RankingTokens, mismatched
+from alignlab.models.heads import with_scalar_head
+from alignlab.models.reference import frozen_copy
+from alignlab.models.sources.tiny import Tiny
+from alignlab.modules.base import AlignmentModule
+from alignlab.objectives.base import Objective
+from alignlab.optim.adamw import AdamW
+from alignlab.training.shapes import SHAPES
+
+GENERATOR = torch.Generator().manual_seed(0)
+END = 6
+
+
+def ids(low: int, high: int) -> list[int]:
+    size = int(torch.randint(low, high, (), generator=GENERATOR))
+    return torch.randint(0, END, (size,), generator=GENERATOR).tolist()
+
+
+PAIRS = [PairTokens(i, ids(1, 5), [*ids(1, 7), END], [*ids(1, 7), END]) for i in range(16)]
+ANSWERS = [CompletionTokens(i, ids(1, 5), [*ids(1, 9), END]) for i in range(16)]
+LABELLED = [LabelledTokens(i, ids(1, 5), [*ids(1, 9), END], i % 3 == 0) for i in range(16)]
+RANKINGS = [
+    RankingTokens(i, ids(1, 5), [[*ids(1, 7), END] for _ in range(k)], [float(g // 2) for g in range(k)], 0.1 * i)
+    for i, k in enumerate([2, 3, 4, 3] * 4)
+]
+for _ranking in RANKINGS[::4]:
+    _ranking.grades[:] = [1.0, 0.0]
+ROWS: dict[str, Any] = {"completions": ANSWERS, "pairs": PAIRS, "labelled": LABELLED, "rankings": RANKINGS}
+
+# Fields that an objective can't be made without, and whole variants that take another path through the code.
+FIELDS: dict[str, dict[str, Any]] = {
+    "ipo": {"tau": 0.5},
+    "orpo": {"odds_weight": 0.5},
+    "simpo": {"beta": 2.0, "gamma": 0.5},
+    "mix": {
+        "parts": [
+            {"name": "ipo", "tau": 1.0},
+            {"name": "sft", "weight": 0.3},
+            {"name": "aot", "beta": 0.5},
+            {"name": "bco", "beta": 0.5, "shift": "none"},
+            {"name": "tdpo", "beta": 0.2},
+        ]
+    },
+    "reward_model": {"centring": 0.1},
+    "sft": {},
+    "slic": {},
+}
+VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ipo of means": ("ipo", {"tau": 0.5, "dialect": "trl1"}),
+    "cpo over tokens": ("cpo", {"beta": 0.5, "dialect": "trl1"}),
+    "orpo over tokens": ("orpo", {"odds_weight": 0.5, "nll": "tokens"}),
+    "unpaired aot": ("aot", {"beta": 0.5, "pairing": "unpaired", "label_smoothing": 0.1}),
+    "unshifted bco": ("bco", {"beta": 0.5, "shift": "none"}),
+    "tdpo1": ("tdpo", {"beta": 0.5, "alpha": 1.0, "stop_gradient": False}),
+    "reward model with margins": ("reward_model", {"margins": True}),
+    "weighted kto": ("kto", {"beta": 0.5, "desirable_weight": 2.0}),
+}
+
+
+def objectives() -> dict[str, Objective]:
+    """Every objective that there is, by name, and the variants."""
+    known = schemas()["objective"]
+    found = {name: cls(**FIELDS.get(name, {"beta": 0.5})) for name, cls in known.items()}
+    return found | {label: known[name](**fields) for label, (name, fields) in VARIANTS.items()}
+
+
+def build(objective: Objective, *, drift: float = 0.0, dtype: torch.dtype = torch.float64) -> AlignmentModule:
+    """A module with the tiny model as policy; its reference is the same, or `drift` away from it."""
+    torch.manual_seed(0)
+    model, _ = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
+    model = model.to(dtype)
+    needs = objective.requires
+    reference = frozen_copy(model) if needs.data in ("pairs", "labelled") else None
+    if needs.data == "rankings":
+        model = with_scalar_head(model, 0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += drift * torch.randn_like(parameter)
+    return SHAPES[needs.data].module(
+        model, objective, AdamW(lr=1e-2), max_steps=3, clip=0.0, seed=0, reference=reference
+    )
+
+
+def data_for(objective: Objective, micro: int, steps: int) -> AlignmentData:
+    """Global batches of 8 out of 16 rows, `micro` rows a forward."""
+    needs = objective.requires
+    rows = ROWS[needs.data]
+    return AlignmentData(
+        rows, rows, SHAPES[needs.data].collate, batch_size=8, micro_batch_size=micro, steps=steps, seed=1,
+        couple=mismatched if needs.mismatched else None,
+    )  # fmt: skip
+
+
+class Keep(pl.Callback):
+    """Metrics and gradients of every step."""
+
+    def __init__(self) -> None:
+        self.steps: list[dict[str, float]] = []
+        self.gradients: list[dict[str, torch.Tensor]] = []
+
+    def on_before_optimizer_step(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        found = {name: p.grad.clone() for name, p in pl_module.policy.named_parameters() if p.grad is not None}
+        self.gradients.append(found)
+
+    def on_train_batch_end(self, trainer: Any, pl_module: Any, *args: Any) -> None:
+        self.steps.append(comparable(pl_module.last_metrics))
+
+
+@dataclass
+class Trained:
+    """What a short training left behind."""
+
+    steps: list[dict[str, float]]
+    held_out: dict[str, float]
+    gradients: list[dict[str, torch.Tensor]]
+    weights: dict[str, torch.Tensor]
+
+
+def train(module: AlignmentModule, micro: int, folder: Path, steps: int = 3, **trainer_options: Any) -> Trained:
+    """`steps` updates, then an evaluation of all rows."""
+    data, keep = data_for(module.objective, micro, steps), Keep()
+    options = {"accelerator": "cpu", "devices": 1, **trainer_options}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        trainer = pl.Trainer(
+            max_steps=steps, callbacks=[keep], logger=False, enable_checkpointing=False, enable_progress_bar=False,
+            enable_model_summary=False, limit_val_batches=0, num_sanity_val_steps=0, use_distributed_sampler=False,
+            default_root_dir=folder, **options,
+        )  # fmt: skip
+        trainer.fit(module, datamodule=data)
+    held_out = module.evaluate(data.collate(batch) for batch in data.held_out_batches())
+    weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
+    return Trained(keep.steps, held_out, keep.gradients, weights)
+
+
+def comparable(row: dict[str, float]) -> dict[str, float]:
+    return {name: value for name, value in row.items() if "per_second" not in name}

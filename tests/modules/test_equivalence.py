@@ -1,0 +1,131 @@
+"""For every objective: how a global batch is cut up, shared out, padded or ordered changes nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import socket
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.nn.functional import pad
+
+from alignlab.data.collate import Rows
+from alignlab.data.tokenize import mismatched
+from alignlab.modules.base import AlignmentModule
+from alignlab.objectives.base import Objective
+from alignlab.training.shapes import SHAPES
+from alignlab.types import map_tensors
+from tests.modules.cases import ROWS, Trained, build, objectives, train
+
+OBJECTIVES = objectives()
+EXACT = {"rel": 1e-6, "abs": 1e-9}
+
+
+@pytest.fixture(params=sorted(OBJECTIVES), ids=lambda name: name.replace(" ", "_"))
+def objective(request: pytest.FixtureRequest) -> Objective:
+    return OBJECTIVES[request.param]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
+    """Every objective trained in one process on whole batches."""
+    folder = tmp_path_factory.mktemp("whole")
+    return {name: train(build(objective), 8, folder) for name, objective in OBJECTIVES.items()}
+
+
+def assert_same(one: Trained, two: Trained) -> None:
+    """Loss, every metric, gradients of every step, the evaluation and the weights."""
+    assert len(one.steps) == len(one.gradients) == 3
+    for a, b in zip([*one.steps, one.held_out], [*two.steps, two.held_out], strict=True):
+        assert b == pytest.approx(a, **EXACT)
+    for first, second in zip([*one.gradients, one.weights], [*two.gradients, two.weights], strict=True):
+        assert first.keys() == second.keys()
+        for name, tensor in first.items():
+            torch.testing.assert_close(second[name], tensor, rtol=1e-6, atol=1e-8)
+
+
+@pytest.mark.parametrize("micro", [2, 3])
+@pytest.mark.parametrize("name", sorted(OBJECTIVES), ids=lambda name: name.replace(" ", "_"))
+def test_a_batch_of_8_is_4_times_2(name: str, micro: int, whole: dict[str, Trained], tmp_path: Path) -> None:
+    """3 does not divide 8, and rows differ in length."""
+    assert_same(whole[name], train(build(OBJECTIVES[name]), micro, tmp_path))
+
+
+def test_two_processes_are_one(whole: dict[str, Trained], tmp_path: Path) -> None:
+    """Two processes over gloo with half of every batch each, in micro-batches of 3."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.start_processes(_process, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    found = torch.load(tmp_path / "found.pt", weights_only=False)
+    for name, trained in whole.items():
+        assert_same(trained, found[name])
+
+
+def _process(rank: int, port: int, folder: str) -> None:
+    """One of two processes; the first keeps what was trained."""
+    torch.set_num_threads(1)
+    os.environ.update(
+        MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank),
+        GROUP_RANK="0", LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test",
+    )  # fmt: skip
+    found = {
+        name: train(build(objective), 3, Path(folder), devices=2, strategy="ddp")
+        for name, objective in OBJECTIVES.items()
+    }
+    if rank == 0:
+        torch.save(found, Path(folder) / "found.pt")
+
+
+def test_padding_changes_nothing(objective: Objective) -> None:
+    """More columns to the left of prompts and to the right of answers, filled with a real token's id."""
+
+    def padded(rows: Rows) -> Rows:
+        return dataclasses.replace(
+            rows,
+            ids=pad(rows.ids, (3, 4), value=2),
+            attention=pad(rows.attention, (3, 4)),
+            positions=pad(rows.positions, (3, 4)),
+            answer_mask=pad(rows.answer_mask, (0, 4)),
+        )
+
+    batch = collated(objective)
+    wide = dataclasses.replace(batch, rows=padded(batch.rows))
+    if getattr(batch, "mismatched", None) is not None:
+        wide = dataclasses.replace(wide, mismatched=padded(batch.mismatched))
+    assert_same_loss(objective, batch, wide, torch.arange(8))
+
+
+def test_the_order_of_rows_changes_nothing(objective: Objective) -> None:
+    order = torch.tensor([5, 2, 7, 0, 1, 6, 3, 4])
+    assert_same_loss(objective, collated(objective), collated(objective, order.tolist()), order)
+
+
+def collated(objective: Objective, order: list[int] | None = None) -> Any:
+    needs = objective.requires
+    rows = ROWS[needs.data][:8]
+    rows = mismatched(rows) if needs.mismatched else rows
+    return SHAPES[needs.data].collate([rows[i] for i in order] if order else rows)
+
+
+def assert_same_loss(objective: Objective, batch: Any, other: Any, order: torch.Tensor) -> None:
+    """Losses row by row, the gradient of their mean, and every metric."""
+    module = build(objective, drift=0.02)
+    first, second = _of(module, batch), _of(module, other)
+    torch.testing.assert_close(second[0], first[0][order], rtol=1e-9, atol=1e-10)
+    torch.testing.assert_close(second[1], first[1], rtol=1e-9, atol=1e-10)
+    assert second[2] == pytest.approx(first[2], rel=1e-9, abs=1e-10)
+
+
+def _of(module: AlignmentModule, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
+    module.policy.zero_grad()
+    values = module.look(batch, batch.imitated_tokens / len(batch))
+    if module.state is not None:
+        values = dataclasses.replace(values, state=module.objective.next_state(values, module.state))
+    loss = module.objective(values)
+    loss.mean().backward()
+    gradient = torch.cat([p.grad.flatten() for p in module.policy.parameters() if p.grad is not None])
+    return loss.detach(), gradient, module._means(map_tensors(values, torch.Tensor.detach))

@@ -1,0 +1,22 @@
+"""What a few rows and a tiny model do without: threads, caches and progress bars."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import datasets
+import pytest
+import torch
+
+
+@pytest.fixture(autouse=True, scope="package")
+def light() -> Iterator[None]:
+    """One thread, since more only wait for each other, and nothing that outlives the tests; put back afterwards."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    datasets.disable_caching()
+    datasets.disable_progress_bars()
+    yield
+    datasets.enable_progress_bars()
+    datasets.enable_caching()
+    torch.set_num_threads(threads)

@@ -114,9 +114,9 @@ class AlignmentData(pl.LightningDataModule):
         stream.start = self.start
         return stream
 
-    def held_out_batches(self) -> list[Sequence[Any]]:
-        """Every held-out row once, not yet collated; each process takes its share."""
+    def held_out_batches(self) -> list[Any]:
+        """Every held-out row once; each process takes its share."""
         assert self.trainer is not None
         rows = self.couple(self.held_out) if self.couple else self.held_out
         mine = rows[self.trainer.global_rank :: self.trainer.world_size]
-        return [mine[i : i + self.micro_batch_size] for i in range(0, len(mine), self.micro_batch_size)]
+        return list(micro_batches(mine, self.micro_batch_size, self.collate))

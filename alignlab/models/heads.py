@@ -31,7 +31,8 @@ def with_scalar_head(model: Any, seed: int) -> Any:
         raise ModelError(f"no reward model can be made of {type(model).__name__}: {error}") from error
     setattr(scorer, scorer.base_model_prefix, backbone(model))
     head = torch.randn(1, width, generator=torch.Generator().manual_seed(seed)) / math.sqrt(width + 1)
-    scorer.score = nn.Linear(width, 1, bias=False, dtype=model.dtype)
+    # Half-precision rewards would have three digits, and their differences fewer: the head stays in float32.
+    scorer.score = nn.Linear(width, 1, bias=False, dtype=torch.promote_types(model.dtype, torch.float32))
     scorer.score.weight.data.copy_(head)
     scorer.name_or_path = model.name_or_path
     return scorer.eval()
@@ -45,4 +46,4 @@ def backbone(model: Any) -> Any:
 def answer_rewards(policy: Any, rows: Rows) -> Tensor:
     """[R] reward of every row, float32: the head's output on the last token of the answer."""
     scorer = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-    return at_least_float32(scorer.score(last_hidden(backbone(scorer), rows)).squeeze(-1))
+    return scorer.score(at_least_float32(last_hidden(backbone(scorer), rows))).squeeze(-1)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any
@@ -28,6 +28,14 @@ from alignlab.types import Logps, join, map_tensors
 # How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller): rounding of the
 # log-probability sums over a few hundred tokens.
 _START_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+
+
+# Wraps what is gone through, with a word for it.
+Progress = Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+def _silent(items: Iterable[Any], what: str) -> Iterable[Any]:
+    return items
 
 
 class AlignmentModule(pl.LightningModule):
@@ -115,16 +123,15 @@ class AlignmentModule(pl.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     @torch.no_grad()
-    def evaluate(self, batches: Iterable[Any]) -> dict[str, float]:
+    def evaluate(self, batches: Sequence[Any], progress: Progress = _silent) -> dict[str, float]:
         """Metrics over all batches of a split (this process's share of it) as one batch, dropout off."""
         device = next(self.policy.parameters()).device
         self.policy.eval()
-        seen = [to_device(batch, device) for batch in batches]
-        mean_count = self._mean_count(seen)
+        mean_count = self._mean_count(batches)
         values = []
-        for batch in seen:
-            value = self.look(batch, mean_count)
-            self._refuse_non_finite(self.finite(value), batch.index)
+        for batch in progress(batches, "evaluating"):
+            value = self.look(to_device(batch, device), mean_count)
+            self._refuse_non_finite(self.finite(value), batch.index.to(device))
             values.append(value)
         whole = self._with_state(self._gather(values), update=False)
         self.policy.train()

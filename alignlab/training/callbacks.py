@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from types import FrameType
 from typing import Any
 
@@ -13,19 +13,15 @@ import lightning.pytorch as pl
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.ledger.run_dir import RunDir
-from alignlab.modules.base import AlignmentModule
+from alignlab.modules.base import AlignmentModule, Progress
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
-
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
 class Recorder(pl.Callback):
     """Sends each step's and each evaluation's metrics to all sinks, from the first process only."""
 
-    def __init__(
-        self, sinks: Sequence[Sink], every: int, progress: Callable[[Iterable[Any], str], Iterable[Any]]
-    ) -> None:
+    def __init__(self, sinks: Sequence[Sink], every: int, progress: Progress) -> None:
         self._sinks = sinks
         self._every = every
         self._progress = progress
@@ -39,8 +35,7 @@ class Recorder(pl.Callback):
     def evaluate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate all held-out rows as the policy stands, once for each step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            batches = self._progress(data.held_out_batches(), "evaluating")
-            self.eval_metrics = module.evaluate(data.collate(batch) for batch in batches)
+            self.eval_metrics = module.evaluate(data.held_out_batches(), self._progress)
             self._write(trainer, self.eval_metrics)
 
     def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:

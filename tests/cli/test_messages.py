@@ -175,6 +175,20 @@ def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: 
     assert complete("alignlab train objective.b") == ["objective.beta="]
 
 
+def test_objectives_can_be_looked_up(alignlab: Run) -> None:
+    everything = alignlab("objectives")
+    assert everything.code == 0
+    assert len([line for line in everything.out.splitlines() if line and not line.startswith((" ", "ρ"))]) == 28
+    one = alignlab("objectives", "ipo")
+    assert one.out.startswith(
+        "ipo\n    loss of a row: (h - 1 / (2τ))²\n    from: IPO, Azar et al. 2023, https://arxiv.org/"
+    )
+    unknown = alignlab("objectives", "dppo")
+    assert unknown.code == 2
+    assert "no such objective: dppo" in unknown.err
+    assert "there are: aot, apo_down" in unknown.err
+
+
 def test_help_and_config(alignlab: Run) -> None:
     assert "alignlab train" in alignlab("--help").out
     result = alignlab("train", "--cfg", "job", "objective.beta=0.7")

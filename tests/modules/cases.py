@@ -142,7 +142,7 @@ def train(module: AlignmentModule, micro: int, folder: Path, steps: int = 3, **t
             default_root_dir=folder, **options,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
-    held_out = module.evaluate(data.collate(batch) for batch in data.held_out_batches())
+    held_out = module.evaluate(data.held_out_batches())
     weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
     return Trained(keep.steps, held_out, keep.gradients, weights)
 

@@ -215,7 +215,7 @@ def test_ktos_reference_point_is_over_the_whole_batch(tmp_path: Path) -> None:
                 logps = model(ids).logits[0].log_softmax(-1)
                 total += sign * sum(float(logps[len(row.prompt) - 1 + t, token]) for t, token in enumerate(answer))
     data = kto.trainer.datamodule  # type: ignore[attr-defined]
-    found = kto.evaluate(data.collate(batch) for batch in data.held_out_batches())
+    found = kto.evaluate(data.held_out_batches())
     assert found["eval/kto/kl_raw"] == pytest.approx(total / len(LABELLED), abs=1e-9)
     assert found["eval/kl"] == max(0.0, found["eval/kto/kl_raw"])
     assert abs(found["eval/kto/kl_raw"]) > 0.01

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import torch
@@ -73,7 +74,7 @@ class Space:
     def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
         """Which responses stand in the two halves of a batch: of pairs, the sides; of answers, the good and the bad."""
         every = torch.arange(len(self.reference))
-        return {"pairs": tuple(torch.cartesian_prod(every, every).T), "labelled": (every, every)}  # type: ignore[dict-item]
+        return {"pairs": tuple(torch.cartesian_prod(every, every).T), "labelled": (every, every)}
 
     def policy(self, s: Tensor) -> Tensor:
         return torch.log_softmax(self._reference + s, dim=0)
@@ -82,7 +83,7 @@ class Space:
         """The responses `rows`, log-probabilities in equal parts on their tokens; KL and collision for one token."""
         mask = torch.arange(int(self._counts.max())) < self._counts[rows, None]
         policy, reference = ((table / self._counts)[rows, None] * mask for table in (lp, self._reference))
-        more = {}
+        more: dict[str, Any] = {}
         if mask.shape[1] == 1:
             kl = (self._reference.exp() * (self._reference - lp)).sum().expand(len(rows))
             more = {"reference_kl": kl, "collision": torch.logsumexp(2 * lp.detach(), dim=0).expand(len(rows), 1)}
@@ -96,7 +97,7 @@ class Space:
         first, second = self._rows[objective.requires.data]
         if objective.requires.data == "pairs":
             return objective(PairLogps(self.logps(lp, first), self.logps(lp, second)))
-        drift = (self._reference.exp() * (lp - self._reference)).sum().detach()
+        drift = (self._reference.exp() * (lp - self._reference)).sum()
         mismatched = Logps(drift.reshape(1, 1), torch.ones(1, 1, dtype=torch.bool), torch.zeros_like(drift)[None])
         good = torch.arange(2 * len(first)) < len(first)
         return objective(LabelledLogps(self.logps(lp, torch.cat([first, second])), good, mismatched, state))
@@ -143,7 +144,7 @@ class Space:
         for _ in range(small_steps):
             mean()
             adam.step()
-        lbfgs.step(mean)  # type: ignore[arg-type]
+        lbfgs.step(mean)
         return self.policy(s.detach()).exp().numpy()
 
     def normalised(self, target: Array, inverse: Callable[[Array], Array] = lambda v: v) -> Array:

@@ -74,3 +74,13 @@ def test_tau_out_of_range_is_refused(tau: float) -> None:
 def test_all_problems_at_once() -> None:
     wrong = refused(DiscoPOP, beta=0.0, divergence="kl", divergence_alpha=2.0, tau=1.0)
     assert wrong == ["beta", "divergence", "divergence_alpha", "tau"]
+
+
+@pytest.mark.parametrize(("tau", "slope"), [(0.05, 0.784264), (0.2, -0.366434)])
+def test_the_slope_where_training_starts(tau: float, slope: float) -> None:
+    """(1 - ln 2) / (4 tau) - 3/4: above 0 at the default, and then said before training."""
+    chosen, rejected = scalar(0.0), scalar(0.0)
+    discopop_loss(chosen, rejected, beta=1.0, tau=tau).backward()
+    assert chosen.grad is not None
+    assert chosen.grad.item() == pytest.approx(slope, abs=1e-6)
+    assert any("lowers margins" in line for line in DiscoPOP(beta=0.1, tau=tau).remarks({})) == (slope > 0)

@@ -86,8 +86,9 @@ class Case:
 
 
 def cases() -> Iterator[tuple[str, Case]]:
+    objective: Objective
     for name, space in {"three": LONG, "world": WORLD}.items():
-        r, n, wins, one = space.reward, space.lengths, space.wins, replace(space, lengths=np.ones(1))
+        r, n, wins, one = space.reward, space.lengths, space.wins, replace(space, lengths=np.array([1]))
         for beta in (0.1, 0.5, 1.0, 5.0):
             # DPO, Theorem 1: pi_ref e^{r / beta}; f-divergences: f'(pi / pi_ref) = r / beta + c
             for divergence, inverse in INVERSES.items():
@@ -313,6 +314,15 @@ def test_cdpo_on_one_deterministic_pair() -> None:
         assert beta * h == pytest.approx(2.19722458, abs=1e-8)
 
 
+@pytest.mark.parametrize("alpha", [0.0, 0.5])
+def test_ld_dpo_on_answers_of_one_and_of_two_tokens(alpha: float) -> None:
+    """β (rho_1 - (1 + α) / 2 rho_2) = logit p where each of the longer answer's tokens has half of rho_2."""
+    space, p = replace(TWO, lengths=np.array([1, 2])), 0.75
+    landed = space.landing(LDDPO(B, alpha=alpha), np.array([[0.0, p], [1 - p, 0.0]]))
+    rho = np.log(landed) - space.reference
+    assert B * (rho[0] - (1 + alpha) / 2 * rho[1]) == pytest.approx(logit(p), abs=1e-8)
+
+
 @pytest.mark.parametrize("tau", [0.1, 0.5, 1.0, 2.0])
 def test_certain_preference_between_two_actions(tau: float) -> None:
     """IPO: pi(y1) = σ(1 / 2τ) from a uniform reference; DPO falls for ever, h grows, pi(y1) -> 1 for every beta."""
@@ -333,7 +343,7 @@ def threshold(b: float, a: Array, l: Array) -> Callable[[Array], Array]:
     return lambda rho: b * (l - a) * sigmoid(b * rho) * sigmoid(-b * rho)
 
 
-SHARES = {
+SHARES: dict[str, tuple[Callable[..., Objective], Callable[..., Callable[[Array], Array]]]] = {
     "nca": (NCA, lambda b, a, l: lambda rho: b * ((1.5 * a + 0.5 * l) * sigmoid(b * rho) - a)),
     "sppo": (SPPO, lambda b, a, l: lambda rho: 2 * (a + l) * rho - (a - l) / b),
     "bco": (partial(BCO, shift="none"), lambda b, a, l: lambda rho: b * ((a + l) * sigmoid(b * rho) - a)),

@@ -62,7 +62,7 @@ def trl_dpo(folder: Path, on: Models, **options: Any) -> Side:
 
 
 def precision(objective: Objective) -> float:
-    """DiscoPOP divides margins by tau = 0.05 in a sigmoid, and so multiplies rounding by 20; the forward KL by exp(-r)."""
+    """DiscoPOP divides by tau = 0.05 in a sigmoid, and so multiplies rounding by 20; the forward KL does by exp(-r)."""
     if isinstance(objective, DiscoPOP):
         return TOLERANCE / objective.tau
     return 4 * TOLERANCE if getattr(objective, "divergence", "") == "forward_kl" else TOLERANCE

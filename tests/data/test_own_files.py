@@ -1,0 +1,144 @@
+"""Single and graded answers from files, and what other objectives make of pairs."""
+
+from __future__ import annotations
+
+import gzip
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.data.rows import Labelled, Pair, Ranking
+from alignlab.data.sources.lab import Lab
+from alignlab.data.sources.pairs import Pairs
+from alignlab.data.sources.rankings import Rankings
+from alignlab.data.sources.unpaired import Unpaired
+from alignlab.errors import DataError
+
+
+def written(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> str:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / name)
+
+
+def test_pairs_are_labelled_answers_and_rankings_of_two() -> None:
+    pair = Pair("p", "good", "bad", chosen_ended=False, margin=0.5)
+    assert pair.halves() == [Labelled("p", "good", True, ended=False), Labelled("p", "bad", False)]
+    assert pair.ranking() == Ranking("p", ["good", "bad"], [1.0, 0.0], [False, True], 0.5)
+
+
+def test_the_lab_splits_its_pairs(tmp_path: Path) -> None:
+    lab = Lab(alphabet="ab", length=2, prompts=2, prompt_length=1, pair_count=10, eval_limit=4)
+    table = [[-2.0] * 7] * 2
+    pairs = lab.pairs("train", lambda world: table).rows
+    labelled = lab.labelled("train", lambda world: table).rows
+    assert [row.completion for row in labelled] == [text for pair in pairs for text in (pair.chosen, pair.rejected)]
+    assert [row.desirable for row in labelled] == [True, False] * 10
+    assert len(lab.rankings("eval", lambda world: table).rows) == 4
+
+
+@pytest.mark.parametrize("yes", [True, 1, "true", "True", "1"])
+def test_labels_in_every_usual_form(yes: Any, tmp_path: Path) -> None:
+    no = type(yes)(0) if not isinstance(yes, str) else {"1": "0"}.get(yes, "false")
+    rows = [{"prompt": f"p{i}", "completion": f"c{i}", "label": yes if i % 3 else no} for i in range(9)]
+    found = Unpaired(path=written(tmp_path, *rows), eval_fraction=0.2).labelled("train", None)
+    assert len(found.rows) == 7
+    assert all(row.desirable == bool(int(row.prompt[1:]) % 3) for row in found.rows)
+
+
+def test_labels_from_csv(tmp_path: Path) -> None:
+    (tmp_path / "rows.csv").write_text("prompt,completion,label\na,NA,True\nb,None,False\nc,x,True\n")
+    source = Unpaired(path=str(tmp_path / "rows.csv"), eval_path=str(tmp_path / "rows.csv"))
+    assert [(r.completion, r.desirable) for r in source.labelled("train", None).rows] == [
+        ("NA", True), ("None", False), ("x", True),
+    ]  # fmt: skip
+
+
+def test_conversations_with_labels(tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    path = written(tmp_path, {"messages": turns, "label": True})
+    (row,) = Unpaired(path=path, eval_path=path).labelled("train", None).rows
+    assert row == Labelled([{"role": "user", "content": "Hi"}], "Yes?", True)
+
+
+def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "completion": c, "label": i < 2} for i, c in enumerate(["a", " ", "b", "c"])]
+    path = written(tmp_path, *rows)
+    source = Unpaired(path=path, eval_path=path)
+    labelled, imitated = source.labelled("train", None), source.completions("train")
+    assert [row.completion for row in labelled.rows] == ["a", "b", "c"]
+    assert dict(labelled.dropped) == {"empty answer": 1}
+    assert [row.completion for row in imitated.rows] == ["a"]
+    assert dict(imitated.dropped) == {"empty answer": 1, "bad answer": 2}
+    with pytest.raises(DataError, match="single answers, and pairs were asked for"):
+        source.pairs("train", None)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"prompt": "p", "completion": "c", "label": 2}, "row 1: label must be true or false, 1 or 0, not 2"),
+        ({"prompt": "p", "completion": "c", "label": "good"}, "row 1: label must be"),
+        ({"prompt": "p", "completion": "c", "label": [True]}, "row 1: label must be"),
+        ({"prompt": "p", "completion": 5, "label": True}, "row 1: an answer must be text"),
+        ({"prompt": "p", "answer": "c", "label": True}, "has no column completion; it has: prompt, answer, label"),
+        ({"messages": [{"role": "user", "content": "Hi"}], "label": True}, "row 1: an answer must be text or end in"),
+    ],
+)
+def test_unusable_labelled_rows(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    path = written(tmp_path, row)
+    with pytest.raises(DataError) as caught:
+        Unpaired(path=path, eval_path=path).labelled("train", None)
+    assert text in str(caught.value)
+    (problem,) = Unpaired(path=path).missing()
+    assert problem.key == "path"
+    assert text in problem.allowed
+
+
+def test_rankings(tmp_path: Path) -> None:
+    rows = [
+        {"prompt": "p", "completions": ["a", "b", "c"], "grades": [1, 3.5, 2]},
+        {"prompt": "q", "completions": ["a", "b"], "grades": [1, 1]},
+    ]
+    path = written(tmp_path, *rows)
+    source = Rankings(path=path, eval_path=path)
+    found = source.rankings("train", None)
+    assert found.rows == [Ranking("p", ["a", "b", "c"], [1.0, 3.5, 2.0], [True] * 3)]
+    assert dict(found.dropped) == {"no two grades differ": 1}
+    assert source.pairs("train", None).rows == [Pair("p", "b", "a")], "the best against the worst"
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"completions": ["a", "b"], "grades": [1.0]}, "must be lists of the same length"),
+        ({"completions": ["a"], "grades": [1.0]}, "at least two"),
+        ({"completions": ["a", " "], "grades": [1.0, 2.0]}, "an answer is empty"),
+        ({"completions": ["a", "b"], "grades": [1.0, None]}, "a grade must be a finite number"),
+        ({"completions": ["a", "b"]}, "has no column grades"),
+    ],
+)
+def test_unusable_rankings(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    path = written(tmp_path, {"prompt": "p", **row})
+    with pytest.raises(DataError, match=text):
+        Rankings(path=path, eval_path=path).rankings("train", None)
+
+
+def test_margins_of_pairs(tmp_path: Path) -> None:
+    rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (1, 0.5, None)]
+    path = written(tmp_path, *rows)
+    assert [r.margin for r in Pairs(path=path, eval_path=path).rankings("train", None).rows] == [1.0, 0.5, None]
+    bad = written(tmp_path, {**rows[0], "margin": "big"}, name="bad.jsonl")
+    with pytest.raises(DataError, match="row 1: margin must be a finite number"):
+        Pairs(path=bad, eval_path=bad).pairs("train", None)
+
+
+def test_a_real_set_of_single_answers(shared_data: Path, tmp_path: Path) -> None:
+    """LLaMA-Factory's KTO demo: 150 good and 150 bad conversations."""
+    content = gzip.decompress((shared_data / "llama_factory/kto_en_demo.jsonl.gz").read_bytes()).decode()
+    (tmp_path / "kto.jsonl").write_text(content)
+    source = Unpaired(path=str(tmp_path / "kto.jsonl"), eval_path=str(tmp_path / "kto.jsonl"), eval_limit=0)
+    rows = source.labelled("train", None).rows
+    assert [sum(r.desirable for r in rows), len(rows)] == [150, 300]
+    assert all(isinstance(r.prompt, list) and r.prompt[-1]["role"] == "user" for r in rows)

@@ -1,0 +1,96 @@
+"""Reward heads: on the last real token, shared backbone, saved and loaded whole."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from transformers import (
+    AutoModelForSequenceClassification,
+    GPT2Config,
+    GPT2LMHeadModel,
+    T5Config,
+    T5ForConditionalGeneration,
+)
+
+from alignlab.data.collate import Rows, collate_rows
+from alignlab.errors import ModelError
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.heads import answer_rewards, with_scalar_head
+from alignlab.models.sources.tiny import Tiny
+
+# The second answer goes on after an end token, and 0, the padding's id, is a real letter.
+ANSWERS = [([6, 1], [2, 3, 6]), ([6], [1, 6, 0, 0]), ([6, 5, 4], [6])]
+
+
+def tiny(dtype: str = "float32") -> Any:
+    return Tiny(name="t", alphabet="abcdef", hidden_size=32, dtype=dtype).load()[0]
+
+
+def gpt2() -> Any:
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(n_layer=1, n_head=2, n_embd=16, vocab_size=9, n_positions=32)).eval()
+
+
+def rows() -> Rows:
+    return collate_rows(ANSWERS)
+
+
+@pytest.mark.parametrize("make", [tiny, gpt2])
+def test_the_reward_is_read_on_the_last_token_of_the_answer(make: Any) -> None:
+    """Against each row by itself, unpadded: the backbone's last hidden state times the head's weights."""
+    scorer = with_scalar_head(make(), 0)
+    backbone = getattr(scorer, scorer.base_model_prefix)
+    alone = [
+        (backbone(torch.tensor([[*prompt, *answer]])).last_hidden_state[0, -1] * scorer.score.weight[0]).sum()
+        for prompt, answer in ANSWERS
+    ]
+    torch.testing.assert_close(answer_rewards(scorer, rows()), torch.stack(alone), atol=1e-5, rtol=0)
+    assert torch.stack(alone).std() > 0.05
+
+
+def test_the_backbone_is_shared_and_the_head_follows_the_seed() -> None:
+    model = tiny()
+    one, two, other = (with_scalar_head(model, seed) for seed in (1, 1, 2))
+    assert one.model is model.model
+    assert torch.equal(one.score.weight, two.score.weight)
+    assert not torch.equal(one.score.weight, other.score.weight)
+    wide = with_scalar_head(Tiny(name="t", alphabet="ab", hidden_size=512).load()[0], 0)
+    assert float(wide.score.weight.detach().std() * 513**0.5) == pytest.approx(1.0, abs=0.1)
+
+
+def test_half_precision_models_have_float32_rewards() -> None:
+    scorer = with_scalar_head(tiny("bfloat16"), 0)
+    rewards = answer_rewards(scorer, rows())
+    assert rewards.dtype == torch.float32
+    assert scorer.model.norm.weight.dtype == torch.bfloat16
+    assert not torch.equal(rewards, rewards.bfloat16().float()), "more digits than bfloat16 has"
+
+
+def test_an_adapter_keeps_its_head(tmp_path: Path) -> None:
+    from peft import PeftModel
+
+    base = tiny()
+    base.save_pretrained(tmp_path / "base")
+    base.name_or_path = str(tmp_path / "base")
+    policy = LoRA(r=4).wrap(with_scalar_head(base, 0))
+    trained = {name for name, p in policy.named_parameters() if p.requires_grad}
+    assert any("score" in name for name in trained)
+    assert any("lora_A" in name for name in trained)
+    with torch.no_grad():
+        for name, p in policy.named_parameters():
+            if name in trained:
+                p += 0.1
+    expected = answer_rewards(policy, rows())
+    policy.save_pretrained(tmp_path / "adapter")
+    fresh = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+    loaded = PeftModel.from_pretrained(fresh, tmp_path / "adapter").eval()
+    torch.testing.assert_close(answer_rewards(loaded, rows()), expected, atol=1e-5, rtol=0)
+
+
+def test_what_has_no_classifier_is_refused() -> None:
+    config = T5Config(vocab_size=9, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2)
+    with pytest.raises(ModelError, match="no reward model can be made of T5ForConditionalGeneration"):
+        with_scalar_head(T5ForConditionalGeneration(config), 0)

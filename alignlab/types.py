@@ -89,8 +89,12 @@ class Logps:
         """
         if reduction != "tokens":
             return -self.logp(reduction)
-        total = -self.logp("sum")
-        return total / (self.count.to(total.dtype).mean() if self.mean_count is None else self.mean_count)
+        return -self.logp("sum") / self.batch_mean_count
+
+    @property
+    def batch_mean_count(self) -> float:
+        """Completion tokens per row over the global batch; over these rows where nothing else is said."""
+        return float(self.count.double().mean()) if self.mean_count is None else self.mean_count
 
     def tail_weighted(self, values: Tensor, head: Tensor, weight: float) -> Tensor:
         """[B] sum of `values` [B, T] over the completion, tokens after its first `head` [B] ones times `weight`."""

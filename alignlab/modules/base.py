@@ -21,9 +21,10 @@ from alignlab.data.collate import Rows, to_device
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
 from alignlab.models.logps import score_answers
 from alignlab.models.reference import Reference
+from alignlab.modules.processes import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
-from alignlab.types import Logps, join, map_tensors
+from alignlab.types import Logps, map_tensors
 
 # How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller): rounding of the
 # log-probability sums over a few hundred tokens.
@@ -108,9 +109,9 @@ class AlignmentModule(pl.LightningModule):
         schedule: Any = self.lr_schedulers()
         rate = schedule.get_last_lr()[0]
         schedule.step()
-        tokens = int(self._global_sum(sum(micro.all_tokens for micro in micro_batches)))
+        tokens = int(total(self.trainer, sum(micro.all_tokens for micro in micro_batches)))
         self.tokens_seen += tokens
-        self.rows_seen += int(self._global_sum(sum(map(len, micro_batches))))
+        self.rows_seen += int(total(self.trainer, sum(map(len, micro_batches))))
         self.last_metrics = {
             "train/global_step": step + 1,
             **{f"train/{name}": value for name, value in means.items()},
@@ -133,7 +134,7 @@ class AlignmentModule(pl.LightningModule):
             value = self.look(to_device(batch, device), mean_count)
             self._refuse_non_finite(self.finite(value), batch.index.to(device))
             values.append(value)
-        whole = self._with_state(self._gather(values), update=False)
+        whole = self._with_state(gather(self.trainer, values), update=False)
         self.policy.train()
         return {
             "train/global_step": self.global_step,
@@ -180,17 +181,17 @@ class AlignmentModule(pl.LightningModule):
 
     def _backward_each(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
         """Gradients of a loss that is a mean over rows, one micro-batch at a time; returns all that was seen."""
-        share = self.trainer.world_size / self._global_sum(sum(map(len, micro_batches)))  # processes are averaged
+        share = self.trainer.world_size / total(self.trainer, sum(map(len, micro_batches)))  # processes are averaged
         seen = []
         for i, micro in enumerate(micro_batches):
-            with nullcontext() if i == len(micro_batches) - 1 else self._without_sync():
+            with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
                 value = self._look(i, micro, mean_count)
                 value = self._with_state(value, update=True)
                 loss = self.objective(value)
                 self._refuse_non_finite(loss, micro.index)
                 self.manual_backward(loss.sum() * share)
             seen.append(map_tensors(value, torch.Tensor.detach))
-        return self._gather(seen)
+        return gather(self.trainer, seen)
 
     def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
         """Gradients of a loss in which rows depend on each other; returns all that was seen.
@@ -202,14 +203,14 @@ class AlignmentModule(pl.LightningModule):
         with torch.no_grad():
             seen = [self._look(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
         own = [map_tensors(value, _leaf) for value in seen]
-        whole = self._with_state(self._gather(own), update=True)
+        whole = self._with_state(gather(self.trainer, own), update=True)
         loss = self.objective(whole)
         index = torch.cat([micro.index for micro in micro_batches])
-        start = self._rows_before(len(index))
+        start = rows_before(self.trainer, len(index))
         self._refuse_non_finite(loss[start : start + len(index)], index)
         loss.mean().backward()
         for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
-            with nullcontext() if i == len(micro_batches) - 1 else self._without_sync():
+            with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
                 pairs = zip(_tensors(self._look(i, micro, mean_count)), _tensors(leaves), strict=True)
                 carried = [(again * leaf.grad).sum() for again, leaf in pairs if leaf.grad is not None]
                 self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
@@ -239,48 +240,15 @@ class AlignmentModule(pl.LightningModule):
         found = {"loss": self.objective(values).mean(), **self.measure(values), **self.objective.metrics(values)}
         return {name: float(value) for name, value in found.items()}
 
-    def _gather(self, values: Sequence[Any]) -> Any:
-        """What was seen of the micro-batches as one batch, that of all processes where there are several.
-
-        Other processes' rows come without gradient; this process's rows stand after those of lower rank.
-        """
-        mine = join(list(values))
-        if self.trainer.world_size == 1:
-            return mine
-        everyone: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(everyone, map_tensors(mine, lambda t: t.detach().cpu()))
-        everyone = [map_tensors(value, lambda t: t.to(self.device)) for value in everyone]
-        everyone[self.trainer.global_rank] = mine
-        return join(everyone)
-
-    def _rows_before(self, mine: int) -> int:
-        """Rows of this batch that processes of lower rank hold."""
-        if self.trainer.world_size == 1:
-            return 0
-        counts: list[Any] = [None] * self.trainer.world_size
-        torch.distributed.all_gather_object(counts, mine)
-        return sum(counts[: self.trainer.global_rank])
-
     def _mean_count(self, batches: Sequence[Any]) -> float:
         """Tokens per answer that an NLL would be taken of, over all processes."""
-        tokens = self._global_sum(sum(batch.imitated_tokens for batch in batches))
-        return tokens / self._global_sum(sum(map(len, batches)))
+        tokens = total(self.trainer, sum(batch.imitated_tokens for batch in batches))
+        return tokens / total(self.trainer, sum(map(len, batches)))
 
     def _clip(self, optimizer: Any) -> float:
         """2-norm of the gradient before clipping; clips to `clip` where that is above 0."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
-
-    def _global_sum(self, value: float) -> float:
-        if self.trainer.world_size == 1:
-            return value
-        total = self.trainer.strategy.reduce(torch.tensor(float(value), device=self.device), reduce_op="sum")
-        return float(total)
-
-    def _without_sync(self) -> Any:
-        """With several processes gradients are exchanged only at the last micro-batch."""
-        no_sync = getattr(self.trainer.strategy.model, "no_sync", None)
-        return no_sync() if no_sync else nullcontext()
 
     def _refuse_non_finite(self, numbers: Tensor, index: Tensor) -> None:
         bad = ~torch.isfinite(numbers)

@@ -15,14 +15,14 @@ from alignlab.objectives.base import Objective
 from alignlab.types import Logps, Requires
 
 
-def sft_loss(nll: Tensor) -> Tensor:
+def sft_loss(logp: Tensor, *, mean_count: float) -> Tensor:
     """-lp / (mean n over the batch)
 
-    nll: [B] summed negative log-probability, divided by the batch's mean number of tokens. [B], nats per token: their
-    mean over the batch is the mean over all its answer tokens.
+    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B], nats per token:
+    their mean over the batch is the mean over all its answer tokens.
     """
-    check_same_shape(nll, rank=1)
-    return nll
+    check_same_shape(logp, rank=1)
+    return -logp / mean_count
 
 
 @dataclass
@@ -32,4 +32,4 @@ class SFT(Objective):
     requires: ClassVar[Requires] = Requires(data="completions")
 
     def __call__(self, batch: Logps) -> Tensor:
-        return sft_loss(batch.nll("tokens"))
+        return sft_loss(batch.logp("sum"), mean_count=batch.batch_mean_count)

@@ -43,7 +43,7 @@ def test_needs_completions_only() -> None:
 
 def test_tokens_are_summed_before_the_loss() -> None:
     with pytest.raises(ValueError, match="rank 1"):
-        sft_loss(torch.zeros(2, 3))
+        sft_loss(torch.zeros(2, 3), mean_count=2.0)
 
 
 def test_a_row_without_an_answer_is_refused() -> None:

@@ -55,6 +55,7 @@ def test_the_backbone_is_shared_and_the_head_follows_the_seed() -> None:
     model = tiny()
     one, two, other = (with_scalar_head(model, seed) for seed in (1, 1, 2))
     assert one.model is model.model
+    assert not one.training
     assert torch.equal(one.score.weight, two.score.weight)
     assert not torch.equal(one.score.weight, other.score.weight)
     wide = with_scalar_head(Tiny(name="t", alphabet="ab", hidden_size=512).load()[0], 0)

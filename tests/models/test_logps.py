@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from alignlab.data.collate import Rows, collate_rows
-from alignlab.models.logps import answer_logps, summed
+from alignlab.models.logps import answer_logits, answer_logps, score_answers, summed
 
 SIZES = {"vocab_size": 37, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9]]
@@ -47,6 +47,30 @@ def test_equal_to_plain_rows(name: str) -> None:
         expected = plain(model, prompt, answer)
         torch.testing.assert_close(logps[row, : len(answer)].double(), expected, atol=2e-6, rtol=0)
         assert (logps[row, len(answer) :] == 0).all()
+
+
+def test_vocabulary_sums_are_those_of_plain_rows() -> None:
+    """log sum_v pi(v)^2 of every answer token, and sum_t sum_v ref(v) (log ref(v) - log pi(v)), row by row."""
+    model, other = build("llama"), build("qwen2")
+    rows = collate_rows(list(zip(PROMPTS, ANSWERS, strict=True)))
+    with torch.no_grad():
+        reference = answer_logits(other, rows)
+    seen = score_answers(model, rows, collision=True, reference_logits=reference)
+    assert seen.collision is not None
+    assert seen.reference_kl is not None
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
+        ids = torch.tensor([[*prompt, *answer]])
+        places = slice(len(prompt) - 1, len(prompt) - 1 + len(answer))
+        p, q = (m(ids).logits[0, places].double().log_softmax(-1).exp() for m in (model, other))
+        torch.testing.assert_close(seen.collision[row, : len(answer)].double(), (p**2).sum(-1).log(), atol=2e-6, rtol=0)
+        expected = (q * (q / p).log()).sum()
+        assert expected > 0.01
+        torch.testing.assert_close(seen.reference_kl[row].double(), expected, atol=2e-6, rtol=0)
+    assert not seen.collision.requires_grad
+    assert seen.reference_kl.requires_grad
+    same = score_answers(model, rows, reference_logits=answer_logits(model, rows).detach()).reference_kl
+    assert same is not None
+    torch.testing.assert_close(same, torch.zeros(3), atol=1e-6, rtol=0)
 
 
 def wider(rows: Rows, left: int, right: int) -> Rows:

@@ -14,7 +14,7 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.tokenize import PairTokens
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.logps import answer_logps, summed
-from alignlab.models.reference import Cached, adapter_off, frozen_copy, reference_sums, weights_digest
+from alignlab.models.reference import Cached, Live, adapter_off, frozen_copy, reference_sums, weights_digest
 from alignlab.models.reference_store import ReferenceStore
 from alignlab.models.sources.tiny import Tiny
 
@@ -92,6 +92,22 @@ def test_a_missing_row_is_an_error_not_a_zero() -> None:
     del table[rows.keys[4]]
     with pytest.raises(ValueError, match=r"rows \[4\]"):
         Cached(table).sums(rows)
+
+
+def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
+    model = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()[0]
+    policy = LoRA(r=4, dropout=0.5).wrap(model).train()
+    for name, p in policy.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(p)
+    rows = collate_pairs(PAIRS).rows
+    dropping = Live(policy)  # the adapter stays on: its dropout would show
+    assert torch.equal(dropping.sums(rows), dropping.sums(rows))
+    assert policy.training
+    assert not dropping.tokens(rows).requires_grad
+    policy.eval()
+    adapter_off(policy).sums(rows)
+    assert not policy.training
 
 
 def test_the_store_does_not_pretend_to_know_single_tokens() -> None:

@@ -140,6 +140,21 @@ def test_pair_metrics_are_their_definitions() -> None:
     )
 
 
+def test_saturation_and_displacement_at_their_edges() -> None:
+    """sigmoid(-4.59) > 0.01 > sigmoid(-4.6); an answer that kept its probability did not go down."""
+    ones = torch.ones(3, 1, dtype=torch.bool)
+    chosen = Logps(torch.full((3, 1), -1.0), ones, torch.tensor([-1.0 - 4.59, -1.0 - 4.6, -1.0]))
+    rejected = Logps(torch.full((3, 1), -1.0), ones, torch.full((3,), -1.0))
+    found = pair_metrics(PairLogps(chosen, rejected), Requires(data="pairs", reference=True), 1.0)
+    assert float(found["pref/saturated_frac"]) == pytest.approx(1 / 3)
+    assert float(found["displacement/frac_chosen_down"]) == 0.0
+    needs = Requires(data="labelled", reference=True)
+    good = labelled_metrics(LabelledLogps(chosen, torch.tensor([True, True, True])), needs, 1.0)
+    bad = labelled_metrics(LabelledLogps(chosen, torch.tensor([False, False, False])), needs, 1.0)
+    assert float(good["pref/saturated_frac"]) == pytest.approx(1 / 3)
+    assert float(bad["pref/saturated_frac"]) == 0.0
+
+
 def test_rewards_without_a_reference_are_log_probabilities_as_the_loss_uses_them() -> None:
     """ORPO: 0.5 times the mean log-probability: (-1.5, -4) against (-5, -2)."""
     found = pair_metrics(two_pairs(), Requires(data="pairs", length="mean"), 0.5)

@@ -193,3 +193,10 @@ def test_losses_and_weights_go_together() -> None:
     assert mix_loss([one, two], [3.0, 0.5]).tolist() == [8.0, 16.0]
     with pytest.raises(ValueError, match="shorter"):
         mix_loss([one, two], [1.0])
+
+
+def test_parts_that_log_the_same_name_do_not_overwrite_each_other() -> None:
+    """Two ORPOs: the first keeps the name, the second's stands under its own part."""
+    mixed = Mix(parts=[{"name": "orpo", "odds_weight": 0.1}, {"name": "orpo", "odds_weight": 0.5}])
+    found = mixed.metrics(pair([[-1.0, -2.0]], [[-3.0]]))
+    assert {"log_odds_ratio", "parts/orpo", "parts/orpo_2", "parts/orpo_2/log_odds_ratio"} <= found.keys()

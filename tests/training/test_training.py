@@ -105,6 +105,9 @@ def test_what_is_cosmetic_makes_no_other_run(alignlab: Run) -> None:
     base = identity()
     assert identity("output_root=elsewhere") == identity("tracking=wandb") == base
     assert identity("trainer.progress=false", "sweep.name=x", "rerun=true") == base
+    assert identity("reference=cached") == base, "what auto comes to"
+    assert identity("objective=orpo", "reference=none") != identity("objective=orpo"), "its metrics are fewer"
+    assert identity("objective=sft", "reference=copy") == identity("objective=sft"), "it has none"
     others = [identity("seed=2"), identity("objective.beta=0.2"), identity("optim.lr=1e-4"), identity("peft=lora")]
     assert len({base, *others}) == 5
 

@@ -80,7 +80,11 @@ class Logps:
     def checksum(self) -> Tensor:
         """[B] finite where everything known of the row is finite."""
         total = self.logp("sum").detach()
-        return total if self.reference is None else total + self.reference
+        for rows in (self.reference, self.reference_kl):
+            total = total if rows is None else total + rows.detach()
+        for tokens in (self.reference_tokens, self.collision):
+            total = total if tokens is None else total + self._total(tokens)
+        return total
 
     def nll(self, reduction: NllReduction) -> Tensor:
         """[B] negative log-probability: of the completion, per token of it, or divided by the batch's mean length.
@@ -181,6 +185,8 @@ def join(values: list[Values]) -> Values:
     new: dict[str, Any] = {}
     for field in fields(values[0]):  # type: ignore[arg-type]
         parts = [getattr(value, field.name) for value in values]
+        if len({type(part) for part in parts}) > 1:
+            raise ValueError(f"{field.name} is there in some parts of a batch and not in others")
         if isinstance(parts[0], Tensor):
             width = max((part.shape[1] for part in parts if part.ndim > 1), default=0)
             padded = [torch.nn.functional.pad(p, (0, width - p.shape[1])) if p.ndim > 1 else p for p in parts]

@@ -47,11 +47,12 @@ def plan(config: DictConfig) -> Plan:
 
 
 def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None) -> str:
-    unused = ["objective.dialect"]  # the fields that it filled in decide
-    unused += [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
+    unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
     if train.objective.requires.data == "completions":
         unused += [f"data.{f}" for f in train.data.pair_fields]
-    plain = {**plain, "reference": train.reference_kind}
+    plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}
+    if train.objective.requires.data in ("completions", "rankings"):
+        unused.append("reference")
     content = {
         f"{group}.content": getattr(train, group).fingerprint()
         for group in ("data", "model")
@@ -65,6 +66,13 @@ def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent
         parent=parent.id if parent else None,
         unused=tuple(unused),
     )
+
+
+def _without_dialects(value: Any) -> Any:
+    """An objective's fields without names of dialects: the fields that they filled in decide."""
+    if isinstance(value, Mapping):
+        return {key: _without_dialects(part) for key, part in value.items() if key != "dialect"}
+    return [_without_dialects(part) for part in value] if isinstance(value, list) else value
 
 
 def _parent(config: DictConfig, train: Train) -> Plan | None:

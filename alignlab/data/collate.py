@@ -85,12 +85,12 @@ class RankingBatch(Batch):
 
     mask:   bool[B, K], True where there is an answer.
     grades: float32[B, K].
-    margin: float32[B], or None where not all rows have one.
+    margin: float32[B], NaN where a row has none.
     """
 
     mask: Tensor
     grades: Tensor
-    margin: Tensor | None
+    margin: Tensor
 
 
 Moved = TypeVar("Moved", bound=Batch | Rows)
@@ -150,13 +150,13 @@ def collate_rankings(rankings: Sequence[RankingTokens]) -> RankingBatch:
     for i, ranking in enumerate(rankings):
         grades[i, : len(ranking.grades)] = torch.tensor(ranking.grades)
         mask[i, : len(ranking.grades)] = True
-    margins = [ranking.margin for ranking in rankings if ranking.margin is not None]
+    margins = [float("nan") if ranking.margin is None else ranking.margin for ranking in rankings]
     return RankingBatch(
         collate_rows([answer for ranking in rankings for answer in ranking.answers()]),
         _places(rankings),
         mask,
         grades,
-        torch.tensor(margins) if len(margins) == len(rankings) else None,
+        torch.tensor(margins),
     )
 
 

@@ -7,6 +7,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
+import numpy as np
+
 from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking
 from alignlab.data.template import Template
 from alignlab.errors import DataError
@@ -80,13 +82,31 @@ Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
 
 
 def mismatched(rows: Sequence[LabelledTokens]) -> list[LabelledTokens]:
-    """Each row with the answer of the row before it, the first one with that of the last: a rotation.
+    """Each row with the answer to another prompt, out of the same rows.
 
-    Raises ValueError for a single row, which could only be given its own answer.
+    A rotation by one row, or by as many as it takes for no row to meet its own prompt (the halves of a pair stand side
+    by side). Where no rotation does that, each row takes the nearest one that will do in a fixed shuffle; where all
+    prompts are the same, any other row will do. Raises DataError where there is only one row, or one several times.
     """
-    if len(rows) < 2:
-        raise ValueError("a mismatched answer needs at least two rows")
-    return [replace(row, mismatched=rows[i - 1].completion) for i, row in enumerate(rows)]
+    if len({row.index for row in rows}) < 2:
+        raise DataError(
+            "a batch holds one row only, and a KL is estimated from other rows' answers\n  type: trainer.batch_size=16"
+        )
+    count = len(rows)
+    alike = len({tuple(row.prompt) for row in rows}) == 1
+
+    def will_do(mine: LabelledTokens, other: LabelledTokens) -> bool:
+        return mine.index != other.index if alike else mine.prompt != other.prompt
+
+    for shift in range(1, count):
+        if all(will_do(rows[i], rows[i - shift]) for i in range(count)):
+            return [replace(row, mismatched=rows[i - shift].completion) for i, row in enumerate(rows)]
+    order = np.random.default_rng(0).permutation(count)
+    found: dict[int, list[int]] = {}
+    for place, i in enumerate(order):
+        others = (rows[order[place - back]] for back in range(1, count))
+        found[int(i)] = next(other.completion for other in others if will_do(rows[i], other))
+    return [replace(row, mismatched=found[i]) for i, row in enumerate(rows)]
 
 
 @dataclass

@@ -43,13 +43,18 @@ def score_answers(
 ) -> Answers:
     """One forward of all rows; `collision` and KL from `reference_logits` [R, T, V] where they are asked for."""
     logits = answer_logits(model, rows)
-    targets = rows.ids[:, -rows.answer_length :].masked_fill(~rows.answer_mask, -100)
-    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
     return Answers(
-        -nll.view_as(targets),
+        token_logps(logits, rows),
         _log_collision(logits.detach(), rows.answer_mask) if collision else None,
         None if reference_logits is None else _kl_from(reference_logits, logits, rows.answer_mask),
     )
+
+
+def token_logps(logits: Tensor, rows: Rows) -> Tensor:
+    """[R, T, V] -> [R, T] log-probability of every answer token, nats; 0 where `rows.answer_mask` is False."""
+    targets = rows.ids[:, -rows.answer_length :].masked_fill(~rows.answer_mask, -100)
+    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
+    return -nll.view_as(targets)
 
 
 def answer_logps(model: nn.Module, rows: Rows) -> Tensor:

@@ -83,9 +83,11 @@ class Live:
     def _ready(self, rows: Rows) -> Iterator[None]:
         training = self.model.training
         self.model.to(rows.ids.device).eval()
-        with self.switch():
-            yield
-        self.model.train(training)
+        try:
+            with self.switch():
+                yield
+        finally:
+            self.model.train(training)
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, map_tensors
+from alignlab.types import LabelledLogps, Logps, PairLogps, map_tensors
 
 SATURATED_BELOW = 0.01
 
 
-def pair_metrics(batch: PairLogps, requires: Requires, reward_scale: float) -> dict[str, Tensor]:
-    """Every metric of a batch of pairs, as scalars.
+# [B] implicit reward of answers (Objective.reward).
+Reward = Callable[[Logps], Tensor]
 
-    Rewards are reward_scale times the summed log-ratio; for an objective without a reference, times the
-    log-probability as it reduces it.
-    """
-    chosen, rejected = (_reward(side, requires, reward_scale) for side in (batch.chosen, batch.rejected))
+
+def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
+    """Every metric of a batch of pairs, as scalars."""
+    chosen, rejected = reward(batch.chosen), reward(batch.rejected)
     margin = chosen - rejected
     longer = (batch.chosen.count - batch.rejected.count).to(margin.dtype)
     out = {
@@ -39,7 +41,7 @@ def pair_metrics(batch: PairLogps, requires: Requires, reward_scale: float) -> d
     return out
 
 
-def labelled_metrics(batch: LabelledLogps, requires: Requires, reward_scale: float) -> dict[str, Tensor]:
+def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     """Every metric of a batch of labelled answers, as scalars; good answers stand as chosen, bad ones as rejected.
 
     What belongs to a kind of answer that the batch has none of is left out.
@@ -48,7 +50,7 @@ def labelled_metrics(batch: LabelledLogps, requires: Requires, reward_scale: flo
     for name, rows in (("chosen", batch.desirable), ("rejected", ~batch.desirable)):
         if rows.any():
             side = map_tensors(batch.answers, lambda tensor, rows=rows: tensor[rows])
-            out[f"rewards/{name}"] = _reward(side, requires, reward_scale).mean()
+            out[f"rewards/{name}"] = reward(side).mean()
             out |= _side(name, side)
             if name == "chosen":
                 out |= _displacement(side)
@@ -56,15 +58,10 @@ def labelled_metrics(batch: LabelledLogps, requires: Requires, reward_scale: flo
         for kind in ("rewards", "logratios"):
             if f"{kind}/chosen" in out:
                 out[f"{kind}/margins"] = out[f"{kind}/chosen"] - out[f"{kind}/rejected"]
-    reward = _reward(batch.answers, requires, reward_scale)
-    towards = torch.where(batch.desirable, reward, -reward)
+    found = reward(batch.answers)
+    towards = torch.where(batch.desirable, found, -found)
     out["pref/saturated_frac"] = _share(torch.sigmoid(-towards) < SATURATED_BELOW)
     return out
-
-
-def _reward(side: Logps, requires: Requires, scale: float) -> Tensor:
-    """[B] implicit reward."""
-    return scale * (side.logratio("sum") if requires.reference else side.logp(requires.length))
 
 
 def _side(name: str, side: Logps) -> dict[str, Tensor]:

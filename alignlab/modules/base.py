@@ -6,11 +6,12 @@ first and then evaluated once. So a batch of 8 is the same as 4 x 2 accumulated 
 
 from __future__ import annotations
 
+import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import fields, is_dataclass, replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -19,17 +20,17 @@ from torch import Tensor, nn
 
 from alignlab.data.collate import Rows, to_device
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
-from alignlab.models.logps import score_answers
+from alignlab.models.logps import score_answers, summed, token_logps
 from alignlab.models.reference import Reference
 from alignlab.modules.processes import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.types import Logps, map_tensors
 
-# How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller): rounding of the
-# log-probability sums over a few hundred tokens.
-_START_TOLERANCE = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-
+# How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller), and a log-ratio
+# per token from 0: rounding, which differs between batches of other widths.
+_START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
+_START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 # Wraps what is gone through, with a word for it.
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -75,6 +76,10 @@ class AlignmentModule(pl.LightningModule):
         mean_count: tokens per answer that an NLL would be taken of, over the global batch.
         """
 
+    def with_gradient(self, batch: Any) -> Any:
+        """The part of a micro-batch through which a gradient flows: all that a second look at it needs."""
+        return batch
+
     @abstractmethod
     def measure(self, values: Any) -> dict[str, Tensor]:
         """Metrics of a whole batch (scalars), the loss excepted; a metric that has no rows to average is left out."""
@@ -102,8 +107,12 @@ class AlignmentModule(pl.LightningModule):
             values = self._backward_each(micro_batches, mean_count)
         means = self._means(values)
         if step == 0:
-            self._check_start(means["loss"])
+            self._check_start(means["loss"], values)
         norm = self._clip(optimizer)
+        if not math.isfinite(norm):
+            raise NonFiniteError(
+                f"the gradient is not finite at step {step} (2-norm {norm}); the policy is as it was before"
+            )
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule: Any = self.lr_schedulers()
@@ -145,14 +154,19 @@ class AlignmentModule(pl.LightningModule):
         """Log-probabilities of answers under the policy, with all that the objective needs of the reference."""
         needs, reference = self.objective.requires, self.reference
         logits = reference.logits(rows) if reference and needs.reference_kl else None
+        tokens = reference.tokens(rows) if reference and needs.reference_tokens and logits is None else None
+        if logits is not None:
+            tokens = token_logps(logits, rows)
         with nullcontext() if gradient else torch.no_grad():
             seen = score_answers(self.policy, rows, collision=needs.collision, reference_logits=logits)
-        tokens = reference.tokens(rows) if reference and needs.reference_tokens else None
+        sums = None
+        if reference:
+            sums = reference.sums(rows) if tokens is None else summed(tokens, rows.answer_mask)
         return Logps(
             seen.tokens,
             rows.answer_mask,
-            reference=reference.sums(rows) if reference else None,
-            reference_tokens=tokens,
+            reference=sums,
+            reference_tokens=tokens if needs.reference_tokens else None,
             reference_kl=seen.reference_kl,
             collision=seen.collision,
             mean_count=mean_count,
@@ -211,8 +225,7 @@ class AlignmentModule(pl.LightningModule):
         loss.mean().backward()
         for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                pairs = zip(_tensors(self._look(i, micro, mean_count)), _tensors(leaves), strict=True)
-                carried = [(again * leaf.grad).sum() for again, leaf in pairs if leaf.grad is not None]
+                carried = _inner(self._look(i, self.with_gradient(micro), mean_count), leaves)
                 self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
         return map_tensors(whole, torch.Tensor.detach)
 
@@ -221,7 +234,8 @@ class AlignmentModule(pl.LightningModule):
 
         So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
         """
-        torch.manual_seed((self.seed * 1_000_003 + self.global_step) * 1_009 + i)
+        place = (self.seed * 1_000_003 + self.global_step) * 1_009 + i
+        torch.manual_seed(place * self.trainer.world_size + self.trainer.global_rank)
         value = self.look(micro, mean_count)
         self._refuse_non_finite(self.finite(value), micro.index)
         return value
@@ -231,8 +245,8 @@ class AlignmentModule(pl.LightningModule):
         if self.state is None:
             return values
         if update:
-            self.state = self.objective.next_state(values, self.state).cpu()
-        return replace(values, state=self.state.to(self.device))
+            self.state = self.objective.next_state(values, self.state)
+        return replace(values, state=self.state)
 
     @torch.no_grad()
     def _means(self, values: Any) -> dict[str, float]:
@@ -258,18 +272,32 @@ class AlignmentModule(pl.LightningModule):
                 f"for rows {index[bad].tolist()} of the data"
             )
 
-    def _check_start(self, loss: float) -> None:
-        """Before any update the policy is its reference, and the loss of many objectives is then a known number."""
-        expected = self.objective.loss_at_reference
-        if expected is None or any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
+    def _check_start(self, loss: float, values: Any) -> None:
+        """Before any update the policy is its reference: all log-ratios are 0, and many losses a known number."""
+        if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
             return
-        tolerance = _START_TOLERANCE[next(self.policy.parameters()).dtype] * max(1.0, abs(expected))
-        if abs(loss - expected) > tolerance:
+        dtype, expected = next(self.policy.parameters()).dtype, self.objective.loss_at_reference
+        found = (
+            [f"log-ratios of up to {far:.6f} nats per token, where all must be 0"]
+            if (far := _farthest(values)) > _START_RATIO[dtype]
+            else []
+        )
+        if expected is not None and abs(loss - expected) > _START_LOSS[dtype] * max(1.0, abs(expected)):
+            found.append(f"first loss is {loss:.6f} but must be {expected:.6f}")
+        if found:
             raise PolicyIsNotReferenceError(
-                f"first loss is {loss:.6f} but must be {expected:.6f} while the policy equals its reference\n"
+                f"{'; '.join(found)} while the policy equals its reference\n"
                 "  the reference log-probabilities belong to other weights, another tokenizer or another dtype;\n"
                 "  type: reference=copy to compute them afresh"
             )
+
+
+def _farthest(values: Any) -> float:
+    """Largest absolute log-ratio per token of any answer in a batch; 0 without a reference."""
+    if isinstance(values, Logps):
+        return 0.0 if values.reference is None else float(values.logratio("mean").abs().max())
+    parts = [getattr(values, field.name) for field in fields(values)]
+    return max([0.0, *(_farthest(part) for part in parts if is_dataclass(part))])
 
 
 def _leaf(value: Tensor) -> Tensor:
@@ -277,8 +305,13 @@ def _leaf(value: Tensor) -> Tensor:
     return value.detach().requires_grad_(value.is_floating_point())
 
 
-def _tensors(values: Any) -> list[Tensor]:
-    """All tensors of a batch, in the order of its fields."""
+def _inner(values: Any, leaves: Any) -> list[Tensor]:
+    """Every tensor that can be differentiated, times the gradient of its leaf, summed."""
     found: list[Tensor] = []
-    map_tensors(values, lambda tensor: found.append(tensor) or tensor)  # type: ignore[func-returns-value]
+    for field in fields(values):
+        value, leaf = getattr(values, field.name), getattr(leaves, field.name)
+        if isinstance(value, Tensor) and value.requires_grad and leaf.grad is not None:
+            found.append((value * leaf.grad).sum())
+        elif is_dataclass(value):
+            found += _inner(value, leaf)
     return found

@@ -22,4 +22,4 @@ class PreferenceModule(AlignmentModule):
         return values.chosen.checksum + values.rejected.checksum
 
     def measure(self, values: PairLogps) -> dict[str, Tensor]:
-        return pair_metrics(values, self.objective.requires, self.objective.reward_scale)
+        return pair_metrics(values, self.objective.reward)

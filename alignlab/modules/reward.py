@@ -16,7 +16,7 @@ class RewardModule(AlignmentModule):
     def look(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
         found = answer_rewards(self.policy, batch.rows)
         rewards = found.new_zeros(batch.mask.shape).masked_scatter(batch.mask, found)
-        return RankedRewards(rewards, batch.mask, batch.grades, batch.margin)
+        return RankedRewards(rewards, batch.mask, batch.grades, batch.margin.to(rewards))
 
     def finite(self, values: RankedRewards) -> Tensor:
         return values.rewards.detach().sum(dim=1)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from torch import Tensor
 
 from alignlab.data.collate import LabelledBatch
@@ -21,9 +23,12 @@ class UnpairedModule(AlignmentModule):
             None if others is None else self.answers(others, mean_count, gradient=False),
         )
 
+    def with_gradient(self, batch: LabelledBatch) -> LabelledBatch:
+        return replace(batch, mismatched=None)
+
     def finite(self, values: LabelledLogps) -> Tensor:
         total = values.answers.checksum
         return total if values.mismatched is None else total + values.mismatched.checksum
 
     def measure(self, values: LabelledLogps) -> dict[str, Tensor]:
-        return labelled_metrics(values, self.objective.requires, self.objective.reward_scale)
+        return labelled_metrics(values, self.objective.reward)

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignlab.checks import Checked, one_of, positive
 from alignlab.errors import Problem
-from alignlab.types import Requires
+from alignlab.types import Logps, Requires
 
 # What a field says that takes its value from the dialect.
 FROM_DIALECT = "dialect"
@@ -49,10 +49,25 @@ class Objective(Checked, ABC):
         if self.dialects:
             yield from one_of("dialect", getattr(self, "dialect", ""), self.dialects)
 
+    def spoken(self) -> list[str]:
+        """All dialects whose convention the fields follow, as they are; it may be none."""
+        return [
+            name
+            for name, chosen in self.dialects.items()
+            if all(getattr(self, field) == value for field, value in chosen.items())
+        ]
+
     @property
     def reward_scale(self) -> float:
         """What turns a log-ratio into the implicit reward that is logged (beta for the DPO family)."""
         return 1.0
+
+    def reward(self, answers: Logps) -> Tensor:
+        """[B] implicit reward of answers: reward_scale times their summed log-ratio; for an objective without a
+        reference, times their log-probability as it reduces it.
+        """
+        needs = self.requires
+        return self.reward_scale * (answers.logratio("sum") if needs.reference else answers.logp(needs.length))
 
     @property
     def loss_at_reference(self) -> float | None:

@@ -43,8 +43,12 @@ class BCO(Objective):
     shift: str = FROM_DIALECT
     dialect: str = "paper"
 
-    requires: ClassVar[Requires] = Requires(data="labelled", reference=True, couples_batch=True)
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {"paper": {"shift": "running"}, "trl1": {"shift": "none"}}
+
+    @property
+    def requires(self) -> Requires:  # type: ignore[override]
+        """The shift is a mean over the whole batch, and over those before."""
+        return Requires(data="labelled", reference=True, couples_batch=self.shift == "running")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -64,11 +68,12 @@ class BCO(Objective):
         return torch.zeros(4, dtype=torch.float64) if self.shift == "running" else None
 
     def next_state(self, batch: LabelledLogps, state: Tensor) -> Tensor:
-        reward = self.beta * batch.answers.logratio("sum").detach().double()
-        good = batch.desirable.double()
+        # on the CPU, where float64 is always to be had
+        reward = self.beta * batch.answers.logratio("sum").detach().cpu().double()
+        good = batch.desirable.cpu().double()
         bad = 1 - good
         now = torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
-        return state.to(now.device) + now
+        return state + now
 
     def __call__(self, batch: LabelledLogps) -> Tensor:
         logratio = batch.answers.logratio("sum")

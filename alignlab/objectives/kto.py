@@ -15,7 +15,7 @@ from alignlab.errors import Problem
 from alignlab.objectives.base import Objective
 from alignlab.types import LabelledLogps, Requires
 
-# Eq. 8: the weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version.
+# The weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version (eq. 8).
 LARGEST_RATIO, LARGEST_RATIO_V1 = 3 / 2, 4 / 3
 
 
@@ -86,13 +86,13 @@ class KTO(Objective):
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
         if 1 - 1e-9 <= ratio <= LARGEST_RATIO:
             beyond = " (above the 4/3 of the paper's first version)" if ratio > LARGEST_RATIO_V1 else ""
-            yield f"KTO: weighted counts have the ratio {ratio:.2f}, in [1, 3/2] as eq. 8 asks{beyond}"
+            yield f"KTO: weighted counts have the ratio {ratio:.2f}, in [1, 3/2] as the paper asks{beyond}"
         else:
             # rounded towards a larger ratio, so that what is typed is never refused again
             good_weight = max(1.0, math.ceil(1000 * bad / good) / 1000)
             bad_weight = max(1.0, math.floor(1000 * good / bad) / 1000)
             yield (
-                f"KTO: weighted counts have the ratio {ratio:.4g}, outside [1, 3/2] (eq. 8); "
+                f"KTO: weighted counts have the ratio {ratio:.4g}, outside the paper's [1, 3/2]; "
                 f"type: objective.desirable_weight={good_weight:.10g} objective.undesirable_weight={bad_weight:.10g}"
             )
 

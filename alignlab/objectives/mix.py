@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, asdict, dataclass, fields
+from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
@@ -13,7 +14,7 @@ from torch import Tensor
 from alignlab.discovery import classes_by_module
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
-from alignlab.types import LabelledLogps, PairLogps, Requires, join
+from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, join
 
 EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
 
@@ -42,6 +43,17 @@ class Mix(Objective):
     """
 
     parts: list[Any]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        # Effective values, so that a record shows them and equal mixes are one run.
+        self.parts = [
+            {"name": part["name"], "weight": weight, **asdict(made)}
+            for part, weight, made in zip(self.parts, self._weights, self._objectives.values(), strict=True)
+        ]
+
+    def reward(self, answers: Logps) -> Tensor:
+        return self._leading.reward(answers)
 
     monotone: ClassVar[bool] = False
 
@@ -87,12 +99,15 @@ class Mix(Objective):
         for part in self._objectives.values():
             yield from part.remarks(counts)
 
-    @property
+    @cached_property
     def _objectives(self) -> dict[str, Objective]:
         made: dict[str, Objective] = {}
         for part in self.parts:
             name = part["name"] if part["name"] not in made else f"{part['name']}_{len(made) + 1}"
-            made[name] = _classes()[part["name"]](**{k: v for k, v in part.items() if k not in _OWN})
+            cls = _classes()[part["name"]]
+            kinds = {f.name: str(f.type) for f in fields(cls)}
+            given = {k: float(v) if kinds[k] == "float" else v for k, v in part.items() if k not in _OWN}
+            made[name] = cls(**given)
         return made
 
     @property
@@ -122,7 +137,7 @@ class Mix(Objective):
 
 def _part_problems(key: str, part: Any) -> Iterator[Problem]:
     """Everything that is wrong with one part by itself."""
-    if not isinstance(part, Mapping) or "name" not in part:
+    if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
         yield Problem(key, part, "must hold an objective's name and fields", f"objective.{EXAMPLE}")
         return
     known = _classes()
@@ -152,7 +167,9 @@ def _part_problems(key: str, part: Any) -> Iterator[Problem]:
 
 
 def _is_a(kind: str, value: Any) -> bool:
-    """Whether a value fits a field declared as float, bool or str (a whole number is a number, true is not)."""
+    """Whether a value fits a field declared as float, bool or str (a whole number is a number, true is none)."""
+    if kind not in _WORDS:
+        return True
     if kind == "bool" or isinstance(value, bool):
         return kind == "bool" and isinstance(value, bool)
     return isinstance(value, str if kind == "str" else int | float)

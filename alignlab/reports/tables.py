@@ -36,13 +36,13 @@ def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mappi
 
 
 def settings(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> list[str]:
-    """The different objectives of the runs, one line each: whose dialect, and every field that is not an axis."""
+    """The different objectives of the runs, one line each: all whose dialect they are, and fields that are no axis."""
     lines: dict[str, None] = {}
     for record in records:
         fields = dict(record.get("objective", {}))
         if fields:
-            name, dialect = fields.pop("name"), fields.pop("dialect", None)
-            spoken = f" (dialect: {dialect})" if dialect else ""
+            name, asked, said = fields.pop("name"), fields.pop("dialect", None), fields.pop("spoken", "")
+            spoken = f" (dialect: {said or 'none of those known'})" if asked else ""
             rest = ", ".join(f"{key} {value}" for key, value in fields.items() if f"objective.{key}" not in axes)
             lines[f"{name}{spoken}: {rest}" if rest else f"{name}{spoken}"] = None
     return list(lines)

@@ -1,6 +1,7 @@
 """THE table of metric names: what a name means, in which unit. A name that is not here is not logged.
 
-Names under `train/` and `eval/` that TRL has too mean what they mean there; what TRL has not has a name of its own.
+Names under `train/` and `eval/` that TRL has too mean what they mean there; what TRL has not has a name of its own. One
+exception: `logps/*` are sums for every objective, where TRL logs means per token for ORPO and SimPO.
 Values are example-weighted means over the global batch (or the whole held-out split), taken once over what all
 micro-batches and processes have seen.
 """
@@ -29,8 +30,8 @@ BATCH: dict[str, str] = {
     "displacement/chosen_delta": "log-probability of the preferred answer now minus where training started (nats)",
     "displacement/frac_chosen_down": "share of preferred answers that lost probability against the reference",
     "pref/accuracy_ties_half": "share of pairs with the preferred answer's reward larger, ties count 1/2",
-    "pref/saturated_frac": "share of rows with gradient weight sigmoid(-margin) below 0.01; of a labelled answer the "
-    "margin is its reward, with a minus for bad ones",
+    "pref/saturated_frac": "share of pairs whose reward margin m has sigmoid(-m) below 0.01 (the weight of DPO's "
+    "gradient); of a labelled answer m is its reward, with a minus for bad ones",
     "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
     "pref/length_corr": "correlation over pairs of the reward margin and the tokens by which the preferred is longer",
     "kl": "KTO's reference point: mean log-ratio of mismatched answers, held at 0 from below (nats)",

@@ -44,8 +44,8 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     before = start.exact_logps if config.data.world is not None and config.reference_kind != "none" else None
     facts = {"data/record": rows.record, "ref/digest": start.weights}
-    if "dialect" in plan.config["objective"]:
-        facts["objective/dialect"] = plan.config["objective"]["dialect"]
+    spoken = ", ".join(config.objective.spoken())
+    facts["objective/dialect"] = spoken
     with _sinks(plan, run, group, done, facts) as (sinks, summary):
         recorder = Recorder(sinks, config.trainer.eval_every, progress_bar(bars_wanted(config.trainer.progress)))
         recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
@@ -70,7 +70,7 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
         check_known(summary)
     return {
         "summary": summary,
-        "objective": {"name": plan.id.rpartition("-")[0], **plan.config["objective"]},
+        "objective": {"name": plan.id.rpartition("-")[0], **plan.config["objective"], "spoken": spoken},
         "data": rows.record,
         "model": {"fingerprint": config.model.fingerprint(), "reference_weights": start.weights},
     }

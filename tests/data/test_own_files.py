@@ -84,6 +84,8 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
         ({"prompt": "p", "completion": 5, "label": True}, "row 1: an answer must be text"),
         ({"prompt": "p", "answer": "c", "label": True}, "has no column completion; it has: prompt, answer, label"),
         ({"messages": [{"role": "user", "content": "Hi"}], "label": True}, "row 1: an answer must be text or end in"),
+        ({"messages": "Human: Hi Assistant: Hello", "label": True}, "row 1: messages must be a list"),
+        ({"messages": None, "label": True}, "row 1: messages must be a list"),
     ],
 )
 def test_unusable_labelled_rows(row: dict[str, Any], text: str, tmp_path: Path) -> None:
@@ -129,9 +131,11 @@ def test_margins_of_pairs(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "chosen": "a", "rejected": "b", "margin": m} for m in (1, 0.5, None)]
     path = written(tmp_path, *rows)
     assert [r.margin for r in Pairs(path=path, eval_path=path).rankings("train", None).rows] == [1.0, 0.5, None]
-    bad = written(tmp_path, {**rows[0], "margin": "big"}, name="bad.jsonl")
-    with pytest.raises(DataError, match="row 1: margin must be a finite number"):
-        Pairs(path=bad, eval_path=bad).pairs("train", None)
+    words = written(tmp_path, {**rows[0], "margin": "much better"}, name="words.jsonl")
+    assert Pairs(path=words, eval_path=words).pairs("train", None).rows[0].margin is None
+    (tmp_path / "gaps.csv").write_text("prompt,chosen,rejected,margin\np,a,b,0.5\np,a,b,\n")
+    gaps = str(tmp_path / "gaps.csv")
+    assert [r.margin for r in Pairs(path=gaps, eval_path=gaps).pairs("train", None).rows] == [0.5, None]
 
 
 def test_a_real_set_of_single_answers(shared_data: Path, tmp_path: Path) -> None:

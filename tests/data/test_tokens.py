@@ -205,8 +205,25 @@ def test_mismatched_answers_are_a_rotation_without_fixed_points() -> None:
     rows = mismatched(LABELLED)
     assert [row.mismatched for row in rows] == [[4, 4], [0, 0], [1, 1], [2, 2], [3, 3]]
     assert [row.completion for row in rows] == [row.completion for row in LABELLED]
-    with pytest.raises(ValueError, match="at least two"):
-        mismatched(LABELLED[:1])
+    for alone in (LABELLED[:1], LABELLED[:1] * 3):
+        with pytest.raises(DataError, match="one row only"):
+            mismatched(alone)
+
+
+def test_mismatched_answers_are_to_other_prompts() -> None:
+    """Halves of pairs side by side, prompts that recur, rows that occur twice: no row meets its own prompt."""
+    halves = [LabelledTokens(2 * i + j, [i], [i, j], j == 0) for i in range(5) for j in (0, 1)]
+    found = mismatched(halves)
+    assert all(row.mismatched is not None and row.mismatched[0] != row.prompt[0] for row in found)
+    used = sorted(map(tuple, (row.mismatched or [] for row in found)))
+    assert used == sorted(tuple(row.completion) for row in halves), "a rotation: every answer once"
+    for seed in range(50):  # more rows of a few prompts than any rotation could serve
+        some = np.random.default_rng(seed).integers(0, 3, size=9).tolist()
+        rows = [LabelledTokens(i, [prompt % 2], [prompt % 2, i], True) for i, prompt in enumerate(some)]
+        if len(set(some)) > 1 and {p % 2 for p in some} == {0, 1}:
+            assert all(row.mismatched is not None and row.mismatched[0] != row.prompt[0] for row in mismatched(rows))
+    one_prompt = [LabelledTokens(i % 3, [7], [i % 3], True) for i in range(7)]
+    assert all(row.mismatched != row.completion for row in mismatched(one_prompt))
 
 
 def test_mismatched_answers_do_not_depend_on_micro_batches_or_processes() -> None:
@@ -242,7 +259,4 @@ def test_ranking_batches() -> None:
     assert batch.rows.ids.tolist() == [[1, 2, 0], [1, 3, 3], [1, 4, 0], [1, 4, 0], [1, 4, 0]]
     assert batch.mask.tolist() == [[True, True, False], [True, True, True]]
     assert batch.grades.tolist() == [[1.0, 0.0, 0.0], [0.0, 2.0, 2.0]]
-    assert batch.margin is None, "one of them has none"
-    margins = collate_rankings(rows[:1]).margin
-    assert margins is not None
-    assert margins.tolist() == [0.5]
+    assert batch.margin.nan_to_num(-1).tolist() == [0.5, -1.0], "one of them has none"

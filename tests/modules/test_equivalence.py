@@ -13,12 +13,14 @@ import torch
 from torch.nn.functional import pad
 
 from alignlab.data.collate import Rows
+from alignlab.data.datamodule import BatchStream
 from alignlab.data.tokenize import mismatched
+from alignlab.models.adapters.lora import LoRA
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.base import Objective
 from alignlab.training.shapes import SHAPES
-from alignlab.types import map_tensors
-from tests.modules.cases import ROWS, Trained, build, objectives, train
+from alignlab.types import join, map_tensors
+from tests.modules.cases import ROWS, Trained, build, data_for, objectives, train
 
 OBJECTIVES = objectives()
 EXACT = {"rel": 1e-6, "abs": 1e-9}
@@ -78,6 +80,42 @@ def _process(rank: int, port: int, folder: str) -> None:
     }
     if rank == 0:
         torch.save(found, Path(folder) / "found.pt")
+
+
+@pytest.mark.parametrize("name", ["aot", "kto", "bco", "mix"])
+def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: Path) -> None:
+    """Gradients of a coupled loss, an adapter's dropout on, against one graph through all micro-batches."""
+
+    def with_adapter() -> AlignmentModule:
+        module = build(OBJECTIVES[name])
+        module.policy = LoRA(r=4, dropout=0.3).wrap(module.policy)
+        generator = torch.Generator().manual_seed(0)
+        for key, parameter in module.policy.named_parameters():
+            if "lora_B" in key:
+                parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+        return module
+
+    trained = train(with_adapter(), 3, tmp_path, steps=1)
+    plain = with_adapter()
+    plain.policy.train()
+    data = data_for(plain.objective, 3, 1)
+    stream = BatchStream(data.train, data.collate, 8, 3, steps=1, seed=1, couple=data.couple)
+    micro_batches = next(iter(stream))
+    mean_count = sum(micro.imitated_tokens for micro in micro_batches) / 8
+    values = []
+    for i, micro in enumerate(micro_batches):
+        torch.manual_seed(i)  # as AlignmentModule._look seeds step 0 of seed 0
+        values.append(plain.look(micro, mean_count))
+    whole = join(values)
+    if plain.state is not None:
+        whole = dataclasses.replace(whole, state=plain.objective.next_state(whole, plain.state))
+    loss = plain.objective(whole).mean()
+    loss.backward()
+    assert trained.steps[0]["train/loss"] == pytest.approx(loss.item(), rel=1e-9)
+    found = {key: p.grad for key, p in plain.policy.named_parameters() if p.grad is not None}
+    assert max(float(gradient.abs().max()) for gradient in found.values()) > 1e-3
+    for key, gradient in found.items():
+        torch.testing.assert_close(trained.gradients[0][key], gradient, rtol=1e-8, atol=1e-11)
 
 
 def test_padding_changes_nothing(objective: Objective) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from alignlab.config.registry import schemas
 from alignlab.data.collate import Rows
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
 from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics
@@ -21,10 +22,11 @@ from alignlab.objectives.mix import Mix
 from alignlab.objectives.orpo import ORPO
 from alignlab.objectives.reward_model import RewardModel
 from alignlab.objectives.sft import SFT
+from alignlab.objectives.simpo import SimPO
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import Optim
 from alignlab.tracking.metrics import check_known
-from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, Requires
+from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards
 from tests.modules.cases import ANSWERS, LABELLED, Trained, build, train
 
 
@@ -66,6 +68,28 @@ def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> Non
 def test_a_policy_that_is_not_its_reference_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(PolicyIsNotReferenceError, match=r"must be 0\.693147"):
         train(build(DPO(beta=0.5), drift=0.05, dtype=torch.float32), 8, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["wpo", "r_dpo", "sppo", "simpo", "kto"])
+def test_a_wrong_reference_is_noticed_whatever_the_loss(name: str, tmp_path: Path) -> None:
+    """Also where the first loss is no known number, or so large that the difference drowns in it."""
+    fields = {"sppo": {"beta": 1e-3}, "simpo": {"beta": 2.0, "gamma": 0.5}}.get(name, {"beta": 0.1})
+    objective = schemas()["objective"][name](**fields)
+    with pytest.raises(PolicyIsNotReferenceError, match=r"log-ratios of up to 0\.\d+ nats per token"):
+        train(build(objective, drift=0.01, dtype=torch.float32), 8, tmp_path)
+
+
+def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
+    class Overflowing(DPO):
+        def __call__(self, batch: PairLogps) -> torch.Tensor:
+            loss = super().__call__(batch)
+            return loss + (loss * 0).sqrt()  # the value is 0, the slope infinite
+
+    refused = module(Overflowing(beta=0.5))
+    before = [p.clone() for p in refused.policy.parameters()]
+    with pytest.raises(NonFiniteError, match="gradient is not finite at step 0"):
+        train(refused, 8, tmp_path)
+    assert all(torch.equal(a, b) for a, b in zip(before, refused.policy.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("micro", [1, 8])
@@ -123,7 +147,7 @@ PLAIN = {
 
 def test_pair_metrics_are_their_definitions() -> None:
     """At beta 0.5: rewards (.5, -1.5) and (-1, -1); lengths differ by +1 and -1, margins are 2 and 0."""
-    found = pair_metrics(two_pairs(), Requires(data="pairs", reference=True), 0.5)
+    found = pair_metrics(two_pairs(), DPO(beta=0.5).reward)
     assert {k: float(v) for k, v in found.items()} == pytest.approx(
         {
             **PLAIN,
@@ -145,23 +169,31 @@ def test_saturation_and_displacement_at_their_edges() -> None:
     ones = torch.ones(3, 1, dtype=torch.bool)
     chosen = Logps(torch.full((3, 1), -1.0), ones, torch.tensor([-1.0 - 4.59, -1.0 - 4.6, -1.0]))
     rejected = Logps(torch.full((3, 1), -1.0), ones, torch.full((3,), -1.0))
-    found = pair_metrics(PairLogps(chosen, rejected), Requires(data="pairs", reference=True), 1.0)
+    found = pair_metrics(PairLogps(chosen, rejected), DPO(beta=1.0).reward)
     assert float(found["pref/saturated_frac"]) == pytest.approx(1 / 3)
     assert float(found["displacement/frac_chosen_down"]) == 0.0
-    needs = Requires(data="labelled", reference=True)
-    good = labelled_metrics(LabelledLogps(chosen, torch.tensor([True, True, True])), needs, 1.0)
-    bad = labelled_metrics(LabelledLogps(chosen, torch.tensor([False, False, False])), needs, 1.0)
+    good = labelled_metrics(LabelledLogps(chosen, torch.tensor([True, True, True])), KTO(beta=1.0).reward)
+    bad = labelled_metrics(LabelledLogps(chosen, torch.tensor([False, False, False])), KTO(beta=1.0).reward)
     assert float(good["pref/saturated_frac"]) == pytest.approx(1 / 3)
     assert float(bad["pref/saturated_frac"]) == 0.0
 
 
 def test_rewards_without_a_reference_are_log_probabilities_as_the_loss_uses_them() -> None:
     """ORPO: 0.5 times the mean log-probability: (-1.5, -4) against (-5, -2)."""
-    found = pair_metrics(two_pairs(), Requires(data="pairs", length="mean"), 0.5)
+    found = pair_metrics(two_pairs(), ORPO(odds_weight=0.5).reward)
     assert float(found["rewards/chosen"]) == pytest.approx(0.5 * (-1.5 - 4) / 2)
     assert float(found["rewards/rejected"]) == pytest.approx(0.5 * (-5 - 2) / 2)
     assert float(found["logps/chosen"]) == -3.5, "summed, whatever the objective"
     assert {k: float(found[k]) for k in PLAIN} == pytest.approx(PLAIN), "the same for every objective"
+
+
+def test_rewards_of_a_mix_are_those_of_its_first_part() -> None:
+    """SimPO's mean log-probabilities, though the DPO beside it brings a reference."""
+    simpo, dpo = {"name": "simpo", "beta": 2.0, "gamma": 0.5}, {"name": "dpo", "beta": 0.5}
+    for parts, leading in (([simpo, dpo], SimPO(beta=2.0, gamma=0.5)), ([dpo, simpo], DPO(beta=0.5))):
+        mixed = pair_metrics(two_pairs(), Mix(parts=parts).reward)
+        alone = pair_metrics(two_pairs(), leading.reward)
+        assert {k: float(v) for k, v in mixed.items()} == pytest.approx({k: float(v) for k, v in alone.items()})
 
 
 def test_labelled_metrics_are_those_of_the_pairs_they_came_from() -> None:
@@ -171,12 +203,11 @@ def test_labelled_metrics_are_those_of_the_pairs_they_came_from() -> None:
         torch.cat([pairs.chosen.mask, pairs.rejected.mask]),
         torch.tensor([-4.0, -2.0, -2.0, -2.0]),
     )
-    needs = Requires(data="labelled", reference=True)
-    found = labelled_metrics(LabelledLogps(answers, torch.tensor([True, True, False, False])), needs, 0.5)
+    found = labelled_metrics(LabelledLogps(answers, torch.tensor([True, True, False, False])), KTO(beta=0.5).reward)
     assert {k: float(found[k]) for k in PLAIN} == pytest.approx(PLAIN)
     assert float(found["rewards/margins"]) == pytest.approx(1.0)
     assert not {"rewards/accuracies", "pref/length_corr"} & found.keys(), "there are no pairs"
-    only_bad = labelled_metrics(LabelledLogps(answers, torch.zeros(4, dtype=torch.bool)), needs, 0.5)
+    only_bad = labelled_metrics(LabelledLogps(answers, torch.zeros(4, dtype=torch.bool)), KTO(beta=0.5).reward)
     assert "rewards/rejected" in only_bad
     assert not {name for name in only_bad if "chosen" in name or "margins" in name}
 

@@ -132,7 +132,7 @@ def test_weights_outside_the_rule_bring_a_suggestion_that_keeps_it(
     found = {"desirable": good, "undesirable": bad}
     _, rule = KTO(beta=0.1).remarks(found)
     typed = f"objective.desirable_weight={suggestion[0]:g} objective.undesirable_weight={suggestion[1]:g}"
-    assert f"ratio {shown}, outside [1, 3/2]" in rule
+    assert f"ratio {shown}, outside the paper's [1, 3/2]" in rule
     assert rule.endswith(f"type: {typed}")
     _, after = KTO(beta=0.1, desirable_weight=suggestion[0], undesirable_weight=suggestion[1]).remarks(found)
     assert "in [1, 3/2]" in after

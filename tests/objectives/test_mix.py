@@ -195,6 +195,23 @@ def test_losses_and_weights_go_together() -> None:
         mix_loss([one, two], [1.0])
 
 
+def test_parts_are_recorded_with_their_effective_values() -> None:
+    """Dialects filled in, weights and whole numbers as they count; equal mixes are equal."""
+    short = Mix(parts=[{"name": "cpo", "beta": 1}, {"name": "sft"}])
+    assert short.parts == [
+        {"name": "cpo", "weight": 1.0, "beta": 1.0, "nll_weight": 1.0, "nll": "sum", "dialect": "paper"},
+        {"name": "sft", "weight": 1.0},
+    ]
+    assert Mix(parts=[{"name": "cpo", "beta": 1.0, "dialect": "paper"}, {"name": "sft", "weight": 1}]) == short
+    assert Mix(parts=short.parts) == short
+
+
+def test_a_part_needs_a_name_that_is_a_word() -> None:
+    with pytest.raises(ConfigError) as caught:
+        Mix(parts=[{"name": ["dpo"], "beta": 0.1}])
+    assert [problem.key for problem in caught.value.problems] == ["parts.0"]
+
+
 def test_parts_that_log_the_same_name_do_not_overwrite_each_other() -> None:
     """Two ORPOs: the first keeps the name, the second's stands under its own part."""
     mixed = Mix(parts=[{"name": "orpo", "odds_weight": 0.1}, {"name": "orpo", "odds_weight": 0.5}])

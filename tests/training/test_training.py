@@ -335,8 +335,11 @@ def test_a_dialect_is_recorded_and_is_not_another_run_than_what_it_sets(alignlab
     assert "aims at a log-ratio margin of 1 / (2 tau) = 5 nats per token" in (run / "train.log").read_text()
     assert alignlab(*command, "-m", "objective.dialect=trl1,paper", "sweep.name=s").code == 0
     table = Path("outputs/sweeps/s/table.md").read_text()
-    assert "- ipo (dialect: trl1): tau 0.1, divergence reverse_kl, divergence_alpha 0.5, reduction mean" in table
-    assert "- ipo (dialect: paper): tau 0.1, divergence reverse_kl, divergence_alpha 0.5, reduction sum" in table
+    for said, reduction in (("trl1, trl0, halos", "mean"), ("paper, dpo_repo, openrlhf", "sum")):
+        assert (
+            f"- ipo (dialect: {said}): tau 0.1, divergence reverse_kl, divergence_alpha 0.5, reduction {reduction}"
+            in table
+        )
 
 
 def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
@@ -377,7 +380,7 @@ def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:
     small = ["model=tiny", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.progress=false"]
     assert alignlab("train", "objective=kto", "data=unpaired", "data.path=mine.jsonl", *small).code == 0
     log = (only("kto") / "train.log").read_text()
-    assert "outside [1, 3/2]" in log
+    assert "outside the paper's [1, 3/2]" in log
     assert re.search(r"type: objective.desirable_weight=[23](\.\d+)? objective.undesirable_weight=1$", log, re.M)
     bad = [{**row, "label": 0} for row in text]
     (tmp_path / "bad.jsonl").write_text("\n".join(map(json.dumps, bad)))

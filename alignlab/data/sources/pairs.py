@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.audit import drop_unusable
-from alignlab.data.own_files import OwnFiles, parse_answer, parse_number, parse_prompt, read_columns
+from alignlab.data.own_files import OwnFiles, parse_answer, parse_prompt, read_columns
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 
@@ -16,7 +17,8 @@ from alignlab.data.sources.base import ReferenceTable
 class Pairs(OwnFiles):
     """Rows with `prompt`, `chosen` and `rejected`: strings, or lists of {role, content} messages.
 
-    A column `margin` says by how much a reward model should tell the two apart (objective.margins).
+    A column `margin` says by how much a reward model should tell the two apart (objective.margins); what is no number
+    there counts as none.
     """
 
     def read(self, path: str) -> Sequence[Pair]:
@@ -28,10 +30,17 @@ class Pairs(OwnFiles):
 
 
 def _pair(row: dict[str, Any], where: str) -> Pair:
-    margin = row.get("margin")
     return Pair(
         parse_prompt(row["prompt"], where),
         parse_answer(row["chosen"], where),
         parse_answer(row["rejected"], where),
-        margin=None if margin is None else parse_number(margin, "margin", where),
+        margin=_margin(row.get("margin")),
     )
+
+
+def _margin(value: Any) -> float | None:
+    try:
+        margin = float(value)
+    except (TypeError, ValueError):
+        return None
+    return margin if math.isfinite(margin) else None

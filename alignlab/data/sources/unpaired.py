@@ -50,8 +50,10 @@ def _labelled(row: dict[str, Any], where: str) -> Labelled:
     key = label.strip().lower() if isinstance(label, str) else label
     if not isinstance(key, bool | int | float | str) or key not in _LABELS:
         raise DataError(f"{where}: label must be true or false, 1 or 0, not {label!r:.80}")
-    if row.get("messages") is not None:
+    if "prompt" not in row:
         turns = row["messages"]
+        if not isinstance(turns, list):
+            raise DataError(f"{where}: messages must be a list of {{role, content}} messages, not {turns!r:.80}")
         answer = parse_answer(turns, where)
         prompt = parse_prompt(turns[:-1], where)
     else:

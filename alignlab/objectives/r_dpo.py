@@ -11,14 +11,15 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import check_same_shape, finite
 from alignlab.errors import Problem
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
 def r_dpo_loss(chosen: Tensor, rejected: Tensor, longer: Tensor, *, beta: float, alpha: float) -> Tensor:
     """ℓ(βh + α (n_w - n_l))
 
-    chosen, rejected: [B] log-ratios, nats; longer: [B] tokens by which the preferred answer is longer. [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; longer: [B] tokens by which the preferred
+    answer is longer. [B], nats.
     The optimum on Bradley-Terry labels is π_ref exp((r - αn) / β).
     """
     check_same_shape(chosen, rejected, longer, rank=1)
@@ -26,11 +27,13 @@ def r_dpo_loss(chosen: Tensor, rejected: Tensor, longer: Tensor, *, beta: float,
 
 
 @dataclass
-class RDPO(ReferencePairs):
+class RDPO(DivergencePairs):
     """DPO that takes alpha nats per token off the reward that it fits.
 
-    beta:  strength of the leash to the reference, > 0.
-    alpha: price of a token, nats; 0 is DPO.
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    alpha:            price of a token, nats; 0 is DPO.
     """
 
     alpha: float = 0.01
@@ -43,6 +46,4 @@ class RDPO(ReferencePairs):
 
     def __call__(self, batch: PairLogps) -> Tensor:
         longer = (batch.chosen.count - batch.rejected.count).to(batch.chosen.logp("sum").dtype)
-        return r_dpo_loss(
-            batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), longer, beta=self.beta, alpha=self.alpha
-        )
+        return r_dpo_loss(*self.scores(batch), longer, beta=self.beta, alpha=self.alpha)

@@ -11,14 +11,16 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, ReferencePairs
+from alignlab.objectives.base import FROM_DIALECT
+from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import NllReduction, PairLogps
 
 
 def rpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: float, nll_weight: float) -> Tensor:
     """ℓ(βh) - α lp_w/n_w
 
-    chosen, rejected: [B] log-ratios, nats; chosen_nll: [B] negative log-probability of the preferred answer, per token.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; chosen_nll: [B] negative log-probability of
+    the preferred answer, per token.
     [B], nats.
     """
     check_same_shape(chosen, rejected, chosen_nll, rank=1)
@@ -26,13 +28,15 @@ def rpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: floa
 
 
 @dataclass
-class RPO(ReferencePairs):
+class RPO(DivergencePairs):
     """DPO that goes on imitating the preferred answer.
 
-    beta:       strength of the leash to the reference, > 0.
-    nll_weight: alpha, weight of the NLL, >= 0; 0 is DPO.
-    nll:        mean: each answer per its own tokens, then over pairs; tokens: over all tokens of the batch.
-    dialect:    whose NLL: mean in the paper, OpenRLHF and Llama-3's recipe; tokens in TRL.
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    nll_weight:       alpha, weight of the NLL, >= 0; 0 is DPO.
+    nll:              mean: each answer per its own tokens, then over pairs; tokens: over all tokens of the batch.
+    dialect:          whose NLL: mean in the paper, OpenRLHF and Llama-3's recipe; tokens in TRL.
     """
 
     nll_weight: float = 1.0
@@ -54,8 +58,7 @@ class RPO(ReferencePairs):
 
     def __call__(self, batch: PairLogps) -> Tensor:
         return rpo_loss(
-            batch.chosen.logratio("sum"),
-            batch.rejected.logratio("sum"),
+            *self.scores(batch),
             batch.chosen.nll(cast(NllReduction, self.nll)),
             beta=self.beta,
             nll_weight=self.nll_weight,

@@ -11,7 +11,8 @@ from torch import Tensor
 
 from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, ReferencePairs
+from alignlab.objectives.base import FROM_DIALECT
+from alignlab.objectives.divergence import DivergencePairs
 from alignlab.objectives.dpo import dpo_loss
 from alignlab.types import Logps, PairLogps, Requires
 
@@ -19,19 +20,22 @@ from alignlab.types import Logps, PairLogps, Requires
 def wpo_loss(chosen: Tensor, rejected: Tensor, weight: Tensor, *, beta: float) -> Tensor:
     """w_w w_l ℓ(βh), w = exp(mean_t [log π(y_t|s_t) - log Σ_v π(v|s_t)²])
 
-    chosen, rejected: [B] log-ratios, nats; weight: [B] the product of both weights, without gradient. [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; weight: [B] the product of both weights,
+    without gradient. [B], nats.
     """
     check_same_shape(chosen, rejected, weight, rank=1)
     return weight * dpo_loss(chosen, rejected, beta=beta)
 
 
 @dataclass
-class WPO(ReferencePairs):
+class WPO(DivergencePairs):
     """DPO in which pairs count the more, the likelier the policy is to write them itself.
 
-    beta:    strength of the leash to the reference, > 0.
-    cap:     one: a pair's weight is at most 1; none: it is as it comes out.
-    dialect: whose cap: none in the paper and TRL 1.x, one in the authors' code (wpo_repo) and TRL 0.x.
+    beta:             strength of the leash to the reference, > 0.
+    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
+    cap:              one: a pair's weight is at most 1; none: it is as it comes out.
+    dialect:          whose cap: none in the paper and TRL 1.x, one in the authors' code (wpo_repo) and TRL 0.x.
     """
 
     cap: str = FROM_DIALECT
@@ -54,7 +58,7 @@ class WPO(ReferencePairs):
         weight = torch.exp(_log_weight(batch.chosen) + _log_weight(batch.rejected))
         if self.cap == "one":
             weight = weight.clamp(max=1.0)
-        return wpo_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), weight, beta=self.beta)
+        return wpo_loss(*self.scores(batch), weight, beta=self.beta)
 
 
 def _log_weight(side: Logps) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -17,7 +18,11 @@ from alignlab.objectives.exo import EXO, exo_loss
 from alignlab.objectives.hinge import Hinge, hinge_loss
 from alignlab.objectives.ipo import IPO, ipo_loss
 from alignlab.objectives.length_dpo import LengthDPO, length_dpo_loss
+from alignlab.objectives.r_dpo import RDPO
 from alignlab.objectives.robust_dpo import RobustDPO, robust_dpo_loss
+from alignlab.objectives.rpo import RPO
+from alignlab.objectives.wpo import WPO
+from alignlab.types import PairLogps
 from tests.objectives.build import LN2, gradients, pair, refused, scalar
 
 # Generators f with f(1) = 0, whose f' is the score up to a constant; alpha: (u^a - 1 - a (u - 1)) / (a (a - 1)).
@@ -106,6 +111,19 @@ def test_every_margin_loss_takes_scores(
     found = objective(**fields, divergence="forward_kl")(batch)
     torch.testing.assert_close(found, expected, atol=1e-12, rtol=0)
     assert refused(objective, **fields, divergence="kl") == ["divergence"]
+
+
+def test_losses_with_another_term_beside_the_margin_take_scores() -> None:
+    """RPO, R-DPO (answers of one token) and WPO (weights of 1): DPO's loss of the scores 3/4 and -1, and the rest."""
+    batch = pair([[-1.0]], [[-2.0]], [-1 - 2 * LN2], [-2 + LN2])
+    weighted = PairLogps(*(replace(s, collision=s.tokens.detach()) for s in (batch.chosen, batch.rejected)))
+    expected = dpo_loss(scalar(3 / 4), scalar(-1.0), beta=0.3)
+    for found, more in (
+        (RPO(beta=0.3, nll_weight=0.5, divergence="forward_kl")(batch), 0.5),
+        (RDPO(beta=0.3, alpha=0.2, divergence="forward_kl")(batch), 0.0),
+        (WPO(beta=0.3, divergence="forward_kl")(weighted), 0.0),
+    ):
+        torch.testing.assert_close(found, expected + more, atol=1e-12, rtol=0)
 
 
 @pytest.mark.parametrize("alpha", [math.nan, math.inf, -math.inf])

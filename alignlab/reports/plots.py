@@ -22,6 +22,11 @@ CURVES = (
 )
 
 
+# More points than this have their legend beside the axes, and markers of several shapes: colours alone run out.
+_MANY = 8
+_MARKERS = "osD^vP*X"
+
+
 def frontier_figure(
     file: Path, curves: Sequence[Mapping[str, Sequence[float]]], points: Sequence[Mapping[str, Any]], title: str
 ) -> None:
@@ -29,7 +34,8 @@ def frontier_figure(
 
     curves: one for each reference. points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
     """
-    figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    many = len(points) > _MANY
+    figure, axes = plt.subplots(figsize=(10.2 if many else 7.2, 5.6 if many else 4.6), layout="constrained")
     for i, curve in enumerate(curves):
         line, start = ("exact frontier", "reference") if i == 0 else (None, None)
         axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, zorder=1, label=line)
@@ -39,7 +45,8 @@ def frontier_figure(
         colour = colours(i / max(1, len(points) - 1) * 0.9)
         x, y = point["exact/kl"], point["exact/reward"]
         axes.vlines(x, y, point["exact/frontier_reward"], color=colour, lw=1, linestyles="dotted")
-        axes.plot(x, y, "o", color=colour, ms=8, zorder=3, label=str(point["label"]))
+        marker = _MARKERS[i % len(_MARKERS)] if many else "o"
+        axes.plot(x, y, marker, color=colour, ms=8, zorder=3, label=str(point["label"]))
     axes.set(
         xlabel="exact KL(policy ‖ reference), nats per sequence",
         ylabel="exact expected gold reward",
@@ -47,7 +54,10 @@ def frontier_figure(
         xlim=(-0.1, 1.12 * max([0.5, *(p["exact/kl"] for p in points)])),
     )
     axes.grid(alpha=0.25)
-    axes.legend(loc="lower right", fontsize=9)
+    if many:
+        figure.legend(loc="outside right upper", fontsize=8)
+    else:
+        axes.legend(loc="lower right", fontsize=9)
     _save(figure, file)
 
 
@@ -75,7 +85,10 @@ def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, fl
         axes.grid(alpha=0.25)
     for axes in cells[len(present) :]:
         axes.set_axis_off()
-    cells[0].legend(fontsize=8)
+    if len(runs) > _MANY:
+        figure.legend(*cells[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
+    else:
+        cells[0].legend(fontsize=8)
     figure.suptitle(title)
     _save(figure, file)
 

@@ -19,6 +19,20 @@ def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 @dataclass(frozen=True, eq=False)
+class TokenStats:
+    """What metrics tell of the prediction of every answer token, without gradient; 0 (False) off the answer.
+
+    entropy:    [B, T] of the predicted distribution, nats.
+    correct:    bool[B, T], True where the token was the likeliest one.
+    mean_logit: [B, T] mean over the vocabulary.
+    """
+
+    entropy: Tensor
+    correct: Tensor
+    mean_logit: Tensor
+
+
+@dataclass(frozen=True, eq=False)
 class Logps:
     """Log-probabilities of one completion per row.
 
@@ -28,6 +42,7 @@ class Logps:
     reference_tokens: [B, T] the same token by token, or None.
     reference_kl:     [B] sum_t KL(ref(.|s_t) || pi(.|s_t)) over the completion, nats, or None.
     collision:        [B, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
+    stats:            of every token's prediction, for metrics, or None.
     mean_count:       completion tokens per row over the global batch that these rows belong to; None: they are it.
 
     Raises ValueError for shapes that differ, for a mask that is not bool, and for a row without any token.
@@ -39,6 +54,7 @@ class Logps:
     reference_tokens: Tensor | None = None
     reference_kl: Tensor | None = None
     collision: Tensor | None = None
+    stats: TokenStats | None = None
     mean_count: float | None = None
 
     def __post_init__(self) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from alignlab.data.collate import Rows
+from alignlab.types import TokenStats
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,11 +21,13 @@ class Answers:
     tokens:       [R, T] log pi(y_t | x, y_<t).
     collision:    [R, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
     reference_kl: [R] sum_t KL(ref(.|s_t) || pi(.|s_t)), or None.
+    stats:        of every token's prediction, or None.
     """
 
     tokens: Tensor
     collision: Tensor | None = None
     reference_kl: Tensor | None = None
+    stats: TokenStats | None = None
 
 
 def answer_logits(model: nn.Module, rows: Rows) -> Tensor:
@@ -39,14 +42,20 @@ def answer_logits(model: nn.Module, rows: Rows) -> Tensor:
 
 
 def score_answers(
-    model: nn.Module, rows: Rows, *, collision: bool = False, reference_logits: Tensor | None = None
+    model: nn.Module,
+    rows: Rows,
+    *,
+    collision: bool = False,
+    reference_logits: Tensor | None = None,
+    stats: bool = False,
 ) -> Answers:
-    """One forward of all rows; `collision` and KL from `reference_logits` [R, T, V] where they are asked for."""
+    """One forward of all rows; `collision`, `stats` and KL from `reference_logits` [R, T, V] where asked for."""
     logits = answer_logits(model, rows)
     return Answers(
         token_logps(logits, rows),
         _log_collision(logits.detach(), rows.answer_mask) if collision else None,
         None if reference_logits is None else _kl_from(reference_logits, logits, rows.answer_mask),
+        _token_stats(logits.detach(), rows) if stats else None,
     )
 
 
@@ -83,6 +92,21 @@ def _log_collision(logits: Tensor, mask: Tensor) -> Tensor:
     """[R, T] log sum_v pi(v)^2."""
     log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
     return log_collision.masked_fill(~mask, 0.0)
+
+
+def _token_stats(logits: Tensor, rows: Rows) -> TokenStats:
+    """Row by row, so that no second tensor of the size of all logits is made."""
+    targets, mask = rows.ids[:, -rows.answer_length :], rows.answer_mask
+    parts = [
+        (
+            torch.special.entr(row.softmax(dim=-1)).sum(dim=-1),
+            row.argmax(dim=-1) == target,
+            row.mean(dim=-1),
+        )
+        for row, target in zip(logits, targets, strict=True)
+    ]
+    entropy, correct, mean_logit = (torch.stack(values) for values in zip(*parts, strict=True))
+    return TokenStats(entropy.masked_fill(~mask, 0.0), correct & mask, mean_logit.masked_fill(~mask, 0.0))
 
 
 def _kl_from(reference_logits: Tensor, logits: Tensor, mask: Tensor) -> Tensor:

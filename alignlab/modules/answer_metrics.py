@@ -16,6 +16,18 @@ SATURATED_BELOW = 0.01
 Reward = Callable[[Logps], Tensor]
 
 
+def token_metrics(*sides: Logps) -> dict[str, Tensor]:
+    """Entropy over the tokens of all answers, accuracy over those of the first kind (the preferred ones)."""
+    seen = [(side, side.stats) for side in sides if side.stats is not None]
+    if not seen:
+        return {}
+    entropies = torch.stack([stats.entropy.sum() for _, stats in seen])
+    return {
+        "entropy": entropies.sum() / torch.stack([side.count.sum() for side, _ in seen]).sum(),
+        "mean_token_accuracy": _per_token(seen[0][0], seen[0][1].correct.float()),
+    }
+
+
 def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
     """Every metric of a batch of pairs, as scalars."""
     chosen, rejected = reward(batch.chosen), reward(batch.rejected)
@@ -30,6 +42,7 @@ def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
         "pref/saturated_frac": _share(torch.sigmoid(-margin) < SATURATED_BELOW),
         "pref/chosen_longer_frac": _share(longer > 0),
         "nll_loss": -_per_token(batch.chosen, batch.chosen.logp("sum")),
+        **token_metrics(batch.chosen, batch.rejected),
         **_side("chosen", batch.chosen),
         **_side("rejected", batch.rejected),
         **_displacement(batch.chosen),
@@ -58,6 +71,7 @@ def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
         for kind in ("rewards", "logratios"):
             if f"{kind}/chosen" in out:
                 out[f"{kind}/margins"] = out[f"{kind}/chosen"] - out[f"{kind}/rejected"]
+    out |= {name: value for name, value in token_metrics(batch.answers).items() if name == "entropy"}
     found = reward(batch.answers)
     towards = torch.where(batch.desirable, found, -found)
     out["pref/saturated_frac"] = _share(torch.sigmoid(-towards) < SATURATED_BELOW)
@@ -67,6 +81,8 @@ def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
 def _side(name: str, side: Logps) -> dict[str, Tensor]:
     """Log-probabilities of one kind of answer, and its log-ratios where there is a reference."""
     out = {f"logps/{name}": side.logp("sum").mean(), f"logps/{name}_per_token": _per_token(side, side.logp("sum"))}
+    if side.stats is not None:
+        out[f"logits/{name}"] = _per_token(side, side.stats.mean_logit)
     if side.reference is not None:
         ratio = side.logratio("sum")
         out |= {f"logratios/{name}": ratio.mean(), f"logratios/{name}_per_token": _per_token(side, ratio)}

@@ -158,7 +158,7 @@ class AlignmentModule(pl.LightningModule):
         if logits is not None:
             tokens = token_logps(logits, rows)
         with nullcontext() if gradient else torch.no_grad():
-            seen = score_answers(self.policy, rows, collision=needs.collision, reference_logits=logits)
+            seen = score_answers(self.policy, rows, collision=needs.collision, reference_logits=logits, stats=gradient)
         sums = None
         if reference:
             sums = reference.sums(rows) if tokens is None else summed(tokens, rows.answer_mask)
@@ -169,6 +169,7 @@ class AlignmentModule(pl.LightningModule):
             reference_tokens=tokens if needs.reference_tokens else None,
             reference_kl=seen.reference_kl,
             collision=seen.collision,
+            stats=seen.stats,
             mean_count=mean_count,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from alignlab.data.collate import Batch
+from alignlab.modules.answer_metrics import token_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.types import Logps
 
@@ -19,4 +20,4 @@ class SFTModule(AlignmentModule):
         return values.checksum
 
     def measure(self, values: Logps) -> dict[str, Tensor]:
-        return {}
+        return token_metrics(values)

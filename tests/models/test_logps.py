@@ -75,6 +75,30 @@ def test_vocabulary_sums_are_those_of_plain_rows() -> None:
     torch.testing.assert_close(same, torch.zeros(3), atol=1e-6, rtol=0)
 
 
+def test_token_stats_are_those_of_plain_rows() -> None:
+    """-sum_v pi log pi, whether the token was the likeliest, and the mean logit; 0 on padding, no gradient."""
+    model = build("llama")
+    model.lm_head.weight.data *= 10
+    with torch.no_grad():  # one answer that is the likeliest by construction
+        likeliest = int(model(torch.tensor([PROMPTS[2]])).logits[0, -1].argmax())
+    answers = [*ANSWERS[:2], [likeliest]]
+    rows = collate_rows(list(zip(PROMPTS, answers, strict=True)))
+    stats = score_answers(model, rows, stats=True).stats
+    assert stats is not None
+    for row, (prompt, answer) in enumerate(zip(PROMPTS, answers, strict=True)):
+        logits = model(torch.tensor([[*prompt, *answer]])).logits[0, len(prompt) - 1 : -1].double()
+        p = logits.softmax(-1)
+        places = slice(len(answer))
+        torch.testing.assert_close(stats.entropy[row, places].double(), -(p * p.log()).sum(-1), atol=1e-5, rtol=0)
+        torch.testing.assert_close(stats.mean_logit[row, places].double(), logits.mean(-1), atol=1e-5, rtol=0)
+        assert stats.correct[row, places].tolist() == (logits.argmax(-1) == torch.tensor(answer)).tolist()
+        assert not stats.entropy[row, len(answer) :].any()
+        assert not stats.correct[row, len(answer) :].any()
+    assert stats.correct[2, 0]
+    assert stats.correct.sum() < rows.answer_mask.sum()
+    assert not stats.entropy.requires_grad
+
+
 def wider(rows: Rows, left: int, right: int) -> Rows:
     pad = torch.nn.functional.pad
     attention = pad(rows.attention, (left, right))

@@ -13,7 +13,7 @@ import torch
 from alignlab.config.registry import schemas
 from alignlab.data.collate import Rows
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
-from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics
+from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics, token_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.bco import BCO
 from alignlab.objectives.dpo import DPO
@@ -26,7 +26,7 @@ from alignlab.objectives.simpo import SimPO
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.base import Optim
 from alignlab.tracking.metrics import check_known
-from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards
+from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, TokenStats
 from tests.modules.cases import ANSWERS, LABELLED, Trained, build, train
 
 
@@ -161,6 +161,24 @@ def test_pair_metrics_are_their_definitions() -> None:
             "pref/chosen_longer_frac": 0.5,
             "pref/length_corr": 1.0,
         }
+    )
+
+
+def test_what_is_told_of_tokens() -> None:
+    """Answers of 2 and 1, 1 and 2 tokens: entropy over all six, accuracy over the three chosen ones, logits by side."""
+
+    def told(side: Logps, entropy: list[list[float]], correct: list[list[bool]]) -> Logps:
+        stats = TokenStats(torch.tensor(entropy), torch.tensor(correct), 10 * torch.tensor(entropy))
+        return dataclasses.replace(side, stats=stats)
+
+    pairs = two_pairs()
+    chosen = told(pairs.chosen, [[1.0, 2.0], [3.0, 0.0]], [[True, False], [True, False]])
+    rejected = told(pairs.rejected, [[4.0, 0.0], [5.0, 9.0]], [[False, False], [False, False]])
+    found = pair_metrics(PairLogps(chosen, rejected), DPO(beta=0.5).reward)
+    names = ("entropy", "mean_token_accuracy", "logits/chosen", "logits/rejected")
+    assert [float(found[name]) for name in names] == pytest.approx([24 / 6, 2 / 3, 60 / 3, 180 / 3])
+    assert {k: float(v) for k, v in token_metrics(chosen).items()} == pytest.approx(
+        {"entropy": 2.0, "mean_token_accuracy": 2 / 3}
     )
 
 

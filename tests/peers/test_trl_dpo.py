@@ -189,8 +189,9 @@ def test_metrics_of_the_same_name_are_the_same(
 ) -> None:
     """rewards/accuracies among them: strictly larger, so a tie counts as wrong on both sides."""
     side, mine = trl_dpo(tmp_path, on, **options), ours(objective, on, PAIRS)
-    shared = [f"{kind}/{of}" for kind in ("rewards", "logps") for of in ("chosen", "rejected")]
-    for name in (*shared, "rewards/margins", "rewards/accuracies"):
+    shared = [f"{kind}/{of}" for kind in ("rewards", "logps", "logits") for of in ("chosen", "rejected")]
+    tokens = ("entropy", "mean_token_accuracy")
+    for name in (*shared, *tokens, "rewards/margins", "rewards/accuracies"):
         assert mine.metrics[name] == pytest.approx(side.metrics[name], rel=2e-6, abs=2e-6), name
 
 

@@ -83,7 +83,14 @@ def test_metrics_of_the_same_name_are_the_same(objective: Objective, on: Models,
     loss_type = "kto" if isinstance(objective, KTO) else "apo_zero_unpaired"
     side, mine = trl_kto(tmp_path, on, loss_type=loss_type), ours(objective, on, LABELLED)
     shared = [f"{kind}/{of}" for kind in ("rewards", "logps") for of in ("chosen", "rejected")]
-    for name in (*shared, "rewards/margins", *(["kl"] if loss_type == "kto" else [])):
+    for name in (
+        *shared,
+        "rewards/margins",
+        "entropy",
+        "logits/chosen",
+        "logits/rejected",
+        *(["kl"] if loss_type == "kto" else []),
+    ):
         assert mine.metrics[name] == pytest.approx(side.metrics[name], rel=2e-6, abs=2e-6), name
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -62,9 +63,9 @@ class OwnFiles(Source):
             if path
         )
 
+    @abstractmethod
     def read(self, path: str) -> Sequence[Any]:
         """All rows of a file, checked. DataError names the columns or the row that can't be used."""
-        raise NotImplementedError
 
     def split_rows(self, split: Split) -> list[Any]:
         """Rows of one split, before anything is left out."""

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 from torch import Tensor
 
-from alignlab.checks import check_same_shape, positive
-from alignlab.errors import Problem
-from alignlab.objectives.base import Objective
+from alignlab.checks import check_same_shape
+from alignlab.objectives.base import WithReference
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -25,23 +23,13 @@ def apo_zero_unpaired_loss(logratio: Tensor, desirable: Tensor, *, beta: float) 
 
 
 @dataclass
-class APOZeroUnpaired(Objective):
+class APOZeroUnpaired(WithReference):
     """KTO with its reference point held at 0: no KL batch is needed.
 
     beta: strength of the leash to the reference, > 0.
     """
 
-    beta: float
-
     requires: ClassVar[Requires] = Requires(data="labelled", reference=True)
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
-
-    @property
-    def reward_scale(self) -> float:
-        return self.beta
 
     @property
     def loss_at_reference(self) -> float:

@@ -96,12 +96,10 @@ class Objective(Checked, ABC):
 
 
 @dataclass
-class ReferencePairs(Objective):
-    """Base of objectives on the log-ratios of pairs, with a strength beta."""
+class WithReference(Objective):
+    """Base of objectives that are held to a reference with a strength beta."""
 
     beta: float
-
-    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -110,6 +108,13 @@ class ReferencePairs(Objective):
     @property
     def reward_scale(self) -> float:
         return self.beta
+
+
+@dataclass
+class ReferencePairs(WithReference):
+    """Base of objectives on the log-ratios of pairs."""
+
+    requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
 
 
 def log1mexp(x: Tensor) -> Tensor:

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from alignlab.checks import check_same_shape, one_of, positive
+from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.base import FROM_DIALECT, WithReference
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -28,7 +28,7 @@ def bco_loss(logratio: Tensor, desirable: Tensor, shift: Tensor, *, beta: float)
 
 
 @dataclass
-class BCO(Objective):
+class BCO(WithReference):
     """A binary classifier of good and bad answers with the implicit reward as its logit.
 
     Its loss for a pair split into two rows is half of what the pairwise form of other code sums over the pair.
@@ -39,7 +39,6 @@ class BCO(Objective):
     dialect: whose shift: running in the paper, none in TRL 1.x (bco_pair).
     """
 
-    beta: float
     shift: str = FROM_DIALECT
     dialect: str = "paper"
 
@@ -52,12 +51,7 @@ class BCO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
         yield from one_of("shift", self.shift, ("running", "none"))
-
-    @property
-    def reward_scale(self) -> float:
-        return self.beta
 
     @property
     def loss_at_reference(self) -> float:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from alignlab.checks import check_same_shape, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective
+from alignlab.objectives.base import WithReference
 from alignlab.types import LabelledLogps, Requires
 
 # The weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version (eq. 8).
@@ -32,7 +32,7 @@ def kto_loss(
 
 
 @dataclass
-class KTO(Objective):
+class KTO(WithReference):
     """Prospect theory on single answers, each said to be good or bad.
 
     The reference point z0 is the mean log-ratio of prompts with their neighbours' answers, over the global batch and
@@ -43,7 +43,6 @@ class KTO(Objective):
     undesirable_weight: lambda_U, weight of bad answers, > 0.
     """
 
-    beta: float
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
 
@@ -51,13 +50,8 @@ class KTO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
         for key in ("desirable_weight", "undesirable_weight"):
             yield from positive(key, getattr(self, key), example=1.0)
-
-    @property
-    def reward_scale(self) -> float:
-        return self.beta
 
     @property
     def loss_at_reference(self) -> float | None:

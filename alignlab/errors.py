@@ -75,6 +75,14 @@ class PolicyIsNotReferenceError(AlignlabError):
     """At the first batch the policy should equal its reference and does not."""
 
 
+class NotEnoughMemoryError(AlignlabError):
+    """A single row is too much for this machine."""
+
+
+class StoredReferenceError(AlignlabError):
+    """Stored reference log-probabilities are not those of the model they are stored for."""
+
+
 class SweepFailedError(AlignlabError):
     """Some points of a sweep did not finish; the others did."""
 

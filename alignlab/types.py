@@ -240,5 +240,5 @@ class Requires:
 
     @property
     def live_reference(self) -> bool:
-        """Whether stored sums are not enough and the reference model itself must run."""
-        return self.reference_tokens or self.reference_kl
+        """Whether stored log-probabilities are not enough and the reference model itself must run."""
+        return self.reference_kl

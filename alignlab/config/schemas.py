@@ -11,6 +11,7 @@ from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
+from alignlab.models.layout import LAYOUTS
 from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
@@ -25,7 +26,14 @@ class Trainer(Checked):
 
     max_steps:        optimizer updates.
     batch_size:       rows (pairs or answers) per update, over all processes.
-    micro_batch_size: rows per forward; a matter of memory, not of results (beyond rounding, and the draws of dropout).
+    micro_batch_size: most rows per forward; a matter of memory, not of results (beyond rounding, and the draws of
+                      dropout). Halved by itself, for the rest of the run, where memory does not suffice.
+    micro_batch_tokens: most tokens of prompts and answers per forward; a row that has more goes alone.
+    layout:           auto (answers side by side behind one prompt, and the vocabulary projected onto in pieces, for
+                      models that were found exact so) or plain (each answer behind its prompt, the model's own head).
+    gradient_checkpointing: keep only the inputs of layers for the backward pass and compute the rest again.
+    compile:          compile the model's layers (torch.compile); needs a C++ compiler and takes about a minute.
+    token_stats:      log entropy, token accuracy and mean logits.
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
     checkpoint_every: updates between checkpoints; 0 writes one at the end only.
@@ -36,6 +44,11 @@ class Trainer(Checked):
     max_steps: int = 100
     batch_size: int = 16
     micro_batch_size: int = 16
+    micro_batch_tokens: int = 2048
+    layout: str = "auto"
+    gradient_checkpointing: bool = False
+    compile: bool = False
+    token_stats: bool = True
     gradient_clip: float = 1.0
     eval_every: int = 0
     checkpoint_every: int = 0
@@ -43,10 +56,16 @@ class Trainer(Checked):
     progress: bool = True
 
     def problems(self) -> Iterator[Problem]:
-        for key, example in (("max_steps", 100), ("batch_size", 16), ("micro_batch_size", 4)):
+        for key, example in (
+            ("max_steps", 100),
+            ("batch_size", 16),
+            ("micro_batch_size", 4),
+            ("micro_batch_tokens", 2048),
+        ):
             yield from at_least(key, getattr(self, key), 1, example=example)
         for key in ("gradient_clip", "eval_every", "checkpoint_every"):
             yield from at_least(key, getattr(self, key), 0, example=0)
+        yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
 
 
@@ -71,7 +90,7 @@ class Train(Checked):
     """One run of `alignlab train`.
 
     reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off; auto
-                 takes cached where sums are enough; none spares them where the objective does not need them, and with
+                 takes cached where they are enough; none spares them where the objective does not need them, and with
                  them the metrics that compare with the reference.
     seed:        of the order of rows, the initial adapter weights and dropout.
     output_root: everything is written below it.
@@ -150,7 +169,7 @@ def _reference_problems(asked: str, needs: Requires, peft: Adapter) -> Iterator[
     if kind == "none" and needs.reference:
         yield Problem("reference", kind, "this objective compares with a reference", "reference=auto")
     if kind == "cached" and needs.live_reference:
-        text = "the store keeps sums, and this objective needs the reference token by token"
+        text = "the store keeps log-probabilities of answers, and this objective needs the reference's distributions"
         yield Problem("reference", kind, text, "reference=auto")
 
 

@@ -1,8 +1,4 @@
-"""Token ids to tensors. One layout for all: prompts padded on the left, answers on the right.
-
-So the answers of a batch stand in the same columns, the projection to the vocabulary is needed only there, and padding
-is known from lengths alone (never from token values: pad and end-of-sequence are often the same id).
-"""
+"""Examples as batches of tensors: rows laid out (alignlab/data/layout.py), with what objectives need besides."""
 
 from __future__ import annotations
 
@@ -13,32 +9,9 @@ from typing import TypeVar
 import torch
 from torch import Tensor
 
-from alignlab.data.fingerprint import row_key
-from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, PromptAndAnswer, RankingTokens
+from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
+from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, RankingTokens
 from alignlab.types import map_tensors
-
-
-@dataclass(frozen=True, eq=False)
-class Rows:
-    """R prompt + answer rows; prompts end at column P, answers begin there.
-
-    ids:         int64[R, P + T], arbitrary ids on padding.
-    attention:   int64[R, P + T], 1 on real tokens.
-    positions:   int64[R, P + T], counted from the first real token.
-    answer_mask: bool[R, T], True on answer tokens.
-    keys:        one for each row, the same for the same prompt and answer (row_key).
-    """
-
-    ids: Tensor
-    attention: Tensor
-    positions: Tensor
-    answer_mask: Tensor
-    keys: tuple[bytes, ...]
-
-    @property
-    def answer_length(self) -> int:
-        """T, columns that hold answers."""
-        return self.answer_mask.shape[1]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,8 +31,8 @@ class Batch:
 
     @property
     def all_tokens(self) -> int:
-        """Prompt and answer tokens that go through the model, padding left out."""
-        return int(self.rows.attention.sum())
+        """Tokens of all answers with their prompts, padding left out; a prompt counts once for each answer."""
+        return int(self.rows.lengths.sum())
 
 
 @dataclass(frozen=True, eq=False)
@@ -101,48 +74,30 @@ def to_device(batch: Moved, device: torch.device) -> Moved:
     return map_tensors(batch, lambda tensor: tensor.to(device))
 
 
-def collate_rows(answers: Sequence[PromptAndAnswer]) -> Rows:
-    """Pad R prompts and answers into one table. Raises ValueError naming rows without an answer token."""
-    empty = [i for i, (_, answer) in enumerate(answers) if not answer]
-    if empty:
-        raise ValueError(f"answers without a token in rows {empty}")
-    p = max(len(prompt) for prompt, _ in answers)
-    t = max(len(answer) for _, answer in answers)
-    ids = torch.zeros(len(answers), p + t, dtype=torch.int64)
-    attention = torch.zeros_like(ids)
-    for row, (prompt, answer) in enumerate(answers):
-        start, end = p - len(prompt), p + len(answer)
-        ids[row, start:end] = torch.tensor([*prompt, *answer])
-        attention[row, start:end] = 1
-    positions = (attention.cumsum(dim=1) - 1).clamp(min=0)
-    keys = tuple(row_key(prompt, answer) for prompt, answer in answers)
-    return Rows(ids, attention, positions, attention[:, p:].bool(), keys)
-
-
-def collate_completions(rows: Sequence[CompletionTokens]) -> Batch:
+def collate_completions(rows: Sequence[CompletionTokens], layout: Layout = PLAIN) -> Batch:
     """B single answers -> B rows."""
-    return Batch(collate_rows([(row.prompt, row.completion) for row in rows]), _places(rows))
+    return Batch(collate_rows([(row.prompt, row.completion) for row in rows], layout), _places(rows))
 
 
-def collate_pairs(pairs: Sequence[PairTokens]) -> PairBatch:
+def collate_pairs(pairs: Sequence[PairTokens], layout: Layout = PLAIN) -> PairBatch:
     """B pairs -> 2B rows."""
     chosen = [(pair.prompt, pair.chosen) for pair in pairs]
     rejected = [(pair.prompt, pair.rejected) for pair in pairs]
-    return PairBatch(collate_rows([*chosen, *rejected]), _places(pairs))
+    return PairBatch(collate_rows([*chosen, *rejected], layout), _places(pairs))
 
 
-def collate_labelled(rows: Sequence[LabelledTokens]) -> LabelledBatch:
+def collate_labelled(rows: Sequence[LabelledTokens], layout: Layout = PLAIN) -> LabelledBatch:
     """B labelled answers -> B rows, and B more where the rows carry mismatched answers."""
     others = [(row.prompt, row.mismatched) for row in rows if row.mismatched is not None]
     return LabelledBatch(
-        collate_rows([(row.prompt, row.completion) for row in rows]),
+        collate_rows([(row.prompt, row.completion) for row in rows], layout),
         _places(rows),
         torch.tensor([row.desirable for row in rows]),
-        collate_rows(others) if others else None,
+        collate_rows(others, layout) if others else None,
     )
 
 
-def collate_rankings(rankings: Sequence[RankingTokens]) -> RankingBatch:
+def collate_rankings(rankings: Sequence[RankingTokens], layout: Layout = PLAIN) -> RankingBatch:
     """B rankings -> one row for each answer."""
     k = max(len(ranking.completions) for ranking in rankings)
     grades = torch.zeros(len(rankings), k)
@@ -152,7 +107,7 @@ def collate_rankings(rankings: Sequence[RankingTokens]) -> RankingBatch:
         mask[i, : len(ranking.grades)] = True
     margins = [float("nan") if ranking.margin is None else ranking.margin for ranking in rankings]
     return RankingBatch(
-        collate_rows([answer for ranking in rankings for answer in ranking.answers()]),
+        collate_rows([answer for ranking in rankings for answer in ranking.answers()], layout),
         _places(rankings),
         mask,
         grades,

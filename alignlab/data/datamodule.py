@@ -1,14 +1,16 @@
-"""Batches for Lightning: what a step trains on is a pure function of (rows, seed, step)."""
+"""Rows for Lightning: what a step trains on is a pure function of (rows, seed, step)."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 import numpy as np
 from numpy.typing import NDArray
+
+from alignlab.data.layout import portions
 
 Item = TypeVar("Item")
 
@@ -42,7 +44,7 @@ def rows_of_run(rows: Sequence[Item], batch_size: int, seed: int, steps: int, co
 
 @dataclass
 class BatchStream(Generic[Item]):
-    """Global batches of a run, each as a list of micro-batches.
+    """Global batches of a run, each as a list of rows.
 
     A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
     each takes every `world`-th row of the same global batch; `couple` sees the whole of it first, so that what it puts
@@ -50,9 +52,7 @@ class BatchStream(Generic[Item]):
     """
 
     rows: Sequence[Item]
-    collate: Callable[[Sequence[Item]], Any]
     batch_size: int
-    micro_batch_size: int
     steps: int
     seed: int
     couple: Couple | None = None
@@ -64,47 +64,58 @@ class BatchStream(Generic[Item]):
         """All steps of the run: Lightning counts the batches before a resume as well."""
         return self.steps
 
-    def __iter__(self) -> Iterator[list[Any]]:
+    def __iter__(self) -> Iterator[list[Item]]:
         for step in range(self.start, self.steps):
             batch = [self.rows[i] for i in batch_indices(len(self.rows), self.batch_size, self.seed, step)]
-            mine = (self.couple(batch) if self.couple else batch)[self.rank :: self.world]
-            yield list(micro_batches(mine, self.micro_batch_size, self.collate))
+            yield list((self.couple(batch) if self.couple else batch)[self.rank :: self.world])
 
 
-def micro_batches(rows: Sequence[Item], size: int, collate: Callable[[Sequence[Item]], Any]) -> Iterator[Any]:
-    """Rows in order, `size` at a time."""
-    for start in range(0, len(rows), size):
-        yield collate(rows[start : start + size])
+@dataclass(frozen=True)
+class MicroBatches:
+    """How rows are cut into portions that go through the model at once, and made into tensors.
+
+    rows:   most rows of a portion.
+    tokens: most tokens of a portion, prompts counted for each row; a row that has more is a portion by itself.
+    """
+
+    collate: Callable[[Sequence[Any]], Any]
+    rows: int
+    tokens: int
+
+    def of(self, rows: Sequence[Any]) -> Iterator[Any]:
+        """Batches of rows, in order."""
+        sizes = [sum(len(prompt) + len(answer) for prompt, answer in row.answers()) for row in rows]
+        for part in portions(sizes, self.rows, self.tokens):
+            yield self.collate(rows[part.start : part.stop])
+
+    def halved(self, rows: int) -> MicroBatches:
+        """Portions half as large, where `rows` are given at once."""
+        return replace(self, rows=max(1, min(self.rows, rows) // 2))
 
 
 class AlignmentData(pl.LightningDataModule):
-    """Training stream and held-out batches of one run."""
+    """Training stream and held-out rows of one run."""
 
     def __init__(
         self,
         train: Sequence[Any],
         held_out: Sequence[Any],
-        collate: Callable[[Sequence[Any]], Any],
         *,
         batch_size: int,
-        micro_batch_size: int,
         steps: int,
         seed: int,
         couple: Couple | None = None,
     ) -> None:
         super().__init__()
-        self.train, self.held_out, self.collate = train, held_out, collate
-        self.batch_size, self.micro_batch_size = batch_size, micro_batch_size
-        self.steps, self.seed, self.couple = steps, seed, couple
+        self.train, self.held_out = train, held_out
+        self.batch_size, self.steps, self.seed, self.couple = batch_size, steps, seed, couple
         self.start = 0
 
     def train_dataloader(self) -> BatchStream[Any]:
         assert self.trainer is not None
         stream = BatchStream(
             self.train,
-            self.collate,
             self.batch_size,
-            self.micro_batch_size,
             self.steps,
             self.seed,
             self.couple,
@@ -114,9 +125,8 @@ class AlignmentData(pl.LightningDataModule):
         stream.start = self.start
         return stream
 
-    def held_out_batches(self) -> list[Any]:
+    def held_out_rows(self) -> list[Any]:
         """Every held-out row once; each process takes its share."""
         assert self.trainer is not None
         rows = self.couple(self.held_out) if self.couple else self.held_out
-        mine = rows[self.trainer.global_rank :: self.trainer.world_size]
-        return list(micro_batches(mine, self.micro_batch_size, self.collate))
+        return list(rows[self.trainer.global_rank :: self.trainer.world_size])

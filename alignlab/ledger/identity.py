@@ -17,6 +17,11 @@ COSMETIC = (
     "trainer.progress",
     "trainer.checkpoint_every",
     "trainer.micro_batch_size",
+    "trainer.micro_batch_tokens",
+    "trainer.layout",
+    "trainer.gradient_checkpointing",
+    "trainer.compile",
+    "trainer.token_stats",
 )
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from alignlab.data.collate import Rows
+from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
-from alignlab.models.logps import at_least_float32, last_hidden
+from alignlab.models.forward import at_least_float32, backbone, hidden_states, innermost
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -38,12 +38,7 @@ def with_scalar_head(model: Any, seed: int) -> Any:
     return scorer.eval()
 
 
-def backbone(model: Any) -> Any:
-    """The model without its head."""
-    return getattr(model, model.base_model_prefix)
-
-
 def answer_rewards(policy: Any, rows: Rows) -> Tensor:
-    """[R] reward of every row, float32: the head's output on the last token of the answer."""
-    scorer = policy.get_base_model() if hasattr(policy, "get_base_model") else policy
-    return scorer.score(at_least_float32(last_hidden(backbone(scorer), rows))).squeeze(-1)
+    """[R] reward of every answer, float32: the head's output on its last token, found by length, never by an id."""
+    scorer = innermost(policy)
+    return scorer.score(at_least_float32(hidden_states(backbone(scorer), rows)[rows.last])).squeeze(-1)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-import inspect
+import itertools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from alignlab.data.collate import Rows
+from alignlab.data.layout import Rows
+from alignlab.models.forward import Predictions, predict
 from alignlab.types import TokenStats
+
+# Logits that are made at a time, where they are made in pieces: 128 MB in float32.
+_LOGITS_AT_ONCE = 2**25
 
 
 @dataclass(frozen=True, eq=False)
@@ -21,7 +26,7 @@ class Answers:
     tokens:       [R, T] log pi(y_t | x, y_<t).
     collision:    [R, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
     reference_kl: [R] sum_t KL(ref(.|s_t) || pi(.|s_t)), or None.
-    stats:        of every token's prediction, or None.
+    stats:        of every token's prediction, without gradient, or None.
     """
 
     tokens: Tensor
@@ -30,15 +35,15 @@ class Answers:
     stats: TokenStats | None = None
 
 
-def answer_logits(model: nn.Module, rows: Rows) -> Tensor:
-    """[R, T, V] logits that predict the answer tokens, float32 also where the model is in less.
+class _Seen(NamedTuple):
+    """[n] of every token each; gradients flow through the first two."""
 
-    Column P - 1 predicts the first answer token, so the model is asked for its last T + 1 columns of logits and the
-    very last one is dropped.
-    """
-    optional = {"position_ids": rows.positions, "logits_to_keep": rows.answer_length + 1, "use_cache": False}
-    out = _call(model, rows, optional)
-    return at_least_float32(out.logits[:, -rows.answer_length - 1 : -1])
+    logp: Tensor
+    reference_kl: Tensor | None
+    collision: Tensor | None
+    entropy: Tensor | None
+    correct: Tensor | None
+    mean_logit: Tensor | None
 
 
 def score_answers(
@@ -46,24 +51,57 @@ def score_answers(
     rows: Rows,
     *,
     collision: bool = False,
-    reference_logits: Tensor | None = None,
+    reference: Predictions | None = None,
     stats: bool = False,
+    logits_at_once: int = _LOGITS_AT_ONCE,
 ) -> Answers:
-    """One forward of all rows; `collision`, `stats` and KL from `reference_logits` [R, T, V] where asked for."""
-    logits = answer_logits(model, rows)
-    return Answers(
-        token_logps(logits, rows),
-        _log_collision(logits.detach(), rows.answer_mask) if collision else None,
-        None if reference_logits is None else _kl_from(reference_logits, logits, rows.answer_mask),
-        _token_stats(logits.detach(), rows) if stats else None,
+    """One forward of all rows; `collision`, `stats` and the KL from a reference's predictions where asked for.
+
+    Where the layout is `split`, no tensor of all answer tokens times the vocabulary is kept: at most `logits_at_once`
+    logits are there at a time, and those that a gradient needs are computed again.
+    """
+    return score_predictions(
+        predict(model, rows),
+        rows,
+        collision=collision,
+        reference=reference,
+        stats=stats,
+        logits_at_once=logits_at_once,
     )
 
 
-def token_logps(logits: Tensor, rows: Rows) -> Tensor:
-    """[R, T, V] -> [R, T] log-probability of every answer token, nats; 0 where `rows.answer_mask` is False."""
-    targets = rows.ids[:, -rows.answer_length :].masked_fill(~rows.answer_mask, -100)
-    nll = cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=-100, reduction="none")
-    return -nll.view_as(targets)
+def score_predictions(
+    predictions: Predictions,
+    rows: Rows,
+    *,
+    collision: bool = False,
+    reference: Predictions | None = None,
+    stats: bool = False,
+    logits_at_once: int = _LOGITS_AT_ONCE,
+) -> Answers:
+    """`score_answers` of a forward that has been made."""
+    targets = rows.targets
+
+    def see(hidden: Tensor, tokens: slice) -> _Seen:
+        logits = predictions.project(hidden)
+        others = None if reference is None else reference.project(reference.hidden[tokens])
+        return _see(logits, targets[tokens], others, collision, stats)
+
+    vocabulary = predictions.vocabulary
+    if predictions.parameters is None or len(targets) * vocabulary <= logits_at_once:
+        seen = see(predictions.hidden, slice(None))
+    else:
+        pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
+        seen = _Seen(*_InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
+    spread = [None if values is None else rows.spread(values) for values in seen]
+    tokens, kl, log_collision, entropy, correct, mean_logit = spread
+    assert tokens is not None
+    return Answers(
+        tokens,
+        log_collision,
+        None if kl is None else kl.sum(dim=1),
+        TokenStats(entropy, correct, mean_logit) if entropy is not None else None,  # type: ignore[arg-type]
+    )
 
 
 def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
@@ -76,54 +114,75 @@ def summed(logps: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, logps, 0.0).sum(dim=1)
 
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """Half-precision values as float32; float64 stays (tests against closed forms run in it)."""
-    return values if values.dtype == torch.float64 else values.float()
+def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool, stats: bool) -> _Seen:
+    """[n, V] logits to what is wanted of them; `others` [n, V] are the reference's logits."""
+    logp = -cross_entropy(logits, targets, reduction="none")
+    kl = log_collision = entropy = correct = mean_logit = None
+    if others is not None:
+        reference = others.log_softmax(dim=-1)
+        kl = (reference.exp() * (reference - logits.log_softmax(dim=-1))).sum(dim=-1)
+    with torch.no_grad():
+        if collision:
+            log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
+        if stats:
+            entropy = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+            correct = logits.argmax(dim=-1) == targets
+            mean_logit = logits.mean(dim=-1)
+    return _Seen(logp, kl, log_collision, entropy, correct, mean_logit)
 
 
-def last_hidden(backbone: nn.Module, rows: Rows) -> Tensor:
-    """[R, H] hidden state on the last real token of every row, found by the masks and never by a token id."""
-    hidden = _call(backbone, rows, {"position_ids": rows.positions, "use_cache": False}).last_hidden_state
-    last = hidden.shape[1] - rows.answer_length + rows.answer_mask.sum(dim=1) - 1
-    return hidden[torch.arange(len(hidden), device=hidden.device), last]
+def _pieces(total: int, size: int) -> list[slice]:
+    """Slices of about equal size, none larger than `size`."""
+    count = -(-total // size)
+    bounds = [total * i // count for i in range(count + 1)]
+    return [slice(a, b) for a, b in itertools.pairwise(bounds)]
 
 
-def _log_collision(logits: Tensor, mask: Tensor) -> Tensor:
-    """[R, T] log sum_v pi(v)^2."""
-    log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
-    return log_collision.masked_fill(~mask, 0.0)
+class _InPieces(torch.autograd.Function):
+    """`see` applied to pieces of the hidden states, whose logits are not kept for the backward pass.
 
+    Where the projection is not trained and only log-probabilities carry a gradient, each token's slope with respect to
+    its hidden state is kept instead ([N, H]), and nothing is computed again.
+    """
 
-def _token_stats(logits: Tensor, rows: Rows) -> TokenStats:
-    """Row by row, so that no second tensor of the size of all logits is made."""
-    targets, mask = rows.ids[:, -rows.answer_length :], rows.answer_mask
-    parts = [
-        (
-            torch.special.entr(row.softmax(dim=-1)).sum(dim=-1),
-            row.argmax(dim=-1) == target,
-            row.mean(dim=-1),
-        )
-        for row, target in zip(logits, targets, strict=True)
-    ]
-    entropy, correct, mean_logit = (torch.stack(values) for values in zip(*parts, strict=True))
-    return TokenStats(entropy.masked_fill(~mask, 0.0), correct & mask, mean_logit.masked_fill(~mask, 0.0))
+    @staticmethod
+    def forward(
+        ctx: Any, see: Callable[[Tensor, slice], _Seen], pieces: Sequence[slice], hidden: Tensor, *parameters: Tensor
+    ) -> Any:
+        ctx.see, ctx.pieces, ctx.parameters = see, pieces, parameters
+        trained = any(ctx.needs_input_grad[3:])
+        found: list[list[Tensor | None]] = []
+        slopes: list[Tensor] = []
+        for tokens in pieces:
+            keep_slope = ctx.needs_input_grad[2] and not trained
+            with torch.set_grad_enabled(keep_slope):
+                piece = hidden[tokens].detach().requires_grad_(keep_slope)
+                seen = see(piece, tokens)
+                keep_slope = keep_slope and seen.reference_kl is None
+                slopes += torch.autograd.grad(seen.logp.sum(), piece) if keep_slope else ()
+            found.append([None if values is None else values.detach() for values in seen])
+        ctx.save_for_backward(torch.cat(slopes) if slopes else hidden)
+        ctx.has_slopes = bool(slopes)
+        out = [None if parts[0] is None else torch.cat(parts) for parts in zip(*found, strict=True)]
+        ctx.mark_non_differentiable(*(values for values in out[2:] if values is not None))
+        return tuple(out)
 
-
-def _kl_from(reference_logits: Tensor, logits: Tensor, mask: Tensor) -> Tensor:
-    """[R] KL(reference || policy) over the vocabulary, summed over the answer's tokens."""
-    reference = reference_logits.log_softmax(dim=-1)
-    kl = (reference.exp() * (reference - logits.log_softmax(dim=-1))).sum(dim=-1)
-    return kl.masked_fill(~mask, 0.0).sum(dim=1)
-
-
-def _call(model: nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
-    """Forward with those of the optional arguments that the model has."""
-    accepts = inspect.signature(_innermost(model).forward).parameters
-    given = {k: v for k, v in optional.items() if k in accepts}
-    return model(input_ids=rows.ids, attention_mask=rows.attention, **given)
-
-
-def _innermost(model: nn.Module) -> nn.Module:
-    """The Hugging Face model below a peft wrapper, whose own forward takes anything."""
-    get_base = getattr(model, "get_base_model", None)
-    return get_base() if callable(get_base) else model
+    @staticmethod
+    def backward(ctx: Any, logp: Tensor, kl: Tensor | None, *_: Any) -> Any:
+        (kept,) = ctx.saved_tensors
+        if ctx.has_slopes:
+            return (None, None, kept * logp[:, None].to(kept.dtype), *(None for _ in ctx.parameters))
+        wanted = [p for p in ctx.parameters if p.requires_grad]
+        into = torch.empty_like(kept)
+        totals: list[Tensor | None] = [None] * len(wanted)
+        for tokens in ctx.pieces:
+            with torch.enable_grad():
+                piece = kept[tokens].detach().requires_grad_()
+                seen = ctx.see(piece, tokens)
+            outs = [seen.logp] if seen.reference_kl is None else [seen.logp, seen.reference_kl]
+            given = [logp[tokens]] if seen.reference_kl is None or kl is None else [logp[tokens], kl[tokens]]
+            slope, *found = torch.autograd.grad(outs[: len(given)], [piece, *wanted], given, allow_unused=True)
+            into[tokens] = slope
+            totals = [new if old is None else old.add_(new) for old, new in zip(totals, found, strict=True)]
+        filled = iter(totals)
+        return (None, None, into, *(next(filled) if p.requires_grad else None for p in ctx.parameters))

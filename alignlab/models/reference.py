@@ -5,9 +5,10 @@ from __future__ import annotations
 import copy
 import json
 import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,11 +18,15 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from alignlab.data.collate import Rows, collate_rows, to_device
+from alignlab.data.collate import to_device
 from alignlab.data.fingerprint import digest, row_key
+from alignlab.data.layout import Layout, Rows, collate_rows, portions
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.models.logps import answer_logits, answer_logps, summed
-from alignlab.models.reference_store import ReferenceStore
+from alignlab.errors import StoredReferenceError
+from alignlab.models.forward import Predictions, predict
+from alignlab.models.logps import answer_logps, summed
+from alignlab.models.memory import out_of_memory
+from alignlab.models.reference_store import Keys, ReferenceStore
 
 log = logging.getLogger(__name__)
 
@@ -40,8 +45,8 @@ class Reference(Protocol):
     def tokens(self, rows: Rows) -> Tensor:
         """[R, T] log-probability of every answer token."""
 
-    def logits(self, rows: Rows) -> Tensor:
-        """[R, T, V] logits that predict the answer tokens."""
+    def predictions(self, rows: Rows) -> Predictions:
+        """The whole distribution at every answer token."""
 
 
 def weights_digest(model: Any) -> str:
@@ -75,9 +80,15 @@ class Live:
             return answer_logps(self.model, rows)
 
     @torch.no_grad()
-    def logits(self, rows: Rows) -> Tensor:
+    def predictions(self, rows: Rows) -> Predictions:
         with self._ready(rows):
-            return answer_logits(self.model, rows)
+            found = predict(self.model, rows)
+
+        def project(hidden: Tensor) -> Tensor:
+            with torch.no_grad(), self._ready(rows):
+                return found.project(hidden)
+
+        return replace(found, project=project)
 
     @contextmanager
     def _ready(self, rows: Rows) -> Iterator[None]:
@@ -92,21 +103,28 @@ class Live:
 
 @dataclass(frozen=True)
 class Cached:
-    """A reference that is looked up: [R] sums by the rows' keys (`reference_sums`)."""
+    """A reference that is looked up by the rows' keys: sums, and single tokens where the store was asked for them."""
 
     table: Mapping[bytes, float]
+    by_token: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)
 
     def sums(self, rows: Rows) -> Tensor:
-        missing = [i for i, key in enumerate(rows.keys) if key not in self.table]
-        if missing:
-            raise ValueError(f"no reference log-probabilities for rows {missing} of the batch")
+        self._refuse_missing(rows, self.table)
         return torch.tensor([self.table[key] for key in rows.keys], device=rows.ids.device)
 
     def tokens(self, rows: Rows) -> Tensor:
-        raise ValueError("the store keeps sums of log-probabilities, not single tokens")
+        self._refuse_missing(rows, self.by_token)
+        flat = np.concatenate([self.by_token[key] for key in rows.keys])
+        return rows.spread(torch.from_numpy(flat).to(rows.ids.device))
 
-    def logits(self, rows: Rows) -> Tensor:
-        raise ValueError("the store keeps sums of log-probabilities, not logits")
+    def predictions(self, rows: Rows) -> Predictions:
+        raise ValueError("the store keeps log-probabilities of answer tokens, not whole distributions")
+
+    @staticmethod
+    def _refuse_missing(rows: Rows, table: Mapping[bytes, Any]) -> None:
+        missing = [i for i, key in enumerate(rows.keys) if key not in table]
+        if missing:
+            raise ValueError(f"no reference log-probabilities for rows {missing} of the batch")
 
 
 def frozen_copy(model: nn.Module) -> Reference:
@@ -119,53 +137,118 @@ def adapter_off(policy: Any) -> Reference:
     return Live(policy, policy.disable_adapter)
 
 
-def reference_sums(
+@dataclass(frozen=True)
+class Pass:
+    """How the reference is run over answers.
+
+    rows, tokens: most answers, and most tokens of prompts and answers, in a forward.
+    progress:     wraps what is gone through, with a word for it.
+    """
+
+    layout: Layout
+    rows: int
+    tokens: int
+    device: torch.device
+    progress: Callable[[Iterable[Any], str], Iterable[Any]]
+
+
+def stored_reference(
     model: nn.Module,
     answers: Iterable[PromptAndAnswer],
     root: Path,
+    how: Pass,
     *,
     weights: str,
-    micro_batch_size: int,
-    device: torch.device,
-    progress: Callable[[Iterable[Any], str], Iterable[Any]],
-) -> dict[bytes, float]:
-    """Summed reference log-probability of each different prompt and answer, by key (row_key).
+    by_token: bool = False,
+) -> Cached:
+    """Reference log-probabilities of each different prompt and answer, by key (row_key).
 
-    Read from the store below `root`; what it lacks is computed in one pass and added. A store belongs to one set of
-    weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token ids: so runs
-    share entries whatever their objective, strength, seed or order of rows.
+    Read from the store below `root`; what it lacks is computed in one pass and added as it comes. A store belongs to
+    one set of weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token
+    ids: so runs share entries whatever their objective, strength, seed or order of rows. Of what was stored before, a
+    few entries are computed again. Raises StoredReferenceError where they differ.
     """
     attention = str(getattr(model.config, "_attn_implementation", ""))
     store = ReferenceStore(root / digest([weights.encode(), attention.encode()]))
     by_key = {row_key(prompt, answer): (prompt, answer) for prompt, answer in answers}
     keys = np.array(list(by_key))
+    run = Live(model)
     with store.lock():
-        sums = store.find(keys)
+        sums, tokens = store.find(keys, tokens=by_token)
         unknown = np.flatnonzero(np.isnan(sums))
-        log.info(
-            "reference: %d answers known, %d to compute (%s)", len(keys) - len(unknown), len(unknown), store.folder
-        )
+        known = np.flatnonzero(~np.isnan(sums))
+        log.info("reference: %d answers known, %d to compute (%s)", len(known), len(unknown), store.folder)
+        if len(known) and store.folder not in _verified:
+            some = known[:: max(1, len(known) // _LOOKED_AT)][:_LOOKED_AT]
+            _verify(run, [by_key[keys[i]] for i in some], sums[some], store.folder, how)
+        _verified.add(store.folder)
         if len(unknown):
-            wanted = [by_key[keys[i]] for i in unknown]
-            sums[unknown] = _compute(Live(model), wanted, micro_batch_size, device, progress)
-            store.add(keys[unknown], sums[unknown])
-    return dict(zip(by_key, sums.tolist(), strict=True))
+            _fill(store, run, keys[unknown], [by_key[key] for key in keys[unknown]], how, by_token)
+            sums, tokens = store.find(keys, tokens=by_token)
+    table = dict(zip(by_key, sums.tolist(), strict=True))
+    return Cached(table, {key: one for key, one in zip(by_key, tokens, strict=True) if one is not None})
 
 
-def _compute(
-    model: Live,
-    answers: Sequence[PromptAndAnswer],
-    micro_batch_size: int,
-    device: torch.device,
-    progress: Callable[[Iterable[Any], str], Iterable[Any]],
-) -> NDArray[np.float32]:
-    """[M] summed log-probability of each (prompt, answer)."""
-    sums = np.empty(len(answers), dtype=np.float32)
-    # Rows of like length together waste little work on padding; every row keeps its place in the result.
-    order = sorted(range(len(answers)), key=lambda i: len(answers[i][0]) + len(answers[i][1]))
-    size = 2 * micro_batch_size  # as many rows as a micro-batch of pairs has
-    for start in progress(range(0, len(order), size), "reference"):
-        places = order[start : start + size]
-        rows = to_device(collate_rows([answers[i] for i in places]), device)
-        sums[places] = model.sums(rows).cpu().numpy()
-    return sums
+# Stores that this process has compared with the model: the points of a sweep look once.
+_verified: set[Path] = set()
+
+# Entries that are computed again where a store is opened, and how far they may be off, nats per token: rounding only.
+_LOOKED_AT = 4
+_FAR_OFF = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+# Seconds of computing after which a pass stores what it has: an interrupted one loses no more.
+_STORE_EVERY = 60.0
+
+
+def _fill(
+    store: ReferenceStore, run: Live, keys: Keys, answers: Sequence[PromptAndAnswer], how: Pass, by_token: bool
+) -> None:
+    """Compute entries and store them."""
+    places: list[int] = []
+    found: list[NDArray[np.float32]] = []
+    began = time.monotonic()
+    for place, tokens in _compute(run, answers, how):
+        places.append(place)
+        found.append(tokens)
+        if time.monotonic() - began > _STORE_EVERY:
+            store.add(keys[places], found, keep_tokens=by_token)
+            places, found, began = [], [], time.monotonic()
+    if places:
+        store.add(keys[places], found, keep_tokens=by_token)
+
+
+def _compute(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> Iterator[tuple[int, NDArray[np.float32]]]:
+    """Each answer's place and the log-probabilities of its tokens, in an order that suits the pass."""
+    # Answers to one prompt together, prompts of like length together: what is shared is shared, padding is little.
+    order = sorted(range(len(answers)), key=lambda i: (len(answers[i][0]), answers[i][0], len(answers[i][1])))
+    sizes = [len(answers[i][0]) + len(answers[i][1]) for i in order]
+    for part in how.progress(list(portions(sizes, how.rows, how.tokens)), "reference"):
+        chosen = [order[i] for i in part]
+        yield from zip(chosen, _tokens(run, [answers[i] for i in chosen], how), strict=True)
+
+
+def _tokens(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
+    """Log-probabilities of each answer's tokens; in halves where memory does not suffice."""
+    try:
+        rows = to_device(collate_rows(answers, how.layout), how.device)
+        tokens = run.tokens(rows).float().cpu().numpy()
+    except (RuntimeError, MemoryError) as error:
+        if len(answers) == 1 or not out_of_memory(error):
+            raise
+        half = len(answers) // 2
+    else:
+        return [row[: len(answer)] for row, (_, answer) in zip(tokens, answers, strict=True)]
+    return _tokens(run, answers[:half], how) + _tokens(run, answers[half:], how)
+
+
+def _verify(run: Live, answers: Sequence[PromptAndAnswer], sums: NDArray[np.float32], folder: Path, how: Pass) -> None:
+    """Raise StoredReferenceError where stored sums are not those of the model."""
+    fresh = [tokens.sum() for _, tokens in sorted(_compute(run, answers, how), key=lambda found: found[0])]
+    counts = np.array([len(answer) for _, answer in answers])
+    far = np.abs(np.array(fresh) - sums) / counts
+    if far.max() > _FAR_OFF[next(run.model.parameters()).dtype]:
+        raise StoredReferenceError(
+            f"{folder}: stored reference log-probabilities are not those of this model: off by up to {far.max():.3g} "
+            f"nats per token in {len(far)} entries computed again; written by other software, or damaged\n"
+            f"  type: rm -r {folder}"
+        )

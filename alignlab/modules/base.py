@@ -6,31 +6,39 @@ first and then evaluated once. So a batch of 8 is the same as 4 x 2 accumulated 
 
 from __future__ import annotations
 
+import logging
 import math
 import time
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.data.collate import Rows, to_device
-from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
-from alignlab.models.logps import score_answers, summed, token_logps
+from alignlab.data.collate import to_device
+from alignlab.data.datamodule import MicroBatches
+from alignlab.data.layout import Rows
+from alignlab.errors import NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
+from alignlab.models.logps import score_answers, score_predictions, summed
+from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
 from alignlab.modules.processes import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.types import Logps, map_tensors
 
+log = logging.getLogger(__name__)
+
 # How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller), and a log-ratio
 # per token from 0: rounding, which differs between batches of other widths.
 _START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
 _START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+
+Made = TypeVar("Made")
 
 # Wraps what is gone through, with a word for it.
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
@@ -48,11 +56,13 @@ class AlignmentModule(pl.LightningModule):
         policy: nn.Module,
         objective: Objective,
         optim: Optim,
+        micro_batches: MicroBatches,
         *,
         max_steps: int,
         clip: float,
         seed: int,
         reference: Reference | None = None,
+        token_stats: bool = True,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -60,10 +70,12 @@ class AlignmentModule(pl.LightningModule):
         self.policy = policy
         self.objective = objective
         self.optim_config = optim
+        self.micro_batches = micro_batches
         self.max_steps = max_steps
         self.clip = clip
         self.seed = seed
         self.reference = reference
+        self.token_stats = token_stats
         self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
@@ -89,22 +101,17 @@ class AlignmentModule(pl.LightningModule):
         """[B] a number for each example that is finite where everything seen of the example is."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return [to_device(micro, device) for micro in batch] if isinstance(batch, list) else to_device(batch, device)
+        return batch  # rows of token ids; the micro-batches made of them are moved
 
     def on_fit_start(self) -> None:
         self.policy.train()  # Lightning keeps the mode it finds, and loaded models come in evaluation mode
 
-    def training_step(self, micro_batches: list[Any], batch_idx: int) -> None:
-        """One update on a global batch."""
+    def training_step(self, rows: Sequence[Any], batch_idx: int) -> None:
+        """One update on a global batch, of which this process has `rows`."""
         began = time.perf_counter()
         step = self.global_step
         optimizer: Any = self.optimizers()
-        mean_count = self._mean_count(micro_batches)
-        split = len(micro_batches) > 1 or self.trainer.world_size > 1
-        if split and self.objective.requires.couples_batch:
-            values = self._backward_coupled(micro_batches, mean_count)
-        else:
-            values = self._backward_each(micro_batches, mean_count)
+        micro_batches, values = self._within_memory(rows, self._backward)
         means = self._means(values)
         if step == 0:
             self._check_start(means["loss"], values)
@@ -133,16 +140,18 @@ class AlignmentModule(pl.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     @torch.no_grad()
-    def evaluate(self, batches: Sequence[Any], progress: Progress = _silent) -> dict[str, float]:
-        """Metrics over all batches of a split (this process's share of it) as one batch, dropout off."""
-        device = next(self.policy.parameters()).device
+    def evaluate(self, rows: Sequence[Any], progress: Progress = _silent) -> dict[str, float]:
+        """Metrics over all rows of a split (this process's share of it) as one batch, dropout off."""
+
+        def see(batches: Sequence[Any]) -> list[Any]:
+            mean_count, values = self._mean_count(batches), []
+            for batch in progress(batches, "evaluating"):
+                values.append(self.look(batch, mean_count))
+                self._refuse_non_finite(self.finite(values[-1]), batch.index)
+            return values
+
         self.policy.eval()
-        mean_count = self._mean_count(batches)
-        values = []
-        for batch in progress(batches, "evaluating"):
-            value = self.look(to_device(batch, device), mean_count)
-            self._refuse_non_finite(self.finite(value), batch.index.to(device))
-            values.append(value)
+        _, values = self._within_memory(rows, see)
         whole = self._with_state(gather(self.trainer, values), update=False)
         self.policy.train()
         return {
@@ -153,12 +162,19 @@ class AlignmentModule(pl.LightningModule):
     def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
         """Log-probabilities of answers under the policy, with all that the objective needs of the reference."""
         needs, reference = self.objective.requires, self.reference
-        logits = reference.logits(rows) if reference and needs.reference_kl else None
-        tokens = reference.tokens(rows) if reference and needs.reference_tokens and logits is None else None
-        if logits is not None:
-            tokens = token_logps(logits, rows)
+        whole = reference.predictions(rows) if reference and needs.reference_kl else None
+        tokens = reference.tokens(rows) if reference and needs.reference_tokens and whole is None else None
+        if whole is not None:
+            with torch.no_grad():
+                tokens = score_predictions(whole, rows).tokens
         with nullcontext() if gradient else torch.no_grad():
-            seen = score_answers(self.policy, rows, collision=needs.collision, reference_logits=logits, stats=gradient)
+            seen = score_answers(
+                self.policy,
+                rows,
+                collision=needs.collision,
+                reference=whole,
+                stats=gradient and self.token_stats,
+            )
         sums = None
         if reference:
             sums = reference.sums(rows) if tokens is None else summed(tokens, rows.answer_mask)
@@ -193,6 +209,41 @@ class AlignmentModule(pl.LightningModule):
             raise ValueError(f"the checkpoint lacks {len(lacking)} trained parameters, {min(lacking)} for one")
         self.tokens_seen, self.rows_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["rows"]
         self.state = checkpoint["objective_state"]
+
+    def _within_memory(self, rows: Sequence[Any], work: Callable[[list[Any]], Made]) -> tuple[list[Any], Made]:
+        """The rows' micro-batches and what `work` makes of them; smaller ones where memory does not suffice."""
+        device, state = next(self.policy.parameters()).device, self.state
+        while True:
+            micro_batches = [to_device(micro, device) for micro in self.micro_batches.of(rows)]
+            try:
+                return micro_batches, work(micro_batches)
+            except (RuntimeError, MemoryError) as error:
+                if not out_of_memory(error) or self.trainer.world_size > 1:
+                    raise
+                largest = max(len(micro) for micro in micro_batches)
+                if largest == 1:
+                    tokens = max(micro.all_tokens for micro in micro_batches)
+                    raise NotEnoughMemoryError(
+                        f"memory does not suffice for one row of {tokens} tokens at step {self.global_step}: {error}\n"
+                        "  type: trainer.gradient_checkpointing=true, or a smaller data.max_length"
+                    ) from None
+            # Outside the handler, so that what the failed attempt held is free by now.
+            self.policy.zero_grad(set_to_none=True)
+            self.state = state
+            self.micro_batches = self.micro_batches.halved(largest)
+            if device.type == "cuda":
+                torch.cuda.empty_cache()
+            log.warning(
+                "memory does not suffice for %d rows; from here on %d at a time", largest, self.micro_batches.rows
+            )
+
+    def _backward(self, micro_batches: list[Any]) -> Any:
+        """Gradients of the mean loss of a global batch; returns all that was seen of it."""
+        mean_count = self._mean_count(micro_batches)
+        split = len(micro_batches) > 1 or self.trainer.world_size > 1
+        if split and self.objective.requires.couples_batch:
+            return self._backward_coupled(micro_batches, mean_count)
+        return self._backward_each(micro_batches, mean_count)
 
     def _backward_each(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
         """Gradients of a loss that is a mean over rows, one micro-batch at a time; returns all that was seen."""

@@ -35,7 +35,7 @@ class Recorder(pl.Callback):
     def evaluate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate all held-out rows as the policy stands, once for each step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            self.eval_metrics = module.evaluate(data.held_out_batches(), self._progress)
+            self.eval_metrics = module.evaluate(data.held_out_rows(), self._progress)
             self._write(trainer, self.eval_metrics)
 
     def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:

@@ -14,11 +14,13 @@ import lightning.pytorch as pl
 import torch
 
 from alignlab.config.plan import Plan
-from alignlab.data.datamodule import AlignmentData, Couple, rows_of_run
+from alignlab.data.datamodule import AlignmentData, Couple, MicroBatches, rows_of_run
 from alignlab.data.tokenize import PromptAndAnswer, mismatched
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.economy import checkpoint_layers, compile_layers
+from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
@@ -128,24 +130,27 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
             yield from row.answers()
 
-    policy, reference = policy_and_reference(
-        start, answers, trainer.strategy.root_device, bars_wanted(settings.progress)
-    )
+    layout = choose_layout(start.model, rows_to_look_at(start.model, rows.train), settings.layout)
+    policy, reference = policy_and_reference(start, answers, layout, trainer.strategy.root_device)
+    if settings.gradient_checkpointing:
+        checkpoint_layers(policy)
+    if settings.compile:
+        compile_layers(policy)
     module = shape.module(
         policy,
         config.objective,
         config.optim,
+        MicroBatches(lambda rows: shape.collate(rows, layout), settings.micro_batch_size, settings.micro_batch_tokens),
         max_steps=settings.max_steps,
         clip=settings.gradient_clip,
         seed=config.seed,
         reference=reference,
+        token_stats=settings.token_stats,
     )
     data = AlignmentData(
         rows.train,
         rows.held_out,
-        shape.collate,
         batch_size=settings.batch_size,
-        micro_batch_size=settings.micro_batch_size,
         steps=settings.max_steps,
         seed=config.seed,
         couple=couple,

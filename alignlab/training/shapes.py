@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.collate import collate_completions, collate_labelled, collate_pairs, collate_rankings
+from alignlab.data.layout import Layout
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.data.tokenize import (
@@ -30,14 +31,14 @@ class Shape:
 
     read:     (source, split, reference) -> rows as text.
     tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut.
-    collate:  rows -> a batch of tensors.
+    collate:  (rows, layout) -> a batch of tensors.
     module:   what trains on such batches.
     count:    rows -> counts by kind of row, for the objective's remarks.
     """
 
     read: Callable[[Source, Split, ReferenceTable], Loaded[Any]]
     tokenize: Callable[..., tuple[Sequence[Tokens], Any]]
-    collate: Callable[[Any], Any]
+    collate: Callable[[Any, Layout], Any]
     module: type[AlignmentModule]
     count: Callable[[Sequence[Any]], dict[str, int]] = lambda rows: {"rows": len(rows)}
 

@@ -12,13 +12,22 @@ from typing import Any
 import torch
 
 from alignlab.config.plan import Plan
+from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.heads import with_scalar_head
-from alignlab.models.reference import Cached, Reference, adapter_off, frozen_copy, reference_sums, weights_digest
+from alignlab.models.reference import (
+    Cached,
+    Pass,
+    Reference,
+    adapter_off,
+    frozen_copy,
+    stored_reference,
+    weights_digest,
+)
 from alignlab.models.sources.base import ModelSource
-from alignlab.training.progress import progress_bar
+from alignlab.training.progress import bars_wanted, progress_bar
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +64,7 @@ def starting_policy(plan: Plan, run: RunDir) -> Start:
 
 
 def policy_and_reference(
-    start: Start, answers: Callable[[], Iterable[PromptAndAnswer]], device: torch.device, bars: bool
+    start: Start, answers: Callable[[], Iterable[PromptAndAnswer]], layout: Layout, device: torch.device
 ) -> tuple[Any, Reference | None]:
     """The policy to train, and the reference as the config names it; `answers` are all that will be asked for."""
     train, model = start.plan.train, start.model
@@ -70,16 +79,27 @@ def policy_and_reference(
     if kind == "copy":
         reference = frozen_copy(model)
         return train.peft.wrap(model), reference
-    sums = reference_sums(
-        model,
-        answers(),
-        Path(train.output_root) / "reference",
-        weights=start.weights,
-        micro_batch_size=train.trainer.micro_batch_size,
+    return train.peft.wrap(model), reference_pass(start, answers(), layout, device)
+
+
+def reference_pass(start: Start, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device) -> Cached:
+    """Reference log-probabilities of `answers` under the policy as loaded: from the store, or computed and stored."""
+    trainer = start.plan.train.trainer
+    how = Pass(
+        layout=layout,
+        rows=2 * trainer.micro_batch_size,  # as many answers as a micro-batch of pairs has
+        tokens=trainer.micro_batch_tokens,
         device=device,
-        progress=progress_bar(bars),
+        progress=progress_bar(bars_wanted(trainer.progress)),
     )
-    return train.peft.wrap(model), Cached(sums)
+    return stored_reference(
+        start.model,
+        answers,
+        Path(start.plan.train.output_root) / "reference",
+        how,
+        weights=start.weights,
+        by_token=start.plan.train.objective.requires.reference_tokens,
+    )
 
 
 def _full_policy(parent: RunDir, source: ModelSource) -> str:

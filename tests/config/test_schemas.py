@@ -17,7 +17,7 @@ from alignlab.types import Requires
         ("auto", Requires(data="pairs"), "cached", "cached"),
         ("auto", Requires(data="labelled", reference=True, mismatched=True), "cached", "cached"),
         ("auto", Requires(data="pairs", reference=True, reference_kl=True), "adapter_off", "copy"),
-        ("auto", Requires(data="pairs", reference=True, reference_tokens=True), "adapter_off", "copy"),
+        ("auto", Requires(data="pairs", reference=True, reference_tokens=True), "cached", "cached"),
         ("copy", Requires(data="pairs", reference=True), "copy", "copy"),
         ("none", Requires(data="pairs"), "none", "none"),
         ("auto", Requires(data="completions"), "none", "none"),

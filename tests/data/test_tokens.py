@@ -11,10 +11,10 @@ from alignlab.data.collate import (
     collate_labelled,
     collate_pairs,
     collate_rankings,
-    collate_rows,
 )
-from alignlab.data.datamodule import BatchStream, batch_indices, rows_of_run, rows_used
+from alignlab.data.datamodule import BatchStream, MicroBatches, batch_indices, rows_of_run, rows_used
 from alignlab.data.fingerprint import row_key
+from alignlab.data.layout import collate_rows
 from alignlab.data.rows import Completion, Labelled, Pair, Ranking
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import (
@@ -111,6 +111,10 @@ def test_layout() -> None:
     assert batch.rows.ids.tolist() == [[0, 5, 1, 2, 3], [5, 6, 1, 0, 0], [0, 5, 4, 0, 0], [5, 6, 2, 2, 0]]
     assert batch.rows.attention.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
     assert batch.rows.positions.tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 2, 2], [0, 0, 1, 1, 1], [0, 1, 2, 3, 3]]
+    assert batch.rows.places.tolist() == [[1, 2, 3, 4], [6, 7, 0, 0], [11, 12, 0, 0], [16, 17, 18, 0]]
+    assert batch.rows.targets.tolist() == [1, 2, 3, 1, 4, 2, 2]
+    assert batch.rows.predicted_at.tolist() == [1, 2, 3, 6, 11, 16, 17]
+    assert batch.rows.last.tolist() == [4, 7, 12, 18]
     assert batch.rows.answer_mask.tolist() == [
         [True, True, True],
         [True, False, False],
@@ -126,6 +130,11 @@ def test_token_values_never_decide_what_is_padding() -> None:
     rows = collate_rows([([0], [0, 0])])
     assert rows.attention.tolist() == [[1, 1, 1]]
     assert rows.answer_mask.tolist() == [[True, True]]
+
+
+def test_a_prompt_without_tokens_is_named() -> None:
+    with pytest.raises(ValueError, match=r"prompts without a token in rows \[1\]"):
+        collate_rows([([0], [1]), ([], [1])])
 
 
 def test_an_answer_without_tokens_is_named() -> None:
@@ -148,16 +157,12 @@ def test_rows_used() -> None:
 
 
 def stream(**changes: int) -> BatchStream[int]:
-    return BatchStream(range(10), list, batch_size=4, micro_batch_size=3, steps=5, seed=3, **changes)  # type: ignore[arg-type]
-
-
-def flat(batch: list[list[int]]) -> list[int]:
-    return [row for micro in batch for row in micro]
+    return BatchStream(range(10), batch_size=4, steps=5, seed=3, **changes)  # type: ignore[arg-type]
 
 
 def test_two_processes_share_the_batches_of_one() -> None:
-    whole = [flat(batch) for batch in stream()]
-    parts = [[flat(batch) for batch in stream(rank=r, world=2)] for r in (0, 1)]
+    whole = list(stream())
+    parts = [list(stream(rank=r, world=2)) for r in (0, 1)]
     for one, a, b in zip(whole, *parts, strict=True):
         assert sorted(one) == sorted(a + b)
         assert len(a) == len(b) == 2
@@ -167,7 +172,23 @@ def test_a_resumed_stream_goes_on_where_it_stopped() -> None:
     late = stream()
     late.start = 3
     assert list(late) == list(stream())[3:]
-    assert [len(micro) for micro in next(iter(late))] == [3, 1]
+    assert len(next(iter(late))) == 4
+
+
+def test_micro_batches_end_before_they_have_too_many_rows_or_tokens() -> None:
+    """Of sizes 2, 4, 3, 9, 2, 2, 2: at most 3 rows and 7 tokens, and the row of 9 alone."""
+    rows = [CompletionTokens(i, [0], [0] * (size - 1)) for i, size in enumerate([2, 4, 3, 9, 2, 2, 2])]
+
+    def indices(batch: list[CompletionTokens]) -> list[int]:
+        return [row.index for row in batch]
+
+    cut = MicroBatches(indices, rows=3, tokens=7)
+    assert list(cut.of(rows)) == [[0, 1], [2], [3], [4, 5, 6]]
+    assert list(cut.of([])) == []
+    assert list(cut.halved(3).of(rows)) == [[0], [1], [2], [3], [4], [5], [6]]
+    assert cut.halved(1).rows == 1
+    pairs = [PairTokens(i, [0] * 3, [1], [2]) for i in range(3)]
+    assert list(MicroBatches(indices, rows=9, tokens=16).of(pairs)) == [[0, 1], [2]], "a prompt counts for each answer"
 
 
 def test_collated_tensors_are_integers() -> None:
@@ -226,19 +247,18 @@ def test_mismatched_answers_are_to_other_prompts() -> None:
     assert all(row.mismatched != row.completion for row in mismatched(one_prompt))
 
 
-def test_mismatched_answers_do_not_depend_on_micro_batches_or_processes() -> None:
+def test_mismatched_answers_do_not_depend_on_processes() -> None:
     """And are all told beforehand to the reference pass, whatever the seed and the step."""
 
-    def rows(micro: int, rank: int, world: int) -> list[LabelledTokens]:
-        parts = BatchStream(LABELLED, list, 4, micro, steps=3, seed=3, couple=mismatched, rank=rank, world=world)
-        return [row for batch in parts for part in batch for row in part]
+    def rows(rank: int, world: int) -> list[LabelledTokens]:
+        stream = BatchStream(LABELLED, 4, steps=3, seed=3, couple=mismatched, rank=rank, world=world)
+        return [row for batch in stream for row in batch]
 
     def key(row: LabelledTokens) -> str:
         return repr(row)
 
-    whole = sorted(rows(4, 0, 1), key=key)
-    assert sorted(rows(1, 0, 1), key=key) == whole
-    assert sorted(rows(3, 0, 2) + rows(3, 1, 2), key=key) == whole
+    whole = sorted(rows(0, 1), key=key)
+    assert sorted(rows(0, 2) + rows(1, 2), key=key) == whole
     assert sorted(rows_of_run(LABELLED, 4, 3, 3, mismatched), key=key) == whole
 
 

@@ -15,7 +15,7 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from alignlab.data.collate import Rows, collate_rows
+from alignlab.data.layout import Rows, collate_rows
 from alignlab.errors import ModelError
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import answer_rewards, with_scalar_head

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import pytest
 import torch
 
-from alignlab.data.collate import Rows, collate_rows
-from alignlab.models.logps import answer_logits, answer_logps, score_answers, summed
+from alignlab.data.layout import Rows, collate_rows
+from alignlab.models.forward import predict
+from alignlab.models.logps import answer_logps, score_answers, summed
 
 SIZES = {"vocab_size": 37, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9]]
@@ -56,8 +58,8 @@ def test_vocabulary_sums_are_those_of_plain_rows() -> None:
         one.lm_head.weight.data *= 10  # far from uniform, where both directions of the KL would be nearly the same
     rows = collate_rows(list(zip(PROMPTS, ANSWERS, strict=True)))
     with torch.no_grad():
-        reference = answer_logits(other, rows)
-    seen = score_answers(model, rows, collision=True, reference_logits=reference)
+        reference = predict(other, rows)
+    seen = score_answers(model, rows, collision=True, reference=reference)
     assert seen.collision is not None
     assert seen.reference_kl is not None
     for row, (prompt, answer) in enumerate(zip(PROMPTS, ANSWERS, strict=True)):
@@ -70,7 +72,9 @@ def test_vocabulary_sums_are_those_of_plain_rows() -> None:
         torch.testing.assert_close(seen.reference_kl[row].double(), expected, atol=1e-5, rtol=0)
     assert not seen.collision.requires_grad
     assert seen.reference_kl.requires_grad
-    same = score_answers(model, rows, reference_logits=answer_logits(model, rows).detach()).reference_kl
+    with torch.no_grad():
+        itself = predict(model, rows)
+    same = score_answers(model, rows, reference=itself).reference_kl
     assert same is not None
     torch.testing.assert_close(same, torch.zeros(3), atol=1e-6, rtol=0)
 
@@ -100,14 +104,16 @@ def test_token_stats_are_those_of_plain_rows() -> None:
 
 
 def wider(rows: Rows, left: int, right: int) -> Rows:
-    pad = torch.nn.functional.pad
-    attention = pad(rows.attention, (left, right))
-    return Rows(
-        pad(rows.ids, (left, right), value=3),
-        attention,
-        (attention.cumsum(1) - 1).clamp(min=0),
-        pad(rows.answer_mask, (0, right)),
-        rows.keys,
+    """The same with more padding, a real token's id on it."""
+    pad, length = torch.nn.functional.pad, rows.ids.shape[1]
+    return dataclasses.replace(
+        rows,
+        ids=pad(rows.ids, (left, right), value=3),
+        positions=pad(rows.positions, (left, right)),
+        prompt=pad(rows.prompt, (left, right)),
+        branch=pad(rows.branch, (left, right)),
+        places=pad(rows.places // length * (length + left + right) + rows.places % length + left, (0, right)),
+        answer_mask=pad(rows.answer_mask, (0, right)),
     )
 
 

@@ -8,13 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.numpy import load_file, save_file
 
 from alignlab.data.collate import collate_pairs
 from alignlab.data.fingerprint import row_key
+from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import PairTokens
+from alignlab.errors import StoredReferenceError
+from alignlab.models import reference
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.logps import answer_logps, summed
-from alignlab.models.reference import Cached, Live, adapter_off, frozen_copy, reference_sums, weights_digest
+from alignlab.models.reference import Cached, Live, Pass, adapter_off, frozen_copy, stored_reference, weights_digest
 from alignlab.models.reference_store import ReferenceStore
 from alignlab.models.sources.tiny import Tiny
 
@@ -25,16 +29,22 @@ PAIRS = [
 ]
 
 
-def sums(model: Any, folder: Path, pairs: list[PairTokens] = PAIRS) -> dict[bytes, float]:
-    return reference_sums(
+def stored(
+    model: Any, folder: Path, pairs: list[PairTokens] = PAIRS, layout: Layout = PLAIN, *, by_token: bool = False
+) -> Cached:
+    return stored_reference(
         model,
         [answer for pair in pairs for answer in pair.answers()],
         folder,
+        Pass(layout, rows=2, tokens=100, device=torch.device("cpu"), progress=lambda items, what: items),
         weights=weights_digest(model),
-        micro_batch_size=2,
-        device=torch.device("cpu"),
-        progress=lambda items, what: items,
+        by_token=by_token,
     )
+
+
+@pytest.fixture(autouse=True)
+def a_process_that_has_opened_no_store() -> None:
+    reference._verified.clear()
 
 
 @pytest.fixture
@@ -45,43 +55,114 @@ def model() -> Any:
 def test_all_three_are_the_starting_policy(model: Any, tmp_path: Path) -> None:
     batch = collate_pairs(PAIRS)
     start = summed(answer_logps(model, batch.rows), batch.rows.answer_mask).detach()
-    table, copied = sums(model, tmp_path), frozen_copy(model)
+    kept, copied = stored(model, tmp_path, by_token=True), frozen_copy(model)
     policy = LoRA(r=4).wrap(model)
     for name, p in policy.named_parameters():
         if "lora_B" in name:
             torch.nn.init.normal_(p)
     moved = summed(answer_logps(policy, batch.rows), batch.rows.answer_mask)
     assert (moved - start).abs().min() > 1e-3, "the policy has moved"
-    for reference in (Cached(table), copied, adapter_off(policy)):
-        torch.testing.assert_close(reference.sums(batch.rows), start, atol=1e-5, rtol=0)
+    for one in (kept, copied, adapter_off(policy)):
+        torch.testing.assert_close(one.sums(batch.rows), start, atol=1e-5, rtol=0)
+        torch.testing.assert_close(summed(one.tokens(batch.rows), batch.rows.answer_mask), start, atol=1e-5, rtol=0)
     live = adapter_off(policy)
-    torch.testing.assert_close(summed(live.tokens(batch.rows), batch.rows.answer_mask), start, atol=1e-5, rtol=0)
-    torch.testing.assert_close(live.logits(batch.rows), copied.logits(batch.rows), atol=1e-5, rtol=0)
+    whole = live.predictions(batch.rows)
+    expected = copied.predictions(batch.rows)
+    torch.testing.assert_close(whole.project(whole.hidden), expected.project(expected.hidden), atol=1e-5, rtol=0)
     assert not live.sums(batch.rows).requires_grad
     torch.testing.assert_close(summed(answer_logps(policy, batch.rows), batch.rows.answer_mask), moved)
 
 
 def test_a_second_pass_reads_what_the_first_wrote(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = sums(model, tmp_path)
-    monkeypatch.setattr("alignlab.models.reference._compute", lambda *args: pytest.fail("computed again"))
-    assert sums(model, tmp_path, list(reversed(PAIRS))) == first
+    first = stored(model, tmp_path).table
+    monkeypatch.setattr("alignlab.models.reference._fill", lambda *args: pytest.fail("computed again"))
+    assert stored(model, tmp_path, list(reversed(PAIRS))).table == first
     assert len(first) == 6
 
 
+def shards(folder: Path) -> list[Path]:
+    return sorted(folder.rglob("*.safetensors"))
+
+
 def test_only_new_answers_are_computed(model: Any, tmp_path: Path) -> None:
-    sums(model, tmp_path, PAIRS[:2])
-    store = next(tmp_path.iterdir())
-    assert len(list(store.glob("*.npz"))) == 1
-    sums(model, tmp_path)
-    shards = sorted(len(np.load(f)["keys"]) for f in store.glob("*.npz"))
-    assert shards == [2, 4]
+    stored(model, tmp_path, PAIRS[:2])
+    assert len(shards(tmp_path)) == 1
+    stored(model, tmp_path)
+    assert sorted(len(load_file(file)["keys"]) for file in shards(tmp_path)) == [2, 4]
+
+
+def test_single_tokens_are_stored_on_request(model: Any, tmp_path: Path) -> None:
+    """Sums that are there without their tokens do not count; tokens serve whoever wants sums."""
+    batch = collate_pairs(PAIRS)
+    sums = stored(model, tmp_path)
+    with pytest.raises(ValueError, match=r"rows \[0, 1, 2, 3, 4, 5\]"):
+        sums.tokens(batch.rows)
+    kept = stored(model, tmp_path, by_token=True)
+    torch.testing.assert_close(kept.tokens(batch.rows), answer_logps(model, batch.rows).detach(), atol=1e-5, rtol=0)
+    assert [set(load_file(file)) >= {"tokens"} for file in shards(tmp_path)].count(True) == 1
+    shards_before = shards(tmp_path)
+    torch.testing.assert_close(stored(model, tmp_path).sums(batch.rows), kept.sums(batch.rows))
+    assert shards(tmp_path) == shards_before
+
+
+@pytest.mark.parametrize("layout", [PLAIN, Layout(shared=True, split=True, width=32)], ids=["plain", "shared"])
+def test_a_layout_is_not_part_of_what_is_stored(model: Any, tmp_path: Path, layout: Layout) -> None:
+    expected = {key: pytest.approx(value, abs=1e-5) for key, value in stored(model, tmp_path / "a").table.items()}
+    assert stored(model, tmp_path / "b", layout=layout).table == expected
+
+
+def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path: Path) -> None:
+    """A few entries are computed again where a store is opened: a changed byte, or another software's numbers."""
+    stored(model, tmp_path)
+    (file,) = shards(tmp_path)
+    shard = load_file(file)
+    shard["sums"] += 0.5
+    save_file(shard, file)
+    stored(model, tmp_path)  # this process has seen it, and does not look again
+    reference._verified.clear()
+    with pytest.raises(StoredReferenceError, match=r"off by up to 0\.\d+ nats per token in 4 entries.*\n.*type: rm -r"):
+        stored(model, tmp_path)
+
+
+def test_an_interrupted_pass_keeps_what_it_stored(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Here after every forward; in earnest once a minute."""
+    expected = stored(model, tmp_path / "whole").table
+    tokens, calls = Live.tokens, []
+
+    def stops(self: Live, rows: Any) -> torch.Tensor:
+        calls.append(len(rows.keys))
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return tokens(self, rows)
+
+    monkeypatch.setattr(reference, "_STORE_EVERY", 0.0)
+    monkeypatch.setattr(Live, "tokens", stops)
+    with pytest.raises(KeyboardInterrupt):
+        stored(model, tmp_path / "cut")
+    there = sum(len(load_file(file)["keys"]) for file in shards(tmp_path / "cut"))
+    assert there == 4, "two forwards of two answers"
+    monkeypatch.setattr(Live, "tokens", tokens)
+    assert stored(model, tmp_path / "cut").table == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_pass_halves_what_does_not_fit(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = stored(model, tmp_path / "whole").table
+    tokens = Live.tokens
+
+    def short(self: Live, rows: Any) -> torch.Tensor:
+        if len(rows.keys) > 1:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return tokens(self, rows)
+
+    monkeypatch.setattr(Live, "tokens", short)
+    assert stored(model, tmp_path / "short").table == pytest.approx(expected, abs=1e-5)
 
 
 def test_other_weights_have_another_store(model: Any, tmp_path: Path) -> None:
-    one = sums(model, tmp_path)
+    one = stored(model, tmp_path).table
     with torch.no_grad():
         next(model.parameters())[0, 0] += 1.0
-    other = sums(model, tmp_path)
+    other = stored(model, tmp_path).table
     assert len(list(tmp_path.iterdir())) == 2
     assert any(abs(one[key] - other[key]) > 1e-6 for key in one)
 
@@ -110,11 +191,9 @@ def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
     assert not policy.training
 
 
-def test_the_store_does_not_pretend_to_know_single_tokens() -> None:
-    reference = Cached({})
-    for ask in (reference.tokens, reference.logits):
-        with pytest.raises(ValueError, match="sums"):
-            ask(collate_pairs(PAIRS).rows)
+def test_the_store_does_not_pretend_to_know_distributions() -> None:
+    with pytest.raises(ValueError, match="not whole distributions"):
+        Cached({}).predictions(collate_pairs(PAIRS).rows)
 
 
 def test_keys_tell_prompt_from_answer() -> None:
@@ -125,11 +204,18 @@ def test_keys_tell_prompt_from_answer() -> None:
 def test_store_finds_what_it_holds(tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path)
     keys = np.array([row_key([i], [i]) for i in range(50)])
-    store.add(keys[:30], np.arange(30, dtype=np.float32))
-    store.add(keys[25:40], np.arange(25, 40, dtype=np.float32))
-    found = store.find(keys)
-    np.testing.assert_array_equal(found[:40], np.arange(40))
-    assert np.isnan(found[40:]).all()
+    tokens = [np.full(i % 3 + 1, i, dtype=np.float32) for i in range(50)]
+    store.add(keys[:30], tokens[:30], keep_tokens=True)
+    store.add(keys[25:40], tokens[25:40], keep_tokens=False)
+    sums, by_token = store.find(keys, tokens=False)
+    np.testing.assert_array_equal(sums[:40], [i * (i % 3 + 1) for i in range(40)])
+    assert np.isnan(sums[40:]).all()
+    assert by_token == [None] * 50
+    sums, by_token = store.find(keys, tokens=True)
+    assert np.isnan(sums[30:]).all()
+    for i in range(30):
+        np.testing.assert_array_equal(by_token[i], tokens[i])
+    assert not [file for file in tmp_path.iterdir() if file.suffix == ".tmp"]
 
 
 def test_digest_sees_every_bit_and_the_dtype(model: Any) -> None:

@@ -11,7 +11,8 @@ import lightning.pytorch as pl
 import torch
 
 from alignlab.config.registry import schemas
-from alignlab.data.datamodule import AlignmentData
+from alignlab.data.datamodule import AlignmentData, MicroBatches
+from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, RankingTokens, mismatched
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.reference import frozen_copy
@@ -78,11 +79,33 @@ def objectives() -> dict[str, Objective]:
     return found | {label: known[name](**fields) for label, (name, fields) in VARIANTS.items()}
 
 
-def build(objective: Objective, *, drift: float = 0.0, dtype: torch.dtype = torch.float64) -> AlignmentModule:
-    """A module with the tiny model as policy; its reference is the same, or `drift` away from it."""
+def in_one_dtype(model: Any) -> Any:
+    """The model with its norms in its own dtype: transformers takes Llama's in float32, also in a float64 model."""
+    for name, module in list(model.named_modules()):
+        if type(module).__name__ == "LlamaRMSNorm":
+            norm = torch.nn.RMSNorm(len(module.weight), module.variance_epsilon, dtype=module.weight.dtype)
+            model.set_submodule(name, norm)
+    return model
+
+
+SHARED = Layout(shared=True, split=True, width=32)
+
+
+def build(
+    objective: Objective,
+    *,
+    drift: float = 0.0,
+    dtype: torch.dtype = torch.float64,
+    micro: int = 8,
+    layout: Layout = PLAIN,
+) -> AlignmentModule:
+    """A module with the tiny model as policy; its reference is the same, or `drift` away from it.
+
+    micro: rows a forward.
+    """
     torch.manual_seed(0)
     model, _ = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
-    model = model.to(dtype)
+    model = in_one_dtype(model.to(dtype))
     needs = objective.requires
     reference = frozen_copy(model) if needs.data in ("pairs", "labelled") else None
     if needs.data == "rankings":
@@ -90,19 +113,18 @@ def build(objective: Objective, *, drift: float = 0.0, dtype: torch.dtype = torc
     with torch.no_grad():
         for parameter in model.parameters():
             parameter += drift * torch.randn_like(parameter)
-    return SHAPES[needs.data].module(
-        model, objective, AdamW(lr=1e-2), max_steps=3, clip=0.0, seed=0, reference=reference
+    shape = SHAPES[needs.data]
+    micro_batches = MicroBatches(lambda rows: shape.collate(rows, layout), micro, 10_000)
+    return shape.module(
+        model, objective, AdamW(lr=1e-2), micro_batches, max_steps=3, clip=0.0, seed=0, reference=reference
     )
 
 
-def data_for(objective: Objective, micro: int, steps: int) -> AlignmentData:
-    """Global batches of 8 out of 16 rows, `micro` rows a forward."""
+def data_for(objective: Objective, steps: int) -> AlignmentData:
+    """Global batches of 8 out of 16 rows."""
     needs = objective.requires
     rows = ROWS[needs.data]
-    return AlignmentData(
-        rows, rows, SHAPES[needs.data].collate, batch_size=8, micro_batch_size=micro, steps=steps, seed=1,
-        couple=mismatched if needs.mismatched else None,
-    )  # fmt: skip
+    return AlignmentData(rows, rows, batch_size=8, steps=steps, seed=1, couple=mismatched if needs.mismatched else None)
 
 
 class Keep(pl.Callback):
@@ -130,9 +152,9 @@ class Trained:
     weights: dict[str, torch.Tensor]
 
 
-def train(module: AlignmentModule, micro: int, folder: Path, steps: int = 3, **trainer_options: Any) -> Trained:
+def train(module: AlignmentModule, folder: Path, steps: int = 3, **trainer_options: Any) -> Trained:
     """`steps` updates, then an evaluation of all rows."""
-    data, keep = data_for(module.objective, micro, steps), Keep()
+    data, keep = data_for(module.objective, steps), Keep()
     options = {"accelerator": "cpu", "devices": 1, **trainer_options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -142,7 +164,7 @@ def train(module: AlignmentModule, micro: int, folder: Path, steps: int = 3, **t
             default_root_dir=folder, **options,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
-    held_out = module.evaluate(data.held_out_batches())
+    held_out = module.evaluate(data.held_out_rows())
     weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
     return Trained(keep.steps, held_out, keep.gradients, weights)
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 import torch
-from torch.nn.functional import pad
 
-from alignlab.data.collate import Rows
 from alignlab.data.datamodule import BatchStream
+from alignlab.data.layout import Layout
 from alignlab.data.tokenize import mismatched
 from alignlab.models.adapters.lora import LoRA
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.base import Objective
 from alignlab.training.shapes import SHAPES
 from alignlab.types import join, map_tensors
-from tests.modules.cases import ROWS, Trained, build, data_for, objectives, train
+from tests.models.test_logps import wider
+from tests.modules.cases import PLAIN, ROWS, SHARED, Trained, build, data_for, objectives, train
 
 OBJECTIVES = objectives()
 EXACT = {"rel": 1e-6, "abs": 1e-9}
@@ -35,7 +35,7 @@ def objective(request: pytest.FixtureRequest) -> Objective:
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
     """Every objective trained in one process on whole batches."""
     folder = tmp_path_factory.mktemp("whole")
-    return {name: train(build(objective), 8, folder) for name, objective in OBJECTIVES.items()}
+    return {name: train(build(objective), folder) for name, objective in OBJECTIVES.items()}
 
 
 def assert_same(one: Trained, two: Trained) -> None:
@@ -52,12 +52,13 @@ def assert_same(one: Trained, two: Trained) -> None:
 @pytest.mark.parametrize("micro", [2, 3])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES), ids=lambda name: name.replace(" ", "_"))
 def test_a_batch_of_8_is_4_times_2(name: str, micro: int, whole: dict[str, Trained], tmp_path: Path) -> None:
-    """3 does not divide 8, and rows differ in length."""
-    assert_same(whole[name], train(build(OBJECTIVES[name]), micro, tmp_path))
+    """3 does not divide 8, and rows differ in length. At 2, answers also share their prompts and their sequences."""
+    layout = SHARED if micro == 2 else PLAIN
+    assert_same(whole[name], train(build(OBJECTIVES[name], micro=micro, layout=layout), tmp_path))
 
 
 def test_two_processes_are_one(whole: dict[str, Trained], tmp_path: Path) -> None:
-    """Two processes over gloo with half of every batch each, in micro-batches of 3."""
+    """Two processes over gloo with half of every batch each, in micro-batches of 3, with shared prompts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -75,7 +76,7 @@ def _process(rank: int, port: int, folder: str) -> None:
         GROUP_RANK="0", LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test",
     )  # fmt: skip
     found = {
-        name: train(build(objective), 3, Path(folder), devices=2, strategy="ddp")
+        name: train(build(objective, micro=3, layout=SHARED), Path(folder), devices=2, strategy="ddp")
         for name, objective in OBJECTIVES.items()
     }
     if rank == 0:
@@ -87,7 +88,7 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
     """Gradients of a coupled loss, an adapter's dropout on, against one graph through all micro-batches."""
 
     def with_adapter() -> AlignmentModule:
-        module = build(OBJECTIVES[name])
+        module = build(OBJECTIVES[name], micro=3)
         module.policy = LoRA(r=4, dropout=0.3).wrap(module.policy)
         generator = torch.Generator().manual_seed(0)
         for key, parameter in module.policy.named_parameters():
@@ -95,12 +96,12 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
                 parameter.data = 0.1 * torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
         return module
 
-    trained = train(with_adapter(), 3, tmp_path, steps=1)
+    trained = train(with_adapter(), tmp_path, steps=1)
     plain = with_adapter()
     plain.policy.train()
-    data = data_for(plain.objective, 3, 1)
-    stream = BatchStream(data.train, data.collate, 8, 3, steps=1, seed=1, couple=data.couple)
-    micro_batches = next(iter(stream))
+    data = data_for(plain.objective, 1)
+    stream = BatchStream(data.train, 8, steps=1, seed=1, couple=data.couple)
+    micro_batches = list(plain.micro_batches.of(next(iter(stream))))
     mean_count = sum(micro.imitated_tokens for micro in micro_batches) / 8
     values = []
     for i, micro in enumerate(micro_batches):
@@ -121,32 +122,24 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
 def test_padding_changes_nothing(objective: Objective) -> None:
     """More columns to the left of prompts and to the right of answers, filled with a real token's id."""
 
-    def padded(rows: Rows) -> Rows:
-        return dataclasses.replace(
-            rows,
-            ids=pad(rows.ids, (3, 4), value=2),
-            attention=pad(rows.attention, (3, 4)),
-            positions=pad(rows.positions, (3, 4)),
-            answer_mask=pad(rows.answer_mask, (0, 4)),
-        )
-
     batch = collated(objective)
-    wide = dataclasses.replace(batch, rows=padded(batch.rows))
+    wide = dataclasses.replace(batch, rows=wider(batch.rows, 3, 4))
     if getattr(batch, "mismatched", None) is not None:
-        wide = dataclasses.replace(wide, mismatched=padded(batch.mismatched))
+        wide = dataclasses.replace(wide, mismatched=wider(batch.mismatched, 3, 4))
     assert_same_loss(objective, batch, wide, torch.arange(8))
 
 
-def test_the_order_of_rows_changes_nothing(objective: Objective) -> None:
+@pytest.mark.parametrize("layout", [PLAIN, SHARED], ids=["plain", "shared"])
+def test_the_order_of_rows_changes_nothing(objective: Objective, layout: Layout) -> None:
     order = torch.tensor([5, 2, 7, 0, 1, 6, 3, 4])
-    assert_same_loss(objective, collated(objective), collated(objective, order.tolist()), order)
+    assert_same_loss(objective, collated(objective), collated(objective, order.tolist(), layout), order)
 
 
-def collated(objective: Objective, order: list[int] | None = None) -> Any:
+def collated(objective: Objective, order: list[int] | None = None, layout: Layout = PLAIN) -> Any:
     needs = objective.requires
     rows = ROWS[needs.data][:8]
     rows = mismatched(rows) if needs.mismatched else rows
-    return SHAPES[needs.data].collate([rows[i] for i in order] if order else rows)
+    return SHAPES[needs.data].collate([rows[i] for i in order] if order else rows, layout)
 
 
 def assert_same_loss(objective: Objective, batch: Any, other: Any, order: torch.Tensor) -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alignlab.config.registry import schemas
-from alignlab.data.collate import Rows
+from alignlab.data.layout import Rows
 from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
 from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics, token_metrics
 from alignlab.modules.base import AlignmentModule
@@ -30,12 +30,12 @@ from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, Token
 from tests.modules.cases import ANSWERS, LABELLED, Trained, build, train
 
 
-def module(objective: Any, dtype: torch.dtype = torch.float32) -> AlignmentModule:
-    return build(objective, dtype=dtype)
+def module(objective: Any, dtype: torch.dtype = torch.float32, micro: int = 8) -> AlignmentModule:
+    return build(objective, dtype=dtype, micro=micro)
 
 
 def test_dpo_starts_at_ln_2_and_falls(tmp_path: Path) -> None:
-    found = train(module(DPO(beta=0.5)), 8, tmp_path, steps=30)
+    found = train(module(DPO(beta=0.5)), tmp_path, steps=30)
     assert found.steps[0]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
     assert found.steps[0]["train/rewards/margins"] == pytest.approx(0.0, abs=1e-6)
     assert found.held_out["eval/loss"] < 0.1
@@ -47,19 +47,17 @@ def test_dpo_starts_at_ln_2_and_falls(tmp_path: Path) -> None:
 
 def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> None:
     """Against a plain loop over unpadded rows: 16 rows, one number."""
-    sft = module(SFT())
+    sft = module(SFT(), micro=3)
     policy, total = sft.policy, 0.0
     with torch.no_grad():
         for row in ANSWERS:
             logps = policy(torch.tensor([[*row.prompt, *row.completion]])).logits[0].log_softmax(-1)
             total -= sum(float(logps[len(row.prompt) - 1 + t, token]) for t, token in enumerate(row.completion))
-    found = train(sft, 3, tmp_path, steps=2)
+    found = train(sft, tmp_path, steps=2)
     assert total / sum(len(r.completion) for r in ANSWERS) > 1
     before = build(SFT(), dtype=torch.float32)
     before.trainer = sft.trainer
-    from alignlab.data.collate import collate_completions
-
-    held_out = before.evaluate([collate_completions(ANSWERS[:5]), collate_completions(ANSWERS[5:])])
+    held_out = before.evaluate(ANSWERS)
     assert held_out["eval/loss"] == pytest.approx(total / sum(len(r.completion) for r in ANSWERS), abs=1e-5)
     assert found.steps[1]["train/num_tokens"] == sum(len(r.prompt) + len(r.completion) for r in ANSWERS)
     assert found.steps[1]["train/epoch"] == 1.0
@@ -67,7 +65,7 @@ def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> Non
 
 def test_a_policy_that_is_not_its_reference_is_noticed(tmp_path: Path) -> None:
     with pytest.raises(PolicyIsNotReferenceError, match=r"must be 0\.693147"):
-        train(build(DPO(beta=0.5), drift=0.05, dtype=torch.float32), 8, tmp_path)
+        train(build(DPO(beta=0.5), drift=0.05, dtype=torch.float32), tmp_path)
 
 
 @pytest.mark.parametrize("name", ["wpo", "r_dpo", "sppo", "simpo", "kto"])
@@ -76,7 +74,7 @@ def test_a_wrong_reference_is_noticed_whatever_the_loss(name: str, tmp_path: Pat
     fields = {"sppo": {"beta": 1e-3}, "simpo": {"beta": 2.0, "gamma": 0.5}}.get(name, {"beta": 0.1})
     objective = schemas()["objective"][name](**fields)
     with pytest.raises(PolicyIsNotReferenceError, match=r"log-ratios of up to 0\.\d+ nats per token"):
-        train(build(objective, drift=0.01, dtype=torch.float32), 8, tmp_path)
+        train(build(objective, drift=0.01, dtype=torch.float32), tmp_path)
 
 
 def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
@@ -88,7 +86,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
     refused = module(Overflowing(beta=0.5))
     before = [p.clone() for p in refused.policy.parameters()]
     with pytest.raises(NonFiniteError, match="gradient is not finite at step 0"):
-        train(refused, 8, tmp_path)
+        train(refused, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(before, refused.policy.parameters(), strict=True))
 
 
@@ -96,12 +94,12 @@ def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
 def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path) -> None:
     """KTO's whole batch would become NaN through the KL; still only the row at fault is named."""
     for objective in (DPO(beta=0.5), KTO(beta=0.5)):
-        broken = module(objective)
+        broken = module(objective, micro=micro)
         reference = broken.reference
         assert reference is not None
         broken.reference = Broken(reference)
         with pytest.raises(NonFiniteError, match=r"step 0 for rows \[\d+\] of the data"):
-            train(broken, micro, tmp_path)
+            train(broken, tmp_path)
 
 
 @dataclasses.dataclass
@@ -260,7 +258,7 @@ def test_reward_metrics_weigh_prompts_the_same() -> None:
     ids=lambda objective: type(objective).__name__,
 )
 def test_training_lowers_the_loss_and_logs_what_the_table_knows(objective: Any, tmp_path: Path) -> None:
-    found: Trained = train(module(objective), 8, tmp_path, steps=40)
+    found: Trained = train(module(objective), tmp_path, steps=40)
     assert found.steps[-1]["train/loss"] < 0.9 * found.steps[0]["train/loss"]
     for row in (*found.steps, found.held_out):
         check_known(row)
@@ -269,7 +267,7 @@ def test_training_lowers_the_loss_and_logs_what_the_table_knows(objective: Any, 
 def test_ktos_reference_point_is_over_the_whole_batch(tmp_path: Path) -> None:
     """Against a plain loop: the mean log-ratio of each prompt with the answer of the row before it."""
     kto = module(KTO(beta=0.5), torch.float64)
-    train(kto, 8, tmp_path, steps=5)
+    train(kto, tmp_path, steps=5)
     total, policy, reference = 0.0, kto.policy.eval(), kto.reference.model  # type: ignore[union-attr]
     with torch.no_grad():
         for i, row in enumerate(LABELLED):
@@ -279,15 +277,15 @@ def test_ktos_reference_point_is_over_the_whole_batch(tmp_path: Path) -> None:
                 logps = model(ids).logits[0].log_softmax(-1)
                 total += sign * sum(float(logps[len(row.prompt) - 1 + t, token]) for t, token in enumerate(answer))
     data = kto.trainer.datamodule  # type: ignore[attr-defined]
-    found = kto.evaluate(data.held_out_batches())
+    found = kto.evaluate(data.held_out_rows())
     assert found["eval/kto/kl_raw"] == pytest.approx(total / len(LABELLED), abs=1e-9)
     assert found["eval/kl"] == max(0.0, found["eval/kto/kl_raw"])
     assert abs(found["eval/kto/kl_raw"]) > 0.01
 
 
 def test_bcos_shift_runs_over_training_batches_only(tmp_path: Path) -> None:
-    bco = module(BCO(beta=0.5), torch.float64)
-    found = train(bco, 2, tmp_path, steps=6)
+    bco = module(BCO(beta=0.5), torch.float64, micro=2)
+    found = train(bco, tmp_path, steps=6)
     assert found.steps[0]["train/bco/delta"] == pytest.approx(0.0, abs=1e-12)
     assert abs(found.steps[-1]["train/bco/delta"]) > 1e-3
     assert found.held_out["eval/bco/delta"] == pytest.approx(found.steps[-1]["train/bco/delta"], abs=1e-12)

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.collate import collate_completions, collate_labelled, collate_pairs, collate_rankings
+from alignlab.data.datamodule import MicroBatches
 from alignlab.data.rows import Labelled, Pair
 from alignlab.data.template import Template
 from alignlab.data.tokenize import (
@@ -239,6 +240,7 @@ def module(objective: Objective, on: Models) -> AlignmentModule:
         copy.deepcopy(on.policy),
         objective,
         AdamW(lr=1e-3),
+        MicroBatches(_COLLATE[needs.data], 16, 10_000),
         max_steps=1,
         clip=0.0,
         seed=0,

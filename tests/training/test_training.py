@@ -346,7 +346,7 @@ def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
     """The one loaded from its Hugging Face folder gives the rewards; no sub-class of a causal model is needed."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    from alignlab.data.collate import collate_rows
+    from alignlab.data.layout import collate_rows
     from alignlab.models.heads import answer_rewards
 
     command = [

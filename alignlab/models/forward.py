@@ -1,0 +1,136 @@
+"""A forward through a causal language model up to what predicts the answers: masks, backbone, projection."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from alignlab.data.layout import Rows
+
+
+@dataclass(frozen=True, eq=False)
+class Predictions:
+    """What a model predicts of N answer tokens, as logits on demand.
+
+    hidden:     [N, H] last hidden states, with what `project` needs of them; logits [N, V] where the model makes those.
+    project:    [n, H] -> [n, V] logits, float32 also where the model is in less.
+    vocabulary: V.
+    parameters: of the projection; None where `hidden` are logits already.
+    """
+
+    hidden: Tensor
+    project: Callable[[Tensor], Tensor]
+    vocabulary: int
+    parameters: Sequence[Tensor] | None
+
+
+def predict(model: nn.Module, rows: Rows) -> Predictions:
+    """One forward of all rows, to the predictions of their answer tokens, row by row."""
+    whole = innermost(model)
+    if not rows.layout.split:
+        logits = _own_logits(model, rows)
+        return Predictions(logits, lambda logits: logits, logits.shape[-1], None)
+    hidden = hidden_states(backbone(whole), rows)[rows.predicted_at]
+    layer = whole.get_output_embeddings()
+    scale, cap = _scale_and_cap(whole.config)
+
+    def project(hidden: Tensor) -> Tensor:
+        logits = layer(hidden)
+        logits = logits * scale if scale != 1.0 else logits
+        return at_least_float32(cap * torch.tanh(logits / cap) if cap else logits)
+
+    return Predictions(hidden, project, int(whole.config.vocab_size), tuple(layer.parameters()))
+
+
+def hidden_states(base: nn.Module, rows: Rows) -> Tensor:
+    """[S * L, H] last hidden states of the model without its head."""
+    out = _call(base, rows, {"position_ids": rows.positions, "use_cache": False})
+    return out.last_hidden_state.flatten(0, 1)
+
+
+def backbone(model: Any) -> Any:
+    """The model without its head."""
+    return getattr(model, model.base_model_prefix)
+
+
+def innermost(model: Any) -> Any:
+    """The Hugging Face model below a peft wrapper, whose layers have the adapter in them."""
+    get_base = getattr(model, "get_base_model", None)
+    return get_base() if callable(get_base) else model
+
+
+def at_least_float32(values: Tensor) -> Tensor:
+    """Half-precision values as float32; float64 stays (tests against closed forms run in it)."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+    """What a model is given as mask: int64[S, L] for plain rows, else one of [S, 1, L, L] that is added to the scores.
+
+    A token sees its own prompt up to itself, and of the answers only its own. A window counts positions, not columns.
+    Models with layers of several kinds take a mask for each kind.
+    """
+    if not rows.layout.shared:
+        return rows.attention
+    same_prompt = rows.prompt[:, :, None] == rows.prompt[:, None, :]
+    same_answer = (rows.branch[:, None, :] == 0) | (rows.branch[:, None, :] == rows.branch[:, :, None])
+    length = rows.ids.shape[1]
+    before = torch.ones(length, length, dtype=torch.bool, device=rows.ids.device).tril()
+    full = same_prompt & same_answer & before
+    kinds = set(getattr(config, "layer_types", None) or ())
+    window = window_of(config)
+    if window is None:
+        masks = {"full_attention": _added(full, dtype)}
+    else:
+        near = rows.positions[:, :, None] - rows.positions[:, None, :] < window
+        masks = {"full_attention": _added(full, dtype), "sliding_attention": _added(full & near, dtype)}
+    if kinds:
+        return {kind: masks[kind] for kind in kinds}
+    return masks["full_attention" if window is None else "sliding_attention"]
+
+
+def window_of(config: Any) -> int | None:
+    """How many tokens back a layer with a sliding window sees, itself included; None where no layer has one."""
+    kinds = getattr(config, "layer_types", None)
+    if kinds is not None and "sliding_attention" not in kinds:
+        return None
+    if not getattr(config, "use_sliding_window", True):
+        return None
+    return getattr(config, "sliding_window", None)
+
+
+def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+    """bool[S, L, L] -> [S, 1, L, L], 0 where seen, else the most negative number (-inf may turn into NaN)."""
+    mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
+    return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
+
+
+def _scale_and_cap(config: Any) -> tuple[float, float | None]:
+    """By what logits are multiplied (Granite, Cohere), and what they are squashed to (Gemma 2)."""
+    scale = getattr(config, "logit_scale", None) or 1.0
+    return scale / (getattr(config, "logits_scaling", None) or 1.0), getattr(config, "final_logit_softcapping", None)
+
+
+def _own_logits(model: nn.Module, rows: Rows) -> Tensor:
+    """[N, V] logits that predict the answer tokens, by the model's own head; of no other columns where it can."""
+    at = rows.predicted_at
+    length = rows.ids.shape[1]
+    columns, place = (at % length).unique(return_inverse=True)
+    logits = _call(model, rows, {"position_ids": rows.positions, "logits_to_keep": columns, "use_cache": False}).logits
+    if logits.shape[1] != len(columns):
+        place = at % length
+    return at_least_float32(logits[at // length, place])
+
+
+def _call(model: nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
+    """Forward with those of the optional arguments that the model has."""
+    inner = innermost(model)
+    accepts = inspect.signature(inner.forward).parameters
+    given = {k: v for k, v in optional.items() if k in accepts}
+    mask = attention_mask(inner.config, rows, inner.dtype)
+    return model(input_ids=rows.ids, attention_mask=mask, **given)

@@ -1,0 +1,87 @@
+"""Which layout a model can take: a list of architectures, and a look at real rows before it is believed."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+
+from alignlab.data.collate import to_device
+from alignlab.data.layout import PLAIN, Layout, collate_rows
+from alignlab.data.tokenize import PromptAndAnswer, Tokens
+from alignlab.models.forward import innermost, window_of
+from alignlab.models.logps import answer_logps
+
+log = logging.getLogger(__name__)
+
+LAYOUTS = ("auto", "plain")
+
+# Causal language models of transformers whose attention is the scores plus the mask they are given, and whose logits
+# are their last hidden states times one matrix. Others (ALiBi, local attention by columns, state spaces, linear
+# attention) are silently wrong with answers side by side.
+_KNOWN = frozenset(
+    f"{name}ForCausalLM"
+    for name in (
+        "Llama", "Mistral", "Mixtral", "Qwen2", "Qwen3", "Gemma", "Gemma2", "Gemma3", "Phi", "Phi3", "Olmo2", "Granite",
+        "SmolLM3", "GPTNeoX", "OPT", "Falcon", "GptOss", "Cohere", "Olmo", "Starcoder2",
+    )
+) | {"GPT2LMHeadModel"}  # fmt: skip
+
+# Attention implementations that take a mask that is added to the scores.
+_WITH_MASK = ("sdpa", "eager")
+
+# How far log-probabilities may be from those of plain rows, nats per token on average: rounding only. What is wrong in
+# the attention is off by tenths.
+_FAR_OFF = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 0.03, torch.float16: 0.01}
+
+
+def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
+    """The fastest layout that gives the model's own log-probabilities on `answers`; `asked` is one of LAYOUTS.
+
+    Says in the log what was chosen, and why.
+    """
+    name, width = type(innermost(model)).__name__, int(getattr(model.config, "hidden_size", 0) or 1)
+    attention = str(getattr(model.config, "_attn_implementation", ""))
+    if asked == "plain":
+        return PLAIN
+    if name not in _KNOWN:
+        log.info("layout: plain rows, since %s is not known to be exact with answers side by side", name)
+        return PLAIN
+    layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
+    far = _distance(model, answers, layout)
+    if far > _FAR_OFF[model.dtype]:
+        log.warning("layout: plain rows, since %s is off by %.2g nats per token with answers side by side", name, far)
+        return PLAIN
+    if layout.shared:
+        log.info("layout: answers share their prompt (off by %.1g nats per token from plain rows)", far)
+    else:
+        log.info("layout: plain rows, since %s attention takes no mask of ours", attention)
+    return layout
+
+
+def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
+    """Answers of the first two rows; with them those of the longest, where that is longer than a window."""
+    window = window_of(model.config)
+    longest = max(rows, key=_longest)
+    beyond = [longest] if window is not None and _longest(longest) > window else []
+    return [answer for row in (*rows[:2], *beyond) for answer in row.answers()]
+
+
+def _longest(row: Tokens) -> int:
+    return max(len(prompt) + len(answer) for prompt, answer in row.answers())
+
+
+@torch.no_grad()
+def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float:
+    """Mean absolute difference from log-probabilities of plain rows by the model's own head, nats per token."""
+    training = model.training
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for one in (PLAIN, layout):
+        rows = to_device(collate_rows(answers, one), device)
+        found.append(answer_logps(model, rows))
+    model.train(training)
+    return float((found[0] - found[1]).abs().sum() / rows.answer_mask.sum())

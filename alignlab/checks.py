@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -62,6 +63,12 @@ def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "")
     if value not in allowed:
         words = ", ".join(allowed)
         yield Problem(key, value, f"must be one of: {words}" + _because(hint), f"{key}={next(iter(allowed))}")
+
+
+def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[Problem]:
+    """Yield a problem unless the package is there; `extra` is the extra of alignlab that brings it."""
+    if importlib.util.find_spec(package) is None:
+        yield Problem(key, value, f"needs the package {package}", f'pip install "alignlab[{extra}]"')
 
 
 def _because(hint: str) -> str:

@@ -82,7 +82,7 @@ class Sweep:
 
 
 # Groups that may name files, folders and packages; each says what is `missing`.
-WITH_FILES = ("data", "model")
+WITH_FILES = ("data", "model", "optim")
 
 
 @dataclass(kw_only=True)

@@ -35,6 +35,10 @@ class Optim(Checked, ABC):
         yield from one_of("schedule", self.schedule, SCHEDULES)
         yield from at_least("warmup_steps", self.warmup_steps, 0, example=0)
 
+    def missing(self) -> Iterator[Problem]:
+        """Packages that are not there. Looked at before anything is loaded."""
+        return iter(())
+
     @abstractmethod
     def build(self, parameters: Any) -> Any:
         """A torch optimizer over the parameters, at the peak learning rate."""

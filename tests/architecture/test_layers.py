@@ -61,6 +61,7 @@ HOME = {
     "wandb": {"tracking"},
     "transformers": {"models", "training"},
     "peft": {"models"},
+    "bitsandbytes": {"optim"},
     "datasets": {"data", "training"},
     "matplotlib": {"reports"},
     "pandas": {"reports"},

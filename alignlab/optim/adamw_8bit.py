@@ -1,0 +1,35 @@
+"""AdamW with its moments in 8 bits, Dettmers et al. 2022, https://arxiv.org/abs/2110.02861, through bitsandbytes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.checks import installed
+from alignlab.errors import Problem
+from alignlab.optim.adamw import AdamW
+
+
+@dataclass(kw_only=True)
+class AdamW8bit(AdamW):
+    """bitsandbytes.optim.AdamW8bit: 2 bytes of moments per parameter instead of 8, rounded in blocks of 256.
+
+    Tensors of fewer than 4096 elements, a small adapter's for instance, keep moments of 32 bits.
+
+    paged: moments make room on a full GPU by moving to the CPU's memory (Dettmers et al. 2023,
+           https://arxiv.org/abs/2305.14314, section 3); the numbers are the same.
+    """
+
+    paged: bool = False
+
+    def missing(self) -> Iterator[Problem]:
+        yield from installed("", "adamw_8bit", "bitsandbytes", extra="gpu")
+
+    def build(self, parameters: Any) -> Any:
+        from bitsandbytes import optim
+
+        kind = optim.PagedAdamW8bit if self.paged else optim.AdamW8bit
+        return kind(
+            parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay
+        )

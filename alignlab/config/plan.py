@@ -103,9 +103,14 @@ def _parent(config: DictConfig, train: Train) -> Plan | None:
         for key, value in said.items():  # what the parent's own overrides say stands above what it inherits
             OmegaConf.update(parent, key, value)
     try:
-        return plan(parent)
+        made = plan(parent)
     except ConfigError as error:
         raise ConfigError([problem.under("parent") for problem in error.problems]) from error
+    if not (train.model.trainable or made.train.model.trainable):
+        # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
+        text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
+        raise ConfigError([Problem("model.parent", list(train.model.parent), text, "model.quantize=none")])
+    return made
 
 
 @lru_cache(maxsize=32)

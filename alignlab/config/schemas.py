@@ -144,6 +144,9 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("model", name, text, "model=lab")
         if vocabulary is not None and world is None:
             yield Problem("model", name, f"knows only the letters {vocabulary}; this data is text", "model=tiny")
+    if {"model", "peft"} <= parts.keys() and not (parts["model"].trainable or parts["peft"].can_switch_off):
+        text = "4-bit weights can't be trained, only an adapter on them"
+        yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
         if warmup >= steps:

@@ -35,6 +35,7 @@ def with_scalar_head(model: Any, seed: int) -> Any:
     scorer.score = nn.Linear(width, 1, bias=False, dtype=torch.promote_types(model.dtype, torch.float32))
     scorer.score.weight.data.copy_(head)
     scorer.name_or_path = model.name_or_path
+    scorer.is_loaded_in_4bit = getattr(model, "is_loaded_in_4bit", False)  # peft asks before it adapts such layers
     return scorer.eval()
 
 

@@ -21,6 +21,7 @@ from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.economy import checkpoint_layers, compile_layers
 from alignlab.models.layout import choose_layout, rows_to_look_at
+from alignlab.models.quantization import save_quantization
 from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
@@ -201,6 +202,8 @@ def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
     for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
         shutil.rmtree(left_over, ignore_errors=True)
     policy.save_pretrained(scratch)
+    if (scratch / "adapter_config.json").is_file():
+        save_quantization(policy, scratch)
     tokenizer.save_pretrained(scratch)
     scratch.rename(run.policy)
 

@@ -54,6 +54,8 @@ def starting_policy(plan: Plan, run: RunDir) -> Start:
     if plan.parent is not None:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
         model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.train.model))
+        if not plan.train.model.trainable:
+            log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
     if plan.train.peft.can_switch_off and not model.name_or_path:

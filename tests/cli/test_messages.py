@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,8 @@ CASES = {
     "empty mix": (["train", "objective=mix"], ["objective.parts", "at least one objective", "type: objective.parts=[{name:dpo,beta:0.1}"]),
     "bad mix": (["train", "objective=mix", "objective.parts=[{name:dpo,beta:-1},{name:kto,beta:1},{nam:x}]"], ["objective.parts.0.beta = -1", "objective.parts.2"]),
     "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
+    "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
+    "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
 }  # fmt: skip
 
@@ -71,6 +74,17 @@ def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:
     assert "5 problems" in result.err
     for key in ("objective.beta", "optim.lr", "trainer.max_steps", "foo", "data.path"):
         assert f"  {key} = " in result.err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_missing_packages_are_told_together(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "bitsandbytes", None)
+    hub = ["model=hub", "model.name=org/model", "model.quantize=nf4", "peft=lora", "data=hh_rlhf"]
+    result = alignlab("train", *hub, "optim=adamw_8bit")
+    assert result.code == 2
+    assert "2 problems" in result.err
+    for key in ("optim = adamw_8bit", "model.quantize = nf4"):
+        assert f'  {key}\n      needs the package bitsandbytes\n      type: pip install "alignlab[gpu]"' in result.err
     assert list(tmp_path.iterdir()) == []
 
 

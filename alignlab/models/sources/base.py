@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
 from alignlab.errors import ModelError, Problem
+from alignlab.models.quantization import one_function, quantization, quantization_under
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -49,6 +50,11 @@ class ModelSource(Checked, ABC):
         """All letters the tokenizer knows, where it knows only letters; None for ordinary tokenizers."""
         return None
 
+    @property
+    def trainable(self) -> bool:
+        """Whether the weights can be trained themselves, not only an adapter on them."""
+        return True
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of local weights, or the hub name and revision; stands for `content_fields` in a run's identity."""
@@ -63,19 +69,29 @@ class ModelSource(Checked, ABC):
 
 
 def load_pretrained(
-    path: str, *, dtype: str, revision: str = "", attention: str = "", trust_remote_code: bool = False
+    path: str,
+    *,
+    dtype: str,
+    revision: str = "",
+    attention: str = "",
+    quantize: str = "none",
+    trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
     """(model, tokenizer) from a hub name or a folder; an adapter's folder is loaded merged into its base.
 
+    quantize: of a whole model. What an adapter is merged into is its base as it was trained on, rounded or not, and the
+    sum is not rounded again.
     Raises ModelError where that fails.
     """
     try:
-        return _load(path, dtype, revision, attention, trust_remote_code)
+        return _load(path, dtype, revision, attention, quantize, trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"model {path} can't be loaded: {error}") from error
 
 
-def _load(path: str, dtype: str, revision: str, attention: str, trust_remote_code: bool) -> tuple[Any, Any]:
+def _load(
+    path: str, dtype: str, revision: str, attention: str, quantize: str, trust_remote_code: bool
+) -> tuple[Any, Any]:
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
@@ -85,10 +101,17 @@ def _load(path: str, dtype: str, revision: str, attention: str, trust_remote_cod
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
-    model = AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
+    rounded = quantization_under(adapter) if adapter else quantization(quantize, dtype)
+    if rounded:  # on the CPU wherever it will run: the same weights everywhere
+        origin |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
+    model = one_function(
+        AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
+    )
     if adapter:
         from peft import PeftModel
 
+        if rounded:
+            model = model.dequantize(getattr(torch, dtype))
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
 

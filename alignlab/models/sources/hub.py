@@ -7,8 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from alignlab.checks import installed, one_of
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
+from alignlab.models.quantization import KINDS
 from alignlab.models.sources.base import ModelSource, load_pretrained
 
 
@@ -19,20 +21,35 @@ class Hub(ModelSource):
     name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
     revision:          branch, tag or commit on the hub; empty takes the default.
     attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
+    quantize:          nf4 keeps the linear layers in 4 bits (QLoRA), under an adapter only; none.
     trust_remote_code: run code that comes with the model; off unless asked for.
     """
 
     revision: str = ""
     attention: str = ""
+    quantize: str = "none"
     trust_remote_code: bool = False
 
     content_fields: ClassVar[tuple[str, ...]] = ("name", "revision")
 
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from one_of("quantize", self.quantize, KINDS)
+
+    @property
+    def trainable(self) -> bool:
+        return self.quantize == "none"
+
     def missing(self) -> Iterator[Problem]:
+        if not self.trainable:
+            yield from installed("quantize", self.quantize, "bitsandbytes", extra="gpu")
         folder = Path(self.name)
         if folder.is_dir():
             if not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
                 yield Problem("name", self.name, "is a folder without config.json or adapter_config.json")
+            elif not self.trainable and (folder / "adapter_config.json").is_file():
+                text = "is done to whole models, and name is the folder of an adapter"
+                yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
 
@@ -41,7 +58,11 @@ class Hub(ModelSource):
 
     def load_from(self, folder: str) -> tuple[Any, Any]:
         return load_pretrained(
-            folder, dtype=self.dtype, attention=self.attention, trust_remote_code=self.trust_remote_code
+            folder,
+            dtype=self.dtype,
+            attention=self.attention,
+            quantize=self.quantize,
+            trust_remote_code=self.trust_remote_code,
         )
 
     def load(self) -> tuple[Any, Any]:
@@ -50,5 +71,6 @@ class Hub(ModelSource):
             dtype=self.dtype,
             revision=self.revision,
             attention=self.attention,
+            quantize=self.quantize,
             trust_remote_code=self.trust_remote_code,
         )

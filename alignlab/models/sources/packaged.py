@@ -45,6 +45,7 @@ class Packaged(Hub):
             yield Problem("origin", self.origin, "must be one of: auto, hub, package", "origin=auto")
 
     def missing(self) -> Iterator[Problem]:
+        yield from super().missing()
         if not self._from_hub() and _gguf_file(self.package) is None:
             distribution = self.package.replace("_", "-")
             yield Problem(
@@ -65,7 +66,9 @@ class Packaged(Hub):
     def load(self) -> tuple[Any, Any]:
         if self._from_hub():
             return super().load()
-        return load_pretrained(str(self._converted()), dtype=self.dtype, attention=self.attention)
+        return load_pretrained(
+            str(self._converted()), dtype=self.dtype, attention=self.attention, quantize=self.quantize
+        )
 
     def _from_hub(self) -> bool:
         return self.origin == "hub" or (self.origin == "auto" and _hub_has(self.name, self.revision or None))

@@ -80,6 +80,7 @@ class AlignmentModule(pl.LightningModule):
         self.tokens_seen = 0
         self.rows_seen = 0
         self.last_metrics: dict[str, float] = {}
+        self._step_ended = 0.0
 
     @abstractmethod
     def look(self, batch: Any, mean_count: float) -> Any:
@@ -106,6 +107,9 @@ class AlignmentModule(pl.LightningModule):
     def on_fit_start(self) -> None:
         self.policy.train()  # Lightning keeps the mode it finds, and loaded models come in evaluation mode
 
+    def on_train_start(self) -> None:
+        self._step_ended = time.perf_counter()
+
     def training_step(self, rows: Sequence[Any], batch_idx: int) -> None:
         """One update on a global batch, of which this process has `rows`."""
         began = time.perf_counter()
@@ -128,6 +132,7 @@ class AlignmentModule(pl.LightningModule):
         tokens = int(total(self.trainer, sum(micro.all_tokens for micro in micro_batches)))
         self.tokens_seen += tokens
         self.rows_seen += int(total(self.trainer, sum(map(len, micro_batches))))
+        before, self._step_ended = self._step_ended, time.perf_counter()
         self.last_metrics = {
             "train/global_step": step + 1,
             **{f"train/{name}": value for name, value in means.items()},
@@ -135,7 +140,8 @@ class AlignmentModule(pl.LightningModule):
             "train/grad_norm": norm,
             "train/num_tokens": self.tokens_seen,
             "train/epoch": self.rows_seen / len(self.trainer.datamodule.train),  # type: ignore[attr-defined]
-            "train/tokens/per_second": tokens / (time.perf_counter() - began),
+            "train/tokens/per_second": tokens / (self._step_ended - began),
+            "train/step_seconds": self._step_ended - before,
         }
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 

@@ -63,6 +63,7 @@ STEP: dict[str, str] = {
     "train/grad_norm": "2-norm of the gradient before clipping",
     "train/num_tokens": "prompt and answer tokens seen so far",
     "train/tokens/per_second": "prompt and answer tokens of this step / its duration",
+    "train/step_seconds": "wall time of this update, batch preparation included (s)",
 }
 
 # Once, when a run ends.

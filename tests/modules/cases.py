@@ -170,4 +170,4 @@ def train(module: AlignmentModule, folder: Path, steps: int = 3, **trainer_optio
 
 
 def comparable(row: dict[str, float]) -> dict[str, float]:
-    return {name: value for name, value in row.items() if "per_second" not in name}
+    return {name: value for name, value in row.items() if "second" not in name}

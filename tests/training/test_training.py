@@ -43,7 +43,7 @@ def only(kind: str) -> Path:
 @pytest.fixture
 def rows() -> Callable[[Path], list[dict[str, float]]]:
     return lambda run: [
-        {k: v for k, v in row.items() if "per_second" not in k} for row in read_rows(run / "metrics.jsonl")
+        {k: v for k, v in row.items() if "second" not in k} for row in read_rows(run / "metrics.jsonl")
     ]
 
 

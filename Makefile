@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: demo test test-slow setup lint figures readme clean
+.PHONY: demo test test-slow setup lint figures readme bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
 	$(BIN)/alignlab train experiment=lab sweep=dpo_beta
@@ -36,6 +36,9 @@ figures: $(READY) ## run the demo and put its figures into docs/
 
 readme: $(READY) ## write the table of objectives into the README
 	$(BIN)/python -m alignlab.config.catalogue README.md
+
+bench: $(READY) ## alignlab and TRL per optimizer step; BENCH="--data <folder>" and other options
+	$(BIN)/python -m benchmarks.preference_step $(BENCH)
 
 clean: ## remove the environment; outputs stay
 	rm -rf $(VENV)

@@ -42,9 +42,7 @@ def only(kind: str) -> Path:
 
 @pytest.fixture
 def rows() -> Callable[[Path], list[dict[str, float]]]:
-    return lambda run: [
-        {k: v for k, v in row.items() if "second" not in k} for row in read_rows(run / "metrics.jsonl")
-    ]
+    return lambda run: [{k: v for k, v in row.items() if "second" not in k} for row in read_rows(run / "metrics.jsonl")]
 
 
 def test_a_run_is_a_directory(alignlab: Run) -> None:

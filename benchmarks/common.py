@@ -1,0 +1,376 @@
+"""What the benchmarks share: models and rows made once, workers run one at a time, the machine, tables."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# Sizes of Llama-like models that are run with random weights: the time of a step does not depend on their values.
+SHAPES: dict[str, dict[str, Any]] = {
+    "135m": {
+        "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
+        "num_attention_heads": 9, "num_key_value_heads": 3, "tie_word_embeddings": True,
+    },
+    "1b": {
+        "vocab_size": 128256, "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16,
+        "num_attention_heads": 32, "num_key_value_heads": 8, "tie_word_embeddings": True,
+    },
+    "7b": {
+        "vocab_size": 32000, "hidden_size": 4096, "intermediate_size": 11008, "num_hidden_layers": 32,
+        "num_attention_heads": 32, "num_key_value_heads": 32, "tie_word_embeddings": False,
+    },
+}  # fmt: skip
+
+# Columns of the answers in a row of a task; what is not a pair is a labelled answer.
+ANSWERS = {
+    "dpo": ("chosen", "rejected"),
+    "reward": ("chosen", "rejected"),
+    "sft": ("completion",),
+    "kto": ("completion",),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """One training as every side is told of it. Model and rows are files, so that no side prepares for another.
+
+    rows, held_out: JSONL; a row has its `lengths` in tokens, first the prompt's, then each answer's.
+    batch_size:     rows per update.
+    """
+
+    task: str
+    model: str
+    rows: str
+    held_out: str
+    peft: str
+    dtype: str
+    batch_size: int
+    micro_batch_size: int
+    max_length: int
+    steps: int
+    device: str
+    beta: float = 0.1
+    learning_rate: float = 1e-4
+    seed: int = 1
+
+    def ordered_rows(self) -> list[dict[str, Any]]:
+        """All rows in the order in which alignlab will see them."""
+        from alignlab.data.datamodule import batch_indices
+
+        rows = read_rows(Path(self.rows))
+        return [
+            rows[i]
+            for step in range(self.steps)
+            for i in batch_indices(len(rows), self.batch_size, self.seed, step).tolist()
+        ]
+
+    def batches(self) -> list[list[dict[str, Any]]]:
+        """The rows of each step."""
+        rows = self.ordered_rows()
+        return [rows[start : start + self.batch_size] for start in range(0, len(rows), self.batch_size)]
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What a worker hands back.
+
+    seconds: wall time of each step, from the end of the one before, so batch preparation counts.
+    losses:  as the side logs them, before the step's update.
+    tokens:  real prompt and answer tokens of each step: every prompt once, every answer once, padding left out.
+    peak_gb: largest resident memory of the process, on a GPU largest allocated memory (10^9 bytes).
+    setup:   seconds from the start of the process to that of training: imports, loading, tokens, reference pass.
+    """
+
+    seconds: list[float]
+    losses: list[float]
+    tokens: list[int]
+    peak_gb: float
+    setup: float
+
+
+def read_rows(file: Path) -> list[dict[str, Any]]:
+    """All rows of a JSONL file."""
+    return [json.loads(line) for line in file.read_text().splitlines()]
+
+
+def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> str:
+    """Write a JSONL file; returns its name."""
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(file)
+
+
+def measure(side: str, setting: Setting) -> Measured:
+    """Run one side in a process and an empty folder of its own."""
+    return Measured(**json.loads(in_process(side, setting).splitlines()[-1]))
+
+
+def in_process(side: str, setting: Setting, *extra: str) -> str:
+    """What a worker printed. RuntimeError with the end of its complaints where it failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
+            "HF_DATASETS_CACHE": f"{folder}/cache",  # nothing that a side prepared is found by the next one
+            "HF_HUB_OFFLINE": "1",
+            "TOKENIZERS_PARALLELISM": "false",
+        }
+        command = [sys.executable, "-m", "benchmarks.worker", side, json.dumps(asdict(setting)), *extra]
+        done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    if done.returncode:
+        raise RuntimeError(f"{side} failed:\n{done.stderr[-4000:]}")
+    return done.stdout
+
+
+# Models and rows.
+
+
+def options(description: str | None, *, steps: int, repeats: int) -> ArgumentParser:
+    """Options that all benchmarks have."""
+    parser = ArgumentParser(description=description, formatter_class=ArgumentDefaultsHelpFormatter)
+    parser.add_argument("--dtype", default="float32", choices=("float32", "bfloat16"), help="of the weights")
+    parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="where both sides train")
+    parser.add_argument("--batch-size", type=int, default=4, help="pairs per update; twice as many labelled answers")
+    parser.add_argument("--micro-batch-size", type=int, default=1, help="rows per forward of alignlab")
+    parser.add_argument("--peft", default="lora", choices=("lora", "none"), help="what is trained")
+    parser.add_argument("--steps", type=int, default=steps, help="updates of a run")
+    parser.add_argument("--repeats", type=int, default=repeats, help="runs of each side, taken in turn")
+    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    return parser
+
+
+def model_and_data_options(parser: ArgumentParser) -> None:
+    """Options of the benchmarks that train on real text."""
+    parser.add_argument("--model", default="smollm2_135m", help="option of alignlab's group model; gives the tokenizer")
+    parser.add_argument("--shapes", choices=tuple(SHAPES), help="random weights of this size instead of the model's")
+    parser.add_argument("--data", default="Anthropic/hh-rlhf", help="folder or hub name of HH-RLHF (harmless-base)")
+    parser.add_argument("--max-length", type=int, default=512, help="longest prompt + answer that is taken, in tokens")
+
+
+def prepare(args: Namespace, task: str, folder: Path) -> Setting:
+    """Write model and rows into the folder."""
+    model, tokenizer = load_model(args.model)
+    if args.shapes:
+        model = random_llama(SHAPES[args.shapes], tokenizer, args.dtype)
+    batch_size = args.batch_size * (2 if task == "kto" else 1)
+    rows = hh_rows(args.data, task, tokenizer, args.max_length, args.steps * batch_size + HELD_OUT)
+    return write_setting(args, task, folder, model, tokenizer, rows, args.max_length, batch_size)
+
+
+HELD_OUT = 2  # rows for the evaluation that ends a run of alignlab, which is not measured
+
+
+def write_setting(
+    args: Namespace,
+    task: str,
+    folder: Path,
+    model: Any,
+    tokenizer: Any,
+    rows: list[dict[str, Any]],
+    max_length: int,
+    batch_size: int,
+) -> Setting:
+    """Put model, tokenizer and rows (those for the evaluation last) into files."""
+    tokenizer.pad_token = unused_token(tokenizer, rows)
+    model.to(dtype_of(args.dtype)).save_pretrained(folder / "model")
+    tokenizer.save_pretrained(folder / "model")
+    return Setting(
+        task=task,
+        model=str(folder / "model"),
+        rows=write_rows(folder / "rows.jsonl", rows[:-HELD_OUT]),
+        held_out=write_rows(folder / "held_out.jsonl", rows[-HELD_OUT:]),
+        peft=args.peft,
+        dtype=args.dtype,
+        batch_size=batch_size,
+        micro_batch_size=args.micro_batch_size,
+        max_length=max_length,
+        steps=args.steps,
+        device=args.device,
+    )
+
+
+def load_model(option: str) -> tuple[Any, Any]:
+    """(model, tokenizer) of an option of alignlab's group `model`, in float32."""
+    import hydra
+
+    from alignlab.config.plan import plan
+    from alignlab.config.registry import register
+    from alignlab.config.share import conf_dir
+
+    register()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        config = hydra.compose("train", [f"model={option}", "data=hh_rlhf"])
+        return plan(config).train.model.load()
+
+
+def random_llama(shape: dict[str, Any], tokenizer: Any, dtype: str) -> Any:
+    """A Llama of these sizes with random weights, made in its dtype; room for every token of the tokenizer."""
+    import torch
+    from transformers import AutoModelForCausalLM, LlamaConfig
+
+    words = {"vocab_size": max(shape["vocab_size"], len(tokenizer))}
+    ends = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id}
+    torch.manual_seed(0)
+    return AutoModelForCausalLM.from_config(LlamaConfig(**{**shape, **words}, **ends), dtype=dtype_of(dtype))
+
+
+def dtype_of(name: str) -> Any:
+    """The torch dtype of a name."""
+    import torch
+
+    return getattr(torch, name)
+
+
+def hh_rows(data: str, task: str, tokenizer: Any, max_length: int, count: int) -> list[dict[str, Any]]:
+    """The first rows of HH-RLHF that fit `max_length` whole and that both sides turn into the same tokens."""
+    from alignlab.data.sources.hh_rlhf import HHRLHF
+    from alignlab.data.template import Template
+
+    template = Template(tokenizer)
+    pairs = HHRLHF(path=data, subsets=["harmless-base"]).pairs("train", None).rows
+    found: list[dict[str, Any]] = []
+    for pair in pairs:
+        if len(found) == count:
+            break
+        row: dict[str, Any] = {"prompt": pair.prompt}
+        if task in ("dpo", "reward"):
+            row |= {"chosen": pair.chosen, "rejected": pair.rejected}
+        else:  # one answer of a pair, so that no prompt comes twice; for KTO a good and a bad one in turn
+            good = task == "sft" or len(found) % 2 == 0
+            row |= {"completion": pair.chosen if good else pair.rejected, "label": good}
+        prompt = template.prompt_ids(row["prompt"])
+        answers = [template.answer_ids(row["prompt"], row[name], ended=True) for name in ANSWERS[task]]
+        text = as_text(tokenizer, row)
+        joined = [tokenizer(text["prompt"] + text[name] + tokenizer.eos_token)["input_ids"] for name in ANSWERS[task]]
+        fits = len(prompt) + max(map(len, answers)) <= max_length
+        if fits and tokenizer(text["prompt"])["input_ids"] == prompt and joined == [prompt + a for a in answers]:
+            found.append({**row, "lengths": [len(prompt), *map(len, answers)]})
+    if len(found) < count:
+        raise SystemExit(f"{data}: {count} rows are needed and {len(found)} fit; ask for fewer --steps")
+    return found
+
+
+def as_text(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
+    """A row as TRL is given it: text, rendered as alignlab's template would.
+
+    Given messages, TRL would also train on what the chat template puts after the end of an answer, a newline say.
+    """
+    from alignlab.data.template import plain_transcript
+
+    prompt, space = row["prompt"], ""
+    if not isinstance(prompt, str) and tokenizer.chat_template:
+        prompt = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=False)
+    elif not isinstance(prompt, str):
+        prompt, space = plain_transcript(prompt), " "
+    answers = {name: space + text for name, text in row.items() if name in ("chosen", "rejected", "completion")}
+    label = {"label": row["label"]} if "label" in row else {}
+    return {"prompt": prompt, **answers, **label}
+
+
+def unused_token(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> str:
+    """A token that no row has, to pad with.
+
+    TRL's reward trainer finds the last token of a row as the last one that is not padding: where the end of an answer
+    is the padding as well, as in many tokenizers, it scores the token before, and alignlab the end.
+    """
+    texts = [as_text(tokenizer, row) for row in rows]
+    used = {
+        token
+        for text in texts
+        for part in text.values()
+        if isinstance(part, str)
+        for token in tokenizer(part)["input_ids"]
+    }
+    used.add(tokenizer.eos_token_id)
+    known = tokenizer.get_vocab()
+    return next(token for token in (*tokenizer.all_special_tokens, *sorted(known)) if known[token] not in used)
+
+
+# The machine.
+
+
+def machine() -> dict[str, Any]:
+    """Processor, cores, threads and versions."""
+    import torch
+
+    lines = Path("/proc/cpuinfo").read_text().splitlines() if Path("/proc/cpuinfo").is_file() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return {
+        "cpu": names[0] if names else platform.processor(),
+        "cores": os.cpu_count(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+    }
+
+
+def matrix_rate(m: int, k: int, n: int, *, dtype: str, device: str, seconds: float = 0.5) -> float:
+    """Floating-point operations per second of (m x k) x (k x n), two for every multiply-add."""
+    import torch
+
+    place = "cuda" if device == "gpu" else "cpu"
+    left, right = (torch.randn(size, dtype=dtype_of(dtype), device=place) for size in ((m, k), (k, n)))
+    wait = torch.cuda.synchronize if device == "gpu" else lambda: None
+    left @ right  # the first product also starts threads and libraries
+    wait()
+    began, count = time.perf_counter(), 0
+    while time.perf_counter() - began < seconds:
+        left @ right
+        wait()
+        count += 1
+    return 2.0 * m * k * n * count / (time.perf_counter() - began)
+
+
+# Results.
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float, float]:
+    """First quartile, median, third quartile."""
+    if len(values) == 1:
+        return values[0], values[0], values[0]
+    low, middle, high = statistics.quantiles(values, n=4, method="inclusive")
+    return low, middle, high
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
+    """A Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def machine_line(found: dict[str, Any]) -> str:
+    """The machine in one line."""
+    gpu = f"{found['gpu']}; " if found["gpu"] else ""
+    return f"{gpu}{found['cpu']}, {found['cores']} cores, {found['threads']} threads; torch {found['torch']}"
+
+
+def save(file: Path | None, content: dict[str, Any]) -> None:
+    """Everything that was measured as JSON, where a file was asked for."""
+    if file is not None:
+        file.write_text(json.dumps(content, indent=1) + "\n")
+
+
+@contextmanager
+def scratch() -> Iterator[Path]:
+    """A folder that is gone afterwards."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def say(text: str) -> None:
+    """Progress, apart from the results."""
+    print(text, file=sys.stderr, flush=True)

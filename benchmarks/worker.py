@@ -1,0 +1,210 @@
+"""One side of a benchmark, alone in its process: `python -m benchmarks.worker <side> <setting as JSON>`.
+
+Prints what it measured as the last line, JSON.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import asdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import ANSWERS, Measured, Setting, as_text
+
+BEGAN = time.perf_counter()  # what is heavy to import is imported below: it is part of a side's set-up
+
+LORA: dict[str, Any] = {
+    "task_type": "CAUSAL_LM",
+    "r": 16,
+    "lora_alpha": 32,
+    "lora_dropout": 0.0,
+    "target_modules": "all-linear",
+}
+
+OBJECTIVES = {"dpo": "dpo", "sft": "sft", "kto": "kto", "reward": "reward_model"}
+
+
+def overrides(setting: Setting) -> list[str]:
+    """The command line of `alignlab train` for a setting, without the strength of the objective."""
+    return [
+        f"objective={OBJECTIVES[setting.task]}",
+        "model=hub",
+        f"model.name={setting.model}",
+        f"model.dtype={setting.dtype}",
+        f"peft={setting.peft}",
+        f"data={'unpaired' if ANSWERS[setting.task] == ('completion',) else 'pairs'}",
+        f"data.path={setting.rows}",
+        f"data.eval_path={setting.held_out}",
+        f"data.max_length={setting.max_length}",
+        f"data.max_prompt_length={setting.max_length - 1}",
+        f"optim.lr={setting.learning_rate}",
+        f"trainer.max_steps={setting.steps}",
+        f"trainer.batch_size={setting.batch_size}",
+        f"trainer.micro_batch_size={setting.micro_batch_size}",
+        "trainer.gradient_clip=0",
+        f"trainer.accelerator={setting.device}",
+        "trainer.progress=false",
+        "tracking=none",
+        f"seed={setting.seed}",
+    ]
+
+
+def beta(setting: Setting) -> list[str]:
+    """The strength of the objective, where it has one."""
+    return [f"objective.beta={setting.beta}"] if setting.task in ("dpo", "kto") else []
+
+
+def train(*words: str) -> None:
+    """`alignlab train`; ends the process where that fails."""
+    from alignlab.cli.main import main
+
+    if code := main(["train", *words]):
+        sys.exit(code)
+
+
+def alignlab(setting: Setting, *extra: str) -> Measured:
+    """A run of alignlab, as its metrics.jsonl has it."""
+    from alignlab.modules.base import AlignmentModule
+    from alignlab.tracking.sinks.jsonl import read_rows
+
+    started: list[float] = []
+    AlignmentModule.on_train_epoch_start = lambda module: started.append(time.perf_counter())  # type: ignore[assignment, method-assign]
+    train(*overrides(setting), *beta(setting), *extra)
+    (file,) = Path("outputs/runs").glob("*/metrics.jsonl")
+    steps = [row for row in read_rows(file) if "train/loss" in row]
+    return Measured(
+        [row["train/step_seconds"] for row in steps],
+        [row["train/loss"] for row in steps],
+        tokens(setting),
+        peak_gb(setting),
+        started[0] - BEGAN,
+    )
+
+
+def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) -> Measured:
+    """A run of TRL with its defaults, but for what must be as in alignlab: rows, weights, optimizer, precision."""
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+
+    class Clock(TrainerCallback):
+        """Reads the clock where a step's loss is logged: then the device is done with its forward."""
+
+        started = last = 0.0
+
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.logs: list[dict[str, float]] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            self.started = self.last = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if "loss" in given["logs"]:
+                now = time.perf_counter()
+                self.seconds.append(now - self.last)
+                self.last = now
+                self.logs.append(dict(given["logs"]))
+
+    make, config = _trainer(setting.task)
+    tokenizer = AutoTokenizer.from_pretrained(setting.model)
+    special: dict[str, dict[str, Any]] = {
+        "dpo": {"beta": setting.beta, "precompute_ref_log_probs": precomputed},
+        "kto": {"beta": setting.beta},
+        "sft": {"packing": packed},
+        "reward": {},
+    }
+    own = special[setting.task]
+    if setting.task != "reward":
+        own["model_init_kwargs"] = {"dtype": setting.dtype}
+    # Packed rows are filled up to the longest length; a step has about as many tokens as elsewhere, of other rows.
+    filled = round(sum(tokens(setting)) / setting.steps / setting.max_length)
+    size = max(1, filled) if packed else setting.batch_size
+    arguments = config(
+        output_dir="trl", max_steps=setting.steps, per_device_train_batch_size=size, max_length=setting.max_length,
+        learning_rate=setting.learning_rate, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=0.0,
+        train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
+        use_cpu=setting.device == "cpu", bf16=setting.dtype == "bfloat16", seed=setting.seed, **own,
+    )  # fmt: skip
+    clock = Clock()
+    torch.manual_seed(setting.seed)  # as alignlab does: both draw the same adapter
+    trainer = make(
+        model=_scorer(setting) if setting.task == "reward" else setting.model,
+        args=arguments,
+        train_dataset=Dataset.from_list([as_text(tokenizer, row) for row in setting.ordered_rows()]),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**LORA) if setting.peft == "lora" and setting.task != "reward" else None,
+        callbacks=[clock],
+    )
+    trainer.train()
+    seen = [0, *(int(logs["num_tokens"]) for logs in clock.logs)] if packed else []
+    return Measured(
+        clock.seconds,
+        [logs["loss"] for logs in clock.logs],
+        [after - before for before, after in pairwise(seen)] if packed else tokens(setting),
+        peak_gb(setting),
+        clock.started - BEGAN,
+    )
+
+
+def _trainer(task: str) -> tuple[Any, Any]:
+    import trl
+
+    return {
+        "dpo": (trl.DPOTrainer, trl.DPOConfig),
+        "kto": (trl.KTOTrainer, trl.KTOConfig),
+        "sft": (trl.SFTTrainer, trl.SFTConfig),
+        "reward": (trl.RewardTrainer, trl.RewardConfig),
+    }[task]
+
+
+def _scorer(setting: Setting) -> Any:
+    """alignlab's scalar head and adapter, since TRL would draw others."""
+    from transformers import AutoModelForCausalLM
+
+    from alignlab.models.adapters.lora import LoRA
+    from alignlab.models.heads import with_scalar_head
+
+    scorer = with_scalar_head(AutoModelForCausalLM.from_pretrained(setting.model, dtype=setting.dtype), setting.seed)
+    return LoRA().wrap(scorer) if setting.peft == "lora" else scorer
+
+
+def tokens(setting: Setting) -> list[int]:
+    """Real tokens of each step."""
+    return [sum(sum(row["lengths"]) for row in batch) for batch in setting.batches()]
+
+
+def peak_gb(setting: Setting) -> float:
+    """Largest resident memory of this process, or allocated on its GPU, in 10^9 bytes.
+
+    Not ru_maxrss: on Linux a process starts with that of the one that started it.
+    """
+    if setting.device == "gpu":
+        import torch
+
+        return torch.cuda.max_memory_allocated() / 1e9
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) * 1024 / 1e9
+
+
+SIDES: dict[str, Any] = {
+    "alignlab": alignlab,
+    "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=true"),
+    "trl": trl,
+    "trl-precomputed": lambda setting: trl(setting, precomputed=True),
+    "trl-packed": lambda setting: trl(setting, packed=True),
+}
+
+
+if __name__ == "__main__":
+    side, text, *more = sys.argv[1:]
+    given = Setting(**json.loads(text))
+    if side == "alignlab-sweep":
+        train(*overrides(given), "-m", *more)
+    else:
+        print(json.dumps(asdict(SIDES[side](given))))

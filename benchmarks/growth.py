@@ -113,7 +113,7 @@ def draw(file: Path, result: dict[str, Any]) -> None:
             for side in points[0][name]:
                 panel.plot(values, [one[name][side] for one in points], marker="o", label=side)
             panel.set(xlabel=NAMES[axis], ylabel=label if column == 0 else "")
-            panel.set_ylim(bottom=0)
+            panel.set_ylim(bottom=0, top=1.05 * max(max(one[name].values()) for one in points))
     panels[0][0].legend()
     figure.tight_layout()
     figure.savefig(file, dpi=150)
@@ -150,13 +150,15 @@ def main() -> None:
         parser.error("--steps: at least 2, the first is left out")
     sides = ["alignlab", *(["trl"] if args.with_trl else [])]
     start = {"answer": args.answer, "prompt": args.prompt, "batch": args.batch_size, "vocabulary": args.vocabulary}
+    values = {axis: [v for v in AXES[axis] if args.largest is None or v <= args.largest] for axis in args.axes}
+    if bare := [axis for axis, left in values.items() if not left]:
+        parser.error(f"--largest: leaves no value of {', '.join(bare)}")
     axes: dict[str, list[dict[str, Any]]] = {}
-    for axis in args.axes:
+    for axis, left in values.items():
         axes[axis] = []
-        for value in AXES[axis]:
-            if args.largest is None or value <= args.largest:
-                say(f"{NAMES[axis]}: {value}")
-                axes[axis].append(point(args, sides, **{**start, axis: value}))
+        for value in left:
+            say(f"{NAMES[axis]}: {value}")
+            axes[axis].append(point(args, sides, **{**start, axis: value}))
     result = {"options": {name: str(value) for name, value in vars(args).items()}, "machine": machine(), "axes": axes}
     print(report(result))
     save(args.json, result)

@@ -194,7 +194,7 @@ def peak_gb(setting: Setting) -> float:
 
 SIDES: dict[str, Any] = {
     "alignlab": alignlab,
-    "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=true"),
+    "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),
     "trl-packed": lambda setting: trl(setting, packed=True),

@@ -11,6 +11,7 @@ from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
+from alignlab.models.economy import COMPILE
 from alignlab.models.layout import LAYOUTS
 from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
@@ -32,7 +33,8 @@ class Trainer(Checked):
     layout:           auto (answers side by side behind one prompt, and the vocabulary projected onto in pieces, for
                       models that were found exact so) or plain (each answer behind its prompt, the model's own head).
     gradient_checkpointing: keep only the inputs of layers for the backward pass and compute the rest again.
-    compile:          compile the model's layers (torch.compile); needs a C++ compiler and takes about a minute.
+    compile:          always or never compile the model's layers (torch.compile), which needs a C++ compiler and up to a
+                      minute; auto does where that pays: in long runs on a CPU.
     token_stats:      log entropy, token accuracy and mean logits.
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
@@ -47,7 +49,7 @@ class Trainer(Checked):
     micro_batch_tokens: int = 2048
     layout: str = "auto"
     gradient_checkpointing: bool = False
-    compile: bool = False
+    compile: str = "auto"
     token_stats: bool = True
     gradient_clip: float = 1.0
     eval_every: int = 0
@@ -66,6 +68,7 @@ class Trainer(Checked):
         for key in ("gradient_clip", "eval_every", "checkpoint_every"):
             yield from at_least(key, getattr(self, key), 0, example=0)
         yield from one_of("layout", self.layout, LAYOUTS)
+        yield from one_of("compile", self.compile, COMPILE)
         yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
 
 

@@ -81,6 +81,11 @@ class RankingTokens:
 Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
 
 
+def mean_tokens(rows: Sequence[Tokens]) -> float:
+    """Tokens of a row, its prompt counted once for each answer."""
+    return sum(len(prompt) + len(answer) for row in rows for prompt, answer in row.answers()) / len(rows)
+
+
 def mismatched(rows: Sequence[LabelledTokens]) -> list[LabelledTokens]:
     """Each row with the answer to another prompt, out of the same rows.
 

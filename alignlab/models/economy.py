@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from typing import Any
 
 from alignlab.models.forward import innermost
+
+COMPILE = ("auto", "always", "never")
+
+# Operations of a run above which compiling pays, on a CPU: it takes up to a minute, and then spares about a third.
+_WORTH_COMPILING = 3e13
 
 
 def checkpoint_layers(policy: Any) -> None:
@@ -13,6 +20,16 @@ def checkpoint_layers(policy: Any) -> None:
     Chen et al. 2016, https://arxiv.org/abs/1604.06174.
     """
     innermost(policy).gradient_checkpointing_enable({"use_reentrant": False})
+
+
+def compiling_pays(policy: Any, tokens: int) -> bool:
+    """Whether a run over so many tokens is long enough, on a CPU with a C++ compiler. Elsewhere it was not measured."""
+    weights = [p for p in policy.parameters() if p.ndim > 1]
+    if weights[0].device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is None:
+        return False
+    # Two operations a weight and token forward, two for the input's gradient, two for its own where it has one.
+    work = sum((6 if p.requires_grad else 4) * p.numel() for p in weights) * tokens
+    return work > _WORTH_COMPILING
 
 
 def compile_layers(policy: Any) -> None:

@@ -15,8 +15,8 @@ from alignlab.data.layout import Rows
 from alignlab.models.forward import Predictions, predict
 from alignlab.types import TokenStats
 
-# Logits that are made at a time, where they are made in pieces: 128 MB in float32.
-_LOGITS_AT_ONCE = 2**25
+# Logits that are made at a time, where they are made in pieces: 64 MB in float32.
+_LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,7 +125,9 @@ def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool
         if collision:
             log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
         if stats:
-            entropy = torch.special.entr(logits.softmax(dim=-1)).sum(dim=-1)
+            # log Z - E[z], with the logits moved to where sums of a large vocabulary lose nothing
+            moved = logits - logits.amax(dim=-1, keepdim=True)
+            entropy = moved.logsumexp(dim=-1) - torch.linalg.vecdot(moved.softmax(dim=-1), moved)
             correct = logits.argmax(dim=-1) == targets
             mean_logit = logits.mean(dim=-1)
     return _Seen(logp, kl, log_collision, entropy, correct, mean_logit)

@@ -15,11 +15,11 @@ import torch
 
 from alignlab.config.plan import Plan
 from alignlab.data.datamodule import AlignmentData, Couple, MicroBatches, rows_of_run
-from alignlab.data.tokenize import PromptAndAnswer, mismatched
+from alignlab.data.tokenize import PromptAndAnswer, mean_tokens, mismatched
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
-from alignlab.models.economy import checkpoint_layers, compile_layers
+from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.models.quantization import save_quantization
 from alignlab.modules.base import AlignmentModule
@@ -135,7 +135,9 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
     policy, reference = policy_and_reference(start, answers, layout, trainer.strategy.root_device)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
-    if settings.compile:
+    tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
+    if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
+        log.info("compiling the model's layers at the first update")
         compile_layers(policy)
     module = shape.module(
         policy,

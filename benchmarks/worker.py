@@ -193,7 +193,7 @@ def peak_gb(setting: Setting) -> float:
 
 
 SIDES: dict[str, Any] = {
-    "alignlab": alignlab,
+    "alignlab": lambda setting: alignlab(setting, "trainer.compile=never"),
     "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),

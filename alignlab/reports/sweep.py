@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.ledger.run_dir import RunDir, write_text
-from alignlab.reports.plots import curves_figure, frontier_figure
 from alignlab.reports.tables import markdown, settings, sweep_frame
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -50,6 +49,8 @@ def _figures(
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
         return
+    from alignlab.reports.plots import curves_figure, frontier_figure  # a second to import, and only sweeps draw
+
     labels = {p["run"]: ", ".join(f"{axis.rpartition('.')[2]} {p[axis]}" for axis in sweep["axes"]) for p in done}
     title = sweep["question"] or sweep["name"]
     curves_figure(

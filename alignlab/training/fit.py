@@ -14,13 +14,12 @@ import lightning.pytorch as pl
 import torch
 
 from alignlab.config.plan import Plan
-from alignlab.data.datamodule import AlignmentData, Couple, MicroBatches, rows_of_run
-from alignlab.data.tokenize import PromptAndAnswer, mean_tokens, mismatched
+from alignlab.data.datamodule import AlignmentData, MicroBatches
+from alignlab.data.tokenize import mean_tokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays
-from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.models.quantization import save_quantization
 from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import TAIL, check_known
@@ -28,9 +27,9 @@ from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Checkpoint, Recorder
 from alignlab.training.progress import bars_wanted, progress_bar
-from alignlab.training.rows import RunRows, load_rows
+from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.shapes import SHAPES
-from alignlab.training.start import Start, policy_and_reference, starting_policy
+from alignlab.training.start import Start, load_start, name_base, policy_and_reference
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +41,8 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     """Train a plan into its directory; returns what run.json keeps of it."""
     config = plan.train
     pl.seed_everything(config.seed, verbose=False)
-    start = starting_policy(plan, run)
+    start = load_start(plan)
+    name_base(start, run)
     rows = load_rows(start)
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     before = start.exact_logps if config.data.world is not None and config.reference_kind != "none" else None
@@ -121,18 +121,13 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
     config = start.plan.train
     settings, needs = config.trainer, config.objective.requires
     shape = SHAPES[needs.data]
-    couple: Couple | None = mismatched if needs.mismatched else None
     for remark in config.objective.remarks(shape.count(rows.train)):
         log.info("%s", remark)
 
-    def answers() -> Iterator[PromptAndAnswer]:
-        """Everything of this run that the reference will be asked for."""
-        train = rows_of_run(rows.train, settings.batch_size, config.seed, settings.max_steps, couple)
-        for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
-            yield from row.answers()
-
-    layout = choose_layout(start.model, rows_to_look_at(start.model, rows.train), settings.layout)
-    policy, reference = policy_and_reference(start, answers, layout, trainer.strategy.root_device)
+    device = trainer.strategy.root_device
+    start.model.to(device)
+    layout = choose_layout_for(start, rows.train)
+    policy, reference = policy_and_reference(start, lambda: asked_of_reference(config, rows), layout, device)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
     tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
@@ -156,7 +151,7 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         batch_size=settings.batch_size,
         steps=settings.max_steps,
         seed=config.seed,
-        couple=couple,
+        couple=couple_of(config),
     )
     return module, data
 

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from alignlab.config.schemas import Train
+from alignlab.data.datamodule import Couple, rows_of_run
 from alignlab.data.fingerprint import digest
+from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
 from alignlab.data.template import Template
-from alignlab.data.tokenize import Cutter, LengthReport, Tokens
+from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
+from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.shapes import SHAPES
 from alignlab.training.start import Start
@@ -38,6 +42,24 @@ def load_rows(start: Start) -> RunRows:
     held_out, eval_record = _split(start, "eval")
     record = {"fingerprint": source.fingerprint(), "train": train_record, "eval": eval_record}
     return RunRows(train, [replace(row, index=row.index + len(train)) for row in held_out], record)
+
+
+def couple_of(config: Train) -> Couple | None:
+    """What gives the rows of a batch their part of each other, where the objective asks for it."""
+    return mismatched if config.objective.requires.mismatched else None
+
+
+def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
+    """Everything that a run will ask the reference for."""
+    trainer, couple = config.trainer, couple_of(config)
+    train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple)
+    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
+        yield from row.answers()
+
+
+def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
+    """The layout of a run, from a look at some of its rows."""
+    return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
 def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]]:

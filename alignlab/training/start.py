@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from alignlab.config.plan import Plan
+from alignlab.config.schemas import Trainer
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
@@ -49,7 +50,7 @@ class Start:
         return completion_logps(self.model, self.tokenizer, world)
 
 
-def starting_policy(plan: Plan, run: RunDir) -> Start:
+def load_start(plan: Plan) -> Start:
     """The parent's trained policy, or the weights that the config names."""
     if plan.parent is not None:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
@@ -58,11 +59,24 @@ def starting_policy(plan: Plan, run: RunDir) -> Start:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
-    if plan.train.peft.can_switch_off and not model.name_or_path:
-        # An adapter is saved with the name of its base; a model built from its config has none until it is saved.
-        model.save_pretrained(run.base)
-        model.name_or_path = str(run.base.resolve())
     return Start(plan, model, tokenizer, weights_digest(model))
+
+
+def name_base(start: Start, run: RunDir) -> None:
+    """Save the model that an adapter will name as its base, where it came from no folder or hub and has no name."""
+    if start.plan.train.peft.can_switch_off and not start.model.name_or_path:
+        start.model.save_pretrained(run.base)
+        start.model.name_or_path = str(run.base.resolve())
+
+
+def device_of(trainer: Trainer) -> torch.device:
+    """What `trainer.accelerator` comes to on this machine."""
+    asked = trainer.accelerator
+    if asked in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if asked in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps", 0)
+    return torch.device("cpu")
 
 
 def policy_and_reference(
@@ -81,10 +95,13 @@ def policy_and_reference(
     if kind == "copy":
         reference = frozen_copy(model)
         return train.peft.wrap(model), reference
-    return train.peft.wrap(model), reference_pass(start, answers(), layout, device)
+    by_token = train.objective.requires.reference_tokens
+    return train.peft.wrap(model), reference_pass(start, answers(), layout, device, by_token=by_token)
 
 
-def reference_pass(start: Start, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device) -> Cached:
+def reference_pass(
+    start: Start, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device, *, by_token: bool
+) -> Cached:
     """Reference log-probabilities of `answers` under the policy as loaded: from the store, or computed and stored."""
     trainer = start.plan.train.trainer
     how = Pass(
@@ -100,7 +117,7 @@ def reference_pass(start: Start, answers: Iterable[PromptAndAnswer], layout: Lay
         Path(start.plan.train.output_root) / "reference",
         how,
         weights=start.weights,
-        by_token=start.plan.train.objective.requires.reference_tokens,
+        by_token=by_token,
     )
 
 

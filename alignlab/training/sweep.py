@@ -94,6 +94,12 @@ class Sweep:
         text = write_report(self.directory)
         print(f"\n{text}\n\nwritten to {self.directory}")
 
+    def prepare(self) -> None:
+        """What points share and none of them would compute as a whole."""
+        from alignlab.training.shared_reference import share_reference
+
+        share_reference(self.plans, self.name)
+
     def raise_if_failed(self, results: Sequence[Any]) -> None:
         """Raise SweepFailedError naming the points that did not finish, with their reasons."""
         failed = [i for i, result in enumerate(results) if result.status != JobStatus.COMPLETED]

@@ -52,6 +52,7 @@ class PreflightSweeper(BasicSweeper):
             return self.launcher.launch(jobs, initial_job_idx=0)
         sweep = Sweep(self.config, plans, jobs, axes)
         with sweep:
+            sweep.prepare()
             results = self.launcher.launch(sweep.jobs, initial_job_idx=0)
         sweep.raise_if_failed(results)
         return results

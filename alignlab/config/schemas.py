@@ -11,7 +11,7 @@ from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.economy import COMPILE
+from alignlab.models.economy import COMPILE, cpp_compiler
 from alignlab.models.layout import LAYOUTS
 from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
@@ -195,3 +195,5 @@ def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
         missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
         if missing.get(wanted):
             yield Problem("trainer.accelerator", wanted, "is not there on this machine", "trainer.accelerator=auto")
+        if parts["trainer"].compile == "always" and not torch.cuda.is_available() and cpp_compiler() is None:
+            yield Problem("trainer.compile", "always", "needs a C++ compiler (g++, or CXX)", "trainer.compile=auto")

@@ -22,10 +22,15 @@ def checkpoint_layers(policy: Any) -> None:
     innermost(policy).gradient_checkpointing_enable({"use_reentrant": False})
 
 
+def cpp_compiler() -> str | None:
+    """The C++ compiler that torch.compile would call on a CPU, where there is one."""
+    return shutil.which(os.environ.get("CXX", "g++"))
+
+
 def compiling_pays(policy: Any, tokens: int) -> bool:
     """Whether a run over so many tokens is long enough, on a CPU with a C++ compiler. Elsewhere it was not measured."""
     weights = [p for p in policy.parameters() if p.ndim > 1]
-    if weights[0].device.type != "cpu" or shutil.which(os.environ.get("CXX", "g++")) is None:
+    if weights[0].device.type != "cpu" or cpp_compiler() is None:
         return False
     # Two operations a weight and token forward, two for the input's gradient, two for its own where it has one.
     work = sum((6 if p.requires_grad else 4) * p.numel() for p in weights) * tokens

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -34,7 +35,7 @@ _WITH_MASK = ("sdpa", "eager")
 
 # How far log-probabilities may be from those of plain rows, nats per token on average: rounding only. What is wrong in
 # the attention is off by tenths.
-_FAR_OFF = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 0.03, torch.float16: 0.01}
+_FAR_OFF = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
@@ -80,7 +81,8 @@ def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) ->
     model.eval()
     device = next(model.parameters()).device
     found = []
-    for one in (PLAIN, layout):
+    # A width so large that padding is all that costs: the look is at sequences filled with several prompts, too.
+    for one in (PLAIN, replace(layout, width=10**6)):
         rows = to_device(collate_rows(answers, one), device)
         found.append(answer_logps(model, rows))
     model.train(training)

@@ -8,12 +8,14 @@ from dataclasses import replace
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from alignlab.data.collate import to_device
 from alignlab.data.layout import PLAIN, Layout, collate_rows
 from alignlab.data.tokenize import PromptAndAnswer, Tokens
 from alignlab.models.forward import innermost, window_of
 from alignlab.models.logps import answer_logps
+from alignlab.models.memory import out_of_memory
 
 log = logging.getLogger(__name__)
 
@@ -52,7 +54,10 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
         return PLAIN
     layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
     far = _distance(model, answers, layout)
-    if far > _FAR_OFF[model.dtype]:
+    if far is None:
+        log.warning("layout: plain rows, since this %s refuses answers side by side", name)
+        return PLAIN
+    if not far <= _FAR_OFF[model.dtype]:  # NaN as well
         log.warning("layout: plain rows, since %s is off by %.2g nats per token with answers side by side", name, far)
         return PLAIN
     if layout.shared:
@@ -74,16 +79,29 @@ def _longest(row: Tokens) -> int:
     return max(len(prompt) + len(answer) for prompt, answer in row.answers())
 
 
-@torch.no_grad()
-def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float:
-    """Mean absolute difference from log-probabilities of plain rows by the model's own head, nats per token."""
+def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float | None:
+    """Mean absolute difference from log-probabilities of plain rows by the model's own head, nats per token.
+
+    None where the model does not run with `layout` (Falcon with ALiBi wants a mask of two dimensions).
+    """
     training = model.training
     model.eval()
-    device = next(model.parameters()).device
-    found = []
-    # A width so large that padding is all that costs: the look is at sequences filled with several prompts, too.
-    for one in (PLAIN, replace(layout, width=10**6)):
-        rows = to_device(collate_rows(answers, one), device)
-        found.append(answer_logps(model, rows))
-    model.train(training)
-    return float((found[0] - found[1]).abs().sum() / rows.answer_mask.sum())
+    try:
+        plain, _ = _look(model, answers, PLAIN)
+        try:
+            # A width so large that padding is all that costs: sequences filled with several prompts are looked at, too.
+            found, tokens = _look(model, answers, replace(layout, width=10**6))
+        except Exception as error:
+            if out_of_memory(error):
+                raise
+            return None
+    finally:
+        model.train(training)
+    return float((plain - found).abs().sum() / tokens)
+
+
+@torch.no_grad()
+def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[Tensor, Tensor]:
+    """Log-probabilities in one layout, and of how many tokens."""
+    rows = to_device(collate_rows(answers, layout), next(model.parameters()).device)
+    return answer_logps(model, rows), rows.answer_mask.sum()

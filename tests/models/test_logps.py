@@ -7,10 +7,12 @@ from typing import Any
 
 import pytest
 import torch
+import transformers
 
-from alignlab.data.layout import Rows, collate_rows
+from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
 from alignlab.models.forward import predict
 from alignlab.models.logps import answer_logps, score_answers, summed
+from alignlab.models.reference import frozen_copy
 
 SIZES = {"vocab_size": 37, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
 PROMPTS = [[1, 2, 3, 4, 5], [6], [7, 8, 9]]
@@ -144,3 +146,135 @@ def test_bfloat16_model_gives_float32_sums() -> None:
     assert rough.dtype == torch.float32
     assert (rough - exact).abs().max() < 0.02
     assert not torch.equal(rough, rough.bfloat16().float())
+
+
+# For logits in pieces: a vocabulary so large that N x V is larger than all else that a tiny model keeps.
+VOCABULARY = 307
+BY_US = Layout(split=True)
+SIDE_BY_SIDE = Layout(shared=True, split=True, width=32)
+
+
+def wordy(tied: bool = False, seed: int = 0) -> Any:
+    """A model of many tokens, far from uniform."""
+    torch.manual_seed(seed)
+    config = transformers.LlamaConfig(
+        **{**SIZES, "vocab_size": VOCABULARY}, num_key_value_heads=2, tie_word_embeddings=tied
+    )
+    model = transformers.AutoModelForCausalLM.from_config(config).eval()
+    for parameter in model.parameters():
+        if parameter.ndim > 1:
+            parameter.data *= 8
+    return model
+
+
+def many_rows(layout: Layout) -> Rows:
+    """8 answers of 3 to 17 tokens, two to a prompt."""
+    generator = torch.Generator().manual_seed(0)
+
+    def drawn(size: int) -> list[int]:
+        return torch.randint(0, VOCABULARY, (size,), generator=generator).tolist()
+
+    prompts = [drawn(n) for n in (1, 2, 3, 4)]
+    return collate_rows([(prompts[k // 2], drawn(3 + 2 * k)) for k in range(8)], layout)
+
+
+TRAINED = {
+    "inner": lambda model: [layer.self_attn.q_proj.weight for layer in model.model.layers],  # slopes are kept
+    "all": lambda model: list(model.parameters()),
+    "projection": lambda model: [model.lm_head.weight],  # hidden states without a gradient, where it is not tied
+}
+
+
+def train_only(model: Any, trained: str) -> None:
+    model.requires_grad_(False)
+    for parameter in TRAINED[trained](model):
+        parameter.requires_grad_()
+
+
+@pytest.mark.parametrize("layout", [BY_US, SIDE_BY_SIDE], ids=["plain", "shared"])
+@pytest.mark.parametrize("kl", [False, True], ids=["", "kl"])
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+@pytest.mark.parametrize("trained", TRAINED)
+def test_logits_in_pieces_are_those_in_one(trained: str, tied: bool, kl: bool, layout: Layout) -> None:
+    """Values and gradients, 80 tokens at once, 7 at a time and one by one, against the model's own head."""
+    reference = frozen_copy(wordy(seed=1)) if kl else None
+    found = []
+    for one, at_once in ((PLAIN, 1), (layout, 2**24), (layout, 7 * VOCABULARY + 5), (layout, 1)):
+        model, rows = wordy(tied), many_rows(one)
+        train_only(model, trained)
+        seen = score_answers(
+            model,
+            rows,
+            collision=True,
+            reference=reference.predictions(rows) if reference else None,
+            stats=True,
+            logits_at_once=at_once,
+        )
+        weights = torch.linspace(-1.0, 2.0, seen.tokens.numel()).view_as(seen.tokens)
+        loss = (weights * seen.tokens).sum()
+        if seen.reference_kl is not None:
+            loss = loss + (torch.linspace(1.0, -2.0, 8) * seen.reference_kl).sum()
+        loss.backward()
+        assert seen.stats is not None
+        assert seen.collision is not None
+        assert not any(one.requires_grad for one in (seen.collision, seen.stats.entropy, seen.stats.mean_logit))
+        values = [seen.tokens.detach(), seen.collision, seen.stats.entropy, seen.stats.mean_logit]
+        values += [] if seen.reference_kl is None else [seen.reference_kl.detach()]
+        found.append((values, seen.stats.correct, {n: p.grad for n, p in model.named_parameters() if p.requires_grad}))
+    values, correct, gradients = found[0]
+    assert gradients
+    for other_values, other_correct, other_gradients in found[1:]:
+        for one_value, other in zip(values, other_values, strict=True):
+            torch.testing.assert_close(other, one_value, atol=5e-5, rtol=1e-5)
+        assert torch.equal(other_correct, correct)
+        for name, gradient in gradients.items():
+            assert gradient is not None
+            assert gradient.abs().max() > 1e-3
+            torch.testing.assert_close(other_gradients[name], gradient, atol=float(gradient.abs().max()) * 1e-4, rtol=0)
+
+
+def test_gradient_through_the_kl_alone() -> None:
+    """Nothing of the log-probabilities is wanted, though both come from the same pieces."""
+    reference, found = frozen_copy(wordy(seed=1)), []
+    for at_once in (2**24, 5 * VOCABULARY):
+        model, rows = wordy(), many_rows(BY_US)
+        kl = score_answers(model, rows, reference=reference.predictions(rows), logits_at_once=at_once).reference_kl
+        assert kl is not None
+        kl.sum().backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (found[0] - found[1]).abs().max() < 1e-5 * found[0].abs().max()
+
+
+def largest_kept(model: Any, rows: Rows, **how: Any) -> int:
+    """Numbers in the largest tensor that is kept for the backward pass."""
+    sizes = [0]
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        sizes.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        score_answers(model, rows, **how)
+    return max(sizes)
+
+
+@pytest.mark.parametrize("trained", TRAINED)
+@pytest.mark.parametrize("kl", [False, True], ids=["", "kl"])
+def test_no_logits_of_all_tokens_are_kept(trained: str, kl: bool) -> None:
+    model, rows = wordy(), many_rows(BY_US)
+    train_only(model, trained)
+    reference = frozen_copy(wordy(seed=1)).predictions(rows) if kl else None
+    all_logits = int(rows.answer_mask.sum()) * VOCABULARY
+    assert largest_kept(model, rows, reference=reference) >= all_logits
+    assert largest_kept(model, rows, reference=reference, logits_at_once=7 * VOCABULARY) < all_logits // 2
+
+
+@pytest.mark.parametrize("layout", [BY_US, SIDE_BY_SIDE], ids=["plain", "shared"])
+def test_bfloat16_in_pieces_is_near_float32(layout: Layout) -> None:
+    """Within 0.06 nats for a token, which is what 8 bits leave of these logits; the sums are float32."""
+    model, rows = wordy(), many_rows(layout)
+    exact = answer_logps(model, rows)
+    rough = score_answers(model.bfloat16(), rows, stats=True, logits_at_once=7 * VOCABULARY)
+    assert rough.tokens.dtype == rough.stats.entropy.dtype == torch.float32  # type: ignore[union-attr]
+    assert (rough.tokens - exact).abs().max() < 0.06
+    assert not torch.equal(rough.tokens, rough.tokens.bfloat16().float())

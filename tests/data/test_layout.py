@@ -1,0 +1,134 @@
+"""Answers laid out side by side: each sees its prompt and itself, nothing is lost, and the cheapest table is taken."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows, portions
+from alignlab.data.tokenize import PromptAndAnswer
+
+WIDE = Layout(shared=True, split=True, width=4096)
+
+
+def drawn(seed: int) -> list[PromptAndAnswer]:
+    """Up to 12 answers to up to 4 prompts, some of them the same in their beginning, in any order."""
+    rng = random.Random(seed)
+    prompts = [[rng.randrange(3) for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 4))]
+    return [
+        (rng.choice(prompts), [rng.randrange(3) for _ in range(rng.randint(1, 8))]) for _ in range(rng.randint(1, 12))
+    ]
+
+
+def context(rows: Rows, place: int) -> list[int]:
+    """Columns that a token sees, by the definition of `prompt` and `branch`."""
+    sequence, column = divmod(place, rows.ids.shape[1])
+    prompt, branch = rows.prompt[sequence], rows.branch[sequence]
+    seen = (prompt == prompt[column]) & ((branch == 0) | (branch == branch[column]))
+    return [c for c in range(column + 1) if seen[c]]
+
+
+@pytest.mark.parametrize("layout", [PLAIN, Layout(True, True, 1), Layout(True, True, 4), WIDE], ids=str)
+def test_every_answer_is_there_once_after_its_prompt(layout: Layout) -> None:
+    """40 draws: what the last token of each answer sees is its prompt and itself, at positions 0, 1, 2, ..."""
+    for seed in range(40):
+        answers = drawn(seed)
+        rows = collate_rows(answers, layout)
+        length = rows.ids.shape[1]
+        taken: list[int] = []
+        for r, (prompt, answer) in enumerate(answers):
+            places = rows.places[r, : len(answer) + 1].tolist()
+            assert rows.answer_mask[r].tolist() == [t < len(answer) for t in range(rows.answer_mask.shape[1])]
+            assert rows.last[r] == places[-1]
+            sequence, columns = places[-1] // length, context(rows, places[-1])
+            assert rows.ids[sequence, columns].tolist() == [*prompt, *answer]
+            assert rows.positions[sequence, columns].tolist() == list(range(len(prompt) + len(answer)))
+            assert places == [sequence * length + column for column in columns[len(prompt) - 1 :]]
+            assert rows.branch.flatten()[places[1:]].min() > 0
+            taken += places[1:]
+        assert sorted(taken) == torch.where(rows.branch.flatten() > 0)[0].tolist() or layout is PLAIN
+        assert len(taken) == len(set(taken)) == sum(len(answer) for _, answer in answers)
+        assert rows.lengths.tolist() == [len(prompt) + len(answer) for prompt, answer in answers]
+        assert rows.targets.tolist() == [token for _, answer in answers for token in answer]
+        assert rows.ids.flatten()[rows.predicted_at].tolist() == [
+            token for prompt, answer in answers for token in [prompt[-1], *answer][:-1]
+        ]
+        assert not rows.ids[rows.attention == 0].any()
+        assert not rows.positions[rows.attention == 0].any()
+
+
+def test_plain_rows_have_a_sequence_each_and_answers_in_one_column() -> None:
+    """Also where answers have the same prompt; padding stands before prompts and after answers."""
+    for seed in range(20):
+        answers = drawn(seed)
+        rows = collate_rows(answers)
+        longest = max(len(prompt) for prompt, _ in answers)
+        assert rows.ids.shape == (len(answers), longest + max(len(answer) for _, answer in answers))
+        for r, (prompt, answer) in enumerate(answers):
+            expected = [*[0] * (longest - len(prompt)), *[1] * (len(prompt) + len(answer))]
+            assert rows.attention[r].tolist() == expected + [0] * (rows.ids.shape[1] - len(expected))
+
+
+def test_a_prompt_is_written_once_where_layers_are_wide() -> None:
+    """At width 4096 a token less is worth any mask; no group has another's tokens between its own."""
+    for seed in range(40):
+        answers = drawn(seed)
+        rows = collate_rows(answers, WIDE)
+        once = {tuple(prompt) for prompt, _ in answers}
+        assert rows.attention.sum() == sum(map(len, once)) + sum(len(answer) for _, answer in answers)
+        assert len({(s, n) for s, row in enumerate(rows.prompt.tolist()) for n in row if n}) == len(once)
+        for row in rows.prompt.tolist():
+            filled = [n for n in row if n]
+            assert filled == sorted(filled), "groups one after the other, padding behind them"
+            assert row == filled + [0] * (len(row) - len(filled))
+
+
+def test_values_of_tokens_are_spread_over_their_rows() -> None:
+    answers: list[PromptAndAnswer] = [([1], [5, 6]), ([2, 3], [7]), ([1], [8, 9, 4])]
+    for layout in (PLAIN, WIDE):
+        rows = collate_rows(answers, layout)
+        assert rows.spread(rows.targets).tolist() == [[5, 6, 0], [7, 0, 0], [8, 9, 4]]
+        values = rows.targets.double().requires_grad_()
+        (rows.spread(values) * torch.tensor([[1, 2, 9], [3, 9, 9], [4, 5, 6]])).sum().backward()
+        assert values.grad is not None
+        assert values.grad.tolist() == [1, 2, 3, 4, 5, 6]
+        assert rows.spread(rows.targets > 5).dtype == torch.bool
+
+
+@pytest.mark.parametrize(("width", "table"), [(1, (4, 3)), (2, (2, 5)), (100, (1, 9))])
+def test_the_cheapest_of_the_tried_capacities(width: int, table: tuple[int, int]) -> None:
+    """Groups of 3, 2, 2 and 2 tokens.
+
+    S (6 width L + L^2) of 4 x 3, 3 x 4, 2 x 5 and 1 x 9 is 108, 120, 110, 135 at width 1; 180, 192, 170, 189 at 2; and
+    at 100, where padding costs most, least for the one without any.
+    """
+    answers: list[PromptAndAnswer] = [([1], [9, 9]), ([2], [9]), ([3], [9]), ([4], [9])]
+    assert tuple(collate_rows(answers, Layout(True, True, width)).ids.shape) == table
+
+
+@pytest.mark.parametrize(("length", "shared"), [(6, True), (7, False)])
+def test_a_prompt_is_written_again_where_sharing_is_dearer(length: int, shared: bool) -> None:
+    """Prompt of 7 tokens, width 1, two answers of n: L (6 + L) of L = 7 + 2 n against twice that of L = 7 + n.
+
+    n = 6: 19 x 25 = 475 < 2 x 13 x 19 = 494. n = 7: 21 x 27 = 567 > 2 x 14 x 20 = 560.
+    """
+    answers: list[PromptAndAnswer] = [([1] * 7, [k] * length) for k in (2, 3)]
+    rows = collate_rows(answers, Layout(True, True, 1))
+    assert (int(rows.attention.sum()) == 7 + 2 * length) == shared
+
+
+def test_portions_are_as_large_as_both_limits_allow() -> None:
+    """100 draws: all items in order, none twice; one more item would be too many rows or tokens."""
+    rng = random.Random(0)
+    for _ in range(100):
+        sizes = [rng.randint(1, 9) for _ in range(rng.randint(0, 15))]
+        rows, tokens = rng.randint(1, 5), rng.randint(1, 20)
+        parts = list(portions(sizes, rows, tokens))
+        assert [i for part in parts for i in part] == list(range(len(sizes)))
+        for part in parts:
+            assert 1 <= len(part) <= rows
+            assert len(part) == 1 or sum(sizes[i] for i in part) <= tokens
+            if part.stop < len(sizes):
+                assert len(part) == rows or sum(sizes[i] for i in (*part, part.stop)) > tokens

@@ -7,6 +7,7 @@ import random
 import pytest
 import torch
 
+from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows, portions
 from alignlab.data.tokenize import PromptAndAnswer
 
@@ -50,6 +51,7 @@ def test_every_answer_is_there_once_after_its_prompt(layout: Layout) -> None:
             taken += places[1:]
         assert sorted(taken) == torch.where(rows.branch.flatten() > 0)[0].tolist() or layout is PLAIN
         assert len(taken) == len(set(taken)) == sum(len(answer) for _, answer in answers)
+        assert rows.keys == tuple(row_key(prompt, answer) for prompt, answer in answers)
         assert rows.lengths.tolist() == [len(prompt) + len(answer) for prompt, answer in answers]
         assert rows.targets.tolist() == [token for _, answer in answers for token in answer]
         assert rows.ids.flatten()[rows.predicted_at].tolist() == [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -137,6 +138,12 @@ def test_windows_are_needed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", sorted(CONFIGS.keys() - set(WINDOWED)))
 def test_no_window_where_no_layer_has_one(name: str) -> None:
     assert forward.window_of(build(name).config) is None
+
+
+def test_a_window_that_is_not_in_use() -> None:
+    """Configs that say so by a switch, without kinds of layers."""
+    assert forward.window_of(SimpleNamespace(sliding_window=4, use_sliding_window=False)) is None
+    assert forward.window_of(SimpleNamespace(sliding_window=4, use_sliding_window=True)) == 4
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_eager", "gpt2", "opt", "gemma3", "gpt_oss"])

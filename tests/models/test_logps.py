@@ -269,6 +269,20 @@ def test_no_logits_of_all_tokens_are_kept(trained: str, kl: bool) -> None:
     assert largest_kept(model, rows, reference=reference, logits_at_once=7 * VOCABULARY) < all_logits // 2
 
 
+@pytest.mark.parametrize(("trained", "again"), [("inner", 0), ("all", 12), ("projection", 12)])
+def test_a_frozen_projection_is_not_computed_again(trained: str, again: int) -> None:
+    """80 tokens, 7 at a time, are 12 pieces; slopes are kept where only hidden states have a gradient."""
+    model, rows = wordy(), many_rows(BY_US)
+    train_only(model, trained)
+    calls: list[int] = []
+    model.lm_head.register_forward_hook(lambda module, args, out: calls.append(len(out)))
+    tokens = score_answers(model, rows, logits_at_once=7 * VOCABULARY).tokens
+    assert len(calls) == 12
+    assert max(calls) <= 7
+    tokens.sum().backward()
+    assert len(calls) == 12 + again
+
+
 @pytest.mark.parametrize("layout", [BY_US, SIDE_BY_SIDE], ids=["plain", "shared"])
 def test_bfloat16_in_pieces_is_near_float32(layout: Layout) -> None:
     """Within 0.06 nats for a token, which is what 8 bits leave of these logits; the sums are float32."""

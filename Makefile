@@ -10,7 +10,7 @@ demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw rew
 	$(BIN)/alignlab train experiment=lab sweep=dpo_beta
 
 test: $(READY) lint ## what CI runs
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow"
 
 test-slow: $(READY) ## the long ones too
 	$(BIN)/python -m pytest

@@ -178,6 +178,7 @@ def report(result: dict[str, Any]) -> str:
         f"x {base}: time per token against {base}'s. Arithmetic limit: {statistics.median(result['flops'][1:]):.3g} "
         f"FLOP a step, {limit:.3g} s at {result['matrix_rate'] / 1e9:.1f} GFLOP/s. First loss: {first[0]:.6g}.",
         f"{setting['task']}, {setting['peft']}, {setting['dtype']}, {setting['batch_size']} rows a step, "
+        f"of which alignlab takes {setting['micro_batch_size']} a forward and TRL all, "
         f"{statistics.median(result['runs'][base][0]['tokens']):.0f} tokens a step; {machine_line(result['machine'])}; "
         + ", ".join(f"{name}: {statistics.median(found) / 1e9:.1f} GFLOP/s" for name, found in rates.items()),
     ]

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports a library that reads them: no hub, no tracker login, no thread fights on two cores.
+# Before anything imports a library that reads them: no hub, no tracker login, and one thread each, since processes of
+# pytest-xdist share the cores.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"

@@ -20,13 +20,9 @@ from alignlab.ledger.identity import run_id
 # A parent starts from the same weights on the same data; the rest of its config are defaults and its own overrides.
 _INHERITED = ("model", "data", "output_root", "tracking", "sweep")
 _INHERITED_TRAINER = (
-    "accelerator",
-    "progress",
-    "micro_batch_size",
-    "micro_batch_tokens",
-    "layout",
-    "gradient_checkpointing",
-)
+    "accelerator", "progress", "micro_batch_size", "micro_batch_tokens", "layout", "gradient_checkpointing", "compile",
+    "token_stats",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)

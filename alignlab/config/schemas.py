@@ -31,10 +31,11 @@ class Trainer(Checked):
                       dropout). Halved by itself, for the rest of the run, where memory does not suffice.
     micro_batch_tokens: most tokens of prompts and answers per forward; a row that has more goes alone.
     layout:           auto (answers side by side behind one prompt, and the vocabulary projected onto in pieces, for
-                      models that were found exact so) or plain (each answer behind its prompt, the model's own head).
+                      models that were found exact so) or plain (each answer behind its prompt, the model's own head);
+                      dropout, where there is any, draws otherwise.
     gradient_checkpointing: keep only the inputs of layers for the backward pass and compute the rest again.
     compile:          always or never compile the model's layers (torch.compile), which needs a C++ compiler and up to a
-                      minute; auto does where that pays: in long runs on a CPU.
+                      minute; auto does where that pays: in long runs on a CPU. Dropout draws otherwise then.
     token_stats:      log entropy, token accuracy and mean logits.
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.

@@ -37,6 +37,17 @@ def compiling_pays(policy: Any, tokens: int) -> bool:
     return work > _WORTH_COMPILING
 
 
+def compiler_fault() -> str | None:
+    """What goes wrong where torch.compile is tried on one addition; None where it works."""
+    import torch
+
+    try:
+        torch.compile(lambda x: x + 1)(torch.ones(8))
+    except Exception as error:  # whatever a compiler, its headers or its cache may lack
+        return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
+    return None
+
+
 def compile_layers(policy: Any) -> None:
     """Compile the decoder layers, one for all of them, for any length of rows (torch.compile)."""
     for layer in _layers(innermost(policy)):

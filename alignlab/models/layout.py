@@ -68,15 +68,19 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
 
 
 def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
-    """Answers of the first two rows; with them those of the longest, where that is longer than a window."""
+    """Two answers of each of the first two rows; with them two of the longest, where that is longer than a window."""
     window = window_of(model.config)
     longest = max(rows, key=_longest)
     beyond = [longest] if window is not None and _longest(longest) > window else []
-    return [answer for row in (*rows[:2], *beyond) for answer in row.answers()]
+    return [answer for row in (*rows[:2], *beyond) for answer in sorted(row.answers(), key=_length)[-2:]]
 
 
 def _longest(row: Tokens) -> int:
-    return max(len(prompt) + len(answer) for prompt, answer in row.answers())
+    return max(map(_length, row.answers()))
+
+
+def _length(answer: PromptAndAnswer) -> int:
+    return len(answer[0]) + len(answer[1])
 
 
 def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float | None:

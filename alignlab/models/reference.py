@@ -26,7 +26,7 @@ from alignlab.errors import StoredReferenceError
 from alignlab.models.forward import Predictions, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
-from alignlab.models.reference_store import Keys, ReferenceStore
+from alignlab.models.reference_store import Found, Keys, ReferenceStore
 
 log = logging.getLogger(__name__)
 
@@ -174,26 +174,24 @@ def stored_reference(
     keys = np.array(list(by_key))
     run = Live(model)
     with store.lock():
-        sums, tokens = store.find(keys, tokens=by_token)
-        unknown = np.flatnonzero(np.isnan(sums))
-        known = np.flatnonzero(~np.isnan(sums))
-        log.info("reference: %d answers known, %d to compute (%s)", len(known), len(unknown), store.folder)
-        if len(known) and store.folder not in _verified:
-            some = known[:: max(1, len(known) // _LOOKED_AT)][:_LOOKED_AT]
-            _verify(run, [by_key[keys[i]] for i in some], sums[some], store.folder, how)
-        _verified.add(store.folder)
+        found = store.find(keys, tokens=by_token)
+        unknown = np.flatnonzero(np.isnan(found.sums))
+        log.info(
+            "reference: %d answers known, %d to compute (%s)", len(keys) - len(unknown), len(unknown), store.folder
+        )
+        _verify(run, [by_key[key] for key in keys], found, store.folder, how)
         if len(unknown):
             _fill(store, run, keys[unknown], [by_key[key] for key in keys[unknown]], how, by_token)
-            sums, tokens = store.find(keys, tokens=by_token)
-    table = dict(zip(by_key, sums.tolist(), strict=True))
-    return Cached(table, {key: one for key, one in zip(by_key, tokens, strict=True) if one is not None})
+            found = store.find(keys, tokens=by_token)
+    table = dict(zip(by_key, found.sums.tolist(), strict=True))
+    return Cached(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
 
-# Stores that this process has compared with the model: the points of a sweep look once.
+# Shards that this process has written, or compared with the model: the points of a sweep look once.
 _verified: set[Path] = set()
 
 # Entries that are computed again where a store is opened, and how far they may be off, nats per token: rounding only.
-_LOOKED_AT = 4
+_LOOKED_AT = 8
 _FAR_OFF = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 # Seconds of computing after which a pass stores what it has: an interrupted one loses no more.
@@ -211,10 +209,10 @@ def _fill(
         places.append(place)
         found.append(tokens)
         if time.monotonic() - began > _STORE_EVERY:
-            store.add(keys[places], found, keep_tokens=by_token)
+            _verified.add(store.add(keys[places], found, keep_tokens=by_token))
             places, found, began = [], [], time.monotonic()
     if places:
-        store.add(keys[places], found, keep_tokens=by_token)
+        _verified.add(store.add(keys[places], found, keep_tokens=by_token))
 
 
 def _compute(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> Iterator[tuple[int, NDArray[np.float32]]]:
@@ -241,14 +239,23 @@ def _tokens(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> list[ND
     return _tokens(run, answers[:half], how) + _tokens(run, answers[half:], how)
 
 
-def _verify(run: Live, answers: Sequence[PromptAndAnswer], sums: NDArray[np.float32], folder: Path, how: Pass) -> None:
-    """Raise StoredReferenceError where stored sums are not those of the model."""
-    fresh = [tokens.sum() for _, tokens in sorted(_compute(run, answers, how), key=lambda found: found[0])]
-    counts = np.array([len(answer) for _, answer in answers])
-    far = np.abs(np.array(fresh) - sums) / counts
-    if far.max() > _FAR_OFF[next(run.model.parameters()).dtype]:
+def _verify(run: Live, answers: Sequence[PromptAndAnswer], found: Found, folder: Path, how: Pass) -> None:
+    """Raise StoredReferenceError where stored values are not those of the model; looks at every new shard in turn."""
+    new = {file: hits for file, hits in found.shards.items() if file not in _verified and len(hits)}
+    if not new:
+        return
+    each = -(-_LOOKED_AT // len(new))
+    looked_at = [int(i) for hits in new.values() for i in hits[:: max(1, len(hits) // each)][:each]][:_LOOKED_AT]
+    worst = 0.0
+    for place, tokens in _compute(run, [answers[i] for i in looked_at], how):
+        stored, i = found.tokens[looked_at[place]], looked_at[place]
+        worst = max(worst, abs(float(tokens.sum() - found.sums[i])) / len(tokens))
+        if stored is not None:
+            worst = max(worst, float(np.abs(tokens - stored).mean()))
+    if worst > _FAR_OFF[next(run.model.parameters()).dtype]:
         raise StoredReferenceError(
-            f"{folder}: stored reference log-probabilities are not those of this model: off by up to {far.max():.3g} "
-            f"nats per token in {len(far)} entries computed again; written by other software, or damaged\n"
+            f"{folder}: stored reference log-probabilities are not those of this model: off by up to {worst:.3g} nats "
+            f"per token in {len(looked_at)} entries computed again; written by other software, or damaged\n"
             f"  type: rm -r {folder}"
         )
+    _verified.update(new)

@@ -19,7 +19,7 @@ from alignlab.data.tokenize import mean_tokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
-from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays
+from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
 from alignlab.models.quantization import save_quantization
 from alignlab.modules.base import AlignmentModule
 from alignlab.tracking.metrics import TAIL, check_known
@@ -132,8 +132,11 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         checkpoint_layers(policy)
     tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
     if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
-        log.info("compiling the model's layers at the first update")
-        compile_layers(policy)
+        if fault := compiler_fault():
+            log.warning("the model's layers are not compiled: %s", fault)
+        else:
+            log.info("the model's layers are compiled at the first update")
+            compile_layers(policy)
     module = shape.module(
         policy,
         config.objective,

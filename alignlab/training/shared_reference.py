@@ -9,7 +9,6 @@ from dataclasses import replace
 
 from alignlab.config.plan import Plan
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import AlignlabError
 from alignlab.ledger.run_dir import RunDir
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, load_rows
 from alignlab.training.run import run_plan
@@ -35,8 +34,8 @@ def share_reference(plans: Sequence[Plan], group: str) -> None:
         if len(asked) > 1:
             try:
                 _one_pass(list(asked.values()), group)
-            except AlignlabError as error:
-                log.warning("no common reference pass: %s", error)
+            except Exception as error:  # each point meets it again, or does not, and says so in its own record
+                log.warning("no common reference pass: %s: %s", type(error).__name__, error)
 
 
 def _asks(plan: Plan) -> Hashable:

@@ -11,12 +11,13 @@ import pytest
 import torch
 
 from alignlab.data.collate import collate_pairs
+from alignlab.data.layout import PLAIN
 from alignlab.data.tokenize import PairTokens
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.quantization import quantization_under, save_quantization
-from alignlab.models.reference import Cached, adapter_off, frozen_copy, reference_sums, weights_digest
+from alignlab.models.reference import Pass, adapter_off, frozen_copy, stored_reference, weights_digest
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.packaged import Packaged
 from alignlab.models.sources.tiny import Tiny
@@ -127,21 +128,19 @@ def test_all_references_are_the_rounded_model(folder: str, tmp_path: Path) -> No
     batch, model = collate_pairs(PAIRS), load(folder)
     digest = weights_digest(model)
     start = summed(answer_logps(model, batch.rows), batch.rows.answer_mask).detach()
-    table = reference_sums(
+    kept = stored_reference(
         model,
         [answer for pair in PAIRS for answer in pair.answers()],
         tmp_path / "reference",
+        Pass(PLAIN, rows=8, tokens=1000, device=torch.device("cpu"), progress=lambda items, what: items),
         weights=digest,
-        micro_batch_size=4,
-        device=torch.device("cpu"),
-        progress=lambda items, what: items,
     )
     assert weights_digest(model) == digest == weights_digest(load(folder)), "evaluated or loaded again"
     assert digest != weights_digest(load(folder, "none"))
     copied = frozen_copy(model)
     policy = moved(LoRA(r=4).wrap(model))
     assert (summed(answer_logps(policy, batch.rows), batch.rows.answer_mask) - start).abs().min() > 1e-3
-    for reference in (Cached(table), copied, adapter_off(policy)):
+    for reference in (kept, copied, adapter_off(policy)):
         torch.testing.assert_close(reference.sums(batch.rows), start, atol=1e-5, rtol=0)
 
 

@@ -120,7 +120,38 @@ def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path:
     save_file(shard, file)
     stored(model, tmp_path)  # this process has seen it, and does not look again
     reference._verified.clear()
-    with pytest.raises(StoredReferenceError, match=r"off by up to 0\.\d+ nats per token in 4 entries.*\n.*type: rm -r"):
+    with pytest.raises(StoredReferenceError, match=r"off by up to 0\.\d+ nats per token in 6 entries.*\n.*type: rm -r"):
+        stored(model, tmp_path)
+
+
+def test_single_tokens_are_verified_too(model: Any, tmp_path: Path) -> None:
+    stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+    shard = load_file(file)
+    shard["tokens"][:] = -5.0
+    save_file(shard, file)
+    reference._verified.clear()
+    stored(model, tmp_path)  # sums are what they were
+    reference._verified.clear()
+    with pytest.raises(StoredReferenceError, match="are not those of this model"):
+        stored(model, tmp_path, by_token=True)
+
+
+def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_path: Path) -> None:
+    """Another process adds one with wrong numbers after this one has opened the store."""
+    stored(model, tmp_path, PAIRS[:2])
+    store = ReferenceStore(shards(tmp_path)[0].parent)
+    keys = np.array([row_key(prompt, answer) for prompt, answer in PAIRS[2].answers()])
+    store.add(keys, [np.full(3, -9.0, dtype=np.float32)] * 2, keep_tokens=False)
+    with pytest.raises(StoredReferenceError, match="are not those of this model"):
+        stored(model, tmp_path)
+
+
+def test_a_shard_that_was_cut_off_is_named(model: Any, tmp_path: Path) -> None:
+    stored(model, tmp_path)
+    (file,) = shards(tmp_path)
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(StoredReferenceError, match=rf"{file.name} can't be read: .*\n  type: rm "):
         stored(model, tmp_path)
 
 
@@ -207,14 +238,15 @@ def test_store_finds_what_it_holds(tmp_path: Path) -> None:
     tokens = [np.full(i % 3 + 1, i, dtype=np.float32) for i in range(50)]
     store.add(keys[:30], tokens[:30], keep_tokens=True)
     store.add(keys[25:40], tokens[25:40], keep_tokens=False)
-    sums, by_token = store.find(keys, tokens=False)
-    np.testing.assert_array_equal(sums[:40], [i * (i % 3 + 1) for i in range(40)])
-    assert np.isnan(sums[40:]).all()
-    assert by_token == [None] * 50
-    sums, by_token = store.find(keys, tokens=True)
-    assert np.isnan(sums[30:]).all()
+    found = store.find(keys, tokens=False)
+    np.testing.assert_array_equal(found.sums[:40], [i * (i % 3 + 1) for i in range(40)])
+    assert np.isnan(found.sums[40:]).all()
+    assert found.tokens == [None] * 50
+    assert sorted(map(len, found.shards.values())) == [15, 30]
+    found = store.find(keys, tokens=True)
+    assert np.isnan(found.sums[30:]).all()
     for i in range(30):
-        np.testing.assert_array_equal(by_token[i], tokens[i])
+        np.testing.assert_array_equal(found.tokens[i], tokens[i])
     assert not [file for file in tmp_path.iterdir() if file.suffix == ".tmp"]
 
 

@@ -245,7 +245,7 @@ def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
     assert kl == sorted(kl, reverse=True), "larger beta stays nearer the reference"
     assert len(list(RUNS.glob("sft-*/run.json"))) == 1
     assert len(list(Path("outputs/reference").iterdir())) == 1
-    assert len(list(Path("outputs/reference").rglob("*.npz"))) == 1, "one reference pass for all points"
+    assert len(list(Path("outputs/reference").rglob("*.safetensors"))) == 1, "one reference pass for all points"
     text = (sweep / "table.md").read_text()
     assert "How do reward and KL move" in text
     assert text.count("| done | dpo-") == 4
@@ -454,3 +454,12 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
     tokenizer = AutoTokenizer.from_pretrained(policy)
     ids = tokenizer("The sky is", return_tensors="pt")
     assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] == ids["input_ids"].shape[1] + 3
+
+
+def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the compiler lacks: a run goes on without it, and says so. Its parent, which inherits the wish, too."""
+    monkeypatch.setattr("alignlab.training.fit.compiler_fault", lambda: "InvalidCxxCompiler: no headers")
+    assert alignlab("train", *LAB, "debug=fast", "trainer.compile=always").code == 0
+    for name in ("sft", "dpo"):
+        said = (only(name) / "train.log").read_text()
+        assert "the model's layers are not compiled: InvalidCxxCompiler: no headers" in said

@@ -104,6 +104,7 @@ def draw(file: Path, result: dict[str, Any]) -> None:
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
+    from matplotlib.ticker import EngFormatter
 
     figure, panels = plt.subplots(2, len(result["axes"]), figsize=(4 * len(result["axes"]), 6), squeeze=False)
     for column, (axis, points) in enumerate(result["axes"].items()):
@@ -113,6 +114,7 @@ def draw(file: Path, result: dict[str, Any]) -> None:
             for side in points[0][name]:
                 panel.plot(values, [one[name][side] for one in points], marker="o", label=side)
             panel.set(xlabel=NAMES[axis], ylabel=label if column == 0 else "")
+            panel.xaxis.set_major_formatter(EngFormatter(sep=""))
             panel.set_ylim(bottom=0, top=1.05 * max(max(one[name].values()) for one in points))
     panels[0][0].legend()
     figure.tight_layout()

@@ -37,10 +37,10 @@ class ConfigError(AlignlabError):
 
     exit_code = 2
 
-    def __init__(self, problems: Iterable[Problem]) -> None:
+    def __init__(self, problems: Iterable[Problem], *, where: str = "the config; nothing was started") -> None:
         self.problems = list(problems)
         count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(f"{count} in the config; nothing was started\n" + "\n".join(map(str, self.problems)))
+        super().__init__(f"{count} in {where}\n" + "\n".join(map(str, self.problems)))
 
 
 class DataError(AlignlabError):
@@ -69,6 +69,14 @@ class OutputError(AlignlabError):
 
 class NonFiniteError(AlignlabError):
     """A loss or a log-probability that is NaN or infinite; names the rows of the batch."""
+
+
+class DivergedError(NonFiniteError):
+    """Training that began well went where it can't be computed with: a result of the run, not a fault of it."""
+
+
+class ParentError(AlignlabError):
+    """What a run should start from did not come to a policy."""
 
 
 class PolicyIsNotReferenceError(AlignlabError):

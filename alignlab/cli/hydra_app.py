@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import os
 import re
 import sys
@@ -23,6 +22,7 @@ from alignlab.config.diagnose import diagnose
 from alignlab.config.registry import register
 from alignlab.config.share import conf_dir
 from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.training.progress import log_to_terminal
 
 # Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
@@ -35,7 +35,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *args]
     register()
-    _log_to_terminal()
+    log_to_terminal()
     failed: list[AlignlabError] = []
 
     def quiet_task(config: DictConfig) -> Any:
@@ -76,6 +76,8 @@ def _refuse_idle_preset() -> None:
 
 
 def _plain_group(arg: str) -> str:
+    if arg.startswith(("launcher=", "launcher.")):
+        return f"hydra{'/' if arg[8] == '=' else '.'}{arg}"
     for group in _OPTIONAL_GROUPS:
         if arg.startswith(f"+{group}="):
             return arg[1:]
@@ -99,13 +101,3 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
 def _fail(error: AlignlabError) -> int:
     print(f"alignlab: {error}", file=sys.stderr)
     return error.exit_code
-
-
-def _log_to_terminal() -> None:
-    """One line per message on standard error; libraries speak only when something is wrong."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
-    root = logging.getLogger()
-    root.handlers = [handler]
-    root.setLevel(logging.WARNING)
-    logging.getLogger("alignlab").setLevel(logging.INFO)

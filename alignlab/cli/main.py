@@ -11,6 +11,7 @@ from collections.abc import Sequence
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
     "objectives": "the objectives there are: formula, source, needs, defaults",
+    "runs": "the runs there are: list, filter, show, compare, remove, export, watch",
     "check": "check the same command line without running it: problems, points, ids, what is done already",
 }
 
@@ -27,6 +28,7 @@ usage: alignlab <verb> [key=value ...] [Hydra flags]
 examples:
   alignlab train experiment=lab sweep=dpo_beta
   alignlab train experiment=lab -m objective.beta=0.1,0.3 seed=1,2
+  alignlab runs status=failed sweep=dpo_beta-*
   alignlab train --help            groups, their options and the config
   alignlab train --cfg job         the composed config
   eval "$(alignlab -sc install=bash)"   tab completion

@@ -99,6 +99,7 @@ class Train(Checked):
     seed:        of the order of rows, the initial adapter weights and dropout.
     output_root: everything is written below it.
     rerun:       do a finished run again.
+    if_running:  what to do with a run that another process has in hand: wait for it, or skip it.
     """
 
     objective: Objective
@@ -113,6 +114,7 @@ class Train(Checked):
     seed: int = 1
     output_root: str = "outputs"
     rerun: bool = False
+    if_running: str = "wait"
 
     @property
     def reference_kind(self) -> str:
@@ -127,6 +129,7 @@ class Train(Checked):
 def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     """Problems between the parts of a Train; a part that is absent (because it is wrong in itself) is passed over."""
     yield from one_of("reference", parts["reference"], KINDS)
+    yield from one_of("if_running", parts["if_running"], ("wait", "skip"))
     yield from within("seed", parts["seed"], 0, 2**32 - 1, example=1)
     yield from _unusable_here(parts)
     if {"objective", "peft"} <= parts.keys():

@@ -13,6 +13,7 @@ COSMETIC = (
     "tracking",
     "sweep",
     "rerun",
+    "if_running",
     "trainer.accelerator",
     "trainer.progress",
     "trainer.checkpoint_every",

@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import platform
 import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from functools import lru_cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from alignlab.errors import OutputError
+from alignlab.ledger.heartbeat import beats, is_held, is_recent
 
-Status = Literal["running", "done", "failed", "interrupted"]
+log = logging.getLogger(__name__)
+
+Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
+# A run that ended so has its result: the same config on the same code would end so again.
+FINISHED: tuple[Status, ...] = ("done", "diverged")
+_VANISHED = "its process ended without a word (killed, or the machine went down)"
 
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
 
@@ -82,51 +91,153 @@ class RunDir:
         """Last training state."""
         return self.path / "checkpoints" / "last.ckpt"
 
+    def half_written(self) -> list[Path]:
+        """What an attempt that ended in the middle of writing left behind."""
+        return [*self.path.glob("*.tmp"), *self.checkpoint.parent.glob("*.tmp")]
+
+    @property
+    def heartbeat(self) -> Path:
+        """A number that goes up while a process works on this run."""
+        return self.path / "heartbeat"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path.parent / ".locks" / self.id
+
     def lock(self) -> FileLock:
         """Held by the one process that works on this run."""
-        folder = self.path.parent / ".locks"
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
-        return FileLock(folder / self.id)
+        return FileLock(self.lock_file)
+
+    @contextmanager
+    def held(self, *, wait: bool = True) -> Iterator[bool]:
+        """Hold this run against every other process. False, at once, where another has it and `wait` is off.
+
+        The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
+        locks on, the heartbeat tells; it is watched, not compared with a clock.
+        """
+        lock = self.lock()
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            self._say_waiting()
+            lock.acquire()
+        try:
+            while self._elsewhere() and beats(self.heartbeat):
+                if not wait:
+                    yield False
+                    return
+                self._say_waiting()
+            yield True
+        finally:
+            lock.release()
+
+    def _elsewhere(self) -> bool:
+        """Said to be running, on another machine."""
+        record = self.record()
+        return record.get("status") == "running" and record.get("host") != socket.gethostname()
+
+    def _say_waiting(self) -> None:
+        record = self.record()
+        log.info("%s: in hand of process %s on %s; waiting", self.id, record.get("pid"), record.get("host"))
 
     def record(self) -> dict[str, Any]:
-        """Contents of run.json; empty where there is none."""
-        return json.loads(self.record_file.read_text()) if self.record_file.is_file() else {}
+        """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""
+        try:
+            found = json.loads(self.record_file.read_text())
+        except FileNotFoundError:
+            return {}
+        except (OSError, ValueError) as error:
+            log.warning("%s: run.json can't be read (%s); the run counts as not run", self.id, error)
+            return {}
+        return found if isinstance(found, dict) else {}
+
+    def state(self) -> dict[str, Any]:
+        """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
+        record = self.record()
+        return record if self._is_worked_on(record) else _nobody_works_on(record)
+
+    def _is_worked_on(self, record: Mapping[str, Any]) -> bool:
+        if is_held(self.lock_file):
+            return True
+        return record.get("host") != socket.gethostname() and is_recent(self.heartbeat)
 
     def status(self) -> Status | None:
-        return self.record().get("status")
+        """How things stand with this run; None where it was never asked for."""
+        return self.state().get("status")
 
     def update(self, **values: Any) -> None:
         """Change fields of run.json, atomically."""
         write_json(self.record_file, {**self.record(), **values})
 
-    def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> None:
-        """Make the directory (anew where `fresh`) and say that this process runs it."""
-        before = self.record()
+    def queue(self, **values: Any) -> None:
+        """Say that this run will be started, unless it is finished or somebody works on it."""
+        with self.held(wait=False) as mine:
+            if mine and self.record().get("status") not in FINISHED:
+                attempts = self._attempts()
+                self.update(
+                    id=self.id, status="queued", reason=None, attempts=attempts, attempt=len(attempts), **values
+                )
+
+    def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
+        """Make the directory (anew where `fresh`) and say that this process runs it.
+
+        Returns what is not as it was when a run that is resumed was begun: revision of the code, versions.
+        """
+        before, attempts = self.record(), self._attempts()
         if fresh and self.path.exists():
             shutil.rmtree(self.path)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
+        made_by = {"git": git_revision(), "versions": versions()}
         self.update(
             id=self.id,
             status="running",
-            attempt=before.get("attempt", 0) + 1,
+            attempt=len(attempts) + 1,
+            attempts=attempts,
             host=socket.gethostname(),
             pid=os.getpid(),
             started=now(),
             ended=None,
             reason=None,
-            versions=versions(),
-            git=git_revision(),
-            machine={"platform": platform.platform(), "cpus": os.cpu_count()},
+            machine={
+                "platform": platform.platform(),
+                "cpus": os.cpu_count(),
+                "threads": os.environ.get("OMP_NUM_THREADS"),
+            },
+            **made_by,
             **values,
         )
+        return [] if fresh else _changes(before, made_by)
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        """Every attempt so far: those that ended before, and the one that the record tells of, if it has begun.
+
+        For the process that holds the run: nobody else is at it.
+        """
+        state = _nobody_works_on(self.record())
+        past = list(state.get("attempts", []))
+        if state.get("attempt", 0) > len(past):
+            kept = ("attempt", "status", "reason", "started", "ended", "host", "pid", "git")
+            past.append({key: state.get(key) for key in kept})
+        return past
 
     def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
         """Final status with its reason."""
         self.update(status=status, reason=reason, ended=now(), **values)
+
+    def remove(self) -> bool:
+        """Delete the directory; False, and nothing is done, where a process works on this run."""
+        with self.held(wait=False) as mine:
+            if mine and self.path.exists():
+                shutil.rmtree(self.path)
+            return mine
 
 
 def now() -> str:
@@ -136,6 +247,11 @@ def now() -> str:
 
 def versions() -> dict[str, str]:
     """Installed versions of what decides numbers."""
+    return dict(_versions())
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for package in _PACKAGES:
         try:
@@ -145,6 +261,7 @@ def versions() -> dict[str, str]:
     return found
 
 
+@lru_cache(maxsize=1)
 def git_revision() -> str | None:
     """Commit of alignlab's own checkout, `+dirty` where it has changes; None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
@@ -158,15 +275,34 @@ def git_revision() -> str | None:
     return head.stdout.strip() + ("+dirty" if dirty.stdout.strip() else "")
 
 
+def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:
+    if record.get("status") == "running":
+        return {**record, "status": "interrupted", "reason": _VANISHED}
+    return record
+
+
+def _changes(before: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[str]:
+    """`name: old -> new` for the revision and every package that is another than when a run was begun."""
+    old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
+    new = {"alignlab's revision": made_by["git"], **made_by["versions"]}
+    return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+
+
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
     """Pretty JSON, atomically."""
     write_text(file, json.dumps(value, indent=2, default=str) + "\n")
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one."""
+    """Write beside the target and rename: a reader sees the old file or the new one, after a power cut too."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as handle:
-        handle.write(text)
-    os.chmod(handle.name, 0o644)
-    os.replace(handle.name, file)
+        try:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+            os.chmod(handle.name, 0o644)
+            os.replace(handle.name, file)
+        except BaseException:
+            os.unlink(handle.name)
+            raise

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from alignlab.data.collate import to_device
 from alignlab.data.datamodule import MicroBatches
 from alignlab.data.layout import Rows
-from alignlab.errors import NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
+from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
 from alignlab.models.logps import score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
@@ -121,9 +121,7 @@ class AlignmentModule(pl.LightningModule):
             self._check_start(means["loss"], values)
         norm = self._clip(optimizer)
         if not math.isfinite(norm):
-            raise NonFiniteError(
-                f"the gradient is not finite at step {step} (2-norm {norm}); the policy is as it was before"
-            )
+            raise self._non_finite(f"the gradient is not finite at step {step} (2-norm {norm})")
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule: Any = self.lr_schedulers()
@@ -325,10 +323,14 @@ class AlignmentModule(pl.LightningModule):
     def _refuse_non_finite(self, numbers: Tensor, index: Tensor) -> None:
         bad = ~torch.isfinite(numbers)
         if bad.any():
-            raise NonFiniteError(
+            raise self._non_finite(
                 f"log-probabilities or loss are not finite at step {self.global_step} "
                 f"for rows {index[bad].tolist()} of the data"
             )
+
+    def _non_finite(self, what: str) -> NonFiniteError:
+        """Before the first update something is wrong with weights or data; after it, training diverged."""
+        return DivergedError(what) if self.global_step else NonFiniteError(what)
 
     def _check_start(self, loss: float, values: Any) -> None:
         """Before any update the policy is its reference: all log-ratios are 0, and many losses a known number."""

@@ -1,4 +1,4 @@
-"""Progress on the terminal, and only there: a log file gets no bars."""
+"""What the terminal shows: messages of a line each, and bars, which a log file does not get."""
 
 from __future__ import annotations
 
@@ -9,6 +9,16 @@ from collections.abc import Iterable
 from typing import Any
 
 from tqdm import tqdm
+
+
+def log_to_terminal() -> None:
+    """One line per message on standard error; libraries speak only when something is wrong."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(logging.WARNING)
+    logging.getLogger("alignlab").setLevel(logging.INFO)
 
 
 def bars_wanted(configured: bool) -> bool:

@@ -1,9 +1,11 @@
-"""A run from plan to record: what it starts from first, then itself, once, under a lock."""
+"""A run from plan to record: what it starts from first, then itself, once, held against every other process."""
 
 from __future__ import annotations
 
+import errno
 import gc
 import logging
+import shutil
 import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,27 +15,47 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError
-from alignlab.ledger.run_dir import RunDir
+from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError
+from alignlab.ledger.heartbeat import Heartbeat
+from alignlab.ledger.run_dir import FINISHED, RunDir
 
 log = logging.getLogger(__name__)
+
+_CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
+_FULL = 2**20  # a disk with less than this many bytes left is full
 
 
 def run_plan(plan: Plan, *, group: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Run a plan and everything it starts from; return the record (run.json) of the run.
 
     A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run
-    that another process has in hand is waited for.
+    that another process has in hand is waited for, or left to it (`if_running`).
     """
-    if plan.parent is not None:
-        run_plan(plan.parent, group=group)
     run = RunDir.of(plan.train.output_root, plan.id)
-    with run.lock():
-        if run.status() == "done" and not plan.train.rerun:
-            log.info("%s: done already, in %s", run.id, run.path)
+    if plan.parent is not None and (plan.train.rerun or run.status() not in FINISHED):
+        _run_parent(plan, plan.parent, run, group)
+    with run.held(wait=plan.train.if_running == "wait") as mine:
+        status = run.record().get("status")
+        if not mine:
+            log.info("%s: another process has it in hand; left to it", run.id)
+        elif status in FINISHED and not plan.train.rerun:
+            log.info("%s: %s already, in %s", run.id, status, run.path)
         else:
             _run(plan, run, group, overrides)
     return run.record()
+
+
+def _run_parent(plan: Plan, parent: Plan, run: RunDir, group: str | None) -> None:
+    """Run what `plan` starts from; where that can't be had, `plan` failed, and its record says whose fault it was."""
+    try:
+        found = run_plan(parent, group=group)
+        if found["status"] == "diverged":
+            raise ParentError(f"{parent.id} diverged: {found.get('reason')}")
+    except Exception as error:
+        with run.held(wait=False) as mine:
+            if mine:
+                run.end("failed", f"what it starts from can't be had: {_reason(error)}", id=run.id, sweep=group)
+        raise
 
 
 def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -> None:
@@ -42,39 +64,100 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -
     from alignlab.training.progress import quiet_libraries
 
     quiet_libraries()
-    resume = run.checkpoint.is_file() and not plan.train.rerun
-    run.start(
-        OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
-        fresh=not resume,
-        parent=plan.parent.id if plan.parent else None,
-        sweep=group,
-        overrides=list(overrides),
-    )
-    with _logged_to(run.log):
-        log.info("%s: %s", run.id, "resuming" if resume else "starting")
-        try:
-            outcome = fit(plan, run, group=group, resume=resume)
-        except KeyboardInterrupt:
-            run.end("interrupted", "stopped by a signal")
-            raise
-        except BaseException as error:
-            reason = f"{type(error).__name__}: {error}"
-            run.end("failed", reason)
-            if group:  # a sweep goes on, and tells the rest at its end
-                log.error("%s: failed: %s", run.id, reason)
-            if not isinstance(error, AlignlabError):
-                with run.log.open("a") as file:
-                    file.write(traceback.format_exc())
-            raise
-        run.end("done", **outcome)
+    with recorded(plan, run, group, overrides) as resume:
+        run.end("done", **fit(plan, run, group=group, resume=resume))
         log.info("%s: done, in %s", run.id, run.path)
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
 
 
 @contextmanager
+def recorded(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -> Iterator[bool]:
+    """A run's record from start to end, for what trains it inside; whatever happens there is told in it.
+
+    Yields whether there is a checkpoint to resume from. The caller holds the run.
+    """
+    resume = run.checkpoint.is_file() and not plan.train.rerun
+    changes = run.start(
+        OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
+        fresh=not resume,
+        parent=plan.parent.id if plan.parent else None,
+        sweep=group,
+        overrides=list(overrides),
+        config=dict(plan.config),
+    )
+    with _logged_to(run.log), Heartbeat(run.heartbeat):
+        log.info("%s: %s", run.id, "resuming" if resume else "starting")
+        for change in changes:
+            log.warning("%s: was begun with another %s", run.id, change)
+        try:
+            yield resume
+        except (KeyboardInterrupt, SystemExit):
+            _end(run, "interrupted", "stopped by a signal")
+            raise
+        except DivergedError as error:
+            _end(run, "diverged", str(error))
+            log.warning("%s: diverged: %s", run.id, error)
+            raise
+        except BaseException as error:
+            reason = _why_not_written(error, run) or _reason(error)
+            if not isinstance(error, AlignlabError):
+                _note(run, traceback.format_exc())
+            _end(run, "failed", reason)
+            if group:  # a sweep goes on, and tells the rest at its end
+                log.error("%s: failed: %s", run.id, reason)
+            if reason != _reason(error):
+                raise OutputError(reason) from error
+            raise
+
+
+def _end(run: RunDir, status: Any, reason: str) -> None:
+    """The last word, after what was half-written is gone, which may be what makes room for it."""
+    for left_over in run.half_written():
+        if left_over.is_dir():
+            shutil.rmtree(left_over, ignore_errors=True)
+        else:
+            left_over.unlink(missing_ok=True)
+    try:
+        run.end(status, reason)
+    except OSError as error:
+        log.error("%s: %s (%s), and its record can't be written: %s", run.id, status, reason, error)
+
+
+def _note(run: RunDir, text: str) -> None:
+    try:
+        with run.log.open("a") as file:
+            file.write(text)
+    except OSError as error:
+        log.error("%s: its log can't be written: %s", run.id, error)
+
+
+def _reason(error: BaseException) -> str:
+    return str(error) if isinstance(error, AlignlabError) else f"{type(error).__name__}: {error}"
+
+
+def _why_not_written(error: BaseException, run: RunDir) -> str:
+    """In words, where an error comes from a disk that is full or closed to us; libraries raise it in many types."""
+    full = shutil.disk_usage(run.path).free < _FULL
+    closed = isinstance(error, OSError) and error.errno in _CANT_WRITE
+    if not (full or closed):
+        return ""
+    what = "the disk is full" if full or getattr(error, "errno", None) == errno.ENOSPC else str(error)
+    return (
+        f"{run.path} can't be written: {what}\n  make room, and the same command resumes; or type: output_root=<folder>"
+    )
+
+
+class _LogFile(logging.FileHandler):
+    """The run's log: where it can't be written, the run itself will meet that and say it, once."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        pass
+
+
+@contextmanager
 def _logged_to(file: Path) -> Iterator[None]:
     """Messages go to the run's own log as well."""
-    handler = logging.FileHandler(file)
+    handler = _LogFile(file)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     try:

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
+import sys
+from collections import Counter, defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
 
-from hydra.core.utils import JobStatus
 from omegaconf import DictConfig
 
 from alignlab.config.plan import Plan, plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import ConfigError, Problem, SweepFailedError
-from alignlab.ledger.run_dir import RunDir, now, write_json
+from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
+from alignlab.reports.live import shown_live
+from alignlab.reports.sweep import point_lines, write_report
+from alignlab.training.launch import PointLauncher, Told
+from alignlab.training.tasks import RunTask, orphans, preparations
 
 log = logging.getLogger(__name__)
 
@@ -46,6 +50,22 @@ def _at(problem: Problem, points: list[int], total: int) -> Problem:
     return replace(problem, allowed=f"{problem.allowed} [point {shown}]")
 
 
+def points_of(configs: Sequence[DictConfig], jobs: Sequence[Sequence[str]]) -> list[RunTask]:
+    """Points of a sweep that has no name of its own, from what Hydra composed. Raises ConfigError as `plan_sweep`."""
+    plans = plan_sweep(configs)
+    return [RunTask(p, p.train.sweep.name, tuple(job)) for p, job in zip(plans, jobs, strict=True)]
+
+
+def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
+    """Everything that the points need, then the points themselves, each of them once."""
+    for wave in preparations(points):
+        launcher.run(wave, lambda name: None)
+    lost = orphans(points)
+    for name in lost:
+        told(name)
+    launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
+
+
 class Sweep:
     """`<output_root>/sweeps/<name>/`: `sweep.json` from the start, table and figures at its end, however it ends."""
 
@@ -60,7 +80,9 @@ class Sweep:
         self.axes = list(axes)
         # each job is told the sweep's name: it groups the runs in trackers
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
+        self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
         self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
+        self._shown = 0
 
     @property
     def directory(self) -> Path:
@@ -75,47 +97,64 @@ class Sweep:
             self.directory / "sweep.json",
             {"name": self.name, "question": self.question, "axes": self.axes, "started": now(), "points": points},
         )
-        done = sum(RunDir.of(self.root, p.id).status() == "done" for p in self.plans)
+        finished = Counter(status for p in self.points if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
         log.info(
             "sweep %s: %d points%s%s",
             self.name,
             len(self.plans),
-            f", {done} done already" if done else "",
+            "".join(f", {count} {status} already" for status, count in finished.items()),
             f", starting from {', '.join(sorted(parents))}" if parents else "",
         )
+        for point in self.points:
+            if not point.plan.train.rerun:
+                point.run.queue(sweep=self.name, config=dict(point.plan.config))
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        from alignlab.reports.sweep import write_report
-
         text = write_report(self.directory)
         print(f"\n{text}\n\nwritten to {self.directory}")
 
+    def run(self, launcher: PointLauncher) -> None:
+        """Run all points; the terminal tells of each that has ended, and shows those at work where they are several."""
+        live = launcher.at_once and sys.stdout.isatty()
+        watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
+        with watching:
+            run_points(self.points, launcher, (lambda name: None) if live else self._tell)
+
     def prepare(self) -> None:
-        """What points share and none of them would compute as a whole."""
-        from alignlab.training.shared_reference import share_reference
+        """What points need, done here, for a launcher that knows nothing of it."""
+        for wave in preparations(self.points):
+            for task in wave:
+                task()
 
-        share_reference(self.plans, self.name)
+    def _tell(self, name: str) -> None:
+        print(point_lines(self.directory, name, first=not self._shown), flush=True)
+        self._shown += 1
 
-    def raise_if_failed(self, results: Sequence[Any]) -> None:
-        """Raise SweepFailedError naming the points that did not finish, with their reasons."""
-        failed = [i for i, result in enumerate(results) if result.status != JobStatus.COMPLETED]
-        if failed:
-            lines = [f"  point {i} ({self.plans[i].id}): {_reason(self.root, self.plans[i])}" for i in failed]
+    def raise_if_unfinished(self) -> None:
+        """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""
+        states = [point.run.state() for point in self.points]
+        lines = [
+            f"  point {i} ({self.plans[i].id}): {state.get('status', 'not run')}: {_why(state, self.plans[i])}"
+            for i, state in enumerate(states)
+            if state.get("status") not in FINISHED
+        ]
+        if lines:
             raise SweepFailedError(
-                f"{len(failed)} of {len(self.plans)} points failed; the same command runs them again\n"
+                f"{len(lines)} of {len(self.plans)} points failed; the same command runs them again\n"
                 + "\n".join(lines)
             )
 
 
-def _reason(root: Path, point: Plan) -> str:
-    """Why a point failed: its own reason, or its parent's."""
-    for step in reversed(point.chain()):
-        record = RunDir.of(root, step.id).record()
-        if record.get("status") == "failed":
-            where = "" if step is point else f"its parent {step.id}: "
-            return f"{where}{record.get('reason')}"
-    return "see its train.log"
+def _why(state: dict[str, object], point: Plan) -> str:
+    """Why a point has no result: its own reason, or its parent's."""
+    if state.get("status") == "running":
+        return f"in hand of process {state.get('pid')} on {state.get('host')}"
+    for step in reversed(point.chain()[:-1]):
+        before = RunDir.of(step.train.output_root, step.id).state()
+        if state.get("status") != "failed" and before.get("status") == "failed":
+            return f"its parent {step.id}: {before.get('reason')}"
+    return str(state.get("reason") or "see its train.log")

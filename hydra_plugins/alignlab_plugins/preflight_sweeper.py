@@ -4,6 +4,7 @@ Annotations here are not postponed: Hydra runs plugin modules before it register
 resolve them.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,6 +13,10 @@ from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
+
+from alignlab.training.launch import PointLauncher
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,7 +57,18 @@ class PreflightSweeper(BasicSweeper):
             return self.launcher.launch(jobs, initial_job_idx=0)
         sweep = Sweep(self.config, plans, jobs, axes)
         with sweep:
-            sweep.prepare()
-            results = self.launcher.launch(sweep.jobs, initial_job_idx=0)
-        sweep.raise_if_failed(results)
-        return results
+            if isinstance(self.launcher, PointLauncher):
+                sweep.run(self.launcher)
+            else:
+                sweep.prepare()
+                self._launch(sweep.jobs)
+        sweep.raise_if_unfinished()
+        return None
+
+    def _launch(self, jobs: Sequence[Sequence[str]]) -> None:
+        """By somebody else's launcher. It may lose what points return, or end with one of them: the ledger does not."""
+        assert self.launcher is not None
+        try:
+            self.launcher.launch(jobs, initial_job_idx=0)
+        except Exception as error:
+            log.error("the launcher ended early: %s: %s", type(error).__name__, error)

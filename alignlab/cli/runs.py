@@ -1,0 +1,144 @@
+"""`alignlab runs`: the runs there are."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from alignlab.errors import AlignlabError
+from alignlab.ledger.index import Filter, Record, children_of, find, runs_of, select
+from alignlab.ledger.run_dir import RunDir
+
+_HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
+       alignlab runs show <run>                     one run: config, attempts, metrics, end of its log
+       alignlab runs compare <run> <run>            where two configs differ, and how their metrics do
+       alignlab runs remove <run or condition ...>  asks first; --yes does not
+       alignlab runs export <file> [condition ...]  .csv or .parquet: config and summary, a row a run
+       alignlab runs --watch [condition ...]        follow them until all have ended
+
+conditions: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
+            any key of the config or metric of the summary; text may hold * and ?; a comma means or
+a run is named by its id or the beginning of it
+output_root=<folder> (default: outputs)"""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    args = list(argv)
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return 0
+    try:
+        verb = args.pop(0) if args and args[0] in _VERBS else "list"
+        return _VERBS[verb](*_parsed(args))
+    except AlignlabError as error:
+        print(f"alignlab: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
+    parser = argparse.ArgumentParser("alignlab runs", usage=_HELP.removeprefix("usage: "), add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--yes", action="store_true")
+    flags = parser.parse_intermixed_args(args)
+    roots = [word.partition("=")[2] for word in flags.words if word.startswith("output_root=")]
+    return Path(roots[-1] if roots else "outputs"), [w for w in flags.words if not w.startswith("output_root=")], flags
+
+
+def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.reports.runs import show_table
+
+    filters = [Filter.parse(word) for word in words]
+    if flags.watch:
+        return _watch(root, filters)
+    found = select(runs_of(root), filters, root)
+    if not found:
+        print(f"no runs below {root}{' that meet ' + ' '.join(words) if words else ''}")
+        return 0
+    show_table(found, root)
+    return 0
+
+
+def _watch(root: Path, filters: Sequence[Filter]) -> int:
+    from alignlab.reports.live import Sight, sight, watch
+
+    def sights() -> list[Sight]:
+        found = select(runs_of(root), filters, root)
+        return [sight(RunDir.of(root, record["id"]), " ".join([record["id"], *_axes(record)])) for record in found]
+
+    watch(sights, str(root))
+    return 0
+
+
+def _axes(record: Record) -> list[str]:
+    """The last of what was typed for this run: its own place in a sweep."""
+    untold = ("+", "output_root", "tracking")
+    return [o for o in record.get("overrides", []) if "=" in o and not o.startswith(untold)][-3:]
+
+
+def _show(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.reports.runs import show_run
+
+    records = runs_of(root)
+    for word in words:
+        record = find(records, word)
+        show_run(record, RunDir.of(root, record["id"]), children_of(record, records))
+    return _some(words, "which run? alignlab runs show <id>")
+
+
+def _compare(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.reports.runs import show_comparison
+
+    if len(words) != 2:
+        return _some([], "compare takes two runs: alignlab runs compare <id> <id>")
+    records = runs_of(root)
+    show_comparison(find(records, words[0]), find(records, words[1]))
+    return 0
+
+
+def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    records = runs_of(root)
+    conditions = [Filter.parse(word) for word in words if any(sign in word for sign in "=<>")]
+    named = [find(records, word) for word in words if not any(sign in word for sign in "=<>")]
+    doomed = {r["id"]: r for r in [*named, *(select(records, conditions, root) if conditions else [])]}
+    if not doomed:
+        return _some([], "nothing to remove: name runs or conditions")
+    for record in doomed.values():
+        left = [child for child in children_of(record, records) if child not in doomed]
+        note = f"  (what {', '.join(left)} started from)" if left else ""
+        print(f"{record['id']}  {record.get('status')}{note}")
+    if not flags.yes and input(f"remove these {len(doomed)} for good? [y/N] ").strip().lower() not in ("y", "yes"):
+        print("nothing removed")
+        return 1
+    kept = [id for id in doomed if not RunDir.of(root, id).remove()]
+    for id in kept:
+        print(f"{id}: a process works on it; left alone", file=sys.stderr)
+    return 1 if kept else 0
+
+
+def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.reports.runs import export
+
+    if not words or Path(words[0]).suffix not in (".csv", ".parquet"):
+        return _some([], "export needs a file: alignlab runs export runs.csv (or .parquet)")
+    found = select(runs_of(root), [Filter.parse(word) for word in words[1:]], root)
+    export(found, Path(words[0]))
+    print(f"{len(found)} runs written to {words[0]}")
+    return 0
+
+
+def _some(words: Sequence[str], text: str) -> int:
+    if words:
+        return 0
+    print(f"alignlab: {text}", file=sys.stderr)
+    return 2
+
+
+_VERBS: dict[str, Callable[[Path, list[str], argparse.Namespace], int]] = {
+    "list": _list, "show": _show, "compare": _compare, "remove": _remove, "export": _export,
+}  # fmt: skip

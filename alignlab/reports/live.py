@@ -1,0 +1,187 @@
+"""Points of a sweep while they run, read from their directories: any process can watch, none has to be asked."""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from alignlab.ledger.run_dir import RunDir
+
+REFRESH = 1.0  # seconds between two looks
+_TAIL = 8192  # bytes from the end of metrics.jsonl that hold its last row
+_WORST_FIRST = ("failed", "diverged", "interrupted", "running", "queued", "done")
+_COLOUR = {"failed": "red", "diverged": "magenta", "interrupted": "yellow", "running": "cyan", "done": "green"}
+# metric -> heading, of the last row that a run wrote
+_NOW = {
+    "train/loss": "loss", "train/rewards/margins": "margin", "train/rewards/accuracies": "accuracy",
+    "train/logratios/chosen": "chosen log-ratio",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Sight:
+    """One run at a glance."""
+
+    id: str
+    label: str
+    status: str
+    reason: str
+    step: int
+    steps: int
+    seconds: float  # of this attempt
+    metrics: Mapping[str, float]
+
+
+def sight(run: RunDir, label: str = "") -> Sight:
+    """A run as it is now; reads its record and the end of its metrics."""
+    record = run.state()
+    row = last_row(run.metrics)
+    steps = int(record.get("config", {}).get("trainer", {}).get("max_steps", 0))
+    return Sight(
+        id=run.id,
+        label=label,
+        status=record.get("status", "not run"),
+        reason=str(record.get("reason") or ""),
+        step=steps if record.get("status") == "done" else int(row.get("train/global_step", 0)),
+        steps=steps,
+        seconds=_seconds(record),
+        metrics=row,
+    )
+
+
+def last_row(file: Path) -> dict[str, Any]:
+    """The last complete row of training in a metrics file, without reading the rest; empty where there is none."""
+    try:
+        with file.open("rb") as handle:
+            handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
+            lines = handle.read().split(b"\n")[:-1]
+    except OSError:
+        return {}
+    for line in reversed(lines):
+        try:
+            row = json.loads(line)
+        except ValueError:  # cut off where the tail begins
+            return {}
+        if "train/loss" in row:
+            return dict(row)
+    return {}
+
+
+def sweep_sights(directory: Path) -> list[Sight]:
+    """All points of a sweep."""
+    sweep = json.loads((directory / "sweep.json").read_text())
+    axes = sweep["axes"]
+    return [
+        sight(
+            RunDir.of(directory.parents[1], point["run"]),
+            ", ".join(f"{axis.rpartition('.')[2]} {point[axis]}" for axis in axes),
+        )
+        for point in sweep["points"]
+    ]
+
+
+def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
+    """Counts, time left and a table of at most `rows` points: what needs a look first, then what runs."""
+    counts = Counter(s.status for s in sights)
+    head = Text(f"{title}: {len(sights)} points", style="bold")
+    for status in _WORST_FIRST:
+        if counts[status]:
+            head.append(f"  {counts[status]} {status}", style=_COLOUR.get(status, ""))
+    if left := seconds_left(sights):
+        head.append(f"  about {_clock(left)} left")
+    table = Table(box=None, pad_edge=False)
+    shown = [name for name in _NOW if any(name in s.metrics for s in sights)]
+    for heading in ("point", "status", "", "step", "time", *(_NOW[name] for name in shown)):
+        table.add_column(heading, overflow="fold" if heading == "point" else "ellipsis")
+    ordered = sorted(sights, key=lambda s: _WORST_FIRST.index(s.status) if s.status in _WORST_FIRST else 4)
+    for s in ordered[:rows]:
+        table.add_row(
+            s.label or s.id,
+            Text(s.status, style=_COLOUR.get(s.status, "")),
+            ProgressBar(total=max(1, s.steps), completed=s.step, width=16),
+            f"{s.step}/{s.steps}",
+            _clock(s.seconds) if s.status != "queued" else "",
+            *(f"{s.metrics[name]:.3f}" if name in s.metrics else "" for name in shown),
+        )
+    hidden = len(ordered) - min(rows, len(ordered))
+    below = [Text(f"... and {hidden} more", style="dim")] if hidden else []
+    ended_badly = [s for s in ordered if s.status in ("failed", "diverged")]
+    for s in ended_badly[:5]:
+        below.append(Text(f"{s.label or s.id}: {s.status}: {s.reason}", style=_COLOUR[s.status]))
+    return Group(head, table, *below)
+
+
+def seconds_left(sights: Sequence[Sight]) -> float:
+    """Steps that are left over the steps per second of what runs now; 0 where nothing can be said."""
+    rate = sum(s.step / s.seconds for s in sights if s.status == "running" and s.seconds and s.step)
+    left = sum(s.steps - s.step for s in sights if s.status in ("running", "queued"))
+    return left / rate if rate else 0.0
+
+
+@contextmanager
+def shown_live(directory: Path) -> Iterator[None]:
+    """Show the sweep's points on the terminal while the block runs."""
+    console = Console()
+    over = threading.Event()
+
+    def current() -> RenderableType:
+        return view(sweep_sights(directory), directory.name, max(3, console.height - 8))
+
+    with Live(current(), console=console, refresh_per_second=4) as live:
+
+        def follow() -> None:
+            while not over.wait(REFRESH):
+                live.update(current())
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            live.update(current())
+
+
+def watch(sights: Any, title: str) -> None:
+    """Show what `sights()` finds until nothing is left to run, or Ctrl-C."""
+    console = Console()
+
+    def current(found: Sequence[Sight]) -> RenderableType:
+        return view(found, title, max(3, console.height - 8))
+
+    found = sights()
+    with Live(current(found), console=console, refresh_per_second=4) as live:
+        while any(s.status in ("running", "queued") for s in found):
+            time.sleep(REFRESH)
+            found = sights()
+            live.update(current(found))
+
+
+def _seconds(record: Mapping[str, Any]) -> float:
+    if not record.get("started"):
+        return 0.0
+    began = datetime.fromisoformat(record["started"])
+    ended = datetime.fromisoformat(record["ended"]) if record.get("ended") else datetime.now(timezone.utc)
+    return max(0.0, (ended - began).total_seconds())
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"

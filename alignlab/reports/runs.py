@@ -1,0 +1,137 @@
+"""Runs as the terminal shows them: a list, one in full, two side by side; and as a file for other tools."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from alignlab.ledger.index import Record, difference
+from alignlab.ledger.run_dir import RunDir
+from alignlab.reports.live import last_row
+from alignlab.reports.tables import COLUMNS
+
+_WIDE = 400  # columns of what is not a terminal: nothing is cut
+_IN_LISTS = ("eval/loss", "eval/rewards/accuracies", "eval/accuracy", "exact/kl", "exact/reward", "exact/frontier_gap")
+_UNTOLD = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
+
+
+def show_table(records: Sequence[Record], root: Path) -> None:
+    """One line a run, with what was typed for it and not for all of them."""
+    metrics = [name for name in _IN_LISTS if any(name in r.get("summary", {}) for r in records)]
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for heading in ("run", "status", "step", "started", *(COLUMNS[name][0] for name in metrics), "typed for it"):
+        table.add_column(heading, no_wrap=heading != "typed for it")
+    common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
+    for record in records:
+        summary = record.get("summary", {})
+        own = [o for o in record.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_UNTOLD)]
+        table.add_row(
+            record["id"],
+            str(record.get("status")),
+            _step(record, root),
+            str(record.get("started") or "")[:16].replace("T", " "),
+            *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
+            Text(" ".join(own)),
+        )
+    console().print(table)
+
+
+def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
+    """Everything that is known of a run, and the end of its log."""
+    out = console()
+    facts = ("status", "reason", "attempt", "started", "ended", "host", "pid", "parent", "sweep", "git")
+    out.print(f"{record['id']}  {run.path}", style="bold", highlight=False)
+    _pairs(out, [(name, record.get(name)) for name in facts if record.get(name) is not None])
+    if children:
+        _pairs(out, [("started from it", ", ".join(children))])
+    for attempt in record.get("attempts", []):
+        _pairs(out, [(f"attempt {attempt['attempt']}", f"{attempt['status']}: {attempt.get('reason') or ''}")])
+    out.print("\nconfig", style="bold")
+    _pairs(out, list(record["flat"].items()))
+    out.print("\nsummary", style="bold")
+    _pairs(out, [(name, _number(value)) for name, value in record.get("summary", {}).items()])
+    if run.log.is_file():
+        out.print(f"\nend of {run.log}", style="bold", highlight=False)
+        out.print(Text("\n".join(run.log.read_text(errors="replace").splitlines()[-15:])))
+
+
+def show_comparison(one: Record, other: Record) -> None:
+    """Keys that differ, then every metric that both have with its difference."""
+    out = console()
+    for title, rows in (("config", difference(one, other)), ("versions", _versions(one, other))):
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
+        for heading in ("", one["id"], other["id"]):
+            table.add_column(heading)
+        for key, pair in rows.items():
+            table.add_row(key, *map(str, pair))
+        out.print(table if rows else f"{title}: the same", highlight=False)
+    table = Table(title="summary", title_justify="left", box=None, pad_edge=False, header_style="bold")
+    for heading in ("", one["id"], other["id"], "difference"):
+        table.add_column(heading, justify="left" if not heading else "right")
+    mine, theirs = one.get("summary", {}), other.get("summary", {})
+    for name in (name for name in mine if name in theirs):
+        table.add_row(name, _number(mine[name]), _number(theirs[name]), _number(theirs[name] - mine[name]))
+    out.print(table)
+
+
+def export(records: Sequence[Record], file: Path) -> None:
+    """One row a run: facts, config and summary, as .csv or .parquet by the name of the file; whole or not at all."""
+    import pandas as pd
+
+    rows = [
+        {
+            **{name: record.get(name) for name in ("id", "status", "reason", "attempt", "started", "ended", "parent")},
+            **{key: str(value) if isinstance(value, list) else value for key, value in record["flat"].items()},
+            **record.get("summary", {}),
+        }
+        for record in records
+    ]
+    frame = pd.DataFrame(rows)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=file.parent)) / file.name
+    try:
+        if file.suffix == ".csv":
+            frame.to_csv(scratch, index=False)
+        else:
+            mixed = [name for name in frame if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
+            frame.astype(dict.fromkeys(mixed, "string")).to_parquet(scratch, index=False)
+        os.replace(scratch, file)
+    finally:
+        scratch.unlink(missing_ok=True)
+        scratch.parent.rmdir()
+
+
+def console() -> Console:
+    """The terminal at its width; a pipe or file without a limit."""
+    return Console() if sys.stdout.isatty() else Console(width=_WIDE, highlight=False)
+
+
+def _step(record: Record, root: Path) -> str:
+    steps = record["flat"].get("trainer.max_steps", "?")
+    if record.get("status") in ("done", "queued"):
+        return f"{steps if record['status'] == 'done' else 0}/{steps}"
+    return f"{last_row(RunDir.of(root, record['id']).metrics).get('train/global_step', 0)}/{steps}"
+
+
+def _versions(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
+    both = [{"git": r.get("git"), **r.get("versions", {})} for r in (one, other)]
+    pairs = {key: (both[0].get(key), both[1].get(key)) for key in both[0] | both[1]}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def _pairs(out: Console, pairs: Sequence[tuple[str, Any]]) -> None:
+    width = max((len(name) for name, _ in pairs), default=0)
+    for name, value in pairs:
+        out.print(Text(f"  {name:<{width}}  {value}"))
+
+
+def _number(value: Any) -> str:
+    return f"{value:.6g}" if isinstance(value, float) else str(value)

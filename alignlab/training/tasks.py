@@ -1,0 +1,113 @@
+"""What a sweep has to have done, in an order in which everything finds what it needs; each part runs in any process."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from alignlab.config.plan import Plan
+from alignlab.errors import AlignlabError
+from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.training.run import run_plan
+from alignlab.training.shared_reference import asks_differ, share_reference
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One run: a point, or what points start from. Whatever happens to it, its record tells."""
+
+    plan: Plan
+    sweep: str
+    overrides: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        return self.plan.id
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir.of(self.plan.train.output_root, self.plan.id)
+
+    @property
+    def logs(self) -> Path:
+        return _logs(self.plan, self.sweep)
+
+    def __call__(self) -> None:
+        """Raises only what stops a sweep."""
+        try:
+            run_plan(self.plan, group=self.sweep, overrides=self.overrides)
+        except Exception as error:
+            if self.run.status() not in (*FINISHED, "failed"):  # it came to an end before its record was begun
+                reason = str(error) if isinstance(error, AlignlabError) else f"{type(error).__name__}: {error}"
+                self.run.end("failed", reason, id=self.run.id, sweep=self.sweep)
+                log.exception("%s: failed", self.name) if not isinstance(error, AlignlabError) else None
+
+    def in_smaller_portions(self) -> RunTask:
+        """The same run, half as much of a batch at a time; its identity does not depend on that."""
+        trainer = self.plan.train.trainer
+        rows, tokens = max(1, trainer.micro_batch_size // 2), max(1, trainer.micro_batch_tokens // 2)
+        train = replace(self.plan.train, trainer=replace(trainer, micro_batch_size=rows, micro_batch_tokens=tokens))
+        portions = {"micro_batch_size": rows, "micro_batch_tokens": tokens}
+        config = {**self.plan.config, "trainer": {**self.plan.config["trainer"], **portions}}
+        return replace(self, plan=replace(self.plan, train=train, config=config))
+
+
+@dataclass(frozen=True)
+class ReferenceTask:
+    """One reference pass for points that ask for different answers."""
+
+    plans: Sequence[Plan] = field(repr=False)
+    sweep: str
+    name: str = "reference"
+
+    @property
+    def logs(self) -> Path:
+        return _logs(self.plans[0], self.sweep)
+
+    def __call__(self) -> None:
+        share_reference(self.plans, self.sweep)
+
+
+Task = RunTask | ReferenceTask
+
+
+def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
+    """Waves of what has to be there before the points: their ancestors, oldest first, then the reference."""
+    waiting = [point for point in points if _is_wanted(point.plan)]
+    ancestors: dict[int, dict[str, Task]] = {}
+    for point in waiting:
+        for generation, plan in enumerate(point.plan.chain()[:-1]):
+            if _is_wanted(plan):
+                ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
+    waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
+    plans = [point.plan for point in waiting]
+    if asks_differ(plans):
+        waves.append([ReferenceTask(plans, points[0].sweep)])
+    return waves
+
+
+def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
+    """Points whose ancestors have no policy to start from, each with the reason; told in their records."""
+    found = {}
+    for point in points:
+        for ancestor in point.plan.chain()[:-1]:
+            state = RunDir.of(ancestor.train.output_root, ancestor.id).state()
+            if state.get("status") in ("failed", "diverged") and _is_wanted(point.plan):
+                reason = f"what it starts from, {ancestor.id}, {state['status']}: {state.get('reason')}"
+                point.run.end("failed", reason, id=point.name, sweep=point.sweep)
+                found[point.name] = reason
+                break
+    return found
+
+
+def _logs(plan: Plan, sweep: str) -> Path:
+    """Where processes of a sweep leave what they print."""
+    return Path(plan.train.output_root) / "sweeps" / sweep / "logs"
+
+
+def _is_wanted(plan: Plan) -> bool:
+    return plan.train.rerun or RunDir.of(plan.train.output_root, plan.id).status() not in FINISHED

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
+
+if TYPE_CHECKING:
+    from alignlab.config.plan import Plan
 
 
 def main(argv: Sequence[str]) -> int:
@@ -18,11 +22,15 @@ def _task(config: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     from alignlab.config.plan import plan
+
+    tell(plan(config), HydraConfig.get().overrides.task)
+
+
+def tell(point: Plan, overrides: Sequence[str]) -> None:
+    """Print a run's id with what was typed for it, and whether it and what it starts from are done already."""
     from alignlab.ledger.run_dir import RunDir
 
-    point = plan(config)
-    overrides = " ".join(HydraConfig.get().overrides.task)
-    print(f"{point.id}  {overrides}")
+    print(f"{point.id}  {' '.join(overrides)}")
     for step in point.chain():
         state = RunDir.of(step.train.output_root, step.id).status() or "not run yet"
         role = "" if step is point else "starts from "

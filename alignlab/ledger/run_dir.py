@@ -11,7 +11,7 @@ import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -191,8 +191,8 @@ class RunDir:
         Returns what is not as it was when a run that is resumed was begun: revision of the code, versions.
         """
         before, attempts = self.record(), self._attempts()
-        if fresh and self.path.exists():
-            shutil.rmtree(self.path)
+        if fresh:
+            self._empty()
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
         made_by = {"git": git_revision(), "versions": versions()}
@@ -235,9 +235,19 @@ class RunDir:
     def remove(self) -> bool:
         """Delete the directory; False, and nothing is done, where a process works on this run."""
         with self.held(wait=False) as mine:
-            if mine and self.path.exists():
-                shutil.rmtree(self.path)
+            if mine:
+                self._empty()
+                with suppress(OSError):  # a link, or where a disk of its own is mounted
+                    self.path.rmdir()
             return mine
+
+    def _empty(self) -> None:
+        """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted."""
+        for inside in self.path.iterdir() if self.path.is_dir() else ():
+            if inside.is_dir() and not inside.is_symlink():
+                shutil.rmtree(inside)
+            else:
+                inside.unlink()
 
 
 def now() -> str:

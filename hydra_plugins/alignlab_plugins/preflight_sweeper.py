@@ -54,7 +54,11 @@ class PreflightSweeper(BasicSweeper):
         axes = [str(o.get_key_element()) for o in given if o.is_sweep_override()]
         plans = plan_sweep([loader.load_sweep_config(self.config, list(job)) for job in jobs])
         if self.dry:
-            return self.launcher.launch(jobs, initial_job_idx=0)
+            from alignlab.cli.check import tell
+
+            for point, job in zip(plans, jobs, strict=True):
+                tell(point, job)
+            return None
         sweep = Sweep(self.config, plans, jobs, axes)
         with sweep:
             if isinstance(self.launcher, PointLauncher):

@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from alignlab.errors import OutputError
+from alignlab.ledger import heartbeat, run_dir
+from alignlab.ledger.heartbeat import Heartbeat, beats, is_held, is_recent
 from alignlab.ledger.identity import flatten, run_id
 from alignlab.ledger.run_dir import RunDir, write_json
 
@@ -77,3 +85,173 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="output_root can't be written"):
         RunDir.of(tmp_path / "file", "dpo-1").lock()
+
+
+ELSEWHERE = {"status": "running", "host": "another-machine", "pid": 1, "attempt": 1}
+
+
+def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        run.start("", fresh=True)
+        assert run.status() == "running", "held by this process"
+    assert run.status() == "interrupted"
+    assert "ended without a word" in run.state()["reason"]
+    with run.held():
+        run.start("", fresh=False)
+        run.end("done")
+    assert [(a["attempt"], a["status"]) for a in run.record()["attempts"]] == [(1, "interrupted")]
+    assert (run.status(), run.record()["attempt"]) == ("done", 2)
+
+
+def test_queued_again_keeps_what_was(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue(sweep="s")
+    assert (run.status(), run.record()["sweep"], run.record()["attempt"]) == ("queued", "s", 0)
+    with run.held():
+        run.start("", fresh=True)
+        run.end("failed", "out of luck")
+    run.queue(sweep="t")
+    assert (run.status(), run.record()["attempts"][0]["reason"]) == ("queued", "out of luck")
+    with run.held():
+        run.start("", fresh=True)
+        assert run.record()["attempt"] == 2
+        run.queue(sweep="u")
+        assert run.status() == "running", "somebody works on it"
+        run.end("diverged", "NaN")
+    run.queue(sweep="u")
+    assert (run.status(), run.record().get("sweep")) == ("diverged", None), "finished"
+
+
+def test_held_by_one_process_only(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    code = (
+        "import sys, time; from pathlib import Path; from alignlab.ledger.run_dir import RunDir\n"
+        "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        assert is_held(run.lock_file)
+        with run.held(wait=False) as mine:
+            assert not mine
+        assert not run.remove()
+        threading.Timer(0.3, other.kill).start()
+        began = time.monotonic()
+        with run.held() as mine:
+            assert mine
+            assert time.monotonic() - began >= 0.2, "waited until the other was dead"
+    finally:
+        other.kill()
+        other.wait()
+    assert not is_held(run.lock_file)
+
+
+def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock is seen from another machine: the beating is watched, whatever any clock says."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 0.3)
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, ELSEWHERE)
+    with Heartbeat(run.heartbeat):
+        time.sleep(0.1)
+        assert run.status() == "running"
+        with run.held(wait=False) as mine:
+            assert not mine
+        os.utime(run.heartbeat, (0, 0))  # a clock that jumped
+        with run.held(wait=False) as mine:
+            assert not mine
+    assert not run.heartbeat.exists()
+    run.heartbeat.write_text("7")
+    os.utime(run.heartbeat, (2**31, 2**31))  # young for ever, but it stands still
+    began = time.monotonic()
+    with run.held(wait=False) as mine:
+        assert mine
+    assert time.monotonic() - began >= 0.3
+    assert not is_recent(run.heartbeat)
+    assert run.status() == "interrupted"
+
+
+def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
+    monkeypatch.setattr(run_dir, "beats", beats_never)
+    with run.held(wait=False) as mine:
+        assert mine
+
+
+def beats_never(file: Path) -> bool:
+    raise AssertionError("watched")
+
+
+def test_a_heart_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 0.2)
+    (tmp_path / "beat").write_text("1")
+    assert not beats(tmp_path / "beat")
+    assert not beats(tmp_path / "none")
+
+
+def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    for content in ('{"status": "do', "[]", "\xff"):
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.record_file.write_text(content)
+        assert run.status() is None
+        run.queue()
+        assert run.status() == "queued"
+
+
+def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        run.start("", fresh=True)
+        monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
+        newer = {**run_dir.versions(), "torch": "9.9"}
+        monkeypatch.setattr(run_dir, "versions", lambda: newer)
+        changes = run.start("", fresh=False)
+        assert [c.split(":")[0] for c in changes] == ["alignlab's revision", "torch"]
+        assert changes[1].endswith("-> 9.9")
+        assert run.start("", fresh=True) == [], "begun anew: nothing is mixed"
+
+
+def test_two_hundred_processes_lose_nothing(tmp_path: Path) -> None:
+    """Each has a run of its own, and all want one that only one may start; every record is whole at every moment."""
+    code = f"""
+import json, os, sys
+from pathlib import Path
+from alignlab.ledger.run_dir import RunDir
+root = Path({str(tmp_path)!r})
+children = []
+for i in range(200):
+    child = os.fork()
+    if child == 0:
+        own, shared = RunDir.of(root, f"own-{{i}}"), RunDir.of(root, "shared-1")
+        own.queue(sweep="s")
+        with own.held():
+            own.start("", fresh=True)
+            for k in range(5):
+                own.update(step=k)
+            own.end("done", number=i)
+        with shared.held():
+            if shared.record().get("status") != "done":
+                shared.start("", fresh=True)
+                shared.end("done")
+            shared.update(seen=[*shared.record().get("seen", []), i])
+        for other in range(0, 200, 20):
+            RunDir.of(root, f"own-{{other}}").state()
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "can't be read" not in done.stderr
+    numbers = [RunDir.of(tmp_path, f"own-{i}").record() for i in range(200)]
+    assert [r["number"] for r in numbers] == list(range(200))
+    assert {(r["status"], r["attempt"], r["step"]) for r in numbers} == {("done", 1, 4)}
+    shared = RunDir.of(tmp_path, "shared-1").record()
+    assert sorted(shared["seen"]) == list(range(200))
+    assert shared["attempt"] == 1
+    assert not list((tmp_path / "runs").rglob("*.tmp"))

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -54,6 +55,16 @@ class HereLauncher(PointLauncher):
         for task in tasks:
             task()
             told(task.name)
+
+
+def ours(launcher: Launcher) -> PointLauncher | None:
+    """The launcher, where it is one of ours; in the place of Hydra's default, ours; None for anybody else's.
+
+    The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
+    """
+    if isinstance(launcher, BasicLauncher):
+        return HereLauncher()
+    return launcher if isinstance(launcher, PointLauncher) else None
 
 
 def _as_hydra_wants_it(state: dict[str, Any], config: DictConfig, job: Sequence[str]) -> JobReturn:

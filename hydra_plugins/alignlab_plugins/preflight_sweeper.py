@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from alignlab.training.launch import PointLauncher
+from alignlab.training.launch import ours
 
 log = logging.getLogger(__name__)
 
@@ -61,8 +61,8 @@ class PreflightSweeper(BasicSweeper):
             return None
         sweep = Sweep(self.config, plans, jobs, axes)
         with sweep:
-            if isinstance(self.launcher, PointLauncher):
-                sweep.run(self.launcher)
+            if launcher := ours(self.launcher):
+                sweep.run(launcher)
             else:
                 sweep.prepare()
                 self._launch(sweep.jobs)

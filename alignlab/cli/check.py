@@ -23,7 +23,8 @@ def _task(config: DictConfig) -> None:
 
     from alignlab.config.plan import plan
 
-    tell(plan(config), HydraConfig.get().overrides.task)
+    overrides = HydraConfig.get().overrides.task
+    tell(plan(config, overrides), overrides)
 
 
 def tell(point: Plan, overrides: Sequence[str]) -> None:

@@ -30,8 +30,8 @@ def _task(config: DictConfig) -> dict[str, Any]:
     from alignlab.reports.tables import headline
     from alignlab.training.run import run_plan
 
-    overrides = list(HydraConfig.get().overrides.task)
-    record = run_plan(plan(config), group=config.sweep.name or None, overrides=overrides)
+    typed = list(HydraConfig.get().overrides.task)
+    record = run_plan(plan(config, typed), group=config.sweep.name or None, overrides=typed)
     if record.get("status") == "diverged":
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)

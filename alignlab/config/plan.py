@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from typing import Any, cast
@@ -11,8 +12,8 @@ from hydra import compose
 from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from alignlab.config.diagnose import without_hydra
-from alignlab.config.preflight import to_train
+from alignlab.config.composer import without_hydra
+from alignlab.config.preflight import Known, to_train
 from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
 from alignlab.ledger.identity import run_id
@@ -39,13 +40,17 @@ class Plan:
         return [*(self.parent.chain() if self.parent else []), self]
 
 
-def plan(config: DictConfig) -> Plan:
-    """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra."""
-    config = without_hydra(config)
-    train = to_train(config)
-    parent = _parent(config, train)
+def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = None) -> Plan:
+    """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra.
+
+    typed: the overrides that it was composed with; known: what the other points of its sweep have shown already.
+    """
+    config, known = without_hydra(config), known or Known()
+    train = to_train(config, typed, known)
+    parent = _parent(config, train, known)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    plain["objective"] = asdict(train.objective)  # what its dialect filled in is effective, and recorded
+    plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
+    del plain["strength"]  # it stands in the objective's own field
     return Plan(train, plain, _identity(train, plain, config, parent), parent)
 
 
@@ -78,15 +83,30 @@ def _without_dialects(value: Any) -> Any:
     return [_without_dialects(part) for part in value] if isinstance(value, list) else value
 
 
-def _parent(config: DictConfig, train: Train) -> Plan | None:
+def _parent(config: DictConfig, train: Train, known: Known) -> Plan | None:
     if not train.model.parent:
         return None
+    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("model", "data", "tracking", "sweep")}
+    plain |= {key: config.trainer[key] for key in _INHERITED_TRAINER}
+    key = json.dumps([plain, config.output_root], sort_keys=True, default=str)
+    if key not in known.parents:
+        try:
+            known.parents[key] = _made_parent(config, train, known)
+        except ConfigError as error:
+            known.parents[key] = error
+    if isinstance(known.parents[key], ConfigError):
+        raise known.parents[key]
+    return cast(Plan, known.parents[key])
+
+
+def _made_parent(config: DictConfig, train: Train, known: Known) -> Plan:
+    overrides = tuple(train.model.parent)
     try:
-        parent = _composed(tuple(train.model.parent)).copy()
+        parent = _composed(overrides).copy()
     except HydraException as error:
-        problem = Problem("model.parent", list(train.model.parent), str(error).splitlines()[0])
+        problem = Problem("model.parent", list(overrides), str(error).splitlines()[0])
         raise ConfigError([problem]) from error
-    own = [o.lstrip("+").split("=", 1)[0] for o in train.model.parent]
+    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
     said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
     with open_dict(parent):
         for group in _INHERITED:
@@ -99,13 +119,13 @@ def _parent(config: DictConfig, train: Train) -> Plan | None:
         for key, value in said.items():  # what the parent's own overrides say stands above what it inherits
             OmegaConf.update(parent, key, value)
     try:
-        made = plan(parent)
+        made = plan(parent, overrides, known)
     except ConfigError as error:
         raise ConfigError([problem.under("parent") for problem in error.problems]) from error
     if not (train.model.trainable or made.train.model.trainable):
         # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
         text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
-        raise ConfigError([Problem("model.parent", list(train.model.parent), text, "model.quantize=none")])
+        raise ConfigError([Problem("model.parent", list(overrides), text, "model.quantize=none")])
     return made
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import inspect
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf
@@ -13,23 +15,86 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config.schemas import WITH_FILES, Train, combination_problems
 from alignlab.errors import ConfigError, Problem
+from alignlab.objectives.base import Objective
 
 
-def to_train(config: DictConfig) -> Train:
-    """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination."""
+class Known:
+    """What was found while the points of one sweep were checked: most of them share most of their groups."""
+
+    def __init__(self) -> None:
+        self.groups: dict[tuple[type, str], Group] = {}
+        self.parents: dict[str, Any] = {}
+
+
+@dataclass(frozen=True)
+class Group:
+    """A group's dataclass, where its values allow one, and everything that is wrong with it."""
+
+    made: Any
+    problems: list[Problem]
+
+
+def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None = None) -> Train:
+    """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination.
+
+    typed: the overrides that the config was composed with; `strength` must not contradict them.
+    known: of the sweep that this is a point of.
+    """
     problems = list(_unchosen_groups(config))
     if problems:
         raise ConfigError(problems)
-    problems = list(_unknown_keys(config)) + list(_missing_values(config))
-    groups, found = _group_objects(config)
-    problems += found
-    problems += [problem.under(name) for name in WITH_FILES if name in groups for problem in groups[name].missing()]
-    groups_of_train = {f.name for f in dataclasses.fields(Train) if isinstance(config._get_node(f.name), DictConfig)}
-    rest = {f.name: config[f.name] for f in dataclasses.fields(Train) if f.name not in groups_of_train}
+    known = known or Known()
+    names = [f.name for f in fields(Train)]
+    problems = [unknown_key(str(key), names, config[key]) for key in config if key not in names]
+    groups: dict[str, Any] = {}
+    rest: dict[str, Any] = {}
+    for name in names:
+        node = config._get_node(name)
+        if not isinstance(node, DictConfig):
+            rest[name] = config[name]
+            continue
+        given, found = _strength(node, config.strength, typed) if name == "objective" else ({}, [])
+        group = _group(name, node, given, known)
+        problems += [*found, *(_by_strength(problem, given) for problem in group.problems)]
+        if group.made is not None:
+            groups[name] = group.made
     problems += combination_problems({**groups, **rest})
     if problems:
         raise ConfigError(problems)
     return Train(**groups, **rest)
+
+
+def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
+    """The objective's own field with the value of `strength`; a problem where it has none, or another was typed."""
+    if strength is None:
+        return {}, []
+    objective = cast(type[Objective], OmegaConf.get_type(node))
+    if objective.strength is None:
+        name = objective.__module__.rpartition(".")[2]
+        text = f"{name} has none: no field says how far it may go; leave the key out, or exclude these points"
+        return {}, [Problem("strength", strength, text, f"'sweep.exclude=[{{objective:{name}}}]'")]
+    field = objective.strength.key
+    for key, _, value in (text.lstrip("+").partition("=") for text in typed):
+        if key == f"objective.{field}" and not _equal(value, strength):
+            text = f"is {key} here, which was set to {value}; leave one of the two out"
+            return {}, [Problem("strength", strength, text)]
+    return {field: strength}, []
+
+
+def _equal(text: str, number: float) -> bool:
+    try:
+        return float(text) == number
+    except ValueError:
+        return False  # told as a problem of its own
+
+
+def _by_strength(problem: Problem, given: Mapping[str, float]) -> Problem:
+    """A problem of the field that `strength` has set, told under the name that was typed."""
+    _, _, field = problem.key.rpartition(".")
+    if field not in given:
+        return problem
+    fix = problem.type_this.replace(problem.key, "strength", 1)
+    return Problem("strength", problem.value, f"{problem.allowed}; it is {problem.key} here", fix)
 
 
 def did_you_mean(word: str, known: list[str]) -> str:
@@ -49,7 +114,7 @@ def unknown_key(key: str, known: list[str], value: object = None) -> Problem:
 
 def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
     """Groups that were taken away or set to nothing."""
-    for field in dataclasses.fields(Train):
+    for field in fields(Train):
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
             continue
         node = config._get_node(field.name) if field.name in config else None
@@ -60,38 +125,35 @@ def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
             )
 
 
-def _unknown_keys(node: DictConfig, prefix: str = "") -> Iterator[Problem]:
-    """Keys that a `+key=value` put where the schema has none."""
-    schema = OmegaConf.get_type(node)
-    known = [f.name for f in dataclasses.fields(schema)] if dataclasses.is_dataclass(schema) else None
-    for key in node:
-        name = f"{prefix}{key!s}"
-        if known is not None and key not in known:
-            yield unknown_key(name, known, None if OmegaConf.is_missing(node, key) else node[key])
-        elif not OmegaConf.is_missing(node, key) and isinstance(node[key], DictConfig):
-            yield from _unknown_keys(node[key], f"{name}.")
+def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Known) -> Group:
+    """A group checked: its keys, its values, the files it names. Its values alone decide, with `given` above them."""
+    schema = cast(type, OmegaConf.get_type(node))
+    try:
+        values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
+    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, for one
+        return Group(None, [Problem(name, None, str(error).splitlines()[0])])
+    values |= given
+    key = (schema, json.dumps(values, default=str))
+    if key not in known.groups:
+        known.groups[key] = _checked(name, schema, values)
+    return known.groups[key]
 
 
-def _missing_values(config: DictConfig) -> Iterator[Problem]:
-    for key in sorted(OmegaConf.missing_keys(config)):
-        yield Problem(key, None, "needs a value", f"{key}=...")
-
-
-def _group_objects(config: DictConfig) -> tuple[dict[str, Any], list[Problem]]:
-    """Every group that has all its values as its dataclass, and what the groups find wrong with themselves."""
-    objects: dict[str, Any] = {}
-    problems: list[Problem] = []
-    for field in dataclasses.fields(Train):
-        node = config._get_node(field.name)
-        if not isinstance(node, DictConfig) or node._is_missing() or OmegaConf.missing_keys(node):
-            continue
-        schema = cast(type, OmegaConf.get_type(node))
-        known = {f.name for f in dataclasses.fields(schema)}
-        try:
-            values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-            objects[field.name] = schema(**{key: value for key, value in values.items() if key in known})
-        except ConfigError as error:
-            problems += [problem.under(field.name) for problem in error.problems]
-        except OmegaConfBaseException as error:  # an interpolation that leads nowhere, for one
-            problems.append(Problem(field.name, None, str(error).splitlines()[0]))
-    return objects, problems
+def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
+    names = [f.name for f in fields(schema)]
+    problems = [
+        unknown_key(f"{name}.{key}", names, None if value == "???" else value)
+        for key, value in values.items()
+        if key not in names
+    ]
+    lacking = [key for key in names if values[key] == "???"]
+    problems += [Problem(f"{name}.{key}", None, "needs a value", f"{name}.{key}=...") for key in lacking]
+    if lacking:
+        return Group(None, problems)
+    try:
+        made = schema(**{key: value for key, value in values.items() if key in names})
+    except ConfigError as error:
+        return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
+    if name in WITH_FILES:
+        problems += [problem.under(name) for problem in made.missing()]
+    return Group(made, problems)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from difflib import get_close_matches
 from typing import Any
 
 from alignlab.checks import Checked, at_least, one_of, within
@@ -17,6 +18,7 @@ from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
 
@@ -74,15 +76,35 @@ class Trainer(Checked):
 
 
 @dataclass(kw_only=True)
-class Sweep:
-    """What a sweep is called and what it asks.
+class Sweep(Checked):
+    """What a sweep is called, what it asks, and which of its points are left out.
 
     name:     folder below `<output_root>/sweeps`; empty takes the preset's name and a digest of the points.
     question: printed above its table.
+    zip:      groups of axes that are walked together, value by value, instead of in all combinations.
+    exclude:  combinations that are not run: axis -> value, or a list of values.
+    metric:   what settings are compared by where `seed` is an axis; empty takes the gap to the frontier where there is
+              one, else accuracy or loss on held-out rows.
+    better:   lower or higher; empty where the metric says it by itself.
     """
 
     name: str = ""
     question: str = ""
+    zip: list[list[str]] = field(default_factory=list)
+    exclude: list[dict[str, Any]] = field(default_factory=list)
+    metric: str = ""
+    better: str = ""
+
+    def problems(self) -> Iterator[Problem]:
+        if self.better:
+            yield from one_of("better", self.better, ("lower", "higher"))
+        if self.metric and self.metric not in ALL:
+            guess = next(iter(get_close_matches(self.metric, ALL, n=1)), "exact/frontier_gap")
+            text = "no such metric; alignlab/tracking/metrics.py has all of them"
+            yield Problem("metric", self.metric, text, f"metric={guess}")
+        elif self.metric and not self.better and self.metric not in BETTER:
+            text = f"must be lower or higher: {self.metric} does not say it by itself"
+            yield Problem("better", "''", text, "better=lower")
 
 
 # Groups that may name files, folders and packages; each says what is `missing`.
@@ -97,6 +119,8 @@ class Train(Checked):
                  takes cached where they are enough; none spares them where the objective does not need them, and with
                  them the metrics that compare with the reference.
     seed:        of the order of rows, the initial adapter weights and dropout.
+    strength:    the objective's own strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda): a name for one
+                 axis over several objectives. `objective.<field>` and this are the same run.
     output_root: everything is written below it.
     rerun:       do a finished run again.
     if_running:  what to do with a run that another process has in hand: wait for it, or skip it.
@@ -112,6 +136,7 @@ class Train(Checked):
     sweep: Sweep = field(default_factory=Sweep)
     reference: str = "auto"
     seed: int = 1
+    strength: float | None = None
     output_root: str = "outputs"
     rerun: bool = False
     if_running: str = "wait"
@@ -140,6 +165,7 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             text = "must be at least 2: the KL is estimated from other rows' answers, and one row has only its own"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
     if {"objective", "data"} <= parts.keys():
+        yield from _unread_problems(parts["objective"].requires, parts["data"])
         wanted, there = parts["objective"].requires.data, parts["data"].shapes
         if wanted not in there:
             text = f"has {' and '.join(there)}, and this objective works on {wanted}"
@@ -181,6 +207,16 @@ def _reference_problems(asked: str, needs: Requires, peft: Adapter) -> Iterator[
     if kind == "cached" and needs.live_reference:
         text = "the store keeps log-probabilities of answers, and this objective needs the reference's distributions"
         yield Problem("reference", kind, text, "reference=auto")
+
+
+def _unread_problems(needs: Requires, data: Source) -> Iterator[Problem]:
+    """Fields of labelled answers that an objective on pairs would pass over; a parent on answers inherits them."""
+    defaults = {f.name: f.default for f in fields(data)}
+    for name in data.labelled_fields if needs.data in ("pairs", "rankings") else ():
+        value = getattr(data, name)
+        if value != defaults[name]:
+            text = "is read by objectives on labelled answers only"
+            yield Problem(f"data.{name}", value, text, f"data.{name}={defaults[name]}")
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:

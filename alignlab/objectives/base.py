@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -18,6 +18,17 @@ from alignlab.types import Logps, Requires
 FROM_DIALECT = "dialect"
 
 
+@dataclass(frozen=True)
+class Strength:
+    """The field that says how far an objective may go from where it starts; `strength` sets it by that name.
+
+    larger: where a larger value leads: "nearer" to the start or "further" from it.
+    """
+
+    key: str
+    larger: Literal["nearer", "further"]
+
+
 @dataclass
 class Objective(Checked, ABC):
     """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference.
@@ -28,6 +39,8 @@ class Objective(Checked, ABC):
     """
 
     requires: ClassVar[Requires]
+    # Every objective declares its own, or with None that it has none.
+    strength: ClassVar[Strength | None] = None
     # The loss never rises with a good answer's log-ratio (log-probability, reward); with the values its YAML chooses.
     monotone: ClassVar[bool] = True
     # The loss does not change when all log-ratios (rewards) of a row are shifted by the same constant.
@@ -100,6 +113,8 @@ class WithReference(Objective):
     """Base of objectives that are held to a reference with a strength beta."""
 
     beta: float
+
+    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

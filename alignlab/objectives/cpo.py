@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.base import FROM_DIALECT, Objective, Strength
 from alignlab.types import NllReduction, PairLogps, Requires
 
 
@@ -39,6 +39,7 @@ class CPO(Objective):
     nll: str = FROM_DIALECT
     dialect: str = "paper"
 
+    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
     requires: ClassVar[Requires] = Requires(data="pairs")
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"nll": "sum"},

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective, log1mexp
+from alignlab.objectives.base import Objective, Strength, log1mexp
 from alignlab.types import NllReduction, PairLogps, Requires
 
 # Odds of a probability of 1 are infinite, and their gradient grows as 1 / -logp: mean log-probabilities end here.
@@ -45,6 +45,7 @@ class ORPO(Objective):
     odds_weight: float
     nll: str = "mean"
 
+    strength: ClassVar[Strength | None] = Strength("odds_weight", larger="further")
     requires: ClassVar[Requires] = Requires(data="pairs", length="mean")
 
     def problems(self) -> Iterator[Problem]:

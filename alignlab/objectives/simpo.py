@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.base import FROM_DIALECT, Objective, Strength
 from alignlab.types import PairLogps, Requires
 
 
@@ -40,6 +40,7 @@ class SimPO(Objective):
     margin: str = FROM_DIALECT
     dialect: str = "paper"
 
+    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
     requires: ClassVar[Requires] = Requires(data="pairs", length="mean")
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"margin": "absolute"},

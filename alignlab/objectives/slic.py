@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignlab.checks import at_least, check_same_shape, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective
+from alignlab.objectives.base import Objective, Strength
 from alignlab.types import PairLogps, Requires
 
 
@@ -35,6 +35,7 @@ class SLiC(Objective):
     delta: float = 1.0
     nll_weight: float = 0.1
 
+    strength: ClassVar[Strength | None] = Strength("delta", larger="further")
     requires: ClassVar[Requires] = Requires(data="pairs")
 
     def problems(self) -> Iterator[Problem]:

@@ -98,6 +98,15 @@ ALL: dict[str, str] = {
     **SUMMARY,
 }
 
+# What a sweep compares settings by, the first of these that its runs have, and which end of it is the better one. More
+# reward at more KL is no better policy, so it is not here.
+BETTER: dict[str, str] = {
+    "exact/frontier_gap": "lower",
+    "eval/rewards/accuracies": "higher",
+    "eval/accuracy": "higher",
+    "eval/loss": "lower",
+}
+
 
 def check_known(names: object) -> None:
     """Raise KeyError for a metric that the table does not define."""

@@ -26,7 +26,7 @@ class PointLauncher(Launcher):
 
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
-        self.config = config
+        self.hydra = config.hydra
 
     @abstractmethod
     def run(self, tasks: Sequence[Task], told: Told) -> None:
@@ -37,10 +37,15 @@ class PointLauncher(Launcher):
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's way, for sweepers that know jobs only: their points are checked, prepared and run as a sweep's."""
-        from alignlab.training.sweep import points_of, run_points
+        from alignlab.config.composer import Composer
+        from alignlab.config.points import plan_points
+        from alignlab.training.sweep import run_points
+        from alignlab.training.tasks import RunTask
 
-        configs = [self.loader.load_sweep_config(self.config, list(job)) for job in job_overrides]
-        points = points_of(configs, job_overrides)
+        composer = Composer(self.loader, self.hydra.job.config_name, self.hydra.overrides.hydra)
+        configs = [composer.compose(job)[0] for job in job_overrides]
+        plans = plan_points(composer, job_overrides)
+        points = [RunTask(p, p.train.sweep.name, tuple(job)) for p, job in zip(plans, job_overrides, strict=True)]
         run_points(points, self, lambda name: None)
         return [
             _as_hydra_wants_it(point.run.state(), config, job)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import replace
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
 from omegaconf import DictConfig
 
-from alignlab.config.plan import Plan, plan
+from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
-from alignlab.errors import ConfigError, Problem, SweepFailedError
+from alignlab.errors import SweepFailedError
 from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
@@ -23,37 +23,6 @@ from alignlab.training.launch import PointLauncher, Told
 from alignlab.training.tasks import RunTask, orphans, preparations
 
 log = logging.getLogger(__name__)
-
-
-def plan_sweep(configs: Sequence[DictConfig]) -> list[Plan]:
-    """Plans of all points. Raises ConfigError with the problems of every point, each told once."""
-    plans: list[Plan] = []
-    problems: dict[str, Problem] = {}
-    points: dict[str, list[int]] = defaultdict(list)
-    for index, config in enumerate(configs):
-        try:
-            plans.append(plan(config))
-        except ConfigError as error:
-            for problem in error.problems:
-                problems[str(problem)] = problem
-                points[str(problem)].append(index)
-    if problems:
-        raise ConfigError(_at(problem, points[text], len(configs)) for text, problem in problems.items())
-    return plans
-
-
-def _at(problem: Problem, points: list[int], total: int) -> Problem:
-    """The problem with the points that have it, where not all have."""
-    if len(points) == total:
-        return problem
-    shown = ", ".join(map(str, points[:5])) + (", ..." if len(points) > 5 else "")
-    return replace(problem, allowed=f"{problem.allowed} [point {shown}]")
-
-
-def points_of(configs: Sequence[DictConfig], jobs: Sequence[Sequence[str]]) -> list[RunTask]:
-    """Points of a sweep that has no name of its own, from what Hydra composed. Raises ConfigError as `plan_sweep`."""
-    plans = plan_sweep(configs)
-    return [RunTask(p, p.train.sweep.name, tuple(job)) for p, job in zip(plans, jobs, strict=True)]
 
 
 def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
@@ -76,7 +45,7 @@ class Sweep:
         self.root = Path(plans[0].train.output_root)
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"
         self.name = plans[0].train.sweep.name or f"{preset}-{digest(sorted(p.id.encode() for p in plans))[:6]}"
-        self.question = plans[0].train.sweep.question
+        self.asked = asdict(plans[0].train.sweep)
         self.axes = list(axes)
         # each job is told the sweep's name: it groups the runs in trackers
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
@@ -95,7 +64,7 @@ class Sweep:
         ]
         write_json(
             self.directory / "sweep.json",
-            {"name": self.name, "question": self.question, "axes": self.axes, "started": now(), "points": points},
+            {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
         )
         finished = Counter(status for p in self.points if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}

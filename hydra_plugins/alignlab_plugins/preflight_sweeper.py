@@ -11,8 +11,6 @@ from typing import Any
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException
 
 from alignlab.training.launch import ours
 
@@ -42,24 +40,26 @@ class PreflightSweeper(BasicSweeper):
         assert self.config is not None
         assert self.launcher is not None
         assert self.hydra_context is not None
-        loader = self.hydra_context.config_loader
-        given = OverridesParser.create(config_loader=loader).parse_overrides([*self._parse_config(), *arguments])
-        unsupported = [o.input_line for o in given if o.is_sweep_override() and not o.is_discrete_sweep()]
-        if unsupported:
-            raise HydraException(f"a grid can't sweep over {', '.join(map(str, unsupported))}: list the values")
         # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
-        from alignlab.training.sweep import Sweep, plan_sweep
+        from alignlab.config.axes import grid
+        from alignlab.config.composer import Composer
+        from alignlab.config.points import plan_points, unique
 
-        jobs: Sequence[Sequence[str]] = self.split_arguments(given, None)[0]
-        axes = [str(o.get_key_element()) for o in given if o.is_sweep_override()]
-        plans = plan_sweep([loader.load_sweep_config(self.config, list(job)) for job in jobs])
+        hydra = self.config.hydra
+        composer = Composer(self.hydra_context.config_loader, hydra.job.config_name, hydra.overrides.hydra)
+        given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
+        asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
+        plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
         if self.dry:
             from alignlab.cli.check import tell
 
             for point, job in zip(plans, jobs, strict=True):
                 tell(point, job)
             return None
-        sweep = Sweep(self.config, plans, jobs, axes)
+
+        from alignlab.training.sweep import Sweep
+
+        sweep = Sweep(self.config, plans, jobs, asked.axes)
         with sweep:
             if launcher := ours(self.launcher):
                 sweep.run(launcher)

@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 import yaml
 from hydra import compose
-from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.global_hydra import GlobalHydra
 
-from alignlab.config.diagnose import without_hydra
+from alignlab.config.axes import grid
+from alignlab.config.composer import Composer, without_hydra
+from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_train
 from alignlab.config.registry import schemas
 from alignlab.config.share import conf_dir, share_dir, sweep_dirs
@@ -38,7 +40,7 @@ NEEDS = {
 
 def test_nothing_is_left_out() -> None:
     assert len(FILES) == 51
-    assert len(PRESETS) == 2
+    assert len(PRESETS) == len(POINTS)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONF)))
@@ -57,17 +59,35 @@ def test_composes(file: Path, hydra_conf: None) -> None:
         assert type(getattr(train, group)) is schemas()[group][named]
 
 
+# preset -> its points
+POINTS = {
+    "dpo_beta": 4,
+    "seeds": 5,
+    "objectives_beta": 100,
+    "datasets_beta": 16,
+    "noise": 30,
+    "kto_imbalance": 21,
+}
+
+
 @pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
 def test_every_point_of_a_sweep_composes(file: Path, hydra_conf: None) -> None:
+    """And no two of them are the same run."""
     preset = yaml.safe_load(file.read_text())
-    axes = preset["hydra"]["sweeper"]["params"]
     assert preset["sweep"]["question"].endswith("?")
-    parsed = OverridesParser.create().parse_overrides([f"{key}={values}" for key, values in axes.items()])
-    for override in parsed:
-        values = list(override.sweep_string_iterator())
-        assert len(values) > 1
-        for value in values:
-            to_train(without_hydra(compose("train", [f"sweep={file.stem}", f"{override.key_or_group}={value}"])))
+    composer = Composer(GlobalHydra.instance().config_loader(), "train")
+    config = composer.load([f"sweep={file.stem}"])
+    given = [f"{key}={values}" for key, values in config.hydra.sweeper.params.items()]
+    asked = grid([composer.parse(text) for text in given], config.sweep.zip, config.sweep.exclude)
+    plans = plan_points(composer, [[f"sweep={file.stem}", *job] for job in asked.jobs], asked.problems)
+    assert len({point.id for point in plans}) == len(plans) == POINTS[file.stem]
+
+
+def test_objectives_beta_has_every_objective_that_has_a_strength(hydra_conf: None) -> None:
+    preset = yaml.safe_load((share_dir() / "sweeps/objectives_beta.yaml").read_text())
+    named = preset["hydra"]["sweeper"]["params"]["objective"].replace(" ", "").split(",")
+    assert set(named) == {name for name, cls in schemas()["objective"].items() if cls.strength is not None}
+    assert {named.count(name) for name in named} == {4}
 
 
 def test_the_sweep_folder_of_the_working_directory_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ import torch
 from hydra import compose, initialize_config_dir
 
 from alignlab.config.catalogue import formula
-from alignlab.config.diagnose import without_hydra
+from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import to_train
 from alignlab.config.registry import register, schemas
 from alignlab.config.share import conf_dir
@@ -280,6 +280,16 @@ def test_declared_traits_hold(objective: Objective, trait: str) -> None:
         holds = bool((losses - losses[0]).abs().max() < 1e-9)
     if not isinstance(objective, Mix):  # whose parts decide, and which declares nothing
         assert holds == getattr(objective, trait)
+
+
+def test_every_objective_declares_its_strength(objective: Objective) -> None:
+    """In its own class or in a base of a family, never by leaving it out; a field that must be a positive weight."""
+    cls = type(objective)
+    assert any("strength" in vars(base) for base in cls.__mro__ if base is not Objective)
+    if cls.strength is not None:
+        assert isinstance(getattr(objective, cls.strength.key), float)
+        with pytest.raises(ConfigError):
+            dataclasses.replace(objective, **{cls.strength.key: -1.0})
 
 
 def test_docstrings_name_the_paper_and_the_formula(objective: Objective) -> None:

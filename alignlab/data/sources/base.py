@@ -48,6 +48,8 @@ class Source(Checked, ABC):
 
     # Fields that a run on single answers (an SFT parent, say) never reads: they do not make it a different run.
     pair_fields: ClassVar[tuple[str, ...]] = ()
+    # Fields that only objectives on labelled answers read.
+    labelled_fields: ClassVar[tuple[str, ...]] = ()
     # Fields that only say where content lies: `fingerprint` stands for them in the identity of a run.
     content_fields: ClassVar[tuple[str, ...]] = ()
 

@@ -10,9 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.checks import at_least, one_of, positive
+from alignlab.checks import at_least, one_of, positive, within
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Loaded, Pair, Split
+from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import MAX_LEAVES, World
@@ -35,6 +35,10 @@ class Lab(Source):
     labels:         "bradley_terry": the better one wins with probability sigmoid(label_scale * difference of gold
                     rewards); "deterministic": it always wins.
     label_scale:    how sure the labeller is; larger is surer.
+    flipped:        share of the training pairs whose label is turned round, in [0, 0.5]. Drawn with `seed`: the same
+                    ones and more as the share grows. Held-out pairs keep their labels.
+    desirable_kept: share of the good training answers that objectives on labelled answers see, in [0, 1]; the bad ones
+                    stay. Drawn like `flipped`.
     seed:           of the samples and labels.
     """
 
@@ -47,9 +51,12 @@ class Lab(Source):
     pair_count: int = 8000
     labels: str = "bradley_terry"
     label_scale: float = 1.0
+    flipped: float = 0.0
+    desirable_kept: float = 1.0
     seed: int = 0
 
-    pair_fields: ClassVar[tuple[str, ...]] = ("pair_count", "labels", "label_scale")
+    pair_fields: ClassVar[tuple[str, ...]] = ("pair_count", "labels", "label_scale", "flipped", "desirable_kept")
+    labelled_fields: ClassVar[tuple[str, ...]] = ("desirable_kept",)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -76,6 +83,8 @@ class Lab(Source):
         yield from at_least("pair_count", self.pair_count, 1, example=8000)
         yield from one_of("labels", self.labels, ("bradley_terry", "deterministic"))
         yield from positive("label_scale", self.label_scale, example=1.0, hint="sureness of the labeller")
+        yield from within("flipped", self.flipped, 0.0, 0.5, example=0.1, hint="at 0.5 labels say nothing")
+        yield from within("desirable_kept", self.desirable_kept, 0.0, 1.0, example=0.1)
 
     @property
     def world(self) -> World:
@@ -118,12 +127,23 @@ class Lab(Source):
             first_wins = difference > 0
         else:
             first_wins = rng.random(wanted) < 1 / (1 + np.exp(-self.label_scale * difference))
+        if split == "train":
+            first_wins ^= _share(np.random.default_rng([self.seed, 30]), wanted, self.flipped)
         texts = world.completion_texts
         rows = []
         for x, a, b, wins in zip(prompts, first, second, first_wins, strict=True):
             chosen, rejected = (texts[a], texts[b]) if wins else (texts[b], texts[a])
             rows.append(Pair(world.prompt_texts[x], chosen, rejected, world.ended(chosen), world.ended(rejected)))
         return Loaded(rows)
+
+    def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
+        loaded = super().labelled(split, reference)
+        if split == "eval":
+            return loaded
+        good = np.array([row.desirable for row in loaded.rows])
+        kept = ~good
+        kept[good] = _share(np.random.default_rng([self.seed, 40]), int(good.sum()), self.desirable_kept)
+        return Loaded([row for row, keep in zip(loaded.rows, kept, strict=True) if keep], loaded.dropped)
 
     def _size(self, split: Split, training_rows: int) -> int:
         if split == "train":
@@ -135,6 +155,13 @@ class Lab(Source):
 def _world(alphabet: str, length: int, prompts: int, prompt_length: int, seed: int) -> World:
     """One World per description: its tables are the same for every point of a sweep."""
     return World(alphabet, length, prompts, prompt_length, seed)
+
+
+def _share(rng: np.random.Generator, count: int, share: float) -> NDArray[np.bool_]:
+    """bool[count], True for a random round(share * count); those of a smaller share are among those of a larger."""
+    chosen = np.zeros(count, dtype=bool)
+    chosen[rng.permutation(count)[: round(share * count)]] = True
+    return chosen
 
 
 def _draw(

@@ -1,0 +1,146 @@
+"""The points of a sweep: axes as they were typed, walked together where they are zipped, less what is excluded."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.override_parser.types import Override
+
+from alignlab.config.preflight import did_you_mean
+from alignlab.errors import Problem
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Grid:
+    """jobs: the overrides of each point, in the order in which they were typed; axes: keys that vary."""
+
+    jobs: list[list[str]]
+    axes: list[str]
+    problems: list[Problem]
+
+
+def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], excluded: Sequence[Mapping[str, Any]]) -> Grid:
+    """Every combination of the axes' values: the last axis changes fastest.
+
+    overrides: as parsed; of two with the same key the later one counts.
+    zipped:    groups of axes that are walked together, value by value; all of a group have equally many.
+    excluded:  combinations that are left out: axis -> value, or a list of values; all that a mapping names must hold.
+    Where something is wrong, it is told in `problems`, and the points are those without it.
+    """
+    settings: dict[str, list[str]] = {}
+    axes: list[str] = []
+    problems: list[Problem] = []
+    for override in overrides:
+        key = str(override.get_key_element())
+        if key in axes:
+            axes.remove(key)
+        settings.pop(key, None)
+        if not override.is_sweep_override():
+            settings[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
+        elif not override.is_discrete_sweep():
+            text = "can't be drawn from in a grid; list the values, or use range(start,stop,step)"
+            problems.append(Problem(key, _text(override), text, f"{key}=...,..."))
+        else:
+            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
+            if values:
+                settings[key] = values
+                axes.append(key)
+            else:
+                problems.append(Problem(key, _text(override), "has no values", f"{key}=...,..."))
+    groups, found = _zip_groups(zipped, {axis: len(settings[axis]) for axis in axes})
+    jobs = list(_combinations(settings, groups))
+    jobs, more = _without(excluded, jobs, axes)
+    return Grid(jobs, axes, [*problems, *found, *more])
+
+
+def _text(override: Override) -> str:
+    return str(override.input_line).split("=", 1)[1]
+
+
+def _zip_groups(zipped: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> tuple[list[list[str]], list[Problem]]:
+    """Groups that can be walked together, and what is wrong with the others."""
+    good: list[list[str]] = []
+    problems: list[Problem] = []
+    for group in zipped:
+        shown = f"[{', '.join(group)}]"
+        unknown = [axis for axis in group if axis not in lengths]
+        taken = [axis for axis in group if any(axis in other for other in good)]
+        counts = {axis: lengths[axis] for axis in group if axis in lengths}
+        problems += [_no_axis("sweep.zip", axis, lengths) for axis in unknown]
+        if len(set(group)) < 2:
+            problems.append(
+                Problem("sweep.zip", shown, "must name at least two axes", "'sweep.zip=[[objective,seed]]'")
+            )
+        elif taken:
+            problems.append(Problem("sweep.zip", shown, f"names {', '.join(taken)} a second time"))
+        elif len(set(counts.values())) > 1:
+            said = ", ".join(f"{axis} {count}" for axis, count in counts.items())
+            text = f"axes that are walked together need equally many values; these have: {said}"
+            problems.append(Problem("sweep.zip", shown, text))
+        elif not unknown:
+            good.append(list(group))
+    return good, problems
+
+
+def _combinations(settings: Mapping[str, list[str]], groups: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """The product over settings, each group of zipped ones standing where its first member stands."""
+    group_of = {key: group for group in groups for key in group}
+    blocks: list[list[tuple[str, ...]]] = []
+    keys: list[str] = []
+    for key in settings:
+        if key not in keys:
+            together = [k for k in settings if k in group_of[key]] if key in group_of else [key]
+            keys += together
+            blocks.append(list(zip(*(settings[k] for k in together), strict=True)))
+    place = {key: i for i, key in enumerate(keys)}
+    for choice in itertools.product(*blocks):
+        flat = list(itertools.chain.from_iterable(choice))
+        yield [flat[place[key]] for key in settings]
+
+
+def _without(
+    excluded: Sequence[Mapping[str, Any]], jobs: list[list[str]], axes: Sequence[str]
+) -> tuple[list[list[str]], list[Problem]]:
+    """The jobs that no mapping of `excluded` fits, and what is wrong with the mappings."""
+    problems = [_no_axis("sweep.exclude", str(axis), axes) for entry in excluded for axis in entry if axis not in axes]
+    entries = [{str(a): _plain_set(v) for a, v in entry.items()} for entry in excluded]
+    if not all(entries):
+        problems.append(Problem("sweep.exclude", "{}", "must name an axis and its value", "'sweep.exclude=[{seed:1}]'"))
+    if problems:
+        return jobs, problems
+    points = [{key: _plain(value) for key, _, value in (text.partition("=") for text in job)} for job in jobs]
+    fits = [[all(point[a] in values for a, values in entry.items()) for point in points] for entry in entries]
+    for entry, found in zip(excluded, fits, strict=True):
+        if not any(found):
+            log.warning("sweep.exclude: %s leaves out no point", dict(entry))
+    kept = [job for i, job in enumerate(jobs) if not any(found[i] for found in fits)]
+    if jobs and not kept:
+        text = f"leaves nothing of {len(jobs)} points"
+        return jobs, [Problem("sweep.exclude", [dict(entry) for entry in excluded], text, "'sweep.exclude=[]'")]
+    return kept, []
+
+
+def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
+    guess = did_you_mean(axis, list(axes))
+    hint = f"; did you mean {guess}?" if guess else ""
+    return Problem(key, axis, f"is no axis of this sweep; there are: {', '.join(axes) or 'none'}{hint}")
+
+
+def _plain(value: Any) -> float | str:
+    """A value by what it means: 1, 1.0 and "1.0" are the same."""
+    text = str(value).strip().strip("'\"")
+    try:
+        return float(text)
+    except ValueError:
+        return text.lower() if text.lower() in ("true", "false") else text
+
+
+def _plain_set(value: Any) -> set[float | str]:
+    values = value if isinstance(value, Sequence) and not isinstance(value, str) else [value]
+    return {_plain(v) for v in values}

@@ -1,0 +1,145 @@
+"""Composes many command lines over one set of config files: groups once for each choice, values on a copy of that.
+
+Hydra's own composing takes a tenth of a second and more, nearly all of it the defaults list and the merging of files,
+which only groups decide. Values are applied to the result by the function that Hydra applies them with.
+"""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import Override
+from hydra.errors import HydraException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from alignlab.config.preflight import did_you_mean, unknown_key
+from alignlab.errors import Problem
+
+# What composing raises for a bad override.
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+
+
+class Composer:
+    """One config and its files; composes command lines without the hydra node.
+
+    fixed: overrides of Hydra's own node that every command line has.
+    """
+
+    def __init__(self, loader: ConfigLoader, config_name: str, fixed: Sequence[str] = ()) -> None:
+        self.loader = loader
+        self.config_name = config_name
+        self.fixed = tuple(fixed)
+        self._parser = OverridesParser.create(config_loader=loader)
+        self._parsed: dict[str, Override] = {}
+        self._bases: dict[tuple[str, ...], tuple[DictConfig, list[Problem]]] = {}
+        self._explained: dict[tuple[tuple[str, ...], str], Problem] = {}
+
+    def parse(self, text: str) -> Override:
+        """One override. Raises HydraException where it can't be read."""
+        if text not in self._parsed:
+            (self._parsed[text],) = self._parser.parse_overrides([text])
+        return self._parsed[text]
+
+    def chooses_group(self, override: Override) -> bool:
+        """Whether an override chooses files, or is Hydra's own, rather than setting a value."""
+        key = override.key_or_group
+        if key == "hydra" or key.startswith(("hydra.", "hydra/")):
+            return True
+        if override.is_sweep_override():
+            return self.is_group(key)
+        return self.is_group(key) and not isinstance(override.value(), dict)
+
+    def is_group(self, key: str) -> bool:
+        """Whether a key is that of a config group."""
+        return bool(self.loader.repository.group_exists(key))  # type: ignore[attr-defined]
+
+    def groups(self) -> list[str]:
+        """Groups that a user may choose from."""
+        return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra")]
+
+    def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Problem]]:
+        """A config of one's own to change, and what is wrong with the overrides; bad ones are left out of it."""
+        parsed = [self.parse(text) for text in overrides]
+        groups = tuple(t for t, o in zip(overrides, parsed, strict=True) if self.chooses_group(o))
+        base, found = self._base(groups)
+        config, problems = copy.deepcopy(base), list(found)
+        for text, override in zip(overrides, parsed, strict=True):
+            if text in groups:
+                continue
+            try:
+                ConfigLoaderImpl._apply_overrides_to_config([override], config)
+            except COMPOSE_ERRORS as error:
+                if (groups, text) not in self._explained:
+                    self._explained[groups, text] = self._explain(override, text, error, base)
+                problems.append(self._explained[groups, text])
+        return config, problems
+
+    def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, list[Problem]]:
+        """The config of these choices; of those that can be made, where some can't."""
+        if groups not in self._bases:
+            problems: list[Problem] = []
+            try:
+                config = self._load(groups)
+            except COMPOSE_ERRORS:
+                good: list[str] = []
+                config = self._load(good)
+                for text in groups:
+                    try:
+                        config = self._load([*good, text])
+                        good.append(text)
+                    except COMPOSE_ERRORS as error:
+                        problems.append(self._explain(self.parse(text), text, error, config))
+            self._bases[groups] = config, problems
+        return self._bases[groups]
+
+    def _load(self, groups: Sequence[str]) -> DictConfig:
+        return without_hydra(self.load(groups))
+
+    def load(self, overrides: Sequence[str]) -> DictConfig:
+        """Hydra's own composing, its node left in."""
+        return self.loader.load_configuration(
+            self.config_name, [*self.fixed, *overrides], run_mode=RunMode.RUN, validate_sweep_overrides=False
+        )
+
+    def _explain(self, override: Override, setting: str, error: Exception, base: DictConfig) -> Problem:
+        """One failed override as a problem with something to type. base: the config that it was added to."""
+        key = override.key_or_group
+        value = setting.split("=", 1)[1] if "=" in setting else None
+        if key in self.groups():
+            options = [o for o in self.loader.get_group_options(key) if not o.startswith("_")]
+            if value in options:
+                detail = str(error.__cause__ or error).splitlines()[0]
+                return Problem(key, value, f"can't be merged: {detail}; is its first line `# @package _global_`?")
+            guess = did_you_mean(str(value), options) or next(iter(options), "...")
+            return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess}")
+        reason = str(error.__cause__ or error).splitlines()[0]
+        expected = re.search(r"could not be converted to (\w+)", reason)
+        if override.is_add() and "Could not append" in str(error):
+            return Problem(key, value, "is in the config already", f"{key}={value}")
+        parent, _, leaf = key.rpartition(".")
+        node: Any = OmegaConf.select(base, parent) if parent else base
+        if isinstance(node, DictConfig) and leaf not in node:
+            known = {str(k) for k in node} | (set() if parent else set(self.groups()))
+            return unknown_key(key, sorted(known), value)
+        if expected:
+            kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
+            return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
+        if not isinstance(node, DictConfig):
+            return unknown_key(key.split(".")[0], sorted({str(k) for k in base} | set(self.groups())))
+        return Problem(key, value, reason)
+
+
+def without_hydra(config: DictConfig) -> DictConfig:
+    """The job's own config, Hydra's node left out."""
+    if "hydra" in config:
+        with open_dict(config):
+            del config["hydra"]
+    return config

@@ -1,0 +1,58 @@
+"""All points of a sweep as plans, or everything that is wrong with any of them."""
+
+from __future__ import annotations
+
+import logging
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from alignlab.config.composer import Composer
+from alignlab.config.plan import Known, Plan, plan
+from alignlab.errors import ConfigError, Problem
+
+log = logging.getLogger(__name__)
+
+
+def plan_points(composer: Composer, jobs: Sequence[Sequence[str]], problems: Iterable[Problem] = ()) -> list[Plan]:
+    """Plans of all points. Raises ConfigError with `problems` and those of every point, each told once."""
+    plans, known = [], Known()
+    told: dict[str, Problem] = {}
+    points: dict[str, list[int]] = defaultdict(list)
+    for index, job in enumerate(jobs):
+        config, found = composer.compose(job)
+        try:
+            plans.append(plan(config, job, known))
+        except ConfigError as error:
+            found += error.problems
+        for problem in found:
+            told[str(problem)] = problem
+            points[str(problem)].append(index)
+    if told or problems:
+        raise ConfigError([*problems, *(_at(problem, points[text], len(jobs)) for text, problem in told.items())])
+    return plans
+
+
+def unique(
+    plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
+) -> tuple[list[Plan], list[list[str]]]:
+    """Each run once, by its id, with the first of the jobs that ask for it; the log names the others."""
+
+    def shown(index: int) -> str:
+        return f"point {index} ({' '.join(text for text in jobs[index] if text.split('=', 1)[0] in axes)})"
+
+    first: dict[str, int] = {}
+    again = [(i, kept) for i, point in enumerate(plans) if (kept := first.setdefault(point.id, i)) != i]
+    for index, kept in again[:5]:
+        log.info("%s is the same run as %s and is run once", shown(index), shown(kept))
+    if len(again) > 5:
+        log.info("and so are %d more: %d runs in all", len(again) - 5, len(first))
+    return [plans[i] for i in first.values()], [list(jobs[i]) for i in first.values()]
+
+
+def _at(problem: Problem, points: list[int], total: int) -> Problem:
+    """The problem with the points that have it, where not all have."""
+    if len(points) == total:
+        return problem
+    shown = ", ".join(map(str, points[:5])) + (", ..." if len(points) > 5 else "")
+    return replace(problem, allowed=f"{problem.allowed} [point {shown}]")

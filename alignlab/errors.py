@@ -87,6 +87,12 @@ class NotEnoughMemoryError(AlignlabError):
     """A single row is too much for this machine."""
 
 
+class NotStackableError(AlignlabError):
+    """Points that can't be trained as one model and still be what each of them is by itself."""
+
+    exit_code = 2
+
+
 class StoredReferenceError(AlignlabError):
     """Stored reference log-probabilities are not those of the model they are stored for."""
 

@@ -43,7 +43,8 @@ class Logps:
     reference_kl:     [B] sum_t KL(ref(.|s_t) || pi(.|s_t)) over the completion, nats, or None.
     collision:        [B, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
     stats:            of every token's prediction, for metrics, or None.
-    mean_count:       completion tokens per row over the global batch that these rows belong to; None: they are it.
+    mean_count:       completion tokens per row over the global batch that these rows belong to, [B] where that is not
+                      the same one for all; None: they are it.
 
     Raises ValueError for shapes that differ, for a mask that is not bool, and for a row without any token.
     """
@@ -55,7 +56,7 @@ class Logps:
     reference_kl: Tensor | None = None
     collision: Tensor | None = None
     stats: TokenStats | None = None
-    mean_count: float | None = None
+    mean_count: float | Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
@@ -112,7 +113,7 @@ class Logps:
         return -self.logp("sum") / self.batch_mean_count
 
     @property
-    def batch_mean_count(self) -> float:
+    def batch_mean_count(self) -> float | Tensor:
         """Completion tokens per row over the global batch; over these rows where nothing else is said."""
         return float(self.count.double().mean()) if self.mean_count is None else self.mean_count
 

@@ -69,7 +69,7 @@ class Setting:
 
     def ordered_rows(self) -> list[dict[str, Any]]:
         """All rows in the order in which alignlab will see them."""
-        from alignlab.data.datamodule import batch_indices
+        from alignlab.data.sampling import batch_indices
 
         rows = read_rows(Path(self.rows))
         return [

@@ -9,6 +9,7 @@ from difflib import get_close_matches
 from typing import Any
 
 from alignlab.checks import Checked, at_least, one_of, within
+from alignlab.data.sampling import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
 from alignlab.models.adapters.base import Adapter
@@ -29,6 +30,8 @@ class Trainer(Checked):
 
     max_steps:        optimizer updates.
     batch_size:       rows (pairs or answers) per update, over all processes.
+    sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is drawn
+                      from all rows).
     micro_batch_size: most rows per forward; a matter of memory, not of results (beyond rounding, and the draws of
                       dropout). Halved by itself, for the rest of the run, where memory does not suffice.
     micro_batch_tokens: most tokens of prompts and answers per forward; a row that has more goes alone.
@@ -39,6 +42,8 @@ class Trainer(Checked):
     compile:          always or never compile the model's layers (torch.compile), which needs a C++ compiler and up to a
                       minute; auto does where that pays: in long runs on a CPU. Dropout draws otherwise then.
     token_stats:      log entropy, token accuracy and mean logits.
+    log_every:        updates between rows of training metrics; the first and the last update are always logged. The
+                      means over the last tenth of a run (`tail/`) are over what was logged.
     gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
     eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
     checkpoint_every: updates between checkpoints; 0 writes one at the end only.
@@ -48,12 +53,14 @@ class Trainer(Checked):
 
     max_steps: int = 100
     batch_size: int = 16
+    sampling: str = "epochs"
     micro_batch_size: int = 16
     micro_batch_tokens: int = 2048
     layout: str = "auto"
     gradient_checkpointing: bool = False
     compile: str = "auto"
     token_stats: bool = True
+    log_every: int = 1
     gradient_clip: float = 1.0
     eval_every: int = 0
     checkpoint_every: int = 0
@@ -66,10 +73,12 @@ class Trainer(Checked):
             ("batch_size", 16),
             ("micro_batch_size", 4),
             ("micro_batch_tokens", 2048),
+            ("log_every", 100),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
         for key in ("gradient_clip", "eval_every", "checkpoint_every"):
             yield from at_least(key, getattr(self, key), 0, example=0)
+        yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("compile", self.compile, COMPILE)
         yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))

@@ -7,39 +7,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
-import numpy as np
-from numpy.typing import NDArray
 
 from alignlab.data.layout import portions
+from alignlab.data.sampling import Couple, batch_indices
 
 Item = TypeVar("Item")
-
-# Rows of a global batch -> the same rows, each with what it needs from the others.
-Couple = Callable[[Sequence[Any]], Sequence[Any]]
-
-
-def batch_indices(rows: int, batch_size: int, seed: int, step: int) -> NDArray[np.int64]:
-    """Rows of global batch `step`: the epochs' permutations laid end to end, cut every `batch_size` rows."""
-    start = step * batch_size
-    epochs = range(start // rows, (start + batch_size - 1) // rows + 1)
-    order = np.concatenate([np.random.default_rng([seed, epoch]).permutation(rows) for epoch in epochs])
-    offset = start - epochs.start * rows
-    return order[offset : offset + batch_size]
-
-
-def rows_used(rows: int, batch_size: int, seed: int, steps: int) -> list[int]:
-    """Rows that a run of `steps` updates sees at least once, in order of their places."""
-    if steps * batch_size >= rows:  # the first epoch sees every row
-        return list(range(rows))
-    return sorted({int(i) for step in range(steps) for i in batch_indices(rows, batch_size, seed, step)})
-
-
-def rows_of_run(rows: Sequence[Item], batch_size: int, seed: int, steps: int, couple: Couple | None) -> Sequence[Item]:
-    """All that a run of `steps` updates trains on, as it will see it."""
-    if couple is None:
-        return [rows[i] for i in rows_used(len(rows), batch_size, seed, steps)]
-    batches = (batch_indices(len(rows), batch_size, seed, step) for step in range(steps))
-    return [row for indices in batches for row in couple([rows[i] for i in indices])]
 
 
 @dataclass
@@ -58,6 +30,7 @@ class BatchStream(Generic[Item]):
     couple: Couple | None = None
     rank: int = 0
     world: int = 1
+    sampling: str = "epochs"
     start: int = field(default=0, init=False)
 
     def __len__(self) -> int:
@@ -66,7 +39,8 @@ class BatchStream(Generic[Item]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         for step in range(self.start, self.steps):
-            batch = [self.rows[i] for i in batch_indices(len(self.rows), self.batch_size, self.seed, step)]
+            indices = batch_indices(len(self.rows), self.batch_size, self.seed, step, self.sampling)
+            batch = [self.rows[i] for i in indices]
             yield list((self.couple(batch) if self.couple else batch)[self.rank :: self.world])
 
 
@@ -105,10 +79,12 @@ class AlignmentData(pl.LightningDataModule):
         steps: int,
         seed: int,
         couple: Couple | None = None,
+        sampling: str = "epochs",
     ) -> None:
         super().__init__()
         self.train, self.held_out = train, held_out
         self.batch_size, self.steps, self.seed, self.couple = batch_size, steps, seed, couple
+        self.sampling = sampling
         self.start = 0
 
     def train_dataloader(self) -> BatchStream[Any]:
@@ -121,6 +97,7 @@ class AlignmentData(pl.LightningDataModule):
             self.couple,
             self.trainer.global_rank,
             self.trainer.world_size,
+            self.sampling,
         )
         stream.start = self.start
         return stream

@@ -15,10 +15,10 @@ STILL = 6 * BEAT  # a heart that stood still for so long has stopped
 
 
 class Heartbeat:
-    """Counts up in a file, from a thread of its own, while a run is worked on."""
+    """Counts up in a file for each run that is worked on, from a thread of its own."""
 
-    def __init__(self, file: Path) -> None:
-        self._file = file
+    def __init__(self, *files: Path) -> None:
+        self._files = files
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._beat, name="heartbeat", daemon=True)
 
@@ -31,13 +31,15 @@ class Heartbeat:
     ) -> None:
         self._over.set()
         self._thread.join()
-        self._file.unlink(missing_ok=True)
+        for file in self._files:
+            file.unlink(missing_ok=True)
 
     def _beat(self) -> None:
         count = 0
         while True:
-            with suppress(OSError):  # a full disk stops the run where it matters; a missed beat stops nothing
-                self._file.write_text(f"{count}\n")
+            for file in self._files:
+                with suppress(OSError):  # a full disk stops the run where it matters; a missed beat stops nothing
+                    file.write_text(f"{count}\n")
             if self._over.wait(BEAT):
                 return
             count += 1

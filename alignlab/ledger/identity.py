@@ -23,6 +23,7 @@ COSMETIC = (
     "trainer.gradient_checkpointing",
     "trainer.compile",
     "trainer.token_stats",
+    "trainer.log_every",
 )
 
 

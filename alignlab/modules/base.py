@@ -63,6 +63,7 @@ class AlignmentModule(pl.LightningModule):
         seed: int,
         reference: Reference | None = None,
         token_stats: bool = True,
+        log_every: int = 1,
     ) -> None:
         super().__init__()
         self.automatic_optimization = False
@@ -76,10 +77,12 @@ class AlignmentModule(pl.LightningModule):
         self.seed = seed
         self.reference = reference
         self.token_stats = token_stats
+        self.log_every = log_every
         self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
-        self.last_metrics: dict[str, float] = {}
+        self.last_metrics: dict[str, float] = {}  # of the last update; empty where it is not one to be logged
+        self._measured = True
         self._step_ended = 0.0
 
     @abstractmethod
@@ -114,14 +117,15 @@ class AlignmentModule(pl.LightningModule):
         """One update on a global batch, of which this process has `rows`."""
         began = time.perf_counter()
         step = self.global_step
+        self._measured = self.to_be_logged(step)
         optimizer: Any = self.optimizers()
         micro_batches, values = self._within_memory(rows, self._backward)
-        means = self._means(values)
+        means = self.means(values) if self._measured else {}
         if step == 0:
-            self._check_start(means["loss"], values)
+            self.check_start(means["loss"], values)
         norm = self._clip(optimizer)
         if not math.isfinite(norm):
-            raise self._non_finite(f"the gradient is not finite at step {step} (2-norm {norm})")
+            raise gradient_not_finite(norm, step)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         schedule: Any = self.lr_schedulers()
@@ -131,6 +135,9 @@ class AlignmentModule(pl.LightningModule):
         self.tokens_seen += tokens
         self.rows_seen += int(total(self.trainer, sum(map(len, micro_batches))))
         before, self._step_ended = self._step_ended, time.perf_counter()
+        self.last_metrics = {}
+        if not self._measured:
+            return
         self.last_metrics = {
             "train/global_step": step + 1,
             **{f"train/{name}": value for name, value in means.items()},
@@ -142,6 +149,10 @@ class AlignmentModule(pl.LightningModule):
             "train/step_seconds": self._step_ended - before,
         }
         self.log("loss", means["loss"], prog_bar=True, logger=False)
+
+    def to_be_logged(self, step: int) -> bool:
+        """Whether update `step` (from 0) gets a row of metrics: every `log_every`-th does, the first and the last."""
+        return step == 0 or (step + 1) % self.log_every == 0 or step + 1 == self.max_steps
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[Any], progress: Progress = _silent) -> dict[str, float]:
@@ -155,12 +166,13 @@ class AlignmentModule(pl.LightningModule):
             return values
 
         self.policy.eval()
+        self._measured = True
         _, values = self._within_memory(rows, see)
-        whole = self._with_state(gather(self.trainer, values), update=False)
+        whole = self.with_state(gather(self.trainer, values), update=False)
         self.policy.train()
         return {
             "train/global_step": self.global_step,
-            **{f"eval/{name}": value for name, value in self._means(whole).items()},
+            **{f"eval/{name}": value for name, value in self.means(whole).items()},
         }
 
     def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
@@ -177,7 +189,7 @@ class AlignmentModule(pl.LightningModule):
                 rows,
                 collision=needs.collision,
                 reference=whole,
-                stats=gradient and self.token_stats,
+                stats=gradient and self.token_stats and self._measured,
             )
         sums = None
         if reference:
@@ -256,7 +268,7 @@ class AlignmentModule(pl.LightningModule):
         for i, micro in enumerate(micro_batches):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
                 value = self._look(i, micro, mean_count)
-                value = self._with_state(value, update=True)
+                value = self.with_state(value, update=True)
                 loss = self.objective(value)
                 self._refuse_non_finite(loss, micro.index)
                 self.manual_backward(loss.sum() * share)
@@ -273,7 +285,7 @@ class AlignmentModule(pl.LightningModule):
         with torch.no_grad():
             seen = [self._look(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
         own = [map_tensors(value, _leaf) for value in seen]
-        whole = self._with_state(gather(self.trainer, own), update=True)
+        whole = self.with_state(gather(self.trainer, own), update=True)
         loss = self.objective(whole)
         index = torch.cat([micro.index for micro in micro_batches])
         start = rows_before(self.trainer, len(index))
@@ -296,7 +308,7 @@ class AlignmentModule(pl.LightningModule):
         self._refuse_non_finite(self.finite(value), micro.index)
         return value
 
-    def _with_state(self, values: Any, *, update: bool) -> Any:
+    def with_state(self, values: Any, *, update: bool) -> Any:
         """The batch with what the objective keeps from step to step, this batch taken in where it is trained on."""
         if self.state is None:
             return values
@@ -305,7 +317,7 @@ class AlignmentModule(pl.LightningModule):
         return replace(values, state=self.state)
 
     @torch.no_grad()
-    def _means(self, values: Any) -> dict[str, float]:
+    def means(self, values: Any) -> dict[str, float]:
         """Loss and all metrics of a whole batch as numbers."""
         found = {"loss": self.objective(values).mean(), **self.measure(values), **self.objective.metrics(values)}
         return {name: float(value) for name, value in found.items()}
@@ -321,18 +333,11 @@ class AlignmentModule(pl.LightningModule):
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
 
     def _refuse_non_finite(self, numbers: Tensor, index: Tensor) -> None:
-        bad = ~torch.isfinite(numbers)
-        if bad.any():
-            raise self._non_finite(
-                f"log-probabilities or loss are not finite at step {self.global_step} "
-                f"for rows {index[bad].tolist()} of the data"
-            )
+        error = non_finite(numbers, index, self.global_step)
+        if error:
+            raise error
 
-    def _non_finite(self, what: str) -> NonFiniteError:
-        """Before the first update something is wrong with weights or data; after it, training diverged."""
-        return DivergedError(what) if self.global_step else NonFiniteError(what)
-
-    def _check_start(self, loss: float, values: Any) -> None:
+    def check_start(self, loss: float, values: Any) -> None:
         """Before any update the policy is its reference: all log-ratios are 0, and many losses a known number."""
         if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
             return
@@ -350,6 +355,25 @@ class AlignmentModule(pl.LightningModule):
                 "  the reference log-probabilities belong to other weights, another tokenizer or another dtype;\n"
                 "  type: reference=copy to compute them afresh"
             )
+
+
+def non_finite(numbers: Tensor, index: Tensor, step: int) -> NonFiniteError | None:
+    """What is wrong where a number of an example is not finite; `index` [B] are the examples' places in the data."""
+    bad = ~torch.isfinite(numbers)
+    if not bad.any():
+        return None
+    text = f"log-probabilities or loss are not finite at step {step} for rows {index[bad].tolist()} of the data"
+    return _diverged_or_wrong(text, step)
+
+
+def gradient_not_finite(norm: float, step: int) -> NonFiniteError:
+    """What is wrong where everything is finite but the gradient."""
+    return _diverged_or_wrong(f"the gradient is not finite at step {step} (2-norm {norm})", step)
+
+
+def _diverged_or_wrong(text: str, step: int) -> NonFiniteError:
+    """Before the first update something is wrong with weights or data; after it, training diverged."""
+    return DivergedError(text) if step else NonFiniteError(text)
 
 
 def _farthest(values: Any) -> float:

@@ -15,7 +15,7 @@ from alignlab.objectives.base import Objective, Strength
 from alignlab.types import Logps, Requires
 
 
-def sft_loss(logp: Tensor, *, mean_count: float) -> Tensor:
+def sft_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
     """-lp / (mean n over the batch)
 
     logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B], nats per token:

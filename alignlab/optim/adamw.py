@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from alignlab.checks import positive, within
 from alignlab.errors import Problem
-from alignlab.optim.base import Optim
+from alignlab.optim.base import Optim, like
 
 
 @dataclass(kw_only=True)
@@ -18,6 +20,8 @@ class AdamW(Optim):
     beta1: float = 0.9
     beta2: float = 0.999
     eps: float = 1e-8
+
+    moments: ClassVar[tuple[str, ...] | None] = ("exp_avg", "exp_avg_sq")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -31,3 +35,14 @@ class AdamW(Optim):
         return TorchAdamW(
             parameters, lr=self.lr, betas=(self.beta1, self.beta2), eps=self.eps, weight_decay=self.weight_decay
         )
+
+    def update(
+        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
+    ) -> Tensor:
+        """theta - eta lambda theta - eta m^ / (sqrt(v^) + eps): algorithm 2, m^ and v^ freed of their start."""
+        first, second = moments["exp_avg"], moments["exp_avg_sq"]
+        first.lerp_(gradient, like(1 - self.beta1, weights))
+        second.mul_(like(self.beta2, weights)).add_(gradient * gradient * like(1 - self.beta2, weights))
+        spread = second.sqrt() / like((1 - self.beta2**step) ** 0.5, weights) + like(self.eps, weights)
+        decayed = weights * like(1 - rate * self.weight_decay, weights)
+        return decayed - like(rate / (1 - self.beta1**step), weights) * first / spread

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 from alignlab.checks import installed
 from alignlab.errors import Problem
@@ -22,6 +22,8 @@ class AdamW8bit(AdamW):
     """
 
     paged: bool = False
+
+    moments: ClassVar[tuple[str, ...] | None] = None  # they are rounded in blocks, which would span several models
 
     def missing(self) -> Iterator[Problem]:
         yield from installed("", "adamw_8bit", "bitsandbytes", extra="gpu")

@@ -6,7 +6,9 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.errors import Problem
@@ -29,6 +31,9 @@ class Optim(Checked, ABC):
     schedule: str = "constant"
     warmup_steps: int = 0
 
+    # What `update` keeps of every weight, by torch's names; None where there is no `update`, as where state is rounded.
+    moments: ClassVar[tuple[str, ...] | None] = None
+
     def problems(self) -> Iterator[Problem]:
         yield from positive("lr", self.lr, example=1e-4, hint="peak learning rate")
         yield from at_least("weight_decay", self.weight_decay, 0, example=0.0)
@@ -43,6 +48,14 @@ class Optim(Checked, ABC):
     def build(self, parameters: Any) -> Any:
         """A torch optimizer over the parameters, at the peak learning rate."""
 
+    def update(
+        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
+    ) -> Tensor:
+        """[P, D] weights of P models after update `step` (from 1), as torch's optimizer computes them; `moments` are
+        changed in place. `rate` and the numbers of this optimizer may be [P, 1] tensors in float64.
+        """
+        raise NotImplementedError(f"{type(self).__name__} trains one model at a time")
+
     def factor(self, step: int, steps: int) -> float:
         """Share of the peak learning rate at update `step` (from 0) of `steps`."""
         if step < self.warmup_steps:
@@ -51,3 +64,8 @@ class Optim(Checked, ABC):
             return 1.0
         progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
         return 1.0 - progress if self.schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2
+
+
+def like(number: float | Tensor, weights: Tensor) -> float | Tensor:
+    """A number, or the models' own numbers, for arithmetic with `weights` that keeps their dtype."""
+    return number.to(weights) if isinstance(number, Tensor) else number

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
+
+from torch import Tensor
 
 from alignlab.checks import positive, within
 from alignlab.errors import Problem
-from alignlab.optim.base import Optim
+from alignlab.optim.base import Optim, like
 
 
 @dataclass(kw_only=True)
@@ -17,6 +19,8 @@ class RMSprop(Optim):
 
     alpha: float = 0.99
     eps: float = 1e-8
+
+    moments: ClassVar[tuple[str, ...] | None] = ("square_avg",)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -27,3 +31,12 @@ class RMSprop(Optim):
         from torch.optim import RMSprop as TorchRMSprop
 
         return TorchRMSprop(parameters, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)
+
+    def update(
+        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
+    ) -> Tensor:
+        """theta - eta g / (sqrt(v) + eps), v the running mean of g^2; weight decay is added to the gradient."""
+        square = moments["square_avg"]
+        gradient = gradient + like(self.weight_decay, weights) * weights
+        square.mul_(like(self.alpha, weights)).add_(gradient * gradient * like(1 - self.alpha, weights))
+        return weights - like(rate, weights) * gradient / (square.sqrt() + like(self.eps, weights))

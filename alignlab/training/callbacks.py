@@ -28,21 +28,27 @@ class Recorder(pl.Callback):
         self.eval_metrics: dict[str, float] = {}  # the last one's; a resumed run is told of it and does not repeat it
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        self._write(trainer, pl_module.last_metrics)
-        if self._every and trainer.global_step % self._every == 0:
+        if pl_module.last_metrics and trainer.is_global_zero:
+            self.write(pl_module.last_metrics)
+        if self.due(trainer.global_step):
             self.evaluate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 
     def evaluate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate all held-out rows as the policy stands, once for each step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
             self.eval_metrics = module.evaluate(data.held_out_rows(), self._progress)
-            self._write(trainer, self.eval_metrics)
+            if trainer.is_global_zero:
+                self.write(self.eval_metrics)
 
-    def _write(self, trainer: pl.Trainer, row: dict[str, float]) -> None:
+    def due(self, step: int) -> bool:
+        """Whether held-out rows are evaluated after so many updates."""
+        return bool(self._every) and step % self._every == 0
+
+    def write(self, row: dict[str, float]) -> None:
+        """One row of metrics to all sinks."""
         check_known(row)
-        if trainer.is_global_zero:
-            for sink in self._sinks:
-                sink.log(row)
+        for sink in self._sinks:
+            sink.log(row)
 
 
 class Checkpoint(pl.Callback):
@@ -63,7 +69,7 @@ class Checkpoint(pl.Callback):
             self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._asked_to_stop or (self._every and trainer.global_step % self._every == 0):
+        if self._asked_to_stop or (self._every and self._step(trainer) % self._every == 0):
             self._save(trainer)
         if self._asked_to_stop:
             raise KeyboardInterrupt
@@ -82,6 +88,10 @@ class Checkpoint(pl.Callback):
         if self._asked_to_stop:
             raise KeyboardInterrupt
         self._asked_to_stop = True
+
+    def _step(self, trainer: pl.Trainer) -> int:
+        """Updates so far, in all attempts."""
+        return trainer.global_step
 
     def _save(self, trainer: pl.Trainer) -> None:
         scratch = self._run.checkpoint.with_suffix(".tmp")

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import logging
-import shutil
 import time
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,27 +13,22 @@ import lightning.pytorch as pl
 import torch
 
 from alignlab.config.plan import Plan
+from alignlab.config.schemas import Train, Trainer
 from alignlab.data.datamodule import AlignmentData, MicroBatches
+from alignlab.data.layout import Layout
 from alignlab.data.tokenize import mean_tokens
-from alignlab.evaluation.exact import completion_logps, exact_metrics
-from alignlab.lab.frontier import Frontier
-from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
-from alignlab.models.quantization import save_quantization
+from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
-from alignlab.tracking.metrics import TAIL, check_known
-from alignlab.tracking.sinks.base import RunIdentity, Sink
-from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
-from alignlab.training.callbacks import Checkpoint, Recorder
-from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.callbacks import Checkpoint
+from alignlab.training.point import Point
+from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.shapes import SHAPES
 from alignlab.training.start import Start, load_start, name_base, policy_and_reference
 
 log = logging.getLogger(__name__)
-
-# How far past its own KL a run's frontier is drawn, and at least how far.
-_CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
 
 
 def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str, Any]:
@@ -45,15 +39,10 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     name_base(start, run)
     rows = load_rows(start)
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
-    before = start.exact_logps if config.data.world is not None and config.reference_kind != "none" else None
-    facts = {"data/record": rows.record, "ref/digest": start.weights}
-    spoken = ", ".join(config.objective.spoken())
-    facts["objective/dialect"] = spoken
-    with _sinks(plan, run, group, done, facts) as (sinks, summary):
-        recorder = Recorder(sinks, config.trainer.eval_every, progress_bar(bars_wanted(config.trainer.progress)))
-        recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
+    with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
-        trainer = _trainer(plan, run, [recorder, checkpoint])
+        callbacks = [point.recorder, checkpoint]
+        trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
         began = time.perf_counter()
@@ -62,47 +51,15 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
         finally:
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
-        recorder.evaluate(trainer, module, data)
-        summary |= {
-            f"{split}/tokens/truncated_frac": rows.record[split]["truncated_frac"] for split in ("train", "eval")
-        }
-        summary |= _summary(recorder, run, time.perf_counter() - began)
-        if before is not None:
-            summary |= _exact(start, before, module.policy, run)
-        _save(module.policy, start.tokenizer, run)
-        check_known(summary)
-    return {
-        "summary": summary,
-        "objective": {"name": plan.id.rpartition("-")[0], **plan.config["objective"], "spoken": spoken},
-        "data": rows.record,
-        "model": {"fingerprint": config.model.fingerprint(), "reference_weights": start.weights},
-    }
+        point.recorder.evaluate(trainer, module, data)
+        return point.finish(module.policy, time.perf_counter() - began)
 
 
-@contextmanager
-def _sinks(
-    plan: Plan, run: RunDir, group: str | None, done: int, facts: Mapping[str, Any]
-) -> Iterator[tuple[list[Sink], dict[str, float]]]:
-    """Open sinks and a summary to fill; whatever happens inside, every sink is told how it ended."""
-    kind = plan.id.rpartition("-")[0]
-    config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
-    identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
-    sinks = [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
-    summary: dict[str, float] = {}
-    failed = True
-    try:
-        yield sinks, summary
-        failed = False
-    finally:
-        for sink in sinks:
-            sink.finish(summary, failed=failed)
-
-
-def _trainer(plan: Plan, run: RunDir, callbacks: list[Any]) -> pl.Trainer:
-    settings = plan.train.trainer
-    with _lightning_quiet():
+def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:
+    """Lightning's trainer with everything switched off that is done elsewhere; `length` is when it stops."""
+    with lightning_quiet():
         return pl.Trainer(
-            max_steps=settings.max_steps,
+            **length,  # type: ignore[arg-type]
             accelerator=settings.accelerator,
             devices=1,
             callbacks=callbacks,
@@ -137,7 +94,23 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         else:
             log.info("the model's layers are compiled at the first update")
             compile_layers(policy)
-    module = shape.module(
+    module = make_module(config, policy, layout, reference)
+    data = AlignmentData(
+        rows.train,
+        rows.held_out,
+        batch_size=settings.batch_size,
+        steps=settings.max_steps,
+        seed=config.seed,
+        couple=couple_of(config),
+        sampling=settings.sampling,
+    )
+    return module, data
+
+
+def make_module(config: Train, policy: Any, layout: Layout, reference: Reference | None) -> AlignmentModule:
+    """What trains the policy by the config's objective."""
+    settings, shape = config.trainer, SHAPES[config.objective.requires.data]
+    return shape.module(
         policy,
         config.objective,
         config.optim,
@@ -147,69 +120,21 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         seed=config.seed,
         reference=reference,
         token_stats=settings.token_stats,
+        log_every=settings.log_every,
     )
-    data = AlignmentData(
-        rows.train,
-        rows.held_out,
-        batch_size=settings.batch_size,
-        steps=settings.max_steps,
-        seed=config.seed,
-        couple=couple_of(config),
-    )
-    return module, data
 
 
 def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:
     """Train to the last step, from the last checkpoint where there is one."""
-    with _lightning_quiet():
+    with lightning_quiet():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
         except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
             raise KeyboardInterrupt from stop
 
 
-def _summary(recorder: Recorder, run: RunDir, seconds: float) -> dict[str, float]:
-    """First loss, means over the last tenth of the updates, last step's metrics, last evaluation's metrics."""
-    steps = [row for row in read_rows(run.metrics) if "train/loss" in row]
-    tail = steps[-max(1, len(steps) // 10) :]
-    return {
-        "start/loss": steps[0]["train/loss"],
-        **{
-            f"tail/{name}": sum(values) / len(values)
-            for name in TAIL
-            if (values := [row[f"train/{name}"] for row in tail if f"train/{name}" in row])
-        },
-        **steps[-1],
-        **recorder.eval_metrics,
-        "time/train_seconds": round(seconds, 2),
-    }
-
-
-def _exact(start: Start, before: Any, policy: Any, run: RunDir) -> dict[str, float]:
-    """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
-    world = start.plan.train.data.world
-    assert world is not None
-    found = exact_metrics(completion_logps(policy, start.tokenizer, world), before, world)
-    reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
-    curve = Frontier(before, world.gold_reward).curve(reach)
-    write_json(run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
-    return found
-
-
-def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
-    """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
-    scratch = run.policy.with_suffix(".tmp")
-    for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
-        shutil.rmtree(left_over, ignore_errors=True)
-    policy.save_pretrained(scratch)
-    if (scratch / "adapter_config.json").is_file():
-        save_quantization(policy, scratch)
-    tokenizer.save_pretrained(scratch)
-    scratch.rename(run.policy)
-
-
 @contextmanager
-def _lightning_quiet() -> Iterator[None]:
+def lightning_quiet() -> Iterator[None]:
     """Without its advice on data loaders, loggers and checkpoints that are ours to decide."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

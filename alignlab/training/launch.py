@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,10 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
-    from alignlab.training.tasks import Task
+    from alignlab.config.plan import Plan
+    from alignlab.training.tasks import RunTask, Task
+
+log = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
 
@@ -27,6 +31,9 @@ class PointLauncher(Launcher):
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
         self.hydra = config.hydra
+
+    def check(self, points: Sequence[RunTask]) -> None:
+        """Raise ConfigError where a sweep's points can't be run this way; called before anything is started."""
 
     @abstractmethod
     def run(self, tasks: Sequence[Task], told: Told) -> None:
@@ -62,13 +69,69 @@ class HereLauncher(PointLauncher):
             told(task.name)
 
 
+class StackedLauncher(PointLauncher):
+    """Points that differ only in numbers as one model, in this process."""
+
+    def check(self, points: Sequence[RunTask]) -> None:
+        from alignlab.training.stackable import groups, refuse_unstackable
+
+        plans = [point.plan for point in points]
+        refuse_unstackable(plans, groups(plans)[1])
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        alone = run_stacks(tasks, told, wanted=lambda plans: len(plans) > 1)
+        HereLauncher().run(alone, told)
+
+
+class AutoLauncher(PointLauncher):
+    """Points of models so small that a step is mostly overhead as one model; with several GPUs, other points on all of
+    them at once; else one after another, in this process."""
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        from alignlab.training.pool import Pool, free_gpus
+        from alignlab.training.stackable import worth_stacking
+
+        alone = run_stacks(tasks, told, wanted=worth_stacking)
+        if len(alone) > 1 and len(free_gpus()) > 1:
+            Pool(at_once=0, per_gpu=1, retries=1).run(alone, told)
+        else:
+            HereLauncher().run(alone, told)
+
+
+def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[Plan]], bool]) -> list[Task]:
+    """Run what can be stacked and is `wanted` so; returns the rest, and what a stack left to be run alone."""
+    from alignlab.errors import NotStackableError
+    from alignlab.ledger.run_dir import FINISHED
+    from alignlab.training.stackable import groups
+    from alignlab.training.tasks import RunTask
+
+    points = {task.name: task for task in tasks if isinstance(task, RunTask)}
+    waiting = [p.plan for p in points.values() if p.plan.train.rerun or p.run.status() not in FINISHED]
+    handled: set[str] = set()
+    for stack in filter(wanted, groups(waiting)[0]):
+        from alignlab.training.stacked import run_stacked
+
+        try:
+            overrides = {plan.id: points[plan.id].overrides for plan in stack}
+            handled |= set(run_stacked(stack, group=points[stack[0].id].sweep, overrides=overrides))
+        except NotStackableError as error:
+            log.warning("not stacked: %s", error)
+        except Exception as error:
+            log.error("a stack of %d points failed: %s", len(stack), error)
+            handled |= {plan.id for plan in stack}
+        for plan in stack:
+            if plan.id in handled:
+                told(plan.id)
+    return [task for task in tasks if task.name not in handled]
+
+
 def ours(launcher: Launcher) -> PointLauncher | None:
     """The launcher, where it is one of ours; in the place of Hydra's default, ours; None for anybody else's.
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
     if isinstance(launcher, BasicLauncher):
-        return HereLauncher()
+        return AutoLauncher()
     return launcher if isinstance(launcher, PointLauncher) else None
 
 

@@ -9,10 +9,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from alignlab.config.schemas import Train
-from alignlab.data.datamodule import Couple, rows_of_run
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
+from alignlab.data.sampling import Couple, rows_of_run
 from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
@@ -52,7 +52,7 @@ def couple_of(config: Train) -> Couple | None:
 def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
     """Everything that a run will ask the reference for."""
     trainer, couple = config.trainer, couple_of(config)
-    train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple)
+    train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple, trainer.sampling)
     for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
         yield from row.answers()
 

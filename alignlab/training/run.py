@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError
 from alignlab.ledger.heartbeat import Heartbeat
-from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.ledger.run_dir import FINISHED, RunDir, Status
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ def _run_parent(plan: Plan, parent: Plan, run: RunDir, group: str | None) -> Non
     except Exception as error:
         with run.held(wait=False) as mine:
             if mine:
-                run.end("failed", f"what it starts from can't be had: {_reason(error)}", id=run.id, sweep=group)
+                run.end("failed", f"what it starts from can't be had: {reason_of(error)}", id=run.id, sweep=group)
         raise
 
 
@@ -64,53 +64,52 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -
     from alignlab.training.progress import quiet_libraries
 
     quiet_libraries()
-    with recorded(plan, run, group, overrides) as resume:
-        run.end("done", **fit(plan, run, group=group, resume=resume))
+    resume = run.checkpoint.is_file() and not plan.train.rerun
+    changes = begin(plan, run, group, overrides, resume=resume)
+    with logged_to([run.log]), Heartbeat(run.heartbeat):
+        log.info("%s: %s", run.id, "resuming" if resume else "starting")
+        for change in changes:
+            log.warning("%s: was begun with another %s", run.id, change)
+        try:
+            run.end("done", **fit(plan, run, group=group, resume=resume))
+        except BaseException as error:
+            told = end_badly(run, error, group)
+            raise told from (None if told is error else error)
         log.info("%s: done, in %s", run.id, run.path)
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
 
 
-@contextmanager
-def recorded(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -> Iterator[bool]:
-    """A run's record from start to end, for what trains it inside; whatever happens there is told in it.
-
-    Yields whether there is a checkpoint to resume from. The caller holds the run.
-    """
-    resume = run.checkpoint.is_file() and not plan.train.rerun
-    changes = run.start(
+def begin(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, resume: bool, **facts: Any
+) -> list[str]:
+    """Start the record of a run that the caller holds. Returns how the code differs from what it was begun with."""
+    return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
         fresh=not resume,
         parent=plan.parent.id if plan.parent else None,
         sweep=group,
         overrides=list(overrides),
         config=dict(plan.config),
+        **facts,
     )
-    with _logged_to(run.log), Heartbeat(run.heartbeat):
-        log.info("%s: %s", run.id, "resuming" if resume else "starting")
-        for change in changes:
-            log.warning("%s: was begun with another %s", run.id, change)
-        try:
-            yield resume
-        except (KeyboardInterrupt, SystemExit):
-            _end(run, "interrupted", "stopped by a signal")
-            raise
-        except DivergedError as error:
-            _end(run, "diverged", str(error))
-            log.warning("%s: diverged: %s", run.id, error)
-            raise
-        except BaseException as error:
-            reason = _why_not_written(error, run) or _reason(error)
-            if not isinstance(error, AlignlabError):
-                _note(run, traceback.format_exc())
-            _end(run, "failed", reason)
-            if group:  # a sweep goes on, and tells the rest at its end
-                log.error("%s: failed: %s", run.id, reason)
-            if reason != _reason(error):
-                raise OutputError(reason) from error
-            raise
 
 
-def _end(run: RunDir, status: Any, reason: str) -> None:
+def end_badly(run: RunDir, error: BaseException, group: str | None) -> BaseException:
+    """Put into the record how a run ended that did not come to its end. Returns what to raise: `error`, in words."""
+    if isinstance(error, KeyboardInterrupt | SystemExit):
+        _end(run, "interrupted", "stopped by a signal")
+        return error
+    reason = _why_not_written(error, run) or reason_of(error)
+    if not isinstance(error, AlignlabError):
+        _note(run, "".join(traceback.format_exception(error)))
+    status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
+    _end(run, status, reason)
+    if group:  # a sweep goes on, and tells the rest at its end
+        log.error("%s: %s: %s", run.id, status, reason)
+    return error if reason == reason_of(error) else OutputError(reason)
+
+
+def _end(run: RunDir, status: Status, reason: str) -> None:
     """The last word, after what was half-written is gone, which may be what makes room for it."""
     for left_over in run.half_written():
         if left_over.is_dir():
@@ -131,7 +130,8 @@ def _note(run: RunDir, text: str) -> None:
         log.error("%s: its log can't be written: %s", run.id, error)
 
 
-def _reason(error: BaseException) -> str:
+def reason_of(error: BaseException) -> str:
+    """An error as a record tells it."""
     return str(error) if isinstance(error, AlignlabError) else f"{type(error).__name__}: {error}"
 
 
@@ -155,13 +155,15 @@ class _LogFile(logging.FileHandler):
 
 
 @contextmanager
-def _logged_to(file: Path) -> Iterator[None]:
-    """Messages go to the run's own log as well."""
-    handler = _LogFile(file)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logging.getLogger().addHandler(handler)
+def logged_to(files: Sequence[Path]) -> Iterator[None]:
+    """Messages go to the logs of these runs as well."""
+    handlers = [_LogFile(file) for file in files]
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        logging.getLogger().addHandler(handler)
     try:
         yield
     finally:
-        logging.getLogger().removeHandler(handler)
-        handler.close()
+        for handler in handlers:
+            logging.getLogger().removeHandler(handler)
+            handler.close()

@@ -50,7 +50,8 @@ def _asks(plan: Plan) -> Hashable:
     """What decides which answers a run asks the reference for."""
     needs, trainer = plan.train.objective.requires, plan.train.trainer
     return (
-        needs.data, needs.mismatched, needs.reference_tokens, trainer.batch_size, trainer.max_steps, plan.train.seed
+        needs.data, needs.mismatched, needs.reference_tokens, trainer.batch_size, trainer.max_steps, trainer.sampling,
+        plan.train.seed,
     )  # fmt: skip
 
 

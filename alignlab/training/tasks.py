@@ -10,7 +10,7 @@ from pathlib import Path
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError
 from alignlab.ledger.run_dir import FINISHED, RunDir
-from alignlab.training.run import run_plan
+from alignlab.training.run import reason_of, run_plan
 from alignlab.training.shared_reference import asks_differ, share_reference
 
 log = logging.getLogger(__name__)
@@ -42,9 +42,8 @@ class RunTask:
             run_plan(self.plan, group=self.sweep, overrides=self.overrides)
         except Exception as error:
             if self.run.status() not in (*FINISHED, "failed"):  # it came to an end before its record was begun
-                reason = str(error) if isinstance(error, AlignlabError) else f"{type(error).__name__}: {error}"
-                self.run.end("failed", reason, id=self.run.id, sweep=self.sweep)
-                log.exception("%s: failed", self.name) if not isinstance(error, AlignlabError) else None
+                self.run.end("failed", reason_of(error), id=self.run.id, sweep=self.sweep)
+                log.error("%s: failed", self.name, exc_info=not isinstance(error, AlignlabError))
 
     def in_smaller_portions(self) -> RunTask:
         """The same run, half as much of a batch at a time; its identity does not depend on that."""

@@ -1,4 +1,4 @@
-"""Our launchers as Hydra knows them: `launcher=here` and `launcher=local`. See docs/launchers.md.
+"""Our launchers as Hydra knows them: `launcher=auto`, `here`, `stacked` and `local`. See docs/launchers.md.
 
 Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
 resolve them.
@@ -10,10 +10,24 @@ from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
-from alignlab.training.launch import HereLauncher as _Here
+from alignlab.training import launch
 from alignlab.training.launch import PointLauncher, Told
 
 _PLUGINS = "hydra_plugins.alignlab_plugins.launchers"
+
+
+@dataclass
+class AutoLauncherConf:
+    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, else here."""
+
+    _target_: str = f"{_PLUGINS}.AutoLauncher"
+
+
+@dataclass
+class StackedLauncherConf:
+    """hydra/launcher=stacked: points that differ only in numbers as one model; refused where that is not exact."""
+
+    _target_: str = f"{_PLUGINS}.StackedLauncher"
 
 
 @dataclass
@@ -40,7 +54,15 @@ class LocalLauncherConf:
     retries: int = 1
 
 
-class HereLauncher(_Here):
+class AutoLauncher(launch.AutoLauncher):
+    """What suits the points and the machine."""
+
+
+class StackedLauncher(launch.StackedLauncher):
+    """Points that differ only in numbers as one model."""
+
+
+class HereLauncher(launch.HereLauncher):
     """One after another, in this process."""
 
 
@@ -58,5 +80,7 @@ class LocalLauncher(PointLauncher):
         Pool(**self.limits).run(tasks, told)
 
 
-for name, conf in (("here", HereLauncherConf), ("local", LocalLauncherConf)):
+for name, conf in {
+    "auto": AutoLauncherConf, "here": HereLauncherConf, "stacked": StackedLauncherConf, "local": LocalLauncherConf,
+}.items():  # fmt: skip
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=conf, provider="alignlab")

@@ -60,8 +60,11 @@ class PreflightSweeper(BasicSweeper):
         from alignlab.training.sweep import Sweep
 
         sweep = Sweep(self.config, plans, jobs, asked.axes)
+        launcher = ours(self.launcher)
+        if launcher:
+            launcher.check(sweep.points)
         with sweep:
-            if launcher := ours(self.launcher):
+            if launcher:
                 sweep.run(launcher)
             else:
                 sweep.prepare()

@@ -12,10 +12,11 @@ from alignlab.data.collate import (
     collate_pairs,
     collate_rankings,
 )
-from alignlab.data.datamodule import BatchStream, MicroBatches, batch_indices, rows_of_run, rows_used
+from alignlab.data.datamodule import BatchStream, MicroBatches
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import collate_rows
 from alignlab.data.rows import Completion, Labelled, Pair, Ranking
+from alignlab.data.sampling import batch_indices, rows_of_run, rows_used
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import (
     CompletionTokens,

@@ -159,4 +159,4 @@ def _of(module: AlignmentModule, batch: Any) -> tuple[torch.Tensor, torch.Tensor
     loss = module.objective(values)
     loss.mean().backward()
     gradient = torch.cat([p.grad.flatten() for p in module.policy.parameters() if p.grad is not None])
-    return loss.detach(), gradient, module._means(map_tensors(values, torch.Tensor.detach))
+    return loss.detach(), gradient, module.means(map_tensors(values, torch.Tensor.detach))

@@ -51,6 +51,11 @@ class ModelSource(Checked, ABC):
         return None
 
     @property
+    def parameters(self) -> int | None:
+        """How many parameters the model has, where that is known before it is loaded."""
+        return None
+
+    @property
     def trainable(self) -> bool:
         """Whether the weights can be trained themselves, not only an adapter on them."""
         return True

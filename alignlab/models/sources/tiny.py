@@ -47,6 +47,12 @@ class Tiny(ModelSource):
     def vocabulary(self) -> str | None:
         return self.alphabet or None
 
+    @property
+    def parameters(self) -> int | None:
+        width, vocabulary = self.hidden_size, (len(self.alphabet) or 256) + 1
+        layer = 4 * width * width + 3 * width * self.intermediate_size + 2 * width
+        return 2 * vocabulary * width + self.layers * layer + width
+
     def fingerprint(self) -> str:
         return digest([repr(sorted(asdict(self).items())).encode()])
 

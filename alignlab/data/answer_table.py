@@ -1,0 +1,63 @@
+"""Every different prompt and answer of one or several runs laid out once, to take batches from by place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from alignlab.data.collate import to_device
+from alignlab.data.fingerprint import row_key
+from alignlab.data.layout import Layout, Rows, collate_rows
+from alignlab.data.tokenize import PromptAndAnswer
+
+# Plain rows, but with a mask of our own: it is made of tensors alone, so that it can be made for many models at once.
+_PLAIN_MASKED = Layout(shared=True)
+
+
+class AnswerTable:
+    """M different prompts and answers as M plain rows: prompts end at one column, and answers begin there."""
+
+    def __init__(self, answers: Iterable[PromptAndAnswer], device: torch.device) -> None:
+        self.answers = {row_key(prompt, answer): (prompt, answer) for prompt, answer in answers}
+        self._place = {key: place for place, key in enumerate(self.answers)}
+        self.rows = to_device(replace(collate_rows(list(self.answers.values())), layout=_PLAIN_MASKED), device)
+        self.counts = self.rows.answer_mask.sum(dim=1)
+        self._start = max(len(prompt) for prompt, _ in self.answers.values())
+
+    def __len__(self) -> int:
+        return len(self.answers)
+
+    def places(self, rows: Sequence[Sequence[PromptAndAnswer]]) -> NDArray[np.int64]:
+        """[N, k] places of the k answers of each of N examples."""
+        return np.array([[self._place[row_key(*answer)] for answer in row] for row in rows], dtype=np.int64)
+
+    def take(self, places: Tensor) -> Rows:
+        """Rows at int64[n] places, in that order, without columns that are padding in all of them."""
+        rows = self.rows
+        width = rows.ids.shape[1]
+        counts = self.counts[places]
+        answer = int(counts.max())
+        first = self._start - int((rows.lengths[places] - counts).max())
+        columns = slice(first, self._start + answer)
+        # columns of the prompt's last token and of the answer's, which are the same for all plain rows
+        where = rows.places[places, : answer + 1] - places[:, None] * width
+        kept = columns.stop - columns.start
+        start = torch.arange(len(places), device=places.device)[:, None] * kept
+        mask = rows.answer_mask[places, :answer]
+        inside = torch.nn.functional.pad(mask, (1, 0), value=True)
+        return replace(
+            rows,
+            ids=rows.ids[places, columns],
+            positions=rows.positions[places, columns],
+            prompt=rows.prompt[places, columns],
+            branch=rows.branch[places, columns],
+            places=torch.where(inside, where - first + start, 0),
+            answer_mask=mask,
+            lengths=rows.lengths[places],
+            keys=(),
+        )

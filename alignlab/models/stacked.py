@@ -1,0 +1,116 @@
+"""Many policies of one architecture as one model whose weights have a leading point dimension (torch.func)."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, vmap
+
+from alignlab.data.answer_table import AnswerTable
+from alignlab.data.layout import Rows
+from alignlab.models.forward import Predictions, at_least_float32, attention_mask
+from alignlab.models.logps import Answers, answer_logps, score_predictions
+
+# How far log-probabilities of a stack may be from those of its policy alone, nats: rounding only.
+_FAR_OFF = 1e-4
+
+
+@dataclass(frozen=True, eq=False)
+class Given:
+    """Rows for P policies.
+
+    rows:      P times R plain rows, policy by policy.
+    arguments: of the model's forward: tensors [P * R, ...], or [R, ...] where all policies are given the same rows.
+    points:    P, or None where all policies are given the same rows.
+    """
+
+    rows: Rows
+    arguments: dict[str, Any]
+    points: int | None
+
+
+class StackedPolicy(nn.Module):
+    """P policies that start from the same weights. What is trained of them is one parameter [P, D], the rest is shared.
+
+    policy:  any one of them; it is left as it is.
+    weights: [P, D] each policy's trained parameters, one after the other, in the order of `policy.named_parameters()`.
+    """
+
+    weights: Tensor
+
+    def __init__(self, policy: Any, points: int) -> None:
+        super().__init__()
+        model = copy.deepcopy(policy).eval()
+        # Of the implementations of attention this one is made of operations that are there for many models at once.
+        model.set_attn_implementation("eager")
+        self._model = (model,)  # in a tuple: its weights are not this module's
+        self._trained = {name: p.shape for name, p in policy.named_parameters() if p.requires_grad}
+        flat = torch.cat([p.detach().flatten() for p in policy.parameters() if p.requires_grad])
+        self.weights = nn.Parameter(flat.expand(points, -1).clone())
+
+    def write_into(self, policy: Any, point: int) -> None:
+        """Give a policy of the same architecture the weights of a point."""
+        with torch.no_grad():
+            for name, value in self._named(self.weights[point]).items():
+                policy.get_parameter(name).copy_(value)
+
+    def given_each(self, rows: Rows) -> Given:
+        """P times R plain rows, policy by policy, as what each policy is given."""
+        return Given(rows, self._arguments(rows), len(self.weights))
+
+    def given_all(self, table: AnswerTable, places: Tensor) -> Given:
+        """The rows at int64[R] places of a table as what every policy is given."""
+        tiled = table.take(places.repeat(len(self.weights)))
+        return Given(tiled, self._arguments(table.take(places)), None)
+
+    def score(self, given: Given, *, collision: bool = False, stats: bool = False) -> Answers:
+        """What the policies say of the answers, as R rows of each, policy by policy."""
+        model, rows = self._model[0], given.rows
+        length, width = rows.ids.shape[1], rows.answer_mask.shape[1]
+        predicted = slice(length - width - 1, length - 1)
+
+        def logits(weights: Tensor, arguments: dict[str, Any]) -> Tensor:
+            fixed = {"use_cache": False, "logits_to_keep": predicted}
+            return functional_call(model, self._named(weights), (), {**arguments, **fixed}).logits
+
+        arguments = given.arguments if given.points is None else _unflatten(given.arguments, given.points)
+        found = vmap(logits, in_dims=(0, None if given.points is None else 0))(self.weights, arguments)
+        found = at_least_float32(found.flatten(0, 1)[rows.answer_mask])
+        predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
+        return score_predictions(predictions, rows, collision=collision, stats=stats)
+
+    def _arguments(self, rows: Rows) -> dict[str, Any]:
+        mask = attention_mask(self._model[0].config, rows, self.weights.dtype)
+        return {"input_ids": rows.ids, "attention_mask": mask, "position_ids": rows.positions}
+
+    def _named(self, weights: Tensor) -> dict[str, Tensor]:
+        """[D] -> each trained parameter by its name."""
+        sizes = [shape.numel() for shape in self._trained.values()]
+        parts = weights.split(sizes)
+        return {name: part.view(shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)}
+
+
+def _unflatten(values: Any, points: int) -> Any:
+    """Tensors [P * R, ...] as [P, R, ...], in dictionaries too."""
+    if isinstance(values, dict):
+        return {key: _unflatten(value, points) for key, value in values.items()}
+    return values.unflatten(0, (points, -1))
+
+
+def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int]) -> str | None:
+    """Why a policy can't be stacked, from a look at some rows: a stack of two must say what the policy says."""
+    looked_at = torch.tensor(list(places), device=table.rows.ids.device)
+    with torch.no_grad():
+        alone = answer_logps(policy, table.take(looked_at))
+        try:
+            stack = StackedPolicy(policy, 2)
+            found = stack.score(stack.given_each(table.take(looked_at.repeat(2)))).tokens
+        except (RuntimeError, ValueError, TypeError) as error:
+            return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
+    far = float((found.unflatten(0, (2, -1)) - alone).abs().max())
+    return None if far <= _FAR_OFF else f"log-probabilities of several models at once are off by {far:.2g} nats"

@@ -1,0 +1,126 @@
+"""A run around its training: where its metrics go, what is evaluated and saved at its end, what its record keeps."""
+
+from __future__ import annotations
+
+import shutil
+from types import TracebackType
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.lab.frontier import Frontier
+from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.quantization import save_quantization
+from alignlab.tracking.metrics import TAIL, check_known
+from alignlab.tracking.sinks.base import RunIdentity, Sink
+from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
+from alignlab.training.callbacks import Recorder
+from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.rows import RunRows
+from alignlab.training.start import Start
+
+# How far past its own KL a run's frontier is drawn, and at least how far.
+_CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
+
+
+class Point:
+    """One run, from its opened sinks to its saved policy; as a context it tells every sink how the run ended."""
+
+    def __init__(
+        self, plan: Plan, run: RunDir, start: Start, rows: RunRows, *, group: str | None, done: int = 0
+    ) -> None:
+        """`done` updates were made by earlier attempts, and stay recorded."""
+        config = plan.train
+        self.plan, self.run, self.start, self.rows = plan, run, start, rows
+        exact = config.data.world is not None and config.reference_kind != "none"
+        self._before = start.exact_logps if exact else None  # before anything is trained
+        self._spoken = ", ".join(config.objective.spoken())
+        self.summary: dict[str, float] = {}
+        self.sinks = self._open(group, done)
+        bar = progress_bar(bars_wanted(config.trainer.progress))
+        self.recorder = Recorder(self.sinks, config.trainer.eval_every, bar)
+        self.recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
+
+    def __enter__(self) -> Point:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool) -> None:
+        """Tell every sink that the run is over."""
+        for sink in self.sinks:
+            sink.finish(self.summary, failed=failed)
+        self.sinks.clear()
+
+    def finish(self, policy: Any, seconds: float) -> dict[str, Any]:
+        """Evaluate exactly where that can be done, and save the policy; returns what run.json keeps."""
+        config, record = self.plan.train, self.rows.record
+        self.summary |= {
+            f"{split}/tokens/truncated_frac": record[split]["truncated_frac"] for split in ("train", "eval")
+        }
+        self.summary |= self._steps(seconds)
+        if self._before is not None:
+            self.summary |= self._exact(policy)
+        _save(policy, self.start.tokenizer, self.run)
+        check_known(self.summary)
+        kind = self.plan.id.rpartition("-")[0]
+        return {
+            "summary": self.summary,
+            "objective": {"name": kind, **self.plan.config["objective"], "spoken": self._spoken},
+            "data": record,
+            "model": {"fingerprint": config.model.fingerprint(), "reference_weights": self.start.weights},
+        }
+
+    def _open(self, group: str | None, done: int) -> list[Sink]:
+        plan, run = self.plan, self.run
+        facts = {
+            "data/record": self.rows.record,
+            "ref/digest": self.start.weights,
+            "objective/dialect": self._spoken,
+        }
+        config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
+        kind = plan.id.rpartition("-")[0]
+        identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
+        return [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
+
+    def _steps(self, seconds: float) -> dict[str, float]:
+        """First loss, means over the last tenth of the logged updates, last step's metrics, last evaluation's."""
+        steps = [row for row in read_rows(self.run.metrics) if "train/loss" in row]
+        tail = steps[-max(1, len(steps) // 10) :]
+        return {
+            "start/loss": steps[0]["train/loss"],
+            **{
+                f"tail/{name}": sum(values) / len(values)
+                for name in TAIL
+                if (values := [row[f"train/{name}"] for row in tail if f"train/{name}" in row])
+            },
+            **steps[-1],
+            **self.recorder.eval_metrics,
+            "time/train_seconds": round(seconds, 2),
+        }
+
+    def _exact(self, policy: Any) -> dict[str, float]:
+        """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
+        world = self.plan.train.data.world
+        assert world is not None
+        assert self._before is not None
+        found = exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
+        reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
+        curve = Frontier(self._before, world.gold_reward).curve(reach)
+        write_json(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
+        return found
+
+
+def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
+    """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
+    scratch = run.policy.with_suffix(".tmp")
+    for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
+        shutil.rmtree(left_over, ignore_errors=True)
+    policy.save_pretrained(scratch)
+    if (scratch / "adapter_config.json").is_file():
+        save_quantization(policy, scratch)
+    tokenizer.save_pretrained(scratch)
+    scratch.rename(run.policy)

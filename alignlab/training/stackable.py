@@ -1,0 +1,117 @@
+"""Which points of a sweep can be trained as one model, and why the others can't."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.config.schemas import Train
+from alignlab.errors import ConfigError, Problem
+
+# Numbers of all policies and their activations in a stack, above which it is cut in two: 1 GB in float32.
+_FLOATS_AT_ONCE = 2**28
+
+# Parameters times rows of a batch up to which a step alone is mostly overhead, which a stack has once for all points.
+_MOSTLY_OVERHEAD = 1_000_000
+
+
+def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
+    """Stacks of points that differ only in numbers, each as large as memory allows; reasons of the rest, by run id.
+
+    What may differ: the objective's and the optimizer's numbers, the clipping, the seed, and the data. A run that
+    stands several times among the plans stands once in its stack.
+    """
+    alike: dict[Hashable, dict[str, Plan]] = defaultdict(dict)
+    refused: dict[str, str] = {}
+    for plan in plans:
+        reason = why_not(plan.train)
+        if reason:
+            refused[plan.id] = reason
+        else:
+            alike[_kind(plan)][plan.id] = plan
+    stacks = []
+    for found in alike.values():
+        members, most = list(found.values()), _most(next(iter(found.values())).train)
+        stacks += [members[i : i + most] for i in range(0, len(members), most)]
+    return stacks, refused
+
+
+def worth_stacking(plans: Sequence[Plan]) -> bool:
+    """Whether a stack of these points is faster than one after the other: where a step is mostly overhead."""
+    train = plans[0].train
+    return len(plans) > 1 and (train.model.parameters or 0) * train.trainer.batch_size <= _MOSTLY_OVERHEAD
+
+
+def why_not(train: Train) -> str | None:
+    """Why a run can't be part of a stack and still be what it is by itself; None where it can."""
+    needs, trainer = train.objective.requires, train.trainer
+    reasons = (
+        (
+            train.model.parameters is None,
+            f"model={train.model.name}: its size is not known before it is loaded; stacks are for small models that "
+            "are built from their config",
+        ),
+        (train.model.dtype != "float32", f"model.dtype={train.model.dtype} rounds differently in a stack"),
+        (
+            train.peft.can_switch_off,
+            "peft: an adapter's base goes through the model for every point anyway; a stack trains whole models",
+        ),
+        (needs.data == "rankings", "a reward model's head is not stacked"),
+        (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
+        (
+            train.reference_kind not in ("cached", "none"),
+            f"reference={train.reference_kind} runs a model beside each point; a stack looks its reference up",
+        ),
+        (train.optim.moments is None, "the optimizer rounds its state in blocks, which would span several models"),
+        (trainer.compile == "always", "trainer.compile=always compiles the layers of one model"),
+        (trainer.gradient_checkpointing, "trainer.gradient_checkpointing is for a model that hardly fits by itself"),
+    )
+    return next((reason for applies, reason in reasons if applies), None)
+
+
+def _kind(plan: Plan) -> Hashable:
+    """The same for points that differ only in numbers (and in where their metrics are shown)."""
+    train = plan.train
+    return (
+        plan.parent.id if plan.parent else None,
+        repr(train.model),
+        repr(train.peft),
+        repr(replace(train.trainer, gradient_clip=0.0)),
+        train.reference_kind,
+        train.output_root,
+        train.rerun,
+        _words(train.objective),
+        _words(train.optim),
+        train.data.world is None,
+    )
+
+
+def _words(part: Any) -> Hashable:
+    """A config's class and all of its fields that are not numbers."""
+    values = {f.name: getattr(part, f.name) for f in fields(part)}
+    return type(part), repr({name: value for name, value in values.items() if type(value) not in (int, float)})
+
+
+def _most(train: Train) -> int:
+    """How many points fit into memory at once, by a rough count of what a step of one keeps for its gradient."""
+    parameters, world = train.model.parameters or 1, train.data.world
+    longest = train.data.max_length if world is None else world.prompt_length + world.length + 1
+    activations = 2 * train.trainer.batch_size * longest * 20 * math.isqrt(parameters)
+    return max(1, _FLOATS_AT_ONCE // (4 * parameters + activations))
+
+
+def refuse_unstackable(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None:
+    """Raise ConfigError naming the points that can't be part of a stack, each reason once."""
+    points: dict[str, list[int]] = defaultdict(list)
+    for i, plan in enumerate(plans):
+        if plan.id in reasons:
+            points[reasons[plan.id]].append(i)
+    if points:
+        raise ConfigError(
+            Problem("hydra/launcher", "stacked", f"{reason} [point {', '.join(map(str, at))}]", "hydra/launcher=basic")
+            for reason, at in points.items()
+        )

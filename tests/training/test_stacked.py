@@ -1,0 +1,316 @@
+"""Points trained as one model are the runs that they are alone; what can't be stacked says why."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alignlab.config.plan import Plan, plan
+from alignlab.config.registry import schemas
+from alignlab.errors import ConfigError, NonFiniteError
+from alignlab.ledger.run_dir import RunDir
+from alignlab.modules.stacked import StackedModule
+from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.training.run import run_plan
+from alignlab.training.stackable import groups, refuse_unstackable, worth_stacking
+from alignlab.training.stacked import run_stacked
+
+# A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
+LAB = [
+    "tracking=none", "trainer.progress=false", "model.parent=[]", "model.hidden_size=16", "model.heads=2",
+    "model.intermediate_size=32", "data.alphabet=abc", "data.length=3", "data.prompts=3", "data.prompt_length=1",
+    "data.pair_count=60", "data.demonstrations=60", "data.eval_limit=20", "trainer.batch_size=6", "trainer.max_steps=8",
+    "optim.lr=3e-3",
+]  # fmt: skip
+BANDIT = ["tracking=none", "trainer.progress=false", "experiment=ipo_bandit", "trainer.log_every=20"]
+
+# Of a step's metrics these are times; a stacked point's are its share of the stack's.
+TIMES = ("train/step_seconds", "train/tokens/per_second", "time/train_seconds")
+
+# While the policy equals its reference these are the signs of rounding.
+SIGNS = ("rewards/accuracies", "pref/accuracy_ties_half", "pref/length_corr", "displacement/frac_chosen_down")
+
+pytestmark = pytest.mark.usefixtures("hydra_conf")
+
+
+def plans_of(root: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
+    return [plan(hydra.compose("train", [*base, *point, f"output_root={root}"])) for point in points]
+
+
+def result(root: Path, run_id: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], dict[str, Any]]:
+    """Metrics, weights and record of a run, without what the clock says."""
+    run = RunDir.of(root, run_id)
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(run.metrics)]
+    record = run.record()
+    record["summary"] = {k: v for k, v in record["summary"].items() if k not in TIMES}
+    return rows, load_file(run.policy / "model.safetensors"), record
+
+
+def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
+    """Each point stacked and alone: losses, all other metrics, weights and summary to 1e-5."""
+    stacked = plans_of(tmp_path / "stack", base, *points)
+    alone = plans_of(tmp_path / "alone", base, *points)
+    stacks, refused = groups(stacked)
+    assert not refused
+    assert [len(stack) for stack in stacks] == [len(points)], "one stack of all points"
+    assert run_stacked(stacks[0]) == {point.id: None for point in stacked}
+    for point in alone:
+        run_plan(point)
+        rows, weights, record = result(tmp_path / "stack", point.id)
+        rows_alone, weights_alone, record_alone = result(tmp_path / "alone", point.id)
+        assert len(rows) == len(rows_alone)
+        for row, row_alone in zip(rows, rows_alone, strict=True):
+            if row["train/global_step"] == 1:
+                row, row_alone = ({k: v for k, v in r.items() if not k.endswith(SIGNS)} for r in (row, row_alone))
+            assert row == pytest.approx(row_alone, rel=1e-5, abs=1e-5), row["train/global_step"]
+        assert weights.keys() == weights_alone.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(value, weights_alone[name], rtol=1e-5, atol=1e-5, msg=name)
+        assert record["summary"] == pytest.approx(record_alone["summary"], rel=1e-5, abs=1e-5)
+        assert (record["status"], record["stacked"]) == ("done", len(points))
+        for key in ("objective", "data", "model", "parent"):
+            assert record[key] == record_alone[key], key
+    return stacked
+
+
+# What numbers of a point may differ besides its strength: all at once.
+OWN = [
+    ["seed=1", "optim.lr=3e-3", "trainer.gradient_clip=0.05"],
+    ["seed=2", "optim.lr=1e-3", "trainer.gradient_clip=0", "optim.warmup_steps=3"],
+    ["seed=3", "optim.lr=5e-3", "trainer.gradient_clip=0.5", "optim.weight_decay=0.1", "optim.beta2=0.9"],
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau"), ("kto", "objective.beta")]
+)
+def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Path) -> None:
+    points = [[*own, f"{key}={strength}"] for own, strength in zip(OWN, (0.1, 0.5, 2.0), strict=True)]
+    base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=5"]
+    plans = assert_same_runs(tmp_path, base, *points)
+    norms = [
+        [row["train/grad_norm"] for row in result(tmp_path / "stack", p.id)[0] if "train/loss" in row] for p in plans
+    ]
+    assert min(norms[0]) > 0.05, "clipping is active"
+
+
+# One number of each objective; the mix's lie deeper, and it is calculated point by point.
+NUMBERS = {
+    "aot": "beta", "apo_down": "beta", "apo_zero": "beta", "apo_zero_unpaired": "beta", "bco": "beta", "cpo": "beta",
+    "discopop": "beta", "dpop": "beta", "exo": "beta", "hinge": "beta", "ld_dpo": "alpha", "length_dpo": "beta",
+    "nca": "beta", "orpo": "odds_weight", "r_dpo": "alpha", "robust_dpo": "label_smoothing", "rpo": "nll_weight",
+    "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
+}  # fmt: skip
+ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
+NOT_STACKED = {"tdpo", "reward_model"}
+
+
+def test_every_objective_is_stacked_here_or_refused() -> None:
+    assert NUMBERS.keys() | ELSEWHERE | NOT_STACKED == schemas()["objective"].keys()
+
+
+@pytest.mark.parametrize("objective", NUMBERS)
+def test_objectives(objective: str, tmp_path: Path) -> None:
+    points = [[f"objective.{NUMBERS[objective]}={value}", f"seed={seed}"] for seed, value in ((1, 0.1), (2, 0.4))]
+    assert_same_runs(tmp_path, [*LAB, f"objective={objective}", "trainer.max_steps=4"], *points)
+
+
+def test_single_answers_and_mixes(tmp_path: Path) -> None:
+    short = [*LAB, "trainer.max_steps=4"]
+    assert_same_runs(tmp_path / "sft", [*short, "objective=sft"], ["optim.lr=1e-3"], ["seed=2"])
+    parts = "objective.parts=[{{name:dpo,beta:0.1}},{{name:cpo,beta:0.3,weight:{}}},{{name:sft,weight:0.2}}]"
+    assert_same_runs(tmp_path / "mix", [*short, "objective=mix"], [parts.format(0.5)], [parts.format(2.0), "seed=2"])
+
+
+def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
+    base = [
+        *LAB, "optim=rmsprop", "optim.lr=1e-3", "optim.warmup_steps=2", "optim.schedule=linear",
+        'model.parent=["objective=sft","trainer.max_steps=5","optim.lr=1e-2"]',
+    ]  # fmt: skip
+    assert_same_runs(tmp_path, base, ["optim.alpha=0.9"], ["seed=2", "optim.eps=1e-4"], ["optim.weight_decay=0.01"])
+
+
+def test_bandits(tmp_path: Path) -> None:
+    """The table of answers is smaller than a batch here, and points have comparisons of their own."""
+    points = [
+        ["objective.tau=0.1", "seed=1"],
+        ["objective.tau=1.0", "seed=2", "data.comparisons=[ab,bc,ca]"],
+        ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba]"],
+    ]
+    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["model=hub", "model.name=org/model", "data=pairs", "data.path=org/data"], "its size is not known"),
+        (["model.dtype=bfloat16"], "rounds differently"),
+        (["peft=lora"], "an adapter's base"),
+        (["objective=reward_model"], "a reward model's head"),
+        (["objective=tdpo"], "whole distributions"),
+        (["reference=copy"], "reference=copy runs a model"),
+        (["optim=adamw_8bit"], "rounds its state"),
+        (["trainer.compile=always"], "compiles the layers of one model"),
+        (["trainer.gradient_checkpointing=true"], "hardly fits"),
+    ],
+)
+def test_reasons(overrides: list[str], reason: str, tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, LAB if "model=hub" not in overrides else ["tracking=none"], [], overrides)[-1:]
+    stacks, refused = groups(plans)
+    assert stacks == []
+    assert reason in refused[plans[0].id]
+    with pytest.raises(ConfigError, match=r"\[point 0\]"):
+        refuse_unstackable(plans, refused)
+
+
+def test_only_numbers_may_differ(tmp_path: Path) -> None:
+    numbers = [["seed=2"], ["optim.lr=1e-2"], ["objective.beta=1"], ["trainer.gradient_clip=0"], ["data.seed=2"]]
+    words = [
+        ["objective.divergence=js"], ["trainer.max_steps=9"], ["trainer.batch_size=4"], ["optim.schedule=linear"],
+        ["model.hidden_size=32"], ["model.init_seed=1"], ["optim=rmsprop"], ["objective=hinge"],
+    ]  # fmt: skip
+    plans = plans_of(tmp_path, LAB, [], *numbers, *words)
+    stacks, refused = groups([*plans, plans[1]])
+    assert not refused
+    assert [len(stack) for stack in stacks] == [1 + len(numbers), *[1] * len(words)], "a run stands in it once"
+    assert stacks[0] == plans[: 1 + len(numbers)]
+
+
+def test_what_is_worth_stacking(tmp_path: Path) -> None:
+    tiny, large = plans_of(tmp_path, ["tracking=none", "experiment=lab"], ["model.hidden_size=8"], [])
+    bandit = plans_of(tmp_path, BANDIT, [])[0]
+    assert worth_stacking([bandit, bandit])
+    assert worth_stacking([tiny, tiny])
+    assert not worth_stacking([large, large])
+    assert not worth_stacking([bandit])
+
+
+def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:
+    base = ["tracking=none", "experiment=lab", "model.hidden_size=128", "trainer.batch_size=512"]
+    plans = plans_of(tmp_path, base, *[[f"seed={seed}"] for seed in range(12)])
+    stacks, _ = groups(plans)
+    assert len(stacks) > 1
+    assert [point for stack in stacks for point in stack] == plans
+
+
+class _Stop(logging.Handler):
+    """Something that happens as a step begins."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[StackedModule], None]) -> None:
+        train = StackedModule.training_step
+
+        def training_step(module: StackedModule, *args: Any) -> None:
+            if module.step == step:
+                act(module)
+            train(module, *args)
+
+        monkeypatch.setattr(StackedModule, "training_step", training_step)
+
+
+def same(one: Path, two: Path, run_id: str) -> None:
+    """To the last digit."""
+    rows, weights, record = result(one, run_id)
+    rows_two, weights_two, record_two = result(two, run_id)
+    assert rows == rows_two
+    assert all(torch.equal(weights[name], weights_two[name]) for name in weights)
+    assert record["summary"] == record_two["summary"]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "bco"])
+def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=3"]
+    points = (["seed=1"], ["seed=2", "objective.beta=0.5"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "stopped", base, *points)
+    run_stacked(whole)
+    with monkeypatch.context() as patched:
+        _Stop(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_stacked(plans)
+    for point in plans:
+        record = RunDir.of(tmp_path / "stopped", point.id).record()
+        assert (record["status"], record["reason"]) == ("interrupted", "stopped by a signal")
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    for point in plans:
+        same(tmp_path / "stopped", tmp_path / "whole", point.id)
+        assert RunDir.of(tmp_path / "stopped", point.id).record()["attempt"] == 2
+
+
+def test_a_crash_resumes_from_the_last_checkpoint_and_done_points_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(module: StackedModule) -> None:
+        raise RuntimeError("power cut")
+
+    base = [*LAB, "trainer.checkpoint_every=3"]
+    points = (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "crashed", base, *points)
+    run_stacked(whole)
+    run_stacked(plans[:1])
+    with monkeypatch.context() as patched:
+        _Stop(patched, 5, crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_stacked(plans)
+    records = [RunDir.of(tmp_path / "crashed", point.id).record() for point in plans]
+    assert [record["status"] for record in records] == ["done", "failed", "failed"]
+    assert records[1]["reason"] == "RuntimeError: power cut"
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert RunDir.of(tmp_path / "crashed", plans[0].id).record()["attempt"] == 1
+    for point in plans[1:]:
+        same(tmp_path / "crashed", tmp_path / "whole", point.id)
+
+
+def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "nan", LAB, *points)
+    run_stacked(whole)
+
+    def diverge(module: StackedModule) -> None:
+        module.policy.weights.data[1, 7] = float("nan")
+
+    with monkeypatch.context() as patched:
+        _Stop(patched, 4, diverge)
+        outcome = run_stacked(plans)
+    assert isinstance(outcome[plans[1].id], NonFiniteError)
+    assert [outcome[plans[i].id] for i in (0, 2)] == [None, None]
+    run = RunDir.of(tmp_path / "nan", plans[1].id)
+    assert run.record()["status"] == "failed"
+    assert "NonFiniteError: log-probabilities or loss are not finite at step 4 for rows [" in run.record()["reason"]
+    assert [row["train/global_step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]
+    assert not run.policy.exists()
+    for i in (0, 2):
+        same(tmp_path / "nan", tmp_path / "whole", plans[i].id)
+
+
+def test_a_run_in_other_hands_or_begun_alone_is_passed_over(tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, LAB, ["seed=1"], ["seed=2"], ["seed=3"])
+    begun = RunDir.of(tmp_path, plans[1].id)
+    begun.checkpoint.parent.mkdir(parents=True)
+    begun.checkpoint.write_bytes(b"")
+    with RunDir.of(tmp_path, plans[0].id).lock():
+        assert run_stacked(plans) == {plans[2].id: None}
+
+
+def test_from_the_command_line(alignlab: Any) -> None:
+    """A sweep with `hydra/launcher=stacked`: runs, table, grouping; and a refusal before anything starts."""
+    command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "hydra/launcher=stacked", "-m"]
+    found = alignlab(*command, "objective.tau=0.1,0.5", "seed=1,2")
+    assert found.code == 0, found.err
+    assert "4 points as one model" in found.err
+    records = [json.loads(file.read_text()) for file in Path("outputs/runs").glob("*/run.json")]
+    assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
+    assert any("objective.tau=0.5" in r["overrides"] for r in records)
+    assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
+    refused = alignlab(*command, "output_root=other", "objective.tau=0.1,0.5", "model.dtype=float32,bfloat16")
+    assert refused.code == 2
+    assert "rounds differently in a stack [point 1, 3]" in refused.err
+    assert not list(Path("other").glob("runs/*"))

@@ -223,7 +223,7 @@ class Requires:
     reference_tokens: the same token by token.
     reference_kl:     the reference's whole distribution at every token, for KL(reference || policy).
     collision:        log sum_v pi(v)^2 at every token.
-    mismatched:       prompts with other rows' answers, for a KL estimate over the batch.
+    mismatched:       prompts with other rows' answers, for a KL estimate; those of the whole global batch, always.
     couples_batch:    the loss of a row depends on the other rows, so the whole global batch is passed at once.
     margin:           margins of pairs, from the data.
     length:           how the implicit reward of an objective without a reference sums log-probabilities.

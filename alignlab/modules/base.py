@@ -93,8 +93,19 @@ class AlignmentModule(pl.LightningModule):
         """
 
     def with_gradient(self, batch: Any) -> Any:
-        """The part of a micro-batch through which a gradient flows: all that a second look at it needs."""
+        """The part of a micro-batch through which a gradient flows."""
         return batch
+
+    def look_beside(self, batch: Any, mean_count: float) -> Any:
+        """The other part: what no gradient flows through, and all rows of the global batch depend on; None if nothing.
+
+        It is seen of the whole batch first, so that the rest needs one forward and not two.
+        """
+        return None
+
+    def with_beside(self, values: Any, beside: Any) -> Any:
+        """What was seen with gradient, together with what was seen beside."""
+        return values
 
     @abstractmethod
     def measure(self, values: Any) -> dict[str, Tensor]:
@@ -256,26 +267,27 @@ class AlignmentModule(pl.LightningModule):
     def _backward(self, micro_batches: list[Any]) -> Any:
         """Gradients of the mean loss of a global batch; returns all that was seen of it."""
         mean_count = self._mean_count(micro_batches)
+        seen = [self._drawn(i, self.look_beside, micro, mean_count) for i, micro in enumerate(micro_batches)]
+        beside = None if seen[0] is None else gather(self.trainer, seen)
         split = len(micro_batches) > 1 or self.trainer.world_size > 1
         if split and self.objective.requires.couples_batch:
-            return self._backward_coupled(micro_batches, mean_count)
-        return self._backward_each(micro_batches, mean_count)
+            return self._backward_coupled(micro_batches, mean_count, beside)
+        return self._backward_each(micro_batches, mean_count, beside)
 
-    def _backward_each(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
+    def _backward_each(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
         """Gradients of a loss that is a mean over rows, one micro-batch at a time; returns all that was seen."""
         share = self.trainer.world_size / total(self.trainer, sum(map(len, micro_batches)))  # processes are averaged
         seen = []
         for i, micro in enumerate(micro_batches):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
                 value = self._look(i, micro, mean_count)
-                value = self.with_state(value, update=True)
-                loss = self.objective(value)
+                loss = self.objective(self.with_state(self.with_beside(value, beside), update=True))
                 self._refuse_non_finite(loss, micro.index)
                 self.manual_backward(loss.sum() * share)
             seen.append(map_tensors(value, torch.Tensor.detach))
-        return gather(self.trainer, seen)
+        return self.with_state(self.with_beside(gather(self.trainer, seen), beside), update=False)
 
-    def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float) -> Any:
+    def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
         """Gradients of a loss in which rows depend on each other; returns all that was seen.
 
         A first pass without gradient sees every micro-batch, the loss of the whole batch is differentiated with respect
@@ -285,7 +297,7 @@ class AlignmentModule(pl.LightningModule):
         with torch.no_grad():
             seen = [self._look(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
         own = [map_tensors(value, _leaf) for value in seen]
-        whole = self.with_state(gather(self.trainer, own), update=True)
+        whole = self.with_state(self.with_beside(gather(self.trainer, own), beside), update=True)
         loss = self.objective(whole)
         index = torch.cat([micro.index for micro in micro_batches])
         start = rows_before(self.trainer, len(index))
@@ -293,20 +305,24 @@ class AlignmentModule(pl.LightningModule):
         loss.mean().backward()
         for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                carried = _inner(self._look(i, self.with_gradient(micro), mean_count), leaves)
+                carried = _inner(self._look(i, micro, mean_count), leaves)
                 self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
         return map_tensors(whole, torch.Tensor.detach)
 
     def _look(self, i: int, micro: Any, mean_count: float) -> Any:
-        """`look`, with random numbers that depend on the step and the micro-batch alone.
+        """`look` at what carries a gradient of the i-th micro-batch, where all that is seen is finite."""
+        value = self._drawn(i, self.look, self.with_gradient(micro), mean_count)
+        self._refuse_non_finite(self.finite(value), micro.index)
+        return value
+
+    def _drawn(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
+        """A look with random numbers that depend on the step and the micro-batch alone.
 
         So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
         """
         place = (self.seed * 1_000_003 + self.global_step) * 1_009 + i
         torch.manual_seed(place * self.trainer.world_size + self.trainer.global_rank)
-        value = self.look(micro, mean_count)
-        self._refuse_non_finite(self.finite(value), micro.index)
-        return value
+        return look(micro, mean_count)
 
     def with_state(self, values: Any, *, update: bool) -> Any:
         """The batch with what the objective keeps from step to step, this batch taken in where it is trained on."""

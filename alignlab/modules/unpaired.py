@@ -9,22 +9,29 @@ from torch import Tensor
 from alignlab.data.collate import LabelledBatch
 from alignlab.modules.answer_metrics import labelled_metrics
 from alignlab.modules.base import AlignmentModule
-from alignlab.types import LabelledLogps
+from alignlab.types import LabelledLogps, Logps
 
 
 class UnpairedModule(AlignmentModule):
     """Log-probabilities of labelled (and where the objective asks, of mismatched) answers in, loss and metrics out."""
 
     def look(self, batch: LabelledBatch, mean_count: float) -> LabelledLogps:
-        others = batch.mismatched
-        return LabelledLogps(
-            self.answers(batch.rows, mean_count),
-            batch.desirable,
-            None if others is None else self.answers(others, mean_count, gradient=False),
-        )
+        answers = self.answers(batch.rows, mean_count)
+        return LabelledLogps(answers, batch.desirable, self.look_beside(batch, mean_count))
 
     def with_gradient(self, batch: LabelledBatch) -> LabelledBatch:
         return replace(batch, mismatched=None)
+
+    def look_beside(self, batch: LabelledBatch, mean_count: float) -> Logps | None:
+        """The mismatched answers."""
+        if batch.mismatched is None:
+            return None
+        seen = self.answers(batch.mismatched, mean_count, gradient=False)
+        self._refuse_non_finite(seen.checksum, batch.index)
+        return seen
+
+    def with_beside(self, values: LabelledLogps, beside: Logps | None) -> LabelledLogps:
+        return replace(values, mismatched=beside)
 
     def finite(self, values: LabelledLogps) -> Tensor:
         total = values.answers.checksum

@@ -46,7 +46,7 @@ class KTO(WithReference):
     desirable_weight: float = 1.0
     undesirable_weight: float = 1.0
 
-    requires: ClassVar[Requires] = Requires(data="labelled", reference=True, mismatched=True, couples_batch=True)
+    requires: ClassVar[Requires] = Requires(data="labelled", reference=True, mismatched=True)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

@@ -103,11 +103,13 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
     stream = BatchStream(data.train, 8, steps=1, seed=1, couple=data.couple)
     micro_batches = list(plain.micro_batches.of(next(iter(stream))))
     mean_count = sum(micro.imitated_tokens for micro in micro_batches) / 8
-    values = []
+    values, beside = [], []
     for i, micro in enumerate(micro_batches):
-        torch.manual_seed(i)  # as AlignmentModule._look seeds step 0 of seed 0
-        values.append(plain.look(micro, mean_count))
-    whole = join(values)
+        torch.manual_seed(i)  # as AlignmentModule seeds looks in step 0 of seed 0
+        values.append(plain.look(plain.with_gradient(micro), mean_count))
+        torch.manual_seed(i)
+        beside.append(plain.look_beside(micro, mean_count))
+    whole = plain.with_beside(join(values), join(beside) if name == "kto" else None)
     if plain.state is not None:
         whole = dataclasses.replace(whole, state=plain.objective.next_state(whole, plain.state))
     loss = plain.objective(whole).mean()

@@ -185,6 +185,8 @@ def test_rows_stand_alone_unless_the_objective_says_otherwise(objective: Objecti
     if not isinstance(value, RankedRewards):
         mean = float(sides(value)[0].count.double().mean())
         half = with_sides(half, [dataclasses.replace(side, mean_count=mean) for side in sides(half)])
+    if getattr(value, "mismatched", None) is not None:  # those of the whole batch come with every part of it
+        half = dataclasses.replace(half, mismatched=value.mismatched)
     alone = torch.allclose(objective(half), objective(value)[rows], atol=1e-12, rtol=0)
     couples = objective.requires.couples_batch
     assert alone != couples or (couples and objective.initial_state() is not None)

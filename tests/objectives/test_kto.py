@@ -153,12 +153,12 @@ def test_one_class_alone_has_no_ratio() -> None:
     ]
 
 
-def test_needs_mismatched_answers_and_the_whole_batch() -> None:
+def test_needs_mismatched_answers_but_not_the_other_rows() -> None:
     needs = KTO(beta=0.1).requires
     assert needs.data == "labelled"
     assert needs.reference
     assert needs.mismatched
-    assert needs.couples_batch
+    assert not needs.couples_batch
     with pytest.raises(ValueError, match="other rows' answers"):
         KTO(beta=0.1)(LabelledLogps(ratios([1.0]), torch.tensor([True])))
 

@@ -17,6 +17,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.ledger.run_dir import RunDir
+from alignlab.models.economy import flush_denormals
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.reference import (
     Cached,
@@ -52,6 +53,7 @@ class Start:
 
 def load_start(plan: Plan) -> Start:
     """The parent's trained policy, or the weights that the config names."""
+    flush_denormals()
     if plan.parent is not None:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
         model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.train.model))

@@ -11,7 +11,7 @@ import transformers
 
 from alignlab.data.layout import Layout, Rows, collate_rows
 from alignlab.models.adapters.lora import LoRA
-from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays
+from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays, flush_denormals
 from alignlab.models.logps import answer_logps
 from tests.models.test_logps import SIZES
 
@@ -122,3 +122,15 @@ def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_compiling_is_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert not compiling_pays(policy(adapter=False).to("meta"), 10**12)
+
+
+def test_numbers_that_a_cpu_is_slow_with_are_zero() -> None:
+    """1e-30 times 1e-10 is a denormal float32; half of the smallest normal one as well, and that one is kept."""
+    smallest = torch.finfo(torch.float32).tiny
+    try:
+        flush_denormals()
+        found = torch.tensor([1e-30, smallest, 2 * smallest]) * torch.tensor([1e-10, 0.5, 0.5])
+    finally:
+        torch.set_flush_denormal(False)
+    assert found.tolist() == [0.0, 0.0, smallest]
+    assert float(torch.tensor(1e-30) * 1e-10) > 0.0

@@ -85,6 +85,27 @@ def alignlab(setting: Setting, *extra: str) -> Measured:
     )
 
 
+def alignlab_sweep(setting: Setting, axis: str) -> list[dict[str, Any]]:
+    """A sweep of alignlab: each point's value, seconds and losses of its steps, and whether it was compiled."""
+    from alignlab.tracking.sinks.jsonl import read_rows
+
+    train(*overrides(setting), "-m", axis)
+    (file,) = Path("outputs/sweeps").glob("*/sweep.json")
+    found = []
+    for point in json.loads(file.read_text())["points"]:
+        run = Path("outputs/runs") / point["run"]
+        steps = [row for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
+        found.append(
+            {
+                "value": float(point[axis.partition("=")[0]]),
+                "seconds": [row["train/step_seconds"] for row in steps],
+                "losses": [row["train/loss"] for row in steps],
+                "compiled": "layers are compiled" in (run / "train.log").read_text(),
+            }
+        )
+    return found
+
+
 def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) -> Measured:
     """A run of TRL with its defaults, but for what must be as in alignlab: rows, weights, optimizer, precision."""
     import torch
@@ -204,7 +225,4 @@ SIDES: dict[str, Any] = {
 if __name__ == "__main__":
     side, text, *more = sys.argv[1:]
     given = Setting(**json.loads(text))
-    if side == "alignlab-sweep":
-        train(*overrides(given), "-m", *more)
-    else:
-        print(json.dumps(asdict(SIDES[side](given))))
+    print(json.dumps(alignlab_sweep(given, *more) if side == "alignlab-sweep" else asdict(SIDES[side](given))))

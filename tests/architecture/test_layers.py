@@ -65,7 +65,13 @@ HOME = {
     "datasets": {"data", "training"},
     "matplotlib": {"reports"},
     "pandas": {"reports"},
+    "scipy": {"evaluation"},
+    "openai": {"evaluation"},
 }
+# modules of a room that otherwise may use torch
+NO_TORCH_MODULES = sorted(
+    f for f in (PACKAGE / "evaluation").rglob("*.py") if f.name not in ("__init__.py", "exact.py")
+)
 NO_TORCH = {"errors", "checks", "lab", "tracking", "ledger", "reports"}
 
 
@@ -125,6 +131,15 @@ def test_what_needs_no_torch_imports_none(words: list[str]) -> None:
 
 def test_reports_work_without_torch() -> None:
     code = "import sys, alignlab.reports.sweep; assert not {'torch', 'lightning', 'hydra'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_statistics_benchmarks_and_judges_work_without_torch_and_without_a_client() -> None:
+    names = ["alignlab." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in NO_TORCH_MODULES]
+    assert len(names) > 6
+    code = f"import importlib, sys; [importlib.import_module(n) for n in {names}]; " + (
+        "assert not {'torch', 'lightning', 'hydra', 'pandas', 'openai', 'scipy.stats'} & set(sys.modules)"
+    )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
 
 

@@ -1,0 +1,199 @@
+"""Estimates with intervals: shares with ties, means over clusters, bootstrap draws.
+
+A cluster is a prompt: several answers to one prompt are not independent, so prompts are counted, not rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy.optimize import brentq
+from scipy.special import ndtr, ndtri, stdtrit
+
+Array = NDArray[np.float64]
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number and how sure it is: standard error, interval [low, high], and from how many clusters (prompts)."""
+
+    value: float
+    standard_error: float
+    low: float
+    high: float
+    n: int
+
+    def __format__(self, form: str) -> str:
+        """`0.621 [0.580, 0.660]`, every number in the given format."""
+        form = form or ".3f"
+        return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
+
+    def __str__(self) -> str:
+        return format(self)
+
+
+NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0)
+
+
+def cluster_codes(clusters: Sequence[Hashable] | None, rows: int) -> tuple[Codes, int]:
+    """[rows] -> (a number from 0 for each row's cluster, number of clusters); None makes every row its own."""
+    if clusters is None:
+        return np.arange(rows), rows
+    if len(clusters) != rows:
+        raise ValueError(f"{rows} rows and {len(clusters)} cluster names")
+    numbers: dict[Hashable, int] = {}
+    codes = np.array([numbers.setdefault(name, len(numbers)) for name in clusters], dtype=np.int64)
+    return codes, len(numbers)
+
+
+def chosen(names: Sequence[Hashable] | None, mask: NDArray[np.bool_]) -> list[Hashable] | None:
+    """The names where the mask is True."""
+    return None if names is None else [name for name, kept in zip(names, mask, strict=True) if kept]
+
+
+def normal_quantile(level: float) -> float:
+    """z with P(|Z| <= z) = level."""
+    return float(ndtri((1 + level) / 2))
+
+
+def t_quantile(level: float, clusters: int) -> float:
+    """t with P(|T| <= t) = level, T of Student's distribution with clusters - 1 degrees of freedom."""
+    return float(stdtrit(clusters - 1, (1 + level) / 2)) if clusters > 1 else float("inf")
+
+
+def share_interval(wins: float, ties: float, losses: float, *, level: float = 0.95) -> Estimate:
+    """Win-rate (wins + ties / 2) / n from counts of independent rows, n = wins + ties + losses.
+
+    2 x win-rate - 1 is a difference of two matched proportions, so this is Tango's score interval, 1998,
+    Statistics in Medicine 17:891, with its restricted estimate of the loss rate. Without ties it is Wilson's,
+    1927, https://doi.org/10.1080/01621459.1927.10502953. Counts need not be whole: an effective number of rows will do.
+    """
+    n = wins + ties + losses
+    if min(wins, ties, losses) < 0:
+        raise ValueError(f"counts must not be negative: {wins} wins, {ties} ties, {losses} losses")
+    if n == 0:
+        return NOTHING
+    difference = (wins - losses) / n
+    variance = ((wins + losses) / n - difference**2) / n
+    z = normal_quantile(level)
+    return Estimate(
+        value=(1 + difference) / 2,
+        standard_error=float(np.sqrt(variance)) / 2,
+        low=(1 - _tango_upper(losses, wins, n, z)) / 2,
+        high=(1 + _tango_upper(wins, losses, n, z)) / 2,
+        n=round(n),
+    )
+
+
+def _tango_upper(b: float, c: float, n: float, z: float) -> float:
+    """Largest difference d of P(win) - P(loss) with |b - c - n d| <= z sqrt(n (2 q + d (1 - d)))."""
+
+    def beyond(d: float) -> float:
+        half = (2 * n - b + c) * d - b - c
+        q = (np.sqrt(half**2 + 8 * n * c * d * (1 - d)) - half) / (4 * n)  # loss rate given d
+        return float(n * d - (b - c) - z * np.sqrt(max(0.0, n * (2 * q + d * (1 - d)))))
+
+    start = (b - c) / n + 1e-12  # at the estimate itself nothing is beyond, and where the variance is 0 it is a root
+    return 1.0 if b >= n else float(brentq(beyond, start, 1.0, xtol=1e-12))
+
+
+def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
+    """Mean of scores in [0, 1] with a score interval (Wilson's kind) that knows ties and clusters.
+
+    Scores of 0, 1/2 and 1 are counted as losses, ties and wins; where rows share clusters, counts are divided by the
+    design effect. Other scores are worth as many independent yes-or-no rows as have the same standard error. Effective
+    sizes: Franco et al. 2019, https://doi.org/10.1093/jssam/smy019; adjusted for few clusters by (t / z)^2.
+    """
+    values = np.asarray(scores, dtype=np.float64)
+    n = len(values)
+    if n == 0:
+        return NOTHING
+    if not ((values >= 0) & (values <= 1)).all():
+        raise ValueError("scores must lie in [0, 1]")
+    codes, groups = cluster_codes(clusters, n)
+    mean = values.mean()
+    clustered = _sum_variance(values - mean, codes, groups) / n**2
+    counts = np.array([(values == 1).sum(), (values == 0.5).sum(), (values == 0).sum()], dtype=np.float64)
+    few = (t_quantile(level, groups) / normal_quantile(level)) ** 2 if 1 < groups < n else 1.0
+    if counts.sum() < n:
+        size = mean * (1 - mean) / clustered if clustered > 0 else groups
+        counts = np.array([mean, 0.0, 1 - mean]) * size
+        few = (t_quantile(level, groups) / normal_quantile(level)) ** 2 if groups > 1 else 1.0
+    elif groups < n:
+        alone = _sum_variance(values - mean, np.arange(n), n) / n**2
+        counts /= clustered / alone if clustered > 0 else n / groups
+    found = share_interval(*(counts / few), level=level)
+    return Estimate(float(mean), float(np.sqrt(clustered)), found.low, found.high, groups)
+
+
+def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
+    """Mean over rows with the standard error of a ratio of cluster sums and Student's quantile (clusters - 1)."""
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) == 0:
+        return NOTHING
+    codes, groups = cluster_codes(clusters, len(data))
+    mean = float(data.mean())
+    error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
+    half = t_quantile(level, groups) * error if groups > 1 else float("nan")
+    return Estimate(mean, error if groups > 1 else float("nan"), mean - half, mean + half, groups)
+
+
+def _sum_variance(centred: Array, codes: Codes, groups: int) -> float:
+    """Variance of a sum of centred values whose clusters are independent."""
+    if groups < 2:
+        return 0.0
+    sums = np.bincount(codes, weights=centred, minlength=groups)
+    return float((sums**2).sum()) * groups / (groups - 1)
+
+
+def resampled_sums(totals: Array, draws: int, *, seed: int = 0) -> Array:
+    """[G, K] sums by cluster -> [draws, K] sums over G clusters drawn with replacement."""
+    generator, groups = np.random.default_rng(seed), len(totals)
+    block = max(1, 2_000_000 // groups)  # draws at once, so that memory stays small
+    found = []
+    for done in range(0, draws, block):
+        rows = min(block, draws - done)
+        drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        times = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
+        found.append(times.astype(np.float64) @ totals)
+    return np.concatenate(found)
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    draws: int = 2000,
+    seed: int = 0,
+) -> Estimate:
+    """Mean over rows with a percentile interval over resampled clusters.
+
+    For the paired interval of a difference between two runs, give the differences row by row.
+    """
+    data = np.asarray(values, dtype=np.float64)
+    if len(data) == 0:
+        return NOTHING
+    codes, groups = cluster_codes(clusters, len(data))
+    totals = np.zeros((groups, 2))  # of values, of rows
+    np.add.at(totals, codes, np.stack([data, np.ones_like(data)], axis=1))
+    sums = resampled_sums(totals, draws, seed=seed)
+    return from_draws(float(data.mean()), sums[:, 0] / sums[:, 1], groups, level=level)
+
+
+def from_draws(value: float, draws: ArrayLike, groups: int, *, level: float = 0.95) -> Estimate:
+    """Percentile interval of bootstrap draws, widened for few clusters.
+
+    Hesterberg 2015, https://arxiv.org/abs/1411.5279 ("expanded percentile"): quantiles at Phi(-t sqrt(n / (n - 1))).
+    """
+    data: Any = np.asarray(draws, dtype=np.float64)
+    if groups < 2:
+        return Estimate(value, float("nan"), float("nan"), float("nan"), groups)
+    tail = float(ndtr(-t_quantile(level, groups) * np.sqrt(groups / (groups - 1))))
+    low, high = np.quantile(data, [tail, 1 - tail])
+    return Estimate(value, float(data.std(ddof=1)), float(low), float(high), groups)

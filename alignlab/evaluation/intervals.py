@@ -95,10 +95,11 @@ def _tango_upper(b: float, c: float, n: float, z: float) -> float:
 
     def beyond(d: float) -> float:
         half = (2 * n - b + c) * d - b - c
-        q = (np.sqrt(half**2 + 8 * n * c * d * (1 - d)) - half) / (4 * n)  # loss rate given d
-        return float(n * d - (b - c) - z * np.sqrt(max(0.0, n * (2 * q + d * (1 - d)))))
+        root = (np.sqrt(max(0.0, half**2 + 8 * n * c * d * (1 - d))) - half) / (4 * n)
+        q = max(root, -d, 0.0)  # loss rate given d; rounding must not take it where it can't be
+        return float(n * d - (b - c) - z * np.sqrt(n * (2 * q + d * (1 - d))))
 
-    start = (b - c) / n + 1e-12  # at the estimate itself nothing is beyond, and where the variance is 0 it is a root
+    start = (b - c) / n + 1e-9  # at the estimate itself nothing is beyond, and where the variance is 0 it is a root
     return 1.0 if b >= n else float(brentq(beyond, start, 1.0, xtol=1e-12))
 
 

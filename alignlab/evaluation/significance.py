@@ -66,7 +66,7 @@ def holm(p_values: ArrayLike) -> list[float]:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class AgainstBase:
     """One run against the base of a sweep."""
 
     run: str
@@ -77,7 +77,7 @@ class Comparison:
 
 def compare_with(
     base: str, scores: Mapping[str, ArrayLike], prompts: Sequence[Hashable] | None = None, *, level: float = 0.95
-) -> list[Comparison]:
+) -> list[AgainstBase]:
     """Every other run of a sweep against one of them: paired difference, sign test, Holm over all of them.
 
     scores: run -> [R] scores on the same rows (win-rates against one baseline, say). The intervals are not corrected.
@@ -86,6 +86,6 @@ def compare_with(
     tests = [sign_test(scores[run], scores[base], prompts) for run in others]
     adjusted = holm([test.p_value for test in tests])
     return [
-        Comparison(run, paired_difference(scores[run], scores[base], prompts, level=level), test, p)
+        AgainstBase(run, paired_difference(scores[run], scores[base], prompts, level=level), test, p)
         for run, test, p in zip(others, tests, adjusted, strict=True)
     ]

@@ -17,6 +17,13 @@ def test_without_ties_it_is_wilsons() -> None:
     assert found.standard_error == pytest.approx(np.sqrt(0.7 * 0.3 / 10))
 
 
+def test_counts_of_every_size_have_an_interval() -> None:
+    """All won: Wilson's n / (n + z^2), in closed form, from one row to a million, and for sizes that are not whole."""
+    for n in (1, 2, 7, 25, 400, 805.7, 1e6):
+        assert share_interval(n, 0, 0).low == pytest.approx(n / (n + 1.959964**2), abs=1e-7)
+        assert share_interval(0, 0, n).high == pytest.approx(1 - n / (n + 1.959964**2), abs=1e-7)
+
+
 @pytest.mark.parametrize(("wins", "ties", "losses"), [(1, 43, 0), (12, 20, 5), (3, 30, 3)])
 def test_bounds_are_where_the_score_test_stops_rejecting(wins: int, ties: int, losses: int) -> None:
     """At a bound d the score statistic is z, with the loss rate that makes the counts likeliest given d (by search)."""
@@ -28,7 +35,7 @@ def test_bounds_are_where_the_score_test_stops_rejecting(wins: int, ties: int, l
         assert abs(wins - losses - n * d) / np.sqrt(n * (2 * q + d * (1 - d))) == pytest.approx(1.959964, abs=1e-4)
 
 
-@pytest.mark.parametrize("counts", [(5, 0, 0), (0, 0, 5), (0, 9, 0), (1, 20, 1), (30, 5, 12)])
+@pytest.mark.parametrize("counts", [(5, 0, 0), (0, 0, 25), (0, 9, 0), (1, 20, 1), (30, 5, 12)])
 def test_sides_may_be_swapped(counts: tuple[int, int, int]) -> None:
     one, other = share_interval(*counts), share_interval(*counts[::-1])
     assert (one.low, one.value, one.high) == pytest.approx((1 - other.high, 1 - other.value, 1 - other.low), abs=1e-9)

@@ -1,0 +1,172 @@
+"""AlpacaEval 2 as a data format: prompts in, `model_outputs.json` out, the leaderboard's numbers from annotations.
+
+A preference is 1 where the baseline is surely better and 2 where the model is (AlpacaEval's convention); here and below
+numbers named as on the leaderboard are in per cent. Length control: Dubois et al. 2024,
+https://arxiv.org/abs/2404.04475.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from alignlab.errors import DataError
+from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.intervals import Array
+from alignlab.evaluation.length_control import LengthControlled, Weights, controlled_rate, length_controlled
+from alignlab.evaluation.winrate import WinRate, win_rate
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """One instruction of the evaluation set."""
+
+    instruction: str
+    dataset: str = ""
+
+
+def read_prompts(path: str | Path) -> list[Prompt]:
+    """The evaluation set, in its order: `alpaca_eval.json`, or any file of rows with `instruction`."""
+    return [Prompt(row["instruction"], row.get("dataset", "")) for row in read_rows(path, "instruction")]
+
+
+def write_model_outputs(path: str | Path, prompts: Sequence[Prompt], outputs: Sequence[str], generator: str) -> None:
+    """`model_outputs.json` as `alpaca_eval --model_outputs` takes it; one output a prompt, in the set's order."""
+    if len(prompts) != len(outputs):
+        raise ValueError(f"{len(prompts)} prompts and {len(outputs)} outputs")
+    write_rows(
+        path,
+        [
+            {"dataset": prompt.dataset, "instruction": prompt.instruction, "output": output, "generator": generator}
+            for prompt, output in zip(prompts, outputs, strict=True)
+        ],
+    )
+
+
+@dataclass(frozen=True)
+class Annotations:
+    """What the judge said of one model, [R] each; lengths in characters.
+
+    preference: in [1, 2]; NaN where there was none.
+    index: position of the prompt in the evaluation set, which its difficulty is looked up by.
+    """
+
+    preference: Array
+    length: Array
+    baseline_length: Array
+    index: np.ndarray
+
+    @property
+    def scores(self) -> Array:
+        """[R] in [0, 1]: preference - 1; a preference of 0 is an old way to write a tie."""
+        return np.where(self.preference == 0, 1.5, self.preference) - 1
+
+
+def read_annotations(path: str | Path) -> Annotations:
+    """`annotations.json` of one model: output_1 is the baseline's, output_2 the model's, rows in the set's order."""
+    rows = read_rows(path, "output_1", "output_2", "preference")
+    models = {row.get("generator_2") for row in rows}
+    if len(models) > 1:
+        raise DataError(f"{path} holds annotations of several models: {', '.join(sorted(map(str, models)))}")
+    return Annotations(
+        preference=np.array([np.nan if row["preference"] is None else row["preference"] for row in rows], dtype=float),
+        length=np.array([len(row["output_2"]) for row in rows], dtype=float),
+        baseline_length=np.array([len(row["output_1"]) for row in rows], dtype=float),
+        index=np.array([row.get("index", i) for i, row in enumerate(rows)], dtype=np.int64),
+    )
+
+
+@dataclass(frozen=True)
+class Leaderboard:
+    """A row of the leaderboard, with our own intervals beside it.
+
+    win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total, discrete_win_rate, avg_length: as it has them
+                (avg_length is over the annotated rows).
+    wins:       the same as a `WinRate`, with an interval.
+    controlled: our fit of the length-controlled win-rate, in [0, 1].
+    """
+
+    win_rate: float
+    standard_error: float
+    n_wins: int
+    n_wins_base: int
+    n_draws: int
+    n_total: int
+    discrete_win_rate: float
+    avg_length: int
+    wins: WinRate
+    controlled: LengthControlled
+
+
+def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = None) -> Leaderboard:
+    """The leaderboard's numbers from annotations.
+
+    difficulty: [prompts of the set] from `read_difficulty`; None leaves the term out of the length-controlled fit.
+    """
+    scores = annotations.scores
+    used = scores[~np.isnan(scores)]
+    wins = win_rate(scores, prompts=annotations.index.tolist())
+    hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)[annotations.index]
+    return Leaderboard(
+        win_rate=100 * float(used.mean()),
+        standard_error=100 * float(used.std(ddof=1)) / np.sqrt(len(used)),
+        n_wins=wins.wins,
+        n_wins_base=wins.losses,
+        n_draws=wins.ties,
+        n_total=len(used),
+        discrete_win_rate=100 * (wins.wins + wins.ties / 2) / len(used),
+        avg_length=int(annotations.length.mean()),
+        wins=wins,
+        controlled=length_controlled(
+            scores, annotations.length, annotations.baseline_length, difficulty=hardness,
+            prompts=annotations.index.tolist(),
+        ),
+    )  # fmt: skip
+
+
+def read_difficulty(path: str | Path) -> Array:
+    """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty."""
+    rows = _table(path, "index", "instruction_difficulty")
+    found = np.full(len(rows), np.nan)
+    try:
+        for row in rows:
+            found[int(row["index"])] = float(row["instruction_difficulty"])
+    except (ValueError, IndexError) as error:
+        raise DataError(f"{path}: indices must be 0 to {len(rows) - 1}, difficulties numbers ({error})") from error
+    return found
+
+
+def read_weights(path: str | Path) -> dict[str, Weights]:
+    """Model -> its published weights (`length_controlled_v1/baseline_*.csv`).
+
+    Their length term is of baseline minus model, ours of model minus baseline: its weight changes its sign.
+    """
+    length, difficulty, quality = (
+        "np.tanh(std_delta_len)",
+        "instruction_difficulty",
+        "not_gamed_baseline.astype(float)",
+    )
+    rows = _table(path, "", length, difficulty, quality)
+    return {row[""]: Weights(float(row[quality]), -float(row[length]), float(row[difficulty])) for row in rows}
+
+
+def published_length_controlled(weights: Weights, difficulty: ArrayLike, n_total: int = 805) -> tuple[float, float]:
+    """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts."""
+    rate, error = controlled_rate(weights, np.asarray(difficulty)[:n_total])
+    return 100 * rate, 100 * error
+
+
+def _table(path: str | Path, *needed: str) -> list[dict[str, str]]:
+    try:
+        with Path(path).open(encoding="utf-8", newline="") as lines:
+            rows = list(csv.DictReader(lines))
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    if not rows or not set(needed) <= rows[0].keys():
+        raise DataError(f"{path} must have the columns {', '.join(map(repr, needed))} and at least one row")
+    return rows

@@ -1,0 +1,138 @@
+"""MT-Bench as a data format: 80 questions of two turns, answers and judgements as FastChat stores them.
+
+Zheng et al. 2023, https://arxiv.org/abs/2306.05685. Templates come from a file (`judge_prompts.jsonl` for numbers that
+can be compared with published ones); see alignlab/evaluation/judges/templates.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from alignlab.errors import DataError
+from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.intervals import Estimate, mean_interval
+from alignlab.evaluation.judges.base import Answer, Comparison, Turns
+
+# Categories whose judge is shown a reference answer.
+WITH_REFERENCE = ("math", "reasoning", "coding")
+
+
+@dataclass(frozen=True)
+class Question:
+    """One question; the turns are the user's. reference: correct answers, only where the judge is to see them."""
+
+    id: str
+    category: str
+    turns: Turns
+    reference: Turns = ()
+
+
+def read_questions(questions: str | Path, references: str | Path | None = None) -> list[Question]:
+    """`question.jsonl`, with `reference_answer/gpt-4.jsonl` to judge maths, reasoning and coding by."""
+    known = read_answers(references) if references else {}
+    return [
+        Question(
+            str(row["question_id"]),
+            row["category"],
+            tuple(row["turns"]),
+            known.get(str(row["question_id"]), ()) if row["category"] in WITH_REFERENCE else (),
+        )
+        for row in read_rows(questions, "question_id", "category", "turns")
+    ]
+
+
+def read_answers(path: str | Path) -> dict[str, Turns]:
+    """Question id -> the turns of one model's answer (`model_answer/<model>.jsonl`)."""
+    rows = read_rows(path, "question_id", "choices")
+    models = {row.get("model_id") for row in rows}
+    if len(models) > 1:
+        raise DataError(f"{path} holds answers of several models: {', '.join(sorted(map(str, models)))}")
+    return {str(row["question_id"]): tuple(row["choices"][0]["turns"]) for row in rows}
+
+
+def write_answers(path: str | Path, answers: Mapping[str, Turns], model: str) -> None:
+    """`model_answer/<model>.jsonl`, as FastChat's own judge reads it."""
+    rows = [
+        {
+            "question_id": int(id_) if id_.isdigit() else id_,
+            "answer_id": f"{model}-{id_}",
+            "model_id": model,
+            "choices": [{"index": 0, "turns": list(turns)}],
+            "tstamp": time.time(),
+        }
+        for id_, turns in answers.items()
+    ]
+    write_rows(path, rows)
+
+
+def to_rate(questions: Sequence[Question], answers: Mapping[str, Turns]) -> list[Answer]:
+    """Rows for single grading: every turn by itself, the second one with the first before it.
+
+    Ids are `<question>-<turn>`. Raises DataError where an answer is not there.
+    """
+    return [
+        Answer(f"{q.id}-{turn}", q.turns[:turn], _answer(answers, q)[:turn], q.reference[:turn])
+        for turn in (1, 2)
+        for q in questions
+    ]
+
+
+def to_compare(questions: Sequence[Question], a: Mapping[str, Turns], b: Mapping[str, Turns]) -> list[Comparison]:
+    """Rows for pairwise comparison; as `to_rate`. Rows of one question are one prompt: `prompt_of`."""
+    return [
+        Comparison(f"{q.id}-{turn}", q.turns[:turn], _answer(a, q)[:turn], _answer(b, q)[:turn], q.reference[:turn])
+        for turn in (1, 2)
+        for q in questions
+    ]
+
+
+def prompt_of(row: str) -> str:
+    """Question of a row's id."""
+    return row.rpartition("-")[0]
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Mean ratings with intervals over questions; `score` is over both turns of all questions.
+
+    invalid: ratings that could not be read; they are in no mean.
+    """
+
+    score: Estimate
+    by_turn: dict[int, Estimate]
+    by_category: dict[str, Estimate]
+    invalid: int
+
+
+def summarise(questions: Sequence[Question], ratings: Mapping[str, float], *, level: float = 0.95) -> Scores:
+    """Scores from ratings by row id (`to_rate`); NaN is invalid. A row that is not there was not judged."""
+    category = {q.id: q.category for q in questions}
+    unknown = {prompt_of(row) for row in ratings} - category.keys()
+    if unknown:
+        raise DataError(f"ratings of questions that are not in the set: {', '.join(sorted(unknown))}")
+    valid = {row: value for row, value in ratings.items() if not np.isnan(value)}
+
+    def mean(rows: list[str]) -> Estimate:
+        return mean_interval([valid[row] for row in rows], [prompt_of(row) for row in rows], level=level)
+
+    return Scores(
+        score=mean(list(valid)),
+        by_turn={turn: mean([row for row in valid if row.endswith(f"-{turn}")]) for turn in (1, 2)},
+        by_category={
+            name: mean([row for row in valid if category[prompt_of(row)] == name])
+            for name in dict.fromkeys(category.values())
+        },
+        invalid=len(ratings) - len(valid),
+    )
+
+
+def _answer(answers: Mapping[str, Turns], question: Question) -> Turns:
+    found = answers.get(question.id, ())
+    if len(found) < len(question.turns):
+        raise DataError(f"question {question.id} has {len(question.turns)} turns, and {len(found)} answers to them")
+    return found

@@ -1,0 +1,48 @@
+"""A gold function as judge: any Python function of a prompt and an answer."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from alignlab.errors import Problem
+from alignlab.evaluation.judges.base import Answer, ScoreJudge
+
+
+@dataclass(kw_only=True)
+class Gold(ScoreJudge):
+    """The answer with the higher score wins.
+
+    function: `package.module:name` of a function (prompt, answer) -> number, both texts of the last turn. It is
+              imported when answers are judged, not when the config is read.
+    """
+
+    function: str
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        module, colon, name = self.function.partition(":")
+        if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
+            text = "must name a function as package.module:function"
+            yield Problem("function", self.function, text, "function=my_package.rules:politeness")
+
+    def missing(self) -> Iterator[Problem]:
+        try:
+            self._load()
+        except (ImportError, AttributeError, TypeError) as error:
+            yield Problem(
+                "function", self.function, f"can't be imported: {error}", "function=my_package.rules:politeness"
+            )
+
+    def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        gold = self._load()
+        return [float(gold(row.prompt[-1], row.answer[-1])) for row in rows]
+
+    def _load(self) -> Callable[[str, str], Any]:
+        module, _, name = self.function.partition(":")
+        found = getattr(importlib.import_module(module), name)
+        if not callable(found):
+            raise TypeError(f"{self.function} is not a function")
+        return found

@@ -110,7 +110,7 @@ def test_every_room_has_rules_and_every_rule_a_room() -> None:
 
 def test_every_module_imports() -> None:
     names = [m.name for m in pkgutil.walk_packages([str(PACKAGE)], "alignlab.")]
-    assert len(names) > 60
+    assert len(names) > 150
     for name in names:
         importlib.import_module(name)
 
@@ -136,7 +136,7 @@ def test_reports_work_without_torch() -> None:
 
 def test_statistics_benchmarks_and_judges_work_without_torch_and_without_a_client() -> None:
     names = ["alignlab." + ".".join(f.relative_to(PACKAGE).with_suffix("").parts) for f in NO_TORCH_MODULES]
-    assert len(names) > 6
+    assert len(names) > 15
     code = f"import importlib, sys; [importlib.import_module(n) for n in {names}]; " + (
         "assert not {'torch', 'lightning', 'hydra', 'pandas', 'openai', 'scipy.stats'} & set(sys.modules)"
     )

@@ -27,14 +27,13 @@ from pathlib import Path
 from alignlab.errors import DataError
 
 KINDS = ("pairwise", "single")
-BUILT_IN = Path(__file__).with_name("templates.jsonl")
 
 _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 _FIRST = {"A": 1.0, "B": 0.0, "C": 0.5}
 # What a chat server may take for the end of a message, and what the parsers below take for a verdict.
-_CONTROL = r"<\|[^<>|\n]{1,40}\|>|\[/?INST\]|<(?:start|end)_of_turn>|\[\[(?:[ABC]|rating|\d+(?:\.\d+)?)\]\]"
+_CONTROL = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>|\[\[(?:[ABC]|rating|\d+(?:\.\d+)?)\]\]"
 # ASCII punctuation -> the same in full width: legible, and no delimiter any more.
 _FULL_WIDTH = {c: c + 0xFEE0 for c in range(0x21, 0x7F) if not chr(c).isalnum()}
 

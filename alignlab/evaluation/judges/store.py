@@ -1,0 +1,51 @@
+"""What a judge has said before, by content: nothing is asked twice, and nothing is taken for something else."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import OutputError
+
+
+class Store:
+    """A folder of replies, one file each, named by the digest of the whole request.
+
+    Files are written at once and whole, so a run that is stopped loses nothing, and processes may share a folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
+        """The reply to this very request; None where there is none or its file is damaged."""
+        try:
+            kept = json.loads(self._file(request).read_text(encoding="utf-8"))
+            return dict(kept["reply"]) if kept["request"] == request else None
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
+        """Keep a reply. Raises OutputError where the folder can't be written."""
+        file = self._file(request)
+        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            partial.write_text(json.dumps({"request": request, "reply": reply}, ensure_ascii=False), encoding="utf-8")
+            partial.replace(file)
+        except OSError as error:
+            raise OutputError(f"judgements can't be kept in {self._folder}: {error}") from error
+
+    def _file(self, request: Mapping[str, Any]) -> Path:
+        key = digest(request)
+        return self._folder / key[:2] / f"{key}.json"
+
+
+def digest(value: object) -> str:
+    """40 hex digits of a JSON value, whatever the order of its keys."""
+    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -5,15 +5,17 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 
 from alignlab.checks import Checked, at_least
 from alignlab.errors import Problem
 from alignlab.evaluation.intervals import Array
+from alignlab.evaluation.judges.store import digest
 from alignlab.evaluation.winrate import WinRate, win_rate
 
 Turns = tuple[str, ...]
@@ -116,11 +118,13 @@ class Judged:
     def scores(self) -> tuple[list[str], Array, Array | None]:
         """Ids, and [R] what a got when shown first and when shown second; None where only one order was asked for.
 
-        Rows that are unjudged in one of their orders are left out.
+        Rows that are unjudged in one of their orders are left out. Raises ValueError where two rows share an id.
         """
         by_id: dict[str, list[Judgement]] = {}
         for judgement in self.judgements:
             by_id.setdefault(judgement.id, []).append(judgement)
+        if len({len(found) for found in by_id.values()}) > 1 or any(len(found) > 2 for found in by_id.values()):
+            raise ValueError("rows must have ids of their own")
         complete = {
             id_: sorted(found, key=lambda j: j.swapped)
             for id_, found in by_id.items()
@@ -150,6 +154,14 @@ class Judged:
 @dataclass(kw_only=True)
 class Judge(Checked, ABC):
     """Base of all judges: the dataclass is the config schema."""
+
+    # Fields that change how judging goes, and not what comes out of it.
+    cosmetic: ClassVar[tuple[str, ...]] = ()
+
+    def fingerprint(self) -> str:
+        """Digest of everything that decides verdicts; stands beside every win-rate that is to be compared."""
+        deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
+        return digest([type(self).__name__, deciding])[:16]
 
     @abstractmethod
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:

@@ -8,6 +8,7 @@ import webbrowser
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from alignlab.checks import within
 from alignlab.errors import Problem
@@ -30,6 +31,8 @@ class Human(Judge):
     seed:         of sides and order.
     open_browser: open the page; its address is printed in any case.
     """
+
+    cosmetic: ClassVar[tuple[str, ...]] = ("port", "open_browser")
 
     port: int = 0
     seed: int = 1

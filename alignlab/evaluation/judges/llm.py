@@ -6,9 +6,9 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import urlsplit
 
 from alignlab.checks import at_least, installed, positive, within
@@ -71,6 +71,23 @@ class LLM(Judge):
     max_cost: float = 0.0
     price_in: float = 0.0
     price_out: float = 0.0
+
+    cosmetic: ClassVar[tuple[str, ...]] = (
+        "api_key_env",
+        "template",  # its content counts
+        "concurrency",
+        "timeout",
+        "retries",
+        "backoff",
+        "give_up_after",
+        "max_calls",
+        "max_cost",
+        "price_in",
+        "price_out",
+    )
+
+    def fingerprint(self) -> str:
+        return digest([super().fingerprint(), [asdict(template) for template in self.templates()]])[:16]
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

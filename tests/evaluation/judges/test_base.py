@@ -69,6 +69,8 @@ def test_rows_are_put_together_from_their_orders() -> None:
     wins = found.win_rate()
     assert (wins.ties, wins.invalid, wins.unjudged) == (1, 1, 1)
     assert Judged([], Bill()).win_rate().rate.n == 0
+    with pytest.raises(ValueError, match="ids of their own"):
+        Judged([*judgements, judgements[0]], Bill()).scores()
 
 
 def test_a_judge_that_only_compares(tmp_path: Path) -> None:

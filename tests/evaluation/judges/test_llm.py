@@ -15,7 +15,8 @@ import pytest
 
 from alignlab.errors import ConfigError, DataError, OutputError
 from alignlab.evaluation.judges.base import Answer, Comparison, Verdict
-from alignlab.evaluation.judges.llm import LLM
+from alignlab.evaluation.judges.llm import BUILT_IN, LLM
+from alignlab.evaluation.judges.templates import read_templates
 from tests.evaluation.judges.server import Served, serving
 
 
@@ -313,3 +314,15 @@ def test_what_is_missing_is_said_before(monkeypatch: pytest.MonkeyPatch, tmp_pat
     assert problems.keys() == {"api_key_env", "template"}
     assert problems["api_key_env"].type_this == "export OPENAI_API_KEY=<your key>"
     assert "built in: reasons, token" in problems["template"].allowed
+
+
+def test_a_fingerprint_is_of_what_decides(tmp_path: Path) -> None:
+    mine = tmp_path / "mine.jsonl"
+    mine.write_bytes(BUILT_IN["reasons"].read_bytes())
+    base = LLM(model="m").fingerprint()
+    assert base == LLM(model="m", concurrency=1, max_calls=5, timeout=1.0, template=str(mine)).fingerprint()
+    others = [LLM(model="n"), LLM(model="m", template="token"), LLM(model="m", temperature=1), LLM(model="m", seed=2)]
+    assert len({base, *(judge.fingerprint() for judge in others)}) == 5
+    mine.write_text(mine.read_text().replace("[[C]]", "[[C]],", 1))
+    read_templates.cache_clear()
+    assert LLM(model="m", template=str(mine)).fingerprint() != base

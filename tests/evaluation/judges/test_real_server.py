@@ -73,28 +73,35 @@ ROWS = [
 
 
 def test_pairs_in_both_orders_then_from_the_store(endpoint: str, tmp_path: Path) -> None:
-    judge = LLM(model="smollm2", base_url=endpoint, max_tokens=64, concurrency=2, timeout=300.0)
+    """llama.cpp's grammar makes a model this small say a mark at all."""
+    grammar = {"grammar": 'root ::= "[[" [ABC] "]]"'}
+    judge = LLM(model="smollm2", base_url=endpoint, max_tokens=8, options=grammar, concurrency=2, timeout=300.0)
     first = judge.compare(ROWS, tmp_path)
     assert [(j.id, j.swapped) for j in first.judgements] == [(r.id, s) for r in ROWS for s in (False, True)]
     assert first.bill.calls == 4
     assert first.bill.prompt_tokens > 4 * 150
-    assert all(j.verdict is not Verdict.UNJUDGED for j in first.judgements)
+    assert all(j.verdict in (Verdict.A, Verdict.B, Verdict.TIE) for j in first.judgements)
     wins = first.win_rate()
-    assert wins.wins + wins.ties + wins.losses + wins.invalid == 2
+    assert wins.wins + wins.ties + wins.losses == 2
     again = judge.compare(ROWS, tmp_path)
     assert (again.bill.calls, again.bill.cached) == (0, 4)
-    assert str(again.judgements) == str(first.judgements)
+    assert again.judgements == first.judgements
     print(first.judgements, wins)
 
 
 def test_log_probabilities(endpoint: str, tmp_path: Path) -> None:
     judge = LLM(model="smollm2", base_url=endpoint, template="token", concurrency=2, timeout=300.0)
     found = judge.compare(ROWS, tmp_path)
-    scores = [j.score for j in found.judgements]
-    assert sum(math.isnan(score) for score in scores) <= 2, "a model of this size does not always know what to say"
-    assert any(0 < score < 1 for score in scores)
-    assert all(0 <= score <= 1 for score in scores if not math.isnan(score))
-    print(scores, found.win_rate())
+    assert all(0 < j.score < 1 for j in found.judgements)
+    wins = found.win_rate()
+    assert wins.orders is not None
+    print([j.score for j in found.judgements], wins)
+
+
+def test_a_model_that_forgets_the_mark_is_invalid(endpoint: str, tmp_path: Path) -> None:
+    judge = LLM(model="smollm2", base_url=endpoint, max_tokens=12, both_orders=False, timeout=300.0)
+    found = judge.compare(ROWS, tmp_path)
+    assert found.win_rate().invalid == 2, "12 tokens of reasons hold no verdict, and none is guessed"
 
 
 def test_ratings(endpoint: str, tmp_path: Path) -> None:

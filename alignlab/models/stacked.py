@@ -10,13 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.functional import embedding
 
 from alignlab.data.answer_table import AnswerTable
 from alignlab.data.layout import Rows
 from alignlab.models.forward import Predictions, at_least_float32, attention_mask
 from alignlab.models.logps import Answers, answer_logps, score_predictions
 
-# How far log-probabilities of a stack may be from those of its policy alone, nats: rounding only.
+# How far log-probabilities (nats) and gradients (a share of them) of a stack may be from its policy's: rounding only.
 _FAR_OFF = 1e-4
 
 
@@ -48,6 +49,9 @@ class StackedPolicy(nn.Module):
         model = copy.deepcopy(policy).eval()
         # Of the implementations of attention this one is made of operations that are there for many models at once.
         model.set_attn_implementation("eager")
+        for module in model.modules():
+            if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+                module.__class__ = _Embedding
         self._model = (model,)  # in a tuple: its weights are not this module's
         self._trained = {name: p.shape for name, p in policy.named_parameters() if p.requires_grad}
         flat = torch.cat([p.detach().flatten() for p in policy.parameters() if p.requires_grad])
@@ -102,15 +106,29 @@ def _unflatten(values: Any, points: int) -> Any:
     return values.unflatten(0, (points, -1))
 
 
+class _Embedding(nn.Embedding):
+    """An embedding that learns nothing for its padding token, which vmap forgets where weights are many models'."""
+
+    def forward(self, input: Tensor) -> Tensor:
+        padding = torch.arange(self.num_embeddings, device=input.device)[:, None] == self.padding_idx
+        return embedding(input, torch.where(padding, self.weight.detach(), self.weight))
+
+
 def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int]) -> str | None:
-    """Why a policy can't be stacked, from a look at some rows: a stack of two must say what the policy says."""
+    """Why a policy can't be stacked, from a look at some rows: two in a stack must say and learn what it does."""
     looked_at = torch.tensor(list(places), device=table.rows.ids.device)
-    with torch.no_grad():
-        alone = answer_logps(policy, table.take(looked_at))
-        try:
-            stack = StackedPolicy(policy, 2)
-            found = stack.score(stack.given_each(table.take(looked_at.repeat(2)))).tokens
-        except (RuntimeError, ValueError, TypeError) as error:
-            return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
+    trained = [p for p in policy.parameters() if p.requires_grad]
+    alone = answer_logps(policy, table.take(looked_at))
+    slopes = torch.autograd.grad(alone.sum(), trained, allow_unused=True, materialize_grads=True)
+    slope = torch.cat([part.flatten() for part in slopes])
+    try:
+        stack = StackedPolicy(policy, 2).to(looked_at.device)
+        found = stack.score(stack.given_each(table.take(looked_at.repeat(2)))).tokens
+        (found_slope,) = torch.autograd.grad(found.sum(), stack.weights)
+    except (RuntimeError, ValueError, TypeError) as error:
+        return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
     far = float((found.unflatten(0, (2, -1)) - alone).abs().max())
-    return None if far <= _FAR_OFF else f"log-probabilities of several models at once are off by {far:.2g} nats"
+    off = float((found_slope - slope).norm(dim=1).max() / slope.norm())
+    if far <= _FAR_OFF and off <= _FAR_OFF:
+        return None
+    return f"several models at once are off by {far:.2g} nats, and their gradients by {off:.2g} of them"

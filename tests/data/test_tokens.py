@@ -152,6 +152,19 @@ def test_epochs_are_permutations_laid_end_to_end() -> None:
     assert len(batch_indices(3, 8, 0, 1)) == 8
 
 
+def test_draws_with_replacement() -> None:
+    """A pure function of the step, also across the blocks that are drawn at once; every row as likely as any other."""
+    whole = indices_of(5, 4, 3, range(3000), "replacement")
+    assert whole.shape == (3000, 4)
+    for step in (0, 1023, 1024, 2999):
+        assert list(batch_indices(5, 4, 3, step, "replacement")) == list(whole[step])
+    assert list(indices_of(5, 4, 3, range(1000, 1100), "replacement").ravel()) == list(whole[1000:1100].ravel())
+    share = np.bincount(whole.ravel()) / whole.size
+    assert np.abs(share - 0.2).max() < 4 * (0.2 * 0.8 / whole.size) ** 0.5
+    assert not np.array_equal(whole, indices_of(5, 4, 4, range(3000), "replacement"))
+    assert rows_used(5, 4, 3, 2, "replacement") == sorted(set(whole[:2].ravel()))
+
+
 def test_rows_used() -> None:
     assert rows_used(10, 4, 3, 2) == sorted(set(batch_indices(10, 4, 3, 0)) | set(batch_indices(10, 4, 3, 1)))
     assert rows_used(10, 4, 3, 3) == list(range(10))

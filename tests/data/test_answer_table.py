@@ -1,0 +1,26 @@
+"""Batches taken out of a table of answers are those that are laid out for themselves."""
+
+from __future__ import annotations
+
+import torch
+
+from alignlab.data.answer_table import AnswerTable
+from alignlab.data.layout import collate_rows
+
+ANSWERS = [([1, 2, 3], [4]), ([5], [6, 7, 8]), ([1, 2], [9, 9]), ([5], [1])]
+
+
+def test_rows_that_are_taken_are_plain_rows() -> None:
+    table = AnswerTable([*ANSWERS, ANSWERS[0]], torch.device("cpu"))
+    assert len(table) == 4, "each answer once"
+    for chosen in ([0, 1, 2, 3], [3, 1], [1, 1, 0], [2], [3]):
+        rows, plain = table.take(torch.tensor(chosen)), collate_rows([ANSWERS[i] for i in chosen])
+        for name in ("ids", "positions", "prompt", "branch", "places", "answer_mask", "lengths"):
+            assert torch.equal(getattr(rows, name), getattr(plain, name)), (name, chosen)
+        assert torch.equal(rows.targets, plain.targets)
+        assert torch.equal(rows.predicted_at, plain.predicted_at)
+
+
+def test_places() -> None:
+    table = AnswerTable(ANSWERS, torch.device("cpu"))
+    assert table.places([[ANSWERS[2], ANSWERS[0]], [ANSWERS[3], ANSWERS[1]]]).tolist() == [[2, 0], [3, 1]]

@@ -75,6 +75,10 @@ class DivergedError(NonFiniteError):
     """Training that began well went where it can't be computed with: a result of the run, not a fault of it."""
 
 
+class PrunedError(AlignlabError):
+    """A run of a search that is worse than the others were at the same step; stopped, with its state saved."""
+
+
 class ParentError(AlignlabError):
     """What a run should start from did not come to a policy."""
 

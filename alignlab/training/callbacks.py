@@ -12,10 +12,15 @@ from typing import Any
 import lightning.pytorch as pl
 
 from alignlab.data.datamodule import AlignmentData
+from alignlab.errors import PrunedError
 from alignlab.ledger.run_dir import RunDir
 from alignlab.modules.base import AlignmentModule, Progress
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
+from alignlab.training.bar import Bar
+
+_STOPS = (signal.SIGINT, signal.SIGTERM)
+_SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # a time limit or a preemption, where somebody handles them
 
 
 class Recorder(pl.Callback):
@@ -51,31 +56,52 @@ class Recorder(pl.Callback):
             sink.log(row)
 
 
-class Checkpoint(pl.Callback):
-    """Saves training state every `every` updates, at the end, and when the run is asked to stop.
+class Pruner(pl.Callback):
+    """Stops a run that an evaluation has shown to be worse than the bar, with its state saved."""
 
-    A first SIGINT or SIGTERM is kept until the step at hand is complete: state saved in the middle of an update could
-    not be resumed. A second one stops at once.
+    def __init__(self, bar: Bar, recorder: Recorder, checkpoint: Checkpoint) -> None:
+        self._bar = bar
+        self._recorder = recorder
+        self._checkpoint = checkpoint
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        """Raises PrunedError."""
+        row, step = self._recorder.eval_metrics, trainer.global_step
+        if row.get("train/global_step") != step or step >= trainer.max_steps or self._bar.metric not in row:
+            return
+        if verdict := self._bar.verdict(step, row[self._bar.metric]):
+            self._checkpoint.save(trainer)
+            raise PrunedError(verdict)
+
+
+class Checkpoint(pl.Callback):
+    """Saves training state every `every` updates, at the end, and when a signal asks for it.
+
+    A first signal is kept until the step at hand is complete: state saved in the middle of an update could not be
+    resumed. Then whoever handled it before is told, and decides what comes of it: the run ends, is queued again by a
+    cluster's scheduler, or goes on. A second one of its kind does not wait.
     """
 
     def __init__(self, run: RunDir, every: int) -> None:
         self._run = run
         self._every = every
-        self._asked_to_stop = False
+        self._asked: list[int] = []
+        self._before = {number: signal.getsignal(number) for number in _STOPS + _SCHEDULERS}
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._handlers = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
+            kept = [number for number in self._before if number in _STOPS or callable(self._before[number])]
+            self._handlers = {number: signal.signal(number, self._ask) for number in kept}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._asked_to_stop or (self._every and self._step(trainer) % self._every == 0):
-            self._save(trainer)
-        if self._asked_to_stop:
-            raise KeyboardInterrupt
+        if self._asked or (self._every and self._step(trainer) % self._every == 0):
+            self.save(trainer)
+        while self._asked:
+            self._tell(self._asked.pop(0))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
-        self._save(trainer)
+        self.save(trainer)
         self.restore_signals()
 
     def restore_signals(self) -> None:
@@ -84,17 +110,24 @@ class Checkpoint(pl.Callback):
             signal.signal(number, handler)
         self._handlers = {}
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self._asked_to_stop:
-            raise KeyboardInterrupt
-        self._asked_to_stop = True
-
     def _step(self, trainer: pl.Trainer) -> int:
         """Updates so far, in all attempts."""
         return trainer.global_step
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
+        """Replace the last training state; between two steps only."""
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         if trainer.is_global_zero:
             os.replace(scratch, self._run.checkpoint)
+
+    def _ask(self, number: int, frame: FrameType | None) -> None:
+        if number in self._asked:
+            self._tell(number)
+        self._asked.append(number)
+
+    def _tell(self, number: int) -> None:
+        handler = self._before[number]
+        if not callable(handler):
+            raise KeyboardInterrupt
+        handler(number, None)

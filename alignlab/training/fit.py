@@ -21,7 +21,8 @@ from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
 from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
-from alignlab.training.callbacks import Checkpoint
+from alignlab.training.bar import Bar
+from alignlab.training.callbacks import Checkpoint, Pruner
 from alignlab.training.point import Point
 from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
@@ -31,8 +32,8 @@ from alignlab.training.start import Start, load_start, name_base, policy_and_ref
 log = logging.getLogger(__name__)
 
 
-def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str, Any]:
-    """Train a plan into its directory; returns what run.json keeps of it."""
+def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool, bar: Bar | None = None) -> dict[str, Any]:
+    """Train a plan into its directory, as long as it is not worse than `bar`; returns what run.json keeps of it."""
     config = plan.train
     pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
@@ -41,7 +42,8 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool) -> dict[str
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
-        callbacks = [point.recorder, checkpoint]
+        pruner = [Pruner(bar, point.recorder, checkpoint)] if bar else []
+        callbacks = [point.recorder, checkpoint, *pruner]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
@@ -129,8 +131,10 @@ def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, ru
     with lightning_quiet():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
-        except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
-            raise KeyboardInterrupt from stop
+        except SystemExit as stop:
+            if stop.code != 1:  # a scheduler's, which has queued this run again
+                raise
+            raise KeyboardInterrupt from stop  # 1 is what Lightning makes of it, after its callbacks have seen it
 
 
 @contextmanager

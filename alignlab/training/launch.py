@@ -42,6 +42,10 @@ class PointLauncher(Launcher):
         Raises KeyboardInterrupt after a signal, when what was running has saved its state.
         """
 
+    def width(self) -> int:
+        """How many points it runs at a time, as far as that is known before."""
+        return 1
+
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's way, for sweepers that know jobs only: their points are checked, prepared and run as a sweep's."""
         from alignlab.config.composer import Composer

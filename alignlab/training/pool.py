@@ -14,13 +14,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 
 import psutil
 
-from alignlab.ledger.run_dir import FINISHED
 from alignlab.training.launch import Told
-from alignlab.training.tasks import RunTask, Task
+from alignlab.training.stops import Stops
+from alignlab.training.tasks import Task, tried_again
 
 log = logging.getLogger(__name__)
 
@@ -102,34 +101,37 @@ class Pool:
         self._per_gpu = per_gpu
         self._retries = retries
         self._largest = 0
-        self._signals = 0
-        self._patience = float("inf")  # when what still runs is killed
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         waiting = deque((task, 1) for task in tasks)
         free = slots(len(tasks), self._at_once, self._per_gpu)
         running: list[_Worker] = []
-        with self._signals_counted(running):
-            while running or (waiting and not self._signals):
-                while waiting and free and not self._signals and self._has_room(running):
+        patience = float("inf")  # when what still runs is killed
+        with Stops() as stops, _none_left_behind(running):
+            while running or (waiting and not stops.asked):
+                while waiting and free and not stops.asked and self._has_room(running):
                     task, attempt = waiting.popleft()
                     running.append(self._start(task, attempt, free.pop()))
                 time.sleep(_LOOK)
+                if stops.news():
+                    patience = time.monotonic() + _GRACE if stops.asked > 1 else patience
+                    for worker in running:
+                        worker.process.send_signal(signal.SIGINT)
                 for worker in running:
                     worker.look()
-                    if time.monotonic() > self._patience:
+                    if time.monotonic() > patience:
                         worker.process.kill()
                 for worker in [w for w in running if w.process.poll() is not None]:
                     running.remove(worker)
                     free.append(worker.slot)
                     self._largest = max(self._largest, worker.peak)
-                    again = self._ended(worker)
+                    again = self._ended(worker, stopping=stops.asked > 0)
                     if again is None:
                         told(worker.task.name)
                     else:
                         waiting.appendleft((again, worker.attempt + 1))
-        if self._signals:
+        if stops.asked:
             raise KeyboardInterrupt
 
     def _start(self, task: Task, attempt: int, slot: Slot) -> _Worker:
@@ -159,51 +161,25 @@ class Pool:
         to_come = sum(max(0.0, need - worker.look()) for worker in running)
         return bool(memory.available - to_come - need > _SPARE * memory.total)
 
-    def _ended(self, worker: _Worker) -> Task | None:
-        """Put into the record how a worker ended; returns the task where it is to be tried again."""
-        task, code = worker.task, worker.process.returncode
+    def _ended(self, worker: _Worker, *, stopping: bool) -> Task | None:
+        """The task where it is to be tried again; how its worker ended stands in the record."""
         assert worker.process.stdin is not None
         worker.process.stdin.close()
-        if not isinstance(task, RunTask):
-            if code not in (0, 130):
-                log.warning("%s: its process ended with %s; see %s", task.name, _in_words(code), worker.output)
-            return None
-        state = task.run.state()
-        if state.get("status") in FINISHED or code in (0, 130) or self._signals:
-            return None
-        out_of_memory = _oom_kills() > worker.oom_kills or "out of memory" in str(state.get("reason")).lower()
-        if state.get("status") != "failed":
-            text = _in_words(code) + (", out of memory" if out_of_memory else "")
-            task.run.end("failed", f"its process ended with {text}", id=task.name, sweep=task.sweep)
-        elif not out_of_memory:
-            return None  # it said itself why, and would say so again
-        if worker.attempt > self._retries:
-            return None
-        again = task.in_smaller_portions() if out_of_memory else task
-        smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
-        log.warning("%s: %s; tried again%s", task.name, task.run.record().get("reason"), smaller)
-        return again
+        code = worker.process.returncode
+        return tried_again(
+            worker.task,
+            None if stopping or code in (0, 130) else _in_words(code),
+            left=0 if stopping else self._retries + 1 - worker.attempt,
+            out_of_memory=_oom_kills() > worker.oom_kills,
+        )
 
-    @contextmanager
-    def _signals_counted(self, running: Sequence[_Worker]) -> Iterator[None]:
-        """The first SIGINT or SIGTERM lets workers save their state, the second stops them at once."""
 
-        def count(number: int, frame: FrameType | None) -> None:
-            self._signals += 1
-            if self._signals == 1:
-                log.warning("stopping: what runs saves its state first; once more stops at once")
-            else:
-                self._patience = time.monotonic() + _GRACE
-            for worker in running:
-                worker.process.send_signal(signal.SIGINT)
-
-        before = {number: signal.signal(number, count) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
-            _end_all(running)
+@contextmanager
+def _none_left_behind(workers: Sequence[_Worker]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        _end_all(workers)
 
 
 def _end_all(workers: Sequence[_Worker]) -> None:

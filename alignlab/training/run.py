@@ -15,9 +15,10 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError
+from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError, PrunedError
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
+from alignlab.training.bar import Bar
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,9 @@ _CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 _FULL = 2**20  # a disk with less than this many bytes left is full
 
 
-def run_plan(plan: Plan, *, group: str | None = None, overrides: Sequence[str] = ()) -> dict[str, Any]:
+def run_plan(
+    plan: Plan, *, group: str | None = None, overrides: Sequence[str] = (), bar: Bar | None = None
+) -> dict[str, Any]:
     """Run a plan and everything it starts from; return the record (run.json) of the run.
 
     A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run
@@ -41,7 +44,7 @@ def run_plan(plan: Plan, *, group: str | None = None, overrides: Sequence[str] =
         elif status in FINISHED and not plan.train.rerun:
             log.info("%s: %s already, in %s", run.id, status, run.path)
         else:
-            _run(plan, run, group, overrides)
+            _run(plan, run, group, overrides, bar)
     return run.record()
 
 
@@ -58,7 +61,7 @@ def _run_parent(plan: Plan, parent: Plan, run: RunDir, group: str | None) -> Non
         raise
 
 
-def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -> None:
+def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None) -> None:
     """Train, with the run's directory telling what goes on from beginning to end."""
     from alignlab.training.fit import fit  # seconds to import, and not needed for a run that is done
     from alignlab.training.progress import quiet_libraries
@@ -71,7 +74,7 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str]) -
         for change in changes:
             log.warning("%s: was begun with another %s", run.id, change)
         try:
-            run.end("done", **fit(plan, run, group=group, resume=resume))
+            run.end("done", **fit(plan, run, group=group, resume=resume, bar=bar))
         except BaseException as error:
             told = end_badly(run, error, group)
             raise told from (None if told is error else error)
@@ -98,6 +101,10 @@ def end_badly(run: RunDir, error: BaseException, group: str | None) -> BaseExcep
     """Put into the record how a run ended that did not come to its end. Returns what to raise: `error`, in words."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         _end(run, "interrupted", "stopped by a signal")
+        return error
+    if isinstance(error, PrunedError):
+        log.info("%s: %s", run.id, error)
+        _end(run, "interrupted", str(error))
         return error
     reason = _why_not_written(error, run) or reason_of(error)
     if not isinstance(error, AlignlabError):

@@ -260,7 +260,7 @@ class _Checkpoint(Checkpoint):
     def _step(self, trainer: pl.Trainer) -> int:
         return self._module.step
 
-    def _save(self, trainer: pl.Trainer) -> None:
+    def save(self, trainer: pl.Trainer) -> None:
         for p in self._module.alive:
             file = _state_file(self._stack.runs[p])
             scratch = file.with_suffix(".tmp")

@@ -51,13 +51,14 @@ class Sweep:
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
         self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
         self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
-        self._shown = 0
+        self.shown = 0
 
     @property
     def directory(self) -> Path:
         return self.root / "sweeps" / self.name
 
-    def __enter__(self) -> Sweep:
+    def write(self) -> None:
+        """Its points, into `sweep.json`."""
         points = [
             {"point": i, "run": p.id, **dict(o.split("=", 1) for o in overrides)}
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
@@ -66,6 +67,9 @@ class Sweep:
             self.directory / "sweep.json",
             {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
         )
+
+    def __enter__(self) -> Sweep:
+        self.write()
         finished = Counter(status for p in self.points if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
         log.info(
@@ -75,9 +79,7 @@ class Sweep:
             "".join(f", {count} {status} already" for status, count in finished.items()),
             f", starting from {', '.join(sorted(parents))}" if parents else "",
         )
-        for point in self.points:
-            if not point.plan.train.rerun:
-                point.run.queue(sweep=self.name, config=dict(point.plan.config))
+        self.queue(self.points)
         return self
 
     def __exit__(
@@ -86,12 +88,18 @@ class Sweep:
         text = write_report(self.directory)
         print(f"\n{text}\n\nwritten to {self.directory}")
 
-    def run(self, launcher: PointLauncher) -> None:
-        """Run all points; the terminal tells of each that has ended, and shows those at work where they are several."""
+    def queue(self, points: Sequence[RunTask]) -> None:
+        """Tell everybody who looks that these will be run."""
+        for point in points:
+            if not point.plan.train.rerun:
+                point.run.queue(sweep=self.name, config=dict(point.plan.config))
+
+    def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
+        """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
         live = launcher.at_once and sys.stdout.isatty()
         watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
         with watching:
-            run_points(self.points, launcher, (lambda name: None) if live else self._tell)
+            run_points(self.points if points is None else points, launcher, (lambda name: None) if live else self._tell)
 
     def prepare(self) -> None:
         """What points need, done here, for a launcher that knows nothing of it."""
@@ -100,8 +108,8 @@ class Sweep:
                 task()
 
     def _tell(self, name: str) -> None:
-        print(point_lines(self.directory, name, first=not self._shown), flush=True)
-        self._shown += 1
+        print(point_lines(self.directory, name, first=not self.shown), flush=True)
+        self.shown += 1
 
     def raise_if_unfinished(self) -> None:
         """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.training.bar import Bar
 from alignlab.training.run import reason_of, run_plan
 from alignlab.training.shared_reference import asks_differ, share_reference
 
@@ -23,6 +24,7 @@ class RunTask:
     plan: Plan
     sweep: str
     overrides: tuple[str, ...] = ()
+    bar: Bar | None = None
 
     @property
     def name(self) -> str:
@@ -39,7 +41,9 @@ class RunTask:
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
         try:
-            run_plan(self.plan, group=self.sweep, overrides=self.overrides)
+            run_plan(self.plan, group=self.sweep, overrides=self.overrides, bar=self.bar)
+        except PrunedError:
+            pass
         except Exception as error:
             if self.run.status() not in (*FINISHED, "failed"):  # it came to an end before its record was begun
                 self.run.end("failed", reason_of(error), id=self.run.id, sweep=self.sweep)
@@ -72,6 +76,31 @@ class ReferenceTask:
 
 
 Task = RunTask | ReferenceTask
+
+
+def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> Task | None:
+    """Put into the record how a task's process ended, where it could not itself; the task where it is tried again.
+
+    how:  what ended the process, in words; None where it ended by itself.
+    left: how often it may be tried again.
+    """
+    if not isinstance(task, RunTask):
+        if how is not None:
+            log.warning("%s: its process ended with %s; see %s", task.name, how, task.logs)
+        return None
+    state = task.run.state()
+    out_of_memory = out_of_memory or "out of memory" in str(state.get("reason")).lower()
+    if how is not None and state.get("status") not in (*FINISHED, "failed"):
+        text = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
+        task.run.end("failed", text, id=task.name, sweep=task.sweep)
+    elif state.get("status") != "failed" or not out_of_memory:
+        return None  # it said itself how it ended, and would end so again
+    if left < 1:
+        return None
+    again = task.in_smaller_portions() if out_of_memory else task
+    smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
+    log.warning("%s: %s; tried again%s", task.name, task.run.record().get("reason"), smaller)
+    return again
 
 
 def preparations(points: Sequence[RunTask]) -> list[list[Task]]:

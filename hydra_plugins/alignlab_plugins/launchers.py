@@ -1,15 +1,19 @@
-"""Our launchers as Hydra knows them: `launcher=auto`, `here`, `stacked` and `local`. See docs/launchers.md.
+"""Our launchers as Hydra knows them: `launcher=auto`, `here`, `stacked`, `local`, `ray`, `slurm`. See docs/launchers.md.
+
 
 Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
 resolve them.
 """
 
+import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
 
+from alignlab.checks import at_least, installed, positive
+from alignlab.errors import ConfigError
 from alignlab.training import launch
 from alignlab.training.launch import PointLauncher, Told
 
@@ -54,6 +58,62 @@ class LocalLauncherConf:
     retries: int = 1
 
 
+@dataclass
+class RayLauncherConf:
+    """hydra/launcher=ray: points on a Ray, which is started on this machine or runs at `address`.
+
+    address: of a running Ray (host:port, or auto for the one that `ray start` left on this machine); empty starts one
+             that listens on loopback only and ends with the sweep.
+    at_once: most points at a time; 0: as many as there are resources for.
+    cpus:    of a point; it computes with as many threads. Fractions are allowed.
+    gpus:    of a point; 0.5 puts two on one GPU.
+    retries: how often a point is tried again whose worker or node was lost.
+    """
+
+    _target_: str = f"{_PLUGINS}.RayLauncher"
+    address: str = ""
+    at_once: int = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 1
+
+
+@dataclass
+class SlurmLauncherConf:
+    """hydra/launcher=slurm: every point, and what points start from, a job of a SLURM array, by submitit.
+
+    cluster:        slurm, or local: the same jobs as processes of this machine, all at once, for a dry run.
+    at_once:        most jobs of the array at a time.
+    gpus:           of a job.
+    cpus:           of a job; it computes with as many threads.
+    memory_gb:      of a job; null leaves it to SLURM.
+    minutes:        time limit of a job; before it, the state is saved and the job queued again.
+    notice_seconds: how long before the limit SLURM sends the signal: time for one update and to save its state.
+    requeues:       how often a job may run into its limit.
+    retries:        how often a job is submitted again that was lost (killed, node down).
+    partition, account, qos, constraint: as sbatch has them.
+    sbatch:         further options of sbatch, name to value.
+    setup:          shell commands before the job.
+    """
+
+    _target_: str = f"{_PLUGINS}.SlurmLauncher"
+    cluster: str = "slurm"
+    at_once: int = 64
+    gpus: int = 1
+    cpus: int = 4
+    memory_gb: int | None = None
+    minutes: int = 720
+    notice_seconds: int = 300
+    requeues: int = 100
+    retries: int = 1
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    sbatch: dict[str, Any] = field(default_factory=dict)
+    setup: list[str] = field(default_factory=list)
+
+
 class AutoLauncher(launch.AutoLauncher):
     """What suits the points and the machine."""
 
@@ -79,8 +139,66 @@ class LocalLauncher(PointLauncher):
 
         Pool(**self.limits).run(tasks, told)
 
+    def width(self) -> int:
+        from alignlab.training.pool import slots
 
-for name, conf in {
+        return len(slots(sys.maxsize, self.limits["at_once"], self.limits["per_gpu"]))
+
+
+class RayLauncher(PointLauncher):
+    """One Ray task for each point."""
+
+    at_once = True
+
+    def __init__(self, **limits: Any) -> None:
+        problems = [
+            *installed("launcher", "ray", "ray", extra="ray"),
+            *at_least("launcher.at_once", limits["at_once"], 0, example=4),
+            *positive("launcher.cpus", limits["cpus"], example=1),
+            *at_least("launcher.gpus", limits["gpus"], 0, example=0.5),
+            *at_least("launcher.retries", limits["retries"], 0, example=1),
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self.limits = limits
+
+    def run(self, tasks: Sequence[Any], told: Told) -> None:
+        self._pool().run(tasks, told)
+
+    def width(self) -> int:
+        return self._pool().width()
+
+    def _pool(self) -> Any:
+        from alignlab.training.ray_pool import RayPool
+
+        return RayPool(**self.limits)
+
+
+class SlurmLauncher(PointLauncher):
+    """One SLURM job for each point."""
+
+    at_once = True
+
+    def __init__(self, **limits: Any) -> None:
+        from alignlab.training.slurm_pool import problems_of
+
+        problems = list(problems_of(limits))
+        if problems:
+            raise ConfigError(problems)
+        self.limits = limits
+
+    def run(self, tasks: Sequence[Any], told: Told) -> None:
+        from alignlab.training.slurm_pool import SlurmPool
+
+        SlurmPool(**self.limits).run(tasks, told)
+
+    def width(self) -> int:
+        return int(self.limits["at_once"])
+
+
+_LAUNCHERS: dict[str, type] = {
     "auto": AutoLauncherConf, "here": HereLauncherConf, "stacked": StackedLauncherConf, "local": LocalLauncherConf,
-}.items():  # fmt: skip
+    "ray": RayLauncherConf, "slurm": SlurmLauncherConf,
+}  # fmt: skip
+for name, conf in _LAUNCHERS.items():
     ConfigStore.instance().store(group="hydra/launcher", name=name, node=conf, provider="alignlab")

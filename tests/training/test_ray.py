@@ -1,0 +1,112 @@
+"""Points on a real Ray of two workers: the same results as in one process, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from alignlab.ledger.run_dir import RunDir
+from tests.training.test_local import eventually, running, states, table
+from tests.training.test_training import LAB
+
+Run = Callable[..., Any]
+STEADY = [*LAB, "trainer.max_steps=60", "trainer.checkpoint_every=5"]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "alignlab[ray]"')
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a machine of two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def listening() -> set[str]:
+    """Addresses on which this process and all that it started listen."""
+    me = psutil.Process()
+    found = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections() if c.status == "LISTEN"]
+    return {c.laddr.ip.removeprefix("::ffff:") for c in found}
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: None) -> None:
+    sweep = [*STEADY, "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
+    assert alignlab("train", *sweep, "output_root=whole").code == 0
+    point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
+    open_to: set[str] = set()
+
+    def kill() -> None:
+        process = eventually(lambda: running(Path("outputs"), point, 8), 500)
+        open_to.update(listening())
+        os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = alignlab("train", *sweep, "launcher=ray")
+    killer.join()
+    assert result.code == 0, result.err
+    assert open_to == {"127.0.0.1"}, "Ray listens on loopback only"
+    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("whole"), "s"))
+    first, *others = states(Path("outputs"), "s")
+    assert first["attempts"][0]["reason"].startswith("its process ended with WorkerCrashedError")
+    assert [first["attempt"], *(other["attempt"] for other in others)] == [2, 1, 1]
+    assert first["machine"]["threads"] == "1"
+    assert first["pid"] != os.getpid()
+    assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
+    assert "done, in" in Path(f"outputs/sweeps/s/logs/{point}.log").read_text()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
+    """As typed: a process of its own, with a Ray of its own, which ends with it."""
+    sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
+    sweep += ["launcher=ray", "launcher.at_once=2"]
+    root = Path("outputs")
+    parent = subprocess.Popen([sys.executable, "-m", "alignlab.cli.main", "train", *sweep], stderr=subprocess.PIPE)
+    eventually(lambda: (root / "sweeps/s/sweep.json").is_file())
+    first = json.loads((root / "sweeps/s/sweep.json").read_text())["points"][0]["run"]
+    eventually(lambda: running(root, first, 7), 500)
+    parent.send_signal(signal.SIGINT)
+    _, err = parent.communicate(timeout=120)
+    assert parent.returncode == 130
+    assert b"the same command resumes" in err
+    run = RunDir.of(root, first)
+    assert run.state()["reason"] == "stopped by a signal"
+    assert run.checkpoint.is_file()
+    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "queued"]
+    assert not list(psutil.Process().children(recursive=True)), "nothing is left behind"
+
+
+def test_without_the_package_nothing_is_started(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignlab.checks.importlib.util.find_spec", lambda name: None)
+    result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.cpus=0", "launcher.retries=-1")
+    assert result.code == 2
+    for said in ('pip install "alignlab[ray]"', "launcher.cpus = 0", "launcher.retries = -1"):
+        assert said in result.err
+    assert not Path("outputs").exists()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_ray_that_is_not_there(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.address=127.0.0.1:1")
+    assert result.code == 1
+    assert "no Ray answers at 127.0.0.1:1" in result.err
+    assert "Traceback" not in result.err

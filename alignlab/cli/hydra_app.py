@@ -76,8 +76,9 @@ def _refuse_idle_preset() -> None:
 
 
 def _plain_group(arg: str) -> str:
-    if arg.startswith(("launcher=", "launcher.")):
-        return f"hydra{'/' if arg[8] == '=' else '.'}{arg}"
+    for group in ("launcher", "sweeper"):
+        if arg.startswith((f"{group}=", f"{group}.")):
+            return f"hydra{'/' if arg[len(group)] == '=' else '.'}{arg}"
     for group in _OPTIONAL_GROUPS:
         if arg.startswith(f"+{group}="):
             return arg[1:]

@@ -1,5 +1,4 @@
-"""Our launchers as Hydra knows them: `launcher=auto`, `here`, `stacked`, `local`, `ray`, `slurm`. See docs/launchers.md.
-
+"""Our launchers as Hydra knows them: auto, here, stacked, local, ray and slurm. See docs/launchers.md.
 
 Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
 resolve them.

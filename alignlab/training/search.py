@@ -1,0 +1,339 @@
+"""A search over intervals and choices: trials that Optuna suggests are points of a sweep, run by any of our launchers.
+
+What comes of a trial stands in its run's record; the study (SQLite, beside the sweep's table) holds what the next
+suggestion needs. The same command goes on where it was and never repeats a finished run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
+from omegaconf import DictConfig
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+
+from alignlab.checks import at_least, one_of
+from alignlab.config.plan import Plan
+from alignlab.data.fingerprint import digest
+from alignlab.errors import AlignlabError, ConfigError, Problem, SweepFailedError
+from alignlab.ledger.run_dir import FINISHED, RunDir, write_json
+from alignlab.reports.sweep import write_report
+from alignlab.tracking.metrics import ALL
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
+from alignlab.training.bar import PRUNED, Bar
+from alignlab.training.launch import PointLauncher
+from alignlab.training.sweep import Sweep, plan_sweep
+
+log = logging.getLogger(__name__)
+
+_DIGITS = 6  # a number that is trained with has so many; the study holds all of what was suggested
+
+
+@dataclass(frozen=True)
+class Options:
+    """What is searched for, and how long; hydra.sweeper in the config."""
+
+    metric: str
+    direction: str
+    n_trials: int
+    at_once: int
+    startup: int
+    seed: int
+    prune: bool
+    prune_after: int
+    storage: str
+
+    def problems(self) -> Iterator[Problem]:
+        """Everything that is wrong with them."""
+        if self.metric not in ALL:
+            known = ", ".join(name for name in ALL if name.startswith(("eval/", "exact/")))
+            yield Problem("sweeper.metric", self.metric, f"is no metric; among others there are: {known}")
+        yield from one_of("sweeper.direction", self.direction, ("minimize", "maximize"))
+        yield from at_least("sweeper.n_trials", self.n_trials, 1, example=20)
+        yield from at_least("sweeper.at_once", self.at_once, 0, example=4)
+        yield from at_least("sweeper.startup", self.startup, 1, example=10)
+        yield from at_least("sweeper.seed", self.seed, 0, example=1)
+        yield from at_least("sweeper.prune_after", self.prune_after, 1, example=5)
+        if self.prune and not self.metric.startswith("eval/"):
+            text = "is known at the end of a run only; losers are found by what evaluations give"
+            yield Problem("sweeper.metric", self.metric, text, "sweeper.metric=eval/loss, or sweeper.prune=false")
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One dimension: a key of the config and what it may be."""
+
+    key: str
+    values: BaseDistribution
+
+    @classmethod
+    def of(cls, override: Override) -> Axis:
+        """From Hydra's syntax: a list, choice(), range(), interval(); tag(log, ...), int(...). Raises ConfigError."""
+        key, sweep = str(override.get_key_element()), override.value()
+        try:
+            return cls(key, _distribution(override, sweep))
+        except ValueError as error:
+            text = f"can't be searched over: {error}"
+            raise ConfigError([Problem(key, override.get_value_element_as_str(), text)]) from error
+
+    def setting(self, value: Any) -> str:
+        """`key=value` for a suggested value."""
+        return f"{self.key}={value:.{_DIGITS}g}" if isinstance(value, float) else f"{self.key}={value}"
+
+    def ends(self) -> list[Any]:
+        """Values that show what is wrong with the axis: its ends, or every choice."""
+        if isinstance(self.values, CategoricalDistribution):
+            return list(self.values.choices)
+        assert isinstance(self.values, FloatDistribution | IntDistribution)
+        return [self.values.low, self.values.high]
+
+    def __str__(self) -> str:
+        if isinstance(self.values, CategoricalDistribution):
+            return f"{self.key}: one of {', '.join(map(str, self.values.choices))}"
+        low, high = self.ends()
+        assert isinstance(self.values, FloatDistribution | IntDistribution)
+        step = f" in steps of {self.values.step:g}" if self.values.step else ""
+        return f"{self.key}: {low:g} to {high:g}{', logarithmic' if self.values.log else step}"
+
+
+def _distribution(override: Override, sweep: Any) -> BaseDistribution:
+    unknown = set(sweep.tags) - {"log"} if hasattr(sweep, "tags") else set()
+    if unknown:
+        raise ValueError(f"the tag {', '.join(unknown)} means nothing here; there is: log")
+    if isinstance(sweep, IntervalSweep):
+        assert sweep.start is not None
+        assert sweep.end is not None
+        kind = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
+        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+    if isinstance(sweep, RangeSweep):
+        inside = list(sweep.range())
+        whole = all(isinstance(value, int) for value in inside)
+        return (IntDistribution if whole else FloatDistribution)(inside[0], inside[-1], step=sweep.step)
+    return CategoricalDistribution(list(override.sweep_string_iterator()))
+
+
+def sampler(options: Options, number: int) -> optuna.samplers.BaseSampler:
+    """For one trial: seeded by its number, so that a search that was cut off suggests what it would have."""
+    seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        return optuna.samplers.TPESampler(
+            seed=seed, n_startup_trials=options.startup, multivariate=True, constant_liar=True
+        )
+
+
+class Search:
+    """A study and the sweep that its trials are points of."""
+
+    def __init__(
+        self,
+        config: DictConfig,
+        compose: Callable[[Sequence[str]], DictConfig],
+        fixed: Sequence[str],
+        axes: Sequence[Axis],
+        options: Options,
+    ) -> None:
+        """`compose` turns overrides into a config; `fixed` are those that all points have.
+
+        Raises ConfigError with whatever is wrong with the options or at the ends of the space; writes nothing.
+        """
+        self._config = config
+        self._compose = compose
+        self._fixed = list(fixed)
+        self.axes = list(axes)
+        self.options = options
+        self._shown = 0
+        self._failed: set[int] = set()  # trials of this command that came to no result
+        first = self._check()
+        identity = [first.id, *map(str, self.axes), options.metric, options.direction, str(options.seed)]
+        self.name = first.train.sweep.name or f"search-{digest([part.encode() for part in identity])[:6]}"
+        self.directory = Path(first.train.output_root) / "sweeps" / self.name
+
+    def _check(self) -> Plan:
+        """Compose the ends of the space; the plan of its first corner."""
+        problems = list(self.options.problems())
+        corners = [[axis.setting(axis.ends()[0]) for axis in self.axes]]
+        for i, axis in enumerate(self.axes):
+            corners += [[*corners[0][:i], axis.setting(end), *corners[0][i + 1 :]] for end in axis.ends()[1:]]
+        corners.append([axis.setting(axis.ends()[-1]) for axis in self.axes])
+        configs = [self._compose([*self._fixed, *corner]) for corner in corners]
+        if self.options.prune and not configs[0].trainer.eval_every:
+            text = "must be greater than 0: losers are found by evaluations on the way"
+            problems.append(Problem("trainer.eval_every", configs[0].trainer.eval_every, text, "trainer.eval_every=50"))
+        try:
+            plans = plan_sweep(configs)
+        except ConfigError as error:
+            problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        return plans[0]
+
+    def run(self, launcher: PointLauncher) -> None:
+        """Run trials until there are enough, and write the table and what was found, however it ends.
+
+        Raises SweepFailedError where trials came to no result.
+        """
+        study = self._open()
+        at_once = self.options.at_once or launcher.width()
+        log.info("search %s: %s", self.name, "; ".join(map(str, self.axes)))
+        try:
+            while batch := self._next(study, at_once):
+                self._run(study, batch, launcher)
+        finally:
+            if trials := self._latest(study):
+                self._sweep(trials).write()
+                text = write_report(self.directory)
+                print(f"\n{text}\n\n{self._found(study)}\n\nwritten to {self.directory}")
+        if self._failed:
+            lines = [
+                f"  trial {n}: {study.trials[n].user_attrs.get('reason', 'no result')}" for n in sorted(self._failed)
+            ]
+            raise SweepFailedError(
+                f"{len(lines)} of {len(study.trials)} trials failed; the same command runs them again\n"
+                + "\n".join(lines)
+            )
+
+    def _open(self) -> optuna.Study:
+        """The study, made or found. Raises ConfigError where it is about something else."""
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.directory.mkdir(parents=True, exist_ok=True)
+        storage = self.options.storage or f"sqlite:///{(self.directory / 'study.db').absolute()}"
+        study = optuna.create_study(
+            study_name=self.name, storage=storage, direction=self.options.direction, load_if_exists=True
+        )
+        about = {"space": [*map(str, self.axes)], "metric": self.options.metric, "direction": self.options.direction}
+        before = study.user_attrs.get("about")
+        if before not in (None, about):
+            text = f"is a search over something else already: {before}"
+            raise ConfigError([Problem("sweep.name", self.name, text, "sweep.name=<another>")])
+        study.set_user_attr("about", about)
+        known = {repr(trial.params) for trial in study.trials if trial.state != TrialState.FAIL}
+        for trial in study.trials:
+            if trial.state == TrialState.FAIL and repr(trial.params) not in known:
+                known.add(repr(trial.params))
+                study.enqueue_trial(trial.params)  # what failed before is tried again, first
+        return study
+
+    def _next(self, study: optuna.Study, at_once: int) -> list[int]:
+        """Numbers of the next trials: first those that a command before this one was cut off from."""
+        ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
+        begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
+        batch = [trial.number for trial in begun if trial.number not in self._failed][:at_once]
+        left = self.options.n_trials - len(ended) - len(self._failed)
+        while len(batch) < min(at_once, left):
+            study.sampler = sampler(self.options, len(study.trials))
+            batch.append(study.ask({axis.key: axis.values for axis in self.axes}).number)
+        return batch[: max(0, left)]
+
+    def _run(self, study: optuna.Study, batch: Sequence[int], launcher: PointLauncher) -> None:
+        latest = self._latest(study)
+        sweep = self._sweep(latest)
+        sweep.write()
+        mine = {trial.number: point for trial, point in zip(latest, sweep.points, strict=True) if trial.number in batch}
+        bar = self._bar(study) if self.options.prune else None
+        sweep.queue(list(mine.values()))
+        sweep.shown = self._shown  # the table's head stands above its first row only
+        sweep.run(launcher, [replace(point, bar=bar) for point in mine.values()])
+        self._shown = sweep.shown
+        for number, point in mine.items():
+            self._tell(study, number, point.run)
+
+    def _latest(self, study: optuna.Study) -> list[FrozenTrial]:
+        """Trials in their order; of those with equal settings the last."""
+        trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        return sorted({tuple(self._settings(t)): t for t in trials}.values(), key=lambda trial: trial.number)
+
+    def _settings(self, trial: FrozenTrial) -> list[str]:
+        return [axis.setting(trial.params[axis.key]) for axis in self.axes]
+
+    def _sweep(self, trials: Sequence[FrozenTrial]) -> Sweep:
+        jobs = [[*self._fixed, *self._settings(trial)] for trial in trials]
+        plans = plan_sweep([self._compose([*job, f"++sweep.name={self.name}"]) for job in jobs])
+        return Sweep(self._config, plans, jobs, [axis.key for axis in self.axes])
+
+    def _bar(self, study: optuna.Study) -> Bar:
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        return Bar.of(
+            self.options.metric,
+            minimize=self.options.direction == "minimize",
+            earlier=[trial.intermediate_values for trial in done],
+            least=self.options.prune_after,
+        )
+
+    def _tell(self, study: optuna.Study, number: int, run: RunDir) -> None:
+        """Put into the study what came of a run. To diverge and to be pruned are results, and no good ones."""
+        record = run.state()
+        status, reason = record.get("status"), str(record.get("reason") or "")
+        trial = Trial(study, study.trials[number]._trial_id)
+        for key, value in (("run", run.id), ("status", status), ("reason", reason)):
+            trial.set_user_attr(key, value)
+        for row in read_rows(run.metrics):
+            if self.options.metric in row and math.isfinite(row[self.options.metric]):
+                trial.report(row[self.options.metric], int(row[STEP]))
+        if status == "done":
+            value = self._value(record)
+            if math.isfinite(value):
+                study.tell(number, value, skip_if_finished=True)
+            else:
+                trial.set_user_attr("reason", f"{self.options.metric} is {value}")
+                study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+        elif status in FINISHED or reason.startswith(PRUNED):
+            study.tell(number, state=TrialState.PRUNED, skip_if_finished=True)
+        else:
+            self._failed.add(number)
+            if status == "failed":
+                study.tell(number, state=TrialState.FAIL, skip_if_finished=True)
+
+    def _value(self, record: Mapping[str, Any]) -> float:
+        summary = record["summary"]
+        if self.options.metric not in summary:
+            there = ", ".join(name for name in summary if name.startswith(("eval/", "exact/")))
+            text = f"{record['id']} has no metric {self.options.metric}; it has: {there}"
+            raise AlignlabError(f"{text}\n  type: sweeper.metric=<one of these>")
+        return float(summary[self.options.metric])
+
+    def _found(self, study: optuna.Study) -> str:
+        """The best trial and what moved the metric, in words; both, and every trial, into `search.json`."""
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        if not done:
+            return "no trial has a value yet"
+        best, moved = study.best_trial, _importance(study)
+        write_json(
+            self.directory / "search.json",
+            {
+                **study.user_attrs["about"],
+                "best": best.number,
+                "importance": moved,
+                "trials": [
+                    {"trial": t.number, "state": t.state.name.lower(), "value": t.value, **t.user_attrs, **t.params}
+                    for t in study.get_trials(deepcopy=False)
+                ],
+            },
+        )
+        lines = [
+            f"best of {len(done)} done trials: {' '.join(self._settings(best))} ({best.user_attrs['run']}), "
+            f"{self.options.metric} {best.value:.4g}"
+        ]
+        if moved:
+            lines.append("what moved it: " + ", ".join(f"{key} {share:.0%}" for key, share in moved.items()))
+        return "\n".join(lines)
+
+
+def _importance(study: optuna.Study) -> dict[str, float]:
+    """Share of each axis in what made trials good (PED-ANOVA); empty where nothing can be said."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        evaluator = optuna.importance.PedAnovaImportanceEvaluator()
+        try:
+            return optuna.importance.get_param_importances(study, evaluator=evaluator)
+        except (ValueError, RuntimeError):  # too few trials
+            return {}

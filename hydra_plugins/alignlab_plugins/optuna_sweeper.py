@@ -1,0 +1,111 @@
+"""`sweeper=optuna`: a search over intervals and choices. See docs/search.md.
+
+Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
+resolve them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
+
+from alignlab.checks import installed
+from alignlab.errors import ConfigError, Problem
+from alignlab.training.launch import PointLauncher
+
+
+@dataclass
+class OptunaSweeperConf:
+    """hydra/sweeper=optuna.
+
+    params:      the space, in Hydra's syntax: interval(0.01, 1), tag(log, interval(1e-5, 1e-3)), int(interval(1, 8)),
+                 choice(a, b) or a list, range(0, 1, 0.1). What is typed after -m is added.
+    metric:      of a run's summary (eval/loss, exact/frontier_gap, ...).
+    direction:   minimize or maximize.
+    n_trials:    in all, those of earlier commands included.
+    at_once:     trials suggested together; 0: as many as the launcher runs at a time.
+    startup:     trials that are drawn at random before the sampler (TPE) has seen enough.
+    seed:        of the sampler.
+    prune:       stop a run whose metric is worse, at an evaluation, than the median of the finished ones there.
+    prune_after: finished runs with a value at a step before anything is stopped there.
+    storage:     where the study is kept, as SQLAlchemy writes it; empty: SQLite beside the sweep's table.
+    dry:         writes nothing (alignlab check).
+    """
+
+    _target_: str = "hydra_plugins.alignlab_plugins.optuna_sweeper.OptunaSweeper"
+    params: dict[str, str] = field(default_factory=dict)
+    metric: str = "eval/loss"
+    direction: str = "minimize"
+    n_trials: int = 20
+    at_once: int = 0
+    startup: int = 10
+    seed: int = 1
+    prune: bool = False
+    prune_after: int = 5
+    storage: str = ""
+    dry: bool = False
+
+
+ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSweeperConf, provider="alignlab")
+
+
+class OptunaSweeper(Sweeper):
+    """Trials by Optuna, through any of our launchers."""
+
+    def __init__(self, params: dict[str, str], dry: bool, **options: Any) -> None:
+        problems = list(installed("sweeper", "optuna", "optuna", extra="search"))
+        if problems:
+            raise ConfigError(problems)
+        self.params = params
+        self.dry = dry
+        self.options = options
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
+        from alignlab.training.search import Axis, Options, Search
+
+        typed = OverridesParser.create(config_loader=self.loader).parse_overrides(
+            [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
+        )
+        swept = {str(o.get_key_element()): o for o in typed if o.is_sweep_override()}
+        fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
+        problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
+        if not isinstance(self.launcher, PointLauncher):
+            text = "runs no trials; there are: here, local, ray, slurm"
+            problems.append(Problem("launcher", type(self.launcher).__name__, text, "launcher=local"))
+        axes = []
+        for override in swept.values():
+            try:
+                axes.append(Axis.of(override))
+            except ConfigError as error:
+                problems += error.problems
+        if problems:
+            raise ConfigError(problems)
+        assert isinstance(self.launcher, PointLauncher)
+        search = Search(
+            self.config,
+            lambda job: self.loader.load_sweep_config(self.config, list(job)),
+            fixed,
+            axes,
+            Options(**self.options),
+        )
+        if self.dry:
+            print(f"{search.name}: {self.options['n_trials']} trials, {self.options['direction']} ", end="")
+            print(self.options["metric"], *(f"    {axis}" for axis in axes), sep="\n")
+            return
+        search.run(self.launcher)
+
+
+_NOTHING = "there is nothing to search over: type an interval, a range or choices after -m"

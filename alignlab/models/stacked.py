@@ -127,7 +127,7 @@ def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int]) -> str |
         (found_slope,) = torch.autograd.grad(found.sum(), stack.weights)
     except (RuntimeError, ValueError, TypeError) as error:
         return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
-    far = float((found.unflatten(0, (2, -1)) - alone).abs().max())
+    far = float((found.detach().unflatten(0, (2, -1)) - alone.detach()).abs().max())
     off = float((found_slope - slope).norm(dim=1).max() / slope.norm())
     if far <= _FAR_OFF and off <= _FAR_OFF:
         return None

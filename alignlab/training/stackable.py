@@ -91,9 +91,16 @@ def _kind(plan: Plan) -> Hashable:
 
 
 def _words(part: Any) -> Hashable:
-    """A config's class and all of its fields that are not numbers."""
-    values = {f.name: getattr(part, f.name) for f in fields(part)}
-    return type(part), repr({name: value for name, value in values.items() if type(value) not in (int, float)})
+    """A config's class and its fields, numbers left out."""
+    return type(part), repr({f.name: _without_numbers(getattr(part, f.name)) for f in fields(part)})
+
+
+def _without_numbers(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_numbers(inner) for inner in value]
+    return 0 if type(value) in (int, float) else value
 
 
 def _most(train: Train) -> int:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignlab.evaluation.intervals import Array, Estimate, bootstrap_mean, chosen, mean_interval, score_interval
+from alignlab.evaluation.intervals import Array, Estimate, bootstrap_mean, chosen, score_interval
 
 TIES = ("half", "drop", "lose")
 
@@ -143,7 +143,7 @@ def _orders(ab: Array, ba: Array, prompts: Sequence[Hashable] | None, level: flo
         consistency=score_interval((one == other).astype(np.float64), names, level=level),
         favours_first=favoured[0],
         favours_second=favoured[1],
-        first_rate=mean_interval((ab[both] + 1 - ba[both]) / 2, names, level=level),
+        first_rate=score_interval((ab[both] + 1 - ba[both]) / 2, names, level=level),
     )
 
 

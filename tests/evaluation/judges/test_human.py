@@ -26,7 +26,7 @@ ROWS = [Comparison(f"r{i}", (f"prompt {i}",), (f"answer A{i}",), (f"answer B{i}"
 def request(address: str, what: str, content: dict[str, Any] | None = None, **headers: str) -> dict[str, Any]:
     data = None if content is None else json.dumps(content).encode()
     asked = urllib.request.Request(address + what, data, {"content-type": "application/json", **headers})
-    with urllib.request.urlopen(asked, timeout=5) as reply:
+    with urllib.request.urlopen(asked, timeout=30) as reply:
         found = json.loads(reply.read())
     assert isinstance(found, dict)
     return found
@@ -133,7 +133,7 @@ def test_only_with_the_word_and_only_from_here(tmp_path: Path) -> None:
         for ip in (own | {"127.0.0.2"}) - {"127.0.0.1"}:
             with pytest.raises(OSError, match="refused"):
                 socket.create_connection((ip, port), timeout=1)
-        with urllib.request.urlopen(address, timeout=5) as page:
+        with urllib.request.urlopen(address, timeout=30) as page:
             policy = page.headers["content-security-policy"]
             text = page.read().decode()
         assert "default-src 'none'" in policy
@@ -149,7 +149,7 @@ def in_the_background(human: Human, store: Path) -> tuple[threading.Thread, list
 
 
 def address_of(caplog: pytest.LogCaptureFixture) -> str:
-    for _ in range(200):
+    for _ in range(1200):
         for record in caplog.records:
             if "waiting for you at" in record.getMessage():
                 return record.getMessage().split()[-1]
@@ -165,7 +165,7 @@ def test_a_session_in_two_sittings(tmp_path: Path, caplog: pytest.LogCaptureFixt
     for _ in range(5):
         request(address, "verdict", prefer_a(request(address, "state")))
     assert request(address, "stop", {})["stopped"] is True
-    thread.join(10)
+    thread.join(60)
     wins = found[0].win_rate()
     assert (wins.wins, wins.losses, wins.unjudged) == (5, 0, 7)
     assert wins.orders is None
@@ -176,7 +176,7 @@ def test_a_session_in_two_sittings(tmp_path: Path, caplog: pytest.LogCaptureFixt
     while (state := request(address, "state"))["row"] is not None:
         request(address, "verdict", prefer_a(state))
     request(address, "stop", {})
-    thread.join(10)
+    thread.join(60)
     assert found[0].win_rate().wins == 12
     assert found[0].bill.cached == 5
     assert Human(open_browser=False).compare(ROWS, tmp_path).win_rate().wins == 12, "nothing is left to ask"

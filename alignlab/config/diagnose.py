@@ -37,7 +37,8 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
     preset, zipped, excluded = _preset(composer, parsed)
-    points = grid([*preset, *parsed], zipped, excluded)
+    listed = [o for o in (*preset, *parsed) if not o.is_interval_sweep()]  # what is no grid has said so itself
+    points = grid(listed, zipped, excluded)
     try:
         plan_points(composer, points.jobs, [*problems, *points.problems])
     except ConfigError as error:

@@ -109,7 +109,7 @@ def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[
     from alignlab.training.stackable import groups
     from alignlab.training.tasks import RunTask
 
-    points = {task.name: task for task in tasks if isinstance(task, RunTask)}
+    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
     waiting = [p.plan for p in points.values() if p.plan.train.rerun or p.run.status() not in FINISHED]
     handled: set[str] = set()
     for stack in filter(wanted, groups(waiting)[0]):

@@ -86,7 +86,7 @@ def connect(address: str) -> Any:
         own: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
         try:
             ray.init(address=address or "local", log_to_driver=False, **own)
-        except (ConnectionError, ValueError, RuntimeError) as error:
+        except Exception as error:  # among others the bare class, where it did not come up in time
             where = f"no Ray answers at {address}" if address else "no Ray can be started here"
             raise AlignlabError(f"{where}: {str(error).splitlines()[0]}\n  see: ray status") from error
     return ray

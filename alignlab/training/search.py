@@ -6,10 +6,11 @@ suggestion needs. The same command goes on where it was and never repeats a fini
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,9 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alignlab.checks import at_least, one_of
+from alignlab.config.composer import Composer
 from alignlab.config.plan import Plan
+from alignlab.config.points import plan_points
 from alignlab.data.fingerprint import digest
 from alignlab.errors import AlignlabError, ConfigError, Problem, SweepFailedError
 from alignlab.ledger.run_dir import FINISHED, RunDir, write_json
@@ -31,7 +34,7 @@ from alignlab.tracking.metrics import ALL
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
 from alignlab.training.bar import PRUNED, Bar
 from alignlab.training.launch import PointLauncher
-from alignlab.training.sweep import Sweep, plan_sweep
+from alignlab.training.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
@@ -137,25 +140,31 @@ class Search:
     def __init__(
         self,
         config: DictConfig,
-        compose: Callable[[Sequence[str]], DictConfig],
+        composer: Composer,
         fixed: Sequence[str],
         axes: Sequence[Axis],
         options: Options,
     ) -> None:
-        """`compose` turns overrides into a config; `fixed` are those that all points have.
+        """`fixed` are overrides that all points have.
 
         Raises ConfigError with whatever is wrong with the options or at the ends of the space; writes nothing.
         """
         self._config = config
-        self._compose = compose
+        self._composer = composer
         self._fixed = list(fixed)
         self.axes = list(axes)
         self.options = options
         self._shown = 0
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
-        identity = [first.id, *map(str, self.axes), options.metric, options.direction, str(options.seed)]
-        self.name = first.train.sweep.name or f"search-{digest([part.encode() for part in identity])[:6]}"
+        self._about = {
+            "space": [*map(str, self.axes)],
+            "metric": options.metric,
+            "direction": options.direction,
+            "first corner": first.id,  # stands for everything that all trials have alike
+        }
+        identity = digest([json.dumps([self._about, options.seed]).encode()])
+        self.name = first.train.sweep.name or f"search-{identity[:6]}"
         self.directory = Path(first.train.output_root) / "sweeps" / self.name
 
     def _check(self) -> Plan:
@@ -165,16 +174,10 @@ class Search:
         for i, axis in enumerate(self.axes):
             corners += [[*corners[0][:i], axis.setting(end), *corners[0][i + 1 :]] for end in axis.ends()[1:]]
         corners.append([axis.setting(axis.ends()[-1]) for axis in self.axes])
-        configs = [self._compose([*self._fixed, *corner]) for corner in corners]
-        if self.options.prune and not configs[0].trainer.eval_every:
+        plans = plan_points(self._composer, [[*self._fixed, *corner] for corner in corners], problems)
+        if self.options.prune and not plans[0].train.trainer.eval_every:
             text = "must be greater than 0: losers are found by evaluations on the way"
-            problems.append(Problem("trainer.eval_every", configs[0].trainer.eval_every, text, "trainer.eval_every=50"))
-        try:
-            plans = plan_sweep(configs)
-        except ConfigError as error:
-            problems += error.problems
-        if problems:
-            raise ConfigError(problems)
+            raise ConfigError([Problem("trainer.eval_every", 0, text, "trainer.eval_every=50")])
         return plans[0]
 
     def run(self, launcher: PointLauncher) -> None:
@@ -210,12 +213,12 @@ class Search:
         study = optuna.create_study(
             study_name=self.name, storage=storage, direction=self.options.direction, load_if_exists=True
         )
-        about = {"space": [*map(str, self.axes)], "metric": self.options.metric, "direction": self.options.direction}
         before = study.user_attrs.get("about")
-        if before not in (None, about):
-            text = f"is a search over something else already: {before}"
+        if before not in (None, self._about):
+            changed = ", ".join(key for key in self._about if before[key] != self._about[key])
+            text = f"is a search over something else already (another {changed})"
             raise ConfigError([Problem("sweep.name", self.name, text, "sweep.name=<another>")])
-        study.set_user_attr("about", about)
+        study.set_user_attr("about", self._about)
         known = {repr(trial.params) for trial in study.trials if trial.state != TrialState.FAIL}
         for trial in study.trials:
             if trial.state == TrialState.FAIL and repr(trial.params) not in known:
@@ -240,6 +243,7 @@ class Search:
         sweep.write()
         mine = {trial.number: point for trial, point in zip(latest, sweep.points, strict=True) if trial.number in batch}
         bar = self._bar(study) if self.options.prune else None
+        launcher.check(list(mine.values()))
         sweep.queue(list(mine.values()))
         sweep.shown = self._shown  # the table's head stands above its first row only
         sweep.run(launcher, [replace(point, bar=bar) for point in mine.values()])
@@ -257,7 +261,7 @@ class Search:
 
     def _sweep(self, trials: Sequence[FrozenTrial]) -> Sweep:
         jobs = [[*self._fixed, *self._settings(trial)] for trial in trials]
-        plans = plan_sweep([self._compose([*job, f"++sweep.name={self.name}"]) for job in jobs])
+        plans = plan_points(self._composer, [[*job, f"++sweep.name={self.name}"] for job in jobs])
         return Sweep(self._config, plans, jobs, [axis.key for axis in self.axes])
 
     def _bar(self, study: optuna.Study) -> Bar:
@@ -310,7 +314,7 @@ class Search:
         write_json(
             self.directory / "search.json",
             {
-                **study.user_attrs["about"],
+                **self._about,
                 "best": best.number,
                 "importance": moved,
                 "trials": [

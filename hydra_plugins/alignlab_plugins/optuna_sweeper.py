@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from hydra.core.config_store import ConfigStore
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
@@ -16,7 +15,7 @@ from omegaconf import DictConfig
 
 from alignlab.checks import installed
 from alignlab.errors import ConfigError, Problem
-from alignlab.training.launch import PointLauncher
+from alignlab.training.launch import ours
 
 
 @dataclass
@@ -74,16 +73,18 @@ class OptunaSweeper(Sweeper):
 
     def sweep(self, arguments: list[str]) -> None:
         # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
+        from alignlab.config.composer import Composer
         from alignlab.training.search import Axis, Options, Search
 
-        typed = OverridesParser.create(config_loader=self.loader).parse_overrides(
-            [*(f"{key}={values}" for key, values in self.params.items()), *arguments]
-        )
+        hydra = self.config.hydra
+        composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
+        typed = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
         swept = {str(o.get_key_element()): o for o in typed if o.is_sweep_override()}
         fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
         problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
-        if not isinstance(self.launcher, PointLauncher):
-            text = "runs no trials; there are: here, local, ray, slurm"
+        launcher = ours(self.launcher)
+        if launcher is None:
+            text = "runs no trials; there are: auto, here, stacked, local, ray, slurm"
             problems.append(Problem("launcher", type(self.launcher).__name__, text, "launcher=local"))
         axes = []
         for override in swept.values():
@@ -93,19 +94,13 @@ class OptunaSweeper(Sweeper):
                 problems += error.problems
         if problems:
             raise ConfigError(problems)
-        assert isinstance(self.launcher, PointLauncher)
-        search = Search(
-            self.config,
-            lambda job: self.loader.load_sweep_config(self.config, list(job)),
-            fixed,
-            axes,
-            Options(**self.options),
-        )
+        assert launcher is not None
+        search = Search(self.config, composer, fixed, axes, Options(**self.options))
         if self.dry:
             print(f"{search.name}: {self.options['n_trials']} trials, {self.options['direction']} ", end="")
             print(self.options["metric"], *(f"    {axis}" for axis in axes), sep="\n")
             return
-        search.run(self.launcher)
+        search.run(launcher)
 
 
 _NOTHING = "there is nothing to search over: type an interval, a range or choices after -m"

@@ -1,0 +1,181 @@
+"""Searches: what is suggested, what becomes of trials, and that a search that was cut off ends as a whole one."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from alignlab.errors import ConfigError
+from alignlab.ledger.run_dir import RunDir
+from alignlab.training.bar import Bar
+from tests.training.test_training import LAB
+
+optuna = pytest.importorskip("optuna", reason='pip install "alignlab[search]"')
+from alignlab.training.search import Axis, Options, sampler  # noqa: E402
+
+Run = Callable[..., Any]
+BETA = "objective.beta=tag(log,interval(0.05,2))"
+SHORT = [*LAB, "trainer.max_steps=6", "sweeper=optuna", "sweep.name=s"]
+OPTIONS = Options(
+    metric="eval/loss", direction="minimize", n_trials=4, at_once=1, startup=2, seed=1, prune=False, prune_after=2,
+    storage="",
+)  # fmt: skip
+
+
+def axis(text: str) -> Axis:
+    (override,) = OverridesParser.create().parse_overrides([text])
+    return Axis.of(override)
+
+
+def found() -> dict[str, Any]:
+    return dict(json.loads(Path("outputs/sweeps/s/search.json").read_text()))
+
+
+def trials(columns: list[str]) -> list[list[Any]]:
+    return [[trial.get(column) for column in columns] for trial in found()["trials"]]
+
+
+def attempts() -> dict[str, int]:
+    return {f.parent.name: json.loads(f.read_text())["attempt"] for f in Path("outputs/runs").glob("dpo-*/run.json")}
+
+
+@pytest.mark.parametrize(
+    ("text", "values", "said"),
+    [
+        ("a=interval(0.5,2)", "FloatDistribution(high=2.0, log=False, low=0.5, step=None)", "a: 0.5 to 2"),
+        ("a=tag(log,interval(0.5,2))", "FloatDistribution(high=2.0, log=True, low=0.5, step=None)", "logarithmic"),
+        ("a=int(interval(1,8))", "IntDistribution(high=8, log=False, low=1, step=1)", "a: 1 to 8 in steps of 1"),
+        ("a=range(1,8,3)", "IntDistribution(high=7, log=False, low=1, step=3)", "a: 1 to 7 in steps of 3"),
+        ("a=range(0,1,0.25)", "FloatDistribution(high=0.75, log=False, low=0.0, step=0.25)", "0.75 in steps of 0.25"),
+        ("a=choice(x,0.1,true)", "CategoricalDistribution(choices=('x', '0.1', 'true'))", "a: one of x, 0.1, true"),
+        ("a=x,y", "CategoricalDistribution(choices=('x', 'y'))", "a: one of x, y"),
+    ],
+)
+def test_axes_in_hydras_syntax(text: str, values: str, said: str) -> None:
+    assert str(axis(text).values) == values
+    assert said in str(axis(text))
+
+
+@pytest.mark.parametrize("text", ["a=tag(log,interval(0,1))", "a=interval(2,1)", "a=tag(sqrt,interval(1,2))"])
+def test_axes_that_are_none(text: str) -> None:
+    with pytest.raises(ConfigError, match="can't be searched over"):
+        axis(text)
+
+
+def test_numbers_are_trained_with_in_six_digits() -> None:
+    assert axis("a=interval(0,1)").setting(1 / 3) == "a=0.333333"
+    assert axis("a=interval(0,1)").setting(1.23456789e-7) == "a=1.23457e-07"
+    assert axis("a=int(interval(1,8))").setting(3) == "a=3"
+
+
+def test_a_trial_is_drawn_by_its_number_alone() -> None:
+    def draw(seed: int, number: int) -> float:
+        study = optuna.create_study(sampler=sampler(Options(**{**OPTIONS.__dict__, "seed": seed}), number))
+        return float(study.ask({"a": axis("a=interval(0,1)").values}).params["a"])
+
+    assert draw(1, 3) == draw(1, 3)
+    assert len({draw(seed, number) for seed in (1, 2) for number in range(4)}) == 8
+
+
+def test_the_bar_is_the_median_of_enough_runs() -> None:
+    earlier = [{5: 0.5, 10: 0.4}, {5: 0.7, 10: 0.3}, {5: 0.6}]
+    bar = Bar.of("eval/loss", minimize=True, earlier=earlier, least=3)
+    assert bar.medians == {5: 0.6}
+    assert bar.verdict(5, 0.61).startswith("pruned at step 5: eval/loss 0.61, the median of earlier runs there is 0.6")
+    assert bar.verdict(5, 0.6) == bar.verdict(5, 0.1) == bar.verdict(10, 9.0) == ""
+    turned = Bar.of("eval/loss", minimize=False, earlier=earlier, least=2)
+    assert turned.verdict(10, 0.34)
+    assert not turned.verdict(10, 0.36), "the median of two is their mean"
+
+
+def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
+    told = ["sweeper.metric=eval/gain", "sweeper.n_trials=0", "sweeper.direction=up"]
+    result = alignlab("train", *SHORT, *told, "-m", "optim.lr=interval(-1,1)", "objective.label_smoothing=0.1,0.7")
+    assert result.code == 2
+    for said in ("sweeper.metric = eval/gain", "sweeper.n_trials = 0", "sweeper.direction = up", "optim.lr = -1"):
+        assert said in result.err
+    assert "objective.label_smoothing = 0.7" in result.err
+    assert not Path("outputs").exists()
+    assert "type an interval" in alignlab("train", *SHORT, "-m", "seed=1").err
+    pruned = alignlab("train", *SHORT, "sweeper.prune=true", "-m", BETA)
+    assert (pruned.code, "trainer.eval_every=50" in pruned.err) == (2, True)
+    checked = alignlab("check", *SHORT, "-m", BETA)
+    assert (checked.code, "objective.beta: 0.05 to 2, logarithmic" in checked.out) == (0, True)
+    assert not Path("outputs").exists()
+
+
+def test_a_search_goes_on_and_repeats_nothing(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut off in its third trial, resumed, and enlarged: as if it had been one; failures are tried again."""
+    from alignlab.modules.preference import PreferenceModule
+
+    command = ["train", *SHORT, "sweeper.startup=2", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
+    command += ["-m", BETA, "optim.lr=3e-3,1e-2"]
+    assert alignlab(*command, "sweeper.n_trials=4", "output_root=whole").code == 0
+
+    begun: list[int] = []
+    look = PreferenceModule.look
+
+    def cut_off(self: PreferenceModule, *args: Any) -> Any:
+        if self.global_step == 0:
+            begun.append(1)
+        if len(begun) == 2:
+            raise RuntimeError("out of luck")
+        if len(begun) == 3:
+            raise KeyboardInterrupt
+        return look(self, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(PreferenceModule, "look", cut_off)
+        assert alignlab(*command, "sweeper.n_trials=3").code == 130
+    assert trials(["state"]) == [["complete"], ["fail"], ["running"]]
+    assert "out of luck" in found()["trials"][1]["reason"]
+    before = attempts()
+    result = alignlab(*command, "sweeper.n_trials=4")
+    assert result.code == 0, result.err
+    names = ["objective.beta", "optim.lr", "value"]
+    mine = [t for t in found()["trials"] if t["state"] == "complete"]
+    whole = json.loads(Path("whole/sweeps/s/search.json").read_text())["trials"]
+    assert sorted(t["trial"] for t in mine) == [0, 2, 3, 4]
+    assert {tuple(t[n] for n in names) for t in mine[:3]} == {tuple(t[n] for n in names) for t in whole[:3]}
+    first = found()["trials"][0]["run"]
+    assert attempts()[first] == before[first] == 1
+    table = pd.read_csv("outputs/sweeps/s/table.csv")
+    assert (table["status"] == "done").all()
+    assert table["run"].is_unique
+    assert table.set_index("run")["exact/reward"].max() == max(t["value"] for t in mine)
+    best = max(mine, key=lambda t: t["value"])
+    assert found()["best"] == best["trial"]
+    assert f"({best['run']}), exact/reward {best['value']:.4g}" in result.out
+    again = attempts()
+    assert alignlab(*command, "sweeper.n_trials=4").code == 0
+    assert attempts() == again, "there are enough trials"
+    other = alignlab(*command, "sweeper.metric=eval/loss")
+    assert (other.code, "another metric" in other.err) == (2, True)
+    other = alignlab(*command, "trainer.max_steps=7")
+    assert (other.code, "another first corner" in other.err) == (2, True)
+
+
+def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
+    """Of four rates, in an order that is drawn, two blow up; a run that is behind is stopped, and can go on."""
+    command = ["train", *SHORT, "trainer.eval_every=2", "sweeper.n_trials=5", "sweeper.startup=5", "sweeper.seed=3"]
+    command += ["sweeper.prune=true", "sweeper.prune_after=1", "-m", "optim.lr=tag(log,interval(1e-4,1e8))"]
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    states = {t["status"]: t for t in found()["trials"]}
+    assert {t["state"] for t in found()["trials"] if t["status"] != "done"} == {"pruned"}
+    assert "not finite" in states["diverged"]["reason"]
+    assert states["interrupted"]["reason"].startswith("pruned at step")
+    run = RunDir.of("outputs", states["interrupted"]["run"])
+    assert run.checkpoint.is_file()
+    best = min((t for t in found()["trials"] if t["status"] == "done"), key=lambda t: t["value"])
+    assert found()["best"] == best["trial"]
+    alone = [o for o in SHORT if not o.startswith("sweeper")]
+    lr = f"optim.lr={states['interrupted']['optim.lr']:.6g}"
+    assert alignlab("train", *alone, "trainer.eval_every=2", lr).code == 0
+    assert (run.state()["status"], run.state()["attempt"]) == ("done", 2), "without the bar it goes on"

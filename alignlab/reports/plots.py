@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
+from alignlab.reports.seeds import mean_interval
+
 CURVES = (
     ("train/loss", "training loss (nats)"),
     ("train/logratios/margins", "log-ratio margin (nats)"),
@@ -32,21 +34,29 @@ def frontier_figure(
 ) -> None:
     """Expected gold reward against KL: the exact frontier, and each run below it joined to it by its gap.
 
+    Runs with one label are the seeds of one setting: small, with their mean and the 95 % t intervals of both means.
+
     curves: one for each reference. points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
     """
-    many = len(points) > _MANY
+    groups = _by_label(points, [str(point["label"]) for point in points])
+    many = len(groups) > _MANY
     figure, axes = plt.subplots(figsize=(10.2 if many else 7.2, 5.6 if many else 4.6), layout="constrained")
     for i, curve in enumerate(curves):
         line, start = ("exact frontier", "reference") if i == 0 else (None, None)
         axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, zorder=1, label=line)
         axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, zorder=2, label=start)
     colours = mpl.colormaps["viridis"]
-    for i, point in enumerate(points):
-        colour = colours(i / max(1, len(points) - 1) * 0.9)
-        x, y = point["exact/kl"], point["exact/reward"]
-        axes.vlines(x, y, point["exact/frontier_reward"], color=colour, lw=1, linestyles="dotted")
-        marker = _MARKERS[i % len(_MARKERS)] if many else "o"
-        axes.plot(x, y, marker, color=colour, ms=8, zorder=3, label=str(point["label"]))
+    for i, (label, group) in enumerate(groups.items()):
+        colour, marker = colours(i / max(1, len(groups) - 1) * 0.9), _MARKERS[i % len(_MARKERS)] if many else "o"
+        kl, reward, best = (
+            mean_interval([point[f"exact/{name}"] for point in group]) for name in ("kl", "reward", "frontier_reward")
+        )
+        axes.vlines(kl.mean, reward.mean, best.mean, color=colour, lw=1, linestyles="dotted")
+        if len(group) > 1:
+            every = ([point["exact/kl"] for point in group], [point["exact/reward"] for point in group])
+            axes.plot(*every, marker, color=colour, ms=4, alpha=0.5, mew=0, zorder=2)
+            axes.errorbar(kl.mean, reward.mean, reward.half, kl.half, color=colour, lw=1, capsize=2, zorder=3)
+        axes.plot(kl.mean, reward.mean, marker, color=colour, ms=8, zorder=3, label=label)
     axes.set(
         xlabel="exact KL(policy ‖ reference), nats per sequence",
         ylabel="exact expected gold reward",
@@ -62,10 +72,12 @@ def frontier_figure(
 
 
 def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:
-    """Training curves, one line a run: faint as logged, strong as a running mean over a twentieth of the run.
+    """Training curves: faint as logged, strong as a running mean over a twentieth of the run.
 
-    runs: (label, rows of metrics.jsonl).
+    runs: (label, rows of metrics.jsonl). Of runs with one label, the seeds of one setting, each one's running mean is
+    faint and their mean strong.
     """
+    groups = _by_label([rows for _, rows in runs], [label for label, _ in runs])
     present = [(m, name) for m, name in CURVES if any(m in row for _, rows in runs for row in rows)]
     columns = 2 if len(present) > 1 else 1
     height = (len(present) + columns - 1) // columns
@@ -75,22 +87,31 @@ def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, fl
     colours = mpl.colormaps["viridis"]
     cells: list[Axes] = list(grid.flat)
     for axes, (metric, name) in zip(cells, present, strict=False):
-        for i, (label, rows) in enumerate(runs):
-            steps = [row["train/global_step"] for row in rows if metric in row]
-            values = pd.Series([row[metric] for row in rows if metric in row])
-            colour = colours(i / max(1, len(runs) - 1) * 0.9)
-            axes.plot(steps, values, color=colour, lw=0.6, alpha=0.25)
-            axes.plot(steps, values.rolling(max(1, len(steps) // 20), min_periods=1).mean(), color=colour, label=label)
+        for i, (label, group) in enumerate(groups.items()):
+            colour = colours(i / max(1, len(groups) - 1) * 0.9)
+            logged = [pd.Series({r["train/global_step"]: r[metric] for r in rows if metric in r}) for rows in group]
+            smooth = [values.rolling(max(1, len(values) // 20), min_periods=1).mean() for values in logged]
+            for values in logged if len(group) == 1 else smooth:
+                axes.plot(values.index, values, color=colour, lw=0.6, alpha=0.25)
+            mean = pd.concat(smooth, axis=1).mean(axis=1)
+            axes.plot(mean.index, mean, color=colour, label=label)
         axes.set(xlabel="update", ylabel=name)
         axes.grid(alpha=0.25)
     for axes in cells[len(present) :]:
         axes.set_axis_off()
-    if len(runs) > _MANY:
+    if len(groups) > _MANY:
         figure.legend(*cells[0].get_legend_handles_labels(), loc="outside right upper", fontsize=8)
     else:
         cells[0].legend(fontsize=8)
     figure.suptitle(title)
     _save(figure, file)
+
+
+def _by_label(items: Sequence[Any], labels: Sequence[str]) -> dict[str, list[Any]]:
+    groups: dict[str, list[Any]] = {}
+    for item, label in zip(items, labels, strict=True):
+        groups.setdefault(label, []).append(item)
+    return groups
 
 
 def _save(figure: Any, file: Path) -> None:

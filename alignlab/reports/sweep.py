@@ -3,35 +3,55 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from alignlab.ledger.run_dir import RunDir, write_text
-from alignlab.reports.tables import markdown, settings, sweep_frame
+from alignlab.reports.settings import conclusions, settings_frame, settings_markdown, settings_of, split_axes
+from alignlab.reports.tables import label, markdown, objectives, sweep_frame
 from alignlab.tracking.sinks.jsonl import read_rows
 
 
 def write_report(directory: Path) -> str:
-    """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text."""
+    """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text.
+
+    Where the seed is an axis the table has one row a setting (`settings.csv` has it with all digits), and the points
+    stand below it in `table.md`.
+    """
     sweep = json.loads((directory / "sweep.json").read_text())
     root = directory.parents[1]
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
     records = {run_id: run.record() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
-    table = markdown(frame, sweep["axes"])
-    heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
-    failures = [
-        f"- point {p['point']} ({p['run']}): {records[p['run']].get('reason') or 'ended without a word'}"
-        for p in sweep["points"]
-        if records[p["run"]].get("status") in ("failed", "interrupted", "running")
-    ]
-    said = "".join(f"- {line}\n" for line in settings(records.values(), sweep["axes"]))
-    text = f"{said}\n{table}" if said else table
-    text += "\n\nnot finished:\n" + "\n".join(failures) if failures else ""
-    write_text(directory / "table.md", f"{heading}{text}\n")
     write_text(directory / "table.csv", frame.to_csv(index=False))
+    points = markdown(frame, sweep["axes"])
+    axes, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
+    if repeated:
+        found = settings_of(frame, axes, repeated, sweep)
+        write_text(directory / "settings.csv", settings_frame(found).to_csv(index=False))
+        said = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
+        text, below = f"{settings_markdown(found)}\n\n{said}", f"\n\n## Points\n\n{points}"
+    else:
+        text, below = points, ""
+    above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
+    unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
+    causes = "\n".join(line for line in unfinished if line)
+    text = (f"{above}\n" if above else "") + text + (f"\n\nnot finished:\n{causes}" if causes else "")
+    heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
+    write_text(directory / "table.md", f"{heading}{text}{below}\n")
     _figures(directory, sweep, runs, records)
     return text
+
+
+def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Sequence[str]) -> str:
+    """A line about a point that is not done: its state and why, as its record says; nothing for one that is."""
+    status = record.get("status", "not run")
+    if status == "done":
+        return ""
+    name = label(axes, [point[axis] for axis in axes])
+    cause = f", {record.get('reason') or 'no cause recorded'}" if record else ""
+    return f"- point {point['point']} ({name}; {point['run']}): {status}{cause}"
 
 
 def point_lines(directory: Path, run_id: str, *, first: bool) -> str:
@@ -51,7 +71,8 @@ def _figures(
         return
     from alignlab.reports.plots import curves_figure, frontier_figure  # a second to import, and only sweeps draw
 
-    labels = {p["run"]: ", ".join(f"{axis.rpartition('.')[2]} {p[axis]}" for axis in sweep["axes"]) for p in done}
+    axes, _ = split_axes(sweep["axes"], sweep.get("zip", []))
+    labels = {p["run"]: label(axes, [p[axis] for axis in axes]) or "seeds" for p in done}
     title = sweep["question"] or sweep["name"]
     curves_figure(
         directory / "figures" / "curves.png",

@@ -35,29 +35,46 @@ def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mappi
     return pd.DataFrame(rows)
 
 
-def settings(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> list[str]:
-    """The different objectives of the runs, one line each: all whose dialect they are, and fields that are no axis."""
-    lines: dict[str, None] = {}
+def objectives(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> list[str]:
+    """The different objectives of the runs, one line each: all whose dialect they are, and fields that are no axis.
+
+    A field that varies from run to run (its strength, say) stands there with all its values.
+    """
+    found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
         fields = dict(record.get("objective", {}))
         if fields:
             name, asked, said = fields.pop("name"), fields.pop("dialect", None), fields.pop("spoken", "")
-            spoken = f" (dialect: {said or 'none of those known'})" if asked else ""
-            rest = ", ".join(f"{key} {value}" for key, value in fields.items() if f"objective.{key}" not in axes)
-            lines[f"{name}{spoken}: {rest}" if rest else f"{name}{spoken}"] = None
-    return list(lines)
+            values = found.setdefault(f"{name} (dialect: {said or 'none of those known'})" if asked else name, {})
+            for key, value in fields.items():
+                if f"objective.{key}" not in axes:
+                    values.setdefault(key, {})[str(value)] = None
+    lines = {
+        who: ", ".join(f"{key} {' | '.join(seen)}" for key, seen in values.items()) for who, values in found.items()
+    }
+    return [f"{who}: {rest}" if rest else who for who, rest in lines.items()]
+
+
+def label(axes: Sequence[str], values: Sequence[object]) -> str:
+    """A point's or a setting's name: what varies, with its value."""
+    return ", ".join(f"{axis.rpartition('.')[2]} {value}" for axis, value in zip(axes, values, strict=True))
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """Cells as a Markdown table."""
+    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
 def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
-    """The table as Markdown: axes, then the metrics of COLUMNS that are there, then status and run."""
+    """One row a point as Markdown: axes, then the metrics of COLUMNS that are there, then status and run."""
     shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
-    header = [*axes, *(COLUMNS[c][0] for c in shown), "status", "run"]
-    lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+    rows = []
     for _, row in frame.iterrows():
         cells = [str(row[a]) for a in axes]
         cells += ["" if pd.isna(row[c]) else format(float(row[c]), COLUMNS[c][1]) for c in shown]
-        lines.append("| " + " | ".join([*cells, str(row["status"]), str(row["run"])]) + " |")
-    return "\n".join(lines)
+        rows.append([*cells, str(row["status"]), str(row["run"])])
+    return table([*axes, *(COLUMNS[c][0] for c in shown), "status", "run"], rows)
 
 
 def headline(record: Mapping[str, Any]) -> str:

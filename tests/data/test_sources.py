@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import json
 from pathlib import Path
@@ -10,10 +11,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alignlab.data.rows import Split
 from alignlab.data.sources.hh_rlhf import HHRLHF, parse_transcripts
 from alignlab.data.sources.lab import Lab
 from alignlab.data.sources.pairs import Pairs
-from alignlab.errors import DataError
+from alignlab.errors import ConfigError, DataError
 
 LAB = Lab(alphabet="abc", length=3, prompts=2, prompt_length=1, demonstrations=4000, pair_count=20000, eval_limit=500)
 
@@ -71,6 +73,44 @@ def test_lab_splits_differ_and_repeat() -> None:
     assert LAB.pairs("eval", reference).rows == LAB.pairs("eval", reference).rows
     assert LAB.pairs("eval", reference).rows != LAB.pairs("train", reference).rows[:500]
     assert len(LAB.pairs("eval", reference).rows) == 500
+
+
+def flipped(share: float, split: Split = "train") -> list[bool]:
+    """Which pairs have their label turned round."""
+    clean = LAB.pairs(split, reference).rows
+    noisy = dataclasses.replace(LAB, flipped=share).pairs(split, reference).rows
+    assert all({a.chosen, a.rejected} == {b.chosen, b.rejected} for a, b in zip(clean, noisy, strict=True))
+    assert all(b.chosen_ended == (len(b.chosen) < 3) for b in noisy)
+    return [a.chosen != b.chosen for a, b in zip(clean, noisy, strict=True)]
+
+
+def test_lab_labels_are_flipped_as_often_as_asked() -> None:
+    """Exactly that often, the same pairs otherwise; those of a smaller share among those of a larger; none held out."""
+    few, many = flipped(0.1), flipped(0.4)
+    assert (sum(few), sum(many), sum(flipped(0.0))) == (2000, 8000, 0)
+    assert all(more for less, more in zip(few, many, strict=True) if less)
+    assert few[:1000] != sorted(few[:1000], reverse=True), "anywhere in the data"
+    assert sum(flipped(0.5, "eval")) == 0
+
+
+def test_lab_keeps_a_share_of_the_good_answers() -> None:
+    """Exactly that share, the bad ones all; held-out answers are left alone, pairs too."""
+    lab = dataclasses.replace(LAB, desirable_kept=0.1)
+    rows, whole = lab.labelled("train", reference).rows, LAB.labelled("train", reference).rows
+    assert sum(row.desirable for row in rows) == 2000
+    assert [row for row in rows if not row.desirable] == [row for row in whole if not row.desirable]
+    good = {(row.prompt, row.completion) for row in whole if row.desirable}
+    assert all((row.prompt, row.completion) in good for row in rows if row.desirable)
+    assert len(lab.labelled("eval", reference).rows) == 1000
+    assert lab.pairs("train", reference).rows == LAB.pairs("train", reference).rows
+    only_bad = dataclasses.replace(LAB, desirable_kept=0.0).labelled("train", reference).rows
+    assert len(only_bad) == 20000
+
+
+@pytest.mark.parametrize(("key", "value"), [("flipped", 0.6), ("flipped", -0.1), ("desirable_kept", 1.1)])
+def test_lab_refuses_shares_that_are_none(key: str, value: float) -> None:
+    with pytest.raises(ConfigError, match="must lie in"):
+        dataclasses.replace(LAB, **{key: value})
 
 
 def test_lab_pairs_need_the_reference() -> None:

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pytest
 
 from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.reports.settings import split_axes
 from alignlab.reports.sweep import write_report
-from alignlab.reports.tables import COLUMNS, headline, markdown, sweep_frame
+from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
 from alignlab.tracking.metrics import check_known
 
 POINTS = [{"point": 0, "run": "dpo-a", "objective.beta": "0.1"}, {"point": 1, "run": "dpo-b", "objective.beta": "0.3"}]
@@ -53,3 +55,88 @@ def test_a_report_is_made_of_files_alone(tmp_path: Path) -> None:
     assert (directory / "table.md").read_text().startswith("# s\n\nWhy?\n")
     assert (directory / "figures/frontier.png").is_file()
     assert (directory / "figures/curves.png").is_file()
+
+
+def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: Any) -> str:
+    """A sweep over beta and seed with these gaps; None failed. Returns its table."""
+    points = []
+    for beta, gaps in values.items():
+        for seed, gap in enumerate(gaps):
+            run_id = f"dpo-{beta}-{seed}"
+            points.append({"point": len(points), "run": run_id, "objective.beta": beta, "seed": str(seed)})
+            numbers = {"exact/kl": 1.0 + seed / 10, "exact/reward": 1.0, "exact/frontier_reward": 1.0 + (gap or 0)}
+            summary = {**numbers, "exact/reward_reference": 0.0, "exact/frontier_gap": gap}
+            record = {"status": "failed", "reason": "NonFiniteError: row 3"} if gap is None else {"status": "done"}
+            run = RunDir.of(tmp_path, run_id)
+            write_json(run.record_file, {"id": run_id, **record, **({"summary": summary} if gap is not None else {})})
+            write_json(run.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})
+            run.metrics.write_text(
+                "".join(json.dumps({"train/global_step": s, "train/loss": 0.6}) + "\n" for s in (1, 2))
+            )
+    axes = {"name": "s", "question": "", "axes": ["objective.beta", "seed"], "points": points}
+    write_json(tmp_path / "sweeps/s/sweep.json", {**axes, **sweep})
+    return write_report(tmp_path / "sweeps/s")
+
+
+def test_seeds_are_one_row_a_setting(tmp_path: Path) -> None:
+    text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, 0.51, 0.6], "1.0": [9.0, 9.2, 9.1]})
+    head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    assert head.startswith("| objective.beta | seeds | ")
+    assert head.endswith("| gap | difference to the best | tied with it | more seeds to tell |")
+    assert len(rows) == 3
+    assert "| 0.1 | 3 |" in rows[0]
+    assert "| 0.600 ± 0.248 | +0.097 [+0.076, +0.117] | no |  |" in rows[0]
+    assert "| 0.503 ± 0.249 | best |  |  |" in rows[1]
+    assert "| no |" in rows[2]
+    assert "best: beta 0.3; no other is tied with it" in text
+    assert "compared by gap (lower is better)" in text
+    table = pd.read_csv(tmp_path / "sweeps/s/settings.csv")
+    assert table["exact/frontier_gap"].tolist() == pytest.approx([0.6, 0.50333333, 9.1])
+    assert table["exact/frontier_gap/n"].tolist() == [3, 3, 3]
+    assert table["tied"].tolist() == [False, True, False]
+    assert len(pd.read_csv(tmp_path / "sweeps/s/table.csv")) == 9
+    assert (tmp_path / "sweeps/s/table.md").read_text().count("| done | dpo-") == 9
+    for figure in ("frontier", "curves"):
+        assert (tmp_path / f"sweeps/s/figures/{figure}.png").stat().st_size > 10_000
+
+
+def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
+    text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, None, None], "1.0": [0.1, None, 0.11]})
+    assert "| 0.3 | 1 of 3 |" in text
+    assert "| -0.100 | unknown | unknown |" in text
+    assert "beta 0.3 is without seed 1 (failed), 2 (failed): its numbers are those of the others" in text
+    assert "best: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
+    assert "unknown, for want of two seeds in common with the best: beta 0.3" in text
+    assert "- point 4 (beta 0.3, seed 1; dpo-0.3-1): failed, NonFiniteError: row 3" in text
+
+
+def test_the_metric_of_comparison_is_the_sweeps(tmp_path: Path) -> None:
+    values: dict[str, list[float | None]] = {"0.1": [0.5, 0.6], "0.3": [0.4, 0.5]}
+    assert "compared by exact KL (nats) (higher is better)" in seeds_sweep(
+        tmp_path, values, metric="exact/kl", better="higher"
+    )
+    absent = seeds_sweep(tmp_path, values, metric="eval/loss")
+    assert "not compared: no finished run has eval/loss" in absent
+    assert "difference" not in absent
+
+
+def test_one_seed_each_and_none_at_all(tmp_path: Path) -> None:
+    text = seeds_sweep(tmp_path, {"0.1": [0.5], "0.3": [0.4]})
+    assert "nothing is known about which is best" in text
+    assert "±" not in "".join(line for line in text.splitlines() if line.startswith("|"))
+    failed = seeds_sweep(tmp_path, {"0.1": [None], "0.3": [None]})
+    assert failed.count("failed, NonFiniteError") == 2
+    assert "| 0.1 | 0 of 1 |" in failed
+
+
+def test_what_walks_with_the_seed_is_no_setting() -> None:
+    axes = ["objective.beta", "seed", "data.seed"]
+    assert split_axes(axes, [["seed", "data.seed"]]) == (["objective.beta"], ["seed", "data.seed"])
+    assert split_axes(axes, []) == (["objective.beta", "data.seed"], ["seed"])
+    assert split_axes(["objective.beta"], [["a", "b"]]) == (["objective.beta"], [])
+
+
+def test_a_field_that_varies_stands_with_its_values() -> None:
+    records = [{"objective": {"name": "dpo", "beta": beta, "label_smoothing": 0.0}} for beta in (0.1, 0.3, 0.1)]
+    assert objectives(records, ["strength"]) == ["dpo: beta 0.1 | 0.3, label_smoothing 0.0"]
+    assert objectives(records, ["objective.beta"]) == ["dpo: label_smoothing 0.0"]

@@ -1,0 +1,130 @@
+"""What several seeds say about a setting: its mean with an interval, which settings can't be told apart, and how many
+more seeds would tell them apart. Pure numbers; Student's t throughout, so seeds are taken to scatter normally.
+
+Settings are compared seed by seed: the same seed draws the same rows for both, and what it brings to both cancels.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import stats
+
+LEVEL, POWER = 0.95, 0.8
+
+# More seeds than this are not counted out.
+MOST_SEEDS = 10_000
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over n seeds and where it lies with the asked confidence; NaN where n does not suffice (n < 2 for the
+    bounds).
+    """
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        """Half of its width."""
+        return (self.high - self.low) / 2
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A setting beside the best one.
+
+    difference: its metric minus the best's over the seeds that both have, with an interval that holds for all settings
+                at once; None for the best itself.
+    tied:       whether the interval does not lie on the worse side of 0 (or the setting is the best); None where fewer
+                than two shared seeds leave it unknown.
+    more_seeds: seeds beyond those of the difference at which the two would be told apart; None where they are already,
+                where that is unknown, or where it would take more than MOST_SEEDS.
+    """
+
+    difference: Interval | None
+    tied: bool | None
+    more_seeds: int | None
+
+
+def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
+    """Mean and t interval: mean ± t_{n-1, (1+level)/2} s / √n."""
+    n = len(values)
+    if n == 0:
+        return Interval(math.nan, math.nan, math.nan, 0)
+    mean = float(np.mean(values))
+    if n == 1:
+        return Interval(mean, math.nan, math.nan, 1)
+    half = float(stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    return Interval(mean, mean - half, mean + half, n)
+
+
+def compare_with_best(
+    settings: Mapping[str, Mapping[str, float]], *, lower_is_better: bool, level: float = LEVEL
+) -> tuple[str | None, dict[str, Comparison]]:
+    """The setting with the best mean, and every setting beside it.
+
+    settings: name -> seed -> metric. The best is looked for among the settings with the most seeds, since a mean over
+    other seeds is another mean: a setting whose bad seeds failed would look good.
+
+    Each of the k - 1 intervals has level 1 - (1 - level) / (k - 1) (Bonferroni). So the truly best setting is among the
+    tied ones with probability `level` or more: it is left out only where some setting seems better than it by more than
+    its interval allows, which for each of the k - 1 others happens with probability (1 - level) / (k - 1) at most.
+    """
+    most = max((len(seeds) for seeds in settings.values()), default=0)
+    if most == 0:
+        return None, {}
+    sign = 1.0 if lower_is_better else -1.0
+    full = {name: sign * float(np.mean(list(s.values()))) for name, s in settings.items() if len(s) == most}
+    best = min(full, key=lambda name: full[name])
+    each = 1 - (1 - level) / max(1, sum(bool(seeds) for seeds in settings.values()) - 1)
+    found: dict[str, Comparison] = {}
+    for name, seeds in settings.items():
+        if name == best:
+            found[name] = Comparison(None, True, None)
+            continue
+        differences = paired(seeds, settings[best])
+        interval = mean_interval(differences, each)
+        worse = interval.low > 0 if lower_is_better else interval.high < 0
+        tied = not worse if interval.n > 1 else None
+        more = seeds_to_separate(differences, level=each) if tied else None
+        found[name] = Comparison(interval, tied, None if more is None else max(1, more - interval.n))
+    return best, found
+
+
+def paired(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]:
+    """a - b at every seed that both have."""
+    return [a[seed] - b[seed] for seed in a if seed in b]
+
+
+def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, power: float = POWER) -> int | None:
+    """Smallest n at which a two-sided paired t test separates two settings with probability `power`.
+
+    The difference and its spread are taken to be those seen. None where they are not known (n < 2), where there is no
+    difference, or where more than MOST_SEEDS would be needed.
+    """
+    if len(differences) < 2:
+        return None
+    mean, spread = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
+    if mean == 0:
+        return None
+    if spread == 0:
+        return 2
+    # With the spread known it would take this many; not knowing it takes a few more, never fewer.
+    n = max(2, math.ceil(((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * spread / mean) ** 2))
+    while n <= MOST_SEEDS and _power(n, mean / spread, level) < power:
+        n += 1
+    return n if n <= MOST_SEEDS else None
+
+
+def _power(n: int, effect: float, level: float) -> float:
+    """Probability that |t| of n differences exceeds its critical value, where mean / standard deviation is `effect`."""
+    critical = stats.t.ppf((1 + level) / 2, n - 1)
+    centre = effect * math.sqrt(n)
+    return float(stats.nct.sf(critical, n - 1, centre) + stats.nct.cdf(-critical, n - 1, centre))

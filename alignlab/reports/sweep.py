@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.settings import conclusions, settings_frame, settings_markdown, settings_of, split_axes
 from alignlab.reports.tables import label, markdown, objectives, sweep_frame
 from alignlab.tracking.sinks.jsonl import read_rows
+
+_LOG_LINES = 20
 
 
 def write_report(directory: Path) -> str:
@@ -22,7 +25,7 @@ def write_report(directory: Path) -> str:
     sweep = json.loads((directory / "sweep.json").read_text())
     root = directory.parents[1]
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
-    records = {run_id: run.record() for run_id, run in runs.items()}
+    records = {run_id: run.state() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
     write_text(directory / "table.csv", frame.to_csv(index=False))
     points = markdown(frame, sweep["axes"])
@@ -37,7 +40,9 @@ def write_report(directory: Path) -> str:
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
     causes = "\n".join(line for line in unfinished if line)
-    text = (f"{above}\n" if above else "") + text + (f"\n\nnot finished:\n{causes}" if causes else "")
+    above += "".join(f"- {line}\n" for line in made_by_different_code(records.values()))
+    text = (f"{above}\n" if above else "") + text + (f"\n\nnot done:\n{causes}" if causes else "")
+    below += "".join(_end_of_log(runs[p["run"]]) for p in sweep["points"] if _broke(records[p["run"]]))
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
     _figures(directory, sweep, runs, records)
@@ -52,6 +57,30 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
     name = label(axes, [point[axis] for axis in axes])
     cause = f", {record.get('reason') or 'no cause recorded'}" if record else ""
     return f"- point {point['point']} ({name}; {point['run']}): {status}{cause}"
+
+
+def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
+    """What was not the same when the runs were made: alignlab's revision, versions; with how many runs had which."""
+    made = [{"alignlab's revision": r.get("git"), **r.get("versions", {})} for r in records if r.get("versions")]
+    lines = []
+    for name in dict.fromkeys(name for one in made for name in one):
+        counts = Counter(str(one.get(name)) for one in made)
+        if len(counts) > 1:
+            said = ", ".join(f"{value} ({count} {'run' if count == 1 else 'runs'})" for value, count in counts.items())
+            lines.append(f"made by different code: {name}: {said}")
+    return lines
+
+
+def _broke(record: Mapping[str, Any]) -> bool:
+    return record.get("status") in ("failed", "diverged")
+
+
+def _end_of_log(run: RunDir) -> str:
+    """The last lines that a run wrote, for those who look why it broke."""
+    if not run.log.is_file():
+        return ""
+    lines = run.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
+    return f"\n\n## End of {run.log}\n\n```\n" + "\n".join(lines) + "\n```"
 
 
 def point_lines(directory: Path, run_id: str, *, first: bool) -> str:

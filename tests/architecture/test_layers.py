@@ -65,7 +65,7 @@ HOME = {
     "datasets": {"data", "training"},
     "matplotlib": {"reports"},
     "pandas": {"reports"},
-    "scipy": {"evaluation"},
+    "scipy": {"evaluation", "reports"},
     "openai": {"evaluation"},
 }
 # modules of a room that otherwise may use torch

@@ -7,7 +7,6 @@ from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.plugins.launcher import Launcher
 from hydra.types import HydraContext, TaskFunction
@@ -134,6 +133,9 @@ def ours(launcher: Launcher) -> PointLauncher | None:
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
+    # Hydra executes its plugins' modules once more when it looks for plugins: only now is this class the one it uses.
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
     if isinstance(launcher, BasicLauncher):
         return AutoLauncher()
     return launcher if isinstance(launcher, PointLauncher) else None

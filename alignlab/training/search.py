@@ -85,8 +85,8 @@ class Axis:
         try:
             return cls(key, _distribution(override, sweep))
         except ValueError as error:
-            text = f"can't be searched over: {error}"
-            raise ConfigError([Problem(key, override.get_value_element_as_str(), text)]) from error
+            typed = str(override.input_line).split("=", 1)[1]
+            raise ConfigError([Problem(key, typed, f"can't be searched over: {error}")]) from error
 
     def setting(self, value: Any) -> str:
         """`key=value` for a suggested value."""

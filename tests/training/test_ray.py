@@ -79,11 +79,12 @@ def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
     sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
     sweep += ["launcher=ray", "launcher.at_once=2"]
     root = Path("outputs")
-    parent = subprocess.Popen([sys.executable, "-m", "alignlab.cli.main", "train", *sweep], stderr=subprocess.PIPE)
+    command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
     eventually(lambda: (root / "sweeps/s/sweep.json").is_file())
     first = json.loads((root / "sweeps/s/sweep.json").read_text())["points"][0]["run"]
     eventually(lambda: running(root, first, 7), 500)
-    parent.send_signal(signal.SIGINT)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to everything that was started
     _, err = parent.communicate(timeout=120)
     assert parent.returncode == 130
     assert b"the same command resumes" in err

@@ -53,7 +53,7 @@ def attempts() -> dict[str, int]:
         ("a=int(interval(1,8))", "IntDistribution(high=8, log=False, low=1, step=1)", "a: 1 to 8 in steps of 1"),
         ("a=range(1,8,3)", "IntDistribution(high=7, log=False, low=1, step=3)", "a: 1 to 7 in steps of 3"),
         ("a=range(0,1,0.25)", "FloatDistribution(high=0.75, log=False, low=0.0, step=0.25)", "0.75 in steps of 0.25"),
-        ("a=choice(x,0.1,true)", "CategoricalDistribution(choices=('x', '0.1', 'true'))", "a: one of x, 0.1, true"),
+        ("a=choice(x,0.1,true)", "CategoricalDistribution(choices=('x', '0.1', 'True'))", "a: one of x, 0.1, True"),
         ("a=x,y", "CategoricalDistribution(choices=('x', 'y'))", "a: one of x, y"),
     ],
 )

@@ -86,7 +86,7 @@ class Checkpoint(pl.Callback):
         self._run = run
         self._every = every
         self._asked: list[int] = []
-        self._before = {number: signal.getsignal(number) for number in _STOPS + _SCHEDULERS}
+        self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _STOPS + _SCHEDULERS}
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:

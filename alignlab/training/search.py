@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import optuna
@@ -46,7 +46,7 @@ class Options:
     """What is searched for, and how long; hydra.sweeper in the config."""
 
     metric: str
-    direction: str
+    direction: Literal["minimize", "maximize"]
     n_trials: int
     at_once: int
     startup: int
@@ -115,12 +115,14 @@ def _distribution(override: Override, sweep: Any) -> BaseDistribution:
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
-        kind = IntDistribution if isinstance(sweep.start, int) else FloatDistribution
-        return kind(sweep.start, sweep.end, log="log" in sweep.tags)
+        if isinstance(sweep.start, int):
+            return IntDistribution(sweep.start, int(sweep.end), log="log" in sweep.tags)
+        return FloatDistribution(sweep.start, sweep.end, log="log" in sweep.tags)
     if isinstance(sweep, RangeSweep):
         inside = list(sweep.range())
-        whole = all(isinstance(value, int) for value in inside)
-        return (IntDistribution if whole else FloatDistribution)(inside[0], inside[-1], step=sweep.step)
+        if all(isinstance(value, int) for value in inside):
+            return IntDistribution(int(inside[0]), int(inside[-1]), step=int(sweep.step))
+        return FloatDistribution(inside[0], inside[-1], step=sweep.step)
     return CategoricalDistribution(list(override.sweep_string_iterator()))
 
 

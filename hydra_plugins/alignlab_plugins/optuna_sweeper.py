@@ -76,6 +76,8 @@ class OptunaSweeper(Sweeper):
         from alignlab.config.composer import Composer
         from alignlab.training.search import Axis, Options, Search
 
+        assert self.config is not None
+        assert self.launcher is not None
         hydra = self.config.hydra
         composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
         typed = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]

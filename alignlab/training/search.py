@@ -337,7 +337,7 @@ class Search:
 def _importance(study: optuna.Study) -> dict[str, float]:
     """Share of each axis in what made trials good (PED-ANOVA); empty where nothing can be said."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        warnings.simplefilter("ignore")  # that it is experimental, and what it makes of few trials
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         try:
             return optuna.importance.get_param_importances(study, evaluator=evaluator)

@@ -110,46 +110,41 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
     assert not Path("outputs").exists()
 
 
-def test_a_search_goes_on_and_repeats_nothing(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Cut off in its third trial, resumed, and enlarged: as if it had been one; failures are tried again."""
+def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
+    """Let the run of a trial (from 1 in this command) end so as it begins."""
     from alignlab.modules.preference import PreferenceModule
-
-    command = ["train", *SHORT, "sweeper.startup=2", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
-    command += ["-m", BETA, "optim.lr=3e-3,1e-2"]
-    assert alignlab(*command, "sweeper.n_trials=4", "output_root=whole").code == 0
 
     begun: list[int] = []
     look = PreferenceModule.look
 
-    def cut_off(self: PreferenceModule, *args: Any) -> Any:
+    def ending(self: PreferenceModule, *args: Any) -> Any:
         if self.global_step == 0:
             begun.append(1)
-        if len(begun) == 2:
-            raise RuntimeError("out of luck")
-        if len(begun) == 3:
-            raise KeyboardInterrupt
+        if len(begun) == number:
+            raise error
         return look(self, *args)
 
+    monkeypatch.setattr(PreferenceModule, "look", ending)
+
+
+def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["train", *SHORT, "sweeper.startup=2", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
+    command += ["-m", BETA, "optim.lr=3e-3,1e-2"]
+    assert alignlab(*command, "sweeper.n_trials=4", "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(PreferenceModule, "look", cut_off)
+        at_trial(patched, 2, KeyboardInterrupt())
         assert alignlab(*command, "sweeper.n_trials=3").code == 130
-    assert trials(["state"]) == [["complete"], ["fail"], ["running"]]
-    assert "out of luck" in found()["trials"][1]["reason"]
+    assert trials(["state"]) == [["complete"], ["running"]]
     before = attempts()
     result = alignlab(*command, "sweeper.n_trials=4")
     assert result.code == 0, result.err
-    names = ["objective.beta", "optim.lr", "value"]
-    mine = [t for t in found()["trials"] if t["state"] == "complete"]
-    whole = json.loads(Path("whole/sweeps/s/search.json").read_text())["trials"]
-    assert sorted(t["trial"] for t in mine) == [0, 2, 3, 4]
-    assert {tuple(t[n] for n in names) for t in mine[:3]} == {tuple(t[n] for n in names) for t in whole[:3]}
+    columns = ["trial", "state", "value", "run", "objective.beta", "optim.lr"]
+    whole = json.loads(Path("whole/sweeps/s/search.json").read_text())
+    assert trials(columns) == [[trial[c] for c in columns] for trial in whole["trials"]]
+    assert len({beta for _, _, _, _, beta, _ in trials(columns)}) == 4
     first = found()["trials"][0]["run"]
     assert attempts()[first] == before[first] == 1
-    table = pd.read_csv("outputs/sweeps/s/table.csv")
-    assert (table["status"] == "done").all()
-    assert table["run"].is_unique
-    assert table.set_index("run")["exact/reward"].max() == max(t["value"] for t in mine)
-    best = max(mine, key=lambda t: t["value"])
+    best = max(found()["trials"], key=lambda t: t["value"])
     assert found()["best"] == best["trial"]
     assert f"({best['run']}), exact/reward {best['value']:.4g}" in result.out
     again = attempts()
@@ -159,6 +154,23 @@ def test_a_search_goes_on_and_repeats_nothing(alignlab: Run, monkeypatch: pytest
     assert (other.code, "another metric" in other.err) == (2, True)
     other = alignlab(*command, "trainer.max_steps=7")
     assert (other.code, "another first corner" in other.err) == (2, True)
+
+
+def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["train", *SHORT, "sweeper.n_trials=2", "-m", BETA]
+    with monkeypatch.context() as patched:
+        at_trial(patched, 1, RuntimeError("out of luck"))
+        result = alignlab(*command)
+    assert result.code == 3
+    assert "trial 0: RuntimeError: out of luck" in result.err
+    assert trials(["state", "reason"]) == [["fail", "RuntimeError: out of luck"], ["complete", ""]]
+    assert alignlab(*command).code == 0
+    assert trials(["state"]) == [["fail"], ["complete"], ["complete"]]
+    (failed, other, again) = trials(["run", "objective.beta"])
+    assert failed == again != other
+    table = pd.read_csv("outputs/sweeps/s/table.csv")
+    assert table["run"].tolist() == [other[0], again[0]], "a run has one row"
+    assert (table["status"] == "done").all()
 
 
 def test_diverged_and_pruned_are_results(alignlab: Run) -> None:

@@ -89,7 +89,9 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def interfere(id: str, step: int, number: int) -> threading.Thread:
     """Send a signal to the process of a run as it has come to a step."""
-    thread = threading.Thread(target=lambda: os.kill(eventually(lambda: running(Path("outputs"), id, step)), number))
+    thread = threading.Thread(
+        target=lambda: os.kill(eventually(lambda: running(Path("outputs"), id, step), 500), number)
+    )
     thread.start()
     return thread
 

@@ -110,8 +110,7 @@ class _Embedding(nn.Embedding):
     """An embedding that learns nothing for its padding token, which vmap forgets where weights are many models'."""
 
     def forward(self, input: Tensor) -> Tensor:
-        assert self.padding_idx is not None
-        padding = torch.arange(self.num_embeddings, device=input.device)[:, None] == self.padding_idx
+        padding = torch.arange(self.num_embeddings, device=input.device).eq(self.padding_idx or 0)[:, None]
         return embedding(input, torch.where(padding, self.weight.detach(), self.weight))
 
 

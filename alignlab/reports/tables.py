@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import pandas as pd
+if TYPE_CHECKING:
+    import pandas as pd
 
 # metric -> (heading, format); a column is shown where at least one run has the metric
 COLUMNS = {
@@ -32,6 +34,8 @@ def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mappi
     for point in points:
         record = records.get(point["run"], {})
         rows.append({**point, "status": record.get("status", "not run"), **record.get("summary", {})})
+    import pandas as pd  # half a second to import, and one line about a run needs none
+
     return pd.DataFrame(rows)
 
 
@@ -72,7 +76,7 @@ def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
     rows = []
     for _, row in frame.iterrows():
         cells = [str(row[a]) for a in axes]
-        cells += ["" if pd.isna(row[c]) else format(float(row[c]), COLUMNS[c][1]) for c in shown]
+        cells += ["" if math.isnan(value := float(row[c])) else format(value, COLUMNS[c][1]) for c in shown]
         rows.append([*cells, str(row["status"]), str(row["run"])])
     return table([*axes, *(COLUMNS[c][0] for c in shown), "status", "run"], rows)
 

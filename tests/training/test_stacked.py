@@ -301,6 +301,14 @@ def test_a_run_in_other_hands_or_begun_alone_is_passed_over(tmp_path: Path) -> N
         assert run_stacked(plans) == {plans[2].id: None}
 
 
+def test_points_are_tracked_apart(tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, [*LAB, "tracking=wandb", "trainer.max_steps=2"], ["seed=1"], ["seed=2"])
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    for point in plans:
+        (folder,) = RunDir.of(tmp_path, point.id).path.glob("wandb/offline-run-*")
+        assert folder.name.endswith(point.id)
+
+
 def test_from_the_command_line(alignlab: Any) -> None:
     """A sweep with `hydra/launcher=stacked`: runs, table, grouping; and a refusal before anything starts."""
     GlobalHydra.instance().clear()  # the command line makes its own

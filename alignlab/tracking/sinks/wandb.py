@@ -63,6 +63,7 @@ class WandbSink:
                 dir=run.directory.resolve(),  # its service process may stand in another folder
                 mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
                 resume="allow" if mode == "online" else None,
+                reinit="create_new",  # the points of a stack are open side by side
                 settings=wandb.Settings(silent=True, console="off"),
             )
         except wandb.Error as error:

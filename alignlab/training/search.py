@@ -20,6 +20,7 @@ import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
+from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alignlab.checks import at_least, one_of
@@ -115,9 +116,10 @@ def _distribution(override: Override, sweep: Any) -> BaseDistribution:
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
+        log_scale = "log" in sweep.tags
         if isinstance(sweep.start, int):
-            return IntDistribution(sweep.start, int(sweep.end), log="log" in sweep.tags)
-        return FloatDistribution(sweep.start, sweep.end, log="log" in sweep.tags)
+            return IntDistribution(sweep.start, int(sweep.end), log=log_scale)
+        return FloatDistribution(sweep.start, sweep.end, log=log_scale)
     if isinstance(sweep, RangeSweep):
         inside = list(sweep.range())
         if all(isinstance(value, int) for value in inside):
@@ -159,6 +161,7 @@ class Search:
         self._shown = 0
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
+        self._direction = StudyDirection[options.direction.upper()]
         self._about = {
             "space": [*map(str, self.axes)],
             "metric": options.metric,
@@ -213,7 +216,7 @@ class Search:
         self.directory.mkdir(parents=True, exist_ok=True)
         storage = self.options.storage or f"sqlite:///{(self.directory / 'study.db').absolute()}"
         study = optuna.create_study(
-            study_name=self.name, storage=storage, direction=self.options.direction, load_if_exists=True
+            study_name=self.name, storage=storage, direction=self._direction, load_if_exists=True
         )
         before = study.user_attrs.get("about")
         if before not in (None, self._about):

@@ -94,7 +94,7 @@ class SlurmPool:
             slurm_array_parallelism=o["at_once"],
             slurm_signal_delay_s=o["notice_seconds"],
             slurm_setup=list(o["setup"]) or None,
-            slurm_additional_parameters={"requeue": True, **o["sbatch"]},
+            slurm_additional_parameters={"requeue": True, **dict(map(_sbatch_option, o["sbatch"]))},
             **{f"slurm_{name}": o[name] for name in ("partition", "account", "qos", "constraint")},
         )
         return executor
@@ -140,6 +140,12 @@ class _Job:
         import submitit
 
         return submitit.helpers.DelayedSubmission(self)
+
+
+def _sbatch_option(text: str) -> tuple[str, str | bool]:
+    """(name, value) of `name=value`, or of `name` alone."""
+    name, is_set, value = text.lstrip("-").partition("=")
+    return name, value if is_set else True
 
 
 def _lost(job: Any) -> str | None:

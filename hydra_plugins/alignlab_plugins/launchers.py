@@ -91,7 +91,7 @@ class SlurmLauncherConf:
     requeues:       how often a job may run into its limit.
     retries:        how often a job is submitted again that was lost (killed, node down).
     partition, account, qos, constraint: as sbatch has them.
-    sbatch:         further options of sbatch, name to value.
+    sbatch:         further options of sbatch, without their dashes: ["mail-user=me", exclusive].
     setup:          shell commands before the job.
     """
 
@@ -109,7 +109,7 @@ class SlurmLauncherConf:
     account: str | None = None
     qos: str | None = None
     constraint: str | None = None
-    sbatch: dict[str, Any] = field(default_factory=dict)
+    sbatch: list[str] = field(default_factory=list)
     setup: list[str] = field(default_factory=list)
 
 

@@ -130,7 +130,12 @@ def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path)
     assert alignlab("train", *SWEEP, "output_root=whole", "launcher=here").code == 0
     warned, limited = points("whole")
     threads = [interfere(warned, 8, signal.SIGTERM), interfere(limited, 8, signal.SIGUSR2)]
-    options = ["launcher.partition=gpu", "launcher.account=lab", "launcher.sbatch={mail-user:me}", "launcher.cpus=1"]
+    options = [
+        "launcher.partition=gpu",
+        "launcher.account=lab",
+        "launcher.sbatch=['mail-user=me',--exclusive]",
+        "launcher.cpus=1",
+    ]
     options += ["launcher.memory_gb=32", "launcher.setup=['module load cuda']", "launcher.minutes=90"]
     result = alignlab("train", *SWEEP, "launcher=slurm", *options)
     [thread.join() for thread in threads]
@@ -143,7 +148,8 @@ def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path)
     assert flags.pop("output").startswith(str(Path("outputs").resolve()))
     assert flags.pop("error")
     assert flags == {
-        "account": "lab", "array": "0-1%2", "cpus-per-task": "1", "gpus-per-node": "1", "job-name": "alignlab",
+        "account": "lab", "array": "0-1%2", "cpus-per-task": "1", "exclusive": "", "gpus-per-node": "1",
+        "job-name": "alignlab",
         "mail-user": "me", "mem": "32GB", "nodes": "1", "ntasks-per-node": "1", "open-mode": "append",
         "partition": "gpu", "requeue": "", "signal": "USR2@300", "time": "90", "wckey": "submitit",
     }  # fmt: skip

@@ -55,7 +55,8 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
     if status == "done":
         return ""
     name = label(axes, [point[axis] for axis in axes])
-    cause = f", {record.get('reason') or 'no cause recorded'}" if record else ""
+    unsaid = "not begun" if status == "queued" else "no cause recorded"
+    cause = f", {record.get('reason') or unsaid}" if record else ""
     return f"- point {point['point']} ({name}; {point['run']}): {status}{cause}"
 
 

@@ -47,8 +47,8 @@ def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = No
     """
     config, known = without_hydra(config), known or Known()
     train = to_train(config, typed, known)
-    parent = _parent(config, train, known)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
+    parent = _parent(config, train, plain, known)
     plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
     del plain["strength"]  # it stands in the objective's own field
     return Plan(train, plain, _identity(train, plain, config, parent), parent)
@@ -83,12 +83,11 @@ def _without_dialects(value: Any) -> Any:
     return [_without_dialects(part) for part in value] if isinstance(value, list) else value
 
 
-def _parent(config: DictConfig, train: Train, known: Known) -> Plan | None:
+def _parent(config: DictConfig, train: Train, plain: Mapping[str, Any], known: Known) -> Plan | None:
     if not train.model.parent:
         return None
-    plain = {key: OmegaConf.to_container(config[key], resolve=True) for key in ("model", "data", "tracking", "sweep")}
-    plain |= {key: config.trainer[key] for key in _INHERITED_TRAINER}
-    key = json.dumps([plain, config.output_root], sort_keys=True, default=str)
+    inherited = [[plain[key] for key in _INHERITED], [plain["trainer"][key] for key in _INHERITED_TRAINER]]
+    key = json.dumps(inherited, default=str)
     if key not in known.parents:
         try:
             known.parents[key] = _made_parent(config, train, known)

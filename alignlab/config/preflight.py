@@ -73,7 +73,7 @@ def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) ->
         name = objective.__module__.rpartition(".")[2]
         text = f"{name} has none: no field says how far it may go; leave the key out, or exclude these points"
         return {}, [Problem("strength", strength, text, f"'sweep.exclude=[{{objective:{name}}}]'")]
-    field = objective.strength.key
+    field = objective.strength
     for key, _, value in (text.lstrip("+").partition("=") for text in typed):
         if key == f"objective.{field}" and not _equal(value, strength):
             text = f"is {key} here, which was set to {value}; leave one of the two out"

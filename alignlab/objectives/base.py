@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -18,17 +18,6 @@ from alignlab.types import Logps, Requires
 FROM_DIALECT = "dialect"
 
 
-@dataclass(frozen=True)
-class Strength:
-    """The field that says how far an objective may go from where it starts; `strength` sets it by that name.
-
-    larger: where a larger value leads: "nearer" to the start or "further" from it.
-    """
-
-    key: str
-    larger: Literal["nearer", "further"]
-
-
 @dataclass
 class Objective(Checked, ABC):
     """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference.
@@ -39,8 +28,9 @@ class Objective(Checked, ABC):
     """
 
     requires: ClassVar[Requires]
-    # Every objective declares its own, or with None that it has none.
-    strength: ClassVar[Strength | None] = None
+    # The field that decides how far the objective goes from where it starts, for which `strength` is another name; its
+    # docstring says which way it acts. Every objective declares its own, or with None that it has none.
+    strength: ClassVar[str | None] = None
     # The loss never rises with a good answer's log-ratio (log-probability, reward); with the values its YAML chooses.
     monotone: ClassVar[bool] = True
     # The loss does not change when all log-ratios (rewards) of a row are shifted by the same constant.
@@ -114,7 +104,7 @@ class WithReference(Objective):
 
     beta: float
 
-    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
+    strength: ClassVar[str | None] = "beta"
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective, Strength
+from alignlab.objectives.base import FROM_DIALECT, Objective
 from alignlab.types import NllReduction, PairLogps, Requires
 
 
@@ -28,7 +28,7 @@ def cpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: floa
 class CPO(Objective):
     """DPO with a uniform reference, held to the data by the NLL of the preferred answer.
 
-    beta:       scale of the log-probabilities, > 0.
+    beta:       scale of the log-probabilities, > 0; larger outweighs the NLL and leads further.
     nll_weight: alpha, weight of the NLL, >= 0.
     nll:        sum: of the whole answer; mean: per token of each answer; tokens: over all tokens of the batch.
     dialect:    whose NLL: sum in the paper, tokens in TRL.
@@ -39,7 +39,7 @@ class CPO(Objective):
     nll: str = FROM_DIALECT
     dialect: str = "paper"
 
-    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
+    strength: ClassVar[str | None] = "beta"
     requires: ClassVar[Requires] = Requires(data="pairs")
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"nll": "sum"},

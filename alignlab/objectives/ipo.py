@@ -10,7 +10,7 @@ from torch import Tensor
 
 from alignlab.checks import check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective, Strength
+from alignlab.objectives.base import FROM_DIALECT, Objective
 from alignlab.objectives.divergence import DEFAULT_ALPHA, divergence_problems, pair_scores
 from alignlab.types import PairLogps, Reduction, Requires
 
@@ -45,7 +45,7 @@ class IPO(Objective):
 
     monotone: ClassVar[bool] = False
     shift_invariant: ClassVar[bool] = True
-    strength: ClassVar[Strength | None] = Strength("tau", larger="nearer")
+    strength: ClassVar[str | None] = "tau"
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"reduction": "sum"},

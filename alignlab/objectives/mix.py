@@ -13,7 +13,7 @@ from torch import Tensor
 
 from alignlab.discovery import classes_by_module
 from alignlab.errors import ConfigError, Problem
-from alignlab.objectives.base import Objective, Strength
+from alignlab.objectives.base import Objective
 from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, join
 
 EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
@@ -55,7 +55,7 @@ class Mix(Objective):
     def reward(self, answers: Logps) -> Tensor:
         return self._leading.reward(answers)
 
-    strength: ClassVar[Strength | None] = None
+    strength: ClassVar[str | None] = None
     monotone: ClassVar[bool] = False
 
     def problems(self) -> Iterator[Problem]:

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective, Strength, log1mexp
+from alignlab.objectives.base import Objective, log1mexp
 from alignlab.types import NllReduction, PairLogps, Requires
 
 # Odds of a probability of 1 are infinite, and their gradient grows as 1 / -logp: mean log-probabilities end here.
@@ -37,7 +37,7 @@ def orpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, odds_weig
 class ORPO(Objective):
     """Fine-tuning on the preferred answer that widens its odds against the other one; needs no reference.
 
-    odds_weight: lambda, weight of the odds-ratio term, >= 0; 0 is SFT on the preferred answers.
+    odds_weight: lambda, weight of the odds-ratio term, >= 0; 0 is SFT on the preferred answers, larger leads further.
     nll:         mean: each answer per its own tokens, then over pairs (the paper); tokens: over all tokens of the
                  batch. TRL and the authors' code count the tokens of the prompt as well, which is not offered here.
     """
@@ -45,7 +45,7 @@ class ORPO(Objective):
     odds_weight: float
     nll: str = "mean"
 
-    strength: ClassVar[Strength | None] = Strength("odds_weight", larger="further")
+    strength: ClassVar[str | None] = "odds_weight"
     requires: ClassVar[Requires] = Requires(data="pairs", length="mean")
 
     def problems(self) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective, Strength
+from alignlab.objectives.base import Objective
 from alignlab.types import RankedRewards, Requires
 
 
@@ -51,7 +51,7 @@ class RewardModel(Objective):
     centring: float = 0.0
     margins: bool = False
 
-    strength: ClassVar[Strength | None] = None
+    strength: ClassVar[str | None] = None
     shift_invariant: ClassVar[bool] = True
 
     @property

@@ -11,7 +11,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from alignlab.checks import check_same_shape
-from alignlab.objectives.base import Objective, Strength
+from alignlab.objectives.base import Objective
 from alignlab.types import Logps, Requires
 
 
@@ -29,7 +29,7 @@ def sft_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
 class SFT(Objective):
     """Next-token cross-entropy on the answer, as a token mean over the global batch."""
 
-    strength: ClassVar[Strength | None] = None
+    strength: ClassVar[str | None] = None
     requires: ClassVar[Requires] = Requires(data="completions")
 
     def __call__(self, batch: Logps) -> Tensor:

@@ -11,7 +11,7 @@ from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective, Strength
+from alignlab.objectives.base import FROM_DIALECT, Objective
 from alignlab.types import PairLogps, Requires
 
 
@@ -28,7 +28,7 @@ def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -
 class SimPO(Objective):
     """A length-normalised margin without a reference.
 
-    beta:    scale of the log-probabilities per token, > 0.
+    beta:    scale of the log-probabilities per token, > 0; larger is content with a smaller difference.
     gamma:   margin aimed at, >= 0; in the unit that `margin` names.
     margin:  absolute: gamma stands beside beta times the difference; ratio: gamma is a multiple of beta (gamma / beta
              of the absolute form), so that a sweep over beta keeps the margin in log-probability.
@@ -40,7 +40,7 @@ class SimPO(Objective):
     margin: str = FROM_DIALECT
     dialect: str = "paper"
 
-    strength: ClassVar[Strength | None] = Strength("beta", larger="nearer")
+    strength: ClassVar[str | None] = "beta"
     requires: ClassVar[Requires] = Requires(data="pairs", length="mean")
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {
         "paper": {"margin": "absolute"},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from alignlab.checks import at_least, check_same_shape, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective, Strength
+from alignlab.objectives.base import Objective
 from alignlab.types import PairLogps, Requires
 
 
@@ -28,14 +28,14 @@ def slic_loss(chosen: Tensor, rejected: Tensor, *, delta: float, nll_weight: flo
 class SLiC(Objective):
     """Sequence likelihood calibration: a hinge on log-probabilities, and the preferred answer as target of the NLL.
 
-    delta:      margin at which a pair teaches no more, nats, > 0.
+    delta:      margin at which a pair teaches no more, nats, > 0; larger leads further.
     nll_weight: lambda, weight of the NLL, >= 0.
     """
 
     delta: float = 1.0
     nll_weight: float = 0.1
 
-    strength: ClassVar[Strength | None] = Strength("delta", larger="further")
+    strength: ClassVar[str | None] = "delta"
     requires: ClassVar[Requires] = Requires(data="pairs")
 
     def problems(self) -> Iterator[Problem]:

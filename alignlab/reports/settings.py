@@ -138,6 +138,8 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         f"settings are compared by {_heading(found.metric)} ({found.better} is better), as differences to the best "
         f"paired by seed, with t intervals that hold for all of them at once ({percent}, Bonferroni)"
     )
+    if found.metric == "exact/frontier_gap":
+        yield "a policy that stays where it started has no gap: among settings with different KL, read it beside the KL"
     if len(unknown) == len(found.comparisons) - 1:
         yield "no setting has two seeds in common with another: nothing is known about which is best"
         return

@@ -28,7 +28,7 @@ CASES = {
     "missing file": (["train", "data=pairs", "model=tiny", "data.path=my.jsonl"], ["data.path = my.jsonl", "no such file"]),
     "missing folder": (["train", "model=hub", "data=hh_rlhf", "model.name=./here"], ["model.name = ./here", "no such folder"]),
     "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
-    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: dpo_beta, seeds", "type: sweep=dpo_beta"]),
+    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
@@ -186,7 +186,7 @@ def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: 
 
     assert complete("alignlab tr") == ["train"]
     assert complete("alignlab train objective=d") == ["objective=discopop", "objective=dpo", "objective=dpop"]
-    assert complete("alignlab train sweep=d") == ["sweep=dpo_beta"]
+    assert complete("alignlab train sweep=dp") == ["sweep=dpo_beta"]
     assert complete("alignlab train objective.b") == ["objective.beta="]
 
 

@@ -164,7 +164,7 @@ def test_points_that_are_one_run_are_told_and_run_once(alignlab: Run) -> None:
 
 @pytest.mark.parametrize("name", sorted(n for n, cls in schemas()["objective"].items() if cls.strength))
 def test_strength_and_the_objectives_own_field_are_one_run(name: str, hydra_conf: None) -> None:
-    field = schemas()["objective"][name].strength.key
+    field = schemas()["objective"][name].strength
     typed = plan(compose("train", [f"objective={name}", f"objective.{field}=0.37"]))
     meant = plan(compose("train", [f"objective={name}", "strength=0.37"]))
     assert meant.id == typed.id

@@ -289,9 +289,9 @@ def test_every_objective_declares_its_strength(objective: Objective) -> None:
     cls = type(objective)
     assert any("strength" in vars(base) for base in cls.__mro__ if base is not Objective)
     if cls.strength is not None:
-        assert isinstance(getattr(objective, cls.strength.key), float)
+        assert isinstance(getattr(objective, cls.strength), float)
         with pytest.raises(ConfigError):
-            dataclasses.replace(objective, **{cls.strength.key: -1.0})
+            dataclasses.replace(objective, **{cls.strength: -1.0})
 
 
 def test_docstrings_name_the_paper_and_the_formula(objective: Objective) -> None:

@@ -107,8 +107,13 @@ def test_seeds_to_separate_are_those_of_the_power_tables() -> None:
     assert seeds_to_separate([-0.999, 1.0]) is None, "more than anyone runs"
 
 
-def test_so_many_seeds_do_separate() -> None:
-    rng = np.random.default_rng(3)
-    rows = rng.normal(0.8, 1, (2000, 15))
-    apart = [mean_interval(list(row)).low > 0 for row in rows]
-    assert np.mean(apart) == pytest.approx(0.82, abs=0.03)
+def test_so_many_seeds_do_separate_and_one_less_does_not() -> None:
+    """Simulated, few seeds and a large effect: where one degree of freedom matters."""
+    n = seeds_to_separate([1.6 - math.sqrt(0.5), 1.6 + math.sqrt(0.5)])
+    assert n is not None
+
+    def power(n: int) -> float:
+        rows = np.random.default_rng(3).normal(1.6, 1, (4000, n))
+        return float(np.mean([mean_interval(list(row)).low > 0 for row in rows]))
+
+    assert power(n - 1) < 0.8 < power(n)

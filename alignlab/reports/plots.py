@@ -25,7 +25,7 @@ CURVES = (
 
 
 # More points than this have their legend beside the axes, and markers of several shapes: colours alone run out.
-_MANY = 8
+_MANY = 6
 _MARKERS = "osD^vP*X"
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import socket
 import sys
 from collections import deque
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from alignlab.training.stops import Stops
 from alignlab.training.tasks import Task, tried_again
 
 _LOOK = 0.5  # seconds between two looks at signals
+_KNOCK = 10.0  # seconds that a Ray may take to answer
 
 
 class RayPool:
@@ -83,13 +85,25 @@ def connect(address: str) -> Any:
     import ray
 
     if not ray.is_initialized():
+        _knock(address)
         own: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
         try:
             ray.init(address=address or "local", log_to_driver=False, **own)
         except Exception as error:  # among others the bare class, where it did not come up in time
             where = f"no Ray answers at {address}" if address else "no Ray can be started here"
-            raise AlignlabError(f"{where}: {str(error).splitlines()[0]}\n  see: ray status") from error
+            raise AlignlabError(f"{where}: {str(error).splitlines()[0]}") from error
     return ray
+
+
+def _knock(address: str) -> None:
+    """Raise AlignlabError where nobody listens at host:port; Ray itself would try for minutes."""
+    host, _, port = address.rpartition(":")
+    if not port.isdigit() or "://" in host:
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=_KNOCK).close()
+    except OSError as error:
+        raise AlignlabError(f"no Ray answers at {address}: {error}\n  see there: ray status") from error
 
 
 def work_on(pickled: bytes, directory: str, threads: int) -> None:

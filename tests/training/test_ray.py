@@ -105,7 +105,6 @@ def test_without_the_package_nothing_is_started(alignlab: Run, monkeypatch: pyte
 
 
 @needs_ray
-@pytest.mark.slow
 def test_a_ray_that_is_not_there(alignlab: Run) -> None:
     result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.address=127.0.0.1:1")
     assert result.code == 1

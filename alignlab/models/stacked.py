@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from dataclasses import dataclass
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.fx.experimental.const_fold import split_const_subgraphs
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import embedding
 
 from alignlab.data.answer_table import AnswerTable
@@ -28,11 +31,13 @@ class Given:
     rows:      P times R plain rows, policy by policy.
     arguments: of the model's forward: tensors [P * R, ...], or [R, ...] where all policies are given the same rows.
     points:    P, or None where all policies are given the same rows.
+    program:   [P, D] weights -> logits of these rows, where it was written out once (StackedPolicy.fixed).
     """
 
     rows: Rows
     arguments: dict[str, Any]
     points: int | None
+    program: Callable[[Tensor], Tensor] | None = None
 
 
 class StackedPolicy(nn.Module):
@@ -72,21 +77,44 @@ class StackedPolicy(nn.Module):
         tiled = table.take(places.repeat(len(self.weights)))
         return Given(tiled, self._arguments(table.take(places)), None)
 
+    def fixed(self, given: Given) -> Given:
+        """Rows that every policy will be given again and again, with what does not hang on weights done once."""
+        width = given.rows.answer_mask.shape[1]
+
+        def forward(weights: Tensor) -> Tensor:
+            return self._logits(weights, given.arguments, None, width)
+
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of its own making: attributes that it moves
+            program: Any = split_const_subgraphs(make_fx(forward)(self.weights.detach()))
+        made, expected = program(self.weights), forward(self.weights)
+        slope, wanted = (torch.autograd.grad(logits.square().sum(), self.weights)[0] for logits in (made, expected))
+        if not (torch.allclose(made, expected, rtol=1e-6) and torch.allclose(slope, wanted, rtol=1e-5, atol=1e-6)):
+            return given
+        return replace(given, program=program)
+
     def score(self, given: Given, *, collision: bool = False, stats: bool = False) -> Answers:
         """What the policies say of the answers, as R rows of each, policy by policy."""
-        model, rows = self._model[0], given.rows
-        length, width = rows.ids.shape[1], rows.answer_mask.shape[1]
-        predicted = slice(length - width - 1, length - 1)
-
-        def logits(weights: Tensor, arguments: dict[str, Any]) -> Tensor:
-            fixed = {"use_cache": False, "logits_to_keep": predicted}
-            return functional_call(model, self._named(weights), (), {**arguments, **fixed}).logits
-
-        arguments = given.arguments if given.points is None else _unflatten(given.arguments, given.points)
-        found = vmap(logits, in_dims=(0, None if given.points is None else 0))(self.weights, arguments)
+        rows = given.rows
+        if given.program is not None:
+            found = given.program(self.weights)
+        else:
+            found = self._logits(self.weights, given.arguments, given.points, rows.answer_mask.shape[1])
         found = at_least_float32(found.flatten(0, 1)[rows.answer_mask])
         predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
         return score_predictions(predictions, rows, collision=collision, stats=stats)
+
+    def _logits(self, weights: Tensor, arguments: dict[str, Any], points: int | None, width: int) -> Tensor:
+        """[P, R, T, V] logits of the last `width` tokens of all rows."""
+        model, length = self._model[0], arguments["input_ids"].shape[1]
+        fixed = {"use_cache": False, "logits_to_keep": slice(length - width - 1, length - 1)}
+
+        def logits(weights: Tensor, arguments: dict[str, Any]) -> Tensor:
+            return functional_call(model, self._named(weights), (), {**arguments, **fixed}).logits
+
+        if points is None:
+            return vmap(logits, in_dims=(0, None))(weights, arguments)
+        return vmap(logits)(weights, _unflatten(arguments, points))
 
     def _arguments(self, rows: Rows) -> dict[str, Any]:
         mask = attention_mask(self._model[0].config, rows, self.weights.dtype)

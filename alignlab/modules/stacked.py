@@ -90,7 +90,7 @@ class StackedModule(pl.LightningModule):
         self._limit = torch.tensor([m.clip if m.clip > 0 else math.inf for m in members])
         self._rates: list[float] = []
         self._rate: float | Tensor = 0.0
-        self._whole: Given | None = None  # the whole table, where that is less than a batch
+        self._whole: Any = None  # the whole table as it is given, its reference, and where each point's part begins
         self._step_ended = 0.0
 
     @property
@@ -152,7 +152,7 @@ class StackedModule(pl.LightningModule):
             places = unique[start : start + size]
             given = self.policy.given_all(self.table, places)
             found = self._score(given, stats=self.members[0].token_stats)
-            parts.append(self._logps(found, given, places.repeat(points)))
+            parts.append(self._logps(found, given, self._reference_of(places.repeat(points))))
             order.append(points * start + torch.arange(points * len(places)).view(points, -1))
         whole, rows = join(parts), torch.cat(order, dim=1).to(unique.device)  # [P, U] row of each answer of each point
         results = {}
@@ -163,7 +163,7 @@ class StackedModule(pl.LightningModule):
                 continue
             chosen = rows[p][mine]
             seen = map_tensors(whole, lambda tensor, chosen=chosen: tensor[chosen])
-            imitated = float(self.table.counts[batch.places[0, 0]].float().mean())
+            imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
             error = non_finite(self.members[p].finite(values), batch.index[0], self.step)
             if error:
@@ -214,39 +214,46 @@ class StackedModule(pl.LightningModule):
     def _seen(self, places: Tensor, *, stats: bool) -> Logps:
         """[P, k, B] places -> log-probabilities of k * P * B answers: first answers of all points, then second ones."""
         points, k, size = places.shape
-        if len(self.table) <= k * size:
+        if len(self.table) <= k * size:  # the whole table is no more than a batch, and what is given never changes
             if self._whole is None:
-                self._whole = self.policy.given_all(self.table, torch.arange(len(self.table), device=places.device))
-            given = self._whole
-            offset = len(self.table) * torch.arange(points, device=places.device)
-            rows = (places + offset[:, None, None]).transpose(0, 1).flatten()
-            seen = self._logps(self._score(given, stats=stats), given, None)
+                every = torch.arange(len(self.table), device=places.device)
+                self._whole = (
+                    self.policy.fixed(self.policy.given_all(self.table, every)),
+                    self._reference_of(every.repeat(points)),
+                    (len(self.table) * torch.arange(points, device=places.device))[:, None, None],
+                )
+            given, reference, offset = self._whole
+            rows = (places + offset).transpose(0, 1).flatten()
         else:
             flat = places.flatten()
-            given = self.policy.given_each(self.table.take(flat))
+            given, reference = self.policy.given_each(self.table.take(flat)), self._reference_of(flat)
             rows = torch.arange(len(flat), device=places.device).view_as(places).transpose(0, 1).flatten()
-            seen = self._logps(self._score(given, stats=stats), given, flat)
-        seen = map_tensors(seen, lambda tensor: tensor[rows])
-        imitated = self.table.counts[places[:, 0]].float().mean(dim=1)
-        return replace(seen, mean_count=imitated.repeat_interleave(size).repeat(k))
+        seen = map_tensors(self._logps(self._score(given, stats=stats), given, reference), lambda tensor: tensor[rows])
+        return replace(seen, mean_count=self._imitated(places[:, 0]).repeat_interleave(size).repeat(k))
+
+    def _imitated(self, places: Tensor) -> Tensor:
+        """[P, B] places -> [P] tokens per answer that an NLL would be taken of."""
+        return self.table.counts[places].float().mean(dim=1)
 
     def _score(self, given: Given, *, stats: bool) -> Answers:
         return self.policy.score(given, collision=self.needs.collision, stats=stats)
 
-    def _logps(self, found: Answers, given: Given, places: Tensor | None) -> Logps:
-        """Answers at `places` with what the objective needs of the reference; None: the whole table for each point."""
-        reference, tokens = self.reference, None
-        sums = None
-        if reference is not None:
-            if places is None:
-                places = torch.arange(len(self.table), device=reference.sums.device).repeat(len(self.members))
-            sums = reference.sums[places]
-            tokens = None if reference.tokens is None else reference.tokens[places, : found.tokens.shape[1]]
+    def _reference_of(self, places: Tensor) -> ReferenceColumns | None:
+        """The reference of the answers at int64[n] places."""
+        if self.reference is None:
+            return None
+        tokens = self.reference.tokens
+        return ReferenceColumns(self.reference.sums[places], None if tokens is None else tokens[places])
+
+    def _logps(self, found: Answers, given: Given, reference: ReferenceColumns | None) -> Logps:
+        """Answers with what the objective needs of the reference."""
+        sums = None if reference is None else reference.sums
+        tokens = None if reference is None else reference.tokens
         return Logps(
             found.tokens,
             given.rows.answer_mask,
             reference=sums,
-            reference_tokens=tokens,
+            reference_tokens=None if tokens is None else tokens[:, : found.tokens.shape[1]],
             collision=found.collision,
             stats=found.stats,
         )

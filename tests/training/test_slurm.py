@@ -150,7 +150,7 @@ def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path)
     assert flags == {
         "account": "lab", "array": "0-1%2", "cpus-per-task": "1", "exclusive": "", "gpus-per-node": "1",
         "job-name": "alignlab",
-        "mail-user": "me", "mem": "32GB", "nodes": "1", "ntasks-per-node": "1", "open-mode": "append",
+        "mail-user": "me", "mem": "32GB", "nodes": "1", "open-mode": "append",
         "partition": "gpu", "requeue": "", "signal": "USR2@300", "time": "90", "wckey": "submitit",
     }  # fmt: skip
     assert "\nmodule load cuda\n" in array

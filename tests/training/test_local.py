@@ -203,7 +203,7 @@ def test_no_gpus_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         ([3.0], [3.0], 5.0, True),
         ([3.0], [3.0], 3.5, False),  # 5 % of 32 stay free
         ([3.0], [1.0], 5.0, False),  # it will still ask for 2
-        ([0.1], [0.1], 3.0, True),  # unknown needs count as 1
+        ([0.1], [0.1], 4.0, True),  # unknown needs count as 1
         ([0.1], [0.1], 2.0, False),
         ([6.0, 1.0], [6.0, 1.0], 12.0, False),  # the other one may come to 6 as well
     ],

@@ -275,7 +275,15 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
         return look(self, batch, mean_count)
 
     monkeypatch.setattr(PreferenceModule, "look", failing)
-    command = ["train", *LAB, "trainer.max_steps=2", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
+    command = [
+        "train",
+        *LAB,
+        "trainer.max_steps=2",
+        "-m",
+        "objective.beta=0.1,0.2,0.3",
+        "sweep.name=s",
+        "launcher=here",
+    ]
     result = alignlab(*command)
     assert result.code == 3
     assert "1 of 3 points failed" in result.err

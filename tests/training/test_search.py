@@ -128,27 +128,27 @@ def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException)
 
 
 def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    command = ["train", *SHORT, "sweeper.startup=2", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
+    command = ["train", *SHORT, "sweeper.startup=1", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
     command += ["-m", BETA, "optim.lr=3e-3,1e-2"]
-    assert alignlab(*command, "sweeper.n_trials=4", "output_root=whole").code == 0
+    assert alignlab(*command, "sweeper.n_trials=3", "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_trial(patched, 2, KeyboardInterrupt())
-        assert alignlab(*command, "sweeper.n_trials=3").code == 130
+        assert alignlab(*command, "sweeper.n_trials=2").code == 130
     assert trials(["state"]) == [["complete"], ["running"]]
     before = attempts()
-    result = alignlab(*command, "sweeper.n_trials=4")
+    result = alignlab(*command, "sweeper.n_trials=3")
     assert result.code == 0, result.err
     columns = ["trial", "state", "value", "run", "objective.beta", "optim.lr"]
     whole = json.loads(Path("whole/sweeps/s/search.json").read_text())
     assert trials(columns) == [[trial[c] for c in columns] for trial in whole["trials"]]
-    assert len({beta for _, _, _, _, beta, _ in trials(columns)}) == 4
+    assert len({beta for _, _, _, _, beta, _ in trials(columns)}) == 3
     first = found()["trials"][0]["run"]
     assert attempts()[first] == before[first] == 1
     best = max(found()["trials"], key=lambda t: t["value"])
     assert found()["best"] == best["trial"]
     assert f"({best['run']}), exact/reward {best['value']:.4g}" in result.out
     again = attempts()
-    assert alignlab(*command, "sweeper.n_trials=4").code == 0
+    assert alignlab(*command, "sweeper.n_trials=3").code == 0
     assert attempts() == again, "there are enough trials"
     other = alignlab(*command, "sweeper.metric=eval/loss")
     assert (other.code, "another metric" in other.err) == (2, True)

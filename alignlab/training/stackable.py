@@ -61,6 +61,7 @@ def why_not(train: Train) -> str | None:
             "peft: an adapter's base goes through the model for every point anyway; a stack trains whole models",
         ),
         (needs.data == "rankings", "a reward model's head is not stacked"),
+        (needs.mismatched, "the KL is estimated from mismatched answers, and a stack was not equal to 1e-5 there"),
         (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
         (
             train.reference_kind not in ("cached", "none"),

@@ -72,17 +72,10 @@ def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]
         for row, row_alone in zip(rows, rows_alone, strict=True):
             if row["train/global_step"] == 1:
                 row, row_alone = ({k: v for k, v in r.items() if not k.endswith(SIGNS)} for r in (row, row_alone))
-            # where rows almost cancel, as KTO's do, the norm of their gradients is what rounding moves most
-            norm, norm_alone = row.pop("train/grad_norm", 0.0), row_alone.pop("train/grad_norm", 0.0)
-            assert norm == pytest.approx(norm_alone, rel=1e-3, abs=1e-5), row["train/global_step"]
             assert row == pytest.approx(row_alone, rel=1e-5, abs=1e-5), row["train/global_step"]
         assert weights.keys() == weights_alone.keys()
         for name, value in weights.items():
             torch.testing.assert_close(value, weights_alone[name], rtol=1e-5, atol=1e-5, msg=name)
-        # so is the frontier's strength at a small KL, a ratio of two small numbers
-        for name in ("train/grad_norm", "exact/frontier_strength"):
-            there = record_alone["summary"].pop(name, 0.0)
-            assert record["summary"].pop(name, 0.0) == pytest.approx(there, rel=1e-3, abs=1e-5)
         assert record["summary"] == pytest.approx(record_alone["summary"], rel=1e-5, abs=1e-5)
         assert (record["status"], record["stacked"]) == ("done", len(points))
         for key in ("objective", "data", "model", "parent"):
@@ -98,9 +91,7 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau"), ("kto", "objective.beta")]
-)
+@pytest.mark.parametrize(("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau")])
 def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Path) -> None:
     points = [[*own, f"{key}={strength}"] for own, strength in zip(OWN, (0.1, 0.5, 2.0), strict=True)]
     base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=5"]
@@ -118,8 +109,8 @@ NUMBERS = {
     "nca": "beta", "orpo": "odds_weight", "r_dpo": "alpha", "robust_dpo": "label_smoothing", "rpo": "nll_weight",
     "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
 }  # fmt: skip
-ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
-NOT_STACKED = {"tdpo", "reward_model"}
+ELSEWHERE = {"dpo", "ipo", "sft", "mix"}
+NOT_STACKED = {"kto", "tdpo", "reward_model"}
 
 
 def test_every_objective_is_stacked_here_or_refused() -> None:
@@ -168,6 +159,7 @@ def test_bandits(tmp_path: Path) -> None:
         (["peft=lora"], "an adapter's base"),
         (["objective=reward_model"], "a reward model's head"),
         (["objective=tdpo"], "whole distributions"),
+        (["objective=kto"], "mismatched answers"),
         (["reference=copy"], "reference=copy runs a model"),
         (["optim=adamw_8bit"], "rounds its state"),
         (["trainer.compile=always"], "compiles the layers of one model"),

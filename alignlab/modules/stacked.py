@@ -344,7 +344,7 @@ class StackedModule(pl.LightningModule):
                 self.failures[p] = error or gradient_not_finite(norm, self.step)
 
     def _update(self, gradient: Tensor, norms: Tensor) -> list[float]:
-        """Clip and update every point that is alive; returns the rates."""
+        """Clip and update every point; returns the rates."""
         optims = [member.optim_config for member in self.members]
         rates = [optim.lr * optim.factor(self.step, self.members[0].max_steps) for optim in optims]
         if rates != self._rates:  # seldom the case with a constant schedule
@@ -353,11 +353,8 @@ class StackedModule(pl.LightningModule):
             scale = (self._limit.to(norms) / (norms + 1e-6)).clamp(max=1.0)  # as torch.nn.utils.clip_grad_norm_
             gradient = gradient * scale[:, None]
         weights = self.policy.weights.data
-        new = self._optim.update(weights, gradient, self.moments, self._rate, self.step + 1)
-        if self.failures:
-            alive = torch.tensor([p not in self.failures for p in range(len(self.members))], device=weights.device)
-            new = torch.where(alive[:, None], new, weights)
-        weights.copy_(new)
+        # Of a point that has failed this may be anything: no row of [P, D] enters another one's.
+        weights.copy_(self._optim.update(weights, gradient, self.moments, self._rate, self.step + 1))
         return rates
 
 

@@ -105,9 +105,10 @@ class Checkpoint(pl.Callback):
         self.restore_signals()
 
     def restore_signals(self) -> None:
-        """Give signals back to whoever had them."""
+        """Give signals back to whoever had them before training: what Lightning put there has gone with its trainer."""
         for number, handler in self._handlers.items():
-            signal.signal(number, handler)
+            before = self._before[number]
+            signal.signal(number, handler if before is None else before)
         self._handlers = {}
 
     def _step(self, trainer: pl.Trainer) -> int:

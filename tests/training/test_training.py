@@ -471,3 +471,17 @@ def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pyte
     for name in ("sft", "dpo"):
         said = (only(name) / "train.log").read_text()
         assert "the model's layers are not compiled: InvalidCxxCompiler: no headers" in said
+
+
+def test_signals_are_given_back_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning handles SIGTERM while it trains; left in place, its handler would swallow the next run's signal."""
+
+    def crash() -> None:
+        raise RuntimeError("power cut")
+
+    before = signal.getsignal(signal.SIGTERM)
+    with monkeypatch.context() as patched:
+        at_step(patched, 3, crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            alignlab("train", *LONG)
+    assert signal.getsignal(signal.SIGTERM) == before

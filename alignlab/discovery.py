@@ -9,6 +9,11 @@ from functools import lru_cache
 from typing import Any
 
 
+def module_name(cls: type) -> str:
+    """Name of the file that a class lives in, which is what configs call it."""
+    return cls.__module__.rpartition(".")[2]
+
+
 @lru_cache(maxsize=32)
 def classes_by_module(package: str, base: type) -> dict[str, Any]:
     """Module name -> the concrete subclass of `base` that the module defines, for all modules of a package."""

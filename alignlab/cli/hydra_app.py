@@ -18,7 +18,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
-from alignlab.config.diagnose import diagnose
+from alignlab.config.diagnose import diagnose, diagnose_one
+from alignlab.config.preflight import to_evaluate
 from alignlab.config.registry import register
 from alignlab.config.share import conf_dir
 from alignlab.errors import AlignlabError, ConfigError, Problem
@@ -96,6 +97,8 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
     overrides = get_args_parser().parse_args(args).overrides
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        if config_name == "evaluate":
+            return diagnose_one(config_name, overrides, to_evaluate)
         return diagnose(config_name, overrides, many={"-m", "--multirun"} & set(args) != set())
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
+    "evaluate": "sample runs that are done: KL, win-rates, scores, with intervals; --drift compares two sets",
     "objectives": "the objectives there are: formula, source, needs, defaults",
     "runs": "the runs there are: list, filter, show, compare, remove, export, watch",
     "check": "check the same command line without running it: problems, points, ids, what is done already",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -27,6 +28,7 @@ def _task(config: DictConfig) -> dict[str, Any]:
 
     from alignlab.config.plan import plan
     from alignlab.errors import DivergedError
+    from alignlab.reports.evaluation import stored_text
     from alignlab.reports.tables import headline
     from alignlab.training.run import run_plan
 
@@ -35,4 +37,6 @@ def _task(config: DictConfig) -> dict[str, Any]:
     if record.get("status") == "diverged":
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)
+    if "evaluated" in record and config.evaluation.at_end:
+        print(stored_text(Path(record["evaluated"])), flush=True)
     return record

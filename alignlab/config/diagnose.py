@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from hydra.core.global_hydra import GlobalHydra
@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from alignlab.config.axes import grid
-from alignlab.config.composer import COMPOSE_ERRORS, Composer
+from alignlab.config.composer import COMPOSE_ERRORS, Composer, without_hydra
 from alignlab.config.points import plan_points
 from alignlab.errors import ConfigError, Problem
 
@@ -44,6 +44,26 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
     except ConfigError as error:
         return error.problems
     return []
+
+
+def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[Any], Any]) -> list[Problem]:
+    """As `diagnose` for a config that has no points: `check` raises ConfigError with what is wrong with its values."""
+    composer = Composer(GlobalHydra.instance().config_loader(), config_name)
+    good: list[str] = []
+    problems: list[Problem] = []
+    for text in overrides:
+        try:
+            composer.load([*good, text])
+        except COMPOSE_ERRORS as error:
+            key, _, value = text.partition("=")
+            problems.append(Problem(key, value or None, str(error).strip().splitlines()[0]))
+        else:
+            good.append(text)
+    try:
+        check(without_hydra(composer.load(good)))
+    except ConfigError as error:
+        problems += error.problems
+    return problems
 
 
 def _needs_m(override: Override) -> Problem:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from typing import Any, cast
 
@@ -14,12 +14,16 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import Known, to_train
+from alignlab.config.registry import GROUPS
 from alignlab.config.schemas import Train
+from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
+from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.identity import run_id
 
 # A parent starts from the same weights on the same data; the rest of its config are defaults and its own overrides.
 _INHERITED = ("model", "data", "output_root", "tracking", "sweep")
+_INHERITED_BY_JUDGES = ("output_root", "tracking", "sweep")
 _INHERITED_TRAINER = (
     "accelerator", "progress", "micro_batch_size", "micro_batch_tokens", "layout", "gradient_checkpointing", "compile",
     "token_stats",
@@ -28,12 +32,22 @@ _INHERITED_TRAINER = (
 
 @dataclass(frozen=True)
 class Plan:
-    """One run before it runs: typed config, the same as plain containers, its id, and the run it starts from."""
+    """One run before it runs: typed config, the same as plain containers, its id, and the run it starts from.
+
+    judges: runs that its judges are made by, by the judge's name.
+    """
 
     train: Train
     config: Mapping[str, Any]
     id: str
     parent: Plan | None
+    judges: Mapping[str, Plan] = field(default_factory=dict)
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """Config group -> which of its options this run has."""
+        parts = {name: getattr(self.train, name, None) for name in GROUPS}
+        return {n: module_name(type(part)) for n, part in parts.items() if isinstance(part, GROUPS[n].base)}
 
     def chain(self) -> list[Plan]:
         """Ancestors first, this run last."""
@@ -51,7 +65,18 @@ def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = No
     parent = _parent(config, train, plain, known)
     plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
     del plain["strength"]  # it stands in the objective's own field
-    return Plan(train, plain, _identity(train, plain, config, parent), parent)
+    judges = judge_plans(config, train.judge, known)
+    return Plan(train, plain, _identity(train, plain, config, parent), parent, judges)
+
+
+def judge_plans(config: DictConfig, judges: Mapping[str, Judge], known: Known) -> dict[str, Plan]:
+    """Plans of the runs that judges are made by. They inherit where things are written, and nothing else."""
+    found = {}
+    for name, judge in judges.items():
+        if overrides := tuple(judge.made_by()):
+            key = f"judge.{name}.run"
+            found[name] = _other_plan(key, overrides, config, _INHERITED_BY_JUDGES, known)
+    return found
 
 
 def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None) -> str:
@@ -68,7 +93,7 @@ def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent
     }
     kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
     return run_id(
-        type(train.objective).__module__.rpartition(".")[2],
+        module_name(type(train.objective)),
         {**plain, "kinds": kinds},
         content=content,
         parent=parent.id if parent else None,
@@ -100,32 +125,39 @@ def _parent(config: DictConfig, train: Train, plain: Mapping[str, Any], known: K
 
 def _made_parent(config: DictConfig, train: Train, known: Known) -> Plan:
     overrides = tuple(train.model.parent)
-    try:
-        parent = _composed(overrides).copy()
-    except HydraException as error:
-        problem = Problem("model.parent", list(overrides), str(error).splitlines()[0])
-        raise ConfigError([problem]) from error
-    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
-    said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
-    with open_dict(parent):
-        for group in _INHERITED:
-            if group not in own:
-                parent[group] = OmegaConf.create(config)[group]
-        for key in _INHERITED_TRAINER:
-            parent.trainer[key] = config.trainer[key]
-        if "model" not in own:
-            parent.model.parent = []
-        for key, value in said.items():  # what the parent's own overrides say stands above what it inherits
-            OmegaConf.update(parent, key, value)
-    try:
-        made = plan(parent, overrides, known)
-    except ConfigError as error:
-        raise ConfigError([problem.under("parent") for problem in error.problems]) from error
+    made = _other_plan("model.parent", overrides, config, _INHERITED, known)
     if not (train.model.trainable or made.train.model.trainable):
         # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
         text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
         raise ConfigError([Problem("model.parent", list(overrides), text, "model.quantize=none")])
     return made
+
+
+def _other_plan(
+    key: str, overrides: tuple[str, ...], config: DictConfig, inherited: Sequence[str], known: Known
+) -> Plan:
+    """A run that another one needs; `key` says where its overrides stand."""
+    try:
+        parent = _composed(overrides).copy()
+    except HydraException as error:
+        raise ConfigError([Problem(key, list(overrides), str(error).splitlines()[0])]) from error
+    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
+    said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
+    with open_dict(parent):
+        for group in inherited:
+            if group not in own and group in config:
+                parent[group] = OmegaConf.create(config)[group]
+        for name in _INHERITED_TRAINER if "trainer" in config else ():
+            parent.trainer[name] = config.trainer[name]
+        if "model" in inherited and "model" not in own:
+            parent.model.parent = []
+        for name, value in said.items():  # what its own overrides say stands above what it inherits
+            OmegaConf.update(parent, name, value)
+    try:
+        return plan(parent, overrides, known)
+    except ConfigError as error:
+        where = "parent" if key == "model.parent" else key
+        raise ConfigError([problem.under(where) for problem in error.problems]) from error
 
 
 @lru_cache(maxsize=32)

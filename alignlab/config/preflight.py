@@ -13,7 +13,8 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.schemas import WITH_FILES, Train, combination_problems
+from alignlab.config.schemas import WITH_FILES, Evaluate, Train, combination_problems
+from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
 
@@ -53,6 +54,10 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
         if not isinstance(node, DictConfig):
             rest[name] = config[name]
             continue
+        if name == "judge":
+            groups[name], found = _judges(node, known)
+            problems += found
+            continue
         given, found = _strength(node, config.strength, typed) if name == "objective" else ({}, [])
         group = _group(name, node, given, known)
         problems += [*found, *(_by_strength(problem, given) for problem in group.problems)]
@@ -64,13 +69,36 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
     return Train(**groups, **rest)
 
 
+def to_evaluate(config: DictConfig) -> Evaluate:
+    """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
+    names = [f.name for f in fields(Evaluate)]
+    problems = [unknown_key(str(key), names, config[key]) for key in config if key not in names]
+    if OmegaConf.is_missing(config, "run"):
+        problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
+    known = Known()
+    evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
+    judges, wrong = _judges(config._get_node("judge"), known)
+    problems += [*evaluation.problems, *wrong]
+    if problems:
+        raise ConfigError(problems)
+    rest = {name: config[name] for name in names if name not in ("evaluation", "judge")}
+    return Evaluate(evaluation=evaluation.made, judge=judges, **rest)
+
+
+def _judges(node: Any, known: Known) -> tuple[dict[str, Any], list[Problem]]:
+    """Judges by name, and what is wrong with those that are not among them."""
+    found = {str(name): _group(f"judge.{name}", node._get_node(name), {}, known) for name in node}
+    problems = [problem for group in found.values() for problem in group.problems]
+    return {name: group.made for name, group in found.items() if group.made is not None}, problems
+
+
 def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
     """The objective's own field with the value of `strength`; a problem where it has none, or another was typed."""
     if strength is None:
         return {}, []
     objective = cast(type[Objective], OmegaConf.get_type(node))
     if objective.strength is None:
-        name = objective.__module__.rpartition(".")[2]
+        name = module_name(objective)
         text = f"{name} has none: no field says how far it may go; leave the key out, or exclude these points"
         return {}, [Problem("strength", strength, text, f"'sweep.exclude=[{{objective:{name}}}]'")]
     field = objective.strength
@@ -154,6 +182,6 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
         made = schema(**{key: value for key, value in values.items() if key in names})
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
-    if name in WITH_FILES:
+    if name.partition(".")[0] in WITH_FILES:
         problems += [problem.under(name) for problem in made.missing()]
     return Group(made, problems)

@@ -11,9 +11,10 @@ from functools import lru_cache
 
 from hydra.core.config_store import ConfigStore
 
-from alignlab.config.schemas import Train, Trainer
+from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.data.sources.base import Source
 from alignlab.discovery import classes_by_module
+from alignlab.evaluation.judges.base import Judge
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
@@ -36,6 +37,7 @@ GROUPS = {
     "data": Group("alignlab.data.sources", Source),
     "optim": Group("alignlab.optim", Optim),
     "tracking": Group("alignlab.tracking.sinks", Tracking),
+    "judge": Group("alignlab.evaluation.judges", Judge),
 }
 
 
@@ -49,6 +51,7 @@ def register() -> None:
     """Store all schemas in Hydra's config store."""
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=Train, package="_global_")
+    store.store(group="schema", name="evaluate", node=Evaluate, package="_global_")
     store.store(group="schema/trainer", name="default", node=Trainer, package="trainer")
     for group, classes in schemas().items():
         for name, cls in classes.items():

@@ -12,6 +12,8 @@ from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sampling import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.errors import Problem
+from alignlab.evaluation.judges.base import Judge
+from alignlab.evaluation.suite import Evaluation
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.economy import COMPILE, cpp_compiler
 from alignlab.models.layout import LAYOUTS
@@ -22,6 +24,8 @@ from alignlab.optim.base import Optim
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
+
+ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 
 @dataclass(kw_only=True)
@@ -81,7 +85,7 @@ class Trainer(Checked):
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("compile", self.compile, COMPILE)
-        yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
 
 
 @dataclass(kw_only=True)
@@ -117,7 +121,27 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages; each says what is `missing`.
-WITH_FILES = ("data", "model", "optim")
+WITH_FILES = ("data", "model", "optim", "judge", "evaluation")
+
+
+@dataclass(kw_only=True)
+class RunEvaluation(Evaluation):
+    """Samples of a run from within `alignlab train`; the rest as in `alignlab evaluate`.
+
+    at_end: evaluate the run when it is done, as `alignlab evaluate` would.
+    every:  updates between evaluations of the policy as it stands, logged under eval/; 0 for none. Judges are asked
+            each time.
+    """
+
+    at_end: bool = False
+    every: int = 0
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("every", self.every, 0, example=50)
+        if self.every and (others := [name for name in self.baselines if name not in ("reference", "chosen")]):
+            text = f"is compared with at the end only: {', '.join(others)}; while it trains: reference, chosen"
+            yield Problem("baselines", self.baselines, text, "evaluation.baselines=[reference,chosen]")
 
 
 @dataclass(kw_only=True)
@@ -142,6 +166,8 @@ class Train(Checked):
     optim: Optim
     trainer: Trainer
     tracking: Tracking
+    evaluation: RunEvaluation = field(default_factory=RunEvaluation)
+    judge: dict[str, Judge] = field(default_factory=dict)
     sweep: Sweep = field(default_factory=Sweep)
     reference: str = "auto"
     seed: int = 1
@@ -160,6 +186,29 @@ class Train(Checked):
         return combination_problems({f.name: getattr(self, f.name) for f in fields(self)})
 
 
+@dataclass(kw_only=True)
+class Evaluate(Checked):
+    """One `alignlab evaluate`.
+
+    run:         a run (its id, the beginning of it, or its folder), or a sweep: then every run of it that is done.
+    evaluation:  what is drawn, and what it is compared with.
+    judge:       who judges, by name; none gives lengths, KL and, in the lab, the gold reward.
+    output_root: the runs lie below it.
+    accelerator: auto, cpu, gpu or mps.
+    progress:    show progress bars where the terminal can.
+    """
+
+    run: str
+    evaluation: Evaluation = field(default_factory=Evaluation)
+    judge: dict[str, Judge] = field(default_factory=dict)
+    output_root: str = "outputs"
+    accelerator: str = "auto"
+    progress: bool = True
+
+    def problems(self) -> Iterator[Problem]:
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+
+
 def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     """Problems between the parts of a Train; a part that is absent (because it is wrong in itself) is passed over."""
     yield from one_of("reference", parts["reference"], KINDS)
@@ -173,6 +222,11 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         if parts["objective"].requires.mismatched and size < 2:
             text = "must be at least 2: the KL is estimated from other rows' answers, and one row has only its own"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
+    if {"objective", "evaluation"} <= parts.keys():
+        every = parts["evaluation"].every
+        if every and parts["objective"].requires.data == "rankings":
+            text = "a reward model writes no answers to look at on the way"
+            yield Problem("evaluation.every", every, text, "evaluation.every=0 evaluation.at_end=true")
     if {"objective", "data"} <= parts.keys():
         yield from _unread_problems(parts["objective"].requires, parts["data"])
         wanted, there = parts["objective"].requires.data, parts["data"].shapes

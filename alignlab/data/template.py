@@ -25,6 +25,15 @@ class Template:
         self._chat = getattr(tokenizer, "chat_template", None) is not None
         self.end_id = self._end_of_answer()
 
+    @property
+    def identity(self) -> str:
+        """The same for tokenizers that make the same ids of the same rows."""
+        tokenizer = self._tokenizer
+        backend = getattr(tokenizer, "backend_tokenizer", None)
+        made_of = backend.to_str() if backend is not None else f"{tokenizer!r}{sorted(tokenizer.get_vocab().items())}"
+        special = (self._chat and tokenizer.chat_template, tokenizer.bos_token_id, self.end_id)
+        return f"{made_of}{special}"
+
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of everything before the answer."""
         if self._chat:

@@ -103,6 +103,9 @@ def _tango_upper(b: float, c: float, n: float, z: float) -> float:
     return 1.0 if b >= n else float(brentq(beyond, start, 1.0, xtol=1e-12))
 
 
+_ROUNDING = 1e-24  # variance of a mean of scores that is no more than rounding
+
+
 def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
     """Mean of scores in [0, 1] with a score interval (Wilson's kind) that knows ties and clusters.
 
@@ -119,6 +122,7 @@ def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None
     codes, groups = cluster_codes(clusters, n)
     mean = values.mean()
     clustered = _sum_variance(values - mean, codes, groups) / n**2
+    clustered = clustered if clustered > _ROUNDING else 0.0  # scores that are all the same have none
     counts = np.array([(values == 1).sum(), (values == 0.5).sum(), (values == 0).sum()], dtype=np.float64)
     few = (t_quantile(level, groups) / normal_quantile(level)) ** 2 if 1 < groups < n else 1.0
     if counts.sum() < n:

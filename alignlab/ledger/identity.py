@@ -11,6 +11,8 @@ from typing import Any
 COSMETIC = (
     "output_root",
     "tracking",
+    "evaluation",
+    "judge",
     "sweep",
     "rerun",
     "if_running",

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import at_least_float32, backbone, hidden_states, innermost
+from alignlab.models.sources.base import base_of_adapter
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -43,3 +44,32 @@ def answer_rewards(policy: Any, rows: Rows) -> Tensor:
     """[R] reward of every answer, float32: the head's output on its last token, found by length, never by an id."""
     scorer = innermost(policy)
     return scorer.score(at_least_float32(hidden_states(backbone(scorer), rows)[rows.last])).squeeze(-1)
+
+
+def load_scorer(path: str) -> tuple[Any, Any]:
+    """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, ready to score.
+
+    Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
+    score at random.
+    """
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer
+
+    base, adapter = base_of_adapter(path)
+    try:
+        model, told = AutoModelForSequenceClassification.from_pretrained(
+            base, num_labels=1, dtype=torch.float32, output_loading_info=True
+        )
+        if adapter:
+            from peft import PeftModel
+
+            model = PeftModel.from_pretrained(model, adapter)
+        tokenizer = AutoTokenizer.from_pretrained(path)
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"reward model {path} can't be loaded: {error}") from error
+    if not hasattr(innermost(model), "score"):
+        raise ModelError(f"reward model {path}: {type(innermost(model)).__name__} has no layer named score")
+    if not adapter and "score.weight" in told["missing_keys"]:
+        raise ModelError(
+            f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
+        )
+    return model.eval(), tokenizer

@@ -187,6 +187,12 @@ def stored_reference(
     return Cached(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
 
+def token_logps(model: nn.Module, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
+    """[T_i] log-probabilities of each answer's tokens under a model, without gradient, nats; nothing is stored."""
+    found = dict(_compute(Live(model), answers, how))
+    return [found[i] for i in range(len(answers))]
+
+
 # Shards that this process has written, or compared with the model: the points of a sweep look once.
 _verified: set[Path] = set()
 

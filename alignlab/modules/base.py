@@ -321,7 +321,7 @@ class AlignmentModule(pl.LightningModule):
         So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
         """
         place = (self.seed * 1_000_003 + self.global_step) * 1_009 + i
-        torch.manual_seed(place * self.trainer.world_size + self.trainer.global_rank)
+        _seed(place * self.trainer.world_size + self.trainer.global_rank)
         return look(micro, mean_count)
 
     def with_state(self, values: Any, *, update: bool) -> Any:
@@ -390,6 +390,15 @@ def gradient_not_finite(norm: float, step: int) -> NonFiniteError:
 def _diverged_or_wrong(text: str, step: int) -> NonFiniteError:
     """Before the first update something is wrong with weights or data; after it, training diverged."""
     return DivergedError(text) if step else NonFiniteError(text)
+
+
+def _seed(number: int) -> None:
+    """`torch.manual_seed` for the devices that are in use: for one that is not it would note a traceback each time."""
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
 
 
 def _farthest(values: Any) -> float:

@@ -296,7 +296,8 @@ class StackedModule(pl.LightningModule):
         other = [
             f.name for f in fields(objectives[0]) if _differ(objectives, f.name) and not _numeric(objectives, f.name)
         ]
-        if self.needs.couples_batch or objectives[0].initial_state() is not None or other:
+        coupled = self.needs.couples_batch or self.needs.mismatched  # mismatched answers give one KL for a whole batch
+        if coupled or objectives[0].initial_state() is not None or other:
             return None
         made = with_numbers(objectives, lambda numbers: numbers.to(self.policy.weights).repeat_interleave(size))
         generator = torch.Generator().manual_seed(0)

@@ -91,6 +91,30 @@ SUMMARY: dict[str, str] = {
     "time/train_seconds": "wall time of training and evaluation in the last attempt",
 }
 
+# Of answers drawn from the policy: logged as eval/<name>. <judge> is the judge's name; `/se` after a name of kl_ref and
+# score is its standard error, over prompts.
+SAMPLED: dict[str, str] = {
+    "kl_ref/sequence_k1": "KL(policy || reference), mean log-ratio of the policy's answers (nats per answer)",
+    "kl_ref/sequence_k2": "the same, mean of half the squared log-ratio; biased (nats per answer)",
+    "kl_ref/sequence_k3": "the same, mean of exp(-x) - 1 + x (nats per answer)",
+    "kl_ref/token_k3": "the same of every token, summed (nats per answer)",
+    "kl_ref/per_token": "kl_ref/sequence_k1 / mean length (nats per token)",
+    "kl_ref/forward_k1": "KL(reference || policy) from the reference's answers (nats per answer)",
+    "kl_ref/forward_on_data": "log-probability that the data's preferred answers have lost (nats per answer)",
+    "samples/mean_length": "tokens of an answer, its end included",
+    "samples/eos_frac": "share of answers that ended by themselves",
+    "samples/repetition": "share of an answer's runs of four words that stood in it before",
+    "samples/distinct_2": "different pairs of words in all answers / all pairs of words",
+    "score/<judge>/mean": "score of the policy's answers",
+    "winrate/<judge>": "of the policy against the first baseline, ties half",
+    "winrate/<judge>/ci_low": "lower end of its 95 % interval",
+    "winrate/<judge>/ci_high": "upper end",
+    "winrate/<judge>/n": "prompts that were judged",
+    "winrate/<judge>/tie_rate": "share of judged rows that were ties",
+    "winrate/<judge>/invalid": "rows where the judge gave no verdict",
+    "winrate/<judge>/order_consistency": "share of rows with the same verdict in both orders",
+}
+
 ALL: dict[str, str] = {
     **{f"{split}/{name}": text for split in ("train", "eval") for name, text in BATCH.items()},
     **STEP,
@@ -110,11 +134,21 @@ BETTER: dict[str, str] = {
 
 def check_known(names: object) -> None:
     """Raise KeyError for a metric that the table does not define."""
-    known = ALL.keys()
     unknown = sorted(
         name
-        for name in set(names) - known  # type: ignore[call-overload]
-        if not name.partition("/")[2].startswith(PART)
+        for name in set(names) - ALL.keys()  # type: ignore[call-overload]
+        if not name.partition("/")[2].startswith(PART) and not _sampled(name)
     )
     if unknown:
         raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")
+
+
+def _sampled(name: str) -> bool:
+    """Whether it is `eval/` and a name of SAMPLED, a judge's put in where <judge> stands."""
+    split, _, rest = name.partition("/")
+    kind, *others = rest.split("/")
+    if kind in ("score", "winrate") and others:
+        others[0] = "<judge>"
+    if others[-1:] == ["se"] and kind in ("score", "kl_ref"):
+        others[-1:] = ["mean"] if kind == "score" else []
+    return split == "eval" and "/".join([kind, *others]) in SAMPLED

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -17,6 +17,7 @@ from alignlab.config.schemas import Train, Trainer
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import mean_tokens
+from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
 from alignlab.models.reference import Reference
@@ -26,14 +27,26 @@ from alignlab.training.callbacks import Checkpoint, Pruner
 from alignlab.training.point import Point
 from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
+from alignlab.training.samples import Sampler
 from alignlab.training.shapes import SHAPES
 from alignlab.training.start import Start, load_start, name_base, policy_and_reference
 
 log = logging.getLogger(__name__)
 
 
-def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool, bar: Bar | None = None) -> dict[str, Any]:
-    """Train a plan into its directory, as long as it is not worse than `bar`; returns what run.json keeps of it."""
+def fit(
+    plan: Plan,
+    run: RunDir,
+    *,
+    group: str | None,
+    resume: bool,
+    bar: Bar | None = None,
+    judges: Mapping[str, Judge] | None = None,
+) -> dict[str, Any]:
+    """Train a plan into its directory, as long as it is not worse than `bar`; returns what run.json keeps of it.
+
+    judges: of what is drawn on the way.
+    """
     config = plan.train
     pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
@@ -42,8 +55,10 @@ def fit(plan: Plan, run: RunDir, *, group: str | None, resume: bool, bar: Bar | 
     done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
-        pruner = [Pruner(bar, point.recorder, checkpoint)] if bar else []
-        callbacks = [point.recorder, checkpoint, *pruner]
+        callbacks: list[pl.Callback] = [point.recorder]
+        if config.evaluation.every:
+            callbacks.append(Sampler(plan, run, start, judges or {}, point.recorder))
+        callbacks += [checkpoint, *([Pruner(bar, point.recorder, checkpoint)] if bar else [])]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done

@@ -63,11 +63,26 @@ class PointLauncher(Launcher):
         ]
 
 
+def compiled_where_it_pays(tasks: Sequence[Task], processes: int) -> list[Task]:
+    """Points of small models that one process after another goes through, with their layers compiled for all of them.
+
+    All points count, finished ones too: the same command compiles whatever it has to finish.
+    """
+    from alignlab.models.economy import compiling_pays_for
+    from alignlab.training.tasks import RunTask
+
+    points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
+    updates = sum(point.plan.train.trainer.max_steps for point in points)
+    if len(points) < 2 or not compiling_pays_for(updates // processes):
+        return list(tasks)
+    return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
+
+
 class HereLauncher(PointLauncher):
     """One after another, in this process: imports, compiled layers and caches serve all of them."""
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        for task in tasks:
+        for task in compiled_where_it_pays(tasks, 1):
             task()
             told(task.name)
 
@@ -87,15 +102,19 @@ class StackedLauncher(PointLauncher):
 
 
 class AutoLauncher(PointLauncher):
-    """Points of models so small that a step is mostly overhead as one model; with several GPUs, other points on all of
-    them at once; else one after another, in this process."""
+    """Points of models so small that a step is mostly overhead as one model. Others on all GPUs at once, where there
+    are several; small ones on all cores at once, where that is worth starting processes for; else one after another, in
+    this process."""
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         from alignlab.training.pool import Pool, free_gpus
-        from alignlab.training.stackable import worth_stacking
+        from alignlab.training.stackable import worth_processes, worth_stacking
+        from alignlab.training.tasks import RunTask
 
         alone = run_stacks(tasks, told, wanted=worth_stacking)
-        if len(alone) > 1 and len(free_gpus()) > 1:
+        gpus = len(free_gpus())
+        points = [task.plan for task in alone if isinstance(task, RunTask) and not task.is_finished()]
+        if len(alone) > 1 and (gpus > 1 or (gpus == 0 and worth_processes(points))):
             Pool(at_once=0, per_gpu=1, retries=1).run(alone, told)
         else:
             HereLauncher().run(alone, told)
@@ -105,6 +124,7 @@ def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[
     """Run what can be stacked and is `wanted` so; returns the rest, and what a stack left to be run alone."""
     from alignlab.errors import NotStackableError
     from alignlab.ledger.run_dir import FINISHED
+    from alignlab.training.run import evaluate_at_end
     from alignlab.training.stackable import groups
     from alignlab.training.tasks import RunTask
 
@@ -124,6 +144,7 @@ def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[
             handled |= {plan.id for plan in stack}
         for plan in stack:
             if plan.id in handled:
+                evaluate_at_end(plan)
                 told(plan.id)
     return [task for task in tasks if task.name not in handled]
 

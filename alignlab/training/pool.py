@@ -1,10 +1,14 @@
-"""Tasks on this machine, each in a process of its own, several at a time; one that dies takes no other with it."""
+"""Tasks on this machine in processes of their own, several at a time; one that dies takes no other with it.
+
+A process works on one task at a time, then on the next: what it has imported, compiled and read serves again.
+"""
 
 from __future__ import annotations
 
 import logging
 import os
 import pickle
+import select
 import signal
 import subprocess
 import sys
@@ -17,7 +21,7 @@ from pathlib import Path
 
 import psutil
 
-from alignlab.training.launch import Told
+from alignlab.training.launch import Told, compiled_where_it_pays
 from alignlab.training.stops import Stops
 from alignlab.training.tasks import Task, tried_again
 
@@ -45,15 +49,38 @@ class Slot:
 
 @dataclass
 class _Worker:
-    """A task in its process."""
+    """A process and the task that it has; `alive` and `ended` are our ends of its pipes."""
 
-    task: Task
     slot: Slot
-    attempt: int
     process: subprocess.Popen[bytes]
-    output: Path
-    oom_kills: int
+    alive: int
+    ended: int
+    task: Task | None = None
+    attempt: int = 1
+    oom_kills: int = 0
     peak: int = field(default=0)
+
+    def give(self, task: Task, attempt: int) -> None:
+        """Send it a task."""
+        output = (task.logs / f"{task.name}.log").absolute()
+        output.parent.mkdir(parents=True, exist_ok=True)
+        self.task, self.attempt, self.oom_kills = task, attempt, _oom_kills()
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):  # it died: that is seen when it is looked at
+            self.process.stdin.write(pickle.dumps((task, str(output))))
+            self.process.stdin.flush()
+
+    def has_ended(self) -> bool:
+        """Whether its task has."""
+        return bool(select.select([self.ended], [], [], 0)[0]) and os.read(self.ended, 1) == b"."
+
+    def close(self) -> None:
+        """Let go of its pipes: without a task it ends by itself."""
+        assert self.process.stdin is not None
+        with suppress(BrokenPipeError):
+            self.process.stdin.close()
+        os.close(self.alive)
+        os.close(self.ended)
 
     def look(self) -> int:
         """Bytes of memory that it holds now."""
@@ -104,15 +131,17 @@ class Pool:
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
-        waiting = deque((task, 1) for task in tasks)
         free = slots(len(tasks), self._at_once, self._per_gpu)
+        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free)))
         running: list[_Worker] = []
+        idle: list[_Worker] = []
         patience = float("inf")  # when what still runs is killed
-        with Stops() as stops, _none_left_behind(running):
+        with Stops() as stops, _none_left_behind(running, idle):
             while running or (waiting and not stops.asked):
-                while waiting and free and not stops.asked and self._has_room(running):
-                    task, attempt = waiting.popleft()
-                    running.append(self._start(task, attempt, free.pop()))
+                while waiting and (idle or free) and not stops.asked and self._has_room(running, idle):
+                    worker = idle.pop() if idle else _start(free.pop())
+                    running.append(worker)
+                    worker.give(*waiting.popleft())
                 time.sleep(_LOOK)
                 if stops.news():
                     patience = time.monotonic() + _GRACE if stops.asked > 1 else patience
@@ -122,70 +151,78 @@ class Pool:
                     worker.look()
                     if time.monotonic() > patience:
                         worker.process.kill()
-                for worker in [w for w in running if w.process.poll() is not None]:
+                for worker in running[:]:
+                    dead = worker.process.poll() is not None
+                    if not (dead or worker.has_ended()):
+                        continue
                     running.remove(worker)
-                    free.append(worker.slot)
                     self._largest = max(self._largest, worker.peak)
-                    again = self._ended(worker, stopping=stops.asked > 0)
+                    assert worker.task is not None
+                    again = self._ended(worker, worker.task, stopping=stops.asked > 0)
                     if again is None:
                         told(worker.task.name)
                     else:
                         waiting.appendleft((again, worker.attempt + 1))
+                    if dead or again or stops.asked:  # what has run out of memory once has it in pieces
+                        worker.close()
+                        _wait_for([worker])
+                        free.append(worker.slot)
+                    else:
+                        idle.append(worker)
         if stops.asked:
             raise KeyboardInterrupt
 
-    def _start(self, task: Task, attempt: int, slot: Slot) -> _Worker:
-        output = task.logs / f"{task.name}.log"
-        output.parent.mkdir(parents=True, exist_ok=True)
-        with output.open("ab") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "alignlab.training.worker"],
-                stdin=subprocess.PIPE,
-                stdout=file,
-                stderr=file,
-                env=slot.environment(),
-                start_new_session=True,  # Ctrl-C is ours to pass on
-            )
-        assert process.stdin is not None
-        with suppress(BrokenPipeError):  # it died at once: that is seen when it is looked at
-            process.stdin.write(pickle.dumps(task))
-            process.stdin.flush()
-        return _Worker(task, slot, attempt, process, output, _oom_kills())
-
-    def _has_room(self, running: Sequence[_Worker]) -> bool:
+    def _has_room(self, running: Sequence[_Worker], idle: Sequence[_Worker]) -> bool:
         """Memory for one more: what is free, less what those that run will still ask for. One always may run."""
         if not running:
             return True
         need = max(self._largest, *(worker.peak for worker in running), _UNKNOWN)
         memory = psutil.virtual_memory()
-        to_come = sum(max(0.0, need - worker.look()) for worker in running)
-        return bool(memory.available - to_come - need > _SPARE * memory.total)
+        to_come = sum(max(0.0, need - worker.look()) for worker in (*running, *idle[-1:]))
+        return bool(memory.available - to_come - (0 if idle else need) > _SPARE * memory.total)
 
-    def _ended(self, worker: _Worker, *, stopping: bool) -> Task | None:
-        """The task where it is to be tried again; how its worker ended stands in the record."""
-        assert worker.process.stdin is not None
-        worker.process.stdin.close()
+    def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> Task | None:
+        """The task where it is to be tried again; how its worker ended, if it did, stands in the record."""
         code = worker.process.returncode
         return tried_again(
-            worker.task,
-            None if stopping or code in (0, 130) else _in_words(code),
+            task,
+            None if stopping or code in (None, 0, 130) else _in_words(code),
             left=0 if stopping else self._retries + 1 - worker.attempt,
             out_of_memory=_oom_kills() > worker.oom_kills,
         )
 
 
+def _start(slot: Slot) -> _Worker:
+    told_alive, alive = os.pipe()
+    ended, tells_ended = os.pipe()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "alignlab.training.worker", str(told_alive), str(tells_ended)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,  # until it has a task, whose log takes it
+        env=slot.environment(),
+        pass_fds=(told_alive, tells_ended),
+        start_new_session=True,  # Ctrl-C is ours to pass on
+    )
+    os.close(told_alive)
+    os.close(tells_ended)
+    return _Worker(slot, process, alive, ended)
+
+
 @contextmanager
-def _none_left_behind(workers: Sequence[_Worker]) -> Iterator[None]:
+def _none_left_behind(running: Sequence[_Worker], idle: Sequence[_Worker]) -> Iterator[None]:
+    """Nothing that was started is left behind, whatever goes wrong."""
     try:
         yield
     finally:
-        _end_all(workers)
+        for worker in running:
+            worker.process.terminate()
+        for worker in (*running, *idle):
+            worker.close()
+        _wait_for((*running, *idle))
 
 
-def _end_all(workers: Sequence[_Worker]) -> None:
-    """Nothing that was started is left behind, whatever went wrong here."""
-    for worker in workers:
-        worker.process.terminate()
+def _wait_for(workers: Sequence[_Worker]) -> None:
+    """Until all have ended; those that don't are killed."""
     until = time.monotonic() + _GRACE
     for worker in workers:
         try:

@@ -63,26 +63,53 @@ def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
 
 
 def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]]:
-    config = start.plan.train
-    template = Template(start.tokenizer)
-    progress = progress_bar(bars_wanted(config.trainer.progress))
-    cut = Cutter(config.data.max_length, config.data.max_prompt_length)
-    needs = config.objective.requires
-    shape = SHAPES[needs.data]
-    loaded = shape.read(config.data, split, lambda world: start.exact_logps)
-    tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
-    dropped = loaded.dropped + report.dropped
-    _refuse_too_few(split, tokens, 2 if needs.mismatched else 1, dropped)
-    if needs.margin and any(row.margin is None for row in loaded.rows):
+    needs = start.plan.train.objective.requires
+    read = _read(start, split)
+    _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
+    if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
-    _refuse_too_long(start, tokens)
-    log.info("%s rows: %s", split, _in_words(len(tokens), dropped, report))
-    return tokens, {
-        "rows": len(tokens),
-        "digest": digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens),
-        "dropped": dict(dropped),
-        **report.summary(),
+    _refuse_too_long(start, read.tokens)
+    log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
+    return read.tokens, {
+        "rows": len(read.tokens),
+        "digest": read.digest,
+        "dropped": dict(read.dropped),
+        **read.report.summary(),
     }
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A split as token ids, and what was left out and cut of it."""
+
+    tokens: Sequence[Tokens]
+    dropped: Counter[str]
+    report: LengthReport
+    digest: str
+
+
+# The last splits that were read: most points of a sweep train on the same rows.
+_MOST_KEPT = 6
+_kept: dict[str, _Read] = {}
+
+
+def _read(start: Start, split: Split) -> _Read:
+    """Load, tokenize and cut a split, or find what another point of this process has made of the same."""
+    config, template = start.plan.train, Template(start.tokenizer)
+    source, shape = config.data, SHAPES[config.objective.requires.data]
+    drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
+    parts = (repr(source), source.fingerprint(), split, config.objective.requires.data, template.identity, drawn_from)
+    key = digest(part.encode() for part in parts)
+    if key not in _kept:
+        progress = progress_bar(bars_wanted(config.trainer.progress))
+        loaded = shape.read(source, split, lambda world: start.exact_logps)
+        cut = Cutter(source.max_length, source.max_prompt_length)
+        tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
+        content = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+        while len(_kept) >= _MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+        _kept[key] = _Read(tokens, loaded.dropped + report.dropped, report, content)
+    return _kept[key]
 
 
 def _refuse_too_long(start: Start, tokens: Sequence[Tokens]) -> None:

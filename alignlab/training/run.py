@@ -7,7 +7,7 @@ import gc
 import logging
 import shutil
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
+from alignlab.config.schemas import Evaluate
 from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError, PrunedError
+from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
 from alignlab.training.bar import Bar
@@ -45,7 +47,40 @@ def run_plan(
             log.info("%s: %s already, in %s", run.id, status, run.path)
         else:
             _run(plan, run, group, overrides, bar)
+    evaluate_at_end(plan)
     return run.record()
+
+
+def evaluate_at_end(plan: Plan) -> None:
+    """What `alignlab evaluate` would do with this run now, if that was asked for and the run is done."""
+    run, train = RunDir.of(plan.train.output_root, plan.id), plan.train
+    if not train.evaluation.at_end or run.status() != "done":
+        return
+    from alignlab.training.evaluate import evaluate  # not needed for training
+
+    (found,) = evaluate(
+        Evaluate(
+            run=str(run.path),
+            evaluation=train.evaluation,
+            judge=ready_judges(train.judge, plan.judges),
+            output_root=train.output_root,
+            accelerator=train.trainer.accelerator,
+            progress=train.trainer.progress,
+        )
+    )
+    run.update(evaluated=str(found.folder))
+
+
+def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict[str, Judge]:
+    """Judges that can judge: the runs that some of them are made by are trained, once, or found."""
+    made = {}
+    for name, plan in plans.items():
+        log.info("%s: makes the judge %s", plan.id, name)
+        record = run_plan(plan)
+        if record["status"] != "done":
+            raise ParentError(f"judge {name}: {plan.id} is {record['status']}: {record.get('reason')}")
+        made[name] = judges[name].from_run(RunDir.of(plan.train.output_root, plan.id).policy)
+    return {**judges, **made}
 
 
 def _run_parent(plan: Plan, parent: Plan, run: RunDir, group: str | None) -> None:
@@ -74,7 +109,8 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
         for change in changes:
             log.warning("%s: was begun with another %s", run.id, change)
         try:
-            run.end("done", **fit(plan, run, group=group, resume=resume, bar=bar))
+            judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
+            run.end("done", **fit(plan, run, group=group, resume=resume, bar=bar, judges=judges))
         except BaseException as error:
             told = end_badly(run, error, group)
             raise told from (None if told is error else error)
@@ -93,6 +129,7 @@ def begin(
         sweep=group,
         overrides=list(overrides),
         config=dict(plan.config),
+        kinds=plan.kinds,
         **facts,
     )
 

@@ -60,7 +60,7 @@ def _one_pass(plans: Sequence[Plan], group: str) -> None:
     first = plans[0]
     if first.parent is not None:
         run_plan(first.parent, group=group)
-    start, device = load_start(first), device_of(first.train.trainer)
+    start, device = load_start(first), device_of(first.train.trainer.accelerator)
     start.model.to(device)
     starts = [replace(start, plan=plan) for plan in plans]
     log.info("one reference pass for what the points of the sweep ask")

@@ -19,6 +19,12 @@ _FLOATS_AT_ONCE = 2**28
 _MOSTLY_OVERHEAD = 1_000_000
 
 
+# Parameters up to which a second thread is of little use; parameters x rows x updates of a sweep's points from which
+# processes, which take some seconds to start, pay: about a minute.
+_ONE_THREAD = 1_000_000
+_WORTH_PROCESSES = 10_000_000_000
+
+
 def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
     """Stacks of points that differ only in numbers, each as large as memory allows; reasons of the rest, by run id.
 
@@ -46,6 +52,16 @@ def worth_stacking(plans: Sequence[Plan]) -> bool:
     return len(plans) > 1 and (train.model.parameters or 0) * train.trainer.batch_size <= _MOSTLY_OVERHEAD
 
 
+def worth_processes(plans: Sequence[Plan]) -> bool:
+    """Whether small models, of which one thread each is enough, have so much to do that more processes pay."""
+    work = [
+        (plan.train.model.parameters or math.inf) * plan.train.trainer.batch_size * plan.train.trainer.max_steps
+        for plan in plans
+    ]
+    small = all((plan.train.model.parameters or math.inf) <= _ONE_THREAD for plan in plans)
+    return small and sum(work) >= _WORTH_PROCESSES
+
+
 def why_not(train: Train) -> str | None:
     """Why a run can't be part of a stack and still be what it is by itself; None where it can."""
     needs, trainer = train.objective.requires, train.trainer
@@ -61,7 +77,6 @@ def why_not(train: Train) -> str | None:
             "peft: an adapter's base goes through the model for every point anyway; a stack trains whole models",
         ),
         (needs.data == "rankings", "a reward model's head is not stacked"),
-        (needs.mismatched, "the KL is estimated from mismatched answers, and a stack was not equal to 1e-5 there"),
         (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
         (
             train.reference_kind not in ("cached", "none"),
@@ -69,6 +84,7 @@ def why_not(train: Train) -> str | None:
         ),
         (train.optim.moments is None, "the optimizer rounds its state in blocks, which would span several models"),
         (trainer.compile == "always", "trainer.compile=always compiles the layers of one model"),
+        (train.evaluation.every > 0, "evaluation.every draws answers from one model at a time"),
         (trainer.gradient_checkpointing, "trainer.gradient_checkpointing is for a model that hardly fits by itself"),
     )
     return next((reason for applies, reason in reasons if applies), None)

@@ -130,7 +130,7 @@ class _Stack:
                 rows[data] = load_rows(starts[data])
         keys = [repr(plan.train.data) for plan in self.plans]
         distinct = {(key, plan.train.seed): (plan, rows[key]) for plan, key in zip(self.plans, keys, strict=True)}
-        device = device_of(self.plans[0].train.trainer)
+        device = device_of(self.plans[0].train.trainer.accelerator)
         loaded.model.to(device)
         asked = chain.from_iterable(asked_of_reference(plan.train, found) for plan, found in distinct.values())
         table = AnswerTable(asked, device)

@@ -12,10 +12,10 @@ from typing import Any
 import torch
 
 from alignlab.config.plan import Plan
-from alignlab.config.schemas import Trainer
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
+from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
 from alignlab.models.heads import with_scalar_head
@@ -34,6 +34,10 @@ from alignlab.training.progress import bars_wanted, progress_bar
 log = logging.getLogger(__name__)
 
 
+# Of the last policy that was started from: most points of a sweep start from the same one.
+_exact: dict[tuple[str, World], Array] = {}
+
+
 @dataclass(frozen=True)
 class Start:
     """The policy before training, with the digest of its weights."""
@@ -48,7 +52,10 @@ class Start:
         """[X, N] log-probability of every completion of the lab's world; taken before anything is trained."""
         world = self.plan.train.data.world
         assert world is not None
-        return completion_logps(self.model, self.tokenizer, world)
+        if (self.weights, world) not in _exact:
+            _exact.clear()
+            _exact[self.weights, world] = completion_logps(self.model, self.tokenizer, world)
+        return _exact[self.weights, world]
 
 
 def load_start(plan: Plan) -> Start:
@@ -71,9 +78,8 @@ def name_base(start: Start, run: RunDir) -> None:
         start.model.name_or_path = str(run.base.resolve())
 
 
-def device_of(trainer: Trainer) -> torch.device:
-    """What `trainer.accelerator` comes to on this machine."""
-    asked = trainer.accelerator
+def device_of(asked: str) -> torch.device:
+    """What an accelerator of the config (auto, cpu, gpu, mps) comes to on this machine."""
     if asked in ("auto", "gpu") and torch.cuda.is_available():
         return torch.device("cuda", 0)
     if asked in ("auto", "mps") and torch.backends.mps.is_available():

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, PrunedError
@@ -38,6 +39,10 @@ class RunTask:
     def logs(self) -> Path:
         return _logs(self.plan, self.sweep)
 
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do."""
+        return not self.plan.train.rerun and self.run.status() in FINISHED
+
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
         try:
@@ -52,10 +57,19 @@ class RunTask:
     def in_smaller_portions(self) -> RunTask:
         """The same run, half as much of a batch at a time; its identity does not depend on that."""
         trainer = self.plan.train.trainer
-        rows, tokens = max(1, trainer.micro_batch_size // 2), max(1, trainer.micro_batch_tokens // 2)
-        train = replace(self.plan.train, trainer=replace(trainer, micro_batch_size=rows, micro_batch_tokens=tokens))
-        portions = {"micro_batch_size": rows, "micro_batch_tokens": tokens}
-        config = {**self.plan.config, "trainer": {**self.plan.config["trainer"], **portions}}
+        return self._with(
+            micro_batch_size=max(1, trainer.micro_batch_size // 2),
+            micro_batch_tokens=max(1, trainer.micro_batch_tokens // 2),
+        )
+
+    def compiled(self) -> RunTask:
+        """The same run with its layers compiled, unless its config says otherwise."""
+        return self._with(compile="always") if self.plan.train.trainer.compile == "auto" else self
+
+    def _with(self, **how: Any) -> RunTask:
+        """The same run, trained in another way: settings of the trainer that make no other run."""
+        train = replace(self.plan.train, trainer=replace(self.plan.train.trainer, **how))
+        config = {**self.plan.config, "trainer": {**self.plan.config["trainer"], **how}}
         return replace(self, plan=replace(self.plan, train=train, config=config))
 
 

@@ -1,4 +1,8 @@
-"""One task in a process of its own: `python -m alignlab.training.worker`, the task pickled on standard input."""
+"""Tasks in a process of their own: `python -m alignlab.training.worker <alive> <ended>`.
+
+Standard input brings them in turn, each pickled with the file that takes what is printed meanwhile. A byte goes to the
+descriptor `ended` after each. `alive` is a pipe that is never written to: it closes with whoever sends tasks.
+"""
 
 from __future__ import annotations
 
@@ -9,26 +13,42 @@ import sys
 import threading
 
 
-def main() -> int:
-    """Run the task; returns the exit code. The input stays open as long as whoever sent the task lives."""
+def main(alive: int, ended: int) -> int:
+    """Run what comes, until no more does; returns the exit code."""
     from alignlab.training.progress import log_to_terminal
 
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    log_to_terminal()
+    threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()
     try:
-        task = pickle.load(sys.stdin.buffer)
-        threading.Thread(target=_stop_when_alone, daemon=True).start()
-        task()
+        while True:
+            try:
+                task, output = pickle.load(sys.stdin.buffer)
+            except EOFError:
+                return 0
+            _print_to(output)
+            log_to_terminal()
+            task()
+            sys.stdout.flush()
+            os.write(ended, b".")
     except KeyboardInterrupt:
         return 130
-    return 0
 
 
-def _stop_when_alone() -> None:
-    os.read(sys.stdin.fileno(), 1)  # nothing is ever sent: this ends when the other end of the pipe is gone
+def _print_to(file: str) -> None:
+    """Everything that this process prints from now on is added to the file."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    os.dup2(descriptor, 1)
+    os.dup2(descriptor, 2)
+    os.close(descriptor)
+
+
+def _stop_when_alone(alive: int) -> None:
+    os.read(alive, 1)
     os.kill(os.getpid(), signal.SIGTERM)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(int(sys.argv[1]), int(sys.argv[2])))

@@ -21,7 +21,8 @@ _PLUGINS = "hydra_plugins.alignlab_plugins.launchers"
 
 @dataclass
 class AutoLauncherConf:
-    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, else here."""
+    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, on all cores for
+    small models with much to do, else here."""
 
     _target_: str = f"{_PLUGINS}.AutoLauncher"
 
@@ -42,7 +43,7 @@ class HereLauncherConf:
 
 @dataclass
 class LocalLauncherConf:
-    """hydra/launcher=local: every point in a process of its own, several at a time.
+    """hydra/launcher=local: several processes, each with one point at a time.
 
     at_once: most points at a time; 0 takes one for each free GPU (times per_gpu) or, without GPUs, one for each core,
              as far as memory suffices.

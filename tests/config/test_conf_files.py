@@ -14,7 +14,7 @@ from hydra.core.global_hydra import GlobalHydra
 from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.points import plan_points
-from alignlab.config.preflight import to_train
+from alignlab.config.preflight import to_evaluate, to_train
 from alignlab.config.registry import schemas
 from alignlab.config.share import conf_dir, share_dir, sweep_dirs
 from alignlab.errors import ConfigError
@@ -30,16 +30,21 @@ NEEDS = {
     "model/hub": ["data=hh_rlhf", "model.name=org/model"],
     "model/tiny": ["data=hh_rlhf"],
     "model/smollm2_135m": ["data=hh_rlhf", "model.origin=hub"],
+    "data/support_desk": ["model=tiny"],
+    "judge/gold": ["judge.gold.function=math:dist"],
+    "judge/llm": ["judge.llm.model=m", "judge.llm.base_url=http://127.0.0.1:1/v1"],
+    "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
     "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
     "experiment/smollm2_hh": ["model.origin=hub"],
+    "experiment/homework": ["model.origin=hub"],
 }
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 54
+    assert len(FILES) == 61
     assert len(PRESETS) == len(POINTS)
 
 
@@ -47,6 +52,9 @@ def test_nothing_is_left_out() -> None:
 def test_composes(file: Path, hydra_conf: None) -> None:
     """Into a config that passes preflight; an option of a group brings the dataclass that it names."""
     group, _, option = str(file.relative_to(CONF).with_suffix("")).rpartition("/")
+    if option == "evaluate":
+        to_evaluate(without_hydra(compose(option, ["run=dpo"])))
+        return
     if not group:
         to_train(without_hydra(compose(option)))
         return
@@ -56,7 +64,8 @@ def test_composes(file: Path, hydra_conf: None) -> None:
         named = (
             yaml.safe_load(file.read_text())["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
         )
-        assert type(getattr(train, group)) is schemas()[group][named]
+        made = train.judge[option] if group == "judge" else getattr(train, group)
+        assert type(made) is schemas()[group][named]
 
 
 # preset -> its points

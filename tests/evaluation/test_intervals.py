@@ -142,3 +142,11 @@ def test_bootstrap_intervals_cover() -> None:
                                   draws=500, seed=trial)  # fmt: skip
         found.append((estimate.low, estimate.high))
     assert coverage(0.0, found) == PROMISED
+
+
+def test_scores_that_are_all_the_same() -> None:
+    """Rounding of their mean is no variance: as many yes-or-no rows as there are clusters."""
+    found = score_interval([0.6] * 80, [i // 2 for i in range(80)])
+    alone = share_interval(0.6 * 40, 0, 0.4 * 40)
+    assert found.value == pytest.approx(0.6)
+    assert alone.low - 0.03 < found.low < found.high < alone.high + 0.03

@@ -37,6 +37,15 @@ def test_every_name_is_explained_and_no_other_is_logged() -> None:
         check_known(["train/loss", "train/looks"])
 
 
+def test_names_with_a_judge_in_them() -> None:
+    known = ["score/gold/mean", "score/gold/se", "winrate/llm", "winrate/llm/ci_low", "kl_ref/token_k3/se"]
+    check_known([f"eval/{name}" for name in known])
+    wrong = ["winrate", "winrate/llm/mean", "winrate/llm/se", "score/gold", "kl_ref/k4", "samples/repetition/se"]
+    for name in [*(f"eval/{name}" for name in wrong), "train/winrate/llm"]:
+        with pytest.raises(KeyError, match=name):
+            check_known([name])
+
+
 def rows(*steps: int) -> list[dict[str, float]]:
     return [{"train/global_step": step, "train/loss": 1.0 / step} for step in steps]
 

@@ -18,9 +18,12 @@ import pandas as pd
 import pytest
 
 from alignlab.ledger.run_dir import RunDir
+from alignlab.models import economy
+from alignlab.models.economy import compiling_pays_for
 from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
 from alignlab.training import pool
 from alignlab.training.pool import Pool, Slot, free_gpus, slots
+from alignlab.training.stackable import worth_processes
 from tests.training.test_training import LAB
 
 Run = Callable[..., Any]
@@ -197,19 +200,26 @@ def test_no_gpus_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("peaks", "now", "free", "room"),
+    ("peaks", "now", "idle", "free", "room"),
     [
-        ([], [], 0.1, True),  # one always may run
-        ([3.0], [3.0], 5.0, True),
-        ([3.0], [3.0], 3.5, False),  # 5 % of 32 stay free
-        ([3.0], [1.0], 5.0, False),  # it will still ask for 2
-        ([0.1], [0.1], 4.0, True),  # unknown needs count as 1
-        ([0.1], [0.1], 2.0, False),
-        ([6.0, 1.0], [6.0, 1.0], 12.0, False),  # the other one may come to 6 as well
+        ([], [], [], 0.1, True),  # one always may run
+        ([3.0], [3.0], [], 5.0, True),
+        ([3.0], [3.0], [], 3.5, False),  # 5 % of 32 stay free
+        ([3.0], [1.0], [], 5.0, False),  # it will still ask for 2
+        ([0.1], [0.1], [], 4.0, True),  # unknown needs count as 1
+        ([0.1], [0.1], [], 2.0, False),
+        ([6.0, 1.0], [6.0, 1.0], [], 12.0, False),  # the other one may come to 6 as well
+        ([3.0], [3.0], [2.5], 2.5, True),  # the one that is free has most of it already
+        ([3.0], [3.0], [1.0], 2.5, False),
     ],
 )
 def test_memory_decides_how_many(
-    peaks: Sequence[float], now: Sequence[float], free: float, room: bool, monkeypatch: pytest.MonkeyPatch
+    peaks: Sequence[float],
+    now: Sequence[float],
+    idle: Sequence[float],
+    free: float,
+    room: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     memory = SimpleNamespace(available=free * 2**30, total=32 * 2**30)
     monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: memory)
@@ -217,7 +227,36 @@ def test_memory_decides_how_many(
         SimpleNamespace(peak=peak * 2**30, look=lambda held=held: held * 2**30)
         for peak, held in zip(peaks, now, strict=True)
     ]
-    assert Pool(at_once=0, per_gpu=1, retries=0)._has_room(workers) is room  # type: ignore[arg-type]
+    waiting = [SimpleNamespace(look=lambda held=held: held * 2**30) for held in idle]
+    assert Pool(at_once=0, per_gpu=1, retries=0)._has_room(workers, waiting) is room  # type: ignore[arg-type]
+
+
+def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
+    """Four points, two processes; what a process prints about a point is in that point's log."""
+    sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3,0.4", "sweep.name=s"]
+    result = alignlab("train", *sweep, "launcher=local", "launcher.at_once=2")
+    assert result.code == 0, result.err
+    records = states(Path("outputs"), "s")
+    assert len({record["pid"] for record in records}) == 2
+    for record in records:
+        told = (Path("outputs/sweeps/s/logs") / f"{record['id']}.log").read_text()
+        assert told.count(f"{record['id']}: starting") == 1
+        assert not any(other["id"] in told for other in records if other is not record)
+
+
+def test_small_models_with_much_to_do_get_processes_and_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
+    trainer = SimpleNamespace(batch_size=64, max_steps=400)
+    lab = SimpleNamespace(train=SimpleNamespace(model=SimpleNamespace(parameters=83_000), trainer=trainer))
+    large = SimpleNamespace(train=SimpleNamespace(model=SimpleNamespace(parameters=None), trainer=trainer))
+    assert worth_processes([lab] * 5)  # type: ignore[list-item]
+    assert not worth_processes([lab] * 4)  # type: ignore[list-item]
+    assert not worth_processes([large] * 100)  # type: ignore[list-item]
+    monkeypatch.setattr(economy, "cpp_compiler", lambda: "g++")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert compiling_pays_for(8000)
+    assert not compiling_pays_for(7999)
+    monkeypatch.setattr(economy, "cpp_compiler", lambda: None)
+    assert not compiling_pays_for(8000)
 
 
 def test_the_view_of_a_sweep(alignlab: Run) -> None:

@@ -91,7 +91,9 @@ OWN = [
 ]
 
 
-@pytest.mark.parametrize(("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau")])
+@pytest.mark.parametrize(
+    ("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau"), ("kto", "objective.beta")]
+)
 def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Path) -> None:
     points = [[*own, f"{key}={strength}"] for own, strength in zip(OWN, (0.1, 0.5, 2.0), strict=True)]
     base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=5"]
@@ -109,8 +111,8 @@ NUMBERS = {
     "nca": "beta", "orpo": "odds_weight", "r_dpo": "alpha", "robust_dpo": "label_smoothing", "rpo": "nll_weight",
     "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
 }  # fmt: skip
-ELSEWHERE = {"dpo", "ipo", "sft", "mix"}
-NOT_STACKED = {"kto", "tdpo", "reward_model"}
+ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
+NOT_STACKED = {"tdpo", "reward_model"}
 
 
 def test_every_objective_is_stacked_here_or_refused() -> None:
@@ -159,7 +161,6 @@ def test_bandits(tmp_path: Path) -> None:
         (["peft=lora"], "an adapter's base"),
         (["objective=reward_model"], "a reward model's head"),
         (["objective=tdpo"], "whole distributions"),
-        (["objective=kto"], "mismatched answers"),
         (["reference=copy"], "reference=copy runs a model"),
         (["optim=adamw_8bit"], "rounds its state"),
         (["trainer.compile=always"], "compiles the layers of one model"),

@@ -13,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from alignlab.checks import Checked, at_least
+from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
 from alignlab.evaluation.intervals import Array
 from alignlab.evaluation.judges.store import digest
@@ -44,7 +45,8 @@ class Verdict(str, Enum):
 class Comparison:
     """Two answers to one prompt. All texts are tuples with one entry a turn; `id` is unique among the rows of a call.
 
-    reference: a correct answer, for templates that show one.
+    reference:    a correct answer, for templates that show one.
+    conversation: the prompt with its roles, where it has any; judges that are models of conversations read it so.
     """
 
     id: str
@@ -52,16 +54,19 @@ class Comparison:
     a: Turns
     b: Turns
     reference: Turns = ()
+    conversation: Prompt | None = None
 
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to rate; as Comparison."""
+    """One answer to rate; as Comparison. ended: False where a length limit cut it off."""
 
     id: str
     prompt: Turns
     answer: Turns
     reference: Turns = ()
+    conversation: Prompt | None = None
+    ended: bool = True
 
 
 @dataclass(frozen=True)
@@ -105,6 +110,16 @@ class Bill:
     completion_tokens: int = 0
     cost: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
+
+    def __add__(self, other: Bill) -> Bill:
+        return Bill(
+            self.calls + other.calls,
+            self.cached + other.cached,
+            self.prompt_tokens + other.prompt_tokens,
+            self.completion_tokens + other.completion_tokens,
+            self.cost + other.cost,
+            self.failures + other.failures,
+        )
 
 
 @dataclass(frozen=True)
@@ -171,6 +186,14 @@ class Judge(Checked, ABC):
         """Scores for single answers. Raises NotImplementedError for judges that only compare."""
         raise NotImplementedError(f"{type(self).__name__.lower()} compares answers; it does not rate single ones")
 
+    def made_by(self) -> Sequence[str]:
+        """Overrides of `alignlab train` for a run that this judge needs first; none for most."""
+        return ()
+
+    def from_run(self, policy: Path) -> Judge:
+        """This judge with the policy folder of that run."""
+        raise NotImplementedError
+
     def missing(self) -> Iterator[Problem]:
         """Files, packages and keys that are not there. Looked at before anything is generated."""
         return iter(())
@@ -194,12 +217,17 @@ class ScoreJudge(Judge, ABC):
         """One score a row, higher is better; NaN where there is none."""
 
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
-        first = self.score([Answer(row.id, row.prompt, row.a, row.reference) for row in rows])
-        second = self.score([Answer(row.id, row.prompt, row.b, row.reference) for row in rows])
+        both = [Answer(row.id, row.prompt, row.a, row.reference, row.conversation) for row in rows]
+        both += [Answer(row.id, row.prompt, row.b, row.reference, row.conversation) for row in rows]
+        scores = self.score(both)
+        return self.compare_scores([row.id for row in rows], scores[: len(rows)], scores[len(rows) :])
+
+    def compare_scores(self, ids: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Judged:
+        """Verdicts from scores of the answers a and b."""
         judgements = []
-        for row, a, b in zip(rows, first, second, strict=True):
+        for id_, a, b in zip(ids, first, second, strict=True):
             won = float("nan") if np.isnan(a - b) else 0.5 if abs(a - b) <= self.tie_margin else float(a > b)
-            judgements.append(Judgement(row.id, False, Verdict.of(won), won, f"{a:.6g} and {b:.6g}"))
+            judgements.append(Judgement(id_, False, Verdict.of(won), won, f"{a:.6g} and {b:.6g}"))
         return Judged(judgements, Bill())
 
     def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], Bill]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,8 @@ class Gold(ScoreJudge):
 
     def _load(self) -> Callable[[str, str], Any]:
         module, _, name = self.function.partition(":")
+        if "" not in sys.path:  # a script that pip made does not look into the working directory
+            sys.path.append("")
         found = getattr(importlib.import_module(module), name)
         if not callable(found):
             raise TypeError(f"{self.function} is not a function")

@@ -100,7 +100,7 @@ def _load(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    base, adapter = _base_of_adapter(path)
+    base, adapter = base_of_adapter(path)
     origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(base, **origin)
     switch_dropout_off(config)
@@ -129,7 +129,7 @@ def switch_dropout_off(config: Any) -> None:
                 setattr(part, key, 0.0)
 
 
-def _base_of_adapter(path: str) -> tuple[str, str | None]:
+def base_of_adapter(path: str) -> tuple[str, str | None]:
     """(base model, adapter folder or None) of what stands at `path`."""
     import json
     from pathlib import Path

@@ -1,0 +1,60 @@
+"""`alignlab evaluate`: samples of runs that are done, their KL, and what judges say."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from omegaconf import DictConfig
+
+from alignlab.cli.hydra_app import run_app
+from alignlab.errors import AlignlabError
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb; returns the exit code."""
+    if argv and argv[0] == "--drift":
+        return _drift(argv[1:])
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    return run_app("evaluate", _task, argv)
+
+
+def _task(config: DictConfig) -> None:
+    from dataclasses import replace
+
+    from alignlab.config.plan import judge_plans
+    from alignlab.config.preflight import Known, to_evaluate
+    from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
+    from alignlab.training.evaluate import evaluate, sweep_of
+    from alignlab.training.progress import quiet_libraries
+    from alignlab.training.run import ready_judges
+
+    quiet_libraries()
+    wanted = to_evaluate(config)
+    plans = judge_plans(config, wanted.judge, Known())
+    found = evaluate(replace(wanted, judge=ready_judges(wanted.judge, plans)))
+    for one in found:
+        print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
+        if line := bill_line(one.bill):
+            print(line)
+    if sweep := sweep_of(wanted):
+        print(f"\n{write_sweep(sweep, {one.run: one.folder for one in found})}\n{sweep / 'evaluation.md'}")
+
+
+def _drift(argv: Sequence[str]) -> int:
+    from alignlab.evaluation.drift import drift
+    from alignlab.evaluation.examples import Examples
+    from alignlab.reports.evaluation import drift_text
+
+    if len(argv) != 2:
+        print("usage: alignlab evaluate --drift <earlier evaluation> <later evaluation>", file=sys.stderr)
+        return 2
+    try:
+        changes = drift(*(Examples.read(Path(place)) for place in argv))
+    except AlignlabError as error:
+        print(f"alignlab: {error}", file=sys.stderr)
+        return error.exit_code
+    print(drift_text(changes))
+    return 3 if any(change.drifted for change in changes) else 0

@@ -1,0 +1,33 @@
+"""A run's config as its directory records it, typed again; nothing that it names is imported but our own schemas."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.config.registry import schemas
+from alignlab.config.schemas import Train, Trainer
+from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.ledger.run_dir import RunDir
+
+
+def recorded_plan(output_root: str, run_id: str) -> Plan:
+    """What a run was made with. Raises ConfigError where its record can't tell."""
+    record = RunDir.of(output_root, run_id).record()
+    config, kinds = record.get("config"), record.get("kinds")
+    if not (config and kinds):
+        text = "its record does not say what it was made with; it is of an older version"
+        raise ConfigError([Problem("run", run_id, text, "rerun=true with the command that made it")])
+    try:
+        groups: dict[str, Any] = {name: schemas()[name][kind](**config[name]) for name, kind in kinds.items()}
+        train = Train(
+            **groups,
+            trainer=Trainer(**config["trainer"]),
+            reference=config["reference"],
+            seed=config["seed"],
+            output_root=output_root,
+        )
+    except (KeyError, TypeError, AlignlabError) as error:
+        raise ConfigError([Problem("run", run_id, f"its record can't be read by this version: {error}")]) from error
+    parent = recorded_plan(output_root, record["parent"]) if record.get("parent") else None
+    return Plan(train, config, run_id, parent)

@@ -1,0 +1,98 @@
+"""Has a model changed? A later set of samples against a stored one: every measure with a test, Holm-corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from scipy.special import stdtr
+
+from alignlab.errors import DataError
+from alignlab.evaluation.examples import Examples, same_prompts, unscored
+from alignlab.evaluation.intervals import Array, Estimate, mean_interval
+from alignlab.evaluation.significance import holm
+from alignlab.evaluation.text import repetition
+
+_LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Change:
+    """A measure of the policy's answers then and now.
+
+    difference: now minus then, with its interval; over prompts that both have where they have the same ones.
+    p:          Holm-adjusted over all measures.
+    """
+
+    measure: str
+    then: float
+    now: float
+    difference: Estimate
+    p: float
+
+    @property
+    def drifted(self) -> bool:
+        return self.p < _LEVEL
+
+
+def drift(earlier: Examples, later: Examples) -> list[Change]:
+    """Every measure that both sets have: lengths, ends, repetition, log-probabilities, scores.
+
+    Where both answer the same prompts, differences are taken prompt by prompt; else means are compared (Welch).
+    Raises DataError where scores come from judges that differ in more than their name.
+    """
+    paired = same_prompts(earlier, later)
+    then, now = _measures(earlier), _measures(later)
+    judges = [name.removeprefix("score: ") for name in then if name in now and name.startswith("score: ")]
+    for judge in judges:
+        ours, theirs = (found.facts.get(f"judge/{judge}") for found in (earlier, later))
+        if ours != theirs:
+            raise DataError(
+                f"scores of {judge} can't be compared: the judge had other settings then ({ours}, {theirs})"
+            )
+    found = []
+    for name in [name for name in then if name in now]:
+        before, after = (mean_interval(*_valid(v, e)) for v, e in ((then[name], earlier), (now[name], later)))
+        same = mean_interval(*_valid(now[name] - then[name], earlier)) if paired else None
+        difference = same or _welch(before, after)
+        found.append(Change(name, before.value, after.value, difference, _p(difference)))
+    adjusted = holm([change.p for change in found])
+    return [replace(change, p=p) for change, p in zip(found, adjusted, strict=True)]
+
+
+def _measures(examples: Examples) -> dict[str, Array]:
+    """[rows] of each measure, NaN where a row has none."""
+    found: dict[str, Sequence[float]] = {
+        "tokens": examples["policy/tokens"],
+        "characters": [len(text) for text in examples["policy/answer"]],
+        "ended": [float(ended) for ended in examples["policy/ended"]],
+        "repetition": [repetition(text) for text in examples["policy/answer"]],
+    }
+    if "policy/reference_logps" in examples:
+        found["log-probability under the reference, nats"] = [
+            sum(tokens) for tokens in examples["policy/reference_logps"]
+        ]
+    found |= {f"score: {judge}": unscored(examples[f"policy/score/{judge}"]) for judge in examples.scored_by}
+    return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
+
+
+def _valid(values: Array, examples: Examples) -> tuple[Array, list[Hashable]]:
+    valid = ~np.isnan(values)
+    return values[valid], [name for name, ok in zip(examples["prompt_id"], valid, strict=True) if ok]
+
+
+def _welch(before: Estimate, after: Estimate) -> Estimate:
+    """Difference of two independent means; the smaller number of prompts sets the degrees of freedom."""
+    error = math.hypot(before.standard_error, after.standard_error)
+    halves = [math.hypot(before.value - before.low, after.value - after.low)] * 2
+    value = after.value - before.value
+    return Estimate(value, error, value - halves[0], value + halves[1], min(before.n, after.n))
+
+
+def _p(difference: Estimate) -> float:
+    """Two-sided, Student's distribution with prompts - 1 degrees of freedom; 1 where nothing differs."""
+    if difference.n < 2 or not difference.standard_error > 0:
+        return 1.0 if not abs(difference.value) > 0 else 0.0
+    return float(2 * stdtr(difference.n - 1, -abs(difference.value) / difference.standard_error))

@@ -1,0 +1,79 @@
+"""Pairs with a better answer: read, kept with their scores, and how often the scores tell them apart."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.rows import Prompt
+from alignlab.errors import DataError
+from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.benchmarks.reward_bench import Accuracy, reward_bench
+
+PAIRS = "pairs.jsonl"
+
+
+@dataclass(frozen=True)
+class GradedPair:
+    """A prompt with a better and a worse answer; `subset` is RewardBench's, empty where there is none.
+
+    *_ended: False where a length limit cut the answer off.
+    """
+
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    subset: str = ""
+    chosen_ended: bool = True
+    rejected_ended: bool = True
+
+    def answers(self) -> list[tuple[str, bool]]:
+        """The better answer and the worse one, each with whether it ended."""
+        return [(self.chosen, self.chosen_ended), (self.rejected, self.rejected_ended)]
+
+
+def read_pairs(path: str) -> list[GradedPair]:
+    """Rows with prompt, chosen and rejected, and perhaps subset and *_ended. Raises DataError naming the row."""
+    rows = read_rows(path, "prompt", "chosen", "rejected")
+    for number, row in enumerate(rows, 1):
+        if not all(isinstance(row[key], str) for key in ("chosen", "rejected")):
+            raise DataError(f"{path}, row {number}: chosen and rejected must be texts")
+    return [
+        GradedPair(
+            row["prompt"],
+            row["chosen"],
+            row["rejected"],
+            str(row.get("subset", "")),
+            bool(row.get("chosen_ended", True)),
+            bool(row.get("rejected_ended", True)),
+        )
+        for row in rows
+    ]
+
+
+def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
+    """Keep every pair with its scores; returns accuracy with interval, by subset and by RewardBench's sections."""
+    rows = [
+        {**asdict(pair), "chosen_score": chosen, "rejected_score": rejected}
+        for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
+    ]
+    write_rows(folder / PAIRS, rows)
+    return accuracy_of(rows)
+
+
+def accuracy_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """From stored rows, as plain values."""
+    found = reward_bench(
+        [row["chosen_score"] for row in rows],
+        [row["rejected_score"] for row in rows],
+        [row["subset"] for row in rows],
+    )
+    subsets = {name: _plain(accuracy) for name, accuracy in found.subsets.items() if name}
+    return {**_plain(found.overall), "subsets": subsets, "sections": found.sections, "score": found.score}
+
+
+def _plain(accuracy: Accuracy) -> dict[str, Any]:
+    return json.loads(json.dumps(asdict(accuracy)))

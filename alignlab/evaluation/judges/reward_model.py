@@ -1,0 +1,83 @@
+"""A reward model as judge: a run of ours, or any Hugging Face sequence classifier with one output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import ClassVar
+
+from alignlab.checks import at_least
+from alignlab.data.template import Template
+from alignlab.errors import Problem
+from alignlab.evaluation.judges.base import Answer, ScoreJudge
+
+
+@dataclass(kw_only=True)
+class RewardModel(ScoreJudge):
+    """The answer with the higher reward wins. A reward compares answers to one prompt; its zero means nothing.
+
+    model:      folder of a trained reward model (`outputs/runs/<id>/policy`), or a hub name.
+    run:        instead, overrides of `alignlab train` that make the reward model; it is trained once, and found again.
+    max_length: longest prompt and answer in tokens; a prompt is cut on the left.
+    batch_size: answers scored at a time.
+    """
+
+    model: str = ""
+    run: list[str] = field(default_factory=list)
+    max_length: int = 1024
+    batch_size: int = 16
+
+    cosmetic: ClassVar[tuple[str, ...]] = ("batch_size",)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if bool(self.model) == bool(self.run):
+            text = "needs a folder or a hub name, or else run: one of the two"
+            yield Problem("model", self.model or None, text, "model=outputs/runs/<id>/policy")
+        yield from at_least("max_length", self.max_length, 2, example=1024)
+        yield from at_least("batch_size", self.batch_size, 1, example=16)
+
+    def made_by(self) -> Sequence[str]:
+        return self.run
+
+    def from_run(self, policy: Path) -> RewardModel:
+        return replace(self, model=str(policy), run=[])
+
+    def missing(self) -> Iterator[Problem]:
+        if self.run:
+            return
+        folder = Path(self.model)
+        if folder.is_dir() and not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+            yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
+        elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
+            yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
+
+    def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        """Raises ModelError where the model can't be loaded, has several outputs, or its head is new."""
+        import torch
+
+        from alignlab.data.collate import to_device
+        from alignlab.data.layout import collate_rows
+        from alignlab.models.heads import answer_rewards, load_scorer
+
+        model, tokenizer = load_scorer(self.model)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device)
+        template = Template(tokenizer)
+        ids = [self._ids(template, row) for row in rows]
+        order = sorted(range(len(ids)), key=lambda i: sum(map(len, ids[i])))
+        scores = [float("nan")] * len(ids)
+        with torch.no_grad():
+            for start in range(0, len(order), self.batch_size):
+                batch = order[start : start + self.batch_size]
+                found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch]), device))
+                for i, score in zip(batch, found.tolist(), strict=True):
+                    scores[i] = score
+        return scores
+
+    def _ids(self, template: Template, row: Answer) -> tuple[list[int], list[int]]:
+        """Prompt and answer as in training, an answer that ended with its end."""
+        prompt = row.prompt[-1] if row.conversation is None else row.conversation
+        answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
+        return template.prompt_ids(prompt)[-(self.max_length - len(answer)) :], answer

@@ -1,0 +1,317 @@
+"""Samples of a policy and of what it is compared with, their log-probabilities, and what judges say of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab.checks import at_least
+from alignlab.data.fingerprint import digest
+from alignlab.data.rows import Completion, Prompt
+from alignlab.data.template import Template, plain_transcript
+from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.errors import DataError, Problem
+from alignlab.evaluation.benchmarks.files import read_rows
+from alignlab.evaluation.examples import Examples
+from alignlab.evaluation.graded_pairs import read_pairs
+from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Verdict
+from alignlab.models.reference import Pass, token_logps
+from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
+
+
+@dataclass(kw_only=True)
+class Evaluation(Sampling):
+    """What is drawn, and what it is compared with.
+
+    prompts:   how many different held-out prompts, in their order; 0 takes all.
+    questions: a .json or .jsonl file of prompts instead of the run's own held-out ones: rows with `instruction`
+               (AlpacaEval's form; answers are written as its model_outputs.json too) or `prompt`, a text or messages;
+               `output` or `chosen`, where there, is the preferred answer.
+    pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
+               rewards that the policy implies, or a reward run's, tell them apart. Reward runs are evaluated on their
+               own held-out pairs without it.
+    samples:   answers to each prompt; several give best-of-n curves and smaller errors within a prompt.
+    baselines: reference (what training started from), chosen (the data's preferred answers), the id of another run, or
+               a model (a folder or hub name).
+    shown:     prompts on the page that shows answers side by side.
+    """
+
+    prompts: int = 64
+    questions: str = ""
+    pairs: str = ""
+    samples: int = 1
+    baselines: list[str] = field(default_factory=lambda: ["reference"])
+    shown: int = 20
+
+    def missing(self) -> Iterator[Problem]:
+        """A file that can't be read, or lacks what is asked of it."""
+        if self.pairs:
+            try:
+                read_pairs(self.pairs)
+            except DataError as error:
+                yield Problem("pairs", self.pairs, str(error))
+        if not self.questions:
+            return
+        try:
+            rows = read_questions(self.questions)
+        except DataError as error:
+            yield Problem("questions", self.questions, str(error))
+        else:
+            if "chosen" in self.baselines and not all(row.completion for row in rows):
+                text = "not every row has an answer (output or chosen) to compare with"
+                yield Problem("questions", self.questions, text, "evaluation.baselines=[reference]")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("prompts", self.prompts, 0, example=64, hint="0 takes all")
+        yield from at_least("samples", self.samples, 1, example=4)
+        yield from at_least("shown", self.shown, 0, example=20)
+        for name in {n for n in self.baselines if self.baselines.count(n) > 1 or n == "policy"}:
+            yield Problem("baselines", self.baselines, f"must be different sides, not policy: {name}")
+
+
+def read_questions(path: str) -> list[Completion]:
+    """Prompts of a file with their preferred answers, empty where it has none. Raises DataError naming the row."""
+    found = []
+    for number, row in enumerate(read_rows(path), 1):
+        prompt, answer = row.get("instruction", row.get("prompt")), row.get("output", row.get("chosen", ""))
+        if not prompt or not isinstance(prompt, str | list):
+            raise DataError(f"{path}, row {number}: needs instruction or prompt, a text or a list of messages")
+        found.append(Completion(prompt, answer if isinstance(answer, str) else ""))
+    return found
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt of the evaluation, and the data's preferred answer to it."""
+
+    prompt: Prompt
+    chosen: str
+    ended: bool
+
+    @property
+    def text(self) -> str:
+        """As a judge or a person reads it: one text, roles written out where there are several turns."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return self.prompt[0]["content"] if len(self.prompt) == 1 else plain_transcript(self.prompt).strip()
+
+    @property
+    def id(self) -> str:
+        return digest([json.dumps(self.prompt).encode()])[:12]
+
+
+def questions_of(rows: Iterable[Completion], most: int) -> list[Question]:
+    """The different prompts of rows, in their order, the first `most` of them (0: all), each with its first answer."""
+    found: dict[str, Question] = {}
+    for row in rows:
+        question = Question(row.prompt, row.completion, row.ended)
+        found.setdefault(question.id, question)
+    return list(found.values())[: most or None]
+
+
+@dataclass(frozen=True)
+class Side:
+    """A model with its tokenizer, and the digest of its weights."""
+
+    model: Any
+    tokenizer: Any
+    weights: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """The same questions for every side.
+
+    longest_prompt: tokens; longer prompts are cut on the left, as in training.
+    how:            of the passes for log-probabilities.
+    kept_in:        folder of drawn answers, by content: a reference is sampled once for all runs of a sweep.
+    """
+
+    settings: Evaluation
+    questions: Sequence[Question]
+    longest_prompt: int
+    how: Pass
+    kept_in: Path
+
+    def draw(self, side: Side) -> list[Drawn]:
+        """`samples` answers to each question, question by question."""
+        template, settings = Template(side.tokenizer), self.settings
+        prompts = self._prompts(template)
+        decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples]
+        key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
+        file = self.kept_in / f"{key}.json"
+        if not file.is_file():
+            seeds = [
+                uniforms(settings.seed, question.text, number, settings.max_new_tokens)
+                for question in self.questions
+                for number in self._numbers
+            ]
+            side.model.to(self.how.device)
+            drawn = draw(side.model, prompts, seeds, settings, template.end_id, self.how.progress)
+            _write(file, [asdict(answer) for answer in drawn])
+        return [Drawn(**answer) for answer in json.loads(file.read_text())]
+
+    def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
+        """Columns of a side's answers: text without the end token, tokens with it."""
+        end = Template(side.tokenizer).end_id
+        return {
+            "answer": [
+                side.tokenizer.decode([i for i in answer.ids if i != end], skip_special_tokens=True).strip()
+                for answer in drawn
+            ],
+            "tokens": [len(answer.ids) for answer in drawn],
+            "ended": [answer.ended for answer in drawn],
+        }
+
+    def chosen(self, side: Side) -> tuple[dict[str, list[Any]], list[Drawn]]:
+        """Columns of the data's preferred answers, and their tokens by this side's tokenizer."""
+        template = Template(side.tokenizer)
+        answers = [
+            Drawn(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
+            for question in self.questions
+            for _ in self._numbers
+        ]
+        columns: dict[str, list[Any]] = {
+            "answer": [question.chosen for question in self.questions for _ in self._numbers],
+            "tokens": [len(answer.ids) for answer in answers],
+            "ended": [answer.ended for answer in answers],
+        }
+        return columns, answers
+
+    def logps(self, model: Any, tokenizer: Any, drawn: Sequence[Drawn]) -> list[list[float]]:
+        """Log-probabilities of each answer's tokens under a model, nats."""
+        prompts = self._prompts(Template(tokenizer))
+        asked: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, drawn, strict=True)]
+        return [tokens.tolist() for tokens in token_logps(model, asked, self.how)]
+
+    def about(self) -> dict[str, list[Any]]:
+        """Columns that name each row."""
+        rows = [(question, number) for question in self.questions for number in self._numbers]
+        return {
+            "prompt_id": [question.id for question, _ in rows],
+            "prompt": [question.text for question, _ in rows],
+            "conversation": [None if isinstance(q.prompt, str) else json.dumps(q.prompt) for q, _ in rows],
+            "sample": [number for _, number in rows],
+        }
+
+    def _prompts(self, template: Template) -> list[list[int]]:
+        return [
+            template.prompt_ids(question.prompt)[-self.longest_prompt :]
+            for question in self.questions
+            for _ in self._numbers
+        ]
+
+    @property
+    def _numbers(self) -> range:
+        return range(self.settings.samples)
+
+
+def sampled(
+    suite: Suite, policy: Side, reference: Side, others: Mapping[str, Callable[[], Side]], facts: Mapping[str, str]
+) -> Examples:
+    """Answers of all sides with their log-probabilities; nothing judged yet.
+
+    others: baselines that are models of their own, loaded one after the other.
+    """
+    drawn = {"policy": suite.draw(policy)}
+    columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, drawn["policy"]))}
+    for name in suite.settings.baselines:
+        if name == "reference":
+            drawn[name] = suite.draw(reference)
+            columns |= _prefixed(name, suite.texts(reference, drawn[name]))
+        elif name == "chosen":
+            texts, drawn[name] = suite.chosen(policy)
+            columns |= _prefixed(name, texts)
+        else:
+            side = others[name]()
+            columns |= _prefixed(name, suite.texts(side, suite.draw(side)))
+            del side  # before the next one is loaded
+    if suite.settings.temperature == 1.0:
+        for name, answers in drawn.items():
+            columns[f"{name}/policy_logps"] = suite.logps(policy.model, policy.tokenizer, answers)
+            columns[f"{name}/reference_logps"] = suite.logps(reference.model, reference.tokenizer, answers)
+    return Examples(columns, dict(facts))
+
+
+def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Examples, Bill]:
+    """The examples with what one judge says of them: comparisons with every baseline, and scores if it scores."""
+    columns, bill, ids = dict(examples.columns), Bill(), [_id(examples, row) for row in range(len(examples))]
+    facts = {**examples.facts, f"judge/{name}": judge.fingerprint()}
+    if isinstance(judge, ScoreJudge):
+        scores = judge.score([answer for side in examples.sides for answer in _answers(examples, side)])
+        for i, side in enumerate(examples.sides):
+            columns[f"{side}/score/{name}"] = list(scores[i * len(ids) : (i + 1) * len(ids)])
+    for baseline in examples.baselines:
+        if isinstance(judge, ScoreJudge):
+            mine, theirs = (columns[f"{side}/score/{name}"] for side in ("policy", baseline))
+            found = judge.compare_scores(ids, mine, theirs)
+        else:
+            found = judge.compare(_comparisons(examples, baseline), store)
+        bill += found.bill
+        facts[f"disagreement/{name}"] = found.disagreement
+        columns |= _verdicts(ids, baseline, name, found)
+    return Examples(columns, facts), bill
+
+
+def _verdicts(ids: Sequence[str], baseline: str, name: str, found: Judged) -> dict[str, list[Any]]:
+    by_place = {(j.id, j.swapped): j for j in found.judgements}
+    columns: dict[str, list[Any]] = {}
+    for column, swapped in (("first", False), ("second", True)):
+        asked = [by_place.get((id_, swapped)) for id_ in ids]
+        if any(asked) or column == "first":
+            columns[f"{baseline}/{column}/{name}"] = [
+                None if j is None or j.verdict is Verdict.UNJUDGED else j.score for j in asked
+            ]
+    both = [[by_place[key].said for key in ((id_, False), (id_, True)) if key in by_place] for id_ in ids]
+    return columns | {f"{baseline}/said/{name}": ["\n---\n".join(said) for said in both]}
+
+
+def _answers(examples: Examples, side: str) -> list[Answer]:
+    return [
+        Answer(
+            _id(examples, row),
+            (examples["prompt"][row],),
+            (examples[f"{side}/answer"][row],),
+            conversation=_conversation(examples, row),
+            ended=examples[f"{side}/ended"][row],
+        )
+        for row in range(len(examples))
+    ]
+
+
+def _comparisons(examples: Examples, baseline: str) -> list[Comparison]:
+    return [
+        Comparison(
+            _id(examples, row),
+            (examples["prompt"][row],),
+            (examples["policy/answer"][row],),
+            (examples[f"{baseline}/answer"][row],),
+            conversation=_conversation(examples, row),
+        )
+        for row in range(len(examples))
+    ]
+
+
+def _id(examples: Examples, row: int) -> str:
+    return f"{examples['prompt_id'][row]}-{examples['sample'][row]}"
+
+
+def _conversation(examples: Examples, row: int) -> Prompt | None:
+    kept = examples["conversation"][row]
+    return None if kept is None else json.loads(kept)
+
+
+def _prefixed(side: str, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
+    return {f"{side}/{name}": values for name, values in columns.items()}
+
+
+def _write(file: Path, value: Any) -> None:
+    """JSON, whole or not at all."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_suffix(f".{id(value)}.tmp")
+    scratch.write_text(json.dumps(value))
+    scratch.replace(file)

@@ -1,0 +1,136 @@
+"""From stored examples to numbers with intervals. No model and no torch: any of it can be computed again later."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from alignlab.evaluation.best_of_n import best_of_n
+from alignlab.evaluation.examples import Examples, unscored
+from alignlab.evaluation.intervals import Estimate, bootstrap_mean, mean_interval, score_interval
+from alignlab.evaluation.kl import forward_kl, kl_estimates
+from alignlab.evaluation.text import distinct, repetition
+from alignlab.evaluation.winrate import WinRate, win_rate
+
+# A curve of best-of-n is read off at these n, as far as there are samples.
+_BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
+
+
+def summarise(examples: Examples) -> dict[str, Any]:
+    """Everything that the examples say, as plain values; estimates with standard error, interval and n (prompts).
+
+    kl:        by estimator, nats (alignlab/evaluation/kl.py); absent where answers were drawn at another temperature.
+    answers:   side -> tokens, characters, share that ended, repetition, distinct runs of words, mean scores.
+    compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores where the judge scores.
+    best_of_n: judge -> n -> mean score of the best of n samples, where there are several samples a prompt.
+    """
+    prompts = examples["prompt_id"]
+    return {
+        "rows": len(examples),
+        "prompts": len(set(prompts)),
+        "kl": {name: asdict(estimate) for name, estimate in _kl(examples).items()},
+        "answers": {side: _answers(examples, side) for side in examples.sides},
+        "compared": {
+            baseline: {
+                judge: _compared(examples, baseline, judge)
+                for judge in dict.fromkeys([*examples.compared_by(baseline), *examples.scored_by])
+            }
+            for baseline in examples.baselines
+        },
+        "best_of_n": {judge: found for judge in examples.scored_by if (found := _best_of(examples, judge))},
+    }
+
+
+def win_rate_of(examples: Examples, baseline: str, judge: str) -> WinRate:
+    """Win-rate of the policy against a baseline."""
+    first, second = examples[f"{baseline}/first/{judge}"], examples.columns.get(f"{baseline}/second/{judge}")
+    asked = [i for i, score in enumerate(first) if score is not None and (second is None or second[i] is not None)]
+    return win_rate(
+        [first[i] for i in asked],
+        None if second is None else [second[i] for i in asked],
+        [examples["prompt_id"][i] for i in asked],
+        unjudged=len(first) - len(asked),
+        disagreement=examples.facts.get(f"disagreement/{judge}", "tie"),
+    )
+
+
+def _kl(examples: Examples) -> dict[str, Estimate]:
+    prompts = examples["prompt_id"]
+    found: dict[str, Estimate] = {}
+    if "policy/reference_logps" in examples:
+        found |= kl_estimates(examples["policy/policy_logps"], examples["policy/reference_logps"], prompts)
+    for side, name in (("reference", "forward_k1"), ("chosen", "forward_on_data")):
+        if f"{side}/policy_logps" in examples:
+            found[name] = forward_kl(examples[f"{side}/policy_logps"], examples[f"{side}/reference_logps"], prompts)
+    return found
+
+
+def _answers(examples: Examples, side: str) -> dict[str, Any]:
+    texts, prompts = examples[f"{side}/answer"], examples["prompt_id"]
+    found: dict[str, Any] = {
+        "tokens": asdict(mean_interval(examples[f"{side}/tokens"], prompts)),
+        "characters": asdict(mean_interval([len(text) for text in texts], prompts)),
+        "ended": asdict(score_interval(np.asarray(examples[f"{side}/ended"], dtype=np.float64), prompts)),
+        "repetition": asdict(mean_interval([repetition(text) for text in texts], prompts)),
+        "distinct_1": distinct(texts, 1),
+        "distinct_2": distinct(texts, 2),
+    }
+    for judge in examples.scored_by:
+        if f"{side}/score/{judge}" in examples:
+            scores = np.array(unscored(examples[f"{side}/score/{judge}"]))
+            valid = ~np.isnan(scores)
+            kept = [name for name, ok in zip(prompts, valid, strict=True) if ok]
+            found[f"score/{judge}"] = asdict(mean_interval(scores[valid], kept))
+    return found
+
+
+def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    if f"{baseline}/first/{judge}" in examples:
+        found["win_rate"] = win_rate_of(examples, baseline, judge).numbers()
+    if f"{baseline}/score/{judge}" in examples:
+        mine, theirs = (np.array(unscored(examples[f"{side}/score/{judge}"])) for side in ("policy", baseline))
+        valid = ~np.isnan(mine - theirs)
+        prompts = [name for name, ok in zip(examples["prompt_id"], valid, strict=True) if ok]
+        found["score_difference"] = asdict(bootstrap_mean((mine - theirs)[valid], prompts))
+    return found
+
+
+def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
+    """Empty where prompts have single samples, or not all equally many."""
+    by_prompt: dict[str, list[float]] = {}
+    for prompt, score in zip(examples["prompt_id"], unscored(examples[f"policy/score/{judge}"]), strict=True):
+        by_prompt.setdefault(prompt, []).append(score)
+    table = list(by_prompt.values())
+    samples = len(table[0])
+    if samples < 2 or any(len(row) != samples for row in table) or np.isnan(table).any():
+        return {}
+    found = best_of_n(table, [n for n in _BEST_OF if n <= samples])
+    return {str(n): asdict(estimate) for n, estimate in found.items()}
+
+
+def flat(summary: dict[str, Any], against: str) -> Iterator[tuple[str, float]]:
+    """The summary as metrics (alignlab/tracking/metrics.py); win-rates are those against one baseline."""
+    kl, policy = summary["kl"], summary["answers"]["policy"]
+    for name in ("sequence_k1", "sequence_k2", "sequence_k3", "token_k3", "per_token", "forward_k1", "forward_on_data"):
+        if name in kl:
+            yield f"kl_ref/{name}", kl[name]["value"]
+            yield f"kl_ref/{name}/se", kl[name]["standard_error"]
+    yield "samples/mean_length", policy["tokens"]["value"]
+    yield "samples/eos_frac", policy["ended"]["value"]
+    yield "samples/repetition", policy["repetition"]["value"]
+    yield "samples/distinct_2", policy["distinct_2"]
+    for key, value in policy.items():
+        if key.startswith("score/"):
+            yield f"{key}/mean", value["value"]
+            yield f"{key}/se", value["standard_error"]
+    for judge, found in summary["compared"].get(against, {}).items():
+        if "win_rate" in found:
+            numbers = found["win_rate"]
+            yield f"winrate/{judge}", numbers["value"]
+            for part in ("ci_low", "ci_high", "n", "tie_rate", "invalid", "order_consistency"):
+                if part in numbers:
+                    yield f"winrate/{judge}/{part}", numbers[part]

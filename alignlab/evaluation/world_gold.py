@@ -1,0 +1,21 @@
+"""The lab's planted reward as a judge: every answer of an enumerable world has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignlab.evaluation.judges.base import Answer, ScoreJudge
+from alignlab.lab.world import World
+
+
+@dataclass(kw_only=True)
+class WorldGold(ScoreJudge):
+    """world: the one that prompts and answers are strings of."""
+
+    world: World
+
+    def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        prompts = {text: x for x, text in enumerate(self.world.prompt_texts)}
+        answers = {text: y for y, text in enumerate(self.world.completion_texts)}
+        return [float(self.world.gold_reward[prompts[row.prompt[-1]], answers[row.answer[-1]]]) for row in rows]

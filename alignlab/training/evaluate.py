@@ -1,0 +1,293 @@
+"""Runs evaluated: what they were made with is read from their records, models are loaded, rows and summaries kept."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignlab.config.plan import Plan
+from alignlab.config.recorded import recorded_plan
+from alignlab.config.schemas import Evaluate
+from alignlab.data.fingerprint import digest, path_digest
+from alignlab.data.layout import PLAIN
+from alignlab.data.rows import Completion
+from alignlab.errors import ConfigError, Problem
+from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
+from alignlab.evaluation.benchmarks.files import read_rows
+from alignlab.evaluation.examples import FILE, Examples
+from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, store_pairs
+from alignlab.evaluation.health import health
+from alignlab.evaluation.judges.base import Bill, Judge
+from alignlab.evaluation.suite import Evaluation, Side, Suite, judged, questions_of, read_questions, sampled
+from alignlab.evaluation.summary import flat, summarise
+from alignlab.evaluation.world_gold import WorldGold
+from alignlab.lab.world import World
+from alignlab.ledger.index import find, runs_of, sweeps_of
+from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.reference import Pass, weights_digest
+from alignlab.models.sources.base import load_pretrained
+from alignlab.modules.base import Progress
+from alignlab.reports.evaluation import SUMMARY, write_answers
+from alignlab.training.evaluate_pairs import held_out_pairs, implied_rewards, rewards
+from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.start import Start, device_of, load_start
+
+log = logging.getLogger(__name__)
+
+_WHERE = "the config; nothing was started"
+
+# Answers, and tokens, of a pass for log-probabilities.
+_ROWS, _TOKENS = 32, 4096
+
+
+@dataclass(frozen=True)
+class Evaluated:
+    """What came of one run: where it lies, its numbers, and what judging took."""
+
+    run: str
+    folder: Path
+    summary: dict[str, Any]
+    bill: Bill
+
+
+def evaluate(wanted: Evaluate) -> list[Evaluated]:
+    """Evaluate a run, or all finished runs of a sweep. Raises ConfigError with all problems, before anything starts."""
+    root, ids = _runs(wanted)
+    plans, problems = [], []
+    for run_id in ids:
+        try:
+            plans.append(_evaluable(root, run_id))
+            if _is_reward_model(plans[-1]) and wanted.judge:
+                text = f"judges answers, and {run_id} is a reward model, which writes none; leave it out"
+                problems.append(Problem("judge", ", ".join(wanted.judge), text))
+        except ConfigError as error:
+            problems += error.problems
+    others = {name: source for name in wanted.evaluation.baselines if (source := _other(name, root, problems))}
+    if problems:
+        raise ConfigError(problems)
+    return [
+        _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
+        for plan in plans
+    ]
+
+
+def sweep_of(wanted: Evaluate) -> Path | None:
+    """Folder of the sweep that is meant, by itself or by (the beginning of) its name; None where a run is meant.
+
+    Raises ConfigError where several sweeps begin so.
+    """
+    folder = Path(wanted.run)
+    if (folder / "sweep.json").is_file():
+        return folder.resolve()
+    if (folder / "run.json").is_file() or RunDir.of(wanted.output_root, wanted.run).record():
+        return None
+    names = [name for name, _ in sweeps_of(wanted.output_root)]
+    found = [name for name in names if name == wanted.run] or [name for name in names if name.startswith(wanted.run)]
+    if len(found) > 1:
+        raise ConfigError([Problem("run", wanted.run, f"stands for the sweeps {', '.join(found)}")])
+    return Path(wanted.output_root) / "sweeps" / found[0] if found else None
+
+
+def _runs(wanted: Evaluate) -> tuple[str, list[str]]:
+    """(output root, ids of the runs that are meant)."""
+    if sweep := sweep_of(wanted):
+        return str(sweep.parents[1]), _done(sweep)
+    folder = Path(wanted.run)
+    if (folder / "run.json").is_file():
+        return str(folder.resolve().parents[1]), [folder.resolve().name]
+    return wanted.output_root, [find(runs_of(wanted.output_root), wanted.run)["id"]]
+
+
+def _done(directory: Path) -> list[str]:
+    """Runs of a sweep that are done, in the order of its points; the others are told."""
+    root, sweep = directory.parents[1], directory.name
+    points = json.loads((directory / "sweep.json").read_text())["points"]
+    ids = list(dict.fromkeys(point["run"] for point in points))
+    left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
+    if left_out:
+        log.warning(
+            "%s: %d of %d runs are not done and left out: %s", sweep, len(left_out), len(ids), ", ".join(left_out)
+        )
+    if len(left_out) == len(ids):
+        raise ConfigError([Problem("run", sweep, "none of its runs is done")])
+    return [run_id for run_id in ids if run_id not in left_out]
+
+
+def _evaluable(root: str, run_id: str) -> Plan:
+    status = RunDir.of(root, run_id).status()
+    if status != "done":
+        raise ConfigError(
+            [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
+        )
+    return recorded_plan(root, run_id)
+
+
+def _is_reward_model(plan: Plan) -> bool:
+    return plan.train.objective.requires.data == "rankings"
+
+
+def _other(name: str, root: str, problems: list[Problem]) -> Callable[[], Side] | None:
+    """How a baseline that is a model of its own is loaded; None for those that are not."""
+    if name in ("reference", "chosen"):
+        return None
+    run = RunDir.of(root, name)
+    if run.record():
+        try:
+            plan = _evaluable(root, name)
+        except ConfigError as error:
+            problems += [replace(problem, key="evaluation.baselines") for problem in error.problems]
+            return None
+        if _is_reward_model(plan):
+            problems.append(Problem("evaluation.baselines", name, "is a reward model and writes no answers"))
+        return partial(_policy_of, plan)
+    if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
+        text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
+        problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
+        return None
+
+    def load() -> Side:
+        model, tokenizer = load_pretrained(name, dtype="float32")
+        return Side(model, tokenizer, weights_digest(model))
+
+    return load
+
+
+def _policy_of(plan: Plan) -> Side:
+    run = RunDir.of(plan.train.output_root, plan.id)
+    model, tokenizer = plan.train.model.load_from(str(run.policy))
+    return Side(model, tokenizer, weights_digest(model))
+
+
+def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], Side]]) -> Evaluated:
+    run, world = RunDir.of(plan.train.output_root, plan.id), plan.train.data.world
+    settings = as_far_as_the_world(wanted.evaluation, world)
+    folder = run.path / "evaluation" / _key(settings)
+    with run.held():
+        examples = _stored(folder) or _sample(plan, settings, wanted, others)
+        examples.write(folder)
+        bill = Bill()
+        for name, judge in judges_of(wanted.judge, world).items():
+            if not _judged_already(examples, name, judge):
+                log.info("%s: judged by %s", run.id, name)
+                examples, cost = judged(examples, name, judge, Path(plan.train.output_root) / "judgements")
+                examples.write(folder)
+                bill += cost
+        summary = summarise(examples)
+        if settings.pairs:
+            summary["pairs"] = _implied(plan, settings.pairs, folder, wanted)
+        metrics = run.record().get("summary", {})
+        summary["health"] = health(summary, held_out=metrics).as_dict()
+        write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
+        write_answers(folder, run.id, examples, settings.shown)
+        if settings.questions:
+            first = [row for row, number in enumerate(examples["sample"]) if number == 0]
+            prompts = [Prompt(examples["prompt"][row]) for row in first]
+            outputs = [examples["policy/answer"][row] for row in first]
+            write_model_outputs(folder / "model_outputs.json", prompts, outputs, run.id)
+        against = next(iter(settings.baselines), "")
+        run.update(summary={**metrics, **{f"eval/{name}": value for name, value in flat(summary, against)}})
+    return Evaluated(run.id, folder, summary, bill)
+
+
+def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:
+    """Accuracy on pairs, of a file or its own held-out ones."""
+    run, file = RunDir.of(plan.train.output_root, plan.id), wanted.evaluation.pairs
+    folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
+    with run.held():
+        pairs = read_pairs(file) if file else held_out_pairs(plan)
+        found = accuracy_of(read_rows(folder / PAIRS)) if (folder / PAIRS).is_file() else None
+        summary = {"pairs": found or store_pairs(folder, pairs, rewards(plan, pairs))}
+        write_json(folder / SUMMARY, {"run": run.id, **summary})
+    return Evaluated(run.id, folder, summary, Bill())
+
+
+def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str, Any]:
+    """Accuracy of the rewards that a policy implies."""
+    if (folder / PAIRS).is_file():
+        return accuracy_of(read_rows(folder / PAIRS))
+    start, policy, device = load_start(plan), _policy_of(plan), device_of(wanted.accelerator)
+    reference = Side(start.model, start.tokenizer, start.weights)
+    how, pairs = Pass(PLAIN, _ROWS, _TOKENS, device, progress_bar(bars_wanted(wanted.progress))), read_pairs(file)
+    return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, how))
+
+
+def _key(settings: Evaluation) -> str:
+    """Name of an evaluation: everything that decides its rows before they are judged."""
+    files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
+    decided = (settings.prompts, files, settings.samples, settings.baselines)
+    sampling = (settings.max_new_tokens, settings.temperature, settings.seed)
+    return digest([repr((decided, sampling)).encode()])[:8]
+
+
+def _stored(folder: Path) -> Examples | None:
+    return Examples.read(folder) if (folder / FILE).is_file() else None
+
+
+def _judged_already(examples: Examples, name: str, judge: Judge) -> bool:
+    """By this very judge, and no comparison left open."""
+    columns = [examples[column] for b in examples.baselines for column in examples.columns if column in _of(b, name)]
+    return examples.facts.get(f"judge/{name}") == judge.fingerprint() and all(None not in c for c in columns)
+
+
+def _of(baseline: str, judge: str) -> tuple[str, str]:
+    return f"{baseline}/first/{judge}", f"{baseline}/second/{judge}"
+
+
+def _sample(plan: Plan, settings: Evaluation, wanted: Evaluate, others: dict[str, Callable[[], Side]]) -> Examples:
+    start, policy = load_start(plan), _policy_of(plan)
+    reference = Side(start.model, start.tokenizer, start.weights)
+    device = device_of(wanted.accelerator)
+    for side in (policy, reference):
+        side.model.to(device)
+    bar = progress_bar(bars_wanted(wanted.progress))
+    suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
+    log.info("%s: %d prompts, %d answers to each", plan.id, len(suite.questions), settings.samples)
+    facts = {"weights": policy.weights, "reference": reference.weights}
+    return sampled(suite, policy, reference, others, facts)
+
+
+def suite_of(
+    plan: Plan, start: Start, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
+) -> Suite:
+    """The questions of a run's held-out rows, and how they are put."""
+    return Suite(
+        settings,
+        questions_of(_rows(plan, start, settings.questions), settings.prompts),
+        plan.train.data.max_prompt_length,
+        Pass(PLAIN, _ROWS, _TOKENS, device, progress),
+        kept_in,
+    )
+
+
+def as_far_as_the_world(settings: Evaluation, world: World | None) -> Evaluation:
+    """The settings with answers cut off where the lab's own are."""
+    return settings if world is None else replace(settings, max_new_tokens=world.length)
+
+
+def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Judge]:
+    """In the lab its gold reward is a judge by itself."""
+    return {**({"gold": WorldGold(world=world)} if world is not None else {}), **judges}
+
+
+def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion]:
+    """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
+    if questions:
+        return read_questions(questions)
+    source = plan.train.data
+    if "pairs" in source.shapes:
+        return [pair.preferred() for pair in source.pairs("eval", lambda world: start.exact_logps).rows]
+    if "labelled" in source.shapes:
+        found = source.labelled("eval", lambda world: start.exact_logps).rows
+        return [
+            Completion(row.prompt, row.completion, row.ended) for row in sorted(found, key=lambda r: not r.desirable)
+        ]
+    ranked = source.rankings("eval", lambda world: start.exact_logps).rows
+    best = [(row, max(range(len(row.grades)), key=row.grades.__getitem__)) for row in ranked]
+    return [Completion(row.prompt, row.completions[i], row.ended[i]) for row, i in best]

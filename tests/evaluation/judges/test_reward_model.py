@@ -1,0 +1,88 @@
+"""Reward models as judges: the rewards of the saved folder, whole or as an adapter; what is none is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignlab.data.template import Template
+from alignlab.errors import ModelError
+from alignlab.evaluation.judges.base import Answer, Comparison, Verdict
+from alignlab.evaluation.judges.reward_model import RewardModel
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.heads import with_scalar_head
+from alignlab.models.sources.tiny import Tiny
+
+ROWS = [Answer("1", ("ab",), ("c",)), Answer("2", ("b",), ("abcab",)), Answer("3", ("ab",), ("",))]
+
+
+def saved(folder: Path, *, lora: bool = False) -> tuple[Path, list[float]]:
+    """A reward model's folder, and the rewards of ROWS one by one."""
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    if lora:
+        model.save_pretrained(folder / "base")
+        model.name_or_path = str(folder / "base")
+    scorer = with_scalar_head(model, 3)
+    policy = LoRA(r=2).wrap(scorer) if lora else scorer
+    if lora:
+        torch.manual_seed(0)
+        for name, parameter in policy.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+    policy.save_pretrained(folder / "rm")
+    tokenizer.save_pretrained(folder / "rm")
+    template = Template(tokenizer)
+    rewards = []
+    for row in ROWS:
+        ids = [*template.prompt_ids(row.prompt[0]), *template.answer_ids(row.prompt[0], row.answer[0], ended=True)]
+        with torch.no_grad():
+            hidden = policy.get_base_model().model if lora else scorer.model
+            last = hidden(torch.tensor([ids])).last_hidden_state[0, -1]
+            head = policy.get_base_model().score if lora else scorer.score
+            rewards.append(float(head(last)))
+    return folder / "rm", rewards
+
+
+@pytest.mark.parametrize("lora", [False, True])
+def test_rewards_of_the_saved_model(lora: bool, tmp_path: Path) -> None:
+    folder, expected = saved(tmp_path, lora=lora)
+    judge = RewardModel(model=str(folder), batch_size=2)
+    assert judge.score(ROWS) == pytest.approx(expected, abs=1e-5)
+    assert len({round(reward, 4) for reward in expected}) == 3
+    comparison = Comparison("x", ("ab",), ("c",), ("",))
+    (judgement,) = judge.compare([comparison], tmp_path).judgements
+    assert judgement.verdict is (Verdict.A if expected[0] > expected[2] else Verdict.B)
+    assert list(judge.missing()) == []
+
+
+def test_conversations_keep_their_roles(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path)
+    judge = RewardModel(model=str(folder))
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}, {"role": "user", "content": "c"}]
+    flat, kept = judge.score(
+        [Answer("1", ("c",), ("a",)), Answer("1", ("c",), ("a",), conversation=turns)]  # type: ignore[arg-type]
+    )
+    assert flat != pytest.approx(kept, abs=1e-4)
+
+
+def test_long_rows_are_cut(tmp_path: Path) -> None:
+    folder, _ = saved(tmp_path)
+    long = Answer("1", ("abc" * 20,), ("abc" * 20,))
+    judge = RewardModel(model=str(folder), max_length=10)
+    assert judge.score([long]) == pytest.approx(judge.score([Answer("1", ("c",), ("abc" * 3,), ended=False)]))
+    ended, cut = judge.score([Answer("1", ("c",), ("abc",)), Answer("1", ("c",), ("abc",), ended=False)])
+    assert ended != pytest.approx(cut, abs=1e-4), "an answer that was cut off has no end"
+
+
+def test_what_is_no_reward_model(tmp_path: Path) -> None:
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    model.save_pretrained(tmp_path / "lm")
+    tokenizer.save_pretrained(tmp_path / "lm")
+    with pytest.raises(ModelError, match="saved without a head"):
+        RewardModel(model=str(tmp_path / "lm")).score(ROWS)
+    (tmp_path / "empty").mkdir()
+    for name, said in (("empty", "without config.json"), ("nowhere/at/all", "no such folder")):
+        (problem,) = RewardModel(model=str(tmp_path / name)).missing()
+        assert said in problem.allowed

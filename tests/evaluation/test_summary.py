@@ -1,0 +1,200 @@
+"""Stored examples, and everything that is read off them without a model."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignlab.errors import DataError
+from alignlab.evaluation.drift import drift
+from alignlab.evaluation.equal_kl import score_at_kl
+from alignlab.evaluation.examples import Examples, same_prompts
+from alignlab.evaluation.health import health
+from alignlab.evaluation.summary import flat, summarise, win_rate_of
+
+
+def examples(prompts: int = 40, samples: int = 2, seed: int = 0, shift: float = 0.5, **columns: list[Any]) -> Examples:
+    """A policy whose log-ratio is 2 nats an answer and whose score is `shift` above the reference's."""
+    rng = np.random.default_rng(seed)
+    rows = prompts * samples
+    names = [f"p{i}" for i in range(prompts) for _ in range(samples)]
+    tokens = rng.integers(4, 12, size=rows)
+    level = np.repeat(rng.normal(size=prompts), samples)
+    logps = [list(rng.normal(-1, 0.3, size=n)) for n in tokens]
+    base = {
+        "prompt_id": names,
+        "prompt": [f"question {name}" for name in names],
+        "conversation": [None] * rows,
+        "sample": list(range(samples)) * prompts,
+        "policy/answer": [" ".join(rng.choice(list("abcdefghij"), size=n)) for n in tokens],
+        "policy/tokens": tokens.tolist(),
+        "policy/ended": (rng.random(rows) < 0.9).tolist(),
+        "policy/policy_logps": logps,
+        "policy/reference_logps": [[x - 2 / len(row) for x in row] for row in logps],
+        "policy/score/gold": (level + shift + rng.normal(0, 0.5, rows)).tolist(),
+        "reference/answer": [" ".join(rng.choice(list("abcdefghij"), size=n)) for n in tokens],
+        "reference/tokens": tokens.tolist(),
+        "reference/ended": [True] * rows,
+        "reference/score/gold": (level + rng.normal(0, 0.5, rows)).tolist(),
+        "reference/first/gold": [1.0, 0.0, 0.5, 1.0] * (rows // 4),
+    }
+    return Examples(base | columns, {"judge/gold": "abc"})
+
+
+def test_written_and_read(tmp_path: Path) -> None:
+    kept = examples(**{"reference/first/llm": [1.0, None, float("nan"), 0.5] * 20})
+    kept.write(tmp_path / "e")
+    for place in (tmp_path / "e", tmp_path / "e" / "rows.parquet"):
+        found = Examples.read(place)
+        assert found.facts == kept.facts
+        assert found["policy/policy_logps"] == kept["policy/policy_logps"]
+        assert found["reference/first/llm"][:2] == [1.0, None]
+        assert math.isnan(found["reference/first/llm"][2])
+        assert (found.sides, found.scored_by, found.compared_by("reference")) == (
+            ["policy", "reference"], ["gold"], ["gold", "llm"],
+        )  # fmt: skip
+    assert [f.name for f in (tmp_path / "e").iterdir()] == ["rows.parquet"]
+    (tmp_path / "broken.parquet").write_text("no table")
+    for wrong in ("none", "broken.parquet"):
+        with pytest.raises(DataError, match="holds no stored examples"):
+            Examples.read(tmp_path / wrong)
+
+
+def test_numbers() -> None:
+    found = summarise(examples())
+    assert (found["rows"], found["prompts"]) == (80, 40)
+    assert found["kl"]["sequence_k1"]["value"] == pytest.approx(2.0)
+    assert found["kl"]["per_token"]["value"] == pytest.approx(2.0 / found["answers"]["policy"]["tokens"]["value"])
+    gold = found["compared"]["reference"]["gold"]
+    assert gold["win_rate"]["value"] == pytest.approx(2.5 / 4)
+    assert (gold["win_rate"]["wins"], gold["win_rate"]["ties"], gold["win_rate"]["losses"]) == (40, 20, 20)
+    assert gold["win_rate"]["n"] == 40
+    difference = gold["score_difference"]
+    assert difference["low"] < 0.5 < difference["high"]
+    assert difference["standard_error"] < 0.1, "paired by prompt: the prompts' own levels cancel"
+    curve = found["best_of_n"]["gold"]
+    assert curve["2"]["value"] > curve["1"]["value"] == pytest.approx(found["answers"]["policy"]["score/gold"]["value"])
+    json.dumps(found)
+    names = dict(flat(found, "reference"))
+    assert names["kl_ref/sequence_k1"] == pytest.approx(2.0)
+    assert names["winrate/gold"] == pytest.approx(0.625)
+    assert "winrate/gold" not in dict(flat(found, "chosen"))
+
+
+def test_invalid_and_unjudged_are_counted_apart() -> None:
+    two = {
+        "reference/first/llm": [1.0, float("nan"), None, 1.0] * 20,
+        "reference/second/llm": [1.0, 1.0, 1.0, 0.0] * 20,
+    }
+    found = win_rate_of(examples(**two), "reference", "llm")
+    assert (found.wins, found.ties, found.losses, found.invalid, found.unjudged) == (20, 20, 0, 20, 20)
+    graded = {"reference/first/llm": [0.9] * 80, "reference/second/llm": [0.3] * 80}
+    rows = examples(**graded)
+    assert win_rate_of(rows, "reference", "llm").rate.value == 0.5
+    graded_rows = Examples(rows.columns, {**rows.facts, "disagreement/llm": "mean"})
+    assert win_rate_of(graded_rows, "reference", "llm").rate.value == pytest.approx(0.6)
+
+
+def test_no_kl_where_there_are_no_log_probabilities() -> None:
+    rows = examples()
+    columns = {name: values for name, values in rows.columns.items() if "logps" not in name}
+    assert summarise(Examples(columns))["kl"] == {}
+
+
+def test_healthy_and_collapsed() -> None:
+    good = summarise(examples())
+    assert health(good).verdict == "healthy"
+    broken = {
+        "repetition": {"policy/answer": ["so so so so so so so so so"] * 80},
+        "tokens": {"policy/tokens": [1] * 80},
+        "ended": {"policy/ended": [False] * 80},
+    }
+    for name, columns in broken.items():
+        found = health(summarise(examples(**columns)))
+        assert found.verdict == "collapsed"
+        assert name in [check.name for check in found.checks if check.hit]
+
+
+def test_displaced() -> None:
+    good = summarise(examples())
+    assert health(good, held_out={"eval/logratios/chosen_per_token": -0.05}).verdict == "healthy"
+    found = health(good, held_out={"eval/logratios/chosen_per_token": -0.3})
+    assert found.verdict == "displaced"
+    (hit,) = [check for check in found.checks if check.hit]
+    assert (hit.value, hit.limit) == (-0.3, -0.1)
+
+
+def test_over_optimised() -> None:
+    """Below the reference beyond doubt; not where the proxy has fallen too, or the interval holds 0."""
+    low = examples(shift=-0.5)
+    assert health(summarise(low)).verdict == "over-optimised"
+    assert health(summarise(examples(shift=-0.05))).verdict == "healthy"
+
+    def with_proxy(shift: float) -> dict[str, Any]:
+        proxy = examples(shift=shift, seed=3)
+        scores = {f"{s}/score/rm": proxy[f"{s}/score/gold"] for s in ("policy", "reference")}
+        return summarise(examples(shift=-0.5, **scores))
+
+    assert health(with_proxy(1.0), proxy="rm").verdict == "over-optimised"
+    assert health(with_proxy(-1.0), proxy="rm").verdict == "healthy", "it got worse at everything: not for the proxy"
+
+
+def test_a_fall_from_its_best_is_told() -> None:
+    best, now = summarise(examples(shift=2.0)), summarise(examples(shift=0.5, seed=1))
+    assert health(now, earlier=[best]).verdict == "over-optimised"
+    assert health(best, earlier=[now]).verdict == "healthy"
+    assert health(now, earlier=[summarise(examples(shift=0.6, seed=2))]).verdict == "healthy"
+
+
+def test_no_drift_between_two_draws_of_one_model() -> None:
+    """Of 100 pairs of sets, at most some show any of five measures drifted."""
+    false = 0
+    for seed in range(100):
+        earlier, later = examples(samples=1, seed=2 * seed), examples(samples=1, seed=2 * seed + 1)
+        later = Examples(later.columns | {"prompt_id": [f"q{i}" for i in range(40)]}, later.facts)
+        assert not same_prompts(earlier, later)
+        false += any(change.drifted for change in drift(earlier, later))
+    assert false <= 11
+
+
+def test_drift_is_found_and_named() -> None:
+    earlier = examples(samples=1, seed=0)
+    scores = [score - 1.0 for score in earlier["policy/score/gold"]]
+    later = Examples(earlier.columns | {"policy/score/gold": scores}, earlier.facts)
+    found = {change.measure: change for change in drift(earlier, later)}
+    assert [name for name, change in found.items() if change.drifted] == ["score: gold"]
+    assert found["score: gold"].difference.value == pytest.approx(-1.0)
+    assert found["tokens"].p == 1.0, "nothing differs"
+    other = Examples(later.columns, {"judge/gold": "another"})
+    with pytest.raises(DataError, match="gold can't be compared"):
+        drift(earlier, other)
+
+
+def run_at(kl: float, score: float, seed: int = 0) -> Examples:
+    """A run with a given mean log-ratio and mean score."""
+    rows = examples(samples=1, seed=seed)
+    rng = np.random.default_rng(seed)
+    logps = [[x - (kl + rng.normal(0, 0.3)) / len(row) for x in row] for row in rows["policy/policy_logps"]]
+    scores = (np.array(rows["reference/score/gold"]) + score + rng.normal(0, 0.2, len(rows))).tolist()
+    return Examples(rows.columns | {"policy/reference_logps": logps, "policy/score/gold": scores}, rows.facts)
+
+
+def test_scores_at_equal_kl() -> None:
+    """score = sqrt(KL) in runs at KL 1 and 4, read off between them, at them, and beyond."""
+    method = [run_at(1.0, 1.0), run_at(4.0, 2.0)]
+    low, middle, beyond = score_at_kl(method, "gold", [0.5, 2.5, 9.0])
+    start = float(np.mean(method[0]["reference/score/gold"]))
+    assert middle.value == pytest.approx(start + 1.5, abs=0.15)
+    assert middle.low < middle.value < middle.high
+    assert low.value == pytest.approx(start + 0.5, abs=0.15), "down to the reference, at KL 0"
+    assert math.isnan(beyond.value)
+    worse = [run_at(1.0, 0.2, seed=0), run_at(4.0, 0.5, seed=0)]
+    assert score_at_kl(worse, "gold", [2.5])[0].high < middle.low
+    other = Examples(worse[0].columns | {"prompt_id": [f"q{i}" for i in range(40)]}, {})
+    with pytest.raises(DataError, match="same prompts"):
+        score_at_kl([method[0], other], "gold", [1.0])

@@ -1,0 +1,128 @@
+"""Sampling: the same answer whatever the batch, the distribution of the model, ends, cuts, refusals."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    GPT2Config,
+    MistralConfig,
+    OPTConfig,
+    PretrainedConfig,
+    Qwen3Config,
+)
+
+from alignlab.data.template import Template
+from alignlab.errors import ConfigError, DataError
+from alignlab.evaluation.exact import completion_logps
+from alignlab.lab.world import World
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.sources.tiny import Tiny
+from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
+
+WORLD = World(alphabet="abc", length=3, prompts=2, prompt_length=2)
+SMALL = {"vocab_size": 12, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
+CONFIGS: list[PretrainedConfig] = [
+    GPT2Config(vocab_size=12, n_embd=16, n_head=2, n_layer=2, n_positions=64),
+    MistralConfig(**SMALL, intermediate_size=32, num_key_value_heads=1, sliding_window=4),
+    OPTConfig(**SMALL, ffn_dim=32, max_position_embeddings=64, word_embed_proj_dim=16),
+    Qwen3Config(**SMALL, intermediate_size=32, num_key_value_heads=1, head_dim=8),
+]
+
+
+def sharp(model: Any) -> Any:
+    """Weights large enough for the model to have preferences, and to notice what stands far back."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            if parameter.ndim > 1:
+                parameter.normal_(0, 0.4)
+    return model.eval()
+
+
+def numbers(count: int, tokens: int, seed: int = 0) -> list[Any]:
+    return [uniforms(seed, f"prompt {i}", 0, tokens) for i in range(count)]
+
+
+def by_hand(model: Any, prompt: Sequence[int], draws: Any, end: int) -> list[int]:
+    """One forward over everything for each token, no cache, no batch."""
+    answer: list[int] = []
+    for u in draws:
+        with torch.no_grad():
+            probability = model(torch.tensor([[*prompt, *answer]])).logits[0, -1].double().softmax(-1)
+        token = int((probability.cumsum(-1) <= u * float(probability.sum())).sum())
+        answer.append(token)
+        if token == end:
+            break
+    return answer
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
+def test_batched_is_one_by_one(config: PretrainedConfig) -> None:
+    """Prompts of unlike lengths, answers that end at unlike times; windows shorter than the rows among them."""
+    model = sharp(AutoModelForCausalLM.from_config(config))
+    prompts = [[3], [4, 5, 6, 7, 8, 9], [1, 2, 3], [5, 5], [9, 8, 7, 6, 5, 4, 3, 2]]
+    draws = numbers(5, 12)
+    end = by_hand(model, prompts[0], draws[0], end=-1)[3]  # a token that is said before long
+    expected = [by_hand(model, prompt, u, end) for prompt, u in zip(prompts, draws, strict=True)]
+    assert len({len(answer) for answer in expected}) > 1, "they end at unlike times"
+    for size in (1, 2, 5):
+        found = draw(model, prompts, draws, Sampling(max_new_tokens=12, batch_size=size), end)
+        assert [answer.ids for answer in found] == expected
+        assert [answer.ended for answer in found] == [answer[-1] == end for answer in expected]
+
+
+def test_answers_have_the_policy_s_probabilities() -> None:
+    """6,000 draws of each prompt against every completion's exact probability."""
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    with torch.no_grad():
+        model.lm_head.weight *= 20
+    exact = np.exp(completion_logps(model, tokenizer, WORLD))
+    template, count = Template(tokenizer), 6000
+    how = Sampling(max_new_tokens=3, batch_size=3000)
+    for x, text in enumerate(WORLD.prompt_texts):
+        prompts = [template.prompt_ids(text)] * count
+        found = draw(model, prompts, [uniforms(0, text, n, 3) for n in range(count)], how, template.end_id)
+        texts = [tokenizer.decode([i for i in answer.ids if i != template.end_id]) for answer in found]
+        seen = np.array([texts.count(answer) for answer in WORLD.completion_texts])
+        assert seen.sum() == count
+        spread = np.sqrt(count * exact[x] * (1 - exact[x])) + 0.5
+        assert np.abs(seen - count * exact[x]).max() < 4.5 * spread.max()
+        assert (np.abs(seen - count * exact[x]) / spread).max() < 4.5
+
+
+def test_temperature_and_seeds() -> None:
+    model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
+    prompts = [[1, 2, 3]] * 200
+    cold = Sampling(max_new_tokens=4, temperature=1e-4, batch_size=200)
+    draws = [uniforms(0, "p", n, 4) for n in range(200)]
+    assert len({tuple(answer.ids) for answer in draw(model, prompts, draws, cold, 11)}) == 1, "nearly greedy"
+    warm = draw(model, prompts, draws, Sampling(max_new_tokens=4, batch_size=200), 11)
+    assert len({tuple(answer.ids) for answer in warm}) > 20
+    other = draw(model, prompts, [uniforms(1, "p", n, 4) for n in range(200)], Sampling(max_new_tokens=4), 11)
+    assert warm != other
+    assert not np.array_equal(uniforms(0, "p", 0, 4), uniforms(0, "q", 0, 4))
+    np.testing.assert_array_equal(uniforms(0, "p", 0, 4), uniforms(0, "p", 0, 8)[:4])
+
+
+def test_an_adapter_and_the_mode_it_was_in() -> None:
+    model = Tiny(name="t", alphabet="abc", hidden_size=32).load()[0]
+    model.name_or_path = "base"
+    policy = LoRA(r=2).wrap(model)
+    policy.train()
+    found = draw(policy, [[0, 1]], numbers(1, 3), Sampling(max_new_tokens=3), 3)
+    assert isinstance(found[0], Drawn)
+    assert policy.training
+
+
+def test_refusals() -> None:
+    model = AutoModelForCausalLM.from_config(CONFIGS[0])
+    with pytest.raises(DataError, match=r"60 tokens, an answer up to 5, .* 64 positions\n.*max_new_tokens=4"):
+        draw(model, [[1] * 60], numbers(1, 5), Sampling(max_new_tokens=5), 11)
+    with pytest.raises(ConfigError, match="4 problems"):
+        Sampling(max_new_tokens=0, temperature=0, seed=-1, batch_size=0)

@@ -23,6 +23,13 @@ COMMANDS = [
     line.split(" #")[0].strip() for line in SHELL.splitlines() if line.startswith(("alignlab train", "alignlab check"))
 ]
 
+DOCS = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
+EVALUATIONS = [
+    line.split(" #")[0].strip()
+    for line in (SHELL + "\n".join(re.findall(r"```sh\n(.*?)```", DOCS, re.S)).replace("\\\n", " ")).splitlines()
+    if line.startswith("alignlab evaluate") and "--drift" not in line
+]
+
 # What stands for something of the reader's.
 MINE = {
     "<hub name or folder>": "org/model",
@@ -32,7 +39,8 @@ MINE = {
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 8
+    assert len(COMMANDS) == 9
+    assert len(EVALUATIONS) == 7
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -47,8 +55,22 @@ def test_command_passes_the_check(command: str, alignlab: Callable[..., Any]) ->
     assert result.code == 0, result.err
 
 
+@pytest.mark.parametrize("command", EVALUATIONS)
+def test_evaluation_composes(command: str, alignlab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that is wrong with it is that the reader's own run and files are not there."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    words = re.sub(r"<[^>]*>", "mine", command)
+    result = alignlab("evaluate", *shlex.split(words)[2:])
+    assert result.code == 2
+    assert set(re.findall(r"^  (\S+) =", result.err, re.M)) <= {
+        "run",
+        "judge.gold.function",
+        "judge.reward_model.model",
+    }
+
+
 def test_the_table_of_groups_names_every_option() -> None:
-    for group in ("objective", "model", "peft", "data", "optim", "tracking", "experiment", "sweep", "debug"):
+    for group in ("objective", "model", "peft", "data", "optim", "tracking", "judge", "experiment", "sweep", "debug"):
         folder = share_dir() / "sweeps" if group == "sweep" else conf_dir() / group
         (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", README, re.M)
         for file in folder.glob("*.yaml"):

@@ -6,7 +6,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -92,7 +92,8 @@ class Sweep:
         """Tell everybody who looks that these will be run."""
         for point in points:
             if not point.plan.train.rerun:
-                point.run.queue(sweep=self.name, config=dict(point.plan.config))
+                with suppress(OSError):  # whatever is in the way will meet the run itself, and be told there
+                    point.run.queue(sweep=self.name, config=dict(point.plan.config))
 
     def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
         """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""

@@ -51,8 +51,15 @@ class RunTask:
             pass
         except Exception as error:
             if self.run.status() not in (*FINISHED, "failed"):  # it came to an end before its record was begun
-                self.run.end("failed", reason_of(error), id=self.run.id, sweep=self.sweep)
-                log.error("%s: failed", self.name, exc_info=not isinstance(error, AlignlabError))
+                log.error("%s: failed: %s", self.name, error, exc_info=not isinstance(error, AlignlabError))
+                self.failed(reason_of(error))
+
+    def failed(self, reason: str) -> None:
+        """Put into the record that it failed, where there can be one."""
+        try:
+            self.run.end("failed", reason, id=self.run.id, sweep=self.sweep)
+        except OSError as error:
+            log.error("%s: %s, and its record can't be written: %s", self.name, reason, error)
 
     def in_smaller_portions(self) -> RunTask:
         """The same run, half as much of a batch at a time; its identity does not depend on that."""
@@ -106,7 +113,7 @@ def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool =
     out_of_memory = out_of_memory or "out of memory" in str(state.get("reason")).lower()
     if how is not None and state.get("status") not in (*FINISHED, "failed"):
         text = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
-        task.run.end("failed", text, id=task.name, sweep=task.sweep)
+        task.failed(text)
     elif state.get("status") != "failed" or not out_of_memory:
         return None  # it said itself how it ended, and would end so again
     if left < 1:
@@ -140,7 +147,7 @@ def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
             state = RunDir.of(ancestor.train.output_root, ancestor.id).state()
             if state.get("status") in ("failed", "diverged") and _is_wanted(point.plan):
                 reason = f"what it starts from, {ancestor.id}, {state['status']}: {state.get('reason')}"
-                point.run.end("failed", reason, id=point.name, sweep=point.sweep)
+                point.failed(reason)
                 found[point.name] = reason
                 break
     return found

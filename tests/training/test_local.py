@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -93,9 +94,25 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
+@pytest.mark.parametrize("launcher", ["here", "local"])
+def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run) -> None:
+    sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s", f"launcher={launcher}"]
+    ids = re.findall(r"^(dpo-\w+)", alignlab("check", *sweep[:-1]).out, re.M)
+    in_the_way = Path("outputs/runs") / ids[1]
+    in_the_way.parent.mkdir(parents=True)
+    in_the_way.write_text("something else")
+    found = alignlab("train", *sweep)
+    assert found.code == 3
+    assert "1 of 3 points failed" in found.err
+    assert [state.get("status") for state in states(Path("outputs"), "s")] == ["done", None, "done"]
+    in_the_way.unlink()
+    assert alignlab("train", *sweep).code == 0
+    assert [state.get("attempt") for state in states(Path("outputs"), "s")] == [1, 1, 1]
+
+
 @pytest.mark.slow
 def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: Path) -> None:
-    """Of 12 points one is killed, one can't begin, one meets a full disk, one diverges, and the parent is killed."""
+    """Of 12 points one is killed, one raises, one meets a full disk, one diverges, and the parent is killed."""
     betas = ",".join(str(round(0.05 * i, 2)) for i in range(1, 13))
     rates = ",".join(["3e-3"] * 11 + ["1e30"])
     sweep = [
@@ -106,8 +123,7 @@ def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: P
     assert alignlab("train", *sweep, "output_root=calm").code == 0
     runs = [point["run"] for point in json.loads((calm / "sweeps/s/sweep.json").read_text())["points"]]
 
-    (root / "runs").mkdir(parents=True)
-    (root / "runs" / runs[1]).write_text("in the way")
+    (root / "runs" / ".locks" / runs[1]).mkdir(parents=True)  # where a file should be
     (root / "runs" / runs[2]).symlink_to(small_disk)
     command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -124,7 +140,7 @@ def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: P
     assert "interrupted" in {before[id]["status"] for id in at_work}
     done = {id: record["attempt"] for id, record in before.items() if record["status"] == "done"}
 
-    (root / "runs" / runs[1]).unlink()
+    (root / "runs" / ".locks" / runs[1]).rmdir()
     subprocess.run(["mount", "-o", "remount,size=100m", str(small_disk)], check=True)
     result = alignlab("train", *sweep)
     assert result.code == 0, result.err

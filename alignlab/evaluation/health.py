@@ -12,7 +12,8 @@ VERDICTS = ("healthy", "displaced", "over-optimised", "collapsed")
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on something is wrong; each is compared with what training started from.
+    """From where on something is wrong; each is compared with what training started from, and the whole interval has to
+    lie beyond it.
 
     repetition:    how much more of the answers may be repeated runs of words.
     shortest:      least share of the reference's mean length, tokens.
@@ -78,12 +79,17 @@ def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
     policy, reference = summary["answers"]["policy"], summary["answers"].get("reference")
     if reference is None:
         return
-    ours, theirs = policy["repetition"]["value"], reference["repetition"]["value"]
-    yield _above("repetition", ours, theirs + limits.repetition)
-    yield _below("tokens", policy["tokens"]["value"], limits.shortest * reference["tokens"]["value"])
-    yield _below("ended", policy["ended"]["value"], reference["ended"]["value"] - limits.ended)
+    most = reference["repetition"]["value"] + limits.repetition
+    repeated = policy["repetition"]
+    yield Check("repetition", repeated["value"], most, repeated["low"] > most, "collapsed")
+    for name, least in (
+        ("tokens", limits.shortest * reference["tokens"]["value"]),
+        ("ended", reference["ended"]["value"] - limits.ended),
+    ):
+        yield Check(name, policy[name]["value"], least, policy[name]["high"] < least, "collapsed")
     if not math.isnan(policy["distinct_2"]) and not math.isnan(reference["distinct_2"]):
-        yield _below("distinct_2", policy["distinct_2"], limits.distinct * reference["distinct_2"])
+        distinct, least = policy["distinct_2"], limits.distinct * reference["distinct_2"]
+        yield Check("distinct_2", distinct, least, distinct < least, "collapsed")
 
 
 def _scores(summary: Mapping[str, Any], proxy: str, earlier: Sequence[Mapping[str, Any]]) -> Iterator[Check]:
@@ -116,11 +122,3 @@ def _displacement(metrics: Mapping[str, float], limits: Limits) -> Iterator[Chec
         yield Check(
             "log-ratio of held-out chosen answers, nats per token", value, -limits.displacement, hit, "displaced"
         )
-
-
-def _above(name: str, value: float, limit: float) -> Check:
-    return Check(name, value, limit, value > limit, "collapsed")
-
-
-def _below(name: str, value: float, limit: float) -> Check:
-    return Check(name, value, limit, value < limit, "collapsed")

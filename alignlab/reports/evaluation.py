@@ -93,7 +93,7 @@ def _win_rate(found: Mapping[str, float] | None) -> list[str]:
     if found is None:
         return [""] * 4
     rate = {"value": found["value"], "low": found["ci_low"], "high": found["ci_high"]}
-    agreed = f"{found['order_consistency']:.2f}" if "order_consistency" in found else ""
+    agreed = _number(found["order_consistency"], ".2f") if "order_consistency" in found else ""
     return [
         _shown(rate),
         f"{found['wins']:.0f}, {found['ties']:.0f}, {found['losses']:.0f}",

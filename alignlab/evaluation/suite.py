@@ -36,6 +36,8 @@ class Evaluation(Sampling):
     samples:   answers to each prompt; several give best-of-n curves and smaller errors within a prompt.
     baselines: reference (what training started from), chosen (the data's preferred answers), the id of another run, or
                a model (a folder or hub name).
+    proxy:     judge whose score was trained on, directly or by preferences that came from it; the watch for
+               over-optimisation takes all others for held out.
     shown:     prompts on the page that shows answers side by side.
     """
 
@@ -44,6 +46,7 @@ class Evaluation(Sampling):
     pairs: str = ""
     samples: int = 1
     baselines: list[str] = field(default_factory=lambda: ["reference"])
+    proxy: str = ""
     shown: int = 20
 
     def missing(self) -> Iterator[Problem]:

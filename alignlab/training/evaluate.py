@@ -21,7 +21,7 @@ from alignlab.data.rows import Completion
 from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
 from alignlab.evaluation.benchmarks.files import read_rows
-from alignlab.evaluation.examples import FILE, Examples
+from alignlab.evaluation.examples import FILE, Examples, same_prompts
 from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, store_pairs
 from alignlab.evaluation.health import health
 from alignlab.evaluation.judges.base import Bill, Judge
@@ -69,6 +69,9 @@ def evaluate(wanted: Evaluate) -> list[Evaluated]:
                 problems.append(Problem("judge", ", ".join(wanted.judge), text))
         except ConfigError as error:
             problems += error.problems
+    if wanted.evaluation.proxy and wanted.evaluation.proxy not in {*wanted.judge, "gold"}:
+        there = ", ".join(wanted.judge) or "none"
+        problems.append(Problem("evaluation.proxy", wanted.evaluation.proxy, f"is none of the judges ({there})"))
     others = {name: source for name in wanted.evaluation.baselines if (source := _other(name, root, problems))}
     if problems:
         raise ConfigError(problems)
@@ -183,7 +186,8 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
         if settings.pairs:
             summary["pairs"] = _implied(plan, settings.pairs, folder, wanted)
         metrics = run.record().get("summary", {})
-        summary["health"] = health(summary, held_out=metrics).as_dict()
+        earlier = _earlier(run, examples)
+        summary["health"] = health(summary, proxy=settings.proxy, earlier=earlier, held_out=metrics).as_dict()
         write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
@@ -194,6 +198,12 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
         against = next(iter(settings.baselines), "")
         run.update(summary={**metrics, **{f"eval/{name}": value for name, value in flat(summary, against)}})
     return Evaluated(run.id, folder, summary, bill)
+
+
+def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
+    """What the same prompts gave while the run trained, where it was evaluated then."""
+    snapshots = [Examples.read(folder) for folder in sorted((run.path / "evaluation").glob("step-*"))]
+    return [summarise(snapshot) for snapshot in snapshots if same_prompts(snapshot, examples)]
 
 
 def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:

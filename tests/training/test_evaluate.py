@@ -196,6 +196,7 @@ def test_refusals_name_everything(alignlab: Run) -> None:
         (["run=dpo", "evaluation.prompts=-1", "judge=llm"], ["evaluation.prompts = -1", "judge.llm.model"]),
         (["run=dpo", "evaluation.smaples=3"], ["evaluation.smaples = 3", "Could not override"]),
         (["run=dpo", "judge=gold", "judge.gold.function=nowhere:f"], ["can't be imported", "nowhere"]),
+        (["run=dpo", "evaluation.proxy=rm"], ["evaluation.proxy = rm", "is none of the judges"]),
         (["run=dpo", "evaluation.baselines=[referenz]"], ["is no run below output_root"]),
         (["run=dpo", "evaluation.baselines=[reference,reference]"], ["must be different sides"]),
         (["run=dpo", "evaluation.max_new_tokens=3", "evaluation.temperature=0"], ["temperature"]),
@@ -257,6 +258,17 @@ def test_while_it_trains_and_at_its_end(alignlab: Run) -> None:
     )
     assert rows[1]["eval/kl_ref/sequence_k1"] == pytest.approx(after["summary"]["eval/kl_ref/sequence_k1"], abs=1e-4)
     assert "verdict: " in found.out
+    health = json.loads((run / "evaluation" / names[0] / "summary.json").read_text())["health"]
+    fall = [check for check in health["checks"] if check["name"] == "gold: fall from its best"]
+    best = max(
+        summarise(Examples.read(run / "evaluation" / name))["answers"]["policy"]["score/gold"]["value"]
+        for name in names[1:]
+    )
+    assert fall[0]["value"] == pytest.approx(best - rows[1]["eval/score/gold/mean"], abs=1e-6)
+    proxied = alignlab("evaluate", f"run={run.name}", "evaluation.samples=5", "evaluation.proxy=gold")
+    assert proxied.code == 0
+    health = json.loads((run / "evaluation" / names[0] / "summary.json").read_text())["health"]
+    assert not any(check["name"].startswith("gold") for check in health["checks"]), "it is no held-out judge then"
     assert "| reference | gold |" in found.out
     again = alignlab("train", *watched[:-1])
     assert again.code == 0

@@ -23,7 +23,8 @@ pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
 
 Run = Callable[..., Any]
 STEADY = [*LAB, "trainer.max_steps=60"]
-SWEEP = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
+# Long enough for a run to be met at its eighth update.
+SWEEP = [*STEADY, "trainer.max_steps=300", "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
 
 # sbatch starts every job of the array at once; a job that asked to be queued again (scontrol) is started again.
 SBATCH = """#!/usr/bin/env python3

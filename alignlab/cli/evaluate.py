@@ -22,24 +22,22 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _task(config: DictConfig) -> None:
-    from dataclasses import replace
-
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import Known, to_evaluate
+    from alignlab.evaluation.examples import FILE
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
     from alignlab.training.evaluate import evaluate, sweep_of
     from alignlab.training.progress import quiet_libraries
-    from alignlab.training.run import ready_judges
 
     quiet_libraries()
     wanted = to_evaluate(config)
-    plans = judge_plans(config, wanted.judge, Known())
-    found = evaluate(replace(wanted, judge=ready_judges(wanted.judge, plans)))
+    found = evaluate(wanted, judge_plans(config, wanted.judge, Known()))
     for one in found:
         print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
         if line := bill_line(one.bill):
             print(line)
-    if sweep := sweep_of(wanted):
+    written = all((one.folder / FILE).is_file() for one in found)  # reward models write no answers
+    if written and (sweep := sweep_of(wanted)):
         print(f"\n{write_sweep(sweep, {one.run: one.folder for one in found})}\n{sweep / 'evaluation.md'}")
 
 

@@ -86,9 +86,9 @@ def _valid(values: Array, examples: Examples) -> tuple[Array, list[Hashable]]:
 def _welch(before: Estimate, after: Estimate) -> Estimate:
     """Difference of two independent means; the smaller number of prompts sets the degrees of freedom."""
     error = math.hypot(before.standard_error, after.standard_error)
-    halves = [math.hypot(before.value - before.low, after.value - after.low)] * 2
+    half = math.hypot(before.value - before.low, after.value - after.low)
     value = after.value - before.value
-    return Estimate(value, error, value - halves[0], value + halves[1], min(before.n, after.n))
+    return Estimate(value, error, value - half, value + half, min(before.n, after.n))
 
 
 def _p(difference: Estimate) -> float:

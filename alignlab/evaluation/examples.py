@@ -64,6 +64,11 @@ class Examples:
         start = f"{baseline}/first/"
         return [name.removeprefix(start) for name in self.columns if name.startswith(start)]
 
+    def without(self, judge: str) -> dict[str, list[Any]]:
+        """Columns, those of one judge left out."""
+        endings = tuple(f"/{kind}/{judge}" for kind in ("score", "first", "second", "said"))
+        return {name: values for name, values in self.columns.items() if not name.endswith(endings)}
+
     def write(self, folder: Path) -> None:
         """Store as Parquet, whole or not at all."""
         import pyarrow

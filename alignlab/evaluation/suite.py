@@ -14,7 +14,7 @@ from alignlab.data.rows import Completion, Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DataError, Problem
-from alignlab.evaluation.benchmarks.files import read_rows
+from alignlab.evaluation.benchmarks.files import read_rows, write_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Verdict
@@ -155,8 +155,8 @@ class Suite:
             ]
             side.model.to(self.how.device)
             drawn = draw(side.model, prompts, seeds, settings, template.end_id, self.how.progress)
-            _write(file, [asdict(answer) for answer in drawn])
-        return [Drawn(**answer) for answer in json.loads(file.read_text())]
+            write_rows(file, [asdict(answer) for answer in drawn])
+        return [Drawn(**answer) for answer in read_rows(file)]
 
     def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
         """Columns of a side's answers: text without the end token, tokens with it."""
@@ -242,7 +242,8 @@ def sampled(
 
 def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Examples, Bill]:
     """The examples with what one judge says of them: comparisons with every baseline, and scores if it scores."""
-    columns, bill, ids = dict(examples.columns), Bill(), [_id(examples, row) for row in range(len(examples))]
+    columns, bill = examples.without(name), Bill()
+    ids = [_id(examples, row) for row in range(len(examples))]
     facts = {**examples.facts, f"judge/{name}": judge.fingerprint()}
     if isinstance(judge, ScoreJudge):
         scores = judge.score([answer for side in examples.sides for answer in _answers(examples, side)])
@@ -310,11 +311,3 @@ def _conversation(examples: Examples, row: int) -> Prompt | None:
 
 def _prefixed(side: str, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:
     return {f"{side}/{name}": values for name, values in columns.items()}
-
-
-def _write(file: Path, value: Any) -> None:
-    """JSON, whole or not at all."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = file.with_suffix(f".{id(value)}.tmp")
-    scratch.write_text(json.dumps(value))
-    scratch.replace(file)

@@ -37,11 +37,10 @@ from alignlab.modules.base import Progress
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.training.evaluate_pairs import held_out_pairs, implied_rewards, rewards
 from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.run import ready_judges
 from alignlab.training.start import Start, device_of, load_start
 
 log = logging.getLogger(__name__)
-
-_WHERE = "the config; nothing was started"
 
 # Answers, and tokens, of a pass for log-probabilities.
 _ROWS, _TOKENS = 32, 4096
@@ -57,8 +56,11 @@ class Evaluated:
     bill: Bill
 
 
-def evaluate(wanted: Evaluate) -> list[Evaluated]:
-    """Evaluate a run, or all finished runs of a sweep. Raises ConfigError with all problems, before anything starts."""
+def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
+    """Evaluate a run, or all finished runs of a sweep. Raises ConfigError with all problems, before anything starts.
+
+    judges: runs that judges are made by, by the judge's name.
+    """
     root, ids = _runs(wanted)
     plans, problems = [], []
     for run_id in ids:
@@ -75,6 +77,7 @@ def evaluate(wanted: Evaluate) -> list[Evaluated]:
     others = {name: source for name in wanted.evaluation.baselines if (source := _other(name, root, problems))}
     if problems:
         raise ConfigError(problems)
+    wanted = replace(wanted, judge=ready_judges(wanted.judge, judges))
     return [
         _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
         for plan in plans
@@ -84,7 +87,7 @@ def evaluate(wanted: Evaluate) -> list[Evaluated]:
 def sweep_of(wanted: Evaluate) -> Path | None:
     """Folder of the sweep that is meant, by itself or by (the beginning of) its name; None where a run is meant.
 
-    Raises ConfigError where several sweeps begin so.
+    Raises ConfigError where several sweeps begin so, or a run does too.
     """
     folder = Path(wanted.run)
     if (folder / "sweep.json").is_file():
@@ -93,8 +96,10 @@ def sweep_of(wanted: Evaluate) -> Path | None:
         return None
     names = [name for name, _ in sweeps_of(wanted.output_root)]
     found = [name for name in names if name == wanted.run] or [name for name in names if name.startswith(wanted.run)]
+    if wanted.run not in found and found:
+        found += [record["id"] for record in runs_of(wanted.output_root) if record["id"].startswith(wanted.run)]
     if len(found) > 1:
-        raise ConfigError([Problem("run", wanted.run, f"stands for the sweeps {', '.join(found)}")])
+        raise ConfigError([Problem("run", wanted.run, f"stands for {', '.join(found[:5])}")])
     return Path(wanted.output_root) / "sweeps" / found[0] if found else None
 
 
@@ -173,8 +178,10 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
     settings = as_far_as_the_world(wanted.evaluation, world)
     folder = run.path / "evaluation" / _key(settings)
     with run.held():
-        examples = _stored(folder) or _sample(plan, settings, wanted, others)
-        examples.write(folder)
+        examples = _stored(folder)
+        if examples is None:
+            examples = _sample(plan, settings, wanted, others)
+            examples.write(folder)
         bill = Bill()
         for name, judge in judges_of(wanted.judge, world).items():
             if not _judged_already(examples, name, judge):
@@ -211,9 +218,11 @@ def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:
     run, file = RunDir.of(plan.train.output_root, plan.id), wanted.evaluation.pairs
     folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
     with run.held():
-        pairs = read_pairs(file) if file else held_out_pairs(plan)
-        found = accuracy_of(read_rows(folder / PAIRS)) if (folder / PAIRS).is_file() else None
-        summary = {"pairs": found or store_pairs(folder, pairs, rewards(plan, pairs))}
+        if (folder / PAIRS).is_file():
+            summary = {"pairs": accuracy_of(read_rows(folder / PAIRS))}
+        else:
+            pairs = read_pairs(file) if file else held_out_pairs(plan)
+            summary = {"pairs": store_pairs(folder, pairs, rewards(plan, pairs))}
         write_json(folder / SUMMARY, {"run": run.id, **summary})
     return Evaluated(run.id, folder, summary, Bill())
 

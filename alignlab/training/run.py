@@ -62,11 +62,12 @@ def evaluate_at_end(plan: Plan) -> None:
         Evaluate(
             run=str(run.path),
             evaluation=train.evaluation,
-            judge=ready_judges(train.judge, plan.judges),
+            judge=train.judge,
             output_root=train.output_root,
             accelerator=train.trainer.accelerator,
             progress=train.trainer.progress,
-        )
+        ),
+        plan.judges,
     )
     run.update(evaluated=str(found.folder))
 

@@ -65,6 +65,11 @@ def test_written_and_read(tmp_path: Path) -> None:
             Examples.read(tmp_path / wrong)
 
 
+def test_what_a_judge_said_is_left_out_as_a_whole() -> None:
+    said = {f"reference/{kind}/llm": [1.0] * 80 for kind in ("first", "second", "said")}
+    assert examples(**said).without("llm").keys() == examples().columns.keys()
+
+
 def test_numbers() -> None:
     found = summarise(examples())
     assert (found["rows"], found["prompts"]) == (80, 40)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,33 @@ def test_a_second_judge_draws_nothing_again(alignlab: Run, monkeypatch: pytest.M
     assert after.scored_by == ["gold", "short"]
     assert after["policy/score/short"] == [-len(text) for text in after["policy/answer"]]
     assert "| reference | short |" in found.out
+
+
+def test_rules_that_were_changed_are_asked_again(
+    alignlab: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "my_rule.py").write_text("def score(prompt, answer):\n    return 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    command = ["evaluate", "run=dpo", "+judge@judge.mine=gold", "judge.mine.function=my_rule:score"]
+    assert alignlab("train", *LAB).code == 0
+    assert alignlab(*command).code == 0
+    assert set(Examples.read(evaluation(only("dpo")))["policy/score/mine"]) == {1.0}
+    (tmp_path / "my_rule.py").write_text("def score(prompt, answer):\n    return 22\n")
+    sys.modules.pop("my_rule")
+    assert alignlab(*command).code == 0
+    assert set(Examples.read(evaluation(only("dpo")))["policy/score/mine"]) == {22.0}
+
+
+def test_a_name_that_stands_for_a_run_and_a_sweep(alignlab: Run) -> None:
+    """And a sweep of reward models, which write no answers."""
+    sweep = [*LAB, "objective=reward_model", "trainer.max_steps=2", "-m", "seed=1,2", "sweep.name=reward_seeds"]
+    assert alignlab("train", *sweep).code == 0
+    refused = alignlab("evaluate", "run=reward")
+    assert refused.code == 2
+    assert "stands for reward_seeds, reward_model-" in refused.err
+    found = alignlab("evaluate", "run=reward_seeds")
+    assert found.code == 0, found.err
+    assert found.out.count("| all | 200 |") == 2
 
 
 def test_baselines_and_pages(alignlab: Run) -> None:

@@ -176,7 +176,11 @@ class Judge(Checked, ABC):
     def fingerprint(self) -> str:
         """Digest of everything that decides verdicts; stands beside every win-rate that is to be compared."""
         deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
-        return digest([type(self).__name__, deciding])[:16]
+        return digest([type(self).__name__, deciding, self.content()])[:16]
+
+    def content(self) -> str:
+        """Digest of what the settings only name (a file of rules, weights); empty where they say everything."""
+        return ""
 
     @abstractmethod
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
@@ -191,8 +195,8 @@ class Judge(Checked, ABC):
         return ()
 
     def from_run(self, policy: Path) -> Judge:
-        """This judge with the policy folder of that run."""
-        raise NotImplementedError
+        """This judge with the policy folder of that run; itself where it needs none."""
+        return self
 
     def missing(self) -> Iterator[Problem]:
         """Files, packages and keys that are not there. Looked at before anything is generated."""

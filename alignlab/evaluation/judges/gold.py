@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, ScoreJudge
 
@@ -28,6 +30,14 @@ class Gold(ScoreJudge):
         if not (colon and name.isidentifier() and all(part.isidentifier() for part in module.split("."))):
             text = "must name a function as package.module:function"
             yield Problem("function", self.function, text, "function=my_package.rules:politeness")
+
+    def content(self) -> str:
+        """Of the module that the function is in: rules that are changed are asked again."""
+        try:
+            source = inspect.getsourcefile(inspect.unwrap(self._load()))
+        except TypeError:  # no function of Python's: nothing to read
+            return ""
+        return path_digest(source) if source else ""
 
     def missing(self) -> Iterator[Problem]:
         try:

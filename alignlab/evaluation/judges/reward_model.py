@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from alignlab.checks import at_least
+from alignlab.data.fingerprint import path_digest
 from alignlab.data.template import Template
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, ScoreJudge
@@ -43,6 +44,9 @@ class RewardModel(ScoreJudge):
 
     def from_run(self, policy: Path) -> RewardModel:
         return replace(self, model=str(policy), run=[])
+
+    def content(self) -> str:
+        return path_digest(self.model) if Path(self.model).is_dir() else ""
 
     def missing(self) -> Iterator[Problem]:
         if self.run:

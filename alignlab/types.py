@@ -10,7 +10,7 @@ from torch import Tensor
 
 Reduction = Literal["sum", "mean"]
 NllReduction = Literal["sum", "mean", "tokens"]
-DataShape = Literal["completions", "pairs", "labelled", "rankings"]
+DataShape = Literal["completions", "pairs", "labelled", "rankings", "rollouts"]
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -177,6 +177,64 @@ class RankedRewards:
         return both & (self.grades[:, :, None] > self.grades[:, None, :])
 
 
+@dataclass(frozen=True, eq=False)
+class Rollouts:
+    """P prompts with K answers each, as a policy gave them; N = P K answers, those to one prompt side by side.
+
+    scores:    [P, K] what the answers are worth.
+    mask:      bool[N, T], True on answer tokens, the end included.
+    logps:     [N, T] under the policy that gave them, at the temperature it gave them at, nats.
+    reference: [N, T] under the reference, at that temperature, or None.
+    values:    [N, T] what a critic expected before each token, or None.
+    ended:     bool[N], False where a length limit cut an answer off.
+    """
+
+    scores: Tensor
+    mask: Tensor
+    logps: Tensor
+    ended: Tensor
+    reference: Tensor | None = None
+    values: Tensor | None = None
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[N, T] log pi - log pi_ref of every token, 0 off the answers; nats. ValueError without a reference."""
+        if self.reference is None:
+            raise ValueError("this objective holds the policy to a reference and the rollouts have none")
+        return torch.where(self.mask, self.logps - self.reference, 0.0)
+
+
+@dataclass(frozen=True, eq=False)
+class RolloutLogps:
+    """A batch of answers that a policy gave before, to be learnt from.
+
+    answers:       their log-probabilities under the policy as it is now.
+    old:           [B, T] under the policy that gave them, nats.
+    advantages:    [B, T] by how much each token was better than expected, in units of reward.
+    values:        [B, T] what the critic expects now before each token, or None.
+    old_values:    [B, T] what it expected when the answers were given, or None.
+    returns:       [B, T] what it should have expected, or None.
+    entropy:       [B, T] of each token's prediction, with gradient, nats, or None.
+    demonstration: log-probabilities of the data's own answers to the same prompts, or None.
+    longest:       most tokens that an answer may have.
+    """
+
+    answers: Logps
+    old: Tensor
+    advantages: Tensor
+    longest: Tensor
+    values: Tensor | None = None
+    old_values: Tensor | None = None
+    returns: Tensor | None = None
+    entropy: Tensor | None = None
+    demonstration: Logps | None = None
+
+    @property
+    def log_ratio(self) -> Tensor:
+        """[B, T] log pi - log pi_old of every token, 0 off the answers; nats."""
+        return torch.where(self.answers.mask, self.answers.tokens - self.old, 0.0)
+
+
 Values = TypeVar("Values")
 
 
@@ -218,7 +276,8 @@ class Requires:
     """What an objective needs; loader, module and reference follow from it, never from the objective's name.
 
     data:             "completions" (one answer a row), "pairs" (a preferred and a dispreferred one), "labelled" (one
-                      answer a row, good or bad) or "rankings" (K graded answers a row, scored by a reward model).
+                      answer a row, good or bad), "rankings" (K graded answers a row, scored by a reward model) or
+                      "rollouts" (the policy's own answers with advantages).
     reference:        summed log-probabilities under the reference policy.
     reference_tokens: the same token by token.
     reference_kl:     the reference's whole distribution at every token, for KL(reference || policy).
@@ -227,6 +286,11 @@ class Requires:
     couples_batch:    the loss of a row depends on the other rows, so the whole global batch is passed at once.
     margin:           margins of pairs, from the data.
     length:           how the implicit reward of an objective without a reference sums log-probabilities.
+    online:           answers come from the policy while it trains, and `data` is what is made of them; of the data only
+                      prompts are read.
+    critic:           what to expect of answers is learnt beside the policy: by a "head" on it, or by a "network".
+    entropy:          entropies with gradient.
+    demonstrations:   the data's own answers to the prompts that are answered online.
     """
 
     data: DataShape
@@ -238,8 +302,22 @@ class Requires:
     couples_batch: bool = False
     margin: bool = False
     length: Reduction = "sum"
+    online: bool = False
+    critic: str = ""
+    entropy: bool = False
+    demonstrations: bool = False
+
+    @property
+    def rows(self) -> str:
+        """What is read of the data: "prompts", or the shape that the objective works on."""
+        return "prompts" if self.online else self.data
+
+    @property
+    def any_reference(self) -> bool:
+        """Whether there is a reference at all: imitation and reward models have none."""
+        return self.online or self.data not in ("completions", "rankings")
 
     @property
     def live_reference(self) -> bool:
         """Whether stored log-probabilities are not enough and the reference model itself must run."""
-        return self.reference_kl
+        return self.reference_kl or self.online

@@ -13,7 +13,7 @@ import time
 from argparse import ArgumentDefaultsHelpFormatter, ArgumentParser, Namespace
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +41,8 @@ ANSWERS = {
     "reward": ("chosen", "rejected"),
     "sft": ("completion",),
     "kto": ("completion",),
+    "rloo": ("completion",),
+    "grpo": ("completion",),
 }
 
 
@@ -50,6 +52,7 @@ class Setting:
 
     rows, held_out: JSONL; a row has its `lengths` in tokens, first the prompt's, then each answer's.
     batch_size:     rows per update.
+    samples:        answers to each prompt, of at most `new_tokens`, where they are drawn while training.
     """
 
     task: str
@@ -66,6 +69,8 @@ class Setting:
     beta: float = 0.1
     learning_rate: float = 1e-4
     seed: int = 1
+    samples: int = 4
+    new_tokens: int = 48
 
     def ordered_rows(self) -> list[dict[str, Any]]:
         """All rows in the order in which alignlab will see them."""
@@ -93,6 +98,7 @@ class Measured:
     tokens:  real prompt and answer tokens of each step: every prompt once, every answer once, padding left out.
     peak_gb: largest resident memory of the process, on a GPU largest allocated memory (10^9 bytes).
     setup:   seconds from the start of the process to that of training: imports, loading, tokens, reference pass.
+    drawn:   of answers that are drawn: mean reward, KL per token (nats) and tokens per answer of each step.
     """
 
     seconds: list[float]
@@ -100,6 +106,7 @@ class Measured:
     tokens: list[int]
     peak_gb: float
     setup: float
+    drawn: list[dict[str, float]] = field(default_factory=list)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -25,7 +25,7 @@ LORA: dict[str, Any] = {
     "target_modules": "all-linear",
 }
 
-OBJECTIVES = {"dpo": "dpo", "sft": "sft", "kto": "kto", "reward": "reward_model"}
+OBJECTIVES = {"dpo": "dpo", "sft": "sft", "kto": "kto", "reward": "reward_model", "rloo": "rloo", "grpo": "grpo"}
 
 
 def overrides(setting: Setting) -> list[str]:
@@ -58,6 +58,17 @@ def beta(setting: Setting) -> list[str]:
     return [f"objective.beta={setting.beta}"] if setting.task in ("dpo", "kto") else []
 
 
+def online(setting: Setting) -> list[str]:
+    """How answers are drawn and scored."""
+    return [
+        f"objective.beta={setting.beta}",
+        f"objective.samples={setting.samples}",
+        f"rollout.max_new_tokens={setting.new_tokens}",
+        "reward=gold",
+        "reward.function=benchmarks.rules:vowels",
+    ]
+
+
 def train(*words: str) -> None:
     """`alignlab train`; ends the process where that fails."""
     from alignlab.cli.main import main
@@ -82,6 +93,96 @@ def alignlab(setting: Setting, *extra: str) -> Measured:
         tokens(setting),
         peak_gb(setting),
         started[0] - BEGAN,
+    )
+
+
+def alignlab_online(setting: Setting) -> Measured:
+    """A run of alignlab on answers that it draws."""
+    from dataclasses import replace
+
+    from alignlab.tracking.sinks.jsonl import read_rows
+
+    measured = alignlab(setting, *online(setting), "trainer.compile=never")
+    (file,) = Path("outputs/runs").glob("*/metrics.jsonl")
+    steps = [row for row in read_rows(file) if "train/loss" in row]
+    drawn = [
+        {
+            "reward": row["train/objective/scores"],
+            "kl": row["train/objective/kl"] / row["train/completions/mean_length"],
+            "length": row["train/completions/mean_length"],
+        }
+        for row in steps
+    ]
+    return replace(measured, drawn=drawn)
+
+
+def trl_online(setting: Setting) -> Measured:
+    """A run of TRL on answers that it draws, with its defaults but for what must be as in alignlab."""
+    import torch
+    import trl as library
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer, TrainerCallback
+
+    from benchmarks.rules import vowels
+
+    class Clock(TrainerCallback):
+        started = last = 0.0
+
+        def __init__(self) -> None:
+            self.seconds: list[float] = []
+            self.logs: list[dict[str, float]] = []
+
+        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            self.started = self.last = time.perf_counter()
+
+        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
+            if "reward" in given["logs"]:
+                now = time.perf_counter()
+                self.seconds.append(now - self.last)
+                self.last = now
+                self.logs.append(dict(given["logs"]))
+
+    def score(prompts: list[str], completions: list[str], **more: Any) -> list[float]:
+        return [vowels(prompt, answer) for prompt, answer in zip(prompts, completions, strict=True)]
+
+    make, config = {
+        "rloo": (library.RLOOTrainer, library.RLOOConfig),
+        "grpo": (library.GRPOTrainer, library.GRPOConfig),
+    }[setting.task]
+    tokenizer = AutoTokenizer.from_pretrained(setting.model)
+    arguments = config(
+        output_dir="trl", max_steps=setting.steps, per_device_train_batch_size=setting.batch_size * setting.samples,
+        num_generations=setting.samples, max_completion_length=setting.new_tokens, beta=setting.beta,
+        learning_rate=setting.learning_rate, lr_scheduler_type="constant", weight_decay=0.0, max_grad_norm=0.0,
+        logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=setting.device == "cpu",
+        bf16=setting.dtype == "bfloat16", seed=setting.seed, model_init_kwargs={"dtype": setting.dtype},
+        **({"loss_type": "grpo"} if setting.task == "grpo" else {}),
+    )  # fmt: skip
+    clock = Clock()
+    torch.manual_seed(setting.seed)
+    trainer = make(
+        model=setting.model,
+        args=arguments,
+        reward_funcs=score,
+        train_dataset=Dataset.from_list(
+            [{"prompt": as_text(tokenizer, row)["prompt"]} for row in setting.ordered_rows()]
+        ),
+        processing_class=tokenizer,
+        peft_config=LoraConfig(**LORA) if setting.peft == "lora" else None,
+        callbacks=[clock],
+    )
+    trainer.train()
+    return Measured(
+        clock.seconds,
+        [logs["loss"] for logs in clock.logs],
+        tokens(setting),
+        peak_gb(setting),
+        clock.started - BEGAN,
+        [
+            {"reward": logs["reward"], "kl": logs.get("kl", 0.0), "length": logs["completions/mean_length"]}
+            for logs in clock.logs
+        ],
     )
 
 
@@ -216,6 +317,8 @@ def peak_gb(setting: Setting) -> float:
 SIDES: dict[str, Any] = {
     "alignlab": lambda setting: alignlab(setting, "trainer.compile=never"),
     "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
+    "alignlab-online": alignlab_online,
+    "trl-online": trl_online,
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),
     "trl-packed": lambda setting: trl(setting, packed=True),

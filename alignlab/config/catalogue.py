@@ -86,7 +86,7 @@ def _worth_showing(key: str, value: Any) -> bool:
 
 
 def _needs(needs: Requires) -> Iterator[str]:
-    yield _SHAPES[needs.data]
+    yield "prompts" if needs.online else _SHAPES[needs.data]
     if needs.reference:
         yield "reference" + (" model at hand" if needs.live_reference else "")
     if needs.mismatched:

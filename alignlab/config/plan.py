@@ -35,6 +35,7 @@ class Plan:
     """One run before it runs: typed config, the same as plain containers, its id, and the run it starts from.
 
     judges: runs that its judges are made by, by the judge's name.
+    reward: run of the reward model that it learns by, where it is one of ours.
     """
 
     train: Train
@@ -42,6 +43,12 @@ class Plan:
     id: str
     parent: Plan | None
     judges: Mapping[str, Plan] = field(default_factory=dict)
+    reward: Plan | None = None
+
+    @property
+    def needed(self) -> list[Plan]:
+        """Runs that have to be done before this one starts, each itself with what it needs."""
+        return [plan for plan in (self.parent, self.reward) if plan is not None]
 
     @property
     def kinds(self) -> dict[str, str]:
@@ -50,8 +57,9 @@ class Plan:
         return {n: module_name(type(part)) for n, part in parts.items() if isinstance(part, GROUPS[n].base)}
 
     def chain(self) -> list[Plan]:
-        """Ancestors first, this run last."""
-        return [*(self.parent.chain() if self.parent else []), self]
+        """What it needs first, each once, this run last."""
+        before = {plan.id: plan for needed in self.needed for plan in needed.chain()}
+        return [*before.values(), self]
 
 
 def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = None) -> Plan:
@@ -66,7 +74,8 @@ def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = No
     plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
     del plain["strength"]  # it stands in the objective's own field
     judges = judge_plans(config, train.judge, known)
-    return Plan(train, plain, _identity(train, plain, config, parent), parent, judges)
+    reward = _reward_plan(config, train, known)
+    return Plan(train, plain, _identity(train, plain, config, parent, reward), parent, judges, reward)
 
 
 def judge_plans(config: DictConfig, judges: Mapping[str, Judge], known: Known) -> dict[str, Plan]:
@@ -79,18 +88,32 @@ def judge_plans(config: DictConfig, judges: Mapping[str, Judge], known: Known) -
     return found
 
 
-def _identity(train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None) -> str:
+def _reward_plan(config: DictConfig, train: Train, known: Known) -> Plan | None:
+    """The reward model that an online run learns by: same start, same data, unless it says otherwise."""
+    if train.reward is None or not (overrides := tuple(train.reward.made_by())):
+        return None
+    return _other_plan("reward.run", overrides, config, _INHERITED, known, same_start=True)
+
+
+def _identity(
+    train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None, reward: Plan | None
+) -> str:
+    needs = train.objective.requires
     unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
-    if train.objective.requires.data == "completions":
+    if needs.rows in ("completions", "prompts"):
         unused += [f"data.{f}" for f in train.data.pair_fields]
     plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}
-    if train.objective.requires.data in ("completions", "rankings"):
+    if not needs.any_reference:
         unused.append("reference")
+    unused += ["rollout.batch_size", "rollout.shown"] if needs.online else ["reward", "rollout"]
     content = {
         f"{group}.content": getattr(train, group).fingerprint()
         for group in ("data", "model")
         if getattr(train, group).content_fields
     }
+    if train.reward is not None:
+        unused.append("reward")
+        content["reward.content"] = f"{train.reward.fingerprint()}{reward.id if reward else ''}"
     kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
     return run_id(
         module_name(type(train.objective)),
@@ -134,9 +157,18 @@ def _made_parent(config: DictConfig, train: Train, known: Known) -> Plan:
 
 
 def _other_plan(
-    key: str, overrides: tuple[str, ...], config: DictConfig, inherited: Sequence[str], known: Known
+    key: str,
+    overrides: tuple[str, ...],
+    config: DictConfig,
+    inherited: Sequence[str],
+    known: Known,
+    *,
+    same_start: bool = False,
 ) -> Plan:
-    """A run that another one needs; `key` says where its overrides stand."""
+    """A run that another one needs; `key` says where its overrides stand.
+
+    same_start: whether it starts from what the other one starts from, or from the weights that that one names.
+    """
     try:
         parent = _composed(overrides).copy()
     except HydraException as error:
@@ -149,7 +181,7 @@ def _other_plan(
                 parent[group] = OmegaConf.create(config)[group]
         for name in _INHERITED_TRAINER if "trainer" in config else ():
             parent.trainer[name] = config.trainer[name]
-        if "model" in inherited and "model" not in own:
+        if "model" in inherited and "model" not in own and not same_start:
             parent.model.parent = []
         for name, value in said.items():  # what its own overrides say stands above what it inherits
             OmegaConf.update(parent, name, value)

@@ -51,7 +51,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
     rest: dict[str, Any] = {}
     for name in names:
         node = config._get_node(name)
-        if not isinstance(node, DictConfig):
+        if not isinstance(node, DictConfig) or node._is_none():
             rest[name] = config[name]
             continue
         if name == "judge":

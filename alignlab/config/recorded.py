@@ -9,6 +9,7 @@ from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.ledger.run_dir import RunDir
+from alignlab.rollout.settings import Rollout
 
 
 def recorded_plan(output_root: str, run_id: str) -> Plan:
@@ -23,6 +24,7 @@ def recorded_plan(output_root: str, run_id: str) -> Plan:
         train = Train(
             **groups,
             trainer=Trainer(**config["trainer"]),
+            rollout=Rollout(**config.get("rollout", {})),
             reference=config["reference"],
             seed=config["seed"],
             output_root=output_root,

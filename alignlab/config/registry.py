@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.data.sources.base import Source
 from alignlab.discovery import classes_by_module
-from alignlab.evaluation.judges.base import Judge
+from alignlab.evaluation.judges.base import Judge, ScoreJudge
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
@@ -38,6 +38,7 @@ GROUPS = {
     "optim": Group("alignlab.optim", Optim),
     "tracking": Group("alignlab.tracking.sinks", Tracking),
     "judge": Group("alignlab.evaluation.judges", Judge),
+    "reward": Group("alignlab.evaluation.judges", ScoreJudge),
 }
 
 

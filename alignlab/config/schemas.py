@@ -11,8 +11,9 @@ from typing import Any
 from alignlab.checks import Checked, at_least, one_of, within
 from alignlab.data.sampling import SAMPLING
 from alignlab.data.sources.base import Source
+from alignlab.discovery import module_name
 from alignlab.errors import Problem
-from alignlab.evaluation.judges.base import Judge
+from alignlab.evaluation.judges.base import Judge, ScoreJudge
 from alignlab.evaluation.suite import Evaluation
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.economy import COMPILE, cpp_compiler
@@ -21,6 +22,7 @@ from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.rollout.settings import Rollout
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
@@ -33,7 +35,8 @@ class Trainer(Checked):
     """How long, in which portions, on what.
 
     max_steps:        optimizer updates.
-    batch_size:       rows (pairs or answers) per update, over all processes.
+    batch_size:       rows (pairs or answers; where answers are drawn, prompts with all of theirs) per update, over all
+                      processes.
     sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is drawn
                       from all rows).
     micro_batch_size: most rows per forward; a matter of memory, not of results (beyond rounding, and the draws of
@@ -121,7 +124,7 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages; each says what is `missing`.
-WITH_FILES = ("data", "model", "optim", "judge", "evaluation")
+WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation")
 
 
 @dataclass(kw_only=True)
@@ -152,6 +155,8 @@ class Train(Checked):
                  takes cached where they are enough; none spares them where the objective does not need them, and with
                  them the metrics that compare with the reference.
     seed:        of the order of rows, the initial adapter weights and dropout.
+    reward:      what answers that are drawn while training are worth; null takes the lab's own reward.
+    rollout:     how they are drawn.
     strength:    the objective's own strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda): a name for one
                  axis over several objectives. `objective.<field>` and this are the same run.
     output_root: everything is written below it.
@@ -168,6 +173,8 @@ class Train(Checked):
     tracking: Tracking
     evaluation: RunEvaluation = field(default_factory=RunEvaluation)
     judge: dict[str, Judge] = field(default_factory=dict)
+    reward: ScoreJudge | None = None
+    rollout: Rollout = field(default_factory=Rollout)
     sweep: Sweep = field(default_factory=Sweep)
     reference: str = "auto"
     seed: int = 1
@@ -222,6 +229,7 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         if parts["objective"].requires.mismatched and size < 2:
             text = "must be at least 2: the KL is estimated from other rows' answers, and one row has only its own"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
+    yield from _online_problems(parts)
     if {"objective", "evaluation"} <= parts.keys():
         every = parts["evaluation"].every
         if every and parts["objective"].requires.data == "rankings":
@@ -229,8 +237,8 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("evaluation.every", every, text, "evaluation.every=0 evaluation.at_end=true")
     if {"objective", "data"} <= parts.keys():
         yield from _unread_problems(parts["objective"].requires, parts["data"])
-        wanted, there = parts["objective"].requires.data, parts["data"].shapes
-        if wanted not in there:
+        wanted, there = parts["objective"].requires.rows, parts["data"].shapes
+        if wanted not in (*there, "prompts"):
             text = f"has {' and '.join(there)}, and this objective works on {wanted}"
             yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
     if {"data", "model"} <= parts.keys():
@@ -252,13 +260,33 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
 
 def reference_kind(asked: str, needs: Requires, peft: Adapter) -> str:
     """What `reference` comes to: single answers and rewards have none, `auto` is the cheapest that is enough."""
-    if needs.data in ("completions", "rankings"):
+    if not needs.any_reference:
         return "none"
     if asked != "auto":
         return asked
     if not needs.live_reference:
         return "cached"
     return "adapter_off" if peft.can_switch_off else "copy"
+
+
+def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
+    """What answers are learnt by, and what would make drawing and learning see two policies."""
+    if not {"objective", "data", "peft", "trainer", "reward", "rollout"} <= parts.keys():
+        return
+    objective, reward = parts["objective"], parts["reward"]
+    if not objective.requires.online:
+        if reward is not None:
+            text = "is learnt by online objectives only: ppo, rloo, grpo and their kin; leave it out"
+            yield Problem("reward", module_name(type(reward)), text, "objective=ppo")
+        return
+    if objective.scored and reward is None and parts["data"].world is None:
+        text = "needs what answers are worth: a reward model, or a function of yours"
+        yield Problem("reward", None, text, "reward=reward_model")
+    if not objective.scored and reward is not None:
+        yield Problem("reward", module_name(type(reward)), "is not asked by this objective; leave it out")
+    if getattr(parts["peft"], "dropout", 0.0):
+        text = "must be 0: answers are drawn without dropout, and learning has to see the policy that gave them"
+        yield Problem("peft.dropout", parts["peft"].dropout, text, "peft.dropout=0")
 
 
 def _reference_problems(asked: str, needs: Requires, peft: Adapter) -> Iterator[Problem]:

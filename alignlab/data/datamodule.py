@@ -20,7 +20,8 @@ class BatchStream(Generic[Item]):
 
     A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
     each takes every `world`-th row of the same global batch; `couple` sees the whole of it first, so that what it puts
-    into a row from another one depends neither on the processes nor on the micro-batches.
+    into a row from another one depends neither on the processes nor on the micro-batches. `repeats` is how many steps
+    one batch serves for.
     """
 
     rows: Sequence[Item]
@@ -31,6 +32,7 @@ class BatchStream(Generic[Item]):
     rank: int = 0
     world: int = 1
     sampling: str = "epochs"
+    repeats: int = 1
     start: int = field(default=0, init=False)
 
     def __len__(self) -> int:
@@ -39,7 +41,8 @@ class BatchStream(Generic[Item]):
 
     def __iter__(self) -> Iterator[list[Item]]:
         for step in range(self.start, self.steps):
-            indices = batch_indices(len(self.rows), self.batch_size, self.seed, step, self.sampling)
+            place = step // self.repeats
+            indices = batch_indices(len(self.rows), self.batch_size, self.seed, place, self.sampling)
             batch = [self.rows[i] for i in indices]
             yield list((self.couple(batch) if self.couple else batch)[self.rank :: self.world])
 
@@ -58,9 +61,13 @@ class MicroBatches:
 
     def of(self, rows: Sequence[Any]) -> Iterator[Any]:
         """Batches of rows, in order."""
-        sizes = [sum(len(prompt) + len(answer) for prompt, answer in row.answers()) for row in rows]
-        for part in portions(sizes, self.rows, self.tokens):
+        for part in self.portions(rows):
             yield self.collate(rows[part.start : part.stop])
+
+    def portions(self, rows: Sequence[Any]) -> Iterator[range]:
+        """Which rows go through the model at once."""
+        sizes = [sum(len(prompt) + len(answer) for prompt, answer in row.answers()) for row in rows]
+        yield from portions(sizes, self.rows, self.tokens)
 
     def halved(self, rows: int) -> MicroBatches:
         """Portions half as large, where `rows` are given at once."""
@@ -80,11 +87,12 @@ class AlignmentData(pl.LightningDataModule):
         seed: int,
         couple: Couple | None = None,
         sampling: str = "epochs",
+        repeats: int = 1,
     ) -> None:
         super().__init__()
         self.train, self.held_out = train, held_out
         self.batch_size, self.steps, self.seed, self.couple = batch_size, steps, seed, couple
-        self.sampling = sampling
+        self.sampling, self.repeats = sampling, repeats
         self.start = 0
 
     def train_dataloader(self) -> BatchStream[Any]:
@@ -98,6 +106,7 @@ class AlignmentData(pl.LightningDataModule):
             self.trainer.global_rank,
             self.trainer.world_size,
             self.sampling,
+            self.repeats,
         )
         stream.start = self.start
         return stream

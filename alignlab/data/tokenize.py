@@ -78,6 +78,13 @@ class RankingTokens:
         return [(self.prompt, completion) for completion in self.completions]
 
 
+@dataclass(frozen=True)
+class PromptTokens(CompletionTokens):
+    """Token ids of a prompt to be answered, with the prompt as it was said; `completion` is the data's own answer."""
+
+    said: Prompt = ""
+
+
 Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
 
 
@@ -194,6 +201,17 @@ def tokenize_completions(
             answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
             out.append(CompletionTokens(len(out), prompt, answer))
     return out, tokens.report
+
+
+def tokenize_prompts(
+    rows: Iterable[Completion], template: Template, cut: Cutter
+) -> tuple[list[PromptTokens], LengthReport]:
+    """Token ids of prompts and of the data's own answers, with the report of what was cut."""
+    rows = list(rows)
+    tokens, report = tokenize_completions(rows, template, cut)
+    return [
+        PromptTokens(one.index, one.prompt, one.completion, row.prompt) for one, row in zip(tokens, rows, strict=True)
+    ], report
 
 
 def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:

@@ -3,6 +3,7 @@
 Columns, where a side is `policy` or a baseline (`reference`, `chosen`, a run, a model) and a judge goes by its name:
 
     prompt_id, prompt, sample    digest and text of the prompt, number of the sample
+    turn                         1 or 2, where some prompts have two; a second turn's row stands behind its first
     conversation                 the prompt's messages as JSON, null where it is one text
     <side>/answer, /tokens, /ended
     <side>/policy_logps, /reference_logps    of every token of the answer, nats, at temperature 1

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignlab.checks import at_least
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Prompt
+from alignlab.data.rows import Completion, Message, Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DataError, Problem
 from alignlab.evaluation.benchmarks.files import read_rows, write_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
-from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Verdict
+from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
 from alignlab.models.reference import Pass, token_logps
 from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
 
@@ -26,10 +26,13 @@ from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
 class Evaluation(Sampling):
     """What is drawn, and what it is compared with.
 
+    seed:      with a prompt's text and a sample's number it decides the sample.
+
     prompts:   how many different held-out prompts, in their order; 0 takes all.
     questions: a .json or .jsonl file of prompts instead of the run's own held-out ones: rows with `instruction`
-               (AlpacaEval's form; answers are written as its model_outputs.json too) or `prompt`, a text or messages;
-               `output` or `chosen`, where there, is the preferred answer.
+               (AlpacaEval's form; answers are written as its model_outputs.json too), `turns` (MT-Bench's: two, the
+               second is asked after the side's own answer to the first; answers are written in FastChat's form too) or
+               `prompt`, a text or messages; `output` or `chosen`, where there, is the preferred answer.
     pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
                rewards that the policy implies, or a reward run's, tell them apart. Reward runs are evaluated on their
                own held-out pairs without it.
@@ -41,6 +44,7 @@ class Evaluation(Sampling):
     shown:     prompts on the page that shows answers side by side.
     """
 
+    seed: int = 1
     prompts: int = 64
     questions: str = ""
     pairs: str = ""
@@ -63,12 +67,13 @@ class Evaluation(Sampling):
         except DataError as error:
             yield Problem("questions", self.questions, str(error))
         else:
-            if "chosen" in self.baselines and not all(row.completion for row in rows):
+            if "chosen" in self.baselines and not all(row.chosen and not row.second for row in rows):
                 text = "not every row has an answer (output or chosen) to compare with"
                 yield Problem("questions", self.questions, text, "evaluation.baselines=[reference]")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        yield from at_least("seed", self.seed, 0, example=1)
         yield from at_least("prompts", self.prompts, 0, example=64, hint="0 takes all")
         yield from at_least("samples", self.samples, 1, example=4)
         yield from at_least("shown", self.shown, 0, example=20)
@@ -76,24 +81,35 @@ class Evaluation(Sampling):
             yield Problem("baselines", self.baselines, f"must be different sides, not policy: {name}")
 
 
-def read_questions(path: str) -> list[Completion]:
+def read_questions(path: str) -> list[Question]:
     """Prompts of a file with their preferred answers, empty where it has none. Raises DataError naming the row."""
     found = []
     for number, row in enumerate(read_rows(path), 1):
         prompt, answer = row.get("instruction", row.get("prompt")), row.get("output", row.get("chosen", ""))
+        second, name = "", str(row.get("question_id", ""))
+        if turns := row.get("turns"):
+            if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
+                raise DataError(f"{path}, row {number}: turns must be one text or two")
+            prompt, second = turns[0], "".join(turns[1:])
         if not prompt or not isinstance(prompt, str | list):
-            raise DataError(f"{path}, row {number}: needs instruction or prompt, a text or a list of messages")
-        found.append(Completion(prompt, answer if isinstance(answer, str) else ""))
+            raise DataError(f"{path}, row {number}: needs instruction, turns or prompt, a text or a list of messages")
+        found.append(Question(prompt, answer if isinstance(answer, str) else "", True, second, name))
     return found
 
 
 @dataclass(frozen=True)
 class Question:
-    """A prompt of the evaluation, and the data's preferred answer to it."""
+    """A prompt of the evaluation, and the data's preferred answer to it.
+
+    second: what is asked after the answer; empty where nothing is.
+    name:   what the question is called in its file, if it is.
+    """
 
     prompt: Prompt
     chosen: str
     ended: bool
+    second: str = ""
+    name: str = ""
 
     @property
     def text(self) -> str:
@@ -104,14 +120,19 @@ class Question:
 
     @property
     def id(self) -> str:
-        return digest([json.dumps(self.prompt).encode()])[:12]
+        return digest([json.dumps([self.prompt, self.second] if self.second else self.prompt).encode()])[:12]
+
+    def after(self, answer: str) -> list[Message]:
+        """The conversation in which the second turn is asked."""
+        asked = [Message(role="user", content=self.prompt)] if isinstance(self.prompt, str) else self.prompt
+        return [*asked, Message(role="assistant", content=answer), Message(role="user", content=self.second)]
 
 
-def questions_of(rows: Iterable[Completion], most: int) -> list[Question]:
+def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Question]:
     """The different prompts of rows, in their order, the first `most` of them (0: all), each with its first answer."""
     found: dict[str, Question] = {}
     for row in rows:
-        question = Question(row.prompt, row.completion, row.ended)
+        question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
         found.setdefault(question.id, question)
     return list(found.values())[: most or None]
 
@@ -141,31 +162,37 @@ class Suite:
     kept_in: Path
 
     def draw(self, side: Side) -> list[Drawn]:
-        """`samples` answers to each question, question by question."""
-        template, settings = Template(side.tokenizer), self.settings
-        prompts = self._prompts(template)
+        """`samples` answers to each question, question by question, each followed by that to its second turn."""
+        template, rows = Template(side.tokenizer), self._rows
+        found: dict[int, Drawn] = {}
+        for turn in (1, 2):
+            mine = [i for i, row in enumerate(rows) if row[2] == turn]
+            prompts = [self._prompt(side.tokenizer, template, rows[i], found.get(i - 1)) for i in mine]
+            texts = [q.text if turn == 1 else f"{q.text}\n{q.second}" for q, _, _ in (rows[i] for i in mine)]
+            asked = [(text, rows[i][1]) for text, i in zip(texts, mine, strict=True)]
+            found |= dict(zip(mine, self._drawn(side, template, prompts, asked), strict=True)) if mine else {}
+        return [found[i] for i in range(len(rows))]
+
+    def _drawn(
+        self, side: Side, template: Template, prompts: list[list[int]], asked: Sequence[tuple[str, int]]
+    ) -> list[Drawn]:
+        """One answer to each prompt; `asked` are what decides it besides: the text and the sample's number."""
+        settings = self.settings
         decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples]
         key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
         file = self.kept_in / f"{key}.json"
         if not file.is_file():
-            seeds = [
-                uniforms(settings.seed, question.text, number, settings.max_new_tokens)
-                for question in self.questions
-                for number in self._numbers
-            ]
+            seeds = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in asked]
             side.model.to(self.how.device)
             drawn = draw(side.model, prompts, seeds, settings, template.end_id, self.how.progress)
-            write_rows(file, [asdict(answer) for answer in drawn])
+            write_rows(file, [{"ids": answer.ids, "ended": answer.ended} for answer in drawn])
         return [Drawn(**answer) for answer in read_rows(file)]
 
     def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
         """Columns of a side's answers: text without the end token, tokens with it."""
         end = Template(side.tokenizer).end_id
         return {
-            "answer": [
-                side.tokenizer.decode([i for i in answer.ids if i != end], skip_special_tokens=True).strip()
-                for answer in drawn
-            ],
+            "answer": [_text(side.tokenizer, end, answer) for answer in drawn],
             "tokens": [len(answer.ids) for answer in drawn],
             "ended": [answer.ended for answer in drawn],
         }
@@ -186,27 +213,48 @@ class Suite:
         return columns, answers
 
     def logps(self, model: Any, tokenizer: Any, drawn: Sequence[Drawn]) -> list[list[float]]:
-        """Log-probabilities of each answer's tokens under a model, nats."""
-        prompts = self._prompts(Template(tokenizer))
+        """Log-probabilities of each answer's tokens under a model, nats; second turns after the answers' own first."""
+        template, before = Template(tokenizer), [None, *drawn]
+        prompts = [
+            self._prompt(tokenizer, template, row, first) for row, first in zip(self._rows, before, strict=False)
+        ]
         asked: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, drawn, strict=True)]
         return [tokens.tolist() for tokens in token_logps(model, asked, self.how)]
 
     def about(self) -> dict[str, list[Any]]:
         """Columns that name each row."""
-        rows = [(question, number) for question in self.questions for number in self._numbers]
-        return {
-            "prompt_id": [question.id for question, _ in rows],
-            "prompt": [question.text for question, _ in rows],
-            "conversation": [None if isinstance(q.prompt, str) else json.dumps(q.prompt) for q, _ in rows],
-            "sample": [number for _, number in rows],
+        rows = self._rows
+        found: dict[str, list[Any]] = {
+            "prompt_id": [question.id for question, _, _ in rows],
+            "prompt": [question.text if turn == 1 else question.second for question, _, turn in rows],
+            "conversation": [
+                None if isinstance(question.prompt, str) or turn == 2 else json.dumps(question.prompt)
+                for question, _, turn in rows
+            ],
+            "sample": [number for _, number, _ in rows],
         }
+        return found | ({"turn": [turn for _, _, turn in rows]} if any(turn == 2 for _, _, turn in rows) else {})
 
-    def _prompts(self, template: Template) -> list[list[int]]:
+    @property
+    def _rows(self) -> list[tuple[Question, int, int]]:
+        """(question, number of the sample, turn); a second turn stands behind its first."""
         return [
-            template.prompt_ids(question.prompt)[-self.longest_prompt :]
+            (question, number, turn)
             for question in self.questions
-            for _ in self._numbers
+            for number in self._numbers
+            for turn in ((1, 2) if question.second else (1,))
         ]
+
+    def _prompt(
+        self, tokenizer: Any, template: Template, row: tuple[Question, int, int], before: Drawn | None
+    ) -> list[int]:
+        """Ids of what a row asks; `before` is the answer in the row before it, which a second turn comes after."""
+        question, _, turn = row
+        prompt: Prompt = question.prompt
+        if turn == 2:
+            assert before is not None
+            prompt = question.after(_text(tokenizer, template.end_id, before))
+        return template.prompt_ids(prompt)[-self.longest_prompt :]
 
     @property
     def _numbers(self) -> range:
@@ -274,13 +322,17 @@ def _verdicts(ids: Sequence[str], baseline: str, name: str, found: Judged) -> di
     return columns | {f"{baseline}/said/{name}": ["\n---\n".join(said) for said in both]}
 
 
+def _text(tokenizer: Any, end: int, answer: Drawn) -> str:
+    return str(tokenizer.decode([i for i in answer.ids if i != end], skip_special_tokens=True)).strip()
+
+
 def _answers(examples: Examples, side: str) -> list[Answer]:
     return [
         Answer(
             _id(examples, row),
-            (examples["prompt"][row],),
-            (examples[f"{side}/answer"][row],),
-            conversation=_conversation(examples, row),
+            _turns(examples, "prompt", row),
+            _turns(examples, f"{side}/answer", row),
+            conversation=_conversation(examples, row, side),
             ended=examples[f"{side}/ended"][row],
         )
         for row in range(len(examples))
@@ -291,20 +343,38 @@ def _comparisons(examples: Examples, baseline: str) -> list[Comparison]:
     return [
         Comparison(
             _id(examples, row),
-            (examples["prompt"][row],),
-            (examples["policy/answer"][row],),
-            (examples[f"{baseline}/answer"][row],),
-            conversation=_conversation(examples, row),
+            _turns(examples, "prompt", row),
+            _turns(examples, "policy/answer", row),
+            _turns(examples, f"{baseline}/answer", row),
+            conversation=None if _is_second(examples, row) else _conversation(examples, row, "policy"),
         )
         for row in range(len(examples))
     ]
 
 
+def _is_second(examples: Examples, row: int) -> bool:
+    """Whether a row asks the second turn of the row before it."""
+    return "turn" in examples and examples["turn"][row] == 2
+
+
+def _turns(examples: Examples, column: str, row: int) -> Turns:
+    """One turn, or both where the row asks the second."""
+    first = (examples[column][row - 1],) if _is_second(examples, row) else ()
+    return (*first, examples[column][row])
+
+
 def _id(examples: Examples, row: int) -> str:
-    return f"{examples['prompt_id'][row]}-{examples['sample'][row]}"
+    second = "-2" if _is_second(examples, row) else ""
+    return f"{examples['prompt_id'][row]}-{examples['sample'][row]}{second}"
 
 
-def _conversation(examples: Examples, row: int) -> Prompt | None:
+def _conversation(examples: Examples, row: int, side: str) -> Prompt | None:
+    """The prompt's messages, where it has any; a second turn's with what this side said before."""
+    if _is_second(examples, row):
+        before = _conversation(examples, row - 1, side)
+        asked = before if isinstance(before, list) else [Message(role="user", content=examples["prompt"][row - 1])]
+        answer = Message(role="assistant", content=examples[f"{side}/answer"][row - 1])
+        return [*asked, answer, Message(role="user", content=examples["prompt"][row])]
     kept = examples["conversation"][row]
     return None if kept is None else json.loads(kept)
 

@@ -101,8 +101,10 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
 
 def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
     """Empty where prompts have single samples, or not all equally many."""
-    by_prompt: dict[str, list[float]] = {}
-    for prompt, score in zip(examples["prompt_id"], unscored(examples[f"policy/score/{judge}"]), strict=True):
+    by_prompt: dict[tuple[str, int], list[float]] = {}
+    turns = examples["turn"] if "turn" in examples else [1] * len(examples)
+    asked = zip(examples["prompt_id"], turns, strict=True)
+    for prompt, score in zip(asked, unscored(examples[f"policy/score/{judge}"]), strict=True):
         by_prompt.setdefault(prompt, []).append(score)
     table = list(by_prompt.values())
     samples = len(table[0])

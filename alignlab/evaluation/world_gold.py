@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from alignlab.evaluation.judges.base import Answer, ScoreJudge
+from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
 from alignlab.lab.world import World
 
 
@@ -16,6 +16,10 @@ class WorldGold(ScoreJudge):
     world: World
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        return self.ready()(rows)
+
+    def ready(self) -> Score:
         prompts = {text: x for x, text in enumerate(self.world.prompt_texts)}
         answers = {text: y for y, text in enumerate(self.world.completion_texts)}
-        return [float(self.world.gold_reward[prompts[row.prompt[-1]], answers[row.answer[-1]]]) for row in rows]
+        gold = self.world.gold_reward
+        return lambda rows: [float(gold[prompts[row.prompt[-1]], answers[row.answer[-1]]]) for row in rows]

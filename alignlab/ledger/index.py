@@ -144,7 +144,7 @@ def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
 
 def children_of(record: Record, records: Iterable[Record]) -> list[str]:
     """Ids of the runs that start from this one."""
-    return [r["id"] for r in records if r.get("parent") == record["id"]]
+    return [r["id"] for r in records if record["id"] in (r.get("parent"), r.get("reward"))]
 
 
 def _equal(there: Any, wanted: str) -> bool:

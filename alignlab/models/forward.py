@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -45,6 +45,13 @@ def predict(model: nn.Module, rows: Rows) -> Predictions:
         return at_least_float32(cap * torch.tanh(logits / cap) if cap else logits)
 
     return Predictions(hidden, project, int(whole.config.vocab_size), tuple(layer.parameters()))
+
+
+def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
+    """The same predictions with logits divided by a temperature."""
+    if temperature == 1.0:
+        return predictions
+    return replace(predictions, project=lambda hidden: predictions.project(hidden) / temperature)
 
 
 def hidden_states(base: nn.Module, rows: Rows) -> Tensor:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
+from abc import ABC, abstractmethod
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -10,8 +13,11 @@ from torch import Tensor, nn
 
 from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
-from alignlab.models.forward import at_least_float32, backbone, hidden_states, innermost
+from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
 from alignlab.models.sources.base import base_of_adapter
+
+# Beside the weights of a reward model: the reward of the answers that are to be worth 0.
+_OFFSET = "reward.json"
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -43,12 +49,28 @@ def with_scalar_head(model: Any, seed: int) -> Any:
 def answer_rewards(policy: Any, rows: Rows) -> Tensor:
     """[R] reward of every answer, float32: the head's output on its last token, found by length, never by an id."""
     scorer = innermost(policy)
-    return scorer.score(at_least_float32(hidden_states(backbone(scorer), rows)[rows.last])).squeeze(-1)
+    return _reward(scorer, hidden_states(backbone(scorer), rows)[rows.last])
+
+
+def _reward(scorer: Any, hidden: Tensor) -> Tensor:
+    """[N, H] hidden states -> [N] rewards, counted from where a trained reward model's are."""
+    return scorer.score(at_least_float32(hidden)).squeeze(-1) - getattr(scorer, "reward_offset", 0.0)
+
+
+def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
+    """Keep beside a reward model what it gives on average to the answers that are to be worth 0.
+
+    rewards: [N] of such answers. A classifier of Hugging Face has no bias to put it into. Returns mean and deviation.
+    """
+    found = {"mean": float(rewards.mean()), "std": float(rewards.std()), "answers": len(rewards)}
+    (folder / _OFFSET).write_text(json.dumps(found, indent=2))
+    return found
 
 
 def load_scorer(path: str) -> tuple[Any, Any]:
     """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, ready to score.
 
+    Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
     Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
     score at random.
     """
@@ -72,4 +94,43 @@ def load_scorer(path: str) -> tuple[Any, Any]:
         raise ModelError(
             f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
         )
+    if (offset := Path(path) / _OFFSET).is_file():
+        innermost(model).reward_offset = json.loads(offset.read_text())["mean"]
     return model.eval(), tokenizer
+
+
+class Critic(nn.Module, ABC):
+    """What to expect before each token of an answer, in units of reward."""
+
+    @abstractmethod
+    def forward(self, policy: Any, rows: Rows, predictions: Predictions) -> Tensor:
+        """[R, T] values before each answer token, float32, 0 off the answers; `predictions` are the policy's."""
+
+
+class HeadCritic(Critic):
+    """A linear layer on the policy's last hidden states; it expects 0 everywhere before it has learnt."""
+
+    def __init__(self, policy: Any) -> None:
+        super().__init__()
+        self.layer = nn.Linear(innermost(policy).config.hidden_size, 1)
+        nn.init.zeros_(self.layer.weight)
+        nn.init.zeros_(self.layer.bias)
+
+    def forward(self, policy: Any, rows: Rows, predictions: Predictions) -> Tensor:
+        if rows.layout.split:
+            hidden = predictions.hidden
+        else:  # the model's own head has made logits of them
+            hidden = hidden_states(backbone(innermost(policy)), rows)[rows.predicted_at]
+        return rows.spread(self.layer(hidden.to(self.layer.weight.dtype)).squeeze(-1))
+
+
+class NetworkCritic(Critic):
+    """A model of its own with a scalar head: a reward model, or the start with a new head."""
+
+    def __init__(self, scorer: Any) -> None:
+        super().__init__()
+        self.scorer = scorer
+
+    def forward(self, policy: Any, rows: Rows, predictions: Predictions) -> Tensor:
+        scorer = innermost(self.scorer)
+        return rows.spread(_reward(scorer, hidden_states(backbone(scorer), rows)[rows.predicted_at]))

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from alignlab.data.layout import Rows
-from alignlab.models.forward import Predictions, predict
+from alignlab.models.forward import Predictions, at_temperature, predict
 from alignlab.types import TokenStats
 
 # Logits that are made at a time, where they are made in pieces: 64 MB in float32.
@@ -27,19 +27,22 @@ class Answers:
     collision:    [R, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
     reference_kl: [R] sum_t KL(ref(.|s_t) || pi(.|s_t)), or None.
     stats:        of every token's prediction, without gradient, or None.
+    entropy:      [R, T] of every token's prediction, with gradient, or None.
     """
 
     tokens: Tensor
     collision: Tensor | None = None
     reference_kl: Tensor | None = None
     stats: TokenStats | None = None
+    entropy: Tensor | None = None
 
 
 class _Seen(NamedTuple):
-    """[n] of every token each; gradients flow through the first two."""
+    """[n] of every token each; gradients flow through the first three."""
 
     logp: Tensor
     reference_kl: Tensor | None
+    spread: Tensor | None  # the entropy again, with gradient
     collision: Tensor | None
     entropy: Tensor | None
     correct: Tensor | None
@@ -50,6 +53,7 @@ def score_answers(
     model: nn.Module,
     rows: Rows,
     *,
+    temperature: float = 1.0,
     collision: bool = False,
     reference: Predictions | None = None,
     stats: bool = False,
@@ -61,7 +65,7 @@ def score_answers(
     logits are there at a time, and those that a gradient needs are computed again.
     """
     return score_predictions(
-        predict(model, rows),
+        at_temperature(predict(model, rows), temperature),
         rows,
         collision=collision,
         reference=reference,
@@ -77,6 +81,7 @@ def score_predictions(
     collision: bool = False,
     reference: Predictions | None = None,
     stats: bool = False,
+    entropy: bool = False,
     logits_at_once: int = _LOGITS_AT_ONCE,
 ) -> Answers:
     """`score_answers` of a forward that has been made."""
@@ -85,7 +90,7 @@ def score_predictions(
     def see(hidden: Tensor, tokens: slice) -> _Seen:
         logits = predictions.project(hidden)
         others = None if reference is None else reference.project(reference.hidden[tokens])
-        return _see(logits, targets[tokens], others, collision, stats)
+        return _see(logits, targets[tokens], others, collision, stats, entropy)
 
     vocabulary = predictions.vocabulary
     if predictions.parameters is None or len(targets) * vocabulary <= logits_at_once:
@@ -93,20 +98,21 @@ def score_predictions(
     else:
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
         seen = _Seen(*_InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
-    spread = [None if values is None else rows.spread(values) for values in seen]
-    tokens, kl, log_collision, entropy, correct, mean_logit = spread
+    tables = [None if values is None else rows.spread(values) for values in seen]
+    tokens, kl, with_gradient, log_collision, entropies, correct, mean_logit = tables
     assert tokens is not None
     return Answers(
         tokens,
         log_collision,
         None if kl is None else kl.sum(dim=1),
-        TokenStats(entropy, correct, mean_logit) if entropy is not None else None,  # type: ignore[arg-type]
+        TokenStats(entropies, correct, mean_logit) if entropies is not None else None,  # type: ignore[arg-type]
+        with_gradient,
     )
 
 
-def answer_logps(model: nn.Module, rows: Rows) -> Tensor:
+def answer_logps(model: nn.Module, rows: Rows, *, temperature: float = 1.0) -> Tensor:
     """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32; 0 where `rows.answer_mask` is False."""
-    return score_answers(model, rows).tokens
+    return score_answers(model, rows, temperature=temperature).tokens
 
 
 def summed(logps: Tensor, mask: Tensor) -> Tensor:
@@ -114,7 +120,7 @@ def summed(logps: Tensor, mask: Tensor) -> Tensor:
     return torch.where(mask, logps, 0.0).sum(dim=1)
 
 
-def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool, stats: bool) -> _Seen:
+def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool, stats: bool, spread: bool) -> _Seen:
     """[n, V] logits to what is wanted of them; `others` [n, V] are the reference's logits."""
     logp = -cross_entropy(logits, targets, reduction="none")
     kl = log_collision = entropy = correct = mean_logit = None
@@ -125,12 +131,16 @@ def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool
         if collision:
             log_collision = (2 * logits).logsumexp(dim=-1) - 2 * logits.logsumexp(dim=-1)
         if stats:
-            # log Z - E[z], with the logits moved to where sums of a large vocabulary lose nothing
-            moved = logits - logits.amax(dim=-1, keepdim=True)
-            entropy = moved.logsumexp(dim=-1) - torch.linalg.vecdot(moved.softmax(dim=-1), moved)
+            entropy = _entropy(logits)
             correct = logits.argmax(dim=-1) == targets
             mean_logit = logits.mean(dim=-1)
-    return _Seen(logp, kl, log_collision, entropy, correct, mean_logit)
+    return _Seen(logp, kl, _entropy(logits) if spread else None, log_collision, entropy, correct, mean_logit)
+
+
+def _entropy(logits: Tensor) -> Tensor:
+    """[n, V] -> [n], log Z - E[z], with the logits moved to where sums of a large vocabulary lose nothing."""
+    moved = logits - logits.amax(dim=-1, keepdim=True)
+    return moved.logsumexp(dim=-1) - torch.linalg.vecdot(moved.softmax(dim=-1), moved)
 
 
 def _pieces(total: int, size: int) -> list[slice]:
@@ -160,17 +170,17 @@ class _InPieces(torch.autograd.Function):
             with torch.set_grad_enabled(keep_slope):
                 piece = hidden[tokens].detach().requires_grad_(keep_slope)
                 seen = see(piece, tokens)
-                keep_slope = keep_slope and seen.reference_kl is None
+                keep_slope = keep_slope and seen.reference_kl is None and seen.spread is None
                 slopes += torch.autograd.grad(seen.logp.sum(), piece) if keep_slope else ()
             found.append([None if values is None else values.detach() for values in seen])
         ctx.save_for_backward(torch.cat(slopes) if slopes else hidden)
         ctx.has_slopes = bool(slopes)
         out = [None if parts[0] is None else torch.cat(parts) for parts in zip(*found, strict=True)]
-        ctx.mark_non_differentiable(*(values for values in out[2:] if values is not None))
+        ctx.mark_non_differentiable(*(values for values in out[3:] if values is not None))
         return tuple(out)
 
     @staticmethod
-    def backward(ctx: Any, logp: Tensor, kl: Tensor | None, *_: Any) -> Any:
+    def backward(ctx: Any, logp: Tensor, kl: Tensor | None, spread: Tensor | None, *_: Any) -> Any:
         (kept,) = ctx.saved_tensors
         if ctx.has_slopes:
             return (None, None, kept * logp[:, None].to(kept.dtype), *(None for _ in ctx.parameters))
@@ -181,9 +191,10 @@ class _InPieces(torch.autograd.Function):
             with torch.enable_grad():
                 piece = kept[tokens].detach().requires_grad_()
                 seen = ctx.see(piece, tokens)
-            outs = [seen.logp] if seen.reference_kl is None else [seen.logp, seen.reference_kl]
-            given = [logp[tokens]] if seen.reference_kl is None or kl is None else [logp[tokens], kl[tokens]]
-            slope, *found = torch.autograd.grad(outs[: len(given)], [piece, *wanted], given, allow_unused=True)
+            outs = [(seen.logp, logp), (seen.reference_kl, kl), (seen.spread, spread)]
+            into_each = [(out, slope[tokens]) for out, slope in outs if out is not None and slope is not None]
+            made, given = zip(*into_each, strict=True)
+            slope, *found = torch.autograd.grad(made, [piece, *wanted], given, allow_unused=True)
             into[tokens] = slope
             totals = [new if old is None else old.add_(new) for old, new in zip(totals, found, strict=True)]
         filled = iter(totals)

@@ -70,30 +70,32 @@ class Live:
 
     model: nn.Module
     switch: Callable[[], AbstractContextManager[Any]] = nullcontext
+    temperature: float = 1.0
 
     def sums(self, rows: Rows) -> Tensor:
         return summed(self.tokens(rows), rows.answer_mask)
 
     @torch.no_grad()
     def tokens(self, rows: Rows) -> Tensor:
-        with self._ready(rows):
-            return answer_logps(self.model, rows)
+        with self.ready(rows.ids.device):
+            return answer_logps(self.model, rows, temperature=self.temperature)
 
     @torch.no_grad()
     def predictions(self, rows: Rows) -> Predictions:
-        with self._ready(rows):
+        with self.ready(rows.ids.device):
             found = predict(self.model, rows)
 
         def project(hidden: Tensor) -> Tensor:
-            with torch.no_grad(), self._ready(rows):
+            with torch.no_grad(), self.ready(rows.ids.device):
                 return found.project(hidden)
 
         return replace(found, project=project)
 
     @contextmanager
-    def _ready(self, rows: Rows) -> Iterator[None]:
+    def ready(self, device: torch.device) -> Iterator[None]:
+        """While the block runs the model is the reference, on that device."""
         training = self.model.training
-        self.model.to(rows.ids.device).eval()
+        self.model.to(device).eval()
         try:
             with self.switch():
                 yield
@@ -127,14 +129,14 @@ class Cached:
             raise ValueError(f"no reference log-probabilities for rows {missing} of the batch")
 
 
-def frozen_copy(model: nn.Module) -> Reference:
+def frozen_copy(model: nn.Module, temperature: float = 1.0) -> Live:
     """Reference `copy`: a second set of weights beside the policy's."""
-    return Live(copy.deepcopy(model).requires_grad_(False).eval())
+    return Live(copy.deepcopy(model).requires_grad_(False).eval(), temperature=temperature)
 
 
-def adapter_off(policy: Any) -> Reference:
+def adapter_off(policy: Any, temperature: float = 1.0) -> Live:
     """Reference `adapter_off`: the policy's own base weights, its adapter switched off for the pass."""
-    return Live(policy, policy.disable_adapter)
+    return Live(policy, policy.disable_adapter, temperature)
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ log = logging.getLogger(__name__)
 # How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller), and a log-ratio
 # per token from 0: rounding, which differs between batches of other widths.
 _START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-_START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 Made = TypeVar("Made")
 
@@ -44,12 +44,14 @@ Made = TypeVar("Made")
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
-def _silent(items: Iterable[Any], what: str) -> Iterable[Any]:
+def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
     return items
 
 
 class AlignmentModule(pl.LightningModule):
     """Base of the modules. Subclasses say what is seen of a micro-batch and what is logged of a batch."""
+
+    temperature = 1.0  # logits are divided by it
 
     def __init__(
         self,
@@ -82,6 +84,7 @@ class AlignmentModule(pl.LightningModule):
         self.tokens_seen = 0
         self.rows_seen = 0
         self.last_metrics: dict[str, float] = {}  # of the last update; empty where it is not one to be logged
+        self.samples: list[dict[str, Any]] = []  # answers of the last update to be shown to people
         self._measured = True
         self._step_ended = 0.0
 
@@ -130,7 +133,7 @@ class AlignmentModule(pl.LightningModule):
         step = self.global_step
         self._measured = self.to_be_logged(step)
         optimizer: Any = self.optimizers()
-        micro_batches, values = self._within_memory(rows, self._backward)
+        micro_batches, values = self.within_memory(rows, self._backward)
         means = self.means(values) if self._measured else {}
         if step == 0:
             self.check_start(means["loss"], values)
@@ -166,7 +169,7 @@ class AlignmentModule(pl.LightningModule):
         return step == 0 or (step + 1) % self.log_every == 0 or step + 1 == self.max_steps
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[Any], progress: Progress = _silent) -> dict[str, float]:
+    def evaluate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
         """Metrics over all rows of a split (this process's share of it) as one batch, dropout off."""
 
         def see(batches: Sequence[Any]) -> list[Any]:
@@ -178,7 +181,7 @@ class AlignmentModule(pl.LightningModule):
 
         self.policy.eval()
         self._measured = True
-        _, values = self._within_memory(rows, see)
+        _, values = self.within_memory(rows, see)
         whole = self.with_state(gather(self.trainer, values), update=False)
         self.policy.train()
         return {
@@ -198,6 +201,7 @@ class AlignmentModule(pl.LightningModule):
             seen = score_answers(
                 self.policy,
                 rows,
+                temperature=self.temperature,
                 collision=needs.collision,
                 reference=whole,
                 stats=gradient and self.token_stats and self._measured,
@@ -217,7 +221,7 @@ class AlignmentModule(pl.LightningModule):
         )
 
     def configure_optimizers(self) -> Any:
-        trained = [p for p in self.policy.parameters() if p.requires_grad]
+        trained = [p for p in self.parameters() if p.requires_grad]
         optimizer = self.optim_config.build(trained)
         schedule = torch.optim.lr_scheduler.LambdaLR(
             optimizer, lambda step: self.optim_config.factor(step, self.max_steps)
@@ -237,17 +241,23 @@ class AlignmentModule(pl.LightningModule):
         self.tokens_seen, self.rows_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["rows"]
         self.state = checkpoint["objective_state"]
 
-    def _within_memory(self, rows: Sequence[Any], work: Callable[[list[Any]], Made]) -> tuple[list[Any], Made]:
-        """The rows' micro-batches and what `work` makes of them; smaller ones where memory does not suffice."""
+    def within_memory(
+        self, rows: Sequence[Any], work: Callable[[list[Any]], Made], collate: Callable[[Any], Any] | None = None
+    ) -> tuple[list[Any], Made]:
+        """The rows' micro-batches and what `work` makes of them; smaller ones where memory does not suffice.
+
+        collate: makes a batch of rows, where they are of another kind than those that are trained on.
+        """
         device, state = next(self.policy.parameters()).device, self.state
         while True:
-            micro_batches = [to_device(micro, device) for micro in self.micro_batches.of(rows)]
+            portions = replace(self.micro_batches, collate=collate) if collate else self.micro_batches
+            micro_batches = [to_device(micro, device) for micro in portions.of(rows)]
             try:
                 return micro_batches, work(micro_batches)
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.trainer.world_size > 1:
                     raise
-                largest = max(len(micro) for micro in micro_batches)
+                largest = max(map(len, portions.portions(rows)))
                 if largest == 1:
                     tokens = max(micro.all_tokens for micro in micro_batches)
                     raise NotEnoughMemoryError(
@@ -255,7 +265,7 @@ class AlignmentModule(pl.LightningModule):
                         "  type: trainer.gradient_checkpointing=true, or a smaller data.max_length"
                     ) from None
             # Outside the handler, so that what the failed attempt held is free by now.
-            self.policy.zero_grad(set_to_none=True)
+            self.zero_grad(set_to_none=True)
             self.state = state
             self.micro_batches = self.micro_batches.halved(largest)
             if device.type == "cuda":
@@ -360,7 +370,7 @@ class AlignmentModule(pl.LightningModule):
         dtype, expected = next(self.policy.parameters()).dtype, self.objective.loss_at_reference
         found = (
             [f"log-ratios of up to {far:.6f} nats per token, where all must be 0"]
-            if (far := _farthest(values)) > _START_RATIO[dtype]
+            if (far := _farthest(values)) > START_RATIO[dtype]
             else []
         )
         if expected is not None and abs(loss - expected) > _START_LOSS[dtype] * max(1.0, abs(expected)):

@@ -14,6 +14,7 @@ from torch import Tensor
 from alignlab.discovery import classes_by_module
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
+from alignlab.objectives.online import Online
 from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, join
 
 EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
@@ -62,7 +63,7 @@ class Mix(Objective):
         yield from super().problems()
         if not self.parts:
             yield Problem("parts", "[]", "must name at least one objective", EXAMPLE)
-        found = [problem for i, part in enumerate(self.parts) for problem in _part_problems(f"parts.{i}", part)]
+        found = [problem for i, part in enumerate(self.parts) for problem in part_problems(f"parts.{i}", part)]
         yield from found
         if self.parts and not found:
             yield from self._shape_problems()
@@ -71,7 +72,9 @@ class Mix(Objective):
     def requires(self) -> Requires:  # type: ignore[override]
         """All that any part needs."""
         needs = [part.requires for part in self._objectives.values()]
-        flags = {f.name: any(getattr(n, f.name) for n in needs) for f in fields(Requires) if f.type == "bool"}
+        flags: dict[str, Any] = {
+            f.name: any(getattr(n, f.name) for n in needs) for f in fields(Requires) if f.type == "bool"
+        }
         return Requires(data=self._shape, length=self._leading.requires.length, **flags)
 
     @property
@@ -105,10 +108,7 @@ class Mix(Objective):
         made: dict[str, Objective] = {}
         for part in self.parts:
             name = part["name"] if part["name"] not in made else f"{part['name']}_{len(made) + 1}"
-            cls = _classes()[part["name"]]
-            kinds = {f.name: str(f.type) for f in fields(cls)}
-            given = {k: float(v) if kinds[k] == "float" else v for k, v in part.items() if k not in _OWN}
-            made[name] = cls(**given)
+            made[name] = make_part(part)
         return made
 
     @property
@@ -136,12 +136,19 @@ class Mix(Objective):
                 yield Problem(key, name, "keeps a state from step to step, which a mix does not")
 
 
-def _part_problems(key: str, part: Any) -> Iterator[Problem]:
+def make_part(part: Mapping[str, Any]) -> Objective:
+    """The objective that a part without problems names."""
+    cls = offline_objectives()[part["name"]]
+    kinds = {f.name: str(f.type) for f in fields(cls)}
+    return cls(**{k: float(v) if kinds[k] == "float" else v for k, v in part.items() if k not in _OWN})
+
+
+def part_problems(key: str, part: Any) -> Iterator[Problem]:
     """Everything that is wrong with one part by itself."""
     if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
         yield Problem(key, part, "must hold an objective's name and fields", f"objective.{EXAMPLE}")
         return
-    known = _classes()
+    known = offline_objectives()
     if part["name"] not in known:
         yield Problem(f"{key}.name", part["name"], f"no such objective; there are: {', '.join(known)}")
         return
@@ -176,10 +183,10 @@ def _is_a(kind: str, value: Any) -> bool:
     return isinstance(value, str if kind == "str" else int | float)
 
 
-def _classes() -> dict[str, type[Objective]]:
-    """Everything that can be a part: all objectives but this one."""
+def offline_objectives() -> dict[str, type[Objective]]:
+    """Everything that can be a part: all objectives on given answers but this one."""
     found = classes_by_module("alignlab.objectives", Objective)
-    return {name: cls for name, cls in found.items() if cls is not Mix}
+    return {name: cls for name, cls in found.items() if cls is not Mix and not issubclass(cls, Online)}
 
 
 def _seen_by(part: Objective, batch: Any) -> Any:

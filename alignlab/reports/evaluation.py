@@ -205,8 +205,9 @@ def drift_text(changes: Sequence[Change]) -> str:
 
 def write_answers(folder: Path, run: str, examples: Examples, shown: int) -> None:
     """`answers.md` and `answers.html`: the first prompts, with the answers of every side beside each other."""
-    prompts = list(dict.fromkeys(examples["prompt_id"]))[:shown]
-    rows = [examples["prompt_id"].index(prompt) for prompt in prompts]
+    prompts = set(list(dict.fromkeys(examples["prompt_id"]))[:shown])
+    asked = zip(examples["prompt_id"], examples["sample"], strict=True)
+    rows = [row for row, (prompt, sample) in enumerate(asked) if prompt in prompts and sample == 0]
     sides = [*examples.baselines, "policy"]  # before, after
     write_text(folder / "answers.md", _markdown(run, examples, rows, sides))
     write_text(folder / "answers.html", _page(run, examples, rows, sides))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -25,33 +25,37 @@ class Sampling(Checked):
 
     max_new_tokens: longest answer in tokens, its end included; a longer one is cut off and has not ended.
     temperature:    logits are divided by it; a KL is that of the policy itself at 1 only.
-    seed:           with a prompt's text and a sample's number it decides the sample.
     batch_size:     answers drawn at a time; a matter of memory.
     """
 
+    group: ClassVar[str] = "evaluation"  # where these settings stand in a config
+
     max_new_tokens: int = 128
     temperature: float = 1.0
-    seed: int = 1
     batch_size: int = 16
 
     def problems(self) -> Iterator[Problem]:
         yield from at_least("max_new_tokens", self.max_new_tokens, 1, example=128)
         yield from positive("temperature", self.temperature, example=1.0)
-        yield from at_least("seed", self.seed, 0, example=1)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
 
 
 @dataclass(frozen=True)
 class Drawn:
-    """Token ids of one answer; with its end token where it `ended` by itself."""
+    """Token ids of one answer; with its end token where it `ended` by itself.
+
+    logps: of its tokens, as they were drawn (at the temperature of the draw), nats.
+    """
 
     ids: list[int]
     ended: bool
+    logps: list[float] = field(default_factory=list, compare=False)
 
 
-def uniforms(seed: int, prompt: str, number: int, count: int) -> NDArray[np.float64]:
-    """[count] numbers in [0, 1) that decide the `number`-th sample of a prompt, one a token."""
-    return np.random.default_rng([seed, number, *prompt.encode()]).random(count)
+def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) -> NDArray[np.float64]:
+    """[count] numbers in [0, 1) that decide the `number`-th sample of a prompt (text or ids), one a token."""
+    key = prompt.encode() if isinstance(prompt, str) else prompt
+    return np.random.default_rng([seed, number, *key]).random(count)
 
 
 @torch.no_grad()
@@ -64,7 +68,7 @@ def draw(
     progress: Progress = lambda items, what: items,
 ) -> list[Drawn]:
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
-    probabilities. Prompts of like length go together.
+    probabilities. Prompts of like length go together, and the same prompt goes through the model once.
 
     Raises DataError where a prompt leaves the model no position for an answer.
     """
@@ -73,9 +77,9 @@ def draw(
     if room is not None and longest + how.max_new_tokens > room:
         raise DataError(
             f"a prompt has {longest} tokens, an answer up to {how.max_new_tokens}, and the model {room} positions\n"
-            f"  type: evaluation.max_new_tokens={max(1, room - longest)}"
+            f"  type: {how.group}.max_new_tokens={max(1, room - longest)}"
         )
-    order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
+    order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     batches = [order[start : start + how.batch_size] for start in range(0, len(order), how.batch_size)]
     training = model.training
     model.eval()
@@ -95,20 +99,27 @@ def _batch(
     """Prompts padded on the left, then token by token; answers that have ended leave the batch."""
     device = next(model.parameters()).device
     accepts = inspect.signature(innermost(model).forward).parameters
-    width = max(map(len, prompts))
-    ids = torch.tensor([[end_id] * (width - len(prompt)) + list(prompt) for prompt in prompts], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
+    different = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+    whose = torch.tensor([different.index(tuple(prompt)) for prompt in prompts], device=device)
+    width = max(map(len, different))
+    ids = torch.tensor([[end_id] * (width - len(prompt)) + list(prompt) for prompt in different], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in different], device=device)
     answers: list[list[int]] = [[] for _ in prompts]
+    logps: list[list[float]] = [[] for _ in prompts]
     open_rows, cache = list(range(len(prompts))), None
     for place in range(how.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         given = {"position_ids": positions, "logits_to_keep": 1}
         given = {name: value for name, value in given.items() if name in accepts}
         out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
-        cache = out.past_key_values
-        tokens = _inverted(out.logits[:, -1], numbers[open_rows, place], how.temperature)
-        for row, token in zip(open_rows, tokens.tolist(), strict=True):
+        cache, logits = out.past_key_values, out.logits[:, -1]
+        if place == 0 and len(different) < len(prompts):  # from here on each answer has a row of its own
+            cache.batch_select_indices(whose)
+            logits, mask = logits[whose], mask[whose]
+        tokens, found = _inverted(logits, numbers[open_rows, place], how.temperature)
+        for row, token, logp in zip(open_rows, tokens.tolist(), found.tolist(), strict=True):
             answers[row].append(token)
+            logps[row].append(logp)
         going_on = (tokens != end_id).nonzero().squeeze(1)
         if not len(going_on):
             break
@@ -117,11 +128,13 @@ def _batch(
             mask, open_rows = mask[going_on], [open_rows[i] for i in going_on.tolist()]
         ids = tokens[going_on, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return [Drawn(answer, answer[-1] == end_id) for answer in answers]
+    return [Drawn(answer, answer[-1] == end_id, of) for answer, of in zip(answers, logps, strict=True)]
 
 
-def _inverted(logits: Tensor, numbers: NDArray[np.float64], temperature: float) -> Tensor:
-    """[B, V] logits, [B] numbers in [0, 1) -> [B] tokens."""
-    weights = torch.softmax(at_least_float32(logits).double() / temperature, dim=-1).cumsum(dim=-1)
+def _inverted(logits: Tensor, numbers: NDArray[np.float64], temperature: float) -> tuple[Tensor, Tensor]:
+    """[B, V] logits, [B] numbers in [0, 1) -> [B] tokens and their log-probabilities."""
+    probability = torch.softmax(at_least_float32(logits).double() / temperature, dim=-1)
+    weights = probability.cumsum(dim=-1)
     wanted = torch.from_numpy(numbers).to(weights)[:, None] * weights[:, -1:]
-    return torch.searchsorted(weights, wanted, right=True).squeeze(1).clamp(max=logits.shape[1] - 1)
+    tokens = torch.searchsorted(weights, wanted, right=True).clamp(max=logits.shape[1] - 1)
+    return tokens.squeeze(1), probability.gather(1, tokens).squeeze(1).log()

@@ -38,7 +38,8 @@ BATCH: dict[str, str] = {
     "gradient); of a labelled answer m is its reward, with a minus for bad ones",
     "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
     "pref/length_corr": "correlation over pairs of the reward margin and the tokens by which the preferred is longer",
-    "kl": "KTO's reference point: mean log-ratio of mismatched answers, held at 0 from below (nats)",
+    "kl": "KTO's reference point: mean log-ratio of mismatched answers, held at 0 from below (nats); GRPO: mean k3 of "
+    "a token (nats per token)",
     "kto/kl_raw": "the same before it is held at 0 (nats)",
     "bco/delta": "BCO's shift of the rewards: their running mean, both classes weighing the same (nats)",
     "loss_min": "smallest loss of a pair; robust DPO is not bounded below",
@@ -47,9 +48,44 @@ BATCH: dict[str, str] = {
     "log_odds_clamped_frac": "ORPO: share of pairs with a probability per token held below 1 to keep its odds finite",
     "accuracy": "reward model: share of comparisons won by the better answer, prompts weighing the same, ties count 0",
     "margin": "reward model: mean reward of the better minus the worse answer",
+    "calibration_error": "reward model: mean distance of σ(lead) from the share of comparisons won, in ten intervals",
     "mean_reward": "reward model: mean over answers",
+    "policy/approxkl_avg": "policy gradient: half the mean squared log-ratio of a token to the one that it "
+    "was given with",
+    "policy/clipfrac_avg": "policy gradient: share of tokens (RLOO, REINFORCE: of answers) that the clip holds",
+    "policy/entropy_avg": "the same as entropy, under PPO's name (nats per token)",
+    "val/ratio": "policy gradient: mean ratio of a token's probability to the one that it was given with",
+    "val/ratio_var": "variance of that ratio",
+    "loss/policy_avg": "PPO: clipped surrogate, mean over tokens",
+    "loss/value_avg": "PPO: loss of the critic before its weight, mean over tokens",
+    "loss/ptx": "PPO-ptx: negative log-probability of the data's own answers (nats per token)",
+    "val/clipfrac_avg": "PPO: share of tokens where the critic has moved past its clip",
+    "val/explained_variance": "PPO: 1 - variance of what the critic missed / variance of returns",
     "min_reward": "reward model: smallest reward of an answer",
     "max_reward": "reward model: largest reward of an answer",
+}
+
+# Of the answers that an online objective gathers: logged as train/<name> for the batch of rollouts that an update
+# learns from, and as eval/<name> for one answer to each held-out prompt. Of the policy that gave the answers.
+ROLLOUTS: dict[str, str] = {
+    "objective/kl": "summed log-ratio to the reference, mean over answers (nats per answer)",
+    "objective/entropy": "minus the summed log-probability of an answer, mean (nats per answer)",
+    "objective/non_score_reward": "- weight of the KL x objective/kl",
+    "objective/rlhf_reward": "objective/scores + objective/non_score_reward",
+    "objective/scores": "score of an answer, mean; ends that are missing told",
+    "objective/scores_std": "deviation of the scores over all answers",
+    "objective/gold_scores": "the lab's own reward of the same answers, where another one is learnt from",
+    "objective/kl_coef": "weight of the KL in the reward",
+    "kl_ref/sequence_k1": "the same as objective/kl, under the estimator's name (nats per answer)",
+    "kl_ref/token_k3": "KL by exp(-x) - 1 + x of every token's log-ratio x, summed (nats per answer)",
+    "val/num_eos_tokens": "answers that ended by themselves",
+    "completions/mean_length": "tokens of an answer, its end included",
+    "completions/min_length": "of the shortest answer",
+    "completions/max_length": "of the longest answer",
+    "completions/clipped_ratio": "share of answers that were cut off",
+    "completions/distinct_frac": "different answers / answers",
+    "reward_std": "deviation of the scores of a prompt's answers, mean over prompts",
+    "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 
 # train/parts/<objective> and eval/parts/<objective>: mean loss of a part of a mix, before its weight.
@@ -63,6 +99,7 @@ STEP: dict[str, str] = {
     "train/grad_norm": "2-norm of the gradient before clipping",
     "train/num_tokens": "prompt and answer tokens seen so far",
     "train/tokens/per_second": "prompt and answer tokens of this step / its duration",
+    "train/episode": "answers gathered so far",
     "train/step_seconds": "wall time of this update, batch preparation included (s)",
 }
 
@@ -80,12 +117,15 @@ EXACT: dict[str, str] = {
 
 # Batch metrics whose training value is also summarised over the end of a run: one batch alone is noise.
 TAIL = (
-    "loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen", "accuracy", "margin"
+    "loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen", "accuracy", "margin",
+    "objective/kl", "objective/scores", "objective/gold_scores",
 )  # fmt: skip
 
 SUMMARY: dict[str, str] = {
     "train/tokens/truncated_frac": "share of training rows of which a prompt or an answer was cut",
     "eval/tokens/truncated_frac": "the same for held-out rows",
+    "reward/offset": "reward model: mean reward of preferred answers, which counts as 0 where the model is used",
+    "reward/deviation": "deviation of those rewards",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
     "time/train_seconds": "wall time of training and evaluation in the last attempt",
@@ -116,7 +156,7 @@ SAMPLED: dict[str, str] = {
 }
 
 ALL: dict[str, str] = {
-    **{f"{split}/{name}": text for split in ("train", "eval") for name, text in BATCH.items()},
+    **{f"{split}/{name}": text for split in ("train", "eval") for name, text in {**BATCH, **ROLLOUTS}.items()},
     **STEP,
     **EXACT,
     **SUMMARY,

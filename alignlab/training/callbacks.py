@@ -35,6 +35,10 @@ class Recorder(pl.Callback):
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         if pl_module.last_metrics and trainer.is_global_zero:
             self.write(pl_module.last_metrics)
+        if pl_module.samples and trainer.is_global_zero:
+            rows = [{"train/global_step": trainer.global_step, **row} for row in pl_module.samples]
+            for sink in self._sinks:
+                sink.table("rollouts", rows)
         if self.due(trainer.global_step):
             self.evaluate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 

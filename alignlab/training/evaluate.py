@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,13 +19,23 @@ from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
 from alignlab.errors import ConfigError, Problem
+from alignlab.evaluation.benchmarks import mt_bench
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
 from alignlab.evaluation.benchmarks.files import read_rows
 from alignlab.evaluation.examples import FILE, Examples, same_prompts
 from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, store_pairs
 from alignlab.evaluation.health import health
 from alignlab.evaluation.judges.base import Bill, Judge
-from alignlab.evaluation.suite import Evaluation, Side, Suite, judged, questions_of, read_questions, sampled
+from alignlab.evaluation.suite import (
+    Evaluation,
+    Question,
+    Side,
+    Suite,
+    judged,
+    questions_of,
+    read_questions,
+    sampled,
+)
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.evaluation.world_gold import WorldGold
 from alignlab.lab.world import World
@@ -35,6 +45,7 @@ from alignlab.models.reference import Pass, weights_digest
 from alignlab.models.sources.base import load_pretrained
 from alignlab.modules.base import Progress
 from alignlab.reports.evaluation import SUMMARY, write_answers
+from alignlab.tracking.sinks.base import RunIdentity
 from alignlab.training.evaluate_pairs import held_out_pairs, implied_rewards, rewards
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.run import ready_judges
@@ -198,13 +209,41 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
         write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
-            first = [row for row, number in enumerate(examples["sample"]) if number == 0]
-            prompts = [Prompt(examples["prompt"][row]) for row in first]
-            outputs = [examples["policy/answer"][row] for row in first]
-            write_model_outputs(folder / "model_outputs.json", prompts, outputs, run.id)
+            _write_outputs(folder, run.id, examples, read_questions(settings.questions))
         against = next(iter(settings.baselines), "")
-        run.update(summary={**metrics, **{f"eval/{name}": value for name, value in flat(summary, against)}})
+        found = {f"eval/{name}": value for name, value in flat(summary, against)}
+        run.update(summary={**metrics, **found})
+        _mirror(plan, run, found, examples, settings.shown)
     return Evaluated(run.id, folder, summary, bill)
+
+
+def _write_outputs(folder: Path, model: str, examples: Examples, questions: Sequence[Question]) -> None:
+    """First samples as other software reads them: MT-Bench's answers where there are turns, else AlpacaEval's."""
+    first = [row for row, number in enumerate(examples["sample"]) if number == 0]
+    if "turn" in examples:
+        names = {question.id: question.name or question.id for question in questions}
+        turns: dict[str, tuple[str, ...]] = {}
+        for row in first:
+            name = names[examples["prompt_id"][row]]
+            turns[name] = (*turns.get(name, ()), examples["policy/answer"][row])
+        mt_bench.write_answers(folder / "model_answer.jsonl", turns, model)
+        return
+    prompts = [Prompt(examples["prompt"][row]) for row in first]
+    outputs = [examples["policy/answer"][row] for row in first]
+    write_model_outputs(folder / "model_outputs.json", prompts, outputs, model)
+
+
+def _mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples, shown: int) -> None:
+    """Send numbers and the first answers to where the run's own metrics went."""
+    record, step = run.record(), plan.train.trainer.max_steps
+    kind = run.id.rpartition("-")[0]
+    sink = plan.train.tracking.open(RunIdentity(run.id, run.path, record.get("sweep"), kind, record.get("config", {})))
+    columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]
+    columns += [f"policy/score/{judge}" for judge in examples.scored_by]
+    rows = [{name: examples[name][row] for name in columns} for row in range(min(shown, len(examples)))]
+    sink.log({"train/global_step": step, **found})
+    sink.table("answers", [{"train/global_step": step, **row} for row in rows])
+    sink.finish(found, failed=False)
 
 
 def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
@@ -295,7 +334,7 @@ def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Jud
     return {**({"gold": WorldGold(world=world)} if world is not None else {}), **judges}
 
 
-def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion]:
+def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion | Question]:
     """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
     if questions:
         return read_questions(questions)

@@ -28,8 +28,9 @@ from alignlab.training.point import Point
 from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.samples import Sampler
-from alignlab.training.shapes import SHAPES
+from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, load_start, name_base, policy_and_reference
+from alignlab.training.surroundings import online_policy
 
 log = logging.getLogger(__name__)
 
@@ -94,14 +95,18 @@ def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length:
 def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
     config = start.plan.train
     settings, needs = config.trainer, config.objective.requires
-    shape = SHAPES[needs.data]
+    shape = shape_of(needs)
     for remark in config.objective.remarks(shape.count(rows.train)):
         log.info("%s", remark)
 
     device = trainer.strategy.root_device
     start.model.to(device)
     layout = choose_layout_for(start, rows.train)
-    policy, reference = policy_and_reference(start, lambda: asked_of_reference(config, rows), layout, device)
+    around = reference = None
+    if needs.online:
+        policy, around = online_policy(start, layout)
+    else:
+        policy, reference = policy_and_reference(start, lambda: asked_of_reference(config, rows), layout, device)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
     tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
@@ -111,11 +116,13 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         else:
             log.info("the model's layers are compiled at the first update")
             compile_layers(policy)
-    module = make_module(config, policy, layout, reference)
+    module = make_module(config, policy, layout, reference, **({"around": around} if around else {}))
+    minibatches, repeats = (config.rollout.minibatches, config.rollout.updates) if needs.online else (1, 1)
     data = AlignmentData(
         rows.train,
         rows.held_out,
-        batch_size=settings.batch_size,
+        batch_size=settings.batch_size * minibatches,
+        repeats=repeats,
         steps=settings.max_steps,
         seed=config.seed,
         couple=couple_of(config),
@@ -124,9 +131,11 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
     return module, data
 
 
-def make_module(config: Train, policy: Any, layout: Layout, reference: Reference | None) -> AlignmentModule:
-    """What trains the policy by the config's objective."""
-    settings, shape = config.trainer, SHAPES[config.objective.requires.data]
+def make_module(
+    config: Train, policy: Any, layout: Layout, reference: Reference | None, **more: Any
+) -> AlignmentModule:
+    """What trains the policy by the config's objective; `more` is what modules of its kind take besides."""
+    settings, shape = config.trainer, shape_of(config.objective.requires)
     return shape.module(
         policy,
         config.objective,
@@ -138,6 +147,7 @@ def make_module(config: Train, policy: Any, layout: Layout, reference: Reference
         reference=reference,
         token_stats=settings.token_stats,
         log_every=settings.log_every,
+        **more,
     )
 
 

@@ -6,10 +6,17 @@ import shutil
 from types import TracebackType
 from typing import Any
 
+import torch
+from torch import Tensor
+
 from alignlab.config.plan import Plan
+from alignlab.data.collate import to_device
+from alignlab.data.layout import collate_rows
+from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.heads import answer_rewards, save_offset
 from alignlab.models.quantization import save_quantization
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
@@ -21,6 +28,13 @@ from alignlab.training.start import Start
 
 # How far past its own KL a run's frontier is drawn, and at least how far.
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
+
+
+# Training rows whose preferred answers say where a reward model's rewards are counted from.
+_OFFSET_ROWS = 512
+
+# What a row of held-out metrics has, one or the other.
+_EVALUATED = ("eval/loss", "eval/objective/scores")
 
 
 class Point:
@@ -39,7 +53,8 @@ class Point:
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
         self.recorder = Recorder(self.sinks, config.trainer.eval_every, bar)
-        self.recorder.eval_metrics = next((row for row in reversed(read_rows(run.metrics)) if "eval/loss" in row), {})
+        evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
+        self.recorder.eval_metrics = next(evaluated, {})
 
     def __enter__(self) -> Point:
         return self
@@ -64,7 +79,8 @@ class Point:
         self.summary |= self._steps(seconds)
         if self._before is not None:
             self.summary |= self._exact(policy)
-        _save(policy, self.start.tokenizer, self.run)
+        offset = self._offset(policy)
+        _save(policy, self.start.tokenizer, self.run, offset)
         check_known(self.summary)
         kind = self.plan.id.rpartition("-")[0]
         return {
@@ -102,6 +118,26 @@ class Point:
             "time/train_seconds": round(seconds, 2),
         }
 
+    def _offset(self, policy: Any) -> Tensor | None:
+        """[N] rewards that a reward model gives to preferred answers of its training rows; None for policies."""
+        if self.plan.train.objective.requires.data != "rankings":
+            return None
+        best = [
+            (row.prompt, row.completions[max(range(len(row.grades)), key=row.grades.__getitem__)])
+            for row in self.rows.train[:_OFFSET_ROWS]
+            if isinstance(row, RankingTokens)
+        ]
+        policy.eval()
+        device, size = next(policy.parameters()).device, self.plan.train.trainer.micro_batch_size
+        with torch.no_grad():
+            parts = [
+                answer_rewards(policy, to_device(collate_rows(best[i : i + size]), device)).cpu()
+                for i in range(0, len(best), size)
+            ]
+        rewards = torch.cat(parts)
+        self.summary |= {"reward/offset": float(rewards.mean()), "reward/deviation": float(rewards.std(unbiased=False))}
+        return rewards
+
     def _exact(self, policy: Any) -> dict[str, float]:
         """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
         world = self.plan.train.data.world
@@ -114,7 +150,7 @@ class Point:
         return found
 
 
-def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
+def _save(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> None:
     """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
     scratch = run.policy.with_suffix(".tmp")
     for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
@@ -123,4 +159,6 @@ def _save(policy: Any, tokenizer: Any, run: RunDir) -> None:
     if (scratch / "adapter_config.json").is_file():
         save_quantization(policy, scratch)
     tokenizer.save_pretrained(scratch)
+    if offset is not None:
+        save_offset(scratch, offset)
     scratch.rename(run.policy)

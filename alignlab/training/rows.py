@@ -18,7 +18,7 @@ from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens
 from alignlab.errors import DataError
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
-from alignlab.training.shapes import SHAPES
+from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start
 
 log = logging.getLogger(__name__)
@@ -96,9 +96,10 @@ _kept: dict[str, _Read] = {}
 def _read(start: Start, split: Split) -> _Read:
     """Load, tokenize and cut a split, or find what another point of this process has made of the same."""
     config, template = start.plan.train, Template(start.tokenizer)
-    source, shape = config.data, SHAPES[config.objective.requires.data]
+    source, needs = config.data, config.objective.requires
+    shape = shape_of(needs)
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), source.fingerprint(), split, config.objective.requires.data, template.identity, drawn_from)
+    parts = (repr(source), source.fingerprint(), split, needs.rows, template.identity, drawn_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))

@@ -37,8 +37,9 @@ def run_plan(
     that another process has in hand is waited for, or left to it (`if_running`).
     """
     run = RunDir.of(plan.train.output_root, plan.id)
-    if plan.parent is not None and (plan.train.rerun or run.status() not in FINISHED):
-        _run_parent(plan, plan.parent, run, group)
+    if plan.train.rerun or run.status() not in FINISHED:
+        for needed in plan.needed:
+            _run_needed(plan, needed, run, group)
     with run.held(wait=plan.train.if_running == "wait") as mine:
         status = run.record().get("status")
         if not mine:
@@ -80,16 +81,22 @@ def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict
         record = run_plan(plan)
         if record["status"] != "done":
             raise ParentError(f"judge {name}: {plan.id} is {record['status']}: {record.get('reason')}")
-        made[name] = judges[name].from_run(RunDir.of(plan.train.output_root, plan.id).policy)
+        made[name] = made_by(plan, judges[name])
     return {**judges, **made}
 
 
-def _run_parent(plan: Plan, parent: Plan, run: RunDir, group: str | None) -> None:
+def made_by(plan: Plan, judge: Judge) -> Judge:
+    """A judge that a run of a reward model makes, ready to judge."""
+    data, policy = plan.train.data, RunDir.of(plan.train.output_root, plan.id).policy
+    return judge.from_run(policy, max_length=data.max_length, max_prompt_length=data.max_prompt_length)
+
+
+def _run_needed(plan: Plan, needed: Plan, run: RunDir, group: str | None) -> None:
     """Run what `plan` starts from; where that can't be had, `plan` failed, and its record says whose fault it was."""
     try:
-        found = run_plan(parent, group=group)
+        found = run_plan(needed, group=group)
         if found["status"] == "diverged":
-            raise ParentError(f"{parent.id} diverged: {found.get('reason')}")
+            raise ParentError(f"{needed.id} diverged: {found.get('reason')}")
     except Exception as error:
         with run.held(wait=False) as mine:
             if mine:
@@ -127,6 +134,7 @@ def begin(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
         fresh=not resume,
         parent=plan.parent.id if plan.parent else None,
+        reward=plan.reward.id if plan.reward else None,
         sweep=group,
         overrides=list(overrides),
         config=dict(plan.config),

@@ -16,13 +16,17 @@ from alignlab.data.tokenize import (
     tokenize_completions,
     tokenize_labelled,
     tokenize_pairs,
+    tokenize_prompts,
     tokenize_rankings,
 )
 from alignlab.modules.base import AlignmentModule
+from alignlab.modules.online import FreshPairsModule, ImitationModule, PolicyGradientModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.reward import RewardModule
 from alignlab.modules.sft import SFTModule
 from alignlab.modules.unpaired import UnpairedModule
+from alignlab.rollout.experience import collate_rollouts
+from alignlab.types import Requires
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,21 @@ def _count_labels(rows: Sequence[LabelledTokens]) -> dict[str, int]:
     good = sum(row.desirable for row in rows)
     return {"rows": len(rows), "desirable": good, "undesirable": len(rows) - good}
 
+
+def shape_of(needs: Requires) -> Shape:
+    """The shape of an objective's data; what is learnt from answers given while it trains begins with prompts."""
+    return (ONLINE if needs.online else SHAPES)[needs.data]
+
+
+def _online(collate: Callable[[Any, Layout], Any], module: type[AlignmentModule]) -> Shape:
+    return Shape(lambda source, split, reference: source.completions(split), tokenize_prompts, collate, module)
+
+
+ONLINE = {
+    "rollouts": _online(collate_rollouts, PolicyGradientModule),
+    "pairs": _online(collate_pairs, FreshPairsModule),
+    "completions": _online(collate_completions, ImitationModule),
+}
 
 SHAPES = {
     "completions": Shape(

@@ -77,6 +77,7 @@ def why_not(train: Train) -> str | None:
             "peft: an adapter's base goes through the model for every point anyway; a stack trains whole models",
         ),
         (needs.data == "rankings", "a reward model's head is not stacked"),
+        (needs.online, "answers are drawn from one model at a time"),
         (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
         (
             train.reference_kind not in ("cached", "none"),

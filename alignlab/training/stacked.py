@@ -34,7 +34,7 @@ from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.run import begin, end_badly, logged_to, run_plan
-from alignlab.training.shapes import SHAPES
+from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
 
 log = logging.getLogger(__name__)
@@ -215,7 +215,7 @@ class _Stack:
         told: dict[str, None] = {}
         for plan, found in zip(self.plans, rows, strict=True):
             objective = plan.train.objective
-            told |= dict.fromkeys(objective.remarks(SHAPES[objective.requires.data].count(found.train)))
+            told |= dict.fromkeys(objective.remarks(shape_of(objective.requires).count(found.train)))
         for remark in told:
             log.info("%s", remark)
 

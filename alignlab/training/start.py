@@ -21,6 +21,7 @@ from alignlab.models.economy import flush_denormals
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.reference import (
     Cached,
+    Live,
     Pass,
     Reference,
     adapter_off,
@@ -85,6 +86,16 @@ def device_of(asked: str) -> torch.device:
     if asked in ("auto", "mps") and torch.backends.mps.is_available():
         return torch.device("mps", 0)
     return torch.device("cpu")
+
+
+def policy_and_start(start: Start) -> tuple[Any, Live]:
+    """The policy to train, and the start as a model that runs beside it, at the temperature of the rollouts."""
+    train, model, temperature = start.plan.train, start.model, start.plan.train.rollout.temperature
+    if train.reference_kind == "adapter_off":
+        policy = train.peft.wrap(model)
+        return policy, adapter_off(policy, temperature)
+    reference = frozen_copy(model, temperature)
+    return train.peft.wrap(model), reference
 
 
 def policy_and_reference(

@@ -34,9 +34,10 @@ ALLOWED = {
     "ledger": {"errors"},
     "rollout": BASE | {"data", "models"},
     "evaluation": BASE | {"lab", "data", "models", "rollout"},
-    "modules": BASE | {"objectives", "data", "models", "optim"},
+    "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
     "reports": {"errors", "ledger", "tracking", "evaluation"},
-    "config": BASE | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger", "evaluation"},
+    "config": BASE
+    | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger", "evaluation", "rollout"},
     "training": BASE
     | {
         "objectives",
@@ -48,6 +49,7 @@ ALLOWED = {
         "ledger",
         "evaluation",
         "modules",
+        "rollout",
         "config",
         "reports",
     },

@@ -13,7 +13,7 @@ Run = Callable[..., Any]
 
 CASES = {
     "unknown verb": (["trian"], ["no such verb: trian", "did you mean: alignlab train"]),
-    "unknown option": (["train", "objective=dppo"], ["objective = dppo", "there are: aot, apo_down", "wpo", "type: objective=dpo"]),
+    "unknown option": (["train", "objective=dpoo"], ["objective = dpoo", "there are: aot, apo_down", "wpo", "type: objective=dpo"]),
     "unknown key": (["train", "objective.bta=0.2"], ["objective.bta", "beta, dialect, divergence", "type: objective.beta=0.2"]),
     "unknown top key": (["train", "outptu_root=x"], ["outptu_root", "type: output_root=x"]),
     "added key": (["train", "+objective.nope=1"], ["objective.nope = 1", "no such key"]),
@@ -28,7 +28,7 @@ CASES = {
     "missing file": (["train", "data=pairs", "model=tiny", "data.path=my.jsonl"], ["data.path = my.jsonl", "no such file"]),
     "missing folder": (["train", "model=hub", "data=hh_rlhf", "model.name=./here"], ["model.name = ./here", "no such folder"]),
     "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
-    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, seeds", "type: sweep=dpo_beta"]),
+    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
@@ -193,7 +193,7 @@ def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: 
 def test_objectives_can_be_looked_up(alignlab: Run) -> None:
     everything = alignlab("objectives")
     assert everything.code == 0
-    assert len([line for line in everything.out.splitlines() if line and not line.startswith((" ", "ρ"))]) == 28
+    assert len([line for line in everything.out.splitlines() if line and not line.startswith((" ", "ρ"))]) == 36
     one = alignlab("objectives", "ipo")
     assert one.out.startswith(
         "ipo\n    loss of a row: (h - 1 / (2τ))²\n    from: IPO, Azar et al. 2023, https://arxiv.org/"

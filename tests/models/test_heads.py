@@ -15,10 +15,20 @@ from transformers import (
     T5ForConditionalGeneration,
 )
 
-from alignlab.data.layout import Rows, collate_rows
+from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
 from alignlab.errors import ModelError
 from alignlab.models.adapters.lora import LoRA
-from alignlab.models.heads import answer_rewards, with_scalar_head
+from alignlab.models.forward import predict
+from alignlab.models.heads import (
+    Critic,
+    HeadCritic,
+    NetworkCritic,
+    answer_rewards,
+    load_scorer,
+    save_offset,
+    with_scalar_head,
+)
+from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.tiny import Tiny
 
 # The second answer goes on after an end token, and 0, the padding's id, is a real letter.
@@ -95,3 +105,56 @@ def test_what_has_no_classifier_is_refused() -> None:
     config = T5Config(vocab_size=9, d_model=8, d_ff=8, d_kv=4, num_layers=1, num_heads=2)
     with pytest.raises(ModelError, match="no reward model can be made of T5ForConditionalGeneration"):
         with_scalar_head(T5ForConditionalGeneration(config), 0)
+
+
+@pytest.mark.parametrize("make", [tiny, gpt2])
+@pytest.mark.parametrize("kind", ["head", "network"])
+def test_critics_see_what_stands_before_each_token(make: Any, kind: str) -> None:
+    """Against each row by itself: the hidden state that predicts the token, through the critic's own layer."""
+    policy = make()
+    if kind == "head":
+        critic: Critic = HeadCritic(policy)
+        layer, base = critic.layer, getattr(policy, policy.base_model_prefix)
+        torch.nn.init.normal_(layer.weight)
+    else:
+        scorer = with_scalar_head(make(), 0)
+        critic = NetworkCritic(scorer)
+        layer, base = scorer.score, getattr(scorer, scorer.base_model_prefix)
+    for layout in (PLAIN, Layout(shared=True, split=True)):
+        laid_out = collate_rows(ANSWERS, layout)
+        found = critic(policy, laid_out, predict(policy, laid_out))
+        for (prompt, answer), values in zip(ANSWERS, found, strict=True):
+            states = base(torch.tensor([[*prompt, *answer]])).last_hidden_state[0, len(prompt) - 1 : -1]
+            torch.testing.assert_close(values[: len(answer)], layer(states).squeeze(-1), atol=1e-5, rtol=1e-5)
+            assert values[len(answer) :].abs().sum() == 0
+
+
+def test_a_new_head_expects_nothing() -> None:
+    policy = tiny()
+    assert HeadCritic(policy)(policy, rows(), predict(policy, rows())).abs().sum() == 0
+
+
+def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_path: Path) -> None:
+    """N+ 9. Without the file the rewards are those of the bare classifier."""
+    scorer = with_scalar_head(tiny(), 0)
+    scorer.save_pretrained(tmp_path)
+    Tiny(name="t", alphabet="abcdef", hidden_size=32).load()[1].save_pretrained(tmp_path)
+    bare = answer_rewards(load_scorer(str(tmp_path))[0], rows())
+    kept = save_offset(tmp_path, bare)
+    shifted = answer_rewards(load_scorer(str(tmp_path))[0], rows())
+    assert kept["mean"] == pytest.approx(float(bare.mean()))
+    assert float(shifted.mean()) == pytest.approx(0.0, abs=1e-6)
+    torch.testing.assert_close(shifted, bare - bare.mean())
+
+
+@pytest.mark.parametrize("adapter", [False, True])
+def test_a_reward_model_is_no_policy(adapter: bool, tmp_path: Path) -> None:
+    """Its head would be thrown away, and a fresh one put in its place."""
+    base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
+    base.save_pretrained(tmp_path / "base")
+    base.name_or_path = str(tmp_path / "base")
+    scorer = with_scalar_head(base, 0)
+    (LoRA(r=2).wrap(scorer) if adapter else scorer).save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    with pytest.raises(ModelError, match="is a reward model"):
+        load_pretrained(str(tmp_path / "reward"), dtype="float32")

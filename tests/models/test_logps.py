@@ -11,7 +11,7 @@ import transformers
 
 from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
 from alignlab.models.forward import predict
-from alignlab.models.logps import answer_logps, score_answers, summed
+from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.reference import frozen_copy
 
 SIZES = {"vocab_size": 37, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
@@ -243,6 +243,51 @@ def test_gradient_through_the_kl_alone() -> None:
         kl.sum().backward()
         found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
     assert (found[0] - found[1]).abs().max() < 1e-5 * found[0].abs().max()
+
+
+def test_the_entropy_has_a_gradient_where_that_is_asked() -> None:
+    """Whole and in pieces; the same numbers as without one, and the slope of a finite difference."""
+    found = []
+    for at_once in (2**24, 5 * VOCABULARY):
+        model, rows = wordy(), many_rows(BY_US)
+        seen = score_predictions(predict(model, rows), rows, stats=True, entropy=True, logits_at_once=at_once)
+        assert seen.entropy is not None
+        assert seen.stats is not None
+        torch.testing.assert_close(seen.entropy.detach(), seen.stats.entropy)
+        (seen.entropy.sum() + 0.3 * seen.tokens.sum()).backward()
+        found.append(torch.cat([p.grad.flatten() for p in model.parameters()]))
+    assert (found[0] - found[1]).abs().max() < 1e-5 * found[0].abs().max()
+    model, rows = wordy().double(), many_rows(BY_US)
+    weight = model.get_output_embeddings().weight
+
+    def total() -> torch.Tensor:
+        seen = score_predictions(predict(model, rows), rows, entropy=True)
+        assert seen.entropy is not None
+        return seen.entropy.sum()
+
+    (slope,) = torch.autograd.grad(total(), weight)
+    with torch.no_grad():
+        at, step = weight[3, 2].item(), 1e-4
+        values = []
+        for moved in (at + step, at - step):
+            weight[3, 2] = moved
+            values.append(total().item())
+    assert (values[0] - values[1]) / (2 * step) == pytest.approx(slope[3, 2].item(), rel=1e-3)
+
+
+def test_a_temperature_divides_the_logits_everywhere() -> None:
+    """N+ 2: log-probabilities, statistics and pieces alike."""
+    model, rows = wordy(), many_rows(BY_US)
+    with torch.no_grad():
+        plain = predict(model, rows)
+        logits = plain.project(plain.hidden) / 0.7
+        for at_once in (2**24, 5 * VOCABULARY):
+            seen = score_answers(model, rows, temperature=0.7, stats=True, logits_at_once=at_once)
+            exact = logits.log_softmax(-1).gather(1, rows.targets[:, None]).squeeze(1)
+            torch.testing.assert_close(seen.tokens[rows.answer_mask], exact, atol=1e-5, rtol=1e-5)
+            assert seen.stats is not None
+            entropy = torch.distributions.Categorical(logits=logits).entropy()
+            torch.testing.assert_close(seen.stats.entropy[rows.answer_mask], entropy, atol=1e-5, rtol=1e-5)
 
 
 def largest_kept(model: Any, rows: Rows, **how: Any) -> int:

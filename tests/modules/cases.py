@@ -19,6 +19,7 @@ from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.base import Objective
+from alignlab.objectives.online import Online
 from alignlab.optim.adamw import AdamW
 from alignlab.training.shapes import SHAPES
 
@@ -73,9 +74,10 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def objectives() -> dict[str, Objective]:
-    """Every objective that there is, by name, and the variants."""
+    """Every objective on given answers, by name, and the variants."""
     known = schemas()["objective"]
-    found = {name: cls(**FIELDS.get(name, {"beta": 0.5})) for name, cls in known.items()}
+    given = {name: cls for name, cls in known.items() if not issubclass(cls, Online)}
+    found = {name: cls(**FIELDS.get(name, {"beta": 0.5})) for name, cls in given.items()}
     return found | {label: known[name](**fields) for label, (name, fields) in VARIANTS.items()}
 
 
@@ -152,9 +154,11 @@ class Trained:
     weights: dict[str, torch.Tensor]
 
 
-def train(module: AlignmentModule, folder: Path, steps: int = 3, **trainer_options: Any) -> Trained:
+def train(
+    module: AlignmentModule, folder: Path, steps: int = 3, data: AlignmentData | None = None, **trainer_options: Any
+) -> Trained:
     """`steps` updates, then an evaluation of all rows."""
-    data, keep = data_for(module.objective, steps), Keep()
+    data, keep = data or data_for(module.objective, steps), Keep()
     options = {"accelerator": "cpu", "devices": 1, **trainer_options}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

@@ -239,6 +239,8 @@ def test_reward_metrics_weigh_prompts_the_same() -> None:
             "accuracy": 1 / 3,
             "pref/accuracy_ties_half": (2 / 3 + 0.5) / 2,
             "margin": ((-1 + 1 + 2) / 3 + 0) / 2,
+            # σ(1) twice, once right, and σ(2), right, in intervals of their own; the tie is as sure as it should be
+            "calibration_error": abs(1 - 2 * 0.7310585786) / 6 + (1 - 0.8807970780) / 6,
             "mean_reward": 4 / 5,
             "min_reward": 0.0,
             "max_reward": 2.0,

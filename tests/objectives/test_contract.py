@@ -22,7 +22,7 @@ from alignlab.config.share import conf_dir
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
 from alignlab.objectives.mix import Mix
-from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, map_tensors
+from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, RolloutLogps, map_tensors
 from tests.config.test_conf_files import NEEDS
 
 OBJECTIVES = sorted(schemas()["objective"])
@@ -64,6 +64,8 @@ class Draw:
                 torch.arange(K).flip(0).float().expand(B, K),
                 torch.full((B,), 0.5) if self.needs.margin else None,
             )
+        if shape == "rollouts":
+            return self.rollouts()
         other = self.logps()
         other = dataclasses.replace(other, reference=other.reference - 5)  # a KL estimate well above 0
         desirable = torch.arange(B) % 2 == 0
@@ -87,6 +89,24 @@ class Draw:
             collision=(tokens - self.wide(self.normal(B, T), float("nan"))).to(floats)
             if self.needs.collision
             else None,
+        )
+
+    def rollouts(self) -> RolloutLogps:
+        answers = self.logps()
+        floats = self.dtype if self.dtype == torch.float64 else torch.float32
+
+        def table(scale: float = 1.0) -> torch.Tensor:
+            drawn = self.wide(scale * self.normal(B, T), 0.0).to(floats)
+            return torch.where(answers.mask, drawn, 0.0)
+
+        return RolloutLogps(
+            answers,
+            torch.where(answers.mask, answers.tokens.to(floats), 0.0) + table(0.05),
+            table(),
+            torch.full((B,), T),
+            values=table(),
+            old_values=table(),
+            returns=table(),
         )
 
     def normal(self, *shape: int) -> torch.Tensor:
@@ -117,6 +137,7 @@ def moved(value: Any, good: float, bad: float, *, reference: bool) -> Any:
     """The batch with `good` added to the log-ratio (log-probability, reward) of good answers, `bad` to that of bad."""
     if isinstance(value, RankedRewards):
         return dataclasses.replace(value, rewards=value.rewards + torch.tensor([good, *[bad] * (K - 1)]))
+    reference = reference and not isinstance(value, RolloutLogps)  # what pulls there is not the reference
     amounts = [good, bad] if isinstance(value, PairLogps) else [good]
     if isinstance(value, LabelledLogps):
         amounts = [torch.where(value.desirable, good, bad)]  # type: ignore[list-item]
@@ -132,7 +153,7 @@ def moved(value: Any, good: float, bad: float, *, reference: bool) -> Any:
 
 
 def test_every_objective_has_a_yaml_and_a_closed_form_test() -> None:
-    assert len(OBJECTIVES) >= 28
+    assert len(OBJECTIVES) >= 36
     for name in OBJECTIVES:
         assert (ROOT / "conf/objective" / f"{name}.yaml").is_file(), name
         test = ROOT / "tests/objectives" / f"test_{name}.py"

@@ -77,6 +77,33 @@ def test_batched_is_one_by_one(config: PretrainedConfig) -> None:
         assert [answer.ended for answer in found] == [answer[-1] == end for answer in expected]
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
+def test_a_prompt_that_is_asked_for_several_answers_goes_through_once(config: PretrainedConfig) -> None:
+    """The same answers as one by one, out of order and among others, and the model sees two rows, not five."""
+    model = sharp(AutoModelForCausalLM.from_config(config))
+    prompts = [[4, 5, 6], [1, 2, 3], [4, 5, 6], [1, 2, 3], [4, 5, 6]]
+    draws = numbers(5, 8)
+    widths: list[int] = []
+    hook = model.register_forward_hook(lambda m, args, out: widths.append(len(out.logits)))
+    found = draw(model, prompts, draws, Sampling(max_new_tokens=8), end_id=-1)
+    hook.remove()
+    assert widths == [2, *[5] * 7]
+    assert [answer.ids for answer in found] == [by_hand(model, p, u, -1) for p, u in zip(prompts, draws, strict=True)]
+
+
+def test_answers_come_with_their_log_probabilities() -> None:
+    """Those of the temperature that they were drawn at, against one forward over everything."""
+    model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
+    prompts = [[1, 2, 3], [4], [1, 2, 3]]
+    for answer, prompt in zip(
+        draw(model, prompts, numbers(3, 6), Sampling(max_new_tokens=6, temperature=0.7), 11), prompts, strict=True
+    ):
+        with torch.no_grad():
+            logits = model(torch.tensor([[*prompt, *answer.ids]])).logits[0].double() / 0.7
+        exact = logits.log_softmax(-1)[len(prompt) - 1 : -1].gather(1, torch.tensor(answer.ids)[:, None])
+        assert answer.logps == pytest.approx(exact.flatten().tolist(), abs=1e-5)
+
+
 def test_answers_have_the_policy_s_probabilities() -> None:
     """6,000 draws of each prompt against every completion's exact probability."""
     model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
@@ -124,5 +151,5 @@ def test_refusals() -> None:
     model = AutoModelForCausalLM.from_config(CONFIGS[0])
     with pytest.raises(DataError, match=r"60 tokens, an answer up to 5, .* 64 positions\n.*max_new_tokens=4"):
         draw(model, [[1] * 60], numbers(1, 5), Sampling(max_new_tokens=5), 11)
-    with pytest.raises(ConfigError, match="4 problems"):
-        Sampling(max_new_tokens=0, temperature=0, seed=-1, batch_size=0)
+    with pytest.raises(ConfigError, match="3 problems"):
+        Sampling(max_new_tokens=0, temperature=0, batch_size=0)

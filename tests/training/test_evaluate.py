@@ -187,7 +187,7 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "x"}, {"text": "y"}]))
     refused = alignlab("evaluate", "run=dpo", *asked)
     assert refused.code == 2
-    assert "alpaca.json, row 2: needs instruction or prompt" in refused.err
+    assert "alpaca.json, row 2: needs instruction, turns or prompt" in refused.err
 
 
 def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:
@@ -338,3 +338,79 @@ def test_a_reward_model_draws_nothing(alignlab: Run) -> None:
     told = alignlab("train", *LAB, "objective=reward_model", "trainer.max_steps=5", "evaluation.at_end=true")
     assert told.code == 0, told.err
     assert "| all | 200 |" in told.out
+
+
+def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Into W&B, under the run's own name, at its last step."""
+    from alignlab.tracking.sinks import wandb
+
+    sent: list[tuple[str, Any]] = []
+
+    class Watched(wandb.WandbSink):
+        def log(self, row: Any) -> None:
+            sent.append(("row", dict(row)))
+            super().log(row)
+
+        def table(self, name: str, rows: Any) -> None:
+            sent.append((name, list(rows)))
+            super().table(name, rows)
+
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "tracking=wandb", "tracking.mode=offline").code == 0
+    monkeypatch.setattr(wandb, "WandbSink", Watched)
+    assert alignlab("evaluate", "run=dpo", "evaluation.prompts=4", "evaluation.shown=2").code == 0
+    ((_, row), (name, answers)) = sent
+    stored = record(only("dpo"))["summary"]
+    assert row["train/global_step"] == 3
+    assert row["eval/score/gold/mean"] == stored["eval/score/gold/mean"]
+    assert name == "answers"
+    assert len(answers) == 2
+    assert {"prompt", "policy/answer", "reference/answer", "policy/score/gold"} <= set(answers[0])
+    assert len(list(only("dpo").glob("wandb/offline-run-*"))) == 2
+
+
+def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run, tmp_path: Path) -> None:
+    """MT-Bench's form: two questions of two turns and one of one; rows, judges and FastChat's file see both turns."""
+    from alignlab.data.template import Template
+    from alignlab.evaluation import suite
+    from alignlab.evaluation.benchmarks.mt_bench import read_answers
+
+    turns = [["Name 0", "And 0?"], ["Name 1", "And 1?"], ["Name 2"]]
+    rows = [{"question_id": 81 + i, "category": "c", "turns": asked} for i, asked in enumerate(turns)]
+    (tmp_path / "question.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "two_rules.py").write_text("def asked(prompt, answer):\n    return prompt.startswith('And')\n")
+    desk = ["model=tiny", "data=support_desk", "tracking=none", "trainer.max_steps=1", "trainer.batch_size=2"]
+    assert alignlab("train", *desk).code == 0
+    asked = ["evaluation.questions=question.jsonl", "evaluation.max_new_tokens=4", "evaluation.samples=2"]
+    found = alignlab("evaluate", "run=dpo", *asked, "judge=gold", "judge.gold.function=two_rules:asked")
+    assert found.code == 0, found.err
+    folder = evaluation(only("dpo"))
+    kept = Examples.read(folder)
+    assert kept["turn"] == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1]
+    assert kept["prompt"][:2] == ["Name 0", "And 0?"]
+    assert kept["policy/score/gold"] == [0.0, 1.0] * 4 + [0.0, 0.0]
+    (comparison,) = [row for row in suite._comparisons(kept, "reference") if row.id.endswith("-1-2")][:1]
+    assert (comparison.prompt, len(comparison.a), len(comparison.b)) == (("Name 0", "And 0?"), 2, 2)
+    answer = suite._answers(kept, "reference")[3]
+    assert isinstance(answer.conversation, list)
+    assert [turn["content"] for turn in answer.conversation] == ["Name 0", kept["reference/answer"][2], "And 0?"]
+    written = read_answers(folder / "model_answer.jsonl")
+    assert {name: len(turns) for name, turns in written.items()} == {"81": 2, "82": 2, "83": 1}
+    assert written["81"] == tuple(kept["policy/answer"][:2])
+    assert not (folder / "model_outputs.json").exists()
+    shown = (folder / "answers.md").read_text()
+    assert shown.count("## ") == 5
+    model, tokenizer = suite_model(only("dpo"))
+    conversation = suite.Question("Name 0", "", True, "And 0?").after(kept["policy/answer"][0])
+    prompt = Template(tokenizer).prompt_ids(conversation)
+    drawn = sampling.draw(
+        model, [prompt], [sampling.uniforms(1, "Name 0\nAnd 0?", 0, 4)], sampling.Sampling(max_new_tokens=4),
+        Template(tokenizer).end_id,
+    )  # fmt: skip
+    assert len(drawn[0].ids) == kept["policy/tokens"][1]
+    assert len(kept["policy/policy_logps"][1]) == kept["policy/tokens"][1]
+
+
+def suite_model(run: Path) -> Any:
+    from alignlab.models.sources.base import load_pretrained
+
+    return load_pretrained(str(run / "policy"), dtype="float32")

@@ -20,6 +20,7 @@ from alignlab.config.registry import schemas
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.ledger.run_dir import RunDir
 from alignlab.modules.stacked import StackedModule
+from alignlab.objectives.online import Online
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.run import run_plan
 from alignlab.training.stackable import groups, refuse_unstackable, worth_stacking
@@ -112,7 +113,7 @@ NUMBERS = {
     "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
 }  # fmt: skip
 ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
-NOT_STACKED = {"tdpo", "reward_model"}
+NOT_STACKED = {"tdpo", "reward_model"} | {n for n, cls in schemas()["objective"].items() if issubclass(cls, Online)}
 
 
 def test_every_objective_is_stacked_here_or_refused() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Hashable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from enum import Enum
 from pathlib import Path
@@ -194,13 +194,17 @@ class Judge(Checked, ABC):
         """Overrides of `alignlab train` for a run that this judge needs first; none for most."""
         return ()
 
-    def from_run(self, policy: Path) -> Judge:
-        """This judge with the policy folder of that run; itself where it needs none."""
+    def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> Judge:
+        """This judge with the policy folder of that run, whose rows were cut so; itself where it needs none."""
         return self
 
     def missing(self) -> Iterator[Problem]:
         """Files, packages and keys that are not there. Looked at before anything is generated."""
         return iter(())
+
+
+# One score a row, higher is better; NaN where there is none.
+Score = Callable[[Sequence[Answer]], Sequence[float]]
 
 
 @dataclass(kw_only=True)
@@ -219,6 +223,15 @@ class ScoreJudge(Judge, ABC):
     @abstractmethod
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
         """One score a row, higher is better; NaN where there is none."""
+
+    def ready(self) -> Score:
+        """`score` with everything loaded that it takes, for who asks again and again."""
+        return self.score
+
+    @property
+    def weights(self) -> str:
+        """Folder or hub name of the classifier that scores, where one does."""
+        return ""
 
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
         both = [Answer(row.id, row.prompt, row.a, row.reference, row.conversation) for row in rows]

@@ -11,7 +11,7 @@ from typing import Any
 
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
-from alignlab.evaluation.judges.base import Answer, ScoreJudge
+from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
 
 
 @dataclass(kw_only=True)
@@ -48,8 +48,11 @@ class Gold(ScoreJudge):
             )
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        return self.ready()(rows)
+
+    def ready(self) -> Score:
         gold = self._load()
-        return [float(gold(row.prompt[-1], row.answer[-1])) for row in rows]
+        return lambda rows: [float(gold(row.prompt[-1], row.answer[-1])) for row in rows]
 
     def _load(self) -> Callable[[str, str], Any]:
         module, _, name = self.function.partition(":")

@@ -11,7 +11,7 @@ from alignlab.checks import at_least
 from alignlab.data.fingerprint import path_digest
 from alignlab.data.template import Template
 from alignlab.errors import Problem
-from alignlab.evaluation.judges.base import Answer, ScoreJudge
+from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
 
 
 @dataclass(kw_only=True)
@@ -20,13 +20,15 @@ class RewardModel(ScoreJudge):
 
     model:      folder of a trained reward model (`outputs/runs/<id>/policy`), or a hub name.
     run:        instead, overrides of `alignlab train` that make the reward model; it is trained once, and found again.
-    max_length: longest prompt and answer in tokens; a prompt is cut on the left.
+    max_length: longest prompt and answer in tokens; a prompt is cut on the left. Of a run's: as it was trained.
+    max_prompt_length: longest prompt in tokens; 0 leaves it what the answer leaves. Of a run's: as it was trained.
     batch_size: answers scored at a time.
     """
 
     model: str = ""
     run: list[str] = field(default_factory=list)
     max_length: int = 1024
+    max_prompt_length: int = 0
     batch_size: int = 16
 
     cosmetic: ClassVar[tuple[str, ...]] = ("batch_size",)
@@ -37,13 +39,19 @@ class RewardModel(ScoreJudge):
             text = "needs a folder or a hub name, or else run: one of the two"
             yield Problem("model", self.model or None, text, "model=outputs/runs/<id>/policy")
         yield from at_least("max_length", self.max_length, 2, example=1024)
+        yield from at_least("max_prompt_length", self.max_prompt_length, 0, example=512)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
 
     def made_by(self) -> Sequence[str]:
         return self.run
 
-    def from_run(self, policy: Path) -> RewardModel:
-        return replace(self, model=str(policy), run=[])
+    def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:
+        cut = {"max_length": max_length, "max_prompt_length": max_prompt_length}
+        return replace(self, model=str(policy), run=[], **cut)
+
+    @property
+    def weights(self) -> str:
+        return self.model
 
     def content(self) -> str:
         return path_digest(self.model) if Path(self.model).is_dir() else ""
@@ -58,6 +66,9 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        return self.ready()(rows)
+
+    def ready(self) -> Score:
         """Raises ModelError where the model can't be loaded, has several outputs, or its head is new."""
         import torch
 
@@ -69,19 +80,24 @@ class RewardModel(ScoreJudge):
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
         template = Template(tokenizer)
-        ids = [self._ids(template, row) for row in rows]
-        order = sorted(range(len(ids)), key=lambda i: sum(map(len, ids[i])))
-        scores = [float("nan")] * len(ids)
-        with torch.no_grad():
-            for start in range(0, len(order), self.batch_size):
-                batch = order[start : start + self.batch_size]
-                found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch]), device))
-                for i, score in zip(batch, found.tolist(), strict=True):
-                    scores[i] = score
-        return scores
+
+        def score(rows: Sequence[Answer]) -> Sequence[float]:
+            ids = [self._ids(template, row) for row in rows]
+            order = sorted(range(len(ids)), key=lambda i: sum(map(len, ids[i])))
+            scores = [float("nan")] * len(ids)
+            with torch.no_grad():
+                for start in range(0, len(order), self.batch_size):
+                    batch = order[start : start + self.batch_size]
+                    found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch]), device))
+                    for i, one in zip(batch, found.tolist(), strict=True):
+                        scores[i] = one
+            return scores
+
+        return score
 
     def _ids(self, template: Template, row: Answer) -> tuple[list[int], list[int]]:
-        """Prompt and answer as in training, an answer that ended with its end."""
+        """Prompt and answer as in training, an answer that ended with its end, and so one that says nothing at all."""
         prompt = row.prompt[-1] if row.conversation is None else row.conversation
         answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
-        return template.prompt_ids(prompt)[-(self.max_length - len(answer)) :], answer
+        room = self.max_length - len(answer)
+        return template.prompt_ids(prompt)[-min(room, self.max_prompt_length or room) :], answer or [template.end_id]

@@ -103,6 +103,11 @@ def _load(
     base, adapter = base_of_adapter(path)
     origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(base, **origin)
+    if _scores(adapter, config):
+        raise ModelError(
+            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
+            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
+        )
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
@@ -119,6 +124,16 @@ def _load(
             model = model.dequantize(getattr(torch, dtype))
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
     return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
+
+
+def _scores(adapter: str | None, config: Any) -> bool:
+    """Whether weights are those of a classifier, a reward model for one."""
+    import json
+    from pathlib import Path
+
+    if adapter:
+        return json.loads((Path(adapter) / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS"
+    return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
 def switch_dropout_off(config: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +27,9 @@ class Sink(Protocol):
 
     def log(self, row: Mapping[str, float]) -> None:
         """One row; holds `train/global_step`."""
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Rows of text and numbers for people; each holds `train/global_step`."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """The run is over; nothing is logged after this."""

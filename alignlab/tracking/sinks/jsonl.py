@@ -1,9 +1,9 @@
-"""`metrics.jsonl`: one JSON object a row, in the order they were logged."""
+"""`metrics.jsonl`, and tables beside it: one JSON object a row, in the order they were logged."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +18,24 @@ class JsonlSink:
         kept = [row for row in read_rows(file) if row.get(STEP, 0) <= resume_at] if resume_at else []
         file.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._handle = file.open("a")
+        self._file, self._resume_at = file, resume_at
+        self._tables: dict[str, JsonlSink] = {}
 
     def log(self, row: Mapping[str, float]) -> None:
         self._handle.write(json.dumps(dict(row)) + "\n")
         self._handle.flush()
 
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Into `<name>.jsonl` beside the metrics."""
+        if name not in self._tables:
+            self._tables[name] = JsonlSink(self._file.with_name(f"{name}.jsonl"), resume_at=self._resume_at)
+        for row in rows:
+            self._tables[name].log(row)
+
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         self._handle.close()
+        for sink in self._tables.values():
+            sink.finish(summary, failed=failed)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

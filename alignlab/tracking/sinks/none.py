@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,9 @@ class NullSink:
     """Takes everything, keeps nothing."""
 
     def log(self, row: Mapping[str, float]) -> None:
+        pass
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         pass
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -73,6 +73,13 @@ class WandbSink:
 
     def log(self, row: Mapping[str, float]) -> None:
         self._run.log(dict(row))
+
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        import wandb
+
+        if rows:
+            columns: list[str | int] = list(rows[0])
+            self._run.log({name: wandb.Table(columns, [[row[str(column)] for column in columns] for row in rows])})
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         self._run.summary.update(dict(summary))

@@ -1,0 +1,40 @@
+"""Best-of-n, distilled, Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, appendix G.3."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from torch import Tensor
+
+from alignlab.objectives.fresh import Imitation, best
+from alignlab.objectives.online import Author
+from alignlab.objectives.sft import sft_loss
+from alignlab.types import Logps, Rollouts
+
+
+def best_of_n_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
+    """-lp(y*)/mean n, y* the best of n answers that the policy gave before training
+
+    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B].
+    """
+    return sft_loss(logp, mean_count=mean_count)
+
+
+@dataclass(kw_only=True)
+class BestOfN(Imitation):
+    """Imitates the best answer of the policy as it was before training.
+
+    samples: n; the KL of best-of-n is at most log n - (n - 1)/n.
+    """
+
+    samples: int = 8
+
+    fewest: ClassVar[int] = 2
+    author: ClassVar[Author] = "start"
+
+    def kept(self, rollouts: Rollouts) -> Tensor:
+        return best(rollouts.scores, 1)
+
+    def __call__(self, batch: Logps) -> Tensor:
+        return best_of_n_loss(batch.logp("sum"), mean_count=batch.batch_mean_count)

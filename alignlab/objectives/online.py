@@ -1,0 +1,121 @@
+"""Bases of objectives on answers that the policy gives itself while it trains."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from alignlab.checks import at_least, within
+from alignlab.errors import Problem
+from alignlab.objectives.advantages import ratio_of
+from alignlab.objectives.base import Objective
+from alignlab.types import Requires, RolloutLogps, Rollouts
+
+# Whose answers are learnt from: those of the policy as it is, or as it was before training.
+Author = Literal["policy", "start"]
+
+
+@dataclass(kw_only=True)
+class Online(Objective):
+    """Base of all of them. `samples` is how many answers each prompt gets."""
+
+    samples: int = 1
+
+    # The fewest answers to a prompt that make sense.
+    fewest: ClassVar[int] = 1
+    author: ClassVar[Author] = "policy"
+    # Whether answers are scored: by a reward model, a rule, or the lab's gold reward.
+    scored: ClassVar[bool] = True
+    # Whether the policy that gave the answers is the reference that pairs are held to, instead of the start.
+    moving_reference: ClassVar[bool] = False
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("samples", self.samples, self.fewest, example=max(4, self.fewest))
+
+
+@dataclass(kw_only=True)
+class PolicyGradient(Online):
+    """Base of objectives that make an answer's tokens likelier by how much better it was than expected.
+
+    clip: the surrogate is flat where a token's probability (or an answer's, for whole answers) has changed by more
+          than this share since the answer was given.
+    """
+
+    clip: float = 0.2
+
+    monotone: ClassVar[bool] = False
+    requires: ClassVar[Requires] = Requires(data="rollouts", reference=True, online=True)
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from within("clip", self.clip, 0.0, 1.0, example=0.2)
+
+    @property
+    def clip_above(self) -> float:
+        """By which share probabilities may rise, where that is another one."""
+        return self.clip
+
+    @property
+    def coefficient(self) -> float:
+        """Weight of the KL in the reward, before the first update; 0 where it is elsewhere."""
+        return 0.0
+
+    def next_coefficient(self, coefficient: float, kl: float, answers: int) -> float:
+        """The weight after a batch of so many answers, which were `kl` nats away from the reference."""
+        return coefficient
+
+    @abstractmethod
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+        """(advantages [N, T], returns [N, T] or None) of a batch of rollouts; the weight of the KL is `coefficient`."""
+
+    def log_ratio(self, batch: RolloutLogps) -> Tensor:
+        """log π - log π_old of what the surrogate clips: tokens [B, T]."""
+        return batch.log_ratio
+
+    def metrics(self, batch: RolloutLogps) -> dict[str, Tensor]:
+        """What the update did to the ratio, over all tokens of the batch."""
+        mask, far = batch.answers.mask, batch.log_ratio
+        tokens, actions = ratio_of(far)[mask], ratio_of(self.log_ratio(batch))
+        whole = actions.ndim == 1
+        worth = batch.advantages[:, 0] if whole else batch.advantages
+        held = actions.clamp(1 - self.clip, 1 + self.clip_above)
+        clipped = -worth * held > -worth * actions
+        return {
+            "policy/approxkl_avg": 0.5 * (far[mask] ** 2).mean(),
+            "policy/clipfrac_avg": clipped[... if whole else mask].float().mean(),
+            "val/ratio": tokens.mean(),
+            "val/ratio_var": tokens.var() if len(tokens) > 1 else torch.zeros_like(tokens).sum(),
+        }
+
+
+@dataclass(kw_only=True)
+class SequenceGradient(PolicyGradient):
+    """Base of those that take a whole answer as one action, its KL being part of its reward.
+
+    beta: weight of the KL in the reward.
+    """
+
+    beta: float
+
+    strength: ClassVar[str | None] = "beta"
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from at_least("beta", self.beta, 0.0, example=0.05, hint="weight of the KL in the reward")
+
+    @property
+    def coefficient(self) -> float:
+        return self.beta
+
+    def rewards(self, rollouts: Rollouts, coefficient: float) -> Tensor:
+        """[P, K] score - β (log π - log π_ref) of whole answers."""
+        return rollouts.scores - coefficient * rollouts.log_ratio.sum(dim=1).view_as(rollouts.scores)
+
+    def log_ratio(self, batch: RolloutLogps) -> Tensor:
+        return batch.log_ratio.sum(dim=1)

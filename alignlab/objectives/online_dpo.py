@@ -1,0 +1,46 @@
+"""Online DPO (OAIF), Guo et al. 2024, https://arxiv.org/abs/2402.04792, algorithm 1; for any loss on pairs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from alignlab.objectives.base import Objective
+from alignlab.objectives.fresh import Fresh, FreshPairs
+from alignlab.types import PairLogps, Rollouts
+
+
+def online_dpo_loss(loss: Objective, batch: PairLogps) -> Tensor:
+    """L(y_best, y_worst) of the policy's own answers to a prompt, L any loss on pairs, the reference where it starts
+
+    [B].
+    """
+    return loss(batch)
+
+
+@dataclass(kw_only=True)
+class OnlineDPO(FreshPairs):
+    """The best of a prompt's fresh answers against the worst.
+
+    Where all are worth the same, the answer stands against itself, which pulls nowhere.
+
+    loss:     name of the objective on pairs.
+    beta:     its strength, whatever that is called there (DPO's beta, IPO's tau), > 0.
+    settings: its other fields, where they are not the ones it has by itself.
+    samples:  answers to each prompt, >= 2.
+    """
+
+    samples: int = 2
+
+    fewest: ClassVar[int] = 2
+
+    def pairs(self, rollouts: Rollouts) -> list[Fresh]:
+        top, low = rollouts.scores.max(dim=1), rollouts.scores.min(dim=1)
+        worst = torch.where(top.values > low.values, low.indices, top.indices)
+        return [(p, w, l) for p, (w, l) in enumerate(zip(top.indices.tolist(), worst.tolist(), strict=True))]
+
+    def __call__(self, batch: PairLogps) -> Tensor:
+        return online_dpo_loss(self.inner, batch)

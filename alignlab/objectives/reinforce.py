@@ -1,0 +1,50 @@
+"""REINFORCE, Williams 1992, https://doi.org/10.1007/BF00992696, on whole answers; clipped as PPO is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from alignlab.checks import one_of
+from alignlab.errors import Problem
+from alignlab.objectives.advantages import clipped_surrogate, over_tokens, ratio_of
+from alignlab.objectives.online import SequenceGradient
+from alignlab.types import RolloutLogps, Rollouts
+
+
+def reinforce_loss(log_ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+    """max(-A q, -A clip(q, 1 ± c)), q = π(y)/π_old(y), A = R - b, R = score - β log π_old/π_ref
+
+    log_ratio, advantages: [B] of whole answers. [B].
+    """
+    return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
+
+
+@dataclass(kw_only=True)
+class Reinforce(SequenceGradient):
+    """The policy gradient with one baseline for all answers.
+
+    beta:     weight of the KL in the reward, >= 0.
+    baseline: batch (mean reward of all answers of the batch; it includes an answer's own, which shrinks the gradient by
+              1 / answers) or none.
+    samples:  answers to each prompt.
+    clip:     share by which an answer's probability may change before the surrogate is flat.
+    """
+
+    beta: float
+    baseline: str = "batch"
+    samples: int = 1
+    clip: float = 0.2
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from one_of("baseline", self.baseline, ("batch", "none"))
+
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+        rewards = self.rewards(rollouts, coefficient)
+        return over_tokens(rewards - rewards.mean() if self.baseline == "batch" else rewards, rollouts.mask), None
+
+    def __call__(self, batch: RolloutLogps) -> Tensor:
+        return reinforce_loss(self.log_ratio(batch), batch.advantages[:, 0], clip=self.clip)

@@ -1,0 +1,112 @@
+"""alignlab and TRL per update on answers that are drawn: `python -m benchmarks.online_step --data <folder of HH-RLHF>`.
+
+Both sides train the same weights on the same prompts with the same reward, optimizer and lengths, each run in a process
+of its own, the sides in turn. What they draw differs, as random numbers do; rewards, KL and lengths are compared as
+means with their spread over steps. The first step of a run warms up and is left out of the times.
+"""
+
+from __future__ import annotations
+
+import statistics
+from argparse import Namespace
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from benchmarks.common import (
+    Measured,
+    Setting,
+    machine,
+    machine_line,
+    measure,
+    model_and_data_options,
+    options,
+    prepare,
+    quartiles,
+    save,
+    say,
+    scratch,
+    table,
+)
+
+SIDES = ("alignlab-online", "trl-online")
+
+
+def run(args: Namespace, setting: Setting) -> dict[str, Any]:
+    """All runs of both sides."""
+    runs: dict[str, list[Measured]] = {side: [] for side in SIDES}
+    for repeat in range(args.repeats):
+        for side in SIDES:
+            say(f"{setting.task}: run {repeat + 1} of {args.repeats}, {side}")
+            runs[side].append(measure(side, setting))
+    return {
+        "setting": asdict(setting),
+        "options": {name: str(value) for name, value in vars(args).items()},
+        "machine": machine(),
+        "runs": {side: [asdict(one) for one in found] for side, found in runs.items()},
+    }
+
+
+def report(result: dict[str, Any]) -> str:
+    """The result as Markdown."""
+    setting, runs = result["setting"], result["runs"]
+    answers = setting["batch_size"] * setting["samples"]
+    medians = {side: quartiles([s for one in found for s in one["seconds"][1:]]) for side, found in runs.items()}
+    peaks = {side: max(one["peak_gb"] for one in found) for side, found in runs.items()}
+    base = SIDES[0]
+    head = ["side", "s/update (quartiles)", "answers/s", f"x {base}", "peak GB", f"share of {SIDES[-1]}'s", "set-up s"]
+    head += ["reward", "KL per token", "tokens per answer"]
+    rows = []
+    for side, found in runs.items():
+        low, middle, high = medians[side]
+        drawn = [step for one in found for step in one["drawn"]]
+        rows.append(
+            [
+                side,
+                f"{middle:.3g} ({low:.3g} to {high:.3g})",
+                f"{answers / middle:.2f}",
+                f"{middle / medians[base][1]:.2f}",
+                f"{peaks[side]:.2f}",
+                f"{peaks[side] / peaks[SIDES[-1]]:.0%}",
+                f"{statistics.median(one['setup'] for one in found):.1f}",
+                *(_spread([step[name] for step in drawn]) for name in ("reward", "kl", "length")),
+            ]
+        )
+    return "\n".join(
+        [
+            table(head, rows),
+            "",
+            f"{setting['task']}, {setting['peft']}, {setting['dtype']}, {setting['batch_size']} prompts x "
+            f"{setting['samples']} answers x {setting['new_tokens']} tokens at most, {setting['steps']} updates; means "
+            f"and standard errors over all updates; {machine_line(result['machine'])}",
+        ]
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
+    return f"{statistics.mean(values):.4g} ± {error:.2g}"
+
+
+def main() -> None:
+    """Run and print."""
+    parser = options(__doc__, steps=4, repeats=2)
+    parser.set_defaults(batch_size=8, micro_batch_size=2)
+    model_and_data_options(parser)
+    parser.add_argument("--task", default="rloo", choices=("rloo", "grpo"))
+    parser.add_argument("--samples", type=int, default=4, help="answers to each prompt")
+    parser.add_argument("--new-tokens", type=int, default=48, help="longest answer")
+    args = parser.parse_args()
+    if args.steps < 2:
+        parser.error("--steps: at least 2, the first is left out")
+    with scratch() as folder:
+        setting = prepare(args, args.task, Path(folder))
+        drawn = {"samples": args.samples, "new_tokens": args.new_tokens}
+        result = run(args, replace(setting, beta=0.05, learning_rate=1e-5, **drawn))
+    print(report(result))
+    save(args.json, result)
+
+
+if __name__ == "__main__":
+    main()

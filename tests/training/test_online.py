@@ -1,0 +1,181 @@
+"""Online runs through the command line: their parents, their rewards, resuming, sweeps, refusals, records."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.tracking.sinks.jsonl import read_rows
+
+Run = Callable[..., Any]
+
+# A lab of 40 completions and a model of a few thousand parameters: seconds a run.
+LAB = [
+    "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
+    "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
+    "optim.lr=3e-3", "tracking=none",
+    'model.parent=["objective=sft","optim.lr=1e-2","trainer.max_steps=40"]',
+]  # fmt: skip
+REWARD = ["reward=reward_model", 'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=30"]']
+RUNS = Path("outputs/runs")
+
+
+def records() -> dict[str, dict[str, Any]]:
+    return {f.parent.name: json.loads(f.read_text()) for f in sorted(RUNS.glob("*/run.json"))}
+
+
+def only(kind: str) -> Path:
+    (found,) = RUNS.glob(f"{kind}-*[0-9a-f]")
+    return found
+
+
+@pytest.mark.parametrize(
+    "objective", ["ppo", "rloo", "grpo", "reinforce", "online_dpo", "spin", "best_of_n", "expert_iteration"]
+)
+def test_every_one_of_the_family_runs_in_the_lab(objective: str, alignlab: Run) -> None:
+    """Placed exactly; those that are scored gain gold reward."""
+    result = alignlab("train", *LAB, f"objective={objective}", "trainer.max_steps=30", "trainer.batch_size=32")
+    assert result.code == 0, result.err
+    summary = records()[only(objective).name]["summary"]
+    assert summary["exact/kl"] > 0
+    gained = summary["exact/reward"] - summary["exact/reward_reference"]
+    assert gained > 0.05 or objective == "spin"
+    assert summary["eval/objective/kl"] == pytest.approx(summary["exact/kl"], abs=0.25)
+    shown = read_rows(only(objective) / "rollouts.jsonl")
+    assert {"train/global_step", "prompt", "answer", "score", "kl", "ended"} == set(shown[0])
+    assert shown[-1]["train/global_step"] == 30
+
+
+def test_three_stages_in_one_command_each_once(alignlab: Run) -> None:
+    """SFT and reward model are trained once for both points, found again by a third, and named in the records."""
+    base = ["train", *LAB, "objective=ppo", *REWARD, "trainer.max_steps=6"]
+    result = alignlab(*base, "-m", "objective.kl_coef=0.1,0.5")
+    assert result.code == 0, result.err
+    assert alignlab(*base, "objective.kl_coef=0.9").code == 0
+    found = records()
+    assert sorted(name.rpartition("-")[0] for name in found) == ["ppo", "ppo", "ppo", "reward_model", "sft"]
+    for name, record in found.items():
+        if name.startswith("ppo"):
+            assert (record["parent"], record["reward"]) == (only("sft").name, only("reward_model").name)
+    assert found[only("reward_model").name]["parent"] == only("sft").name
+
+
+def test_a_learnt_reward_is_watched_by_the_labs_own(alignlab: Run) -> None:
+    assert alignlab("train", *LAB, "objective=rloo", *REWARD, "trainer.max_steps=4").code == 0
+    row = read_rows(only("rloo") / "metrics.jsonl")[0]
+    assert row["train/objective/gold_scores"] != pytest.approx(row["train/objective/scores"], abs=0.01)
+    reward = records()[only("reward_model").name]["summary"]
+    assert {"reward/offset", "reward/deviation", "eval/calibration_error", "eval/accuracy"} <= reward.keys()
+    assert json.loads((only("reward_model") / "policy/reward.json").read_text())["mean"] == reward["reward/offset"]
+
+
+def test_another_reward_is_another_run(alignlab: Run) -> None:
+    lines = []
+    for words in ([], REWARD, [*REWARD[:1], 'reward.run=["objective=reward_model","trainer.max_steps=7"]']):
+        result = alignlab("check", *LAB, "objective=ppo", *words)
+        assert result.code == 0, result.err
+        lines.append(result.out)
+    assert len({name for text in lines for name in re.findall(r"ppo-[0-9a-f]+", text)}) == 3
+    shown = alignlab("check", *LAB, "objective=ppo", "rollout.shown=3", "rollout.batch_size=7")
+    assert re.findall(r"ppo-[0-9a-f]+", shown.out) == re.findall(r"ppo-[0-9a-f]+", lines[0]), (
+        "how many are drawn at a time, and how many are shown, makes no other run"
+    )
+
+
+@pytest.mark.parametrize(
+    "words", [["rollout.epochs=2", "rollout.minibatches=3"], []], ids=["inside a batch", "between"]
+)
+def test_a_resumed_run_is_the_uninterrupted_one(
+    words: list[str], alignlab: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stopped after 8 of 12 updates; with 6 updates a batch of rollouts that is in the middle of one."""
+    from alignlab.training import callbacks
+
+    base = ["train", *LAB, "objective=ppo", "objective.target_kl=0.1", "trainer.max_steps=12", *words]
+    assert alignlab(*base, "output_root=whole").code == 0
+
+    save, write = callbacks.Checkpoint.save, callbacks.Recorder.write
+
+    def stop(self: Any, row: dict[str, float]) -> None:
+        write(self, row)
+        if row.get("train/global_step") == 8 and "train/loss" in row:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(callbacks.Recorder, "write", stop)
+        patch.setattr(callbacks.Checkpoint, "save", save)
+        assert alignlab(*base, "output_root=cut", "trainer.checkpoint_every=1").code != 0
+    assert alignlab(*base, "output_root=cut").code == 0
+
+    def kept(root: str) -> list[dict[str, float]]:
+        (folder,) = Path(root, "runs").glob("ppo-*[0-9a-f]")
+        return [{k: v for k, v in row.items() if "second" not in k} for row in read_rows(folder / "metrics.jsonl")]
+
+    whole, cut = kept("whole"), kept("cut")
+    assert [row["train/global_step"] for row in cut] == [row["train/global_step"] for row in whole]
+    for one, two in zip(whole, cut, strict=True):
+        assert two == pytest.approx(one, abs=1e-6)
+    (first,), (second,) = (list(Path(root, "runs").glob("ppo-*/rollouts.jsonl")) for root in ("whole", "cut"))
+    assert first.read_text() == second.read_text()
+
+
+def test_lora_uses_its_own_base_as_the_reference(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "objective=rloo", "peft=lora", "peft.r=4", "trainer.max_steps=5")
+    assert result.code == 0, result.err
+    first = read_rows(only("rloo") / "metrics.jsonl")[0]
+    assert first["train/objective/kl"] == pytest.approx(0.0, abs=1e-4)
+    assert (only("rloo") / "policy/adapter_config.json").is_file()
+
+
+@pytest.mark.parametrize("critic", ["head", "network"])
+def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
+    words = [f"objective.critic={critic}", "trainer.max_steps=5"]
+    assert alignlab("train", *LAB, "objective=ppo", *REWARD, *words).code == 0
+    first = read_rows(only("ppo") / "metrics.jsonl")[0]
+    assert (abs(first["train/val/explained_variance"]) < 1e-6) == (critic == "head"), "a new head expects 0"
+
+
+def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:
+    words = ["objective.beta=0", "rollout.max_kl=0.3", "optim.lr=0.05", "trainer.max_steps=100"]
+    result = alignlab("train", *LAB, "objective=rloo", *words)
+    assert "Traceback" not in result.err
+    record = records()[only("rloo").name]
+    assert record["status"] == "diverged"
+    assert "above rollout.max_kl=0.3" in record["reason"]
+
+
+def test_what_cannot_be_is_told_before_anything_starts(alignlab: Run) -> None:
+    text = ["model=tiny", "data=support_desk"]
+    for words, key, said in (
+        ([*text, "objective=ppo"], "reward", "type: reward=reward_model"),
+        ([*text, "objective=dpo", "reward=reward_model"], "reward", "learnt by online objectives only"),
+        ([*text, "objective=spin", "reward=reward_model"], "reward", "is not asked by this objective"),
+        ([*LAB, "objective=ppo", "peft=lora", "peft.dropout=0.1"], "peft.dropout", "must be 0"),
+        ([*LAB, "objective=ppo", "rollout.top_p=0.9"], "rollout.top_p", ""),
+        ([*LAB, "objective=ppo", "reference=cached"], "reference", ""),
+    ):
+        result = alignlab("train", *words)
+        assert result.code == 2, words
+        assert key in result.err, result.err
+        assert said in result.err, result.err
+    assert not Path("outputs").exists()
+
+
+def test_a_rule_of_ones_own_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "rules.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
+    words = ["reward=gold", "reward.function=rules:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
+    result = alignlab("train", *LAB, "objective=rloo", *words)
+    assert result.code == 0, result.err
+    found = read_rows(only("rloo") / "metrics.jsonl")
+    assert found[-1]["eval/objective/scores"] > found[0]["train/objective/scores"] + 0.3
+
+
+def test_an_online_run_is_evaluated_as_any_other(alignlab: Run) -> None:
+    assert alignlab("train", *LAB, "objective=rloo", "trainer.max_steps=5").code == 0
+    result = alignlab("evaluate", f"run={only('rloo').name}", "evaluation.prompts=2", "progress=false")
+    assert result.code == 0, result.err

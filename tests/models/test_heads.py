@@ -147,6 +147,18 @@ def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_pat
     torch.testing.assert_close(shifted, bare - bare.mean())
 
 
+def test_an_adapters_offset_stays_when_it_is_merged(tmp_path: Path) -> None:
+    base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
+    base.save_pretrained(tmp_path / "base")
+    base.name_or_path = str(tmp_path / "base")
+    LoRA(r=2).wrap(with_scalar_head(base, 0)).save_pretrained(tmp_path / "reward")
+    tokenizer.save_pretrained(tmp_path / "reward")
+    bare = answer_rewards(load_scorer(str(tmp_path / "reward"))[0], rows())
+    save_offset(tmp_path / "reward", bare)
+    merged = load_scorer(str(tmp_path / "reward"))[0].merge_and_unload()
+    torch.testing.assert_close(answer_rewards(merged, rows()), bare - bare.mean(), atol=1e-6, rtol=1e-4)
+
+
 @pytest.mark.parametrize("adapter", [False, True])
 def test_a_reward_model_is_no_policy(adapter: bool, tmp_path: Path) -> None:
     """Its head would be thrown away, and a fresh one put in its place."""

@@ -14,7 +14,7 @@ import torch
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import PromptTokens
-from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
+from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
 from alignlab.models.heads import HeadCritic, NetworkCritic, with_scalar_head
 from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
@@ -35,6 +35,7 @@ from alignlab.rollout.settings import Rollout
 from alignlab.tracking.metrics import check_known
 from alignlab.training.shapes import shape_of
 from tests.modules.cases import END, SHARED, Trained, in_one_dtype, train
+from tests.modules.test_memory import refuse, warnings_of
 
 LETTERS = "abcdef"
 # Four different prompts, each asked twice in a batch of eight; the data answers "aab" to "af", "bab" to "bf" and so on.
@@ -261,6 +262,7 @@ def test_the_critic_learns_and_is_kept_beside_the_policy(tmp_path: Path) -> None
     assert "critic.layer.weight" in kept["state_dict"]
 
 
+@pytest.mark.slow
 def test_the_kl_is_held_at_its_target(tmp_path: Path) -> None:
     """Its weight moves after every batch, and the KL ends near 1 where without a target it goes past 2."""
     means = []
@@ -322,6 +324,23 @@ def test_ends_that_are_missing_cost_what_the_settings_say(tmp_path: Path) -> Non
     assert {one["score"] for one in cut} == {-5.0}
     ended = [one for one in made.experience.shown if one["ended"]]
     assert [one["score"] for one in ended] == [one["answer"].count(one["prompt"][0]) for one in ended]
+
+
+def test_memory_that_does_not_suffice_for_all_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Fewer prompts at a time, with the same result; a prompt whose answers do not fit is told, not tried for ever."""
+    small = run(build(RLOO(beta=0.1), short(), micro=2), tmp_path, 2)
+    made = build(RLOO(beta=0.1), short(), micro=8)
+    refuse(made, lambda answers: torch.is_grad_enabled() and answers > 2 * 4)
+    again = run(made, tmp_path, 2)
+    for one, two in zip(small.gradients, again.gradients, strict=True):
+        for key, value in one.items():
+            torch.testing.assert_close(two[key], value, atol=1e-7, rtol=0)
+    assert made.micro_batches.rows == 2
+    assert len(warnings_of(caplog)) == 2
+    hopeless = build(RLOO(beta=0.1), short())
+    refuse(hopeless, lambda answers: torch.is_grad_enabled())
+    with pytest.raises(NotEnoughMemoryError):
+        run(hopeless, tmp_path, 1)
 
 
 def test_a_score_that_is_no_number_is_told_with_the_answer(tmp_path: Path) -> None:

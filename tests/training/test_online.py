@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -138,6 +139,20 @@ def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
     assert alignlab("train", *LAB, "objective=ppo", *REWARD, *words).code == 0
     first = read_rows(only("ppo") / "metrics.jsonl")[0]
     assert (abs(first["train/val/explained_variance"]) < 1e-6) == (critic == "head"), "a new head expects 0"
+
+
+@pytest.mark.parametrize("policy", ["none", "lora"])
+@pytest.mark.parametrize("reward", ["none", "lora"])
+def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, alignlab: Run) -> None:
+    """Whole or adapter on either side: some of the network learns, and is kept with the training state."""
+    run = f'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=3","peft={reward}"]'
+    words = ["objective=ppo", "objective.critic=network", f"peft={policy}", "reward=reward_model", run]
+    result = alignlab("train", *LAB, *words, "trainer.max_steps=2")
+    assert result.code == 0, result.err
+    state = torch.load(only("ppo") / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    trained = [name for name in state if name.startswith("critic.")]
+    assert len(trained) > 10
+    assert any("lora" in name for name in trained) == (policy == "lora")
 
 
 def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:

@@ -19,11 +19,14 @@ from alignlab.config.share import conf_dir, share_dir
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")
-COMMANDS = [
-    line.split(" #")[0].strip() for line in SHELL.splitlines() if line.startswith(("alignlab train", "alignlab check"))
-]
-
 DOCS = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
+RLHF = (Path(__file__).resolve().parents[1] / "docs" / "rlhf.md").read_text()
+COMMANDS = [
+    line.split(" #")[0].strip()
+    for text in (README, RLHF)
+    for line in "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
+    if line.startswith(("alignlab train", "alignlab check"))
+]
 EVALUATIONS = [
     line.split(" #")[0].strip()
     for line in (SHELL + "\n".join(re.findall(r"```sh\n(.*?)```", DOCS, re.S)).replace("\\\n", " ")).splitlines()
@@ -33,13 +36,16 @@ EVALUATIONS = [
 # What stands for something of the reader's.
 MINE = {
     "<hub name or folder>": "org/model",
+    "model.name=<name>": "model.name=org/model",
+    "<folder of HH-RLHF>": "Anthropic/hh-rlhf",
+    "my_rules:polite": "math:dist",
     "my_pairs.jsonl": "org/dataset",
     "../shared/data/hh_rlhf": "Anthropic/hh-rlhf",
 }
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 12
+    assert len(COMMANDS) == 18
     assert len(EVALUATIONS) == 7
 
 

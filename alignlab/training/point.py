@@ -31,7 +31,7 @@ _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
 
 
 # Training rows whose preferred answers say where a reward model's rewards are counted from.
-_OFFSET_ROWS = 512
+_OFFSET_ROWS = 256
 
 # What a row of held-out metrics has, one or the other.
 _EVALUATED = ("eval/loss", "eval/objective/scores")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -12,12 +12,18 @@ from alignlab.evaluation.intervals import Array, Estimate, mean_interval
 
 
 def best_of_n(
-    proxy: ArrayLike, n: Sequence[int], *, gold: ArrayLike | None = None, level: float = 0.95
+    proxy: ArrayLike,
+    n: Sequence[int],
+    *,
+    gold: ArrayLike | None = None,
+    prompts: Sequence[Hashable] | None = None,
+    level: float = 0.95,
 ) -> dict[int, Estimate]:
     """n -> mean score of the best of n samples, with its interval over prompts.
 
     proxy: [X, N] scores that choose, N samples for each of X prompts.
     gold:  [X, N] scores that are reported; None reports the ones that choose.
+    prompts: [X] names, where several rows (turns of a question) share one.
 
     The estimate is the mean over all subsets of n of the N samples, which is unbiased: the sample of rank i is the best
     of C(i - 1, n - 1) of the C(N, n) subsets (Nakano et al. 2021, https://arxiv.org/abs/2112.09332). Samples that the
@@ -31,7 +37,7 @@ def best_of_n(
     if not all(1 <= k <= samples for k in n):
         raise ValueError(f"n must lie in [1, {samples}], the number of samples a prompt: {list(n)}")
     by_rank = np.stack([_by_rank(row, value) for row, value in zip(chooses, reported, strict=True)])
-    return {k: mean_interval(by_rank @ _rank_weights(samples, k), level=level) for k in n}
+    return {k: mean_interval(by_rank @ _rank_weights(samples, k), prompts, level=level) for k in n}
 
 
 def best_of_n_kl(n: int) -> float:

@@ -37,6 +37,9 @@ class Change:
         return self.p < _LEVEL
 
 
+_UNDER_REFERENCE = "log-probability under the reference, nats"
+
+
 def drift(earlier: Examples, later: Examples) -> list[Change]:
     """Every measure that both sets have: lengths, ends, repetition, log-probabilities, scores.
 
@@ -52,6 +55,8 @@ def drift(earlier: Examples, later: Examples) -> list[Change]:
             raise DataError(
                 f"scores of {judge} can't be compared: the judge had other settings then ({ours}, {theirs})"
             )
+    if earlier.facts.get("reference") != later.facts.get("reference"):
+        then.pop(_UNDER_REFERENCE, None)  # of another model
     found = []
     for name in [name for name in then if name in now]:
         before, after = (mean_interval(*_valid(v, e)) for v, e in ((then[name], earlier), (now[name], later)))
@@ -71,9 +76,7 @@ def _measures(examples: Examples) -> dict[str, Array]:
         "repetition": [repetition(text) for text in examples["policy/answer"]],
     }
     if "policy/reference_logps" in examples:
-        found["log-probability under the reference, nats"] = [
-            sum(tokens) for tokens in examples["policy/reference_logps"]
-        ]
+        found[_UNDER_REFERENCE] = [sum(tokens) for tokens in examples["policy/reference_logps"]]
     found |= {f"score: {judge}": unscored(examples[f"policy/score/{judge}"]) for judge in examples.scored_by}
     return {name: np.asarray(values, dtype=np.float64) for name, values in found.items()}
 
@@ -92,7 +95,11 @@ def _welch(before: Estimate, after: Estimate) -> Estimate:
 
 
 def _p(difference: Estimate) -> float:
-    """Two-sided, Student's distribution with prompts - 1 degrees of freedom; 1 where nothing differs."""
-    if difference.n < 2 or not difference.standard_error > 0:
-        return 1.0 if not abs(difference.value) > 0 else 0.0
+    """Two-sided, Student's distribution with prompts - 1 degrees of freedom; 1 where nothing differs, or one prompt is
+    all there is. Where all differ by the same, that of as many equal signs.
+    """
+    if difference.n < 2 or not abs(difference.value) > 0:
+        return 1.0
+    if not difference.standard_error > 0:
+        return float(min(1.0, 2 * 0.5**difference.n))
     return float(2 * stdtr(difference.n - 1, -abs(difference.value) / difference.standard_error))

@@ -70,6 +70,7 @@ def accuracy_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
         [row["chosen_score"] for row in rows],
         [row["rejected_score"] for row in rows],
         [row["subset"] for row in rows],
+        prompts=[json.dumps(row["prompt"]) for row in rows],
     )
     subsets = {name: _plain(accuracy) for name, accuracy in found.subsets.items() if name}
     return {**_plain(found.overall), "subsets": subsets, "sections": found.sections, "score": found.score}

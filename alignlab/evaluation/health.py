@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from statistics import NormalDist
 from typing import Any
 
 VERDICTS = ("healthy", "displaced", "over-optimised", "collapsed")
@@ -108,8 +109,9 @@ def _scores(summary: Mapping[str, Any], proxy: str, earlier: Sequence[Mapping[st
         if before and key in summary["answers"]["policy"]:
             best, now = max(before, key=lambda e: e["value"]), summary["answers"]["policy"][key]
             spread = math.hypot(best["standard_error"], now["standard_error"])
-            fall, sure = best["value"] - now["value"], 1.96 * spread
-            yield Check(f"{judge}: fall from its best", fall, sure, fall > sure, "over-optimised")
+            sure = NormalDist().inv_cdf(1 - 0.025 / len(before)) * spread  # the best was chosen out of so many
+            fall = best["value"] - now["value"]
+            yield Check(f"{judge}: fall from its best", fall, sure, fall > sure and not fallen, "over-optimised")
 
 
 def _high(found: Mapping[str, Any]) -> float:

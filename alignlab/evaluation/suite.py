@@ -150,7 +150,7 @@ class Side:
 class Suite:
     """The same questions for every side.
 
-    longest_prompt: tokens; longer prompts are cut on the left, as in training.
+    longest_prompt: tokens; longer prompts are cut on the left, as in training; those of a file are not cut.
     how:            of the passes for log-probabilities.
     kept_in:        folder of drawn answers, by content: a reference is sampled once for all runs of a sweep.
     """
@@ -311,6 +311,8 @@ def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Ex
 
 def _verdicts(ids: Sequence[str], baseline: str, name: str, found: Judged) -> dict[str, list[Any]]:
     by_place = {(j.id, j.swapped): j for j in found.judgements}
+    if not any((id_, False) in by_place and (id_, True) in by_place for id_ in ids):
+        by_place = {(id_, False): judgement for (id_, _), judgement in by_place.items()}  # each shown in one order
     columns: dict[str, list[Any]] = {}
     for column, swapped in (("first", False), ("second", True)):
         asked = [by_place.get((id_, swapped)) for id_ in ids]

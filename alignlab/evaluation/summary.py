@@ -110,7 +110,7 @@ def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
     samples = len(table[0])
     if samples < 2 or any(len(row) != samples for row in table) or np.isnan(table).any():
         return {}
-    found = best_of_n(table, [n for n in _BEST_OF if n <= samples])
+    found = best_of_n(table, [n for n in _BEST_OF if n <= samples], prompts=[prompt for prompt, _ in by_prompt])
     return {str(n): asdict(estimate) for n, estimate in found.items()}
 
 

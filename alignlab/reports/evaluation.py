@@ -9,6 +9,9 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from alignlab.errors import DataError
 from alignlab.evaluation.equal_kl import kl_of, score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
 from alignlab.evaluation.significance import compare_with
@@ -70,9 +73,10 @@ def _pairs(found: Mapping[str, Any]) -> str:
 
     def row(name: str, accuracy: Mapping[str, Any]) -> list[str]:
         rate = accuracy["rate"]
-        return [name, str(rate["n"]), _shown(rate), _number(accuracy["strict"]), str(accuracy["ties"])]
+        counts = [str(accuracy["pairs"]), str(rate["n"])]
+        return [name, *counts, _shown(rate), _number(accuracy["strict"]), str(accuracy["ties"])]
 
-    heads = ["pairs", "n", "told apart (ties half)", "strictly", "ties"]
+    heads = ["pairs", "n", "prompts", "told apart (ties half)", "strictly", "ties"]
     text = table(heads, [row("all", found), *(row(name, accuracy) for name, accuracy in found["subsets"].items())])
     sections = "".join(f"\n{name}: {_number(value)}" for name, value in found["sections"].items())
     return text + sections + ("" if math.isnan(found["score"]) else f"\nscore: {_number(found['score'])}")
@@ -154,22 +158,23 @@ def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) 
 
 
 def _best(examples: Mapping[str, Examples], names: Mapping[str, str], judge: str) -> str:
-    """Every run against the one with the highest mean score, prompt by prompt, p-values corrected for their number."""
+    """Every run against the one with the highest mean score, prompt by prompt.
+
+    The best one was chosen on the same scores: p-values are corrected (Bonferroni) for all pairs.
+    """
     scores = {run: unscored(rows[f"policy/score/{judge}"]) for run, rows in examples.items()}
-    best = max(scores, key=lambda run: sum(scores[run]))
+    means = {run: np.nanmean(values) if not np.all(np.isnan(values)) else -np.inf for run, values in scores.items()}
+    best = max(means, key=lambda run: float(means[run]))
     prompts = examples[best]["prompt_id"]
     if len(scores) == 1 or not all(same_prompts(examples[best], rows) for rows in examples.values()):
         return ""
-    rows = [
-        [
-            names[found.run],
-            f"{found.difference:.3f}",
-            f"{found.adjusted_p:.2g}",
-            "" if found.adjusted_p < 0.05 else "yes",
-        ]
-        for found in compare_with(best, scores, prompts)
-    ]
-    heads = ["", f"score by {judge}, minus that of {names[best]}", "p (sign test, Holm)", "tied with the best"]
+    pairs = len(scores) * (len(scores) - 1) // 2
+    rows = []
+    for found in compare_with(best, scores, prompts):
+        p = min(1.0, found.test.p_value * pairs)
+        worse = p < 0.05 and found.difference.high < 0
+        rows.append([names[found.run], f"{found.difference:.3f}", f"{p:.2g}", "" if worse else "yes"])
+    heads = ["", f"score by {judge}, minus that of {names[best]}", "p (sign test, all pairs)", "tied with the best"]
     return table(heads, rows)
 
 
@@ -179,8 +184,11 @@ def _at_equal_kl(methods: Mapping[str, Sequence[Examples]], judge: str) -> str:
     if len(methods) < 2 or any(column not in rows for runs in methods.values() for rows in runs for column in needed):
         return ""
     reach = min(max(kl_of(rows) for rows in runs) for runs in methods.values())
-    at = [reach / 4, reach / 2, reach] if reach > 0 else []
-    found = {method: score_at_kl(runs, judge, at) for method, runs in methods.items()} if at else {}
+    at = [reach / 4, reach / 2, 3 * reach / 4] if reach > 0 else []  # at its end a band would lack half its draws
+    try:
+        found = {method: score_at_kl(runs, judge, at) for method, runs in methods.items()} if at else {}
+    except DataError as error:
+        return f"\n\nnothing at equal KL: {error}"
     rows = [[method, *(format(e, ".3f") for e in estimates)] for method, estimates in found.items()]
     heads = ["method", *(f"at {kl:.2f} nats" for kl in at)]
     return f"\n\nscore by {judge} at equal KL, linear between runs:\n\n{table(heads, rows)}" if rows else ""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -187,7 +188,7 @@ def _policy_of(plan: Plan) -> Side:
 def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], Side]]) -> Evaluated:
     run, world = RunDir.of(plan.train.output_root, plan.id), plan.train.data.world
     settings = as_far_as_the_world(wanted.evaluation, world)
-    folder = run.path / "evaluation" / _key(settings)
+    folder = run.path / "evaluation" / _key(settings, plan.train.output_root)
     with run.held():
         examples = _stored(folder)
         if examples is None:
@@ -249,7 +250,12 @@ def _mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examp
 def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
     """What the same prompts gave while the run trained, where it was evaluated then."""
     snapshots = [Examples.read(folder) for folder in sorted((run.path / "evaluation").glob("step-*"))]
-    return [summarise(snapshot) for snapshot in snapshots if same_prompts(snapshot, examples)]
+    alike = ("sampling", *(f"judge/{name}" for name in examples.scored_by))
+    return [
+        summarise(snapshot)
+        for snapshot in snapshots
+        if same_prompts(snapshot, examples) and all(snapshot.facts.get(f) == examples.facts.get(f) for f in alike)
+    ]
 
 
 def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:
@@ -276,9 +282,11 @@ def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str,
     return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, how))
 
 
-def _key(settings: Evaluation) -> str:
+def _key(settings: Evaluation, root: str) -> str:
     """Name of an evaluation: everything that decides its rows before they are judged."""
     files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
+    folders = [RunDir.of(root, name).policy for name in settings.baselines] + [Path(n) for n in settings.baselines]
+    files += [path_digest(str(folder)) for folder in folders if folder.is_dir()]
     decided = (settings.prompts, files, settings.samples, settings.baselines)
     sampling = (settings.max_new_tokens, settings.temperature, settings.seed)
     return digest([repr((decided, sampling)).encode()])[:8]
@@ -307,7 +315,7 @@ def _sample(plan: Plan, settings: Evaluation, wanted: Evaluate, others: dict[str
     bar = progress_bar(bars_wanted(wanted.progress))
     suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
     log.info("%s: %d prompts, %d answers to each", plan.id, len(suite.questions), settings.samples)
-    facts = {"weights": policy.weights, "reference": reference.weights}
+    facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
     return sampled(suite, policy, reference, others, facts)
 
 
@@ -318,10 +326,15 @@ def suite_of(
     return Suite(
         settings,
         questions_of(_rows(plan, start, settings.questions), settings.prompts),
-        plan.train.data.max_prompt_length,
+        sys.maxsize if settings.questions else plan.train.data.max_prompt_length,
         Pass(PLAIN, _ROWS, _TOKENS, device, progress),
         kept_in,
     )
+
+
+def sampling_of(settings: Evaluation) -> str:
+    """What decides answers besides the weights and the prompts."""
+    return f"{settings.max_new_tokens} tokens, temperature {settings.temperature}, seed {settings.seed}"
 
 
 def as_far_as_the_world(settings: Evaluation, world: World | None) -> Evaluation:

@@ -15,7 +15,7 @@ from alignlab.evaluation.suite import Side, judged, sampled
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.ledger.run_dir import RunDir
 from alignlab.training.callbacks import Recorder
-from alignlab.training.evaluate import as_far_as_the_world, judges_of, suite_of
+from alignlab.training.evaluate import as_far_as_the_world, judges_of, sampling_of, suite_of
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.start import Start, device_of
 
@@ -49,7 +49,8 @@ class Sampler(pl.Callback):
     def evaluate(self, policy: Any, step: int) -> None:
         """Draw, judge, store and log, as the policy stands after `step` updates."""
         side = Side(policy, self._reference.tokenizer, f"{self._run.id} after {step} updates")
-        examples = sampled(self._suite, side, self._reference, {}, {"weights": side.weights})
+        facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
+        examples = sampled(self._suite, side, self._reference, {}, facts)
         for name, judge in self._judges.items():
             examples, _ = judged(examples, name, judge, self._run.path.parents[1] / "judgements")
         examples.write(self._run.path / "evaluation" / f"step-{step:06d}")

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
@@ -414,3 +414,27 @@ def suite_model(run: Path) -> Any:
     from alignlab.models.sources.base import load_pretrained
 
     return load_pretrained(str(run / "policy"), dtype="float32")
+
+
+def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
+    """Half of the rows are shown the other way round; every verdict counts, and nothing stays open."""
+    from alignlab.evaluation.judges.base import Bill, Judged, Judgement, Verdict
+    from alignlab.evaluation.suite import _verdicts
+
+    verdicts = [(False, 1.0), (True, 0.0), (True, 1.0), (False, 0.5)]
+    said = [Judgement(f"{i}-0", swapped, Verdict.of(score), score, "") for i, (swapped, score) in enumerate(verdicts)]
+    columns = _verdicts([row.id for row in said], "reference", "llm", Judged(said, Bill()))
+    assert columns["reference/first/llm"] == [1.0, 0.0, 1.0, 0.5]
+    assert "reference/second/llm" not in columns
+
+
+def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run) -> None:
+    """A folder by its content, and not by its name."""
+    assert alignlab("train", *LAB).code == 0
+    asked = ["evaluate", "run=dpo", f"evaluation.baselines=[{only('sft')}/policy]", "evaluation.prompts=2"]
+    assert alignlab(*asked).code == 0
+    weights = only("sft") / "policy/model.safetensors"
+    state = {name: value * 1.5 for name, value in load_file(weights).items()}
+    save_file(state, weights, metadata={"format": "pt"})
+    assert alignlab(*asked).code == 0
+    assert len(list((only("dpo") / "evaluation").iterdir())) == 2

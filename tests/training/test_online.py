@@ -182,8 +182,8 @@ def test_what_cannot_be_is_told_before_anything_starts(alignlab: Run) -> None:
 
 
 def test_a_rule_of_ones_own_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
-    (tmp_path / "rules.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
-    words = ["reward=gold", "reward.function=rules:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
+    (tmp_path / "own_brevity.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
+    words = ["reward=gold", "reward.function=own_brevity:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
     result = alignlab("train", *LAB, "objective=rloo", *words)
     assert result.code == 0, result.err
     found = read_rows(only("rloo") / "metrics.jsonl")

@@ -10,7 +10,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from alignlab.evaluation.intervals import Estimate, score_interval
 
@@ -44,9 +44,13 @@ SECTIONS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on a set of pairs; a tie counts half, `strict` counts it wrong as RewardBench does."""
+    """Accuracy on a set of pairs; a tie counts half, `strict` counts it wrong as RewardBench does.
+
+    rate's n are prompts; errors are over them.
+    """
 
     rate: Estimate
+    pairs: int
     strict: float
     ties: int
     invalid: int
@@ -72,6 +76,7 @@ def accuracy(chosen: ArrayLike, rejected: ArrayLike, prompts: Sequence[Hashable]
     names = None if prompts is None else [p for p, v in zip(prompts, valid, strict=True) if v]
     return Accuracy(
         rate=score_interval(scores, names),
+        pairs=len(scores),
         strict=float((scores == 1).mean()) if len(scores) else float("nan"),
         ties=int((scores == 0.5).sum()),
         invalid=int((~valid).sum()),
@@ -83,11 +88,17 @@ def reward_bench(
     rejected: ArrayLike,
     subsets: Sequence[str],
     *,
+    prompts: Sequence[Hashable] | None = None,
     sections: Mapping[str, Mapping[str, float]] = SECTIONS,
 ) -> RewardBench:
-    """Accuracy by subset and section; chosen, rejected, subsets: [R]."""
+    """Accuracy by subset and section; chosen, rejected, subsets: [R]; prompts: [R], where several rows share one."""
     first, second, names = np.asarray(chosen), np.asarray(rejected), np.asarray(subsets)
-    by_subset = {str(s): accuracy(first[names == s], second[names == s]) for s in np.unique(names)}
+    asked = list(range(len(first))) if prompts is None else list(prompts)
+
+    def of(place: NDArray[np.bool_]) -> Accuracy:
+        return accuracy(first[place], second[place], [asked[i] for i in np.flatnonzero(place)])
+
+    by_subset = {str(s): of(names == s) for s in np.unique(names)}
     by_section = {
         section: float(np.average([by_subset[s].strict for s in weights], weights=list(weights.values())))
         for section, weights in sections.items()
@@ -95,7 +106,7 @@ def reward_bench(
     }
     complete = by_section.keys() == sections.keys()
     return RewardBench(
-        overall=accuracy(first, second),
+        overall=of(np.ones(len(first), dtype=bool)),
         subsets=by_subset,
         sections=by_section,
         score=float(np.mean(list(by_section.values()))) if complete else float("nan"),

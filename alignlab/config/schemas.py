@@ -276,14 +276,17 @@ def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     objective, reward = parts["objective"], parts["reward"]
     if not objective.requires.online:
         if reward is not None:
-            text = "is learnt by online objectives only: ppo, rloo, grpo and their kin; leave it out"
-            yield Problem("reward", module_name(type(reward)), text, "objective=ppo")
+            text = "is learnt by online objectives only: ppo, rloo, grpo and their kin"
+            yield Problem("reward", module_name(type(reward)), text, "reward=planted   or   objective=ppo")
         return
     if objective.scored and reward is None and parts["data"].world is None:
         text = "needs what answers are worth: a reward model, or a function of yours"
         yield Problem("reward", None, text, "reward=reward_model")
     if not objective.scored and reward is not None:
         yield Problem("reward", module_name(type(reward)), "is not asked by this objective; leave it out")
+    if parts["data"].world is not None and parts["rollout"].missing_end != "keep":
+        text = "must be keep: the lab's longest answers are whole, and have no end token"
+        yield Problem("rollout.missing_end", parts["rollout"].missing_end, text, "rollout.missing_end=keep")
     if getattr(parts["peft"], "dropout", 0.0):
         text = "must be 0: answers are drawn without dropout, and learning has to see the policy that gave them"
         yield Problem("peft.dropout", parts["peft"].dropout, text, "peft.dropout=0")

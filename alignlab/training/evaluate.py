@@ -195,7 +195,8 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
             examples = _sample(plan, settings, wanted, others)
             examples.write(folder)
         bill = Bill()
-        for name, judge in judges_of(wanted.judge, world).items():
+        own = None if settings.questions else world  # the planted reward knows the lab's own prompts only
+        for name, judge in judges_of(wanted.judge, own).items():
             if not _judged_already(examples, name, judge):
                 log.info("%s: judged by %s", run.id, name)
                 examples, cost = judged(examples, name, judge, Path(plan.train.output_root) / "judgements")
@@ -212,9 +213,10 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
         if settings.questions:
             _write_outputs(folder, run.id, examples, read_questions(settings.questions))
         against = next(iter(settings.baselines), "")
-        found = {f"eval/{name}": value for name, value in flat(summary, against)}
-        run.update(summary={**metrics, **found})
-        _mirror(plan, run, found, examples, settings.shown)
+        if not settings.questions:  # the run's own numbers are those of its own prompts
+            found = {f"eval/{name}": value for name, value in flat(summary, against)}
+            run.update(summary={**metrics, **found})
+            _mirror(plan, run, found, examples, settings.shown)
     return Evaluated(run.id, folder, summary, bill)
 
 

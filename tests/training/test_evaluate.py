@@ -416,6 +416,16 @@ def suite_model(run: Path) -> Any:
     return load_pretrained(str(run / "policy"), dtype="float32")
 
 
+def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, tmp_path: Path) -> None:
+    """In the lab too, whose planted reward knows nothing of them."""
+    (tmp_path / "q.jsonl").write_text('{"turns": ["ab", "bb"]}\n{"prompt": "ca"}')
+    assert alignlab("train", *LAB).code == 0
+    before = record(only("dpo"))["summary"]
+    found = alignlab("evaluate", "run=dpo", "evaluation.questions=q.jsonl")
+    assert found.code == 0, found.err
+    assert record(only("dpo"))["summary"] == before
+
+
 def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
     """Half of the rows are shown the other way round; every verdict counts, and nothing stays open."""
     from alignlab.evaluation.judges.base import Bill, Judged, Judgement, Verdict

@@ -194,3 +194,19 @@ def test_an_online_run_is_evaluated_as_any_other(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "objective=rloo", "trainer.max_steps=5").code == 0
     result = alignlab("evaluate", f"run={only('rloo').name}", "evaluation.prompts=2", "progress=false")
     assert result.code == 0, result.err
+
+
+def test_a_rule_that_fails_is_told_with_what_it_was_asked(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "broken_rule.py").write_text("def rule(prompt, answer):\n    return answer.nope\n")
+    words = ["reward=gold", "reward.function=broken_rule:rule", "trainer.max_steps=2"]
+    result = alignlab("train", *LAB, "objective=rloo", *words)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+    assert "function=broken_rule:rule gave no number: AttributeError" in result.err
+    assert "broken_rule.py, line 2" in result.err
+
+
+def test_the_lab_has_no_ends_that_are_missing(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "objective=ppo", "rollout.missing_end=replace")
+    assert result.code == 2
+    assert "rollout.missing_end = replace" in result.err

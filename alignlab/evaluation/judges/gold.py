@@ -5,12 +5,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.fingerprint import path_digest
-from alignlab.errors import Problem
+from alignlab.errors import DataError, Problem
 from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
 
 
@@ -52,7 +53,18 @@ class Gold(ScoreJudge):
 
     def ready(self) -> Score:
         gold = self._load()
-        return lambda rows: [float(gold(row.prompt[-1], row.answer[-1])) for row in rows]
+
+        def score(row: Answer) -> float:
+            try:
+                return float(gold(row.prompt[-1], row.answer[-1]))
+            except Exception as error:
+                where = traceback.extract_tb(error.__traceback__)[-1]
+                raise DataError(
+                    f"function={self.function} gave no number: {type(error).__name__}: {error} ({where.filename}, line "
+                    f"{where.lineno})\n  prompt: {row.prompt[-1][:80]!r}\n  answer: {row.answer[-1][:80]!r}"
+                ) from error
+
+        return lambda rows: [score(row) for row in rows]
 
     def _load(self) -> Callable[[str, str], Any]:
         module, _, name = self.function.partition(":")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -97,9 +98,9 @@ class OnlineModule(AlignmentModule):
         self._shown_of = -1
         self.coefficient = self.objective.coefficient if isinstance(self.objective, PolicyGradient) else 0.0
 
+    @abstractmethod
     def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts) -> Iterator[Any]:
-        """(rows of a prompt, prompt by prompt)"""
-        raise NotImplementedError
+        """Lists of the rows of each prompt, prompt by prompt."""
 
     def training_step(self, rows: Sequence[PromptTokens], batch_idx: int) -> None:
         """One update; before the first one of a batch of rollouts, that batch is gathered."""

@@ -116,17 +116,13 @@ def alignlab_online(setting: Setting) -> Measured:
     return replace(measured, drawn=drawn)
 
 
-def trl_online(setting: Setting) -> Measured:
-    """A run of TRL on answers that it draws, with its defaults but for what must be as in alignlab."""
-    import torch
-    import trl as library
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import AutoTokenizer, TrainerCallback
-
-    from benchmarks.rules import vowels
+def _clock() -> Any:
+    """A callback of TRL's trainers that keeps what is logged of each step, and when."""
+    from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
+        """Reads the clock where a step's loss is logged: then the device is done with its forward."""
+
         started = last = 0.0
 
         def __init__(self) -> None:
@@ -137,11 +133,24 @@ def trl_online(setting: Setting) -> Measured:
             self.started = self.last = time.perf_counter()
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if "reward" in given["logs"]:
+            if "loss" in given["logs"]:
                 now = time.perf_counter()
                 self.seconds.append(now - self.last)
                 self.last = now
                 self.logs.append(dict(given["logs"]))
+
+    return Clock()
+
+
+def trl_online(setting: Setting) -> Measured:
+    """A run of TRL on answers that it draws, with its defaults but for what must be as in alignlab."""
+    import torch
+    import trl as library
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoTokenizer
+
+    from benchmarks.rules import vowels
 
     def score(prompts: list[str], completions: list[str], **more: Any) -> list[float]:
         return [vowels(prompt, answer) for prompt, answer in zip(prompts, completions, strict=True)]
@@ -159,7 +168,7 @@ def trl_online(setting: Setting) -> Measured:
         bf16=setting.dtype == "bfloat16", seed=setting.seed, model_init_kwargs={"dtype": setting.dtype},
         **({"loss_type": "grpo"} if setting.task == "grpo" else {}),
     )  # fmt: skip
-    clock = Clock()
+    clock = _clock()
     torch.manual_seed(setting.seed)
     trainer = make(
         model=setting.model,
@@ -212,26 +221,7 @@ def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) ->
     import torch
     from datasets import Dataset
     from peft import LoraConfig
-    from transformers import AutoTokenizer, TrainerCallback
-
-    class Clock(TrainerCallback):
-        """Reads the clock where a step's loss is logged: then the device is done with its forward."""
-
-        started = last = 0.0
-
-        def __init__(self) -> None:
-            self.seconds: list[float] = []
-            self.logs: list[dict[str, float]] = []
-
-        def on_train_begin(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            self.started = self.last = time.perf_counter()
-
-        def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if "loss" in given["logs"]:
-                now = time.perf_counter()
-                self.seconds.append(now - self.last)
-                self.last = now
-                self.logs.append(dict(given["logs"]))
+    from transformers import AutoTokenizer
 
     make, config = _trainer(setting.task)
     tokenizer = AutoTokenizer.from_pretrained(setting.model)
@@ -253,7 +243,7 @@ def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) ->
         train_sampling_strategy="sequential", logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True,
         use_cpu=setting.device == "cpu", bf16=setting.dtype == "bfloat16", seed=setting.seed, **own,
     )  # fmt: skip
-    clock = Clock()
+    clock = _clock()
     torch.manual_seed(setting.seed)  # as alignlab does: both draw the same adapter
     trainer = make(
         model=_scorer(setting) if setting.task == "reward" else setting.model,

@@ -43,6 +43,7 @@ ANSWERS = {
     "kto": ("completion",),
     "rloo": ("completion",),
     "grpo": ("completion",),
+    "ppo": ("completion",),
 }
 
 
@@ -53,6 +54,8 @@ class Setting:
     rows, held_out: JSONL; a row has its `lengths` in tokens, first the prompt's, then each answer's.
     batch_size:     rows per update.
     samples:        answers to each prompt, of at most `new_tokens`, where they are drawn while training.
+    epochs:         how often each answer is learnt from, an update each time, where they are drawn while training.
+    reward:         folder of a reward model, where one scores what is drawn.
     """
 
     task: str
@@ -71,6 +74,8 @@ class Setting:
     seed: int = 1
     samples: int = 4
     new_tokens: int = 48
+    epochs: int = 1
+    reward: str = ""
 
     def ordered_rows(self) -> list[dict[str, Any]]:
         """All rows in the order in which alignlab will see them."""

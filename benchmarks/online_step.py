@@ -3,6 +3,10 @@
 Both sides train the same weights on the same prompts with the same reward, optimizer and lengths, each run in a process
 of its own, the sides in turn. What they draw differs, as random numbers do; rewards, KL and lengths are compared as
 means with their spread over steps. The first step of a run warms up and is left out of the times.
+
+PPO is there for TRL 1.12, its last release with one: `pip install --no-deps --target <folder> trl==1.12`, then
+`PYTHONPATH=<folder> python -m benchmarks.online_step --task ppo ...`. A fresh reward model scores for both sides. TRL's
+critic is a network of its own, alignlab's a layer on the policy (its default) or, a side of its own, such a network.
 """
 
 from __future__ import annotations
@@ -31,13 +35,14 @@ from benchmarks.common import (
 )
 
 SIDES = ("alignlab-online", "trl-online")
+PPO_SIDES = ("alignlab-online", "alignlab-online-network", "trl-online")
 
 
 def run(args: Namespace, setting: Setting) -> dict[str, Any]:
     """All runs of both sides."""
-    runs: dict[str, list[Measured]] = {side: [] for side in SIDES}
+    runs: dict[str, list[Measured]] = {side: [] for side in (PPO_SIDES if setting.task == "ppo" else SIDES)}
     for repeat in range(args.repeats):
-        for side in SIDES:
+        for side in runs:
             say(f"{setting.task}: run {repeat + 1} of {args.repeats}, {side}")
             runs[side].append(measure(side, setting))
     return {
@@ -48,6 +53,20 @@ def run(args: Namespace, setting: Setting) -> dict[str, Any]:
     }
 
 
+def reward_model(setting: Setting, folder: Path) -> str:
+    """Write the setting's model with a new scalar head; returns the folder."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alignlab.models.heads import with_scalar_head
+
+    model = AutoModelForCausalLM.from_pretrained(setting.model, dtype=setting.dtype)
+    tokenizer = AutoTokenizer.from_pretrained(setting.model)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    with_scalar_head(model, setting.seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return str(folder)
+
+
 def report(result: dict[str, Any]) -> str:
     """The result as Markdown."""
     setting, runs = result["setting"], result["runs"]
@@ -56,7 +75,7 @@ def report(result: dict[str, Any]) -> str:
     peaks = {side: max(one["peak_gb"] for one in found) for side, found in runs.items()}
     base = SIDES[0]
     head = ["side", "s/update (quartiles)", "answers/s", f"x {base}", "peak GB", f"share of {SIDES[-1]}'s", "set-up s"]
-    head += ["reward", "KL per token", "tokens per answer"]
+    head += ["reward", f"KL per {'answer' if setting['task'] == 'ppo' else 'token'}", "tokens per answer"]
     rows = []
     for side, found in runs.items():
         low, middle, high = medians[side]
@@ -70,7 +89,7 @@ def report(result: dict[str, Any]) -> str:
                 f"{peaks[side]:.2f}",
                 f"{peaks[side] / peaks[SIDES[-1]]:.0%}",
                 f"{statistics.median(one['setup'] for one in found):.1f}",
-                *(_spread([step[name] for step in drawn]) for name in ("reward", "kl", "length")),
+                *(_spread([step[name] for step in drawn if name in step]) for name in ("reward", "kl", "length")),
             ]
         )
     return "\n".join(
@@ -85,6 +104,8 @@ def report(result: dict[str, Any]) -> str:
 
 
 def _spread(values: Sequence[float]) -> str:
+    if not values:
+        return "not logged"
     error = statistics.stdev(values) / len(values) ** 0.5 if len(values) > 1 else float("nan")
     return f"{statistics.mean(values):.4g} ± {error:.2g}"
 
@@ -94,16 +115,20 @@ def main() -> None:
     parser = options(__doc__, steps=4, repeats=2)
     parser.set_defaults(batch_size=8, micro_batch_size=2)
     model_and_data_options(parser)
-    parser.add_argument("--task", default="rloo", choices=("rloo", "grpo"))
-    parser.add_argument("--samples", type=int, default=4, help="answers to each prompt")
+    parser.add_argument("--task", default="rloo", choices=("rloo", "grpo", "ppo"))
+    parser.add_argument("--samples", type=int, default=4, help="answers to each prompt; 1 for PPO")
+    parser.add_argument("--epochs", type=int, default=4, help="how often PPO learns from an answer")
     parser.add_argument("--new-tokens", type=int, default=48, help="longest answer")
     args = parser.parse_args()
     if args.steps < 2:
         parser.error("--steps: at least 2, the first is left out")
     with scratch() as folder:
         setting = prepare(args, args.task, Path(folder))
-        drawn = {"samples": args.samples, "new_tokens": args.new_tokens}
-        result = run(args, replace(setting, beta=0.05, learning_rate=1e-5, **drawn))
+        setting = replace(setting, beta=0.05, learning_rate=1e-5, samples=args.samples, new_tokens=args.new_tokens)
+        if args.task == "ppo":
+            reward = reward_model(setting, Path(folder) / "reward")
+            setting = replace(setting, samples=1, epochs=args.epochs, reward=reward)
+        result = run(args, setting)
     print(report(result))
     save(args.json, result)
 

@@ -25,13 +25,13 @@ LORA: dict[str, Any] = {
     "target_modules": "all-linear",
 }
 
-OBJECTIVES = {"dpo": "dpo", "sft": "sft", "kto": "kto", "reward": "reward_model", "rloo": "rloo", "grpo": "grpo"}
+OBJECTIVES = {"reward": "reward_model"}  # the other tasks bear the name of theirs
 
 
 def overrides(setting: Setting) -> list[str]:
     """The command line of `alignlab train` for a setting, without the strength of the objective."""
     return [
-        f"objective={OBJECTIVES[setting.task]}",
+        f"objective={OBJECTIVES.get(setting.task, setting.task)}",
         "model=hub",
         f"model.name={setting.model}",
         f"model.dtype={setting.dtype}",
@@ -42,7 +42,7 @@ def overrides(setting: Setting) -> list[str]:
         f"data.max_length={setting.max_length}",
         f"data.max_prompt_length={setting.max_length - 1}",
         f"optim.lr={setting.learning_rate}",
-        f"trainer.max_steps={setting.steps}",
+        f"trainer.max_steps={setting.steps * setting.epochs}",
         f"trainer.batch_size={setting.batch_size}",
         f"trainer.micro_batch_size={setting.micro_batch_size}",
         "trainer.gradient_clip=0",
@@ -61,11 +61,15 @@ def beta(setting: Setting) -> list[str]:
 def online(setting: Setting) -> list[str]:
     """How answers are drawn and scored."""
     return [
-        f"objective.beta={setting.beta}",
+        f"objective.{'kl_coef' if setting.task == 'ppo' else 'beta'}={setting.beta}",
         f"objective.samples={setting.samples}",
         f"rollout.max_new_tokens={setting.new_tokens}",
-        "reward=gold",
-        "reward.function=benchmarks.rules:vowels",
+        f"rollout.epochs={setting.epochs}",
+        *(
+            ["reward=reward_model", "reward.run=[]", f"reward.model={setting.reward}"]
+            if setting.reward
+            else ["reward=gold", "reward.function=benchmarks.rules:vowels"]
+        ),
     ]
 
 
@@ -96,24 +100,26 @@ def alignlab(setting: Setting, *extra: str) -> Measured:
     )
 
 
-def alignlab_online(setting: Setting) -> Measured:
-    """A run of alignlab on answers that it draws."""
+def alignlab_online(setting: Setting, *extra: str) -> Measured:
+    """A run of alignlab on answers that it draws; seconds and losses are those of all updates on a batch of them."""
     from dataclasses import replace
 
     from alignlab.tracking.sinks.jsonl import read_rows
 
-    measured = alignlab(setting, *online(setting), "trainer.compile=never")
+    measured = alignlab(setting, *online(setting), "trainer.compile=never", *extra)
     (file,) = Path("outputs/runs").glob("*/metrics.jsonl")
     steps = [row for row in read_rows(file) if "train/loss" in row]
+    batches = [slice(start, start + setting.epochs) for start in range(0, len(steps), setting.epochs)]
     drawn = [
         {
             "reward": row["train/objective/scores"],
-            "kl": row["train/objective/kl"] / row["train/completions/mean_length"],
+            "kl": row["train/objective/kl"] / (1 if setting.task == "ppo" else row["train/completions/mean_length"]),
             "length": row["train/completions/mean_length"],
         }
-        for row in steps
+        for row in (steps[batch][0] for batch in batches)
     ]
-    return replace(measured, drawn=drawn)
+    seconds, losses = ([sum(values[batch]) for batch in batches] for values in (measured.seconds, measured.losses))
+    return replace(measured, seconds=seconds, losses=losses, drawn=drawn)
 
 
 def _clock() -> Any:
@@ -133,7 +139,7 @@ def _clock() -> Any:
             self.started = self.last = time.perf_counter()
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if "loss" in given["logs"]:
+            if given["logs"].keys() & {"loss", "objective/scores"}:  # its PPO logs no loss
                 now = time.perf_counter()
                 self.seconds.append(now - self.last)
                 self.last = now
@@ -192,6 +198,62 @@ def trl_online(setting: Setting) -> Measured:
             {"reward": logs["reward"], "kl": logs.get("kl", 0.0), "length": logs["completions/mean_length"]}
             for logs in clock.logs
         ],
+    )
+
+
+def trl_ppo(setting: Setting) -> Measured:
+    """A run of TRL's PPO, which needs a release that still has it: 1.12 is the last. Its value model starts as the
+    reward model and is trained whole.
+    """
+    import torch
+    from datasets import Dataset
+    from peft import LoraConfig
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+    try:
+        from trl.experimental.ppo import PPOConfig, PPOTrainer
+    except ImportError:
+        sys.exit(
+            "this TRL has no PPO\n  type: pip install --no-deps --target <folder> trl==1.12\n"
+            "        and put PYTHONPATH=<folder> before the command"
+        )
+    tokenizer = AutoTokenizer.from_pretrained(setting.model, padding_side="left")
+    arguments = PPOConfig(
+        output_dir="trl", total_episodes=setting.steps * setting.batch_size,
+        per_device_train_batch_size=setting.batch_size, num_ppo_epochs=setting.epochs, num_mini_batches=1,
+        response_length=setting.new_tokens, temperature=1.0, stop_token="eos", kl_coef=setting.beta,
+        learning_rate=setting.learning_rate, lr_scheduler_type="constant", weight_decay=0.0, num_sample_generations=0,
+        logging_steps=1, save_strategy="no", report_to="none", disable_tqdm=True, use_cpu=setting.device == "cpu",
+        bf16=setting.dtype == "bfloat16", seed=setting.seed,
+    )  # fmt: skip
+    clock = _clock()
+    texts = [as_text(tokenizer, row)["prompt"] for row in setting.ordered_rows()]
+    prompts = Dataset.from_list([{"input_ids": tokenizer(text)["input_ids"]} for text in texts])
+    reward, value = (
+        AutoModelForSequenceClassification.from_pretrained(setting.reward, num_labels=1, dtype=setting.dtype)
+        for _ in range(2)
+    )
+    trainer = PPOTrainer(
+        args=arguments,
+        processing_class=tokenizer,
+        model=AutoModelForCausalLM.from_pretrained(setting.model, dtype=setting.dtype),
+        ref_model=None,
+        reward_model=reward,
+        value_model=value,
+        train_dataset=prompts,
+        eval_dataset=prompts,
+        peft_config=LoraConfig(**LORA) if setting.peft == "lora" else None,
+        callbacks=[clock],
+    )
+    torch.manual_seed(setting.seed)
+    trainer.train()
+    return Measured(
+        clock.seconds,
+        [logs["loss/policy_avg"] for logs in clock.logs],
+        tokens(setting),
+        peak_gb(setting),
+        clock.started - BEGAN,
+        [{"reward": logs["objective/scores"], "kl": logs["objective/kl"]} for logs in clock.logs],
     )
 
 
@@ -308,7 +370,8 @@ SIDES: dict[str, Any] = {
     "alignlab": lambda setting: alignlab(setting, "trainer.compile=never"),
     "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
     "alignlab-online": alignlab_online,
-    "trl-online": trl_online,
+    "alignlab-online-network": lambda setting: alignlab_online(setting, "objective.critic=network"),
+    "trl-online": lambda setting: (trl_ppo if setting.task == "ppo" else trl_online)(setting),
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),
     "trl-packed": lambda setting: trl(setting, packed=True),

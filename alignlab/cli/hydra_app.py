@@ -18,6 +18,7 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.preflight import to_evaluate
 from alignlab.config.registry import register
@@ -27,6 +28,10 @@ from alignlab.training.progress import log_to_terminal
 
 # Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
+
+
+# How the ValueErrors and the AssertionError begin that a command line can bring about.
+_OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "invalid literal for int()")
 
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
@@ -51,9 +56,10 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
-    except (HydraException, OmegaConfBaseException, ValueError) as error:
-        if isinstance(error, ValueError) and not str(error).startswith("Config group override"):
-            raise  # the one ValueError that Hydra has for a command line; any other is a bug of ours
+    except COMPOSE_ERRORS as error:
+        ours = not isinstance(error, HydraException | OmegaConfBaseException)
+        if ours and not str(error).startswith(_OF_THE_COMMAND_LINE):
+            raise
         return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)

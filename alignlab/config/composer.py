@@ -17,14 +17,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
 from hydra.types import RunMode
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config.preflight import did_you_mean, unknown_key
 from alignlab.errors import Problem
 
-# What composing raises for a bad override.
-COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError)
+# What composing raises for a bad override; an assertion of omegaconf's where a key is below one that is null.
+COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 
 class Composer:
@@ -129,12 +129,31 @@ class Composer:
         if isinstance(node, DictConfig) and leaf not in node:
             known = {str(k) for k in node} | (set() if parent else set(self.groups()))
             return unknown_key(key, sorted(known), value)
+        if (above := _without_fields(base, parent)) is not None:
+            there = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
+            others = [option for option in self.loader.get_group_options(above) if not option.startswith("_")]
+            fix = f"{above}=<one of {', '.join(others)}>" if others else f"{above}=<a new value>"
+            return Problem(
+                key, value, f"nothing can be set there: {above} is {'null' if there is None else there}", fix
+            )
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
         if not isinstance(node, DictConfig):
             return unknown_key(key.split(".")[0], sorted({str(k) for k in base} | set(self.groups())))
         return Problem(key, value, reason)
+
+
+def _without_fields(config: DictConfig, key: str) -> str | None:
+    """The first part of a key at which the config has something else than fields; None where there is no such part."""
+    parts = key.split(".") if key else []
+    for i, part in enumerate(parts):
+        if not isinstance(config, DictConfig) or part not in config:
+            return None
+        if not isinstance(config._get_node(part), DictConfig) or config[part] is None:
+            return ".".join(parts[: i + 1])
+        config = config[part]
+    return None
 
 
 def without_hydra(config: DictConfig) -> DictConfig:

@@ -52,7 +52,10 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
     for name in names:
         node = config._get_node(name)
         if not isinstance(node, DictConfig) or node._is_none():
-            rest[name] = config[name]
+            try:
+                rest[name] = config[name]
+            except OmegaConfBaseException as error:  # ${...} of what is not there
+                raise ConfigError([*problems, Problem(name, None, str(error).splitlines()[0])]) from error
             continue
         if name == "judge":
             groups[name], found = _judges(node, known)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import numpy as np
@@ -18,33 +17,33 @@ Array = NDArray[np.float64]
 
 
 @torch.no_grad()
+@torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
 def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     """[X, N] log-probability of every completion of every prompt under the model, nats, float64.
 
-    One forward per prompt: rows are all strings of L - 1 letters, which hold every prefix as their beginning.
-    Raises ValueError where the tokenizer knows other tokens than the world's letters and the end.
+    The tree of completions goes through the model once, a depth at a time: a prefix has its keys and values from its
+    parent. Raises ValueError where the tokenizer knows other tokens than the world's letters and the end.
     """
     if len(tokenizer) != world.symbols + 1:
         raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the world {world.symbols} letters and an end")
     template = Template(tokenizer)
-    letters = [tokenizer.convert_tokens_to_ids(letter) for letter in world.alphabet]
-    order = torch.tensor([*letters, template.end_id])
     device = next(model.parameters()).device
+    letters = torch.tensor([tokenizer.convert_tokens_to_ids(letter) for letter in world.alphabet], device=device)
+    order = torch.tensor([*letters, template.end_id], device=device)
     training = model.training
     model.eval()
-    depth = world.length - 1
-    strings = torch.tensor(list(itertools.product(letters, repeat=depth)), dtype=torch.int64)
-    table = []
-    for text in world.prompt_texts:
-        prompt = torch.tensor(template.prompt_ids(text)).expand(len(strings), -1)
-        ids = torch.cat([prompt, strings], dim=1).to(device)
-        logits = model(input_ids=ids, use_cache=False).logits[:, -world.length :]
-        logps = torch.log_softmax(logits.double(), dim=-1)[..., order.to(device)].cpu().numpy()
-        # all strings that share a prefix of k letters are neighbours: the first of them speaks for the prefix
-        steps = [logps[:: world.symbols ** (depth - k), k] for k in range(world.length)]
-        table.append(world.leaf_logps(steps))
+    ids = torch.tensor([template.prompt_ids(text) for text in world.prompt_texts], device=device)
+    steps, cache = [], None  # of each depth k, [X, V^k, V + 1]
+    for depth in range(1, world.length + 1):
+        deeper = depth < world.length
+        out = model(input_ids=ids, past_key_values=cache, use_cache=deeper)
+        logps = torch.log_softmax(out.logits[:, -1].double(), dim=-1)[:, order]
+        steps.append(logps.view(world.prompts, -1, len(order)).cpu().numpy())
+        if deeper:
+            cache, ids = out.past_key_values, letters.repeat(len(ids))[:, None]
+            cache.batch_repeat_interleave(world.symbols)
     model.train(training)
-    return np.stack(table)
+    return np.stack([world.leaf_logps([step[x] for step in steps]) for x in range(world.prompts)])
 
 
 def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, float]:

@@ -91,6 +91,11 @@ class RunDir:
         """Last training state."""
         return self.path / "checkpoints" / "last.ckpt"
 
+    @property
+    def stacked_checkpoint(self) -> Path:
+        """Last training state of a run that is part of a stack."""
+        return self.checkpoint.with_name("stacked.ckpt")
+
     def half_written(self) -> list[Path]:
         """What an attempt that ended in the middle of writing left behind."""
         return [*self.path.glob("*.tmp"), *self.checkpoint.parent.glob("*.tmp")]

@@ -144,12 +144,13 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         yield "no setting has two seeds in common with another: nothing is known about which is best"
         return
     tied = [name for name, c in found.comparisons.items() if c.tied and name != found.best]
+    known = " of those that can be compared" if unknown else ""
     if tied:
-        yield f"best: {found.best}, tied with {'; '.join(tied)}: the best is one of these ({percent})"
+        yield f"best{known}: {found.best}, tied with {'; '.join(tied)}: the best{known} is one of these ({percent})"
         told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"
         yield f"more seeds to tell: so many more, and the two would be {told}"
     else:
-        yield f"best: {found.best}; no other is tied with it"
+        yield f"best{known}: {found.best}; no other is tied with it"
     if unknown:
         yield f"unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
 

@@ -87,7 +87,9 @@ def _end_of_log(run: RunDir) -> str:
 def point_lines(directory: Path, run_id: str, *, first: bool) -> str:
     """The table's row of one point that has just finished; `first` puts the table's head above it."""
     sweep = json.loads((directory / "sweep.json").read_text())
-    point = next(p for p in sweep["points"] if p["run"] == run_id)
+    point = next((p for p in sweep["points"] if p["run"] == run_id), None)
+    if point is None:
+        return f"{run_id} has ended; another command has begun {directory.name} anew"
     record = RunDir.of(directory.parents[1], run_id).record()
     lines = markdown(sweep_frame([point], {run_id: record}), sweep["axes"]).splitlines()
     return "\n".join(lines if first else lines[2:])

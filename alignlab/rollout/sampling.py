@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -13,8 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from alignlab.checks import Checked, at_least, positive
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DataError, NotEnoughMemoryError, Problem
 from alignlab.models.forward import at_least_float32, innermost
+from alignlab.models.memory import out_of_memory
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
@@ -25,7 +29,7 @@ class Sampling(Checked):
 
     max_new_tokens: longest answer in tokens, its end included; a longer one is cut off and has not ended.
     temperature:    logits are divided by it; a KL is that of the policy itself at 1 only.
-    batch_size:     answers drawn at a time; a matter of memory.
+    batch_size:     answers drawn at a time; a matter of memory, and halved where that does not suffice.
     """
 
     group: ClassVar[str] = "evaluation"  # where these settings stand in a config
@@ -70,7 +74,8 @@ def draw(
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
     probabilities. Prompts of like length go together, and the same prompt goes through the model once.
 
-    Raises DataError where a prompt leaves the model no position for an answer.
+    Raises DataError where a prompt leaves the model no position for an answer, NotEnoughMemoryError where memory does
+    not suffice for one answer.
     """
     room = getattr(innermost(model).config, "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
@@ -81,16 +86,41 @@ def draw(
         )
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
     batches = [order[start : start + how.batch_size] for start in range(0, len(order), how.batch_size)]
-    training = model.training
+    training, most = model.training, how.batch_size
     model.eval()
     found: dict[int, Drawn] = {}
     try:
         for batch in progress(batches, "sampling"):
-            drawn = _batch(model, [prompts[i] for i in batch], np.stack([numbers[i] for i in batch]), how, end_id)
-            found |= dict(zip(batch, drawn, strict=True))
+            while waiting := [i for i in batch if i not in found][:most]:
+                asked, draws = [prompts[i] for i in waiting], np.stack([numbers[i] for i in waiting])
+                drawn = _within_memory(model, asked, draws, how, end_id)
+                if drawn is None:  # each answer is what it would have been
+                    most = (len(waiting) + 1) // 2
+                    log.warning("memory does not suffice for %d answers; now %d at a time", len(waiting), most)
+                else:
+                    found |= dict(zip(waiting, drawn, strict=True))
     finally:
         model.train(training)
     return [found[i] for i in range(len(prompts))]
+
+
+def _within_memory(
+    model: Any, prompts: Sequence[Sequence[int]], numbers: NDArray[np.float64], how: Sampling, end_id: int
+) -> list[Drawn] | None:
+    """A batch; None where memory does not suffice for several answers at a time."""
+    try:
+        return _batch(model, prompts, numbers, how, end_id)
+    except (RuntimeError, MemoryError) as error:
+        if not out_of_memory(error):
+            raise
+        if len(prompts) == 1:
+            raise NotEnoughMemoryError(
+                f"memory does not suffice for one answer to a prompt of {len(prompts[0])} tokens: {error}\n"
+                f"  type: a smaller {how.group}.max_new_tokens or data.max_prompt_length"
+            ) from None
+    if torch.cuda.is_initialized():  # outside the handler, so that what the failed attempt held is free by now
+        torch.cuda.empty_cache()
+    return None
 
 
 def _batch(

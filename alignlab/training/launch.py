@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from hydra.core.utils import JobReturn, JobStatus
@@ -14,6 +15,7 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
     from alignlab.config.plan import Plan
+    from alignlab.training.pool import Pool
     from alignlab.training.tasks import RunTask, Task
 
 log = logging.getLogger(__name__)
@@ -33,6 +35,11 @@ class PointLauncher(Launcher):
 
     def check(self, points: Sequence[RunTask]) -> None:
         """Raise ConfigError where a sweep's points can't be run this way; called before anything is started."""
+
+    @contextmanager
+    def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
+        """Around all that points need and the points themselves: what serves the whole of a sweep is kept here."""
+        yield
 
     @abstractmethod
     def run(self, tasks: Sequence[Task], told: Told) -> None:
@@ -103,19 +110,41 @@ class StackedLauncher(PointLauncher):
 
 class AutoLauncher(PointLauncher):
     """Points of models so small that a step is mostly overhead as one model. Others on all GPUs at once, where there
-    are several; small ones on all cores at once, where that is worth starting processes for; else one after another, in
-    this process."""
+    are several; small ones, and what they start from, on all cores at once, where that is worth starting processes for;
+    else one after another, in this process."""
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+
+    @contextmanager
+    def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
+        from alignlab.training.pool import Pool, free_gpus
+        from alignlab.training.stackable import groups, worth_processes, worth_stacking
+
+        # Finished points count too: what is left of a sweep is run as the whole would have been, to the last digit.
+        stacked = {p.id for stack in groups([p.plan for p in points])[0] if worth_stacking(stack) for p in stack}
+        alone = [point for point in points if point.name not in stacked]
+        unfinished = sum(not point.is_finished() for point in alone)
+        if not unfinished or len(alone) < 2 or free_gpus() or not worth_processes([point.plan for point in alone]):
+            yield
+            return
+        with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as self._pool:
+            self._pool.warm_up(unfinished)
+            try:
+                yield
+            finally:
+                self._pool = None
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         from alignlab.training.pool import Pool, free_gpus
-        from alignlab.training.stackable import worth_processes, worth_stacking
-        from alignlab.training.tasks import RunTask
+        from alignlab.training.stackable import worth_stacking
 
         alone = run_stacks(tasks, told, wanted=worth_stacking)
-        gpus = len(free_gpus())
-        points = [task.plan for task in alone if isinstance(task, RunTask) and not task.is_finished()]
-        if len(alone) > 1 and (gpus > 1 or (gpus == 0 and worth_processes(points))):
-            Pool(at_once=0, per_gpu=1, retries=1).run(alone, told)
+        if self._pool:
+            self._pool.run(alone, told)
+        elif len(alone) > 1 and len(free_gpus()) > 1:
+            with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as pool:
+                pool.run(alone, told)
         else:
             HereLauncher().run(alone, told)
 
@@ -139,12 +168,14 @@ def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[
             handled |= set(run_stacked(stack, group=points[stack[0].id].sweep, overrides=overrides))
         except NotStackableError as error:
             log.warning("not stacked: %s", error)
-        except Exception as error:
-            log.error("a stack of %d points failed: %s", len(stack), error)
-            handled |= {plan.id for plan in stack}
+        except Exception as error:  # too little memory for all of them, say
+            log.error("a stack of %d points failed, and they are run one by one: %s", len(stack), error)
         for plan in stack:
             if plan.id in handled:
-                evaluate_at_end(plan)
+                try:
+                    evaluate_at_end(plan)
+                except Exception as error:  # it stands in the record
+                    log.error("%s: its evaluation failed: %s", plan.id, error)
                 told(plan.id)
     return [task for task in tasks if task.name not in handled]
 

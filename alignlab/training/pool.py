@@ -1,6 +1,7 @@
 """Tasks on this machine in processes of their own, several at a time; one that dies takes no other with it.
 
-A process works on one task at a time, then on the next: what it has imported, compiled and read serves again.
+A process works on one task at a time, then on the next: what it has imported, compiled and read serves again, also for
+tasks that are given later.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import TracebackType
 
 import psutil
 
@@ -31,6 +33,7 @@ _LOOK = 0.2  # seconds between two looks at the workers
 _GRACE = 10.0  # seconds that a worker has to end after it was told to stop at once
 _GB = 2**30
 _UNKNOWN = 1.0 * _GB  # what a task is taken to need before any has shown it
+_IN_USE = 0.1  # share of a GPU's memory from which on somebody computes on it
 _SPARE = 0.05  # of all memory, kept free
 
 
@@ -93,10 +96,13 @@ class _Worker:
 
 
 def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:
-    """The machine in parts: `per_gpu` for each GPU that is free or, without GPUs, one for each core; at most `at_once`
-    (0: no limit) and no more than there are tasks."""
+    """The machine in parts: `per_gpu` for each GPU that is free (each at all, where none is) or, without GPUs, one for
+    each core; at most `at_once` (0: no limit) and no more than there are tasks."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    gpus = [gpu for gpu in free_gpus() for _ in range(per_gpu)]
+    usable = free_gpus()
+    if not usable and (usable := list(_gpus())):
+        log.warning("all GPUs are in use by others; points share them")
+    gpus = [gpu for gpu in usable for _ in range(per_gpu)]
     count = max(1, min(tasks, at_once or len(gpus) or cores))
     threads = max(1, cores // count)
     return [Slot(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
@@ -104,40 +110,66 @@ def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:
 
 def free_gpus() -> list[str]:
     """GPUs that this process may use and that nobody computes on, by nvidia-smi."""
+    return [gpu for gpu, share in _gpus().items() if share < _IN_USE]
+
+
+def _gpus() -> dict[str, float]:
+    """GPUs that this process may use, each with the share of its memory that is taken (0 where it is not told)."""
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
     except (OSError, subprocess.SubprocessError):
-        return []
+        return {}
     allowed = os.environ.get("CUDA_VISIBLE_DEVICES")
     names = None if allowed is None else [name.strip() for name in allowed.split(",")]
-    found = []
+    found = {}
     for line in lines:
         index, uuid, used, total = (part.strip() for part in line.split(","))
-        if (names is None or index in names or uuid in names) and float(used) < 0.1 * float(total):
-            found.append(index if names is None or index in names else uuid)
+        if names is None or index in names or uuid in names:
+            told = used.isdecimal() and total.isdecimal()  # "[N/A]" where memory is the machine's
+            found[index if names is None or index in names else uuid] = float(used) / float(total) if told else 0.0
     return found
 
 
 class Pool:
-    """Runs tasks in workers. What comes of them stands in the ledger."""
+    """Runs tasks in workers, which end with its `with` block. What comes of the tasks stands in the ledger."""
 
-    def __init__(self, *, at_once: int, per_gpu: int, retries: int) -> None:
-        """`retries` is for workers that were killed or ran out of memory."""
-        self._at_once = at_once
-        self._per_gpu = per_gpu
+    def __init__(self, tasks: int, *, at_once: int, per_gpu: int, retries: int) -> None:
+        """At most `tasks` workers; `retries` is for those that were killed or ran out of memory."""
+        self._free = slots(tasks, at_once, per_gpu)
+        self._running: list[_Worker] = []
+        self._idle: list[_Worker] = []
         self._retries = retries
         self._largest = 0
 
+    def __enter__(self) -> Pool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Nothing that was started is left behind, whatever went wrong."""
+        for worker in self._running:
+            worker.process.terminate()
+        for worker in self._idle:
+            worker.close()
+        _wait_for((*self._running, *self._idle))
+        for worker in self._running:  # only now: closed pipes are another signal, and a second one does not wait
+            worker.close()
+
+    def warm_up(self, most: int) -> None:
+        """Start workers, at most so many and as memory has room: they import what they need beside the first tasks."""
+        while self._free and len(self._idle) < most and self._has_room(self._idle, []):
+            self._idle.append(_start(self._free.pop()))
+
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
-        free = slots(len(tasks), self._at_once, self._per_gpu)
-        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free)))
-        running: list[_Worker] = []
-        idle: list[_Worker] = []
+        free, running, idle = self._free, self._running, self._idle
+        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free) + len(idle)))
         patience = float("inf")  # when what still runs is killed
-        with Stops() as stops, _none_left_behind(running, idle):
+        with Stops() as stops:
             while running or (waiting and not stops.asked):
+                self._let_go_of_the_dead()
                 while waiting and (idle or free) and not stops.asked and self._has_room(running, idle):
                     worker = idle.pop() if idle else _start(free.pop())
                     running.append(worker)
@@ -172,6 +204,13 @@ class Pool:
         if stops.asked:
             raise KeyboardInterrupt
 
+    def _let_go_of_the_dead(self) -> None:
+        """Workers that died without a task."""
+        for worker in [worker for worker in self._idle if worker.process.poll() is not None]:
+            self._idle.remove(worker)
+            worker.close()
+            self._free.append(worker.slot)
+
     def _has_room(self, running: Sequence[_Worker], idle: Sequence[_Worker]) -> bool:
         """Memory for one more: what is free, less what those that run will still ask for. One always may run."""
         if not running:
@@ -186,7 +225,7 @@ class Pool:
         code = worker.process.returncode
         return tried_again(
             task,
-            None if stopping or code in (None, 0, 130) else _in_words(code),
+            None if stopping or code in (None, 0) else _in_words(code),
             left=0 if stopping else self._retries + 1 - worker.attempt,
             out_of_memory=_oom_kills() > worker.oom_kills,
         )
@@ -206,19 +245,6 @@ def _start(slot: Slot) -> _Worker:
     os.close(told_alive)
     os.close(tells_ended)
     return _Worker(slot, process, alive, ended)
-
-
-@contextmanager
-def _none_left_behind(running: Sequence[_Worker], idle: Sequence[_Worker]) -> Iterator[None]:
-    """Nothing that was started is left behind, whatever goes wrong."""
-    try:
-        yield
-    finally:
-        for worker in running:
-            worker.process.terminate()
-        for worker in (*running, *idle):
-            worker.close()
-        _wait_for((*running, *idle))
 
 
 def _wait_for(workers: Sequence[_Worker]) -> None:

@@ -36,6 +36,7 @@ class RayPool:
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once all have ended."""
         ray = connect(self._address)
+        self._refuse_too_much(ray)
         work = ray.remote(max_retries=0, **self._resources)(work_on)
         waiting = deque((task, 1) for task in tasks)
         running: dict[Any, tuple[Task, int]] = {}
@@ -64,6 +65,20 @@ class RayPool:
                         waiting.appendleft((again, attempt + 1))
         if stops.asked:
             raise KeyboardInterrupt
+
+    def _refuse_too_much(self, ray: Any) -> None:
+        """Raise AlignlabError where a Ray of our own has not what one task asks for; a cluster may still grow."""
+        there = ray.cluster_resources()
+        for option, name, asked in (
+            ("cpus", "CPU", self._resources["num_cpus"]),
+            ("gpus", "GPU", self._resources["num_gpus"]),
+        ):
+            has = there.get(name, 0.0)
+            if asked > has and not self._address:
+                raise AlignlabError(
+                    f"launcher.{option}={asked:g} for each point, and this machine has {has:g}: none could ever start\n"
+                    f"  type: launcher.{option}={has:g}"
+                )
 
     def width(self) -> int:
         """Tasks that the cluster has room for at a time, as it is now."""

@@ -16,7 +16,7 @@ from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Evaluate
-from alignlab.errors import AlignlabError, DivergedError, OutputError, ParentError, PrunedError
+from alignlab.errors import AlignlabError, DivergedError, NotStackableError, OutputError, ParentError, PrunedError
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
@@ -40,6 +40,8 @@ def run_plan(
     if plan.train.rerun or run.status() not in FINISHED:
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
+        if run.stacked_checkpoint.is_file() and not run.checkpoint.is_file() and not plan.train.rerun:
+            _go_on_with_stacked(plan, group, overrides)
     with run.held(wait=plan.train.if_running == "wait") as mine:
         status = run.record().get("status")
         if not mine:
@@ -52,6 +54,17 @@ def run_plan(
     return run.record()
 
 
+def _go_on_with_stacked(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
+    """A run that was stopped as part of a stack goes on from there, as a stack of one."""
+    from alignlab.training.stacked import run_stacked  # which runs parents by this module
+
+    try:
+        if error := run_stacked([plan], group=group, overrides={plan.id: overrides}).get(plan.id):
+            raise error
+    except NotStackableError as error:
+        log.warning("%s: begun in a stack, and starts anew: %s", plan.id, error)
+
+
 def evaluate_at_end(plan: Plan) -> None:
     """What `alignlab evaluate` would do with this run now, if that was asked for and the run is done."""
     run, train = RunDir.of(plan.train.output_root, plan.id), plan.train
@@ -59,18 +72,22 @@ def evaluate_at_end(plan: Plan) -> None:
         return
     from alignlab.training.evaluate import evaluate  # not needed for training
 
-    (found,) = evaluate(
-        Evaluate(
-            run=str(run.path),
-            evaluation=train.evaluation,
-            judge=train.judge,
-            output_root=train.output_root,
-            accelerator=train.trainer.accelerator,
-            progress=train.trainer.progress,
-        ),
-        plan.judges,
-    )
-    run.update(evaluated=str(found.folder))
+    try:
+        (found,) = evaluate(
+            Evaluate(
+                run=str(run.path),
+                evaluation=train.evaluation,
+                judge=train.judge,
+                output_root=train.output_root,
+                accelerator=train.trainer.accelerator,
+                progress=train.trainer.progress,
+            ),
+            plan.judges,
+        )
+    except Exception as error:
+        run.update(evaluation_failed=reason_of(error))
+        raise
+    run.update(evaluated=str(found.folder), evaluation_failed=None)
 
 
 def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict[str, Judge]:
@@ -106,6 +123,8 @@ def _run_needed(plan: Plan, needed: Plan, run: RunDir, group: str | None) -> Non
 
 def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None) -> None:
     """Train, with the run's directory telling what goes on from beginning to end."""
+    import torch
+
     from alignlab.training.fit import fit  # seconds to import, and not needed for a run that is done
     from alignlab.training.progress import quiet_libraries
 
@@ -124,6 +143,9 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
             raise told from (None if told is error else error)
         log.info("%s: done, in %s", run.id, run.path)
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
 
 
 def begin(

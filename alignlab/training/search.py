@@ -246,7 +246,8 @@ class Search:
         latest = self._latest(study)
         sweep = self._sweep(latest)
         sweep.write()
-        mine = {trial.number: point for trial, point in zip(latest, sweep.points, strict=True) if trial.number in batch}
+        points = {tuple(self._settings(trial)): point for trial, point in zip(latest, sweep.points, strict=True)}
+        mine = {number: points[tuple(self._settings(study.trials[number]))] for number in batch}  # some may be equal
         bar = self._bar(study) if self.options.prune else None
         launcher.check(list(mine.values()))
         sweep.queue(list(mine.values()))
@@ -280,6 +281,8 @@ class Search:
 
     def _tell(self, study: optuna.Study, number: int, run: RunDir) -> None:
         """Put into the study what came of a run. To diverge and to be pruned are results, and no good ones."""
+        if study.trials[number].state.is_finished():  # another command of the same search was quicker
+            return
         record = run.state()
         status, reason = record.get("status"), str(record.get("reason") or "")
         trial = Trial(study, study.trials[number]._trial_id)

@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
 from alignlab.training.launch import Told
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import Task, tried_again
+from alignlab.training.tasks import RunTask, Task, tried_again
 
 _LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")
@@ -139,7 +139,9 @@ class _Job:
         """What is queued again after a time limit or a preemption: the same, its state being in its run directory."""
         import submitit
 
-        return submitit.helpers.DelayedSubmission(self)
+        task = pickle.loads(self.task)
+        going_on = task.resumed() if isinstance(task, RunTask) else task
+        return submitit.helpers.DelayedSubmission(replace(self, task=pickle.dumps(going_on)))
 
 
 def _sbatch_option(text: str) -> tuple[str, str | bool]:

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import lightning.pytorch as pl
@@ -23,7 +22,7 @@ from alignlab.config.plan import Plan
 from alignlab.data.answer_table import AnswerTable
 from alignlab.data.sampling import Couple, indices_of
 from alignlab.data.tokenize import Tokens
-from alignlab.errors import NotStackableError
+from alignlab.errors import NotStackableError, OutputError
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.models.stacked import StackedPolicy, stack_fault
@@ -59,7 +58,7 @@ def run_stacked(
     if parent is not None:
         run_plan(parent, group=group)
     with ExitStack() as holding:
-        free = [plan for plan in plans if holding.enter_context(_run_of(plan).held(wait=False))]
+        free = [plan for plan in plans if _is_held(plan, holding)]
         done = [plan for plan in free if _run_of(plan).record().get("status") in FINISHED and not plan.train.rerun]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
@@ -77,9 +76,12 @@ def _run_of(plan: Plan) -> RunDir:
     return RunDir.of(plan.train.output_root, plan.id)
 
 
-def _state_file(run: RunDir) -> Path:
-    """Last state of a run that is part of a stack."""
-    return run.checkpoint.with_name("stacked.ckpt")
+def _is_held(plan: Plan, holding: ExitStack) -> bool:
+    """Whether the run is ours now; where that can't be known, the run by itself will tell why."""
+    try:
+        return holding.enter_context(_run_of(plan).held(wait=False))
+    except (OSError, OutputError):
+        return False
 
 
 def _begun_alone(plan: Plan) -> bool:
@@ -88,7 +90,7 @@ def _begun_alone(plan: Plan) -> bool:
 
 def _step_of(plan: Plan) -> int:
     """Updates that an earlier attempt has made."""
-    file = _state_file(_run_of(plan))
+    file = _run_of(plan).stacked_checkpoint
     return int(torch.load(file, weights_only=True)["step"]) if file.is_file() and not plan.train.rerun else 0
 
 
@@ -105,9 +107,16 @@ class _Stack:
 
     def run(self) -> dict[str, BaseException | None]:
         """Train, with every run's directory telling what goes on from beginning to end."""
-        for plan, run in zip(self.plans, self.runs, strict=True):
+        for plan, run in list(zip(self.plans, self.runs, strict=True)):
             overrides = self.overrides.get(plan.id, ())
-            begin(plan, run, self.group, overrides, resume=bool(self.done), stacked=len(self.plans))
+            try:
+                begin(plan, run, self.group, overrides, resume=bool(self.done), stacked=len(self.plans))
+            except Exception as error:  # a file in the way, say: the others go on without it
+                self.results[run.id] = end_badly(run, error, self.group or "stack")
+                self.plans = [other for other in self.plans if other is not plan]
+                self.runs.remove(run)
+        if not self.runs:
+            return self.results
         with logged_to([run.log for run in self.runs]), Heartbeat(*(run.heartbeat for run in self.runs)):
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
@@ -157,7 +166,7 @@ class _Stack:
         stack = StackedPolicy(policy, len(members))
         module = StackedModule(members, stack, table, reference, [len(found.train) for found in rows]).to(device)
         if self.done:
-            module.resume([torch.load(_state_file(run), weights_only=True) for run in self.runs])
+            module.resume([torch.load(run.stacked_checkpoint, weights_only=True) for run in self.runs])
         lanes = _lanes(self.plans, rows, table)
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
         recorder = _Recorder(self, module, held_out)
@@ -262,7 +271,7 @@ class _Checkpoint(Checkpoint):
 
     def save(self, trainer: pl.Trainer) -> None:
         for p in self._module.alive:
-            file = _state_file(self._stack.runs[p])
+            file = self._stack.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
             torch.save(self._module.state_of(p), scratch)
             os.replace(scratch, file)

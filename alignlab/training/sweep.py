@@ -27,12 +27,13 @@ log = logging.getLogger(__name__)
 
 def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
     """Everything that the points need, then the points themselves, each of them once."""
-    for wave in preparations(points):
-        launcher.run(wave, lambda name: None)
-    lost = orphans(points)
-    for name in lost:
-        told(name)
-    launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
+    with launcher.serving(points):
+        for wave in preparations(points):
+            launcher.run(wave, lambda name: None)
+        lost = orphans(points)
+        for name in lost:
+            told(name)
+        launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
 
 
 class Sweep:
@@ -118,7 +119,7 @@ class Sweep:
         lines = [
             f"  point {i} ({self.plans[i].id}): {state.get('status', 'not run')}: {_why(state, self.plans[i])}"
             for i, state in enumerate(states)
-            if state.get("status") not in FINISHED
+            if state.get("status") not in FINISHED or state.get("evaluation_failed")
         ]
         if lines:
             raise SweepFailedError(
@@ -129,6 +130,8 @@ class Sweep:
 
 def _why(state: dict[str, object], point: Plan) -> str:
     """Why a point has no result: its own reason, or its parent's."""
+    if state.get("status") in FINISHED:
+        return f"its evaluation failed: {state.get('evaluation_failed')}"
     if state.get("status") == "running":
         return f"in hand of process {state.get('pid')} on {state.get('host')}"
     for step in reversed(point.chain()[:-1]):

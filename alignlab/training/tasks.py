@@ -50,7 +50,10 @@ class RunTask:
         except PrunedError:
             pass
         except Exception as error:
-            if self.run.status() not in (*FINISHED, "failed"):  # it came to an end before its record was begun
+            status = self.run.status()
+            if status in FINISHED:  # what came after training went wrong; the sweep tells it once more at its end
+                log.error("%s: %s, but %s", self.name, status, reason_of(error))
+            elif status != "failed":  # it came to an end before its record was begun
                 log.error("%s: failed: %s", self.name, error, exc_info=not isinstance(error, AlignlabError))
                 self.failed(reason_of(error))
 
@@ -72,6 +75,10 @@ class RunTask:
     def compiled(self) -> RunTask:
         """The same run with its layers compiled, unless its config says otherwise."""
         return self._with(compile="always") if self.plan.train.trainer.compile == "auto" else self
+
+    def resumed(self) -> RunTask:
+        """The same run going on from where it was, also where it was to be run anew: that has begun by now."""
+        return replace(self, plan=replace(self.plan, train=replace(self.plan.train, rerun=False)))
 
     def _with(self, **how: Any) -> RunTask:
         """The same run, trained in another way: settings of the trainer that make no other run."""
@@ -118,7 +125,7 @@ def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool =
         return None  # it said itself how it ended, and would end so again
     if left < 1:
         return None
-    again = task.in_smaller_portions() if out_of_memory else task
+    again = task.in_smaller_portions().resumed() if out_of_memory else task.resumed()
     smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, task.run.record().get("reason"), smaller)
     return again

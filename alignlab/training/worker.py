@@ -21,10 +21,13 @@ def main(alive: int, ended: int) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()
     try:
+        import alignlab.training.fit  # noqa: F401 - seconds, which pass while the first task is still to come
+
         while True:
             try:
                 task, output = pickle.load(sys.stdin.buffer)
             except EOFError:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the other pipe closes too, while this process ends
                 return 0
             _print_to(output)
             log_to_terminal()

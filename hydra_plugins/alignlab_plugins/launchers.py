@@ -134,10 +134,20 @@ class LocalLauncher(PointLauncher):
     def __init__(self, at_once: int = 0, per_gpu: int = 1, retries: int = 1) -> None:
         self.limits: dict[str, Any] = {"at_once": at_once, "per_gpu": per_gpu, "retries": retries}
 
+    def check(self, points: Sequence[Any]) -> None:
+        problems = [
+            *at_least("launcher.at_once", self.limits["at_once"], 0, example=2, hint="0: as many as there is room for"),
+            *at_least("launcher.per_gpu", self.limits["per_gpu"], 1, example=1),
+            *at_least("launcher.retries", self.limits["retries"], 0, example=1),
+        ]
+        if problems:
+            raise ConfigError(problems)
+
     def run(self, tasks: Sequence[Any], told: Told) -> None:
         from alignlab.training.pool import Pool
 
-        Pool(**self.limits).run(tasks, told)
+        with Pool(len(tasks), **self.limits) as pool:
+            pool.run(tasks, told)
 
     def width(self) -> int:
         from alignlab.training.pool import slots

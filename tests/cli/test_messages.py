@@ -51,6 +51,10 @@ CASES = {
     "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
+    "below null": (["train", "experiment=rlhf", "reward=planted", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
+    "below a list": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is a list"]),
+    "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
+    "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
 }  # fmt: skip
 

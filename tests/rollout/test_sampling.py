@@ -18,13 +18,14 @@ from transformers import (
 )
 
 from alignlab.data.template import Template
-from alignlab.errors import ConfigError, DataError
+from alignlab.errors import ConfigError, DataError, NotEnoughMemoryError
 from alignlab.evaluation.exact import completion_logps
 from alignlab.lab.world import World
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.sources.tiny import Tiny
 from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
 
+FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 WORLD = World(alphabet="abc", length=3, prompts=2, prompt_length=2)
 SMALL = {"vocab_size": 12, "hidden_size": 16, "num_attention_heads": 2, "num_hidden_layers": 2}
 CONFIGS: list[PretrainedConfig] = [
@@ -153,3 +154,36 @@ def test_refusals() -> None:
         draw(model, [[1] * 60], numbers(1, 5), Sampling(max_new_tokens=5), 11)
     with pytest.raises(ConfigError, match="3 problems"):
         Sampling(max_new_tokens=0, temperature=0, batch_size=0)
+
+
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_where_memory_ends_a_batch_is_halved(most: int, caplog: pytest.LogCaptureFixture) -> None:
+    """Whatever fits is drawn, the same as with all the memory there is, and what fitted is remembered."""
+    model = sharp(AutoModelForCausalLM.from_config(CONFIGS[0]))
+    prompts, draws = [[3], [4, 5, 6], [1, 2, 3], [5, 5], [9, 8, 7, 6, 5]], numbers(5, 6)
+    expected = draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), 11)
+
+    def full(module: Any, args: Any, given: dict[str, Any]) -> None:
+        if len(given["input_ids"]) > most:
+            raise FULL
+
+    hook = model.register_forward_pre_hook(full, with_kwargs=True)
+    assert draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), 11) == expected
+    assert "for 5 answers; now 3 at a time" in caplog.text
+    assert len(caplog.records) == {1: 3, 2: 2, 3: 1}[most]
+    hook.remove()
+
+
+def test_memory_for_no_answer_at_all_and_other_faults() -> None:
+    model = sharp(AutoModelForCausalLM.from_config(CONFIGS[0]))
+    fault = FULL
+
+    def full(*anything: Any) -> None:
+        raise fault
+
+    model.register_forward_pre_hook(full)
+    with pytest.raises(NotEnoughMemoryError, match=r"prompt of 3 tokens(.|\n)*smaller evaluation.max_new_tokens"):
+        draw(model, [[1, 2, 3]], numbers(1, 6), Sampling(max_new_tokens=6), 11)
+    fault = RuntimeError("size mismatch")
+    with pytest.raises(RuntimeError, match="size mismatch"):
+        draw(model, [[1, 2, 3], [4]], numbers(2, 6), Sampling(max_new_tokens=6), 11)

@@ -22,7 +22,7 @@ from alignlab.ledger.run_dir import RunDir
 from alignlab.models import economy
 from alignlab.models.economy import compiling_pays_for
 from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
-from alignlab.training import pool
+from alignlab.training import pool, stackable
 from alignlab.training.pool import Pool, Slot, free_gpus, slots
 from alignlab.training.stackable import worth_processes
 from tests.training.test_training import LAB
@@ -94,7 +94,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("launcher", ["here", "local"])
+@pytest.mark.parametrize("launcher", ["here", "local", "stacked"])
 def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run) -> None:
     sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s", f"launcher={launcher}"]
     ids = re.findall(r"^(dpo-\w+)", alignlab("check", *sweep[:-1]).out, re.M)
@@ -210,6 +210,19 @@ def test_free_gpus(visible: str | None, found: list[str], tmp_path: Path, monkey
     assert free_gpus() == found
 
 
+@pytest.mark.parametrize(("memory", "free", "used"), [("[N/A], [N/A]", ["0"], ["0"]), ("40000, 81559", [], ["0"])])
+def test_gpus_that_are_busy_or_tell_nothing(
+    memory: str, free: list[str], used: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that is in use is shared, not passed over for a process for each core on it."""
+    (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '0, GPU-a, {memory}'\n")
+    (tmp_path / "nvidia-smi").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert free_gpus() == free
+    assert [slot.gpu for slot in slots(5, 0, 1)] == used
+
+
 def test_no_gpus_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
     assert free_gpus() == []
@@ -244,7 +257,7 @@ def test_memory_decides_how_many(
         for peak, held in zip(peaks, now, strict=True)
     ]
     waiting = [SimpleNamespace(look=lambda held=held: held * 2**30) for held in idle]
-    assert Pool(at_once=0, per_gpu=1, retries=0)._has_room(workers, waiting) is room  # type: ignore[arg-type]
+    assert Pool(1, at_once=0, per_gpu=1, retries=0)._has_room(workers, waiting) is room  # type: ignore[arg-type]
 
 
 def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
@@ -258,6 +271,59 @@ def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
         told = (Path("outputs/sweeps/s/logs") / f"{record['id']}.log").read_text()
         assert told.count(f"{record['id']}: starting") == 1
         assert not any(other["id"] in told for other in records if other is not record)
+
+
+def test_a_worker_that_died_without_a_task_costs_nothing(alignlab: Run) -> None:
+    with Pool(1, at_once=1, per_gpu=1, retries=0) as workers:
+        workers.warm_up(1)
+        (worker,) = workers._idle
+        worker.process.kill()
+        worker.process.wait()
+        workers.run([], lambda name: None)
+        workers._let_go_of_the_dead()
+        assert (workers._idle, workers._free) == ([], [worker.slot])
+
+
+def test_options_of_local_are_checked(alignlab: Run) -> None:
+    sweep = [*LAB, "-m", "objective.beta=0.1,0.2", "launcher=local"]
+    result = alignlab("train", *sweep, "launcher.per_gpu=0", "launcher.retries=-1")
+    assert result.code == 2
+    assert "launcher.per_gpu = 0" in result.err
+    assert "launcher.retries = -1" in result.err
+
+
+def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The run is done, the sweep is not; and the same command evaluates what it has."""
+    sweep = [*LAB, "trainer.max_steps=2", "evaluation.at_end=true", "-m", "objective.beta=0.1,0.2", "sweep.name=s"]
+
+    def fail(*given: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alignlab.training.evaluate.evaluate", fail)
+        result = alignlab("train", *sweep)
+    assert result.code == 3
+    assert "2 of 2 points failed" in result.err
+    assert result.err.count("done: its evaluation failed: RuntimeError: out of luck") == 2
+    assert [state["status"] for state in states(Path("outputs"), "s")] == ["done", "done"]
+    result = alignlab("train", *sweep)
+    assert result.code == 0, result.err
+    assert [state["attempt"] for state in states(Path("outputs"), "s")] == [1, 1]
+
+
+def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By itself, where processes pay: two are started at once, and the parent's goes on with a point."""
+    monkeypatch.setattr(stackable, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(stackable, "_MOSTLY_OVERHEAD", 0)
+    monkeypatch.setattr(pool, "slots", lambda *given: [Slot(1), Slot(1)])
+    sweep = [*LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
+    result = alignlab("train", *sweep)
+    assert result.code == 0, result.err
+    (sft,) = (RunDir.of(Path("outputs"), path.name).record() for path in Path("outputs/runs").glob("sft-*"))
+    pids = {record["pid"] for record in states(Path("outputs"), "s")}
+    assert os.getpid() not in pids
+    assert len(pids) == 2
+    assert sft["pid"] in pids
 
 
 def test_small_models_with_much_to_do_get_processes_and_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,6 +57,10 @@ def test_three_stages_in_one_command_each_once(alignlab: Run) -> None:
     base = ["train", *LAB, "objective=ppo", *REWARD, "trainer.max_steps=6"]
     result = alignlab(*base, "-m", "objective.kl_coef=0.1,0.5")
     assert result.code == 0, result.err
+    before = records()
+    Path("something.txt").write_text("whatever else is in the folder does not make it another run")
+    assert alignlab(*base, "-m", "objective.kl_coef=0.1,0.5").code == 0
+    assert records() == before
     assert alignlab(*base, "objective.kl_coef=0.9").code == 0
     found = records()
     assert sorted(name.rpartition("-")[0] for name in found) == ["ppo", "ppo", "ppo", "reward_model", "sft"]

@@ -17,7 +17,7 @@ from alignlab.training.bar import Bar
 from tests.training.test_training import LAB
 
 optuna = pytest.importorskip("optuna", reason='pip install "alignlab[search]"')
-from alignlab.training.search import Axis, Options, sampler  # noqa: E402
+from alignlab.training.search import Axis, Options, Search, sampler  # noqa: E402
 
 Run = Callable[..., Any]
 BETA = "objective.beta=tag(log,interval(0.05,2))"
@@ -154,6 +154,31 @@ def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatc
     assert (other.code, "another metric" in other.err) == (2, True)
     other = alignlab(*command, "trainer.max_steps=7")
     assert (other.code, "another first corner" in other.err) == (2, True)
+
+
+def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> None:
+    """One value to choose from: all three trials are the same."""
+    command = [
+        "train",
+        *SHORT,
+        "sweeper.n_trials=3",
+        "launcher=local",
+        "launcher.at_once=2",
+        "-m",
+        "objective.beta=choice(0.1)",
+    ]
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    assert trials(["state"]) == [["complete"]] * 3
+    assert list(attempts().values()) == [1]
+
+
+def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
+    command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
+    assert alignlab(*command).code == 0
+    study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/study.db")
+    Search._tell(None, study, 0, RunDir.of("outputs", "none"))  # type: ignore[arg-type]
+    assert study.trials[0].user_attrs["status"] == "done"
 
 
 def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

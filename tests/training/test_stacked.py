@@ -293,6 +293,39 @@ def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypat
         same(tmp_path / "nan", tmp_path / "whole", plans[i].id)
 
 
+def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (["seed=1"], ["seed=2"])
+    whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "stopped", LAB, *points)
+    run_stacked(whole)
+    with monkeypatch.context() as patched:
+        at_step(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_stacked(plans)
+    assert run_plan(plans[1])["status"] == "done"
+    run = RunDir.of(tmp_path / "stopped", plans[1].id)
+    assert run.record()["attempt"] == 2
+    assert [row["train/global_step"] for row in read_rows(run.metrics) if "train/loss" in row][:6] == [1, 2, 3, 4, 5, 6]
+    losses, expected = (
+        [row["train/loss"] for row in read_rows(RunDir.of(root, plans[1].id).metrics) if "train/loss" in row]
+        for root in (tmp_path / "stopped", tmp_path / "whole")
+    )
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stack_that_fails_is_run_one_by_one(alignlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: StackedModule) -> None:
+        raise MemoryError("too little for all of them")
+
+    GlobalHydra.instance().clear()
+    at_step(monkeypatch, 3, full)
+    command = ["train", *BANDIT, "trainer.max_steps=5", "sweep.name=b", "hydra/launcher=stacked", "-m", "seed=1,2"]
+    found = alignlab(*command)
+    assert found.code == 0, found.err
+    assert "are run one by one: too little for all of them" in found.err
+    records = [json.loads(file.read_text()) for file in Path("outputs/runs").glob("*/run.json")]
+    assert [(r["status"], r["attempt"]) for r in records] == [("done", 2), ("done", 2)]
+
+
 def test_a_run_in_other_hands_or_begun_alone_is_passed_over(tmp_path: Path) -> None:
     plans = plans_of(tmp_path, LAB, ["seed=1"], ["seed=2"], ["seed=3"])
     begun = RunDir.of(tmp_path, plans[1].id)

@@ -54,7 +54,7 @@ class RewardModel(ScoreJudge):
         return self.model
 
     def content(self) -> str:
-        return path_digest(self.model) if Path(self.model).is_dir() else ""
+        return path_digest(self.model) if self.model and Path(self.model).is_dir() else ""  # Path("") is a folder too
 
     def missing(self) -> Iterator[Problem]:
         if self.run:

@@ -57,10 +57,13 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
     except COMPOSE_ERRORS as error:
-        ours = not isinstance(error, HydraException | OmegaConfBaseException)
-        if ours and not str(error).startswith(_OF_THE_COMMAND_LINE):
+        hydras = isinstance(error, HydraException | OmegaConfBaseException)
+        if not hydras and not str(error).startswith(_OF_THE_COMMAND_LINE):
             raise
-        return _fail(ConfigError(_why(config_name, args) or [Problem("", None, str(error))]))
+        problems = _why(config_name, args)
+        if not hydras and not problems:  # it only looked like one
+            raise
+        return _fail(ConfigError(problems or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)
     except YAMLError as error:

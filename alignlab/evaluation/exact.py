@@ -15,6 +15,9 @@ from alignlab.lab.world import World
 
 Array = NDArray[np.float64]
 
+# Prefixes that go through the model at a time: their keys and values are held.
+_ROWS = 2**14
+
 
 @torch.no_grad()
 @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
@@ -32,18 +35,21 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     order = torch.tensor([*letters, template.end_id], device=device)
     training = model.training
     model.eval()
-    ids = torch.tensor([template.prompt_ids(text) for text in world.prompt_texts], device=device)
-    steps, cache = [], None  # of each depth k, [X, V^k, V + 1]
-    for depth in range(1, world.length + 1):
-        deeper = depth < world.length
-        out = model(input_ids=ids, past_key_values=cache, use_cache=deeper)
-        logps = torch.log_softmax(out.logits[:, -1].double(), dim=-1)[:, order]
-        steps.append(logps.view(world.prompts, -1, len(order)).cpu().numpy())
-        if deeper:
-            cache, ids = out.past_key_values, letters.repeat(len(ids))[:, None]
-            cache.batch_repeat_interleave(world.symbols)
+    prompts = torch.tensor([template.prompt_ids(text) for text in world.prompt_texts], device=device)
+    table = []
+    for ids in prompts.split(max(1, _ROWS // world.symbols ** (world.length - 1))):
+        steps, cache, count = [], None, len(ids)  # of each depth k, [prompts, V^k, V + 1]
+        for depth in range(1, world.length + 1):
+            deeper = depth < world.length
+            out = model(input_ids=ids, past_key_values=cache, use_cache=deeper)
+            logps = torch.log_softmax(out.logits[:, -1].double(), dim=-1)[:, order]
+            steps.append(logps.view(count, -1, len(order)).cpu().numpy())
+            if deeper:
+                cache, ids = out.past_key_values, letters.repeat(len(ids))[:, None]
+                cache.batch_repeat_interleave(world.symbols)
+        table += [world.leaf_logps([step[x] for step in steps]) for x in range(count)]
     model.train(training)
-    return np.stack([world.leaf_logps([step[x] for step in steps]) for x in range(world.prompts)])
+    return np.stack(table)
 
 
 def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, float]:

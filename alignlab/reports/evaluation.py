@@ -14,6 +14,7 @@ import numpy as np
 from alignlab.errors import DataError
 from alignlab.evaluation.equal_kl import kl_of, score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
+from alignlab.evaluation.power import detectable, prompts_needed
 from alignlab.evaluation.significance import compare_with
 from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.tables import label, table
@@ -60,7 +61,7 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     ]
     if compared:
         heads = ["against", "judge", "win-rate", "wins, ties, losses", "invalid, unjudged", "same in both orders"]
-        lines += ["", table([*heads, "difference of scores"], compared)]
+        lines += ["", table([*heads, "difference of scores"], compared), *_power(summary["compared"])]
     for judge, curve in summary["best_of_n"].items():
         lines += ["", f"best of n by {judge}: " + ", ".join(f"{n}: {_shown(e)}" for n, e in curve.items())]
     if "pairs" in summary:
@@ -104,6 +105,21 @@ def _win_rate(found: Mapping[str, float] | None) -> list[str]:
         f"{found['invalid']:.0f}, {found['unjudged']:.0f}",
         agreed,
     ]
+
+
+def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """What so many prompts can show; one line for comparisons that are alike in it."""
+    rates = [found["win_rate"] for judges in compared.values() for found in judges.values() if found.get("win_rate")]
+    alike = {(int(rate["n"]), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}
+    lines = []
+    for prompts, ties in sorted((prompts, ties) for prompts, ties in alike if ties < 1):
+        seen = detectable(prompts, tie_rate=ties)
+        shown = "no difference from 0.5" if math.isnan(seen) else f"a win-rate {seen:.2f} away from 0.5"
+        among = f" (with {ties:.0%} ties)" if ties else ""
+        possible = (1 - ties) / 2 > 0.05  # with more ties no win-rate is so far away
+        needed = f"; for 0.05 it takes {prompts_needed(0.05, tie_rate=ties):,}" if possible else ""
+        lines.append(f"{prompts} prompts show {shown} in 4 of 5 tries{among}{needed}")
+    return lines
 
 
 def bill_line(bill: Bill) -> str:

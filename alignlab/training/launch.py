@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -170,6 +171,7 @@ def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[
             log.warning("not stacked: %s", error)
         except Exception as error:  # too little memory for all of them, say
             log.error("a stack of %d points failed, and they are run one by one: %s", len(stack), error)
+        gc.collect()  # what a stack that failed held is in cycles
         for plan in stack:
             if plan.id in handled:
                 try:

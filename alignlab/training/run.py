@@ -40,29 +40,36 @@ def run_plan(
     if plan.train.rerun or run.status() not in FINISHED:
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
-        if run.stacked_checkpoint.is_file() and not run.checkpoint.is_file() and not plan.train.rerun:
-            _go_on_with_stacked(plan, group, overrides)
     with run.held(wait=plan.train.if_running == "wait") as mine:
         status = run.record().get("status")
         if not mine:
             log.info("%s: another process has it in hand; left to it", run.id)
         elif status in FINISHED and not plan.train.rerun:
             log.info("%s: %s already, in %s", run.id, status, run.path)
-        else:
+        elif not _went_on_from_a_stack(plan, run, group, overrides, bar):
             _run(plan, run, group, overrides, bar)
     evaluate_at_end(plan)
     return run.record()
 
 
-def _go_on_with_stacked(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
-    """A run that was stopped as part of a stack goes on from there, as a stack of one."""
-    from alignlab.training.stacked import run_stacked  # which runs parents by this module
+def _went_on_from_a_stack(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None
+) -> bool:
+    """Whether a run that we hold was stopped as part of a stack, and was trained from there as a stack of one."""
+    if plan.train.rerun or not run.stacked_checkpoint.is_file() or run.checkpoint.is_file():
+        return False
+    from alignlab.training.stackable import why_not  # these two import this module
+    from alignlab.training.stacked import run_held
 
+    reason = "its search may end it early" if bar else why_not(plan.train)
     try:
-        if error := run_stacked([plan], group=group, overrides={plan.id: overrides}).get(plan.id):
-            raise error
+        if reason is None:
+            run_held(plan, group, overrides)
+            return True
     except NotStackableError as error:
-        log.warning("%s: begun in a stack, and starts anew: %s", plan.id, error)
+        reason = str(error)
+    log.warning("%s: was begun in a stack, and starts anew: %s", run.id, reason)
+    return False
 
 
 def evaluate_at_end(plan: Plan) -> None:
@@ -212,7 +219,8 @@ def reason_of(error: BaseException) -> str:
 
 def _why_not_written(error: BaseException, run: RunDir) -> str:
     """In words, where an error comes from a disk that is full or closed to us; libraries raise it in many types."""
-    full = shutil.disk_usage(run.path).free < _FULL
+    there = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
+    full = shutil.disk_usage(there).free < _FULL
     closed = isinstance(error, OSError) and error.errno in _CANT_WRITE
     if not (full or closed):
         return ""

@@ -72,6 +72,15 @@ def run_stacked(
     return results
 
 
+def run_held(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
+    """Train one plan as a stack of one, from where its stack was stopped; for the process that holds the run."""
+    quiet_libraries()
+    error = _Stack([plan], _step_of(plan), group, {plan.id: overrides}).run()[plan.id]
+    gc.collect()
+    if error is not None:
+        raise error
+
+
 def _run_of(plan: Plan) -> RunDir:
     return RunDir.of(plan.train.output_root, plan.id)
 
@@ -91,7 +100,13 @@ def _begun_alone(plan: Plan) -> bool:
 def _step_of(plan: Plan) -> int:
     """Updates that an earlier attempt has made."""
     file = _run_of(plan).stacked_checkpoint
-    return int(torch.load(file, weights_only=True)["step"]) if file.is_file() and not plan.train.rerun else 0
+    if not file.is_file() or plan.train.rerun:
+        return 0
+    try:
+        return int(torch.load(file, weights_only=True)["step"])
+    except Exception as error:  # cut off with the machine: unpickling and unzipping raise whatever they like
+        log.warning("%s: its last state can't be read, and it starts anew: %s", plan.id, error)
+        return 0
 
 
 class _Stack:

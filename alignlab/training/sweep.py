@@ -119,7 +119,7 @@ class Sweep:
         lines = [
             f"  point {i} ({self.plans[i].id}): {state.get('status', 'not run')}: {_why(state, self.plans[i])}"
             for i, state in enumerate(states)
-            if state.get("status") not in FINISHED or state.get("evaluation_failed")
+            if state.get("status") not in FINISHED or _lacks_evaluation(state, self.plans[i])
         ]
         if lines:
             raise SweepFailedError(
@@ -128,10 +128,16 @@ class Sweep:
             )
 
 
+def _lacks_evaluation(state: dict[str, object], point: Plan) -> bool:
+    """Whether a run is done and was to be evaluated at its end, and was not."""
+    asked = point.train.evaluation.at_end and state.get("status") == "done"
+    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+
+
 def _why(state: dict[str, object], point: Plan) -> str:
     """Why a point has no result: its own reason, or its parent's."""
     if state.get("status") in FINISHED:
-        return f"its evaluation failed: {state.get('evaluation_failed')}"
+        return f"its evaluation failed: {state.get('evaluation_failed') or 'it was cut off'}"
     if state.get("status") == "running":
         return f"in hand of process {state.get('pid')} on {state.get('host')}"
     for step in reversed(point.chain()[:-1]):

@@ -51,9 +51,9 @@ class RunTask:
             pass
         except Exception as error:
             status = self.run.status()
-            if status in FINISHED:  # what came after training went wrong; the sweep tells it once more at its end
+            if status == "done":  # what came after training went wrong; the sweep tells it once more at its end
                 log.error("%s: %s, but %s", self.name, status, reason_of(error))
-            elif status != "failed":  # it came to an end before its record was begun
+            elif status not in ("diverged", "failed"):  # it came to an end before its record was begun
                 log.error("%s: failed: %s", self.name, error, exc_info=not isinstance(error, AlignlabError))
                 self.failed(reason_of(error))
 
@@ -77,7 +77,9 @@ class RunTask:
         return self._with(compile="always") if self.plan.train.trainer.compile == "auto" else self
 
     def resumed(self) -> RunTask:
-        """The same run going on from where it was, also where it was to be run anew: that has begun by now."""
+        """The same run going on from where it was, also where it was to be run anew, if that has begun."""
+        if self.run.status() in FINISHED:  # what is there is still what was there before
+            return self
         return replace(self, plan=replace(self.plan, train=replace(self.plan.train, rerun=False)))
 
     def _with(self, **how: Any) -> RunTask:

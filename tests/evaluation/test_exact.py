@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from alignlab.evaluation import exact
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import tilt
 from alignlab.lab.world import World
@@ -28,6 +29,14 @@ def test_equal_to_one_forward_per_completion() -> None:
                 logps = model(torch.tensor([[*ids, *answer]])).logits[0].double().log_softmax(-1)
             expected = sum(float(logps[len(ids) - 1 + t, token]) for t, token in enumerate(answer))
             assert table[x, y] == pytest.approx(expected, abs=1e-5)
+
+
+def test_many_prompts_go_through_in_portions(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
+    world = World(alphabet="abc", length=3, prompts=5, prompt_length=2)
+    whole = completion_logps(model, tokenizer, world)
+    monkeypatch.setattr(exact, "_ROWS", 2 * 9)
+    np.testing.assert_allclose(completion_logps(model, tokenizer, world), whole, atol=1e-6)
 
 
 def test_one_token_of_horizon() -> None:

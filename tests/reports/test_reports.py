@@ -11,7 +11,7 @@ import pytest
 
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.reports.settings import split_axes
-from alignlab.reports.sweep import write_report
+from alignlab.reports.sweep import point_lines, write_report
 from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
 from alignlab.tracking.metrics import check_known
 
@@ -78,6 +78,12 @@ def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: 
     return write_report(tmp_path / "sweeps/s")
 
 
+def test_a_point_of_a_sweep_that_was_taken_over(tmp_path: Path) -> None:
+    (tmp_path / "sweeps" / "s").mkdir(parents=True)
+    write_json(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
+    assert "dpo-a has ended; another command" in point_lines(tmp_path / "sweeps" / "s", "dpo-a", first=True)
+
+
 def test_seeds_are_one_row_a_setting(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, 0.51, 0.6], "1.0": [9.0, 9.2, 9.1]})
     head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -105,7 +111,7 @@ def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
     assert "| 0.3 | 1 of 3 |" in text
     assert "| -0.100 | unknown | unknown |" in text
     assert "beta 0.3 is without seed 1 (failed), 2 (failed): its numbers are those of the others" in text
-    assert "best: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
+    assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
     assert "unknown, for want of two seeds in common with the best: beta 0.3" in text
     assert "- point 4 (beta 0.3, seed 1; dpo-0.3-1): failed, NonFiniteError: row 3" in text
 

@@ -95,6 +95,21 @@ def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
     assert not list(psutil.Process().children(recursive=True)), "nothing is left behind"
 
 
+def test_what_the_machine_has_not_is_refused() -> None:
+    from types import SimpleNamespace
+
+    from alignlab.errors import AlignlabError
+    from alignlab.training.ray_pool import RayPool
+
+    there = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0})
+    limits = {"at_once": 0, "retries": 1}
+    RayPool(address="", cpus=4, gpus=0, **limits)._refuse_too_much(there)
+    RayPool(address="head:6379", cpus=64, gpus=1, **limits)._refuse_too_much(there)  # a cluster may grow
+    for cpus, gpus, said in ((8, 0, "launcher.cpus=8 .* has 4"), (1, 0.5, "launcher.gpus=0.5 .* has 0")):
+        with pytest.raises(AlignlabError, match=said):
+            RayPool(address="", cpus=cpus, gpus=gpus, **limits)._refuse_too_much(there)
+
+
 def test_without_the_package_nothing_is_started(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("alignlab.checks.importlib.util.find_spec", lambda name: None)
     result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.cpus=0", "launcher.retries=-1")

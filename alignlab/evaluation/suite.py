@@ -14,6 +14,7 @@ from alignlab.data.rows import Completion, Message, Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DataError, Problem
+from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.benchmarks.files import read_rows, write_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
@@ -29,8 +30,8 @@ class Evaluation(Sampling):
     seed:      with a prompt's text and a sample's number it decides the sample.
 
     prompts:   how many different held-out prompts, in their order; 0 takes all.
-    questions: a .json or .jsonl file of prompts instead of the run's own held-out ones: rows with `instruction`
-               (AlpacaEval's form; answers are written as its model_outputs.json too), `turns` (MT-Bench's: two, the
+    questions: a .json or .jsonl file of prompts (or XSTest's .csv, and refusals are counted) instead of the run's own
+               held-out ones: rows with `instruction` (AlpacaEval's form; answers are written as its model_outputs.json too), `turns` (MT-Bench's: two, the
                second is asked after the side's own answer to the first; answers are written in FastChat's form too) or
                `prompt`, a text or messages; `output` or `chosen`, where there, is the preferred answer.
     pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
@@ -83,6 +84,8 @@ class Evaluation(Sampling):
 
 def read_questions(path: str) -> list[Question]:
     """Prompts of a file with their preferred answers, empty where it has none. Raises DataError naming the row."""
+    if path.endswith(".csv"):
+        return [Question(row.text, "", True, name=row.id) for row in xstest.read_prompts(path)]
     found = []
     for number, row in enumerate(read_rows(path), 1):
         prompt, answer = row.get("instruction", row.get("prompt")), row.get("output", row.get("chosen", ""))

@@ -64,6 +64,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         lines += ["", table([*heads, "difference of scores"], compared), *_power(summary["compared"])]
     for judge, curve in summary["best_of_n"].items():
         lines += ["", f"best of n by {judge}: " + ", ".join(f"{n}: {_shown(e)}" for n, e in curve.items())]
+    if "refusals" in summary:
+        heads = ["refused by", "of safe prompts", "of unsafe prompts"]
+        refused = summary["refusals"].items()
+        rows = [[side, *(_shown(found[name]) for name in ("over_refusal", "refusal"))] for side, found in refused]
+        lines += ["", table(heads, rows), "by phrases, which agree with people on 89 % of labelled answers"]
     if "pairs" in summary:
         lines += ["", _pairs(summary["pairs"])]
     return "\n".join([*lines, *([_health(summary["health"])] if "health" in summary else [])])

@@ -6,7 +6,7 @@ import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
 from alignlab.errors import ConfigError, Problem
-from alignlab.evaluation.benchmarks import mt_bench
+from alignlab.evaluation.benchmarks import mt_bench, xstest
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
 from alignlab.evaluation.benchmarks.files import read_rows
 from alignlab.evaluation.examples import FILE, Examples, same_prompts
@@ -207,6 +207,8 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
             summary["pairs"] = _implied(plan, settings.pairs, folder, wanted)
         metrics = run.record().get("summary", {})
         earlier = _earlier(run, examples)
+        if settings.questions.endswith(".csv"):
+            summary["refusals"] = _refusals(settings.questions, examples)
         summary["health"] = health(summary, proxy=settings.proxy, earlier=earlier, held_out=metrics).as_dict()
         write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
@@ -234,6 +236,18 @@ def _write_outputs(folder: Path, model: str, examples: Examples, questions: Sequ
     prompts = [Prompt(examples["prompt"][row]) for row in first]
     outputs = [examples["policy/answer"][row] for row in first]
     write_model_outputs(folder / "model_outputs.json", prompts, outputs, model)
+
+
+def _refusals(file: str, examples: Examples) -> dict[str, dict[str, Any]]:
+    """Of each side: shares of XSTest's safe and unsafe prompts that it refuses, by its first answer to each."""
+    known = zip(read_questions(file), xstest.read_prompts(file), strict=True)
+    asked = {question.id: prompt for question, prompt in known}
+    first = [row for row, number in enumerate(examples["sample"]) if number == 0]
+    prompts = [asked[examples["prompt_id"][row]] for row in first]
+    return {
+        side: asdict(xstest.refusals(prompts, [xstest.is_refusal(examples[f"{side}/answer"][row]) for row in first]))
+        for side in examples.sides
+    }
 
 
 def _mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples, shown: int) -> None:

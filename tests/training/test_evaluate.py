@@ -167,6 +167,29 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     assert "no KL: the answers were not drawn at temperature 1" in hot.out
 
 
+def test_refusals_of_xstests_prompts(alignlab: Run) -> None:
+    """In the lab the one refusal by rule is to say nothing: shares are those of empty first answers."""
+    assert alignlab("train", *LAB).code == 0
+    rows = ["id,prompt,type,label", *(f"{i},{text},kind,safe" for i, text in enumerate(("a", "b", "c", "aa", "ab")))]
+    Path("x.csv").write_text("\n".join([*rows, "5,ba,contrast,unsafe", "6,bb,contrast,unsafe", "7,bc,contrast,unsafe"]))
+    asked = ["evaluation.questions=x.csv", "evaluation.prompts=0", "evaluation.samples=2"]
+    found = alignlab("evaluate", "run=dpo", *asked)
+    assert found.code == 0, found.err
+    folder = evaluation(only("dpo"))
+    examples = Examples.read(folder)
+    told = json.loads((folder / "summary.json").read_text())["refusals"]["policy"]
+    first = {
+        p: a for p, a, n in zip(*(examples[c] for c in ("prompt", "policy/answer", "sample")), strict=True) if n == 0
+    }
+    for name, texts in (("over_refusal", ("a", "b", "c", "aa", "ab")), ("refusal", ("ba", "bb", "bc"))):
+        assert told[name]["value"] == pytest.approx(sum(first[text] == "" for text in texts) / len(texts))
+        assert told[name]["n"] == len(texts)
+    assert "| refused by | of safe prompts | of unsafe prompts |" in found.out
+    Path("x.csv").write_text("id,prompt,type,label\n1,a,kind,perhaps\n")
+    refused = alignlab("evaluate", "run=dpo", "evaluation.questions=x.csv")
+    assert (refused.code, "labels being safe or unsafe" in refused.err) == (2, True)
+
+
 def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     """In AlpacaEval's form: its instructions in, model_outputs.json out, compared with the file's own outputs."""
     rows = [{"instruction": f"Name {i} animals", "output": "cat", "dataset": "d", "generator": "g"} for i in range(5)]

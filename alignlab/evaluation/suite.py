@@ -31,9 +31,10 @@ class Evaluation(Sampling):
 
     prompts:   how many different held-out prompts, in their order; 0 takes all.
     questions: a .json or .jsonl file of prompts (or XSTest's .csv, and refusals are counted) instead of the run's own
-               held-out ones: rows with `instruction` (AlpacaEval's form; answers are written as its model_outputs.json too), `turns` (MT-Bench's: two, the
-               second is asked after the side's own answer to the first; answers are written in FastChat's form too) or
-               `prompt`, a text or messages; `output` or `chosen`, where there, is the preferred answer.
+               held-out ones: rows with `instruction` (AlpacaEval's form; answers are written as its model_outputs.json
+               too), `turns` (MT-Bench's: two, the second is asked after the side's own answer to the first; answers are
+               written in FastChat's form too) or `prompt`, a text or messages; `output` or `chosen`, where there, is
+               the preferred answer.
     pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
                rewards that the policy implies, or a reward run's, tell them apart. Reward runs are evaluated on their
                own held-out pairs without it.

@@ -196,7 +196,7 @@ def test_what_an_objective_keeps_is_resumed_too(
     objective: str, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """BCO's running shift; and KTO's mismatched answers are those of the uninterrupted run."""
-    command = ["train", *LONG[1:], f"objective={objective}", "trainer.micro_batch_size=9"]
+    command = ["train", *LONG, f"objective={objective}", "trainer.micro_batch_size=6", "data.eval_limit=20"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_step(patched, 13, lambda: os.kill(os.getpid(), signal.SIGINT))

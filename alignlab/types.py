@@ -6,7 +6,6 @@ from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
 
 Reduction = Literal["sum", "mean"]
 NllReduction = Literal["sum", "mean", "tokens"]
@@ -27,9 +26,9 @@ class TokenStats:
     mean_logit: [B, T] mean over the vocabulary.
     """
 
-    entropy: Tensor
-    correct: Tensor
-    mean_logit: Tensor
+    entropy: torch.Tensor
+    correct: torch.Tensor
+    mean_logit: torch.Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,14 +48,14 @@ class Logps:
     Raises ValueError for shapes that differ, for a mask that is not bool, and for a row without any token.
     """
 
-    tokens: Tensor
-    mask: Tensor
-    reference: Tensor | None = None
-    reference_tokens: Tensor | None = None
-    reference_kl: Tensor | None = None
-    collision: Tensor | None = None
+    tokens: torch.Tensor
+    mask: torch.Tensor
+    reference: torch.Tensor | None = None
+    reference_tokens: torch.Tensor | None = None
+    reference_kl: torch.Tensor | None = None
+    collision: torch.Tensor | None = None
     stats: TokenStats | None = None
-    mean_count: float | Tensor | None = None
+    mean_count: float | torch.Tensor | None = None
 
     def __post_init__(self) -> None:
         if self.tokens.ndim != 2 or self.tokens.shape != self.mask.shape:
@@ -77,16 +76,16 @@ class Logps:
             raise ValueError(f"completions without a token in rows {empty}")
 
     @property
-    def count(self) -> Tensor:
+    def count(self) -> torch.Tensor:
         """[B] number of completion tokens."""
         return self.mask.sum(dim=1)
 
-    def logp(self, reduction: Reduction) -> Tensor:
+    def logp(self, reduction: Reduction) -> torch.Tensor:
         """[B] log-probability of the completion: summed over its tokens, or their mean; nats."""
         total = self._total(self.tokens)
         return total if reduction == "sum" else total / self.count
 
-    def logratio(self, reduction: Reduction) -> Tensor:
+    def logratio(self, reduction: Reduction) -> torch.Tensor:
         """[B] log pi(y|x) - log pi_ref(y|x), summed or per token; nats. Raises ValueError without a reference."""
         if self.reference is None:
             raise ValueError("this objective needs reference log-probabilities and the batch has none")
@@ -94,7 +93,7 @@ class Logps:
         return total if reduction == "sum" else total / self.count
 
     @property
-    def checksum(self) -> Tensor:
+    def checksum(self) -> torch.Tensor:
         """[B] finite where everything known of the row is finite."""
         total = self.logp("sum").detach()
         for rows in (self.reference, self.reference_kl):
@@ -103,7 +102,7 @@ class Logps:
             total = total if tokens is None else total + self._total(tokens)
         return total
 
-    def nll(self, reduction: NllReduction) -> Tensor:
+    def nll(self, reduction: NllReduction) -> torch.Tensor:
         """[B] negative log-probability: of the completion, per token of it, or divided by the batch's mean length.
 
         The mean over the batch is then a mean of sums, a mean of per-token means, or one mean over all its tokens.
@@ -113,17 +112,17 @@ class Logps:
         return -self.logp("sum") / self.batch_mean_count
 
     @property
-    def batch_mean_count(self) -> float | Tensor:
+    def batch_mean_count(self) -> float | torch.Tensor:
         """Completion tokens per row over the global batch; over these rows where nothing else is said."""
         return float(self.count.double().mean()) if self.mean_count is None else self.mean_count
 
-    def tail_weighted(self, values: Tensor, head: Tensor, weight: float) -> Tensor:
+    def tail_weighted(self, values: torch.Tensor, head: torch.Tensor, weight: float) -> torch.Tensor:
         """[B] sum of `values` [B, T] over the completion, tokens after its first `head` [B] ones times `weight`."""
         late = self.mask.cumsum(dim=1) > head[:, None]
         values = values.to(_sum_dtype(values.dtype))
         return self._total(torch.where(late, weight * values, values))
 
-    def _total(self, values: Tensor) -> Tensor:
+    def _total(self, values: torch.Tensor) -> torch.Tensor:
         return values.to(_sum_dtype(values.dtype)).masked_fill(~self.mask, 0.0).sum(dim=1)
 
 
@@ -150,9 +149,9 @@ class LabelledLogps:
     """
 
     answers: Logps
-    desirable: Tensor
+    desirable: torch.Tensor
     mismatched: Logps | None = None
-    state: Tensor | None = None
+    state: torch.Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -165,13 +164,13 @@ class RankedRewards:
     margin:  [B] by how much the better one of a pair should lead, or None.
     """
 
-    rewards: Tensor
-    mask: Tensor
-    grades: Tensor
-    margin: Tensor | None = None
+    rewards: torch.Tensor
+    mask: torch.Tensor
+    grades: torch.Tensor
+    margin: torch.Tensor | None = None
 
     @property
-    def better(self) -> Tensor:
+    def better(self) -> torch.Tensor:
         """bool[B, K, K], True where answer i is there, and graded better than answer j, which is there too."""
         both = self.mask[:, :, None] & self.mask[:, None, :]
         return both & (self.grades[:, :, None] > self.grades[:, None, :])
@@ -189,15 +188,15 @@ class Rollouts:
     ended:     bool[N], False where a length limit cut an answer off.
     """
 
-    scores: Tensor
-    mask: Tensor
-    logps: Tensor
-    ended: Tensor
-    reference: Tensor | None = None
-    values: Tensor | None = None
+    scores: torch.Tensor
+    mask: torch.Tensor
+    logps: torch.Tensor
+    ended: torch.Tensor
+    reference: torch.Tensor | None = None
+    values: torch.Tensor | None = None
 
     @property
-    def log_ratio(self) -> Tensor:
+    def log_ratio(self) -> torch.Tensor:
         """[N, T] log pi - log pi_ref of every token, 0 off the answers; nats. ValueError without a reference."""
         if self.reference is None:
             raise ValueError("this objective holds the policy to a reference and the rollouts have none")
@@ -220,17 +219,17 @@ class RolloutLogps:
     """
 
     answers: Logps
-    old: Tensor
-    advantages: Tensor
-    longest: Tensor
-    values: Tensor | None = None
-    old_values: Tensor | None = None
-    returns: Tensor | None = None
-    entropy: Tensor | None = None
+    old: torch.Tensor
+    advantages: torch.Tensor
+    longest: torch.Tensor
+    values: torch.Tensor | None = None
+    old_values: torch.Tensor | None = None
+    returns: torch.Tensor | None = None
+    entropy: torch.Tensor | None = None
     demonstration: Logps | None = None
 
     @property
-    def log_ratio(self) -> Tensor:
+    def log_ratio(self) -> torch.Tensor:
         """[B, T] log pi - log pi_old of every token, 0 off the answers; nats."""
         return torch.where(self.answers.mask, self.answers.tokens - self.old, 0.0)
 
@@ -248,7 +247,7 @@ def map_tensors(value: Values, change: Any) -> Values:
     new: dict[str, Any] = {}
     for field in fields(value):  # type: ignore[arg-type]
         part = getattr(value, field.name)
-        if isinstance(part, Tensor):
+        if isinstance(part, torch.Tensor):
             new[field.name] = change(part)
         elif hasattr(part, "__dataclass_fields__"):
             new[field.name] = map_tensors(part, change)
@@ -262,7 +261,7 @@ def join(values: list[Values]) -> Values:
         parts = [getattr(value, field.name) for value in values]
         if len({type(part) for part in parts}) > 1:
             raise ValueError(f"{field.name} is there in some parts of a batch and not in others")
-        if isinstance(parts[0], Tensor):
+        if isinstance(parts[0], torch.Tensor):
             width = max((part.shape[1] for part in parts if part.ndim > 1), default=0)
             padded = [torch.nn.functional.pad(p, (0, width - p.shape[1])) if p.ndim > 1 else p for p in parts]
             new[field.name] = torch.cat(padded)

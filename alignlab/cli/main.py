@@ -1,4 +1,4 @@
-"""`alignlab <verb> ...`. Thin: a verb's module, and with it torch, is imported only when the verb is used."""
+"""`alignlab <verb> ...`. Thin: a verb's module is imported only when the verb is used, and torch only when it is."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+
+from alignlab.cli.on_demand import import_on_demand
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
@@ -59,7 +61,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         hint = f"; did you mean: alignlab {guess[0]}?" if guess else ""
         print(f"alignlab: no such verb: {verb}{hint}\n  verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
-    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args[1:]))
+    return _run(verb, args[1:])
+
+
+def _run(verb: str, args: list[str]) -> int:
+    import_on_demand("torch")
+    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
 
 
 def _complete(args: list[str]) -> int:
@@ -72,7 +79,7 @@ def _complete(args: list[str]) -> int:
         return 0
     verb = words[1] if len(words) > 2 and words[1] in VERBS else "train"
     os.environ["COMP_LINE"] = " ".join([words[0], *words[2:]])
-    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
+    return _run(verb, args)
 
 
 if __name__ == "__main__":

@@ -326,8 +326,10 @@ def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
         import torch
 
         wanted = parts["trainer"].accelerator
-        missing = {"gpu": not torch.cuda.is_available(), "mps": not torch.backends.mps.is_available()}
-        if missing.get(wanted):
+        missing = (wanted == "gpu" and not torch.cuda.is_available()) or (
+            wanted == "mps" and not torch.backends.mps.is_available()
+        )
+        if missing:
             yield Problem("trainer.accelerator", wanted, "is not there on this machine", "trainer.accelerator=auto")
         if parts["trainer"].compile == "always" and not torch.cuda.is_available() and cpp_compiler() is None:
             yield Problem("trainer.compile", "always", "needs a C++ compiler (g++, or CXX)", "trainer.compile=auto")

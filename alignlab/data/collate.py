@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
-from torch import Tensor
 
 from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
 from alignlab.data.tokenize import CompletionTokens, LabelledTokens, PairTokens, RankingTokens
@@ -19,7 +18,7 @@ class Batch:
     """B examples as R rows. `index` int64[B] is each example's place in its split."""
 
     rows: Rows
-    index: Tensor
+    index: torch.Tensor
 
     def __len__(self) -> int:
         return len(self.index)
@@ -48,7 +47,7 @@ class PairBatch(Batch):
 class LabelledBatch(Batch):
     """B labelled answers. desirable: bool[B]; mismatched: B rows with other rows' answers, or None."""
 
-    desirable: Tensor
+    desirable: torch.Tensor
     mismatched: Rows | None
 
 
@@ -61,9 +60,9 @@ class RankingBatch(Batch):
     margin: float32[B], NaN where a row has none.
     """
 
-    mask: Tensor
-    grades: Tensor
-    margin: Tensor
+    mask: torch.Tensor
+    grades: torch.Tensor
+    margin: torch.Tensor
 
 
 Moved = TypeVar("Moved", bound=Batch | Rows)
@@ -115,5 +114,5 @@ def collate_rankings(rankings: Sequence[RankingTokens], layout: Layout = PLAIN) 
     )
 
 
-def _places(rows: Sequence[CompletionTokens | PairTokens | LabelledTokens | RankingTokens]) -> Tensor:
+def _places(rows: Sequence[CompletionTokens | PairTokens | LabelledTokens | RankingTokens]) -> torch.Tensor:
     return torch.tensor([row.index for row in rows])

@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from alignlab.data.fingerprint import row_key
 from alignlab.data.tokenize import PromptAndAnswer
@@ -55,37 +54,37 @@ class Rows:
     keys:        one for each answer, the same for the same prompt and answer (row_key).
     """
 
-    ids: Tensor
-    positions: Tensor
-    prompt: Tensor
-    branch: Tensor
-    places: Tensor
-    answer_mask: Tensor
-    lengths: Tensor
+    ids: torch.Tensor
+    positions: torch.Tensor
+    prompt: torch.Tensor
+    branch: torch.Tensor
+    places: torch.Tensor
+    answer_mask: torch.Tensor
+    lengths: torch.Tensor
     keys: tuple[bytes, ...]
     layout: Layout = PLAIN
 
     @property
-    def attention(self) -> Tensor:
+    def attention(self) -> torch.Tensor:
         """int64[S, L], 1 on real tokens."""
         return (self.prompt > 0).long()
 
     @property
-    def targets(self) -> Tensor:
+    def targets(self) -> torch.Tensor:
         """int64[N] ids of all answer tokens, row by row."""
         return self.ids.flatten()[self.places[:, 1:][self.answer_mask]]
 
     @property
-    def predicted_at(self) -> Tensor:
+    def predicted_at(self) -> torch.Tensor:
         """int64[N] index into the flattened sequences of the tokens that predict `targets`."""
         return self.places[:, :-1][self.answer_mask]
 
     @property
-    def last(self) -> Tensor:
+    def last(self) -> torch.Tensor:
         """int64[R] index into the flattened sequences of every answer's last token."""
         return self.places.gather(1, self.answer_mask.sum(dim=1, keepdim=True)).squeeze(1)
 
-    def spread(self, values: Tensor) -> Tensor:
+    def spread(self, values: torch.Tensor) -> torch.Tensor:
         """[N] values of answer tokens -> [R, T], 0 (False) off the answers."""
         return values.new_zeros(self.answer_mask.shape).masked_scatter(self.answer_mask, values)
 
@@ -211,5 +210,5 @@ def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Group]], le
     )
 
 
-def _padded(values: list[list[int]], length: int) -> Tensor:
+def _padded(values: list[list[int]], length: int) -> torch.Tensor:
     return torch.from_numpy(np.array([row + [0] * (length - len(row)) for row in values]))  # quicker than torch's own

@@ -10,9 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike, NDArray
-from scipy.optimize import brentq
-from scipy.special import ndtr, ndtri, stdtrit
 
 Array = NDArray[np.float64]
 Codes = NDArray[np.int64]
@@ -58,12 +57,12 @@ def chosen(names: Sequence[Hashable] | None, mask: NDArray[np.bool_]) -> list[Ha
 
 def normal_quantile(level: float) -> float:
     """z with P(|Z| <= z) = level."""
-    return float(ndtri((1 + level) / 2))
+    return float(scipy.special.ndtri((1 + level) / 2))
 
 
 def t_quantile(level: float, clusters: int) -> float:
     """t with P(|T| <= t) = level, T of Student's distribution with clusters - 1 degrees of freedom."""
-    return float(stdtrit(clusters - 1, (1 + level) / 2)) if clusters > 1 else float("inf")
+    return float(scipy.special.stdtrit(clusters - 1, (1 + level) / 2)) if clusters > 1 else float("inf")
 
 
 def share_interval(wins: float, ties: float, losses: float, *, level: float = 0.95) -> Estimate:
@@ -100,7 +99,7 @@ def _tango_upper(b: float, c: float, n: float, z: float) -> float:
         return float(n * d - (b - c) - z * np.sqrt(n * (2 * q + d * (1 - d))))
 
     start = (b - c) / n + 1e-9  # at the estimate itself nothing is beyond, and where the variance is 0 it is a root
-    return 1.0 if b >= n else float(brentq(beyond, start, 1.0, xtol=1e-12))
+    return 1.0 if b >= n else float(scipy.optimize.brentq(beyond, start, 1.0, xtol=1e-12))
 
 
 _ROUNDING = 1e-24  # variance of a mean of scores that is no more than rounding
@@ -199,6 +198,6 @@ def from_draws(value: float, draws: ArrayLike, groups: int, *, level: float = 0.
     data: Any = np.asarray(draws, dtype=np.float64)
     if groups < 2:
         return Estimate(value, float("nan"), float("nan"), float("nan"), groups)
-    tail = float(ndtr(-t_quantile(level, groups) * np.sqrt(groups / (groups - 1))))
+    tail = float(scipy.special.ndtr(-t_quantile(level, groups) * np.sqrt(groups / (groups - 1))))
     low, high = np.quantile(data, [tail, 1 - tail])
     return Estimate(value, float(data.std(ddof=1)), float(low), float(high), groups)

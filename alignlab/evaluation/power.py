@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from scipy.special import ndtr, ndtri
+import scipy
 
 
 def power(prompts: int, rate: float, *, tie_rate: float = 0.0, level: float = 0.95) -> float:
@@ -14,13 +14,13 @@ def power(prompts: int, rate: float, *, tie_rate: float = 0.0, level: float = 0.
     """
     z, null, there = _scales(rate, tie_rate, level)
     shift, width = abs(rate - 0.5) * math.sqrt(prompts), z * null
-    return float(ndtr((shift - width) / there) + ndtr((-shift - width) / there))
+    return float(scipy.special.ndtr((shift - width) / there) + scipy.special.ndtr((-shift - width) / there))
 
 
 def prompts_needed(difference: float = 0.05, *, chance: float = 0.8, tie_rate: float = 0.0, level: float = 0.95) -> int:
     """Fewest prompts with which a win-rate of 1/2 + difference is told from 1/2 with the given chance."""
     z, null, there = _scales(0.5 + difference, tie_rate, level)
-    start = ((z * null + float(ndtri(chance)) * there) / difference) ** 2  # neglects the far tail
+    start = ((z * null + float(scipy.special.ndtri(chance)) * there) / difference) ** 2  # neglects the far tail
     count = max(1, math.floor(start) - 2)
     while power(count, 0.5 + difference, tie_rate=tie_rate, level=level) < chance:
         count += 1
@@ -47,7 +47,7 @@ def paired_prompts_needed(difference: float, deviation: float, *, chance: float 
     """
     if difference == 0 or deviation < 0:
         raise ValueError("needs a difference other than 0 and a deviation of at least 0")
-    z = float(ndtri((1 + level) / 2)) + float(ndtri(chance))
+    z = float(scipy.special.ndtri((1 + level) / 2)) + float(scipy.special.ndtri(chance))
     return max(1, math.ceil((z * deviation / difference) ** 2))
 
 
@@ -56,4 +56,4 @@ def _scales(rate: float, tie_rate: float, level: float) -> tuple[float, float, f
     if not tie_rate / 2 < rate < 1 - tie_rate / 2 or not 0 <= tie_rate < 1 or rate == 0.5:
         raise ValueError(f"no such rows: win-rate {rate} with {tie_rate:.0%} ties (it must differ from 1/2)")
     null, there = (math.sqrt(p * (1 - p) - tie_rate / 4) for p in (0.5, rate))
-    return float(ndtri((1 + level) / 2)), null, there
+    return float(scipy.special.ndtri((1 + level) / 2)), null, there

@@ -6,8 +6,8 @@ from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import bdtr
 
 from alignlab.evaluation.intervals import Estimate, cluster_codes
 from alignlab.evaluation.winrate import paired_difference
@@ -48,7 +48,7 @@ def mcnemar(x: ArrayLike, y: ArrayLike, prompts: Sequence[Hashable] | None = Non
 
 def _two_sided(better: int, worse: int) -> float:
     """P of a split at least this uneven when heads and tails are equally likely."""
-    return min(1.0, 2 * float(bdtr(min(better, worse), better + worse, 0.5)))
+    return min(1.0, 2 * float(scipy.special.bdtr(min(better, worse), better + worse, 0.5)))
 
 
 def holm(p_values: ArrayLike) -> list[float]:

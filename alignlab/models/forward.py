@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 
 from alignlab.data.layout import Rows
 
@@ -23,13 +22,13 @@ class Predictions:
     parameters: of the projection; None where `hidden` are logits already.
     """
 
-    hidden: Tensor
-    project: Callable[[Tensor], Tensor]
+    hidden: torch.Tensor
+    project: Callable[[torch.Tensor], torch.Tensor]
     vocabulary: int
-    parameters: Sequence[Tensor] | None
+    parameters: Sequence[torch.Tensor] | None
 
 
-def predict(model: nn.Module, rows: Rows) -> Predictions:
+def predict(model: torch.nn.Module, rows: Rows) -> Predictions:
     """One forward of all rows, to the predictions of their answer tokens, row by row."""
     whole = innermost(model)
     if not rows.layout.split:
@@ -39,7 +38,7 @@ def predict(model: nn.Module, rows: Rows) -> Predictions:
     layer = whole.get_output_embeddings()
     scale, cap = _scale_and_cap(whole.config)
 
-    def project(hidden: Tensor) -> Tensor:
+    def project(hidden: torch.Tensor) -> torch.Tensor:
         logits = layer(hidden)
         logits = logits * scale if scale != 1.0 else logits
         return at_least_float32(cap * torch.tanh(logits / cap) if cap else logits)
@@ -54,7 +53,7 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
     return replace(predictions, project=lambda hidden: predictions.project(hidden) / temperature)
 
 
-def hidden_states(base: nn.Module, rows: Rows) -> Tensor:
+def hidden_states(base: torch.nn.Module, rows: Rows) -> torch.Tensor:
     """[S * L, H] last hidden states of the model without its head."""
     out = _call(base, rows, {"position_ids": rows.positions, "use_cache": False})
     return out.last_hidden_state.flatten(0, 1)
@@ -71,12 +70,17 @@ def innermost(model: Any) -> Any:
     return get_base() if callable(get_base) else model
 
 
-def at_least_float32(values: Tensor) -> Tensor:
+def precision(model: torch.nn.Module) -> str:
+    """Name of the dtype of its weights, "float32"."""
+    return str(next(model.parameters()).dtype).removeprefix("torch.")
+
+
+def at_least_float32(values: torch.Tensor) -> torch.Tensor:
     """Half-precision values as float32; float64 stays (tests against closed forms run in it)."""
     return values if values.dtype == torch.float64 else values.float()
 
 
-def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> Tensor | dict[str, Tensor]:
+def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
     """What a model is given as mask: int64[S, L] for plain rows, else one of [S, 1, L, L] that is added to the scores.
 
     A token sees its own prompt up to itself, and of the answers only its own. A window counts positions, not columns.
@@ -111,7 +115,7 @@ def window_of(config: Any) -> int | None:
     return getattr(config, "sliding_window", None)
 
 
-def _added(seen: Tensor, dtype: torch.dtype) -> Tensor:
+def _added(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """bool[S, L, L] -> [S, 1, L, L], 0 where seen, else the most negative number (-inf may turn into NaN)."""
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
@@ -123,7 +127,7 @@ def _scale_and_cap(config: Any) -> tuple[float, float | None]:
     return scale / (getattr(config, "logits_scaling", None) or 1.0), getattr(config, "final_logit_softcapping", None)
 
 
-def _own_logits(model: nn.Module, rows: Rows) -> Tensor:
+def _own_logits(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
     """[N, V] logits that predict the answer tokens, by the model's own head; of no other columns where it can."""
     at = rows.predicted_at
     length = rows.ids.shape[1]
@@ -134,7 +138,7 @@ def _own_logits(model: nn.Module, rows: Rows) -> Tensor:
     return at_least_float32(logits[at // length, place])
 
 
-def _call(model: nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
+def _call(model: torch.nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
     """Forward with those of the optional arguments that the model has."""
     inner = innermost(model)
     accepts = inspect.signature(inner.forward).parameters

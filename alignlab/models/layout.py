@@ -8,12 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from alignlab.data.collate import to_device
 from alignlab.data.layout import PLAIN, Layout, collate_rows
 from alignlab.data.tokenize import PromptAndAnswer, Tokens
-from alignlab.models.forward import innermost, window_of
+from alignlab.models.forward import innermost, precision, window_of
 from alignlab.models.logps import answer_logps
 from alignlab.models.memory import out_of_memory
 
@@ -37,7 +36,7 @@ _WITH_MASK = ("sdpa", "eager")
 
 # How far log-probabilities may be from those of plain rows, nats per token on average: rounding only. What is wrong in
 # the attention is off by tenths.
-_FAR_OFF = {torch.float64: 1e-8, torch.float32: 1e-4, torch.bfloat16: 0.1, torch.float16: 0.02}
+_FAR_OFF = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
@@ -57,7 +56,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     if far is None:
         log.warning("layout: plain rows, since this %s refuses answers side by side", name)
         return PLAIN
-    if not far <= _FAR_OFF[model.dtype]:  # NaN as well
+    if not far <= _FAR_OFF[precision(model)]:  # NaN as well
         log.warning("layout: plain rows, since %s is off by %.2g nats per token with answers side by side", name, far)
         return PLAIN
     if layout.shared:
@@ -104,8 +103,8 @@ def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) ->
     return float((plain - found).abs().sum() / tokens)
 
 
-@torch.no_grad()
-def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[Tensor, Tensor]:
+def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
     """Log-probabilities in one layout, and of how many tokens."""
     rows = to_device(collate_rows(answers, layout), next(model.parameters()).device)
-    return answer_logps(model, rows), rows.answer_mask.sum()
+    with torch.no_grad():
+        return answer_logps(model, rows), rows.answer_mask.sum()

@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from alignlab.data.layout import Rows
 from alignlab.models.forward import Predictions, at_temperature, predict
@@ -30,27 +27,27 @@ class Answers:
     entropy:      [R, T] of every token's prediction, with gradient, or None.
     """
 
-    tokens: Tensor
-    collision: Tensor | None = None
-    reference_kl: Tensor | None = None
+    tokens: torch.Tensor
+    collision: torch.Tensor | None = None
+    reference_kl: torch.Tensor | None = None
     stats: TokenStats | None = None
-    entropy: Tensor | None = None
+    entropy: torch.Tensor | None = None
 
 
-class _Seen(NamedTuple):
+class Seen(NamedTuple):
     """[n] of every token each; gradients flow through the first three."""
 
-    logp: Tensor
-    reference_kl: Tensor | None
-    spread: Tensor | None  # the entropy again, with gradient
-    collision: Tensor | None
-    entropy: Tensor | None
-    correct: Tensor | None
-    mean_logit: Tensor | None
+    logp: torch.Tensor
+    reference_kl: torch.Tensor | None
+    spread: torch.Tensor | None  # the entropy again, with gradient
+    collision: torch.Tensor | None
+    entropy: torch.Tensor | None
+    correct: torch.Tensor | None
+    mean_logit: torch.Tensor | None
 
 
 def score_answers(
-    model: nn.Module,
+    model: torch.nn.Module,
     rows: Rows,
     *,
     temperature: float = 1.0,
@@ -87,7 +84,7 @@ def score_predictions(
     """`score_answers` of a forward that has been made."""
     targets = rows.targets
 
-    def see(hidden: Tensor, tokens: slice) -> _Seen:
+    def see(hidden: torch.Tensor, tokens: slice) -> Seen:
         logits = predictions.project(hidden)
         others = None if reference is None else reference.project(reference.hidden[tokens])
         return _see(logits, targets[tokens], others, collision, stats, entropy)
@@ -96,8 +93,10 @@ def score_predictions(
     if predictions.parameters is None or len(targets) * vocabulary <= logits_at_once:
         seen = see(predictions.hidden, slice(None))
     else:
+        from alignlab.models.in_pieces import InPieces  # what is derived from torch's classes imports it
+
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
-        seen = _Seen(*_InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
+        seen = Seen(*InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
     tables = [None if values is None else rows.spread(values) for values in seen]
     tokens, kl, with_gradient, log_collision, entropies, correct, mean_logit = tables
     assert tokens is not None
@@ -110,19 +109,21 @@ def score_predictions(
     )
 
 
-def answer_logps(model: nn.Module, rows: Rows, *, temperature: float = 1.0) -> Tensor:
+def answer_logps(model: torch.nn.Module, rows: Rows, *, temperature: float = 1.0) -> torch.Tensor:
     """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32; 0 where `rows.answer_mask` is False."""
     return score_answers(model, rows, temperature=temperature).tokens
 
 
-def summed(logps: Tensor, mask: Tensor) -> Tensor:
+def summed(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """[R, T], bool[R, T] -> [R] summed log-probability of each answer, nats, float32."""
     return torch.where(mask, logps, 0.0).sum(dim=1)
 
 
-def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool, stats: bool, spread: bool) -> _Seen:
+def _see(
+    logits: torch.Tensor, targets: torch.Tensor, others: torch.Tensor | None, collision: bool, stats: bool, spread: bool
+) -> Seen:
     """[n, V] logits to what is wanted of them; `others` [n, V] are the reference's logits."""
-    logp = -cross_entropy(logits, targets, reduction="none")
+    logp = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     kl = log_collision = entropy = correct = mean_logit = None
     if others is not None:
         reference = others.log_softmax(dim=-1)
@@ -134,10 +135,10 @@ def _see(logits: Tensor, targets: Tensor, others: Tensor | None, collision: bool
             entropy = _entropy(logits)
             correct = logits.argmax(dim=-1) == targets
             mean_logit = logits.mean(dim=-1)
-    return _Seen(logp, kl, _entropy(logits) if spread else None, log_collision, entropy, correct, mean_logit)
+    return Seen(logp, kl, _entropy(logits) if spread else None, log_collision, entropy, correct, mean_logit)
 
 
-def _entropy(logits: Tensor) -> Tensor:
+def _entropy(logits: torch.Tensor) -> torch.Tensor:
     """[n, V] -> [n], log Z - E[z], with the logits moved to where sums of a large vocabulary lose nothing."""
     moved = logits - logits.amax(dim=-1, keepdim=True)
     return moved.logsumexp(dim=-1) - torch.linalg.vecdot(moved.softmax(dim=-1), moved)
@@ -148,54 +149,3 @@ def _pieces(total: int, size: int) -> list[slice]:
     count = -(-total // size)
     bounds = [total * i // count for i in range(count + 1)]
     return [slice(a, b) for a, b in itertools.pairwise(bounds)]
-
-
-class _InPieces(torch.autograd.Function):
-    """`see` applied to pieces of the hidden states, whose logits are not kept for the backward pass.
-
-    Where the projection is not trained and only log-probabilities carry a gradient, each token's slope with respect to
-    its hidden state is kept instead ([N, H]), and nothing is computed again.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, see: Callable[[Tensor, slice], _Seen], pieces: Sequence[slice], hidden: Tensor, *parameters: Tensor
-    ) -> Any:
-        ctx.see, ctx.pieces, ctx.parameters = see, pieces, parameters
-        trained = any(ctx.needs_input_grad[3:])
-        found: list[list[Tensor | None]] = []
-        slopes: list[Tensor] = []
-        for tokens in pieces:
-            keep_slope = ctx.needs_input_grad[2] and not trained
-            with torch.set_grad_enabled(keep_slope):
-                piece = hidden[tokens].detach().requires_grad_(keep_slope)
-                seen = see(piece, tokens)
-                keep_slope = keep_slope and seen.reference_kl is None and seen.spread is None
-                slopes += torch.autograd.grad(seen.logp.sum(), piece) if keep_slope else ()
-            found.append([None if values is None else values.detach() for values in seen])
-        ctx.save_for_backward(torch.cat(slopes) if slopes else hidden)
-        ctx.has_slopes = bool(slopes)
-        out = [None if parts[0] is None else torch.cat(parts) for parts in zip(*found, strict=True)]
-        ctx.mark_non_differentiable(*(values for values in out[3:] if values is not None))
-        return tuple(out)
-
-    @staticmethod
-    def backward(ctx: Any, logp: Tensor, kl: Tensor | None, spread: Tensor | None, *_: Any) -> Any:
-        (kept,) = ctx.saved_tensors
-        if ctx.has_slopes:
-            return (None, None, kept * logp[:, None].to(kept.dtype), *(None for _ in ctx.parameters))
-        wanted = [p for p in ctx.parameters if p.requires_grad]
-        into = torch.empty_like(kept)
-        totals: list[Tensor | None] = [None] * len(wanted)
-        for tokens in ctx.pieces:
-            with torch.enable_grad():
-                piece = kept[tokens].detach().requires_grad_()
-                seen = ctx.see(piece, tokens)
-            outs = [(seen.logp, logp), (seen.reference_kl, kl), (seen.spread, spread)]
-            into_each = [(out, slope[tokens]) for out, slope in outs if out is not None and slope is not None]
-            made, given = zip(*into_each, strict=True)
-            slope, *found = torch.autograd.grad(made, [piece, *wanted], given, allow_unused=True)
-            into[tokens] = slope
-            totals = [new if old is None else old.add_(new) for old, new in zip(totals, found, strict=True)]
-        filled = iter(totals)
-        return (None, None, into, *(next(filled) if p.requires_grad else None for p in ctx.parameters))

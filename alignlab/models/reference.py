@@ -16,14 +16,13 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from alignlab.data.collate import to_device
 from alignlab.data.fingerprint import digest, row_key
 from alignlab.data.layout import Layout, Rows, collate_rows, portions
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import StoredReferenceError
-from alignlab.models.forward import Predictions, predict
+from alignlab.models.forward import Predictions, precision, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference_store import Found, Keys, ReferenceStore
@@ -39,10 +38,10 @@ _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "architectures", "
 class Reference(Protocol):
     """Scores answers under the reference policy, without gradient; nats, float32."""
 
-    def sums(self, rows: Rows) -> Tensor:
+    def sums(self, rows: Rows) -> torch.Tensor:
         """[R] summed log-probability of every answer."""
 
-    def tokens(self, rows: Rows) -> Tensor:
+    def tokens(self, rows: Rows) -> torch.Tensor:
         """[R, T] log-probability of every answer token."""
 
     def predictions(self, rows: Rows) -> Predictions:
@@ -60,7 +59,7 @@ def weights_digest(model: Any) -> str:
     return digest(chain([json.dumps(config, sort_keys=True, default=str).encode()], tensors))
 
 
-def _bytes(tensor: Tensor) -> bytes:
+def _bytes(tensor: torch.Tensor) -> bytes:
     return tensor.detach().cpu().reshape(-1).view(torch.uint8).numpy().tobytes()
 
 
@@ -68,24 +67,22 @@ def _bytes(tensor: Tensor) -> bytes:
 class Live:
     """A reference that runs: `model` under the context that `switch` makes, dropout off."""
 
-    model: nn.Module
+    model: torch.nn.Module
     switch: Callable[[], AbstractContextManager[Any]] = nullcontext
     temperature: float = 1.0
 
-    def sums(self, rows: Rows) -> Tensor:
+    def sums(self, rows: Rows) -> torch.Tensor:
         return summed(self.tokens(rows), rows.answer_mask)
 
-    @torch.no_grad()
-    def tokens(self, rows: Rows) -> Tensor:
-        with self.ready(rows.ids.device):
+    def tokens(self, rows: Rows) -> torch.Tensor:
+        with torch.no_grad(), self.ready(rows.ids.device):
             return answer_logps(self.model, rows, temperature=self.temperature)
 
-    @torch.no_grad()
     def predictions(self, rows: Rows) -> Predictions:
-        with self.ready(rows.ids.device):
+        with torch.no_grad(), self.ready(rows.ids.device):
             found = predict(self.model, rows)
 
-        def project(hidden: Tensor) -> Tensor:
+        def project(hidden: torch.Tensor) -> torch.Tensor:
             with torch.no_grad(), self.ready(rows.ids.device):
                 return found.project(hidden)
 
@@ -110,11 +107,11 @@ class Cached:
     table: Mapping[bytes, float]
     by_token: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)
 
-    def sums(self, rows: Rows) -> Tensor:
+    def sums(self, rows: Rows) -> torch.Tensor:
         self._refuse_missing(rows, self.table)
         return torch.tensor([self.table[key] for key in rows.keys], device=rows.ids.device)
 
-    def tokens(self, rows: Rows) -> Tensor:
+    def tokens(self, rows: Rows) -> torch.Tensor:
         self._refuse_missing(rows, self.by_token)
         flat = np.concatenate([self.by_token[key] for key in rows.keys])
         return rows.spread(torch.from_numpy(flat).to(rows.ids.device))
@@ -129,7 +126,7 @@ class Cached:
             raise ValueError(f"no reference log-probabilities for rows {missing} of the batch")
 
 
-def frozen_copy(model: nn.Module, temperature: float = 1.0) -> Live:
+def frozen_copy(model: torch.nn.Module, temperature: float = 1.0) -> Live:
     """Reference `copy`: a second set of weights beside the policy's."""
     return Live(copy.deepcopy(model).requires_grad_(False).eval(), temperature=temperature)
 
@@ -155,7 +152,7 @@ class Pass:
 
 
 def stored_reference(
-    model: nn.Module,
+    model: torch.nn.Module,
     answers: Iterable[PromptAndAnswer],
     root: Path,
     how: Pass,
@@ -189,7 +186,7 @@ def stored_reference(
     return Cached(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
 
-def token_logps(model: nn.Module, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
+def token_logps(model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
     """[T_i] log-probabilities of each answer's tokens under a model, without gradient, nats; nothing is stored."""
     found = dict(_compute(Live(model), answers, how))
     return [found[i] for i in range(len(answers))]
@@ -200,7 +197,7 @@ _verified: set[Path] = set()
 
 # Entries that are computed again where a store is opened, and how far they may be off, nats per token: rounding only.
 _LOOKED_AT = 8
-_FAR_OFF = {torch.float64: 1e-4, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
+_FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 # Seconds of computing after which a pass stores what it has: an interrupted one loses no more.
 _STORE_EVERY = 60.0
@@ -260,7 +257,7 @@ def _verify(run: Live, answers: Sequence[PromptAndAnswer], found: Found, folder:
         worst = max(worst, abs(float(tokens.sum() - found.sums[i])) / len(tokens))
         if stored is not None:
             worst = max(worst, float(np.abs(tokens - stored).mean()))
-    if worst > _FAR_OFF[next(run.model.parameters()).dtype]:
+    if worst > _FAR_OFF[precision(run.model)]:
         raise StoredReferenceError(
             f"{folder}: stored reference log-probabilities are not those of this model: off by up to {worst:.3g} nats "
             f"per token in {len(looked_at)} entries computed again; written by other software, or damaged\n"

@@ -7,16 +7,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape, one_of, within
 from alignlab.errors import Problem
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import PairLogps, Requires
 
 
-def aot_loss(better: Tensor, worse: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def aot_loss(better: torch.Tensor, worse: torch.Tensor, *, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
     """(1 - ε) ℓ(βΔ) + ε ℓ(-βΔ), Δ = sort(lp_w - lp_l) - sort(lr_w - lr_l) over the batch
 
     better, worse: [B] samples of the two distributions, nats; the i-th smallest of one meets the i-th smallest of the
@@ -55,7 +54,7 @@ class AOT(ReferencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         chosen, rejected = batch.chosen.logp("sum"), batch.rejected.logp("sum")
         chosen_ratio, rejected_ratio = batch.chosen.logratio("sum"), batch.rejected.logratio("sum")
         if self.pairing == "paired":

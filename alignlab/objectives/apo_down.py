@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.base import ReferencePairs
 from alignlab.types import PairLogps
 
 
-def apo_down_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def apo_down_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """σ(βρ_w) + [1 - σ(βh)]
 
     chosen, rejected: [B] log-ratios, nats. [B], in (0, 2).
@@ -35,5 +34,5 @@ class APODown(ReferencePairs):
     def loss_at_reference(self) -> float:
         return 1.0
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return apo_down_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.base import ReferencePairs
 from alignlab.types import PairLogps
 
 
-def apo_zero_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def apo_zero_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """[1 - σ(βρ_w)] + σ(βρ_l)
 
     chosen, rejected: [B] log-ratios, nats. [B], in (0, 2).
@@ -32,5 +31,5 @@ class APOZero(ReferencePairs):
     def loss_at_reference(self) -> float:
         return 1.0
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return apo_zero_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.base import WithReference
 from alignlab.types import LabelledLogps, Requires
 
 
-def apo_zero_unpaired_loss(logratio: Tensor, desirable: Tensor, *, beta: float) -> Tensor:
+def apo_zero_unpaired_loss(logratio: torch.Tensor, desirable: torch.Tensor, *, beta: float) -> torch.Tensor:
     """1 - σ(βρ) for good answers, σ(βρ) for bad ones
 
     logratio: [B] nats; desirable: bool[B]. [B], in (0, 1).
@@ -35,5 +34,5 @@ class APOZeroUnpaired(WithReference):
     def loss_at_reference(self) -> float:
         return 0.5
 
-    def __call__(self, batch: LabelledLogps) -> Tensor:
+    def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import Checked, one_of, positive
 from alignlab.errors import Problem
@@ -65,7 +64,7 @@ class Objective(Checked, ABC):
         """What turns a log-ratio into the implicit reward that is logged (beta for the DPO family)."""
         return 1.0
 
-    def reward(self, answers: Logps) -> Tensor:
+    def reward(self, answers: Logps) -> torch.Tensor:
         """[B] implicit reward of answers: reward_scale times their summed log-ratio; for an objective without a
         reference, times their log-probability as it reduces it.
         """
@@ -78,18 +77,18 @@ class Objective(Checked, ABC):
         return None
 
     @abstractmethod
-    def __call__(self, batch: Any) -> Tensor:
+    def __call__(self, batch: Any) -> torch.Tensor:
         """[B] float32 loss of each example, to be minimised; the mean over the global batch is the loss."""
 
-    def metrics(self, batch: Any) -> dict[str, Tensor]:
+    def metrics(self, batch: Any) -> dict[str, torch.Tensor]:
         """Scalars of its own that this objective wants logged, over the global batch."""
         return {}
 
-    def initial_state(self) -> Tensor | None:
+    def initial_state(self) -> torch.Tensor | None:
         """What the objective keeps from step to step, before the first; None for most."""
         return None
 
-    def next_state(self, batch: Any, state: Tensor) -> Tensor:
+    def next_state(self, batch: Any, state: torch.Tensor) -> torch.Tensor:
         """The state with a training batch taken in; the loss of that batch is computed with it."""
         return state
 
@@ -122,7 +121,12 @@ class ReferencePairs(WithReference):
     requires: ClassVar[Requires] = Requires(data="pairs", reference=True)
 
 
-def log1mexp(x: Tensor) -> Tensor:
+def logsigmoid(x: torch.Tensor) -> torch.Tensor:
+    """log σ(x) = -log(1 + exp(-x)), finite for every finite x."""
+    return torch.nn.functional.logsigmoid(x)
+
+
+def log1mexp(x: torch.Tensor) -> torch.Tensor:
     """log(1 - exp(x)) for x < 0, without cancellation at either end (the branch is at -ln 2)."""
     split = -0.6931471805599453
     near, far = x.clamp(min=split), x.clamp(max=split)  # each branch stays finite where the other one is taken

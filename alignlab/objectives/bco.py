@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, WithReference
+from alignlab.objectives.base import FROM_DIALECT, WithReference, logsigmoid
 from alignlab.types import LabelledLogps, Requires
 
 
-def bco_loss(logratio: Tensor, desirable: Tensor, shift: Tensor, *, beta: float) -> Tensor:
+def bco_loss(logratio: torch.Tensor, desirable: torch.Tensor, shift: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βρ - δ) for good answers, ℓ(δ - βρ) for bad ones, δ = ½ (mean βρ of good + mean βρ of bad) so far
 
     logratio: [B] nats; desirable: bool[B]; shift: scalar δ, nats, no gradient. [B], nats.
@@ -57,11 +55,11 @@ class BCO(WithReference):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def initial_state(self) -> Tensor | None:
+    def initial_state(self) -> torch.Tensor | None:
         """Sum of rewards and number of rows, for good and for bad answers."""
         return torch.zeros(4, dtype=torch.float64) if self.shift == "running" else None
 
-    def next_state(self, batch: LabelledLogps, state: Tensor) -> Tensor:
+    def next_state(self, batch: LabelledLogps, state: torch.Tensor) -> torch.Tensor:
         # on the CPU, where float64 is always to be had
         reward = self.beta * batch.answers.logratio("sum").detach().cpu().double()
         good = batch.desirable.cpu().double()
@@ -69,14 +67,14 @@ class BCO(WithReference):
         now = torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
         return state + now
 
-    def __call__(self, batch: LabelledLogps) -> Tensor:
+    def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         logratio = batch.answers.logratio("sum")
         return bco_loss(logratio, batch.desirable, self._delta(batch).to(logratio), beta=self.beta)
 
-    def metrics(self, batch: LabelledLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: LabelledLogps) -> dict[str, torch.Tensor]:
         return {"bco/delta": self._delta(batch)}
 
-    def _delta(self, batch: LabelledLogps) -> Tensor:
+    def _delta(self, batch: LabelledLogps) -> torch.Tensor:
         """Scalar: mean of the class means of the rewards so far; of one class where the other has not been seen."""
         if batch.state is None:
             return torch.zeros(())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.objectives.fresh import Imitation, best
 from alignlab.objectives.online import Author
@@ -13,7 +13,7 @@ from alignlab.objectives.sft import sft_loss
 from alignlab.types import Logps, Rollouts
 
 
-def best_of_n_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
+def best_of_n_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
     """-lp(y*)/mean n, y* the best of n answers that the policy gave before training
 
     logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B].
@@ -33,8 +33,8 @@ class BestOfN(Imitation):
     fewest: ClassVar[int] = 2
     author: ClassVar[Author] = "start"
 
-    def kept(self, rollouts: Rollouts) -> Tensor:
+    def kept(self, rollouts: Rollouts) -> torch.Tensor:
         return best(rollouts.scores, 1)
 
-    def __call__(self, batch: Logps) -> Tensor:
+    def __call__(self, batch: Logps) -> torch.Tensor:
         return best_of_n_loss(batch.logp("sum"), mean_count=batch.batch_mean_count)

@@ -6,16 +6,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.base import FROM_DIALECT, Objective, logsigmoid
 from alignlab.types import NllReduction, PairLogps, Requires
 
 
-def cpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: float, nll_weight: float) -> Tensor:
+def cpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, chosen_nll: torch.Tensor, *, beta: float, nll_weight: float
+) -> torch.Tensor:
     """ℓ(β (lp_w - lp_l)) - α lp_w
 
     chosen, rejected: [B] log-probabilities, nats; chosen_nll: [B] NLL of the preferred answer, nats. [B], nats.
@@ -57,7 +58,7 @@ class CPO(Objective):
     def reward_scale(self) -> float:
         return self.beta
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return cpo_loss(
             batch.chosen.logp("sum"),
             batch.rejected.logp("sum"),

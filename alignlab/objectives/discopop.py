@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import check_same_shape
 from alignlab.errors import Problem
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def discopop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, tau: float) -> Tensor:
+def discopop_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, tau: float) -> torch.Tensor:
     """(1 - m) ℓ(βh) + m exp(-βh), m = σ(βh/τ)
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B].
@@ -60,5 +59,5 @@ class DiscoPOP(DivergencePairs):
         if slope > 0:
             yield f"DiscoPOP starts with a slope of {slope:+.2f} in the margin: it lowers margins near 0 (tau < 0.102)"
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return discopop_loss(*self.scores(batch), beta=self.beta, tau=self.tau)

@@ -10,12 +10,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import finite, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import Logps, PairLogps, Reduction
 
 DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
@@ -25,7 +23,7 @@ DEFAULT_ALPHA = 0.5
 _LARGEST_EXPONENT = 40.0
 
 
-def divergence_score(logratio: Tensor, divergence: str, alpha: float) -> Tensor:
+def divergence_score(logratio: torch.Tensor, divergence: str, alpha: float) -> torch.Tensor:
     """r, 1 - exp(-r), log 2 + log σ(r) or (exp((α - 1) r) - 1) / (α - 1): f' of the ratio exp(r).
 
     [B] -> [B]; exponents are held at 40, where the gradient ends.
@@ -39,13 +37,15 @@ def divergence_score(logratio: Tensor, divergence: str, alpha: float) -> Tensor:
     return logratio  # reverse KL, and the limit of alpha -> 1
 
 
-def pair_scores(batch: PairLogps, divergence: str, alpha: float, reduction: Reduction = "sum") -> tuple[Tensor, Tensor]:
+def pair_scores(
+    batch: PairLogps, divergence: str, alpha: float, reduction: Reduction = "sum"
+) -> tuple[torch.Tensor, torch.Tensor]:
     """[B], [B] scores of the chosen and of the rejected answers; per token of each where asked."""
     chosen, rejected = (_score(side, divergence, alpha, reduction) for side in (batch.chosen, batch.rejected))
     return chosen, rejected
 
 
-def _score(logps: Logps, divergence: str, alpha: float, reduction: Reduction) -> Tensor:
+def _score(logps: Logps, divergence: str, alpha: float, reduction: Reduction) -> torch.Tensor:
     score = divergence_score(logps.logratio("sum"), divergence, alpha)
     return score if reduction == "sum" else score / logps.count
 
@@ -71,6 +71,6 @@ class DivergencePairs(ReferencePairs):
         yield from super().problems()
         yield from divergence_problems(self.divergence, self.divergence_alpha)
 
-    def scores(self, batch: PairLogps, reduction: Reduction = "sum") -> tuple[Tensor, Tensor]:
+    def scores(self, batch: PairLogps, reduction: Reduction = "sum") -> tuple[torch.Tensor, torch.Tensor]:
         """[B], [B] scores of the chosen and of the rejected answers; per token of each where asked."""
         return pair_scores(batch, self.divergence, self.divergence_alpha, reduction)

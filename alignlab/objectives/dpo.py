@@ -10,16 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape, within
 from alignlab.errors import Problem
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float = 0.0) -> Tensor:
+def dpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, label_smoothing: float = 0.0
+) -> torch.Tensor:
     """(1 - ε) ℓ(βh) + ε ℓ(-βh), h = ρ_w - ρ_l
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
@@ -67,5 +69,5 @@ class DPO(DivergencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return dpo_loss(*self.scores(batch), beta=self.beta, label_smoothing=self.label_smoothing)

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape
 from alignlab.errors import Problem
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import PairLogps
 
 
-def dpop_loss(chosen: Tensor, rejected: Tensor, *, beta: float, penalty: float) -> Tensor:
+def dpop_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, penalty: float) -> torch.Tensor:
     """ℓ(β (h - λ max(0, -ρ_w)))
 
     chosen, rejected: [B] log-ratios, nats. [B], nats; at ρ_w = 0 the penalty's gradient is 0.
@@ -43,7 +41,7 @@ class DPOP(ReferencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return dpop_loss(
             batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta, penalty=self.penalty
         )

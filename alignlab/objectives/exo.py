@@ -8,16 +8,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import check_same_shape
 from alignlab.errors import Problem
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def exo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, epsilon: float) -> Tensor:
+def exo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, epsilon: float) -> torch.Tensor:
     """KL( (σ(βh), σ(-βh)) ‖ (1 - ε, ε) )
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
@@ -52,5 +51,5 @@ class EXO(DivergencePairs):
     def loss_at_reference(self) -> float:
         return -math.log(2.0) - (math.log1p(-self.epsilon) + math.log(self.epsilon)) / 2
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return exo_loss(*self.scores(batch), beta=self.beta, epsilon=self.epsilon)

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.errors import Problem
 from alignlab.objectives.fresh import Imitation, best
@@ -14,7 +14,7 @@ from alignlab.objectives.sft import sft_loss
 from alignlab.types import Logps, Rollouts
 
 
-def expert_iteration_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
+def expert_iteration_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
     """-lp(y)/mean n, y among the best of the policy's own answers to a prompt
 
     logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B].
@@ -41,8 +41,8 @@ class ExpertIteration(Imitation):
             text = f"must be at least 1 and less than samples ({self.samples})"
             yield Problem("kept_of_them", self.kept_of_them, text, "kept_of_them=1")
 
-    def kept(self, rollouts: Rollouts) -> Tensor:
+    def kept(self, rollouts: Rollouts) -> torch.Tensor:
         return best(rollouts.scores, self.kept_of_them)
 
-    def __call__(self, batch: Logps) -> Tensor:
+    def __call__(self, batch: Logps) -> torch.Tensor:
         return expert_iteration_loss(batch.logp("sum"), mean_count=batch.batch_mean_count)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.errors import Problem
 from alignlab.objectives.base import Objective
@@ -56,7 +56,7 @@ class FreshPairs(Online):
     def reward_scale(self) -> float:
         return self.inner.reward_scale
 
-    def reward(self, answers: Logps) -> Tensor:
+    def reward(self, answers: Logps) -> torch.Tensor:
         return self.inner.reward(answers)
 
     @cached_property
@@ -68,7 +68,7 @@ class FreshPairs(Online):
     def _part(self) -> dict[str, Any]:
         return {"name": self.loss, str(offline_objectives()[self.loss].strength): self.beta, **self.settings}
 
-    def metrics(self, batch: PairLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: PairLogps) -> dict[str, torch.Tensor]:
         return self.inner.metrics(batch)
 
     @property
@@ -96,11 +96,11 @@ class Imitation(Online):
     requires: ClassVar[Requires] = Requires(data="completions", online=True)
 
     @abstractmethod
-    def kept(self, rollouts: Rollouts) -> Tensor:
+    def kept(self, rollouts: Rollouts) -> torch.Tensor:
         """bool[P, K], True for answers to imitate; somewhere for every prompt."""
 
 
-def best(scores: Tensor, count: int) -> Tensor:
+def best(scores: torch.Tensor, count: int) -> torch.Tensor:
     """bool[P, K], True for the `count` answers of each prompt with the highest scores; of equal ones the first."""
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
     return (scores != scores).scatter(1, order, True)

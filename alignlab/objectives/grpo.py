@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import at_least, one_of, within
 from alignlab.errors import Problem
@@ -23,8 +22,15 @@ NORMALISERS = ("answers", "tokens", "constant")
 
 
 def grpo_loss(
-    log_ratio: Tensor, advantages: Tensor, policy: Tensor, reference: Tensor, *, beta: float, low: float, high: float
-) -> Tensor:
+    log_ratio: torch.Tensor,
+    advantages: torch.Tensor,
+    policy: torch.Tensor,
+    reference: torch.Tensor,
+    *,
+    beta: float,
+    low: float,
+    high: float,
+) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 - c, 1 + c')) + β k3 of every token, A_i = (R_i - mean R) / (std R + 1e-4) of its prompt
 
     log_ratio: log π - log π_old; policy, reference: log π, log π_ref; all [B, T], nats. [B, T].
@@ -68,10 +74,10 @@ class GRPO(PolicyGradient):
     def clip_above(self) -> float:
         return self.clip_higher or self.clip
 
-    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         return over_tokens(group_normalised(rollouts.scores, by_deviation=self.scale), rollouts.mask), None
 
-    def __call__(self, batch: RolloutLogps) -> Tensor:
+    def __call__(self, batch: RolloutLogps) -> torch.Tensor:
         answers, mask = batch.answers, batch.answers.mask
         assert answers.reference_tokens is not None
         policy = torch.where(mask, answers.tokens, 0.0).to(batch.advantages)
@@ -86,12 +92,12 @@ class GRPO(PolicyGradient):
         )
         return torch.where(mask, loss, 0.0).sum(dim=1) / self._divisor(batch)
 
-    def metrics(self, batch: RolloutLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: RolloutLogps) -> dict[str, torch.Tensor]:
         answers, mask = batch.answers, batch.answers.mask
         assert answers.reference_tokens is not None
         return super().metrics(batch) | {"kl": k3(answers.tokens, answers.reference_tokens)[mask].mean()}
 
-    def _divisor(self, batch: RolloutLogps) -> Tensor | float:
+    def _divisor(self, batch: RolloutLogps) -> torch.Tensor | float:
         if self.normaliser == "answers":
             return batch.answers.count
         return batch.answers.batch_mean_count if self.normaliser == "tokens" else batch.longest

@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def hinge_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def hinge_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """max(0, 1 - βh)
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B]; gradient 0 at the kink.
@@ -37,5 +36,5 @@ class Hinge(DivergencePairs):
     def loss_at_reference(self) -> float:
         return 1.0
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return hinge_loss(*self.scores(batch), beta=self.beta)

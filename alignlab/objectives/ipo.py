@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import check_same_shape, one_of, positive
 from alignlab.errors import Problem
@@ -15,7 +15,7 @@ from alignlab.objectives.divergence import DEFAULT_ALPHA, divergence_problems, p
 from alignlab.types import PairLogps, Reduction, Requires
 
 
-def ipo_loss(chosen: Tensor, rejected: Tensor, *, tau: float) -> Tensor:
+def ipo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, tau: float) -> torch.Tensor:
     """(h - 1 / (2τ))²
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), summed or per token, nats. [B], nats squared.
@@ -70,7 +70,7 @@ class IPO(Objective):
     def loss_at_reference(self) -> float:
         return 1 / (4 * self.tau**2)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         reduction = cast(Reduction, self.reduction)
         return ipo_loss(*pair_scores(batch, self.divergence, self.divergence_alpha, reduction), tau=self.tau)
 

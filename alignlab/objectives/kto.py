@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape, positive
 from alignlab.errors import Problem
@@ -20,8 +19,14 @@ LARGEST_RATIO, LARGEST_RATIO_V1 = 3 / 2, 4 / 3
 
 
 def kto_loss(
-    logratio: Tensor, desirable: Tensor, kl: Tensor, *, beta: float, desirable_weight: float, undesirable_weight: float
-) -> Tensor:
+    logratio: torch.Tensor,
+    desirable: torch.Tensor,
+    kl: torch.Tensor,
+    *,
+    beta: float,
+    desirable_weight: float,
+    undesirable_weight: float,
+) -> torch.Tensor:
     """λ_D [1 - σ(β(ρ - z0))] for good answers, λ_U [1 - σ(β(z0 - ρ))] for bad ones
 
     logratio: [B] nats; desirable: bool[B]; kl: scalar z0 >= 0, nats, no gradient. [B].
@@ -57,7 +62,7 @@ class KTO(WithReference):
     def loss_at_reference(self) -> float | None:
         return self.desirable_weight / 2 if self.desirable_weight == self.undesirable_weight else None
 
-    def __call__(self, batch: LabelledLogps) -> Tensor:
+    def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         return kto_loss(
             batch.answers.logratio("sum"),
             batch.desirable,
@@ -67,7 +72,7 @@ class KTO(WithReference):
             undesirable_weight=self.undesirable_weight,
         )
 
-    def metrics(self, batch: LabelledLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: LabelledLogps) -> dict[str, torch.Tensor]:
         raw = _raw_kl(batch)
         return {"kl": raw.clamp(min=0), "kto/kl_raw": raw}
 
@@ -91,7 +96,7 @@ class KTO(WithReference):
             )
 
 
-def _raw_kl(batch: LabelledLogps) -> Tensor:
+def _raw_kl(batch: LabelledLogps) -> torch.Tensor:
     """Scalar mean log-ratio of the mismatched answers, nats, before it is held at 0."""
     if batch.mismatched is None:
         raise ValueError("this objective needs prompts with other rows' answers and the batch has none")

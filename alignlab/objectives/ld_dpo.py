@@ -8,16 +8,14 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import check_same_shape, one_of, within
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, ReferencePairs
+from alignlab.objectives.base import FROM_DIALECT, ReferencePairs, logsigmoid
 from alignlab.types import Logps, PairLogps, Requires
 
 
-def ld_dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def ld_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βh), tokens after the first min(n_w, n_l) of the longer answer weighted by α
 
     chosen, rejected: [B] log-ratios with the weighting done, nats. [B], nats.
@@ -57,11 +55,11 @@ class LDDPO(ReferencePairs):
     def loss_at_reference(self) -> float | None:
         return math.log(2.0) if self.reference_tail == "weighted" or self.alpha == 1 else None
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         shared = torch.minimum(batch.chosen.count, batch.rejected.count)
         return ld_dpo_loss(self._logratio(batch.chosen, shared), self._logratio(batch.rejected, shared), beta=self.beta)
 
-    def _logratio(self, side: Logps, shared: Tensor) -> Tensor:
+    def _logratio(self, side: Logps, shared: torch.Tensor) -> torch.Tensor:
         if side.reference_tokens is None:
             raise ValueError("this objective needs reference log-probabilities token by token and the batch has none")
         weight = self.alpha if self.reference_tail == "weighted" else 1.0

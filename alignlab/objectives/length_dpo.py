@@ -5,15 +5,15 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def length_dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def length_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(β (ρ_w/n_w - ρ_l/n_l))
 
     chosen, rejected: [B] log-ratios per token (or f-divergence scores per token), nats. [B], nats.
@@ -35,5 +35,5 @@ class LengthDPO(DivergencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return length_dpo_loss(*self.scores(batch, "mean"), beta=self.beta)

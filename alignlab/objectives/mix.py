@@ -9,7 +9,6 @@ from functools import cached_property
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.discovery import classes_by_module
 from alignlab.errors import ConfigError, Problem
@@ -25,7 +24,7 @@ _OWN = ("name", "weight")
 _WORDS = {"float": "number", "bool": "true or false", "str": "word"}
 
 
-def mix_loss(losses: list[Tensor], weights: list[float]) -> Tensor:
+def mix_loss(losses: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     """Σ_k w_k L_k
 
     losses: [B] each. [B].
@@ -53,7 +52,7 @@ class Mix(Objective):
             for part, weight, made in zip(self.parts, self._weights, self._objectives.values(), strict=True)
         ]
 
-    def reward(self, answers: Logps) -> Tensor:
+    def reward(self, answers: Logps) -> torch.Tensor:
         return self._leading.reward(answers)
 
     strength: ClassVar[str | None] = None
@@ -88,11 +87,11 @@ class Mix(Objective):
             return None
         return math.fsum(w * v for w, v in zip(self._weights, known, strict=True) if v is not None)
 
-    def __call__(self, batch: Any) -> Tensor:
+    def __call__(self, batch: Any) -> torch.Tensor:
         return mix_loss([_apply(part, batch) for part in self._objectives.values()], self._weights)
 
-    def metrics(self, batch: Any) -> dict[str, Tensor]:
-        found: dict[str, Tensor] = {}
+    def metrics(self, batch: Any) -> dict[str, torch.Tensor]:
+        found: dict[str, torch.Tensor] = {}
         for name, part in self._objectives.items():
             for key, value in part.metrics(_seen_by(part, batch)).items():
                 found[key if key not in found else f"parts/{name}/{key}"] = value
@@ -200,7 +199,7 @@ def _seen_by(part: Objective, batch: Any) -> Any:
     return LabelledLogps(answers, good)
 
 
-def _apply(part: Objective, batch: Any) -> Tensor:
+def _apply(part: Objective, batch: Any) -> torch.Tensor:
     """[B] loss of a part, for pairs split into two rows their mean."""
     seen = _seen_by(part, batch)
     loss = part(seen)

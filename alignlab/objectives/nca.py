@@ -6,15 +6,14 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import PairLogps
 
 
-def nca_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def nca_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βρ_w) + ½ ℓ(-βρ_w) + ½ ℓ(-βρ_l)
 
     chosen, rejected: [B] log-ratios, nats. [B], nats.
@@ -37,5 +36,5 @@ class NCA(ReferencePairs):
     def loss_at_reference(self) -> float:
         return 2 * math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return nca_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import at_least, within
 from alignlab.errors import Problem
@@ -71,14 +70,14 @@ class PolicyGradient(Online):
         return coefficient
 
     @abstractmethod
-    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         """(advantages [N, T], returns [N, T] or None) of a batch of rollouts; the weight of the KL is `coefficient`."""
 
-    def log_ratio(self, batch: RolloutLogps) -> Tensor:
+    def log_ratio(self, batch: RolloutLogps) -> torch.Tensor:
         """log π - log π_old of what the surrogate clips: tokens [B, T]."""
         return batch.log_ratio
 
-    def metrics(self, batch: RolloutLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: RolloutLogps) -> dict[str, torch.Tensor]:
         """What the update did to the ratio, over all tokens of the batch."""
         mask, far = batch.answers.mask, batch.log_ratio
         tokens, actions = ratio_of(far)[mask], ratio_of(self.log_ratio(batch))
@@ -113,9 +112,9 @@ class SequenceGradient(PolicyGradient):
     def coefficient(self) -> float:
         return self.beta
 
-    def rewards(self, rollouts: Rollouts, coefficient: float) -> Tensor:
+    def rewards(self, rollouts: Rollouts, coefficient: float) -> torch.Tensor:
         """[P, K] score - β (log π - log π_ref) of whole answers."""
         return rollouts.scores - coefficient * rollouts.log_ratio.sum(dim=1).view_as(rollouts.scores)
 
-    def log_ratio(self, batch: RolloutLogps) -> Tensor:
+    def log_ratio(self, batch: RolloutLogps) -> torch.Tensor:
         return batch.log_ratio.sum(dim=1)

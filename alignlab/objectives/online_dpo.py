@@ -6,14 +6,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.objectives.base import Objective
 from alignlab.objectives.fresh import Fresh, FreshPairs
 from alignlab.types import PairLogps, Rollouts
 
 
-def online_dpo_loss(loss: Objective, batch: PairLogps) -> Tensor:
+def online_dpo_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
     """L(y_best, y_worst) of the policy's own answers to a prompt, L any loss on pairs, the reference where it starts
 
     [B].
@@ -42,5 +41,5 @@ class OnlineDPO(FreshPairs):
         worst = torch.where(top.values > low.values, low.indices, top.indices)
         return [(p, w, l) for p, (w, l) in enumerate(zip(top.indices.tolist(), worst.tolist(), strict=True))]
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return online_dpo_loss(self.inner, batch)

@@ -6,25 +6,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar, cast
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import at_least, check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective, log1mexp
+from alignlab.objectives.base import Objective, log1mexp, logsigmoid
 from alignlab.types import NllReduction, PairLogps, Requires
 
 # Odds of a probability of 1 are infinite, and their gradient grows as 1 / -logp: mean log-probabilities end here.
 LARGEST_LOGP = -1e-6
 
 
-def log_odds(logp: Tensor) -> Tensor:
+def log_odds(logp: torch.Tensor) -> torch.Tensor:
     """log P - log(1 - P) of P = exp(logp), logp held at -1e-6.  [B] -> [B]."""
     logp = logp.clamp(max=LARGEST_LOGP)
     return logp - log1mexp(logp)
 
 
-def orpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, odds_weight: float) -> Tensor:
+def orpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, chosen_nll: torch.Tensor, *, odds_weight: float
+) -> torch.Tensor:
     """-lp_w/n_w + λ ℓ(log odds_w - log odds_l), log odds = log P - log(1 - P), log P = lp/n
 
     chosen, rejected: [B] log-probabilities per token, nats; chosen_nll: [B] NLL of the preferred answer. [B], nats.
@@ -57,7 +58,7 @@ class ORPO(Objective):
     def reward_scale(self) -> float:
         return self.odds_weight
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return orpo_loss(
             batch.chosen.logp("mean"),
             batch.rejected.logp("mean"),
@@ -65,7 +66,7 @@ class ORPO(Objective):
             odds_weight=self.odds_weight,
         )
 
-    def metrics(self, batch: PairLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: PairLogps) -> dict[str, torch.Tensor]:
         chosen, rejected = batch.chosen.logp("mean"), batch.rejected.logp("mean")
         difference = log_odds(chosen) - log_odds(rejected)
         clamped = ((chosen > LARGEST_LOGP) | (rejected > LARGEST_LOGP)).float()

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import at_least, one_of, positive, within
 from alignlab.errors import Problem
@@ -32,7 +31,7 @@ CRITICS = ("head", "network")
 _ERROR_CLIP = 0.2
 
 
-def ppo_loss(log_ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+def ppo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)) of every token, q = π(y_t)/π_old(y_t), A by GAE from score - β Σ log π_old/π_ref
 
     log_ratio, advantages: [B, T]. [B, T].
@@ -112,7 +111,7 @@ class PPO(PolicyGradient):
         error = min(max(kl / self.target_kl - 1, -_ERROR_CLIP), _ERROR_CLIP)
         return coefficient * (1 + error * answers / self.kl_horizon)
 
-    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         """Whitened over all tokens of the rollouts; returns are not."""
         assert rollouts.values is not None
         mask = rollouts.mask
@@ -122,7 +121,7 @@ class PPO(PolicyGradient):
         advantages, returns = gae(rewards, rollouts.values, mask, gamma=self.gamma, lam=self.lam)
         return whitened(advantages, mask), returns
 
-    def __call__(self, batch: RolloutLogps) -> Tensor:
+    def __call__(self, batch: RolloutLogps) -> torch.Tensor:
         mask, count = batch.answers.mask, batch.answers.batch_mean_count
         ratio = batch.log_ratio.to(batch.advantages)
         tokens = ppo_loss(ratio, batch.advantages, clip=self.clip) + self.value_weight * self._value_loss(batch)
@@ -133,7 +132,7 @@ class PPO(PolicyGradient):
             loss = loss + self.ptx * batch.demonstration.nll("mean")
         return loss
 
-    def metrics(self, batch: RolloutLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: RolloutLogps) -> dict[str, torch.Tensor]:
         mask = batch.answers.mask
         values, old, returned = self._critic(batch)
         policy = ppo_loss(batch.log_ratio.to(batch.advantages), batch.advantages, clip=self.clip)[mask]
@@ -150,7 +149,7 @@ class PPO(PolicyGradient):
             found["loss/ptx"] = batch.demonstration.nll("mean").mean()
         return found
 
-    def _value_loss(self, batch: RolloutLogps) -> Tensor:
+    def _value_loss(self, batch: RolloutLogps) -> torch.Tensor:
         """[B, T]"""
         values, old, returns = self._critic(batch)
         if not self.value_clip:
@@ -158,7 +157,7 @@ class PPO(PolicyGradient):
         return clipped_value_loss(values, old, returns, clip=self.value_clip)
 
     @staticmethod
-    def _critic(batch: RolloutLogps) -> tuple[Tensor, Tensor, Tensor]:
+    def _critic(batch: RolloutLogps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """(values, old values, returns); ValueError where the batch has none."""
         if batch.values is None or batch.old_values is None or batch.returns is None:
             raise ValueError("this objective needs a critic's values and the batch has none")

@@ -6,16 +6,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape, finite
 from alignlab.errors import Problem
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def r_dpo_loss(chosen: Tensor, rejected: Tensor, longer: Tensor, *, beta: float, alpha: float) -> Tensor:
+def r_dpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, longer: torch.Tensor, *, beta: float, alpha: float
+) -> torch.Tensor:
     """ℓ(βh + α (n_w - n_l))
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; longer: [B] tokens by which the preferred
@@ -44,6 +46,6 @@ class RDPO(DivergencePairs):
         yield from super().problems()
         yield from finite("alpha", self.alpha, example=0.01)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         longer = (batch.chosen.count - batch.rejected.count).to(batch.chosen.logp("sum").dtype)
         return r_dpo_loss(*self.scores(batch), longer, beta=self.beta, alpha=self.alpha)

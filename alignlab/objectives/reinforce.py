@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import one_of
 from alignlab.errors import Problem
@@ -14,7 +14,7 @@ from alignlab.objectives.online import SequenceGradient
 from alignlab.types import RolloutLogps, Rollouts
 
 
-def reinforce_loss(log_ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+def reinforce_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)), q = π(y)/π_old(y), A = R - b, R = score - β log π_old/π_ref
 
     log_ratio, advantages: [B] of whole answers. [B].
@@ -42,9 +42,9 @@ class Reinforce(SequenceGradient):
         yield from super().problems()
         yield from one_of("baseline", self.baseline, ("batch", "none"))
 
-    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         rewards = self.rewards(rollouts, coefficient)
         return over_tokens(rewards - rewards.mean() if self.baseline == "batch" else rewards, rollouts.mask), None
 
-    def __call__(self, batch: RolloutLogps) -> Tensor:
+    def __call__(self, batch: RolloutLogps) -> torch.Tensor:
         return reinforce_loss(self.log_ratio(batch), batch.advantages[:, 0], clip=self.clip)

@@ -11,18 +11,16 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from alignlab.checks import at_least, check_same_shape
 from alignlab.errors import Problem
-from alignlab.objectives.base import Objective
+from alignlab.objectives.base import Objective, logsigmoid
 from alignlab.types import RankedRewards, Requires
 
 
 def reward_model_loss(
-    rewards: Tensor, better: Tensor, *, margin: Tensor | None = None, centring: float = 0.0
-) -> Tensor:
+    rewards: torch.Tensor, better: torch.Tensor, *, margin: torch.Tensor | None = None, centring: float = 0.0
+) -> torch.Tensor:
     """mean over pairs i > j of one prompt: ℓ(r_i - r_j - m) + μ (r_i + r_j)²
 
     rewards: [B, K]; better: bool[B, K, K], True where answer i was preferred to answer j, somewhere for every prompt;
@@ -62,7 +60,7 @@ class RewardModel(Objective):
         yield from super().problems()
         yield from at_least("centring", self.centring, 0.0, example=0.01, hint="0 leaves it out")
 
-    def __call__(self, batch: RankedRewards) -> Tensor:
+    def __call__(self, batch: RankedRewards) -> torch.Tensor:
         if self.margins and batch.margin is None:
             raise ValueError("this objective needs margins and the batch has none")
         rewards = batch.rewards.masked_fill(~batch.mask, 0.0)

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.objectives.advantages import clipped_surrogate, leave_one_out, over_tokens, ratio_of
 from alignlab.objectives.online import SequenceGradient
 from alignlab.types import RolloutLogps, Rollouts
 
 
-def rloo_loss(log_ratio: Tensor, advantages: Tensor, *, clip: float) -> Tensor:
+def rloo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)), q = π(y)/π_old(y), A_i = R_i - mean of the other R_j, R = score - β log π_old/π_ref
 
     log_ratio, advantages: [B] of whole answers. [B].
@@ -35,8 +35,8 @@ class RLOO(SequenceGradient):
 
     fewest: ClassVar[int] = 2
 
-    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[Tensor, Tensor | None]:
+    def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
         return over_tokens(leave_one_out(self.rewards(rollouts, coefficient)), rollouts.mask), None
 
-    def __call__(self, batch: RolloutLogps) -> Tensor:
+    def __call__(self, batch: RolloutLogps) -> torch.Tensor:
         return rloo_loss(self.log_ratio(batch), batch.advantages[:, 0], clip=self.clip)

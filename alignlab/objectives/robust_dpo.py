@@ -7,16 +7,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import check_same_shape, within
 from alignlab.errors import Problem
+from alignlab.objectives.base import logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import PairLogps
 
 
-def robust_dpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, label_smoothing: float) -> Tensor:
+def robust_dpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, label_smoothing: float
+) -> torch.Tensor:
     """[(1 - ε) ℓ(βh) - ε ℓ(-βh)] / (1 - 2ε)
 
     Its expectation over labels flipped with probability ε is the clean DPO loss. chosen, rejected: [B] log-ratios (or
@@ -52,8 +54,8 @@ class RobustDPO(DivergencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return robust_dpo_loss(*self.scores(batch), beta=self.beta, label_smoothing=self.label_smoothing)
 
-    def metrics(self, batch: PairLogps) -> dict[str, Tensor]:
+    def metrics(self, batch: PairLogps) -> dict[str, torch.Tensor]:
         return {"loss_min": self(batch).min()}

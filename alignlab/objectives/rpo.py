@@ -6,17 +6,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, cast
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import at_least, check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT
+from alignlab.objectives.base import FROM_DIALECT, logsigmoid
 from alignlab.objectives.divergence import DivergencePairs
 from alignlab.types import NllReduction, PairLogps
 
 
-def rpo_loss(chosen: Tensor, rejected: Tensor, chosen_nll: Tensor, *, beta: float, nll_weight: float) -> Tensor:
+def rpo_loss(
+    chosen: torch.Tensor, rejected: torch.Tensor, chosen_nll: torch.Tensor, *, beta: float, nll_weight: float
+) -> torch.Tensor:
     """ℓ(βh) - α lp_w/n_w
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; chosen_nll: [B] negative log-probability of
@@ -56,7 +57,7 @@ class RPO(DivergencePairs):
         yield from at_least("nll_weight", self.nll_weight, 0.0, example=1.0, hint="0 is DPO")
         yield from one_of("nll", self.nll, ("mean", "tokens"))
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return rpo_loss(
             *self.scores(batch),
             batch.chosen.nll(cast(NllReduction, self.nll)),

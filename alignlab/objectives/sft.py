@@ -8,14 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.base import Objective
 from alignlab.types import Logps, Requires
 
 
-def sft_loss(logp: Tensor, *, mean_count: float | Tensor) -> Tensor:
+def sft_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
     """-lp / (mean n over the batch)
 
     logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B], nats per token:
@@ -32,5 +32,5 @@ class SFT(Objective):
     strength: ClassVar[str | None] = None
     requires: ClassVar[Requires] = Requires(data="completions")
 
-    def __call__(self, batch: Logps) -> Tensor:
+    def __call__(self, batch: Logps) -> torch.Tensor:
         return sft_loss(batch.logp("sum"), mean_count=batch.batch_mean_count)

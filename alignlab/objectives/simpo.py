@@ -6,16 +6,15 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import at_least, check_same_shape, one_of, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, Objective
+from alignlab.objectives.base import FROM_DIALECT, Objective, logsigmoid
 from alignlab.types import PairLogps, Requires
 
 
-def simpo_loss(chosen: Tensor, rejected: Tensor, *, beta: float, gamma: float) -> Tensor:
+def simpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, gamma: float) -> torch.Tensor:
     """ℓ(β (lp_w/n_w - lp_l/n_l) - γ)
 
     chosen, rejected: [B] log-probabilities per token, nats. [B], nats.
@@ -60,6 +59,6 @@ class SimPO(Objective):
     def reward_scale(self) -> float:
         return self.beta
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         gamma = self.gamma * (self.beta if self.margin == "ratio" else 1.0)
         return simpo_loss(batch.chosen.logp("mean"), batch.rejected.logp("mean"), beta=self.beta, gamma=gamma)

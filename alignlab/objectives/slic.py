@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import at_least, check_same_shape, positive
 from alignlab.errors import Problem
@@ -15,7 +14,7 @@ from alignlab.objectives.base import Objective
 from alignlab.types import PairLogps, Requires
 
 
-def slic_loss(chosen: Tensor, rejected: Tensor, *, delta: float, nll_weight: float) -> Tensor:
+def slic_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, delta: float, nll_weight: float) -> torch.Tensor:
     """max(0, δ - lp_w + lp_l) - λ lp_w
 
     chosen, rejected: [B] log-probabilities, nats. [B], nats; gradient of the hinge 0 at its kink.
@@ -43,7 +42,7 @@ class SLiC(Objective):
         yield from positive("delta", self.delta, example=1.0)
         yield from at_least("nll_weight", self.nll_weight, 0.0, example=0.1)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return slic_loss(
             batch.chosen.logp("sum"), batch.rejected.logp("sum"), delta=self.delta, nll_weight=self.nll_weight
         )

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.objectives.base import Objective
 from alignlab.objectives.fresh import Fresh, FreshPairs
 from alignlab.types import PairLogps, Requires, Rollouts
 
 
-def spin_loss(loss: Objective, batch: PairLogps) -> Tensor:
+def spin_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
     """L(y, y') of the data's answer y against y' of the policy that an iteration began with, which is the reference
 
     [B].
@@ -41,5 +41,5 @@ class SPIN(FreshPairs):
         prompts, answers = rollouts.scores.shape
         return [(p, None, k) for p in range(prompts) for k in range(answers)]
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return spin_loss(self.inner, batch)

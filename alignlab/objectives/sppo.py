@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import check_same_shape
 from alignlab.objectives.base import ReferencePairs
 from alignlab.types import PairLogps
 
 
-def sppo_loss(chosen: Tensor, rejected: Tensor, *, beta: float) -> Tensor:
+def sppo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """(ρ_w - 1/(2β))² + (ρ_l + 1/(2β))²
 
     chosen, rejected: [B] log-ratios, nats. [B], nats squared.
@@ -35,5 +35,5 @@ class SPPO(ReferencePairs):
     def loss_at_reference(self) -> float:
         return 1 / (2 * self.beta**2)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         return sppo_loss(batch.chosen.logratio("sum"), batch.rejected.logratio("sum"), beta=self.beta)

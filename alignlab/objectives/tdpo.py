@@ -7,18 +7,23 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from torch import Tensor
-from torch.nn.functional import logsigmoid
+import torch
 
 from alignlab.checks import at_least, check_same_shape
 from alignlab.errors import Problem
-from alignlab.objectives.base import ReferencePairs
+from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import Logps, PairLogps, Requires
 
 
 def tdpo_loss(
-    chosen: Tensor, rejected: Tensor, chosen_kl: Tensor, rejected_kl: Tensor, *, beta: float, alpha: float
-) -> Tensor:
+    chosen: torch.Tensor,
+    rejected: torch.Tensor,
+    chosen_kl: torch.Tensor,
+    rejected_kl: torch.Tensor,
+    *,
+    beta: float,
+    alpha: float,
+) -> torch.Tensor:
     """ℓ(βh - αβ (K_l - K_w)), K = Σ_t KL(π_ref(·|s_t) ‖ π(·|s_t))
 
     chosen, rejected: [B] log-ratios, nats; chosen_kl, rejected_kl: [B] K of the two answers, nats. [B], nats.
@@ -50,7 +55,7 @@ class TDPO(ReferencePairs):
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         chosen_kl = _kl(batch.chosen)
         return tdpo_loss(
             batch.chosen.logratio("sum"),
@@ -62,7 +67,7 @@ class TDPO(ReferencePairs):
         )
 
 
-def _kl(side: Logps) -> Tensor:
+def _kl(side: Logps) -> torch.Tensor:
     if side.reference_kl is None:
         raise ValueError("this objective needs the KL from the reference at every token and the batch has none")
     return side.reference_kl

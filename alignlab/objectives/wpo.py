@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
 
 from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
@@ -17,7 +16,7 @@ from alignlab.objectives.dpo import dpo_loss
 from alignlab.types import Logps, PairLogps, Requires
 
 
-def wpo_loss(chosen: Tensor, rejected: Tensor, weight: Tensor, *, beta: float) -> Tensor:
+def wpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor, *, beta: float) -> torch.Tensor:
     """w_w w_l ℓ(βh), w = exp(mean_t [log π(y_t|s_t) - log Σ_v π(v|s_t)²])
 
     chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; weight: [B] the product of both weights,
@@ -54,14 +53,14 @@ class WPO(DivergencePairs):
         yield from super().problems()
         yield from one_of("cap", self.cap, ("one", "none"))
 
-    def __call__(self, batch: PairLogps) -> Tensor:
+    def __call__(self, batch: PairLogps) -> torch.Tensor:
         weight = torch.exp(_log_weight(batch.chosen) + _log_weight(batch.rejected))
         if self.cap == "one":
             weight = weight.clamp(max=1.0)
         return wpo_loss(*self.scores(batch), weight, beta=self.beta)
 
 
-def _log_weight(side: Logps) -> Tensor:
+def _log_weight(side: Logps) -> torch.Tensor:
     """[B] mean over tokens of log pi(y_t) minus the log-probability of drawing the same token twice."""
     if side.collision is None:
         raise ValueError("this objective needs log sum_v pi(v)^2 at every token and the batch has none")

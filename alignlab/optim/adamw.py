@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import positive, within
 from alignlab.errors import Problem
@@ -37,8 +37,13 @@ class AdamW(Optim):
         )
 
     def update(
-        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
-    ) -> Tensor:
+        self,
+        weights: torch.Tensor,
+        gradient: torch.Tensor,
+        moments: dict[str, torch.Tensor],
+        rate: float | torch.Tensor,
+        step: int,
+    ) -> torch.Tensor:
         """theta - eta lambda theta - eta m^ / (sqrt(v^) + eps): algorithm 2, m^ and v^ freed of their start."""
         first, second = moments["exp_avg"], moments["exp_avg_sq"]
         first.lerp_(gradient, like(1 - self.beta1, weights))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import Checked, at_least, one_of, positive
 from alignlab.errors import Problem
@@ -49,8 +49,13 @@ class Optim(Checked, ABC):
         """A torch optimizer over the parameters, at the peak learning rate."""
 
     def update(
-        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
-    ) -> Tensor:
+        self,
+        weights: torch.Tensor,
+        gradient: torch.Tensor,
+        moments: dict[str, torch.Tensor],
+        rate: float | torch.Tensor,
+        step: int,
+    ) -> torch.Tensor:
         """[P, D] weights of P models after update `step` (from 1), as torch's optimizer computes them; `moments` are
         changed in place. `rate` and the numbers of this optimizer may be [P, 1] tensors in float64.
         """
@@ -66,6 +71,6 @@ class Optim(Checked, ABC):
         return 1.0 - progress if self.schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2
 
 
-def like(number: float | Tensor, weights: Tensor) -> float | Tensor:
+def like(number: float | torch.Tensor, weights: torch.Tensor) -> float | torch.Tensor:
     """A number, or the models' own numbers, for arithmetic with `weights` that keeps their dtype."""
-    return number.to(weights) if isinstance(number, Tensor) else number
+    return number.to(weights) if isinstance(number, torch.Tensor) else number

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from torch import Tensor
+import torch
 
 from alignlab.checks import positive, within
 from alignlab.errors import Problem
@@ -33,8 +33,13 @@ class RMSprop(Optim):
         return TorchRMSprop(parameters, lr=self.lr, alpha=self.alpha, eps=self.eps, weight_decay=self.weight_decay)
 
     def update(
-        self, weights: Tensor, gradient: Tensor, moments: dict[str, Tensor], rate: float | Tensor, step: int
-    ) -> Tensor:
+        self,
+        weights: torch.Tensor,
+        gradient: torch.Tensor,
+        moments: dict[str, torch.Tensor],
+        rate: float | torch.Tensor,
+        step: int,
+    ) -> torch.Tensor:
         """theta - eta g / (sqrt(v) + eps), v the running mean of g^2; weight decay is added to the gradient."""
         square = moments["square_avg"]
         gradient = gradient + like(self.weight_decay, weights) * weights

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from alignlab.checks import Checked, at_least, positive
 from alignlab.errors import DataError, NotEnoughMemoryError, Problem
@@ -62,7 +61,6 @@ def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) ->
     return np.random.default_rng([seed, number, *key]).random(count)
 
 
-@torch.no_grad()
 def draw(
     model: Any,
     prompts: Sequence[Sequence[int]],
@@ -109,7 +107,8 @@ def _within_memory(
 ) -> list[Drawn] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
-        return _batch(model, prompts, numbers, how, end_id)
+        with torch.no_grad():
+            return _batch(model, prompts, numbers, how, end_id)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -161,7 +160,9 @@ def _batch(
     return [Drawn(answer, answer[-1] == end_id, of) for answer, of in zip(answers, logps, strict=True)]
 
 
-def _inverted(logits: Tensor, numbers: NDArray[np.float64], temperature: float) -> tuple[Tensor, Tensor]:
+def _inverted(
+    logits: torch.Tensor, numbers: NDArray[np.float64], temperature: float
+) -> tuple[torch.Tensor, torch.Tensor]:
     """[B, V] logits, [B] numbers in [0, 1) -> [B] tokens and their log-probabilities."""
     probability = torch.softmax(at_least_float32(logits).double() / temperature, dim=-1)
     weights = probability.cumsum(dim=-1)

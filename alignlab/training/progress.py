@@ -37,12 +37,10 @@ def progress_bar(enabled: bool) -> Any:
 
 def quiet_libraries() -> None:
     """Libraries speak only of what is wrong: their notices and bars would bury the run's own lines."""
-    import datasets
     from transformers.utils import logging as transformers_logging
 
     for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes"):
         logging.getLogger(name).setLevel(logging.ERROR)
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    datasets.disable_progress_bars()
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

@@ -65,7 +65,7 @@ HOME = {
     "transformers": {"models", "training"},
     "peft": {"models"},
     "bitsandbytes": {"optim"},
-    "datasets": {"data", "training"},
+    "datasets": {"data"},
     "matplotlib": {"reports"},
     "pandas": {"reports"},
     "scipy": {"evaluation", "reports"},

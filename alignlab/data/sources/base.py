@@ -19,10 +19,11 @@ ReferenceTable = Callable[[World], Any]
 
 def load_rows(name: str, **arguments: Any) -> Any:
     """`datasets.load_dataset`, its failures told as DataError: a file or hub data set that can't be read."""
-    from datasets import load_dataset
+    from datasets import disable_progress_bars, load_dataset
     from datasets.exceptions import DatasetsError
     from datasets.utils import logging as datasets_logging
 
+    disable_progress_bars()  # they would bury the run's own lines
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would log is raised as well
     try:
         return load_dataset(name, **arguments)

@@ -40,15 +40,17 @@ _FAR_OFF = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
-    """The fastest layout that gives the model's own log-probabilities on `answers`; `asked` is one of LAYOUTS.
+    """The fastest layout that gives the model's own log-probabilities on `answers`, or a reward model's own rewards;
+    `asked` is one of LAYOUTS.
 
     Says in the log what was chosen, and why.
     """
     name, width = type(innermost(model)).__name__, int(getattr(model.config, "hidden_size", 0) or 1)
+    unit = "per reward" if _gives_rewards(model) else "nats per token"
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if asked == "plain":
         return PLAIN
-    if name not in _KNOWN:
+    if name.replace("ForSequenceClassification", "ForCausalLM") not in _KNOWN:
         log.info("layout: plain rows, since %s is not known to be exact with answers side by side", name)
         return PLAIN
     layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
@@ -57,10 +59,10 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
         log.warning("layout: plain rows, since this %s refuses answers side by side", name)
         return PLAIN
     if not far <= _FAR_OFF[precision(model)]:  # NaN as well
-        log.warning("layout: plain rows, since %s is off by %.2g nats per token with answers side by side", name, far)
+        log.warning("layout: plain rows, since %s is off by %.2g %s with answers side by side", name, far, unit)
         return PLAIN
     if layout.shared:
-        log.info("layout: answers share their prompt (off by %.1g nats per token from plain rows)", far)
+        log.info("layout: answers share their prompt (off by %.1g %s from plain rows)", far, unit)
     else:
         log.info("layout: plain rows, since %s attention takes no mask of ours", attention)
     return layout
@@ -83,7 +85,7 @@ def _length(answer: PromptAndAnswer) -> int:
 
 
 def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float | None:
-    """Mean absolute difference from log-probabilities of plain rows by the model's own head, nats per token.
+    """Mean absolute difference from plain rows and the model's own head, nats per token or per reward.
 
     None where the model does not run with `layout` (Falcon with ALiBi wants a mask of two dimensions).
     """
@@ -103,8 +105,16 @@ def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) ->
     return float((plain - found).abs().sum() / tokens)
 
 
-def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, torch.Tensor]:
-    """Log-probabilities in one layout, and of how many tokens."""
+def _gives_rewards(model: Any) -> bool:
+    return getattr(innermost(model), "score", None) is not None
+
+
+def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, int]:
+    """Log-probabilities in one layout, and of how many tokens; or rewards, and how many."""
+    from alignlab.models.heads import answer_rewards  # its classes are torch's: a config is read without them
+
     rows = to_device(collate_rows(answers, layout), next(model.parameters()).device)
     with torch.no_grad():
-        return answer_logps(model, rows), rows.answer_mask.sum()
+        if _gives_rewards(model):
+            return answer_rewards(model, rows), len(answers)
+        return answer_logps(model, rows), int(rows.answer_mask.sum())

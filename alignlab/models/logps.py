@@ -93,7 +93,7 @@ def score_predictions(
     if predictions.parameters is None or len(targets) * vocabulary <= logits_at_once:
         seen = see(predictions.hidden, slice(None))
     else:
-        from alignlab.models.in_pieces import InPieces  # what is derived from torch's classes imports it
+        from alignlab.models.in_pieces import InPieces  # its class is torch's: a config is read without it
 
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
         seen = Seen(*InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))

@@ -17,6 +17,7 @@ from transformers.masking_utils import sdpa_mask
 from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows
 from alignlab.data.tokenize import CompletionTokens, PairTokens, PromptAndAnswer
 from alignlab.models import forward
+from alignlab.models.heads import answer_rewards, with_scalar_head
 from alignlab.models.layout import _KNOWN, choose_layout, rows_to_look_at
 from alignlab.models.logps import answer_logps
 
@@ -214,6 +215,27 @@ def test_a_model_that_is_off_has_plain_rows(
     (record,) = (r for r in caplog.records if r.name.startswith("alignlab"))
     assert record.levelname == "WARNING"
     assert "plain rows, since LlamaForCausalLM is off by " + ("nan" if broken == "nan" else "") in record.message
+
+
+def test_a_reward_model_is_compared_by_its_rewards(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    scorer = with_scalar_head(build("llama"), 0)
+    with caplog.at_level(logging.INFO):
+        layout = choose_layout(scorer, ANSWERS)
+    assert layout.shared
+    assert "answers share their prompt" in caplog.text
+    assert "per reward" in caplog.text
+    with torch.no_grad():
+        shared, plain = (answer_rewards(scorer, collate_rows(ANSWERS, how)) for how in (layout, PLAIN))
+    assert shared == pytest.approx(plain, abs=1e-5)
+    right = forward.attention_mask
+    monkeypatch.setattr(
+        forward,
+        "attention_mask",
+        lambda config, rows, dtype: right(config, dataclasses.replace(rows, branch=rows.branch.clamp(max=1)), dtype),
+    )
+    assert choose_layout(scorer, ANSWERS) == PLAIN
 
 
 def test_memory_that_does_not_suffice_is_no_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from typing import ClassVar
 
 from alignlab.checks import at_least
 from alignlab.data.fingerprint import path_digest
+from alignlab.data.layout import Layout
 from alignlab.data.template import Template
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
@@ -75,20 +76,25 @@ class RewardModel(ScoreJudge):
         from alignlab.data.collate import to_device
         from alignlab.data.layout import collate_rows
         from alignlab.models.heads import answer_rewards, load_scorer
+        from alignlab.models.layout import choose_layout
 
         model, tokenizer = load_scorer(self.model)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
         template = Template(tokenizer)
+        layout: Layout | None = None
 
         def score(rows: Sequence[Answer]) -> Sequence[float]:
+            nonlocal layout
             ids = [self._ids(template, row) for row in rows]
-            order = sorted(range(len(ids)), key=lambda i: sum(map(len, ids[i])))
+            # Answers to one prompt together, which they share; prompts of like length together.
+            order = sorted(range(len(ids)), key=lambda i: (len(ids[i][0]), ids[i][0], len(ids[i][1])))
+            layout = layout or choose_layout(model, [ids[i] for i in (*order[:2], *order[-2:])])
             scores = [float("nan")] * len(ids)
             with torch.no_grad():
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
-                    found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch]), device))
+                    found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch], layout), device))
                     for i, one in zip(batch, found.tolist(), strict=True):
                         scores[i] = one
             return scores

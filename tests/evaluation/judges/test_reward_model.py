@@ -7,11 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from alignlab.data.layout import Rows
 from alignlab.data.template import Template
 from alignlab.errors import ModelError
 from alignlab.evaluation.judges.base import Answer, Comparison, Verdict
 from alignlab.evaluation.judges.reward_model import RewardModel
 from alignlab.models.adapters.lora import LoRA
+from alignlab.models.forward import hidden_states
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.sources.tiny import Tiny
 
@@ -55,6 +57,24 @@ def test_rewards_of_the_saved_model(lora: bool, tmp_path: Path) -> None:
     (judgement,) = judge.compare([comparison], tmp_path).judgements
     assert judgement.verdict is (Verdict.A if expected[0] > expected[2] else Verdict.B)
     assert list(judge.missing()) == []
+
+
+def test_answers_share_their_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignlab.models import heads
+
+    folder, _ = saved(tmp_path)
+    rows = [Answer(str(i), ("ababab" if i % 2 else "b",), (said,)) for i, said in enumerate(("c", "a", "cc", "b"))]
+    alone = RewardModel(model=str(folder), batch_size=1).score(rows)
+    seen: list[Rows] = []
+    monkeypatch.setattr(heads, "hidden_states", lambda base, rows: seen.append(rows) or hidden_states(base, rows))
+    score = RewardModel(model=str(folder), batch_size=4).ready()
+    assert score(rows) == pytest.approx(alone, abs=1e-5)
+    plain, sharing, batch = seen  # it is looked at before it is believed
+    assert (plain.layout.shared, sharing.layout.shared, batch.layout.shared) == (False, True, True)
+    assert batch.attention.sum() < plain.attention.sum() - 6, "a long prompt is there once"
+    seen.clear()
+    score(rows)
+    assert len(seen) == 1
 
 
 def test_conversations_keep_their_roles(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ def _watch(root: Path, filters: Sequence[Filter]) -> int:
 
 def _axes(record: Record) -> list[str]:
     """The last of what was typed for this run: its own place in a sweep."""
-    untold = ("+", "output_root", "tracking")
+    untold = ("+", "output_root", "tracking", "sweep.")
     return [o for o in record.get("overrides", []) if "=" in o and not o.startswith(untold)][-3:]
 
 
@@ -112,13 +112,22 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         left = [child for child in children_of(record, records) if child not in doomed]
         note = f"  (what {', '.join(left)} started from)" if left else ""
         print(f"{record['id']}  {record.get('status')}{note}")
-    if not flags.yes and input(f"remove these {len(doomed)} for good? [y/N] ").strip().lower() not in ("y", "yes"):
-        print("nothing removed")
+    if not flags.yes and not _agreed(f"remove these {len(doomed)} for good? [y/N] "):
+        print("nothing removed; --yes does not ask")
         return 1
     kept = [id for id in doomed if not RunDir.of(root, id).remove()]
     for id in kept:
         print(f"{id}: a process works on it; left alone", file=sys.stderr)
     return 1 if kept else 0
+
+
+def _agreed(question: str) -> bool:
+    """What the user says; no where nobody can be asked."""
+    try:
+        return input(question).strip().lower() in ("y", "yes")
+    except EOFError:
+        print()
+        return False
 
 
 def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:

@@ -91,12 +91,13 @@ class Composer:
             except COMPOSE_ERRORS:
                 good: list[str] = []
                 config = self._load(good)
-                for text in groups:
+                for text in sorted(groups, key=_sets_a_value):  # what is chosen decides which values there are
                     try:
                         config = self._load([*good, text])
                         good.append(text)
                     except COMPOSE_ERRORS as error:
-                        problems.append(self._explain(self.parse(text), text, error, config))
+                        whole = self.load(good) if _sets_a_value(text) else config
+                        problems.append(self._explain(self.parse(text), text, error, whole))
             self._bases[groups] = config, problems
         return self._bases[groups]
 
@@ -113,8 +114,9 @@ class Composer:
         """One failed override as a problem with something to type. base: the config that it was added to."""
         key = override.key_or_group
         value = setting.split("=", 1)[1] if "=" in setting else None
-        if key in self.groups():
+        if self.is_group(key):
             options = [o for o in self.loader.get_group_options(key) if not o.startswith("_")]
+            key = key.removeprefix("hydra/")
             if value in options:
                 detail = str(error.__cause__ or error).splitlines()[0]
                 return Problem(key, value, f"can't be merged: {detail}; is its first line `# @package _global_`?")
@@ -127,8 +129,8 @@ class Composer:
         parent, _, leaf = key.rpartition(".")
         node: Any = OmegaConf.select(base, parent) if parent else base
         if isinstance(node, DictConfig) and leaf not in node:
-            known = {str(k) for k in node} | (set() if parent else set(self.groups()))
-            return unknown_key(key, sorted(known), value)
+            known = {str(k) for k in node if not str(k).startswith("_")} | (set() if parent else set(self.groups()))
+            return unknown_key(re.sub(r"^hydra\.(?=launcher|sweeper)", "", key), sorted(known), value)
         if (above := _without_fields(base, parent)) is not None:
             there = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
             others = [option for option in self.loader.get_group_options(above) if not option.startswith("_")]
@@ -139,9 +141,16 @@ class Composer:
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
+        if "is not a ListConfig" in reason:
+            return Problem(key, value, "must be a list", f"{key}=[...]")
         if not isinstance(node, DictConfig):
             return unknown_key(key.split(".")[0], sorted({str(k) for k in base} | set(self.groups())))
         return Problem(key, value, reason)
+
+
+def _sets_a_value(text: str) -> bool:
+    """Whether an override of Hydra's own node sets one of its values, rather than choosing one of its groups."""
+    return text.lstrip("+~").startswith("hydra.")
 
 
 def _without_fields(config: DictConfig, key: str) -> str | None:

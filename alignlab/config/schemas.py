@@ -112,6 +112,8 @@ class Sweep(Checked):
     better: str = ""
 
     def problems(self) -> Iterator[Problem]:
+        if self.name in (".", "..") or any(sign in self.name for sign in "/\\"):
+            yield Problem("name", self.name, "must be the name of one folder", "name=beta_on_hh")
         if self.better:
             yield from one_of("better", self.better, ("lower", "higher"))
         if self.metric and self.metric not in ALL:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import operator
 import os
 import re
@@ -57,7 +58,13 @@ class Filter:
             raise ConfigError(
                 [Problem("filter", text, "is no condition: key=value, key!=value, key<number", "status=failed")]
             )
-        return cls(found["key"].strip(), found["sign"], tuple(value.strip() for value in found["values"].split(",")))
+        values = tuple(value.strip() for value in found["values"].split(","))
+        if found["sign"] not in ("=", "!=") and (len(values) > 1 or not _is_number(values[0])):
+            guess = f"{found['key'].strip()}{found['sign']}0.5"
+            raise ConfigError(
+                [Problem("filter", text, f"{found['sign']} compares with one number", guess)], where=_WHERE
+            )
+        return cls(found["key"].strip(), found["sign"], values)
 
     def keeps(self, record: Record, members: Mapping[str, set[str]]) -> bool:
         """`members`: ids of the runs of each sweep; a run is told only of the sweep that made it."""
@@ -145,6 +152,13 @@ def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
 def children_of(record: Record, records: Iterable[Record]) -> list[str]:
     """Ids of the runs that start from this one."""
     return [r["id"] for r in records if record["id"] in (r.get("parent"), r.get("reward"))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
 
 
 def _equal(there: Any, wanted: str) -> bool:

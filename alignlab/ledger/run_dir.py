@@ -150,7 +150,8 @@ class RunDir:
 
     def _say_waiting(self) -> None:
         record = self.record()
-        log.info("%s: in hand of process %s on %s; waiting", self.id, record.get("pid"), record.get("host"))
+        who = f"process {record['pid']} on {record.get('host')}" if record.get("pid") else "another process"
+        log.info("%s: in hand of %s; waiting", self.id, who)
 
     def record(self) -> dict[str, Any]:
         """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""

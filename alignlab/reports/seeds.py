@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import stats
+import scipy
 
 LEVEL, POWER = 0.95, 0.8
 
@@ -61,7 +61,7 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
     mean = float(np.mean(values))
     if n == 1:
         return Interval(mean, math.nan, math.nan, 1)
-    half = float(stats.t.ppf((1 + level) / 2, n - 1) * np.std(values, ddof=1) / math.sqrt(n))
+    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(n))
     return Interval(mean, mean - half, mean + half, n)
 
 
@@ -117,7 +117,7 @@ def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, pow
     if spread == 0:
         return 2
     # With the spread known it would take this many; not knowing it takes a few more, never fewer.
-    n = max(2, math.ceil(((stats.norm.ppf((1 + level) / 2) + stats.norm.ppf(power)) * spread / mean) ** 2))
+    n = max(2, math.ceil(((scipy.special.ndtri((1 + level) / 2) + scipy.special.ndtri(power)) * spread / mean) ** 2))
     while n <= MOST_SEEDS and _power(n, mean / spread, level) < power:
         n += 1
     return n if n <= MOST_SEEDS else None
@@ -125,6 +125,6 @@ def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, pow
 
 def _power(n: int, effect: float, level: float) -> float:
     """Probability that |t| of n differences exceeds its critical value, where mean / standard deviation is `effect`."""
-    critical = stats.t.ppf((1 + level) / 2, n - 1)
-    centre = effect * math.sqrt(n)
-    return float(stats.nct.sf(critical, n - 1, centre) + stats.nct.cdf(-critical, n - 1, centre))
+    critical = scipy.special.stdtrit(n - 1, (1 + level) / 2)
+    below, above = (scipy.special.nctdtr(n - 1, effect * math.sqrt(n), t) for t in (-critical, critical))
+    return float(below + 1 - above)

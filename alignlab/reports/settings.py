@@ -96,7 +96,8 @@ def settings_markdown(found: Settings) -> str:
     for row in found.rows:
         cells = [*row.values, _seeds(row, found.metric), *(_mean(row.metrics[c], _format(c)) for c in shown)]
         if found.comparisons:
-            cells += _compared(found.comparisons[found.name(row)], _format(found.metric or ""))
+            alone = all(c.tied is None for name, c in found.comparisons.items() if name != found.best)
+            cells += _compared(found.comparisons[found.name(row)], _format(found.metric or ""), alone)
         rows.append(cells)
     return table(header, rows)
 
@@ -126,7 +127,8 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         lost = {seed: p for seed, p in row.points.items() if p["status"] != "done"}
         if lost:
             said = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
-            yield f"{found.name(row) or 'this setting'} is without seed {said}: its numbers are those of the others"
+            rest = "its numbers are those of the others" if len(lost) < len(row.points) else "it has no numbers"
+            yield f"{found.name(row) or 'this setting'} is without seed {said}: {rest}"
     if found.metric is None:
         if asked:
             yield f"settings are not compared: no finished run has {asked}"
@@ -174,9 +176,10 @@ def _mean(interval: Interval, form: str) -> str:
     return format(interval.mean, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
 
 
-def _compared(said: Comparison, form: str) -> list[str]:
+def _compared(said: Comparison, form: str, alone: bool) -> list[str]:
+    """alone: nothing can be compared with the best, which is then not known to be it."""
     if said.difference is None:
-        return ["best", "", ""]
+        return ["unknown" if alone else "best", "", ""]
     if said.tied is None:
         return ["unknown" if not said.difference.n else f"{said.difference.mean:+{form}}", "unknown", "unknown"]
     interval = said.difference

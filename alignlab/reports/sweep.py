@@ -27,7 +27,9 @@ def write_report(directory: Path) -> str:
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
     records = {run_id: run.state() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
-    write_text(directory / "table.csv", frame.to_csv(index=False))
+    numbers, file = frame.to_csv(index=False), directory / "table.csv"
+    drawn = (directory / "figures").is_dir() and file.is_file() and file.read_text() == numbers
+    write_text(file, numbers)
     points = markdown(frame, sweep["axes"])
     axes, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
     if repeated:
@@ -36,6 +38,7 @@ def write_report(directory: Path) -> str:
         said = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
         text, below = f"{settings_markdown(found)}\n\n{said}", f"\n\n## Points\n\n{points}"
     else:
+        (directory / "settings.csv").unlink(missing_ok=True)  # of another sweep that had this name
         text, below = points, ""
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
@@ -45,7 +48,8 @@ def write_report(directory: Path) -> str:
     below += "".join(_end_of_log(runs[p["run"]]) for p in sweep["points"] if _broke(records[p["run"]]))
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
-    _figures(directory, sweep, runs, records)
+    if not drawn:  # drawing takes seconds, and a sweep that was done already is answered at once
+        _figures(directory, sweep, runs, records)
     return text
 
 
@@ -84,20 +88,30 @@ def _end_of_log(run: RunDir) -> str:
     return f"\n\n## End of {run.log}\n\n```\n" + "\n".join(lines) + "\n```"
 
 
-def point_lines(directory: Path, run_id: str, *, first: bool) -> str:
-    """The table's row of one point that has just finished; `first` puts the table's head above it."""
+def point_lines(directory: Path, run_id: str, above: str) -> tuple[str, str]:
+    """The table's row of one point that has just ended, and the head that it stands under.
+
+    above: the head that was printed last; another one is printed with the row. A point without numbers has none: it
+    is a line of words.
+    """
     sweep = json.loads((directory / "sweep.json").read_text())
     point = next((p for p in sweep["points"] if p["run"] == run_id), None)
     if point is None:
-        return f"{run_id} has ended; another command has begun {directory.name} anew"
+        return f"{run_id} has ended; another command has begun {directory.name} anew", above
     record = RunDir.of(directory.parents[1], run_id).record()
-    lines = markdown(sweep_frame([point], {run_id: record}), sweep["axes"]).splitlines()
-    return "\n".join(lines if first else lines[2:])
+    if record.get("status") != "done":
+        return _unfinished(point, record, sweep["axes"]), above
+    *head, row = markdown(sweep_frame([point], {run_id: record}), sweep["axes"]).splitlines()
+    needed = "\n".join(head)
+    return (row if needed == above else f"{needed}\n{row}"), needed
 
 
 def _figures(
     directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
 ) -> None:
+    curves_file, frontier_file = directory / "figures" / "curves.png", directory / "figures" / "frontier.png"
+    for file in (curves_file, frontier_file):  # what is not drawn now was of another sweep that had this name
+        file.unlink(missing_ok=True)
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
         return
@@ -107,7 +121,7 @@ def _figures(
     labels = {p["run"]: label(axes, [p[axis] for axis in axes]) or "seeds" for p in done}
     title = sweep["question"] or sweep["name"]
     curves_figure(
-        directory / "figures" / "curves.png",
+        curves_file,
         [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done],
         title,
     )
@@ -119,7 +133,7 @@ def _figures(
             reference = repr((records[run_id].get("model"), records[run_id]["summary"]["exact/reward_reference"]))
             curves[reference] = json.loads(runs[run_id].frontier.read_text())
         frontier_figure(
-            directory / "figures" / "frontier.png",
+            frontier_file,
             list(curves.values()),
             [{**records[run_id]["summary"], "label": labels[run_id]} for run_id in exact],
             title,

@@ -128,7 +128,7 @@ SUMMARY: dict[str, str] = {
     "reward/deviation": "deviation of those rewards",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
-    "time/train_seconds": "wall time of training and evaluation in the last attempt",
+    "time/train_seconds": "wall time of training and evaluation; a share of the last attempt where points train as one",
 }
 
 # Of answers drawn from the policy: logged as eval/<name>. <judge> is the judge's name; `/se` after a name of kl_ref and

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Any
@@ -31,6 +32,21 @@ class Recorder(pl.Callback):
         self._every = every
         self._progress = progress
         self.eval_metrics: dict[str, float] = {}  # the last one's; a resumed run is told of it and does not repeat it
+        self._spent, self._began = 0.0, time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time so far, with that of earlier attempts up to the state that this one went on from."""
+        return self._spent + time.perf_counter() - self._began
+
+    def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._began = time.perf_counter()
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"seconds": self.seconds}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self._spent = state_dict["seconds"]
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         if pl_module.last_metrics and trainer.is_global_zero:

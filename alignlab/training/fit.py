@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -63,14 +62,13 @@ def fit(
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
-        began = time.perf_counter()
         try:
             _train(trainer, module, data, run, resume=resume)
         finally:
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
         point.recorder.evaluate(trainer, module, data)
-        return point.finish(module.policy, time.perf_counter() - began)
+        return point.finish(module.policy, point.recorder.seconds)
 
 
 def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:

@@ -9,7 +9,6 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -138,7 +137,7 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     quiet_libraries()
     resume = run.checkpoint.is_file() and not plan.train.rerun
     changes = begin(plan, run, group, overrides, resume=resume)
-    with logged_to([run.log]), Heartbeat(run.heartbeat):
+    with logged_to([run]), Heartbeat(run.heartbeat):
         log.info("%s: %s", run.id, "resuming" if resume else "starting")
         for change in changes:
             log.warning("%s: was begun with another %s", run.id, change)
@@ -231,16 +230,27 @@ def _why_not_written(error: BaseException, run: RunDir) -> str:
 
 
 class _LogFile(logging.FileHandler):
-    """The run's log: where it can't be written, the run itself will meet that and say it, once."""
+    """The run's log, without what is about other runs only. Where it can't be written, the run itself will meet that
+    and say it, once.
+    """
+
+    def __init__(self, run: RunDir, others: Sequence[str]) -> None:
+        super().__init__(run.log)
+        self._id, self._others = run.id, others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        text = record.getMessage()
+        return self._id in text or not any(other in text for other in self._others)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass
 
 
 @contextmanager
-def logged_to(files: Sequence[Path]) -> Iterator[None]:
-    """Messages go to the logs of these runs as well."""
-    handlers = [_LogFile(file) for file in files]
+def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
+    """Messages go to the logs of these runs as well, each to those that it is about."""
+    ids = [run.id for run in runs]
+    handlers = [_LogFile(run, [id for id in ids if id != run.id]) for run in runs]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)

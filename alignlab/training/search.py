@@ -39,6 +39,9 @@ from alignlab.training.sweep import Sweep
 
 log = logging.getLogger(__name__)
 
+# Done trials before it is said what moved the metric: it compares their best tenth with the rest.
+_ENOUGH = 20
+
 _DIGITS = 6  # a number that is trained with has so many; the study holds all of what was suggested
 
 
@@ -158,7 +161,7 @@ class Search:
         self._fixed = list(fixed)
         self.axes = list(axes)
         self.options = options
-        self._shown = 0
+        self._head = ""
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
         self._direction = StudyDirection[options.direction.upper()]
@@ -251,9 +254,9 @@ class Search:
         bar = self._bar(study) if self.options.prune else None
         launcher.check(list(mine.values()))
         sweep.queue(list(mine.values()))
-        sweep.shown = self._shown  # the table's head stands above its first row only
+        sweep.head = self._head  # the table's head stands above its first row only
         sweep.run(launcher, [replace(point, bar=bar) for point in mine.values()])
-        self._shown = sweep.shown
+        self._head = sweep.head
         for number, point in mine.items():
             self._tell(study, number, point.run)
 
@@ -336,16 +339,19 @@ class Search:
             f"{self.options.metric} {best.value:.4g}"
         ]
         if moved:
-            lines.append("what moved it: " + ", ".join(f"{key} {share:.0%}" for key, share in moved.items()))
+            shares = ", ".join(f"{key} {share:.0%}" for key, share in moved.items())
+            lines.append(f"what moved it, among the {len(done)} done trials: {shares}")
         return "\n".join(lines)
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    """Share of each axis in what made trials good (PED-ANOVA); empty where nothing can be said."""
+    """Share of each axis in what made done trials good (PED-ANOVA); empty where there are too few of them."""
+    if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _ENOUGH:
+        return {}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that it is experimental, and what it makes of few trials
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         try:
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # too few trials
+        except (ValueError, RuntimeError):  # all of them equal, for one
             return {}

@@ -132,7 +132,7 @@ class _Stack:
                 self.runs.remove(run)
         if not self.runs:
             return self.results
-        with logged_to([run.log for run in self.runs]), Heartbeat(*(run.heartbeat for run in self.runs)):
+        with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)):
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
             try:

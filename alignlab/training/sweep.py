@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
-from alignlab.errors import SweepFailedError
+from alignlab.errors import OutputError, SweepFailedError
 from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
@@ -52,7 +52,7 @@ class Sweep:
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
         self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
         self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
-        self.shown = 0
+        self.head = ""  # of the table whose rows are printed as points end
 
     @property
     def directory(self) -> Path:
@@ -64,10 +64,13 @@ class Sweep:
             {"point": i, "run": p.id, **dict(o.split("=", 1) for o in overrides)}
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
         ]
-        write_json(
-            self.directory / "sweep.json",
-            {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
-        )
+        try:
+            write_json(
+                self.directory / "sweep.json",
+                {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
+            )
+        except OSError as error:
+            raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
 
     def __enter__(self) -> Sweep:
         self.write()
@@ -94,7 +97,7 @@ class Sweep:
         for point in points:
             if not point.plan.train.rerun:
                 with suppress(OSError):  # whatever is in the way will meet the run itself, and be told there
-                    point.run.queue(sweep=self.name, config=dict(point.plan.config))
+                    point.run.queue(sweep=self.name, config=dict(point.plan.config), overrides=list(point.overrides))
 
     def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
         """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
@@ -110,8 +113,8 @@ class Sweep:
                 task()
 
     def _tell(self, name: str) -> None:
-        print(point_lines(self.directory, name, first=not self.shown), flush=True)
-        self.shown += 1
+        text, self.head = point_lines(self.directory, name, self.head)
+        print(text, flush=True)
 
     def raise_if_unfinished(self) -> None:
         """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""

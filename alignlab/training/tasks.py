@@ -13,7 +13,6 @@ from alignlab.errors import AlignlabError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.training.bar import Bar
 from alignlab.training.run import reason_of, run_plan
-from alignlab.training.shared_reference import asks_differ, share_reference
 
 log = logging.getLogger(__name__)
 
@@ -102,6 +101,8 @@ class ReferenceTask:
         return _logs(self.plans[0], self.sweep)
 
     def __call__(self) -> None:
+        from alignlab.training.shared_reference import share_reference
+
         share_reference(self.plans, self.sweep)
 
 
@@ -142,6 +143,10 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
             if _is_wanted(plan):
                 ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
     waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
+    if not waiting:
+        return waves
+    from alignlab.training.shared_reference import asks_differ  # with it come torch and Lightning
+
     plans = [point.plan for point in waiting]
     if asks_differ(plans):
         waves.append([ReferenceTask(plans, points[0].sweep)])

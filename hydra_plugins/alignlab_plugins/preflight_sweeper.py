@@ -50,19 +50,18 @@ class PreflightSweeper(BasicSweeper):
         given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
         asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
         plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
-        if self.dry:
-            from alignlab.cli.check import tell
-
-            for point, job in zip(plans, jobs, strict=True):
-                tell(point, job)
-            return None
-
         from alignlab.training.sweep import Sweep
 
         sweep = Sweep(self.config, plans, jobs, asked.axes)
         launcher = ours(self.launcher)
         if launcher:
             launcher.check(sweep.points)
+        if self.dry:
+            from alignlab.cli.check import tell
+
+            for point, job in zip(plans, jobs, strict=True):
+                tell(point, job)
+            return None
         with sweep:
             if launcher:
                 sweep.run(launcher)

@@ -55,6 +55,13 @@ CASES = {
     "below a list": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is a list"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
     "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
+    "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
+    "sweep name above": (["check", "sweep.name=..", "-m", "seed=1,2"], ["sweep.name = ..", "the name of one folder"]),
+    "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, here, local", "type: launcher=local"]),
+    "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),
+    "value of a launcher's option": (["check", "launcher=local", "launcher.at_once=-1", "-m", "seed=1,2"], ["launcher.at_once = -1", "at least 0"]),
+    "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key", "type: hydra.run=1"]),
+    "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
 }  # fmt: skip
 

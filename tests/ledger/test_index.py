@@ -78,6 +78,12 @@ def test_what_no_run_has_is_refused_with_all_there_is_to_say(root: Path) -> None
         Filter.parse("beta")
 
 
+@pytest.mark.parametrize("text", ["exact/kl>abc", "exact/kl<1,2", "exact/kl>=nan"])
+def test_a_number_is_compared_with_one_number(text: str) -> None:
+    with pytest.raises(ConfigError, match="compares with one number"):
+        Filter.parse(text)
+
+
 def test_names(root: Path) -> None:
     records = runs_of(root)
     assert find(records, "kto")["id"] == find(records, "ccc")["id"] == find(records, "outputs/runs/kto-ccc1")["id"]

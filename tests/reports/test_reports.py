@@ -81,7 +81,49 @@ def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: 
 def test_a_point_of_a_sweep_that_was_taken_over(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "s").mkdir(parents=True)
     write_json(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
-    assert "dpo-a has ended; another command" in point_lines(tmp_path / "sweeps" / "s", "dpo-a", first=True)
+    assert "dpo-a has ended; another command" in point_lines(tmp_path / "sweeps" / "s", "dpo-a", "")[0]
+
+
+def test_rows_stand_under_a_head_of_their_own(tmp_path: Path) -> None:
+    """Printed as points end: a head where it is another than before, words where there are no numbers."""
+    points = [{"point": i, "run": f"dpo-{i}", "seed": str(i)} for i in range(4)]
+    write_json(tmp_path / "sweeps/s/sweep.json", {"axes": ["seed"], "points": points})
+    loss, kl = {"eval/loss": 0.5}, {"eval/loss": 0.4, "exact/kl": 1.0}
+    ends: list[dict[str, Any]] = [
+        {"status": "diverged", "reason": "loss is nan"}, {"summary": loss}, {"summary": loss}, {"summary": kl},
+    ]  # fmt: skip
+    for i, end in enumerate(ends):
+        write_json(RunDir.of(tmp_path, f"dpo-{i}").record_file, {"id": f"dpo-{i}", "status": "done", **end})
+    above, said = "", []
+    for i in range(4):
+        text, above = point_lines(tmp_path / "sweeps/s", f"dpo-{i}", above)
+        said += text.splitlines()
+    assert said == [
+        "- point 0 (seed 0; dpo-0): diverged, loss is nan",
+        "| seed | eval loss | status | run |", "|---|---|---|---|",
+        "| 1 | 0.5000 | done | dpo-1 |", "| 2 | 0.5000 | done | dpo-2 |",
+        "| seed | eval loss | exact KL (nats) | status | run |", "|---|---|---|---|---|",
+        "| 3 | 0.4000 | 1.000 | done | dpo-3 |",
+    ]  # fmt: skip
+
+
+def test_nothing_is_left_of_another_sweep_that_had_the_name(tmp_path: Path) -> None:
+    seeds_sweep(tmp_path, {"0.1": [0.5, 0.6]})
+    folder = tmp_path / "sweeps/s"
+    drawn = (folder / "figures/curves.png").stat().st_mtime_ns
+    write_report(folder)
+    assert (folder / "figures/curves.png").stat().st_mtime_ns == drawn, "the same numbers are not drawn again"
+    write_json(folder / "sweep.json", {"name": "s", "question": "", "axes": ["objective.beta"], "points": POINTS})
+    write_report(folder)
+    assert sorted(f.name for f in folder.rglob("*") if f.is_file()) == ["sweep.json", "table.csv", "table.md"]
+
+
+def test_a_setting_without_any_numbers(tmp_path: Path) -> None:
+    text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6], "0.3": [None, None]})
+    assert "beta 0.3 is without seed 0 (failed), 1 (failed): it has no numbers" in text
+    assert "nothing is known about which is best" in text
+    assert "| best |" not in text
+    assert "| 0.550 ± 0.635 | unknown |  |  |" in text
 
 
 def test_seeds_are_one_row_a_setting(tmp_path: Path) -> None:

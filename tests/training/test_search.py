@@ -17,7 +17,7 @@ from alignlab.training.bar import Bar
 from tests.training.test_training import LAB
 
 optuna = pytest.importorskip("optuna", reason='pip install "alignlab[search]"')
-from alignlab.training.search import Axis, Options, Search, sampler  # noqa: E402
+from alignlab.training.search import Axis, Options, Search, _importance, sampler  # noqa: E402
 
 Run = Callable[..., Any]
 BETA = "objective.beta=tag(log,interval(0.05,2))"
@@ -198,6 +198,18 @@ def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.Mon
     assert (table["status"] == "done").all()
 
 
+def test_what_moved_the_metric_is_said_of_enough_trials() -> None:
+    study = optuna.create_study()
+    spread = optuna.distributions.FloatDistribution(0.0, 1.0)
+    for i in range(20):
+        assert _importance(study) == {}
+        params = {"moves": i / 20, "idle": (7 * i % 20) / 20}
+        study.add_trial(optuna.create_trial(params=params, distributions=dict.fromkeys(params, spread), value=i / 20))
+    found = _importance(study)
+    assert found["moves"] > 0.8
+    assert sum(found.values()) == pytest.approx(1)
+
+
 def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     """Of four rates, in an order that is drawn, two blow up; a run that is behind is stopped, and can go on."""
     command = ["train", *SHORT, "trainer.eval_every=2", "sweeper.n_trials=5", "sweeper.startup=5", "sweeper.seed=3"]
@@ -210,6 +222,8 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     assert states["interrupted"]["reason"].startswith("pruned at step")
     run = RunDir.of("outputs", states["interrupted"]["run"])
     assert run.checkpoint.is_file()
+    assert found()["importance"] == {}, "two trials tell nothing about an axis"
+    assert "what moved it" not in result.out
     best = min((t for t in found()["trials"] if t["status"] == "done"), key=lambda t: t["value"])
     assert found()["best"] == best["trial"]
     alone = [o for o in SHORT if not o.startswith("sweeper")]

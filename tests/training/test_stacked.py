@@ -354,6 +354,10 @@ def test_from_the_command_line(alignlab: Any) -> None:
     assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
     assert any("objective.tau=0.5" in r["overrides"] for r in records)
     assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
+    for run in (RunDir.of("outputs", r["id"]) for r in records):
+        ends = [line for line in run.log.read_text().splitlines() if ": done, in " in line]
+        assert len(ends) == 1, "a log tells of its own run"
+        assert run.id in ends[0]
     refused = alignlab(*command, "output_root=other", "objective.tau=0.1,0.5", "model.dtype=float32,bfloat16")
     assert refused.code == 2
     assert "rounds differently in a stack [point 1, 3]" in refused.err

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 import torch
 
-from alignlab.ledger.run_dir import write_json
+from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.tracking.sinks.jsonl import read_rows
 
 Run = Callable[..., Any]
@@ -170,8 +170,13 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     run = only("dpo")
     assert records()[run.name]["status"] == "interrupted"
     assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
+    state = torch.load(RunDir.of("outputs", run.name).checkpoint, weights_only=True)
+    assert 0 < state["callbacks"]["Recorder"]["seconds"] < 1000
+    state["callbacks"]["Recorder"]["seconds"] = 1000.0
+    torch.save(state, RunDir.of("outputs", run.name).checkpoint)
     assert alignlab("train", *LONG).code == 0
     assert records()[run.name]["attempt"] == 2
+    assert records()[run.name]["summary"]["time/train_seconds"] > 1000, "of all attempts"
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
@@ -252,6 +257,16 @@ def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
     for figure in ("frontier.png", "curves.png"):
         assert (sweep / "figures" / figure).stat().st_size > 10_000
     assert {r["sweep"] for r in records().values()} == {sweep.name}
+
+
+def test_what_waits_says_what_it_is(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*args: Any) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("alignlab.training.sweep.run_points", stop)
+    assert alignlab("train", *LAB, "-m", "seed=1,2").code == 130
+    assert {r["status"] for r in records().values()} == {"queued"}
+    assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]
 
 
 def test_any_axes_on_any_config(alignlab: Run) -> None:

@@ -1,0 +1,66 @@
+"""The ledger from the command line: listed, filtered, compared, exported, removed."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from alignlab.ledger.run_dir import RunDir, write_json
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def runs(alignlab: Run, tmp_path: Path) -> Run:
+    """Three runs below `outputs`, of which one has failed."""
+    for seed, status, loss in ((1, "done", 0.5), (2, "done", 0.4), (3, "failed", None)):
+        config = {"objective": {"name": "dpo", "beta": 0.1 * seed}, "seed": seed}
+        record = {"id": f"dpo-{seed}", "status": status, "config": config, "overrides": [f"seed={seed}"]}
+        record |= {"summary": {"eval/loss": loss}} if loss else {"reason": "out of luck"}
+        write_json(RunDir.of("outputs", f"dpo-{seed}").record_file, record)
+    return lambda *args: alignlab("runs", *args)
+
+
+def left() -> list[str]:
+    return sorted(folder.name for folder in Path("outputs/runs").glob("dpo-*"))
+
+
+def test_listed_and_filtered(runs: Run) -> None:
+    everything = runs().out
+    assert all(f"dpo-{seed}" in everything for seed in (1, 2, 3))
+    some = runs("eval/loss<0.45").out
+    assert "dpo-2" in some
+    assert "dpo-1" not in some
+    assert "no runs below outputs that meet status=diverged" in runs("status=diverged").out
+    refused = runs("eval/loss<much")
+    assert refused.code == 2
+    assert "compares with one number" in refused.err
+
+
+def test_compared(runs: Run) -> None:
+    said = runs("compare", "dpo-1", "dpo-2").out
+    for text in ("objective.beta", "0.1", "0.2", "seed", "eval/loss", "0.5", "0.4"):
+        assert text in said
+
+
+def test_exported(runs: Run) -> None:
+    assert "2 runs written to found.csv" in runs("export", "found.csv", "status=done").out
+    assert pd.read_csv("found.csv")["eval/loss"].tolist() == [0.5, 0.4]
+
+
+def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for said in ("", "n\n"):  # nobody there, and somebody who would rather not
+        monkeypatch.setattr("sys.stdin", io.StringIO(said))
+        kept = runs("remove", "status=failed")
+        assert (kept.code, left()) == (1, ["dpo-1", "dpo-2", "dpo-3"])
+        assert "nothing removed; --yes does not ask" in kept.out
+    monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
+    assert runs("remove", "status=failed").code == 0
+    assert left() == ["dpo-1", "dpo-2"]
+    assert runs("remove", "dpo-1", "--yes").code == 0
+    assert left() == ["dpo-2"]

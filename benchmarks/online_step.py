@@ -7,6 +7,8 @@ means with their spread over steps. The first step of a run warms up and is left
 PPO is there for TRL 1.12, its last release with one: `pip install --no-deps --target <folder> trl==1.12`, then
 `PYTHONPATH=<folder> python -m benchmarks.online_step --task ppo ...`. A fresh reward model scores for both sides. TRL's
 critic is a network of its own, alignlab's a layer on the policy (its default) or, a side of its own, such a network.
+Long runs compile the model's layers by themselves (trainer.compile=auto): a side of its own too, its compiling in
+the first step.
 """
 
 from __future__ import annotations
@@ -34,8 +36,8 @@ from benchmarks.common import (
     table,
 )
 
-SIDES = ("alignlab-online", "trl-online")
-PPO_SIDES = ("alignlab-online", "alignlab-online-network", "trl-online")
+SIDES = ("alignlab-online", "alignlab-online-compiled", "trl-online")
+PPO_SIDES = ("alignlab-online", "alignlab-online-compiled", "alignlab-online-network", "trl-online")
 
 
 def run(args: Namespace, setting: Setting) -> dict[str, Any]:

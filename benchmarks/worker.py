@@ -106,7 +106,7 @@ def alignlab_online(setting: Setting, *extra: str) -> Measured:
 
     from alignlab.tracking.sinks.jsonl import read_rows
 
-    measured = alignlab(setting, *online(setting), "trainer.compile=never", *extra)
+    measured = alignlab(setting, *online(setting), *extra)
     (file,) = Path("outputs/runs").glob("*/metrics.jsonl")
     steps = [row for row in read_rows(file) if "train/loss" in row]
     batches = [slice(start, start + setting.epochs) for start in range(0, len(steps), setting.epochs)]
@@ -369,8 +369,11 @@ def peak_gb(setting: Setting) -> float:
 SIDES: dict[str, Any] = {
     "alignlab": lambda setting: alignlab(setting, "trainer.compile=never"),
     "alignlab-compiled": lambda setting: alignlab(setting, "trainer.compile=always"),
-    "alignlab-online": alignlab_online,
-    "alignlab-online-network": lambda setting: alignlab_online(setting, "objective.critic=network"),
+    "alignlab-online": lambda setting: alignlab_online(setting, "trainer.compile=never"),
+    "alignlab-online-compiled": lambda setting: alignlab_online(setting, "trainer.compile=always"),
+    "alignlab-online-network": lambda setting: alignlab_online(
+        setting, "objective.critic=network", "trainer.compile=never"
+    ),
     "trl-online": lambda setting: (trl_ppo if setting.task == "ppo" else trl_online)(setting),
     "trl": trl,
     "trl-precomputed": lambda setting: trl(setting, precomputed=True),

@@ -35,7 +35,8 @@ from alignlab.tracking.metrics import ALL
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
 from alignlab.training.bar import PRUNED, Bar
 from alignlab.training.launch import PointLauncher
-from alignlab.training.sweep import Sweep
+from alignlab.training.sweep import Sweep, lacks_evaluation, why_unfinished
+from alignlab.training.tasks import RunTask
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +165,7 @@ class Search:
         self._head = ""
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
+        self._evaluates = first.train.evaluation.at_end
         self._direction = StudyDirection[options.direction.upper()]
         self._about = {
             "space": [*map(str, self.axes)],
@@ -197,6 +199,9 @@ class Search:
         at_once = self.options.at_once or launcher.width()
         log.info("search %s: %s", self.name, "; ".join(map(str, self.axes)))
         try:
+            if again := self._unevaluated(study):
+                sweep = self._sweep(self._latest(study))
+                sweep.run(launcher, list(again.values()))
             while batch := self._next(study, at_once):
                 self._run(study, batch, launcher)
         finally:
@@ -204,10 +209,10 @@ class Search:
                 self._sweep(trials).write()
                 text = write_report(self.directory)
                 print(f"\n{text}\n\n{self._found(study)}\n\nwritten to {self.directory}")
-        if self._failed:
-            lines = [
-                f"  trial {n}: {study.trials[n].user_attrs.get('reason', 'no result')}" for n in sorted(self._failed)
-            ]
+        reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}
+        reasons |= {n: why_unfinished(p.run.state(), p.plan) for n, p in self._unevaluated(study).items()}
+        if reasons:
+            lines = [f"  trial {n}: {why}" for n, why in sorted(reasons.items())]
             raise SweepFailedError(
                 f"{len(lines)} of {len(study.trials)} trials failed; the same command runs them again\n"
                 + "\n".join(lines)
@@ -259,6 +264,16 @@ class Search:
         self._head = sweep.head
         for number, point in mine.items():
             self._tell(study, number, point.run)
+
+    def _unevaluated(self, study: optuna.Study) -> dict[int, RunTask]:
+        """Trials that are done, were to be evaluated at their end, and were not."""
+        trials = self._latest(study) if self._evaluates else []
+        points = self._sweep(trials).points if trials else []
+        return {
+            trial.number: point
+            for trial, point in zip(trials, points, strict=True)
+            if lacks_evaluation(point.run.state(), point.plan)
+        }
 
     def _latest(self, study: optuna.Study) -> list[FrozenTrial]:
         """Trials in their order; of those with equal settings the last."""

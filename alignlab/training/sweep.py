@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
 from collections import Counter
@@ -73,6 +74,7 @@ class Sweep:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
 
     def __enter__(self) -> Sweep:
+        self._tell_of_another()
         self.write()
         finished = Counter(status for p in self.points if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
@@ -91,6 +93,17 @@ class Sweep:
     ) -> None:
         text = write_report(self.directory)
         print(f"\n{text}\n\nwritten to {self.directory}")
+
+    def _tell_of_another(self) -> None:
+        """Say where the name was another sweep's, whose table and figures end here; its runs stay."""
+        try:
+            before = json.loads((self.directory / "sweep.json").read_text())["points"]
+        except (OSError, ValueError, KeyError):
+            return
+        gone = {point["run"] for point in before} - {plan.id for plan in self.plans}
+        if gone:
+            text = "%s was a sweep with %d other points: they leave its table, and stay in `alignlab runs`"
+            log.warning(text, self.name, len(gone))
 
     def queue(self, points: Sequence[RunTask]) -> None:
         """Tell everybody who looks that these will be run."""
@@ -120,9 +133,9 @@ class Sweep:
         """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""
         states = [point.run.state() for point in self.points]
         lines = [
-            f"  point {i} ({self.plans[i].id}): {state.get('status', 'not run')}: {_why(state, self.plans[i])}"
-            for i, state in enumerate(states)
-            if state.get("status") not in FINISHED or _lacks_evaluation(state, self.plans[i])
+            f"  point {i} ({plan.id}): {state.get('status', 'not run')}: {why_unfinished(state, plan)}"
+            for i, (state, plan) in enumerate(zip(states, self.plans, strict=True))
+            if state.get("status") not in FINISHED or lacks_evaluation(state, plan)
         ]
         if lines:
             raise SweepFailedError(
@@ -131,13 +144,13 @@ class Sweep:
             )
 
 
-def _lacks_evaluation(state: dict[str, object], point: Plan) -> bool:
+def lacks_evaluation(state: dict[str, object], point: Plan) -> bool:
     """Whether a run is done and was to be evaluated at its end, and was not."""
     asked = point.train.evaluation.at_end and state.get("status") == "done"
     return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
 
 
-def _why(state: dict[str, object], point: Plan) -> str:
+def why_unfinished(state: dict[str, object], point: Plan) -> str:
     """Why a point has no result: its own reason, or its parent's."""
     if state.get("status") in FINISHED:
         return f"its evaluation failed: {state.get('evaluation_failed') or 'it was cut off'}"

@@ -198,6 +198,27 @@ def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.Mon
     assert (table["status"] == "done").all()
 
 
+def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trial has its value; the search ends with 3, and the same command evaluates what it has."""
+    command = ["train", *SHORT, "evaluation.at_end=true", "sweeper.n_trials=1", "-m", BETA]
+
+    def fail(*given: Any) -> Any:
+        raise RuntimeError("out of luck")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("alignlab.training.evaluate.evaluate", fail)
+        result = alignlab(*command)
+    assert result.code == 3
+    assert "1 of 1 trials failed" in result.err
+    assert "trial 0: its evaluation failed: RuntimeError: out of luck" in result.err
+    assert [t["state"] for t in found()["trials"]] == ["complete"]
+    again = alignlab(*command)
+    assert again.code == 0, again.err
+    (record,) = (RunDir.of("outputs", name).record() for name in attempts())
+    assert record["evaluated"]
+    assert record["attempt"] == 1
+
+
 def test_what_moved_the_metric_is_said_of_enough_trials() -> None:
     study = optuna.create_study()
     spread = optuna.distributions.FloatDistribution(0.0, 1.0)

@@ -267,6 +267,9 @@ def test_what_waits_says_what_it_is(alignlab: Run, monkeypatch: pytest.MonkeyPat
     assert alignlab("train", *LAB, "-m", "seed=1,2").code == 130
     assert {r["status"] for r in records().values()} == {"queued"}
     assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]
+    named = ["train", *LAB, "sweep.name=s", "-m"]
+    assert "other points" not in alignlab(*named, "seed=1,2").err + alignlab(*named, "seed=1,2,3").err
+    assert "s was a sweep with 2 other points" in alignlab(*named, "seed=3,4").err
 
 
 def test_any_axes_on_any_config(alignlab: Run) -> None:

@@ -10,6 +10,7 @@ All tables are [X, N] over prompts and completions; all means over prompts are u
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -48,19 +49,40 @@ class Frontier:
 
     def point(self, strength: float) -> tuple[float, float]:
         """(KL in nats, expected reward) of the optimum at this strength."""
-        best = tilt(self.reference, self.reward, strength)
-        return kl(best, self.reference), expected(best, self.reward)
+        distance, reward, _ = self._optimum(strength)
+        return distance, reward
 
     def strength_at(self, target_kl: float) -> float:
-        """The strength whose optimum has this KL, by bisection on its logarithm (KL falls as strength grows)."""
-        low, high = -12.0, 12.0
-        for _ in range(60):
-            middle = (low + high) / 2
-            if self.point(float(np.exp(middle)))[0] > target_kl:
-                low = middle
+        """The strength whose optimum has this KL, between e^-12 and e^12: Newton's method on its logarithm; a step that
+        leaves the bracket halves it instead (KL falls as strength grows).
+        """
+        low, high, at = -12.0, 12.0, 0.0
+        while high - low > 1e-12:
+            strength = math.exp(at)
+            distance, _, variance = self._optimum(strength)
+            if distance > target_kl:
+                low = at
             else:
-                high = middle
-        return float(np.exp((low + high) / 2))
+                high = at
+            slope = variance / strength**2
+            step = (distance - target_kl) / slope if slope > 0 else math.inf
+            if abs(step) < 1e-13:
+                break
+            at = at + step if low < at + step < high else (low + high) / 2
+        return math.exp(at)
+
+    def _optimum(self, strength: float) -> tuple[float, float, float]:
+        """KL, expected reward and the reward's variance at the optimum, prompts' means; dKL/d log b = -Var / b^2."""
+        logits = self.reference + self.reward / strength
+        top = logits.max(axis=1)
+        weight = np.exp(logits - top[:, None])
+        total = weight.sum(axis=1)
+        weight /= total[:, None]
+        reward = (weight * self.reward).sum(axis=1)
+        variance = (weight * (self.reward - reward[:, None]) ** 2).sum(axis=1)
+        # log p - log ref is r / b less the log of the normaliser, which needs no second table of logarithms
+        distance = reward / strength - top - np.log(total)
+        return float(distance.mean()), float(reward.mean()), float(variance.mean())
 
     def curve(self, max_kl: float, points: int = 60) -> list[tuple[float, float, float]]:
         """(KL, reward, strength) along the frontier from the reference to max_kl, for drawing."""

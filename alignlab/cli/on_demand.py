@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
 from types import ModuleType
 
 
@@ -31,10 +34,42 @@ class _OnDemand(ModuleType):
         return getattr(self, name)
 
 
+class _Executed(Loader):
+    """Gives a module that is there already, as it is."""
+
+    def __init__(self, module: ModuleType) -> None:
+        self._module, self._spec = module, module.__spec__
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return self._module
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__spec__ = self._spec
+
+
+class _Parts(MetaPathFinder):
+    """Where `import torch.nn` is the first use, importlib asks torch for its path, by which torch is executed and with
+    it torch.nn; importlib does not look again, and would execute torch.nn a second time.
+    """
+
+    def __init__(self, package: str) -> None:
+        self._prefix = f"{package}."
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        module = sys.modules.get(fullname) if target is None and fullname.startswith(self._prefix) else None
+        return None if module is None else ModuleSpec(fullname, _Executed(module))
+
+
 def import_on_demand(name: str) -> None:
-    """Let `import name` cost nothing until the module is used; nothing happens where it is imported, or missing."""
+    """Let `import name` cost nothing until the module is used; nothing happens where it is imported, or missing.
+
+    One thread at a time may use it first: others would see it half executed.
+    """
     spec = importlib.util.find_spec(name) if name not in sys.modules else None
     if spec is not None:
         module = importlib.util.module_from_spec(spec)
         sys.modules[name] = module
+        sys.meta_path.insert(0, _Parts(name))
         module.__class__ = _OnDemand

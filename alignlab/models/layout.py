@@ -34,8 +34,8 @@ _KNOWN = frozenset(
 # Attention implementations that take a mask that is added to the scores.
 _WITH_MASK = ("sdpa", "eager")
 
-# How far log-probabilities may be from those of plain rows, nats per token on average: rounding only. What is wrong in
-# the attention is off by tenths.
+# How far log-probabilities may be from those of plain rows, nats per token on average, and rewards, in units of their
+# deviation: rounding only. What is wrong in the attention is off by tenths.
 _FAR_OFF = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 
 
@@ -46,7 +46,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     Says in the log what was chosen, and why.
     """
     name, width = type(innermost(model)).__name__, int(getattr(model.config, "hidden_size", 0) or 1)
-    unit = "per reward" if _gives_rewards(model) else "nats per token"
+    unit = "deviations per reward" if _gives_rewards(model) else "nats per token"
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if asked == "plain":
         return PLAIN
@@ -85,7 +85,7 @@ def _length(answer: PromptAndAnswer) -> int:
 
 
 def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float | None:
-    """Mean absolute difference from plain rows and the model's own head, nats per token or per reward.
+    """Mean absolute difference from plain rows and the model's own head: nats per token, or deviations per reward.
 
     None where the model does not run with `layout` (Falcon with ALiBi wants a mask of two dimensions).
     """
@@ -109,12 +109,15 @@ def _gives_rewards(model: Any) -> bool:
     return getattr(innermost(model), "score", None) is not None
 
 
-def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, int]:
-    """Log-probabilities in one layout, and of how many tokens; or rewards, and how many."""
+def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, float]:
+    """What is compared between layouts, and what its sum is divided by: log-probabilities of so many tokens, or
+    rewards, and their number times their deviation.
+    """
     from alignlab.models.heads import answer_rewards  # its classes are torch's: a config is read without them
 
     rows = to_device(collate_rows(answers, layout), next(model.parameters()).device)
     with torch.no_grad():
         if _gives_rewards(model):
-            return answer_rewards(model, rows), len(answers)
-        return answer_logps(model, rows), int(rows.answer_mask.sum())
+            rewards = answer_rewards(model, rows)
+            return rewards, len(answers) * float(rewards.std())
+        return answer_logps(model, rows), float(rows.answer_mask.sum())

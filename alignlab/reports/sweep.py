@@ -27,9 +27,7 @@ def write_report(directory: Path) -> str:
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
     records = {run_id: run.state() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
-    numbers, file = frame.to_csv(index=False), directory / "table.csv"
-    drawn = (directory / "figures").is_dir() and file.is_file() and file.read_text() == numbers
-    write_text(file, numbers)
+    write_text(directory / "table.csv", frame.to_csv(index=False))
     points = markdown(frame, sweep["axes"])
     axes, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
     if repeated:
@@ -48,8 +46,13 @@ def write_report(directory: Path) -> str:
     below += "".join(_end_of_log(runs[p["run"]]) for p in sweep["points"] if _broke(records[p["run"]]))
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
-    if not drawn:  # drawing takes seconds, and a sweep that was done already is answered at once
+    # Drawing takes seconds, and a sweep that was done already is answered at once.
+    about, drawn = f"{heading}{text}{below}", directory / "figures" / "drawn.md"
+    curves = drawn.with_name("curves.png")
+    if not (drawn.is_file() and curves.is_file() and drawn.read_text() == about):
         _figures(directory, sweep, runs, records)
+        if curves.is_file():
+            write_text(drawn, about)
     return text
 
 
@@ -109,8 +112,9 @@ def point_lines(directory: Path, run_id: str, above: str) -> tuple[str, str]:
 def _figures(
     directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
 ) -> None:
-    curves_file, frontier_file = directory / "figures" / "curves.png", directory / "figures" / "frontier.png"
-    for file in (curves_file, frontier_file):  # what is not drawn now was of another sweep that had this name
+    folder = directory / "figures"
+    curves_file, frontier_file = folder / "curves.png", folder / "frontier.png"
+    for file in (folder / "drawn.md", curves_file, frontier_file):  # what is not drawn now was another sweep's
         file.unlink(missing_ok=True)
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:

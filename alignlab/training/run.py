@@ -239,7 +239,10 @@ class _LogFile(logging.FileHandler):
         self._id, self._others = run.id, others
 
     def filter(self, record: logging.LogRecord) -> bool:
-        text = record.getMessage()
+        try:
+            text = record.getMessage()
+        except Exception:  # a library's malformed message: what writes it says so
+            return True
         return self._id in text or not any(other in text for other in self._others)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802

@@ -185,6 +185,7 @@ class Search:
             corners += [[*corners[0][:i], axis.setting(end), *corners[0][i + 1 :]] for end in axis.ends()[1:]]
         corners.append([axis.setting(axis.ends()[-1]) for axis in self.axes])
         plans = plan_points(self._composer, [[*self._fixed, *corner] for corner in corners], problems)
+        self.corners = [RunTask(plan, plan.train.sweep.name) for plan in {p.id: p for p in plans}.values()]
         if self.options.prune and not plans[0].train.trainer.eval_every:
             text = "must be greater than 0: losers are found by evaluations on the way"
             raise ConfigError([Problem("trainer.eval_every", 0, text, "trainer.eval_every=50")])
@@ -199,9 +200,8 @@ class Search:
         at_once = self.options.at_once or launcher.width()
         log.info("search %s: %s", self.name, "; ".join(map(str, self.axes)))
         try:
-            if again := self._unevaluated(study):
-                sweep = self._sweep(self._latest(study))
-                sweep.run(launcher, list(again.values()))
+            if again := list(self._unevaluated(study).values()):
+                self._launch(self._sweep(self._latest(study)), launcher, again)
             while batch := self._next(study, at_once):
                 self._run(study, batch, launcher)
         finally:
@@ -214,7 +214,7 @@ class Search:
         if reasons:
             lines = [f"  trial {n}: {why}" for n, why in sorted(reasons.items())]
             raise SweepFailedError(
-                f"{len(lines)} of {len(study.trials)} trials failed; the same command runs them again\n"
+                f"{len(lines)} of {len(study.trials)} trials failed; the same command goes on with them\n"
                 + "\n".join(lines)
             )
 
@@ -253,17 +253,20 @@ class Search:
     def _run(self, study: optuna.Study, batch: Sequence[int], launcher: PointLauncher) -> None:
         latest = self._latest(study)
         sweep = self._sweep(latest)
-        sweep.write()
         points = {tuple(self._settings(trial)): point for trial, point in zip(latest, sweep.points, strict=True)}
         mine = {number: points[tuple(self._settings(study.trials[number]))] for number in batch}  # some may be equal
         bar = self._bar(study) if self.options.prune else None
-        launcher.check(list(mine.values()))
         sweep.queue(list(mine.values()))
-        sweep.head = self._head  # the table's head stands above its first row only
-        sweep.run(launcher, [replace(point, bar=bar) for point in mine.values()])
-        self._head = sweep.head
+        self._launch(sweep, launcher, [replace(point, bar=bar) for point in mine.values()])
         for number, point in mine.items():
             self._tell(study, number, point.run)
+
+    def _launch(self, sweep: Sweep, launcher: PointLauncher, points: Sequence[RunTask]) -> None:
+        launcher.check(points)
+        sweep.write()
+        sweep.head = self._head  # the table's head stands above its first row only
+        sweep.run(launcher, points)
+        self._head = sweep.head
 
     def _unevaluated(self, study: optuna.Study) -> dict[int, RunTask]:
         """Trials that are done, were to be evaluated at their end, and were not."""

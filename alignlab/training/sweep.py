@@ -97,11 +97,12 @@ class Sweep:
     def _tell_of_another(self) -> None:
         """Say where the name was another sweep's, whose table and figures end here; its runs stay."""
         try:
-            before = json.loads((self.directory / "sweep.json").read_text())["points"]
-        except (OSError, ValueError, KeyError):
+            before = {point["run"] for point in json.loads((self.directory / "sweep.json").read_text())["points"]}
+        except (OSError, ValueError, KeyError, TypeError):  # there is none, or nothing that can be read
             return
-        gone = {point["run"] for point in before} - {plan.id for plan in self.plans}
+        gone = before - {plan.id for plan in self.plans}
         if gone:
+            (self.directory / "evaluation.md").unlink(missing_ok=True)
             text = "%s was a sweep with %d other points: they leave its table, and stay in `alignlab runs`"
             log.warning(text, self.name, len(gone))
 

@@ -98,6 +98,7 @@ class OptunaSweeper(Sweeper):
             raise ConfigError(problems)
         assert launcher is not None
         search = Search(self.config, composer, fixed, axes, Options(**self.options))
+        launcher.check(search.corners)
         if self.dry:
             print(f"{search.name}: {self.options['n_trials']} trials, {self.options['direction']} ", end="")
             print(self.options["metric"], *(f"    {axis}" for axis in axes), sep="\n")

@@ -60,7 +60,7 @@ CASES = {
     "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, here, local", "type: launcher=local"]),
     "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),
     "value of a launcher's option": (["check", "launcher=local", "launcher.at_once=-1", "-m", "seed=1,2"], ["launcher.at_once = -1", "at least 0"]),
-    "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key", "type: hydra.run=1"]),
+    "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
     "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
 }  # fmt: skip

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.cli.on_demand import import_on_demand
+from alignlab.cli.on_demand import _Parts, import_on_demand
 
 Run = Callable[..., Any]
 
@@ -53,6 +53,7 @@ def module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     path.write_text("from pathlib import Path\nopen(Path(__file__).with_name('log'), 'a').write('x')\nbooks = 3\n")
     yield path
     sys.modules.pop("shelf", None)
+    sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Parts)]
 
 
 def test_a_module_is_executed_once_and_when_it_is_asked(module: Path) -> None:
@@ -69,6 +70,24 @@ def test_a_module_is_executed_once_and_when_it_is_asked(module: Path) -> None:
     assert module.with_name("log").read_text() == "x"
     import_on_demand("shelf")
     assert sys.modules["shelf"] is shelf, "it is imported already"
+
+
+@pytest.mark.parametrize("first", ["import shelf.part", "from shelf.part import books", "from shelf import part"])
+def test_its_parts_are_executed_once_too(first: str, module: Path) -> None:
+    """importlib has looked for the part before it asks the package, whose execution imports the part."""
+    package = module.with_name("shelf")
+    package.mkdir()
+    (package / "__init__.py").write_text("from shelf import part\nfrom shelf.part import books\n")
+    (package / "part.py").write_text(module.read_text())
+    module.unlink()
+    import_on_demand("shelf")
+    exec(first)
+    import shelf
+
+    assert (package / "log").read_text() == "x"
+    assert shelf.part is sys.modules["shelf.part"]
+    assert shelf.part.__spec__.origin == str(package / "part.py")
+    del sys.modules["shelf.part"]
 
 
 def test_one_that_fails_is_not_left_behind(module: Path) -> None:

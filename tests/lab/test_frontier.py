@@ -46,7 +46,15 @@ def test_slope_is_the_strength() -> None:
     assert (r2 - r1) / (k2 - k1) == pytest.approx(0.5, rel=1e-4)
 
 
-def test_bisection_inverts_the_curve() -> None:
+@pytest.mark.parametrize(("target", "strength"), [(0.0, np.exp(12)), (1e3, np.exp(-12)), (float("inf"), np.exp(-12))])
+def test_what_is_out_of_reach_ends_at_the_bounds(target: float, strength: float) -> None:
+    assert FRONTIER.strength_at(target) == pytest.approx(strength, rel=1e-6)
+    same = Frontier(FRONTIER.reference, np.zeros_like(FRONTIER.reward))
+    assert same.point(0.3) == pytest.approx((0.0, 0.0), abs=1e-12)
+    assert np.isfinite(same.strength_at(target)), "a reward that tells nothing apart"
+
+
+def test_the_strength_inverts_the_curve() -> None:
     for strength in (0.05, 0.3, 2.0):
         distance, reward = FRONTIER.point(strength)
         assert FRONTIER.strength_at(distance) == pytest.approx(strength, rel=1e-6)

@@ -112,7 +112,13 @@ def test_nothing_is_left_of_another_sweep_that_had_the_name(tmp_path: Path) -> N
     folder = tmp_path / "sweeps/s"
     drawn = (folder / "figures/curves.png").stat().st_mtime_ns
     write_report(folder)
-    assert (folder / "figures/curves.png").stat().st_mtime_ns == drawn, "the same numbers are not drawn again"
+    assert (folder / "figures/curves.png").stat().st_mtime_ns == drawn, "the same is not drawn again"
+    (folder / "figures/curves.png").unlink()
+    write_report(folder)
+    drawn = (folder / "figures/curves.png").stat().st_mtime_ns
+    write_json(folder / "sweep.json", {**json.loads((folder / "sweep.json").read_text()), "question": "Why?"})
+    write_report(folder)
+    assert (folder / "figures/curves.png").stat().st_mtime_ns > drawn, "its title is another"
     write_json(folder / "sweep.json", {"name": "s", "question": "", "axes": ["objective.beta"], "points": POINTS})
     write_report(folder)
     assert sorted(f.name for f in folder.rglob("*") if f.is_file()) == ["sweep.json", "table.csv", "table.md"]

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from alignlab.checks import at_least
 from alignlab.data.fingerprint import path_digest
-from alignlab.data.layout import Layout
 from alignlab.data.template import Template
+from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
+
+if TYPE_CHECKING:
+    from alignlab.data.layout import Layout
 
 
 @dataclass(kw_only=True)
@@ -86,18 +89,23 @@ class RewardModel(ScoreJudge):
 
         def score(rows: Sequence[Answer]) -> Sequence[float]:
             nonlocal layout
-            ids = [self._ids(template, row) for row in rows]
-            # Answers to one prompt together, which they share; prompts of like length together.
-            order = sorted(range(len(ids)), key=lambda i: (len(ids[i][0]), ids[i][0], len(ids[i][1])))
-            layout = layout or choose_layout(model, [ids[i] for i in (*order[:2], *order[-2:])])
-            scores = [float("nan")] * len(ids)
+            if not rows:
+                return []
+            asked = [self._ids(template, row) for row in rows]
+            keys = [(tuple(prompt), tuple(answer)) for prompt, answer in asked]
+            # Equal answers have one score, not two that differ by rounding. Answers to one prompt stand together, and
+            # share it; so do prompts of like length.
+            different = dict(zip(keys, asked, strict=True))
+            order = sorted(different, key=lambda key: (len(key[0]), key[0], len(key[1])))
+            layout = layout or choose_layout(model, _to_look_at(list(different.values())))
+            scores: dict[object, float] = {}
             with torch.no_grad():
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
-                    found = answer_rewards(model, to_device(collate_rows([ids[i] for i in batch], layout), device))
-                    for i, one in zip(batch, found.tolist(), strict=True):
-                        scores[i] = one
-            return scores
+                    table = collate_rows([different[key] for key in batch], layout)
+                    found = answer_rewards(model, to_device(table, device))
+                    scores |= dict(zip(batch, found.tolist(), strict=True))
+            return [scores[key] for key in keys]
 
         return score
 
@@ -107,3 +115,9 @@ class RewardModel(ScoreJudge):
         answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
         room = self.max_length - len(answer)
         return template.prompt_ids(prompt)[-min(room, self.max_prompt_length or room) :], answer or [template.end_id]
+
+
+def _to_look_at(rows: Sequence[PromptAndAnswer]) -> list[PromptAndAnswer]:
+    """Two answers to each of two prompts, one of them the longest row's: they need not be answers to that prompt."""
+    longest, short = max(rows, key=lambda row: len(row[0]) + len(row[1])), min(rows, key=lambda row: len(row[1]))
+    return [longest, (longest[0], short[1]), short, (short[0], longest[1])]

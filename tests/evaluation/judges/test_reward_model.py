@@ -77,6 +77,17 @@ def test_answers_share_their_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(seen) == 1
 
 
+def test_equal_answers_have_one_score(tmp_path: Path) -> None:
+    """To the last bit, wherever they stand: a policy that has not moved ties with its reference."""
+    folder, _ = saved(tmp_path)
+    score = RewardModel(model=str(folder), batch_size=3).ready()
+    said = ["abc", "b", "abc", "cc", "abc", "b"]
+    found = score([Answer(str(i), ("ababab",), (text,)) for i, text in enumerate(said)])
+    assert (found[0], found[1]) == (found[2], found[5])
+    assert found[0] == found[4] != found[1]
+    assert score([]) == []
+
+
 def test_conversations_keep_their_roles(tmp_path: Path) -> None:
     folder, _ = saved(tmp_path)
     judge = RewardModel(model=str(folder))

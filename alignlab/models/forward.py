@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -57,6 +58,21 @@ def hidden_states(base: torch.nn.Module, rows: Rows) -> torch.Tensor:
     """[S * L, H] last hidden states of the model without its head."""
     out = _call(base, rows, {"position_ids": rows.positions, "use_cache": False})
     return out.last_hidden_state.flatten(0, 1)
+
+
+@contextmanager
+def watched_states(model: Any) -> Iterator[list[torch.Tensor]]:
+    """A list that holds what the model's head was given in the last forward made meanwhile: [B, L, H] hidden states."""
+    seen: list[torch.Tensor] = []
+
+    def keep(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
+        seen[:] = given[:1]
+
+    hook = innermost(model).get_output_embeddings().register_forward_pre_hook(keep)
+    try:
+        yield seen
+    finally:
+        hook.remove()
 
 
 def backbone(model: Any) -> Any:

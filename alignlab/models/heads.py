@@ -121,7 +121,11 @@ class HeadCritic(Critic):
             hidden = predictions.hidden
         else:  # the model's own head has made logits of them
             hidden = hidden_states(backbone(innermost(policy)), rows)[rows.predicted_at]
-        return rows.spread(self.layer(hidden.to(self.layer.weight.dtype)).squeeze(-1))
+        return rows.spread(self.of_states(hidden))
+
+    def of_states(self, hidden: Tensor) -> Tensor:
+        """[N, H] last hidden states of the policy -> [N] values before the token that each of them predicts."""
+        return self.layer(hidden.to(self.layer.weight.dtype)).squeeze(-1)
 
 
 class NetworkCritic(Critic):
@@ -132,5 +136,9 @@ class NetworkCritic(Critic):
         self.scorer = scorer
 
     def forward(self, policy: Any, rows: Rows, predictions: Predictions) -> Tensor:
+        return self.of_rows(rows)
+
+    def of_rows(self, rows: Rows) -> Tensor:
+        """[R, T] values before each answer token, without the policy."""
         scorer = innermost(self.scorer)
         return rows.spread(_reward(scorer, hidden_states(backbone(scorer), rows)[rows.predicted_at]))

@@ -19,8 +19,8 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Rows
 from alignlab.data.tokenize import CompletionTokens, PairTokens, PromptTokens
 from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
-from alignlab.models.forward import at_temperature, predict
-from alignlab.models.heads import Critic
+from alignlab.models.forward import at_temperature, precision, predict
+from alignlab.models.heads import Critic, HeadCritic, NetworkCritic
 from alignlab.models.logps import answer_logps, score_predictions, summed
 from alignlab.models.reference import Cached, Live
 from alignlab.modules.answer_metrics import token_metrics
@@ -169,16 +169,18 @@ class OnlineModule(AlignmentModule):
         asked = [row.prompt for row in prompts for _ in range(samples)]
         by_start = author == "start"
         model = around.start.model if by_start else self.policy
+        value = around.critic.of_states if isinstance(around.critic, HeadCritic) and not by_start else None
+        numbers = self._numbers(prompts, batch, samples)
         with around.start.ready(device) if by_start else nullcontext():
-            drawn = draw(model, asked, self._numbers(prompts, batch, samples), around.rollout, around.end_id, progress)
+            drawn = draw(model, asked, numbers, around.rollout, around.end_id, progress, value)
         rows = _rows(prompts, drawn, with_demonstrations=self.objective.moving_reference)
         scores = torch.tensor(self._scores(around.scorer, prompts, drawn), dtype=torch.float32)
         ended = torch.tensor([answer.ended for answer in drawn])
         given = table([answer.logps for answer in drawn])
         mask = torch.arange(given.shape[1])[None] < torch.tensor([len(answer.ids) for answer in drawn])[:, None]
         logps, values = given, None
-        if batch and not by_start and (around.critic is not None or around.rollout.updates > 1):
-            logps, values = self._seen_by_policy(rows)
+        if batch and isinstance(self.objective, PolicyGradient):
+            logps, values = self._seen_by_policy(rows, drawn)
             self._refuse_other_answers(logps, given, mask)
         reference = given if by_start else self._passed(rows, lambda batch: around.start.tokens(batch.rows))
         rollouts = Rollouts(
@@ -200,9 +202,19 @@ class OnlineModule(AlignmentModule):
         asked = [(row.prompt, completion) for row in rows for completion in row.completions]
         return {row_key(*one).hex(): of[: len(one[1])] for one, of in zip(asked, reference.tolist(), strict=True)}
 
-    def _seen_by_policy(self, rows: Sequence[RolloutTokens]) -> tuple[Tensor, Tensor | None]:
-        """[N, T] log-probabilities of answers by the same path as in training, and what the critic expects."""
+    def _seen_by_policy(self, rows: Sequence[RolloutTokens], drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor | None]:
+        """[N, T] log-probabilities of answers before anything is learnt from them, and what the critic expects.
+
+        Where an epoch is one update, the first one's own forward makes the log-probabilities that ratios are taken of
+        (`look`), and for the rest those of the draw do, as do its hidden states for a critic on the policy. In half
+        precision they do not: drawing and training round differently there, by more than a small KL.
+        """
         critic = self.around.critic
+        if self.around.rollout.minibatches == 1 and precision(self.policy) in ("float32", "float64"):
+            logps = table([answer.logps for answer in drawn])
+            if isinstance(critic, NetworkCritic):
+                return logps, self._passed(rows, lambda batch: critic.of_rows(batch.rows))
+            return logps, None if critic is None else table([answer.values for answer in drawn])
 
         def see(batch: RolloutBatch) -> Tensor:
             found = at_temperature(predict(self.policy, batch.rows), self.temperature)
@@ -391,8 +403,9 @@ class PolicyGradientModule(OnlineModule):
         old = known[..., 0]
         if self._fresh:
             self._refuse_other_answers(seen.tokens.detach(), old, rows.answer_mask)
-        if self.around.rollout.updates == 1:  # the policy that gave them is this one
-            old = seen.tokens.detach()
+            if self.around.rollout.minibatches == 1:  # for all answers this is the policy that gave them
+                old = seen.tokens.detach()
+                batch.learn(old)
         shown = batch.demonstrations
         return RolloutLogps(
             answers,

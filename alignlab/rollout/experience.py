@@ -40,24 +40,32 @@ class RolloutBatch(Batch):
     """B answers as B rows, those to one prompt side by side.
 
     known:          [B, T, 4] as RolloutTokens has them, 0 off the answers; T = 0 where nothing is known yet.
+    tables:         where `known` comes from: [4, T_i] of each answer, on the CPU.
     asked: int64[B], which of the batch's prompts an answer belongs to.
     demonstrations: for each prompt the data's own answer, or None.
     """
 
     known: Tensor
+    tables: Sequence[Tensor]
     asked: Tensor
     demonstrations: Rows | None
+
+    def learn(self, logps: Tensor) -> None:
+        """Take [B, T] log-probabilities for those that the answers were given with."""
+        for table, row in zip(self.tables, logps.float().cpu(), strict=True):
+            table[0] = row[: table.shape[1]]
 
 
 def collate_rollouts(rows: Sequence[RolloutTokens], layout: Layout = PLAIN) -> RolloutBatch:
     """P prompts with K answers each -> P K rows."""
     index = torch.tensor([row.index for row in rows for _ in row.completions])
-    known = [table.T for row in rows for table in row.known]
+    tables = [table for row in rows for table in row.known]
     shown = [(row.prompt, row.demonstration) for row in rows if row.demonstration is not None]
     return RolloutBatch(
         collate_rows([(row.prompt, completion) for row in rows for completion in row.completions], layout),
         index,
-        pad_sequence(known, batch_first=True) if known else torch.zeros(len(index), 0, 4),
+        pad_sequence([table.T for table in tables], batch_first=True) if tables else torch.zeros(len(index), 0, 4),
+        tables,
         torch.tensor([place for place, row in enumerate(rows) for _ in row.completions]),
         collate_rows(shown, layout) if shown else None,
     )

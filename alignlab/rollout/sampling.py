@@ -11,10 +11,11 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from alignlab.checks import Checked, at_least, positive
 from alignlab.errors import DataError, NotEnoughMemoryError, Problem
-from alignlab.models.forward import at_least_float32, innermost
+from alignlab.models.forward import at_least_float32, innermost, watched_states
 from alignlab.models.memory import out_of_memory
 
 log = logging.getLogger(__name__)
@@ -47,12 +48,14 @@ class Sampling(Checked):
 class Drawn:
     """Token ids of one answer; with its end token where it `ended` by itself.
 
-    logps: of its tokens, as they were drawn (at the temperature of the draw), nats.
+    logps:  of its tokens, as they were drawn (at the temperature of the draw), nats.
+    values: what was made of the hidden state before each token, where that was asked for.
     """
 
     ids: list[int]
     ended: bool
     logps: list[float] = field(default_factory=list, compare=False)
+    values: list[float] = field(default_factory=list, compare=False)
 
 
 def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) -> NDArray[np.float64]:
@@ -68,9 +71,12 @@ def draw(
     how: Sampling,
     end_id: int,
     progress: Progress = lambda items, what: items,
+    value: Callable[[Tensor], Tensor] | None = None,
 ) -> list[Drawn]:
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
     probabilities. Prompts of like length go together, and the same prompt goes through the model once.
+
+    value: [B, H] last hidden states -> [B] numbers that come with the tokens which they predict.
 
     Raises DataError where a prompt leaves the model no position for an answer, NotEnoughMemoryError where memory does
     not suffice for one answer.
@@ -91,7 +97,7 @@ def draw(
         for batch in progress(batches, "sampling"):
             while waiting := [i for i in batch if i not in found][:most]:
                 asked, draws = [prompts[i] for i in waiting], np.stack([numbers[i] for i in waiting])
-                drawn = _within_memory(model, asked, draws, how, end_id)
+                drawn = _within_memory(model, asked, draws, how, end_id, value)
                 if drawn is None:  # each answer is what it would have been
                     most = (len(waiting) + 1) // 2
                     log.warning("memory does not suffice for %d answers; now %d at a time", len(waiting), most)
@@ -103,12 +109,17 @@ def draw(
 
 
 def _within_memory(
-    model: Any, prompts: Sequence[Sequence[int]], numbers: NDArray[np.float64], how: Sampling, end_id: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    numbers: NDArray[np.float64],
+    how: Sampling,
+    end_id: int,
+    value: Callable[[Tensor], Tensor] | None,
 ) -> list[Drawn] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
-        with torch.no_grad():
-            return _batch(model, prompts, numbers, how, end_id)
+        with torch.no_grad(), watched_states(model) as states:
+            return _batch(model, prompts, numbers, how, end_id, lambda: value(states[0][:, -1]) if value else None)
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -123,9 +134,17 @@ def _within_memory(
 
 
 def _batch(
-    model: Any, prompts: Sequence[Sequence[int]], numbers: NDArray[np.float64], how: Sampling, end_id: int
+    model: Any,
+    prompts: Sequence[Sequence[int]],
+    numbers: NDArray[np.float64],
+    how: Sampling,
+    end_id: int,
+    values_now: Callable[[], Tensor | None],
 ) -> list[Drawn]:
-    """Prompts padded on the left, then token by token; answers that have ended leave the batch."""
+    """Prompts padded on the left, then token by token; answers that have ended leave the batch.
+
+    values_now: of the states that the last forward ended with, one a row of it.
+    """
     device = next(model.parameters()).device
     accepts = inspect.signature(innermost(model).forward).parameters
     different = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
@@ -135,20 +154,25 @@ def _batch(
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in different], device=device)
     answers: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
+    values: list[list[float]] = [[] for _ in prompts]
     open_rows, cache = list(range(len(prompts))), None
     for place in range(how.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         given = {"position_ids": positions, "logits_to_keep": 1}
         given = {name: value for name, value in given.items() if name in accepts}
         out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
-        cache, logits = out.past_key_values, out.logits[:, -1]
+        cache, logits, expected = out.past_key_values, out.logits[:, -1], values_now()
         if place == 0 and len(different) < len(prompts):  # from here on each answer has a row of its own
             cache.batch_select_indices(whose)
             logits, mask = logits[whose], mask[whose]
+            expected = expected[whose] if expected is not None else None
         tokens, found = _inverted(logits, numbers[open_rows, place], how.temperature)
         for row, token, logp in zip(open_rows, tokens.tolist(), found.tolist(), strict=True):
             answers[row].append(token)
             logps[row].append(logp)
+        if expected is not None:
+            for row, number in zip(open_rows, expected.tolist(), strict=True):
+                values[row].append(number)
         going_on = (tokens != end_id).nonzero().squeeze(1)
         if not len(going_on):
             break
@@ -157,7 +181,7 @@ def _batch(
             mask, open_rows = mask[going_on], [open_rows[i] for i in going_on.tolist()]
         ids = tokens[going_on, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return [Drawn(answer, answer[-1] == end_id, of) for answer, of in zip(answers, logps, strict=True)]
+    return [Drawn(ids, ids[-1] == end_id, *of) for ids, *of in zip(answers, logps, values, strict=True)]
 
 
 def _inverted(

@@ -191,6 +191,26 @@ def test_a_prompt_that_is_asked_twice_gets_other_answers_and_so_does_every_batch
     assert answers[0] != answers[1]
 
 
+@pytest.mark.parametrize("objective", [*GRADIENTS[:2], GRPO(beta=0.05)], ids=name)
+def test_the_first_epoch_spares_a_pass_for_the_old_policy(
+    objective: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is one update: the same losses, values and gradients as with that pass, which half precision makes."""
+    passes: list[int] = []
+    passed = OnlineModule._passed
+    monkeypatch.setattr(OnlineModule, "_passed", lambda *args: passes.append(1) or passed(*args))
+    spared = run(build(objective, short(epochs=3)), tmp_path, 6)
+    references = 3  # of two batches of answers, and of those to held-out prompts
+    network = objective.requires.critic == "network"
+    assert len(passes) == references + 2 * network
+    monkeypatch.setattr("alignlab.modules.online.precision", lambda policy: "bfloat16")
+    passes.clear()
+    whole = run(build(objective, short(epochs=3)), tmp_path, 6)
+    assert len(passes) == references + 2
+    for one, two in zip(spared.steps, whole.steps, strict=True):
+        assert one == pytest.approx(two, abs=1e-5)
+
+
 def test_old_log_probabilities_that_are_not_the_policys_are_noticed(tmp_path: Path) -> None:
     made = build(RLOO(beta=0.1), short())
     gather = made._gather
@@ -220,10 +240,11 @@ def test_a_policy_that_always_says_the_same_has_collapsed(tmp_path: Path) -> Non
         run(made, tmp_path, 300)
 
 
-def test_a_batch_of_rollouts_survives_a_checkpoint_in_the_middle_of_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("minibatches", [1, 2])
+def test_a_batch_of_rollouts_survives_a_checkpoint_in_the_middle_of_it(minibatches: int, tmp_path: Path) -> None:
     """What is stored loads without unpickling anything but tensors and plain values, and goes on as it would have."""
     for objective in (PPO(kl_coef=0.1, target_kl=0.1, kl_horizon=10), OnlineDPO(beta=0.1), ExpertIteration()):
-        rollout = short(minibatches=2, epochs=2)
+        rollout = short(minibatches=minibatches, epochs=4 // minibatches)
         made = build(objective, rollout)
         run(made, tmp_path, 3)
         kept: dict[str, Any] = {"state_dict": dict(made.state_dict())}

@@ -30,6 +30,16 @@ def test_what_is_known_stands_with_its_tokens(layout: Layout) -> None:
     assert batch.demonstrations is None
 
 
+@pytest.mark.parametrize("layout", [PLAIN, Layout(shared=True, split=True)], ids=["plain", "shared"])
+def test_log_probabilities_that_are_learnt_go_into_the_rows(layout: Layout) -> None:
+    """Of their own answers, without padding, and nothing else of what is known changes."""
+    rows = [row(3, [1, 2], [[5], [6, 7, 8]]), row(9, [4], [[9, 9]])]
+    collate_rollouts(rows, layout).learn(torch.arange(9.0).view(3, 3))
+    tables = [table for one in rows for table in one.known]
+    assert [table[0].tolist() for table in tables] == [[0.0], [3.0, 4.0, 5.0], [6.0, 7.0]]
+    assert tables[1][1].tolist() == [110.0, 111.0, 112.0]
+
+
 def test_the_datas_own_answers_come_beside_and_count_towards_the_size() -> None:
     batch = collate_rollouts([row(0, [1], [[5, 6]], [7, 8, 9])])
     assert batch.demonstrations is not None

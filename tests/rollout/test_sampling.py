@@ -105,6 +105,24 @@ def test_answers_come_with_their_log_probabilities() -> None:
         assert answer.logps == pytest.approx(exact.flatten().tolist(), abs=1e-5)
 
 
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
+def test_answers_come_with_what_is_made_of_their_states(config: PretrainedConfig) -> None:
+    """Before every token, of rows that are padded, asked for several times and end at unlike times."""
+    model = sharp(AutoModelForCausalLM.from_config(config))
+    prompts, draws = [[1, 2, 3], [4], [1, 2, 3], [5, 6, 7, 8]], numbers(4, 6)
+    weight = torch.linspace(-1, 1, 16)
+    end = by_hand(model, prompts[0], draws[0], end=-1)[2]
+    found = draw(model, prompts, draws, Sampling(max_new_tokens=6), end, value=lambda states: states @ weight)
+    assert len({len(answer.ids) for answer in found}) > 1
+    for prompt, answer in zip(prompts, found, strict=True):
+        with torch.no_grad():
+            states = model.base_model(torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
+        expected = (states @ weight)[len(prompt) - 1 : -1]
+        assert answer.values == pytest.approx(expected.tolist(), abs=1e-5)
+    assert draw(model, prompts, draws, Sampling(max_new_tokens=6), end)[0].values == []
+    assert not model.get_output_embeddings()._forward_pre_hooks
+
+
 def test_answers_have_the_policy_s_probabilities() -> None:
     """6,000 draws of each prompt against every completion's exact probability."""
     model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()

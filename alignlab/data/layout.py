@@ -22,8 +22,9 @@ _CAPACITIES = (1.0, 1.5, 2.0, 3.0)
 class Layout:
     """How answers go through a model; a matter of time and memory, not of results.
 
-    shared: a prompt stands once, before all answers to it, and sequences are filled with several prompts. Needs a model
-            that takes a mask of its own (alignlab/models/layout.py decides).
+    shared: a prompt stands once, before all answers to it, what several answers begin with stands once, and sequences
+            are filled with several prompts. Needs a model that takes a mask of its own (alignlab/models/layout.py
+            decides).
     split:  the vocabulary is projected onto by us, in pieces, where answer tokens are predicted; else by the model.
     width:  hidden size of the model: it weighs what a longer sequence costs against what padding costs.
     """
@@ -46,8 +47,8 @@ class Rows:
 
     ids:         int64[S, L], 0 on padding.
     positions:   int64[S, L]; an answer counts on from its prompt.
-    prompt:      int64[S, L], which prompt of its sequence a token belongs to, from 1; 0 on padding.
-    branch:      int64[S, L], 0 on a prompt, k on the k-th answer to it.
+    ends:        int64[S, L], the column behind the last token that sees this one, which all from this one on do; 0 on
+                 padding. A token's context is so a path through a tree that is written depth first.
     places:      int64[R, T + 1], index into the flattened sequences of the prompt's last token, then of the answer's.
     answer_mask: bool[R, T], True on answer tokens.
     lengths:     int64[R], tokens of the prompt and the answer.
@@ -56,8 +57,7 @@ class Rows:
 
     ids: torch.Tensor
     positions: torch.Tensor
-    prompt: torch.Tensor
-    branch: torch.Tensor
+    ends: torch.Tensor
     places: torch.Tensor
     answer_mask: torch.Tensor
     lengths: torch.Tensor
@@ -67,7 +67,7 @@ class Rows:
     @property
     def attention(self) -> torch.Tensor:
         """int64[S, L], 1 on real tokens."""
-        return (self.prompt > 0).long()
+        return (self.ends > 0).long()
 
     @property
     def targets(self) -> torch.Tensor:
@@ -91,12 +91,21 @@ class Rows:
 
 @dataclass
 class _Group:
-    """A prompt and the answers to it that share it; `rows` are their places among all answers."""
+    """A prompt and the answers to it that share it, by their place among all answers."""
 
     prompt: list[int]
-    answers: list[list[int]] = field(default_factory=list)
-    rows: list[int] = field(default_factory=list)
-    length: int = 0
+    answers: dict[int, list[int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Tree:
+    """A group as it is written. Columns count from 0; `paths` has those of each answer, by its place among all."""
+
+    ids: list[int]
+    positions: list[int]
+    ends: list[int]
+    prompt: int
+    paths: dict[int, list[int]]
 
 
 def collate_rows(answers: Sequence[PromptAndAnswer], layout: Layout = PLAIN) -> Rows:
@@ -108,10 +117,10 @@ def collate_rows(answers: Sequence[PromptAndAnswer], layout: Layout = PLAIN) -> 
         if empty:
             raise ValueError(f"{what} without a token in rows {empty}")
     if layout.shared:
-        sequences = _fill(_share(answers, layout), layout)
+        sequences = _fill([_tree(group) for group in _share(answers, layout)], layout)
         left = [0] * len(sequences)
     else:
-        sequences = [[_Group(prompt, [answer], [i])] for i, (prompt, answer) in enumerate(answers)]
+        sequences = [[_tree(_Group(prompt, {i: answer}))] for i, (prompt, answer) in enumerate(answers)]
         longest = max(len(prompt) for prompt, _ in answers)
         left = [longest - len(prompt) for prompt, _ in answers]
     return _table(answers, sequences, left, layout)
@@ -130,38 +139,62 @@ def portions(sizes: Sequence[int], rows: int, tokens: int) -> Iterator[range]:
 
 
 def _share(answers: Sequence[PromptAndAnswer], layout: Layout) -> list[_Group]:
-    """Answers to the same prompt together, as long as that is cheaper than writing the prompt once more."""
+    """Answers to the same prompt together, as long as that is cheaper than writing the prompt once more.
+
+    Answers are counted whole here, though what they begin with may be there already.
+    """
     groups: list[_Group] = []
-    open_group: dict[tuple[int, ...], _Group] = {}
+    open_group: dict[tuple[int, ...], tuple[_Group, int]] = {}
     for row, (prompt, answer) in enumerate(answers):
-        key = tuple(prompt)
-        group, alone = open_group.get(key), len(prompt) + len(answer)
-        if group is None or layout.cost(group.length + len(answer)) > layout.cost(group.length) + layout.cost(alone):
-            group = open_group[key] = _Group(prompt, length=len(prompt))
+        key, alone = tuple(prompt), len(prompt) + len(answer)
+        group, length = open_group.get(key, (None, 0))
+        if group is None or layout.cost(length + len(answer)) > layout.cost(length) + layout.cost(alone):
+            group, length = _Group(prompt), len(prompt)
             groups.append(group)
-        group.answers.append(answer)
-        group.rows.append(row)
-        group.length += len(answer)
+        group.answers[row] = answer
+        open_group[key] = group, length + len(answer)
     return groups
 
 
-def _fill(groups: list[_Group], layout: Layout) -> list[list[_Group]]:
-    """Groups in sequences, first fit with the longest first, at the capacity that makes the table cheapest."""
-    groups = sorted(groups, key=lambda group: -group.length)
-    best: list[list[_Group]] = []
+def _tree(group: _Group) -> _Tree:
+    """Answers in the order of their ids, each from where it leaves the one before."""
+    size = len(group.prompt)
+    ids, positions, ends = list(group.prompt), list(range(size)), [0] * size
+    before: list[int] = []
+    path: list[int] = []
+    paths: dict[int, list[int]] = {}
+    for row, answer in sorted(group.answers.items(), key=lambda one: one[1]):
+        same = next((i for i, (a, b) in enumerate(zip(before, answer, strict=False)) if a != b), len(before))
+        for column in path[same:]:
+            ends[column] = len(ids)
+        paths[row] = path = [*path[:same], *range(len(ids), len(ids) + len(answer) - same)]
+        ids += answer[same:]
+        positions += range(size + same, size + len(answer))
+        ends += [0] * (len(answer) - same)
+        before = answer
+    for column in (*range(size), *path):
+        ends[column] = len(ids)
+    return _Tree(ids, positions, ends, size, paths)
+
+
+def _fill(trees: list[_Tree], layout: Layout) -> list[list[_Tree]]:
+    """Trees in sequences, first fit with the longest first, at the capacity that makes the table cheapest."""
+    trees = sorted(trees, key=lambda tree: -len(tree.ids))
+    best: list[list[_Tree]] = []
     least = float("inf")
     for factor in _CAPACITIES:
-        capacity = int(factor * groups[0].length)
-        sequences: list[list[_Group]] = []
+        capacity = int(factor * len(trees[0].ids))
+        sequences: list[list[_Tree]] = []
         filled: list[int] = []
-        for group in groups:
-            place = next((i for i, used in enumerate(filled) if used + group.length <= capacity), None)
+        for tree in trees:
+            length = len(tree.ids)
+            place = next((i for i, used in enumerate(filled) if used + length <= capacity), None)
             if place is None:
-                sequences.append([group])
-                filled.append(group.length)
+                sequences.append([tree])
+                filled.append(length)
             else:
-                sequences[place].append(group)
-                filled[place] += group.length
+                sequences[place].append(tree)
+                filled[place] += length
         cost = len(filled) * layout.cost(max(filled))
         if cost < least:
             best, least = sequences, cost
@@ -170,39 +203,30 @@ def _fill(groups: list[_Group], layout: Layout) -> list[list[_Group]]:
     return best
 
 
-def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Group]], left: list[int], layout: Layout) -> Rows:
+def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Tree]], left: list[int], layout: Layout) -> Rows:
     """Sequences, each with so many columns of padding before it, as tensors."""
     ids: list[list[int]] = [[0] * pad for pad in left]
     positions: list[list[int]] = [[0] * pad for pad in left]
-    prompts: list[list[int]] = [[0] * pad for pad in left]
-    branches: list[list[int]] = [[0] * pad for pad in left]
-    places: list[tuple[int, int, int]] = [(0, 0, 0)] * len(answers)  # sequence, prompt's last column, answer's first
-    for s, groups in enumerate(sequences):
-        for number, group in enumerate(groups, start=1):
-            size = len(group.prompt)
-            ids[s] += group.prompt
-            positions[s] += range(size)
-            branches[s] += [0] * size
-            last = len(ids[s]) - 1
-            for branch, (row, answer) in enumerate(zip(group.rows, group.answers, strict=True), start=1):
-                places[row] = (s, last, len(ids[s]))
-                ids[s] += answer
-                positions[s] += range(size, size + len(answer))
-                branches[s] += [branch] * len(answer)
-            prompts[s] += [number] * (len(ids[s]) - len(prompts[s]))
-    length = max(map(len, ids))
+    ends: list[list[int]] = [[0] * pad for pad in left]
+    length = max(pad + sum(len(tree.ids) for tree in trees) for pad, trees in zip(left, sequences, strict=True))
     longest = max(len(answer) for _, answer in answers)
-    where = [
-        [s * length + column for column in (last, *range(first, first + len(answer)))] + [0] * (longest - len(answer))
-        for (s, last, first), (_, answer) in zip(places, answers, strict=True)
-    ]
+    places: list[list[int]] = [[]] * len(answers)
+    for s, trees in enumerate(sequences):
+        for tree in trees:
+            first = len(ids[s])
+            ids[s] += tree.ids
+            positions[s] += tree.positions
+            ends[s] += [first + end for end in tree.ends]
+            start = s * length + first
+            for row, path in tree.paths.items():
+                padding = [0] * (longest - len(path))
+                places[row] = [start + tree.prompt - 1, *(start + column for column in path), *padding]
     counts = torch.tensor([len(answer) for _, answer in answers])
     return Rows(
         _padded(ids, length),
         _padded(positions, length),
-        _padded(prompts, length),
-        _padded(branches, length),
-        torch.from_numpy(np.array(where)),
+        _padded(ends, length),
+        torch.from_numpy(np.array(places)),
         torch.arange(longest) < counts[:, None],
         torch.tensor([len(prompt) + len(answer) for prompt, answer in answers]),
         tuple(row_key(prompt, answer) for prompt, answer in answers),

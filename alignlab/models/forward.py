@@ -99,16 +99,13 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
     """What a model is given as mask: int64[S, L] for plain rows, else one of [S, 1, L, L] that is added to the scores.
 
-    A token sees its own prompt up to itself, and of the answers only its own. A window counts positions, not columns.
+    A token sees its own prompt and answer up to itself (`Rows.ends`). A window counts positions, not columns.
     Models with layers of several kinds take a mask for each kind.
     """
     if not rows.layout.shared:
         return rows.attention
-    same_prompt = rows.prompt[:, :, None] == rows.prompt[:, None, :]
-    same_answer = (rows.branch[:, None, :] == 0) | (rows.branch[:, None, :] == rows.branch[:, :, None])
-    length = rows.ids.shape[1]
-    before = torch.ones(length, length, dtype=torch.bool, device=rows.ids.device).tril()
-    full = same_prompt & same_answer & before
+    column = torch.arange(rows.ids.shape[1], device=rows.ids.device)
+    full = (column <= column[:, None]) & (column[:, None] < rows.ends[:, None, :])
     kinds = set(getattr(config, "layer_types", None) or ())
     window = window_of(config)
     if window is None:

@@ -15,7 +15,7 @@ def test_rows_that_are_taken_are_plain_rows() -> None:
     assert len(table) == 4, "each answer once"
     for chosen in ([0, 1, 2, 3], [3, 1], [1, 1, 0], [2], [3]):
         rows, plain = table.take(torch.tensor(chosen)), collate_rows([ANSWERS[i] for i in chosen])
-        for name in ("ids", "positions", "prompt", "branch", "places", "answer_mask", "lengths"):
+        for name in ("ids", "positions", "ends", "places", "answer_mask", "lengths"):
             assert torch.equal(getattr(rows, name), getattr(plain, name)), (name, chosen)
         assert torch.equal(rows.targets, plain.targets)
         assert torch.equal(rows.predicted_at, plain.predicted_at)

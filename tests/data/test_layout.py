@@ -1,4 +1,6 @@
-"""Answers laid out side by side: each sees its prompt and itself, nothing is lost, and the cheapest table is taken."""
+"""Answers laid out side by side: each sees its prompt and itself, nothing is lost or written twice, and the cheapest
+table is taken.
+"""
 
 from __future__ import annotations
 
@@ -24,21 +26,25 @@ def drawn(seed: int) -> list[PromptAndAnswer]:
 
 
 def context(rows: Rows, place: int) -> list[int]:
-    """Columns that a token sees, by the definition of `prompt` and `branch`."""
+    """Columns that a token sees, by the definition of `ends`."""
     sequence, column = divmod(place, rows.ids.shape[1])
-    prompt, branch = rows.prompt[sequence], rows.branch[sequence]
-    seen = (prompt == prompt[column]) & ((branch == 0) | (branch == branch[column]))
-    return [c for c in range(column + 1) if seen[c]]
+    return [c for c in range(column + 1) if column < rows.ends[sequence, c]]
+
+
+def written(answers: list[PromptAndAnswer]) -> int:
+    """Tokens where each prompt stands once, and once what answers to it begin with."""
+    return len({(tuple(p), *p[:k]) for p, _ in answers for k in range(1, len(p) + 1)}) + len(
+        {(tuple(p), tuple(a[:k])) for p, a in answers for k in range(1, len(a) + 1)}
+    )
 
 
 @pytest.mark.parametrize("layout", [PLAIN, Layout(True, True, 1), Layout(True, True, 4), WIDE], ids=str)
-def test_every_answer_is_there_once_after_its_prompt(layout: Layout) -> None:
+def test_every_answer_is_there_after_its_prompt(layout: Layout) -> None:
     """40 draws: what the last token of each answer sees is its prompt and itself, at positions 0, 1, 2, ..."""
     for seed in range(40):
         answers = drawn(seed)
         rows = collate_rows(answers, layout)
         length = rows.ids.shape[1]
-        taken: list[int] = []
         for r, (prompt, answer) in enumerate(answers):
             places = rows.places[r, : len(answer) + 1].tolist()
             assert rows.answer_mask[r].tolist() == [t < len(answer) for t in range(rows.answer_mask.shape[1])]
@@ -47,10 +53,9 @@ def test_every_answer_is_there_once_after_its_prompt(layout: Layout) -> None:
             assert rows.ids[sequence, columns].tolist() == [*prompt, *answer]
             assert rows.positions[sequence, columns].tolist() == list(range(len(prompt) + len(answer)))
             assert places == [sequence * length + column for column in columns[len(prompt) - 1 :]]
-            assert rows.branch.flatten()[places[1:]].min() > 0
-            taken += places[1:]
-        assert sorted(taken) == torch.where(rows.branch.flatten() > 0)[0].tolist() or layout is PLAIN
-        assert len(taken) == len(set(taken)) == sum(len(answer) for _, answer in answers)
+        whole = sum(len(prompt) + len(answer) for prompt, answer in answers)
+        assert written(answers) <= rows.attention.sum() <= whole
+        assert rows.attention.sum() == whole or layout is not PLAIN
         assert rows.keys == tuple(row_key(prompt, answer) for prompt, answer in answers)
         assert rows.lengths.tolist() == [len(prompt) + len(answer) for prompt, answer in answers]
         assert rows.targets.tolist() == [token for _, answer in answers for token in answer]
@@ -73,18 +78,23 @@ def test_plain_rows_have_a_sequence_each_and_answers_in_one_column() -> None:
             assert rows.attention[r].tolist() == expected + [0] * (rows.ids.shape[1] - len(expected))
 
 
-def test_a_prompt_is_written_once_where_layers_are_wide() -> None:
-    """At width 4096 a token less is worth any mask; no group has another's tokens between its own."""
+def test_what_answers_begin_with_is_written_once_where_layers_are_wide() -> None:
+    """At width 4096 a token less is worth any mask; padding stands behind everything."""
     for seed in range(40):
         answers = drawn(seed)
         rows = collate_rows(answers, WIDE)
-        once = {tuple(prompt) for prompt, _ in answers}
-        assert rows.attention.sum() == sum(map(len, once)) + sum(len(answer) for _, answer in answers)
-        assert len({(s, n) for s, row in enumerate(rows.prompt.tolist()) for n in row if n}) == len(once)
-        for row in rows.prompt.tolist():
-            filled = [n for n in row if n]
-            assert filled == sorted(filled), "groups one after the other, padding behind them"
-            assert row == filled + [0] * (len(row) - len(filled))
+        assert rows.attention.sum() == written(answers)
+        assert (rows.attention.diff(dim=1) <= 0).all()
+
+
+def test_equal_answers_are_one_and_a_beginning_is_an_answer_too() -> None:
+    """To the prompt 1 2: 5 6, 5 and 5 6 again, and 7. A tree of 1 2 5 6 7: 6 sees 5, and 7 sees neither."""
+    rows = collate_rows([([1, 2], [5, 6]), ([1, 2], [7]), ([1, 2], [5]), ([1, 2], [5, 6])], WIDE)
+    assert rows.ids.tolist() == [[1, 2, 5, 6, 7]]
+    assert rows.positions.tolist() == [[0, 1, 2, 3, 2]]
+    assert rows.ends.tolist() == [[5, 5, 4, 4, 5]]
+    assert rows.places.tolist() == [[1, 2, 3], [1, 4, 0], [1, 2, 0], [1, 2, 3]]
+    assert rows.targets.tolist() == [5, 6, 7, 5, 5, 6]
 
 
 def test_values_of_tokens_are_spread_over_their_rows() -> None:

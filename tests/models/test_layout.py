@@ -63,7 +63,8 @@ SHARED = Layout(shared=True, split=True, width=32)
 # At this width they are worth several sequences, of which some are padded.
 NARROW = Layout(shared=True, split=True, width=5)
 
-# Two and three answers to a prompt, prompts alone, in one sequence and in several; most are longer than the windows.
+# Three answers to a prompt, two that begin alike among them, and prompts alone, in one sequence and in several; most
+# are longer than the windows.
 ANSWERS: list[PromptAndAnswer] = [
     ([1, 2, 3, 4, 5], [10, 11, 12, 13]),
     ([7, 8, 9], [1, 2]),
@@ -72,6 +73,7 @@ ANSWERS: list[PromptAndAnswer] = [
     ([7, 8, 9], [5, 6, 7]),
     ([1, 2, 3, 4, 5], [20]),
     ([1, 2, 3, 4, 5, 6, 7, 8, 9], [10, 11, 12, 13, 14]),
+    ([7, 8, 9], [5, 6, 11, 12]),
 ]
 
 
@@ -102,6 +104,11 @@ def off(model: Any, rows: Rows) -> float:
         return float((answer_logps(model, rows) - answer_logps(model, collate_rows(ANSWERS))).abs().max())
 
 
+def together(rows: Rows) -> torch.Tensor:
+    """Ends as if answers to a prompt saw all those before them."""
+    return rows.ends.cummax(dim=1).values
+
+
 def test_every_known_class_has_its_small_model() -> None:
     classes = t.AutoModelForCausalLM._model_mapping
     assert {classes[type(config())].__name__ for config in CONFIGS.values()} == _KNOWN
@@ -110,10 +117,9 @@ def test_every_known_class_has_its_small_model() -> None:
 def test_answers_are_really_side_by_side() -> None:
     """All three answers to a prompt after it, two prompts or more in a sequence, and a prompt alone."""
     rows = collate_rows(ANSWERS, NARROW)
-    assert rows.attention.sum() == 5 + 3 + 1 + 9 + sum(len(answer) for _, answer in ANSWERS)
-    assert rows.branch.max() == 3
-    assert rows.prompt.max() >= 2
-    assert len(rows.ids) >= 2
+    assert rows.attention.sum() == 5 + 3 + 1 + 9 + sum(len(answer) for _, answer in ANSWERS) - 2, "5, 6 stands once"
+    assert (rows.positions == 0).sum() - (rows.attention == 0).sum() == 4, "prompts"
+    assert 2 <= len(rows.ids) <= 3
     assert (rows.attention == 0).any()
 
 
@@ -153,8 +159,8 @@ def test_what_keeps_answers_apart_is_needed(name: str) -> None:
     model, rows = build(name), collate_rows(ANSWERS, SHARED)
     columns = torch.arange(rows.ids.shape[1]).expand_as(rows.ids)
     for broken in (
-        {"branch": rows.branch.clamp(max=1)},
-        {"prompt": rows.prompt.clamp(max=1)},
+        {"ends": together(rows)},
+        {"ends": torch.full_like(rows.ends, rows.ids.shape[1])},
         {"positions": columns},
     ):
         assert off(model, dataclasses.replace(rows, **broken)) > 0.05, broken.keys()
@@ -200,14 +206,14 @@ def test_a_known_class_with_alibi_has_plain_rows(caplog: pytest.LogCaptureFixtur
     assert model.training
 
 
-@pytest.mark.parametrize("broken", ["branch", "nan"])
+@pytest.mark.parametrize("broken", ["ends", "nan"])
 def test_a_model_that_is_off_has_plain_rows(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = forward.attention_mask
 
     def wrong(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
-        mask: Any = right(config, dataclasses.replace(rows, branch=rows.branch.clamp(max=1)), dtype)
+        mask: Any = right(config, dataclasses.replace(rows, ends=together(rows)), dtype)
         return mask * float("nan") if broken == "nan" and mask.ndim == 4 else mask
 
     monkeypatch.setattr(forward, "attention_mask", wrong)
@@ -233,7 +239,7 @@ def test_a_reward_model_is_compared_by_its_rewards(
     monkeypatch.setattr(
         forward,
         "attention_mask",
-        lambda config, rows, dtype: right(config, dataclasses.replace(rows, branch=rows.branch.clamp(max=1)), dtype),
+        lambda config, rows, dtype: right(config, dataclasses.replace(rows, ends=together(rows)), dtype),
     )
     assert choose_layout(scorer, ANSWERS) == PLAIN
 

@@ -112,8 +112,7 @@ def wider(rows: Rows, left: int, right: int) -> Rows:
         rows,
         ids=pad(rows.ids, (left, right), value=3),
         positions=pad(rows.positions, (left, right)),
-        prompt=pad(rows.prompt, (left, right)),
-        branch=pad(rows.branch, (left, right)),
+        ends=pad(torch.where(rows.ends > 0, rows.ends + left, 0), (left, right)),
         places=pad(rows.places // length * (length + left + right) + rows.places % length + left, (0, right)),
         answer_mask=pad(rows.answer_mask, (0, right)),
     )

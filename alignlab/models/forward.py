@@ -62,7 +62,10 @@ def hidden_states(base: torch.nn.Module, rows: Rows) -> torch.Tensor:
 
 @contextmanager
 def watched_states(model: Any) -> Iterator[list[torch.Tensor]]:
-    """A list that holds what the model's head was given in the last forward made meanwhile: [B, L, H] hidden states."""
+    """A list that holds what the model's head was given in the last forward made meanwhile: [B, L, H] hidden states.
+
+    Those are the last ones where `Layout.split` holds.
+    """
     seen: list[torch.Tensor] = []
 
     def keep(head: torch.nn.Module, given: tuple[torch.Tensor, ...]) -> None:
@@ -99,13 +102,15 @@ def at_least_float32(values: torch.Tensor) -> torch.Tensor:
 def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
     """What a model is given as mask: int64[S, L] for plain rows, else one of [S, 1, L, L] that is added to the scores.
 
-    A token sees its own prompt and answer up to itself (`Rows.ends`). A window counts positions, not columns.
+    A token sees its own prompt and answer up to itself (`Rows.ends`), padding itself alone: a row of a mask in which
+    nothing is seen is NaN for some attentions. A window counts positions, not columns.
     Models with layers of several kinds take a mask for each kind.
     """
     if not rows.layout.shared:
         return rows.attention
     column = torch.arange(rows.ids.shape[1], device=rows.ids.device)
-    full = (column <= column[:, None]) & (column[:, None] < rows.ends[:, None, :])
+    itself = column == column[:, None]
+    full = (column <= column[:, None]) & (column[:, None] < rows.ends[:, None, :]) | itself
     kinds = set(getattr(config, "layer_types", None) or ())
     window = window_of(config)
     if window is None:

@@ -68,7 +68,8 @@ def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
 
 
 def load_scorer(path: str) -> tuple[Any, Any]:
-    """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, ready to score.
+    """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, which is merged into
+    its base, ready to score.
 
     Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
     Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
@@ -84,7 +85,7 @@ def load_scorer(path: str) -> tuple[Any, Any]:
         if adapter:
             from peft import PeftModel
 
-            model = PeftModel.from_pretrained(model, adapter)
+            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"reward model {path} can't be loaded: {error}") from error

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.fingerprint import row_key
-from alignlab.data.layout import Rows
+from alignlab.data.layout import Layout, Rows
 from alignlab.data.tokenize import CompletionTokens, PairTokens, PromptTokens
 from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
 from alignlab.models.forward import at_temperature, precision, predict
@@ -29,7 +29,7 @@ from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
 from alignlab.objectives.fresh import FreshPairs, Imitation
 from alignlab.objectives.online import Online, PolicyGradient
-from alignlab.rollout.experience import RolloutBatch, RolloutTokens, table
+from alignlab.rollout.experience import RolloutBatch, RolloutTokens, collate_rollouts, table
 from alignlab.rollout.sampling import Drawn, draw, uniforms
 from alignlab.rollout.scoring import Said, Scorer, shaped
 from alignlab.rollout.settings import Rollout
@@ -48,17 +48,17 @@ class Surroundings:
     start:   the policy as it was before training, which is the reference.
     end_id:  of the token that ends an answer.
     text_of: ids of an answer -> its text.
+    layout:  of answers that go through a model.
     scorer:  what answers are learnt by; None where nothing is scored.
     gold:    the lab's own reward, to be watched where it is not what answers are learnt by.
     critic:  what is expected of answers; None where the objective does not ask.
-    collate: prompts with answers -> a batch of them.
     """
 
     rollout: Rollout
     start: Live
     end_id: int
     text_of: Callable[[Sequence[int]], str]
-    collate: Callable[[Sequence[RolloutTokens]], RolloutBatch]
+    layout: Layout
     scorer: Scorer | None = None
     gold: Scorer | None = None
     critic: Critic | None = None
@@ -169,8 +169,10 @@ class OnlineModule(AlignmentModule):
         asked = [row.prompt for row in prompts for _ in range(samples)]
         by_start = author == "start"
         model = around.start.model if by_start else self.policy
-        value = around.critic.of_states if isinstance(around.critic, HeadCritic) and not by_start else None
         numbers = self._numbers(prompts, batch, samples)
+        value = (
+            around.critic.of_states if batch and self._drawing_tells and isinstance(around.critic, HeadCritic) else None
+        )
         with around.start.ready(device) if by_start else nullcontext():
             drawn = draw(model, asked, numbers, around.rollout, around.end_id, progress, value)
         rows = _rows(prompts, drawn, with_demonstrations=self.objective.moving_reference)
@@ -202,15 +204,24 @@ class OnlineModule(AlignmentModule):
         asked = [(row.prompt, completion) for row in rows for completion in row.completions]
         return {row_key(*one).hex(): of[: len(one[1])] for one, of in zip(asked, reference.tolist(), strict=True)}
 
-    def _seen_by_policy(self, rows: Sequence[RolloutTokens], drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor | None]:
-        """[N, T] log-probabilities of answers before anything is learnt from them, and what the critic expects.
+    @property
+    def _drawing_tells(self) -> bool:
+        """Whether the draw itself tells of the policy what is to be known before anything is learnt from its answers.
 
-        Where an epoch is one update, the first one's own forward makes the log-probabilities that ratios are taken of
-        (`look`), and for the rest those of the draw do, as do its hidden states for a critic on the policy. In half
-        precision they do not: drawing and training round differently there, by more than a small KL.
+        It does where an epoch is one update: ratios are then taken of what the first one's own forward says (`look`),
+        and the draw's log-probabilities serve for the KL alone, as do its hidden states for a critic that reads those.
+        In half precision drawing and training round differently, by more than a small KL: only what is learnt from
+        once, and without a critic, is not worth a pass there.
         """
+        how, critic = self.around.rollout, self.around.critic
+        if how.minibatches > 1 or (isinstance(critic, HeadCritic) and not self.around.layout.split):
+            return False
+        return precision(self.policy) in ("float32", "float64") or (how.epochs == 1 and critic is None)
+
+    def _seen_by_policy(self, rows: Sequence[RolloutTokens], drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor | None]:
+        """[N, T] log-probabilities of answers before anything is learnt from them, and what the critic expects."""
         critic = self.around.critic
-        if self.around.rollout.minibatches == 1 and precision(self.policy) in ("float32", "float64"):
+        if self._drawing_tells:
             logps = table([answer.logps for answer in drawn])
             if isinstance(critic, NetworkCritic):
                 return logps, self._passed(rows, lambda batch: critic.of_rows(batch.rows))
@@ -233,7 +244,7 @@ class OnlineModule(AlignmentModule):
 
         training = self.policy.training
         self.policy.eval()
-        _, parts = self.within_memory(rows, see, self.around.collate)
+        _, parts = self.within_memory(rows, see, partial(collate_rollouts, layout=self.around.layout))
         self.policy.train(training)
         lengths = [len(completion) for row in rows for completion in row.completions]
         return torch.nn.utils.rnn.pad_sequence(
@@ -405,7 +416,8 @@ class PolicyGradientModule(OnlineModule):
             self._refuse_other_answers(seen.tokens.detach(), old, rows.answer_mask)
             if self.around.rollout.minibatches == 1:  # for all answers this is the policy that gave them
                 old = seen.tokens.detach()
-                batch.learn(old)
+                if self.around.rollout.epochs > 1:
+                    batch.learn(old)
         shown = batch.demonstrations
         return RolloutLogps(
             answers,

@@ -118,8 +118,11 @@ def _within_memory(
 ) -> list[Drawn] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
-        with torch.no_grad(), watched_states(model) as states:
-            return _batch(model, prompts, numbers, how, end_id, lambda: value(states[0][:, -1]) if value else None)
+        with torch.no_grad():
+            if value is None:
+                return _batch(model, prompts, numbers, how, end_id, lambda: None)
+            with watched_states(model) as states:
+                return _batch(model, prompts, numbers, how, end_id, lambda: value(states[0][:, -1]))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Any
 
 from alignlab.data.layout import Layout
@@ -15,7 +14,6 @@ from alignlab.evaluation.judges.base import Answer, Judge, ScoreJudge
 from alignlab.evaluation.world_gold import WorldGold
 from alignlab.models.heads import Critic, HeadCritic, NetworkCritic, load_scorer, with_scalar_head
 from alignlab.modules.online import Surroundings
-from alignlab.rollout.experience import collate_rollouts
 from alignlab.rollout.scoring import Said, Scorer
 from alignlab.training.run import made_by
 from alignlab.training.start import Start, policy_and_start
@@ -36,7 +34,7 @@ def online_policy(start: Start, layout: Layout) -> tuple[Any, Surroundings]:
         live,
         Template(tokenizer).end_id,
         lambda ids: tokenizer.decode(ids, skip_special_tokens=True).strip(),
-        partial(collate_rollouts, layout=layout),
+        layout,
         scorer=_scorer(judge) if judge is not None else None,
         gold=_scorer(gold) if gold is not None and judge != gold else None,
         critic=critic.to(device) if critic is not None else None,
@@ -89,6 +87,5 @@ def _network(start: Start, judge: ScoreJudge | None) -> Critic:
     if judge is not None and judge.weights:
         scorer, tokenizer = load_scorer(judge.weights)
         if Template(tokenizer).identity == Template(start.tokenizer).identity:
-            whole = scorer.merge_and_unload() if hasattr(scorer, "merge_and_unload") else scorer
-            return NetworkCritic(train.peft.wrap(whole.requires_grad_(True)))
+            return NetworkCritic(train.peft.wrap(scorer.requires_grad_(True)))
     return NetworkCritic(train.peft.wrap(with_scalar_head(copy.deepcopy(start.model), train.seed)))

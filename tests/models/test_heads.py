@@ -11,6 +11,7 @@ from transformers import (
     AutoModelForSequenceClassification,
     GPT2Config,
     GPT2LMHeadModel,
+    LlamaForSequenceClassification,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -147,16 +148,24 @@ def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_pat
     torch.testing.assert_close(shifted, bare - bare.mean())
 
 
-def test_an_adapters_offset_stays_when_it_is_merged(tmp_path: Path) -> None:
+def test_an_adapter_is_merged_with_its_head_and_offset(tmp_path: Path) -> None:
+    """Rewards are those of base and adapter, and the model is a plain classifier."""
     base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")
-    LoRA(r=2).wrap(with_scalar_head(base, 0)).save_pretrained(tmp_path / "reward")
+    trained = LoRA(r=2).wrap(with_scalar_head(base, 0)).eval()
+    plain = answer_rewards(trained, rows()).detach()
+    with torch.no_grad():
+        for parameter in (p for p in trained.parameters() if p.requires_grad):
+            parameter += 0.1
+    bare = answer_rewards(trained, rows()).detach()
+    assert (bare - plain).abs().max() > 0.1
+    trained.save_pretrained(tmp_path / "reward")
     tokenizer.save_pretrained(tmp_path / "reward")
-    bare = answer_rewards(load_scorer(str(tmp_path / "reward"))[0], rows())
     save_offset(tmp_path / "reward", bare)
-    merged = load_scorer(str(tmp_path / "reward"))[0].merge_and_unload()
-    torch.testing.assert_close(answer_rewards(merged, rows()), bare - bare.mean(), atol=1e-6, rtol=1e-4)
+    merged = load_scorer(str(tmp_path / "reward"))[0]
+    assert type(merged) is LlamaForSequenceClassification
+    torch.testing.assert_close(answer_rewards(merged, rows()), bare - bare.mean(), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("adapter", [False, True])

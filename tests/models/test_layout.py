@@ -123,6 +123,17 @@ def test_answers_are_really_side_by_side() -> None:
     assert (rows.attention == 0).any()
 
 
+def test_padding_sees_itself_and_nothing_else() -> None:
+    """So no row of a mask is without a column, which some attentions make NaN of."""
+    rows = collate_rows(ANSWERS, NARROW)
+    mask = forward.attention_mask(build("llama").config, rows, torch.float32)
+    assert isinstance(mask, torch.Tensor)
+    seen, padding = mask[:, 0] == 0, rows.attention == 0
+    assert seen.any(dim=2).all()
+    assert (seen[padding].sum(dim=1) == 1).all()
+    assert not seen.transpose(1, 2)[padding].sum(dim=1).gt(1).any()
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_log_probabilities_and_gradients_of_plain_rows(name: str) -> None:
     model = build(name)

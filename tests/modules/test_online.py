@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,6 @@ from alignlab.objectives.reinforce import Reinforce
 from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.spin import SPIN
 from alignlab.optim.adamw import AdamW
-from alignlab.rollout.experience import collate_rollouts
 from alignlab.rollout.scoring import Said
 from alignlab.rollout.settings import Rollout
 from alignlab.tracking.metrics import check_known
@@ -88,7 +86,7 @@ def build(
         frozen_copy(model, rollout.temperature),
         END,
         lambda ids: "".join(LETTERS[i] for i in ids),
-        partial(collate_rollouts, layout=layout),
+        layout,
         scorer=scorer if objective.scored else None,
         gold=gold,
         critic=critics[kind]() if kind else None,
@@ -195,20 +193,49 @@ def test_a_prompt_that_is_asked_twice_gets_other_answers_and_so_does_every_batch
 def test_the_first_epoch_spares_a_pass_for_the_old_policy(
     objective: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is one update: the same losses, values and gradients as with that pass, which half precision makes."""
+    """Where it is one update: the same losses, values and gradients as with that pass.
+
+    Half precision makes it, and so does a critic on states that are not known to be what the model's head is given.
+    """
     passes: list[int] = []
     passed = OnlineModule._passed
     monkeypatch.setattr(OnlineModule, "_passed", lambda *args: passes.append(1) or passed(*args))
-    spared = run(build(objective, short(epochs=3)), tmp_path, 6)
     references = 3  # of two batches of answers, and of those to held-out prompts
-    network = objective.requires.critic == "network"
-    assert len(passes) == references + 2 * network
+    critic = objective.requires.critic
+
+    def trained(layout: Layout, expected: int) -> Trained:
+        passes.clear()
+        found = run(build(objective, short(epochs=3), layout=layout), tmp_path, 6)
+        assert len(passes) == references + 2 * expected
+        return found
+
+    spared = trained(SHARED, critic == "network")
+    trained(PLAIN, critic != "")
     monkeypatch.setattr("alignlab.modules.online.precision", lambda policy: "bfloat16")
-    passes.clear()
-    whole = run(build(objective, short(epochs=3)), tmp_path, 6)
-    assert len(passes) == references + 2
+    whole = trained(SHARED, True)
     for one, two in zip(spared.steps, whole.steps, strict=True):
         assert one == pytest.approx(two, abs=1e-5)
+    for mine, other in zip(spared.gradients, whole.gradients, strict=True):
+        for key, value in mine.items():
+            torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
+
+
+def test_ratios_are_taken_of_what_the_first_epoch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the draw said: with its log-probabilities off by 0.05 all steps are what they were."""
+    monkeypatch.setattr("alignlab.modules.online.START_RATIO", {torch.float64: 1.0})
+    honest, tampered = (build(GRPO(beta=0.05), short(epochs=3)) for _ in range(2))
+    gather = tampered._gather
+
+    def shifted(*args: Any) -> Any:
+        found = gather(*args)
+        for known in (table for group in found.groups for row in group for table in row.known):
+            known[0] += 0.05
+        return found
+
+    monkeypatch.setattr(tampered, "_gather", shifted)
+    expected, found = (run(made, tmp_path, 3).steps for made in (honest, tampered))
+    assert expected[1]["train/policy/approxkl_avg"] > 1e-6
+    assert found == [pytest.approx(step, abs=1e-9) for step in expected]
 
 
 def test_old_log_probabilities_that_are_not_the_policys_are_noticed(tmp_path: Path) -> None:

@@ -11,7 +11,6 @@ from typing import Any, ClassVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from alignlab.checks import Checked, at_least, positive
 from alignlab.errors import DataError, NotEnoughMemoryError, Problem
@@ -71,7 +70,7 @@ def draw(
     how: Sampling,
     end_id: int,
     progress: Progress = lambda items, what: items,
-    value: Callable[[Tensor], Tensor] | None = None,
+    value: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Drawn]:
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
     probabilities. Prompts of like length go together, and the same prompt goes through the model once.
@@ -114,7 +113,7 @@ def _within_memory(
     numbers: NDArray[np.float64],
     how: Sampling,
     end_id: int,
-    value: Callable[[Tensor], Tensor] | None,
+    value: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> list[Drawn] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
@@ -142,7 +141,7 @@ def _batch(
     numbers: NDArray[np.float64],
     how: Sampling,
     end_id: int,
-    values_now: Callable[[], Tensor | None],
+    values_now: Callable[[], torch.Tensor | None],
 ) -> list[Drawn]:
     """Prompts padded on the left, then token by token; answers that have ended leave the batch.
 

@@ -13,19 +13,14 @@ from alignlab.errors import Problem
 from alignlab.objectives.base import ReferencePairs, logsigmoid
 from alignlab.types import PairLogps
 
-# A fall of less, in nats, is rounding of float32. While the policy is its reference it would switch the penalty's whole
-# gradient on for about half of the answers, and for others in another layout of the same rows.
-_ROUNDING = 1e-4
-
 
 def dpop_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, penalty: float) -> torch.Tensor:
     """ℓ(β (h - λ max(0, -ρ_w)))
 
-    chosen, rejected: [B] log-ratios, nats. [B], nats; down to ρ_w = -1e-4, which may be rounding, there is no penalty.
+    chosen, rejected: [B] log-ratios, nats. [B], nats; at ρ_w = 0 the penalty's gradient is 0.
     """
     check_same_shape(chosen, rejected, rank=1)
-    fall = torch.where(chosen < -_ROUNDING, -chosen, 0.0)
-    return -logsigmoid(beta * (chosen - rejected - penalty * fall))
+    return -logsigmoid(beta * (chosen - rejected - penalty * torch.relu(-chosen)))
 
 
 @dataclass

@@ -52,7 +52,7 @@ class MicroBatches:
     """How rows are cut into portions that go through the model at once, and made into tensors.
 
     rows:   most rows of a portion.
-    tokens: most tokens of a portion, prompts counted for each row; a row that has more is a portion by itself.
+    tokens: most tokens of a portion, prompts counted for each answer; a row that has more is a portion by itself.
     """
 
     collate: Callable[[Sequence[Any]], Any]

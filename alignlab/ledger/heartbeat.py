@@ -64,7 +64,7 @@ def is_recent(file: Path) -> bool:
 
 
 def is_held(lock_file: Path) -> bool:
-    """Some process holds this lock; asks without writing anything and without keeping anybody from taking it."""
+    """Some process holds this lock; asks without writing anything. For a moment nobody can take it."""
     try:
         handle = os.open(lock_file, os.O_RDONLY)
     except OSError:

@@ -29,6 +29,7 @@ log = logging.getLogger(__name__)
 Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
 # A run that ended so has its result: the same config on the same code would end so again.
 FINISHED: tuple[Status, ...] = ("done", "diverged")
+_GLANCE = 0.1  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
 
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
@@ -125,8 +126,8 @@ class RunDir:
         locks on, the heartbeat tells; it is watched, not compared with a clock.
         """
         lock = self.lock()
-        try:
-            lock.acquire(timeout=0)
+        try:  # for longer than somebody who only looks (`is_held`) has it
+            lock.acquire(timeout=_GLANCE, poll_interval=_GLANCE / 5)
         except Timeout:
             if not wait:
                 yield False
@@ -183,7 +184,12 @@ class RunDir:
         write_json(self.record_file, {**self.record(), **values})
 
     def queue(self, **values: Any) -> None:
-        """Say that this run will be started, unless it is finished or somebody works on it."""
+        """Say that this run will be started, unless it is finished or somebody works on it.
+
+        Whether another machine that is said to run it still does takes a while to know: that is left to the start.
+        """
+        if self._elsewhere():
+            return
         with self.held(wait=False) as mine:
             if mine and self.record().get("status") not in FINISHED:
                 attempts = self._attempts()
@@ -222,6 +228,11 @@ class RunDir:
         )
         return [] if fresh else _changes(before, made_by)
 
+    def made_by_other_code(self) -> list[str]:
+        """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""
+        record = self.record()
+        return _changes(record, {"git": git_revision(), "versions": versions()}) if record.get("versions") else []
+
     def _attempts(self) -> list[dict[str, Any]]:
         """Every attempt so far: those that ended before, and the one that the record tells of, if it has begun.
 
@@ -230,7 +241,9 @@ class RunDir:
         state = _nobody_works_on(self.record())
         past = list(state.get("attempts", []))
         if state.get("attempt", 0) > len(past):
-            kept = ("attempt", "status", "reason", "started", "ended", "host", "pid", "git")
+            kept = (
+                "attempt", "status", "reason", "started", "ended", "host", "pid", "resumed_from", "git", "versions",
+            )  # fmt: skip
             past.append({key: state.get(key) for key in kept})
         return past
 
@@ -302,6 +315,13 @@ def _changes(before: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[str]
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
     new = {"alignlab's revision": made_by["git"], **made_by["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+
+
+def replace_whole(scratch: Path, file: Path) -> None:
+    """Put what was written beside a file in its place, after a power cut too."""
+    with scratch.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(scratch, file)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
+from alignlab.models.quantization import one_function, quantization_under
 from alignlab.models.sources.base import base_of_adapter
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
@@ -69,7 +70,7 @@ def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
 
 def load_scorer(path: str) -> tuple[Any, Any]:
     """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, which is merged into
-    its base, ready to score.
+    its base as that was trained on (rounded or not), ready to score.
 
     Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
     Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
@@ -78,26 +79,44 @@ def load_scorer(path: str) -> tuple[Any, Any]:
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     base, adapter = base_of_adapter(path)
+    headless = ModelError(
+        f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
+    )
+    if adapter and not _has_head(adapter):
+        raise headless
+    rounded = quantization_under(adapter) if adapter else None
+    how = {"quantization_config": rounded, "device_map": {"": "cpu"}} if rounded else {}
     try:
         model, told = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, output_loading_info=True
+            base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
         )
         if adapter:
             from peft import PeftModel
 
+            if rounded:
+                model = one_function(model).dequantize(torch.float32)
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
         tokenizer = AutoTokenizer.from_pretrained(path)
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"reward model {path} can't be loaded: {error}") from error
-    if not hasattr(innermost(model), "score"):
-        raise ModelError(f"reward model {path}: {type(innermost(model)).__name__} has no layer named score")
+    if not hasattr(model, "score"):
+        raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
     if not adapter and "score.weight" in told["missing_keys"]:
-        raise ModelError(
-            f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
-        )
+        raise headless
     if (offset := Path(path) / _OFFSET).is_file():
-        innermost(model).reward_offset = json.loads(offset.read_text())["mean"]
+        model.reward_offset = json.loads(offset.read_text())["mean"]
     return model.eval(), tokenizer
+
+
+def _has_head(adapter: str) -> bool:
+    """Whether a saved adapter holds the whole layer `score` beside its own weights."""
+    from safetensors import safe_open
+
+    file = Path(adapter) / "adapter_model.safetensors"
+    if not file.is_file():
+        return False
+    with safe_open(file, framework="pt") as weights:
+        return any(name.endswith("score.weight") for name in weights.keys())  # noqa: SIM118 (it can't be walked)
 
 
 class Critic(nn.Module, ABC):
@@ -113,7 +132,8 @@ class HeadCritic(Critic):
 
     def __init__(self, policy: Any) -> None:
         super().__init__()
-        self.layer = nn.Linear(innermost(policy).config.hidden_size, 1)
+        # Not the config's hidden_size: OPT-350m projects its states before they are predicted from.
+        self.layer = nn.Linear(innermost(policy).get_output_embeddings().in_features, 1)
         nn.init.zeros_(self.layer.weight)
         nn.init.zeros_(self.layer.bias)
 

@@ -50,7 +50,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     attention = str(getattr(model.config, "_attn_implementation", ""))
     if asked == "plain":
         return PLAIN
-    if name.replace("ForSequenceClassification", "ForCausalLM") not in _KNOWN:
+    if not _is_known(name):
         log.info("layout: plain rows, since %s is not known to be exact with answers side by side", name)
         return PLAIN
     layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
@@ -68,12 +68,26 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     return layout
 
 
+def _is_known(name: str) -> bool:
+    """Whether a class is a known language model, or the classifier on the same backbone."""
+    stem = name.removesuffix("ForSequenceClassification").removesuffix("Text")
+    return bool({name, f"{stem}ForCausalLM", f"{stem}LMHeadModel"} & _KNOWN)
+
+
 def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
-    """Two answers of each of the first two rows; with them two of the longest, where that is longer than a window."""
+    """Two answers of each of the first two rows; with them two of the longest, where that is longer than a window.
+
+    Rows of one answer lend each other a second one, which begins as the first does: online runs draw several.
+    """
     window = window_of(model.config)
     longest = max(rows, key=_longest)
     beyond = [longest] if window is not None and _longest(longest) > window else []
-    return [answer for row in (*rows[:2], *beyond) for answer in sorted(row.answers(), key=_length)[-2:]]
+    found = [sorted(row.answers(), key=_length)[-2:] for row in (*rows[:2], *beyond)]
+    if len(found) > 1 and all(len(answers) == 1 for answers in found):
+        (prompt, one), (other_prompt, two) = found[0][0], found[1][0]
+        found[0].append((prompt, [*one[: len(one) // 2], *two]))
+        found[1].append((other_prompt, [*two[: len(two) // 2], *one]))
+    return [answer for answers in found for answer in answers]
 
 
 def _longest(row: Tokens) -> int:

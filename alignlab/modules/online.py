@@ -35,6 +35,8 @@ from alignlab.rollout.scoring import Said, Scorer, shaped
 from alignlab.rollout.settings import Rollout
 from alignlab.types import Logps, RolloutLogps, Rollouts
 
+_OFF = "sampling/sampling_logp_difference/mean"
+
 # Answers from which on it tells something that all are the same.
 _COLLAPSED = 32
 
@@ -95,6 +97,7 @@ class OnlineModule(AlignmentModule):
         self.temperature = around.rollout.temperature
         self.experience: Experience | None = None
         self._fresh = True
+        self._off, self._looked_at = 0.0, 0  # nats and tokens of fresh answers that an update has looked at
         self._shown_of = -1
         self.coefficient = self.objective.coefficient if isinstance(self.objective, PolicyGradient) else 0.0
 
@@ -109,8 +112,12 @@ class OnlineModule(AlignmentModule):
         if self.experience is None or self.experience.number != number:
             self.experience = self._gather(rows, number)
             self._refer_to(self.experience.reference)
-        self._fresh = part == 0
+        self._fresh, self._off, self._looked_at = part == 0, 0.0, 0
         super().training_step(self._portion(self.experience, part), batch_idx)
+        if self._looked_at:
+            off = self._refuse_other_answers(self._off / self._looked_at)
+            if self._drawing_tells:
+                self.experience.metrics[_OFF] = off
         self.samples = []
         if self.last_metrics:
             if self._shown_of != number:
@@ -152,6 +159,8 @@ class OnlineModule(AlignmentModule):
             self._refuse_diverged(prompts, drawn, metrics)
         groups = list(self.make_rows(prompts, drawn, rollouts))
         if isinstance(objective, PolicyGradient):
+            given = table([answer.logps for answer in drawn])
+            metrics[_OFF] = self._refuse_other_answers(float((rollouts.logps - given)[rollouts.mask].abs().mean()))
             metrics["objective/kl_coef"] = self.coefficient
             self.coefficient = objective.next_coefficient(self.coefficient, metrics["objective/kl"], len(drawn))
         return Experience(number, groups, reference, metrics, self._shown(prompts, drawn, rollouts))
@@ -183,7 +192,6 @@ class OnlineModule(AlignmentModule):
         logps, values = given, None
         if batch and isinstance(self.objective, PolicyGradient):
             logps, values = self._seen_by_policy(rows, drawn)
-            self._refuse_other_answers(logps, given, mask)
         reference = given if by_start else self._passed(rows, lambda batch: around.start.tokens(batch.rows))
         rollouts = Rollouts(
             shaped(scores, ended, around.rollout).view(len(prompts), samples),
@@ -340,7 +348,7 @@ class OnlineModule(AlignmentModule):
         return [
             {
                 "prompt": row.said if isinstance(row.said, str) else row.said[-1]["content"],
-                "answer": self._text(drawn[i]),
+                "completion": self._text(drawn[i]),
                 "score": scores[i],
                 "kl": kl[i],
                 "ended": drawn[i].ended,
@@ -355,15 +363,16 @@ class OnlineModule(AlignmentModule):
         mine = np.array_split(order, self.around.rollout.minibatches)[place]
         return [row for i in sorted(mine) for row in experience.groups[i]]
 
-    def _refuse_other_answers(self, now: Tensor, given: Tensor, mask: Tensor) -> None:
-        """Before the first update with them, answers have the probabilities that they were drawn with."""
-        worst = float((now - given)[mask].abs().mean())
-        if worst > START_RATIO[next(self.policy.parameters()).dtype]:
+    def _refuse_other_answers(self, off: float) -> float:
+        """How far answers are from the probabilities that they were drawn with, where nothing was learnt from them yet;
+        nats per token, over all of them: single ones round by more in half precision."""
+        if off > START_RATIO[next(self.policy.parameters()).dtype]:
             raise PolicyIsNotReferenceError(
-                f"fresh answers are off by {worst:.6f} nats per token from what they were drawn with, before any "
+                f"fresh answers are off by {off:.6f} nats per token from what they were drawn with, before any "
                 "update was made with them: drawing and training do not see the same policy\n"
                 "  type: peft.dropout=0 or trainer.layout=plain"
             )
+        return off
 
     def _refer_to(self, reference: Mapping[str, list[float]]) -> None:
         """What log-ratios are taken against while this batch of rollouts is learnt from."""
@@ -392,7 +401,7 @@ class PolicyGradientModule(OnlineModule):
         each = len(drawn) // len(prompts)
         for place, row in enumerate(_rows(prompts, drawn, self.objective.requires.demonstrations)):
             mine = range(place * each, (place + 1) * each)
-            tables = [known[i, :, : len(drawn[i].ids)] for i in mine]
+            tables = [known[i, :, : len(drawn[i].ids)].clone() for i in mine]  # each is saved, without all others
             yield [RolloutTokens(row.index, row.prompt, row.completions, tables, row.demonstration)]
 
     def look(self, batch: RolloutBatch, mean_count: float) -> RolloutLogps:
@@ -413,7 +422,8 @@ class PolicyGradientModule(OnlineModule):
         )
         old = known[..., 0]
         if self._fresh:
-            self._refuse_other_answers(seen.tokens.detach(), old, rows.answer_mask)
+            off = (seen.tokens.detach() - old)[rows.answer_mask].abs()
+            self._off, self._looked_at = self._off + float(off.sum()), self._looked_at + len(off)
             if self.around.rollout.minibatches == 1:  # for all answers this is the policy that gave them
                 old = seen.tokens.detach()
                 if self.around.rollout.epochs > 1:

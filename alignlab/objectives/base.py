@@ -72,6 +72,11 @@ class Objective(Checked, ABC):
         return self.reward_scale * (answers.logratio("sum") if needs.reference else answers.logp(needs.length))
 
     @property
+    def jumps_at_reference(self) -> bool:
+        """Whether the gradient jumps where the policy equals its reference, where training begins: rounding decides."""
+        return False
+
+    @property
     def loss_at_reference(self) -> float | None:
         """Loss of every example while the policy still equals its reference; None where there is no such constant."""
         return None

@@ -38,6 +38,10 @@ class DPOP(ReferencePairs):
         yield from at_least("penalty", self.penalty, 0.0, example=50, hint="0 is DPO")
 
     @property
+    def jumps_at_reference(self) -> bool:
+        return self.penalty > 0
+
+    @property
     def loss_at_reference(self) -> float:
         return math.log(2.0)
 

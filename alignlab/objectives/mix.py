@@ -81,6 +81,10 @@ class Mix(Objective):
         return self._leading.reward_scale
 
     @property
+    def jumps_at_reference(self) -> bool:
+        return any(part.jumps_at_reference for part in self._objectives.values())
+
+    @property
     def loss_at_reference(self) -> float | None:
         known = [part.loss_at_reference for part in self._objectives.values()]
         if any(value is None for value in known):

@@ -89,7 +89,7 @@ class PolicyGradient(Online):
             "policy/approxkl_avg": 0.5 * (far[mask] ** 2).mean(),
             "policy/clipfrac_avg": clipped[... if whole else mask].float().mean(),
             "val/ratio": tokens.mean(),
-            "val/ratio_var": tokens.var() if len(tokens) > 1 else torch.zeros_like(tokens).sum(),
+            "val/token_ratio_var": tokens.var() if len(tokens) > 1 else torch.zeros_like(tokens).sum(),
         }
 
 

@@ -134,14 +134,15 @@ class PPO(PolicyGradient):
 
     def metrics(self, batch: RolloutLogps) -> dict[str, torch.Tensor]:
         mask = batch.answers.mask
-        values, old, returned = self._critic(batch)
+        values, _, returned = self._critic(batch)
         policy = ppo_loss(batch.log_ratio.to(batch.advantages), batch.advantages, clip=self.clip)[mask]
-        far = (values - old).abs()[mask] > self.value_clip
+        loss = self._value_loss(batch)
+        held = loss > 0.5 * (values - returned) ** 2  # the clip only ever raises it
         error, returns = (returned - values)[mask], returned[mask]
         found = super().metrics(batch) | {
             "loss/policy_avg": policy.mean(),
-            "loss/value_avg": self._value_loss(batch)[mask].mean(),
-            "val/clipfrac_avg": far.float().mean() * (self.value_clip > 0),
+            "loss/value_avg": loss[mask].mean(),
+            "val/clipfrac_avg": held[mask].float().mean(),
         }
         if len(returns) > 1 and returns.var() > 0:
             found["val/explained_variance"] = 1 - error.var() / returns.var()

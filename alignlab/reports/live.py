@@ -29,7 +29,7 @@ _COLOUR = {"failed": "red", "diverged": "magenta", "interrupted": "yellow", "run
 # metric -> heading, of the last row that a run wrote
 _NOW = {
     "train/loss": "loss", "train/rewards/margins": "margin", "train/rewards/accuracies": "accuracy",
-    "train/logratios/chosen": "chosen log-ratio",
+    "train/logratios/chosen": "chosen log-ratio", "train/objective/scores": "score", "train/objective/kl": "KL",
 }  # fmt: skip
 
 
@@ -43,7 +43,8 @@ class Sight:
     reason: str
     step: int
     steps: int
-    seconds: float  # of this attempt
+    before: int  # steps of earlier attempts
+    seconds: float  # of this one
     metrics: Mapping[str, float]
 
 
@@ -59,6 +60,7 @@ def sight(run: RunDir, label: str = "") -> Sight:
         reason=str(record.get("reason") or ""),
         step=steps if record.get("status") == "done" else int(row.get("train/global_step", 0)),
         steps=steps,
+        before=int(record.get("resumed_from") or 0),
         seconds=_seconds(record),
         metrics=row,
     )
@@ -128,7 +130,7 @@ def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
 
 def seconds_left(sights: Sequence[Sight]) -> float:
     """Steps that are left over the steps per second of what runs now; 0 where nothing can be said."""
-    rate = sum(s.step / s.seconds for s in sights if s.status == "running" and s.seconds and s.step)
+    rate = sum((s.step - s.before) / s.seconds for s in sights if s.status == "running" and s.step > s.before)
     left = sum(s.steps - s.step for s in sights if s.status in ("running", "queued"))
     return left / rate if rate else 0.0
 

@@ -41,9 +41,13 @@ def write_report(directory: Path) -> str:
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
     causes = "\n".join(line for line in unfinished if line)
-    above += "".join(f"- {line}\n" for line in made_by_different_code(records.values()))
+    above += "".join(f"- {line}\n" for line in made_by_different_code(_with_ancestors(records, root).values()))
     text = (f"{above}\n" if above else "") + text + (f"\n\nnot done:\n{causes}" if causes else "")
-    below += "".join(_end_of_log(runs[p["run"]]) for p in sweep["points"] if _broke(records[p["run"]]))
+    below += "".join(
+        _end_of_log(file)
+        for p in sweep["points"]
+        for file in _logs(runs[p["run"]], records[p["run"]], directory / "logs" / f"{p['run']}.log")
+    )
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
     # Drawing takes seconds, and a sweep that was done already is answered at once.
@@ -68,27 +72,59 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
 
 
 def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What was not the same when the runs were made: alignlab's revision, versions; with how many runs had which."""
-    made = [{"alignlab's revision": r.get("git"), **r.get("versions", {})} for r in records if r.get("versions")]
+    """What was not the same when the runs were made: alignlab's revision, versions; with how many runs had which. A run
+    that was resumed by other code has both.
+    """
+    made = [[_code(attempt) for attempt in _attempts(record)] for record in records]
     lines = []
-    for name in dict.fromkeys(name for one in made for name in one):
-        counts = Counter(str(one.get(name)) for one in made)
+    for name in dict.fromkeys(name for parts in made for code in parts for name in code):
+        counts = Counter(v for parts in made for v in dict.fromkeys(str(code.get(name)) for code in parts if code))
         if len(counts) > 1:
             said = ", ".join(f"{value} ({count} {'run' if count == 1 else 'runs'})" for value, count in counts.items())
             lines.append(f"made by different code: {name}: {said}")
     return lines
 
 
-def _broke(record: Mapping[str, Any]) -> bool:
-    return record.get("status") in ("failed", "diverged")
+def _attempts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
+    """The attempts that a run was made in: the last one, and those that it goes on from."""
+    parts = [record]
+    for earlier in reversed(record.get("attempts", [])):
+        if not parts[-1].get("resumed_from"):
+            break
+        parts.append(earlier)
+    return parts
 
 
-def _end_of_log(run: RunDir) -> str:
-    """The last lines that a run wrote, for those who look why it broke."""
-    if not run.log.is_file():
-        return ""
-    lines = run.log.read_text(errors="replace").splitlines()[-_LOG_LINES:]
-    return f"\n\n## End of {run.log}\n\n```\n" + "\n".join(lines) + "\n```"
+def _code(attempt: Mapping[str, Any]) -> dict[str, Any]:
+    versions = attempt.get("versions")
+    return {"alignlab's revision": attempt.get("git"), **versions} if versions else {}
+
+
+def _with_ancestors(records: Mapping[str, Mapping[str, Any]], root: Path) -> dict[str, Mapping[str, Any]]:
+    """Records and those of the runs that they start from or learn by, by id."""
+    found = dict(records)
+    waiting = list(records.values())
+    while waiting:
+        record = waiting.pop()
+        for name in (record.get("parent"), record.get("reward")):
+            if name and name not in found:
+                found[name] = RunDir.of(root, name).record()
+                waiting.append(found[name])
+    return found
+
+
+def _logs(run: RunDir, record: Mapping[str, Any], printed: Path) -> list[Path]:
+    """Where those look who want to know why a run broke: its log, and where its process died, what that printed."""
+    if record.get("status") not in ("failed", "diverged"):
+        return []
+    died = str(record.get("reason")).startswith("its process ended") or not run.log.is_file()
+    return [run.log, printed] if died else [run.log]
+
+
+def _end_of_log(file: Path) -> str:
+    """The last lines of a log; nothing where there are none."""
+    lines = file.read_text(errors="replace").splitlines()[-_LOG_LINES:] if file.is_file() else []
+    return f"\n\n## End of {file}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
 def point_lines(directory: Path, run_id: str, above: str) -> tuple[str, str]:

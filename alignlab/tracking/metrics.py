@@ -55,11 +55,12 @@ BATCH: dict[str, str] = {
     "policy/clipfrac_avg": "policy gradient: share of tokens (RLOO, REINFORCE: of answers) that the clip holds",
     "policy/entropy_avg": "the same as entropy, under PPO's name (nats per token)",
     "val/ratio": "policy gradient: mean ratio of a token's probability to the one that it was given with",
-    "val/ratio_var": "variance of that ratio",
+    "val/token_ratio_var": "variance of that ratio over tokens (TRL's val/ratio_var is one of its means over "
+    "minibatches)",
     "loss/policy_avg": "PPO: clipped surrogate, mean over tokens",
     "loss/value_avg": "PPO: loss of the critic before its weight, mean over tokens",
     "loss/ptx": "PPO-ptx: negative log-probability of the data's own answers (nats per token)",
-    "val/clipfrac_avg": "PPO: share of tokens where the critic has moved past its clip",
+    "val/clipfrac_avg": "PPO: share of tokens at which the critic's loss is that of its clipped value",
     "val/explained_variance": "PPO: 1 - variance of what the critic missed / variance of returns",
     "min_reward": "reward model: smallest reward of an answer",
     "max_reward": "reward model: largest reward of an answer",
@@ -85,6 +86,8 @@ ROLLOUTS: dict[str, str] = {
     "completions/clipped_ratio": "share of answers that were cut off",
     "completions/distinct_frac": "different answers / answers",
     "reward_std": "deviation of the scores of a prompt's answers, mean over prompts",
+    "sampling/sampling_logp_difference/mean": "policy gradient: distance of a token's log-probability when it was "
+    "drawn from what training gives it before it has learnt from it, mean (nats per token)",
     "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import threading
 import time
@@ -14,7 +13,7 @@ import lightning.pytorch as pl
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
-from alignlab.ledger.run_dir import RunDir
+from alignlab.ledger.run_dir import RunDir, replace_whole
 from alignlab.modules.base import AlignmentModule, Progress
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
@@ -52,9 +51,9 @@ class Recorder(pl.Callback):
         if pl_module.last_metrics and trainer.is_global_zero:
             self.write(pl_module.last_metrics)
         if pl_module.samples and trainer.is_global_zero:
-            rows = [{"train/global_step": trainer.global_step, **row} for row in pl_module.samples]
+            rows = [{"step": trainer.global_step, **row} for row in pl_module.samples]
             for sink in self._sinks:
-                sink.table("rollouts", rows)
+                sink.table("completions", rows)
         if self.due(trainer.global_step):
             self.evaluate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 
@@ -140,7 +139,7 @@ class Checkpoint(pl.Callback):
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch)
         if trainer.is_global_zero:
-            os.replace(scratch, self._run.checkpoint)
+            replace_whole(scratch, self._run.checkpoint)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if number in self._asked:

@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
-import torch
 
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train, Trainer
@@ -19,6 +18,7 @@ from alignlab.data.tokenize import mean_tokens
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
+from alignlab.models.layout import rows_to_look_at
 from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.training.bar import Bar
@@ -39,12 +39,13 @@ def fit(
     run: RunDir,
     *,
     group: str | None,
-    resume: bool,
+    done: int,
     bar: Bar | None = None,
     judges: Mapping[str, Judge] | None = None,
 ) -> dict[str, Any]:
     """Train a plan into its directory, as long as it is not worse than `bar`; returns what run.json keeps of it.
 
+    done:   updates that its last state holds, which it goes on from.
     judges: of what is drawn on the way.
     """
     config = plan.train
@@ -52,7 +53,6 @@ def fit(
     start = load_start(plan)
     name_base(start, run)
     rows = load_rows(start)
-    done = int(torch.load(run.checkpoint, weights_only=True)["global_step"]) if resume else 0
     with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
         callbacks: list[pl.Callback] = [point.recorder]
@@ -63,7 +63,7 @@ def fit(
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
         try:
-            _train(trainer, module, data, run, resume=resume)
+            _train(trainer, module, data, run, resume=done > 0)
         finally:
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
@@ -102,7 +102,8 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
     layout = choose_layout_for(start, rows.train)
     around = reference = None
     if needs.online:
-        policy, around = online_policy(start, layout)
+        policy, around = online_policy(start, layout, rows_to_look_at(start.model, rows.train))
+        layout = around.layout
     else:
         policy, reference = policy_and_reference(start, lambda: asked_of_reference(config, rows), layout, device)
     if settings.gradient_checkpointing:

@@ -27,9 +27,6 @@ Told = Callable[[str], None]
 class PointLauncher(Launcher):
     """Runs tasks of a sweep. What comes of them stands in the ledger: a launcher returns nothing and loses nothing."""
 
-    # Several points at a time: the terminal shows all of them, instead of the bars of one.
-    at_once = False
-
     def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
         self.loader = hydra_context.config_loader
         self.hydra = config.hydra
@@ -52,6 +49,10 @@ class PointLauncher(Launcher):
     def width(self) -> int:
         """How many points it runs at a time, as far as that is known before."""
         return 1
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        """Whether all points are run in other processes: the terminal shows what they do, instead of the bars here."""
+        return False
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
         """Hydra's way, for sweepers that know jobs only: their points are checked, prepared and run as a sweep's."""
@@ -119,22 +120,42 @@ class AutoLauncher(PointLauncher):
 
     @contextmanager
     def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
-        from alignlab.training.pool import Pool, free_gpus
-        from alignlab.training.stackable import groups, worth_processes, worth_stacking
+        from alignlab.training.pool import Pool
 
-        # Finished points count too: what is left of a sweep is run as the whole would have been, to the last digit.
-        stacked = {p.id for stack in groups([p.plan for p in points])[0] if worth_stacking(stack) for p in stack}
-        alone = [point for point in points if point.name not in stacked]
-        unfinished = sum(not point.is_finished() for point in alone)
-        if not unfinished or len(alone) < 2 or free_gpus() or not worth_processes([point.plan for point in alone]):
+        alone = self._alone(points)
+        if not self._in_processes(alone):
             yield
             return
         with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as self._pool:
-            self._pool.warm_up(unfinished)
+            self._pool.warm_up(sum(not point.is_finished() for point in alone))
             try:
                 yield
             finally:
                 self._pool = None
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        from alignlab.training.pool import free_gpus
+
+        alone = self._alone(points)
+        return len(alone) == len(points) > 1 and (self._in_processes(alone) or len(free_gpus()) > 1)
+
+    @staticmethod
+    def _alone(points: Sequence[RunTask]) -> list[RunTask]:
+        """Points that are in no stack; finished ones count too: what is left of a sweep is run as the whole would have
+        been, to the last digit."""
+        from alignlab.training.stackable import groups, worth_stacking
+
+        stacked = {p.id for stack in groups([p.plan for p in points])[0] if worth_stacking(stack) for p in stack}
+        return [point for point in points if point.name not in stacked]
+
+    @staticmethod
+    def _in_processes(alone: Sequence[RunTask]) -> bool:
+        """Whether processes pay for points that are in no stack, on a machine without GPUs."""
+        from alignlab.training.pool import free_gpus
+        from alignlab.training.stackable import worth_processes
+
+        waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
+        return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         from alignlab.training.pool import Pool, free_gpus

@@ -34,6 +34,7 @@ _GRACE = 10.0  # seconds that a worker has to end after it was told to stop at o
 _GB = 2**30
 _UNKNOWN = 1.0 * _GB  # what a task is taken to need before any has shown it
 _IN_USE = 0.1  # share of a GPU's memory from which on somebody computes on it
+_GROUPS = Path("/sys/fs/cgroup")
 _SPARE = 0.05  # of all memory, kept free
 
 
@@ -216,9 +217,9 @@ class Pool:
         if not running:
             return True
         need = max(self._largest, *(worker.peak for worker in running), _UNKNOWN)
-        memory = psutil.virtual_memory()
+        available, total = _memory()
         to_come = sum(max(0.0, need - worker.look()) for worker in (*running, *idle[-1:]))
-        return bool(memory.available - to_come - (0 if idle else need) > _SPARE * memory.total)
+        return bool(available - to_come - (0 if idle else need) > _SPARE * total)
 
     def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> Task | None:
         """The task where it is to be tried again; how its worker ended, if it did, stands in the record."""
@@ -263,6 +264,21 @@ def _in_words(code: int) -> str:
     if code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"
+
+
+def _memory() -> tuple[float, float]:
+    """Bytes that are available, and in all: of the machine, or of a control group (a container, a job) with less."""
+    memory = psutil.virtual_memory()
+    available, total = memory.available, memory.total
+    with suppress(OSError):
+        group = _GROUPS / Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
+        for place in (group, *group.parents):
+            with suppress(OSError, ValueError):  # no limit, or none that is told
+                most = int((place / "memory.max").read_text())
+                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+                used = int((place / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
+                available, total = min(available, most - used), min(total, most)
+    return available, total
 
 
 def _oom_kills() -> int:

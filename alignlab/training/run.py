@@ -9,6 +9,7 @@ import shutil
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -45,6 +46,8 @@ def run_plan(
             log.info("%s: another process has it in hand; left to it", run.id)
         elif status in FINISHED and not plan.train.rerun:
             log.info("%s: %s already, in %s", run.id, status, run.path)
+            for change in run.made_by_other_code():
+                log.warning("%s: was made with another %s", run.id, change)
         elif not _went_on_from_a_stack(plan, run, group, overrides, bar):
             _run(plan, run, group, overrides, bar)
     evaluate_at_end(plan)
@@ -135,15 +138,14 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     from alignlab.training.progress import quiet_libraries
 
     quiet_libraries()
-    resume = run.checkpoint.is_file() and not plan.train.rerun
-    changes = begin(plan, run, group, overrides, resume=resume)
+    done = 0 if plan.train.rerun else updates_in(run.checkpoint, "global_step")
+    changes = begin(plan, run, group, overrides, done=done)
     with logged_to([run]), Heartbeat(run.heartbeat):
-        log.info("%s: %s", run.id, "resuming" if resume else "starting")
-        for change in changes:
-            log.warning("%s: was begun with another %s", run.id, change)
+        log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
+        tell_of_other_code(run, changes)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
-            run.end("done", **fit(plan, run, group=group, resume=resume, bar=bar, judges=judges))
+            run.end("done", **fit(plan, run, group=group, done=done, bar=bar, judges=judges))
         except BaseException as error:
             told = end_badly(run, error, group)
             raise told from (None if told is error else error)
@@ -154,13 +156,29 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
 
 
+def updates_in(checkpoint: Path, key: str) -> int:
+    """Updates that a training state holds, under `key`; 0 where there is none, or none that can be read."""
+    import torch
+
+    if not checkpoint.is_file():
+        return 0
+    try:
+        return int(torch.load(checkpoint, weights_only=True, mmap=True)[key])
+    except Exception as error:  # cut off with the machine: unpickling and unzipping raise whatever they like
+        log.warning("%s can't be read, and the run starts anew: %s", checkpoint, str(error).splitlines()[0])
+        return 0
+
+
 def begin(
-    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, resume: bool, **facts: Any
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, done: int, **facts: Any
 ) -> list[str]:
-    """Start the record of a run that the caller holds. Returns how the code differs from what it was begun with."""
+    """Start the record of a run that the caller holds and that goes on after `done` updates. Returns how the code
+    differs from what it was begun with.
+    """
     return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
-        fresh=not resume,
+        fresh=not done,
+        resumed_from=done,
         parent=plan.parent.id if plan.parent else None,
         reward=plan.reward.id if plan.reward else None,
         sweep=group,
@@ -169,6 +187,12 @@ def begin(
         kinds=plan.kinds,
         **facts,
     )
+
+
+def tell_of_other_code(run: RunDir, changes: Sequence[str]) -> None:
+    """What `begin` has found."""
+    for change in changes:
+        log.warning("%s: was begun with another %s", run.id, change)
 
 
 def end_badly(run: RunDir, error: BaseException, group: str | None) -> BaseException:

@@ -130,6 +130,8 @@ class _Job:
             TQDM_DISABLE="1",
         )
         task = pickle.loads(self.task)  # imports torch, which reads what was just set
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # queued again by SLURM itself
+            task = _going_on(task)
         from alignlab.training.progress import log_to_terminal
 
         log_to_terminal()
@@ -139,9 +141,13 @@ class _Job:
         """What is queued again after a time limit or a preemption: the same, its state being in its run directory."""
         import submitit
 
-        task = pickle.loads(self.task)
-        going_on = task.resumed() if isinstance(task, RunTask) else task
-        return submitit.helpers.DelayedSubmission(replace(self, task=pickle.dumps(going_on)))
+        task = _going_on(pickle.loads(self.task))
+        return submitit.helpers.DelayedSubmission(replace(self, task=pickle.dumps(task)))
+
+
+def _going_on(task: Task) -> Task:
+    """A task that was begun before, from where it was."""
+    return task.resumed() if isinstance(task, RunTask) else task
 
 
 def _sbatch_option(text: str) -> tuple[str, str | bool]:

@@ -78,6 +78,11 @@ def why_not(train: Train) -> str | None:
         ),
         (needs.data == "rankings", "a reward model's head is not stacked"),
         (needs.online, "answers are drawn from one model at a time"),
+        (
+            train.objective.jumps_at_reference,
+            "the objective's gradient jumps where training begins, so that rounding decides, and a stack rounds "
+            "differently",
+        ),
         (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
         (
             train.reference_kind not in ("cached", "none"),
@@ -137,6 +142,6 @@ def refuse_unstackable(plans: Sequence[Plan], reasons: Mapping[str, str]) -> Non
             points[reasons[plan.id]].append(i)
     if points:
         raise ConfigError(
-            Problem("hydra/launcher", "stacked", f"{reason} [point {', '.join(map(str, at))}]", "hydra/launcher=basic")
+            Problem("hydra/launcher", "stacked", f"{reason} [point {', '.join(map(str, at))}]", "launcher=auto")
             for reason, at in points.items()
         )

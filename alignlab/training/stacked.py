@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -24,7 +23,7 @@ from alignlab.data.sampling import Couple, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import NotStackableError, OutputError
 from alignlab.ledger.heartbeat import Heartbeat
-from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.ledger.run_dir import FINISHED, RunDir, replace_whole
 from alignlab.models.stacked import StackedPolicy, stack_fault
 from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule
 from alignlab.training.callbacks import Checkpoint
@@ -32,7 +31,7 @@ from alignlab.training.fit import lightning_quiet, make_module, make_trainer
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.run import begin, end_badly, logged_to, run_plan
+from alignlab.training.run import begin, end_badly, logged_to, run_plan, tell_of_other_code, updates_in
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
 
@@ -99,14 +98,7 @@ def _begun_alone(plan: Plan) -> bool:
 
 def _step_of(plan: Plan) -> int:
     """Updates that an earlier attempt has made."""
-    file = _run_of(plan).stacked_checkpoint
-    if not file.is_file() or plan.train.rerun:
-        return 0
-    try:
-        return int(torch.load(file, weights_only=True)["step"])
-    except Exception as error:  # cut off with the machine: unpickling and unzipping raise whatever they like
-        log.warning("%s: its last state can't be read, and it starts anew: %s", plan.id, error)
-        return 0
+    return 0 if plan.train.rerun else updates_in(_run_of(plan).stacked_checkpoint, "step")
 
 
 class _Stack:
@@ -122,10 +114,11 @@ class _Stack:
 
     def run(self) -> dict[str, BaseException | None]:
         """Train, with every run's directory telling what goes on from beginning to end."""
+        changes = {}
         for plan, run in list(zip(self.plans, self.runs, strict=True)):
             overrides = self.overrides.get(plan.id, ())
             try:
-                begin(plan, run, self.group, overrides, resume=bool(self.done), stacked=len(self.plans))
+                changes[run] = begin(plan, run, self.group, overrides, done=self.done, stacked=len(self.plans))
             except Exception as error:  # a file in the way, say: the others go on without it
                 self.results[run.id] = end_badly(run, error, self.group or "stack")
                 self.plans = [other for other in self.plans if other is not plan]
@@ -135,6 +128,8 @@ class _Stack:
         with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)):
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
+            for run in self.runs:
+                tell_of_other_code(run, changes[run])
             try:
                 self._fit(*self._prepare())
             except BaseException as error:
@@ -289,7 +284,7 @@ class _Checkpoint(Checkpoint):
             file = self._stack.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
             torch.save(self._module.state_of(p), scratch)
-            os.replace(scratch, file)
+            replace_whole(scratch, file)
 
 
 class _Lane:

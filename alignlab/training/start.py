@@ -92,8 +92,10 @@ def policy_and_start(start: Start) -> tuple[Any, Live]:
     """The policy to train, and the start as a model that runs beside it, at the temperature of the rollouts."""
     train, model, temperature = start.plan.train, start.model, start.plan.train.rollout.temperature
     if train.reference_kind == "adapter_off":
+        log.info("reference: the start, which is the policy with its adapter switched off")
         policy = train.peft.wrap(model)
         return policy, adapter_off(policy, temperature)
+    log.info("reference: the start, a frozen copy beside the policy")
     reference = frozen_copy(model, temperature)
     return train.peft.wrap(model), reference
 
@@ -109,9 +111,11 @@ def policy_and_reference(
     if kind == "none":
         return train.peft.wrap(model), None
     if kind == "adapter_off":
+        log.info("reference: the start, which is the policy with its adapter switched off")
         policy = train.peft.wrap(model)
         return policy, adapter_off(policy)
     if kind == "copy":
+        log.info("reference: the start, a frozen copy beside the policy")
         reference = frozen_copy(model)
         return train.peft.wrap(model), reference
     by_token = train.objective.requires.reference_tokens

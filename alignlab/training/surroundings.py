@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import copy
+import logging
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from alignlab.data.layout import Layout
+from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.rows import Prompt
 from alignlab.data.template import Template, plain_transcript
+from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.judges.base import Answer, Judge, ScoreJudge
 from alignlab.evaluation.world_gold import WorldGold
-from alignlab.models.heads import Critic, HeadCritic, NetworkCritic, load_scorer, with_scalar_head
+from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_scalar_head
+from alignlab.models.layout import choose_layout
 from alignlab.modules.online import Surroundings
 from alignlab.rollout.scoring import Said, Scorer
 from alignlab.training.run import made_by
 from alignlab.training.start import Start, policy_and_start
 
+log = logging.getLogger(__name__)
 
-def online_policy(start: Start, layout: Layout) -> tuple[Any, Surroundings]:
-    """(policy to train, what it gathers answers with); reward models are loaded."""
+
+def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAnswer]) -> tuple[Any, Surroundings]:
+    """(policy to train, what it gathers answers with); reward models are loaded.
+
+    to_look_at: answers on which a critic that is a model of its own shows whether it takes the policy's layout.
+    """
     train, world, tokenizer = start.plan.train, start.plan.train.data.world, start.tokenizer
     judge = reward_judge(start)
     device = next(start.model.parameters()).device
     network = _network(start, judge) if train.objective.requires.critic == "network" else None
+    if network is not None and layout != PLAIN:  # the critic reads what the policy reads
+        theirs = choose_layout(network.to(device).scorer, to_look_at)
+        layout = layout if theirs.shared == layout.shared else PLAIN
     policy, live = policy_and_start(start)
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head
@@ -81,11 +92,12 @@ def _turns(prompt: Prompt) -> Prompt | None:
     return None if isinstance(prompt, str) else prompt
 
 
-def _network(start: Start, judge: ScoreJudge | None) -> Critic:
+def _network(start: Start, judge: ScoreJudge | None) -> NetworkCritic:
     """The reward model where it reads the policy's tokens, else the start with a new head."""
     train = start.plan.train
     if judge is not None and judge.weights:
         scorer, tokenizer = load_scorer(judge.weights)
         if Template(tokenizer).identity == Template(start.tokenizer).identity:
             return NetworkCritic(train.peft.wrap(scorer.requires_grad_(True)))
+        log.warning("the critic starts with a new head: %s reads other tokens than the policy", judge.weights)
     return NetworkCritic(train.peft.wrap(with_scalar_head(copy.deepcopy(start.model), train.seed)))

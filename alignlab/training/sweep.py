@@ -115,10 +115,11 @@ class Sweep:
 
     def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
         """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
-        live = launcher.at_once and sys.stdout.isatty()
+        asked = self.points if points is None else points
+        live = sys.stdout.isatty() and launcher.out_of_process(asked)
         watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
         with watching:
-            run_points(self.points if points is None else points, launcher, (lambda name: None) if live else self._tell)
+            run_points(asked, launcher, (lambda name: None) if live else self._tell)
 
     def prepare(self) -> None:
         """What points need, done here, for a launcher that knows nothing of it."""
@@ -140,7 +141,7 @@ class Sweep:
         ]
         if lines:
             raise SweepFailedError(
-                f"{len(lines)} of {len(self.plans)} points failed; the same command runs them again\n"
+                f"{len(lines)} of {len(self.plans)} points have no result; the same command runs them again\n"
                 + "\n".join(lines)
             )
 

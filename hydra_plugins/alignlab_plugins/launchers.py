@@ -129,8 +129,6 @@ class HereLauncher(launch.HereLauncher):
 class LocalLauncher(PointLauncher):
     """One process for each point."""
 
-    at_once = True
-
     def __init__(self, at_once: int = 0, per_gpu: int = 1, retries: int = 1) -> None:
         self.limits: dict[str, Any] = {"at_once": at_once, "per_gpu": per_gpu, "retries": retries}
 
@@ -149,6 +147,9 @@ class LocalLauncher(PointLauncher):
         with Pool(len(tasks), **self.limits) as pool:
             pool.run(tasks, told)
 
+    def out_of_process(self, points: Sequence[Any]) -> bool:
+        return True
+
     def width(self) -> int:
         from alignlab.training.pool import slots
 
@@ -157,8 +158,6 @@ class LocalLauncher(PointLauncher):
 
 class RayLauncher(PointLauncher):
     """One Ray task for each point."""
-
-    at_once = True
 
     def __init__(self, **limits: Any) -> None:
         problems = [
@@ -175,6 +174,9 @@ class RayLauncher(PointLauncher):
     def run(self, tasks: Sequence[Any], told: Told) -> None:
         self._pool().run(tasks, told)
 
+    def out_of_process(self, points: Sequence[Any]) -> bool:
+        return True
+
     def width(self) -> int:
         return self._pool().width()
 
@@ -186,8 +188,6 @@ class RayLauncher(PointLauncher):
 
 class SlurmLauncher(PointLauncher):
     """One SLURM job for each point."""
-
-    at_once = True
 
     def __init__(self, **limits: Any) -> None:
         from alignlab.training.slurm_pool import problems_of
@@ -201,6 +201,9 @@ class SlurmLauncher(PointLauncher):
         from alignlab.training.slurm_pool import SlurmPool
 
         SlurmPool(**self.limits).run(tasks, told)
+
+    def out_of_process(self, points: Sequence[Any]) -> bool:
+        return True
 
     def width(self) -> int:
         return int(self.limits["at_once"])

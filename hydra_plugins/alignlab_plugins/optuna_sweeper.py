@@ -84,6 +84,10 @@ class OptunaSweeper(Sweeper):
         swept = {str(o.get_key_element()): o for o in typed if o.is_sweep_override()}
         fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
         problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
+        for name in ("zip", "exclude"):
+            if self.config.sweep[name]:
+                text = "is for grids: a search draws each axis by itself"
+                problems.append(Problem(f"sweep.{name}", list(self.config.sweep[name]), text, f"'sweep.{name}=[]'"))
         launcher = ours(self.launcher)
         if launcher is None:
             text = "runs no trials; there are: auto, here, stacked, local, ray, slurm"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import socket
@@ -214,6 +215,44 @@ def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         assert [c.split(":")[0] for c in changes] == ["alignlab's revision", "torch"]
         assert changes[1].endswith("-> 9.9")
         assert run.start("", fresh=True) == [], "begun anew: nothing is mixed"
+
+
+def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    assert run.made_by_other_code() == [], "there is no run yet"
+    with run.held():
+        run.start("", fresh=True, resumed_from=0)
+        run.end("interrupted")
+        older = run.record()["versions"]
+        monkeypatch.setattr(run_dir, "versions", lambda: {**older, "torch": "9.9"})
+        run.start("", fresh=False, resumed_from=7)
+        run.end("done")
+    assert [(a["versions"]["torch"], a["resumed_from"]) for a in run.record()["attempts"]] == [(older["torch"], 0)]
+    assert run.made_by_other_code() == []
+    monkeypatch.setattr(run_dir, "versions", lambda: older)
+    assert run.made_by_other_code() == [f"torch: 9.9 -> {older['torch']}"]
+
+
+def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path) -> None:
+    """A glance holds the lock for a moment; one that takes it waits for longer."""
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        pass
+    handle = os.open(run.lock_file, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.04, os.close, [handle]).start()
+    with run.held(wait=False) as mine:
+        assert mine
+
+
+def test_a_point_that_another_machine_runs_is_not_waited_for_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, ELSEWHERE)
+    monkeypatch.setattr(run_dir, "beats", beats_never)
+    run.queue(sweep="s")
+    assert run.record() == ELSEWHERE
 
 
 def test_two_hundred_processes_lose_nothing(tmp_path: Path) -> None:

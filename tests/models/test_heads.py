@@ -12,6 +12,8 @@ from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaForSequenceClassification,
+    OPTConfig,
+    OPTForCausalLM,
     T5Config,
     T5ForConditionalGeneration,
 )
@@ -166,6 +168,37 @@ def test_an_adapter_is_merged_with_its_head_and_offset(tmp_path: Path) -> None:
     merged = load_scorer(str(tmp_path / "reward"))[0]
     assert type(merged) is LlamaForSequenceClassification
     torch.testing.assert_close(answer_rewards(merged, rows()), bare - bare.mean(), atol=1e-5, rtol=1e-4)
+
+
+def test_a_critic_fits_states_that_are_projected_before_they_are_predicted_from() -> None:
+    """OPT-350m's last states are narrower than its layers."""
+    torch.manual_seed(0)
+    config = OPTConfig(
+        vocab_size=9, hidden_size=32, word_embed_proj_dim=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=32, pad_token_id=0, bos_token_id=1, eos_token_id=2,
+    )  # fmt: skip
+    policy = OPTForCausalLM(config).eval()
+    critic = HeadCritic(policy)
+    torch.nn.init.normal_(critic.layer.weight)
+    for layout in (PLAIN, Layout(shared=True, split=True)):
+        laid_out = collate_rows(ANSWERS, layout)
+        assert critic(policy, laid_out, predict(policy, laid_out)).shape == laid_out.answer_mask.shape
+    scorer = with_scalar_head(policy, 0)
+    assert NetworkCritic(scorer).of_rows(rows()).abs().sum() > 0
+
+
+@pytest.mark.parametrize("task", ["CAUSAL_LM", None])
+def test_an_adapter_without_a_head_is_no_reward_model(task: str | None, tmp_path: Path) -> None:
+    """A policy's adapter: scores of a head that nobody has trained would be random numbers."""
+    base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
+    base.save_pretrained(tmp_path / "base")
+    base.name_or_path = str(tmp_path / "base")
+    policy = LoRA(r=2).wrap(base)
+    policy.peft_config["default"].task_type = task
+    policy.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    with pytest.raises(ModelError, match="is no reward model: it was saved without a head"):
+        load_scorer(str(tmp_path / "policy"))
 
 
 @pytest.mark.parametrize("adapter", [False, True])

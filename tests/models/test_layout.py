@@ -234,10 +234,11 @@ def test_a_model_that_is_off_has_plain_rows(
     assert "plain rows, since LlamaForCausalLM is off by " + ("nan" if broken == "nan" else "") in record.message
 
 
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
 def test_a_reward_model_is_compared_by_its_rewards(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    kind: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    scorer = with_scalar_head(build("llama"), 0)
+    scorer = with_scalar_head(build(kind), 0)
     with caplog.at_level(logging.INFO):
         layout = choose_layout(scorer, ANSWERS)
     assert layout.shared
@@ -304,3 +305,6 @@ def test_rows_beyond_a_window_are_looked_at() -> None:
     assert rows_to_look_at(mistral, [*pairs, full, beyond]) == [*first, *beyond.answers()]
     assert rows_to_look_at(build("llama"), [*pairs, full, beyond]) == first
     assert rows_to_look_at(mistral, [CompletionTokens(0, [1], [2])]) == [([1], [2])]
+    singles = [CompletionTokens(0, [1], [3, 4]), CompletionTokens(1, [2], [5, 6])]
+    looked_at = rows_to_look_at(mistral, singles)
+    assert looked_at == [([1], [3, 4]), ([1], [3, 5, 6]), ([2], [5, 6]), ([2], [5, 3, 4])]

@@ -171,7 +171,7 @@ def test_the_same_seed_gives_the_same_answers_and_another_does_not(tmp_path: Pat
     for module in made:
         run(module, tmp_path, 2)
         assert module.experience is not None
-        shown.append([one["answer"] for one in module.experience.shown])
+        shown.append([one["completion"] for one in module.experience.shown])
     assert len(shown[0]) == 32
     assert shown[0] == shown[1]
     assert shown[0] != shown[2]
@@ -183,7 +183,7 @@ def test_a_prompt_that_is_asked_twice_gets_other_answers_and_so_does_every_batch
     for step in (1, 2):
         run(made, tmp_path, step)
         assert made.experience is not None
-        answers.append([one["answer"] for one in made.experience.shown if one["prompt"] == "af"])
+        answers.append([one["completion"] for one in made.experience.shown if one["prompt"] == "af"])
     assert len(answers[0]) == 8
     assert len(set(answers[0])) > 4
     assert answers[0] != answers[1]
@@ -235,11 +235,15 @@ def test_ratios_are_taken_of_what_the_first_epoch_said(tmp_path: Path, monkeypat
     monkeypatch.setattr(tampered, "_gather", shifted)
     expected, found = (run(made, tmp_path, 3).steps for made in (honest, tampered))
     assert expected[1]["train/policy/approxkl_avg"] > 1e-6
+    off = "train/sampling/sampling_logp_difference/mean"
+    assert [step.pop(off) for step in found] == [pytest.approx(0.05)] * 3
+    assert [step.pop(off) for step in expected] == [pytest.approx(0.0, abs=1e-6)] * 3
     assert found == [pytest.approx(step, abs=1e-9) for step in expected]
 
 
-def test_old_log_probabilities_that_are_not_the_policys_are_noticed(tmp_path: Path) -> None:
-    made = build(RLOO(beta=0.1), short())
+@pytest.mark.parametrize("micro", [8, 1])
+def test_old_log_probabilities_that_are_not_the_policys_are_noticed(micro: int, tmp_path: Path) -> None:
+    made = build(RLOO(beta=0.1), short(), micro=micro)
     gather = made._gather
 
     def tampered(*args: Any) -> Any:
@@ -371,7 +375,7 @@ def test_ends_that_are_missing_cost_what_the_settings_say(tmp_path: Path) -> Non
     assert cut
     assert {one["score"] for one in cut} == {-5.0}
     ended = [one for one in made.experience.shown if one["ended"]]
-    assert [one["score"] for one in ended] == [one["answer"].count(one["prompt"][0]) for one in ended]
+    assert [one["score"] for one in ended] == [one["completion"].count(one["prompt"][0]) for one in ended]
 
 
 def test_memory_that_does_not_suffice_for_all_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

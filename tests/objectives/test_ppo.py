@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import pytest
 import torch
@@ -86,6 +87,24 @@ def test_metrics_of_moved_tokens() -> None:
     found = PPO(kl_coef=0.1).metrics(batch([[0.3, 0.3, -0.1, -0.3]], [[1.0, -1.0, 1.0, -1.0]]))
     assert float(found["policy/approxkl_avg"]) == pytest.approx(0.5 * (0.09 * 3 + 0.01) / 4)
     assert float(found["policy/clipfrac_avg"]) == 0.5
+
+
+def test_metrics_of_the_critic_and_of_ratios() -> None:
+    """Values 1.0, 1.0, 1.0 and 0.1 that were 0.7, 0.7, 0.9 and 0.1, towards 2, 0, 2 and 0: past its clip are the first
+    two, and only on the way to its return is the loss the larger one of the clipped value 0.9. Ratios 1.5, 0.5, 1, 1.
+    """
+    made = batch(
+        [[math.log(1.5), math.log(0.5), 0.0, 0.0]],
+        [[0.0] * 4],
+        values=[[1.0, 1.0, 1.0, 0.1]],
+        old_values=[[0.7, 0.7, 0.9, 0.1]],
+        returns=[[2.0, 0.0, 2.0, 0.0]],
+    )
+    found = {name: float(value) for name, value in PPO(kl_coef=0.1).metrics(made).items()}
+    assert found["val/clipfrac_avg"] == 0.25
+    assert found["loss/value_avg"] == pytest.approx(0.5 * (1.1**2 + 1.0 + 1.0 + 0.01) / 4)
+    assert (found["val/ratio"], found["val/token_ratio_var"]) == pytest.approx((1.0, 0.5 / 3))
+    assert float(PPO(kl_coef=0.1, value_clip=0.0).metrics(made)["val/clipfrac_avg"]) == 0.0
 
 
 def test_explained_variance() -> None:

@@ -7,8 +7,13 @@ import itertools
 import pytest
 import torch
 
+from alignlab.data.layout import collate_rows
+from alignlab.lab.world import World
+from alignlab.models.logps import answer_logps
+from alignlab.models.sources.tiny import Tiny
 from alignlab.objectives.advantages import leave_one_out
 from alignlab.objectives.rloo import RLOO, rloo_loss
+from alignlab.types import Logps, RolloutLogps, Rollouts
 from tests.objectives.build import refused
 from tests.objectives.rollouts import batch, scored
 
@@ -49,6 +54,43 @@ def test_unbiased_against_the_exact_gradient() -> None:
         (slope,) = torch.autograd.grad(rloo_loss(now - now.detach(), advantages, clip=0.2).mean(), logits)
         total += probability[chosen].prod() * -slope
     torch.testing.assert_close(total, exact, atol=1e-12, rtol=0)
+
+
+def test_unbiased_in_the_lab() -> None:
+    """Over every pair of answers to a prompt of the lab, each as likely as a small transformer makes it: the mean
+    gradient of the loss is that of -(E[gold reward] - beta KL), taken by enumeration.
+    """
+    beta, world = 0.3, World(alphabet="ab", length=3, prompts=1, prompt_length=1)
+    policy, reference = (
+        Tiny(name="t", alphabet="ab", hidden_size=16, init_seed=seed).load()[0].double() for seed in (1, 2)
+    )
+    prompt = [world.alphabet.index(world.prompt_texts[0])]
+    end = world.symbols
+    said = [[world.alphabet.index(x) for x in text] for text in world.completion_texts]
+    answers = [ids if len(ids) == world.length else [*ids, end] for ids in said]
+    rows = collate_rows([(prompt, ids) for ids in answers])
+    tokens = answer_logps(policy, rows)
+    held = answer_logps(reference, rows).detach()
+    mask, gold = rows.answer_mask, torch.tensor(world.gold_reward[0])
+    logps = tokens.sum(dim=1)
+    assert float(logps.detach().exp().sum()) == pytest.approx(1.0, abs=1e-6)
+    weights = [weight for weight in policy.parameters() if weight.requires_grad]
+    value = (logps.exp() * (gold - beta * (logps - held.sum(dim=1)))).sum()
+    exact = torch.autograd.grad(-value, weights, retain_graph=True)
+
+    pairs = list(itertools.product(range(len(answers)), repeat=2))
+    chosen = torch.tensor(pairs).flatten()
+    given = tokens.detach()[chosen]
+    rollouts = Rollouts(gold[chosen].view(-1, 2), mask[chosen], given, torch.ones(len(chosen)).bool(), held[chosen])
+    objective = RLOO(beta=beta, samples=2)
+    advantages, _ = objective.advantages(rollouts, objective.coefficient)
+    seen = Logps(tokens[chosen], mask[chosen], reference=held[chosen].sum(dim=1), mean_count=1.0)
+    losses = objective(RolloutLogps(seen, given, advantages, torch.full((len(chosen),), world.length)))
+    likely = logps.detach().exp()[torch.tensor(pairs)].prod(dim=1)
+    expected = (likely * losses.view(-1, 2).mean(dim=1)).sum()
+    for one, other in zip(torch.autograd.grad(expected, weights), exact, strict=True):
+        torch.testing.assert_close(one, other, atol=1e-9, rtol=1e-5)
+    assert max(float(one.abs().max()) for one in exact) > 0.01
 
 
 def test_equal_rewards_pull_nowhere() -> None:

@@ -57,6 +57,45 @@ def test_a_report_is_made_of_files_alone(tmp_path: Path) -> None:
     assert (directory / "figures/curves.png").is_file()
 
 
+def test_code_that_runs_were_made_by(tmp_path: Path) -> None:
+    """Of the points, of what they start from, and of attempts that a run goes on from; one that began anew is none."""
+    old, new = ({"git": git, "versions": {"torch": "2.13"}} for git in ("abc", "def"))
+    made, begun = {"status": "failed", "parent": "sft-a"}, {**old, "resumed_from": 0}
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({**made, **new}, new, ""),
+        ({**made, **new}, old, "abc (1 run), def (1 run)"),
+        ({**made, **new, "resumed_from": 3, "attempts": [begun]}, new, "abc (1 run), def (2 runs)"),
+        ({**made, **new, "resumed_from": 0, "attempts": [begun]}, new, ""),
+    ]
+    for number, (point, parent, said) in enumerate(cases):
+        root = tmp_path / str(number)
+        write_json(root / "sweeps/s/sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS[:1]})
+        write_json(RunDir.of(root, "dpo-a").record_file, {"id": "dpo-a", **point})
+        write_json(RunDir.of(root, "sft-a").record_file, {"id": "sft-a", "status": "done", **parent})
+        text = write_report(root / "sweeps/s")
+        (line,) = [line for line in text.splitlines() if "made by different code" in line] or [""]
+        assert sorted(line.rpartition("revision: ")[2].split(", ")) == sorted(said.split(", "))
+
+
+def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
+    directory = tmp_path / "sweeps" / "s"
+    write_json(directory / "sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS})
+    reasons = ("its process ended with signal SIGSEGV", "RuntimeError: out of luck")
+    for point, reason in zip(POINTS, reasons, strict=True):
+        run = RunDir.of(tmp_path, str(point["run"]))
+        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reason})
+        run.log.write_text("\n".join(f"{run.id} line {i}" for i in range(30)))
+        (directory / "logs").mkdir(exist_ok=True)
+        (directory / "logs" / f"{run.id}.log").write_text(f"{run.id} printed: terminate called\n")
+    write_report(directory)
+    table = (directory / "table.md").read_text()
+    assert "dpo-a printed: terminate called" in table
+    assert "dpo-b printed" not in table, "its own log says it all"
+    for run_id in ("dpo-a", "dpo-b"):
+        assert f"{run_id} line 29" in table
+        assert f"{run_id} line 9\n" not in table, "the last twenty lines"
+
+
 def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: Any) -> str:
     """A sweep over beta and seed with these gaps; None failed. Returns its table."""
     points = []

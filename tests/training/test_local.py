@@ -104,7 +104,7 @@ def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run
     in_the_way.write_text("something else")
     found = alignlab("train", *sweep)
     assert found.code == 3
-    assert "1 of 3 points failed" in found.err
+    assert "1 of 3 points have no result" in found.err
     assert [state.get("status") for state in states(Path("outputs"), "s")] == ["done", None, "done"]
     in_the_way.unlink()
     assert alignlab("train", *sweep).code == 0
@@ -261,6 +261,20 @@ def test_memory_decides_how_many(
     assert Pool(1, at_once=0, per_gpu=1, retries=0)._has_room(workers, waiting) is room  # type: ignore[arg-type]
 
 
+def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A container or a job has less than the machine; what files could give back is not taken."""
+    memory = SimpleNamespace(available=20e9, total=32e9)
+    monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(pool, "_GROUPS", tmp_path)
+    assert pool._memory() == (20e9, 32e9)
+    (tmp_path / "memory.max").write_text("8000000000\n")
+    (tmp_path / "memory.current").write_text("5000000000\n")
+    (tmp_path / "memory.stat").write_text("anon 4000000000\ninactive_file 1000000000\n")
+    assert pool._memory() == (4e9, 8e9)
+    (tmp_path / "memory.max").write_text("max\n")
+    assert pool._memory() == (20e9, 32e9)
+
+
 def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
     """Four points, two processes; what a process prints about a point is in that point's log."""
     sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3,0.4", "sweep.name=s"]
@@ -304,7 +318,7 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
         patched.setattr("alignlab.training.evaluate.evaluate", fail)
         result = alignlab("train", *sweep)
     assert result.code == 3
-    assert "2 of 2 points failed" in result.err
+    assert "2 of 2 points have no result" in result.err
     assert result.err.count("done: its evaluation failed: RuntimeError: out of luck") == 2
     assert [state["status"] for state in states(Path("outputs"), "s")] == ["done", "done"]
     result = alignlab("train", *sweep)
@@ -317,6 +331,8 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
     monkeypatch.setattr(stackable, "_WORTH_PROCESSES", 1)
     monkeypatch.setattr(stackable, "_MOSTLY_OVERHEAD", 0)
     monkeypatch.setattr(pool, "slots", lambda *given: [Slot(1), Slot(1)])
+    terminal = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("alignlab.training.sweep.sys", terminal)
     sweep = [*LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
     result = alignlab("train", *sweep)
     assert result.code == 0, result.err
@@ -324,6 +340,9 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
     pids = {record["pid"] for record in states(Path("outputs"), "s")}
     assert os.getpid() not in pids
     assert len(pids) == 2
+    assert "s: 3 points  3 done" in result.out, "a terminal shows all of them, not the rows as they end"
+    assert "| 0.1 |" in result.out.split("3 done")[-1], "the table at the end"
+    assert result.out.count("| 0.1 |") == 1
     assert sft["pid"] in pids
 
 
@@ -361,9 +380,10 @@ def test_the_view_of_a_sweep(alignlab: Run) -> None:
 
 
 def test_time_left() -> None:
-    def at(status: str, step: int, seconds: float) -> Any:
-        return SimpleNamespace(status=status, step=step, steps=100, seconds=seconds)
+    def at(status: str, step: int, seconds: float, before: int = 0) -> Any:
+        return SimpleNamespace(status=status, step=step, steps=100, seconds=seconds, before=before)
 
+    assert seconds_left([at("running", 50, 10, before=30), at("queued", 0, 0)]) == 150 / 2, "resumed at step 30"
     assert seconds_left([at("done", 100, 10), at("running", 50, 10), at("queued", 0, 0)]) == 150 / 5
     assert seconds_left([at("running", 50, 10), at("running", 20, 10)]) == 130 / 7
     assert seconds_left([at("queued", 0, 0), at("running", 0, 3)]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import json
 import math
@@ -14,6 +15,8 @@ from typing import Any
 import pytest
 import torch
 
+from alignlab.evaluation.judges.base import Answer
+from alignlab.evaluation.judges.reward_model import RewardModel
 from alignlab.models.quantization import quantization_under
 from alignlab.models.sources.tiny import Tiny
 from alignlab.tracking.sinks.jsonl import read_rows
@@ -95,6 +98,20 @@ def test_parent_or_child_in_four_bits(of_parent: str, of_child: str, alignlab: R
     assert (quantization_under(str(dpo / "policy")) is None) == (of_child == "none")
     torch.testing.assert_close(logits(merged), logits("base", sft / "policy"), atol=1e-4, rtol=0)
     assert (logits(merged) - logits("base")).abs().max() > 0.1, "the parent has learnt"
+
+
+@pytest.mark.parametrize("quantize", ["nf4", "none"])
+def test_rewards_count_from_the_preferred_answers(quantize: str, alignlab: Run, command: list[str]) -> None:
+    """Also where they are scored later, by the adapter on its base as it was trained on, rounded or not."""
+    words = ["objective=reward_model", f"model.quantize={quantize}", "data.eval_path=mine.jsonl"]
+    result = alignlab(*command, *words)
+    assert result.code == 0, result.err
+    judge = RewardModel(model=str(only("reward_model") / "policy"))
+    asked = [[Answer(str(i), (f"Say {i}",), (said,)) for i in range(12)] for said in ("", "no, never")]
+    asked[0] = [dataclasses.replace(one, answer=(f"{i}!",)) for i, one in enumerate(asked[0])]
+    preferred, others = (sum(judge.score(rows)) / 12 for rows in asked)
+    assert preferred == pytest.approx(0.0, abs=1e-4)
+    assert others < -0.5
 
 
 def test_a_policy_is_not_rounded_twice(alignlab: Run, command: list[str]) -> None:

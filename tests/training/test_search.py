@@ -102,6 +102,9 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
         assert said in result.err
     assert "objective.label_smoothing = 0.7" in result.err
     assert not Path("outputs").exists()
+    for name, value in (("zip", "[[objective.beta,seed]]"), ("exclude", "[{seed:1}]")):
+        asked = alignlab("check", *SHORT, "-m", BETA, f"sweep.{name}={value}")
+        assert (asked.code, f"sweep.{name}" in asked.err, "is for grids" in asked.err) == (2, True, True)
     assert "type an interval" in alignlab("train", *SHORT, "-m", "seed=1").err
     pruned = alignlab("train", *SHORT, "sweeper.prune=true", "-m", BETA)
     assert (pruned.code, "trainer.eval_every=50" in pruned.err) == (2, True)

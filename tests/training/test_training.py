@@ -8,6 +8,8 @@ import math
 import os
 import re
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,9 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 
+from alignlab.ledger import run_dir
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -94,6 +98,53 @@ def test_a_done_run_is_not_run_again_unless_asked(alignlab: Run) -> None:
     after = records()
     assert after.keys() == before.keys()
     assert after[only("sft").name] == before[only("sft").name], "the parent stays"
+    assert [r[only("dpo").name]["attempt"] for r in (before, after)] == [1, 2]
+
+
+def test_a_done_run_of_other_code_says_so(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    command = ["train", *LAB, "trainer.max_steps=1"]
+    assert "another" not in alignlab(*command).err
+    assert "another" not in alignlab(*command).err
+    monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
+    again = alignlab(*command)
+    assert again.code == 0
+    assert re.search(rf"{only('dpo').name}: was made with another alignlab's revision: .* -> abc", again.err)
+
+
+@pytest.mark.parametrize("launcher", ["here", "stacked"])
+def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher: str, alignlab: Run) -> None:
+    command = ["train", *LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.3", f"launcher={launcher}"]
+    assert alignlab(*command, "output_root=whole").code == 0
+    assert alignlab(*command).code == 0
+    for run in RUNS.glob("dpo-*"):
+        (state,) = run.glob("checkpoints/*.ckpt")
+        state.write_bytes(state.read_bytes()[:1000])
+        RunDir(run).end("interrupted", "the machine went down")
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    assert result.err.count("can't be read, and the run starts anew") == 2
+    for run in RUNS.glob("dpo-*"):
+        weights = [load_file(Path(root, "runs", run.name, "policy/model.safetensors")) for root in ("whole", "outputs")]
+        assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+
+
+def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -> None:
+    command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=here", "sweep.name=s"]
+    names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
+    code = "import sys, time; from pathlib import Path; from alignlab.ledger.run_dir import RunDir\n"
+    code += "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(600)"
+    holder = [sys.executable, "-c", code, str(RUNS / names[0])]
+    with subprocess.Popen(holder, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        left = alignlab(*command, "if_running=skip")
+        other.kill()
+    assert left.code == 3
+    assert "1 of 2 points have no result" in left.err
+    assert f"{names[0]}: another process has it in hand; left to it" in left.err
+    assert [records().get(name, {}).get("status") for name in names] == [None, "done"]
+    assert alignlab(*command, "if_running=skip").code == 0
+    assert [records()[name]["status"] for name in names] == ["done", "done"]
 
 
 def test_what_is_cosmetic_makes_no_other_run(alignlab: Run) -> None:
@@ -304,7 +355,7 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     ]
     result = alignlab(*command)
     assert result.code == 3
-    assert "1 of 3 points failed" in result.err
+    assert "1 of 3 points have no result" in result.err
     assert "out of luck" in result.err
     table = pd.read_csv("outputs/sweeps/s/table.csv")
     assert table["status"].tolist() == ["done", "failed", "done"]
@@ -389,12 +440,10 @@ def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
     model = AutoModelForSequenceClassification.from_pretrained(run / "policy")
     tokenizer = AutoTokenizer.from_pretrained(run / "policy")
     assert model.config.num_labels == 1
-    rows = collate_rows([([3, 0], [1, 2, 3]), ([3, 1], [0, 3])])
-    found = answer_rewards(model, rows)
-    plain = model(torch.tensor([tokenizer.encode("abc", add_special_tokens=False)]), use_cache=False)
-    assert plain.logits.shape == (1, 1)
-    assert found.shape == (2,)
-    assert torch.isfinite(found).all()
+    found = answer_rewards(model, collate_rows([([3, 0], [1, 2]), ([3, 1], [0])]))
+    for text, reward in zip(("abc", "ba"), found, strict=True):
+        ids = torch.tensor([[3, *tokenizer.encode(text, add_special_tokens=False)]])
+        assert model(ids, use_cache=False).logits.item() == pytest.approx(float(reward), abs=1e-5)
 
 
 def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class RewardModel(ScoreJudge):
         import torch
 
         from alignlab.data.collate import to_device
-        from alignlab.data.layout import collate_rows
+        from alignlab.data.layout import PLAIN, collate_rows
         from alignlab.models.heads import answer_rewards, load_scorer
         from alignlab.models.layout import choose_layout
 
@@ -97,12 +97,13 @@ class RewardModel(ScoreJudge):
             # share it; so do prompts of like length.
             different = dict(zip(keys, asked, strict=True))
             order = sorted(different, key=lambda key: (len(key[0]), key[0], len(key[1])))
-            layout = layout or choose_layout(model, _to_look_at(list(different.values())))
+            if layout is None and len(different) > 1:  # one alone has nothing to share, and tells nothing
+                layout = choose_layout(model, _to_look_at(list(different.values())))
             scores: dict[object, float] = {}
             with torch.no_grad():
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
-                    table = collate_rows([different[key] for key in batch], layout)
+                    table = collate_rows([different[key] for key in batch], layout or PLAIN)
                     found = answer_rewards(model, to_device(table, device))
                     scores |= dict(zip(batch, found.tolist(), strict=True))
             return [scores[key] for key in keys]

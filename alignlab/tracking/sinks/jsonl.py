@@ -13,9 +13,9 @@ STEP = "train/global_step"
 class JsonlSink:
     """Appends rows to a file, flushed row by row, so that a killed run has lost nothing that it logged."""
 
-    def __init__(self, file: Path, *, resume_at: int) -> None:
-        """Rows after step `resume_at` belong to work that is done again: they are dropped."""
-        kept = [row for row in read_rows(file) if row.get(STEP, 0) <= resume_at] if resume_at else []
+    def __init__(self, file: Path, *, resume_at: int, step: str = STEP) -> None:
+        """Rows after step `resume_at` belong to work that is done again: they are dropped. `step` is what holds it."""
+        kept = [row for row in read_rows(file) if row.get(step, 0) <= resume_at] if resume_at else []
         file.write_text("".join(json.dumps(row) + "\n" for row in kept))
         self._handle = file.open("a")
         self._file, self._resume_at = file, resume_at
@@ -28,7 +28,8 @@ class JsonlSink:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Into `<name>.jsonl` beside the metrics."""
         if name not in self._tables:
-            self._tables[name] = JsonlSink(self._file.with_name(f"{name}.jsonl"), resume_at=self._resume_at)
+            file = self._file.with_name(f"{name}.jsonl")
+            self._tables[name] = JsonlSink(file, resume_at=self._resume_at, step="step")
         for row in rows:
             self._tables[name].log(row)
 

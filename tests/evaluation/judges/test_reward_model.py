@@ -75,6 +75,11 @@ def test_answers_share_their_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     seen.clear()
     score(rows)
     assert len(seen) == 1
+    later = RewardModel(model=str(folder), batch_size=4).ready()
+    assert later(rows[:1]) == pytest.approx(alone[:1], abs=1e-5)  # one answer alone says nothing of layouts
+    seen.clear()
+    assert later(rows) == pytest.approx(alone, abs=1e-5)
+    assert [one.layout.shared for one in seen] == [False, True, True]
 
 
 def test_equal_answers_have_one_score(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
 # A run that ended so has its result: the same config on the same code would end so again.
 FINISHED: tuple[Status, ...] = ("done", "diverged")
-_GLANCE = 0.1  # seconds
+_GLANCE = 0.02  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
 
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
@@ -120,7 +120,7 @@ class RunDir:
 
     @contextmanager
     def held(self, *, wait: bool = True) -> Iterator[bool]:
-        """Hold this run against every other process. False, at once, where another has it and `wait` is off.
+        """Hold this run against every other process. False, without waiting, where another has it and `wait` is off.
 
         The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
         locks on, the heartbeat tells; it is watched, not compared with a clock.

@@ -52,13 +52,11 @@ def compiling_pays(policy: Any, tokens: int) -> bool:
 
 
 def compiling_pays_for(updates: int) -> bool:
-    """Whether so many updates of small models, one after the other in a process, are worth it.
+    """Whether so many updates of small models, one after the other in a process without a GPU, are worth it.
 
     They are mostly overhead, of which compiling spares some milliseconds each.
     """
-    import torch
-
-    return updates >= _UPDATES_WORTH_COMPILING and cpp_compiler() is not None and not torch.cuda.is_available()
+    return updates >= _UPDATES_WORTH_COMPILING and cpp_compiler() is not None
 
 
 def compiler_fault() -> str | None:

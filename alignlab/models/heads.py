@@ -82,14 +82,14 @@ def load_scorer(path: str) -> tuple[Any, Any]:
     headless = ModelError(
         f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
     )
-    if adapter and not _has_head(adapter):
-        raise headless
     rounded = quantization_under(adapter) if adapter else None
     how = {"quantization_config": rounded, "device_map": {"": "cpu"}} if rounded else {}
     try:
         model, told = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
         )
+        if "score.weight" in told["missing_keys"] and not (adapter and _has_head(adapter)):
+            raise headless
         if adapter:
             from peft import PeftModel
 
@@ -97,12 +97,10 @@ def load_scorer(path: str) -> tuple[Any, Any]:
                 model = one_function(model).dequantize(torch.float32)
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
         tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(f"reward model {path} can't be loaded: {error}") from error
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
-    if not adapter and "score.weight" in told["missing_keys"]:
-        raise headless
     if (offset := Path(path) / _OFFSET).is_file():
         model.reward_offset = json.loads(offset.read_text())["mean"]
     return model.eval(), tokenizer
@@ -110,13 +108,9 @@ def load_scorer(path: str) -> tuple[Any, Any]:
 
 def _has_head(adapter: str) -> bool:
     """Whether a saved adapter holds the whole layer `score` beside its own weights."""
-    from safetensors import safe_open
+    from peft import load_peft_weights
 
-    file = Path(adapter) / "adapter_model.safetensors"
-    if not file.is_file():
-        return False
-    with safe_open(file, framework="pt") as weights:
-        return any(name.endswith("score.weight") for name in weights.keys())  # noqa: SIM118 (it can't be walked)
+    return any(name.endswith("score.weight") for name in load_peft_weights(adapter, device="cpu"))
 
 
 class Critic(nn.Module, ABC):

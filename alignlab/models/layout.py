@@ -85,8 +85,8 @@ def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]
     found = [sorted(row.answers(), key=_length)[-2:] for row in (*rows[:2], *beyond)]
     if len(found) > 1 and all(len(answers) == 1 for answers in found):
         (prompt, one), (other_prompt, two) = found[0][0], found[1][0]
-        found[0].append((prompt, [*one[: len(one) // 2], *two]))
-        found[1].append((other_prompt, [*two[: len(two) // 2], *one]))
+        found[0].append((prompt, [*one[: len(one) // 2], *two][: len(one)]))  # no longer: models end somewhere
+        found[1].append((other_prompt, [*two[: len(two) // 2], *one][: len(two)]))
     return [answer for answers in found for answer in answers]
 
 

@@ -368,8 +368,8 @@ class OnlineModule(AlignmentModule):
         nats per token, over all of them: single ones round by more in half precision."""
         if off > START_RATIO[next(self.policy.parameters()).dtype]:
             raise PolicyIsNotReferenceError(
-                f"fresh answers are off by {off:.6f} nats per token from what they were drawn with, before any "
-                "update was made with them: drawing and training do not see the same policy\n"
+                f"fresh answers are off by {off:.6f} nats per token from what they were drawn with, before anything "
+                "was learnt from them: drawing and training do not see the same policy\n"
                 "  type: peft.dropout=0 or trainer.layout=plain"
             )
         return off

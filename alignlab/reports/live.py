@@ -130,7 +130,7 @@ def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
 
 def seconds_left(sights: Sequence[Sight]) -> float:
     """Steps that are left over the steps per second of what runs now; 0 where nothing can be said."""
-    rate = sum((s.step - s.before) / s.seconds for s in sights if s.status == "running" and s.step > s.before)
+    rate = sum((s.step - s.before) / s.seconds for s in sights if s.status == "running" and s.seconds)
     left = sum(s.steps - s.step for s in sights if s.status in ("running", "queued"))
     return left / rate if rate else 0.0
 

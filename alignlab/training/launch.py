@@ -51,7 +51,8 @@ class PointLauncher(Launcher):
         return 1
 
     def out_of_process(self, points: Sequence[RunTask]) -> bool:
-        """Whether all points are run in other processes: the terminal shows what they do, instead of the bars here."""
+        """Whether points, and what they start from, are run in other processes: the terminal shows what all of them do,
+        instead of the bars of one."""
         return False
 
     def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
@@ -72,9 +73,10 @@ class PointLauncher(Launcher):
         ]
 
 
-def compiled_where_it_pays(tasks: Sequence[Task], processes: int) -> list[Task]:
+def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: bool) -> list[Task]:
     """Points of small models that one process after another goes through, with their layers compiled for all of them.
 
+    gpus: whether the processes compute on GPUs, where compiling was not measured.
     All points count, finished ones too: the same command compiles whatever it has to finish.
     """
     from alignlab.models.economy import compiling_pays_for
@@ -82,7 +84,7 @@ def compiled_where_it_pays(tasks: Sequence[Task], processes: int) -> list[Task]:
 
     points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
     updates = sum(point.plan.train.trainer.max_steps for point in points)
-    if len(points) < 2 or not compiling_pays_for(updates // processes):
+    if gpus or len(points) < 2 or not compiling_pays_for(updates // processes):
         return list(tasks)
     return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
 
@@ -91,7 +93,9 @@ class HereLauncher(PointLauncher):
     """One after another, in this process: imports, compiled layers and caches serve all of them."""
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        for task in compiled_where_it_pays(tasks, 1):
+        import torch
+
+        for task in compiled_where_it_pays(tasks, 1, gpus=torch.cuda.is_available()):
             task()
             told(task.name)
 
@@ -134,10 +138,8 @@ class AutoLauncher(PointLauncher):
                 self._pool = None
 
     def out_of_process(self, points: Sequence[RunTask]) -> bool:
-        from alignlab.training.pool import free_gpus
-
         alone = self._alone(points)
-        return len(alone) == len(points) > 1 and (self._in_processes(alone) or len(free_gpus()) > 1)
+        return len(alone) == len(points) and self._in_processes(alone)
 
     @staticmethod
     def _alone(points: Sequence[RunTask]) -> list[RunTask]:

@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,7 +34,7 @@ _GRACE = 10.0  # seconds that a worker has to end after it was told to stop at o
 _GB = 2**30
 _UNKNOWN = 1.0 * _GB  # what a task is taken to need before any has shown it
 _IN_USE = 0.1  # share of a GPU's memory from which on somebody computes on it
-_GROUPS = Path("/sys/fs/cgroup")
+_GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 _SPARE = 0.05  # of all memory, kept free
 
 
@@ -166,7 +166,8 @@ class Pool:
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         free, running, idle = self._free, self._running, self._idle
-        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free) + len(idle)))
+        gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
+        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free) + len(idle), gpus=gpus))
         patience = float("inf")  # when what still runs is killed
         with Stops() as stops:
             while running or (waiting and not stops.asked):
@@ -270,15 +271,30 @@ def _memory() -> tuple[float, float]:
     """Bytes that are available, and in all: of the machine, or of a control group (a container, a job) with less."""
     memory = psutil.virtual_memory()
     available, total = memory.available, memory.total
-    with suppress(OSError):
-        group = _GROUPS / Path("/proc/self/cgroup").read_text().rpartition("::")[2].strip().lstrip("/")
-        for place in (group, *group.parents):
-            with suppress(OSError, ValueError):  # no limit, or none that is told
-                most = int((place / "memory.max").read_text())
-                stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
-                used = int((place / "memory.current").read_text()) - int(stat.get("inactive_file", 0))
-                available, total = min(available, most - used), min(total, most)
+    for place, (limit, use, unused) in _groups():
+        with suppress(OSError, ValueError):  # no limit, or none that is told
+            most = int((place / limit).read_text())
+            stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
+            used = int((place / use).read_text()) - int(stat.get(unused, 0))
+            available, total = min(available, most - used), min(total, most)
     return available, total
+
+
+def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
+    """Folders of this process's control groups that may limit its memory, from the innermost on, with the names of
+    limit, use, and what of that files could give back."""
+    with suppress(OSError):
+        for line in _OWN_GROUPS.read_text().splitlines():
+            _, controllers, name = line.split(":", 2)
+            if not controllers:
+                root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
+            elif "memory" in controllers.split(","):  # the first version
+                names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+                root = _GROUPS / "memory"
+            else:
+                continue
+            inner = root / name.lstrip("/")
+            yield from ((place, names) for place in (inner, *inner.parents))
 
 
 def _oom_kills() -> int:

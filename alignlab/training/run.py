@@ -7,6 +7,7 @@ import gc
 import logging
 import shutil
 import traceback
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -157,16 +158,16 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
 
 
 def updates_in(checkpoint: Path, key: str) -> int:
-    """Updates that a training state holds, under `key`; 0 where there is none, or none that can be read."""
+    """Updates that a training state holds, under `key`; 0 where there is none, or one that was cut off with its
+    machine. Whatever else keeps it from being read leaves it as it is: it may pass."""
     import torch
 
     if not checkpoint.is_file():
         return 0
-    try:
-        return int(torch.load(checkpoint, weights_only=True, mmap=True)[key])
-    except Exception as error:  # cut off with the machine: unpickling and unzipping raise whatever they like
-        log.warning("%s can't be read, and the run starts anew: %s", checkpoint, str(error).splitlines()[0])
+    if not zipfile.is_zipfile(checkpoint):
+        log.warning("%s was cut off, and the run starts anew", checkpoint)
         return 0
+    return int(torch.load(checkpoint, weights_only=True)[key])
 
 
 def begin(

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from alignlab.config.plan import Plan
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.training.askers import different_askers
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, load_rows
 from alignlab.training.run import run_plan
 from alignlab.training.start import Start, device_of, load_start, reference_pass
@@ -23,36 +22,11 @@ def share_reference(plans: Sequence[Plan], group: str) -> None:
     Another seed draws other rows, another objective pairs other answers with a prompt: each point would add its own
     part in a pass of its own. Where all ask the same, the first of them computes it. A failure is left to the points.
     """
-    for asked in _different_askers(plans):
+    for asked in different_askers(plans):
         try:
             _one_pass(asked, group)
         except Exception as error:  # each point meets it again, or does not, and says so in its own record
             log.warning("no common reference pass: %s: %s", type(error).__name__, error)
-
-
-def asks_differ(plans: Sequence[Plan]) -> bool:
-    """Whether `share_reference` has something to do."""
-    return bool(_different_askers(plans))
-
-
-def _different_askers(plans: Sequence[Plan]) -> list[list[Plan]]:
-    """For each start and data of which plans ask for different answers: one plan for each of the askings."""
-    same_start: dict[Hashable, dict[Hashable, Plan]] = defaultdict(dict)
-    for plan in plans:
-        train = plan.train
-        if train.reference_kind == "cached" and RunDir.of(train.output_root, plan.id).status() not in FINISHED:
-            parent = plan.parent.id if plan.parent else None
-            same_start[(parent, repr(train.model), repr(train.data), train.output_root)][_asks(plan)] = plan
-    return [list(asked.values()) for asked in same_start.values() if len(asked) > 1]
-
-
-def _asks(plan: Plan) -> Hashable:
-    """What decides which answers a run asks the reference for."""
-    needs, trainer = plan.train.objective.requires, plan.train.trainer
-    return (
-        needs.data, needs.mismatched, needs.reference_tokens, trainer.batch_size, trainer.max_steps, trainer.sampling,
-        plan.train.seed,
-    )  # fmt: skip
 
 
 def _one_pass(plans: Sequence[Plan], group: str) -> None:

@@ -35,7 +35,7 @@ def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAn
     network = _network(start, judge) if train.objective.requires.critic == "network" else None
     if network is not None and layout != PLAIN:  # the critic reads what the policy reads
         theirs = choose_layout(network.to(device).scorer, to_look_at)
-        layout = layout if theirs.shared == layout.shared else PLAIN
+        layout = replace(layout, shared=layout.shared and theirs.shared)
     policy, live = policy_and_start(start)
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head

@@ -11,6 +11,7 @@ from typing import Any
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
+from alignlab.training.askers import different_askers
 from alignlab.training.bar import Bar
 from alignlab.training.run import reason_of, run_plan
 
@@ -143,12 +144,8 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
             if _is_wanted(plan):
                 ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
     waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
-    if not waiting:
-        return waves
-    from alignlab.training.shared_reference import asks_differ  # with it come torch and Lightning
-
     plans = [point.plan for point in waiting]
-    if asks_differ(plans):
+    if different_askers(plans):
         waves.append([ReferenceTask(plans, points[0].sweep)])
     return waves
 

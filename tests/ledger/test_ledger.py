@@ -233,14 +233,15 @@ def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytes
     assert run.made_by_other_code() == [f"torch: 9.9 -> {older['torch']}"]
 
 
-def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path) -> None:
+def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A glance holds the lock for a moment; one that takes it waits for longer."""
+    monkeypatch.setattr(run_dir, "_GLANCE", 5.0)
     run = RunDir.of(tmp_path, "dpo-1")
     with run.held():
         pass
     handle = os.open(run.lock_file, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
-    threading.Timer(0.04, os.close, [handle]).start()
+    threading.Timer(0.2, os.close, [handle]).start()
     with run.held(wait=False) as mine:
         assert mine
 

@@ -266,13 +266,24 @@ def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     memory = SimpleNamespace(available=20e9, total=32e9)
     monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(pool, "_GROUPS", tmp_path)
-    assert pool._memory() == (20e9, 32e9)
-    (tmp_path / "memory.max").write_text("8000000000\n")
-    (tmp_path / "memory.current").write_text("5000000000\n")
-    (tmp_path / "memory.stat").write_text("anon 4000000000\ninactive_file 1000000000\n")
+    monkeypatch.setattr(pool, "_OWN_GROUPS", tmp_path / "own")
+    assert pool._memory() == (20e9, 32e9), "no such file elsewhere than on Linux"
+    (tmp_path / "own").write_text("2:cpu,cpuacct:/job\n0::/job/step\n")
+    job = tmp_path / "job"
+    (job / "step").mkdir(parents=True)
+    (job / "memory.max").write_text("8000000000\n")
+    (job / "memory.current").write_text("5000000000\n")
+    (job / "memory.stat").write_text("anon 4000000000\ninactive_file 1000000000\n")
     assert pool._memory() == (4e9, 8e9)
-    (tmp_path / "memory.max").write_text("max\n")
+    (job / "memory.max").write_text("max\n")
     assert pool._memory() == (20e9, 32e9)
+    (tmp_path / "own").write_text("4:memory:/box\n0::/\n")
+    old = tmp_path / "memory" / "box"
+    old.mkdir(parents=True)
+    (old / "memory.limit_in_bytes").write_text("6000000000\n")
+    (old / "memory.usage_in_bytes").write_text("1000000000\n")
+    (old / "memory.stat").write_text("total_inactive_file 500000000\n")
+    assert pool._memory() == (5.5e9, 6e9)
 
 
 def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
@@ -354,7 +365,6 @@ def test_small_models_with_much_to_do_get_processes_and_a_compiler(monkeypatch: 
     assert not worth_processes([lab] * 4)  # type: ignore[list-item]
     assert not worth_processes([large] * 100)  # type: ignore[list-item]
     monkeypatch.setattr(economy, "cpp_compiler", lambda: "g++")
-    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     assert compiling_pays_for(8000)
     assert not compiling_pays_for(7999)
     monkeypatch.setattr(economy, "cpp_compiler", lambda: None)
@@ -384,6 +394,7 @@ def test_time_left() -> None:
         return SimpleNamespace(status=status, step=step, steps=100, seconds=seconds, before=before)
 
     assert seconds_left([at("running", 50, 10, before=30), at("queued", 0, 0)]) == 150 / 2, "resumed at step 30"
+    assert seconds_left([at("running", 50, 0)]) == 0, "by another machine's clock it has not begun yet"
     assert seconds_left([at("done", 100, 10), at("running", 50, 10), at("queued", 0, 0)]) == 150 / 5
     assert seconds_left([at("running", 50, 10), at("running", 20, 10)]) == 130 / 7
     assert seconds_left([at("queued", 0, 0), at("running", 0, 3)]) == 0

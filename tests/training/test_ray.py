@@ -46,9 +46,10 @@ def listening() -> set[str]:
 @needs_ray
 @pytest.mark.slow
 def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: None) -> None:
-    sweep = [*STEADY, "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
-    assert alignlab("train", *sweep, "output_root=whole").code == 0
-    point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
+    sweep = [*STEADY, "-m", "objective.beta=0.1,0.2,0.3,0.5", "seed=1,2,3", "sweep.name=s"]
+    for launcher in ("ray", "local"):
+        assert alignlab("train", *sweep, f"output_root={launcher}", f"launcher={launcher}").code == 0
+    point = json.loads(Path("ray/sweeps/s/sweep.json").read_text())["points"][0]["run"]
     open_to: set[str] = set()
 
     def kill() -> None:
@@ -62,10 +63,12 @@ def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: No
     killer.join()
     assert result.code == 0, result.err
     assert open_to == {"127.0.0.1"}, "Ray listens on loopback only"
-    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("whole"), "s"))
+    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("ray"), "s"))
+    # What points start from has a thread on Ray and all cores in a process of its own: it rounds otherwise.
+    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("local"), "s"), rtol=0.02, atol=0.02)
     first, *others = states(Path("outputs"), "s")
     assert first["attempts"][0]["reason"].startswith("its process ended with WorkerCrashedError")
-    assert [first["attempt"], *(other["attempt"] for other in others)] == [2, 1, 1]
+    assert [first["attempt"], *(other["attempt"] for other in others)] == [2] + [1] * 11
     assert first["machine"]["threads"] == "1"
     assert first["pid"] != os.getpid()
     assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1

@@ -29,7 +29,7 @@ class Sink(Protocol):
         """One row; holds `train/global_step`."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of text and numbers for people; each holds `train/global_step`."""
+        """Rows of text and numbers for people; each holds `step`, the updates so far."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
         """The run is over; nothing is logged after this."""

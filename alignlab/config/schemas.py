@@ -285,7 +285,8 @@ def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         text = "needs what answers are worth: a reward model, or a function of yours"
         yield Problem("reward", None, text, "reward=reward_model")
     if not objective.scored and reward is not None:
-        yield Problem("reward", module_name(type(reward)), "is not asked by this objective; leave it out")
+        text = "is not asked by this objective; leave it out, or take away what an experiment says"
+        yield Problem("reward", module_name(type(reward)), text, "'~reward'")
     if parts["data"].world is not None and parts["rollout"].missing_end != "keep":
         text = "must be keep: the lab's longest answers are whole, and have no end token"
         yield Problem("rollout.missing_end", parts["rollout"].missing_end, text, "rollout.missing_end=keep")

@@ -49,6 +49,7 @@ CASES = {
     "empty mix": (["train", "objective=mix"], ["objective.parts", "at least one objective", "type: objective.parts=[{name:dpo,beta:0.1}"]),
     "bad mix": (["train", "objective=mix", "objective.parts=[{name:dpo,beta:-1},{name:kto,beta:1},{nam:x}]"], ["objective.parts.0.beta = -1", "objective.parts.2"]),
     "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
+    "a reward nobody asks": (["train", "experiment=rlhf", "objective=spin"], ["reward = reward_model", "take away what an experiment says", "type: '~reward'"]),
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
     "below null": (["train", "experiment=rlhf", "reward=planted", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),

@@ -95,7 +95,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("launcher", ["here", "local", "stacked"])
+@pytest.mark.parametrize("launcher", ["here", pytest.param("local", marks=pytest.mark.slow), "stacked"])
 def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run) -> None:
     sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s", f"launcher={launcher}"]
     ids = re.findall(r"^(dpo-\w+)", alignlab("check", *sweep[:-1]).out, re.M)

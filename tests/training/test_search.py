@@ -165,8 +165,7 @@ def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> 
         "train",
         *SHORT,
         "sweeper.n_trials=3",
-        "launcher=local",
-        "launcher.at_once=2",
+        "sweeper.at_once=2",
         "-m",
         "objective.beta=choice(0.1)",
     ]

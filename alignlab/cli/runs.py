@@ -7,9 +7,9 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, OutputError
 from alignlab.ledger.index import Filter, Record, children_of, find, runs_of, select
-from alignlab.ledger.run_dir import RunDir
+from alignlab.ledger.run_dir import RunDir, at_work_elsewhere
 
 _HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
        alignlab runs show <run>                     one run: config, attempts, metrics, end of its log
@@ -115,7 +115,9 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     if not flags.yes and not _agreed(f"remove these {len(doomed)} for good? [y/N] "):
         print("nothing removed; --yes does not ask")
         return 1
-    kept = [id for id in doomed if not RunDir.of(root, id).remove()]
+    runs = {id: RunDir.of(root, id) for id in doomed}
+    elsewhere = at_work_elsewhere(runs.values())
+    kept = [id for id, run in runs.items() if elsewhere.get(run) or not run.remove(watched=run in elsewhere)]
     for id in kept:
         print(f"{id}: a process works on it; left alone", file=sys.stderr)
     return 1 if kept else 0
@@ -136,7 +138,10 @@ def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     if not words or Path(words[0]).suffix not in (".csv", ".parquet"):
         return _some([], "export needs a file: alignlab runs export runs.csv (or .parquet)")
     found = select(runs_of(root), [Filter.parse(word) for word in words[1:]], root)
-    export(found, Path(words[0]))
+    try:
+        export(found, Path(words[0]))
+    except OSError as error:
+        raise OutputError(f"{words[0]} can't be written: {error}") from error
     print(f"{len(found)} runs written to {words[0]}")
     return 0
 

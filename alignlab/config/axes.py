@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
-from hydra.core.override_parser.types import Override
+from hydra.core.override_parser.types import Override, RangeSweep
 
 from alignlab.config.preflight import did_you_mean
 from alignlab.errors import Problem
@@ -47,16 +50,44 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
             text = "can't be drawn from in a grid; list the values, or use range(start,stop,step)"
             problems.append(Problem(key, _text(override), text, f"{key}=...,..."))
         else:
-            values = [f"{key}={value}" for value in override.sweep_string_iterator()]
-            if values:
-                settings[key] = values
-                axes.append(key)
-            else:
-                problems.append(Problem(key, _text(override), "has no values", f"{key}=...,..."))
+            try:
+                values = values_of(override)
+            except ValueError as error:
+                problems.append(Problem(key, _text(override), str(error), f"{key}=...,..."))
+                continue
+            settings[key] = [f"{key}={value}" for value in values]
+            axes.append(key)
     groups, found = _zip_groups(zipped, {axis: len(settings[axis]) for axis in axes})
     jobs = list(_combinations(settings, groups))
     jobs, more = _without(excluded, jobs, axes)
     return Grid(jobs, axes, [*problems, *found, *more])
+
+
+def values_of(override: Override) -> list[str]:
+    """The values of a list, a choice or a range, as they would be typed. Raises ValueError where it has none.
+
+    Hydra adds up the steps of a range: 0.1 + 0.1 + 0.1 is not 0.3, which would be another run, nor what ends a range.
+    """
+    sweep = override.value()
+    if isinstance(sweep, RangeSweep):
+        return _numbers(sweep)
+    try:
+        values = list(override.sweep_string_iterator())
+    except Exception as error:  # Hydra's and OmegaConf's have nothing in common
+        raise ValueError("is no list of values; a range stands alone, or its values are listed") from error
+    return values
+
+
+def _numbers(sweep: RangeSweep) -> list[str]:
+    """start, start + step, ... before stop. Raises ValueError where there are none."""
+    start, stop, step = (Decimal(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
+    found = [start + i * step for i in range(max(0, math.ceil((stop - start) / step)) if step else 0)]
+    if not found:
+        raise ValueError("has no values")
+    if sweep.shuffle:
+        random.shuffle(found)
+    whole = all(isinstance(end, int) for end in (sweep.start, sweep.stop, sweep.step))
+    return [str(int(number)) if whole else repr(float(number)) for number in found]
 
 
 def _text(override: Override) -> str:

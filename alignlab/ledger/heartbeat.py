@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import fcntl
 import os
+import tempfile
 import threading
 import time
+from collections.abc import Iterable
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
+
+from filelock import FileLock
 
 BEAT = 5.0  # seconds between two beats
 STILL = 6 * BEAT  # a heart that stood still for so long has stopped
@@ -45,14 +51,33 @@ class Heartbeat:
             count += 1
 
 
-def beats(file: Path) -> bool:
-    """Watch a heartbeat until it moves, or has stood still for STILL seconds of this process's own time."""
-    first, began = _reading(file), time.monotonic()
-    while time.monotonic() - began < STILL:
+def beating(files: Iterable[Path]) -> set[Path]:
+    """Watch heartbeats until all have moved, or STILL seconds of this process's own time are over; those that moved."""
+    still = {file: _reading(file) for file in files}
+    moved: set[Path] = set()
+    began = time.monotonic()
+    while still and time.monotonic() - began < STILL:
         time.sleep(BEAT / 5)
-        if _reading(file) != first:
-            return True
-    return False
+        moved |= {file for file, first in still.items() if _reading(file) != first}
+        still = {file: first for file, first in still.items() if file not in moved}
+    return moved
+
+
+@lru_cache
+def sign_of_life(folder: Path) -> str:
+    """Name of a file in a folder that is locked as long as this process lives: `is_held` tells."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(prefix="process-", dir=folder, delete=False) as made:
+        lock = FileLock(made.name)
+    lock.acquire()
+
+    @atexit.register
+    def end() -> None:
+        with suppress(OSError):  # the folder may be gone
+            Path(made.name).unlink(missing_ok=True)
+        lock.release()
+
+    return Path(made.name).name
 
 
 def is_recent(file: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -10,7 +11,7 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -22,7 +23,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from alignlab.errors import OutputError
-from alignlab.ledger.heartbeat import beats, is_held, is_recent
+from alignlab.ledger.heartbeat import STILL, beating, is_held, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,10 @@ Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted
 FINISHED: tuple[Status, ...] = ("done", "diverged")
 _GLANCE = 0.02  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
+_LEFT = "not begun: the command that was to run it has ended"
 
+# Folders of a checkout in which is what decides numbers.
+_DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
 
 
@@ -119,11 +123,12 @@ class RunDir:
         return FileLock(self.lock_file)
 
     @contextmanager
-    def held(self, *, wait: bool = True) -> Iterator[bool]:
+    def held(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
         """Hold this run against every other process. False, without waiting, where another has it and `wait` is off.
 
         The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
-        locks on, the heartbeat tells; it is watched, not compared with a clock.
+        locks on, the heartbeat tells; it is watched, not compared with a clock, unless that has been done
+        (`at_work_elsewhere`).
         """
         lock = self.lock()
         try:  # for longer than somebody who only looks (`is_held`) has it
@@ -135,7 +140,7 @@ class RunDir:
             self._say_waiting()
             lock.acquire()
         try:
-            while self._elsewhere() and beats(self.heartbeat):
+            while not watched and self.is_elsewhere() and beating([self.heartbeat]):
                 if not wait:
                     yield False
                     return
@@ -144,7 +149,7 @@ class RunDir:
         finally:
             lock.release()
 
-    def _elsewhere(self) -> bool:
+    def is_elsewhere(self) -> bool:
         """Said to be running, on another machine."""
         record = self.record()
         return record.get("status") == "running" and record.get("host") != socket.gethostname()
@@ -168,10 +173,18 @@ class RunDir:
     def state(self) -> dict[str, Any]:
         """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
         record = self.record()
+        if record.get("status") == "queued":
+            by = record.get("queued_by") or []
+            ended = by and all(map(self._has_ended, by))
+            return {**record, "status": "interrupted", "reason": _LEFT} if ended else record
         return record if self._is_worked_on(record) else _nobody_works_on(record)
 
+    def is_held(self) -> bool:
+        """Whether some process of this machine has it in hand."""
+        return is_held(self.lock_file)
+
     def _is_worked_on(self, record: Mapping[str, Any]) -> bool:
-        if is_held(self.lock_file):
+        if self.is_held():
             return True
         return record.get("host") != socket.gethostname() and is_recent(self.heartbeat)
 
@@ -188,14 +201,31 @@ class RunDir:
 
         Whether another machine that is said to run it still does takes a while to know: that is left to the start.
         """
-        if self._elsewhere():
+        if self.is_elsewhere():
             return
         with self.held(wait=False) as mine:
             if mine and self.record().get("status") not in FINISHED:
                 attempts = self._attempts()
+                others = [by for by in self.record().get("queued_by") or () if not self._has_ended(by)]
+                this = {"host": socket.gethostname(), "lock": sign_of_life(self.lock_file.parent.absolute())}
                 self.update(
-                    id=self.id, status="queued", reason=None, attempts=attempts, attempt=len(attempts), **values
+                    id=self.id,
+                    status="queued",
+                    reason=None,
+                    attempts=attempts,
+                    attempt=len(attempts),
+                    queued_by=[*(by for by in others if by != this), this],
+                    **values,
                 )
+
+    def leave_queued(self) -> None:
+        """Tell that what is queued stays so when this process has ended: a cluster has it."""
+        if self.record().get("status") == "queued":
+            self.update(queued_by=None)
+
+    def _has_ended(self, process: Mapping[str, str]) -> bool:
+        """Whether one that queued this run has, as far as this machine can tell."""
+        return process["host"] == socket.gethostname() and not is_held(self.lock_file.with_name(process["lock"]))
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
         """Make the directory (anew where `fresh`) and say that this process runs it.
@@ -251,9 +281,9 @@ class RunDir:
         """Final status with its reason."""
         self.update(status=status, reason=reason, ended=now(), **values)
 
-    def remove(self) -> bool:
+    def remove(self, *, watched: bool = False) -> bool:
         """Delete the directory; False, and nothing is done, where a process works on this run."""
-        with self.held(wait=False) as mine:
+        with self.held(wait=False, watched=watched) as mine:
             if mine:
                 self._empty()
                 with suppress(OSError):  # a link, or where a disk of its own is mounted
@@ -267,6 +297,15 @@ class RunDir:
                 shutil.rmtree(inside)
             else:
                 inside.unlink()
+
+
+def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:
+    """Whether another machine is at them, of those runs of which that is said; all of them are watched at once."""
+    said = {run.heartbeat: run for run in runs if run.is_elsewhere()}
+    if said:
+        log.info("watching for up to %.0f s whether other machines still work on %d runs", STILL, len(said))
+    moved = beating(said)
+    return {run: file in moved for file, run in said.items()}
 
 
 def now() -> str:
@@ -292,16 +331,26 @@ def _versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_revision() -> str | None:
-    """Commit of alignlab's own checkout, `+dirty` where it has changes; None outside a checkout."""
+    """Commit of alignlab's own checkout; `+` and a digest of what is not committed of its code and config, where there
+    is any. None outside a checkout."""
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, check=True).stdout
+
     try:
-        head = subprocess.run(["git", "rev-parse", "HEAD"], cwd=root, capture_output=True, text=True, check=True)
-        dirty = subprocess.run(["git", "status", "--porcelain"], cwd=root, capture_output=True, text=True, check=True)
+        head = git("rev-parse", "HEAD").decode().strip()
+        changes = [git("diff", "--no-ext-diff", "--no-color", "--full-index", "--binary", "HEAD", "--", *_DECIDES)]
+        others = git("ls-files", "-z", "--others", "--exclude-standard", "--", *_DECIDES)
     except (OSError, subprocess.CalledProcessError):
         return None
-    return head.stdout.strip() + ("+dirty" if dirty.stdout.strip() else "")
+    for file in (root / os.fsdecode(name) for name in others.split(b"\0") if name):
+        if file.suffix in (".py", ".yaml") and file.is_file():  # nothing of an editor's
+            with suppress(OSError):
+                changes += [bytes(file), file.read_bytes()]
+    return f"{head}+{hashlib.sha256(b'|'.join(changes)).hexdigest()[:8]}" if any(changes) else head
 
 
 def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:

@@ -23,6 +23,9 @@ log = logging.getLogger(__name__)
 
 Told = Callable[[str], None]
 
+# Points of a search that a stack trains together, where it is not said: each was suggested without the others' results.
+_IN_A_STACK = 8
+
 
 class PointLauncher(Launcher):
     """Runs tasks of a sweep. What comes of them stands in the ledger: a launcher returns nothing and loses nothing."""
@@ -104,10 +107,17 @@ class StackedLauncher(PointLauncher):
     """Points that differ only in numbers as one model, in this process."""
 
     def check(self, points: Sequence[RunTask]) -> None:
+        from alignlab.errors import ConfigError, Problem
         from alignlab.training.stackable import groups, refuse_unstackable
 
+        if any(point.bar for point in points):
+            text = "trains its points to the end, and sweeper.prune may stop some earlier"
+            raise ConfigError([Problem("hydra/launcher", "stacked", text, "launcher=auto, or sweeper.prune=false")])
         plans = [point.plan for point in points]
         refuse_unstackable(plans, groups(plans)[1])
+
+    def width(self) -> int:
+        return _IN_A_STACK
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         alone = run_stacks(tasks, told, wanted=lambda plans: len(plans) > 1)
@@ -137,6 +147,11 @@ class AutoLauncher(PointLauncher):
             finally:
                 self._pool = None
 
+    def width(self) -> int:
+        from alignlab.training.pool import free_gpus
+
+        return max(1, len(free_gpus()))
+
     def out_of_process(self, points: Sequence[RunTask]) -> bool:
         alone = self._alone(points)
         return len(alone) == len(points) and self._in_processes(alone)
@@ -160,13 +175,13 @@ class AutoLauncher(PointLauncher):
         return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        from alignlab.training.pool import Pool, free_gpus
+        from alignlab.training.pool import Pool, share_gpus
         from alignlab.training.stackable import worth_stacking
 
         alone = run_stacks(tasks, told, wanted=worth_stacking)
         if self._pool:
             self._pool.run(alone, told)
-        elif len(alone) > 1 and len(free_gpus()) > 1:
+        elif alone and share_gpus():
             with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as pool:
                 pool.run(alone, told)
         else:

@@ -25,7 +25,7 @@ import psutil
 
 from alignlab.training.launch import Told, compiled_where_it_pays
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import Task, tried_again
+from alignlab.training.tasks import Task, left_to_do, tried_again
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,8 @@ def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:
     if not usable and (usable := list(_gpus())):
         log.warning("all GPUs are in use by others; points share them")
     gpus = [gpu for gpu in usable for _ in range(per_gpu)]
-    count = max(1, min(tasks, at_once or len(gpus) or cores))
+    room = len(gpus) or at_once or cores  # cores can be shared, the memory of GPUs can't
+    count = max(1, min(tasks, room, at_once or room))
     threads = max(1, cores // count)
     return [Slot(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
 
@@ -114,8 +115,17 @@ def free_gpus() -> list[str]:
     return [gpu for gpu, share in _gpus().items() if share < _IN_USE]
 
 
+def share_gpus() -> bool:
+    """Whether points belong in processes with a GPU each: several are free, or some only, and perhaps not the first."""
+    taken = [share >= _IN_USE for share in _gpus().values()]
+    return taken.count(False) > 1 or len(set(taken)) == 2
+
+
 def _gpus() -> dict[str, float]:
-    """GPUs that this process may use, each with the share of its memory that is taken (0 where it is not told)."""
+    """GPUs that this process may use, each with the share of its memory that is taken (0 where it is not told).
+
+    By the names that it was given them by, else by those that are the same for CUDA, which may count in another order.
+    """
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
         lines = subprocess.run(query, capture_output=True, text=True, check=True, timeout=30).stdout.splitlines()
@@ -128,7 +138,7 @@ def _gpus() -> dict[str, float]:
         index, uuid, used, total = (part.strip() for part in line.split(","))
         if names is None or index in names or uuid in names:
             told = used.isdecimal() and total.isdecimal()  # "[N/A]" where memory is the machine's
-            found[index if names is None or index in names else uuid] = float(used) / float(total) if told else 0.0
+            found[index if names and index in names else uuid] = float(used) / float(total) if told else 0.0
     return found
 
 
@@ -167,7 +177,8 @@ class Pool:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         free, running, idle = self._free, self._running, self._idle
         gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
-        waiting = deque((task, 1) for task in compiled_where_it_pays(tasks, len(free) + len(idle), gpus=gpus))
+        ready = compiled_where_it_pays(tasks, len(free) + len(idle), gpus=gpus)
+        waiting = deque((task, 1) for task in left_to_do(ready, told))
         patience = float("inf")  # when what still runs is killed
         with Stops() as stops:
             while running or (waiting and not stops.asked):

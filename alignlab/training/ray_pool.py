@@ -17,7 +17,7 @@ from typing import Any
 from alignlab.errors import AlignlabError
 from alignlab.training.launch import Told
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import Task, tried_again
+from alignlab.training.tasks import Task, left_to_do, tried_again
 
 _LOOK = 0.5  # seconds between two looks at signals
 _KNOCK = 10.0  # seconds that a Ray may take to answer
@@ -35,10 +35,12 @@ class RayPool:
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once all have ended."""
+        waiting = deque((task, 1) for task in left_to_do(tasks, told))
+        if not waiting:
+            return
         ray = connect(self._address)
         self._refuse_too_much(ray)
         work = ray.remote(max_retries=0, **self._resources)(work_on)
-        waiting = deque((task, 1) for task in tasks)
         running: dict[Any, tuple[Task, int]] = {}
         most = self._at_once or len(tasks)
         with Stops() as stops:

@@ -46,13 +46,18 @@ def run_plan(
         if not mine:
             log.info("%s: another process has it in hand; left to it", run.id)
         elif status in FINISHED and not plan.train.rerun:
-            log.info("%s: %s already, in %s", run.id, status, run.path)
-            for change in run.made_by_other_code():
-                log.warning("%s: was made with another %s", run.id, change)
+            tell_finished(run)
         elif not _went_on_from_a_stack(plan, run, group, overrides, bar):
             _run(plan, run, group, overrides, bar)
     evaluate_at_end(plan)
     return run.record()
+
+
+def tell_finished(run: RunDir) -> None:
+    """Say that there is nothing left to do, and by what other code that was done."""
+    log.info("%s: %s already, in %s", run.id, run.record().get("status"), run.path)
+    for change in run.made_by_other_code():
+        log.warning("%s: was made with another %s", run.id, change)
 
 
 def _went_on_from_a_stack(

@@ -6,6 +6,7 @@ suggestion needs. The same command goes on where it was and never repeats a fini
 
 from __future__ import annotations
 
+import ast
 import json
 import logging
 import math
@@ -20,18 +21,18 @@ import optuna
 from hydra.core.override_parser.types import IntervalSweep, Override, RangeSweep
 from omegaconf import DictConfig
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from optuna.study import StudyDirection
 from optuna.trial import FrozenTrial, Trial, TrialState
 
 from alignlab.checks import at_least, one_of
+from alignlab.config.axes import values_of
 from alignlab.config.composer import Composer
 from alignlab.config.plan import Plan
 from alignlab.config.points import plan_points
 from alignlab.data.fingerprint import digest
 from alignlab.errors import AlignlabError, ConfigError, Problem, SweepFailedError
-from alignlab.ledger.run_dir import FINISHED, RunDir, write_json
+from alignlab.ledger.run_dir import FINISHED, write_json
 from alignlab.reports.sweep import write_report
-from alignlab.tracking.metrics import ALL
+from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
 from alignlab.training.bar import PRUNED, Bar
 from alignlab.training.launch import PointLauncher
@@ -43,6 +44,8 @@ log = logging.getLogger(__name__)
 # Done trials before it is said what moved the metric: it compares their best tenth with the rest.
 _ENOUGH = 20
 
+_DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"lower": "minimize", "higher": "maximize"}
+
 _DIGITS = 6  # a number that is trained with has so many; the study holds all of what was suggested
 
 
@@ -51,7 +54,7 @@ class Options:
     """What is searched for, and how long; hydra.sweeper in the config."""
 
     metric: str
-    direction: Literal["minimize", "maximize"]
+    direction: Literal["", "minimize", "maximize"]
     n_trials: int
     at_once: int
     startup: int
@@ -65,7 +68,11 @@ class Options:
         if self.metric not in ALL:
             known = ", ".join(name for name in ALL if name.startswith(("eval/", "exact/")))
             yield Problem("sweeper.metric", self.metric, f"is no metric; among others there are: {known}")
-        yield from one_of("sweeper.direction", self.direction, ("minimize", "maximize"))
+        elif not self.direction and self.metric not in BETTER:
+            text = f"must be said for {self.metric}: minimize or maximize"
+            yield Problem("sweeper.direction", self.direction, text, "sweeper.direction=maximize")
+        if self.direction:
+            yield from one_of("sweeper.direction", self.direction, tuple(_DIRECTIONS.values()))
         yield from at_least("sweeper.n_trials", self.n_trials, 1, example=20)
         yield from at_least("sweeper.at_once", self.at_once, 0, example=4)
         yield from at_least("sweeper.startup", self.startup, 1, example=10)
@@ -125,11 +132,13 @@ def _distribution(override: Override, sweep: Any) -> BaseDistribution:
             return IntDistribution(sweep.start, int(sweep.end), log=log_scale)
         return FloatDistribution(sweep.start, sweep.end, log=log_scale)
     if isinstance(sweep, RangeSweep):
-        inside = list(sweep.range())
+        inside = sorted(map(ast.literal_eval, values_of(override)))
+        if not inside:
+            raise ValueError("has no values")
         if all(isinstance(value, int) for value in inside):
-            return IntDistribution(int(inside[0]), int(inside[-1]), step=int(sweep.step))
-        return FloatDistribution(inside[0], inside[-1], step=sweep.step)
-    return CategoricalDistribution(list(override.sweep_string_iterator()))
+            return IntDistribution(inside[0], inside[-1], step=abs(int(sweep.step)))
+        return FloatDistribution(inside[0], inside[-1], step=abs(sweep.step))
+    return CategoricalDistribution(values_of(override))
 
 
 def sampler(options: Options, number: int) -> optuna.samplers.BaseSampler:
@@ -166,11 +175,16 @@ class Search:
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
         self._evaluates = first.train.evaluation.at_end
-        self._direction = StudyDirection[options.direction.upper()]
+        better = _DIRECTIONS.get(BETTER.get(options.metric, ""))
+        direction = options.direction or better
+        assert direction, "or the check has refused it"
+        self.direction = direction
+        if better not in (None, direction):
+            log.warning("sweeper.direction: %s %s, though better is the other way", self.direction, options.metric)
         self._about = {
             "space": [*map(str, self.axes)],
             "metric": options.metric,
-            "direction": options.direction,
+            "direction": self.direction,
             "first corner": first.id,  # stands for everything that all trials have alike
         }
         identity = digest([json.dumps([self._about, options.seed]).encode()])
@@ -185,7 +199,8 @@ class Search:
             corners += [[*corners[0][:i], axis.setting(end), *corners[0][i + 1 :]] for end in axis.ends()[1:]]
         corners.append([axis.setting(axis.ends()[-1]) for axis in self.axes])
         plans = plan_points(self._composer, [[*self._fixed, *corner] for corner in corners], problems)
-        self.corners = [RunTask(plan, plan.train.sweep.name) for plan in {p.id: p for p in plans}.values()]
+        bar = Bar(self.options.metric, True, {}) if self.options.prune else None
+        self.corners = [RunTask(p, p.train.sweep.name, bar=bar) for p in {p.id: p for p in plans}.values()]
         if self.options.prune and not plans[0].train.trainer.eval_every:
             text = "must be greater than 0: losers are found by evaluations on the way"
             raise ConfigError([Problem("trainer.eval_every", 0, text, "trainer.eval_every=50")])
@@ -224,7 +239,7 @@ class Search:
         self.directory.mkdir(parents=True, exist_ok=True)
         storage = self.options.storage or f"sqlite:///{(self.directory / 'study.db').absolute()}"
         study = optuna.create_study(
-            study_name=self.name, storage=storage, direction=self._direction, load_if_exists=True
+            study_name=self.name, storage=storage, direction=self.direction, load_if_exists=True
         )
         before = study.user_attrs.get("about")
         if before not in (None, self._about):
@@ -243,7 +258,7 @@ class Search:
         """Numbers of the next trials: first those that a command before this one was cut off from."""
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
-        batch = [trial.number for trial in begun if trial.number not in self._failed][:at_once]
+        batch = [t.number for t in begun if t.number not in self._failed and self._is_suggested(t)][:at_once]
         left = self.options.n_trials - len(ended) - len(self._failed)
         while len(batch) < min(at_once, left):
             study.sampler = sampler(self.options, len(study.trials))
@@ -259,7 +274,7 @@ class Search:
         sweep.queue(list(mine.values()))
         self._launch(sweep, launcher, [replace(point, bar=bar) for point in mine.values()])
         for number, point in mine.items():
-            self._tell(study, number, point.run)
+            self._tell(study, number, point)
 
     def _launch(self, sweep: Sweep, launcher: PointLauncher, points: Sequence[RunTask]) -> None:
         launcher.check(points)
@@ -280,8 +295,15 @@ class Search:
 
     def _latest(self, study: optuna.Study) -> list[FrozenTrial]:
         """Trials in their order; of those with equal settings the last."""
-        trials = [t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING]
+        trials = [
+            t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and self._is_suggested(t)
+        ]
         return sorted({tuple(self._settings(t)): t for t in trials}.values(), key=lambda trial: trial.number)
+
+    def _is_suggested(self, trial: FrozenTrial) -> bool:
+        """Whether all of its settings are there: the study has a trial before it has those, and for good where that was
+        cut off."""
+        return all(axis.key in trial.params for axis in self.axes)
 
     def _settings(self, trial: FrozenTrial) -> list[str]:
         return [axis.setting(trial.params[axis.key]) for axis in self.axes]
@@ -295,16 +317,16 @@ class Search:
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         return Bar.of(
             self.options.metric,
-            minimize=self.options.direction == "minimize",
+            minimize=self.direction == "minimize",
             earlier=[trial.intermediate_values for trial in done],
             least=self.options.prune_after,
         )
 
-    def _tell(self, study: optuna.Study, number: int, run: RunDir) -> None:
+    def _tell(self, study: optuna.Study, number: int, point: RunTask) -> None:
         """Put into the study what came of a run. To diverge and to be pruned are results, and no good ones."""
         if study.trials[number].state.is_finished():  # another command of the same search was quicker
             return
-        record = run.state()
+        run, record = point.run, point.state()
         status, reason = record.get("status"), str(record.get("reason") or "")
         trial = Trial(study, study.trials[number]._trial_id)
         for key, value in (("run", run.id), ("status", status), ("reason", reason)):

@@ -20,7 +20,7 @@ from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
 from alignlab.training.launch import Told
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import RunTask, Task, tried_again
+from alignlab.training.tasks import RunTask, Task, left_to_do, tried_again
 
 _LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")
@@ -54,10 +54,14 @@ class SlurmPool:
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once their jobs have ended."""
-        if not tasks:
+        left = left_to_do(tasks, told)
+        if not left:
             return
-        executor = self._executor(tasks[0].logs)
-        running = {job: (task, 1) for job, task in zip(self._submit(executor, tasks), tasks, strict=True)}
+        for task in left:
+            if isinstance(task, RunTask):
+                task.run.leave_queued()
+        executor = self._executor(left[0].logs)
+        running = {job: (task, 1) for job, task in zip(self._submit(executor, left), left, strict=True)}
         with Stops() as stops:
             while running:
                 time.sleep(_LOOK)
@@ -66,6 +70,8 @@ class SlurmPool:
                         self._stop(job, at_once=stops.asked > 1)
                 for job in [job for job in running if job.done()]:
                     task, attempt = running.pop(job)
+                    if stops.asked and isinstance(task, RunTask) and task.run.record().get("status") == "queued":
+                        task.run.queue()  # by this process again, with whose end it is not any more
                     again = tried_again(
                         task,
                         None if stops.asked else _lost(job),

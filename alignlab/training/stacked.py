@@ -23,7 +23,7 @@ from alignlab.data.sampling import Couple, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import NotStackableError, OutputError
 from alignlab.ledger.heartbeat import Heartbeat
-from alignlab.ledger.run_dir import FINISHED, RunDir, replace_whole
+from alignlab.ledger.run_dir import FINISHED, RunDir, at_work_elsewhere, replace_whole
 from alignlab.models.stacked import StackedPolicy, stack_fault
 from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule
 from alignlab.training.callbacks import Checkpoint
@@ -57,7 +57,8 @@ def run_stacked(
     if parent is not None:
         run_plan(parent, group=group)
     with ExitStack() as holding:
-        free = [plan for plan in plans if _is_held(plan, holding)]
+        elsewhere = at_work_elsewhere(map(_run_of, plans))
+        free = [plan for plan in plans if _is_held(plan, holding, elsewhere)]
         done = [plan for plan in free if _run_of(plan).record().get("status") in FINISHED and not plan.train.rerun]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
@@ -84,10 +85,11 @@ def _run_of(plan: Plan) -> RunDir:
     return RunDir.of(plan.train.output_root, plan.id)
 
 
-def _is_held(plan: Plan, holding: ExitStack) -> bool:
+def _is_held(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
     """Whether the run is ours now; where that can't be known, the run by itself will tell why."""
+    run = _run_of(plan)
     try:
-        return holding.enter_context(_run_of(plan).held(wait=False))
+        return not elsewhere.get(run) and holding.enter_context(run.held(wait=False, watched=run in elsewhere))
     except (OSError, OutputError):
         return False
 

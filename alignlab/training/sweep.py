@@ -133,7 +133,7 @@ class Sweep:
 
     def raise_if_unfinished(self) -> None:
         """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""
-        states = [point.run.state() for point in self.points]
+        states = [point.state() for point in self.points]
         lines = [
             f"  point {i} ({plan.id}): {state.get('status', 'not run')}: {why_unfinished(state, plan)}"
             for i, (state, plan) in enumerate(zip(states, self.plans, strict=True))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ from alignlab.errors import AlignlabError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.training.askers import different_askers
 from alignlab.training.bar import Bar
-from alignlab.training.run import reason_of, run_plan
+from alignlab.training.run import reason_of, run_plan, tell_finished
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +26,10 @@ class RunTask:
     sweep: str
     overrides: tuple[str, ...] = ()
     bar: Bar | None = None
+    _before: dict[str, Any] = field(init=False, compare=False, repr=False)  # of the record, when this was asked for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_before", self._said())
 
     @property
     def name(self) -> str:
@@ -39,9 +43,26 @@ class RunTask:
     def logs(self) -> Path:
         return _logs(self.plan, self.sweep)
 
+    def state(self) -> dict[str, Any]:
+        """How things stand with the run; empty where it ended before this was asked for, unless with a result that is
+        not to be made anew."""
+        state = self.run.state()
+        status = state.get("status")
+        stands = status in ("queued", "running") or (status in FINISHED and not self.plan.train.rerun)
+        return state if stands or self._said() != self._before else {}
+
+    def has_begun(self) -> bool:
+        """Whether it was, since this was asked for."""
+        return self._said()["attempt"] != self._before["attempt"]
+
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do."""
-        return not self.plan.train.rerun and self.run.status() in FINISHED
+        """Whether there is nothing left to do; what is to be evaluated finds out by itself."""
+        train = self.plan.train
+        return not (train.rerun or train.evaluation.at_end) and self.run.status() in FINISHED
+
+    def _said(self) -> dict[str, Any]:
+        record = self.run.record()
+        return {"attempt": record.get("attempt", 0), **{k: record.get(k) for k in ("status", "reason", "ended")}}
 
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
@@ -50,7 +71,7 @@ class RunTask:
         except PrunedError:
             pass
         except Exception as error:
-            status = self.run.status()
+            status = self.state().get("status")
             if status == "done":  # what came after training went wrong; the sweep tells it once more at its end
                 log.error("%s: %s, but %s", self.name, status, reason_of(error))
             elif status not in ("diverged", "failed"):  # it came to an end before its record was begun
@@ -58,7 +79,11 @@ class RunTask:
                 self.failed(reason_of(error))
 
     def failed(self, reason: str) -> None:
-        """Put into the record that it failed, where there can be one."""
+        """Put into the record that it failed, where there can be one and nobody else has the run in hand."""
+        elsewhere = self.run.record().get("status") == "running" and not self.has_begun()
+        if elsewhere or self.run.is_held():
+            log.error("%s: %s", self.name, reason)
+            return
         try:
             self.run.end("failed", reason, id=self.run.id, sweep=self.sweep)
         except OSError as error:
@@ -73,12 +98,15 @@ class RunTask:
         )
 
     def compiled(self) -> RunTask:
-        """The same run with its layers compiled, unless its config says otherwise."""
-        return self._with(compile="always") if self.plan.train.trainer.compile == "auto" else self
+        """The same run with its layers compiled, unless its config says otherwise or it goes on from a stack, which are
+        not compiled."""
+        stacked = self.run.stacked_checkpoint.is_file() and not self.run.checkpoint.is_file()
+        goes_on = stacked and not self.plan.train.rerun
+        return self if goes_on or self.plan.train.trainer.compile != "auto" else self._with(compile="always")
 
     def resumed(self) -> RunTask:
         """The same run going on from where it was, also where it was to be run anew, if that has begun."""
-        if self.run.status() in FINISHED:  # what is there is still what was there before
+        if not self.has_begun():
             return self
         return replace(self, plan=replace(self.plan, train=replace(self.plan.train, rerun=False)))
 
@@ -120,19 +148,33 @@ def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool =
         if how is not None:
             log.warning("%s: its process ended with %s; see %s", task.name, how, task.logs)
         return None
-    state = task.run.state()
-    out_of_memory = out_of_memory or "out of memory" in str(state.get("reason")).lower()
+    state = task.state()
+    reason = str(state.get("reason"))
+    out_of_memory = out_of_memory or "out of memory" in reason.lower()
+    again = task.resumed()
     if how is not None and state.get("status") not in (*FINISHED, "failed"):
-        text = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
-        task.failed(text)
+        reason = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
+        task.failed(reason)
     elif state.get("status") != "failed" or not out_of_memory:
         return None  # it said itself how it ended, and would end so again
     if left < 1:
         return None
-    again = task.in_smaller_portions().resumed() if out_of_memory else task.resumed()
+    again = again.in_smaller_portions() if out_of_memory else replace(again)  # asked for as things are now
     smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
-    log.warning("%s: %s; tried again%s", task.name, task.run.record().get("reason"), smaller)
+    log.warning("%s: %s; tried again%s", task.name, reason, smaller)
     return again
+
+
+def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]:
+    """Tasks without the runs that have their result, of which is told at once: no process is started for those."""
+    left = []
+    for task in tasks:
+        if isinstance(task, RunTask) and task.is_finished():
+            tell_finished(task.run)
+            told(task.name)
+        else:
+            left.append(task)
+    return left
 
 
 def preparations(points: Sequence[RunTask]) -> list[list[Task]]:

@@ -25,7 +25,7 @@ class OptunaSweeperConf:
     params:      the space, in Hydra's syntax: interval(0.01, 1), tag(log, interval(1e-5, 1e-3)), int(interval(1, 8)),
                  choice(a, b) or a list, range(0, 1, 0.1). What is typed after -m is added.
     metric:      of a run's summary (eval/loss, exact/frontier_gap, ...).
-    direction:   minimize or maximize.
+    direction:   minimize or maximize; empty: whatever is better for the metric.
     n_trials:    in all, those of earlier commands included.
     at_once:     trials suggested together; 0: as many as the launcher runs at a time.
     startup:     trials that are drawn at random before the sampler (TPE) has seen enough.
@@ -39,7 +39,7 @@ class OptunaSweeperConf:
     _target_: str = "hydra_plugins.alignlab_plugins.optuna_sweeper.OptunaSweeper"
     params: dict[str, str] = field(default_factory=dict)
     metric: str = "eval/loss"
-    direction: str = "minimize"
+    direction: str = ""
     n_trials: int = 20
     at_once: int = 0
     startup: int = 10
@@ -81,8 +81,9 @@ class OptunaSweeper(Sweeper):
         hydra = self.config.hydra
         composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
         typed = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
-        swept = {str(o.get_key_element()): o for o in typed if o.is_sweep_override()}
-        fixed = [str(o.input_line) for o in typed if not o.is_sweep_override()]
+        said = {str(o.get_key_element()): o for o in typed}  # of two with the same key the later one counts
+        swept = {key: o for key, o in said.items() if o.is_sweep_override()}
+        fixed = [str(o.input_line) for o in said.values() if not o.is_sweep_override()]
         problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
         for name in ("zip", "exclude"):
             if self.config.sweep[name]:
@@ -104,8 +105,8 @@ class OptunaSweeper(Sweeper):
         search = Search(self.config, composer, fixed, axes, Options(**self.options))
         launcher.check(search.corners)
         if self.dry:
-            print(f"{search.name}: {self.options['n_trials']} trials, {self.options['direction']} ", end="")
-            print(self.options["metric"], *(f"    {axis}" for axis in axes), sep="\n")
+            print(f"{search.name}: {search.options.n_trials} trials, {search.direction} ", end="")
+            print(search.options.metric, *(f"    {axis}" for axis in axes), sep="\n")
             return
         search.run(launcher)
 

@@ -51,6 +51,8 @@ def test_compared(runs: Run) -> None:
 def test_exported(runs: Run) -> None:
     assert "2 runs written to found.csv" in runs("export", "found.csv", "status=done").out
     assert pd.read_csv("found.csv")["eval/loss"].tolist() == [0.5, 0.4]
+    nowhere = runs("export", "found.csv/found.csv")
+    assert (nowhere.code, "found.csv/found.csv can't be written" in nowhere.err) == (2, True)
 
 
 def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -42,6 +42,24 @@ def test_of_two_settings_of_a_key_the_later_one_counts() -> None:
     assert [sorted(job) for job in found.jobs] == [["a=7", "b=1"], ["a=7", "b=2"]]
 
 
+def test_a_range_has_the_numbers_that_would_be_typed() -> None:
+    assert points(asked(["a=range(0.1,0.5,0.1)"])) == ["0.1", "0.2", "0.3", "0.4"], "0.1 + 0.1 + 0.1 is not 0.3"
+    assert points(asked(["a=range(1e-5,4e-5,1e-5)"])) == ["1e-05", "2e-05", "3e-05"]
+    assert points(asked(["a=range(3,0,-1)"])) == ["3", "2", "1"]
+    assert points(asked(["a=range(-0.9,0,0.3)"])) == ["-0.9", "-0.6", "-0.3"], "and not -5.6e-17"
+    assert points(asked(["a=range(-0.2,0.3,0.1)"])) == ["-0.2", "-0.1", "0.0", "0.1", "0.2"]
+    assert sorted(points(asked(["a=shuffle(range(4))"]))) == ["0", "1", "2", "3"]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"), [("a=range(3,1)", "has no values"), ("a=range(1,3),7", "a range stands alone")]
+)
+def test_an_axis_without_a_list_of_values(text: str, said: str) -> None:
+    found = asked([text, "b=1,2"])
+    assert [(p.key, p.value, said in p.allowed) for p in found.problems] == [("a", text[2:], True)]
+    assert points(found) == ["1", "2"]
+
+
 def test_zipped_axes_walk_together() -> None:
     found = asked(["a=1,2", "s=5,6", "b=x,y"], [["b", "a"]])
     assert points(found) == ["1 5 x", "1 6 x", "2 5 y", "2 6 y"]

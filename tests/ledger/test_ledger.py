@@ -10,15 +10,16 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
 
 from alignlab.errors import OutputError
 from alignlab.ledger import heartbeat, run_dir
-from alignlab.ledger.heartbeat import Heartbeat, beats, is_held, is_recent
+from alignlab.ledger.heartbeat import Heartbeat, beating, is_held, is_recent
 from alignlab.ledger.identity import flatten, run_id
-from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.ledger.run_dir import RunDir, at_work_elsewhere, git_revision, write_json
 
 
 def identity(config: dict[str, object], **changes: object) -> str:
@@ -177,12 +178,12 @@ def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
 def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     write_json(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
-    monkeypatch.setattr(run_dir, "beats", beats_never)
+    monkeypatch.setattr(run_dir, "beating", watched_never)
     with run.held(wait=False) as mine:
         assert mine
 
 
-def beats_never(file: Path) -> bool:
+def watched_never(files: Iterable[Path]) -> set[Path]:
     raise AssertionError("watched")
 
 
@@ -190,8 +191,84 @@ def test_a_heart_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "STILL", 0.2)
     (tmp_path / "beat").write_text("1")
-    assert not beats(tmp_path / "beat")
-    assert not beats(tmp_path / "none")
+    began = time.monotonic()
+    assert not beating([tmp_path / "beat", tmp_path / "none"])
+    assert time.monotonic() - began >= 0.2
+
+
+def test_machines_that_went_down_are_watched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 3.0)
+    runs = [RunDir.of(tmp_path, f"dpo-{i}") for i in range(5)]
+    for run in runs[1:]:
+        write_json(run.record_file, ELSEWHERE)
+        run.heartbeat.write_text("3")
+    began = time.monotonic()
+    with Heartbeat(runs[2].heartbeat):
+        assert at_work_elsewhere(runs) == {run: run is runs[2] for run in runs[1:]}
+    with runs[1].held(wait=False, watched=True) as mine:
+        assert mine, "it has been watched"
+    assert time.monotonic() - began < 2 * 3.0, "all at once"
+
+
+def test_queued_by_a_command_that_has_ended(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    code = (
+        "import sys; from pathlib import Path; from alignlab.ledger.run_dir import RunDir\n"
+        "RunDir(Path(sys.argv[1])).queue(sweep='t')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
+    assert run.record()["status"] == "queued"
+    assert (run.status(), run.state()["reason"]) == ("interrupted", run_dir._LEFT)
+    with run.held():
+        run.start("", fresh=True)
+        assert (run.record()["attempt"], run.record()["attempts"]) == (1, []), "it had not begun"
+    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_held(file)], "nothing is left behind"
+
+
+def test_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue()
+    (this,) = run.record()["queued_by"]
+    run.update(queued_by=[this, {**this, "lock": "process-gone"}])
+    assert run.status() == "queued", "one of them is there"
+    run.queue()
+    assert run.record()["queued_by"] == [this]
+    run.update(queued_by=[{"host": "another-machine", "lock": "process-gone"}])
+    assert run.status() == "queued", "nobody can tell from here"
+    run.update(queued_by=[{**this, "lock": "process-gone"}])
+    assert run.status() == "interrupted"
+    run.leave_queued()
+    assert run.status() == "queued", "a cluster has it"
+    monkeypatch.chdir(tmp_path)
+    near = RunDir.of("elsewhere", "dpo-2")
+    near.queue()
+    assert near.status() == "queued"
+
+
+def test_the_revision_tells_one_change_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("alignlab/ledger", "conf", "docs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "alignlab/a.py").write_text("1")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(run_dir, "__file__", str(tmp_path / "alignlab/ledger/run_dir.py"))
+    revision = git_revision.__wrapped__
+    clean = revision()
+    (tmp_path / "docs/b.md").write_text("decides nothing")
+    assert revision() == clean
+    (tmp_path / "alignlab/a.py").write_text("2")
+    (tmp_path / "conf/c.yaml").write_text("1")
+    seen = [clean, revision()]
+    (tmp_path / "alignlab/a.py").write_text("3")
+    seen.append(revision())
+    (tmp_path / "conf/c.yaml").write_text("2")
+    seen.append(revision())
+    (tmp_path / "alignlab/.#a.py").symlink_to("nobody@nowhere:1")  # as editors leave them
+    (tmp_path / "alignlab/.a.py.swp").write_text("typing")
+    assert revision() == seen[-1]
+    assert len(set(seen)) == 4
+    assert all(found.startswith(f"{clean}+") for found in seen[1:])
 
 
 def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
@@ -251,7 +328,7 @@ def test_a_point_that_another_machine_runs_is_not_waited_for_in_the_queue(
 ) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     write_json(run.record_file, ELSEWHERE)
-    monkeypatch.setattr(run_dir, "beats", beats_never)
+    monkeypatch.setattr(run_dir, "beating", watched_never)
     run.queue(sweep="s")
     assert run.record() == ELSEWHERE
 

@@ -23,7 +23,7 @@ from alignlab.models import economy
 from alignlab.models.economy import compiling_pays_for
 from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
 from alignlab.training import pool, stackable
-from alignlab.training.pool import Pool, Slot, free_gpus, slots
+from alignlab.training.pool import Pool, Slot, free_gpus, share_gpus, slots
 from alignlab.training.stackable import worth_processes
 from tests.training.test_training import LAB
 
@@ -174,7 +174,8 @@ def test_ctrl_c(times: int, alignlab: Run) -> None:
     _, err = parent.communicate(timeout=60)
     assert parent.returncode == 130
     assert "the same command resumes" in err
-    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "queued"]
+    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "interrupted"]
+    assert "not begun" in states(root, "s")[2]["reason"]
     assert RunDir.of(root, first).checkpoint.is_file()
     assert "interrupted" in (root / "sweeps/s/table.md").read_text()
     assert alignlab("train", *sweep).code == 0
@@ -191,13 +192,14 @@ def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert slots(40, 0, 1) == [Slot(8, "0"), Slot(8, "2")]
     assert [s.gpu for s in slots(40, 0, 2)] == ["0", "0", "2", "2"]
     assert [s.gpu for s in slots(40, 3, 2)] == ["0", "0", "2"]
+    assert [s.gpu for s in slots(40, 8, 1)] == ["0", "2"], "their memory can't be shared for the asking"
     assert slots(1, 0, 2) == [Slot(16, "0")]
     told = Slot(8, "2").environment()
     assert (told["OMP_NUM_THREADS"], told["CUDA_VISIBLE_DEVICES"], told["PATH"]) == ("8", "2", os.environ["PATH"])
 
 
 @pytest.mark.parametrize(
-    ("visible", "found"), [(None, ["0", "3"]), ("1,3", ["3"]), ("GPU-d", ["GPU-d"]), ("", []), ("0", ["0"])]
+    ("visible", "found"), [(None, ["GPU-a", "GPU-d"]), ("1,3", ["3"]), ("GPU-d", ["GPU-d"]), ("", []), ("0", ["0"])]
 )
 def test_free_gpus(visible: str | None, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Asked of a program that answers as nvidia-smi does: index, uuid, used and total memory in MiB."""
@@ -209,9 +211,12 @@ def test_free_gpus(visible: str | None, found: list[str], tmp_path: Path, monkey
     if visible is not None:
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert free_gpus() == found
+    assert share_gpus() == (visible != "0" and visible != "" and visible != "GPU-d"), "the first may be taken"
 
 
-@pytest.mark.parametrize(("memory", "free", "used"), [("[N/A], [N/A]", ["0"], ["0"]), ("40000, 81559", [], ["0"])])
+@pytest.mark.parametrize(
+    ("memory", "free", "used"), [("[N/A], [N/A]", ["GPU-a"], ["GPU-a"]), ("40000, 81559", [], ["GPU-a"])]
+)
 def test_gpus_that_are_busy_or_tell_nothing(
     memory: str, free: list[str], used: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -94,7 +94,8 @@ def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
     run = RunDir.of(root, first)
     assert run.state()["reason"] == "stopped by a signal"
     assert run.checkpoint.is_file()
-    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "queued"]
+    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "interrupted"]
+    assert "not begun" in states(root, "s")[2]["reason"]
     assert not list(psutil.Process().children(recursive=True)), "nothing is left behind"
 
 

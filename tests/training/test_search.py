@@ -52,6 +52,8 @@ def attempts() -> dict[str, int]:
         ("a=tag(log,interval(0.5,2))", "FloatDistribution(high=2.0, log=True, low=0.5, step=None)", "logarithmic"),
         ("a=int(interval(1,8))", "IntDistribution(high=8, log=False, low=1, step=1)", "a: 1 to 8 in steps of 1"),
         ("a=range(1,8,3)", "IntDistribution(high=7, log=False, low=1, step=3)", "a: 1 to 7 in steps of 3"),
+        ("a=range(0,1,0.3)", "FloatDistribution(high=0.9, log=False, low=0.0, step=0.3)", "0 to 0.9 in steps"),
+        ("a=range(1,0,-0.5)", "FloatDistribution(high=1.0, log=False, low=0.5, step=0.5)", "0.5 to 1 in steps"),
         ("a=range(0,1,0.25)", "FloatDistribution(high=0.75, log=False, low=0.0, step=0.25)", "0.75 in steps of 0.25"),
         ("a=choice(x,0.1,true)", "CategoricalDistribution(choices=('x', '0.1', 'True'))", "a: one of x, 0.1, True"),
         ("a=x,y", "CategoricalDistribution(choices=('x', 'y'))", "a: one of x, y"),
@@ -62,7 +64,9 @@ def test_axes_in_hydras_syntax(text: str, values: str, said: str) -> None:
     assert said in str(axis(text))
 
 
-@pytest.mark.parametrize("text", ["a=tag(log,interval(0,1))", "a=interval(2,1)", "a=tag(sqrt,interval(1,2))"])
+@pytest.mark.parametrize(
+    "text", ["a=tag(log,interval(0,1))", "a=interval(2,1)", "a=tag(sqrt,interval(1,2))", "a=range(5,1)", "a=range(3),7"]
+)
 def test_axes_that_are_none(text: str) -> None:
     with pytest.raises(ConfigError, match="can't be searched over"):
         axis(text)
@@ -108,9 +112,39 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
     assert "type an interval" in alignlab("train", *SHORT, "-m", "seed=1").err
     pruned = alignlab("train", *SHORT, "sweeper.prune=true", "-m", BETA)
     assert (pruned.code, "trainer.eval_every=50" in pruned.err) == (2, True)
+    stacked = alignlab(
+        "check",
+        *SHORT,
+        "sweeper.prune=true",
+        "trainer.eval_every=2",
+        "trainer.compile=never",
+        "launcher=stacked",
+        "-m",
+        BETA,
+    )
+    assert (stacked.code, "sweeper.prune may stop some earlier" in stacked.err) == (2, True)
     checked = alignlab("check", *SHORT, "-m", BETA)
     assert (checked.code, "objective.beta: 0.05 to 2, logarithmic" in checked.out) == (0, True)
     assert not Path("outputs").exists()
+
+
+def test_what_is_typed_later_counts(alignlab: Run) -> None:
+    told = alignlab("check", *SHORT, "objective.beta=0.7", "-m", BETA, "optim.lr=interval(1e-4,1e-3)").out
+    assert ("optim.lr: " in told, "objective.beta: 0.05 to 2" in told) == (True, True)
+    fixed = alignlab("check", *SHORT, "-m", BETA, "optim.lr=interval(1e-4,1e-3)", "objective.beta=0.7").out
+    assert ("optim.lr: " in fixed, "objective.beta" in fixed) == (True, False)
+
+
+def test_what_is_better_of_a_metric_is_known_or_asked_for(alignlab: Run) -> None:
+    def said(*options: str) -> Any:
+        return alignlab("check", *SHORT, *options, "-m", BETA)
+
+    assert "maximize eval/rewards/accuracies" in said("sweeper.metric=eval/rewards/accuracies").out
+    assert "minimize exact/frontier_gap" in said("sweeper.metric=exact/frontier_gap").out
+    unsaid = said("sweeper.metric=exact/kl")
+    assert (unsaid.code, "must be said for exact/kl: minimize or maximize" in unsaid.err) == (2, True)
+    assert "maximize exact/kl" in said("sweeper.metric=exact/kl", "sweeper.direction=maximize").out
+    assert "better is the other way" in said("sweeper.direction=maximize").err
 
 
 def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
@@ -175,11 +209,22 @@ def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> 
     assert list(attempts().values()) == [1]
 
 
+def test_a_trial_that_was_cut_off_before_it_had_settings(alignlab: Run) -> None:
+    command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
+    assert alignlab(*command).code == 0
+    study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/study.db")
+    study.ask()
+    command[command.index("sweeper.n_trials=1")] = "sweeper.n_trials=2"
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    assert trials(["state"]) == [["complete"], ["running"], ["complete"]]
+
+
 def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
     assert alignlab(*command).code == 0
     study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/study.db")
-    Search._tell(None, study, 0, RunDir.of("outputs", "none"))  # type: ignore[arg-type]
+    Search._tell(None, study, 0, None)  # type: ignore[arg-type]
     assert study.trials[0].user_attrs["status"] == "done"
 
 

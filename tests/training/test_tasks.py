@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import pickle
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import hydra
 import pytest
 
 from alignlab.config.plan import plan
-from alignlab.training.tasks import RunTask, tried_again
+from alignlab.errors import AlignlabError
+from alignlab.training.tasks import RunTask, left_to_do, tried_again
 from tests.training.test_training import LAB
 
 
@@ -20,6 +23,12 @@ def task(tmp_path: Path, hydra_conf: None) -> RunTask:
     begun = RunTask(plan(config), "s")
     begun.run.start("", fresh=True)
     return begun
+
+
+@pytest.fixture
+def again(task: RunTask) -> RunTask:
+    """The same run, not to be done anew."""
+    return replace(task, plan=replace(task.plan, train=replace(task.plan.train, rerun=False)))
 
 
 def test_a_retry_goes_on_where_a_rerun_was_cut_off(task: RunTask) -> None:
@@ -34,6 +43,67 @@ def test_a_retry_goes_on_where_a_rerun_was_cut_off(task: RunTask) -> None:
     assert not smaller.plan.train.rerun
     task.run.start("", fresh=True)
     assert tried_again(task, "signal SIGKILL", left=0) is None
+
+
+def test_a_rerun_that_is_lost_before_it_begins_is_not_its_old_result(task: RunTask) -> None:
+    for status in ("done", "failed"):
+        task.run.end(status, "of last week")
+        anew = RunTask(task.plan, "s")
+        again = tried_again(anew, "no result", left=1)
+        assert isinstance(again, RunTask)
+        assert again.plan.train.rerun, "what is there is not to be gone on from"
+        assert (task.run.status(), task.run.state()["reason"]) == ("failed", "its process ended with no result")
+        assert tried_again(again, "no result", left=0) is None
+    task.run.end("done")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("alignlab.training.tasks.run_plan", raising(AlignlabError("nothing to start from")))
+        RunTask(task.plan, "s")()
+    assert (task.run.status(), task.run.state()["reason"]) == ("failed", "nothing to start from")
+
+
+def test_what_failed_last_week_is_tried_again_when_its_worker_is_lost(again: RunTask) -> None:
+    again.run.end("failed", "of last week")
+    asked = replace(again)
+    assert asked.state() == {}
+    assert tried_again(asked, "signal SIGKILL", left=1) is not None
+    assert again.run.state()["reason"] == "its process ended with signal SIGKILL"
+    again.run.end("done")
+    assert replace(again).state()["status"] == "done", "a result stands"
+
+
+def raising(error: Exception) -> Callable[..., None]:
+    def fail(*given: object, **named: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_worker_that_dies_while_it_waits_leaves_the_run_to_who_has_it(task: RunTask) -> None:
+    with task.run.held():
+        assert tried_again(task, "signal SIGKILL", left=1) is not None
+        assert task.run.status() == "running"
+    waiting = replace(task)  # asked for when a machine whose locks are not seen had it in hand
+    assert tried_again(waiting, "signal SIGKILL", left=1) is not None
+    assert task.run.record()["status"] == "running"
+
+
+def test_what_is_finished_starts_no_process(task: RunTask, again: RunTask) -> None:
+    task.run.end("done")
+    told: list[str] = []
+    assert left_to_do([task, again], told.append) == [task], "this one is to be made anew"
+    assert told == [task.name]
+    evaluated = replace(again.plan.train, evaluation=replace(again.plan.train.evaluation, at_end=True))
+    wanting = replace(again, plan=replace(again.plan, train=evaluated))
+    assert left_to_do([wanting], told.append) == [wanting], "its evaluation may be another one by now"
+
+
+def test_what_goes_on_from_a_stack_is_not_compiled(task: RunTask, again: RunTask) -> None:
+    assert again.compiled().plan.train.trainer.compile == "always"
+    again.run.stacked_checkpoint.write_text("")
+    assert again.compiled() is again
+    assert task.compiled().plan.train.trainer.compile == "always", "it begins anew"
+    again.run.checkpoint.write_text("")
+    assert again.compiled().plan.train.trainer.compile == "always"
 
 
 def test_a_job_that_is_queued_again_goes_on(task: RunTask) -> None:

@@ -133,8 +133,6 @@ def _distribution(override: Override, sweep: Any) -> BaseDistribution:
         return FloatDistribution(sweep.start, sweep.end, log=log_scale)
     if isinstance(sweep, RangeSweep):
         inside = sorted(map(ast.literal_eval, values_of(override)))
-        if not inside:
-            raise ValueError("has no values")
         if all(isinstance(value, int) for value in inside):
             return IntDistribution(inside[0], inside[-1], step=abs(int(sweep.step)))
         return FloatDistribution(inside[0], inside[-1], step=abs(sweep.step))

@@ -24,10 +24,11 @@ class AnswerTable:
 
     def __init__(self, answers: Iterable[PromptAndAnswer], device: torch.device) -> None:
         self.answers = {row_key(prompt, answer): (prompt, answer) for prompt, answer in answers}
+        self._answers = list(self.answers.values())
         self._place = {key: place for place, key in enumerate(self.answers)}
-        self.rows = to_device(replace(collate_rows(list(self.answers.values())), layout=_PLAIN_MASKED), device)
+        self.rows = to_device(replace(collate_rows(self._answers), layout=_PLAIN_MASKED), device)
         self.counts = self.rows.answer_mask.sum(dim=1)
-        self._start = max(len(prompt) for prompt, _ in self.answers.values())
+        self._start = max(len(prompt) for prompt, _ in self._answers)
 
     def __len__(self) -> int:
         return len(self.answers)
@@ -35,6 +36,12 @@ class AnswerTable:
     def places(self, rows: Sequence[Sequence[PromptAndAnswer]]) -> NDArray[np.int64]:
         """[N, k] places of the k answers of each of N examples."""
         return np.array([[self._place[row_key(*answer)] for answer in row] for row in rows], dtype=np.int64)
+
+    def laid_out(self, places: Tensor, layout: Layout) -> Rows:
+        """Answers at int64[n] places, in that order, in sequences that share what they can where the layout says so."""
+        if not layout.shared:
+            return self.take(places)
+        return to_device(collate_rows([self._answers[place] for place in places.tolist()], layout), places.device)
 
     def take(self, places: Tensor) -> Rows:
         """Rows at int64[n] places, in that order, without columns that are padding in all of them."""

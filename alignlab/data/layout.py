@@ -6,7 +6,7 @@ Padding is known from lengths alone (never from token values: pad and end-of-seq
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -83,6 +83,20 @@ class Rows:
     def last(self) -> torch.Tensor:
         """int64[R] index into the flattened sequences of every answer's last token."""
         return self.places.gather(1, self.answer_mask.sum(dim=1, keepdim=True)).squeeze(1)
+
+    def repeated(self, times: int) -> Rows:
+        """The same rows so many times, one after the other."""
+        start = self.ids.numel() * torch.arange(times, device=self.ids.device)
+        return replace(
+            self,
+            ids=self.ids.repeat(times, 1),
+            positions=self.positions.repeat(times, 1),
+            ends=self.ends.repeat(times, 1),
+            places=(self.places + start[:, None, None]).flatten(0, 1),
+            answer_mask=self.answer_mask.repeat(times, 1),
+            lengths=self.lengths.repeat(times),
+            keys=self.keys * times,
+        )
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
         """[N] values of answer tokens -> [R, T], 0 (False) off the answers."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any
 
 from jinja2 import TemplateError
@@ -11,6 +12,9 @@ from alignlab.errors import DataError
 
 _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 _PROBE = "alignlab-probe"
+
+# Texts whose ids are kept: pairs share prompts, and the lab's rows all their parts.
+_KEPT = 2**14
 
 
 class Template:
@@ -24,6 +28,7 @@ class Template:
         self._tokenizer = tokenizer
         self._chat = getattr(tokenizer, "chat_template", None) is not None
         self.end_id = self._end_of_answer()
+        self._ids = lru_cache(_KEPT)(self._tokenized)
 
     @property
     def identity(self) -> str:
@@ -46,7 +51,7 @@ class Template:
                 roles = ", ".join(m["role"] for m in messages)
                 raise DataError(f"the chat template refuses a prompt with the roles {roles}: {error}") from error
         text = prompt if isinstance(prompt, str) else plain_transcript(prompt)
-        ids = list(self._tokenizer(text)["input_ids"])
+        ids = list(self._ids(text, add_special_tokens=True))
         if len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id:
             ids = ids[:-1]  # the text goes on
         begin = self._tokenizer.bos_token_id
@@ -55,8 +60,11 @@ class Template:
     def answer_ids(self, prompt: Prompt, answer: str, *, ended: bool) -> list[int]:
         """Ids of an answer, with the end token unless a length limit cut it off."""
         text = answer if self._chat or isinstance(prompt, str) else f" {answer}"
-        ids = list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-        return [*ids, self.end_id] if ended else ids
+        ids = self._ids(text, add_special_tokens=False)
+        return [*ids, self.end_id] if ended else list(ids)
+
+    def _tokenized(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
     def _end_of_answer(self) -> int:
         """The special token that the chat template puts after an assistant turn, else the end-of-sequence token."""

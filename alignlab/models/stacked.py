@@ -6,6 +6,7 @@ import copy
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import embedding
 
 from alignlab.data.answer_table import AnswerTable
-from alignlab.data.layout import Rows
+from alignlab.data.layout import Layout, Rows
 from alignlab.models.forward import Predictions, at_least_float32, attention_mask
 from alignlab.models.logps import Answers, answer_logps, score_predictions
 
@@ -28,15 +29,19 @@ _FAR_OFF = 1e-4
 class Given:
     """Rows for P policies.
 
-    rows:      P times R plain rows, policy by policy.
-    arguments: of the model's forward: tensors [P * R, ...], or [R, ...] where all policies are given the same rows.
-    points:    P, or None where all policies are given the same rows.
+    rows:      P times R rows, policy by policy.
+    arguments: of the model's forward: tensors [P * S, ...], or [S, ...] where all policies are given the same.
+    points:    P, or None where all policies are given the same.
+    columns:   of the sequences, those that logits are made of.
+    at:        int64[N] sequence, and int64[N] column of `columns`, of what predicts each answer token.
     program:   [P, D] weights -> logits of these rows, where it was written out once (StackedPolicy.fixed).
     """
 
     rows: Rows
     arguments: dict[str, Any]
     points: int | None
+    columns: slice
+    at: tuple[Tensor, Tensor]
     program: Callable[[Tensor], Tensor] | None = None
 
 
@@ -70,19 +75,17 @@ class StackedPolicy(nn.Module):
 
     def given_each(self, rows: Rows) -> Given:
         """P times R plain rows, policy by policy, as what each policy is given."""
-        return Given(rows, self._arguments(rows), len(self.weights))
+        return self._given(rows, self._arguments(rows), len(self.weights))
 
-    def given_all(self, table: AnswerTable, places: Tensor) -> Given:
-        """The rows at int64[R] places of a table as what every policy is given."""
-        tiled = table.take(places.repeat(len(self.weights)))
-        return Given(tiled, self._arguments(table.take(places)), None)
+    def given_all(self, rows: Rows) -> Given:
+        """R rows as what every policy is given."""
+        return self._given(rows.repeated(len(self.weights)), self._arguments(rows), None)
 
     def fixed(self, given: Given) -> Given:
         """Rows that every policy will be given again and again, with what does not hang on weights done once."""
-        width = given.rows.answer_mask.shape[1]
 
         def forward(weights: Tensor) -> Tensor:
-            return self._logits(weights, given.arguments, None, width)
+            return self._logits(weights, given)
 
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of its own making: attributes that it moves
@@ -95,26 +98,28 @@ class StackedPolicy(nn.Module):
 
     def score(self, given: Given, *, collision: bool = False, stats: bool = False) -> Answers:
         """What the policies say of the answers, as R rows of each, policy by policy."""
-        rows = given.rows
-        if given.program is not None:
-            found = given.program(self.weights)
-        else:
-            found = self._logits(self.weights, given.arguments, given.points, rows.answer_mask.shape[1])
-        found = at_least_float32(found.flatten(0, 1)[rows.answer_mask])
+        found = (given.program or partial(self._logits, given=given))(self.weights)
+        found = at_least_float32(found.flatten(0, 1)[given.at])
         predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
-        return score_predictions(predictions, rows, collision=collision, stats=stats)
+        return score_predictions(predictions, given.rows, collision=collision, stats=stats)
 
-    def _logits(self, weights: Tensor, arguments: dict[str, Any], points: int | None, width: int) -> Tensor:
-        """[P, R, T, V] logits of the last `width` tokens of all rows."""
-        model, length = self._model[0], arguments["input_ids"].shape[1]
-        fixed = {"use_cache": False, "logits_to_keep": slice(length - width - 1, length - 1)}
+    def _given(self, rows: Rows, arguments: dict[str, Any], points: int | None) -> Given:
+        at, length = rows.predicted_at, rows.ids.shape[1]
+        sequence, column = at // length, at % length
+        first = int(column.min())
+        return Given(rows, arguments, points, slice(first, int(column.max()) + 1), (sequence, column - first))
+
+    def _logits(self, weights: Tensor, given: Given) -> Tensor:
+        """[P, S, C, V] logits of all sequences, in the columns that they are made of."""
+        model = self._model[0]
+        fixed = {"use_cache": False, "logits_to_keep": given.columns}
 
         def logits(weights: Tensor, arguments: dict[str, Any]) -> Tensor:
             return functional_call(model, self._named(weights), (), {**arguments, **fixed}).logits
 
-        if points is None:
-            return vmap(logits, in_dims=(0, None))(weights, arguments)
-        return vmap(logits)(weights, _unflatten(arguments, points))
+        if given.points is None:
+            return vmap(logits, in_dims=(0, None))(weights, given.arguments)
+        return vmap(logits)(weights, _unflatten(given.arguments, given.points))
 
     def _arguments(self, rows: Rows) -> dict[str, Any]:
         mask = attention_mask(self._model[0].config, rows, self.weights.dtype)
@@ -142,8 +147,11 @@ class _Embedding(nn.Embedding):
         return embedding(input, torch.where(padding, self.weight.detach(), self.weight))
 
 
-def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int]) -> str | None:
-    """Why a policy can't be stacked, from a look at some rows: two in a stack must say and learn what it does."""
+def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int], layout: Layout | None = None) -> str | None:
+    """Why a policy can't be stacked, from a look at some rows: two in a stack must say and learn what it does.
+
+    layout: of rows that are the same for all points; None where each has its own.
+    """
     looked_at = torch.tensor(list(places), device=table.rows.ids.device)
     trained = [p for p in policy.parameters() if p.requires_grad]
     alone = answer_logps(policy, table.take(looked_at))
@@ -151,7 +159,11 @@ def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int]) -> str |
     slope = torch.cat([part.flatten() for part in slopes])
     try:
         stack = StackedPolicy(policy, 2).to(looked_at.device)
-        found = stack.score(stack.given_each(table.take(looked_at.repeat(2)))).tokens
+        if layout is None:
+            given = stack.given_each(table.take(looked_at.repeat(2)))
+        else:
+            given = stack.given_all(table.laid_out(looked_at, layout))
+        found = stack.score(given).tokens
         (found_slope,) = torch.autograd.grad(found.sum(), stack.weights)
     except (RuntimeError, ValueError, TypeError) as error:
         return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"

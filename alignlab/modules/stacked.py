@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from alignlab.data.answer_table import AnswerTable
+from alignlab.data.layout import PLAIN, Layout
 from alignlab.errors import AlignlabError
 from alignlab.models.logps import Answers
 from alignlab.models.stacked import Given, StackedPolicy
@@ -68,8 +69,12 @@ class StackedModule(pl.LightningModule):
         table: AnswerTable,
         reference: ReferenceColumns | None,
         train_rows: Sequence[int],
+        layout: Layout | None,
     ) -> None:
-        """train_rows: how many rows there are to train on, for each point."""
+        """train_rows: how many rows there are to train on, for each point.
+
+        layout: of batches that are the same for all points; None where each has its own.
+        """
         super().__init__()
         self.automatic_optimization = False
         self.members = tuple(members)
@@ -77,6 +82,7 @@ class StackedModule(pl.LightningModule):
         self.table = table
         self.reference = reference
         self.train_rows = train_rows
+        self.layout = layout
         first = members[0]
         self.needs = first.objective.requires
         self.moments = {name: torch.zeros_like(policy.weights.data) for name in first.optim_config.moments or ()}
@@ -150,7 +156,7 @@ class StackedModule(pl.LightningModule):
         size = max(1, _ANSWERS_AT_ONCE // points)
         for start in range(0, len(unique), size):
             places = unique[start : start + size]
-            given = self.policy.given_all(self.table, places)
+            given = self.policy.given_all(self.table.laid_out(places, self.layout or PLAIN))
             found = self._score(given, stats=self.members[0].token_stats)
             parts.append(self._logps(found, given, self._reference_of(places.repeat(points))))
             order.append(points * start + torch.arange(points * len(places)).view(points, -1))
@@ -218,7 +224,7 @@ class StackedModule(pl.LightningModule):
             if self._whole is None:
                 every = torch.arange(len(self.table), device=places.device)
                 self._whole = (
-                    self.policy.fixed(self.policy.given_all(self.table, every)),
+                    self.policy.fixed(self.policy.given_all(self.table.take(every))),
                     self._reference_of(every.repeat(points)),
                     (len(self.table) * torch.arange(points, device=places.device))[:, None, None],
                 )
@@ -226,7 +232,11 @@ class StackedModule(pl.LightningModule):
             rows = (places + offset).transpose(0, 1).flatten()
         else:
             flat = places.flatten()
-            given, reference = self.policy.given_each(self.table.take(flat)), self._reference_of(flat)
+            reference = self._reference_of(flat)
+            if self.layout is None:
+                given = self.policy.given_each(self.table.take(flat))
+            else:
+                given = self.policy.given_all(self.table.laid_out(places[0].flatten(), self.layout))
             rows = torch.arange(len(flat), device=places.device).view_as(places).transpose(0, 1).flatten()
         seen = map_tensors(self._logps(self._score(given, stats=stats), given, reference), lambda tensor: tensor[rows])
         return replace(seen, mean_count=self._imitated(places[:, 0]).repeat_interleave(size).repeat(k))

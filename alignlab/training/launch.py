@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +14,6 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
-    from alignlab.config.plan import Plan
     from alignlab.training.pool import Pool
     from alignlab.training.tasks import RunTask, Task
 
@@ -100,7 +98,8 @@ class HereLauncher(PointLauncher):
 
         for task in compiled_where_it_pays(tasks, 1, gpus=torch.cuda.is_available()):
             task()
-            told(task.name)
+            for name in task.names:
+                told(name)
 
 
 class StackedLauncher(PointLauncher):
@@ -120,14 +119,15 @@ class StackedLauncher(PointLauncher):
         return _IN_A_STACK
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        alone = run_stacks(tasks, told, wanted=lambda plans: len(plans) > 1)
-        HereLauncher().run(alone, told)
+        from alignlab.training.tasks import in_stacks
+
+        HereLauncher().run(in_stacks(tasks, lambda plans: len(plans) > 1), told)
 
 
 class AutoLauncher(PointLauncher):
     """Points of models so small that a step is mostly overhead as one model. Others on all GPUs at once, where there
-    are several; small ones, and what they start from, on all cores at once, where that is worth starting processes for;
-    else one after another, in this process."""
+    are several; small ones, and what they start from, on all cores at once, where that is worth starting processes for,
+    several of them as one model where they are given the same batches; else one after another, in this process."""
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
@@ -160,9 +160,9 @@ class AutoLauncher(PointLauncher):
     def _alone(points: Sequence[RunTask]) -> list[RunTask]:
         """Points that are in no stack; finished ones count too: what is left of a sweep is run as the whole would have
         been, to the last digit."""
-        from alignlab.training.stackable import groups, worth_stacking
+        from alignlab.training.stackable import groups, tiny
 
-        stacked = {p.id for stack in groups([p.plan for p in points])[0] if worth_stacking(stack) for p in stack}
+        stacked = {p.id for stack in groups([p.plan for p in points])[0] if tiny(stack) for p in stack}
         return [point for point in points if point.name not in stacked]
 
     @staticmethod
@@ -176,48 +176,19 @@ class AutoLauncher(PointLauncher):
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
         from alignlab.training.pool import Pool, share_gpus
-        from alignlab.training.stackable import worth_stacking
+        from alignlab.training.stackable import tiny, worth_stacking
+        from alignlab.training.tasks import StackTask, in_stacks
 
-        alone = run_stacks(tasks, told, wanted=worth_stacking)
+        ready = in_stacks(tasks, tiny)
+        HereLauncher().run([task for task in ready if isinstance(task, StackTask)], told)
+        others = [task for task in ready if not isinstance(task, StackTask)]
         if self._pool:
-            self._pool.run(alone, told)
-        elif alone and share_gpus():
-            with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as pool:
-                pool.run(alone, told)
+            self._pool.run(in_stacks(others, worth_stacking, self._pool.workers), told)
+        elif others and share_gpus():
+            with Pool(len(others), at_once=0, per_gpu=1, retries=1) as pool:
+                pool.run(others, told)
         else:
-            HereLauncher().run(alone, told)
-
-
-def run_stacks(tasks: Sequence[Task], told: Told, *, wanted: Callable[[Sequence[Plan]], bool]) -> list[Task]:
-    """Run what can be stacked and is `wanted` so; returns the rest, and what a stack left to be run alone."""
-    from alignlab.errors import NotStackableError
-    from alignlab.ledger.run_dir import FINISHED
-    from alignlab.training.run import evaluate_at_end
-    from alignlab.training.stackable import groups
-    from alignlab.training.tasks import RunTask
-
-    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
-    waiting = [p.plan for p in points.values() if p.plan.train.rerun or p.run.status() not in FINISHED]
-    handled: set[str] = set()
-    for stack in filter(wanted, groups(waiting)[0]):
-        from alignlab.training.stacked import run_stacked
-
-        try:
-            overrides = {plan.id: points[plan.id].overrides for plan in stack}
-            handled |= set(run_stacked(stack, group=points[stack[0].id].sweep, overrides=overrides))
-        except NotStackableError as error:
-            log.warning("not stacked: %s", error)
-        except Exception as error:  # too little memory for all of them, say
-            log.error("a stack of %d points failed, and they are run one by one: %s", len(stack), error)
-        gc.collect()  # what a stack that failed held is in cycles
-        for plan in stack:
-            if plan.id in handled:
-                try:
-                    evaluate_at_end(plan)
-                except Exception as error:  # it stands in the record
-                    log.error("%s: its evaluation failed: %s", plan.id, error)
-                told(plan.id)
-    return [task for task in tasks if task.name not in handled]
+            HereLauncher().run(in_stacks(others, worth_stacking), told)
 
 
 def ours(launcher: Launcher) -> PointLauncher | None:

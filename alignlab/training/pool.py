@@ -25,7 +25,7 @@ import psutil
 
 from alignlab.training.launch import Told, compiled_where_it_pays
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import Task, left_to_do, tried_again
+from alignlab.training.tasks import RunTask, Task, left_to_do, tried_again
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +68,9 @@ class _Worker:
         """Send it a task."""
         output = (task.logs / f"{task.name}.log").absolute()
         output.parent.mkdir(parents=True, exist_ok=True)
+        for name in task.names[1:]:
+            with suppress(FileExistsError):
+                (task.logs / f"{name}.log").symlink_to(output.name)
         self.task, self.attempt, self.oom_kills = task, attempt, _oom_kills()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died: that is seen when it is looked at
@@ -168,6 +171,11 @@ class Pool:
         for worker in self._running:  # only now: closed pipes are another signal, and a second one does not wait
             worker.close()
 
+    @property
+    def workers(self) -> int:
+        """How many there may be."""
+        return len(self._free) + len(self._idle) + len(self._running)
+
     def warm_up(self, most: int) -> None:
         """Start workers, at most so many and as memory has room: they import what they need beside the first tasks."""
         while self._free and len(self._idle) < most and self._has_room(self._idle, []):
@@ -177,7 +185,7 @@ class Pool:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         free, running, idle = self._free, self._running, self._idle
         gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
-        ready = compiled_where_it_pays(tasks, len(free) + len(idle), gpus=gpus)
+        ready = compiled_where_it_pays(tasks, self.workers, gpus=gpus)
         waiting = deque((task, 1) for task in left_to_do(ready, told))
         patience = float("inf")  # when what still runs is killed
         with Stops() as stops:
@@ -204,10 +212,9 @@ class Pool:
                     self._largest = max(self._largest, worker.peak)
                     assert worker.task is not None
                     again = self._ended(worker, worker.task, stopping=stops.asked > 0)
-                    if again is None:
-                        told(worker.task.name)
-                    else:
-                        waiting.appendleft((again, worker.attempt + 1))
+                    waiting.extendleft((task, worker.attempt + 1) for task in reversed(again))
+                    for name in set(worker.task.names).difference(task.name for task in again):
+                        told(name)
                     if dead or again or stops.asked:  # what has run out of memory once has it in pieces
                         worker.close()
                         _wait_for([worker])
@@ -233,8 +240,8 @@ class Pool:
         to_come = sum(max(0.0, need - worker.look()) for worker in (*running, *idle[-1:]))
         return bool(available - to_come - (0 if idle else need) > _SPARE * total)
 
-    def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> Task | None:
-        """The task where it is to be tried again; how its worker ended, if it did, stands in the record."""
+    def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> list[RunTask]:
+        """What of the task is to be tried again; how its worker ended, if it did, stands in the record."""
         code = worker.process.returncode
         return tried_again(
             task,

@@ -61,10 +61,9 @@ class RayPool:
                         left=0 if stops.asked else self._retries + 1 - attempt,
                         out_of_memory=out_of_memory,
                     )
-                    if again is None:
+                    waiting.extendleft((run, attempt + 1) for run in again)
+                    if not again:
                         told(task.name)
-                    else:
-                        waiting.appendleft((again, attempt + 1))
         if stops.asked:
             raise KeyboardInterrupt
 

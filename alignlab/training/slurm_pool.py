@@ -78,10 +78,10 @@ class SlurmPool:
                         left=0 if stops.asked else self._retries + 1 - attempt,
                         out_of_memory=job.state.startswith("OUT_OF_ME"),
                     )
-                    if again is None:
-                        told(task.name)
+                    if again:
+                        running |= dict.fromkeys(self._submit(executor, again), (again[0], attempt + 1))
                     else:
-                        running |= dict.fromkeys(self._submit(executor, [again]), (again, attempt + 1))
+                        told(task.name)
         if stops.asked:
             raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import defaultdict
 from collections.abc import Hashable, Mapping, Sequence
@@ -18,6 +19,8 @@ _FLOATS_AT_ONCE = 2**28
 # Parameters times rows of a batch up to which a step alone is mostly overhead, which a stack has once for all points.
 _MOSTLY_OVERHEAD = 1_000_000
 
+# Points of models above that in a stack: what more would spare is lost to the size of what lies between two layers.
+_WIDTH = 8
 
 # Parameters up to which a second thread is of little use; parameters x rows x updates of a sweep's points from which
 # processes, which take some seconds to start, pay: about a minute.
@@ -28,8 +31,9 @@ _WORTH_PROCESSES = 10_000_000_000
 def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
     """Stacks of points that differ only in numbers, each as large as memory allows; reasons of the rest, by run id.
 
-    What may differ: the objective's and the optimizer's numbers, the clipping, the seed, and the data. A run that
-    stands several times among the plans stands once in its stack.
+    What may differ: the objective's and the optimizer's numbers, the clipping, and, where a step is mostly overhead,
+    the seed and the data. Larger models gain by batches that are the same for all: those are laid out once, answers
+    side by side. A run that stands several times among the plans stands once in its stack.
     """
     alike: dict[Hashable, dict[str, Plan]] = defaultdict(dict)
     refused: dict[str, str] = {}
@@ -41,15 +45,36 @@ def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
             alike[_kind(plan)][plan.id] = plan
     stacks = []
     for found in alike.values():
-        members, most = list(found.values()), _most(next(iter(found.values())).train)
-        stacks += [members[i : i + most] for i in range(0, len(members), most)]
+        members = list(found.values())
+        stacks += _parts(members, -(-len(members) // _most(members[0].train)))
     return stacks, refused
 
 
+def tiny(plans: Sequence[Plan]) -> bool:
+    """Whether these points are a stack that is worth no process: a step is mostly overhead."""
+    return len(plans) > 1 and _is_mostly_overhead(plans[0].train)
+
+
 def worth_stacking(plans: Sequence[Plan]) -> bool:
-    """Whether a stack of these points is faster than one after the other: where a step is mostly overhead."""
-    train = plans[0].train
-    return len(plans) > 1 and (train.model.parameters or 0) * train.trainer.batch_size <= _MOSTLY_OVERHEAD
+    """Whether a stack of these points is faster than one after the other."""
+    return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= _ONE_THREAD
+
+
+def even(stacks: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
+    """The stacks, the last of them in parts where there would be fewer than processes that go through them."""
+    last = len(stacks) % processes
+    whole, rest = stacks[: len(stacks) - last], stacks[len(stacks) - last :]
+    return [*whole, *(part for stack in rest for part in _parts(stack, -(-processes // last)))]
+
+
+def _parts(points: list[Plan], count: int) -> list[list[Plan]]:
+    """Points in order, in so many parts of about the same size, none of them empty."""
+    bounds = [len(points) * i // count for i in range(count + 1)]
+    return [points[a:b] for a, b in itertools.pairwise(bounds) if a < b]
+
+
+def _is_mostly_overhead(train: Train) -> bool:
+    return (train.model.parameters or math.inf) * train.trainer.batch_size <= _MOSTLY_OVERHEAD
 
 
 def worth_processes(plans: Sequence[Plan]) -> bool:
@@ -110,6 +135,7 @@ def _kind(plan: Plan) -> Hashable:
         _words(train.objective),
         _words(train.optim),
         train.data.world is None,
+        None if _is_mostly_overhead(train) else (train.seed, repr(train.data)),
     )
 
 
@@ -131,7 +157,8 @@ def _most(train: Train) -> int:
     parameters, world = train.model.parameters or 1, train.data.world
     longest = train.data.max_length if world is None else world.prompt_length + world.length + 1
     activations = 2 * train.trainer.batch_size * longest * 20 * math.isqrt(parameters)
-    return max(1, _FLOATS_AT_ONCE // (4 * parameters + activations))
+    most = max(1, _FLOATS_AT_ONCE // (4 * parameters + activations))
+    return most if _is_mostly_overhead(train) else min(most, _WIDTH)
 
 
 def refuse_unstackable(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None:

@@ -54,12 +54,12 @@ def run_stacked(
     """
     quiet_libraries()
     parent = plans[0].parent
-    if parent is not None:
+    if parent is not None and any(_is_wanted(plan) for plan in plans):
         run_plan(parent, group=group)
     with ExitStack() as holding:
         elsewhere = at_work_elsewhere(map(_run_of, plans))
         free = [plan for plan in plans if _is_held(plan, holding, elsewhere)]
-        done = [plan for plan in free if _run_of(plan).record().get("status") in FINISHED and not plan.train.rerun]
+        done = [plan for plan in free if not _is_wanted(plan)]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
         for plan in free:
@@ -83,6 +83,10 @@ def run_held(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
 
 def _run_of(plan: Plan) -> RunDir:
     return RunDir.of(plan.train.output_root, plan.id)
+
+
+def _is_wanted(plan: Plan) -> bool:
+    return plan.train.rerun or _run_of(plan).record().get("status") not in FINISHED
 
 
 def _is_held(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
@@ -155,9 +159,6 @@ class _Stack:
         loaded.model.to(device)
         asked = chain.from_iterable(asked_of_reference(plan.train, found) for plan, found in distinct.values())
         table = AnswerTable(asked, device)
-        fault = stack_fault(loaded.model, table, range(min(4, len(table))))
-        if fault:
-            raise NotStackableError(f"{type(loaded.model).__name__} can't be stacked: {fault}")
         return [starts[key] for key in keys], [rows[key] for key in keys], table
 
     def _fit(self, starts: Sequence[Start], rows: Sequence[RunRows], table: AnswerTable) -> None:
@@ -165,6 +166,11 @@ class _Stack:
         policy = starts[0].model
         device = table.rows.ids.device
         layout = choose_layout_for(starts[0], rows[0].train)
+        lanes = _lanes(self.plans, rows, table)
+        same_rows = layout if len(set(lanes)) == 1 else None
+        fault = stack_fault(policy, table, range(min(4, len(table))), same_rows)
+        if fault:
+            raise NotStackableError(f"{type(policy).__name__} can't be stacked: {fault}")
         reference = None
         if first.reference_kind == "cached":
             by_token = first.objective.requires.reference_tokens
@@ -176,10 +182,10 @@ class _Stack:
             self.points.append(Point(plan, run, start, loaded, group=self.group, done=self.done))
         members = [make_module(plan.train, policy, layout, None) for plan in self.plans]
         stack = StackedPolicy(policy, len(members))
-        module = StackedModule(members, stack, table, reference, [len(found.train) for found in rows]).to(device)
+        train_rows = [len(found.train) for found in rows]
+        module = StackedModule(members, stack, table, reference, train_rows, same_rows).to(device)
         if self.done:
             module.resume([torch.load(run.stacked_checkpoint, weights_only=True) for run in self.runs])
-        lanes = _lanes(self.plans, rows, table)
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
         recorder = _Recorder(self, module, held_out)
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -9,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError, PrunedError
+from alignlab.errors import AlignlabError, NotStackableError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.training.askers import different_askers
 from alignlab.training.bar import Bar
-from alignlab.training.run import reason_of, run_plan, tell_finished
+from alignlab.training.run import evaluate_at_end, reason_of, run_plan, tell_finished
+from alignlab.training.stackable import even, groups
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ class RunTask:
     @property
     def name(self) -> str:
         return self.plan.id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
 
     @property
     def run(self) -> RunDir:
@@ -118,6 +124,48 @@ class RunTask:
 
 
 @dataclass(frozen=True)
+class StackTask:
+    """Points that are trained as one model; what such a stack leaves is run point by point."""
+
+    points: tuple[RunTask, ...]
+
+    @property
+    def name(self) -> str:
+        return self.points[0].name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(point.name for point in self.points)
+
+    @property
+    def logs(self) -> Path:
+        return self.points[0].logs
+
+    def __call__(self) -> None:
+        """Raises only what stops a sweep."""
+        from alignlab.training.stacked import run_stacked
+
+        plans = [point.plan for point in self.points]
+        overrides = {point.name: point.overrides for point in self.points}
+        handled: set[str] = set()
+        try:
+            handled = set(run_stacked(plans, group=self.points[0].sweep, overrides=overrides))
+        except NotStackableError as error:
+            log.warning("not stacked: %s", error)
+        except Exception as error:  # too little memory for all of them, say
+            log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
+        gc.collect()  # what a stack that failed held is in cycles
+        for point in self.points:
+            if point.name not in handled:
+                point()
+                continue
+            try:
+                evaluate_at_end(point.plan)
+            except Exception as error:  # it stands in the record
+                log.error("%s: its evaluation failed: %s", point.name, error)
+
+
+@dataclass(frozen=True)
 class ReferenceTask:
     """One reference pass for points that ask for different answers."""
 
@@ -129,25 +177,35 @@ class ReferenceTask:
     def logs(self) -> Path:
         return _logs(self.plans[0], self.sweep)
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
     def __call__(self) -> None:
         from alignlab.training.shared_reference import share_reference
 
         share_reference(self.plans, self.sweep)
 
 
-Task = RunTask | ReferenceTask
+Task = RunTask | StackTask | ReferenceTask
 
 
-def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> Task | None:
-    """Put into the record how a task's process ended, where it could not itself; the task where it is tried again.
+def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
+    """Put into the records how a task's process ended, where it could not itself; the runs that are tried again.
 
     how:  what ended the process, in words; None where it ended by itself.
     left: how often it may be tried again.
     """
-    if not isinstance(task, RunTask):
+    if isinstance(task, ReferenceTask):
         if how is not None:
             log.warning("%s: its process ended with %s; see %s", task.name, how, task.logs)
-        return None
+        return []
+    points = task.points if isinstance(task, StackTask) else (task,)
+    tried = (_tried_again(point, how, left=left, out_of_memory=out_of_memory) for point in points)
+    return [again for again in tried if again]
+
+
+def _tried_again(task: RunTask, how: str | None, *, left: int, out_of_memory: bool) -> RunTask | None:
     state = task.state()
     reason = str(state.get("reason"))
     out_of_memory = out_of_memory or "out of memory" in reason.lower()
@@ -163,6 +221,20 @@ def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool =
     smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, reason, smaller)
     return again
+
+
+def in_stacks(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], processes: int = 1) -> list[Task]:
+    """Tasks with those points together that are `wanted` as one model, in as many parts as keep all processes busy.
+
+    Finished points count where stacks are made: what is left of a sweep is run as the whole would have been.
+    """
+    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
+    stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
+    parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
+    waiting = [tuple(point for point in part if not point.is_finished()) for part in parts]
+    made = [StackTask(part) for part in waiting if part]
+    stacked = {name for stack in made for name in stack.names}
+    return [*made, *(task for task in tasks if task.name not in stacked)]
 
 
 def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from alignlab.data.answer_table import AnswerTable
-from alignlab.data.layout import collate_rows
+from alignlab.data.layout import PLAIN, Layout, collate_rows
 
 ANSWERS = [([1, 2, 3], [4]), ([5], [6, 7, 8]), ([1, 2], [9, 9]), ([5], [1])]
 
@@ -19,6 +19,16 @@ def test_rows_that_are_taken_are_plain_rows() -> None:
             assert torch.equal(getattr(rows, name), getattr(plain, name)), (name, chosen)
         assert torch.equal(rows.targets, plain.targets)
         assert torch.equal(rows.predicted_at, plain.predicted_at)
+
+
+def test_rows_side_by_side_are_those_of_a_batch() -> None:
+    table, layout = AnswerTable(ANSWERS, torch.device("cpu")), Layout(shared=True, split=True, width=64)
+    for chosen in ([0, 1, 2, 3], [3, 1], [1, 1, 0], [2]):
+        rows = table.laid_out(torch.tensor(chosen), layout)
+        expected = collate_rows([ANSWERS[i] for i in chosen], layout)
+        for name in ("ids", "positions", "ends", "places", "answer_mask", "lengths"):
+            assert torch.equal(getattr(rows, name), getattr(expected, name)), (name, chosen)
+        assert torch.equal(table.laid_out(torch.tensor(chosen), PLAIN).ids, table.take(torch.tensor(chosen)).ids)
 
 
 def test_places() -> None:

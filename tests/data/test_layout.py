@@ -144,3 +144,15 @@ def test_portions_are_as_large_as_both_limits_allow() -> None:
             assert len(part) == 1 or sum(sizes[i] for i in part) <= tokens
             if part.stop < len(sizes):
                 assert len(part) == rows or sum(sizes[i] for i in (*part, part.stop)) > tokens
+
+
+@pytest.mark.parametrize("layout", [PLAIN, WIDE])
+def test_rows_repeated(layout: Layout) -> None:
+    """Several times the same answers, one after the other, each in sequences of its own."""
+    for seed in range(20):
+        answers = drawn(seed)
+        once, thrice = collate_rows(answers, layout), collate_rows(answers, layout).repeated(3)
+        assert thrice.targets.tolist() == 3 * once.targets.tolist()
+        assert thrice.last.tolist() == [place + i * once.ids.numel() for i in range(3) for place in once.last.tolist()]
+        assert [len(context(thrice, int(place))) for place in thrice.last] == 3 * once.lengths.tolist()
+        assert thrice.keys == 3 * once.keys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import signal
@@ -17,6 +18,8 @@ from safetensors.torch import load_file
 
 from alignlab.config.plan import Plan, plan
 from alignlab.config.registry import schemas
+from alignlab.data.answer_table import AnswerTable
+from alignlab.data.layout import Layout, Rows
 from alignlab.errors import ConfigError, NonFiniteError
 from alignlab.ledger import run_dir
 from alignlab.ledger.run_dir import RunDir
@@ -24,7 +27,7 @@ from alignlab.modules.stacked import StackedModule
 from alignlab.objectives.online import Online
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.run import run_plan
-from alignlab.training.stackable import groups, refuse_unstackable, worth_stacking
+from alignlab.training.stackable import even, groups, refuse_unstackable, tiny, worth_stacking
 from alignlab.training.stacked import run_stacked
 
 # A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
@@ -104,6 +107,28 @@ def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Pa
         [row["train/grad_norm"] for row in result(tmp_path / "stack", p.id)[0] if "train/loss" in row] for p in plans
     ]
     assert min(norms[0]) > 0.05, "clipping is active"
+
+
+@pytest.mark.parametrize(
+    ("objective", "key"),
+    [("dpo", "beta"), ("ipo", "tau"), ("kto", "beta"), ("orpo", "odds_weight"), ("wpo", "beta"), ("ld_dpo", "alpha")],
+)
+def test_points_that_are_given_the_same_batches(
+    objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows are laid out once for all of them, answers side by side."""
+    laid_out, shared = AnswerTable.laid_out, []
+
+    def watched(table: AnswerTable, places: torch.Tensor, layout: Layout) -> Rows:
+        shared.append(layout.shared)
+        return laid_out(table, places, layout)
+
+    monkeypatch.setattr(AnswerTable, "laid_out", watched)
+    points = [[f"objective.{key}={strength}", f"optim.lr={rate}"] for strength, rate in ((0.1, 1e-3), (0.6, 4e-3))]
+    base = [*LAB, f"objective={objective}", "trainer.eval_every=5"]
+    assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
+    assert len(shared) > 8, "of each update, and of evaluations"
+    assert all(shared)
 
 
 # One number of each objective; the mix's lie deeper, and it is calculated point by point.
@@ -195,12 +220,44 @@ def test_only_numbers_may_differ(tmp_path: Path) -> None:
 
 
 def test_what_is_worth_stacking(tmp_path: Path) -> None:
-    tiny, large = plans_of(tmp_path, ["tracking=none", "experiment=lab"], ["model.hidden_size=8"], [])
+    sizes = ["model.hidden_size=8"], [], ["model.hidden_size=512"]
+    small, lab, large = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *sizes)
     bandit = plans_of(tmp_path, BANDIT, [])[0]
-    assert worth_stacking([bandit, bandit])
-    assert worth_stacking([tiny, tiny])
-    assert not worth_stacking([large, large])
+    for point, in_a_stack, in_this_process in (
+        (bandit, True, True), (small, True, True), (lab, True, False), (large, False, False)
+    ):  # fmt: skip
+        assert worth_stacking([point, point]) is in_a_stack
+        assert tiny([point, point]) is in_this_process
     assert not worth_stacking([bandit])
+    assert not tiny([bandit])
+
+
+def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_path: Path) -> None:
+    points = [[f"seed={seed}", f"strength={strength}"] for seed in (1, 2) for strength in range(1, 12)]
+    plans = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *points, ["data.flipped=0.1"])
+    stacks, refused = groups(plans)
+    assert not refused
+    assert stacks == [plans[:5], plans[5:11], plans[11:16], plans[16:22], plans[22:]], "no more than 8, about as many"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes", "expected"),
+    [
+        ([8, 8], 2, [8, 8]),
+        ([8, 8, 8], 2, [8, 8, 4, 4]),
+        ([8], 1, [8]),
+        ([8], 3, [2, 3, 3]),
+        ([8, 3], 4, [4, 4, 1, 2]),
+        ([3], 16, [1, 1, 1]),
+        ([], 2, []),
+    ],
+)
+def test_stacks_for_so_many_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
+    numbers = iter(range(100))
+    stacks: Any = [list(itertools.islice(numbers, size)) for size in sizes]
+    found = even(stacks, processes)
+    assert [len(part) for part in found] == expected
+    assert [point for part in found for point in part] == list(range(sum(sizes)))
 
 
 def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:

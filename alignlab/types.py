@@ -71,8 +71,9 @@ class Logps:
             value = getattr(self, name)
             if value is not None and value.shape != shape:
                 raise ValueError(f"{name} must be {list(shape)}, got {tuple(value.shape)}")
-        empty = (~self.mask.any(dim=1)).nonzero().flatten().tolist()
-        if empty:
+        has_tokens = self.mask.any(dim=1)
+        if not has_tokens.all():
+            empty = (~has_tokens).nonzero().flatten().tolist()
             raise ValueError(f"completions without a token in rows {empty}")
 
     @property

@@ -6,6 +6,7 @@ import json
 import struct
 import time
 from collections.abc import Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,10 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     assert [row["train/global_step"] for row in history] == [1, 2, 3]
     (end,) = [r.exit for r in records if r.WhichOneof("record_type") == "exit"]
     assert end.exit_code == 1
+    (file,) = tmp_path.glob("wandb/offline-run-*/files/requirements.txt")
+    assert f"torch=={version('torch')}" in file.read_text().splitlines()
+    files = [r.files for r in records if r.WhichOneof("record_type") == "files"]
+    assert "requirements.txt" in [found.path for one in files for found in one.files]
 
 
 def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:

@@ -64,8 +64,9 @@ def running(root: Path, id: str, step: int) -> int:
 
 def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
     # Without a launcher such small points are stacked, and as one model they round otherwise.
-    sweep = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s", "launcher=local", "launcher.at_once=2"]
-    assert alignlab("train", *sweep, "output_root=whole").code == 0
+    points = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
+    assert alignlab("train", *points, "launcher=here", "output_root=whole").code == 0
+    sweep = [*points, "launcher=local", "launcher.at_once=2"]
     point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
     killer = threading.Thread(
         target=lambda: os.kill(eventually(lambda: running(Path("outputs"), point, 8)), signal.SIGKILL)

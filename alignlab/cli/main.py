@@ -66,7 +66,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, args: list[str]) -> int:
     import_on_demand("torch")
-    return int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
+    try:
+        code = int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever read what is printed has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python itself flushes at its end
+        return 1
+    return code
 
 
 def _complete(args: list[str]) -> int:

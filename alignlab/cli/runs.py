@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, OutputError
-from alignlab.ledger.index import Filter, Record, children_of, find, runs_of, select
+from alignlab.ledger.index import Filter, children_of, find, runs_of, select
 from alignlab.ledger.run_dir import RunDir, at_work_elsewhere
 
 _HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
@@ -54,9 +54,9 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     from alignlab.reports.runs import show_table
 
     filters = [Filter.parse(word) for word in words]
-    if flags.watch:
-        return _watch(root, filters)
     found = select(runs_of(root), filters, root)
+    if found and flags.watch:
+        return _watch(root, filters, " ".join(words) or str(root))
     if not found:
         print(f"no runs below {root}{' that meet ' + ' '.join(words) if words else ''}")
         return 0
@@ -64,21 +64,16 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     return 0
 
 
-def _watch(root: Path, filters: Sequence[Filter]) -> int:
+def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:
     from alignlab.reports.live import Sight, sight, watch
+    from alignlab.reports.runs import labels
 
     def sights() -> list[Sight]:
         found = select(runs_of(root), filters, root)
-        return [sight(RunDir.of(root, record["id"]), " ".join([record["id"], *_axes(record)])) for record in found]
+        return [sight(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
 
-    watch(sights, str(root))
+    watch(sights, title)
     return 0
-
-
-def _axes(record: Record) -> list[str]:
-    """The last of what was typed for this run: its own place in a sweep."""
-    untold = ("+", "output_root", "tracking", "sweep.")
-    return [o for o in record.get("overrides", []) if "=" in o and not o.startswith(untold)][-3:]
 
 
 def _show(root: Path, words: list[str], flags: argparse.Namespace) -> int:

@@ -18,6 +18,8 @@ from alignlab.data.tokenize import PromptAndAnswer
 # Plain rows, but with a mask of our own: it is made of tensors alone, so that it can be made for many models at once.
 _PLAIN_MASKED = Layout(shared=True)
 
+_LOOKED_AT = 256
+
 
 class AnswerTable:
     """M different prompts and answers as M plain rows: prompts end at one column, and answers begin there."""
@@ -32,6 +34,19 @@ class AnswerTable:
 
     def __len__(self) -> int:
         return len(self.answers)
+
+    def telling(self) -> list[int]:
+        """Places of up to four answers, two to a prompt where there are such, as long as the first few hundred have: by
+        these it shows whether an answer is disturbed by one beside it."""
+        by_prompt: dict[tuple[int, ...], list[int]] = {}
+        for place, (prompt, _) in enumerate(self._answers[:_LOOKED_AT]):
+            by_prompt.setdefault(tuple(prompt), []).append(place)
+        longest = [sorted(places, key=self._length)[-2:] for places in by_prompt.values()]
+        longest.sort(key=lambda places: (len(places), min(map(self._length, places))), reverse=True)
+        return [place for places in longest[:2] for place in places]
+
+    def _length(self, place: int) -> int:
+        return len(self._answers[place][1])
 
     def places(self, rows: Sequence[Sequence[PromptAndAnswer]]) -> NDArray[np.int64]:
         """[N, k] places of the k answers of each of N examples."""

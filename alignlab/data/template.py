@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
@@ -28,7 +29,7 @@ class Template:
         self._tokenizer = tokenizer
         self._chat = getattr(tokenizer, "chat_template", None) is not None
         self.end_id = self._end_of_answer()
-        self._ids = lru_cache(_KEPT)(self._tokenized)
+        self._ids = _kept(tokenizer)
 
     @property
     def identity(self) -> str:
@@ -63,9 +64,6 @@ class Template:
         ids = self._ids(text, add_special_tokens=False)
         return [*ids, self.end_id] if ended else list(ids)
 
-    def _tokenized(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
-        return tuple(self._tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
-
     def _end_of_answer(self) -> int:
         """The special token that the chat template puts after an assistant turn, else the end-of-sequence token."""
         if self._chat:
@@ -78,6 +76,16 @@ class Template:
         if self._tokenizer.eos_token_id is None:
             raise DataError("the tokenizer has no end-of-sequence token, so a model could never learn to stop")
         return int(self._tokenizer.eos_token_id)
+
+
+def _kept(tokenizer: Any) -> Callable[..., tuple[int, ...]]:
+    """A text's ids, those of the last texts without asking the tokenizer again."""
+
+    @lru_cache(_KEPT)
+    def ids(text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
+        return tuple(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
+
+    return ids
 
 
 def plain_transcript(messages: list[Message]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 import math
 import operator
@@ -11,11 +12,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from alignlab.errors import ConfigError, Problem
 from alignlab.ledger.identity import flatten
-from alignlab.ledger.run_dir import RunDir
+from alignlab.ledger.run_dir import RunDir, Status
 
 Record = dict[str, Any]
 
@@ -64,6 +65,11 @@ class Filter:
             raise ConfigError(
                 [Problem("filter", text, f"{found['sign']} compares with one number", guess)], where=_WHERE
             )
+        unknown = [v for v in values if not any(fnmatchcase(status, v) for status in get_args(Status))]
+        if found["key"].strip() == "status" and unknown:
+            there = f"no run is {', '.join(unknown)}: {', '.join(get_args(Status))}"
+            close = difflib.get_close_matches(unknown[0], get_args(Status), n=1) or ["failed"]
+            raise ConfigError([Problem("status", found["values"], there, f"status={close[0]}")], where=_WHERE)
         return cls(found["key"].strip(), found["sign"], values)
 
     def keeps(self, record: Record, members: Mapping[str, set[str]]) -> bool:
@@ -87,10 +93,9 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
     known = keys_of(records)
     unknown = [f for f in filters if records and f.key not in known]
     if unknown:
-        from difflib import get_close_matches
 
         def problem(wrong: Filter) -> Problem:
-            guesses = get_close_matches(wrong.key, known, n=1, cutoff=0.5)
+            guesses = difflib.get_close_matches(wrong.key, known, n=1, cutoff=0.5)
             text = f"no run has this; there are: {', '.join(FACTS)}, keys of the config and names of metrics"
             return Problem(
                 wrong.key, None, text, f"{guesses[0]}{wrong.sign}{','.join(wrong.values)}" if guesses else ""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from alignlab.models.forward import innermost
@@ -13,8 +15,27 @@ COMPILE = ("auto", "always", "never")
 # Operations of a run above which compiling pays, on a CPU: it takes up to a minute, and then spares about a third.
 _WORTH_COMPILING = 3e13
 
+# Parameters up to which a model is small.
+SMALL = 1_000_000
+
 # Updates of small models above which it does: it takes some 15 s, and then spares some 5 ms of each.
 _UPDATES_WORTH_COMPILING = 8000
+
+
+@contextmanager
+def one_thread_where_small(parameters: int | None) -> Iterator[None]:
+    """Small models on one thread, where OMP_NUM_THREADS says nothing else: a second one is of little use to them, and
+    where another process has a core too, two threads wait for each other, ten times as long as the work takes.
+    """
+    import torch
+
+    threads = torch.get_num_threads()
+    if parameters is not None and parameters <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def checkpoint_layers(policy: Any) -> None:

@@ -122,11 +122,13 @@ class StackedModule(pl.LightningModule):
         losses = self._losses(values, batch)
         (gradient,) = torch.autograd.grad(losses.mean(dim=1).sum(), self.policy.weights)
         norms = gradient.norm(dim=1)
-        values = map_tensors(values, torch.Tensor.detach)
+        finite = bool(torch.isfinite(norms).all())
+        if logged or not finite:
+            values = map_tensors(values, torch.Tensor.detach)
         means = {p: self._means(values, p, batch) for p in self.alive} if logged else {}
         if self.step == 0:
             self._check_start(means, values, batch)
-        if not torch.isfinite(norms).all():
+        if not finite:
             self._bury(values, losses.detach(), norms, batch)
         rates = self._update(gradient, norms)
         tokens = self.table.rows.lengths[batch.places[:, : self._answers]].sum(dim=(1, 2)).cpu()

@@ -24,6 +24,7 @@ from alignlab.ledger.run_dir import RunDir
 
 REFRESH = 1.0  # seconds between two looks
 _TAIL = 8192  # bytes from the end of metrics.jsonl that hold its last row
+_POINT = 26  # columns that a point's name has in a narrow terminal
 _WORST_FIRST = ("failed", "diverged", "interrupted", "running", "queued", "done")
 _COLOUR = {"failed": "red", "diverged": "magenta", "interrupted": "yellow", "running": "cyan", "done": "green"}
 # metric -> heading, of the last row that a run wrote
@@ -110,12 +111,13 @@ def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
     shown = [name for name in _NOW if any(name in s.metrics for s in sights)]
     for heading in ("point", "status", "", "step", "time", *(_NOW[name] for name in shown)):
         table.add_column(heading, overflow="fold" if heading == "point" else "ellipsis")
+    table.columns[0].min_width = min(_POINT, max((len(s.label or s.id) for s in sights), default=0))
     ordered = sorted(sights, key=lambda s: _WORST_FIRST.index(s.status) if s.status in _WORST_FIRST else 4)
     for s in ordered[:rows]:
         table.add_row(
             s.label or s.id,
             Text(s.status, style=_COLOUR.get(s.status, "")),
-            ProgressBar(total=max(1, s.steps), completed=s.step, width=16),
+            ProgressBar(total=max(1, s.steps), completed=s.step, width=8),
             f"{s.step}/{s.steps}",
             _clock(s.seconds) if s.status != "queued" else "",
             *(f"{s.metrics[name]:.3f}" if name in s.metrics else "" for name in shown),
@@ -161,13 +163,23 @@ def shown_live(directory: Path) -> Iterator[None]:
 
 
 def watch(sights: Any, title: str) -> None:
-    """Show what `sights()` finds until nothing is left to run, or Ctrl-C."""
+    """Show what `sights()` finds until nothing is left to run; in a file or a pipe, whenever a status changes."""
     console = Console()
 
     def current(found: Sequence[Sight]) -> RenderableType:
         return view(found, title, max(3, console.height - 8))
 
     found = sights()
+    if not console.is_terminal:
+        seen: list[str] = []
+        while True:
+            if (now := [s.status for s in found]) != seen:
+                console.print(current(found))
+            seen = now
+            if not {"running", "queued"} & set(seen):
+                return
+            time.sleep(REFRESH)
+            found = sights()
     with Live(current(found), console=console, refresh_per_second=4) as live:
         while any(s.status in ("running", "queued") for s in found):
             time.sleep(REFRESH)

@@ -29,19 +29,32 @@ def show_table(records: Sequence[Record], root: Path) -> None:
     table = Table(box=None, pad_edge=False, header_style="bold")
     for heading in ("run", "status", "step", "started", *(COLUMNS[name][0] for name in metrics), "typed for it"):
         table.add_column(heading, no_wrap=heading != "typed for it")
-    common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
-    for record in records:
+    for record, typed in zip(records, _typed(records), strict=True):
         summary = record.get("summary", {})
-        own = [o for o in record.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_UNTOLD)]
         table.add_row(
             record["id"],
             str(record.get("status")),
             _step(record, root),
             str(record.get("started") or "")[:16].replace("T", " "),
             *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
-            Text(" ".join(own)),
+            Text(typed),
         )
     console().print(table)
+
+
+def labels(records: Sequence[Record]) -> list[str]:
+    """What was typed for each run and not for all of them; its id where that does not tell it from the others."""
+    typed = _typed(records)
+    return [text if text and typed.count(text) == 1 else r["id"] for r, text in zip(records, typed, strict=True)]
+
+
+def _typed(records: Sequence[Record]) -> list[str]:
+    """What was typed for each run and not for all of them, but for where it goes and is shown."""
+    common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
+    return [
+        " ".join(o for o in r.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_UNTOLD))
+        for r in records
+    ]
 
 
 def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:

@@ -66,12 +66,15 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def compare_with_best(
-    settings: Mapping[str, Mapping[str, float]], *, lower_is_better: bool, level: float = LEVEL
+    settings: Mapping[str, Mapping[str, float]], *, lower_is_better: bool, level: float = LEVEL, least: float = 0.0
 ) -> tuple[str | None, dict[str, Comparison]]:
     """The setting with the best mean, and every setting beside it.
 
-    settings: name -> seed -> metric. The best is looked for among the settings with the most seeds, since a mean over
-    other seeds is another mean: a setting whose bad seeds failed would look good.
+    settings: name -> seed -> metric.
+    least:    settings whose means differ by less are tied, however surely they differ.
+
+    The best is looked for among the settings with the most seeds, since a mean over other seeds is another mean: a
+    setting whose bad seeds failed would look good.
 
     Each of the k - 1 intervals has level 1 - (1 - level) / (k - 1) (Bonferroni). So the truly best setting is among the
     tied ones with probability `level` or more: it is left out only where some setting seems better than it by more than
@@ -92,8 +95,9 @@ def compare_with_best(
         differences = paired(seeds, settings[best])
         interval = mean_interval(differences, each)
         worse = interval.low > 0 if lower_is_better else interval.high < 0
-        tied = not worse if interval.n > 1 else None
-        more = seeds_to_separate(differences, level=each) if tied else None
+        too_little = abs(interval.mean) < least
+        tied = (not worse or too_little) if interval.n > 1 else None
+        more = seeds_to_separate(differences, level=each) if tied and not too_little else None
         found[name] = Comparison(interval, tied, None if more is None else max(1, more - interval.n))
     return best, found
 
@@ -126,5 +130,5 @@ def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, pow
 def _power(n: int, effect: float, level: float) -> float:
     """Probability that |t| of n differences exceeds its critical value, where mean / standard deviation is `effect`."""
     critical = scipy.special.stdtrit(n - 1, (1 + level) / 2)
-    below, above = (scipy.special.nctdtr(n - 1, effect * math.sqrt(n), t) for t in (-critical, critical))
-    return float(below + 1 - above)
+    below, above = (float(scipy.special.nctdtr(n - 1, effect * math.sqrt(n), t)) for t in (-critical, critical))
+    return (0.0 if math.isnan(below) else below) + 1 - above  # scipy's NaN, far out, is less than 1e-11

@@ -15,6 +15,9 @@ from alignlab.tracking.metrics import BETTER
 
 SEED = "seed"
 
+# Means that differ by less look the same in a table.
+_LEAST = 5e-4
+
 _COMPARED = ("difference to the best", "tied with it", "more seeds to tell")
 
 
@@ -73,7 +76,7 @@ def settings_of(
     comparisons: dict[str, Comparison] = {}
     if metric and len(rows) > 1:
         named = {label(axes, row.values): row.by_seed(metric) for row in rows}
-        best, comparisons = compare_with_best(named, lower_is_better=better == "lower")
+        best, comparisons = compare_with_best(named, lower_is_better=better == "lower", least=_LEAST)
     return Settings(list(axes), rows, metric, better, best, comparisons)
 
 
@@ -147,6 +150,8 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         return
     tied = [name for name, c in found.comparisons.items() if c.tied and name != found.best]
     known = " of those that can be compared" if unknown else ""
+    if any(c.difference and abs(c.difference.mean) < _LEAST for c in found.comparisons.values()):
+        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
     if tied:
         yield f"best{known}: {found.best}, tied with {'; '.join(tied)}: the best{known} is one of these ({percent})"
         told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"

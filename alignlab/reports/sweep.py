@@ -46,7 +46,7 @@ def write_report(directory: Path) -> str:
     below += "".join(
         _end_of_log(file)
         for p in sweep["points"]
-        for file in _logs(runs[p["run"]], records[p["run"]], directory / "logs" / f"{p['run']}.log")
+        for file in _logs(runs[p["run"]], records[p["run"]], directory / "logs")
     )
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
@@ -114,11 +114,14 @@ def _with_ancestors(records: Mapping[str, Mapping[str, Any]], root: Path) -> dic
 
 
 def _logs(run: RunDir, record: Mapping[str, Any], printed: Path) -> list[Path]:
-    """Where those look who want to know why a run broke: its log, and where its process died, what that printed."""
+    """Where those look who want to know why a run broke: its log, and where its process died, what that printed.
+
+    printed: the folder of what processes printed; that of a stack stands under its first point.
+    """
     if record.get("status") not in ("failed", "diverged"):
         return []
     died = str(record.get("reason")).startswith("its process ended") or not run.log.is_file()
-    return [run.log, printed] if died else [run.log]
+    return [run.log, printed / f"{record.get('stack') or run.id}.log"] if died else [run.log]
 
 
 def _end_of_log(file: Path) -> str:

@@ -10,6 +10,7 @@ from types import FrameType
 from typing import Any
 
 import lightning.pytorch as pl
+from lightning.pytorch.callbacks import TQDMProgressBar
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
@@ -73,6 +74,22 @@ class Recorder(pl.Callback):
         check_known(row)
         for sink in self._sinks:
             sink.log(row)
+
+
+class UpdatesBar(TQDMProgressBar):
+    """Lightning's bar, over all updates of a run: its own counts the batches of an epoch, and from 0 after a resume."""
+
+    def __init__(self, updates: int) -> None:
+        super().__init__()
+        self._updates = updates
+
+    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
+        self.train_progress_bar.reset(total=self._updates)
+        self.train_progress_bar.set_description("updates")
+
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
+        self.train_progress_bar.n = getattr(pl_module, "step", trainer.global_step)  # a stack's updates are its own
+        self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
 
 
 class Pruner(pl.Callback):

@@ -22,7 +22,7 @@ from alignlab.models.layout import rows_to_look_at
 from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.training.bar import Bar
-from alignlab.training.callbacks import Checkpoint, Pruner
+from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.point import Point
 from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
@@ -73,16 +73,17 @@ def fit(
 
 def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:
     """Lightning's trainer with everything switched off that is done elsewhere; `length` is when it stops."""
+    shown = bars_wanted(settings.progress)
     with lightning_quiet():
         return pl.Trainer(
             **length,  # type: ignore[arg-type]
             accelerator=settings.accelerator,
             devices=1,
-            callbacks=callbacks,
+            callbacks=[*callbacks, *([UpdatesBar(settings.max_steps)] if shown else [])],
             limit_val_batches=0,  # evaluation is the recorder's: Lightning's own counts batches, and forgets on resume
             logger=False,
             enable_checkpointing=False,
-            enable_progress_bar=bars_wanted(settings.progress),
+            enable_progress_bar=shown,
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,

@@ -68,9 +68,6 @@ class _Worker:
         """Send it a task."""
         output = (task.logs / f"{task.name}.log").absolute()
         output.parent.mkdir(parents=True, exist_ok=True)
-        for name in task.names[1:]:
-            with suppress(FileExistsError):
-                (task.logs / f"{name}.log").symlink_to(output.name)
         self.task, self.attempt, self.oom_kills = task, attempt, _oom_kills()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died: that is seen when it is looked at
@@ -212,9 +209,10 @@ class Pool:
                     self._largest = max(self._largest, worker.peak)
                     assert worker.task is not None
                     again = self._ended(worker, worker.task, stopping=stops.asked > 0)
-                    waiting.extendleft((task, worker.attempt + 1) for task in reversed(again))
-                    for name in set(worker.task.names).difference(task.name for task in again):
-                        told(name)
+                    waiting.extendleft((run, worker.attempt + 1) for run in reversed(again))
+                    for name in worker.task.names:
+                        if name not in [run.name for run in again]:
+                            told(name)
                     if dead or again or stops.asked:  # what has run out of memory once has it in pieces
                         worker.close()
                         _wait_for([worker])

@@ -21,6 +21,7 @@ from alignlab.errors import AlignlabError, DivergedError, NotStackableError, Out
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
+from alignlab.models.economy import one_thread_where_small
 from alignlab.training.bar import Bar
 
 log = logging.getLogger(__name__)
@@ -105,6 +106,12 @@ def evaluate_at_end(plan: Plan) -> None:
     run.update(evaluated=str(found.folder), evaluation_failed=None)
 
 
+def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a run is done and was to be evaluated at its end, and was not."""
+    asked = plan.train.evaluation.at_end and state.get("status") == "done"
+    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+
+
 def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict[str, Judge]:
     """Judges that can judge: the runs that some of them are made by are trained, once, or found."""
     made = {}
@@ -146,7 +153,8 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     quiet_libraries()
     done = 0 if plan.train.rerun else updates_in(run.checkpoint, "global_step")
     changes = begin(plan, run, group, overrides, done=done)
-    with logged_to([run]), Heartbeat(run.heartbeat):
+    small = one_thread_where_small(plan.train.model.parameters)
+    with logged_to([run]), Heartbeat(run.heartbeat), small:
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
         tell_of_other_code(run, changes)
         try:
@@ -180,6 +188,8 @@ def begin(
 ) -> list[str]:
     """Start the record of a run that the caller holds and that goes on after `done` updates. Returns how the code
     differs from what it was begun with.
+
+    facts: of a run in a stack, of how many points (`stacked`) and under which point's name (`stack`).
     """
     return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
@@ -191,7 +201,7 @@ def begin(
         overrides=list(overrides),
         config=dict(plan.config),
         kinds=plan.kinds,
-        **facts,
+        **{"stacked": None, "stack": None, **facts},
     )
 
 

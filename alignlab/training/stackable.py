@@ -12,6 +12,7 @@ from typing import Any
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
+from alignlab.models.economy import SMALL
 
 # Numbers of all policies and their activations in a stack, above which it is cut in two: 1 GB in float32.
 _FLOATS_AT_ONCE = 2**28
@@ -22,9 +23,8 @@ _MOSTLY_OVERHEAD = 1_000_000
 # Points of models above that in a stack: what more would spare is lost to the size of what lies between two layers.
 _WIDTH = 8
 
-# Parameters up to which a second thread is of little use; parameters x rows x updates of a sweep's points from which
-# processes, which take some seconds to start, pay: about a minute.
-_ONE_THREAD = 1_000_000
+# Parameters x rows x updates of a sweep's points from which processes, which take some seconds to start, pay: about a
+# minute.
 _WORTH_PROCESSES = 10_000_000_000
 
 
@@ -57,7 +57,7 @@ def tiny(plans: Sequence[Plan]) -> bool:
 
 def worth_stacking(plans: Sequence[Plan]) -> bool:
     """Whether a stack of these points is faster than one after the other."""
-    return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= _ONE_THREAD
+    return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= SMALL
 
 
 def even(stacks: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
@@ -83,7 +83,7 @@ def worth_processes(plans: Sequence[Plan]) -> bool:
         (plan.train.model.parameters or math.inf) * plan.train.trainer.batch_size * plan.train.trainer.max_steps
         for plan in plans
     ]
-    small = all((plan.train.model.parameters or math.inf) <= _ONE_THREAD for plan in plans)
+    small = all((plan.train.model.parameters or math.inf) <= SMALL for plan in plans)
     return small and sum(work) >= _WORTH_PROCESSES
 
 

@@ -24,6 +24,7 @@ from alignlab.data.tokenize import Tokens
 from alignlab.errors import NotStackableError, OutputError
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, at_work_elsewhere, replace_whole
+from alignlab.models.economy import one_thread_where_small
 from alignlab.models.stacked import StackedPolicy, stack_fault
 from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule
 from alignlab.training.callbacks import Checkpoint
@@ -67,7 +68,7 @@ def run_stacked(
                 by_step.setdefault(_step_of(plan), []).append(plan)
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
         for step, members in sorted(by_step.items()):
-            results |= _Stack(members, step, group, overrides or {}).run()
+            results |= _Stack(members, step, group, overrides or {}, plans[0].id).run()
             gc.collect()
     return results
 
@@ -75,7 +76,7 @@ def run_stacked(
 def run_held(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
     """Train one plan as a stack of one, from where its stack was stopped; for the process that holds the run."""
     quiet_libraries()
-    error = _Stack([plan], _step_of(plan), group, {plan.id: overrides}).run()[plan.id]
+    error = _Stack([plan], _step_of(plan), group, {plan.id: overrides}, plan.id).run()[plan.id]
     gc.collect()
     if error is not None:
         raise error
@@ -111,9 +112,9 @@ class _Stack:
     """One fit of several points, which have all made `done` updates."""
 
     def __init__(
-        self, plans: Sequence[Plan], done: int, group: str | None, overrides: Mapping[str, Sequence[str]]
+        self, plans: Sequence[Plan], done: int, group: str | None, overrides: Mapping[str, Sequence[str]], name: str
     ) -> None:
-        self.plans, self.done, self.group, self.overrides = plans, done, group, overrides
+        self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
         self.runs = [_run_of(plan) for plan in plans]
         self.results: dict[str, BaseException | None] = {}
         self.points: list[Point] = []
@@ -124,14 +125,16 @@ class _Stack:
         for plan, run in list(zip(self.plans, self.runs, strict=True)):
             overrides = self.overrides.get(plan.id, ())
             try:
-                changes[run] = begin(plan, run, self.group, overrides, done=self.done, stacked=len(self.plans))
+                stack = {"stacked": len(self.plans), "stack": self.name}
+                changes[run] = begin(plan, run, self.group, overrides, done=self.done, **stack)
             except Exception as error:  # a file in the way, say: the others go on without it
                 self.results[run.id] = end_badly(run, error, self.group or "stack")
                 self.plans = [other for other in self.plans if other is not plan]
                 self.runs.remove(run)
         if not self.runs:
             return self.results
-        with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)):
+        small = one_thread_where_small(self.plans[0].train.model.parameters)
+        with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
             for run in self.runs:
@@ -168,7 +171,7 @@ class _Stack:
         layout = choose_layout_for(starts[0], rows[0].train)
         lanes = _lanes(self.plans, rows, table)
         same_rows = layout if len(set(lanes)) == 1 else None
-        fault = stack_fault(policy, table, range(min(4, len(table))), same_rows)
+        fault = stack_fault(policy, table, table.telling(), same_rows)
         if fault:
             raise NotStackableError(f"{type(policy).__name__} can't be stacked: {fault}")
         reference = None

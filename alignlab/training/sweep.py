@@ -21,6 +21,7 @@ from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
 from alignlab.training.launch import PointLauncher, Told
+from alignlab.training.run import lacks_evaluation
 from alignlab.training.tasks import RunTask, orphans, preparations
 
 log = logging.getLogger(__name__)
@@ -76,7 +77,8 @@ class Sweep:
     def __enter__(self) -> Sweep:
         self._tell_of_another()
         self.write()
-        finished = Counter(status for p in self.points if (status := p.run.status()) in FINISHED)
+        asked = [p for p in self.points if not p.plan.train.rerun]
+        finished = Counter(status for p in asked if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
         log.info(
             "sweep %s: %d points%s%s",
@@ -144,12 +146,6 @@ class Sweep:
                 f"{len(lines)} of {len(self.plans)} points have no result; the same command runs them again\n"
                 + "\n".join(lines)
             )
-
-
-def lacks_evaluation(state: dict[str, object], point: Plan) -> bool:
-    """Whether a run is done and was to be evaluated at its end, and was not."""
-    asked = point.train.evaluation.at_end and state.get("status") == "done"
-    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
 
 
 def why_unfinished(state: dict[str, object], point: Plan) -> str:

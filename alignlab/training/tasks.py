@@ -7,14 +7,14 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, NotStackableError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.training.askers import different_askers
 from alignlab.training.bar import Bar
-from alignlab.training.run import evaluate_at_end, reason_of, run_plan, tell_finished
+from alignlab.training.run import evaluate_at_end, lacks_evaluation, reason_of, run_plan, tell_finished
 from alignlab.training.stackable import even, groups
 
 log = logging.getLogger(__name__)
@@ -145,8 +145,9 @@ class StackTask:
         """Raises only what stops a sweep."""
         from alignlab.training.stacked import run_stacked
 
-        plans = [point.plan for point in self.points]
-        overrides = {point.name: point.overrides for point in self.points}
+        points = left_to_do(self.points, lambda name: None)
+        plans = [point.plan for point in points]
+        overrides = {point.name: point.overrides for point in points}
         handled: set[str] = set()
         try:
             handled = set(run_stacked(plans, group=self.points[0].sweep, overrides=overrides))
@@ -155,7 +156,7 @@ class StackTask:
         except Exception as error:  # too little memory for all of them, say
             log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
         gc.collect()  # what a stack that failed held is in cycles
-        for point in self.points:
+        for point in points:
             if point.name not in handled:
                 point()
                 continue
@@ -213,6 +214,8 @@ def _tried_again(task: RunTask, how: str | None, *, left: int, out_of_memory: bo
     if how is not None and state.get("status") not in (*FINISHED, "failed"):
         reason = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
         task.failed(reason)
+    elif how is not None and lacks_evaluation(state, task.plan):
+        reason = f"its process ended with {how} before it was evaluated"
     elif state.get("status") != "failed" or not out_of_memory:
         return None  # it said itself how it ended, and would end so again
     if left < 1:
@@ -231,17 +234,23 @@ def in_stacks(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], p
     points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
     stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
     parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
-    waiting = [tuple(point for point in part if not point.is_finished()) for part in parts]
-    made = [StackTask(part) for part in waiting if part]
+    made = [StackTask(tuple(part)) for part in parts]
     stacked = {name for stack in made for name in stack.names}
     return [*made, *(task for task in tasks if task.name not in stacked)]
 
 
-def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]:
+@overload
+def left_to_do(tasks: Sequence[RunTask], told: Callable[[str], None]) -> list[RunTask]: ...
+@overload
+def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]: ...
+def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> Sequence[Task]:
     """Tasks without the runs that have their result, of which is told at once: no process is started for those."""
-    left = []
+    left: list[Task] = []
     for task in tasks:
-        if isinstance(task, RunTask) and task.is_finished():
+        if isinstance(task, StackTask):
+            points = left_to_do(task.points, told)
+            left += [StackTask(tuple(points))] if points else []
+        elif isinstance(task, RunTask) and task.is_finished():
             tell_finished(task.run)
             told(task.name)
         else:

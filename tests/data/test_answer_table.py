@@ -31,6 +31,22 @@ def test_rows_side_by_side_are_those_of_a_batch() -> None:
         assert torch.equal(table.laid_out(torch.tensor(chosen), PLAIN).ids, table.take(torch.tensor(chosen)).ids)
 
 
+def test_what_tells_whether_answers_disturb_each_other() -> None:
+    """Two long answers to one prompt, not those that have one token, or no other beside them."""
+    answers = [
+        ([1], [2]),
+        ([1], [3]),
+        ([5], [6, 7, 8]),
+        ([9], [4, 4, 4, 4]),
+        ([5], [8, 8]),
+        ([5], [1]),
+        ([1], [2, 2, 2]),
+    ]
+    table = AnswerTable(answers, torch.device("cpu"))
+    assert table.telling() == [4, 2, 1, 6]
+    assert sorted(AnswerTable(answers[:1], torch.device("cpu")).telling()) == [0]
+
+
 def test_places() -> None:
     table = AnswerTable(ANSWERS, torch.device("cpu"))
     assert table.places([[ANSWERS[2], ANSWERS[0]], [ANSWERS[3], ANSWERS[1]]]).tolist() == [[2, 0], [3, 1]]

@@ -11,7 +11,13 @@ import transformers
 
 from alignlab.data.layout import Layout, Rows, collate_rows
 from alignlab.models.adapters.lora import LoRA
-from alignlab.models.economy import checkpoint_layers, compile_layers, compiling_pays, flush_denormals
+from alignlab.models.economy import (
+    checkpoint_layers,
+    compile_layers,
+    compiling_pays,
+    flush_denormals,
+    one_thread_where_small,
+)
 from alignlab.models.logps import answer_logps
 from tests.models.test_logps import SIZES
 
@@ -134,3 +140,19 @@ def test_numbers_that_a_cpu_is_slow_with_are_zero() -> None:
         torch.set_flush_denormal(False)
     assert found.tolist() == [0.0, 0.0, smallest]
     assert float(torch.tensor(1e-30) * 1e-10) > 0.0
+
+
+def test_small_models_take_one_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        for parameters, expected in ((83_000, 1), (2_000_000, 3), (None, 3)):
+            with one_thread_where_small(parameters):
+                assert torch.get_num_threads() == expected
+            assert torch.get_num_threads() == 3
+        monkeypatch.setenv("OMP_NUM_THREADS", "3")
+        with one_thread_where_small(83_000):
+            assert torch.get_num_threads() == 3, "who says how many is left with it"
+    finally:
+        torch.set_num_threads(before)

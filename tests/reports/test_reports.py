@@ -83,7 +83,7 @@ def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
     reasons = ("its process ended with signal SIGSEGV", "RuntimeError: out of luck")
     for point, reason in zip(POINTS, reasons, strict=True):
         run = RunDir.of(tmp_path, str(point["run"]))
-        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reason})
+        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reason, "stack": None})
         run.log.write_text("\n".join(f"{run.id} line {i}" for i in range(30)))
         (directory / "logs").mkdir(exist_ok=True)
         (directory / "logs" / f"{run.id}.log").write_text(f"{run.id} printed: terminate called\n")
@@ -94,6 +94,13 @@ def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
     for run_id in ("dpo-a", "dpo-b"):
         assert f"{run_id} line 29" in table
         assert f"{run_id} line 9\n" not in table, "the last twenty lines"
+    for point in POINTS:
+        run = RunDir.of(tmp_path, str(point["run"]))
+        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reasons[0], "stack": "dpo-b"})
+    write_report(directory)
+    table = (directory / "table.md").read_text()
+    assert table.count("dpo-b printed: terminate called") == 2, "of a stack, under its first point"
+    assert "dpo-a printed" not in table
 
 
 def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: Any) -> str:

@@ -6,8 +6,9 @@ import math
 
 import numpy as np
 import pytest
+import scipy
 
-from alignlab.reports.seeds import compare_with_best, mean_interval, paired, seeds_to_separate
+from alignlab.reports.seeds import _power, compare_with_best, mean_interval, paired, seeds_to_separate
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -117,3 +118,30 @@ def test_so_many_seeds_do_separate_and_one_less_does_not() -> None:
         return float(np.mean([mean_interval(list(row)).low > 0 for row in rows]))
 
     assert power(n - 1) < 0.8 < power(n)
+
+
+@pytest.mark.parametrize(
+    ("effect", "level", "seeds", "power"), [(5.0, 0.99, 3, 0.53), (10.0, 0.99, 5, 1.0), (20.0, 0.99, 2, 0.345)]
+)
+def test_power_where_scipy_has_none_for_the_far_tail(effect: float, level: float, seeds: int, power: float) -> None:
+    """By 400,000 draws."""
+    rng = np.random.default_rng(0)
+    spread = np.sqrt(rng.chisquare(seeds - 1, 400_000) / (seeds - 1))
+    drawn = (rng.standard_normal(400_000) + effect * math.sqrt(seeds)) / spread
+    found = _power(seeds, effect, level)
+    assert found == pytest.approx(np.mean(abs(drawn) > scipy.special.stdtrit(seeds - 1, (1 + level) / 2)), abs=0.003)
+    assert found == pytest.approx(power, abs=0.01)
+
+
+def test_two_seeds_that_nearly_agree_need_more() -> None:
+    differences = [0.310, 0.251]
+    assert seeds_to_separate(differences, level=1 - 0.05 / 5) == 4
+    assert seeds_to_separate(differences) == 3
+
+
+def test_what_differs_by_less_than_is_shown_is_tied() -> None:
+    values = {"a": {str(i): 1e-5 * i for i in range(9)}, "b": {str(i): 1e-5 * i + 1e-4 for i in range(9)}}
+    sure = compare_with_best(values, lower_is_better=True)[1]["b"]
+    assert (sure.tied, sure.more_seeds) == (False, None)
+    shown = compare_with_best(values, lower_is_better=True, least=5e-4)[1]["b"]
+    assert (shown.tied, shown.more_seeds) == (True, None)

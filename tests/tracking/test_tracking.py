@@ -124,6 +124,13 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     assert "requirements.txt" in [found.path for one in files for found in one.files]
 
 
+def test_wandb_disabled_by_its_own_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WANDB_MODE", "disabled")
+    sink = Wandb().open(RunIdentity(id="dpo-1", directory=tmp_path, group=None, job_type="dpo"))
+    sink.log({"train/loss": 1.0})
+    sink.finish({}, failed=False)
+
+
 def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
     sink = NoTracking().open(RunIdentity(id="x", directory=tmp_path, group=None, job_type="dpo"))
     sink.log({"train/loss": 1.0})

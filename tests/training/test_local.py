@@ -350,6 +350,8 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
     monkeypatch.setattr(pool, "slots", lambda *given: [Slot(1), Slot(1)])
     terminal = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("alignlab.training.sweep.sys", terminal)
+    ended: list[str] = []
+    monkeypatch.setattr(Pool, "run", lambda self, tasks, told, run=Pool.run: run(self, tasks, ended.append))
     sweep = [*LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
     result = alignlab("train", *sweep)
     assert result.code == 0, result.err
@@ -357,6 +359,8 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
     pids = {record["pid"] for record in states(Path("outputs"), "s")}
     assert os.getpid() not in pids
     assert len(pids) == 2
+    assert sorted(ended) == sorted([sft["id"], *(record["id"] for record in states(Path("outputs"), "s"))])
+    assert sorted(record["stacked"] or 1 for record in states(Path("outputs"), "s")) == [1, 2, 2]
     assert "s: 3 points  3 done" in result.out, "a terminal shows all of them, not the rows as they end"
     assert "| 0.1 |" in result.out.split("3 done")[-1], "the table at the end"
     assert result.out.count("| 0.1 |") == 1

@@ -7,6 +7,7 @@ import json
 import os
 import signal
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,10 @@ from alignlab.config.plan import Plan, plan
 from alignlab.config.registry import schemas
 from alignlab.data.answer_table import AnswerTable
 from alignlab.data.layout import Layout, Rows
-from alignlab.errors import ConfigError, NonFiniteError
+from alignlab.errors import ConfigError, NonFiniteError, NotStackableError
 from alignlab.ledger import run_dir
 from alignlab.ledger.run_dir import RunDir
+from alignlab.models.forward import attention_mask
 from alignlab.modules.stacked import StackedModule
 from alignlab.objectives.online import Online
 from alignlab.tracking.sinks.jsonl import read_rows
@@ -129,6 +131,29 @@ def test_points_that_are_given_the_same_batches(
     assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
     assert len(shared) > 8, "of each update, and of evaluations"
     assert all(shared)
+
+
+def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model whose attention goes beyond its own answer, which rows of one answer do not show."""
+
+    def beyond(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
+        ends = torch.where(rows.ends > 0, rows.ids.shape[1], 0)
+        return attention_mask(config, replace(rows, ends=ends), dtype)
+
+    monkeypatch.setattr("alignlab.models.stacked.attention_mask", beyond)
+    short = [*LAB, "trainer.max_steps=2"]
+    with pytest.raises(NotStackableError, match="several models at once are off by"):
+        run_stacked(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
+    assert set(run_stacked(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
+
+
+def test_where_nothing_is_left_to_do_nothing_is_prepared(tmp_path: Path) -> None:
+    base = [*LAB, 'model.parent=["objective=sft","trainer.max_steps=5"]']
+    plans = plans_of(tmp_path, base, ["strength=0.1"], ["strength=0.2"])
+    for point in plans:
+        RunDir.of(tmp_path, point.id).end("done")
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert not list(tmp_path.glob("runs/sft-*"))
 
 
 # One number of each objective; the mix's lie deeper, and it is calculated point by point.
@@ -418,6 +443,7 @@ def test_from_the_command_line(alignlab: Any) -> None:
     assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
     assert any("objective.tau=0.5" in r["overrides"] for r in records)
     assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
+    assert all(f"| done | {r['id']} |" in found.out for r in records), "each is told as it ends"
     for run in (RunDir.of("outputs", r["id"]) for r in records):
         ends = [line for line in run.log.read_text().splitlines() if ": done, in " in line]
         assert len(ends) == 1, "a log tells of its own run"

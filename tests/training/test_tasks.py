@@ -106,11 +106,16 @@ def five(tmp_path: Path, hydra_conf: None) -> list[RunTask]:
 def test_points_together(five: list[RunTask]) -> None:
     """In parts for all processes; finished ones count, and are not run again; those of a search stay alone."""
     five[1].run.end("done")
-    first, second, finished = in_stacks(five, tiny, processes=2)
+    first, second = in_stacks(five, tiny, processes=2)
     assert isinstance(first, StackTask)
     assert isinstance(second, StackTask)
-    assert (first.points, second.points, finished) == ((five[0],), tuple(five[2:]), five[1])
+    assert (first.points, second.points) == (tuple(five[:2]), tuple(five[2:]))
     assert (second.name, second.names) == (five[2].name, tuple(point.name for point in five[2:]))
+    told: list[str] = []
+    assert left_to_do([first, second], told.append) == [StackTask((five[0],)), second]
+    assert told == [five[1].name]
+    five[0].run.end("done")
+    assert left_to_do([first], told.append) == []
     assert in_stacks(five, tiny, processes=5) == five
     assert in_stacks(five, lambda plans: False) == five
     barred = [replace(point, bar=Bar("eval/loss", minimize=True, medians={})) for point in five[:2]]
@@ -126,6 +131,12 @@ def test_of_a_stack_whose_process_was_lost_each_point_is_tried_again(five: list[
     assert [run.name for run in again] == [five[1].name, five[2].name]
     assert begun.state()["reason"] == "its process ended with signal SIGKILL"
     assert tried_again(stack, None, left=1) == [], "by itself: the points said how they ended"
+    train = five[0].plan.train
+    plan = replace(five[0].plan, train=replace(train, evaluation=replace(train.evaluation, at_end=True)))
+    evaluated = replace(five[0], plan=plan)
+    assert tried_again(evaluated, "signal SIGKILL", left=1) == [evaluated], "done, and yet to be evaluated"
+    done.update(evaluated="somewhere")
+    assert tried_again(evaluated, "signal SIGKILL", left=1) == []
 
 
 def test_what_a_stack_leaves_is_run_point_by_point(five: list[RunTask], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -135,6 +146,10 @@ def test_what_a_stack_leaves_is_run_point_by_point(five: list[RunTask], monkeypa
     monkeypatch.setattr(run_stacked, lambda plans, **how: {plans[1].id: None})
     StackTask(tuple(five[:3]))()
     assert ran == [five[0].name, five[2].name]
+    five[3].run.end("done")
+    ran.clear()
+    StackTask(tuple(five[2:]))()
+    assert ran == [five[2].name], "what is finished has no part in it"
     ran.clear()
     monkeypatch.setattr(run_stacked, raising(MemoryError("too little")))
     StackTask(tuple(five[:3]))()

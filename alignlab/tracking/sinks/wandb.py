@@ -77,9 +77,12 @@ class WandbSink:
 
     def _save_requirements(self) -> None:
         """The list of packages that W&B makes for every run anew, which takes it a fifth of a second."""
-        file = Path(self._run.dir, "requirements.txt")
+        folder = Path(self._run.dir)
+        if not folder.is_dir():  # WANDB_MODE=disabled
+            return
+        file = folder / "requirements.txt"
         file.write_text(_requirements())
-        self._run.save(file, base_path=self._run.dir, policy="now")
+        self._run.save(file, base_path=folder, policy="now")
 
     def log(self, row: Mapping[str, float]) -> None:
         self._run.log(dict(row))

@@ -31,6 +31,9 @@ _KNOWN = frozenset(
     )
 ) | {"GPT2LMHeadModel"}  # fmt: skip
 
+# Rows among which some are chosen to be looked at.
+_FIRST = 8
+
 # Attention implementations that take a mask that is added to the scores.
 _WITH_MASK = ("sdpa", "eager")
 
@@ -75,19 +78,27 @@ def _is_known(name: str) -> bool:
 
 
 def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
-    """Two answers of each of the first two rows; with them two of the longest, where that is longer than a window.
+    """Two answers each of two rows; with them two of the longest, where that is longer than a window.
 
+    Of the first few rows those with the longest answers: whether an answer is disturbed by one beside it shows from its
+    second token on.
     Rows of one answer lend each other a second one, which begins as the first does: online runs draw several.
     """
     window = window_of(model.config)
     longest = max(rows, key=_longest)
     beyond = [longest] if window is not None and _longest(longest) > window else []
-    found = [sorted(row.answers(), key=_length)[-2:] for row in (*rows[:2], *beyond)]
+    first = sorted(rows[:_FIRST], key=_second_length, reverse=True)[:2]
+    found = [sorted(row.answers(), key=_length)[-2:] for row in (*first, *beyond)]
     if len(found) > 1 and all(len(answers) == 1 for answers in found):
         (prompt, one), (other_prompt, two) = found[0][0], found[1][0]
         found[0].append((prompt, [*one[: len(one) // 2], *two][: len(one)]))  # no longer: models end somewhere
         found[1].append((other_prompt, [*two[: len(two) // 2], *one][: len(two)]))
     return [answer for answers in found for answer in answers]
+
+
+def _second_length(row: Tokens) -> int:
+    """Tokens of the row's second longest answer, or of its only one."""
+    return sorted(len(answer) for _, answer in row.answers())[-2:][0]
 
 
 def _longest(row: Tokens) -> int:

@@ -83,13 +83,23 @@ class UpdatesBar(TQDMProgressBar):
         super().__init__()
         self._updates = updates
 
-    def on_train_epoch_start(self, trainer: pl.Trainer, *args: Any) -> None:
-        self.train_progress_bar.reset(total=self._updates)
-        self.train_progress_bar.set_description("updates")
+    def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        super().on_train_start()
+        bar = self.train_progress_bar
+        bar.total, bar.initial, bar.n = self._updates, self._at(trainer, pl_module), self._at(trainer, pl_module)
+        bar.set_description("updates")
+
+    def on_train_epoch_start(self, *args: Any) -> None:
+        """Nothing begins anew with an epoch."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        self.train_progress_bar.n = getattr(pl_module, "step", trainer.global_step)  # a stack's updates are its own
+        self.train_progress_bar.n = self._at(trainer, pl_module)
         self.train_progress_bar.set_postfix(self.get_metrics(trainer, pl_module))
+
+    @staticmethod
+    def _at(trainer: pl.Trainer, pl_module: Any) -> int:
+        """Updates so far; a stack counts its own."""
+        return int(getattr(pl_module, "step", trainer.global_step))
 
 
 class Pruner(pl.Callback):

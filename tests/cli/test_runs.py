@@ -37,9 +37,26 @@ def test_listed_and_filtered(runs: Run) -> None:
     assert "dpo-2" in some
     assert "dpo-1" not in some
     assert "no runs below outputs that meet status=diverged" in runs("status=diverged").out
+    refused = runs("status=done,faild")
+    assert refused.code == 2
+    assert "no run is faild: queued, running, done" in refused.err
+    assert "type: status=failed" in refused.err
     refused = runs("eval/loss<much")
     assert refused.code == 2
     assert "compares with one number" in refused.err
+
+
+def test_watched_in_a_pipe(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Told once as they stand, again when a status has changed, and not after the last has ended."""
+    run = RunDir.of("outputs", "dpo-4")
+    with run.held():
+        run.update(id="dpo-4", status="running", overrides=["seed=4"])
+        looks = iter([lambda: None, lambda: run.end("done")])
+        monkeypatch.setattr("alignlab.reports.live.time.sleep", lambda seconds: next(looks)())
+        said = runs("--watch").out
+    assert said.count("outputs: 4 points") == 2
+    assert "seed=4" in said, "what was typed for it"
+    assert "no runs below outputs that meet sweep=nope" in runs("--watch", "sweep=nope").out
 
 
 def test_compared(runs: Run) -> None:

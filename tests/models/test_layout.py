@@ -308,3 +308,14 @@ def test_rows_beyond_a_window_are_looked_at() -> None:
     singles = [CompletionTokens(0, [1], [3, 4]), CompletionTokens(1, [2], [5, 6])]
     looked_at = rows_to_look_at(mistral, singles)
     assert looked_at == [([1], [3, 4]), ([1], [3, 5]), ([2], [5, 6]), ([2], [5, 3])], "none longer than it was"
+
+
+def test_what_is_looked_at_has_answers_that_could_be_disturbed() -> None:
+    """Not those of one token, which nothing can come between."""
+    rows = [
+        PairTokens(0, [1], [2], [3, 4, 5]),
+        PairTokens(1, [1], [2, 3], [4, 5]),
+        PairTokens(2, [6], [7] * 3, [8] * 3),
+    ]
+    model = SimpleNamespace(config=SimpleNamespace(sliding_window=None))
+    assert rows_to_look_at(model, rows) == [([6], [7, 7, 7]), ([6], [8, 8, 8]), ([1], [2, 3]), ([1], [4, 5])]

@@ -22,6 +22,7 @@ from safetensors.torch import load_file
 from alignlab.ledger import run_dir
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.training.callbacks import UpdatesBar
 
 Run = Callable[..., Any]
 
@@ -552,3 +553,26 @@ def test_signals_are_given_back_after_a_crash(alignlab: Run, monkeypatch: pytest
         with pytest.raises(RuntimeError, match="power cut"):
             alignlab("train", *LONG)
     assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_the_bar_counts_the_updates_of_a_run(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignlab.training.fit.bars_wanted", lambda configured: True)
+    found: list[tuple[int, int]] = []
+    end, breaks = UpdatesBar.on_train_batch_end, [2]
+
+    def seen(self: UpdatesBar, *args: Any) -> None:
+        end(self, *args)
+        found.append((self.train_progress_bar.n, self.train_progress_bar.total))
+        if breaks == [len(found)]:
+            breaks.clear()
+            raise RuntimeError("out of luck")
+
+    monkeypatch.setattr(UpdatesBar, "on_train_batch_end", seen)
+    few = [*LAB, "model.parent=[]", "trainer.max_steps=4", "trainer.checkpoint_every=2"]
+    with pytest.raises(RuntimeError, match="out of luck"):
+        alignlab("train", *few)
+    assert alignlab("train", *few).code == 0
+    assert found == [(1, 4), (2, 4), (3, 4), (4, 4)], "resumed after the second"
+    found.clear()
+    assert alignlab("train", *few, "launcher=stacked", "-m", "seed=2,3").code == 0
+    assert found == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -24,13 +24,14 @@ _UPDATES_WORTH_COMPILING = 8000
 
 @contextmanager
 def one_thread_where_small(parameters: int | None) -> Iterator[None]:
-    """Small models on one thread, where OMP_NUM_THREADS says nothing else: a second one is of little use to them, and
-    where another process has a core too, two threads wait for each other, ten times as long as the work takes.
+    """Small models on one thread, however many there are: a second one is of little use to them, and where another
+    process has a core too, two threads wait for each other, ten times as long as the work takes. Sums come out a
+    little different with each number of threads, and this way every launcher's are the same.
     """
     import torch
 
     threads = torch.get_num_threads()
-    if parameters is not None and parameters <= SMALL and "OMP_NUM_THREADS" not in os.environ:
+    if parameters is not None and parameters <= SMALL:
         torch.set_num_threads(1)
     try:
         yield

@@ -48,8 +48,9 @@ def schemas() -> dict[str, dict[str, type]]:
     return {name: classes_by_module(group.package, group.base) for name, group in GROUPS.items()}
 
 
+@lru_cache(maxsize=1)
 def register() -> None:
-    """Store all schemas in Hydra's config store."""
+    """Store all schemas in Hydra's config store, which keeps them as long as the process lives."""
     store = ConfigStore.instance()
     store.store(group="schema", name="train", node=Train, package="_global_")
     store.store(group="schema", name="evaluate", node=Evaluate, package="_global_")

@@ -74,10 +74,10 @@ class PointLauncher(Launcher):
         ]
 
 
-def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: bool) -> list[Task]:
+def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:
     """Points of small models that one process after another goes through, with their layers compiled for all of them.
 
-    gpus: whether the processes compute on GPUs, where compiling was not measured.
+    gpus: says whether the processes compute on GPUs, where compiling was not measured.
     All points count, finished ones too: the same command compiles whatever it has to finish.
     """
     from alignlab.models.economy import compiling_pays_for
@@ -85,18 +85,22 @@ def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: bool)
 
     points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
     updates = sum(point.plan.train.trainer.max_steps for point in points)
-    if gpus or len(points) < 2 or not compiling_pays_for(updates // processes):
+    if len(points) < 2 or not compiling_pays_for(updates // processes) or gpus():
         return list(tasks)
     return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
+
+
+def _this_process_has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 class HereLauncher(PointLauncher):
     """One after another, in this process: imports, compiled layers and caches serve all of them."""
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        import torch
-
-        for task in compiled_where_it_pays(tasks, 1, gpus=torch.cuda.is_available()):
+        for task in compiled_where_it_pays(tasks, 1, gpus=_this_process_has_gpus):
             task()
             for name in task.names:
                 told(name)

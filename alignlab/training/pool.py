@@ -182,7 +182,7 @@ class Pool:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         free, running, idle = self._free, self._running, self._idle
         gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
-        ready = compiled_where_it_pays(tasks, self.workers, gpus=gpus)
+        ready = compiled_where_it_pays(tasks, self.workers, gpus=lambda: gpus)
         waiting = deque((task, 1) for task in left_to_do(ready, told))
         patience = float("inf")  # when what still runs is killed
         with Stops() as stops:

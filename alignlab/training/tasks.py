@@ -143,9 +143,11 @@ class StackTask:
 
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
-        from alignlab.training.stacked import run_stacked
-
         points = left_to_do(self.points, lambda name: None)
+        if not points:
+            return
+        from alignlab.training.stacked import run_stacked  # seconds to import
+
         plans = [point.plan for point in points]
         overrides = {point.name: point.overrides for point in points}
         handled: set[str] = set()

@@ -35,6 +35,15 @@ def test_a_finished_run_is_answered_without_torch(alignlab: Run, tmp_path: Path)
     assert again.stderr.splitlines()[-1] == "exit code 0, imported []"
 
 
+def test_so_is_a_finished_sweep(alignlab: Run, tmp_path: Path) -> None:
+    """Its table needs pandas, and nothing of what trains."""
+    sweep = [*TINY, "-m", "objective.beta=0.1,0.3"]
+    assert alignlab("train", *sweep).code == 0
+    again = subprocess.run([sys.executable, "-c", ASK, "train", *sweep], capture_output=True, text=True)
+    assert again.stderr.count("done already, in") == 2
+    assert again.stderr.splitlines()[-1] == "exit code 0, imported ['pandas']"
+
+
 @pytest.mark.parametrize(
     ("arguments", "code"),
     [(["check", "experiment=lab"], 0), (["train", "objective.bta=1"], 2), (["objectives", "dpo"], 0)],

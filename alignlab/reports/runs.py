@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import tempfile
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,20 +27,27 @@ _UNTOLD = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
 def show_table(records: Sequence[Record], root: Path) -> None:
     """One line a run, with what was typed for it and not for all of them."""
     metrics = [name for name in _IN_LISTS if any(name in r.get("summary", {}) for r in records)]
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for heading in ("run", "status", "step", "started", *(COLUMNS[name][0] for name in metrics), "typed for it"):
-        table.add_column(heading, no_wrap=heading != "typed for it")
-    for record, typed in zip(records, _typed(records), strict=True):
+    rows = [["run", "status", "step", "started", *(COLUMNS[name][0] for name in metrics)]]
+    for record in records:
         summary = record.get("summary", {})
-        table.add_row(
-            record["id"],
-            str(record.get("status")),
-            _step(record, root),
-            str(record.get("started") or "")[:16].replace("T", " "),
-            *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
-            Text(typed),
+        rows.append(
+            [
+                record["id"],
+                str(record.get("status")),
+                _step(record, root),
+                str(record.get("started") or "")[:16].replace("T", " "),
+                *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
+            ]
         )
-    console().print(table)
+    # By hand: a table of rich takes seconds for thousands of runs.
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + "  " for row in rows]
+    out = console()
+    room = max(20, out.width - len(lines[0])) if out.is_terminal else sys.maxsize
+    out.print(Text(lines[0] + "typed for it", style="bold"), soft_wrap=True)
+    for line, typed in zip(lines[1:], _typed(records), strict=True):
+        parts = [typed] if len(typed) <= room else textwrap.wrap(typed, room, break_on_hyphens=False)
+        print((line + ("\n" + " " * len(line)).join(parts)).rstrip())
 
 
 def labels(records: Sequence[Record]) -> list[str]:

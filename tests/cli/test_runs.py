@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
+from rich.console import Console
 
 from alignlab.ledger.run_dir import RunDir, write_json
 
@@ -44,6 +46,22 @@ def test_listed_and_filtered(runs: Run) -> None:
     refused = runs("eval/loss<much")
     assert refused.code == 2
     assert "compares with one number" in refused.err
+
+
+def test_a_list_stands_in_columns(runs: Run) -> None:
+    lines = runs().out.splitlines()
+    assert {line[lines[0].index("eval loss") :].split()[0] for line in lines[1:3]} == {"0.5000", "0.4000"}
+    assert sorted(line[lines[0].index("typed for it") :] for line in lines[1:]) == ["seed=1", "seed=2", "seed=3"]
+
+
+def test_a_terminal_wraps_what_was_typed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    RunDir.of("outputs", "dpo-1").update(overrides=["data.path=a_long_one.jsonl", "data.limit=5"])
+    monkeypatch.setattr("alignlab.reports.runs.console", lambda: Console(width=70, force_terminal=True, no_color=True))
+    lines = re.sub(r"\x1b\[\d*m", "", runs().out).splitlines()
+    at = lines[0].index("typed for it")
+    (first,) = (i for i, line in enumerate(lines) if line.startswith("dpo-1"))
+    assert lines[first][at:] == "data.path=a_long_one.jsonl"
+    assert lines[first + 1] == " " * at + "data.limit=5"
 
 
 def test_watched_in_a_pipe(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:

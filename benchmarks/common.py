@@ -219,10 +219,8 @@ def load_model(option: str) -> tuple[Any, Any]:
     import hydra
 
     from alignlab.config.plan import plan
-    from alignlab.config.registry import register
     from alignlab.config.share import conf_dir
 
-    register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("train", [f"model={option}", "data=hh_rlhf"])
         return plan(config).train.model.load()

@@ -62,10 +62,8 @@ def hydra_conf() -> Iterator[None]:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from alignlab.config.registry import register
     from alignlab.config.share import conf_dir
 
     GlobalHydra.instance().clear()
-    register()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         yield

@@ -21,7 +21,6 @@ from yaml import YAMLError
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.preflight import to_evaluate
-from alignlab.config.registry import register
 from alignlab.config.share import conf_dir
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.training.progress import log_to_terminal
@@ -40,7 +39,6 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *args]
-    register()
     log_to_terminal()
     failed: list[AlignlabError] = []
 

@@ -1,4 +1,4 @@
-"""Finds every config dataclass by its folder and gives it to Hydra as a schema.
+"""Finds every config dataclass by its folder; Hydra finds them here, as schemas.
 
 A schema is called after its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
 `conf/objective/dpo.yaml` selects it. Adding one is adding those two files.
@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-
-from hydra.core.config_store import ConfigStore
 
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.data.sources.base import Source
@@ -49,12 +47,13 @@ def schemas() -> dict[str, dict[str, type]]:
 
 
 @lru_cache(maxsize=1)
-def register() -> None:
-    """Store all schemas in Hydra's config store, which keeps them as long as the process lives."""
-    store = ConfigStore.instance()
-    store.store(group="schema", name="train", node=Train, package="_global_")
-    store.store(group="schema", name="evaluate", node=Evaluate, package="_global_")
-    store.store(group="schema/trainer", name="default", node=Trainer, package="trainer")
+def configs() -> dict[str, tuple[str, type]]:
+    """Path in a defaults list -> where in the config it belongs (Hydra's package), and the dataclass."""
+    found: dict[str, tuple[str, type]] = {
+        "schema/train": ("_global_", Train),
+        "schema/evaluate": ("_global_", Evaluate),
+        "schema/trainer/default": ("trainer", Trainer),
+    }
     for group, classes in schemas().items():
-        for name, cls in classes.items():
-            store.store(group=f"schema/{group}", name=name, node=cls, package=group)
+        found |= {f"schema/{group}/{name}": (group, cls) for name, cls in classes.items()}
+    return found

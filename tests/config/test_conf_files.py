@@ -10,12 +10,14 @@ import pytest
 import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.object_type import ObjectType
+from omegaconf import OmegaConf
 
 from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_evaluate, to_train
-from alignlab.config.registry import schemas
+from alignlab.config.registry import configs, schemas
 from alignlab.config.share import conf_dir, share_dir, sweep_dirs
 from alignlab.errors import ConfigError
 from alignlab.objectives.online import Online
@@ -112,6 +114,20 @@ def test_the_sweep_folder_of_the_working_directory_is_seen(tmp_path: Path, monke
     (tmp_path / "sweeps").mkdir()
     monkeypatch.chdir(tmp_path)
     assert sweep_dirs() == [share_dir() / "sweeps", tmp_path / "sweeps"]
+
+
+def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
+    repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
+    assert repository.get_group_options("schema", ObjectType.GROUP) == sorted([*schemas(), "trainer"])
+    assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "train"]
+    assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
+    for path, (package, cls) in configs().items():
+        found = repository.load_config(path)
+        assert OmegaConf.get_type(found.config) is cls
+        assert found.header == {"package": package}
+    found = repository.load_config("schema/objective/dpo")
+    found.config.beta = 0.1
+    assert OmegaConf.is_missing(repository.load_config("schema/objective/dpo").config, "beta")
 
 
 @pytest.mark.parametrize("group", sorted(schemas()))

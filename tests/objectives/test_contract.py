@@ -17,7 +17,7 @@ from hydra import compose, initialize_config_dir
 from alignlab.config.catalogue import formula
 from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import to_train
-from alignlab.config.registry import register, schemas
+from alignlab.config.registry import schemas
 from alignlab.config.share import conf_dir
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
@@ -34,7 +34,6 @@ ROOT = Path(__file__).resolve().parents[2]
 def composed() -> dict[str, Objective]:
     """Every objective with the values that its YAML chooses."""
     with initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        register()
         asked = {name: [f"objective={name}", *NEEDS.get(f"objective/{name}", [])] for name in OBJECTIVES}
         return {name: to_train(without_hydra(compose("train", words))).objective for name, words in asked.items()}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import json
 import os
@@ -11,13 +12,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import hydra
 import pytest
 import torch
 from hydra.core.global_hydra import GlobalHydra
 from safetensors.torch import load_file
 
-from alignlab.config.plan import Plan, plan
+from alignlab.config.composer import Composer
+from alignlab.config.plan import Plan
+from alignlab.config.points import plan_points
 from alignlab.config.registry import schemas
 from alignlab.data.answer_table import AnswerTable
 from alignlab.data.layout import Layout, Rows
@@ -50,8 +52,14 @@ SIGNS = ("rewards/accuracies", "pref/accuracy_ties_half", "pref/length_corr", "d
 pytestmark = pytest.mark.usefixtures("hydra_conf")
 
 
+@functools.cache
+def composer() -> Composer:
+    """One for all tests here, so that each choice of groups is composed once."""
+    return Composer(GlobalHydra.instance().config_loader(), "train")
+
+
 def plans_of(root: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
-    return [plan(hydra.compose("train", [*base, *point, f"output_root={root}"])) for point in points]
+    return plan_points(composer(), [[*base, *point, f"output_root={root}"] for point in points])
 
 
 def result(root: Path, run_id: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], dict[str, Any]]:

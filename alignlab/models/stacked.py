@@ -87,18 +87,18 @@ class StackedPolicy(nn.Module):
         def forward(weights: Tensor) -> Tensor:
             return self._logits(weights, given)
 
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of its own making: attributes that it moves
-            program: Any = split_const_subgraphs(make_fx(forward)(self.weights.detach()))
+        program = written_out(forward, self.weights.detach())
         made, expected = program(self.weights), forward(self.weights)
         slope, wanted = (torch.autograd.grad(logits.square().sum(), self.weights)[0] for logits in (made, expected))
         if not (torch.allclose(made, expected, rtol=1e-6) and torch.allclose(slope, wanted, rtol=1e-5, atol=1e-6)):
             return given
         return replace(given, program=program)
 
-    def score(self, given: Given, *, collision: bool = False, stats: bool = False) -> Answers:
-        """What the policies say of the answers, as R rows of each, policy by policy."""
-        found = (given.program or partial(self._logits, given=given))(self.weights)
+    def score(
+        self, given: Given, *, weights: Tensor | None = None, collision: bool = False, stats: bool = False
+    ) -> Answers:
+        """What the policies say of the answers, as R rows of each, policy by policy. weights: others than their own."""
+        found = (given.program or partial(self._logits, given=given))(self.weights if weights is None else weights)
         found = at_least_float32(found.flatten(0, 1)[given.at])
         predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
         return score_predictions(predictions, given.rows, collision=collision, stats=stats)
@@ -130,6 +130,14 @@ class StackedPolicy(nn.Module):
         sizes = [shape.numel() for shape in self._trained.values()]
         parts = weights.split(sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)}
+
+
+def written_out(function: Callable[..., Tensor], *given: Tensor) -> Callable[..., Tensor]:
+    """A function of tensors as the list of its operations, those that hang on none of `given` done once."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of its own making: attributes that it moves
+        program: Any = split_const_subgraphs(make_fx(function)(*given))
+    return program
 
 
 def _unflatten(values: Any, points: int) -> Any:

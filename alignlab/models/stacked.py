@@ -136,8 +136,8 @@ def written_out(function: Callable[..., Tensor], *given: Tensor) -> Callable[...
     """A function of tensors as the list of its operations, those that hang on none of `given` done once."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of its own making: attributes that it moves
-        program: Any = split_const_subgraphs(make_fx(function)(*given))
-    return program
+        program = split_const_subgraphs(make_fx(function)(*given))
+    return program.__call__  # and not a module, which would become a part of one that keeps it
 
 
 def _unflatten(values: Any, points: int) -> Any:

@@ -37,6 +37,9 @@ _NOT_WRITTEN_OUT = "not written out"
 
 Made = TypeVar("Made")
 
+# Of all points: [P, D] gradient, [P] its norms, and metrics of those points that are to be logged.
+Update = tuple[Tensor, Tensor, dict[int, dict[str, float]]]
+
 
 @dataclass(frozen=True, eq=False)
 class StackedBatch:
@@ -121,21 +124,8 @@ class StackedModule(pl.LightningModule):
         began = time.perf_counter()
         first = self.members[0]
         logged = first.to_be_logged(self.step)
-        values = losses = None
-        gradient = None if logged else self._gradient_at_once(batch)
-        if gradient is None:
-            values = self._look(batch, stats=logged and first.token_stats)
-            losses = self._losses(values, batch)
-            (gradient,) = torch.autograd.grad(losses.mean(dim=1).sum(), self.policy.weights)
-        norms = gradient.norm(dim=1)
-        finite = bool(torch.isfinite(norms).all())
-        if logged or not finite:
-            values = map_tensors(values, torch.Tensor.detach)
-        means = {p: self._means(values, p, batch) for p in self.alive} if logged else {}
-        if self.step == 0:
-            self._check_start(means, values, batch)
-        if losses is not None and not finite:
-            self._bury(values, losses.detach(), norms, batch)
+        at_once = None if logged else self._gradient_at_once(batch)
+        gradient, norms, means = at_once or self._gradient_by_looking(batch, logged=logged)
         rates = self._update(gradient, norms)
         tokens = self.table.rows.lengths[batch.places[:, : self._answers]].sum(dim=(1, 2)).cpu()
         self.tokens_seen += tokens
@@ -302,15 +292,35 @@ class StackedModule(pl.LightningModule):
             return self._one_by_one(values, batch, update=True)
         return self._objective(values).view_as(batch.index)
 
-    def _gradient_at_once(self, batch: StackedBatch) -> Tensor | None:
-        """[P, D] the gradient by a program that was written out once; None where there is none, or it is not finite."""
+    def _gradient_by_looking(self, batch: StackedBatch, *, logged: bool) -> Update:
+        """Of an update: its gradient, and if logged the metrics of points alive. Ends points that are not finite."""
+        values = self._look(batch, stats=logged and self.members[0].token_stats)
+        losses = self._losses(values, batch)
+        (gradient,) = torch.autograd.grad(losses.mean(dim=1).sum(), self.policy.weights)
+        norms = gradient.norm(dim=1)
+        finite = bool(torch.isfinite(norms).all())
+        if logged or not finite:
+            values = map_tensors(values, torch.Tensor.detach)
+        means = {p: self._means(values, p, batch) for p in self.alive} if logged else {}
+        if self.step == 0:
+            self._check_start(means, values, batch)
+        if not finite:
+            self._bury(values, losses.detach(), norms, batch)
+        return gradient, norms, means
+
+    def _gradient_at_once(self, batch: StackedBatch) -> Update | None:
+        """The same by a program that was written out once; None where there is none, or what it gives is not finite."""
         if self._program is None:
             self._program = self._written_out(batch) or _NOT_WRITTEN_OUT
         if self._program is _NOT_WRITTEN_OUT:
             return None
         with torch.no_grad():
-            gradient: Tensor = self._program(self.policy.weights, self._shares(batch))
-        return gradient if torch.isfinite(gradient).all() else None
+            gradient = self._program(self.policy.weights, self._shares(batch))
+        norms = gradient.norm(dim=1)
+        if torch.isfinite(norms).all():
+            return gradient, norms, {}
+        self._program = _NOT_WRITTEN_OUT  # a point ends here, and is not finite from now on
+        return None
 
     def _written_out(self, batch: StackedBatch) -> Callable[..., Tensor] | None:
         """[P, D] weights and [P, E] shares of each possible example in a batch -> [P, D] gradient of the mean loss.

@@ -439,6 +439,30 @@ def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypat
         same(tmp_path / "nan", tmp_path / "whole", plans[i].id)
 
 
+@pytest.mark.parametrize("weight", [float("nan"), 1e25], ids=["not a number", "its gradient's norm overflows"])
+def test_so_does_a_bandit_that_diverges(
+    weight: float, tmp_path: Path, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, points = [*BANDIT, "trainer.max_steps=12"], (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "diverged", base, *points)
+    run_stacked(whole)
+    at_once.clear()
+
+    def diverge(module: StackedModule) -> None:
+        module.policy.weights.data[1, 0] = weight
+
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, diverge)
+        outcome = run_stacked(plans)
+    assert isinstance(outcome[plans[1].id], NonFiniteError)
+    assert at_once[:5].count(False) == 1, "one update is looked at"
+    for i in (0, 2):
+        rows, weights, _ = result(tmp_path / "diverged", plans[i].id)
+        rows_whole, weights_whole, _ = result(tmp_path / "whole", plans[i].id)
+        assert rows[-1] == pytest.approx(rows_whole[-1], rel=1e-5, abs=1e-5)
+        torch.testing.assert_close(weights, weights_whole, rtol=1e-5, atol=1e-5)
+
+
 def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = (["seed=1"], ["seed=2"])
     whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "stopped", LAB, *points)

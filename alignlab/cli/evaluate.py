@@ -22,8 +22,11 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _task(config: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import Known, to_evaluate
+    from alignlab.config.remote_code import typed_keys
     from alignlab.evaluation.examples import FILE
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
     from alignlab.training.evaluate import evaluate, sweep_of
@@ -31,7 +34,8 @@ def _task(config: DictConfig) -> None:
 
     quiet_libraries()
     wanted = to_evaluate(config)
-    found = evaluate(wanted, judge_plans(config, wanted.judge, Known()))
+    typed = typed_keys(HydraConfig.get().overrides.task)
+    found = evaluate(wanted, judge_plans(config, wanted.judge, Known(), typed))
     for one in found:
         print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
         if line := bill_line(one.bill):

@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import Known, to_train
 from alignlab.config.registry import GROUPS
+from alignlab.config.remote_code import keys_of_stage, problems_of_config, typed_keys
 from alignlab.config.schemas import Train
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
@@ -62,37 +63,56 @@ class Plan:
         return [*before.values(), self]
 
 
-def plan(config: DictConfig, typed: Sequence[str] = (), known: Known | None = None) -> Plan:
+def plan(
+    config: DictConfig, typed: Sequence[str] = (), known: Known | None = None, allowed: frozenset[str] | None = None
+) -> Plan:
     """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra.
 
-    typed: the overrides that it was composed with; known: what the other points of its sweep have shown already.
+    typed:   the overrides that it was composed with.
+    known:   what the other points of its sweep have shown already.
+    allowed: keys that the command line sets, which may allow code of a model to run; None takes those of `typed`.
     """
     config, known = without_hydra(config), known or Known()
-    train = to_train(config, typed, known)
+    allowed = typed_keys(typed) if allowed is None else allowed
+    train = _checked(config, typed, known, allowed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
-    parent = _parent(config, train, plain, known)
+    parent = _parent(config, train, plain, known, allowed)
     plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
     del plain["strength"]  # it stands in the objective's own field
-    judges = judge_plans(config, train.judge, known)
-    reward = _reward_plan(config, train, known)
+    judges = judge_plans(config, train.judge, known, allowed)
+    reward = _reward_plan(config, train, known, allowed)
     return Plan(train, plain, _identity(train, plain, config, parent, reward), parent, judges, reward)
 
 
-def judge_plans(config: DictConfig, judges: Mapping[str, Judge], known: Known) -> dict[str, Plan]:
+def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: frozenset[str]) -> Train:
+    """The typed config. Raises ConfigError with its problems and with whatever may not allow code to run."""
+    untyped = list(problems_of_config(config, allowed))
+    try:
+        train = to_train(config, typed, known)
+    except ConfigError as error:
+        raise ConfigError([*error.problems, *untyped]) from error
+    if untyped:
+        raise ConfigError(untyped)
+    return train
+
+
+def judge_plans(
+    config: DictConfig, judges: Mapping[str, Judge], known: Known, allowed: frozenset[str]
+) -> dict[str, Plan]:
     """Plans of the runs that judges are made by. They inherit where things are written, and nothing else."""
     found = {}
     for name, judge in judges.items():
         if overrides := tuple(judge.made_by()):
             key = f"judge.{name}.run"
-            found[name] = _other_plan(key, overrides, config, _INHERITED_BY_JUDGES, known)
+            found[name] = _other_plan(key, overrides, config, _INHERITED_BY_JUDGES, known, allowed)
     return found
 
 
-def _reward_plan(config: DictConfig, train: Train, known: Known) -> Plan | None:
+def _reward_plan(config: DictConfig, train: Train, known: Known, allowed: frozenset[str]) -> Plan | None:
     """The reward model that an online run learns by: same start, same data, unless it says otherwise."""
     if train.reward is None or not (overrides := tuple(train.reward.made_by())):
         return None
-    return _other_plan("reward.run", overrides, config, _INHERITED, known, same_start=True)
+    return _other_plan("reward.run", overrides, config, _INHERITED, known, allowed, same_start=True)
 
 
 def _identity(
@@ -131,14 +151,16 @@ def _without_dialects(value: Any) -> Any:
     return [_without_dialects(part) for part in value] if isinstance(value, list) else value
 
 
-def _parent(config: DictConfig, train: Train, plain: Mapping[str, Any], known: Known) -> Plan | None:
+def _parent(
+    config: DictConfig, train: Train, plain: Mapping[str, Any], known: Known, allowed: frozenset[str]
+) -> Plan | None:
     if not train.model.parent:
         return None
     inherited = [[plain[key] for key in _INHERITED], [plain["trainer"][key] for key in _INHERITED_TRAINER]]
     key = json.dumps(inherited, default=str)
     if key not in known.parents:
         try:
-            known.parents[key] = _made_parent(config, train, known)
+            known.parents[key] = _made_parent(config, train, known, allowed)
         except ConfigError as error:
             known.parents[key] = error
     if isinstance(known.parents[key], ConfigError):
@@ -146,9 +168,9 @@ def _parent(config: DictConfig, train: Train, plain: Mapping[str, Any], known: K
     return cast(Plan, known.parents[key])
 
 
-def _made_parent(config: DictConfig, train: Train, known: Known) -> Plan:
+def _made_parent(config: DictConfig, train: Train, known: Known, allowed: frozenset[str]) -> Plan:
     overrides = tuple(train.model.parent)
-    made = _other_plan("model.parent", overrides, config, _INHERITED, known)
+    made = _other_plan("model.parent", overrides, config, _INHERITED, known, allowed)
     if not (train.model.trainable or made.train.model.trainable):
         # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
         text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
@@ -162,6 +184,7 @@ def _other_plan(
     config: DictConfig,
     inherited: Sequence[str],
     known: Known,
+    allowed: frozenset[str],
     *,
     same_start: bool = False,
 ) -> Plan:
@@ -186,7 +209,7 @@ def _other_plan(
         for name, value in said.items():  # what its own overrides say stands above what it inherits
             OmegaConf.update(parent, name, value)
     try:
-        return plan(parent, overrides, known)
+        return plan(parent, overrides, known, keys_of_stage(key, overrides, allowed, inherited))
     except ConfigError as error:
         where = "parent" if key == "model.parent" else key
         raise ConfigError([problem.under(where) for problem in error.problems]) from error

@@ -12,13 +12,21 @@ from alignlab.ledger.run_dir import RunDir
 from alignlab.rollout.settings import Rollout
 
 
-def recorded_plan(output_root: str, run_id: str) -> Plan:
-    """What a run was made with. Raises ConfigError where its record can't tell."""
+def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
+    """What a run was made with. Raises ConfigError where its record can't tell.
+
+    trust_remote_code: whether the command line allows code that comes with models. A record that asks for such code is
+    refused without it: a record may be somebody else's.
+    """
     record = RunDir.of(output_root, run_id).record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):
         text = "its record does not say what it was made with; it is of an older version"
         raise ConfigError([Problem("run", run_id, text, "rerun=true with the command that made it")])
+    if config.get("model", {}).get("trust_remote_code") and not trust_remote_code:
+        name = config["model"].get("name")
+        text = f"the record says that code which comes with the model {name} ran; read that code before you allow it"
+        raise ConfigError([Problem("trust_remote_code", False, text, "trust_remote_code=true")])
     try:
         groups: dict[str, Any] = {name: schemas()[name][kind](**config[name]) for name, kind in kinds.items()}
         train = Train(
@@ -31,5 +39,6 @@ def recorded_plan(output_root: str, run_id: str) -> Plan:
         )
     except (KeyError, TypeError, AlignlabError) as error:
         raise ConfigError([Problem("run", run_id, f"its record can't be read by this version: {error}")]) from error
-    parent = recorded_plan(output_root, record["parent"]) if record.get("parent") else None
-    return Plan(train, config, run_id, parent)
+    parent = record.get("parent")
+    above = recorded_plan(output_root, parent, trust_remote_code=trust_remote_code) if parent else None
+    return Plan(train, config, run_id, above)

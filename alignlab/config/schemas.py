@@ -205,6 +205,8 @@ class Evaluate(Checked):
     output_root: the runs lie below it.
     accelerator: auto, cpu, gpu or mps.
     progress:    show progress bars where the terminal can.
+    trust_remote_code: run code that comes with the models of the run, its baselines and its reward model judges. The
+                 record of a run can't allow this.
     """
 
     run: str
@@ -213,6 +215,7 @@ class Evaluate(Checked):
     output_root: str = "outputs"
     accelerator: str = "auto"
     progress: bool = True
+    trust_remote_code: bool = False
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)

@@ -15,7 +15,7 @@ from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import base_of_adapter
+from alignlab.models.sources.base import base_of_adapter, why_not_loaded
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
@@ -68,7 +68,7 @@ def save_offset(folder: Path, rewards: Tensor) -> dict[str, float]:
     return found
 
 
-def load_scorer(path: str) -> tuple[Any, Any]:
+def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
     """(reward model, tokenizer) from a hub name or a folder of a whole classifier or an adapter, which is merged into
     its base as that was trained on (rounded or not), ready to score.
 
@@ -83,7 +83,9 @@ def load_scorer(path: str) -> tuple[Any, Any]:
         f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
     )
     rounded = quantization_under(adapter) if adapter else None
-    how = {"quantization_config": rounded, "device_map": {"": "cpu"}} if rounded else {}
+    how: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    if rounded:
+        how |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     try:
         model, told = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
@@ -96,9 +98,9 @@ def load_scorer(path: str) -> tuple[Any, Any]:
             if rounded:
                 model = one_function(model).dequantize(torch.float32)
             model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
-        tokenizer = AutoTokenizer.from_pretrained(path)
+        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
     except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"reward model {path} can't be loaded: {error}") from error
+        raise ModelError(why_not_loaded(f"reward model {path}", error, trust_remote_code)) from error
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
     if (offset := Path(path) / _OFFSET).is_file():

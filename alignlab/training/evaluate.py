@@ -77,19 +77,22 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
     plans, problems = [], []
     for run_id in ids:
         try:
-            plans.append(_evaluable(root, run_id))
+            plans.append(_evaluable(root, run_id, wanted))
             if _is_reward_model(plans[-1]) and wanted.judge:
                 text = f"judges answers, and {run_id} is a reward model, which writes none; leave it out"
                 problems.append(Problem("judge", ", ".join(wanted.judge), text))
         except ConfigError as error:
-            problems += error.problems
+            problems += [problem for problem in error.problems if problem not in problems]
     if wanted.evaluation.proxy and wanted.evaluation.proxy not in {*wanted.judge, "gold"}:
         there = ", ".join(wanted.judge) or "none"
         problems.append(Problem("evaluation.proxy", wanted.evaluation.proxy, f"is none of the judges ({there})"))
-    others = {name: source for name in wanted.evaluation.baselines if (source := _other(name, root, problems))}
+    others = {n: source for n in wanted.evaluation.baselines if (source := _other(n, root, wanted, problems))}
     if problems:
         raise ConfigError(problems)
-    wanted = replace(wanted, judge=ready_judges(wanted.judge, judges))
+    ready = ready_judges(wanted.judge, judges)
+    if wanted.trust_remote_code:
+        ready = {name: judge.with_remote_code() for name, judge in ready.items()}
+    wanted = replace(wanted, judge=ready)
     return [
         _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
         for plan in plans
@@ -140,29 +143,29 @@ def _done(directory: Path) -> list[str]:
     return [run_id for run_id in ids if run_id not in left_out]
 
 
-def _evaluable(root: str, run_id: str) -> Plan:
+def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
     status = RunDir.of(root, run_id).status()
     if status != "done":
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
         )
-    return recorded_plan(root, run_id)
+    return recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code)
 
 
 def _is_reward_model(plan: Plan) -> bool:
     return plan.train.objective.requires.data == "rankings"
 
 
-def _other(name: str, root: str, problems: list[Problem]) -> Callable[[], Side] | None:
+def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> Callable[[], Side] | None:
     """How a baseline that is a model of its own is loaded; None for those that are not."""
     if name in ("reference", "chosen"):
         return None
     run = RunDir.of(root, name)
     if run.record():
         try:
-            plan = _evaluable(root, name)
+            plan = _evaluable(root, name, wanted)
         except ConfigError as error:
-            problems += [replace(problem, key="evaluation.baselines") for problem in error.problems]
+            problems += [_of_a_baseline(problem) for problem in error.problems]
             return None
         if _is_reward_model(plan):
             problems.append(Problem("evaluation.baselines", name, "is a reward model and writes no answers"))
@@ -173,10 +176,15 @@ def _other(name: str, root: str, problems: list[Problem]) -> Callable[[], Side] 
         return None
 
     def load() -> Side:
-        model, tokenizer = load_pretrained(name, dtype="float32")
+        model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)
         return Side(model, tokenizer, weights_digest(model))
 
     return load
+
+
+def _of_a_baseline(problem: Problem) -> Problem:
+    """A problem of a baseline's run, under the key that names it; what code may run has a key of its own."""
+    return replace(problem, key="evaluation.baselines") if problem.key == "run" else problem
 
 
 def _policy_of(plan: Plan) -> Side:

@@ -33,7 +33,9 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
     """(chosen, rejected) rewards by a reward run."""
     judge = RewardModel(
-        model=str(RunDir.of(plan.train.output_root, plan.id).policy), max_length=plan.train.data.max_length
+        model=str(RunDir.of(plan.train.output_root, plan.id).policy),
+        max_length=plan.train.data.max_length,
+        trust_remote_code=plan.train.model.allows_remote_code,
     )
     rows = [
         Answer(str(i), (Question(pair.prompt, "", True).text,), (text,), conversation=pair.prompt, ended=ended)

@@ -97,6 +97,7 @@ def evaluate_at_end(plan: Plan) -> None:
                 output_root=train.output_root,
                 accelerator=train.trainer.accelerator,
                 progress=train.trainer.progress,
+                trust_remote_code=train.model.allows_remote_code,
             ),
             plan.judges,
         )

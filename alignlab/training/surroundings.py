@@ -96,7 +96,7 @@ def _network(start: Start, judge: ScoreJudge | None) -> NetworkCritic:
     """The reward model where it reads the policy's tokens, else the start with a new head."""
     train = start.plan.train
     if judge is not None and judge.weights:
-        scorer, tokenizer = load_scorer(judge.weights)
+        scorer, tokenizer = load_scorer(judge.weights, trust_remote_code=judge.allows_remote_code)
         if Template(tokenizer).identity == Template(start.tokenizer).identity:
             return NetworkCritic(train.peft.wrap(scorer.requires_grad_(True)))
         log.warning("the critic starts with a new head: %s reads other tokens than the policy", judge.weights)

@@ -35,7 +35,7 @@ PARTS = {"mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"]}
 @pytest.mark.parametrize("objective", sorted(schemas()["objective"]))
 def test_every_objective(objective: str, tmp_path: Path) -> None:
     train, run_id = stored(tmp_path, f"objective={objective}", "experiment=lab", *PARTS.get(objective, []))
-    found = recorded_plan(str(tmp_path), run_id)
+    found = recorded_plan(str(tmp_path), run_id, trust_remote_code=False)
     for group in ("objective", "model", "peft", "data", "optim", "trainer"):
         assert asdict(getattr(found.train, group)) == asdict(getattr(train, group)), group
         assert type(getattr(found.train, group)) is type(getattr(train, group))
@@ -45,7 +45,7 @@ def test_every_objective(objective: str, tmp_path: Path) -> None:
 
 def test_strength_and_adapters(tmp_path: Path) -> None:
     _, run_id = stored(tmp_path, "objective=ipo", "strength=0.7", "peft=lora", "optim=rmsprop", "optim.warmup_steps=5")
-    found = recorded_plan(str(tmp_path), run_id)
+    found = recorded_plan(str(tmp_path), run_id, trust_remote_code=False)
     assert found.train.objective.tau == 0.7  # type: ignore[attr-defined]
     assert found.train.peft.can_switch_off
     assert found.id == run_id
@@ -57,7 +57,7 @@ def test_records_that_cannot_tell(tmp_path: Path) -> None:
     config = run.record()["config"]
     run.update(config={**config, "optim": {**config["optim"], "lrr": 1}})
     with pytest.raises(ConfigError, match=r"can't be read by this version.*lrr"):
-        recorded_plan(str(tmp_path), run_id)
+        recorded_plan(str(tmp_path), run_id, trust_remote_code=False)
     run.update(kinds=None)
     with pytest.raises(ConfigError, match="older version"):
-        recorded_plan(str(tmp_path), run_id)
+        recorded_plan(str(tmp_path), run_id, trust_remote_code=False)

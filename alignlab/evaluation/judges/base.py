@@ -198,6 +198,10 @@ class Judge(Checked, ABC):
         """This judge with the policy folder of that run, whose rows were cut so; itself where it needs none."""
         return self
 
+    def with_remote_code(self) -> Judge:
+        """This judge, allowed to run code that comes with its model; itself where it has no model."""
+        return self
+
     def missing(self) -> Iterator[Problem]:
         """Files, packages and keys that are not there. Looked at before anything is generated."""
         return iter(())
@@ -232,6 +236,11 @@ class ScoreJudge(Judge, ABC):
     def weights(self) -> str:
         """Folder or hub name of the classifier that scores, where one does."""
         return ""
+
+    @property
+    def allows_remote_code(self) -> bool:
+        """Whether code that comes with that classifier may run."""
+        return False
 
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
         both = [Answer(row.id, row.prompt, row.a, row.reference, row.conversation) for row in rows]

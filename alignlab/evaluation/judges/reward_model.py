@@ -27,6 +27,7 @@ class RewardModel(ScoreJudge):
     max_length: longest prompt and answer in tokens; a prompt is cut on the left. Of a run's: as it was trained.
     max_prompt_length: longest prompt in tokens; 0 leaves it what the answer leaves. Of a run's: as it was trained.
     batch_size: answers scored at a time.
+    trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
     """
 
     model: str = ""
@@ -34,8 +35,9 @@ class RewardModel(ScoreJudge):
     max_length: int = 1024
     max_prompt_length: int = 0
     batch_size: int = 16
+    trust_remote_code: bool = False
 
-    cosmetic: ClassVar[tuple[str, ...]] = ("batch_size",)
+    cosmetic: ClassVar[tuple[str, ...]] = ("batch_size", "trust_remote_code")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -50,12 +52,18 @@ class RewardModel(ScoreJudge):
         return self.run
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:
-        cut = {"max_length": max_length, "max_prompt_length": max_prompt_length}
-        return replace(self, model=str(policy), run=[], **cut)
+        return replace(self, model=str(policy), run=[], max_length=max_length, max_prompt_length=max_prompt_length)
+
+    def with_remote_code(self) -> RewardModel:
+        return replace(self, trust_remote_code=True)
 
     @property
     def weights(self) -> str:
         return self.model
+
+    @property
+    def allows_remote_code(self) -> bool:
+        return self.trust_remote_code
 
     def content(self) -> str:
         return path_digest(self.model) if self.model and Path(self.model).is_dir() else ""  # Path("") is a folder too
@@ -81,7 +89,7 @@ class RewardModel(ScoreJudge):
         from alignlab.models.heads import answer_rewards, load_scorer
         from alignlab.models.layout import choose_layout
 
-        model, tokenizer = load_scorer(self.model)
+        model, tokenizer = load_scorer(self.model, trust_remote_code=self.trust_remote_code)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
         template = Template(tokenizer)

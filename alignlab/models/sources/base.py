@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -10,6 +11,8 @@ from typing import Any, ClassVar
 from alignlab.checks import Checked, one_of
 from alignlab.errors import ModelError, Problem
 from alignlab.models.quantization import one_function, quantization, quantization_under
+
+log = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -60,6 +63,11 @@ class ModelSource(Checked, ABC):
         """Whether the weights can be trained themselves, not only an adapter on them."""
         return True
 
+    @property
+    def allows_remote_code(self) -> bool:
+        """Whether code that comes with the model may run."""
+        return False
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of local weights, or the hub name and revision; stands for `content_fields` in a run's identity."""
@@ -91,7 +99,19 @@ def load_pretrained(
     try:
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {path} can't be loaded: {error}") from error
+        raise ModelError(why_not_loaded(f"model {path}", error, trust_remote_code)) from error
+
+
+def why_not_loaded(what: str, error: Exception, trust_remote_code: bool) -> str:
+    """An error of transformers as a message; where the model needs its own code, with the key that allows it."""
+    if trust_remote_code or "trust_remote_code" not in str(error):
+        return f"{what} can't be loaded: {error}"
+    return (
+        f"{what} needs Python code that comes with it, which runs only if the command line allows it\n"
+        "  read that code; then type: trust_remote_code=true after `alignlab evaluate`, or after `alignlab train`"
+        " model.trust_remote_code=true (reward.trust_remote_code=true or judge.reward_model.trust_remote_code=true for"
+        " a reward model)"
+    )
 
 
 def _load(
@@ -103,6 +123,8 @@ def _load(
     base, adapter = base_of_adapter(path)
     origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(base, **origin)
+    if getattr(config, "auto_map", None) and not trust_remote_code:
+        log.info("%s comes with Python code, which is not run; transformers' %s is used", base, config.model_type)
     if _scores(adapter, config):
         raise ModelError(
             f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"

@@ -22,7 +22,7 @@ class Hub(ModelSource):
     revision:          branch, tag or commit on the hub; empty takes the default.
     attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
     quantize:          nf4 keeps the linear layers in 4 bits (QLoRA), under an adapter only; none.
-    trust_remote_code: run code that comes with the model; off unless asked for.
+    trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
     """
 
     revision: str = ""
@@ -52,6 +52,10 @@ class Hub(ModelSource):
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
+
+    @property
+    def allows_remote_code(self) -> bool:
+        return self.trust_remote_code
 
     def fingerprint(self) -> str:
         return path_digest(self.name) if Path(self.name).is_dir() else f"{self.name}@{self.revision or 'main'}"

@@ -1,0 +1,62 @@
+"""Code that comes with a model runs only where the command line itself says so.
+
+A model folder may hold Python files. `trust_remote_code` lets transformers run them. A config file, a sweep file or the
+record of a run may be somebody else's, so the key counts only where it was typed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.errors import Problem
+
+_FIELD = "trust_remote_code"
+
+# Config groups that load models, as the command line names them.
+_GROUPS = ("model", "reward")
+
+
+def typed_keys(overrides: Iterable[str]) -> frozenset[str]:
+    """Keys that overrides set or add, without the signs that Hydra puts before them."""
+    return frozenset(text.lstrip("+").split("=", 1)[0] for text in overrides)
+
+
+def problems_of_config(config: DictConfig, typed: frozenset[str]) -> Iterator[Problem]:
+    """Every `trust_remote_code: true` of a composed config that was not typed.
+
+    typed: keys that stand on the command line.
+    """
+    judges = config.get("judge") or {}
+    for group in (*_GROUPS, *(f"judge.{name}" for name in judges)):
+        key = f"{group}.{_FIELD}"
+        if key not in typed and OmegaConf.select(config, key) is True:
+            text = "is set by a config file; code that comes with a model runs only if the command line allows it"
+            yield Problem(key, True, text, f"{key}=true   or   {key}=false")
+
+
+def problems_of_axes(axes: Mapping[str, object]) -> Iterator[Problem]:
+    """Axes of a sweep file that would allow code to run.
+
+    axes: `hydra.sweeper.params` of the file.
+    """
+    for key, values in axes.items():
+        if _FIELD in f"{key}={values}":
+            text = "stands in a sweep file; code that comes with a model runs only if the command line allows it"
+            yield Problem(key, values, f"{text}: take the line out of the file", f"model.{_FIELD}=true")
+
+
+def keys_of_stage(
+    stage: str, overrides: Sequence[str], typed: frozenset[str], inherited: Sequence[str]
+) -> frozenset[str]:
+    """Keys that count as typed for a run that another run needs.
+
+    stage:     key that holds the overrides of the needed run, for instance `model.parent`.
+    overrides: those overrides. They count if the command line itself sets `stage`.
+    typed:     keys that were typed for the run that needs it.
+    inherited: config groups that the needed run takes over as they are.
+    """
+    own = typed_keys(overrides)
+    passed_on = {key for key in typed if (group := key.split(".", 1)[0]) in inherited and group not in own}
+    return frozenset(passed_on | (own if stage in typed else set()))

@@ -1,0 +1,196 @@
+"""Code that comes with a model runs only where the command line itself allows it, whoever made the files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.models.sources.tiny import Tiny
+
+Run = Callable[..., Any]
+
+# A model of its own, which leaves a mark wherever it is made.
+CODE = """
+from pathlib import Path
+from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
+
+class OwnConfig(LlamaConfig):
+    model_type = "own_code"
+
+    def __init__(self, **fields):
+        Path({mark!r}).touch()
+        super().__init__(**fields)
+
+class OwnForCausalLM(LlamaForCausalLM):
+    config_class = OwnConfig
+
+class OwnForSequenceClassification(LlamaForSequenceClassification):
+    config_class = OwnConfig
+"""
+MAP = {
+    "AutoConfig": "own_code.OwnConfig",
+    "AutoModelForCausalLM": "own_code.OwnForCausalLM",
+    "AutoModelForSequenceClassification": "own_code.OwnForSequenceClassification",
+}
+PAIRS = ["data=pairs", "data.path=pairs.jsonl", "trainer.max_steps=1", "trainer.batch_size=2", "tracking=none"]
+
+
+@pytest.fixture
+def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that exists once the code of a model has run. Pairs to train on lie beside it."""
+    monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
+    rows = [{"prompt": f"say {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return tmp_path / "the code has run"
+
+
+def model_folder(folder: Path) -> Path:
+    """A tiny Llama with a tokenizer, without code."""
+    model, tokenizer = Tiny(name="t").load()
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def add_code(folder: Path, mark: Path, *, model_type: str = "own_code") -> Path:
+    """Put Python code into a model folder, and name it in its config."""
+    (folder / "own_code.py").write_text(CODE.format(mark=str(mark)))
+    file = folder / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "model_type": model_type, "auto_map": MAP}))
+    return folder
+
+
+def the_run() -> Path:
+    """The only finished run of DPO."""
+    runs = Path("outputs/runs").glob("dpo-*[0-9a-f]")
+    (found,) = (run for run in runs if json.loads((run / "run.json").read_text())["status"] == "done")
+    return found
+
+
+def claim_trust(run: Path) -> None:
+    """Let the record of a run say that code of its model was allowed."""
+    record = json.loads((run / "run.json").read_text())
+    record["config"]["model"]["trust_remote_code"] = True
+    (run / "run.json").write_text(json.dumps(record))
+
+
+def test_typed_for_the_run_and_again_for_its_evaluation(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    train = ["train", "model=hub", f"model.name={own}", *PAIRS]
+    found = alignlab(*train)
+    assert (found.code, mark.exists()) == (2, False)
+    assert "model.trust_remote_code=true" in found.err
+    assert "Traceback" not in found.err
+
+    assert alignlab(*train, "model.trust_remote_code=true").code == 0
+    assert mark.exists()
+
+    mark.unlink()
+    evaluate = ["evaluate", f"run={the_run()}", "evaluation.prompts=2"]
+    found = alignlab(*evaluate)
+    assert (found.code, mark.exists()) == (2, False)
+    assert "type: trust_remote_code=true" in found.err
+    assert alignlab(*evaluate, "trust_remote_code=true").code == 0
+    assert mark.exists()
+
+
+@pytest.mark.parametrize("model_type", ["own_code", "llama"])
+def test_a_record_allows_nothing(model_type: str, alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    plain = model_folder(tmp_path / "plain")
+    assert alignlab("train", "model=hub", f"model.name={plain}", *PAIRS).code == 0
+    add_code(the_run() / "policy", mark, model_type=model_type)
+    claim_trust(the_run())
+    for more in ([], ["evaluation.baselines=[" + the_run().name + "]"]):
+        found = alignlab("evaluate", f"run={the_run()}", "evaluation.prompts=2", *more)
+        assert (found.code, mark.exists()) == (2, False)
+        assert "type: trust_remote_code=true" in found.err
+
+
+def test_a_folder_that_transformers_can_read_by_itself_is_read_without_its_code(
+    alignlab: Run, tmp_path: Path, mark: Path
+) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark, model_type="llama")
+    assert alignlab("train", "model=hub", f"model.name={own}", *PAIRS).code == 0
+    assert not mark.exists()
+
+
+PARENT = "[objective=sft, model=hub, model.name=own, model.trust_remote_code=true]"
+
+
+@pytest.mark.parametrize(
+    ("model", "axis", "key"),
+    [
+        ("trust_remote_code: true", "seed: 1,2", "model"),
+        ("revision: ''", "model.trust_remote_code: true,false", "model"),
+        ("revision: ''", "++model.trust_remote_code: true,true", "model"),
+        (f"parent: {PARENT}", "seed: 1,2", "parent.model"),
+    ],
+)
+def test_a_sweep_file_allows_nothing(
+    model: str, axis: str, key: str, alignlab: Run, tmp_path: Path, mark: Path
+) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(
+        f"# @package _global_\nmodel:\n  {model}\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {axis}\n"
+    )
+    found = alignlab("train", "sweep=mine", "model=hub", f"model.name={own}", *PAIRS)
+    assert (found.code, mark.exists()) == (2, False)
+    assert f"{key}.trust_remote_code" in found.err
+    assert "only if the command line allows it" in found.err
+
+
+def test_parents_take_it_from_the_command_line(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    parent = 'model.parent=["objective=sft","trainer.max_steps=1","trainer.batch_size=2"{}]'
+    train = ["train", "model=hub", f"model.name={own}", *PAIRS]
+    assert alignlab(*train, parent.format("")).code == 2
+    assert not mark.exists()
+    assert alignlab(*train, parent.format(""), "model.trust_remote_code=true").code == 0
+    mark.unlink()
+    (tmp_path / "outputs").rename(tmp_path / "before")
+    plain = model_folder(tmp_path / "plain")
+    of_parent = parent.format(f',"model=hub","model.name={own}","model.trust_remote_code=true"')
+    assert alignlab("train", "model=hub", f"model.name={plain}", *PAIRS, of_parent).code == 2, "its child may not"
+    assert mark.exists(), "typed within the parent's overrides"
+    mark.unlink()
+    assert alignlab("check", *train[1:], "model.trust_remote_code=true").code == 0
+    assert not mark.exists(), "checking runs nothing"
+
+
+def test_the_base_of_an_adapter_and_reward_models(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    plain = model_folder(tmp_path / "plain")
+    assert alignlab("train", "model=hub", f"model.name={plain}", "peft=lora", *PAIRS).code == 0
+    adapter = the_run() / "policy"
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    file = adapter / "adapter_config.json"
+    config = json.loads(file.read_text())
+    file.write_text(json.dumps({**config, "base_model_name_or_path": str(own), "trust_remote_code": True}))
+    sources: list[list[str]] = [
+        ["evaluate", f"run={the_run()}"],
+        ["evaluate", f"run={the_run()}", f"evaluation.baselines=[{adapter}]"],
+        ["train", "model=hub", f"model.name={adapter}", *PAIRS],
+        ["train", "model=hub", f"model.name={plain}", *PAIRS, "evaluation.at_end=true", "evaluation.prompts=2",
+         "judge=reward_model", f"judge.reward_model.model={own}"],
+    ]  # fmt: skip
+    for arguments in sources:
+        found = alignlab(*arguments)
+        assert (found.code, mark.exists()) == (2, False), arguments
+        assert "trust_remote_code=true" in found.err
+        assert "Traceback" not in found.err
+
+
+def test_an_adapter_that_names_a_python_module(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    plain = model_folder(tmp_path / "plain")
+    assert alignlab("train", "model=hub", f"model.name={plain}", "peft=lora", *PAIRS).code == 0
+    (tmp_path / "imported_by_peft.py").write_text(f"from pathlib import Path\nPath({str(mark)!r}).touch()\n")
+    file = the_run() / "policy" / "adapter_config.json"
+    named = {"megatron_config": {"tensor_model_parallel_size": 1}, "megatron_core": "imported_by_peft"}
+    file.write_text(json.dumps({**json.loads(file.read_text()), **named}))
+    found = alignlab("evaluate", f"run={the_run()}", "evaluation.prompts=2")
+    assert (found.code, mark.exists()) == (2, False)
+    assert "Traceback" not in found.err

@@ -140,7 +140,7 @@ def test_baselines_and_pages(alignlab: Run) -> None:
 
 def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: Path) -> None:
     """A tiny model on own pairs; judged by a reward model that was trained here on the same."""
-    rows = [{"prompt": f"Say {i % 7}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
+    rows = [{"prompt": f"Say {i}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = [
         "model=tiny", "data=pairs", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=3",
@@ -236,7 +236,7 @@ def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}))
     refused = alignlab("evaluate", "run=dpo", "evaluation.pairs=pairs.jsonl")
     assert refused.code == 2
-    assert "row 1 has no rejected" in refused.err
+    assert "row 1: has no rejected" in refused.err
 
 
 def test_refusals_name_everything(alignlab: Run) -> None:

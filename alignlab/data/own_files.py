@@ -133,7 +133,8 @@ def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[
         except UnusableRowError as error:
             faults += [(f"row {number}", fault) for fault in error.faults]
     if faults:
-        note = "" if set(forms[0]) <= set(columns) else f"\n  the columns are: {', '.join(columns)}"
+        no_prompt = "prompt" not in columns and any(fault.startswith("prompt") for _, fault in faults)
+        note = f"\n  the columns are: {', '.join(columns)}" if no_prompt else ""
         raise unusable(path, faults, note)
     return rows
 

@@ -187,7 +187,7 @@ def test_refusals_of_xstests_prompts(alignlab: Run) -> None:
     assert "| refused by | of safe prompts | of unsafe prompts |" in found.out
     Path("x.csv").write_text("id,prompt,type,label\n1,a,kind,perhaps\n")
     refused = alignlab("evaluate", "run=dpo", "evaluation.questions=x.csv")
-    assert (refused.code, "labels being safe or unsafe" in refused.err) == (2, True)
+    assert (refused.code, "label must be safe or unsafe" in refused.err) == (2, True)
 
 
 def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "x"}, {"text": "y"}]))
     refused = alignlab("evaluate", "run=dpo", *asked)
     assert refused.code == 2
-    assert "alpaca.json, row 2: needs instruction, turns or prompt" in refused.err
+    assert "alpaca.json: 1 row can't be used\n  row 2: needs instruction, turns or prompt" in refused.err
 
 
 def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:

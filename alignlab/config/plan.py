@@ -37,6 +37,7 @@ class Plan:
 
     judges: runs that its judges are made by, by the judge's name.
     reward: run of the reward model that it learns by, where it is one of ours.
+    content: dotted key -> digest of the files that a group names, as they were when the run was planned.
     """
 
     train: Train
@@ -45,6 +46,7 @@ class Plan:
     parent: Plan | None
     judges: Mapping[str, Plan] = field(default_factory=dict)
     reward: Plan | None = None
+    content: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def needed(self) -> list[Plan]:
@@ -81,7 +83,8 @@ def plan(
     del plain["strength"]  # it stands in the objective's own field
     judges = judge_plans(config, train.judge, known, allowed)
     reward = _reward_plan(config, train, known, allowed)
-    return Plan(train, plain, _identity(train, plain, config, parent, reward), parent, judges, reward)
+    content = _content(train, reward, known)
+    return Plan(train, plain, _identity(train, plain, parent, content), parent, judges, reward, content)
 
 
 def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: frozenset[str]) -> Train:
@@ -115,9 +118,18 @@ def _reward_plan(config: DictConfig, train: Train, known: Known, allowed: frozen
     return _other_plan("reward.run", overrides, config, _INHERITED, known, allowed, same_start=True)
 
 
-def _identity(
-    train: Train, plain: Mapping[str, Any], config: DictConfig, parent: Plan | None, reward: Plan | None
-) -> str:
+def _content(train: Train, reward: Plan | None, known: Known) -> dict[str, str]:
+    content = {
+        f"{group}.content": known.content(getattr(train, group))
+        for group in ("data", "model")
+        if getattr(train, group).content_fields
+    }
+    if train.reward is not None:
+        content["reward.content"] = f"{known.content(train.reward)}{reward.id if reward else ''}"
+    return content
+
+
+def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, content: Mapping[str, str]) -> str:
     needs = train.objective.requires
     unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
     if needs.rows in ("completions", "prompts"):
@@ -126,14 +138,8 @@ def _identity(
     if not needs.any_reference:
         unused.append("reference")
     unused += ["rollout.batch_size", "rollout.shown"] if needs.online else ["reward", "rollout"]
-    content = {
-        f"{group}.content": getattr(train, group).fingerprint()
-        for group in ("data", "model")
-        if getattr(train, group).content_fields
-    }
     if train.reward is not None:
         unused.append("reward")
-        content["reward.content"] = f"{train.reward.fingerprint()}{reward.id if reward else ''}"
     kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
     return run_id(
         module_name(type(train.objective)),

@@ -25,6 +25,14 @@ class Known:
     def __init__(self) -> None:
         self.groups: dict[tuple[type, str], Group] = {}
         self.parents: dict[str, Any] = {}
+        self.contents: dict[str, str] = {}
+
+    def content(self, part: Any) -> str:
+        """`part.fingerprint()`: the files behind a group's values are read once for all points."""
+        key = repr(part)
+        if key not in self.contents:
+            self.contents[key] = part.fingerprint()
+        return self.contents[key]
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
@@ -34,14 +33,13 @@ def path_digest(path: str | Path) -> str:
         for file in files
         for part in (
             str(file.relative_to(path)).encode(),
-            _file_digest(file, file.stat().st_size, file.stat().st_mtime_ns),
+            _file_digest(file),
         )
     )
 
 
-@lru_cache(maxsize=4096)
-def _file_digest(file: Path, size: int, mtime_ns: int) -> bytes:
-    """SHA-256 of a file; a sweep asks for the same files at every point, so size and time of change key a cache."""
+def _file_digest(file: Path) -> bytes:
+    """SHA-256 of a file. It is read each time: other content may come with the same time of change."""
     state = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(1 << 20):

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import abstractmethod
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from alignlab.checks import within
+from alignlab.data.conversations import UnusableRowError, gather, prompt_key, refuse_unread
+from alignlab.data.files import FORMATS, Record, columns_of, format_of, parse_records, read_bytes, unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.rows import Prompt, Split
-from alignlab.data.sources.base import Source, load_rows
+from alignlab.data.rows import Split
+from alignlab.data.sources.base import Source, load_rows, local_files
 from alignlab.errors import DataError, Problem
 
-_BUILDER = {".jsonl": "json", ".json": "json", ".parquet": "parquet", ".csv": "csv"}
-
 Row = TypeVar("Row")
+
+# A row of a file -> a row of ours. Raises UnusableRowError.
+Parse = Callable[[Record], Any]
 
 
 @dataclass(kw_only=True)
@@ -28,7 +33,7 @@ class OwnFiles(Source):
 
     path:          a .jsonl, .json, .parquet or .csv file (.gz too), a folder as on the hub, or a hub name.
     eval_path:     held-out rows in the same form; empty holds out `eval_fraction` of `path`.
-    eval_fraction: share of the rows of `path` that is held out, drawn once with a fixed seed.
+    eval_fraction: share of the rows of `path` that is held out, in whole prompts: no prompt is in both splits.
     """
 
     path: str
@@ -46,13 +51,18 @@ class OwnFiles(Source):
     def missing(self) -> Iterator[Problem]:
         for key in ("path", "eval_path"):
             path = getattr(self, key)
-            if path and not Path(path).exists() and (_builder(path) or path.startswith((".", "/", "~"))):
-                yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_rows.jsonl")
-            elif Path(path).is_file() and not _builder(path):
-                yield Problem(key, path, f"must be one of: {', '.join(_BUILDER)} (.gz too)", f"{key}=my_rows.jsonl")
-            elif Path(path).is_file():
+            if not path:
+                continue
+            if not Path(path).exists():
+                if format_of(path) or path.startswith((".", "/", "~")):
+                    yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_rows.jsonl")
+            elif Path(path).is_file() and not format_of(path):
+                yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
+            else:
                 try:
-                    self.read(path)
+                    rows = self.read(path)
+                    if not self.eval_path:
+                        _held_out(rows, self.eval_fraction, path)
                 except DataError as error:
                     yield Problem(key, path, str(error))
 
@@ -65,73 +75,102 @@ class OwnFiles(Source):
 
     @abstractmethod
     def read(self, path: str) -> Sequence[Any]:
-        """All rows of a file, checked. DataError names the columns or the row that can't be used."""
+        """All rows of a file, checked. DataError names the columns or the rows that can't be used."""
 
     def split_rows(self, split: Split) -> list[Any]:
         """Rows of one split, before anything is left out."""
         if self.eval_path:
             return list(self.read(self.path if split == "train" else self.eval_path))
         rows = self.read(self.path)
-        count = max(1, round(len(rows) * self.eval_fraction))
-        held_out = set(np.random.default_rng(0).permutation(len(rows))[:count])
+        held_out = _held_out(rows, self.eval_fraction, self.path)
         return [row for i, row in enumerate(rows) if (i in held_out) == (split == "eval")]
 
 
-def read_columns(path: str, parse: Callable[[dict[str, Any], str], Row], *forms: tuple[str, ...]) -> Sequence[Row]:
-    """`parse(row, where)` of all rows; a file is read once as long as it does not change.
+def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[Any]:
+    """`parse(row)` of all rows of a file, a folder or a hub data set.
 
-    forms: sets of columns, one of which must be there. Raises DataError with the columns that were found.
+    forms: sets of columns, one of which must be there.
+    Raises DataError with the columns that were found, or with every row that can't be used.
     """
-    return _read(path, parse, forms, Path(path).stat().st_mtime_ns if Path(path).is_file() else 0)
+    place = Path(path)
+    if place.is_file():
+        raw = read_bytes(path)
+        key = (hashlib.sha256(raw).digest(), format_of(path), parse, forms)
+        if key not in _kept:
+            rows = _parsed(parse_records(raw, path), path, parse, forms)
+            while len(_kept) >= _MOST_KEPT:
+                _kept.pop(next(iter(_kept)))
+            _kept[key] = rows
+        return _kept[key]
+    if place.is_dir():
+        records = [record for file in local_files(path) for record in parse_records(read_bytes(file), file)]
+    else:
+        records = list(load_rows(path, split="train"))
+    return _parsed(records, path, parse, forms)
 
 
-@lru_cache(maxsize=4)
-def _read(path: str, parse: Callable[..., Row], forms: tuple[tuple[str, ...], ...], changed: int) -> Sequence[Row]:
-    builder = _builder(path) if Path(path).is_file() else None
-    # pandas would read the answers "NA" and "None" as missing
-    options = {"keep_default_na": False} if builder == "csv" else {}
-    data = load_rows(builder, data_files=path, split="train", **options) if builder else load_rows(path, split="train")
-    if not any(set(form) <= set(data.column_names) for form in forms):
-        absent = [column for column in forms[0] if column not in data.column_names]
+# The last files that were parsed, by content: the check, both splits and the points of a sweep read the same ones.
+_MOST_KEPT = 4
+_kept: dict[Any, Sequence[Any]] = {}
+
+
+def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[tuple[str, ...]]) -> Sequence[Any]:
+    if not records:
+        raise DataError(f"{path} is empty: it has no rows")
+    columns = columns_of(records)
+    if not any(set(form) <= set(columns) for form in forms):
+        absent = [column for column in forms[0] if column not in columns]
         raise DataError(
-            f"{path} has no column {', '.join(absent)}; it has: {', '.join(data.column_names)}\n"
+            f"{path} has no column {', '.join(absent)}; it has: {', '.join(columns)}\n"
             f"  needed: {' -- or: '.join(', '.join(form) for form in forms)}"
         )
-    return [parse(row, f"{path}, row {i + 1}") for i, row in enumerate(data)]
+    rows: list[Any] = []
+    faults: list[tuple[str, str]] = []
+    for number, record in enumerate(records, 1):
+        try:
+            _, row = gather(partial(refuse_unread, record), partial(parse, record))
+            rows.append(row)
+        except UnusableRowError as error:
+            faults += [(f"row {number}", fault) for fault in error.faults]
+    if faults:
+        no_prompt = "prompt" not in columns and any(fault.startswith("prompt") for _, fault in faults)
+        note = f"\n  the columns are: {', '.join(columns)}" if no_prompt else ""
+        raise unusable(path, faults, note)
+    return rows
 
 
-def parse_prompt(value: Any, where: str) -> Prompt:
-    """Text, or a list of messages."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(is_message(turn) for turn in value):
-        return [{"role": turn["role"], "content": turn["content"]} for turn in value]
-    raise DataError(f"{where}: prompt must be text or a list of {{role, content}} messages, not {value!r:.80}")
+def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
+    """Places of the rows to hold out: all rows of some prompts, about `share` of all rows together.
 
-
-def parse_answer(value: Any, where: str) -> str:
-    """Text of an answer; of a list of messages the last turn, which must be the assistant's."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and is_message(value[-1]) and value[-1]["role"] == "assistant":
-        return str(value[-1]["content"])
-    raise DataError(
-        f"{where}: an answer must be text or end in an assistant's {{role, content}} message, not {value!r:.80}"
+    Prompts are taken in the order of a digest of their text, so neither the order of the rows nor the objective
+    matters. A prompt with more rows than are still wanted is passed over. Raises DataError where all rows have one.
+    """
+    groups: defaultdict[str, list[int]] = defaultdict(list)
+    for place, row in enumerate(rows):
+        groups[prompt_key(row.prompt)].append(place)
+    if len(groups) < 2:
+        count = f"all {len(rows)} rows of {path} have" if len(rows) > 1 else f"the only row of {path} has"
+        raise DataError(
+            f"{count} the same prompt, so no part of them can be held out\n"
+            "  type: data.eval_path=<a file with rows to evaluate on>"
+        )
+    order: list[list[int]] = sorted(
+        groups.values(), key=lambda places: digest([prompt_key(rows[places[0]].prompt).encode()])
     )
+    wanted = min(max(1, round(len(rows) * share)), len(rows) - 1)
+    found: set[int] = set()
+    for places in order:
+        if len(found) + len(places) <= wanted:
+            found |= set(places)
+    return found or set(min((len(places), places) for places in order)[1])
 
 
-def parse_number(value: Any, what: str, where: str) -> float:
-    """A finite number."""
-    if isinstance(value, bool) or not isinstance(value, int | float) or not np.isfinite(value):
-        raise DataError(f"{where}: {what} must be a finite number, not {value!r:.80}")
-    return float(value)
-
-
-def is_message(turn: Any) -> bool:
-    """Whether a value is one turn of a conversation."""
-    return isinstance(turn, dict) and {"role", "content"} <= turn.keys()
-
-
-def _builder(path: str) -> str | None:
-    suffix = Path(path.removesuffix(".gz")).suffix
-    return _BUILDER.get(suffix)
+def parse_number(value: Any, what: str) -> float:
+    """A finite number, or text that is one. Raises UnusableRowError."""
+    try:
+        number = float("nan") if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError, OverflowError):
+        number = float("nan")
+    if not np.isfinite(number):
+        raise UnusableRowError(f"{what} must be a finite number, not {value!r:.80}")
+    return number

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from alignlab.data.conversations import read_conversation, refuse_unread
 from alignlab.data.rows import Prompt
-from alignlab.errors import DataError
-from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
 from alignlab.evaluation.benchmarks.reward_bench import Accuracy, reward_bench
 
 PAIRS = "pairs.jsonl"
@@ -36,22 +36,18 @@ class GradedPair:
 
 
 def read_pairs(path: str) -> list[GradedPair]:
-    """Rows with prompt, chosen and rejected, and perhaps subset and *_ended. Raises DataError naming the row."""
-    rows = read_rows(path, "prompt", "chosen", "rejected")
-    for number, row in enumerate(rows, 1):
-        if not all(isinstance(row[key], str) for key in ("chosen", "rejected")):
-            raise DataError(f"{path}, row {number}: chosen and rejected must be texts")
-    return [
-        GradedPair(
-            row["prompt"],
-            row["chosen"],
-            row["rejected"],
-            str(row.get("subset", "")),
-            bool(row.get("chosen_ended", True)),
-            bool(row.get("rejected_ended", True)),
-        )
-        for row in rows
-    ]
+    """Rows with prompt, chosen and rejected, and perhaps subset and *_ended.
+
+    Raises DataError with every row that can't be used.
+    """
+    return parse_rows(path, _pair, "prompt", "chosen", "rejected")
+
+
+def _pair(row: Row) -> GradedPair:
+    refuse_unread(row)
+    prompt, (chosen, rejected) = read_conversation(row["prompt"], {name: row[name] for name in ("chosen", "rejected")})
+    ended = (bool(row.get(f"{name}_ended", True)) for name in ("chosen", "rejected"))
+    return GradedPair(prompt, chosen, rejected, str(row.get("subset", "")), *ended)
 
 
 def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -5,17 +5,26 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alignlab.checks import at_least
+from alignlab.data.conversations import (
+    UnusableRowError,
+    gather,
+    read_conversation,
+    read_prompt,
+    read_text,
+    refuse_unread,
+)
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Message, Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DataError, Problem
 from alignlab.evaluation.benchmarks import xstest
-from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
@@ -84,21 +93,33 @@ class Evaluation(Sampling):
 
 
 def read_questions(path: str) -> list[Question]:
-    """Prompts of a file with their preferred answers, empty where it has none. Raises DataError naming the row."""
+    """Prompts of a file with their preferred answers, empty where it has none.
+
+    Raises DataError with every row that can't be used.
+    """
     if path.endswith(".csv"):
         return [Question(row.text, "", True, name=row.id) for row in xstest.read_prompts(path)]
-    found = []
-    for number, row in enumerate(read_rows(path), 1):
-        prompt, answer = row.get("instruction", row.get("prompt")), row.get("output", row.get("chosen", ""))
-        second, name = "", str(row.get("question_id", ""))
-        if turns := row.get("turns"):
-            if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
-                raise DataError(f"{path}, row {number}: turns must be one text or two")
-            prompt, second = turns[0], "".join(turns[1:])
-        if not prompt or not isinstance(prompt, str | list):
-            raise DataError(f"{path}, row {number}: needs instruction, turns or prompt, a text or a list of messages")
-        found.append(Question(prompt, answer if isinstance(answer, str) else "", True, second, name))
-    return found
+    return parse_rows(path, _question)
+
+
+def _question(row: Row) -> Question:
+    refuse_unread(row)
+    name = str(row.get("question_id", ""))
+    if turns := row.get("turns"):
+        if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
+            raise UnusableRowError("turns must be one text or two")
+        first, *second = gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1)))
+        return Question(first, "", True, "".join(second), name)
+    asked = "instruction" if row.get("instruction") is not None else "prompt"
+    if not row.get(asked):
+        raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
+    if row.get("input"):
+        raise UnusableRowError("input is not asked: make it a part of the instruction")
+    answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
+    if answer is None:
+        return Question(read_prompt(row[asked], asked), "", True, name=name)
+    prompt, (text,) = read_conversation(row[asked], {answer: row[answer]})
+    return Question(prompt, text, True, name=name)
 
 
 @dataclass(frozen=True)

@@ -49,6 +49,7 @@ from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.tracking.sinks.base import RunIdentity
 from alignlab.training.evaluate_pairs import held_out_pairs, implied_rewards, rewards
 from alignlab.training.progress import bars_wanted, progress_bar
+from alignlab.training.rows import refuse_changed_data
 from alignlab.training.run import ready_judges
 from alignlab.training.start import Start, device_of, load_start
 
@@ -375,6 +376,7 @@ def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion | Que
     """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
     if questions:
         return read_questions(questions)
+    refuse_changed_data(plan)
     source = plan.train.data
     if "pairs" in source.shapes:
         return [pair.preferred() for pair in source.pairs("eval", lambda world: start.exact_logps).rows]

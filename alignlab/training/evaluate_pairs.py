@@ -12,11 +12,13 @@ from alignlab.evaluation.judges.reward_model import RewardModel
 from alignlab.evaluation.suite import Question, Side
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.reference import Pass, token_logps
+from alignlab.training.rows import refuse_changed_data
 from alignlab.training.start import load_start
 
 
 def held_out_pairs(plan: Plan) -> list[GradedPair]:
     """All held-out pairs of a run's own data; of rankings, each answer against each that has a smaller grade."""
+    refuse_changed_data(plan)
     source, found = plan.train.data, []
     start = load_start(plan) if source.world is not None else None
     for row in source.rankings("eval", lambda world: start.exact_logps if start else None).rows:

@@ -8,14 +8,18 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train
+from alignlab.data.conversations import prompt_key
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
 from alignlab.data.sampling import Couple, rows_of_run
+from alignlab.data.sources.base import Source
 from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
+from alignlab.ledger.run_dir import RunDir
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.shapes import shape_of
@@ -36,12 +40,23 @@ class RunRows:
 
 
 def load_rows(start: Start) -> RunRows:
-    """Load, tokenize and cut both splits. Raises DataError where nothing is left of one."""
+    """Load, tokenize and cut both splits. Raises DataError where nothing is left of one, and where a file is no longer
+    what it was when the run was planned: its id and its record would tell of other rows."""
     source = start.plan.train.data
-    train, train_record = _split(start, "train")
-    held_out, eval_record = _split(start, "eval")
-    record = {"fingerprint": source.fingerprint(), "train": train_record, "eval": eval_record}
-    return RunRows(train, [replace(row, index=row.index + len(train)) for row in held_out], record)
+    content = source.fingerprint()
+    if start.plan.content.get("data.content", content) != content:
+        raise _changed(source)
+    train = _read(start, "train", content)
+    held_out = _read(start, "eval", content)
+    record: dict[str, Any] = {
+        "fingerprint": content,
+        "train": _told(start, "train", train),
+        "eval": _told(start, "eval", held_out),
+    }
+    if source.world is None:  # a world's prompts are all there are, and both splits are drawn from them
+        record["eval"]["prompts_in_train"] = _tell_shared_prompts(train, held_out)
+    rows = [replace(row, index=row.index + len(train.tokens)) for row in held_out.tokens]
+    return RunRows(train.tokens, rows, record)
 
 
 def couple_of(config: Train) -> Couple | None:
@@ -62,15 +77,15 @@ def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
-def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]]:
+def _told(start: Start, split: Split, read: _Read) -> dict[str, Any]:
+    """What the record keeps of a split. Raises DataError where the run can't use its rows."""
     needs = start.plan.train.objective.requires
-    read = _read(start, split)
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
     if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, read.tokens)
     log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
-    return read.tokens, {
+    return {
         "rows": len(read.tokens),
         "digest": read.digest,
         "dropped": dict(read.dropped),
@@ -78,11 +93,41 @@ def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]
     }
 
 
+def _tell_shared_prompts(train: _Read, held_out: _Read) -> int:
+    """Held-out rows whose prompt stands in training rows as well."""
+    known = set(train.prompts)
+    shared = sum(prompt in known for prompt in held_out.prompts)
+    if shared:
+        text = (
+            "%d of %d held-out rows have a prompt that is trained on: what is measured on them is not new to the policy"
+        )
+        log.warning(text, shared, len(held_out.prompts))
+    return shared
+
+
+def refuse_changed_data(plan: Plan) -> None:
+    """Raise DataError where a run's files are no longer what it was trained on, and its held-out rows unknown."""
+    source = plan.train.data
+    trained_on = RunDir.of(plan.train.output_root, plan.id).record().get("data", {}).get("fingerprint")
+    if source.content_fields and trained_on and source.fingerprint() != trained_on:
+        text = f"not what {plan.id} was trained on: its held-out rows can't be told any more"
+        raise DataError(f"{_paths(source)}: {text}\n  type: evaluation.questions=<a file of prompts>")
+
+
+def _changed(source: Source) -> DataError:
+    return DataError(f"{_paths(source)}: changed since this command began\n  type: the same command again")
+
+
+def _paths(source: Source) -> str:
+    return ", ".join(f"data.{name}={value}" for name in source.content_fields if (value := getattr(source, name)))
+
+
 @dataclass(frozen=True)
 class _Read:
-    """A split as token ids, and what was left out and cut of it."""
+    """A split as token ids, and what was left out and cut of it; a digest of the text of each loaded row's prompt."""
 
     tokens: Sequence[Tokens]
+    prompts: Sequence[str]
     dropped: Counter[str]
     report: LengthReport
     digest: str
@@ -93,23 +138,26 @@ _MOST_KEPT = 6
 _kept: dict[str, _Read] = {}
 
 
-def _read(start: Start, split: Split) -> _Read:
-    """Load, tokenize and cut a split, or find what another point of this process has made of the same."""
+def _read(start: Start, split: Split, content: str) -> _Read:
+    """Load, tokenize and cut a split, or find what another point of this process has made of the same content."""
     config, template = start.plan.train, Template(start.tokenizer)
     source, needs = config.data, config.objective.requires
     shape = shape_of(needs)
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), source.fingerprint(), split, needs.rows, template.identity, drawn_from)
+    parts = (repr(source), content, split, needs.rows, template.identity, drawn_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
         loaded = shape.read(source, split, lambda world: start.exact_logps)
         cut = Cutter(source.max_length, source.max_prompt_length)
         tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
-        content = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+        rows = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+        prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
+        if source.fingerprint() != content:
+            raise _changed(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
-        _kept[key] = _Read(tokens, loaded.dropped + report.dropped, report, content)
+        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows)
     return _kept[key]
 
 

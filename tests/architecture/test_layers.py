@@ -70,7 +70,7 @@ HOME = {
     "pandas": {"reports"},
     "scipy": {"evaluation", "reports"},
     "openai": {"evaluation"},
-    "pyarrow": {"evaluation"},
+    "pyarrow": {"evaluation", "data"},
 }
 # modules of a room that otherwise may use torch
 NO_TORCH_MODULES = sorted(

@@ -135,7 +135,7 @@ def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path
     ("content", "text"),
     [
         ("", "empty"),
-        ("{not json\n", "can't be read"),
+        ("{not json\n", "line 1: is not JSON"),
         ('{"prompt": "a", "good": "b"}\n', "has no column chosen, rejected; it has: prompt, good"),
         ('{"prompt": "a", "chosen": [{"role": "assistant", "text": "b"}], "rejected": "c"}\n', "row 1"),
     ],

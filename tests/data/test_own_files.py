@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
-from alignlab.data.rows import Labelled, Pair, Ranking
+from alignlab.data.conversations import prompt_key
+from alignlab.data.rows import Labelled, Pair, Ranking, Split
 from alignlab.data.sources.lab import Lab
 from alignlab.data.sources.pairs import Pairs
 from alignlab.data.sources.rankings import Rankings
 from alignlab.data.sources.unpaired import Unpaired
 from alignlab.errors import DataError
+
+SIDES = ("chosen", "rejected")
 
 
 def written(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> str:
@@ -81,9 +84,12 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
         ({"prompt": "p", "completion": "c", "label": 2}, "row 1: label must be true or false, 1 or 0, not 2"),
         ({"prompt": "p", "completion": "c", "label": "good"}, "row 1: label must be"),
         ({"prompt": "p", "completion": "c", "label": [True]}, "row 1: label must be"),
-        ({"prompt": "p", "completion": 5, "label": True}, "row 1: an answer must be text"),
+        ({"prompt": "p", "completion": 5, "label": True}, "row 1: completion must be text or a list of"),
         ({"prompt": "p", "answer": "c", "label": True}, "has no column completion; it has: prompt, answer, label"),
-        ({"messages": [{"role": "user", "content": "Hi"}], "label": True}, "row 1: an answer must be text or end in"),
+        (
+            {"messages": [{"role": "user", "content": "Hi"}], "label": True},
+            "row 1: messages must end in an assistant's turn",
+        ),
         ({"messages": "Human: Hi Assistant: Hello", "label": True}, "row 1: messages must be a list"),
         ({"messages": None, "label": True}, "row 1: messages must be a list"),
     ],
@@ -117,7 +123,7 @@ def test_rankings(tmp_path: Path) -> None:
         ({"completions": ["a", "b"], "grades": [1.0]}, "must be lists of the same length"),
         ({"completions": ["a"], "grades": [1.0]}, "at least two"),
         ({"completions": ["a", " "], "grades": [1.0, 2.0]}, "an answer is empty"),
-        ({"completions": ["a", "b"], "grades": [1.0, None]}, "a grade must be a finite number"),
+        ({"completions": ["a", "b"], "grades": [1.0, None]}, "grade 2 must be a finite number, not None"),
         ({"completions": ["a", "b"]}, "has no column grades"),
     ],
 )
@@ -146,3 +152,66 @@ def test_a_real_set_of_single_answers(shared_data: Path, tmp_path: Path) -> None
     rows = source.labelled("train", None).rows
     assert [sum(r.desirable for r in rows), len(rows)] == [150, 300]
     assert all(isinstance(r.prompt, list) and r.prompt[-1]["role"] == "user" for r in rows)
+
+
+def split_prompts(source: Pairs, split: Split) -> list[str]:
+    return [prompt_key(row.prompt) for row in source.pairs(split, None).rows]
+
+
+def test_no_prompt_is_on_both_sides(tmp_path: Path) -> None:
+    """40 prompts, each four times with other white space or as a conversation; a tenth of 160 rows is 16."""
+    rows = [
+        {"prompt": prompt, "chosen": f"a{i}", "rejected": f"b{i}"}
+        for i in range(40)
+        for prompt in (f"Q {i}", f" Q  {i}\n", [{"role": "user", "content": f"Q {i}"}], f"Q {i}")
+    ]
+    source = Pairs(path=written(tmp_path, *rows), eval_limit=0)
+    train, held_out = split_prompts(source, "train"), split_prompts(source, "eval")
+    assert (len(train), len(held_out)) == (144, 16)
+    assert (len(set(train)), len(set(held_out))) == (36, 4)
+    assert not set(train) & set(held_out)
+
+
+def test_all_turns_before_the_answer_make_the_prompt(tmp_path: Path) -> None:
+    """Ten conversations that begin alike are ten prompts."""
+    talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
+    rows = [
+        {"prompt": [*talk, {"role": "user", "content": f"Q{i}"}], "chosen": "a", "rejected": "b"} for i in range(10)
+    ]
+    source = Pairs(path=written(tmp_path, *rows), eval_fraction=0.3)
+    assert (len(split_prompts(source, "train")), len(split_prompts(source, "eval"))) == (7, 3)
+
+
+def test_the_split_is_the_same_for_every_order_and_every_shape(tmp_path: Path) -> None:
+    pairs = [{"prompt": f"Q{i % 30}", "chosen": f"a{i}", "rejected": f"b{i}"} for i in range(60)]
+    first = Pairs(path=written(tmp_path, *pairs))
+    other = Pairs(path=written(tmp_path, *pairs[::-1], name="turned.jsonl"))
+    held_out = set(split_prompts(first, "eval"))
+    assert len(held_out) == 3
+    assert set(split_prompts(other, "eval")) == held_out
+    assert {prompt_key(row.prompt) for row in first.labelled("eval", None).rows} == held_out
+    halves = [{"prompt": row["prompt"], "completion": row[k], "label": k == "chosen"} for row in pairs for k in SIDES]
+    single = Unpaired(path=written(tmp_path, *halves, name="halves.jsonl"))
+    assert {prompt_key(row.prompt) for row in single.labelled("eval", None).rows} == held_out
+    graded = [{"prompt": row["prompt"], "completions": [row[k] for k in SIDES], "grades": [2, 1]} for row in pairs]
+    ranked = Rankings(path=written(tmp_path, *graded, name="graded.jsonl"))
+    assert {prompt_key(row.prompt) for row in ranked.rankings("eval", None).rows} == held_out
+
+
+def test_a_prompt_of_most_rows_is_trained_on(tmp_path: Path) -> None:
+    rows = [{"prompt": "Q" if i < 80 else f"Q{i}", "chosen": f"a{i}", "rejected": "b"} for i in range(100)]
+    source = Pairs(path=written(tmp_path, *rows))
+    assert len(split_prompts(source, "eval")) == 10
+    assert "user: Q" not in split_prompts(source, "eval")
+    two = Pairs(path=written(tmp_path, *rows[79:81]), eval_fraction=0.9)
+    assert (len(split_prompts(two, "train")), len(split_prompts(two, "eval"))) == (1, 1)
+
+
+@pytest.mark.parametrize("count", [1, 5])
+def test_one_prompt_can_not_be_held_out(count: int, tmp_path: Path) -> None:
+    rows = [{"prompt": "Q" + " " * i, "chosen": f"a{i}", "rejected": "b"} for i in range(count)]
+    path = written(tmp_path, *rows)
+    (problem,) = Pairs(path=path).missing()
+    assert "the same prompt, so no part of them can be held out\n  type: data.eval_path=" in problem.allowed
+    assert not list(Pairs(path=path, eval_path=path).missing())
+    assert len(Pairs(path=path, eval_path=path).pairs("train", None).rows) == count

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from alignlab.data.conversations import UnusableRowError
 from alignlab.data.rows import Split
 from alignlab.data.sources.hh_rlhf import HHRLHF, parse_transcripts
 from alignlab.data.sources.lab import Lab
@@ -121,14 +122,14 @@ def test_lab_pairs_need_the_reference() -> None:
 def test_transcripts() -> None:
     start = "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: Why?\n\nAssistant:"
     pair = parse_transcripts(f"{start} Because.", f"{start} No idea.")
-    assert pair is not None
     assert pair.prompt == [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": "Yes?"},
         {"role": "user", "content": "Why?"},
     ]
     assert (pair.chosen, pair.rejected) == ("Because.", "No idea.")
-    assert parse_transcripts(f"{start} a", "\n\nHuman: Ho\n\nAssistant: a") is None
+    with pytest.raises(UnusableRowError, match="transcripts differ"):
+        parse_transcripts(f"{start} a", "\n\nHuman: Ho\n\nAssistant: a")
 
 
 def test_hh_rlhf_counts_what_it_leaves_out(shared_data: Path) -> None:
@@ -197,7 +198,7 @@ def test_pairs_name_missing_columns_and_bad_rows(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="row 2"):
         Pairs(path=str(file)).pairs("train", None)
     file.write_text("{not json")
-    with pytest.raises(DataError, match=r"rows\.jsonl can't be read"):
+    with pytest.raises(DataError, match=r"rows\.jsonl: 1 row can't be used\n  line 1: is not JSON"):
         Pairs(path=str(file)).pairs("train", None)
 
 

@@ -140,7 +140,7 @@ def test_baselines_and_pages(alignlab: Run) -> None:
 
 def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: Path) -> None:
     """A tiny model on own pairs; judged by a reward model that was trained here on the same."""
-    rows = [{"prompt": f"Say {i % 7}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
+    rows = [{"prompt": f"Say {i}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = [
         "model=tiny", "data=pairs", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=3",
@@ -187,7 +187,7 @@ def test_refusals_of_xstests_prompts(alignlab: Run) -> None:
     assert "| refused by | of safe prompts | of unsafe prompts |" in found.out
     Path("x.csv").write_text("id,prompt,type,label\n1,a,kind,perhaps\n")
     refused = alignlab("evaluate", "run=dpo", "evaluation.questions=x.csv")
-    assert (refused.code, "labels being safe or unsafe" in refused.err) == (2, True)
+    assert (refused.code, "label must be safe or unsafe" in refused.err) == (2, True)
 
 
 def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
@@ -210,7 +210,7 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "x"}, {"text": "y"}]))
     refused = alignlab("evaluate", "run=dpo", *asked)
     assert refused.code == 2
-    assert "alpaca.json, row 2: needs instruction, turns or prompt" in refused.err
+    assert "alpaca.json: 1 row can't be used\n  row 2: needs instruction, turns or prompt" in refused.err
 
 
 def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:
@@ -236,7 +236,7 @@ def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "pairs.jsonl").write_text(json.dumps({"prompt": "a", "chosen": "b"}))
     refused = alignlab("evaluate", "run=dpo", "evaluation.pairs=pairs.jsonl")
     assert refused.code == 2
-    assert "row 1 has no rejected" in refused.err
+    assert "row 1: has no rejected" in refused.err
 
 
 def test_refusals_name_everything(alignlab: Run) -> None:

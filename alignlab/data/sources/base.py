@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least
+from alignlab.data.files import FORMATS, format_of
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
@@ -18,17 +20,42 @@ ReferenceTable = Callable[[World], Any]
 
 
 def load_rows(name: str, **arguments: Any) -> Any:
-    """`datasets.load_dataset`, its failures told as DataError: a file or hub data set that can't be read."""
-    from datasets import disable_progress_bars, load_dataset
+    """`datasets.load_dataset` of a hub data set, its failures told as DataError.
+
+    Not for local files: it guesses types, and keeps rows by a file's path and time.
+    """
+    from datasets import load_dataset
+
+    with _told(name):
+        return load_dataset(name, **arguments)
+
+
+def local_files(folder: str) -> list[str]:
+    """Files with the training rows of a local folder, as the hub would find them. Raises DataError."""
+    from datasets import load_dataset_builder
+
+    with _told(folder):
+        found = load_dataset_builder(folder).config.data_files or {}
+    files = [str(file) for file in found.get("train", [])]
+    if not files:
+        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files of rows'}")
+    if others := [file for file in files if not format_of(file)]:
+        raise DataError(f"{folder} holds files that are none of {', '.join(FORMATS)}: {', '.join(others[:5])}")
+    return files
+
+
+@contextmanager
+def _told(place: str) -> Iterator[None]:
+    """What `datasets` raises as DataError; what it would print is left out."""
+    from datasets import disable_progress_bars
     from datasets.exceptions import DatasetsError
     from datasets.utils import logging as datasets_logging
 
     disable_progress_bars()  # they would bury the run's own lines
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would log is raised as well
     try:
-        return load_dataset(name, **arguments)
+        yield
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
-        place = arguments.get("data_files", name)
         raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
 
 

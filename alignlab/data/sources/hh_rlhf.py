@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import ClassVar
 
 from alignlab.data.audit import drop_unusable
+from alignlab.data.conversations import UnusableRowError
+from alignlab.data.files import read_records, unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Message, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.errors import DataError, Problem
 
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-_ANSWER = "\n\nAssistant:"
 _ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -76,23 +77,32 @@ class HHRLHF(Source):
         dropped: Counter[str] = Counter()
         pairs = []
         for subset in self.subsets if split == "train" else self.eval_subsets:
-            for line in self._lines(subset, split):
-                if any(_ANSWER not in line[side] for side in ("chosen", "rejected")):
-                    dropped["no answer"] += 1
-                    continue
-                pair = parse_transcripts(line["chosen"], line["rejected"])
-                if pair is None:
-                    dropped["transcripts differ before the last answer"] += 1
-                else:
-                    pairs.append(pair)
+            for chosen, rejected in self._transcripts(subset, split):
+                try:
+                    pairs.append(parse_transcripts(chosen, rejected))
+                except UnusableRowError as error:
+                    dropped[error.faults[0]] += 1
         loaded = drop_unusable(pairs, dropped)
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
-    def _lines(self, subset: str, split: Split) -> Iterator[dict[str, str]]:
+    def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
+        """(chosen, rejected) of all rows. Raises DataError with the rows that have no two texts."""
         if Path(self.path).is_dir():
-            yield from load_rows("json", data_files=str(self._file(subset, split)), split="train")
+            where = str(self._file(subset, split))
+            rows = read_records(where)
         else:
-            yield from load_rows(self.path, data_dir=subset, split="train" if split == "train" else "test")
+            where = f"{self.path}, {subset}"
+            rows = list(load_rows(self.path, data_dir=subset, split="train" if split == "train" else "test"))
+        sides = ("chosen", "rejected")
+        faults = [
+            (f"row {number}", f"{side} must be text, not {row.get(side)!r:.80}")
+            for number, row in enumerate(rows, 1)
+            for side in sides
+            if not isinstance(row.get(side), str)
+        ]
+        if faults:
+            raise unusable(where, faults)
+        return [(row["chosen"], row["rejected"]) for row in rows]
 
     def _files(self, subset: str) -> dict[str, Path]:
         """Split name -> file of a subset in a local folder."""
@@ -111,19 +121,29 @@ class HHRLHF(Source):
         return file
 
 
-def parse_transcripts(chosen: str, rejected: str) -> Pair | None:
-    """The shared conversation and the two last answers, or None where the transcripts differ before that."""
-    prompt, answer = _split_last_answer(chosen)
-    other_prompt, other_answer = _split_last_answer(rejected)
-    if prompt != other_prompt:
-        return None
-    pieces = _TURN.split(prompt)
-    # text before the first turn, then role and text in turn; the last role only announces the answer
-    turns = zip(pieces[1:-2:2], pieces[2:-2:2], strict=True)
-    messages = [Message(role=_ROLE[role], content=text.strip()) for role, text in turns]
-    return Pair(messages, answer.strip(), other_answer.strip())
+def parse_transcripts(chosen: str, rejected: str) -> Pair:
+    """The shared conversation and the two last answers. Raises UnusableRowError with the first reason against it."""
+    turns, other = _turns(chosen), _turns(rejected)
+    if turns[:-1] != other[:-1]:
+        raise UnusableRowError("transcripts differ before the last answer")
+    *prompt, answer = turns
+    if not prompt:
+        raise UnusableRowError("no turn before the answer")
+    if prompt[-1]["role"] == "assistant":
+        raise UnusableRowError("two turns of the assistant in a row before the end")
+    return Pair(prompt, answer["content"], other[-1]["content"])
 
 
-def _split_last_answer(transcript: str) -> tuple[str, str]:
-    cut = transcript.rfind(_ANSWER) + len(_ANSWER)
-    return transcript[:cut], transcript[cut:]
+def _turns(transcript: str) -> list[Message]:
+    """All turns, the last of which is the assistant's."""
+    start, *pieces = _TURN.split(transcript)  # text before the first turn, then role and text in turn
+    turns = [
+        Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)
+    ]
+    if not any(turn["role"] == "assistant" for turn in turns):
+        raise UnusableRowError("no answer")
+    if start.strip():
+        raise UnusableRowError("text before the first turn")
+    if turns[-1]["role"] != "assistant":
+        raise UnusableRowError("the last turn is not the assistant's")
+    return turns

@@ -29,6 +29,8 @@ _MAX_DRAWS = 1000
 class Lab(Source):
     """Rows of an enumerable world (alignlab.lab.world); `train_limit` and `eval_limit` are not needed here.
 
+    Both splits are drawn from all prompts of the world, which are all that there are.
+
     alphabet, length, prompts, prompt_length, world_seed: the world.
     demonstrations: training rows for SFT.
     pair_count:     training pairs; two different completions drawn from the reference policy for a random prompt.

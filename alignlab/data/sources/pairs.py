@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.audit import drop_unusable
-from alignlab.data.own_files import OwnFiles, parse_answer, parse_prompt, read_columns
+from alignlab.data.conversations import read_conversation
+from alignlab.data.files import Record
+from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 
@@ -17,25 +19,25 @@ from alignlab.data.sources.base import ReferenceTable
 class Pairs(OwnFiles):
     """Rows with `prompt`, `chosen` and `rejected`: strings, or lists of {role, content} messages.
 
+    `chosen` and `rejected` may be whole conversations: their last turns are the answers, and the turns before them,
+    which must be the same, are the prompt. Such rows need no `prompt`.
+
     A column `margin` says by how much a reward model should tell the two apart (objective.margins); what is no number
     there counts as none.
     """
 
     def read(self, path: str) -> Sequence[Pair]:
-        return read_columns(path, _pair, ("prompt", "chosen", "rejected"))
+        return read_columns(path, _pair, ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = drop_unusable(self.split_rows(split))
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
 
-def _pair(row: dict[str, Any], where: str) -> Pair:
-    return Pair(
-        parse_prompt(row["prompt"], where),
-        parse_answer(row["chosen"], where),
-        parse_answer(row["rejected"], where),
-        margin=_margin(row.get("margin")),
-    )
+def _pair(row: Record) -> Pair:
+    answers = {name: row.get(name) for name in ("chosen", "rejected")}
+    prompt, (chosen, rejected) = read_conversation(row.get("prompt"), answers)
+    return Pair(prompt, chosen, rejected, margin=_margin(row.get("margin")))
 
 
 def _margin(value: Any) -> float | None:

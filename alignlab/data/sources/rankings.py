@@ -5,24 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
 
 from alignlab.data.audit import drop_unusable
-from alignlab.data.own_files import OwnFiles, parse_answer, parse_number, parse_prompt, read_columns
+from alignlab.data.conversations import UnusableRowError, gather, read_conversation
+from alignlab.data.files import Record
+from alignlab.data.own_files import OwnFiles, parse_number, read_columns
 from alignlab.data.rows import Loaded, Pair, Ranking, Split
 from alignlab.data.sources.base import ReferenceTable
-from alignlab.errors import DataError
 
 
 @dataclass(kw_only=True)
 class Rankings(OwnFiles):
     """Rows with `prompt`, `completions` (a list) and `grades` (a list of numbers, larger is better).
 
+    Completions may be whole conversations with the same turns before their last ones; such rows need no `prompt`.
+
     Where pairs are asked for, the best and the worst answer of a prompt make one.
     """
 
     def read(self, path: str) -> Sequence[Ranking]:
-        return read_columns(path, _ranking, ("prompt", "completions", "grades"))
+        return read_columns(path, _ranking, ("prompt", "completions", "grades"), ("completions", "grades"))
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         rows = self.split_rows(split)
@@ -40,14 +43,17 @@ def _extremes(row: Ranking) -> Pair:
     return Pair(row.prompt, row.completions[best], row.completions[worst])
 
 
-def _ranking(row: dict[str, Any], where: str) -> Ranking:
-    completions, grades = row["completions"], row["grades"]
+def _ranking(row: Record) -> Ranking:
+    completions, grades = row.get("completions"), row.get("grades")
     if not isinstance(completions, list) or not isinstance(grades, list) or len(completions) != len(grades):
-        raise DataError(f"{where}: completions and grades must be lists of the same length")
+        raise UnusableRowError("completions and grades must be lists of the same length")
     if len(completions) < 2:
-        raise DataError(f"{where}: a ranking needs at least two completions")
-    texts = [parse_answer(text, where) for text in completions]
+        raise UnusableRowError("a ranking needs at least two completions")
+    answers = {f"answer {i} of completions": answer for i, answer in enumerate(completions, 1)}
+    (prompt, texts), numbers = gather(
+        lambda: read_conversation(row.get("prompt"), answers),
+        lambda: gather(*(partial(parse_number, grade, f"grade {i}") for i, grade in enumerate(grades, 1))),
+    )
     if not all(text.strip() for text in texts):
-        raise DataError(f"{where}: an answer is empty")
-    numbers = [parse_number(grade, "a grade", where) for grade in grades]
-    return Ranking(parse_prompt(row["prompt"], where), texts, numbers, [True] * len(texts))
+        raise UnusableRowError("an answer is empty")
+    return Ranking(prompt, texts, numbers, [True] * len(texts))

@@ -7,18 +7,22 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.data.own_files import OwnFiles, parse_answer, parse_prompt, read_columns
+from alignlab.data.conversations import UnusableRowError, gather, read_conversation
+from alignlab.data.files import Record
+from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError
 from alignlab.types import DataShape
 
-_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False}
+_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 @dataclass(kw_only=True)
 class Unpaired(OwnFiles):
     """Rows with `prompt`, `completion` and `label` (true or false, 1 or 0), or with `messages` and `label`.
+
+    `completion` and `messages` may be whole conversations, whose last turn is the answer.
 
     Only good answers, or only bad ones, are rows as well.
     """
@@ -28,7 +32,9 @@ class Unpaired(OwnFiles):
         return ("labelled", "completions")
 
     def read(self, path: str) -> Sequence[Labelled]:
-        return read_columns(path, _labelled, ("prompt", "completion", "label"), ("messages", "label"))
+        return read_columns(
+            path, _labelled, ("prompt", "completion", "label"), ("messages", "label"), ("completion", "label")
+        )
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         rows = self.split_rows(split)
@@ -45,17 +51,23 @@ class Unpaired(OwnFiles):
         raise DataError(f"{self.path} has single answers, and pairs were asked for")
 
 
-def _labelled(row: dict[str, Any], where: str) -> Labelled:
-    label = row["label"]
-    key = label.strip().lower() if isinstance(label, str) else label
+def _labelled(row: Record) -> Labelled:
+    name = "completion" if row.get("completion") is not None or "messages" not in row else "messages"
+    (prompt, (answer,)), label = gather(
+        lambda: read_conversation(row.get("prompt"), {name: _messages(row, name)}), lambda: _label(row.get("label"))
+    )
+    return Labelled(prompt, answer, label)
+
+
+def _messages(row: Record, name: str) -> Any:
+    value = row.get(name)
+    if name == "messages" and not isinstance(value, list):
+        raise UnusableRowError(f"messages must be a list of {{role, content}} messages, not {value!r:.80}")
+    return value
+
+
+def _label(value: Any) -> bool:
+    key = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(key, bool | int | float | str) or key not in _LABELS:
-        raise DataError(f"{where}: label must be true or false, 1 or 0, not {label!r:.80}")
-    if "prompt" not in row:
-        turns = row["messages"]
-        if not isinstance(turns, list):
-            raise DataError(f"{where}: messages must be a list of {{role, content}} messages, not {turns!r:.80}")
-        answer = parse_answer(turns, where)
-        prompt = parse_prompt(turns[:-1], where)
-    else:
-        prompt, answer = parse_prompt(row["prompt"], where), parse_answer(row["completion"], where)
-    return Labelled(prompt, answer, _LABELS[key])
+        raise UnusableRowError(f"label must be true or false, 1 or 0, not {value!r:.80}")
+    return _LABELS[key]

@@ -7,7 +7,6 @@ https://arxiv.org/abs/2404.04475.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,8 +14,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import ArrayLike
 
+from alignlab.data.conversations import read_text
 from alignlab.errors import DataError
-from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, read_table, write_rows
 from alignlab.evaluation.intervals import Array
 from alignlab.evaluation.length_control import LengthControlled, Weights, controlled_rate, length_controlled
 from alignlab.evaluation.winrate import WinRate, win_rate
@@ -32,7 +32,11 @@ class Prompt:
 
 def read_prompts(path: str | Path) -> list[Prompt]:
     """The evaluation set, in its order: `alpaca_eval.json`, or any file of rows with `instruction`."""
-    return [Prompt(row["instruction"], row.get("dataset", "")) for row in read_rows(path, "instruction")]
+
+    def prompt(row: Row) -> Prompt:
+        return Prompt(read_text(row["instruction"], "instruction"), row.get("dataset", ""))
+
+    return parse_rows(path, prompt, "instruction")
 
 
 def write_model_outputs(path: str | Path, prompts: Sequence[Prompt], outputs: Sequence[str], generator: str) -> None:
@@ -131,7 +135,7 @@ def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = Non
 
 def read_difficulty(path: str | Path) -> Array:
     """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty."""
-    rows = _table(path, "index", "instruction_difficulty")
+    rows = read_table(path, "index", "instruction_difficulty")
     found = np.full(len(rows), np.nan)
     try:
         for row in rows:
@@ -151,7 +155,7 @@ def read_weights(path: str | Path) -> dict[str, Weights]:
         "instruction_difficulty",
         "not_gamed_baseline.astype(float)",
     )
-    rows = _table(path, "", length, difficulty, quality)
+    rows = read_table(path, "", length, difficulty, quality)
     return {row[""]: Weights(float(row[quality]), -float(row[length]), float(row[difficulty])) for row in rows}
 
 
@@ -159,14 +163,3 @@ def published_length_controlled(weights: Weights, difficulty: ArrayLike, n_total
     """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts."""
     rate, error = controlled_rate(weights, np.asarray(difficulty)[:n_total])
     return 100 * rate, 100 * error
-
-
-def _table(path: str | Path, *needed: str) -> list[dict[str, str]]:
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
-    if not rows or not set(needed) <= rows[0].keys():
-        raise DataError(f"{path} must have the columns {', '.join(map(repr, needed))} and at least one row")
-    return rows

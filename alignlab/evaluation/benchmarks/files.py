@@ -1,39 +1,50 @@
-"""Reading and writing rows of benchmarks: JSON lists and JSON lines, gzipped or not."""
+"""Reading and writing rows of benchmarks."""
 
 from __future__ import annotations
 
-import gzip
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
 
+from alignlab.data.conversations import UnusableRowError
+from alignlab.data.files import Record as Row
+from alignlab.data.files import read_records, unusable
 from alignlab.errors import DataError, OutputError
 
-Row = dict[str, Any]
+Parsed = TypeVar("Parsed")
 
 
 def read_rows(path: str | Path, *needed: str) -> list[Row]:
-    """All rows of a .json (one list) or .jsonl file (.gz too); DataError names the row that lacks a needed key."""
-    try:
-        raw = Path(path).read_bytes()
-        text = (gzip.decompress(raw) if str(path).endswith(".gz") else raw).decode("utf-8")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
-    try:
-        if str(path).removesuffix(".gz").endswith(".json"):
-            rows = json.loads(text)
-        else:
-            rows = [json.loads(line) for line in text.split("\n") if line.strip()]
-    except json.JSONDecodeError as error:
-        raise DataError(f"{path} is no JSON: {error}") from error
-    if not isinstance(rows, list):
-        raise DataError(f"{path} must hold a list of rows, not {type(rows).__name__}")
-    for i, row in enumerate(rows, 1):
-        absent = [key for key in needed if not isinstance(row, dict) or key not in row]
-        if absent:
-            raise DataError(f"{path}, row {i} has no {', '.join(absent)}")
+    """All rows of a file of rows (alignlab/data/files.py). DataError names the rows that lack a needed key."""
+    rows = read_records(path)
+    absent = [(f"row {i}", [key for key in needed if key not in row]) for i, row in enumerate(rows, 1)]
+    if faults := [(place, f"has no {', '.join(keys)}") for place, keys in absent if keys]:
+        raise unusable(path, faults)
+    return rows
+
+
+def parse_rows(path: str | Path, parse: Callable[[Row], Parsed], *needed: str) -> list[Parsed]:
+    """`parse(row)` of all rows. Raises DataError with every row that is UnusableRowError, and where there is no row."""
+    found, faults = [], []
+    for number, row in enumerate(read_rows(path, *needed), 1):
+        try:
+            found.append(parse(row))
+        except UnusableRowError as error:
+            faults += [(f"row {number}", fault) for fault in error.faults]
+    if faults:
+        raise unusable(path, faults)
+    if not found:
+        raise DataError(f"{path} is empty: it has no rows")
+    return found
+
+
+def read_table(path: str | Path, *needed: str) -> list[Row]:
+    """The same of a file that has at least one row, and these columns."""
+    rows = read_records(path)
+    if not rows or not set(needed) <= rows[0].keys():
+        raise DataError(f"{path} must have the columns {', '.join(map(repr, needed))} and at least one row")
     return rows
 
 

@@ -9,12 +9,15 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from alignlab.data.conversations import UnusableRowError, gather, read_text
 from alignlab.errors import DataError
-from alignlab.evaluation.benchmarks.files import read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
 from alignlab.evaluation.intervals import Estimate, mean_interval
 from alignlab.evaluation.judges.base import Answer, Comparison, Turns
 
@@ -35,15 +38,19 @@ class Question:
 def read_questions(questions: str | Path, references: str | Path | None = None) -> list[Question]:
     """`question.jsonl`, with `reference_answer/gpt-4.jsonl` to judge maths, reasoning and coding by."""
     known = read_answers(references) if references else {}
-    return [
-        Question(
-            str(row["question_id"]),
-            row["category"],
-            tuple(row["turns"]),
-            known.get(str(row["question_id"]), ()) if row["category"] in WITH_REFERENCE else (),
-        )
-        for row in read_rows(questions, "question_id", "category", "turns")
-    ]
+
+    def question(row: Row) -> Question:
+        name, category = str(row["question_id"]), row["category"]
+        reference = known.get(name, ()) if category in WITH_REFERENCE else ()
+        return Question(name, category, _texts(row["turns"]), reference)
+
+    return parse_rows(questions, question, "question_id", "category", "turns")
+
+
+def _texts(turns: Any) -> Turns:
+    if not isinstance(turns, list) or not turns:
+        raise UnusableRowError(f"turns must be a list of texts, not {turns!r:.80}")
+    return tuple(gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1))))
 
 
 def read_answers(path: str | Path) -> dict[str, Turns]:

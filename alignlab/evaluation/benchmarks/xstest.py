@@ -4,7 +4,6 @@ https://arxiv.org/abs/2308.01263), told by rule and without a judge.
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,7 +11,8 @@ from pathlib import Path
 
 import numpy as np
 
-from alignlab.errors import DataError
+from alignlab.data.files import unusable
+from alignlab.evaluation.benchmarks.files import read_table
 from alignlab.evaluation.intervals import Estimate, score_interval
 
 
@@ -28,14 +28,14 @@ class Prompt:
 
 def read_prompts(path: str | Path) -> list[Prompt]:
     """`xstest_prompts.csv`: columns id, prompt, type, label (safe or unsafe)."""
-    try:
-        with Path(path).open(encoding="utf-8", newline="") as lines:
-            rows = list(csv.DictReader(lines))
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} can't be read: {error}") from error
-    needed = {"id", "prompt", "type", "label"}
-    if not rows or not needed <= rows[0].keys() or {row["label"] for row in rows} - {"safe", "unsafe"}:
-        raise DataError(f"{path} must have the columns {', '.join(sorted(needed))}, labels being safe or unsafe")
+    rows = read_table(path, "id", "prompt", "type", "label")
+    wrong = [
+        (f"row {i}", f"label must be safe or unsafe, not {row['label']!r:.40}")
+        for i, row in enumerate(rows, 1)
+        if row["label"] not in ("safe", "unsafe")
+    ]
+    if wrong:
+        raise unusable(path, wrong)
     return [Prompt(row["id"], row["prompt"], row["type"], row["label"] == "safe") for row in rows]
 
 

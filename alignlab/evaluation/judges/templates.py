@@ -149,13 +149,17 @@ def choose(templates: Iterable[Template], kind: str, *, turns: int, reference: b
     raise DataError(f"no {kind} template for {turns} turn{'s' if turns > 1 else ''} and no reference answer")
 
 
-@lru_cache(maxsize=16)
 def read_templates(path: str) -> tuple[Template, ...]:
     """All templates of a file: .jsonl as above, or .txt in AlpacaEval's ChatML. Raises DataError."""
     try:
-        text = Path(path).read_text(encoding="utf-8")
+        text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path} can't be read: {error}") from error
+    return _parsed(path, text)
+
+
+@lru_cache(maxsize=16)
+def _parsed(path: str, text: str) -> tuple[Template, ...]:
     if path.endswith(".txt"):
         return (_chatml(text, path),)
     lines = [(i, line) for i, line in enumerate(text.split("\n"), 1) if line.strip()]

@@ -153,10 +153,10 @@ def test_old_ties_and_missing_preferences() -> None:
 @pytest.mark.parametrize(
     ("content", "text"),
     [
-        ("{", "is no JSON"),
-        ('{"a": 1}', "must hold a list of rows, not dict"),
-        ('[{"instruction": "x"}, {"prompt": "y"}]', "row 2 has no instruction"),
-        ("[3]", "row 1 has no instruction"),
+        ("{", "line 1 is not JSON"),
+        ('{"a": 1}', "must hold a list of rows, and holds one object with the keys a"),
+        ('[{"instruction": "x"}, {"prompt": "y"}]', "row 2: has no instruction"),
+        ("[3]", "row 1: must be an object with named columns, not 3"),
     ],
 )
 def test_files_that_are_something_else(content: str, text: str, tmp_path: Path) -> None:

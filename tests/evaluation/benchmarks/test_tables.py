@@ -110,7 +110,7 @@ def test_rules(answer: str, refuses: bool) -> None:
 
 def test_prompts_that_are_something_else(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_text("id,prompt,type,label\n1,hi,t,maybe\n")
-    with pytest.raises(DataError, match="labels being safe or unsafe"):
+    with pytest.raises(DataError, match="label must be safe or unsafe, not 'maybe'"):
         xstest.read_prompts(tmp_path / "x.csv")
     with pytest.raises(ValueError, match="1 prompts and 2 labels"):
         xstest.refusals([xstest.Prompt("1", "hi", "t", True)], [True, False])

@@ -1,0 +1,167 @@
+"""Files of rows: JSON, JSON lines, CSV and Parquet, gzipped or not.
+
+A value stays what the file says: no type is guessed from how a text looks, so "2024-01-01" and "007" stay texts. All
+values of a CSV file are texts. Nothing is kept between two readings.
+"""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import zlib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import DataError
+
+FORMATS = (".jsonl", ".json", ".parquet", ".csv")
+
+Record = dict[str, Any]
+
+# What is wrong, each with its place in the file ("row 3").
+Faults = Sequence[tuple[str, str]]
+
+_SHOWN = 5
+_LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
+_GZIP = b"\x1f\x8b"
+
+
+def format_of(path: str | Path) -> str | None:
+    """The ending that says how a file is read, `.gz` left out; None where it is none of FORMATS."""
+    suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
+    return suffix if suffix in FORMATS else None
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """All rows of a file. Raises DataError with every line that is not a row."""
+    return parse_records(read_bytes(path), path)
+
+
+def read_bytes(path: str | Path) -> bytes:
+    """A file's bytes. Raises DataError."""
+    try:
+        return Path(path).read_bytes()
+    except OSError as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+
+
+def parse_records(raw: bytes, path: str | Path) -> list[Record]:
+    """All rows of a file's bytes; `path` says their format, and is named in errors."""
+    if raw.startswith(_GZIP):
+        try:
+            raw = gzip.decompress(raw)
+        except (OSError, EOFError, zlib.error) as error:
+            raise DataError(f"{path} can't be read: {error}") from error
+    kind = format_of(path)
+    if kind == ".parquet":
+        return _parquet(raw, path)
+    text = _decoded(raw, path)
+    return _csv(text, path) if kind == ".csv" else _json(text, path)
+
+
+def unusable(path: str | Path, faults: Faults, note: str = "") -> DataError:
+    """The error that tells how many rows of a file can't be used, and what is wrong with the first few."""
+    count = len({place for place, _ in faults})
+    shown = [f"\n  {place}: {text}" for place, text in faults[:_SHOWN]]
+    more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    return DataError(f"{path}: {count} row{'s' if count > 1 else ''} can't be used{''.join(shown)}{more}{note}")
+
+
+def columns_of(records: Iterable[Record]) -> list[str]:
+    """All columns that any row has, in the order in which they appear."""
+    return list(dict.fromkeys(column for record in records for column in record))
+
+
+def _decoded(raw: bytes, path: str | Path) -> str:
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw[: error.start].count(b"\n") + 1
+        text = f"{path}, line {line} is not UTF-8 (byte 0x{raw[error.start]:02x}): save the file as UTF-8"
+        raise DataError(text) from error
+
+
+def _json(text: str, path: str | Path) -> list[Record]:
+    """A list of objects, or an object a line; the content decides, since either is found under both endings."""
+    whole = format_of(path) == ".json" or text.lstrip().startswith("[")
+    if not (whole and text.strip()):
+        return _json_lines(text, path)
+    try:
+        rows = json.loads(text)
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # more than one value, as in JSON lines
+            return _json_lines(text, path)
+        raise DataError(f"{path}, line {error.lineno} is not JSON: {error.msg} (column {error.colno})") from error
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} is not JSON that can be read: {error}") from error
+    if not isinstance(rows, list):
+        found = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _shown(rows)
+        raise DataError(f"{path} must hold a list of rows, and holds {found}")
+    faults = [(f"row {i}", _no_object(row)) for i, row in enumerate(rows, 1) if not isinstance(row, dict)]
+    if faults:
+        raise unusable(path, faults)
+    return rows
+
+
+def _json_lines(text: str, path: str | Path) -> list[Record]:
+    rows, faults = [], []
+    for number, line in enumerate(text.split("\n"), 1):  # a text may hold other line ends, U+2028 for one
+        line = line.strip(" \t\r\ufeff")
+        if not line:
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            faults.append((f"line {number}", f"is not JSON: {error.msg} (column {error.colno})"))
+        except (ValueError, RecursionError) as error:
+            faults.append((f"line {number}", f"is not JSON that can be read: {error}"))
+        else:
+            if not isinstance(row, dict):
+                faults.append((f"line {number}", _no_object(row)))
+            rows.append(row)
+    if faults:
+        raise unusable(path, faults)
+    return rows
+
+
+def _no_object(value: Any) -> str:
+    return f"must be an object with named columns, not {_shown(value)}"
+
+
+def _shown(value: Any) -> str:
+    return f"{json.dumps(value, ensure_ascii=False):.60}"
+
+
+def _csv(text: str, path: str | Path) -> list[Record]:
+    csv.field_size_limit(_LONGEST_CELL)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows, faults = [], []
+    try:
+        header = next(reader, [])
+        if twice := sorted({name for name in header if header.count(name) > 1}):
+            raise DataError(f"{path} has more than one column {', '.join(twice)}")
+        for cells in reader:
+            if not "".join(cells).strip() and len(cells) < 2:
+                continue  # an empty line
+            rows.append(dict(zip(header, cells, strict=False)))
+            if len(cells) != len(header):
+                faults.append((f"row {len(rows)}", f"has {len(cells)} cells, and the header has {len(header)}"))
+    except csv.Error as error:
+        raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
+    if faults:
+        raise unusable(path, faults)
+    return rows
+
+
+def _parquet(raw: bytes, path: str | Path) -> list[Record]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        rows: list[Record] = parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
+    except (OSError, ValueError, pyarrow.ArrowException) as error:
+        raise DataError(f"{path} can't be read: {error}") from error
+    return rows

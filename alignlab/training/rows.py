@@ -14,11 +14,11 @@ from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
 from alignlab.data.sampling import Couple, rows_of_run
 from alignlab.data.template import Template
-from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
+from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
-from alignlab.training.shapes import shape_of
+from alignlab.training.shapes import SHAPES, Shape, shape_of
 from alignlab.training.start import Start
 
 log = logging.getLogger(__name__)
@@ -28,11 +28,15 @@ _IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejec
 
 @dataclass(frozen=True)
 class RunRows:
-    """Training and held-out rows; `index` counts on from the training rows to the held-out ones."""
+    """Training and held-out rows; `index` counts on from the training rows to the held-out ones.
+
+    pairs: held-out pairs that the policy is measured on besides; none where the held-out rows are those pairs.
+    """
 
     train: Sequence[Tokens]
     held_out: Sequence[Tokens]
     record: Mapping[str, Any]
+    pairs: Sequence[PairTokens] = ()
 
 
 def load_rows(start: Start) -> RunRows:
@@ -40,8 +44,16 @@ def load_rows(start: Start) -> RunRows:
     source = start.plan.train.data
     train, train_record = _split(start, "train")
     held_out, eval_record = _split(start, "eval")
-    record = {"fingerprint": source.fingerprint(), "train": train_record, "eval": eval_record}
-    return RunRows(train, [replace(row, index=row.index + len(train)) for row in held_out], record)
+    pairs, pairs_record = _pairs(start, eval_record)
+    record = {
+        "fingerprint": source.fingerprint(), "train": train_record, "eval": eval_record, "pairs": pairs_record,
+    }  # fmt: skip
+    return RunRows(
+        train,
+        [replace(row, index=row.index + len(train)) for row in held_out],
+        record,
+        [replace(row, index=row.index + len(train)) for row in pairs],
+    )
 
 
 def couple_of(config: Train) -> Couple | None:
@@ -53,7 +65,7 @@ def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer
     """Everything that a run will ask the reference for."""
     trainer, couple = config.trainer, couple_of(config)
     train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple, trainer.sampling)
-    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
+    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out), *rows.pairs):
         yield from row.answers()
 
 
@@ -64,18 +76,25 @@ def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
 
 def _split(start: Start, split: Split) -> tuple[Sequence[Tokens], dict[str, Any]]:
     needs = start.plan.train.objective.requires
-    read = _read(start, split)
+    read = _read(start, split, shape_of(needs), needs.rows)
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
     if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, read.tokens)
     log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
-    return read.tokens, {
-        "rows": len(read.tokens),
-        "digest": read.digest,
-        "dropped": dict(read.dropped),
-        **read.report.summary(),
-    }
+    return read.tokens, read.record
+
+
+def _pairs(start: Start, eval_record: Mapping[str, Any]) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
+    """Held-out pairs beside the run's own held-out rows, and their record; None where nothing is measured on pairs."""
+    needs = start.plan.train.objective.requires
+    if not start.plan.is_measured_on_pairs:
+        return (), None
+    if needs.data == "pairs" and not needs.online:
+        return (), eval_record
+    read = _read(start, "eval", SHAPES["pairs"], "pairs")
+    log.info("held-out pairs: %s", _in_words(len(read.tokens), read.dropped, read.report))
+    return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
 @dataclass(frozen=True)
@@ -87,19 +106,27 @@ class _Read:
     report: LengthReport
     digest: str
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps of it."""
+        kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
+        return {**kept, **self.report.summary()}
+
 
 # The last splits that were read: most points of a sweep train on the same rows.
-_MOST_KEPT = 6
+_MOST_KEPT = 8
 _kept: dict[str, _Read] = {}
 
 
-def _read(start: Start, split: Split) -> _Read:
-    """Load, tokenize and cut a split, or find what another point of this process has made of the same."""
+def _read(start: Start, split: Split, shape: Shape, rows: str) -> _Read:
+    """Load, tokenize and cut a split, or find what another point of this process has made of the same.
+
+    rows: what kind of rows the shape reads.
+    """
     config, template = start.plan.train, Template(start.tokenizer)
-    source, needs = config.data, config.objective.requires
-    shape = shape_of(needs)
+    source = config.data
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), source.fingerprint(), split, needs.rows, template.identity, drawn_from)
+    parts = (repr(source), source.fingerprint(), split, rows, template.identity, drawn_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))

@@ -59,6 +59,31 @@ class Plan:
         parts = {name: getattr(self.train, name, None) for name in GROUPS}
         return {n: module_name(type(part)) for n, part in parts.items() if isinstance(part, GROUPS[n].base)}
 
+    @property
+    def is_measured_on_pairs(self) -> bool:
+        """Whether the trained policy is measured on the held-out pairs of its data, against the policy it started from.
+
+        In the lab, which has exact numbers, only if it trains on pairs or their halves: pairs are drawn from the start
+        there, and other runs do not read them.
+        """
+        needs, data = self.train.objective.requires, self.train.data
+        reads_pairs = data.world is None or needs.rows in ("pairs", "labelled")
+        return self._has_start_to_compare and "pairs" in data.shapes and reads_pairs
+
+    @property
+    def is_measured_exactly(self) -> bool:
+        """Whether KL and reward to the policy it started from are computed by enumeration.
+
+        Not of imitation from the weights that the config names: a parent starts there, and nothing is compared with it.
+        """
+        starts_trained = self.train.objective.requires.any_reference or self.parent is not None
+        return self._has_start_to_compare and self.train.data.world is not None and starts_trained
+
+    @property
+    def _has_start_to_compare(self) -> bool:
+        needs = self.train.objective.requires
+        return self.train.reference != "none" and needs.data != "rankings"
+
     def chain(self) -> list[Plan]:
         """What it needs first, each once, this run last."""
         before = {plan.id: plan for needed in self.needed for plan in needed.chain()}

@@ -99,8 +99,8 @@ class Sweep(Checked):
     question: printed above its table.
     zip:      groups of axes that are walked together, value by value, instead of in all combinations.
     exclude:  combinations that are not run: axis -> value, or a list of values.
-    metric:   what settings are compared by where `seed` is an axis; empty takes the gap to the frontier where there is
-              one, else accuracy or loss on held-out rows.
+    metric:   what settings are ranked by if `seed` is an axis; empty takes what all of them have: the gap to the
+              frontier at equal KL, accuracy on held-out pairs, accuracy of rewards, or the loss of the same objective.
     better:   lower or higher; empty where the metric says it by itself.
     """
 

@@ -64,9 +64,15 @@ def length_controlled(
 
     The standard error has both parts, that of the weights and that of the prompts (sandwich, clustered by prompt); the
     interval is made on the log-odds. AlpacaEval's own fit has an L1 penalty and a gamed copy of the baseline in
-    its data, so that it differs by a point or two. Raises ValueError where fewer than two prompts have a score.
+    its data, so that it differs by a point or two. Raises ValueError where fewer than two prompts have a score, and for
+    arrays of different lengths or numbers that are not finite.
     """
     y = np.asarray(scores, dtype=np.float64)
+    for name, values in (("length", length), ("baseline_length", baseline_length), ("difficulty", difficulty)):
+        if values is not None and np.shape(values) != y.shape:
+            raise ValueError(f"{name} {np.shape(values)} must have a number for each score {y.shape}")
+        if values is not None and not np.isfinite(np.asarray(values, dtype=np.float64)[~np.isnan(y)]).all():
+            raise ValueError(f"{name} has numbers that are not finite")
     valid = ~np.isnan(y)
     codes, groups = cluster_codes(chosen(prompts, valid), int(valid.sum()))
     if groups < 2:

@@ -54,6 +54,16 @@ def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
     return out
 
 
+def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
+    """What held-out pairs say of a policy, the same for every objective: scalars. Needs log-ratios to the start."""
+    h = batch.chosen.logratio("sum") - batch.rejected.logratio("sum")
+    return {
+        "pairs/accuracy": _share(h > 0) + 0.5 * _share(h == 0),
+        "pairs/margin": h.mean(),
+        "pairs/n": torch.tensor(float(len(h))),
+    }
+
+
 def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     """Every metric of a batch of labelled answers, as scalars; good answers stand as chosen, bad ones as rejected.
 

@@ -13,23 +13,26 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
+from functools import partial
 from typing import Any, TypeVar
 
 import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.data.collate import to_device
+from alignlab.data.collate import PairBatch, collate_pairs, to_device
 from alignlab.data.datamodule import MicroBatches
 from alignlab.data.layout import Rows
 from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
-from alignlab.models.logps import score_answers, score_predictions, summed
+from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
+from alignlab.modules.answer_metrics import preference_metrics
+from alignlab.modules.held_out_pairs import HeldOutPairs
 from alignlab.modules.processes import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
-from alignlab.types import Logps, map_tensors
+from alignlab.types import Logps, PairLogps, halves, map_tensors
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +69,9 @@ class AlignmentModule(pl.LightningModule):
         reference: Reference | None = None,
         token_stats: bool = True,
         log_every: int = 1,
+        pairs: HeldOutPairs | None = None,
     ) -> None:
+        """pairs: what the policy is measured on besides its own held-out rows, if those are not pairs themselves."""
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold only what is trained
@@ -80,6 +85,7 @@ class AlignmentModule(pl.LightningModule):
         self.reference = reference
         self.token_stats = token_stats
         self.log_every = log_every
+        self.pairs = pairs
         self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
@@ -170,7 +176,17 @@ class AlignmentModule(pl.LightningModule):
 
     @torch.no_grad()
     def evaluate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
-        """Metrics over all rows of a split (this process's share of it) as one batch, dropout off."""
+        """Metrics over all rows of a split (this process's share of it) as one batch, and over the held-out pairs."""
+        self.policy.eval()
+        self._measured = True
+        found = self.held_out(rows, progress)
+        if self.pairs is not None:
+            found |= self._compared(self.pairs, progress)
+        self.policy.train()
+        return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in found.items()}}
+
+    def held_out(self, rows: Sequence[Any], progress: Progress) -> dict[str, float]:
+        """Metrics over this process's share of the held-out rows as one batch, dropout off."""
 
         def see(batches: Sequence[Any]) -> list[Any]:
             mean_count, values = self._mean_count(batches), []
@@ -179,15 +195,29 @@ class AlignmentModule(pl.LightningModule):
                 self._refuse_non_finite(self.finite(values[-1]), batch.index)
             return values
 
-        self.policy.eval()
-        self._measured = True
         _, values = self.within_memory(rows, see)
         whole = self.with_state(gather(self.trainer, values), update=False)
-        self.policy.train()
-        return {
-            "train/global_step": self.global_step,
-            **{f"eval/{name}": value for name, value in self.means(whole).items()},
-        }
+        return self.means(whole) | {name: float(value) for name, value in self.on_pairs(whole).items()}
+
+    def on_pairs(self, values: Any) -> dict[str, Tensor]:
+        """`preference_metrics` of the held-out rows, if these are pairs with log-ratios to the start."""
+        return {}
+
+    def _compared(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
+        """`preference_metrics` of pairs that the objective does not see itself; each process looks at its share."""
+
+        def see(batches: Sequence[PairBatch]) -> list[PairLogps]:
+            found = []
+            for batch in progress(batches, "evaluating pairs"):
+                tokens, reference = answer_logps(self.policy, batch.rows), pairs.reference.sums(batch.rows)
+                seen = PairLogps(*halves(Logps(tokens, batch.rows.answer_mask, reference)))
+                self._refuse_non_finite(seen.chosen.checksum + seen.rejected.checksum, batch.index)
+                found.append(seen)
+            return found
+
+        mine = pairs.rows[self.trainer.global_rank :: self.trainer.world_size]
+        _, values = self.within_memory(mine, see, partial(collate_pairs, layout=pairs.layout))
+        return {name: float(value) for name, value in preference_metrics(gather(self.trainer, values)).items()}
 
     def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
         """Log-probabilities of answers under the policy, with all that the objective needs of the reference."""

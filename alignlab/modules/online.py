@@ -129,12 +129,10 @@ class OnlineModule(AlignmentModule):
                 "train/episode": seen * self.objective.samples,
             }
 
-    @torch.no_grad()
-    def evaluate(self, rows: Sequence[PromptTokens], progress: Progress = silent) -> dict[str, float]:
+    def held_out(self, rows: Sequence[PromptTokens], progress: Progress) -> dict[str, float]:
         """One answer to each held-out prompt, always from the same random numbers."""
         drawn, rollouts, _ = self._roll(rows, 0, samples=1, author="policy", progress=progress)
-        found = self._measured_rollouts(rollouts, drawn, "policy", self._gold(rows, drawn))
-        return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in found.items()}}
+        return self._measured_rollouts(rollouts, drawn, "policy", self._gold(rows, drawn))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)

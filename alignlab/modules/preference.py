@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from alignlab.data.collate import PairBatch
-from alignlab.modules.answer_metrics import pair_metrics
+from alignlab.modules.answer_metrics import pair_metrics, preference_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.types import PairLogps, halves
 
@@ -23,3 +23,7 @@ class PreferenceModule(AlignmentModule):
 
     def measure(self, values: PairLogps) -> dict[str, Tensor]:
         return pair_metrics(values, self.objective.reward)
+
+    def on_pairs(self, values: PairLogps) -> dict[str, Tensor]:
+        """The held-out rows are the pairs, and were seen already."""
+        return {} if values.chosen.reference is None else preference_metrics(values)

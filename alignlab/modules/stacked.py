@@ -23,6 +23,7 @@ from alignlab.data.layout import PLAIN, Layout
 from alignlab.errors import AlignlabError
 from alignlab.models.logps import Answers
 from alignlab.models.stacked import Given, StackedPolicy, written_out
+from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.base import AlignmentModule, gradient_not_finite, non_finite
 from alignlab.types import LabelledLogps, Logps, PairLogps, halves, join, map_tensors
 
@@ -54,6 +55,18 @@ class StackedBatch:
     places: Tensor
     index: Tensor
     desirable: Tensor | None
+
+
+@dataclass(frozen=True, eq=False)
+class StackedPairs:
+    """Held-out pairs that a point is measured on besides its own held-out rows.
+
+    places:    int64[2, N] of the preferred and the dispreferred answers in the table.
+    reference: [2, N] summed log-probabilities under the policy as it was before training, nats.
+    """
+
+    places: Tensor
+    reference: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,9 +160,16 @@ class StackedModule(pl.LightningModule):
         }
 
     @torch.no_grad()
-    def evaluate(self, held_out: Sequence[StackedBatch]) -> dict[int, dict[str, float]]:
-        """Metrics of every point that is alive over its held-out rows, a batch of one point each."""
-        unique, inverse = torch.cat([batch.places.flatten() for batch in held_out]).unique(return_inverse=True)
+    def evaluate(
+        self, held_out: Sequence[StackedBatch], pairs: Sequence[StackedPairs | None]
+    ) -> dict[int, dict[str, float]]:
+        """Metrics of every point that is alive over its held-out rows, a batch of one point each, and its pairs."""
+        asked = [batch.places.flatten() for batch in held_out]
+        asked += [pair.places.flatten() for pair in pairs if pair is not None]
+        unique, inverse = torch.cat(asked).unique(return_inverse=True)
+        sizes = [part.numel() for part in asked]
+        places_of = iter(inverse.split(sizes))
+        rows_at, pairs_at = [next(places_of) for _ in held_out], [next(places_of) if pair else None for pair in pairs]
         points, parts, order = len(self.members), [], []
         size = max(1, _ANSWERS_AT_ONCE // points)
         for start in range(0, len(unique), size):
@@ -161,19 +181,21 @@ class StackedModule(pl.LightningModule):
         whole, rows = join(parts), torch.cat(order, dim=1).to(unique.device)  # [P, U] row of each answer of each point
         results = {}
         for p, batch in enumerate(held_out):
-            count = batch.places.numel()
-            mine, inverse = inverse[:count], inverse[count:]
             if p in self.failures:
                 continue
-            chosen = rows[p][mine]
-            seen = map_tensors(whole, lambda tensor, chosen=chosen: tensor[chosen])
+            seen = _taken(whole, rows[p][rows_at[p]])
             imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
             error = non_finite(self.members[p].finite(values), batch.index[0], self.step)
             if error:
                 self.failures[p] = error
                 continue
+            on_pairs = self.members[p].on_pairs(values)
+            if (pair := pairs[p]) is not None:
+                both = _taken(whole, rows[p][pairs_at[p]])
+                on_pairs = preference_metrics(PairLogps(*halves(replace(both, reference=pair.reference.flatten()))))
             means = self.members[p].means(self.members[p].with_state(values, update=False))
+            means |= {name: float(value) for name, value in on_pairs.items()}
             results[p] = {
                 "train/global_step": self.step,
                 **{f"eval/{name}": value for name, value in means.items()},
@@ -467,6 +489,11 @@ class StackedModule(pl.LightningModule):
         # Of a point that has failed this may be anything: no row of [P, D] enters another one's.
         weights.copy_(self._optim.update(weights, gradient, self.moments, self._rate, self.step + 1))
         return rates
+
+
+def _taken(values: Logps, rows: Tensor) -> Logps:
+    """Some rows, in that order."""
+    return map_tensors(values, lambda tensor: tensor[rows])
 
 
 def _with_tokens(values: Any, tokens: Sequence[Tensor]) -> Any:

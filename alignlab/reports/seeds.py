@@ -7,7 +7,7 @@ Settings are compared seed by seed: the same seed draws the same rows for both, 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,12 +66,20 @@ def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
 
 
 def compare_with_best(
-    settings: Mapping[str, Mapping[str, float]], *, lower_is_better: bool, level: float = LEVEL, least: float = 0.0
+    settings: Mapping[str, Mapping[str, float]],
+    *,
+    lower_is_better: bool,
+    level: float = LEVEL,
+    least: float = 0.0,
+    candidates: Collection[str] | None = None,
+    comparisons: int | None = None,
 ) -> tuple[str | None, dict[str, Comparison]]:
     """The setting with the best mean, and every setting beside it.
 
-    settings: name -> seed -> metric.
-    least:    settings whose means differ by less are tied, however surely they differ.
+    settings:    name -> seed -> metric.
+    least:       settings whose means differ by less are tied, however surely they differ.
+    candidates:  settings that can be the best; None: all of them. Without a candidate nothing is compared.
+    comparisons: how many comparisons `level` holds for at once; None: those made here.
 
     The best is looked for among the settings with the most seeds, since a mean over other seeds is another mean: a
     setting whose bad seeds failed would look good.
@@ -80,13 +88,15 @@ def compare_with_best(
     tied ones with probability `level` or more: it is left out only where some setting seems better than it by more than
     its interval allows, which for each of the k - 1 others happens with probability (1 - level) / (k - 1) at most.
     """
-    most = max((len(seeds) for seeds in settings.values()), default=0)
+    can_be = {name: seeds for name, seeds in settings.items() if candidates is None or name in candidates}
+    most = max((len(seeds) for seeds in can_be.values()), default=0)
     if most == 0:
         return None, {}
     sign = 1.0 if lower_is_better else -1.0
-    full = {name: sign * float(np.mean(list(s.values()))) for name, s in settings.items() if len(s) == most}
+    full = {name: sign * float(np.mean(list(s.values()))) for name, s in can_be.items() if len(s) == most}
     best = min(full, key=lambda name: full[name])
-    each = 1 - (1 - level) / max(1, sum(bool(seeds) for seeds in settings.values()) - 1)
+    count = sum(bool(seeds) for seeds in settings.values()) - 1 if comparisons is None else comparisons
+    each = 1 - (1 - level) / max(1, count)
     found: dict[str, Comparison] = {}
     for name, seeds in settings.items():
         if name == best:

@@ -4,12 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
 
-from alignlab.reports.seeds import LEVEL, MOST_SEEDS, Comparison, Interval, compare_with_best, mean_interval
+from alignlab.reports.comparing import (
+    AUTOMATIC,
+    GAP,
+    KL,
+    LOOKED_AT,
+    SAME_KL,
+    Group,
+    Values,
+    better_than_start,
+    common_metric,
+    compare,
+    equal_kl,
+    hardly_moved,
+    strengths_to_add,
+)
+from alignlab.reports.seeds import LEVEL, MOST_SEEDS, Comparison, Interval, mean_interval
 from alignlab.reports.tables import COLUMNS, label, table
 from alignlab.tracking.metrics import BETTER
 
@@ -17,6 +32,9 @@ SEED = "seed"
 
 # Means that differ by less look the same in a table.
 _LEAST = 5e-4
+
+_PERCENT = f"{LEVEL:.0%}".replace("%", " %")
+_AT_EQUAL_KL = f" between settings of equal KL (within a factor of {SAME_KL})"
 
 _COMPARED = ("difference to the best", "tied with it", "more seeds to tell")
 
@@ -45,17 +63,32 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a sweep, and how they compare in one metric; `metric` is None where no run has one to compare."""
+    """All settings of a sweep, and how they compare in one metric; `metric` is None where there is none to compare by.
+
+    asked:  whether the sweep names the metric.
+    groups: settings that are compared with each other: all of them, or those with equal KL.
+    """
 
     axes: list[str]
     rows: list[Setting]
     metric: str | None
     better: str
-    best: str | None
-    comparisons: Mapping[str, Comparison]
+    asked: bool
+    groups: list[Group]
 
     def name(self, setting: Setting) -> str:
         return label(self.axes, setting.values)
+
+    @property
+    def comparisons(self) -> dict[str, Comparison]:
+        """Every setting that is compared, beside the best of its group."""
+        return {name: said for group in self.groups for name, said in group.comparisons.items()}
+
+    @property
+    def values(self) -> dict[str, Values]:
+        """Everything that comparing looks at, by setting."""
+        metrics = dict.fromkeys([*LOOKED_AT, *([self.metric] if self.metric else [])])
+        return {self.name(row): {m: row.by_seed(m) for m in metrics} for row in self.rows}
 
 
 def settings_of(
@@ -63,21 +96,25 @@ def settings_of(
 ) -> Settings:
     """frame: one row a point (tables.sweep_frame); sweep: sweep.json, whose `metric` and `better` decide."""
     shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
-    wanted = sweep.get("metric") or ""
-    metric = wanted if wanted in frame.columns else next((m for m in BETTER if m in shown and not wanted), None)
-    better = sweep.get("better") or BETTER.get(metric or "", "lower")
     rows = []
     for values, points in _grouped(frame, axes):
         by_seed = {", ".join(str(point[axis]) for axis in repeated): point for _, point in points.iterrows()}
-        empty = Setting(values, by_seed, {})
-        names = dict.fromkeys([*shown, *([metric] if metric else [])])
-        rows.append(Setting(values, by_seed, {m: mean_interval(list(empty.by_seed(m).values())) for m in names}))
-    best: str | None = None
-    comparisons: dict[str, Comparison] = {}
-    if metric and len(rows) > 1:
-        named = {label(axes, row.values): row.by_seed(metric) for row in rows}
-        best, comparisons = compare_with_best(named, lower_is_better=better == "lower", least=_LEAST)
-    return Settings(list(axes), rows, metric, better, best, comparisons)
+        rows.append(Setting(values, by_seed, {}))
+    wanted = sweep.get("metric") or ""
+    found = Settings(list(axes), rows, None, "", bool(wanted), [])
+    metric = common_metric(found.values, axes) if not wanted else wanted if wanted in frame.columns else None
+    better = sweep.get("better") or BETTER.get(metric or "", "lower")
+    names = dict.fromkeys([*shown, *([metric] if metric else [])])
+    rows = [replace(row, metrics={m: mean_interval(list(row.by_seed(m).values())) for m in names}) for row in rows]
+    found = replace(found, rows=rows, metric=metric, better=better)
+    if metric is None:
+        return found
+    at_equal_kl = metric == GAP and not wanted
+    groups = equal_kl(found.values) if at_equal_kl else [list(found.values)]
+    if at_equal_kl and len(groups) == 1:  # settings without results are named beside the others
+        groups = [list(found.values)]
+    lower = better == "lower"
+    return replace(found, groups=compare(found.values, metric, groups, lower=lower, least=_LEAST, asked=bool(wanted)))
 
 
 def _grouped(frame: pd.DataFrame, axes: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
@@ -99,8 +136,7 @@ def settings_markdown(found: Settings) -> str:
     for row in found.rows:
         cells = [*row.values, _seeds(row, found.metric), *(_mean(row.metrics[c], _format(c)) for c in shown)]
         if found.comparisons:
-            alone = all(c.tied is None for name, c in found.comparisons.items() if name != found.best)
-            cells += _compared(found.comparisons[found.name(row)], _format(found.metric or ""), alone)
+            cells += _compared(found, found.name(row))
         rows.append(cells)
     return table(header, rows)
 
@@ -113,8 +149,7 @@ def settings_frame(found: Settings) -> pd.DataFrame:
         for metric, interval in row.metrics.items():
             cells |= {metric: interval.mean, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
             cells[f"{metric}/n"] = interval.n
-        if found.comparisons:
-            said = found.comparisons[found.name(row)]
+        if (said := found.comparisons.get(found.name(row))) is not None:
             cells |= {"difference": said.difference.mean if said.difference else 0.0}
             cells |= {f"difference/{end}": getattr(said.difference, end, None) for end in ("low", "high", "n")}
             cells |= {"tied": said.tied, "more_seeds": said.more_seeds}
@@ -124,42 +159,113 @@ def settings_frame(found: Settings) -> pd.DataFrame:
 
 def conclusions(found: Settings, asked: str) -> Iterator[str]:
     """What the table comes to, in sentences; what is not known is said to be so."""
-    percent = f"{LEVEL:.0%}".replace("%", " %")
-    yield f"± is half of a {percent} t interval of the mean over seeds"
+    yield f"± is half of a {_PERCENT} t interval of the mean over seeds"
     for row in found.rows:
         lost = {seed: p for seed, p in row.points.items() if p["status"] != "done"}
         if lost:
             said = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
             rest = "its numbers are those of the others" if len(lost) < len(row.points) else "it has no numbers"
             yield f"{found.name(row) or 'this setting'} is without seed {said}: {rest}"
+    if len(found.rows) < 2:
+        return
     if found.metric is None:
-        if asked:
-            yield f"settings are not compared: no finished run has {asked}"
+        yield from _why_not_compared(found, asked)
         return
-    if not found.comparisons:
-        return
-    unknown = [name for name, c in found.comparisons.items() if c.tied is None]
+    where = _AT_EQUAL_KL if found.metric == GAP and not found.asked else ""
     yield (
-        f"settings are compared by {_heading(found.metric)} ({found.better} is better), as differences to the best "
-        f"paired by seed, with t intervals that hold for all of them at once ({percent}, Bonferroni)"
+        f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}, as differences to the "
+        f"best paired by seed, with t intervals that hold for all of them at once ({_PERCENT}, Bonferroni)"
     )
-    if found.metric == "exact/frontier_gap":
-        yield "a policy that stays where it started has no gap: among settings with different KL, read it beside the KL"
-    if len(unknown) == len(found.comparisons) - 1:
-        yield "no setting has two seeds in common with another: nothing is known about which is best"
-        return
-    tied = [name for name, c in found.comparisons.items() if c.tied and name != found.best]
-    known = " of those that can be compared" if unknown else ""
-    if any(c.difference and abs(c.difference.mean) < _LEAST for c in found.comparisons.values()):
-        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
-    if tied:
-        yield f"best{known}: {found.best}, tied with {'; '.join(tied)}: the best{known} is one of these ({percent})"
+    yield from _where_kl_differs(found)
+    for group in found.groups:
+        yield from _about(group, found)
+    if any(c.tied and c.more_seeds for c in found.comparisons.values()):
         told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"
         yield f"more seeds to tell: so many more, and the two would be {told}"
+    if found.asked:
+        yield from _standing_still(found)
+
+
+def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
+    if asked:
+        yield f"settings are not compared: no finished run has {asked}"
+        return
+    with_results = {name: values for name, values in found.values.items() if any(values.values())}
+    if not with_results:
+        return
+    lacking = []
+    for metric in AUTOMATIC[:-1]:
+        without = [name for name, values in with_results.items() if not values[metric]]
+        if len(without) < len(with_results):
+            lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
+    rest = ". ".join(lacking) or "losses of different objectives are different numbers"
+    yield f"settings are not compared, since they have no metric in common that means the same for all: {rest}"
+    yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
+
+
+def _where_kl_differs(found: Settings) -> Iterator[str]:
+    """Which settings are compared with none, since no other has their KL, and what would make them comparable."""
+    if found.metric != GAP or found.asked:
+        return
+    kl = {name: mean_interval(list(values[KL].values())).mean for name, values in found.values.items() if values[KL]}
+    alone = [name for name in kl if not any(name in group.names for group in found.groups)]
+    if not alone:
+        return
+    where = "; ".join(f"{name} ({kl[name]:.2f} nats)" for name in alone)
+    if len(alone) == len(kl):
+        yield f"no two settings have the same KL, so none is called best: {where}"
     else:
-        yield f"best{known}: {found.best}; no other is tied with it"
+        yield f"no other setting has the KL of {where}: not compared"
+    if more := strengths_to_add(found.axes, {row.values: kl[n] for row in found.rows if (n := found.name(row)) in kl}):
+        yield more
+
+
+def _about(group: Group, found: Settings) -> Iterator[str]:
+    """The best of a group of settings, and who is tied with it."""
+    if len(found.groups) == 1 and len(group.names) == len(found.rows):
+        where = ""
+    else:
+        kl = [mean_interval(list(found.values[name][KL].values())).mean for name in group.names]
+        where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
+    still = [n for n in group.names if better_than_start(found.values[n], found.metric or "") is False]
+    if still and not found.asked:
+        names = "; ".join(still)
+        yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
+    if group.best is None:
+        if len(still) == len(group.names):
+            yield f"{where}no setting is known to be better than the start: none is called best"
+        return
+    said = group.comparisons
+    unknown = [name for name, c in said.items() if c.tied is None]
+    if len(unknown) == len(said) - 1:
+        yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
+        return
+    no_better = [] if found.asked else still
+    tied = [name for name, c in said.items() if c.tied and name not in (group.best, *no_better)]
+    beside = [name for name, c in said.items() if c.tied and name in no_better]
+    known = " of those that can be compared" if unknown else ""
+    if any(c.difference and abs(c.difference.mean) < _LEAST for c in said.values()):
+        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
+    if tied:
+        names = "; ".join(tied)
+        yield f"{where}best{known}: {group.best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
+    else:
+        other = "no other that is better than the start" if beside else "no other"
+        yield f"{where}best{known}: {group.best}; {other} is tied with it"
     if unknown:
-        yield f"unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
+        yield f"{where}unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
+
+
+def _standing_still(found: Settings) -> Iterator[str]:
+    """Settings that hardly moved, or are not better than the start, where a metric that was asked for ranks."""
+    values = found.values
+    if little := hardly_moved(values):
+        names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
+        yield f"hardly moved from the start (less than a quarter of the farthest): {names}"
+    for metric in (GAP, "eval/pairs/accuracy"):
+        if still := [name for name in values if better_than_start(values[name], metric) is False]:
+            by = "exact reward" if metric == GAP else _heading(metric)
+            yield f"not better than the start by {by}, beyond its interval: {'; '.join(still)}"
 
 
 def _heading(metric: str) -> str:
@@ -181,9 +287,14 @@ def _mean(interval: Interval, form: str) -> str:
     return format(interval.mean, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
 
 
-def _compared(said: Comparison, form: str, alone: bool) -> list[str]:
-    """alone: nothing can be compared with the best, which is then not known to be it."""
-    if said.difference is None:
+def _compared(found: Settings, name: str) -> list[str]:
+    """Cells of a setting beside the best of its group; empty for one that is compared with none."""
+    said, form = found.comparisons.get(name), _format(found.metric or "")
+    if said is None:
+        return ["", "", ""]
+    if said.difference is None:  # if nothing can be compared with the best, it is not known to be it
+        (group,) = [group for group in found.groups if group.best == name]
+        alone = all(other.tied is None for key, other in group.comparisons.items() if key != name)
         return ["unknown" if alone else "best", "", ""]
     if said.tied is None:
         return ["unknown" if not said.difference.n else f"{said.difference.mean:+{form}}", "unknown", "unknown"]

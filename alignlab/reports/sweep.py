@@ -14,6 +14,7 @@ from alignlab.reports.tables import label, markdown, objectives, sweep_frame
 from alignlab.tracking.sinks.jsonl import read_rows
 
 _LOG_LINES = 20
+_PAIRS = "eval/pairs/accuracy"
 
 
 def write_report(directory: Path) -> str:
@@ -41,6 +42,7 @@ def write_report(directory: Path) -> str:
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
     causes = "\n".join(line for line in unfinished if line)
+    above += "".join(f"- {line}\n" for line in without_pairs(sweep["points"], records, sweep["axes"]))
     above += "".join(f"- {line}\n" for line in made_by_different_code(_with_ancestors(records, root).values()))
     text = (f"{above}\n" if above else "") + text + (f"\n\nnot done:\n{causes}" if causes else "")
     below += "".join(
@@ -69,6 +71,29 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
     unsaid = "not begun" if status == "queued" else "no cause recorded"
     cause = f", {record.get('reason') or unsaid}" if record else ""
     return f"- point {point['point']} ({name}; {point['run']}): {status}{cause}"
+
+
+def without_pairs(
+    points: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], axes: Sequence[str]
+) -> list[str]:
+    """Why done points lack the accuracy on held-out pairs that others have: a line for each reason, with its points."""
+    done = {point["run"]: point for point in points if records[point["run"]].get("status") == "done"}
+    lacking = [run for run in done if _PAIRS not in records[run].get("summary", {})]
+    why: dict[str, dict[str, None]] = {}
+    for run in lacking if len(lacking) < len(done) else ():
+        name = label(axes, [done[run][axis] for axis in axes])
+        why.setdefault(_why_without_pairs(records[run]), {})[name] = None
+    return [f"not measured on held-out pairs, {reason}: {'; '.join(names)}" for reason, names in why.items()]
+
+
+def _why_without_pairs(record: Mapping[str, Any]) -> str:
+    if record.get("config", {}).get("reference") == "none":
+        return "since reference=none"
+    if "pairs" not in record.get("data", {}):
+        return "since an earlier version of alignlab made the run (rerun=true makes it again)"
+    if any(name.startswith("exact/") for name in record.get("summary", {})):
+        return "but exactly"
+    return "since it is no policy, or its data has no pairs"
 
 
 def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -15,6 +15,8 @@ COLUMNS = {
     "eval/loss": ("eval loss", ".4f"),
     "eval/rewards/margins": ("eval margin", ".3f"),
     "eval/rewards/accuracies": ("eval accuracy", ".3f"),
+    "eval/pairs/accuracy": ("held-out pair accuracy", ".3f"),
+    "eval/pairs/margin": ("held-out pair margin (nats)", ".3f"),
     "eval/accuracy": ("eval accuracy of rewards", ".3f"),
     "eval/margin": ("eval reward margin", ".3f"),
     "eval/kl": ("eval KTO KL", ".3f"),

@@ -91,6 +91,17 @@ ROLLOUTS: dict[str, str] = {
     "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 
+# Of the data's held-out pairs: logged as eval/<name> for every objective that trains a policy, whatever rows it trains
+# on, unless the data has no pairs or `reference=none` was asked for. In the lab, which has exact numbers, only for
+# objectives on pairs and on their halves.
+# h = log-ratio of the preferred answer - log-ratio of the dispreferred one, summed over tokens, without beta, to the
+# start: the policy before training, which the points of a sweep have in common. There every h is 0, the accuracy 1/2.
+PAIRS: dict[str, str] = {
+    "pairs/accuracy": "share of held-out pairs with h > 0, ties count 1/2",
+    "pairs/margin": "mean of h over the held-out pairs (nats per pair)",
+    "pairs/n": "held-out pairs",
+}
+
 # train/parts/<objective> and eval/parts/<objective>: mean loss of a part of a mix, before its weight.
 PART = "parts/"
 
@@ -160,15 +171,17 @@ SAMPLED: dict[str, str] = {
 
 ALL: dict[str, str] = {
     **{f"{split}/{name}": text for split in ("train", "eval") for name, text in {**BATCH, **ROLLOUTS}.items()},
+    **{f"eval/{name}": text for name, text in PAIRS.items()},
     **STEP,
     **EXACT,
     **SUMMARY,
 }
 
-# What a sweep compares settings by, the first of these that its runs have, and which end of it is the better one. More
-# reward at more KL is no better policy, so it is not here.
+# Which end of a metric is the better one, of those that say it by themselves. More reward at more KL is no better
+# policy, so it is not here.
 BETTER: dict[str, str] = {
     "exact/frontier_gap": "lower",
+    "eval/pairs/accuracy": "higher",
     "eval/rewards/accuracies": "higher",
     "eval/accuracy": "higher",
     "eval/loss": "lower",

@@ -23,6 +23,7 @@ from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.training.bar import Bar
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
+from alignlab.training.pairs import held_out_pairs
 from alignlab.training.point import Point
 from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
@@ -116,7 +117,9 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         else:
             log.info("the model's layers are compiled at the first update")
             compile_layers(policy)
-    module = make_module(config, policy, layout, reference, **({"around": around} if around else {}))
+    beside: dict[str, Any] = {"around": around} if around else {}
+    beside["pairs"] = held_out_pairs(start, rows, layout, device, around.start if around else reference)
+    module = make_module(config, policy, layout, reference, **beside)
     minibatches, repeats = (config.rollout.minibatches, config.rollout.updates) if needs.online else (1, 1)
     data = AlignmentData(
         rows.train,

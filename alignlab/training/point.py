@@ -46,8 +46,7 @@ class Point:
         """`done` updates were made by earlier attempts, and stay recorded."""
         config = plan.train
         self.plan, self.run, self.start, self.rows = plan, run, start, rows
-        exact = config.data.world is not None and config.reference_kind != "none"
-        self._before = start.exact_logps if exact else None  # before anything is trained
+        self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
         self._spoken = ", ".join(config.objective.spoken())
         self.summary: dict[str, float] = {}
         self.sinks = self._open(group, done)

@@ -17,12 +17,12 @@ from alignlab.data.rows import Split
 from alignlab.data.sampling import Couple, rows_of_run
 from alignlab.data.sources.base import Source
 from alignlab.data.template import Template
-from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
+from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
-from alignlab.training.shapes import shape_of
+from alignlab.training.shapes import SHAPES, Shape, shape_of
 from alignlab.training.start import Start
 
 log = logging.getLogger(__name__)
@@ -32,11 +32,15 @@ _IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejec
 
 @dataclass(frozen=True)
 class RunRows:
-    """Training and held-out rows; `index` counts on from the training rows to the held-out ones."""
+    """Training and held-out rows; `index` counts on from the training rows to the held-out ones.
+
+    pairs: held-out pairs that the policy is measured on besides; none where the held-out rows are those pairs.
+    """
 
     train: Sequence[Tokens]
     held_out: Sequence[Tokens]
     record: Mapping[str, Any]
+    pairs: Sequence[PairTokens] = ()
 
 
 def load_rows(start: Start) -> RunRows:
@@ -46,8 +50,8 @@ def load_rows(start: Start) -> RunRows:
     content = source.fingerprint()
     if start.plan.content.get("data.content", content) != content:
         raise _changed(source)
-    train = _read(start, "train", content)
-    held_out = _read(start, "eval", content)
+    train = _read_own(start, "train", content)
+    held_out = _read_own(start, "eval", content)
     record: dict[str, Any] = {
         "fingerprint": content,
         "train": _told(start, "train", train),
@@ -55,8 +59,14 @@ def load_rows(start: Start) -> RunRows:
     }
     if source.world is None:  # a world's prompts are all there are, and both splits are drawn from them
         record["eval"]["prompts_in_train"] = _tell_shared_prompts(train, held_out)
-    rows = [replace(row, index=row.index + len(train.tokens)) for row in held_out.tokens]
-    return RunRows(train.tokens, rows, record)
+    pairs, record["pairs"] = _pairs(start, content, record["eval"])
+    after = len(train.tokens)
+    return RunRows(
+        train.tokens,
+        [replace(row, index=row.index + after) for row in held_out.tokens],
+        record,
+        [replace(row, index=row.index + after) for row in pairs],
+    )
 
 
 def couple_of(config: Train) -> Couple | None:
@@ -68,7 +78,7 @@ def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer
     """Everything that a run will ask the reference for."""
     trainer, couple = config.trainer, couple_of(config)
     train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple, trainer.sampling)
-    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out)):
+    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out), *rows.pairs):
         yield from row.answers()
 
 
@@ -85,12 +95,21 @@ def _told(start: Start, split: Split, read: _Read) -> dict[str, Any]:
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, read.tokens)
     log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
-    return {
-        "rows": len(read.tokens),
-        "digest": read.digest,
-        "dropped": dict(read.dropped),
-        **read.report.summary(),
-    }
+    return read.record
+
+
+def _pairs(
+    start: Start, content: str, eval_record: Mapping[str, Any]
+) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
+    """Held-out pairs beside the run's own held-out rows, and their record; None where nothing is measured on pairs."""
+    needs = start.plan.train.objective.requires
+    if not start.plan.is_measured_on_pairs:
+        return (), None
+    if needs.data == "pairs" and not needs.online:
+        return (), eval_record
+    read = _read(start, "eval", content, SHAPES["pairs"], "pairs")
+    log.info("held-out pairs: %s", _in_words(len(read.tokens), read.dropped, read.report))
+    return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
 def _tell_shared_prompts(train: _Read, held_out: _Read) -> int:
@@ -132,32 +151,46 @@ class _Read:
     report: LengthReport
     digest: str
 
+    @property
+    def record(self) -> dict[str, Any]:
+        """What run.json keeps of it."""
+        kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
+        return {**kept, **self.report.summary()}
+
 
 # The last splits that were read: most points of a sweep train on the same rows.
-_MOST_KEPT = 6
+_MOST_KEPT = 8
 _kept: dict[str, _Read] = {}
 
 
-def _read(start: Start, split: Split, content: str) -> _Read:
-    """Load, tokenize and cut a split, or find what another point of this process has made of the same content."""
+def _read_own(start: Start, split: Split, content: str) -> _Read:
+    """A split in the shape that the run's objective learns from."""
+    needs = start.plan.train.objective.requires
+    return _read(start, split, content, shape_of(needs), needs.rows)
+
+
+def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> _Read:
+    """Load, tokenize and cut a split, or find what another point of this process has made of the same content.
+
+    rows: what kind of rows the shape reads.
+    """
     config, template = start.plan.train, Template(start.tokenizer)
-    source, needs = config.data, config.objective.requires
-    shape = shape_of(needs)
+    source = config.data
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), content, split, needs.rows, template.identity, drawn_from)
+    parts = (repr(source), content, split, rows, template.identity, drawn_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
         loaded = shape.read(source, split, lambda world: start.exact_logps)
         cut = Cutter(source.max_length, source.max_prompt_length)
         tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
-        rows = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+        rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
         prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
         if source.fingerprint() != content:
             raise _changed(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
-        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows)
+        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)
     return _kept[key]
 
 

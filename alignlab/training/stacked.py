@@ -19,6 +19,8 @@ from torch import Tensor
 
 from alignlab.config.plan import Plan
 from alignlab.data.answer_table import AnswerTable
+from alignlab.data.fingerprint import row_key
+from alignlab.data.layout import Layout
 from alignlab.data.sampling import Couple, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import NotStackableError, OutputError
@@ -26,9 +28,10 @@ from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, at_work_elsewhere, replace_whole
 from alignlab.models.economy import one_thread_where_small
 from alignlab.models.stacked import StackedPolicy, stack_fault
-from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule
+from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule, StackedPairs
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.fit import lightning_quiet, make_module, make_trainer
+from alignlab.training.pairs import pairs_reference
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
@@ -190,7 +193,8 @@ class _Stack:
         if self.done:
             module.resume([torch.load(run.stacked_checkpoint, weights_only=True) for run in self.runs])
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
-        recorder = _Recorder(self, module, held_out)
+        pairs = [_pairs(start, found, table, layout, reference) for start, found in zip(starts, rows, strict=True)]
+        recorder = _Recorder(self, module, held_out, pairs)
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
@@ -253,8 +257,14 @@ class _Stack:
 class _Recorder(pl.Callback):
     """Sends each point's metrics to that point's sinks, and ends points that failed."""
 
-    def __init__(self, stack: _Stack, module: StackedModule, held_out: Sequence[StackedBatch]) -> None:
-        self._stack, self._module, self._held_out = stack, module, held_out
+    def __init__(
+        self,
+        stack: _Stack,
+        module: StackedModule,
+        held_out: Sequence[StackedBatch],
+        pairs: Sequence[StackedPairs | None],
+    ) -> None:
+        self._stack, self._module, self._held_out, self._pairs = stack, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self._bury()
@@ -269,7 +279,7 @@ class _Recorder(pl.Callback):
         step, points = self._module.step, self._stack.points
         if all(points[p].recorder.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
-        for p, row in self._module.evaluate(self._held_out).items():
+        for p, row in self._module.evaluate(self._held_out, self._pairs).items():
             points[p].recorder.eval_metrics = row
             points[p].recorder.write(row)
         self._bury()
@@ -372,3 +382,18 @@ def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> StackedBatch:
         torch.tensor([[row.index for row in examples]], device=device),
         None if None in desirable else torch.tensor([desirable], device=device),
     )
+
+
+def _pairs(
+    start: Start, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
+) -> StackedPairs | None:
+    """Held-out pairs of one point besides its held-out rows, with what the start says of them (training/pairs.py)."""
+    if not rows.pairs:
+        return None
+    device = table.rows.ids.device
+    places = torch.from_numpy(table.places([row.answers() for row in rows.pairs]).T.copy()).to(device)
+    if reference is not None:
+        return StackedPairs(places, reference.sums[places])
+    found = pairs_reference(start, rows, layout, device)
+    sums = [[found.table[row_key(*answer)] for answer in row.answers()] for row in rows.pairs]
+    return StackedPairs(places, torch.tensor(sums, device=device).T)

@@ -107,6 +107,13 @@ def test_invalid_rows_are_left_out_and_one_prompt_is_not_enough() -> None:
         length_controlled([1, 0], [10, 20], [12, 18], prompts=["a", "a"])
 
 
+def test_numbers_that_belong_to_other_rows_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"difficulty \(4,\) must have a number for each score \(3,\)"):
+        length_controlled([1, 0, 1], [1, 2, 3], [3, 2, 1], difficulty=[0.1, 0.2, 0.3, 0.4])
+    with pytest.raises(ValueError, match="difficulty has numbers that are not finite"):
+        length_controlled([1, 0, 1], [1, 2, 3], [3, 2, 1], difficulty=[0.1, float("nan"), 0.3])
+
+
 def test_a_rate_from_given_weights() -> None:
     rate, error = controlled_rate(Weights(quality=0.5, length=-3.0, difficulty=2.0), [0.0, -0.25, 1.0])
     chances = [1 / (1 + np.exp(-v)) for v in (0.5, 0.0, 2.5)]

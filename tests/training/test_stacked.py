@@ -47,7 +47,10 @@ BANDIT = ["tracking=none", "trainer.progress=false", "experiment=ipo_bandit", "t
 TIMES = ("train/step_seconds", "train/tokens/per_second", "time/train_seconds")
 
 # While the policy equals its reference these are the signs of rounding.
-SIGNS = ("rewards/accuracies", "pref/accuracy_ties_half", "pref/length_corr", "displacement/frac_chosen_down")
+SIGNS = (
+    "rewards/accuracies", "pref/accuracy_ties_half", "pairs/accuracy", "pref/length_corr",
+    "displacement/frac_chosen_down",
+)  # fmt: skip
 
 pytestmark = pytest.mark.usefixtures("hydra_conf")
 
@@ -117,6 +120,24 @@ def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Pa
         [row["train/grad_norm"] for row in result(tmp_path / "stack", p.id)[0] if "train/loss" in row] for p in plans
     ]
     assert min(norms[0]) > 0.05, "clipping is active"
+
+
+@pytest.mark.parametrize("objective", ["sft", "kto"])
+def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Path) -> None:
+    """Which neither of them trains on; SFT looks its reference up for them alone."""
+    answers = [("ab"[i % 2] * (i % 4 + 1), f"c{'abc'[i % 3]}") for i in range(24)]
+    rows = [{"prompt": "abc"[i % 3], "chosen": good, "rejected": bad} for i, (good, bad) in enumerate(answers)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = [
+        f"objective={objective}", "model=tiny", "model.hidden_size=32", "data=pairs",
+        f"data.path={tmp_path}/pairs.jsonl", f"data.eval_path={tmp_path}/pairs.jsonl", "trainer.batch_size=8",
+        "trainer.max_steps=6", "trainer.eval_every=3", "tracking=none",
+    ]  # fmt: skip
+    plans = assert_same_runs(tmp_path, base, ["optim.lr=1e-2"], ["optim.lr=3e-3"])
+    for plan in plans:
+        summary = result(tmp_path / "stack", plan.id)[2]["summary"]
+        assert summary["eval/pairs/n"] == 24
+        assert abs(summary["eval/pairs/margin"]) > 0.01
 
 
 @pytest.mark.parametrize(

@@ -497,6 +497,69 @@ def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
     assert "exact/kl" not in record["summary"]
 
 
+ON_PAIRS = ("eval/pairs/accuracy", "eval/pairs/margin", "eval/pairs/n")
+
+
+@pytest.fixture
+def own_pairs(tmp_path: Path) -> list[str]:
+    """A run on pairs of a file, and a rule to score answers by."""
+    rows = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(30)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -float(len(answer))\n")
+    return [
+        "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=4", "trainer.batch_size=6",
+        "optim.lr=1e-2", "tracking=none",
+    ]  # fmt: skip
+
+
+def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, own_pairs: list[str]) -> None:
+    """A sweep over objectives that train on pairs, on their halves, on preferred answers, and without a reference."""
+    result = alignlab("train", *own_pairs, "-m", "objective=dpo,kto,bco,sft,orpo", "seed=1,2", "launcher=here")
+    assert result.code == 0, result.err
+    found = records()
+    assert len(found) == 10
+    assert len({record["data"]["pairs"]["digest"] for record in found.values()}) == 1
+    assert {record["data"]["pairs"]["rows"] for record in found.values()} == {3}
+    for record in found.values():
+        assert {record["summary"][name] for name in ("eval/pairs/n",)} == {3.0}
+        assert all(math.isfinite(record["summary"][name]) for name in ON_PAIRS)
+    dpo = next(record for run, record in found.items() if run.startswith("dpo"))
+    assert dpo["summary"]["eval/pairs/margin"] == pytest.approx(dpo["summary"]["eval/logratios/margins"])
+    assert dpo["summary"]["eval/pairs/margin"] == pytest.approx(dpo["summary"]["eval/rewards/margins"] / 0.1, rel=1e-5)
+    assert "settings are compared by held-out pair accuracy" in result.out
+    assert "for want of two seeds" not in result.out
+    assert "0 of 2" not in result.out
+
+
+def test_online_objectives_are_measured_at_temperature_one(alignlab: Run, own_pairs: list[str]) -> None:
+    """Where hardly anything is learnt policy and start agree, whatever the temperature of the rollouts."""
+    online = ["objective=rloo", "reward=gold", "reward.function=rules:short", "rollout.max_new_tokens=4"]
+    for lr in ("1e-9", "1e-2"):
+        done = alignlab("train", *own_pairs, *online, "rollout.temperature=0.7", f"optim.lr={lr}")
+        assert done.code == 0, done.err
+    still, moved = sorted((r["summary"] for r in records().values()), key=lambda s: abs(s["eval/pairs/margin"]))
+    assert still["eval/pairs/margin"] == pytest.approx(0.0, abs=1e-4)
+    assert abs(moved["eval/pairs/margin"]) > 0.1
+
+
+def test_imitation_is_measured_exactly_against_the_start_that_it_was_given(alignlab: Run) -> None:
+    """So that SFT stands beside other objectives in the lab; the parent, which starts from nothing, is not measured."""
+    assert alignlab("train", *LAB, "objective=sft", "trainer.max_steps=8").code == 0
+    parent, sft = sorted((r for r in records().values()), key=lambda record: record["parent"] is not None)
+    assert sft["parent"] == parent["id"]
+    assert sft["summary"]["exact/kl"] > 1e-4
+    assert sft["data"]["pairs"] is None
+    assert not any(name.startswith(("exact/", "eval/pairs/")) for name in parent["summary"])
+
+
+def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run, own_pairs: list[str]) -> None:
+    axes = ["-m", "objective=orpo,simpo", "reference=none,auto", "launcher=here"]
+    result = alignlab("train", *own_pairs, *axes)
+    assert result.code == 0, result.err
+    line = "- not measured on held-out pairs, since reference=none: objective orpo, reference none; objective simpo, "
+    assert line in result.out
+
+
 def test_a_bad_file_is_a_message_not_a_traceback(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "good": "b"}\n')
     result = alignlab("train", "model=tiny", "data=pairs", "data.path=mine.jsonl")

@@ -7,9 +7,11 @@ https://arxiv.org/abs/2404.04475.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -17,6 +19,7 @@ from numpy.typing import ArrayLike
 from alignlab.data.conversations import read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, read_table, write_rows
+from alignlab.evaluation.benchmarks.prompt_places import SHOWN, prompt_places, told
 from alignlab.evaluation.intervals import Array
 from alignlab.evaluation.length_control import LengthControlled, Weights, controlled_rate, length_controlled
 from alignlab.evaluation.winrate import WinRate, win_rate
@@ -71,18 +74,55 @@ class Annotations:
         return np.where(self.preference == 0, 1.5, self.preference) - 1
 
 
-def read_annotations(path: str | Path) -> Annotations:
-    """`annotations.json` of one model: output_1 is the baseline's, output_2 the model's, rows in the set's order."""
+def read_annotations(path: str | Path, evaluation_set: str | Path | None = None) -> Annotations:
+    """`annotations.json` of one model: output_1 is the baseline's, output_2 the model's; rows in any order.
+
+    evaluation_set: file with the instructions of the evaluation set in its order (`read_prompts`). A row's prompt is
+                    the one that its `index` names, or, unless every row has an index, the one with its instruction.
+
+    Raises DataError with everything that is wrong, and in how many rows: a row that belongs to no prompt or to several,
+    rows that belong to the same one, and values that are not annotations of one model against one baseline.
+    """
     rows = read_rows(path, "output_1", "output_2", "preference")
-    models = {row.get("generator_2") for row in rows}
-    if len(models) > 1:
-        raise DataError(f"{path} holds annotations of several models: {', '.join(sorted(map(str, models)))}")
+    if not rows:
+        raise DataError(f"{path} has no annotations")
+    instructions = None if evaluation_set is None else [p.instruction for p in read_prompts(evaluation_set)]
+    index, wrong = prompt_places(rows, instructions)
+    wrong = [*_wrong_generators(rows), *_wrong_values(rows), *wrong]
+    if wrong:
+        raise DataError("\n  ".join([f"{path}:", *wrong]))
     return Annotations(
         preference=np.array([np.nan if row["preference"] is None else row["preference"] for row in rows], dtype=float),
         length=np.array([len(row["output_2"]) for row in rows], dtype=float),
         baseline_length=np.array([len(row["output_1"]) for row in rows], dtype=float),
-        index=np.array([row.get("index", i) for i, row in enumerate(rows)], dtype=np.int64),
+        index=np.array(index, dtype=np.int64),
     )
+
+
+def _wrong_generators(rows: Sequence[Row]) -> list[str]:
+    """What is wrong with who gave the outputs: one baseline (generator_1) and one model (generator_2)."""
+    names = {key: sorted({str(row.get(key)) for row in rows}) for key in ("generator_1", "generator_2")}
+    return [
+        f"the annotations are of several {what}: {', '.join(names[key])} ({key})"
+        for key, what in (("generator_1", "baselines"), ("generator_2", "models"))
+        if len(names[key]) > 1
+    ]
+
+
+def _wrong_values(rows: Sequence[Row]) -> list[str]:
+    text = (not (isinstance(row["output_1"], str) and isinstance(row["output_2"], str)) for row in rows)
+    preferences = (not _is_preference(row["preference"]) for row in rows)
+    return [
+        *told(text, "an output that is not a text"),
+        *told(preferences, "a preference that is not a number from 1 to 2, 0 (a tie) or null"),
+    ]
+
+
+def _is_preference(value: Any) -> bool:
+    if value is None:
+        return True
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and (math.isnan(value) or value == 0 or 1 <= value <= 2)
 
 
 @dataclass(frozen=True)
@@ -115,7 +155,7 @@ def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = Non
     scores = annotations.scores
     used = scores[~np.isnan(scores)]
     wins = win_rate(scores, prompts=annotations.index.tolist())
-    hardness = None if difficulty is None else np.asarray(difficulty, dtype=np.float64)[annotations.index]
+    hardness = None if difficulty is None else _difficulty_of(annotations.index, difficulty)
     return Leaderboard(
         win_rate=100 * float(used.mean()),
         standard_error=100 * float(used.std(ddof=1)) / np.sqrt(len(used)),
@@ -133,16 +173,33 @@ def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = Non
     )  # fmt: skip
 
 
+def _difficulty_of(index: np.ndarray, difficulty: ArrayLike) -> Array:
+    """[R] difficulty of each annotation's prompt. Raises DataError if one has none."""
+    known = np.asarray(difficulty, dtype=np.float64)
+    without = (index < 0) | (index >= len(known))
+    without[~without] = ~np.isfinite(known[index[~without]])
+    if without.any():
+        some = ", ".join(map(str, index[without][:SHOWN]))
+        raise DataError(
+            f"{without.sum()} of {len(index)} annotations are of prompts without a difficulty (index {some}"
+            f"{', ...' if without.sum() > SHOWN else ''}); there are difficulties of {len(known)} prompts"
+        )
+    return known[index]
+
+
 def read_difficulty(path: str | Path) -> Array:
-    """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty."""
+    """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty.
+
+    Raises DataError unless each index from 0 on stands there once, with a number.
+    """
     rows = read_table(path, "index", "instruction_difficulty")
-    found = np.full(len(rows), np.nan)
     try:
-        for row in rows:
-            found[int(row["index"])] = float(row["instruction_difficulty"])
-    except (ValueError, IndexError) as error:
-        raise DataError(f"{path}: indices must be 0 to {len(rows) - 1}, difficulties numbers ({error})") from error
-    return found
+        found = {int(row["index"]): float(row["instruction_difficulty"]) for row in rows}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path}: an index or a difficulty is not a number ({error})") from error
+    if found.keys() != set(range(len(rows))) or not np.isfinite(list(found.values())).all():
+        raise DataError(f"{path}: indices must be 0 to {len(rows) - 1}, each of them once, difficulties finite numbers")
+    return np.array([found[i] for i in range(len(rows))])
 
 
 def read_weights(path: str | Path) -> dict[str, Weights]:
@@ -160,6 +217,9 @@ def read_weights(path: str | Path) -> dict[str, Weights]:
 
 
 def published_length_controlled(weights: Weights, difficulty: ArrayLike, n_total: int = 805) -> tuple[float, float]:
-    """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts."""
+    """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts.
+
+    The leaderboard takes the first n_total of the 805 prompts, also for a model that lacks annotations of some of them.
+    """
     rate, error = controlled_rate(weights, np.asarray(difficulty)[:n_total])
     return 100 * rate, 100 * error

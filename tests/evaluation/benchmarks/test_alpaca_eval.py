@@ -5,8 +5,11 @@ from __future__ import annotations
 import csv
 import gzip
 import json
+import re
+from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -125,6 +128,153 @@ def test_annotations_in_their_own_form(folder: Path, tmp_path: Path) -> None:
         read_annotations(tmp_path / "annotations.json")
 
 
+def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
+    """Annotations of a model as it has them: rows without an index, in the order of its file, some prompts lacking.
+
+    The texts of most models' outputs are not at hand; letters stand for them, so many as the texts have.
+    """
+    with gzip.open(folder / "eval_set_outputs.jsonl.gz", "rt") as lines:
+        instructions = [json.loads(line)["instruction"] for line in lines]
+    known = annotations(folder)[model]
+    return [
+        {
+            "instruction": instructions[int(i)],
+            "generator_1": "gpt4_1106_preview",
+            "generator_2": model,
+            "output_1": "x" * int(baseline),
+            "output_2": "y" * int(length),
+            "preference": None if np.isnan(preference) else preference,
+        }
+        for i, preference, length, baseline in zip(
+            known.index, known.preference, known.length, known.baseline_length, strict=True
+        )
+    ]
+
+
+@pytest.mark.parametrize(
+    ("model", "rows", "controlled"),
+    [("text_davinci_001", 803, 6.41), ("phi-2", 803, 3.15), ("minotaur-13b", 804, 8.21)],
+)
+def test_files_that_lack_rows_and_index(folder: Path, tmp_path: Path, model: str, rows: int, controlled: float) -> None:
+    """By row number text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
+    file, prompts = tmp_path / "annotations.json", folder / "eval_set_outputs.jsonl.gz"
+    made = in_its_own_form(folder, model)
+    difficulty = read_difficulty(folder / "ae2_instruction_difficulty.csv")
+    file.write_text(json.dumps(made))
+    found = read_annotations(file, prompts)
+    assert len(found.index) == rows
+    np.testing.assert_array_equal(found.index, annotations(folder)[model].index)
+    row = leaderboard_row(found, difficulty)
+    assert 100 * row.controlled.rate.value == pytest.approx(controlled, abs=0.005)
+    made.reverse()
+    file.write_text(json.dumps(made))
+    backwards = leaderboard_row(read_annotations(file, prompts), difficulty)
+    assert backwards.controlled.rate.value == pytest.approx(row.controlled.rate.value, abs=1e-9)
+    with pytest.raises(DataError, match=rf"{rows} of {rows} rows have no index.*name the evaluation set's file"):
+        read_annotations(file)
+
+
+SET = ["a?", "b?", "c?", "d?"]
+
+
+def annotated(*instructions: str, index: Sequence[Any] | None = None, **changed: Any) -> list[dict[str, Any]]:
+    """Rows in which the model wins c? and d? and loses the others, outputs being equally long."""
+    rows = [
+        {
+            "instruction": text,
+            "generator_1": "base",
+            "generator_2": "model",
+            "output_1": "12345678",
+            "output_2": "abcdefgh",
+            "preference": 2.0 if text in ("c?", "d?") else 1.0,
+            **changed,
+        }
+        for text in instructions
+    ]
+    return rows if index is None else [{**row, "index": i} for row, i in zip(rows, index, strict=True)]
+
+
+def read(folder: Path, rows: list[dict[str, Any]], instructions: Sequence[str] | None = SET) -> Annotations:
+    (folder / "annotations.json").write_text(json.dumps(rows))
+    if instructions is None:
+        return read_annotations(folder / "annotations.json")
+    (folder / "set.json").write_text(json.dumps([{"instruction": text} for text in instructions]))
+    return read_annotations(folder / "annotations.json", folder / "set.json")
+
+
+def test_places_by_index_and_by_instruction(tmp_path: Path) -> None:
+    asked = ("d?", "c?", "a?")
+    assert read(tmp_path, annotated(*asked)).index.tolist() == [3, 2, 0]
+    assert read(tmp_path, annotated(*asked, index=[3, 2, 0])).index.tolist() == [3, 2, 0]
+    assert read(tmp_path, annotated(*asked, index=[3.0, 2, 0]), None).index.tolist() == [3, 2, 0]
+    assert read(tmp_path, annotated(*asked, index=[3, None, 0])).index.tolist() == [3, 2, 0]
+    twice = [*SET, "c?"]
+    assert read(tmp_path, annotated(*asked, index=[3, 4, 0]), twice).index.tolist() == [3, 4, 0]
+
+
+def test_difficulty_is_that_of_the_rows_prompt_by_hand(tmp_path: Path) -> None:
+    """Prompt 0 of 9 lacks. Of the four of difficulty -1 three are won, of the four of +1 one is, lengths being equal.
+
+    So quality + difficulty * (-1) = log 3 and quality + difficulty * 1 = -log 3: difficulty is -log 3. By row number
+    the two kinds change places, and it would be +log 3.
+    """
+    asked = [f"{i}?" for i in range(9)]
+    rows = annotated(*asked[1:])
+    for row, won in zip(rows, (1, 0, 1, 0, 1, 0, 0, 1), strict=True):
+        row["preference"] = 1.0 + won
+    found = leaderboard_row(read(tmp_path, rows, asked), [(-1.0) ** i for i in range(9)])
+    assert found.controlled.weights.difficulty == pytest.approx(-np.log(3), abs=1e-3)
+    assert found.controlled.weights.quality == pytest.approx(0.0, abs=1e-3)
+
+
+BOTH = annotated("a?", "zz?", "b?", "c?", "yy?")
+
+
+@pytest.mark.parametrize(
+    ("rows", "instructions", "text"),
+    [
+        (BOTH, SET, "2 of 5 rows have an instruction that is not in the evaluation set (row 2, 5)"),
+        (annotated("a?", "b?"), ["a?", "a?", "b?"], "1 of 2 rows have an instruction that the evaluation set has more"),
+        (annotated("a?", "b?", "a?"), SET, "2 of 3 rows have the same prompt as another row (row 1, 3)"),
+        (annotated(*SET, index=[0, 1, 2, 2]), None, "2 of 4 rows have the same prompt as another row (row 3, 4)"),
+        (annotated(*SET, index=[0, 1, 2, 4]), SET, "1 of 4 rows have an index that is not a whole number from 0 to 3"),
+        (annotated(*SET, index=[0, -1, 2, 3]), None, "1 of 4 rows have an index that is not a whole number from 0 on"),
+        (annotated(*SET, index=[0, "1", True, 2.5]), None, "3 of 4 rows have an index that is not a whole number"),
+        (annotated(*SET, index=[0, 1, 3, 2]), SET, "2 of 4 rows have another instruction than the evaluation set has"),
+        (annotated(*SET, index=[0, 1, None, 3]), None, "1 of 4 rows have no index"),
+        (annotated("a?", "b?", output_2=None), SET, "2 of 2 rows have an output that is not a text"),
+        (annotated("a?", "b?", preference=3), SET, "2 of 2 rows have a preference that is not a number from 1 to 2"),
+        (annotated("a?", "b?", preference="1"), SET, "2 of 2 rows have a preference that is not a number from 1 to 2"),
+        ([*annotated("a?"), *annotated("b?", generator_1="x")], SET, "several baselines: base, x (generator_1)"),
+        ([], SET, "has no annotations"),
+    ],
+)  # fmt: skip
+def test_rows_that_belong_nowhere_are_refused_and_counted(
+    rows: list[dict[str, Any]], instructions: list[str] | None, text: str, tmp_path: Path
+) -> None:
+    with pytest.raises(DataError, match=re.escape(text)):
+        read(tmp_path, rows, instructions)
+
+
+def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
+    rows = [*annotated("a?", "zz?", preference=7), *annotated("b?", generator_2="other")]
+    with pytest.raises(DataError) as caught:
+        read(tmp_path, rows)
+    assert str(caught.value).splitlines()[1:] == [
+        "  the annotations are of several models: model, other (generator_2)",
+        "  2 of 3 rows have a preference that is not a number from 1 to 2, 0 (a tie) or null (row 1, 2)",
+        "  1 of 3 rows have an instruction that is not in the evaluation set (row 2)",
+    ]
+
+
+@pytest.mark.parametrize("index", [[0, 1, 2, 5], [0, 1, -1, 3], [0, 1, 2, 4]])
+def test_prompts_without_a_difficulty_are_refused(index: list[int]) -> None:
+    values: list[Array] = [np.array([1.0, 2.0, 1.0, 2.0]), np.array([9.0, 5, 7, 2]), np.array([4.0, 8, 7, 7])]
+    known = [0.5, 1.0, 0.1, 0.3, float("nan")]
+    with pytest.raises(DataError, match=r"1 of 4 annotations .*; there are difficulties of 5 prompts"):
+        leaderboard_row(Annotations(*values, index=np.array(index)), known)
+
+
 def test_prompts_in_and_outputs_out(folder: Path, tmp_path: Path) -> None:
     prompts = read_prompts(folder / "eval_set_outputs.jsonl.gz")
     assert len(prompts) == 805
@@ -171,6 +321,14 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
     (tmp_path / "t.csv").write_text("index,difficulty\n0,1\n")
     with pytest.raises(DataError, match="instruction_difficulty"):
         read_difficulty(tmp_path / "t.csv")
-    (tmp_path / "t.csv").write_text("index,instruction_difficulty\n5,1\n")
-    with pytest.raises(DataError, match="indices must be 0 to 0"):
-        read_difficulty(tmp_path / "t.csv")
+    for content, text in (
+        ("5,1\n", "indices must be 0 to 0"),
+        ("0,1\n0,2\n", "indices must be 0 to 1, each of them once"),
+        ("0,1\n-1,2\n", "indices must be 0 to 1"),
+        ("0,1\n1,nan\n", "difficulties finite numbers"),
+        ("0,1\n1,hard\n", "is not a number"),
+        ("0,1\n1\n", "is not a number"),
+    ):
+        (tmp_path / "t.csv").write_text(f"index,instruction_difficulty\n{content}")
+        with pytest.raises(DataError, match=text):
+            read_difficulty(tmp_path / "t.csv")

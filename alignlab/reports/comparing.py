@@ -1,0 +1,180 @@
+"""What settings of a sweep are compared by, which of them are compared with each other, and which can be called best.
+
+A policy that hardly moves must not win by standing still. So settings are compared by a metric that all of them have,
+by the gap to the frontier only at equal KL, and none is called best that is not better than the start itself.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignlab.reports.seeds import Comparison, compare_with_best, mean_interval
+from alignlab.reports.tables import label
+
+GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
+
+# What settings are compared by unless a sweep asks for something else: the first of these that all of them have.
+AUTOMATIC = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
+
+# KLs that differ by a smaller factor count as equal.
+SAME_KL = 1.25
+
+# A policy that moved less than this share of the farthest one is said to have hardly moved.
+HARDLY = 0.25
+
+# How far a policy moved from the start: the first of these that all settings have.
+_MOVEMENT = (KL, "eval/objective/kl", "eval/pairs/margin")
+
+# Half of a 95 % interval of a share near 1/2 of n pairs is this / sqrt(n).
+_HALF_OF_SHARE = 0.98
+
+# Everything of a run that is looked at here.
+LOOKED_AT = (
+    *AUTOMATIC, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
+)  # fmt: skip
+
+# metric -> seed -> value, of the points of a setting that are done
+Values = Mapping[str, Mapping[str, float]]
+
+
+@dataclass(frozen=True)
+class Group:
+    """Settings that are compared with each other.
+
+    best:        None if none of them is known to be better than the start.
+    comparisons: each of them beside the best; empty without one.
+    """
+
+    names: list[str]
+    best: str | None
+    comparisons: Mapping[str, Comparison]
+
+
+def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
+    """The first metric that every setting with results has and that means the same for all of them; None without any.
+
+    Losses mean the same only for one objective with the same fields.
+    """
+    with_results = [values for values in settings.values() if any(values.values())]
+    one_objective = not any(axis.partition(".")[0] in ("objective", "strength") for axis in axes)
+    usable = [metric for metric in AUTOMATIC if metric != LOSS or one_objective]
+    return next((m for m in usable if with_results and all(values.get(m) for values in with_results)), None)
+
+
+def better_than_start(values: Values, metric: str) -> bool | None:
+    """Whether a setting is better than the policy that it started from, beyond its 95 % interval over seeds.
+
+    By the metric itself, or of a gap, which the start need not have, by the reward. Accuracies must be above 1/2 beyond
+    the interval over pairs as well, which more seeds do not make narrower. None if it is not known: fewer than two
+    seeds, or a metric whose value at the start is not known.
+    """
+    if metric == GAP:
+        gains = _differences(values, "exact/reward", "exact/reward_reference")
+    elif metric == LOSS:
+        gains = _differences(values, "start/loss", LOSS)
+    elif metric in ("eval/pairs/accuracy", "eval/accuracy"):
+        gains = [value - 0.5 for value in values.get(metric, {}).values()]
+    else:
+        return None
+    interval = mean_interval(gains)
+    if interval.n < 2:
+        return None
+    pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
+    return interval.low > 0 and interval.mean > _HALF_OF_SHARE / math.sqrt(min(pairs.values(), default=math.inf))
+
+
+def equal_kl(settings: Mapping[str, Values]) -> list[list[str]]:
+    """Names of settings in groups of equal KL, smallest first; in a group no mean KL is SAME_KL times another."""
+    kl = {name: float(np.mean(list(values[KL].values()))) for name, values in settings.items() if values.get(KL)}
+    groups: list[list[str]] = []
+    for name in sorted(kl, key=lambda name: kl[name]):
+        if groups and kl[name] <= SAME_KL * kl[groups[-1][0]]:
+            groups[-1].append(name)
+        else:
+            groups.append([name])
+    return groups
+
+
+def compare(
+    settings: Mapping[str, Values],
+    metric: str,
+    groups: Sequence[Sequence[str]],
+    *,
+    lower: bool,
+    least: float,
+    asked: bool,
+) -> list[Group]:
+    """Each group with its best and the comparisons with it; their intervals hold for all groups at once.
+
+    lower: whether lower is better; asked: whether the metric was asked for: then a setting that is not better than the
+    start can be best, too. Whatever is not known to be worse than the start can be best where seeds do not suffice.
+    """
+    several = [group for group in groups if len(group) > 1]
+    count = sum(sum(bool(settings[name].get(metric)) for name in group) - 1 for group in several)
+    found = []
+    for group in several:
+        values = {name: settings[name].get(metric, {}) for name in group}
+        can_be = [name for name in group if asked or better_than_start(settings[name], metric) is not False]
+        best, comparisons = compare_with_best(
+            values, lower_is_better=lower, least=least, candidates=can_be, comparisons=count
+        )
+        found.append(Group(list(group), best, comparisons))
+    return found
+
+
+def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
+    """Settings that moved less than HARDLY of the farthest one, with how far; empty where that is not known."""
+    moved = {name: values for name, values in settings.items() if any(values.values())}
+    metric = next((m for m in _MOVEMENT if moved and all(values.get(m) for values in moved.values())), None)
+    if metric is None:
+        return {}
+    means = {name: abs(float(np.mean(list(values[metric].values())))) for name, values in moved.items()}
+    farthest = max(means.values())
+    return {name: mean for name, mean in means.items() if mean < HARDLY * farthest}
+
+
+def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]) -> str:
+    """What to add to a sweep so that its methods end at a common KL, in words; empty where strengths are no axis.
+
+    named: mean KL of settings by the values of their axes.
+    """
+    strengths = [a for a in axes if a == "strength" or (a.startswith("objective.") and _numbers(axes, a, named))]
+    if len(strengths) != 1:
+        return ""
+    place = axes.index(strengths[0])
+    others = [axis for axis in axes if axis != strengths[0]]
+    methods: dict[tuple[str, ...], dict[float, float]] = {}
+    for values, kl in named.items():
+        methods.setdefault((*values[:place], *values[place + 1 :]), {})[float(values[place])] = kl
+    if len(methods) < 2:
+        return ""
+    low, high = (f(g(of.values()) for of in methods.values()) for f, g in ((max, min), (min, max)))
+    target = math.sqrt(max(low, 1e-12) * max(high, 1e-12))
+    added = [f"{label(others, method)} {_where(of, target)}" for method, of in methods.items()]
+    return f"to compare at one KL, about {target:.2g} nats, add values of {strengths[0]}: {'; '.join(added)}"
+
+
+def _where(kl_at: Mapping[float, float], target: float) -> str:
+    """Between which strengths a KL lies, or beyond which; a larger strength holds the policy back."""
+    above = [strength for strength, kl in kl_at.items() if kl >= target]
+    below = [strength for strength, kl in kl_at.items() if kl < target]
+    if above and below:
+        return f"between {max(above):g} and {min(below):g}" if max(above) < min(below) else f"near {max(above):g}"
+    return f"above {max(above):g}" if above else f"below {min(below):g}"
+
+
+def _numbers(axes: Sequence[str], axis: str, named: Mapping[tuple[str, ...], float]) -> bool:
+    try:
+        return bool([float(values[axes.index(axis)]) for values in named])
+    except ValueError:
+        return False
+
+
+def _differences(values: Values, first: str, second: str) -> list[float]:
+    """first - second at every seed that has both."""
+    a, b = values.get(first, {}), values.get(second, {})
+    return [a[seed] - b[seed] for seed in a if seed in b]

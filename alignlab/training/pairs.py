@@ -1,0 +1,33 @@
+"""Held-out pairs of a run, with what the policy that it starts from says of them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from alignlab.data.layout import Layout
+from alignlab.models.reference import Cached, Live, Reference
+from alignlab.modules.held_out_pairs import HeldOutPairs
+from alignlab.training.rows import RunRows
+from alignlab.training.start import Start, reference_pass
+
+
+def held_out_pairs(
+    start: Start, rows: RunRows, layout: Layout, device: torch.device, reference: Reference | None
+) -> HeldOutPairs | None:
+    """The pairs that a policy is measured on besides its own held-out rows, before it is trained; None without any.
+
+    reference: what the run has of the start already. Without one, the start is asked for these pairs, or the store is.
+    """
+    if not rows.pairs:
+        return None
+    if isinstance(reference, Live):  # online runs ask at the temperature of their rollouts
+        reference = replace(reference, temperature=1.0)
+    return HeldOutPairs(rows.pairs, reference or pairs_reference(start, rows, layout, device), layout)
+
+
+def pairs_reference(start: Start, rows: RunRows, layout: Layout, device: torch.device) -> Cached:
+    """The start's log-probabilities of the pairs' answers, from the store or computed and stored."""
+    answers = [answer for row in rows.pairs for answer in row.answers()]
+    return reference_pass(start, answers, layout, device, by_token=False)

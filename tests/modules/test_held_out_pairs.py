@@ -1,0 +1,86 @@
+"""Held-out pairs: numbers by hand, and the same numbers whatever the policy is trained on."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from alignlab.data.layout import PLAIN
+from alignlab.models.reference import frozen_copy
+from alignlab.modules.answer_metrics import preference_metrics
+from alignlab.modules.held_out_pairs import HeldOutPairs
+from alignlab.objectives.dpo import DPO
+from alignlab.objectives.kto import KTO
+from alignlab.objectives.orpo import ORPO
+from alignlab.objectives.sft import SFT
+from alignlab.tracking.metrics import check_known
+from alignlab.types import Logps, PairLogps
+from tests.modules.cases import PAIRS, SHARED, build, data_for, train
+
+OF_PAIRS = ("eval/pairs/accuracy", "eval/pairs/margin", "eval/pairs/n")
+
+
+def side(tokens: list[list[float]], reference: list[float] | None) -> Logps:
+    values = torch.tensor(tokens)
+    return Logps(values, values != 0, None if reference is None else torch.tensor(reference))
+
+
+def test_pairs_by_hand() -> None:
+    """h = (-3 + 4) - (-2 + 2) = 1; (-5 + 3) - (-1 + 1) = -2; (-1 + 1) - (-2 + 2) = 0; (-2 + 4) - (-6 + 1) = 7."""
+    chosen = side([[-1, -2], [-5, 0], [-1, 0], [-1, -1]], [-4.0, -3, -1, -4])
+    rejected = side([[-2, 0], [-1, 0], [-1, -1], [-3, -3]], [-2.0, -1, -2, -1])
+    found = {name: float(value) for name, value in preference_metrics(PairLogps(chosen, rejected)).items()}
+    assert found == {"pairs/accuracy": 2.5 / 4, "pairs/margin": 1.5, "pairs/n": 4.0}
+    check_known(f"eval/{name}" for name in found)
+
+
+def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tuple[float, float]:
+    """(accuracy, margin) of PAIRS, an answer at a time."""
+    total, won = 0.0, 0.0
+    with torch.no_grad():
+        for pair in PAIRS:
+            h = 0.0
+            for sign, answer in ((1, pair.chosen), (-1, pair.rejected)):
+                ids = torch.tensor([[*pair.prompt, *answer]])
+                for weight, model in ((1, policy), (-1, reference)):
+                    logps = model(ids).logits[0].log_softmax(-1)
+                    start = len(pair.prompt) - 1
+                    h += sign * weight * sum(float(logps[start + t, token]) for t, token in enumerate(answer))
+            total, won = total + h, won + (h > 0)
+    return won / len(PAIRS), total / len(PAIRS)
+
+
+@pytest.mark.parametrize("layout", [PLAIN, SHARED])
+@pytest.mark.parametrize("objective", [DPO(beta=0.5), ORPO(odds_weight=0.5), KTO(beta=0.5), SFT()])
+def test_every_objective_is_measured_on_the_same_pairs(
+    objective: DPO | ORPO | KTO | SFT, layout: object, tmp_path: Path
+) -> None:
+    """Against a plain loop over policy and start; DPO and ORPO hold pairs out themselves, the others are given them."""
+    module = build(objective, layout=layout, micro=3)  # type: ignore[arg-type]
+    start = frozen_copy(module.policy)
+    if objective.requires.data != "pairs":
+        module.pairs = HeldOutPairs(PAIRS, start, layout)  # type: ignore[arg-type]
+    found = train(module, tmp_path, steps=4).held_out
+    accuracy, margin = by_a_plain_loop(module.policy.eval(), start.model)
+    assert found["eval/pairs/accuracy"] == accuracy
+    assert found["eval/pairs/margin"] == pytest.approx(margin, abs=1e-9)
+    assert found["eval/pairs/n"] == len(PAIRS)
+    assert abs(margin) > 1e-3, "it has moved"
+
+
+def test_the_start_scores_at_chance(tmp_path: Path) -> None:
+    module = build(SFT())
+    module.pairs = HeldOutPairs(PAIRS, frozen_copy(module.policy), PLAIN)
+    module.optim_config.lr = 0.0
+    found = train(module, tmp_path, steps=1).held_out
+    assert [found[name] for name in OF_PAIRS] == [0.5, 0.0, len(PAIRS)]
+
+
+def test_without_a_reference_there_is_no_number(tmp_path: Path) -> None:
+    module = build(ORPO(odds_weight=0.5))
+    module.reference = None
+    found = train(module, tmp_path, steps=1, data=data_for(module.objective, 1)).held_out
+    assert not any(name in found for name in OF_PAIRS)
+    assert "eval/rewards/accuracies" in found

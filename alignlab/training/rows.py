@@ -13,9 +13,9 @@ from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
 from alignlab.data.sampling import Couple, rows_of_run
-from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter, LengthReport, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
+from alignlab.models.generation import template_of
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.shapes import shape_of
@@ -95,7 +95,7 @@ _kept: dict[str, _Read] = {}
 
 def _read(start: Start, split: Split) -> _Read:
     """Load, tokenize and cut a split, or find what another point of this process has made of the same."""
-    config, template = start.plan.train, Template(start.tokenizer)
+    config, template = start.plan.train, template_of(start.model, start.tokenizer)
     source, needs = config.data, config.objective.requires
     shape = shape_of(needs)
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference

@@ -79,12 +79,13 @@ def tell_end_of_turn(start: Start) -> None:
     if template.end_id in named:
         return
     end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
+    rewards = start.plan.train.objective.requires.data == "rankings"  # nothing is drawn from a reward model
     log.info(
-        "answers end in %s, which %s names; the model's generation config names %s; sampling stops at each of them, "
-        "and generation_config.json of the saved policy will name them all",
+        "answers end in %s, which %s names; the model's generation config names %s%s",
         end,
         template.end_of,
         " and ".join(others) or "none",
+        "" if rewards else "; sampling stops at each of them, and the saved generation_config.json names them all",
     )
 
 

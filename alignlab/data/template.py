@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 from jinja2 import TemplateError
@@ -12,7 +13,9 @@ from alignlab.data.rows import Message, Prompt
 from alignlab.errors import DataError
 
 _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
-_PROBE = "alignlab-probe"
+
+# Contents of turns, by which they are found in what a chat template renders.
+_QUESTION, _ANSWER = "alignlab-question", "alignlab-answer"
 
 # Texts whose ids are kept: pairs share prompts, and the lab's rows all their parts.
 _KEPT = 2**14
@@ -23,13 +26,22 @@ class Template:
 
     Prompt and answer are tokenized apart and joined as ids: no token spans the boundary, so the tokens of an answer
     are the same whatever stands before it.
+
+    stops:  ids at which the model's own `generate` stops (`alignlab.models.generation.stop_ids`).
+    end_id: of the token that ends an answer in training: the one with which the chat template ends a turn, else the
+            tokenizer's end-of-sequence token. Raises DataError where there is neither.
+    end_of: what names that token, for people.
+    ends:   ids that end an answer when it is drawn: `end_id`, then the tokenizer's end-of-sequence token and `stops`.
     """
 
-    def __init__(self, tokenizer: Any) -> None:
+    def __init__(self, tokenizer: Any, stops: Collection[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._chat = getattr(tokenizer, "chat_template", None) is not None
-        self.end_id = self._end_of_answer()
         self._ids = _kept(tokenizer)
+        self.end_id, self._closing, self.end_of = self._end_of_answer(stops)
+        eos = tokenizer.eos_token_id
+        others = {*stops, *([] if eos is None else [eos])} - {self.end_id}
+        self.ends: tuple[int, ...] = (self.end_id, *sorted(others))
 
     @property
     def identity(self) -> str:
@@ -61,21 +73,91 @@ class Template:
     def answer_ids(self, prompt: Prompt, answer: str, *, ended: bool) -> list[int]:
         """Ids of an answer, with the end token unless a length limit cut it off."""
         text = answer if self._chat or isinstance(prompt, str) else f" {answer}"
-        ids = self._ids(text, add_special_tokens=False)
-        return [*ids, self.end_id] if ended else list(ids)
+        if not ended:
+            return list(self._ids(text, add_special_tokens=False))
+        return [*self._ids(text + self._closing, add_special_tokens=False), self.end_id]
 
-    def _end_of_answer(self) -> int:
-        """The special token that the chat template puts after an assistant turn, else the end-of-sequence token."""
-        if self._chat:
-            turns = [Message(role="user", content="?"), Message(role="assistant", content=_PROBE)]
-            rendered = self._tokenizer.apply_chat_template(turns, tokenize=False)
-            after = self._tokenizer(rendered.rsplit(_PROBE, 1)[-1], add_special_tokens=False)["input_ids"]
-            special = [token for token in after if token in self._tokenizer.all_special_ids]
-            if special:
-                return int(special[0])
-        if self._tokenizer.eos_token_id is None:
-            raise DataError("the tokenizer has no end-of-sequence token, so a model could never learn to stop")
-        return int(self._tokenizer.eos_token_id)
+    def text(self, ids: Sequence[int]) -> str:
+        """What a drawn answer says, without what ends it, special tokens, and white space around it."""
+        text = self._decoded([token for token in ids if token not in self.ends])
+        if ids and ids[-1] == self.end_id and self._closing:
+            text = text.removesuffix(self._decoded(self._ids(self._closing, add_special_tokens=False))).rstrip()
+        return text
+
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+
+    def _end_of_answer(self, stops: Collection[int]) -> tuple[int, str, str]:
+        """(id of the token that ends an answer, text that the chat template puts between the two, what names it)."""
+        if self._chat and (found := self._end_of_turn(stops)):
+            return (*found, "the chat template")
+        if self._tokenizer.eos_token_id is not None:
+            return int(self._tokenizer.eos_token_id), "", "the tokenizer's eos_token"
+        if stops:
+            return next(iter(stops)), "", "the model's generation config"
+        raise DataError("the tokenizer has no end-of-sequence token, so a model could never learn to stop")
+
+    def _end_of_turn(self, stops: Collection[int]) -> tuple[int, str] | None:
+        """(id, text before it) of what ends the last turn of a rendered conversation; None if no token does.
+
+        Of several such tokens one is taken that ends the user's turns too, else the first one: Phi-3 renders `<|end|>`
+        and then the end of the text, Command R7B the end of a response and then the end of the turn.
+        """
+        rendered = self._rendered_conversation()
+        if rendered is None:
+            return None
+        first, last = rendered.find(_ANSWER), rendered.rfind(_ANSWER)
+        question, closing = rendered.rfind(_QUESTION), last + len(_ANSWER)
+        opening = self._tokens(rendered[question + len(_QUESTION) : last])
+        ids, up_to_answer = self._tokens(rendered), self._tokens(rendered[:closing])
+        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, up_to_answer, strict=False)))
+        special = self._special(stops)
+        ends = self._possible_ends(ids[shared:], special)
+        if first < question:  # what opens an answer and ended none before is the header of another answer
+            before_question = self._tokens(rendered[first + len(_ANSWER) : question])
+            ends = [token for token in ends if token not in opening or token in before_question]
+        if not ends:
+            return None
+        of_all_turns = sorted((token for token in ends if token in opening), key=lambda token: token not in special)
+        end = (of_all_turns or ends)[0]
+        between, found, _ = rendered[closing:].partition(str(self._tokenizer.convert_ids_to_tokens(end)))
+        return end, between if found else ""
+
+    def _rendered_conversation(self) -> str | None:
+        """Two questions with their answers, or one, behind a system turn where the template asks for that; None where
+        the template refuses them all.
+        """
+        turns = [Message(role="user", content=_QUESTION), Message(role="assistant", content=_ANSWER)]
+        system = [Message(role="system", content="?")]
+        for messages in (turns * 2, system + turns * 2, turns, system + turns):
+            try:
+                rendered = str(self._tokenizer.apply_chat_template(messages, tokenize=False))
+            except TemplateError:
+                continue
+            if -1 < rendered.rfind(_QUESTION) < rendered.rfind(_ANSWER):
+                return rendered
+        return None
+
+    def _special(self, stops: Collection[int]) -> set[int]:
+        """Ids of the special tokens, named or not, and of the model's own ends; an unknown token means nothing."""
+        tokenizer = self._tokenizer
+        special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+        return (special - {tokenizer.unk_token_id}) | {*stops, tokenizer.eos_token_id}
+
+    def _possible_ends(self, ids: Sequence[int], special: Collection[int]) -> list[int]:
+        """Those of the tokens behind an answer that may end it: special ones, and an added one with nothing but white
+        space before it.
+        """
+        added = self._tokenizer.added_tokens_decoder.keys() - {self._tokenizer.unk_token_id}
+        found, directly = [], True
+        for token in ids:
+            if token in special or (directly and token in added):
+                found.append(int(token))
+            directly = directly and not self._tokenizer.decode([token]).strip()
+        return found
+
+    def _tokens(self, text: str) -> list[int]:
+        return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def _kept(tokenizer: Any) -> Callable[..., tuple[int, ...]]:

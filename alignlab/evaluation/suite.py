@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, wri
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
+from alignlab.models.generation import template_of
 from alignlab.models.reference import Pass, token_logps
 from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
 
@@ -170,6 +171,10 @@ class Side:
     tokenizer: Any
     weights: str
 
+    @cached_property
+    def template(self) -> Template:
+        return template_of(self.model, self.tokenizer)
+
 
 @dataclass(frozen=True)
 class Suite:
@@ -188,11 +193,11 @@ class Suite:
 
     def draw(self, side: Side) -> list[Drawn]:
         """`samples` answers to each question, question by question, each followed by that to its second turn."""
-        template, rows = Template(side.tokenizer), self._rows
+        template, rows = side.template, self._rows
         found: dict[int, Drawn] = {}
         for turn in (1, 2):
             mine = [i for i, row in enumerate(rows) if row[2] == turn]
-            prompts = [self._prompt(side.tokenizer, template, rows[i], found.get(i - 1)) for i in mine]
+            prompts = [self._prompt(template, rows[i], found.get(i - 1)) for i in mine]
             texts = [q.text if turn == 1 else f"{q.text}\n{q.second}" for q, _, _ in (rows[i] for i in mine)]
             asked = [(text, rows[i][1]) for text, i in zip(texts, mine, strict=True)]
             found |= dict(zip(mine, self._drawn(side, template, prompts, asked), strict=True)) if mine else {}
@@ -203,28 +208,28 @@ class Suite:
     ) -> list[Drawn]:
         """One answer to each prompt; `asked` are what decides it besides: the text and the sample's number."""
         settings = self.settings
-        decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples]
+        decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples, template.ends]
         key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
         file = self.kept_in / f"{key}.json"
         if not file.is_file():
             seeds = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in asked]
             side.model.to(self.how.device)
-            drawn = draw(side.model, prompts, seeds, settings, template.end_id, self.how.progress)
+            drawn = draw(side.model, prompts, seeds, settings, template.ends, self.how.progress)
             write_rows(file, [{"ids": answer.ids, "ended": answer.ended} for answer in drawn])
         return [Drawn(**answer) for answer in read_rows(file)]
 
     def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
         """Columns of a side's answers: text without the end token, tokens with it."""
-        end = Template(side.tokenizer).end_id
+        template = side.template
         return {
-            "answer": [_text(side.tokenizer, end, answer) for answer in drawn],
+            "answer": [template.text(answer.ids) for answer in drawn],
             "tokens": [len(answer.ids) for answer in drawn],
             "ended": [answer.ended for answer in drawn],
         }
 
     def chosen(self, side: Side) -> tuple[dict[str, list[Any]], list[Drawn]]:
         """Columns of the data's preferred answers, and their tokens by this side's tokenizer."""
-        template = Template(side.tokenizer)
+        template = side.template
         answers = [
             Drawn(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
             for question in self.questions
@@ -237,14 +242,12 @@ class Suite:
         }
         return columns, answers
 
-    def logps(self, model: Any, tokenizer: Any, drawn: Sequence[Drawn]) -> list[list[float]]:
+    def logps(self, side: Side, drawn: Sequence[Drawn]) -> list[list[float]]:
         """Log-probabilities of each answer's tokens under a model, nats; second turns after the answers' own first."""
-        template, before = Template(tokenizer), [None, *drawn]
-        prompts = [
-            self._prompt(tokenizer, template, row, first) for row, first in zip(self._rows, before, strict=False)
-        ]
+        template, before = side.template, [None, *drawn]
+        prompts = [self._prompt(template, row, first) for row, first in zip(self._rows, before, strict=False)]
         asked: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, drawn, strict=True)]
-        return [tokens.tolist() for tokens in token_logps(model, asked, self.how)]
+        return [tokens.tolist() for tokens in token_logps(side.model, asked, self.how)]
 
     def about(self) -> dict[str, list[Any]]:
         """Columns that name each row."""
@@ -270,15 +273,13 @@ class Suite:
             for turn in ((1, 2) if question.second else (1,))
         ]
 
-    def _prompt(
-        self, tokenizer: Any, template: Template, row: tuple[Question, int, int], before: Drawn | None
-    ) -> list[int]:
+    def _prompt(self, template: Template, row: tuple[Question, int, int], before: Drawn | None) -> list[int]:
         """Ids of what a row asks; `before` is the answer in the row before it, which a second turn comes after."""
         question, _, turn = row
         prompt: Prompt = question.prompt
         if turn == 2:
             assert before is not None
-            prompt = question.after(_text(tokenizer, template.end_id, before))
+            prompt = question.after(template.text(before.ids))
         return template.prompt_ids(prompt)[-self.longest_prompt :]
 
     @property
@@ -308,8 +309,8 @@ def sampled(
             del side  # before the next one is loaded
     if suite.settings.temperature == 1.0:
         for name, answers in drawn.items():
-            columns[f"{name}/policy_logps"] = suite.logps(policy.model, policy.tokenizer, answers)
-            columns[f"{name}/reference_logps"] = suite.logps(reference.model, reference.tokenizer, answers)
+            columns[f"{name}/policy_logps"] = suite.logps(policy, answers)
+            columns[f"{name}/reference_logps"] = suite.logps(reference, answers)
     return Examples(columns, dict(facts))
 
 
@@ -347,10 +348,6 @@ def _verdicts(ids: Sequence[str], baseline: str, name: str, found: Judged) -> di
             ]
     both = [[by_place[key].said for key in ((id_, False), (id_, True)) if key in by_place] for id_ in ids]
     return columns | {f"{baseline}/said/{name}": ["\n---\n".join(said) for said in both]}
-
-
-def _text(tokenizer: Any, end: int, answer: Drawn) -> str:
-    return str(tokenizer.decode([i for i in answer.ids if i != end], skip_special_tokens=True)).strip()
 
 
 def _answers(examples: Examples, side: str) -> list[Answer]:

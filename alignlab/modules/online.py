@@ -48,8 +48,8 @@ class Surroundings:
     """What answers are gathered with.
 
     start:   the policy as it was before training, which is the reference.
-    end_id:  of the token that ends an answer.
-    text_of: ids of an answer -> its text.
+    ends:    ids of the tokens that end an answer.
+    text_of: ids of an answer -> what it says.
     layout:  of answers that go through a model.
     scorer:  what answers are learnt by; None where nothing is scored.
     gold:    the lab's own reward, to be watched where it is not what answers are learnt by.
@@ -58,7 +58,7 @@ class Surroundings:
 
     rollout: Rollout
     start: Live
-    end_id: int
+    ends: Sequence[int]
     text_of: Callable[[Sequence[int]], str]
     layout: Layout
     scorer: Scorer | None = None
@@ -181,7 +181,7 @@ class OnlineModule(AlignmentModule):
             around.critic.of_states if batch and self._drawing_tells and isinstance(around.critic, HeadCritic) else None
         )
         with around.start.ready(device) if by_start else nullcontext():
-            drawn = draw(model, asked, numbers, around.rollout, around.end_id, progress, value)
+            drawn = draw(model, asked, numbers, around.rollout, around.ends, progress, value)
         rows = _rows(prompts, drawn, with_demonstrations=self.objective.moving_reference)
         scores = torch.tensor(self._scores(around.scorer, prompts, drawn), dtype=torch.float32)
         ended = torch.tensor([answer.ended for answer in drawn])
@@ -288,7 +288,7 @@ class OnlineModule(AlignmentModule):
         return None if gold is None else float(np.mean(self._scores(gold, prompts, drawn)))
 
     def _text(self, answer: Drawn) -> str:
-        return self.around.text_of([i for i in answer.ids if i != self.around.end_id])
+        return self.around.text_of(answer.ids)
 
     def _measured_rollouts(
         self, rollouts: Rollouts, drawn: Sequence[Drawn], author: str, gold: float | None

@@ -68,13 +68,14 @@ def draw(
     prompts: Sequence[Sequence[int]],
     numbers: Sequence[NDArray[np.float64]],
     how: Sampling,
-    end_id: int,
+    ends: Sequence[int],
     progress: Progress = lambda items, what: items,
     value: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Drawn]:
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
     probabilities. Prompts of like length go together, and the same prompt goes through the model once.
 
+    ends:  ids of the tokens that end an answer, at least one.
     value: [B, H] last hidden states -> [B] numbers that come with the tokens which they predict.
 
     Raises DataError where a prompt leaves the model no position for an answer, NotEnoughMemoryError where memory does
@@ -96,7 +97,7 @@ def draw(
         for batch in progress(batches, "sampling"):
             while waiting := [i for i in batch if i not in found][:most]:
                 asked, draws = [prompts[i] for i in waiting], np.stack([numbers[i] for i in waiting])
-                drawn = _within_memory(model, asked, draws, how, end_id, value)
+                drawn = _within_memory(model, asked, draws, how, ends, value)
                 if drawn is None:  # each answer is what it would have been
                     most = (len(waiting) + 1) // 2
                     log.warning("memory does not suffice for %d answers; now %d at a time", len(waiting), most)
@@ -112,16 +113,16 @@ def _within_memory(
     prompts: Sequence[Sequence[int]],
     numbers: NDArray[np.float64],
     how: Sampling,
-    end_id: int,
+    ends: Sequence[int],
     value: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> list[Drawn] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
         with torch.no_grad():
             if value is None:
-                return _batch(model, prompts, numbers, how, end_id, lambda: None)
+                return _batch(model, prompts, numbers, how, ends, lambda: None)
             with watched_states(model) as states:
-                return _batch(model, prompts, numbers, how, end_id, lambda: value(states[0][:, -1]))
+                return _batch(model, prompts, numbers, how, ends, lambda: value(states[0][:, -1]))
     except (RuntimeError, MemoryError) as error:
         if not out_of_memory(error):
             raise
@@ -140,7 +141,7 @@ def _batch(
     prompts: Sequence[Sequence[int]],
     numbers: NDArray[np.float64],
     how: Sampling,
-    end_id: int,
+    ends: Sequence[int],
     values_now: Callable[[], torch.Tensor | None],
 ) -> list[Drawn]:
     """Prompts padded on the left, then token by token; answers that have ended leave the batch.
@@ -152,12 +153,12 @@ def _batch(
     different = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
     whose = torch.tensor([different.index(tuple(prompt)) for prompt in prompts], device=device)
     width = max(map(len, different))
-    ids = torch.tensor([[end_id] * (width - len(prompt)) + list(prompt) for prompt in different], device=device)
+    ids = torch.tensor([[ends[0]] * (width - len(prompt)) + list(prompt) for prompt in different], device=device)
     mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in different], device=device)
     answers: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
     values: list[list[float]] = [[] for _ in prompts]
-    open_rows, cache = list(range(len(prompts))), None
+    open_rows, cache, stops = list(range(len(prompts))), None, torch.tensor(ends, device=device)
     for place in range(how.max_new_tokens):
         positions = (mask.cumsum(dim=1) - 1).clamp(min=0)[:, -ids.shape[1] :]
         given = {"position_ids": positions, "logits_to_keep": 1}
@@ -175,7 +176,7 @@ def _batch(
         if expected is not None:
             for row, number in zip(open_rows, expected.tolist(), strict=True):
                 values[row].append(number)
-        going_on = (tokens != end_id).nonzero().squeeze(1)
+        going_on = (~torch.isin(tokens, stops)).nonzero().squeeze(1)
         if not len(going_on):
             break
         if len(going_on) < len(open_rows):
@@ -183,7 +184,7 @@ def _batch(
             mask, open_rows = mask[going_on], [open_rows[i] for i in going_on.tolist()]
         ids = tokens[going_on, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return [Drawn(ids, ids[-1] == end_id, *of) for ids, *of in zip(answers, logps, values, strict=True)]
+    return [Drawn(ids, ids[-1] in ends, *of) for ids, *of in zip(answers, logps, values, strict=True)]
 
 
 def _inverted(

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignlab.config.plan import Plan
-from alignlab.data.template import Template
 from alignlab.evaluation.graded_pairs import GradedPair
 from alignlab.evaluation.judges.base import Answer
 from alignlab.evaluation.judges.reward_model import RewardModel
@@ -52,7 +51,7 @@ def implied_rewards(policy: Side, reference: Side, pairs: Sequence[GradedPair], 
     """(chosen, rejected) log-ratios of whole answers, nats: a policy's rewards up to its beta."""
     sums = []
     for side in (policy, reference):
-        template = Template(side.tokenizer)
+        template = side.template
         asked = [
             (template.prompt_ids(pair.prompt), template.answer_ids(pair.prompt, text, ended=ended))
             for pair in pairs

@@ -29,7 +29,7 @@ from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.samples import Sampler
 from alignlab.training.shapes import shape_of
-from alignlab.training.start import Start, load_start, name_base, policy_and_reference
+from alignlab.training.start import Start, load_start, name_base, policy_and_reference, tell_end_of_turn
 from alignlab.training.surroundings import online_policy
 
 log = logging.getLogger(__name__)
@@ -52,6 +52,7 @@ def fit(
     config = plan.train
     pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
+    tell_end_of_turn(start)
     name_base(start, run)
     rows = load_rows(start)
     with Point(plan, run, start, rows, group=group, done=done) as point:

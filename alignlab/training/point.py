@@ -16,6 +16,7 @@ from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.generation import save_model
 from alignlab.models.heads import answer_rewards, save_offset
 from alignlab.models.quantization import save_quantization
 from alignlab.tracking.metrics import TAIL, check_known
@@ -154,10 +155,9 @@ def _save(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> No
     scratch = run.policy.with_suffix(".tmp")
     for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
         shutil.rmtree(left_over, ignore_errors=True)
-    policy.save_pretrained(scratch)
+    save_model(policy, tokenizer, scratch)
     if (scratch / "adapter_config.json").is_file():
         save_quantization(policy, scratch)
-    tokenizer.save_pretrained(scratch)
     if offset is not None:
         save_offset(scratch, offset)
     scratch.rename(run.policy)

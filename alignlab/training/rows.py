@@ -16,10 +16,10 @@ from alignlab.data.layout import Layout
 from alignlab.data.rows import Split
 from alignlab.data.sampling import Couple, rows_of_run
 from alignlab.data.sources.base import Source
-from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
 from alignlab.ledger.run_dir import RunDir
+from alignlab.models.generation import template_of
 from alignlab.models.layout import choose_layout, rows_to_look_at
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.shapes import SHAPES, Shape, shape_of
@@ -174,7 +174,7 @@ def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> 
 
     rows: what kind of rows the shape reads.
     """
-    config, template = start.plan.train, Template(start.tokenizer)
+    config, template = start.plan.train, template_of(start.model, start.tokenizer)
     source = config.data
     drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
     parts = (repr(source), content, split, rows, template.identity, drawn_from)

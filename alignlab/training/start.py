@@ -18,6 +18,7 @@ from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
+from alignlab.models.generation import save_model, stop_ids, template_of
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.reference import (
     Cached,
@@ -72,10 +73,26 @@ def load_start(plan: Plan) -> Start:
     return Start(plan, model, tokenizer, weights_digest(model))
 
 
+def tell_end_of_turn(start: Start) -> None:
+    """Say which token ends an answer and what names it, where the model's own `generate` does not stop there."""
+    named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
+    if template.end_id in named:
+        return
+    end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
+    rewards = start.plan.train.objective.requires.data == "rankings"  # nothing is drawn from a reward model
+    log.info(
+        "answers end in %s, which %s names; the model's generation config names %s%s",
+        end,
+        template.end_of,
+        " and ".join(others) or "none",
+        "" if rewards else "; sampling stops at each of them, and the saved generation_config.json names them all",
+    )
+
+
 def name_base(start: Start, run: RunDir) -> None:
     """Save the model that an adapter will name as its base, where it came from no folder or hub and has no name."""
     if start.plan.train.peft.can_switch_off and not start.model.name_or_path:
-        start.model.save_pretrained(run.base)
+        save_model(start.model, start.tokenizer, run.base)
         start.model.name_or_path = str(run.base.resolve())
 
 
@@ -157,7 +174,6 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
             log.info("merging the adapter of %s into its base once", parent.id)
             model, tokenizer = source.load_from(str(parent.policy))
             scratch = parent.merged.with_suffix(".tmp")
-            model.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
+            save_model(model, tokenizer, scratch)
             scratch.rename(parent.merged)
     return str(parent.merged.resolve())

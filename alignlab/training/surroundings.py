@@ -14,6 +14,7 @@ from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.judges.base import Answer, Judge, ScoreJudge
 from alignlab.evaluation.world_gold import WorldGold
+from alignlab.models.generation import template_of
 from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_scalar_head
 from alignlab.models.layout import choose_layout
 from alignlab.modules.online import Surroundings
@@ -39,12 +40,13 @@ def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAn
     policy, live = policy_and_start(start)
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head
+    template = template_of(start.model, tokenizer)
     gold = WorldGold(world=world) if world is not None else None
     return policy, Surroundings(
         train.rollout if world is None else replace(train.rollout, max_new_tokens=world.length),
         live,
-        Template(tokenizer).end_id,
-        lambda ids: tokenizer.decode(ids, skip_special_tokens=True).strip(),
+        template.ends,
+        template.text,
         layout,
         scorer=_scorer(judge) if judge is not None else None,
         gold=_scorer(gold) if gold is not None and judge != gold else None,

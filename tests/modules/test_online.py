@@ -84,8 +84,8 @@ def build(
     around = Surroundings(
         rollout,
         frozen_copy(model, rollout.temperature),
-        END,
-        lambda ids: "".join(LETTERS[i] for i in ids),
+        [END],
+        lambda ids: "".join(LETTERS[i] for i in ids if i != END),
         layout,
         scorer=scorer if objective.scored else None,
         gold=gold,

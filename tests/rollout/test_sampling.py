@@ -73,7 +73,7 @@ def test_batched_is_one_by_one(config: PretrainedConfig) -> None:
     expected = [by_hand(model, prompt, u, end) for prompt, u in zip(prompts, draws, strict=True)]
     assert len({len(answer) for answer in expected}) > 1, "they end at unlike times"
     for size in (1, 2, 5):
-        found = draw(model, prompts, draws, Sampling(max_new_tokens=12, batch_size=size), end)
+        found = draw(model, prompts, draws, Sampling(max_new_tokens=12, batch_size=size), [end])
         assert [answer.ids for answer in found] == expected
         assert [answer.ended for answer in found] == [answer[-1] == end for answer in expected]
 
@@ -86,7 +86,7 @@ def test_a_prompt_that_is_asked_for_several_answers_goes_through_once(config: Pr
     draws = numbers(5, 8)
     widths: list[int] = []
     hook = model.register_forward_hook(lambda m, args, out: widths.append(len(out.logits)))
-    found = draw(model, prompts, draws, Sampling(max_new_tokens=8), end_id=-1)
+    found = draw(model, prompts, draws, Sampling(max_new_tokens=8), ends=[-1])
     hook.remove()
     assert widths == [2, *[5] * 7]
     assert [answer.ids for answer in found] == [by_hand(model, p, u, -1) for p, u in zip(prompts, draws, strict=True)]
@@ -97,7 +97,7 @@ def test_answers_come_with_their_log_probabilities() -> None:
     model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
     prompts = [[1, 2, 3], [4], [1, 2, 3]]
     for answer, prompt in zip(
-        draw(model, prompts, numbers(3, 6), Sampling(max_new_tokens=6, temperature=0.7), 11), prompts, strict=True
+        draw(model, prompts, numbers(3, 6), Sampling(max_new_tokens=6, temperature=0.7), [11]), prompts, strict=True
     ):
         with torch.no_grad():
             logits = model(torch.tensor([[*prompt, *answer.ids]])).logits[0].double() / 0.7
@@ -112,14 +112,14 @@ def test_answers_come_with_what_is_made_of_their_states(config: PretrainedConfig
     prompts, draws = [[1, 2, 3], [4], [1, 2, 3], [5, 6, 7, 8]], numbers(4, 6)
     weight = torch.linspace(-1, 1, 16)
     end = by_hand(model, prompts[0], draws[0], end=-1)[2]
-    found = draw(model, prompts, draws, Sampling(max_new_tokens=6), end, value=lambda states: states @ weight)
+    found = draw(model, prompts, draws, Sampling(max_new_tokens=6), [end], value=lambda states: states @ weight)
     assert len({len(answer.ids) for answer in found}) > 1
     for prompt, answer in zip(prompts, found, strict=True):
         with torch.no_grad():
             states = model.base_model(torch.tensor([[*prompt, *answer.ids]])).last_hidden_state[0]
         expected = (states @ weight)[len(prompt) - 1 : -1]
         assert answer.values == pytest.approx(expected.tolist(), abs=1e-5)
-    assert draw(model, prompts, draws, Sampling(max_new_tokens=6), end)[0].values == []
+    assert draw(model, prompts, draws, Sampling(max_new_tokens=6), [end])[0].values == []
     assert not model.get_output_embeddings()._forward_pre_hooks
 
 
@@ -133,7 +133,7 @@ def test_answers_have_the_policy_s_probabilities() -> None:
     how = Sampling(max_new_tokens=3, batch_size=3000)
     for x, text in enumerate(WORLD.prompt_texts):
         prompts = [template.prompt_ids(text)] * count
-        found = draw(model, prompts, [uniforms(0, text, n, 3) for n in range(count)], how, template.end_id)
+        found = draw(model, prompts, [uniforms(0, text, n, 3) for n in range(count)], how, template.ends)
         texts = [tokenizer.decode([i for i in answer.ids if i != template.end_id]) for answer in found]
         seen = np.array([texts.count(answer) for answer in WORLD.completion_texts])
         assert seen.sum() == count
@@ -147,10 +147,10 @@ def test_temperature_and_seeds() -> None:
     prompts = [[1, 2, 3]] * 200
     cold = Sampling(max_new_tokens=4, temperature=1e-4, batch_size=200)
     draws = [uniforms(0, "p", n, 4) for n in range(200)]
-    assert len({tuple(answer.ids) for answer in draw(model, prompts, draws, cold, 11)}) == 1, "nearly greedy"
-    warm = draw(model, prompts, draws, Sampling(max_new_tokens=4, batch_size=200), 11)
+    assert len({tuple(answer.ids) for answer in draw(model, prompts, draws, cold, [11])}) == 1, "nearly greedy"
+    warm = draw(model, prompts, draws, Sampling(max_new_tokens=4, batch_size=200), [11])
     assert len({tuple(answer.ids) for answer in warm}) > 20
-    other = draw(model, prompts, [uniforms(1, "p", n, 4) for n in range(200)], Sampling(max_new_tokens=4), 11)
+    other = draw(model, prompts, [uniforms(1, "p", n, 4) for n in range(200)], Sampling(max_new_tokens=4), [11])
     assert warm != other
     assert not np.array_equal(uniforms(0, "p", 0, 4), uniforms(0, "q", 0, 4))
     np.testing.assert_array_equal(uniforms(0, "p", 0, 4), uniforms(0, "p", 0, 8)[:4])
@@ -161,7 +161,7 @@ def test_an_adapter_and_the_mode_it_was_in() -> None:
     model.name_or_path = "base"
     policy = LoRA(r=2).wrap(model)
     policy.train()
-    found = draw(policy, [[0, 1]], numbers(1, 3), Sampling(max_new_tokens=3), 3)
+    found = draw(policy, [[0, 1]], numbers(1, 3), Sampling(max_new_tokens=3), [3])
     assert isinstance(found[0], Drawn)
     assert policy.training
 
@@ -169,7 +169,7 @@ def test_an_adapter_and_the_mode_it_was_in() -> None:
 def test_refusals() -> None:
     model = AutoModelForCausalLM.from_config(CONFIGS[0])
     with pytest.raises(DataError, match=r"60 tokens, an answer up to 5, .* 64 positions\n.*max_new_tokens=4"):
-        draw(model, [[1] * 60], numbers(1, 5), Sampling(max_new_tokens=5), 11)
+        draw(model, [[1] * 60], numbers(1, 5), Sampling(max_new_tokens=5), [11])
     with pytest.raises(ConfigError, match="3 problems"):
         Sampling(max_new_tokens=0, temperature=0, batch_size=0)
 
@@ -179,14 +179,14 @@ def test_where_memory_ends_a_batch_is_halved(most: int, caplog: pytest.LogCaptur
     """Whatever fits is drawn, the same as with all the memory there is, and what fitted is remembered."""
     model = sharp(AutoModelForCausalLM.from_config(CONFIGS[0]))
     prompts, draws = [[3], [4, 5, 6], [1, 2, 3], [5, 5], [9, 8, 7, 6, 5]], numbers(5, 6)
-    expected = draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), 11)
+    expected = draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), [11])
 
     def full(module: Any, args: Any, given: dict[str, Any]) -> None:
         if len(given["input_ids"]) > most:
             raise FULL
 
     hook = model.register_forward_pre_hook(full, with_kwargs=True)
-    assert draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), 11) == expected
+    assert draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), [11]) == expected
     assert "for 5 answers; now 3 at a time" in caplog.text
     assert len(caplog.records) == {1: 3, 2: 2, 3: 1}[most]
     hook.remove()
@@ -201,7 +201,20 @@ def test_memory_for_no_answer_at_all_and_other_faults() -> None:
 
     model.register_forward_pre_hook(full)
     with pytest.raises(NotEnoughMemoryError, match=r"prompt of 3 tokens(.|\n)*smaller evaluation.max_new_tokens"):
-        draw(model, [[1, 2, 3]], numbers(1, 6), Sampling(max_new_tokens=6), 11)
+        draw(model, [[1, 2, 3]], numbers(1, 6), Sampling(max_new_tokens=6), [11])
     fault = RuntimeError("size mismatch")
     with pytest.raises(RuntimeError, match="size mismatch"):
-        draw(model, [[1, 2, 3], [4]], numbers(2, 6), Sampling(max_new_tokens=6), 11)
+        draw(model, [[1, 2, 3], [4]], numbers(2, 6), Sampling(max_new_tokens=6), [11])
+
+
+def test_each_of_several_tokens_ends_an_answer() -> None:
+    """Batched as one by one, every answer up to the first of them, which it has last."""
+    model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
+    prompts, draws, ends = [[i % 10, 3] for i in range(12)], numbers(12, 8), [4, 9, 11]
+    found = draw(model, prompts, draws, Sampling(max_new_tokens=8), ends)
+    for prompt, u, answer in zip(prompts, draws, found, strict=True):
+        whole = by_hand(model, prompt, u, end=-1)
+        first = next((i for i, token in enumerate(whole) if token in ends), len(whole))
+        assert answer.ids == whole[: first + 1]
+        assert answer.ended == (first < len(whole)) == (answer.ids[-1] in ends)
+    assert len({answer.ids[-1] for answer in found if answer.ended}) > 1, "not all by the same one"

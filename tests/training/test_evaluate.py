@@ -427,7 +427,7 @@ def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run,
     prompt = Template(tokenizer).prompt_ids(conversation)
     drawn = sampling.draw(
         model, [prompt], [sampling.uniforms(1, "Name 0\nAnd 0?", 0, 4)], sampling.Sampling(max_new_tokens=4),
-        Template(tokenizer).end_id,
+        Template(tokenizer).ends,
     )  # fmt: skip
     assert len(drawn[0].ids) == kept["policy/tokens"][1]
     assert len(kept["policy/policy_logps"][1]) == kept["policy/tokens"][1]

@@ -86,13 +86,14 @@ class RewardModel(ScoreJudge):
 
         from alignlab.data.collate import to_device
         from alignlab.data.layout import PLAIN, collate_rows
+        from alignlab.models.generation import template_of
         from alignlab.models.heads import answer_rewards, load_scorer
         from alignlab.models.layout import choose_layout
 
         model, tokenizer = load_scorer(self.model, trust_remote_code=self.trust_remote_code)
         device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         model.to(device)
-        template = Template(tokenizer)
+        template = template_of(model, tokenizer)
         layout: Layout | None = None
 
         def score(rows: Sequence[Answer]) -> Sequence[float]:

@@ -142,9 +142,12 @@ def _load(
     if adapter:
         from peft import PeftModel
 
+        from alignlab.models.generation import read_generation_config
+
         if rounded:
             model = model.dequantize(getattr(torch, dtype))
         model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
+        read_generation_config(model, adapter)
     return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
 
 

@@ -1,0 +1,60 @@
+"""Where a model's own `generate` stops: read for sampling, and saved with a policy together with its end of a turn."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.template import Template
+from alignlab.models.forward import innermost
+
+FILE = "generation_config.json"
+
+
+def stop_ids(model: Any) -> list[int]:
+    """Ids of the tokens at which `model.generate` stops: of its generation config, else of its config."""
+    whole = innermost(model)
+    for config in (getattr(whole, "generation_config", None), whole.config.get_text_config()):
+        named = getattr(config, "eos_token_id", None)
+        if named is not None:
+            return [int(token) for token in named] if isinstance(named, list | tuple) else [int(named)]
+    return []
+
+
+def template_of(model: Any, tokenizer: Any) -> Template:
+    """The template of a model's tokenizer, which also ends drawn answers where the model's own `generate` stops."""
+    return Template(tokenizer, stop_ids(model))
+
+
+def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Save a model (its adapter alone, where it has one) and its tokenizer to `folder` in Hugging Face format.
+
+    The saved generation config names all tokens that end an answer. It stands beside an adapter too: peft has no file
+    of its own for that, and would take the base's. Everything else in it stays as it was.
+    """
+    whole = innermost(model)
+    tokenizer.save_pretrained(folder)
+    generation = getattr(whole, "generation_config", None)
+    if generation is None:  # a classifier
+        model.save_pretrained(folder)
+        return
+    named = stop_ids(whole)
+    ends = [*named, *(token for token in Template(tokenizer, named).ends if token not in named)]
+    saved = copy.deepcopy(generation)
+    saved.eos_token_id = ends if len(ends) > 1 else ends[0]
+    # transformers reads some configs that it refuses to write, such as a temperature without do_sample=True.
+    whole.generation_config = type(generation)()
+    try:
+        model.save_pretrained(folder)
+    finally:
+        whole.generation_config = generation
+    (folder / FILE).write_text(saved.to_json_string(ignore_metadata=True), encoding="utf-8")
+
+
+def read_generation_config(model: Any, folder: str) -> None:
+    """Let a model stop where the generation config in `folder` says, if there is one, as beside a saved adapter."""
+    from transformers import GenerationConfig
+
+    if (Path(folder) / FILE).is_file():
+        model.generation_config = GenerationConfig.from_pretrained(folder)

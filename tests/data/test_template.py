@@ -1,0 +1,78 @@
+"""The end of a turn: trained on as the chat template renders it, whatever names the token."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from alignlab.data.template import Template
+from alignlab.errors import DataError
+from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
+
+ANSWER = "It is 4."
+
+
+@pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
+def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
+    tokenizer = tokenizer_of(family)
+    template = Template(tokenizer)
+    end = tokenizer.convert_tokens_to_ids(family.end)
+    assert template.end_id == end
+    assert set(template.ends) == {end, tokenizer.eos_token_id}
+    answer = template.answer_ids("2 + 2?", ANSWER, ended=True)
+    assert answer[-1] == end
+    assert tokenizer.decode(answer).strip() == f"{ANSWER}{family.closing}{family.end}"
+    assert end not in template.answer_ids("2 + 2?", ANSWER, ended=False)
+    assert template.text(answer) == template.text(template.answer_ids("2 + 2?", ANSWER, ended=False)) == ANSWER
+    if family.joined:
+        turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": ANSWER}]
+        both = [*template.prompt_ids("2 + 2?"), *answer]
+        rendered = tokenizer.apply_chat_template(turns, return_dict=False)
+        assert rendered[: len(both)] == both
+        assert not tokenizer.decode(rendered[len(both) :], skip_special_tokens=True).strip()
+
+
+def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
+    """Neither added nor special, "~" is text to the tokenizer; only a generation config tells otherwise."""
+    tokenizer = tokenizer_of(Family("t", CHATML.replace("<|im_end|>", "~"), "~"))
+    mark = tokenizer.convert_tokens_to_ids("~")
+    assert Template(tokenizer).end_id == tokenizer.eos_token_id
+    template = Template(tokenizer, stops=[mark, 5])
+    assert template.end_id == mark
+    assert template.ends == (mark, *sorted({5, tokenizer.eos_token_id}))
+    assert template.end_of == "the chat template"
+
+
+def test_unknown_tokens_end_nothing() -> None:
+    """A tokenizer of words that does not know the newline before its end."""
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({"<unk>": 0, "<eos>": 1, "<end>": 2, "a": 3}, unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Split("\n", "isolated")
+    made.add_special_tokens(["<end>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<eos>", unk_token="<unk>")
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'] }}\n<end>\n{% endfor %}"
+    template = Template(tokenizer)
+    assert (template.end_id, template.ends) == (2, (2, 1))
+
+
+def test_what_ends_an_answer_without_a_chat_template() -> None:
+    tokenizer: Any = tokenizer_of(FAMILIES[0])
+    tokenizer.chat_template = None
+    assert Template(tokenizer, stops=[7]).ends == (tokenizer.eos_token_id, 7)
+    assert Template(tokenizer).end_of == "the tokenizer's eos_token"
+    tokenizer.eos_token = None
+    assert Template(tokenizer, stops=[7]).ends == (7,)
+    with pytest.raises(DataError, match="no end-of-sequence token"):
+        Template(tokenizer)
+
+
+def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
+    """Only what ended by itself has had the template's closing text put behind it."""
+    template = Template(tokenizer_of(next(family for family in FAMILIES if family.name == "text_before")))
+    cut = template.answer_ids("?", "a</answer>", ended=False)
+    assert template.text(cut) == "a</answer>"
+    assert template.text([*cut, template.end_id]) == "a"
+    assert template.text([*cut, template.ends[1]]) == "a</answer>", "ended by the end of the text, not by the turn's"

@@ -143,7 +143,8 @@ def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
     """Places of the rows to hold out: all rows of some prompts, about `share` of all rows together.
 
     Prompts are taken in the order of a digest of their text, so neither the order of the rows nor the objective
-    matters. A prompt with more rows than are still wanted is passed over. Raises DataError where all rows have one.
+    matters. A prompt with more rows than are still wanted is passed over; where all have more, the one with
+    the fewest is taken. Raises DataError where all rows have one prompt.
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -154,15 +155,14 @@ def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
             f"{count} the same prompt, so no part of them can be held out\n"
             "  type: data.eval_path=<a file with rows to evaluate on>"
         )
-    order: list[list[int]] = sorted(
-        groups.values(), key=lambda places: digest([prompt_key(rows[places[0]].prompt).encode()])
-    )
+    order = [places for _, places in sorted(groups.items(), key=lambda group: digest([group[0].encode()]))]
     wanted = min(max(1, round(len(rows) * share)), len(rows) - 1)
     found: set[int] = set()
     for places in order:
         if len(found) + len(places) <= wanted:
             found |= set(places)
-    return found or set(min((len(places), places) for places in order)[1])
+    smallest = min(order, key=len)
+    return found or set(smallest)
 
 
 def parse_number(value: Any, what: str) -> float:

@@ -203,6 +203,10 @@ def test_a_prompt_of_most_rows_is_trained_on(tmp_path: Path) -> None:
     source = Pairs(path=written(tmp_path, *rows))
     assert len(split_prompts(source, "eval")) == 10
     assert "user: Q" not in split_prompts(source, "eval")
+    doubled = [{"prompt": f"Q{i % 7}", "chosen": f"a{i}", "rejected": "b"} for i in range(14)]
+    held_out = [split_prompts(Pairs(path=written(tmp_path, *some)), "eval") for some in (doubled, doubled[::-1])]
+    assert held_out[0] == held_out[1]
+    assert len(held_out[0]) == 2
     two = Pairs(path=written(tmp_path, *rows[79:81]), eval_fraction=0.9)
     assert (len(split_prompts(two, "train")), len(split_prompts(two, "eval"))) == (1, 1)
 

@@ -32,9 +32,9 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
     """(chosen, rejected) rewards by a reward run."""
-    judge = RewardModel(
-        model=str(RunDir.of(plan.train.output_root, plan.id).policy), max_length=plan.train.data.max_length
-    )
+    folder = str(RunDir.of(plan.train.output_root, plan.id).policy)
+    plan.train.model.restore_base(folder)
+    judge = RewardModel(model=folder, max_length=plan.train.data.max_length)
     rows = [
         Answer(str(i), (Question(pair.prompt, "", True).text,), (text,), conversation=pair.prompt, ended=ended)
         for i, pair in enumerate(pairs)

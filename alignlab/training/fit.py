@@ -51,7 +51,7 @@ def fit(
     config = plan.train
     pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
-    name_base(start, run)
+    name_base(start)
     rows = load_rows(start)
     with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)

@@ -127,6 +127,21 @@ def test_the_base_of_an_adapter_decides_the_run(alignlab: Run, folders: Path) ->
     assert (RUNS / first).is_dir()
 
 
+def test_baselines_and_judges_of_adapters(alignlab: Run, folders: Path) -> None:
+    """A baseline counts with its base; a run that makes a judge takes the peft of the run that is evaluated."""
+    assert alignlab("train", "model=tiny", "peft=lora", "peft.r=3", *DATA).code == 0
+    judge = json.dumps(["objective=reward_model", "model=tiny", *DATA, "output_root=judges"])
+    words = ["evaluation.baselines=[./adapter]", "evaluation.max_new_tokens=2", "judge=reward_model"]
+    words += ["judge.reward_model.model=", f"judge.reward_model.run={judge}"]
+    for folders_expected, seed in enumerate((0, 0, 1), start=1):
+        save_base(folders / "base", seed=seed)
+        result = alignlab("evaluate", "run=dpo", *words)
+        assert result.code == 0, result.err
+        assert len(list(only("dpo").glob("evaluation/*"))) == min(folders_expected, 1) + (seed == 1)
+    config = json.loads((only("reward_model", Path("judges/runs")) / "run.json").read_text())["config"]
+    assert config["peft"]["r"] == 3
+
+
 def test_a_missing_base_is_a_problem_before_anything_starts(alignlab: Run, folders: Path) -> None:
     (folders / "base").rename(folders / "moved")
     write_config(folders / "adapter", base_model_name_or_path=str(folders / "base"))

@@ -87,6 +87,10 @@ class PolicyIsNotReferenceError(AlignlabError):
     """At the first batch the policy should equal its reference and does not."""
 
 
+class SavedPolicyError(AlignlabError):
+    """A policy that was saved and loaded again is another function than the one that was trained."""
+
+
 class NotEnoughMemoryError(AlignlabError):
     """A single row is too much for this machine."""
 

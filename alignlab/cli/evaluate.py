@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import AlignlabError
@@ -29,11 +29,15 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.remote_code import typed_keys
     from alignlab.evaluation.examples import FILE
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
-    from alignlab.training.evaluate import evaluate, sweep_of
+    from alignlab.training.evaluate import evaluate, peft_of, sweep_of
     from alignlab.training.progress import quiet_libraries
 
     quiet_libraries()
     wanted = to_evaluate(config)
+    peft = peft_of(wanted) if any(judge.made_by() for judge in wanted.judge.values()) else None
+    if peft is not None:  # the runs that judges are made by take it, as they do in `alignlab train`
+        with open_dict(config):
+            config.peft = OmegaConf.structured(peft)
     typed = typed_keys(HydraConfig.get().overrides.task)
     found = evaluate(wanted, judge_plans(config, wanted.judge, Known(), typed))
     for one in found:

@@ -22,9 +22,10 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.identity import run_id
 
-# A parent starts from the same weights on the same data; the rest of its config are defaults and its own overrides.
-_INHERITED = ("model", "data", "output_root", "tracking", "sweep")
-_INHERITED_BY_JUDGES = ("output_root", "tracking", "sweep")
+# A parent trains the same weights in the same way on the same data; the rest of its config are defaults and its own
+# overrides.
+_INHERITED = ("model", "peft", "data", "output_root", "tracking", "sweep")
+_INHERITED_BY_JUDGES = ("peft", "output_root", "tracking", "sweep")
 _INHERITED_TRAINER = (
     "accelerator", "progress", "micro_batch_size", "micro_batch_tokens", "layout", "gradient_checkpointing", "compile",
     "token_stats",
@@ -127,7 +128,7 @@ def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: fr
 def judge_plans(
     config: DictConfig, judges: Mapping[str, Judge], known: Known, allowed: frozenset[str]
 ) -> dict[str, Plan]:
-    """Plans of the runs that judges are made by. They inherit where things are written, and nothing else."""
+    """Plans of the runs that judges are made by. They inherit peft and where things are written, and nothing else."""
     found = {}
     for name, judge in judges.items():
         if overrides := tuple(judge.made_by()):
@@ -137,7 +138,7 @@ def judge_plans(
 
 
 def _reward_plan(config: DictConfig, train: Train, known: Known, allowed: frozenset[str]) -> Plan | None:
-    """The reward model that an online run learns by: same start, same data, unless it says otherwise."""
+    """The reward model that an online run learns by: same start, same peft, same data, unless it says otherwise."""
     if train.reward is None or not (overrides := tuple(train.reward.made_by())):
         return None
     return _other_plan("reward.run", overrides, config, _INHERITED, known, allowed, same_start=True)
@@ -223,11 +224,14 @@ def _other_plan(
 
     same_start: whether it starts from what the other one starts from, or from the weights that that one names.
     """
+    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
+    # Chosen first, so that peft.r=8 in the overrides is a field of the inherited peft.
+    inherits_peft = "peft" in config and "peft" not in own
+    kind = [f"peft={module_name(cast(type, OmegaConf.get_type(config.peft)))}"] if inherits_peft else []
     try:
-        parent = _composed(overrides).copy()
+        parent = _composed((*kind, *overrides)).copy()
     except HydraException as error:
         raise ConfigError([Problem(key, list(overrides), str(error).splitlines()[0])]) from error
-    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
     said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
     with open_dict(parent):
         for group in inherited:

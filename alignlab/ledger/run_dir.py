@@ -82,11 +82,6 @@ class RunDir:
         return self.path / "policy"
 
     @property
-    def base(self) -> Path:
-        """What the adapter in `policy` was trained on, where that came from no folder or hub."""
-        return self.path / "base"
-
-    @property
     def merged(self) -> Path:
         """The policy as a full model where `policy` is an adapter; made when another run starts from it."""
         return self.path / "merged"

@@ -14,8 +14,10 @@ from torch import Tensor, nn
 from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
+from alignlab.models.lineage import lineage
+from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import base_of_adapter, why_not_loaded
+from alignlab.models.sources.base import tokenizer_of, why_not_loaded
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
@@ -42,7 +44,7 @@ def with_scalar_head(model: Any, seed: int) -> Any:
     # Half-precision rewards would have three digits, and their differences fewer: the head stays in float32.
     scorer.score = nn.Linear(width, 1, bias=False, dtype=torch.promote_types(model.dtype, torch.float32))
     scorer.score.weight.data.copy_(head)
-    scorer.name_or_path = model.name_or_path
+    scorer.name_or_path, scorer.revision = model.name_or_path, getattr(model, "revision", "")
     scorer.is_loaded_in_4bit = getattr(model, "is_loaded_in_4bit", False)  # peft asks before it adapts such layers
     return scorer.eval()
 
@@ -78,27 +80,28 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    base, adapter = base_of_adapter(path)
+    found = lineage(path)
+    base, adapters = found.base, found.adapters
     headless = ModelError(
         f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
     )
-    rounded = quantization_under(adapter) if adapter else None
-    how: dict[str, Any] = {"trust_remote_code": trust_remote_code}
+    rounded = quantization_under(str(adapters[0])) if adapters else None
+    how: dict[str, Any] = {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
     if rounded:
         how |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     try:
         model, told = AutoModelForSequenceClassification.from_pretrained(
             base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
         )
-        if "score.weight" in told["missing_keys"] and not (adapter and _has_head(adapter)):
+        if "score.weight" in told["missing_keys"] and not any(map(_has_head, adapters)):
             raise headless
-        if adapter:
-            from peft import PeftModel
-
-            if rounded:
-                model = one_function(model).dequantize(torch.float32)
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
-        tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=trust_remote_code)
+        if rounded:
+            model = one_function(model).dequantize(torch.float32)
+        for adapter in adapters:
+            model = merged(model, adapter)  # scoring does without its detours
+        tokenizer = AutoTokenizer.from_pretrained(
+            tokenizer_of(found), revision=found.revision or None, trust_remote_code=trust_remote_code
+        )
     except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise ModelError(why_not_loaded(f"reward model {path}", error, trust_remote_code)) from error
     if not hasattr(model, "score"):
@@ -108,11 +111,11 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     return model.eval(), tokenizer
 
 
-def _has_head(adapter: str) -> bool:
+def _has_head(adapter: Path) -> bool:
     """Whether a saved adapter holds the whole layer `score` beside its own weights."""
     from peft import load_peft_weights
 
-    return any(name.endswith("score.weight") for name in load_peft_weights(adapter, device="cpu"))
+    return any(name.endswith("score.weight") for name in load_peft_weights(str(adapter), device="cpu"))
 
 
 class Critic(nn.Module, ABC):

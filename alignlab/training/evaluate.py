@@ -19,7 +19,7 @@ from alignlab.config.schemas import Evaluate
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.evaluation.benchmarks import mt_bench, xstest
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
 from alignlab.evaluation.benchmarks.files import read_rows
@@ -42,6 +42,8 @@ from alignlab.evaluation.world_gold import WorldGold
 from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.models.adapters.base import Adapter
+from alignlab.models.lineage import fault_of_adapter, weights_fingerprint
 from alignlab.models.reference import Pass, weights_digest
 from alignlab.models.sources.base import load_pretrained
 from alignlab.modules.base import Progress
@@ -98,6 +100,16 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
         _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
         for plan in plans
     ]
+
+
+def peft_of(wanted: Evaluate) -> Adapter | None:
+    """The adapter that all the runs were trained with; None if they differ, or if a record can't tell."""
+    try:
+        root, ids = _runs(wanted)
+        found = [recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code).train.peft for run_id in ids]
+    except AlignlabError:  # `evaluate` says what is wrong
+        return None
+    return found[0] if all(peft == found[0] for peft in found) else None
 
 
 def sweep_of(wanted: Evaluate) -> Path | None:
@@ -175,6 +187,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
+    problems += [Problem("evaluation.baselines", name, fault) for fault in fault_of_adapter(name)]
 
     def load() -> Side:
         model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)
@@ -311,7 +324,7 @@ def _key(settings: Evaluation, root: str) -> str:
     """Name of an evaluation: everything that decides its rows before they are judged."""
     files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
     folders = [RunDir.of(root, name).policy for name in settings.baselines] + [Path(n) for n in settings.baselines]
-    files += [path_digest(str(folder)) for folder in folders if folder.is_dir()]
+    files += [weights_fingerprint(str(folder)) for folder in folders if folder.is_dir()]
     decided = (settings.prompts, files, settings.samples, settings.baselines)
     sampling = (settings.max_new_tokens, settings.temperature, settings.seed)
     return digest([repr((decided, sampling)).encode()])[:8]

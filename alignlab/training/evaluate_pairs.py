@@ -33,8 +33,10 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
     """(chosen, rejected) rewards by a reward run."""
+    folder = str(RunDir.of(plan.train.output_root, plan.id).policy)
+    plan.train.model.restore_base(folder)
     judge = RewardModel(
-        model=str(RunDir.of(plan.train.output_root, plan.id).policy),
+        model=folder,
         max_length=plan.train.data.max_length,
         trust_remote_code=plan.train.model.allows_remote_code,
     )

@@ -53,7 +53,7 @@ def fit(
     pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
     tell_end_of_turn(start)
-    name_base(start, run)
+    name_base(start)
     rows = load_rows(start)
     with Point(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -25,6 +28,7 @@ from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Recorder
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.rows import RunRows
+from alignlab.training.saved import check_saved
 from alignlab.training.start import Start
 
 # How far past its own KL a run's frontier is drawn, and at least how far.
@@ -80,7 +84,8 @@ class Point:
         if self._before is not None:
             self.summary |= self._exact(policy)
         offset = self._offset(policy)
-        _save(policy, self.start.tokenizer, self.run, offset)
+        with _saved(policy, self.start.tokenizer, self.run, offset) as folder:
+            check_saved(policy, folder, config.model, self.rows.train, offset)
         check_known(self.summary)
         kind = self.plan.id.rpartition("-")[0]
         return {
@@ -150,8 +155,12 @@ class Point:
         return found
 
 
-def _save(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> None:
-    """Hugging Face format, adapter or full, with the tokenizer; whole or not at all."""
+@contextmanager
+def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> Iterator[Path]:
+    """The policy saved in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
+
+    The block is given the folder, which becomes the run's policy if the block does not raise.
+    """
     scratch = run.policy.with_suffix(".tmp")
     for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
         shutil.rmtree(left_over, ignore_errors=True)
@@ -160,4 +169,5 @@ def _save(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> No
         save_quantization(policy, scratch)
     if offset is not None:
         save_offset(scratch, offset)
+    yield scratch
     scratch.rename(run.policy)

@@ -128,6 +128,7 @@ def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict
 def made_by(plan: Plan, judge: Judge) -> Judge:
     """A judge that a run of a reward model makes, ready to judge."""
     data, policy = plan.train.data, RunDir.of(plan.train.output_root, plan.id).policy
+    plan.train.model.restore_base(str(policy))
     return judge.from_run(policy, max_length=data.max_length, max_prompt_length=data.max_prompt_length)
 
 

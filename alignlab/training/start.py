@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
@@ -65,7 +67,7 @@ def load_start(plan: Plan) -> Start:
     flush_denormals()
     if plan.parent is not None:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
-        model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.train.model))
+        model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.parent.train.model))
         if not plan.train.model.trainable:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
@@ -89,11 +91,21 @@ def tell_end_of_turn(start: Start) -> None:
     )
 
 
-def name_base(start: Start, run: RunDir) -> None:
-    """Save the model that an adapter will name as its base, where it came from no folder or hub and has no name."""
-    if start.plan.train.peft.can_switch_off and not start.model.name_or_path:
-        save_model(start.model, start.tokenizer, run.base)
-        start.model.name_or_path = str(run.base.resolve())
+def name_base(start: Start) -> None:
+    """Save the start as the base that an adapter will name, if no folder and no hub name holds its weights.
+
+    It was built from a config, or merged from an adapter and its base. It is saved once for all runs that start from
+    the same weights: as `bases/<digest of the weights>` below the output root.
+    """
+    if not start.plan.train.peft.can_switch_off or start.model.name_or_path:
+        return
+    folder = Path(start.plan.train.output_root).resolve() / "bases" / start.weights
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.is_dir():
+            log.info("the start is saved once, as the base of adapters: %s", folder)
+            _save_whole(start.model, start.tokenizer, folder)
+    start.model.name_or_path = str(folder)
 
 
 def device_of(asked: str) -> torch.device:
@@ -162,7 +174,7 @@ def reference_pass(
 
 
 def _full_policy(parent: RunDir, source: ModelSource) -> str:
-    """Folder of the parent's policy as a full model.
+    """Folder of the parent's policy as a full model, in the dtype that it was trained in. source: the parent's own.
 
     An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
     the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
@@ -173,7 +185,16 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
         if not parent.merged.is_dir():
             log.info("merging the adapter of %s into its base once", parent.id)
             model, tokenizer = source.load_from(str(parent.policy))
-            scratch = parent.merged.with_suffix(".tmp")
-            save_model(model, tokenizer, scratch)
-            scratch.rename(parent.merged)
+            _save_whole(model, tokenizer, parent.merged)
     return str(parent.merged.resolve())
+
+
+def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a full model with its tokenizer to a folder that is not there yet; whole or not at all."""
+    scratch = folder.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+    try:
+        save_model(model, tokenizer, scratch)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -173,7 +173,7 @@ def test_a_reward_model_stands_on_it_too(folder: str, tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "org/model"}')
     (problem,) = Hub(name=str(tmp_path), quantize="nf4").missing()
     assert problem.under("model").type_this == "model.quantize=none"
     assert not list(Hub(name=folder, quantize="nf4").missing())

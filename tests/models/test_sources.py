@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import importlib.util
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 
+from alignlab.errors import ModelError
 from alignlab.models.adapters.lora import LoRA
+from alignlab.models.sources import packaged
 from alignlab.models.sources.base import switch_dropout_off
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.packaged import Packaged
@@ -91,6 +94,33 @@ def test_lora_starts_as_the_identity_and_trains_only_itself() -> None:
     trained = [name for name, p in policy.named_parameters() if p.requires_grad]
     assert len(trained) == 2 * 7 * 2, "A and B of seven linear layers in two blocks"
     assert all("lora_" in name for name in trained)
+
+
+def test_a_packages_base_is_converted_again_where_the_cache_was_emptied(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An adapter names what was converted, in a cache that anybody may empty."""
+
+    def convert(gguf: Path, target: Path) -> None:
+        for part in Tiny(name="t").load():
+            part.save_pretrained(target)
+
+    (tmp_path / "shipped").mkdir()
+    (tmp_path / "shipped/__init__.py").touch()
+    (tmp_path / "shipped/model.gguf").write_text("weights")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packaged, "_convert", convert)
+    source = Packaged(name="org/none", package="shipped", origin="package")
+    model, tokenizer = source.load()
+    policy = LoRA(r=2).wrap(model)
+    policy.save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    shutil.rmtree(tmp_path / "cache")
+    with pytest.raises(ModelError, match=r"belongs to the model .*cache/models/model-.*there is no such folder"):
+        Hub(name=str(tmp_path / "policy")).load()
+    ids = torch.tensor([[1, 2, 3]])
+    torch.testing.assert_close(source.load_from(str(tmp_path / "policy"))[0](ids).logits, policy(ids).logits)
 
 
 @needs_smollm2

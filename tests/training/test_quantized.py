@@ -60,7 +60,7 @@ def logits(base: str, adapter: Path | None = None) -> torch.Tensor:
 
 
 def test_the_three_references_train_the_same(alignlab: Run, command: list[str]) -> None:
-    losses = {}
+    losses, base = {}, str(Path("base").resolve())
     for kind in ("auto", "copy", "adapter_off"):
         result = alignlab(*command, f"reference={kind}", f"output_root={kind}")
         assert result.code == 0, result.err
@@ -69,7 +69,7 @@ def test_the_three_references_train_the_same(alignlab: Run, command: list[str]) 
         losses[kind] = [row["train/loss"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
         assert losses[kind][0] == pytest.approx(math.log(2), abs=1e-6)
         assert losses[kind][-1] < 0.5
-        assert json.loads((run / "policy/adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+        assert json.loads((run / "policy/adapter_config.json").read_text())["base_model_name_or_path"] == base
         assert quantization_under(str(run / "policy")).load_in_4bit
     assert losses["auto"] == pytest.approx(losses["copy"], abs=1e-5)
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 from alignlab.checks import at_least
-from alignlab.data.fingerprint import path_digest
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
+from alignlab.models.lineage import fault_of_adapter, weights_fingerprint
 
 if TYPE_CHECKING:
     from alignlab.data.layout import Layout
@@ -66,7 +66,8 @@ class RewardModel(ScoreJudge):
         return self.trust_remote_code
 
     def content(self) -> str:
-        return path_digest(self.model) if self.model and Path(self.model).is_dir() else ""  # Path("") is a folder too
+        # Path("") is a folder too
+        return weights_fingerprint(self.model) if self.model and Path(self.model).is_dir() else ""
 
     def missing(self) -> Iterator[Problem]:
         if self.run:
@@ -76,6 +77,8 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
         elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
             yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
+        for fault in fault_of_adapter(self.model):
+            yield Problem("model", self.model, fault)
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
         return self.ready()(rows)

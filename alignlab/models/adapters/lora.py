@@ -47,6 +47,6 @@ class LoRA(Adapter):
             target_modules=targets,
         )
         try:
-            return get_peft_model(model, config)
+            return get_peft_model(model, config, revision=getattr(model, "revision", None) or None)
         except ValueError as error:
             raise ModelError(f"peft.target_modules={self.target_modules}: {error}") from error

@@ -10,6 +10,8 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
 from alignlab.errors import ModelError, Problem
+from alignlab.models.lineage import Lineage, lineage, read_config
+from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
 log = logging.getLogger(__name__)
@@ -76,6 +78,9 @@ class ModelSource(Checked, ABC):
     def load(self) -> tuple[Any, Any]:
         """(model, tokenizer), on the CPU, in `dtype`, dropout off."""
 
+    def restore_base(self, folder: str) -> None:
+        """Make the base of the adapter in `folder` again, if this source had made it and it is gone."""
+
     def load_from(self, folder: str) -> tuple[Any, Any]:
         """(model, tokenizer) of a policy that was trained from this source and saved to `folder`."""
         return load_pretrained(folder, dtype=self.dtype)
@@ -94,6 +99,9 @@ def load_pretrained(
 
     quantize: of a whole model. What an adapter is merged into is its base as it was trained on, rounded or not, and the
     sum is not rounded again.
+    revision: of a hub name, also of an adapter's base whose revision the adapter does not name.
+    The model's `name_or_path` and `revision` say where its weights can be loaded from; a merged model is in no such
+    place, and has an empty name.
     Raises ModelError where that fails.
     """
     try:
@@ -120,12 +128,15 @@ def _load(
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
 
-    base, adapter = base_of_adapter(path)
-    origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
+    from alignlab.models.generation import read_generation_config  # needs torch, and configs are checked without it
+
+    found = lineage(path, revision)
+    base, adapters = found.base, found.adapters
+    origin: dict[str, Any] = {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
     config = AutoConfig.from_pretrained(base, **origin)
     if getattr(config, "auto_map", None) and not trust_remote_code:
         log.info("%s comes with Python code, which is not run; transformers' %s is used", base, config.model_type)
-    if _scores(adapter, config):
+    if _scores(found, config):
         raise ModelError(
             f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
             f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
@@ -133,31 +144,33 @@ def _load(
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
-    rounded = quantization_under(adapter) if adapter else quantization(quantize, dtype)
+    rounded = quantization_under(str(adapters[0])) if adapters else quantization(quantize, dtype)
     if rounded:  # on the CPU wherever it will run: the same weights everywhere
         origin |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     model = one_function(
         AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
     )
-    if adapter:
-        from peft import PeftModel
+    if rounded and adapters:
+        model = model.dequantize(getattr(torch, dtype))
+    model.name_or_path, model.revision = base, found.revision
+    for adapter in adapters:
+        model = merged(model, adapter)
+        read_generation_config(model, str(adapter))
+    return model, AutoTokenizer.from_pretrained(
+        tokenizer_of(found), revision=found.revision or None, trust_remote_code=trust_remote_code
+    )
 
-        from alignlab.models.generation import read_generation_config
 
-        if rounded:
-            model = model.dequantize(getattr(torch, dtype))
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-        read_generation_config(model, adapter)
-    return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
+def tokenizer_of(found: Lineage) -> str:
+    """Where the tokenizer of a model lies: beside its last adapter that has one, or else with the base."""
+    with_tokenizer = [folder for folder in found.adapters if (folder / "tokenizer_config.json").is_file()]
+    return str(with_tokenizer[-1]) if with_tokenizer else found.base
 
 
-def _scores(adapter: str | None, config: Any) -> bool:
+def _scores(found: Lineage, config: Any) -> bool:
     """Whether weights are those of a classifier, a reward model for one."""
-    import json
-    from pathlib import Path
-
-    if adapter:
-        return json.loads((Path(adapter) / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS"
+    if found.adapters:
+        return any(read_config(adapter).get("task_type") == "SEQ_CLS" for adapter in found.adapters)
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())
 
 
@@ -167,14 +180,3 @@ def switch_dropout_off(config: Any) -> None:
         for key in _DROPOUT_KEYS:
             if getattr(part, key, 0.0):
                 setattr(part, key, 0.0)
-
-
-def base_of_adapter(path: str) -> tuple[str, str | None]:
-    """(base model, adapter folder or None) of what stands at `path`."""
-    import json
-    from pathlib import Path
-
-    file = Path(path) / "adapter_config.json"
-    if not file.is_file():
-        return path, None
-    return json.loads(file.read_text())["base_model_name_or_path"], path

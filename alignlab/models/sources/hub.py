@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from alignlab.checks import installed, one_of
-from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
+from alignlab.models.lineage import fault_of_adapter, is_adapter, weights_fingerprint
 from alignlab.models.quantization import KINDS
 from alignlab.models.sources.base import ModelSource, load_pretrained
 
@@ -19,7 +19,8 @@ class Hub(ModelSource):
     """A causal LM in Hugging Face format, or a peft adapter folder (loaded merged into its base).
 
     name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
-    revision:          branch, tag or commit on the hub; empty takes the default.
+    revision:          branch, tag or commit on the hub; empty takes the default. With an adapter folder it is that of
+                       its base, if the adapter names none.
     attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
     quantize:          nf4 keeps the linear layers in 4 bits (QLoRA), under an adapter only; none.
     trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
@@ -47,18 +48,20 @@ class Hub(ModelSource):
         if folder.is_dir():
             if not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
                 yield Problem("name", self.name, "is a folder without config.json or adapter_config.json")
-            elif not self.trainable and (folder / "adapter_config.json").is_file():
+            elif not self.trainable and is_adapter(self.name):
                 text = "is done to whole models, and name is the folder of an adapter"
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
+        for fault in fault_of_adapter(self.name):
+            yield Problem("name", self.name, fault)
 
     @property
     def allows_remote_code(self) -> bool:
         return self.trust_remote_code
 
     def fingerprint(self) -> str:
-        return path_digest(self.name) if Path(self.name).is_dir() else f"{self.name}@{self.revision or 'main'}"
+        return weights_fingerprint(self.name, self.revision)
 
     def load_from(self, folder: str) -> tuple[Any, Any]:
         return load_pretrained(

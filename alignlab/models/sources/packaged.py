@@ -17,6 +17,7 @@ from filelock import FileLock
 
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
+from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
 
@@ -70,6 +71,18 @@ class Packaged(Hub):
             str(self._converted()), dtype=self.dtype, attention=self.attention, quantize=self.quantize
         )
 
+    def restore_base(self, folder: str) -> None:
+        """Convert the GGUF file again if the adapter stands on what was converted before and the cache was emptied."""
+        file = _gguf_file(self.package)
+        if file is not None and is_adapter(folder):
+            base = read_config(Path(folder)).get("base_model_name_or_path")
+            if base == str(_target(file).resolve()):
+                self._converted()
+
+    def load_from(self, folder: str) -> tuple[Any, Any]:
+        self.restore_base(folder)
+        return super().load_from(folder)
+
     def _from_hub(self) -> bool:
         return self.origin == "hub" or (self.origin == "auto" and _hub_has(self.name, self.revision or None))
 
@@ -77,8 +90,8 @@ class Packaged(Hub):
         """Folder with the GGUF weights as safetensors, made on first use."""
         file = _gguf_file(self.package)
         assert file is not None
-        root = Path(os.environ.get("ALIGNLAB_CACHE", Path.home() / ".cache" / "alignlab")) / "models"
-        target = root / f"{file.stem}-{path_digest(file)}"
+        target = _target(file)
+        root = target.parent
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
             if not target.is_dir():
@@ -87,6 +100,12 @@ class Packaged(Hub):
                     _convert(file, Path(scratch) / "model")
                     (Path(scratch) / "model").rename(target)
         return target
+
+
+def _target(gguf: Path) -> Path:
+    """Where a GGUF file is converted to, by its content."""
+    root = Path(os.environ.get("ALIGNLAB_CACHE", Path.home() / ".cache" / "alignlab")) / "models"
+    return root / f"{gguf.stem}-{path_digest(gguf)}"
 
 
 def _convert(gguf: Path, target: Path) -> None:

@@ -1,0 +1,119 @@
+"""What stands behind a name of weights: a whole model, or adapters (peft) on a base that their configs name."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.fingerprint import digest, path_digest
+from alignlab.errors import ModelError
+
+_CONFIG = "adapter_config.json"
+
+# Keys of an adapter's config that say where its base lies or how peft was called, not what the adapter computes.
+_NOT_THE_FUNCTION = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
+
+# peft writes the path of the base into this file of every adapter.
+_MODEL_CARD = "README.md"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """A whole model and the adapters on it.
+
+    base:     hub name or folder of a whole model; a folder is absolute.
+    revision: of a hub name; empty takes the default.
+    adapters: their folders; the first one stands on the base, each other one on the adapter before it.
+    """
+
+    base: str
+    revision: str = ""
+    adapters: tuple[Path, ...] = ()
+
+
+def lineage(name: str, revision: str = "") -> Lineage:
+    """The base and the adapters that a folder or a hub name stands for.
+
+    revision: of the base, if it is a hub name and the config of its adapter names none.
+    Raises ModelError if the config of an adapter can't be read, or if its base is not there.
+    """
+    adapters: list[Path] = []
+    while is_adapter(name):
+        folder = Path(name).resolve()
+        if folder in adapters:
+            raise ModelError(f"the adapter {folder} has itself as its base")
+        adapters.insert(0, folder)
+        name, own_revision = _base_of(folder)
+        revision = own_revision or revision
+    base = str(Path(name).resolve()) if Path(name).is_dir() else name
+    return Lineage(base, revision, tuple(adapters))
+
+
+def is_adapter(name: str) -> bool:
+    """Whether a name is the folder of an adapter."""
+    return (Path(name) / _CONFIG).is_file()
+
+
+def fault_of_adapter(name: str) -> Iterator[str]:
+    """What is wrong with the folder of an adapter, before any weights are loaded; nothing for other names."""
+    try:
+        lineage(name)
+    except ModelError as error:
+        yield str(error)
+
+
+def weights_fingerprint(name: str, revision: str = "") -> str:
+    """Digest of the weights that a name stands for, wherever they lie; of a hub name the name and its revision.
+
+    Adapters count with their base. Their model cards and the paths of their bases do not count.
+    """
+    found = lineage(name, revision)
+    base = path_digest(found.base) if Path(found.base).is_dir() else f"{found.base}@{found.revision or 'main'}"
+    if not found.adapters:
+        return base
+    return digest([base.encode(), *(part for folder in found.adapters for part in _content(folder))])
+
+
+def read_config(adapter: Path) -> dict[str, Any]:
+    """The adapter_config.json of a folder. Raises ModelError if it can't be read."""
+    file = adapter / _CONFIG
+    try:
+        config = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{file} can't be read: {error}") from error
+    if not isinstance(config, dict):
+        raise ModelError(f"{file} can't be read: it holds a {type(config).__name__}, not an object")
+    return config
+
+
+def _base_of(adapter: Path) -> tuple[str, str]:
+    """(folder or hub name, revision) of the model under an adapter.
+
+    As in peft, a relative path starts at the working directory; otherwise it may start at the adapter's own folder.
+    """
+    config = read_config(adapter)
+    name = config.get("base_model_name_or_path")
+    if not name or not isinstance(name, str):
+        raise ModelError(f"{adapter / _CONFIG} does not name the model that the adapter belongs to")
+    for folder in (Path(name).expanduser(), adapter / name):
+        if folder.is_dir():
+            return str(folder.resolve()), ""
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise ModelError(
+            f"the adapter {adapter} belongs to the model {name}, and there is no such folder\n"
+            f"  put the model back, or write its new place into base_model_name_or_path of {adapter / _CONFIG}"
+        )
+    return name, config.get("revision") or ""
+
+
+def _content(adapter: Path) -> Iterator[bytes]:
+    """What the files of an adapter hold, by their names."""
+    config = {key: value for key, value in read_config(adapter).items() if key not in _NOT_THE_FUNCTION}
+    yield json.dumps(config, sort_keys=True).encode()
+    for file in sorted(file for file in adapter.rglob("*") if file.is_file()):
+        name = str(file.relative_to(adapter))
+        if name not in (_CONFIG, _MODEL_CARD):
+            yield from (name.encode(), path_digest(file).encode())

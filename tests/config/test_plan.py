@@ -1,0 +1,71 @@
+"""What the runs that a run starts from, or makes, inherit from it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import hydra
+import pytest
+
+from alignlab.config.plan import Plan, plan
+from alignlab.errors import ConfigError
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.adapters.none import FullFineTuning
+
+pytestmark = pytest.mark.usefixtures("hydra_conf")
+
+TEXT = ("model=tiny", "data=support_desk", "tracking=none")
+JUDGE = ("judge=reward_model", "judge.reward_model.model=''")
+
+
+def planned(*overrides: str) -> Plan:
+    return plan(hydra.compose("train", list(overrides)), overrides)
+
+
+def said(*words: str) -> str:
+    """A list of overrides as an override's value."""
+    return json.dumps(words)
+
+
+@pytest.mark.parametrize(
+    ("peft", "words", "expected"),
+    [
+        (("peft=lora", "peft.r=4"), (), LoRA(r=4)),
+        (("peft=lora", "peft.r=4"), ("peft=none",), FullFineTuning()),
+        (("peft=lora", "peft.r=4", "peft.alpha=7"), ("peft.r=8",), LoRA(r=8, alpha=7.0)),
+        (("peft=lora", "peft.r=4"), ("peft=lora",), LoRA()),
+        (("peft=lora", "peft.r=4"), ("peft=lora", "peft.r=8"), LoRA(r=8)),
+        (("peft=none",), (), FullFineTuning()),
+        (("peft=none",), ("peft=lora",), LoRA()),
+    ],
+)
+def test_stages_take_the_runs_peft(peft: Sequence[str], words: Sequence[str], expected: object) -> None:
+    """The parent, the parent's parent, the reward model and the judge's reward model."""
+    of_parent = said("objective=sft", f"model.parent={said('objective=sft')}", *words)
+    made = planned(
+        *TEXT, *peft, f"model.parent={of_parent}", "objective=ppo", "reward=reward_model",
+        f"reward.run={said('objective=reward_model', *words)}",
+        *JUDGE, f"judge.reward_model.run={said('objective=reward_model', *TEXT[:2], *words)}",
+    )  # fmt: skip
+    assert made.parent
+    assert made.parent.parent
+    assert made.reward
+    stages = (made.parent, made.parent.parent, made.reward, made.judges["reward_model"])
+    assert [stage.train.peft for stage in stages] == [expected] * 4
+    assert [stage.kinds["peft"] for stage in stages] == [made.parent.kinds["peft"]] * 4
+    assert made.reward.parent == made.parent
+
+
+def test_a_field_that_the_inherited_peft_has_not_is_a_problem() -> None:
+    with pytest.raises(ConfigError, match=r"model\.parent.*\n.*'peft\.r'"):
+        planned(*TEXT, "peft=none", f"model.parent={said('objective=sft', 'peft.r=8')}")
+
+
+def test_the_labs_parent_learns_everything() -> None:
+    """It starts from random weights; with LoRA it would learn next to nothing."""
+    with_lora, without = (planned("experiment=lab", f"peft={peft}", "tracking=none") for peft in ("lora", "none"))
+    assert with_lora.parent
+    assert without.parent
+    assert with_lora.parent.id == without.parent.id
+    assert with_lora.id != without.id

@@ -13,7 +13,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 
 from alignlab.evaluation.examples import Examples
-from alignlab.models.sources.base import base_of_adapter
+from alignlab.models.lineage import lineage
 from tests.data.families import FAMILIES, tokenizer_of
 from tests.models.small import always_saying, small_llama
 
@@ -77,7 +77,7 @@ def test_an_adapter_is_loaded_with_the_config_beside_it(alignlab: Run, tmp_path:
     result = alignlab(*begun(tmp_path, "chatml"), "peft=lora")
     assert result.code == 0, result.err
     folder = policy_of("dpo")
-    base, _ = base_of_adapter(str(folder))
+    base = lineage(str(folder)).base
     assert base == str(tmp_path / "chatml")
     assert read_json(Path(base) / "generation_config.json")["eos_token_id"] == 256
     tokenizer, config = AutoTokenizer.from_pretrained(folder), GenerationConfig.from_pretrained(folder)
@@ -96,7 +96,7 @@ def test_a_base_that_is_ours_stops_there_by_itself(alignlab: Run, tmp_path: Path
     result = alignlab(*begun(tmp_path, "chatml"), "peft=lora", parent)
     assert result.code == 0, result.err
     folder = policy_of("dpo")
-    base, _ = base_of_adapter(str(folder))
+    base = lineage(str(folder)).base
     assert Path(base).parent.name.startswith("sft-")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)

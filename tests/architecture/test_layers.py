@@ -54,6 +54,7 @@ ALLOWED = {
         "reports",
     },
     "cli": BASE | {"config", "training", "reports", "ledger", "evaluation"},
+    "__main__": {"cli"},
 }
 
 # library -> rooms that may import it at all; deferred imports inside functions count too

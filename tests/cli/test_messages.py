@@ -232,3 +232,17 @@ def test_help_and_config(alignlab: Run) -> None:
     assert result.code == 0
     assert "beta: 0.7" in result.out
     assert "smollm2_135m" in alignlab("train", "--help").out
+
+
+@pytest.mark.parametrize("objective", ["kto", "bco", "apo_zero_unpaired"])
+def test_check_warns_of_labels_that_are_all_the_same(objective: str, alignlab: Run, tmp_path: Path) -> None:
+    row = '{{"prompt": "a{0}", "completion": "b{0}", "label": {1}}}\n'
+    words = ["check", "model=tiny", "data=unpaired", "data.path=rows.jsonl"]
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, "true") for i in range(10)))
+    result = alignlab(*words, f"objective={objective}")
+    assert result.code == 0
+    assert "all 9 answers are good, none is bad" in result.out
+    assert "objective=sft" in result.out
+    assert "answers are good" not in alignlab(*words, "objective=sft").out
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, ["false", "true"][i % 2]) for i in range(10)))
+    assert "none is" not in alignlab(*words, f"objective={objective}").out

@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterator
 from typing import Any
 
 from alignlab.errors import ConfigError, Problem
+from alignlab.spelling import meant_option
 
 
 class Checked:
@@ -59,10 +60,11 @@ def at_least(key: str, value: float, low: float, *, example: object, hint: str =
 
 
 def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "") -> Iterator[Problem]:
-    """Yield a problem unless value is one of the allowed words."""
+    """Yield a problem unless value is one of the allowed words. Only a misspelt word is put right in the hint."""
     if value not in allowed:
         words = ", ".join(allowed)
-        yield Problem(key, value, f"must be one of: {words}" + _because(hint), f"{key}={next(iter(allowed))}")
+        fix = f"{key}={meant_option(str(value), allowed) or '<one of these>'}"
+        yield Problem(key, value, f"must be one of: {words}" + _because(hint), fix)
 
 
 def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[Problem]:

@@ -28,7 +28,10 @@ def _task(config: DictConfig) -> None:
 
 
 def tell(point: Plan, overrides: Sequence[str]) -> None:
-    """Print a run's id with what was typed for it, and whether it and what it starts from are done already."""
+    """Print a run's id with what was typed for it, whether it and what it starts from are done already, and what the
+    objective has to say about the rows of a file.
+    """
+    from alignlab.config.remarks import remarks_on_file
     from alignlab.ledger.run_dir import RunDir
 
     print(f"{point.id}  {' '.join(overrides)}")
@@ -36,3 +39,5 @@ def tell(point: Plan, overrides: Sequence[str]) -> None:
         state = RunDir.of(step.train.output_root, step.id).status() or "not run yet"
         role = "" if step is point else "starts from "
         print(f"    {role}{step.id}: {state}", flush=True)
+    for remark in remarks_on_file(point.train):
+        print(f"    {remark}", flush=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import os
 import sys
 from collections.abc import Sequence
 
 from alignlab.cli.on_demand import import_on_demand
+from alignlab.spelling import meant
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
@@ -57,8 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = args[0]
     if verb not in VERBS:
-        guess = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"; did you mean: alignlab {guess[0]}?" if guess else ""
+        guess = meant(verb, VERBS)
+        hint = f"; did you mean: alignlab {guess}?" if guess else ""
         print(f"alignlab: no such verb: {verb}{hint}\n  verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     return _run(verb, args[1:])

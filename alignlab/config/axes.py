@@ -13,8 +13,8 @@ from typing import Any
 
 from hydra.core.override_parser.types import Override, RangeSweep
 
-from alignlab.config.preflight import did_you_mean
 from alignlab.errors import Problem
+from alignlab.spelling import meant
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _without(
 
 
 def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
-    guess = did_you_mean(axis, list(axes))
+    guess = meant(axis, axes)
     hint = f"; did you mean {guess}?" if guess else ""
     return Problem(key, axis, f"is no axis of this sweep; there are: {', '.join(axes) or 'none'}{hint}")
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
@@ -20,8 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.preflight import did_you_mean, unknown_key
+from alignlab.config.hints import Hint, instead
+from alignlab.config.preflight import fits, unknown_key
 from alignlab.errors import Problem
+from alignlab.spelling import meant, meant_option
 
 # What composing raises for a bad override; an assertion of omegaconf's where a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
@@ -64,6 +67,10 @@ class Composer:
     def groups(self) -> list[str]:
         """Groups that a user may choose from."""
         return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra")]
+
+    def _optional(self, config: DictConfig) -> set[str]:
+        """Groups that can be chosen though the config has no key of their name."""
+        return set(self.groups()) if "trainer" in config else set()
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Problem]]:
         """A config of one's own to change, and what is wrong with the overrides; bad ones are left out of it."""
@@ -115,13 +122,7 @@ class Composer:
         key = override.key_or_group
         value = setting.split("=", 1)[1] if "=" in setting else None
         if self.is_group(key):
-            options = [o for o in self.loader.get_group_options(key) if not o.startswith("_")]
-            key = key.removeprefix("hydra/")
-            if value in options:
-                detail = str(error.__cause__ or error).splitlines()[0]
-                return Problem(key, value, f"can't be merged: {detail}; is its first line `# @package _global_`?")
-            guess = did_you_mean(str(value), options) or next(iter(options), "...")
-            return Problem(key, value, f"no such option; there are: {', '.join(options)}", f"{key}={guess}")
+            return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
         reason = str(error.__cause__ or error).splitlines()[0]
         expected = re.search(r"could not be converted to (\w+)", reason)
         if override.is_add() and "Could not append" in str(error):
@@ -129,8 +130,9 @@ class Composer:
         parent, _, leaf = key.rpartition(".")
         node: Any = OmegaConf.select(base, parent) if parent else base
         if isinstance(node, DictConfig) and leaf not in node:
-            known = {str(k) for k in node if not str(k).startswith("_")} | (set() if parent else set(self.groups()))
-            return unknown_key(re.sub(r"^hydra\.(?=launcher|sweeper)", "", key), sorted(known), value)
+            known = {str(k) for k in node if not str(k).startswith("_")} | (set() if parent else self._optional(base))
+            hint = self._hint(override, setting, base, known)
+            return unknown_key(re.sub(r"^hydra\.(?=launcher|sweeper)", "", key), sorted(known), value, hint)
         if (above := _without_fields(base, parent)) is not None:
             there = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
             others = [option for option in self.loader.get_group_options(above) if not option.startswith("_")]
@@ -144,8 +146,67 @@ class Composer:
         if "is not a ListConfig" in reason:
             return Problem(key, value, "must be a list", f"{key}=[...]")
         if not isinstance(node, DictConfig):
-            return unknown_key(key.split(".")[0], sorted({str(k) for k in base} | set(self.groups())))
+            return self._below_nothing(override, setting, base)
         return Problem(key, value, reason)
+
+    def _no_such_option(self, key: str, value: str | None, error: Exception, found: Sequence[str]) -> Problem:
+        """A choice of a group that can't be made."""
+        options = [option for option in found if not option.startswith("_")]
+        words = [word.strip() for word in (value or "").strip("[]").split(",")]
+        unknown = [word for word in words if word not in options]
+        if not unknown:
+            asks = "; is its first line `# @package _global_`?" if f"In '{key}/" in str(error) else ""
+            return Problem(key, value, f"can't be merged: {_cause(error)}{asks}")
+        if value == "null" and not self._needs_option(key):
+            return Problem(key, value, "no such option; nothing is chosen by an empty list", f"{key}=[]")
+        guess = meant_option(unknown[0], options) if len(words) == 1 else ""
+        fix = f"{key}={guess or '<one of these>'}"
+        return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
+
+    def _needs_option(self, group: str) -> bool:
+        """Whether a config without any option of a group is refused."""
+        config = self._load([])
+        return group in config and isinstance(config._get_node(group), DictConfig) and bool(config[group])
+
+    def _hint(self, override: Override, setting: str, base: DictConfig, known: Collection[str]) -> Hint:
+        key, _, text = setting.lstrip("+~").partition("=")
+        if key.startswith("hydra."):
+            parent, _, leaf = key.removeprefix("hydra.").rpartition(".")
+            above = parent if parent.split(".")[0] in ("launcher", "sweeper") else f"hydra.{parent}".rstrip(".")
+            if not (guess := meant(leaf, known)):
+                return Hint()
+            trial = copy.deepcopy(base)
+            try:
+                OmegaConf.update(trial, f"hydra.{parent}.{guess}".replace("..", "."), override.value(), merge=False)
+            except OmegaConfBaseException:
+                text = "..."
+            return Hint(type_this=f"{above}.{guess}={text}")
+        own = without_hydra(copy.deepcopy(base))
+        value = text if override.is_sweep_override() or override.is_delete() else override.value()
+        return instead(key, text, value, own, lambda settings: fits(own, settings))
+
+    def _below_nothing(self, override: Override, setting: str, base: DictConfig) -> Problem:
+        """A key of which not even the part above it exists."""
+        key, _, value = setting.lstrip("+~").partition("=")
+        first, *rest = key.split(".")
+        options = self.loader.get_group_options(first) if self.is_group(first) else []
+        if rest and rest[0] in options and isinstance(base._get_node(first), DictConfig):  # a group of several options
+            chosen = ",".join([*map(str, base[first]), rest[0]])
+            choice = f"{first}={chosen}" if chosen == rest[0] else f"'{first}=[{chosen}]'"
+            return Problem(key, value, f"{first}={rest[0]} is not chosen", f"{choice} {setting}")
+        known = {str(name) for name in base} | self._optional(base)
+        parts = [".".join(key.split(".")[: n + 1]) for n in range(len(rest) + 1)]
+        lacking = next(part for part in parts if OmegaConf.select(base, part) is None)
+        above = lacking.rpartition(".")[0]
+        there = known if not above else {str(name) for name in OmegaConf.select(base, above)}
+        missing = unknown_key(lacking, sorted(there), None, self._hint(override, setting, base, known))
+        return replace(missing, key=key, value=value)
+
+
+def _cause(error: Exception) -> str:
+    """What Hydra and OmegaConf say, in one line: in which file, and of which key."""
+    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
+    return " ".join(dict.fromkeys(line for line in lines if "_type=" not in line))
 
 
 def _sets_a_value(text: str) -> bool:

@@ -11,7 +11,7 @@ from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
 from alignlab.config.axes import grid
-from alignlab.config.composer import COMPOSE_ERRORS, Composer, without_hydra
+from alignlab.config.composer import COMPOSE_ERRORS, Composer
 from alignlab.config.points import plan_points
 from alignlab.config.remote_code import problems_of_axes
 from alignlab.errors import ConfigError, Problem
@@ -32,9 +32,7 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
         try:
             parsed.append(composer.parse(text))
         except HydraException as error:
-            detail = str(error).splitlines()[0]
-            fix = _QUOTING if "=" in text.strip("=") else "key=value, without spaces around ="
-            problems.append(Problem(text, None, f"can't be read: {detail}", fix))
+            problems.append(_unreadable(text, error))
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
     preset, zipped, excluded = _preset(composer, parsed)
@@ -51,21 +49,25 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
 def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[Any], Any]) -> list[Problem]:
     """As `diagnose` for a config that has no points: `check` raises ConfigError with what is wrong with its values."""
     composer = Composer(GlobalHydra.instance().config_loader(), config_name)
-    good: list[str] = []
     problems: list[Problem] = []
+    read: list[str] = []
     for text in overrides:
         try:
-            composer.load([*good, text])
-        except COMPOSE_ERRORS as error:
-            key, _, value = text.partition("=")
-            problems.append(Problem(key, value or None, str(error).strip().splitlines()[0]))
-        else:
-            good.append(text)
+            composer.parse(text)
+            read.append(text)
+        except HydraException as error:
+            problems.append(_unreadable(text, error))
+    config, found = composer.compose(read)
     try:
-        check(without_hydra(composer.load(good)))
+        check(config)
     except ConfigError as error:
-        problems += error.problems
-    return problems
+        found += error.problems
+    return [*problems, *found]
+
+
+def _unreadable(text: str, error: HydraException) -> Problem:
+    fix = _QUOTING if "=" in text.strip("=") else "key=value, without spaces around ="
+    return Problem(text, None, f"can't be read: {str(error).splitlines()[0]}", fix)
 
 
 def _needs_m(override: Override) -> Problem:

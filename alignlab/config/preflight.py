@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
-import difflib
 import inspect
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.config.hints import Hint, instead
+from alignlab.config.registry import schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Train, combination_problems
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
+from alignlab.spelling import meant
 
 
 class Known:
@@ -54,7 +57,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
         raise ConfigError(problems)
     known = known or Known()
     names = [f.name for f in fields(Train)]
-    problems = [unknown_key(str(key), names, config[key]) for key in config if key not in names]
+    problems = list(_added_keys(config, names))
     groups: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name in names:
@@ -83,7 +86,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Evaluate)]
-    problems = [unknown_key(str(key), names, config[key]) for key in config if key not in names]
+    problems = list(_added_keys(config, names))
     if OmegaConf.is_missing(config, "run"):
         problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
     known = Known()
@@ -136,19 +139,43 @@ def _by_strength(problem: Problem, given: Mapping[str, float]) -> Problem:
     return Problem("strength", problem.value, f"{problem.allowed}; it is {problem.key} here", fix)
 
 
-def did_you_mean(word: str, known: list[str]) -> str:
-    """The known word closest to `word`, or nothing."""
-    return next(iter(difflib.get_close_matches(word, known, n=1, cutoff=0.5)), "")
-
-
-def unknown_key(key: str, known: list[str], value: object = None) -> Problem:
-    """A key that does not exist, with what its neighbours are called."""
-    parent, _, leaf = key.rpartition(".")
-    guess = did_you_mean(leaf, known)
-    prefix = f"{parent}." if parent else ""
-    fix = f"{prefix}{guess}={value if value is not None else '...'}" if guess else ""
+def unknown_key(key: str, known: Sequence[str], value: object, hint: Hint) -> Problem:
+    """A key that does not exist, with what its neighbours are called where the hint says nothing about it."""
+    parent = key.rpartition(".")[0]
     has = ", ".join(sorted(known)) or "nothing to set"
-    return Problem(key, value, f"no such key; {parent or 'the config'} has: {has}", fix)
+    return Problem(key, value, hint.text or f"no such key; {parent or 'the config'} has: {has}", hint.type_this)
+
+
+def fits(config: DictConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether a config takes settings (key -> value, group -> option): their types, ranges and combinations."""
+    trial = copy.deepcopy(config)
+    try:
+        with open_dict(trial):
+            for key, value in settings.items():
+                chosen = key in schemas() and key != "judge"
+                OmegaConf.update(
+                    trial, key, OmegaConf.structured(schemas()[key][value]) if chosen else value, merge=False
+                )
+        (to_train if "objective" in trial else to_evaluate)(trial)
+    except ConfigError as error:
+        return not any(problem.key in settings for problem in error.problems)
+    except (OmegaConfBaseException, ValueError):
+        return False
+    return True
+
+
+def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
+    """Keys that `+key=value` has put beside those that there are."""
+    added = [key for key in config if key not in names]
+    if not added:
+        return
+    own = copy.deepcopy(config)
+    with open_dict(own):
+        for key in added:
+            del own[key]
+    for key in added:
+        hint = instead(str(key), str(config[key]), config[key], own, lambda settings: fits(own, settings))
+        yield unknown_key(str(key), names, config[key], hint)
 
 
 def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
@@ -181,7 +208,7 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Known) 
 def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     names = [f.name for f in fields(schema)]
     problems = [
-        unknown_key(f"{name}.{key}", names, None if value == "???" else value)
+        unknown_key(f"{name}.{key}", names, None if value == "???" else value, _misspelt(name, key, schema, values))
         for key, value in values.items()
         if key not in names
     ]
@@ -196,3 +223,17 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     if name.partition(".")[0] in WITH_FILES:
         problems += [problem.under(name) for problem in made.missing()]
     return Group(made, problems)
+
+
+def _misspelt(name: str, key: str, schema: type, values: Mapping[str, Any]) -> Hint:
+    """The field that an added key misspells, with the key's value where the field takes it."""
+    known = [f.name for f in fields(schema)]
+    guess = meant(key, known)
+    if not guess:
+        return Hint()
+    try:
+        schema(**{field: values[field] for field in known} | {guess: values[key]})
+    except (ConfigError, TypeError) as error:
+        if not isinstance(error, ConfigError) or any(problem.key == guess for problem in error.problems):
+            return Hint(type_this=f"{name}.{guess}=...")
+    return Hint(type_this=f"{name}.{guess}={values[key]}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from difflib import get_close_matches
 from typing import Any
 
 from alignlab.checks import Checked, at_least, one_of, within
@@ -23,6 +22,7 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
+from alignlab.spelling import meant
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
@@ -117,9 +117,9 @@ class Sweep(Checked):
         if self.better:
             yield from one_of("better", self.better, ("lower", "higher"))
         if self.metric and self.metric not in ALL:
-            guess = next(iter(get_close_matches(self.metric, ALL, n=1)), "exact/frontier_gap")
+            guess = meant(self.metric, ALL)
             text = "no such metric; alignlab/tracking/metrics.py has all of them"
-            yield Problem("metric", self.metric, text, f"metric={guess}")
+            yield Problem("metric", self.metric, text, f"metric={guess}" if guess else "")
         elif self.metric and not self.better and self.metric not in BETTER:
             text = f"must be lower or higher: {self.metric} does not say it by itself"
             yield Problem("better", "''", text, "better=lower")

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
 
-VERDICTS = ("healthy", "displaced", "over-optimised", "collapsed")
+from alignlab.evaluation.intervals import share_interval
+
+VERDICTS = ("healthy", "displaced", "drifted", "over-optimised", "collapsed")
+NO_VERDICT = "no verdict"
 
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on something is wrong; each is compared with what training started from, and the whole interval has to
-    lie beyond it.
+    """From where on something is wrong. All but `max_kl` and `displacement` are compared with what training started
+    from, and the whole interval has to lie beyond them.
 
     repetition:    how much more of the answers may be repeated runs of words.
     shortest:      least share of the reference's mean length, tokens.
     ended:         how much smaller the share of answers that end by themselves may be.
     distinct:      least share of the reference's distinct pairs of words.
     displacement:  by how much held-out preferred answers may lose, nats per token.
+    max_kl:        largest KL to the reference without a proven gain, nats per answer; 0 switches the check off.
     """
 
     repetition: float = 0.2
@@ -28,6 +32,7 @@ class Limits:
     ended: float = 0.5
     distinct: float = 0.5
     displacement: float = 0.1
+    max_kl: float = 10.0
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,20 @@ class Check:
 
 @dataclass(frozen=True)
 class Health:
-    """The worst of what the checks found."""
+    """The worst of what the checks found.
+
+    unknown: what could not be looked at though `healthy` needs it; with anything in it and no check hit there is no
+             verdict.
+    unseen:  what no check could see, so that `healthy` does not speak of it.
+    """
 
     verdict: str
     checks: list[Check]
+    unknown: list[str] = field(default_factory=list)
+    unseen: list[str] = field(default_factory=list)
 
     def as_dict(self) -> dict[str, Any]:
-        return {"verdict": self.verdict, "checks": [asdict(check) for check in self.checks]}
+        return {**asdict(self), "checks": [asdict(check) for check in self.checks]}
 
 
 def health(
@@ -58,28 +70,103 @@ def health(
     proxy: str = "",
     earlier: Sequence[Mapping[str, Any]] = (),
     held_out: Mapping[str, float] | None = None,
+    held_out_rows: int = 0,
     limits: Limits = Limits(),
 ) -> Health:
     """Verdict on a summary of examples that has the reference as a baseline.
 
-    proxy:    judge whose score was trained on (directly, or by preferences that came from it); all others are held out.
-    earlier:  summaries of the same prompts from earlier in the run; a score that has come down from its best is told.
-    held_out: the run's own metrics; `eval/logratios/chosen_per_token` is looked at.
+    proxy:         judge whose score was trained on (directly, or by preferences that came from it); all others are
+                   held out.
+    earlier:       summaries of the same prompts from earlier in the run; a fall of a score from its best is reported.
+    held_out:      the run's own metrics on `held_out_rows` held-out rows: `eval/logratios/chosen_per_token`,
+                   `eval/pref/accuracy_ties_half`, and in the lab `exact/kl`, `exact/reward`, `exact/reward_reference`.
 
     collapsed: the texts are broken (repetition, no end, nothing said, no variety).
     over-optimised: a held-out judge finds the answers worse than the reference's, or than earlier in the run, and the
     interval leaves no doubt; where there is a proxy it has not fallen likewise.
+    drifted: the KL to the reference is above `limits.max_kl`, and no held-out score, win-rate or accuracy is above that
+    of the start by more than its interval.
     displaced: held-out preferred answers have lost probability (Razin et al. 2024, https://arxiv.org/abs/2410.08847).
+    healthy: none of these, in an evaluation that could have shown collapse and drift; else there is no verdict.
     """
-    checks = [*_collapse(summary, limits), *_scores(summary, proxy, earlier), *_displacement(held_out or {}, limits)]
+    metrics = held_out or {}
+    found = [
+        *_collapse(summary, limits),
+        *_scores(summary, proxy, earlier),
+        *_drift(summary, proxy, metrics, held_out_rows, limits),
+        *_displacement(metrics, limits),
+    ]
+    checks = [check for check in found if not math.isnan(check.value) and not math.isnan(check.limit)]
+    unknown = list(_unknown(summary, metrics, checks, limits))
     worst = max((VERDICTS.index(check.means) for check in checks if check.hit), default=0)
-    return Health(VERDICTS[worst], checks)
+    verdict = NO_VERDICT if worst == 0 and unknown else VERDICTS[worst]
+    judged = any(check.means == "over-optimised" for check in checks)
+    return Health(
+        verdict, checks, unknown, [] if judged else ["over-optimisation, without the scores of a held-out judge"]
+    )
+
+
+def _unknown(
+    summary: Mapping[str, Any], metrics: Mapping[str, float], checks: Sequence[Check], limits: Limits
+) -> Iterator[str]:
+    """What is missing for the word `healthy`."""
+    if not summary["rows"]:
+        yield "there are no answers"
+        return
+    if summary["prompts"] < 2:
+        yield "one prompt gives no intervals"
+    policy, reference = summary["answers"]["policy"], summary["answers"].get("reference")
+    if reference is None:
+        yield "the answers are not compared with the reference's (evaluation.baselines)"
+    elif not any(check.means == "collapsed" for check in checks):
+        yield "the texts have no numbers to compare"
+    if reference and policy["different"] == reference["different"] == 1 < summary["prompts"]:
+        yield "policy and reference give one and the same answer to every prompt"
+    if policy["ended"]["value"] == 0 and "exact/kl" not in metrics:
+        yield "every answer was cut off (evaluation.max_new_tokens)"
+    if limits.max_kl and math.isnan(_kl(summary, metrics)[1]):
+        yield "the KL to the reference is not known"
+
+
+def _kl(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[str, float]:
+    """(estimator, nats per answer); NaN where there is none. In the lab the KL is exact."""
+    if "exact/kl" in metrics:
+        return "exact KL", metrics["exact/kl"]
+    return "KL k1", summary["kl"].get("sequence_k1", {}).get("value", math.nan)
+
+
+def _drift(
+    summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float], rows: int, limits: Limits
+) -> Iterator[Check]:
+    if limits.max_kl:
+        name, kl = _kl(summary, metrics)
+        gained = any(_gains(summary, proxy, metrics, rows))
+        yield Check(f"{name}, nats per answer", kl, limits.max_kl, kl > limits.max_kl and not gained, "drifted")
+
+
+def _gains(summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float], rows: int) -> Iterator[bool]:
+    """Whether each held-out number is above that of the start by more than its 95 % interval."""
+    for judge, found in summary["compared"].get("reference", {}).items():
+        if judge != proxy:
+            yield "score_difference" in found and found["score_difference"]["low"] > 0
+            yield "win_rate" in found and found["win_rate"]["ci_low"] > 0.5
+    yield "pairs" in summary and summary["pairs"]["rate"]["low"] > 0.5  # at the start all implied rewards are 0
+    accuracy = metrics.get("eval/pref/accuracy_ties_half", math.nan)
+    if rows and not math.isnan(accuracy):
+        yield share_interval(accuracy * rows, 0, (1 - accuracy) * rows).low > 0.5
+    yield proxy != "gold" and metrics.get("exact/reward", math.nan) > metrics.get("exact/reward_reference", math.nan)
 
 
 def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
     policy, reference = summary["answers"]["policy"], summary["answers"].get("reference")
+    if summary["rows"]:
+        wordless = math.isnan(policy["distinct_1"])  # the share of different words, of none
+        yield Check("an answer with a word in it", float(not wordless), 1.0, wordless, "collapsed")
     if reference is None:
         return
+    if summary["prompts"] > 1:
+        alike = policy["different"] == 1 < reference["different"]
+        yield Check("different answers", policy["different"], 1, alike, "collapsed")
     most = reference["repetition"]["value"] + limits.repetition
     repeated = policy["repetition"]
     yield Check("repetition", repeated["value"], most, repeated["low"] > most, "collapsed")
@@ -87,10 +174,10 @@ def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
         ("tokens", limits.shortest * reference["tokens"]["value"]),
         ("ended", reference["ended"]["value"] - limits.ended),
     ):
-        yield Check(name, policy[name]["value"], least, policy[name]["high"] < least, "collapsed")
-    if not math.isnan(policy["distinct_2"]) and not math.isnan(reference["distinct_2"]):
-        distinct, least = policy["distinct_2"], limits.distinct * reference["distinct_2"]
-        yield Check("distinct_2", distinct, least, distinct < least, "collapsed")
+        if not least <= 0:  # else nothing can lie below it
+            yield Check(name, policy[name]["value"], least, policy[name]["high"] < least, "collapsed")
+    distinct, least = policy["distinct_2"], limits.distinct * reference["distinct_2"]
+    yield Check("distinct_2", distinct, least, distinct < least, "collapsed")
 
 
 def _scores(summary: Mapping[str, Any], proxy: str, earlier: Sequence[Mapping[str, Any]]) -> Iterator[Check]:

@@ -54,6 +54,9 @@ class Evaluation(Sampling):
     proxy:     judge whose score was trained on, directly or by preferences that came from it; the watch for
                over-optimisation takes all others for held out.
     shown:     prompts on the page that shows answers side by side.
+    max_kl:    largest KL to the reference, nats per answer, that the verdict accepts from a run without a proven gain:
+               above it the verdict is `drifted`, unless a held-out score, win-rate or accuracy is above that of the
+               start by more than its 95 % interval. 0 switches this off.
     """
 
     seed: int = 1
@@ -64,6 +67,7 @@ class Evaluation(Sampling):
     baselines: list[str] = field(default_factory=lambda: ["reference"])
     proxy: str = ""
     shown: int = 20
+    max_kl: float = 10.0
 
     def missing(self) -> Iterator[Problem]:
         """A file that can't be read, or lacks what is asked of it."""
@@ -89,6 +93,7 @@ class Evaluation(Sampling):
         yield from at_least("prompts", self.prompts, 0, example=64, hint="0 takes all")
         yield from at_least("samples", self.samples, 1, example=4)
         yield from at_least("shown", self.shown, 0, example=20)
+        yield from at_least("max_kl", self.max_kl, 0.0, example=10.0, hint="nats per answer; 0 switches the check off")
         for name in {n for n in self.baselines if self.baselines.count(n) > 1 or n == "policy"}:
             yield Problem("baselines", self.baselines, f"must be different sides, not policy: {name}")
 

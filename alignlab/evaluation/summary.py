@@ -23,7 +23,8 @@ def summarise(examples: Examples) -> dict[str, Any]:
     """Everything that the examples say, as plain values; estimates with standard error, interval and n (prompts).
 
     kl:        by estimator, nats (alignlab/evaluation/kl.py); absent where answers were drawn at another temperature.
-    answers:   side -> tokens, characters, share that ended, repetition, distinct runs of words, mean scores.
+    answers:   side -> tokens, characters, share that ended, repetition, number of different texts, distinct runs of
+               words, mean scores.
     compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores where the judge scores.
     best_of_n: judge -> n -> mean score of the best of n samples, where there are several samples a prompt.
     """
@@ -75,6 +76,7 @@ def _answers(examples: Examples, side: str) -> dict[str, Any]:
         "characters": asdict(mean_interval([len(text) for text in texts], prompts)),
         "ended": asdict(score_interval(np.asarray(examples[f"{side}/ended"], dtype=np.float64), prompts)),
         "repetition": asdict(mean_interval([repetition(text) for text in texts], prompts)),
+        "different": len({text.strip() for text in texts}),
         "distinct_1": distinct(texts, 1),
         "distinct_2": distinct(texts, 2),
     }
@@ -100,14 +102,14 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
 
 
 def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
-    """Empty where prompts have single samples, or not all equally many."""
+    """Empty where there are no rows, or prompts have single samples, or not all equally many."""
     by_prompt: dict[tuple[str, int], list[float]] = {}
     turns = examples["turn"] if "turn" in examples else [1] * len(examples)
     asked = zip(examples["prompt_id"], turns, strict=True)
     for prompt, score in zip(asked, unscored(examples[f"policy/score/{judge}"]), strict=True):
         by_prompt.setdefault(prompt, []).append(score)
     table = list(by_prompt.values())
-    samples = len(table[0])
+    samples = len(table[0]) if table else 0
     if samples < 2 or any(len(row) != samples for row in table) or np.isnan(table).any():
         return {}
     found = best_of_n(table, [n for n in _BEST_OF if n <= samples], prompts=[prompt for prompt, _ in by_prompt])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import math
 import operator
@@ -17,6 +16,7 @@ from typing import Any, get_args
 from alignlab.errors import ConfigError, Problem
 from alignlab.ledger.identity import flatten
 from alignlab.ledger.run_dir import RunDir, Status
+from alignlab.spelling import meant
 
 Record = dict[str, Any]
 
@@ -68,8 +68,9 @@ class Filter:
         unknown = [v for v in values if not any(fnmatchcase(status, v) for status in get_args(Status))]
         if found["key"].strip() == "status" and unknown:
             there = f"no run is {', '.join(unknown)}: {', '.join(get_args(Status))}"
-            close = difflib.get_close_matches(unknown[0], get_args(Status), n=1) or ["failed"]
-            raise ConfigError([Problem("status", found["values"], there, f"status={close[0]}")], where=_WHERE)
+            close = meant(unknown[0], get_args(Status))
+            fix = f"status={close or '<one of these>'}"
+            raise ConfigError([Problem("status", found["values"], there, fix)], where=_WHERE)
         return cls(found["key"].strip(), found["sign"], values)
 
     def keeps(self, record: Record, members: Mapping[str, set[str]]) -> bool:
@@ -95,11 +96,9 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
     if unknown:
 
         def problem(wrong: Filter) -> Problem:
-            guesses = difflib.get_close_matches(wrong.key, known, n=1, cutoff=0.5)
+            guess = meant(wrong.key, known)
             text = f"no run has this; there are: {', '.join(FACTS)}, keys of the config and names of metrics"
-            return Problem(
-                wrong.key, None, text, f"{guesses[0]}{wrong.sign}{','.join(wrong.values)}" if guesses else ""
-            )
+            return Problem(wrong.key, None, text, f"{guess}{wrong.sign}{','.join(wrong.values)}" if guess else "")
 
         raise ConfigError(map(problem, unknown), where=_WHERE)
     members = dict(sweeps_of(output_root)) if any(f.key == "sweep" for f in filters) else {}

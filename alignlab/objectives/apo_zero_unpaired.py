@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
 
 from alignlab.checks import check_same_shape
-from alignlab.objectives.base import WithReference
+from alignlab.objectives.base import WithReference, one_label, rare_label
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -36,3 +37,8 @@ class APOZeroUnpaired(WithReference):
 
     def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)
+
+    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+        if "desirable" in counts:  # a mix splits pairs
+            yield from one_label("APO-zero", counts)
+            yield from rare_label("APO-zero", counts)

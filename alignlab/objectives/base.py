@@ -16,6 +16,9 @@ from alignlab.types import Logps, Requires
 # What a field says that takes its value from the dialect.
 FROM_DIALECT = "dialect"
 
+# Rows of the common label to one of the rare one from which on the user is told.
+RARE = 10
+
 
 @dataclass
 class Objective(Checked, ABC):
@@ -117,6 +120,37 @@ class WithReference(Objective):
     @property
     def reward_scale(self) -> float:
         return self.beta
+
+
+def one_label(name: str, counts: Mapping[str, int], follows: str = "") -> Iterator[str]:
+    """What happens where all answers are good, or all are bad, to a loss that is monotone in each log-ratio.
+
+    follows: what the loss compares log-ratios with, where that moves along with them and has no gradient.
+    """
+    good, bad = counts["desirable"], counts["undesirable"]
+    if bool(good) == bool(bad):
+        return
+    label, other, way = ("good", "bad", "up") if good else ("bad", "good", "down")
+    hidden = f" {follows} can follow the log-ratios, and the loss then does not show it." if follows else ""
+    instead = (
+        "objective=sft, or add bad answers" if good else "add good answers; these do not say what to answer instead"
+    )
+    yield (
+        f"{name}: all {good or bad} answers are {label}, none is {other}. Every row pushes the log-ratio of its answer "
+        f"{way} and none pushes back: the loss has no minimum, and the policy moves away from the reference until "
+        f"training ends.{hidden} Better: {instead}"
+    )
+
+
+def rare_label(name: str, counts: Mapping[str, int]) -> Iterator[str]:
+    """Where one label is rare and the objective has no weights that make up for it."""
+    few, many = sorted((counts["desirable"], counts["undesirable"]))
+    if few and many > RARE * few:
+        label = "good" if counts["desirable"] == few else "bad"
+        yield (
+            f"{name}: {few} of {few + many} answers are {label}, and all rows weigh the same; objective=kto has "
+            "weights that make up for it"
+        )
 
 
 @dataclass

@@ -94,9 +94,17 @@ def stored_text(folder: Path) -> str:
 
 
 def _health(health: Mapping[str, Any]) -> str:
+    """One line: the verdict, with what it rests on, or why there is none."""
     hits = [c for c in health["checks"] if c["hit"]]
-    why = "; ".join(f"{c['name']} {_number(c['value'])}, limit {_number(c['limit'])}" for c in hits)
-    return f"\nverdict: {health['verdict']}" + (f" ({why})" if why else f" ({len(health['checks'])} checks passed)")
+    unknown = health.get("unknown", [])  # summaries of before have none
+    if hits:
+        why = "; ".join(f"{c['name']} {_number(c['value'])}, limit {_number(c['limit'])}" for c in hits)
+    elif unknown:
+        why = "; ".join(unknown)
+    else:
+        unseen = "".join(f"; not seen: {what}" for what in health.get("unseen", []))
+        why = f"{len(health['checks'])} checks passed{unseen}"
+    return f"\nno verdict: {why}" if unknown and not hits else f"\nverdict: {health['verdict']} ({why})"
 
 
 def _win_rate(found: Mapping[str, float] | None) -> list[str]:

@@ -25,7 +25,7 @@ from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outpu
 from alignlab.evaluation.benchmarks.files import read_rows
 from alignlab.evaluation.examples import FILE, Examples, same_prompts
 from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, store_pairs
-from alignlab.evaluation.health import health
+from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.judges.base import Bill, Judge
 from alignlab.evaluation.suite import (
     Evaluation,
@@ -231,7 +231,14 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
         earlier = _earlier(run, examples)
         if settings.questions.endswith(".csv"):
             summary["refusals"] = _refusals(settings.questions, examples)
-        summary["health"] = health(summary, proxy=settings.proxy, earlier=earlier, held_out=metrics).as_dict()
+        summary["health"] = health(
+            summary,
+            proxy=settings.proxy,
+            earlier=earlier,
+            held_out=metrics,
+            held_out_rows=run.record().get("data", {}).get("eval", {}).get("rows", 0),
+            limits=Limits(max_kl=settings.max_kl),
+        ).as_dict()
         write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:

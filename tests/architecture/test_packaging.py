@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
+
+# SHA-256 of https://www.apache.org/licenses/LICENSE-2.0.txt
+APACHE_2 = "cfc7749b96f63bd31c3c42b5c471bf756814053e847c10f3eb003417bc523d30"
+
+
+def digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
@@ -26,10 +35,28 @@ def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
         }
         assert packed == {f.relative_to(ROOT / name) for f in (ROOT / name).rglob("*.yaml")}
     assert not list(site.glob("tests*"))
+    (info,) = site.glob("alignlab-*.dist-info")
+    assert digest((info / "licenses/LICENSE").read_bytes()) == APACHE_2
+    metadata = (info / "METADATA").read_text().splitlines()
+    assert {"License-Expression: Apache-2.0", "License-File: LICENSE"} <= set(metadata)
     env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
-    code = "import sys; from alignlab.cli import main; print(main.__file__); sys.exit(main.main(sys.argv[1:]))"
-    command = [sys.executable, "-c", code, "check", "experiment=lab", "sweep=dpo_beta"]
+    where = subprocess.run(
+        [sys.executable, "-c", "import alignlab; print(alignlab.__path__)"], cwd=elsewhere, env=env, capture_output=True
+    )
+    assert str(site) in where.stdout.decode()
+    command = [sys.executable, "-m", "alignlab", "check", "experiment=lab", "sweep=dpo_beta"]
     done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert str(site) in done.stdout
     assert done.stdout.count("starts from sft-") == 4
+
+
+def test_the_source_archive_holds_the_license_and_what_tests_read(tmp_path: Path) -> None:
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    with tarfile.open(archive) as packed:
+        top = packed.getnames()[0].split("/")[0]
+        license_text = packed.extractfile(f"{top}/LICENSE")
+        assert license_text is not None
+        assert digest(license_text.read()) == APACHE_2
+        assert f"{top}/tests/objectives/golden.json" in packed.getnames()

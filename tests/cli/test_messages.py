@@ -32,7 +32,17 @@ CASES = {
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
-    "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective="]),
+    "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective=<one of these>"]),
+    "null judge": (["train", "judge=null"], ["judge = null", "nothing is chosen by an empty list", "type: judge=[]"]),
+    "another method": (["train", "objective=dapo"], ["there are: aot", "type: objective=<one of these>"]),
+    "another optimizer": (["train", "optim=sgd"], ["there are: adamw, adamw_8bit, rmsprop", "type: optim=<one of these>"]),
+    "misspelt word": (["train", "optim.schedule=cosin"], ["optim.schedule = cosin", "type: optim.schedule=cosine"]),
+    "another word": (["train", "optim.schedule=exponential"], ["constant, linear, cosine", "type: optim.schedule=<one of these>"]),
+    "judge not chosen": (["train", "judge.llm.model=m"], ["judge=llm is not chosen", "type: judge=llm judge.llm.model=m"]),
+    "second judge not chosen": (["train", "judge=human", "judge.llm.model=m"], ["type: 'judge=[human,llm]' judge.llm.model=m"]),
+    "experiment of one objective": (["check", "experiment=rlhf_smollm2", "objective=grpo"], ["In 'experiment/rlhf_smollm2'", "Key 'lam' not in 'GRPO' full_key: objective.lam"]),
+    "misspelt key of an evaluation": (["evaluate", "run=x", "evaluation.sampels=4"], ["evaluation has: baselines, batch_size", "type: evaluation.samples=4"]),
+    "unknown key of an evaluation": (["evaluate", "run=x", "max_new_tokens=4"], ["type: evaluation.max_new_tokens=4"]),
     "several values": (["train", "objective.beta=0.1,0.3"], ["objective.beta", "several values need -m", "type: -m objective.beta=0.1,0.3"]),
     "spaces": (["train", "objective.beta", "=", "0.3"], ["without spaces around ="]),
     "added twice": (["train", "+objective.beta=0.2"], ["is in the config already", "type: objective.beta=0.2"]),
@@ -222,3 +232,17 @@ def test_help_and_config(alignlab: Run) -> None:
     assert result.code == 0
     assert "beta: 0.7" in result.out
     assert "smollm2_135m" in alignlab("train", "--help").out
+
+
+@pytest.mark.parametrize("objective", ["kto", "bco", "apo_zero_unpaired"])
+def test_check_warns_of_labels_that_are_all_the_same(objective: str, alignlab: Run, tmp_path: Path) -> None:
+    row = '{{"prompt": "a{0}", "completion": "b{0}", "label": {1}}}\n'
+    words = ["check", "model=tiny", "data=unpaired", "data.path=rows.jsonl"]
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, "true") for i in range(10)))
+    result = alignlab(*words, f"objective={objective}")
+    assert result.code == 0
+    assert "all 9 answers are good, none is bad" in result.out
+    assert "objective=sft" in result.out
+    assert "answers are good" not in alignlab(*words, "objective=sft").out
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, ["false", "true"][i % 2]) for i in range(10)))
+    assert "none is" not in alignlab(*words, f"objective={objective}").out

@@ -11,7 +11,7 @@ import yaml
 from hydra import compose
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.object_type import ObjectType
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
@@ -19,7 +19,7 @@ from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_evaluate, to_train
 from alignlab.config.registry import configs, schemas
 from alignlab.config.share import conf_dir, share_dir, sweep_dirs
-from alignlab.errors import ConfigError
+from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.online import Online
 
 CONF = conf_dir()
@@ -52,7 +52,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 76
+    assert len(FILES) == 78
     assert len(PRESETS) == len(POINTS)
 
 
@@ -72,7 +72,7 @@ def test_composes(file: Path, hydra_conf: None) -> None:
         named = (
             yaml.safe_load(file.read_text())["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
         )
-        made = train.judge[option] if group == "judge" else getattr(train, group)
+        made = train.judge[named] if group == "judge" else getattr(train, group)
         assert type(made) is schemas()[group][named]
 
 
@@ -162,3 +162,51 @@ def test_a_missing_value_is_a_problem(hydra_conf: None) -> None:
     with pytest.raises(ConfigError) as caught:
         to_train(without_hydra(compose("train", ["model=hub", "data=hh_rlhf"])))
     assert [p.key for p in caught.value.problems] == ["model.name"]
+
+
+EXPERIMENTS = sorted(file.stem for file in (CONF / "experiment").glob("*.yaml"))
+JUDGES = sorted(file.stem for file in (CONF / "judge").glob("*.yaml"))
+REWARDS = sorted(file.stem for file in (CONF / "reward").glob("*.yaml"))
+
+
+def composed(words: list[str], config: str = "train") -> DictConfig:
+    found, problems = Composer(GlobalHydra.instance().config_loader(), config).compose(words)
+    assert problems == []
+    return found
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_judge_can_be_chosen_with_every_experiment(experiment: str, hydra_conf: None) -> None:
+    """What an experiment says about judges of its own goes with them."""
+    for judge in JUDGES:
+        words = [f"experiment={experiment}", f"judge={judge}", *NEEDS.get(f"judge/{judge}", [])]
+        config = composed(words)
+        option = yaml.safe_load((CONF / "judge" / f"{judge}.yaml").read_text())["defaults"][0]
+        assert list(config.judge) == [option.removeprefix("/schema/judge/").removesuffix("@_here_")]
+        problems = [p for p in problems_of(config) if p.key.startswith("judge")]
+        assert problems == []
+    several = ["judge=[gold,llm]", *NEEDS["judge/gold"], *NEEDS["judge/llm"]]
+    assert list(composed([f"experiment={experiment}", *several]).judge) == ["gold", "llm"]
+    assert list(composed([f"experiment={experiment}", "judge=[]"]).judge) == []
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_reward_can_be_chosen_with_every_experiment(experiment: str, hydra_conf: None) -> None:
+    for reward in REWARDS:
+        config = composed([f"experiment={experiment}", f"reward={reward}", *NEEDS.get(f"reward/{reward}", [])])
+        assert (config.reward is None) == (reward == "planted")
+        assert [p for p in problems_of(config) if p.key.startswith("reward.")] == []
+
+
+def test_every_judge_can_be_chosen_for_an_evaluation(hydra_conf: None) -> None:
+    for judge in JUDGES:
+        config = composed(["run=dpo", f"judge={judge}", *NEEDS.get(f"judge/{judge}", [])], "evaluate")
+        assert len(to_evaluate(config).judge) == 1
+
+
+def problems_of(config: DictConfig) -> list[Problem]:
+    try:
+        to_train(config)
+    except ConfigError as error:
+        return error.problems
+    return []

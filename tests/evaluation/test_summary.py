@@ -14,8 +14,9 @@ from alignlab.errors import DataError
 from alignlab.evaluation.drift import drift
 from alignlab.evaluation.equal_kl import score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts
-from alignlab.evaluation.health import health
+from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.summary import flat, summarise, win_rate_of
+from alignlab.reports.evaluation import summary_text
 
 
 def examples(prompts: int = 40, samples: int = 2, seed: int = 0, shift: float = 0.5, **columns: list[Any]) -> Examples:
@@ -123,6 +124,120 @@ def test_healthy_and_collapsed() -> None:
         found = health(summarise(examples(**columns)))
         assert found.verdict == "collapsed"
         assert name in [check.name for check in found.checks if check.hit]
+
+
+def drifting(kl: float, **columns: list[Any]) -> Examples:
+    """A policy at this log-ratio in every answer, whose scores are those of the reference."""
+    level = {f"{side}/score/gold": [float(i % 7) for i in range(80)] for side in ("policy", "reference")}
+    rows = examples(**level, **{"reference/first/gold": [0.5] * 80}, **columns)
+    logps = rows["policy/policy_logps"]
+    return Examples(
+        rows.columns | {"policy/reference_logps": [[x - kl / len(r) for x in r] for r in logps]}, rows.facts
+    )
+
+
+def test_drifted() -> None:
+    """Beyond 10 nats, and nothing held out is better than at the start."""
+    found = health(summarise(drifting(33.0)))
+    (hit,) = [check for check in found.checks if check.hit]
+    assert (found.verdict, hit.name, hit.limit) == ("drifted", "KL k1, nats per answer", 10.0)
+    assert hit.value == pytest.approx(33.0)
+    assert health(summarise(drifting(9.9))).verdict == "healthy"
+    assert health(summarise(drifting(33.0)), limits=Limits(max_kl=40.0)).verdict == "healthy"
+    assert health(summarise(drifting(33.0)), limits=Limits(max_kl=0.0)).verdict == "healthy"
+    assert health(summarise(drifting(2.0)), limits=Limits(max_kl=1.5)).verdict == "drifted"
+
+
+def test_a_proven_gain_is_no_drift() -> None:
+    far = drifting(33.0)
+    better = [score + 1.0 for score in far["policy/score/gold"]]
+    scored = summarise(Examples(far.columns | {"policy/score/gold": better}, far.facts))
+    assert health(scored).verdict == "healthy"
+    assert health(scored, proxy="gold").verdict == "drifted", "what was trained on proves nothing"
+    columns = {name: values for name, values in far.columns.items() if "score" not in name}
+    for wins, verdict in (([1.0] * 60 + [0.0] * 20, "healthy"), ([1.0] * 44 + [0.0] * 36, "drifted")):
+        assert health(summarise(Examples(columns | {"reference/first/gold": wins}))).verdict == verdict
+    # 0.6 of 200 pairs is above 1/2 by more than the interval, [0.53, 0.67]; of 20 it is not, [0.39, 0.78]
+    accuracy = {"eval/pref/accuracy_ties_half": 0.6}
+    assert health(summarise(far), held_out=accuracy, held_out_rows=200).verdict == "healthy"
+    assert health(summarise(far), held_out=accuracy, held_out_rows=20).verdict == "drifted"
+    assert health(summarise(far), held_out=accuracy).verdict == "drifted", "of how many is not known"
+
+
+def test_in_the_lab_the_exact_kl_decides() -> None:
+    lab = {"exact/kl": 12.0, "exact/reward": 1.0, "exact/reward_reference": 1.0}
+    found = health(summarise(drifting(2.0)), held_out=lab)
+    assert [check.name for check in found.checks if check.hit] == ["exact KL, nats per answer"]
+    assert health(summarise(drifting(33.0)), held_out=lab | {"exact/kl": 9.0}).verdict == "healthy"
+    assert health(summarise(drifting(2.0)), held_out=lab | {"exact/reward": 1.1}).verdict == "healthy"
+
+
+NONE = float("nan")
+# what is evaluated, and why it has no verdict
+GROUNDLESS: dict[str, tuple[dict[str, Any], str]] = {
+    "nothing drawn": ({name: [] for name in examples().columns}, "there are no answers"),
+    "one prompt": (examples(prompts=1, samples=4).columns, "one prompt gives no intervals"),
+    "no KL": (
+        {name: v for name, v in examples().columns.items() if "logps" not in name},
+        "KL to the reference is not known",
+    ),
+    "KL of NaN": (
+        examples(**{"policy/reference_logps": [[NONE]] * 80, "policy/policy_logps": [[NONE]] * 80}).columns,
+        "is not known",
+    ),
+    "no reference": (
+        {n: v for n, v in examples().columns.items() if not n.startswith("reference/")},
+        "not compared with the reference",
+    ),
+    "all cut off": (
+        examples(**{f"{s}/ended": [False] * 80 for s in ("policy", "reference")}).columns,
+        "every answer was cut off",
+    ),
+    "all alike": (
+        examples(**{f"{s}/answer": ["yes"] * 80 for s in ("policy", "reference")}).columns,
+        "one and the same answer",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", GROUNDLESS)
+def test_nothing_is_called_healthy_without_grounds(case: str) -> None:
+    columns, why = GROUNDLESS[case]
+    summary = summarise(Examples(columns))
+    found = health(summary)
+    assert found.verdict == "no verdict"
+    assert why in "; ".join(found.unknown)
+    text = summary_text({**summary, "health": found.as_dict()})
+    assert text.splitlines()[-1] == f"no verdict: {'; '.join(found.unknown)}"
+    json.dumps(found.as_dict())
+
+
+def test_a_fault_is_told_though_other_things_are_unknown() -> None:
+    columns = {name: values for name, values in examples().columns.items() if "logps" not in name}
+    found = health(summarise(Examples(columns | {"policy/tokens": [1] * 80})))
+    assert (found.verdict, found.unknown) == ("collapsed", ["the KL to the reference is not known"])
+
+
+@pytest.mark.parametrize("text", ["", " \n"])
+def test_answers_without_a_word_have_collapsed_whatever_the_reference_says(text: str) -> None:
+    for sides in (["policy"], ["policy", "reference"]):
+        found = health(summarise(examples(**{f"{side}/answer": [text] * 80 for side in sides})))
+        assert found.verdict == "collapsed"
+    assert health(summarise(examples(**{"policy/answer": ["yes"] * 80}))).verdict == "collapsed", "one to everything"
+
+
+def test_what_no_check_has_seen_is_said() -> None:
+    columns = {name: values for name, values in examples().columns.items() if "gold" not in name}
+    nothing = {"policy/score/gold": [NONE] * 80, "reference/first/gold": [NONE] * 80}
+    for rows in (Examples(columns), examples(**nothing)):
+        summary = summarise(rows)
+        found = health(summary)
+        assert (found.verdict, len(found.unseen)) == ("healthy", 1)
+        assert not any(math.isnan(check.value) for check in found.checks), "a check of NaN is none"
+        assert "not seen: over-optimisation" in summary_text({**summary, "health": found.as_dict()})
+    assert health(summarise(examples())).unseen == []
+    odd = health(summarise(examples()), held_out={"eval/logratios/chosen_per_token": NONE})
+    assert "displaced" not in [check.means for check in odd.checks]
 
 
 def test_displaced() -> None:

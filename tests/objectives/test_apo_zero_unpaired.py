@@ -59,3 +59,16 @@ def test_out_of_range_is_refused() -> None:
 def test_shapes_are_never_broadcast() -> None:
     with pytest.raises(ValueError, match="one shape"):
         apo_zero_unpaired_loss(torch.zeros(3), torch.ones(1, dtype=torch.bool), beta=0.1)
+
+
+def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
+    (good,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 7, "undesirable": 0})
+    assert "all 7 answers are good, none is bad" in good
+    assert good.endswith("training ends. Better: objective=sft, or add bad answers")
+    (bad,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 0, "undesirable": 7})
+    assert "add good answers" in bad
+    assert "objective=sft" not in bad
+    (rare,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 1, "undesirable": 99})
+    assert "1 of 100 answers are good" in rare
+    assert list(APOZeroUnpaired(beta=0.1).remarks({"desirable": 5, "undesirable": 5})) == []
+    assert list(APOZeroUnpaired(beta=0.1).remarks({"rows": 5})) == []

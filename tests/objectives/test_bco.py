@@ -121,3 +121,18 @@ def test_out_of_range_is_refused(given: dict[str, Any], keys: list[str]) -> None
 def test_shapes_are_never_broadcast() -> None:
     with pytest.raises(ValueError, match="one shape"):
         bco_loss(torch.zeros(3), torch.ones(1, dtype=torch.bool), torch.zeros(()), beta=0.1)
+
+
+def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
+    """The running shift follows both ways; without it the loss falls as the answers move."""
+    (good,) = BCO(beta=0.1).remarks({"desirable": 7, "undesirable": 0})
+    assert "all 7 answers are good, none is bad" in good
+    assert "δ can follow" in good
+    assert good.endswith("Better: objective=sft, or add bad answers")
+    (bad,) = BCO(beta=0.1, shift="none").remarks({"desirable": 0, "undesirable": 7})
+    assert "answer down and none pushes back" in bad
+    assert "δ" not in bad
+    (rare,) = BCO(beta=0.1).remarks({"desirable": 99, "undesirable": 1})
+    assert "1 of 100 answers are bad" in rare
+    assert list(BCO(beta=0.1).remarks({"desirable": 10, "undesirable": 1})) == []
+    assert list(BCO(beta=0.1).remarks({"rows": 5})) == [], "pairs, split by a mix"

@@ -147,10 +147,32 @@ def test_a_suggestion_is_never_refused_when_it_is_typed(good: int, bad: int) -> 
     assert "in [1, 3/2]" in after
 
 
-def test_one_class_alone_has_no_ratio() -> None:
-    assert list(KTO(beta=0.1).remarks({"desirable": 0, "undesirable": 7})) == [
-        "KTO: 0 good and 7 bad answers, weights 1 and 1"
-    ]
+@pytest.mark.parametrize(
+    ("good", "bad", "expected"),
+    [
+        (
+            7,
+            0,
+            ["all 7 answers are good, none is bad", "answer up and none pushes back", "z0 can follow", "objective=sft"],
+        ),
+        (0, 7, ["all 7 answers are bad, none is good", "answer down and none pushes back", "add good answers"]),
+    ],
+)
+def test_one_label_alone_is_warned_of(good: int, bad: int, expected: list[str]) -> None:
+    counts, warning = KTO(beta=0.1).remarks({"desirable": good, "undesirable": bad})
+    assert counts == f"KTO: {good} good and {bad} bad answers, weights 1 and 1"
+    assert all(text in warning for text in expected)
+    assert ("objective=sft" in warning, "z0" in warning) == (bad == 0, bad == 0), "z0 is held at 0 from below"
+
+
+def test_good_answers_alone_push_up_at_any_distance_while_the_loss_stays() -> None:
+    """z0 follows: at a log-ratio of 0, 50 and 240 nats, after every prompt, the loss is 1/2 and the slope -beta/4."""
+    for far in (0.0, 50.0, 240.0):
+        batch = labelled([far, far], [True, True], [far, far])
+        loss = KTO(beta=0.1)(batch)
+        (slope,) = torch.autograd.grad(loss.sum(), batch.answers.tokens)
+        assert loss.tolist() == pytest.approx([0.5, 0.5], abs=1e-12)
+        assert slope.flatten().tolist() == pytest.approx([-0.025, -0.025], abs=1e-12)
 
 
 def test_needs_mismatched_answers_but_not_the_other_rows() -> None:

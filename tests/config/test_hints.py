@@ -1,0 +1,175 @@
+"""Keys of other software, and misspelt ones: what is to be typed for each, and that it can be typed."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Iterator
+
+import hydra
+import pytest
+from hydra.core.global_hydra import GlobalHydra
+
+from alignlab.config.composer import Composer
+from alignlab.config.preflight import to_evaluate, to_train
+from alignlab.config.share import conf_dir
+from alignlab.errors import ConfigError
+
+LAB: list[str] = []
+HUB = ["model=hub", "model.name=org/model", "data=hh_rlhf"]
+LORA = [*HUB, "peft=lora"]
+PPO = ["objective=ppo"]
+GRPO = ["objective=grpo"]
+
+# what the config is, what is typed besides, what the hint says to type
+TYPED = [
+    # the last part of a key
+    (LAB, "beta=0.3", "objective.beta=0.3"),
+    (LAB, "lr=1e-4", "optim.lr=1e-4"),
+    (LAB, "weight_decay=0.1", "optim.weight_decay=0.1"),
+    (LAB, "warmup_steps=3", "optim.warmup_steps=3"),
+    (LAB, "max_steps=20", "trainer.max_steps=20"),
+    (LAB, "label_smoothing=0.1", "objective.label_smoothing=0.1"),
+    (LAB, "gradient_checkpointing=true", "trainer.gradient_checkpointing=true"),
+    (LAB, "trainer.lr=1e-4", "optim.lr=1e-4"),
+    (LAB, "+beta=0.3", "objective.beta=0.3"),
+    (LORA, "r=8", "peft.r=8"),
+    (PPO, "kl_coef=0.2", "objective.kl_coef=0.2"),
+    # the same setting under another name
+    (LAB, "learning_rate=1e-4", "optim.lr=1e-4"),
+    (LAB, "optim.learning_rate=1e-4", "optim.lr=1e-4"),
+    (LAB, "lr_scheduler_type=cosine", "optim.schedule=cosine"),
+    (LAB, "adam_beta2=0.95", "optim.beta2=0.95"),
+    (LAB, "batch_size=8", "trainer.batch_size=8"),
+    (LAB, "max_grad_norm=0.5", "trainer.gradient_clip=0.5"),
+    (LAB, "trainer.max_grad_norm=0.5", "trainer.gradient_clip=0.5"),
+    (LAB, "logging_steps=5", "trainer.log_every=5"),
+    (LAB, "eval_steps=50", "trainer.eval_every=50"),
+    (LAB, "save_steps=50", "trainer.checkpoint_every=50"),
+    (LAB, "output_dir=out", "output_root=out"),
+    (HUB, "max_length=700", "data.max_length=700"),
+    (HUB, "max_prompt_length=100", "data.max_prompt_length=100"),
+    (HUB, "max_train_samples=100", "data.train_limit=100"),
+    (HUB, "model_name_or_path=org/other", "model.name=org/other"),
+    (HUB, "torch_dtype=bfloat16", "model.dtype=bfloat16"),
+    (LORA, "lora_r=8", "peft.r=8"),
+    (HUB, "lora_r=8", "peft=lora peft.r=8"),
+    (HUB, "lora_alpha=16", "peft=lora peft.alpha=16"),
+    (HUB, "peft.r=8", "peft=lora peft.r=8"),
+    (HUB, "lora_dropout=0.05", "peft=lora peft.dropout=0.05"),
+    (GRPO, "num_generations=4", "objective.samples=4"),
+    (PPO, "cliprange=0.3", "objective.clip=0.3"),
+    (PPO, "num_ppo_epochs=4", "rollout.epochs=4"),
+    (LAB, "wandb_project=mine", "tracking.project=mine"),
+    (LAB, "report_to=none", "tracking=none"),
+    (LAB, "optimizer=adamw", "optim=adamw"),
+    (LAB, "optimizer.lr=1e-4", "optim.lr=1e-4"),
+    (LAB, "loss.beta=0.3", "objective.beta=0.3"),
+    # misspelt
+    (LAB, "objective.bta=0.2", "objective.beta=0.2"),
+    (LAB, "objectve.beta=0.2", "objective.beta=0.2"),
+    (LAB, "batchSize=8", "trainer.batch_size=8"),
+    (LAB, "sede=3", "seed=3"),
+    # values that the key does not take are not copied
+    (LAB, "lr=fast", "optim.lr=..."),
+    (LAB, "learning_rate=-1", "optim.lr=..."),
+    (LAB, "eval_steps=0.1", "trainer.eval_every=..."),
+    (LAB, "max_steps=-1", "trainer.max_steps=..."),
+    (LAB, "lr_scheduler_type=polynomial", "optim.schedule=..."),
+    (LAB, "+objective.bta=-1", "objective.beta=..."),
+    (LAB, "sede=-1", "seed=..."),
+]
+
+# said in words: there is no key of the same meaning and unit
+SAID = [
+    ("epochs=3", "an epoch is as many updates"),
+    ("max_epochs=1", "an epoch is as many updates"),
+    ("num_train_epochs=3", "an epoch is as many updates"),
+    ("trainer.max_epochs=1", "an epoch is as many updates"),
+    ("per_device_train_batch_size=4", "rows per update in all"),
+    ("gradient_accumulation_steps=4", "rows per update in all"),
+    ("bf16=true", "no mixed precision"),
+    ("fp16=true", "no mixed precision"),
+    ("load_in_4bit=true", "model.quantize=nf4"),
+    ("loss_type=ipo", "objective=<name>"),
+    ("dataset_name=org/rows", "data.path=<a file"),
+    ("pairs=mine.jsonl", "data.path=<a file"),
+    ("model_name_or_path=gpt2", "model=hub model.name=<its name>"),
+    ("warmup_ratio=0.1", "counted in updates"),
+    ("max_completion_length=64", "rollout.max_new_tokens limits"),
+    ("kl_coef=0.1", "objective.kl_coef of ppo"),
+    ("temperature=0.7", "there are: evaluation.temperature, rollout.temperature"),
+    ("name=mine", "there are: model.name, sweep.name"),
+    ("eval_strategy=steps", "count updates"),
+    ("resume_from_checkpoint=true", "the same command goes on"),
+    # nothing near
+    ("gamma=0.9", "no such key; the config has: data, debug"),
+    ("num_generations=4", "no such key; the config has: data, debug"),
+    ("label_smoothing_factor=0.1", "no such key; the config has: data, debug"),
+    ("min_steps=3", "no such key; the config has: data, debug"),
+    ("trainer.steps=3", "no such key; trainer has: accelerator"),
+    ("optim.beta3=0.9", "no such key; optim has: beta1, beta2"),
+    ("evaluation.max_length=9", "no such key; evaluation has: "),
+    ("report_to=tensorboard", "no such key; the config has: data, debug"),
+]
+
+
+@pytest.fixture(scope="module")
+def composer() -> Iterator[Composer]:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        yield Composer(GlobalHydra.instance().config_loader(), "train")
+
+
+def told(composer: Composer, base: list[str], word: str) -> tuple[str, str]:
+    """What is said of one unknown key, and what is to be typed instead."""
+    config, problems = composer.compose([*base, word])
+    try:
+        to_train(config)
+    except ConfigError as error:
+        problems += error.problems
+    (problem,) = problems
+    assert problem.key == word.lstrip("+").split("=")[0]
+    return problem.allowed, problem.type_this
+
+
+@pytest.mark.parametrize(("base", "word", "expected"), TYPED, ids=lambda value: value if isinstance(value, str) else "")
+def test_what_to_type(base: list[str], word: str, expected: str, composer: Composer) -> None:
+    said, hint = told(composer, base, word)
+    assert said.startswith("no such key")
+    assert hint == expected
+    if not hint.endswith("=..."):
+        config, problems = composer.compose([*base, *shlex.split(hint)])
+        assert problems == []
+        to_train(config)
+
+
+@pytest.mark.parametrize(("word", "expected"), SAID, ids=lambda value: value.split("=")[0])
+def test_what_is_only_said(word: str, expected: str, composer: Composer) -> None:
+    said, hint = told(composer, LAB, word)
+    assert expected in said
+    assert hint == ""
+
+
+def test_no_seed_of_the_data_becomes_the_seed_of_the_run(composer: Composer) -> None:
+    assert told(composer, HUB, "data.seed=3")[1] == ""
+
+
+def test_there_are_enough_of_them() -> None:
+    assert len({word.split("=")[0] for _, word, _ in TYPED}) > 40
+    assert len(SAID) > 20
+
+
+def test_keys_of_an_evaluation() -> None:
+    GlobalHydra.instance().clear()
+    with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        composer = Composer(GlobalHydra.instance().config_loader(), "evaluate")
+        _, (problem,) = composer.compose(["run=dpo", "max_new_tokens=32"])
+        assert problem.type_this == "evaluation.max_new_tokens=32"
+        config, problems = composer.compose(["run=dpo", problem.type_this])
+        assert problems == []
+        assert to_evaluate(config).evaluation.max_new_tokens == 32
+        _, (problem,) = composer.compose(["run=dpo", "beta=0.3"])
+        assert (problem.type_this, problem.allowed.split(": ")[1].split(", ")[:2]) == (
+            "",
+            ["accelerator", "evaluation"],
+        )

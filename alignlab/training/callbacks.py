@@ -19,6 +19,7 @@ from alignlab.modules.base import AlignmentModule, Progress
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 from alignlab.training.bar import Bar
+from alignlab.training.state import about
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # a time limit or a preemption, where somebody handles them
@@ -149,6 +150,9 @@ class Checkpoint(pl.Callback):
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.save(trainer)
         self.restore_signals()
+
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= about(self._run)
 
     def restore_signals(self) -> None:
         """Give signals back to whoever had them before training: what Lightning put there has gone with its trainer."""

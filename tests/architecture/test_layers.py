@@ -19,11 +19,12 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks"}
+BASE = {"types", "errors", "checks", "integrity"}
 ALLOWED = {
     "errors": set(),
     "types": set(),
     "checks": {"errors"},
+    "integrity": {"errors"},
     "discovery": set(),
     "objectives": BASE | {"discovery"},
     "lab": set(),
@@ -31,11 +32,11 @@ ALLOWED = {
     "models": BASE | {"data"},
     "optim": BASE,
     "tracking": BASE,
-    "ledger": {"errors"},
+    "ledger": {"errors", "integrity"},
     "rollout": BASE | {"data", "models"},
     "evaluation": BASE | {"lab", "data", "models", "rollout"},
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
-    "reports": {"errors", "ledger", "tracking", "evaluation"},
+    "reports": {"errors", "integrity", "ledger", "tracking", "evaluation"},
     "config": BASE
     | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger", "evaluation", "rollout"},
     "training": BASE
@@ -76,7 +77,7 @@ HOME = {
 NO_TORCH_MODULES = sorted(
     f for f in (PACKAGE / "evaluation").rglob("*.py") if f.name not in ("__init__.py", "exact.py", "suite.py")
 )
-NO_TORCH = {"errors", "checks", "lab", "tracking", "ledger", "reports"}
+NO_TORCH = {"errors", "checks", "integrity", "lab", "tracking", "ledger", "reports"}
 
 
 def room(file: Path) -> str:

@@ -168,7 +168,7 @@ class Checkpoint(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Replace the last training state; between two steps only."""
         scratch = self._run.checkpoint.with_suffix(".tmp")
-        trainer.save_checkpoint(scratch)
+        trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
             replace_whole(scratch, self._run.checkpoint)
 

@@ -14,6 +14,7 @@ import torch
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.errors import ModelError
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
@@ -69,7 +70,16 @@ def load_start(plan: Plan) -> Start:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
+    _refuse_non_finite(model, plan)
     return Start(plan, model, tokenizer, weights_digest(model))
+
+
+def _refuse_non_finite(model: Any, plan: Plan) -> None:
+    """Raise ModelError naming the first weights that are NaN or infinite: no run can start from them."""
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and not (finite := torch.isfinite(weights)).all():
+            where = f"the policy of {plan.parent.id}" if plan.parent else f"model {plan.train.model.name}"
+            raise ModelError(f"{where}: {int((~finite).sum())} weights of {name} are not finite (NaN or infinite)")
 
 
 def name_base(start: Start, run: RunDir) -> None:

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -542,6 +543,34 @@ def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pyte
     for name in ("sft", "dpo"):
         said = (only(name) / "train.log").read_text()
         assert "the model's layers are not compiled: InvalidCxxCompiler: no headers" in said
+
+
+def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(alignlab: Run, tmp_path: Path) -> None:
+    """A run that diverged is not repeated; one that could not begin is, once its model is in order."""
+    from safetensors.torch import save_file
+
+    assert alignlab("train", *LAB, "objective=sft", "model.parent=[]", "trainer.max_steps=1").code == 0
+    policy = only("sft") / "policy"
+    shutil.copytree(policy, "mine", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    weights = load_file(policy / "model.safetensors")
+    weights["lm_head.weight"][1, 2] = float("nan")
+    weights["lm_head.weight"][2, 2] = float("inf")
+    save_file(weights, "mine/model.safetensors", {"format": "pt"})
+    words = [word for word in LAB if not word.startswith("model.")]
+    result = alignlab("train", *words, "model=hub", "model.name=mine", "model.parent=[]", "trainer.max_steps=1")
+    assert "2 weights of lm_head.weight are not finite (NaN or infinite)" in result.err
+    assert "Traceback" not in result.err
+    assert records()[only("dpo").name]["status"] == "failed"
+
+
+def test_a_run_that_diverged_is_run_again_where_that_is_asked_for(alignlab: Run) -> None:
+    command = ["train", *LAB, "trainer.max_steps=2"]
+    assert alignlab(*command).code == 0
+    run = RunDir(only("dpo"))
+    run.end("diverged", "log-probabilities or loss are not finite at step 1 for rows [3] of the data")
+    assert "diverged already" in alignlab(*command).err
+    assert alignlab(*command, "rerun=true").code == 0
+    assert run.record()["status"] == "done"
 
 
 def test_signals_are_given_back_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

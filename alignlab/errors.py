@@ -68,10 +68,8 @@ class OutputError(AlignlabError):
     exit_code = 2
 
 
-class DamagedError(AlignlabError):
+class DamagedError(DataError):
     """A file that is no longer what was written. `file` is which; `why` says of it what is wrong ("was cut off")."""
-
-    exit_code = 2
 
     def __init__(self, file: Path, why: str) -> None:
         self.file, self.why = file, why

@@ -105,6 +105,11 @@ def read_sealed(file: Path) -> dict[str, Any]:
     return found
 
 
+def json_digest(value: object) -> str:
+    """64 hex digits of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
 def seal_folder(folder: Path) -> None:
     """Write the checksums of all files below a folder into it."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)

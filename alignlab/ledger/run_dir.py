@@ -34,6 +34,9 @@ _GLANCE = 0.02  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
 _LEFT = "not begun: the command that was to run it has ended"
 
+# What some fields of a record are.
+_KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
+
 # Folders of a checkout in which is what decides numbers.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
@@ -162,7 +165,7 @@ class RunDir:
     def record(self) -> dict[str, Any]:
         """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""
         try:
-            return read_sealed(self.record_file)
+            return self._read_record()
         except (FileNotFoundError, NotADirectoryError):
             return {}
         except (OSError, DamagedError) as error:
@@ -172,12 +175,20 @@ class RunDir:
     def damage(self) -> str:
         """What is wrong with run.json, in words; empty where nothing is."""
         try:
-            read_sealed(self.record_file)
+            self._read_record()
         except (FileNotFoundError, NotADirectoryError):
             return ""
         except (OSError, DamagedError) as error:
             return str(error)
         return ""
+
+    def _read_record(self) -> dict[str, Any]:
+        """run.json. Raises DamagedError where it is not what was written, or no record."""
+        found = read_sealed(self.record_file)
+        wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
+        if wrong:
+            raise DamagedError(self.record_file, f"is damaged (no record: {', '.join(wrong)})")
+        return found
 
     def state(self) -> dict[str, Any]:
         """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
@@ -204,7 +215,7 @@ class RunDir:
     def update(self, **values: Any) -> None:
         """Change fields of run.json, atomically; one that is damaged is set aside first."""
         try:
-            before = read_sealed(self.record_file)
+            before = self._read_record()
         except FileNotFoundError:
             before = {}
         except DamagedError as error:

@@ -15,7 +15,7 @@ from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import base_of_adapter
+from alignlab.models.sources.base import base_of_adapter, verify_model
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
@@ -78,6 +78,7 @@ def load_scorer(path: str) -> tuple[Any, Any]:
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    verify_model(path)
     base, adapter = base_of_adapter(path)
     headless = ModelError(
         f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"

@@ -14,6 +14,7 @@ from alignlab.data.collate import to_device
 from alignlab.data.layout import collate_rows
 from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.integrity import seal_folder
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.heads import answer_rewards, save_offset
@@ -161,4 +162,5 @@ def _save(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> No
     tokenizer.save_pretrained(scratch)
     if offset is not None:
         save_offset(scratch, offset)
+    seal_folder(scratch)
     scratch.rename(run.policy)

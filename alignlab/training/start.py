@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,8 +15,9 @@ import torch
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import ModelError
+from alignlab.errors import DamagedError, ModelError
 from alignlab.evaluation.exact import Array, completion_logps
+from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
@@ -85,8 +87,20 @@ def _refuse_non_finite(model: Any, plan: Plan) -> None:
 def name_base(start: Start, run: RunDir) -> None:
     """Save the model that an adapter will name as its base, where it came from no folder or hub and has no name."""
     if start.plan.train.peft.can_switch_off and not start.model.name_or_path:
-        start.model.save_pretrained(run.base)
+        _write_model(run.base, start.model)
         start.model.name_or_path = str(run.base.resolve())
+
+
+def _write_model(folder: Path, *parts: Any) -> None:
+    """A model, and its tokenizer where there is one, with their checksums; whole or not at all."""
+    scratch = folder.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)
+    for part in parts:
+        part.save_pretrained(scratch)
+    seal_folder(scratch)
+    if folder.is_dir():  # of an earlier attempt or an older version
+        shutil.rmtree(folder)
+    scratch.rename(folder)
 
 
 def device_of(asked: str) -> torch.device:
@@ -163,11 +177,12 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
     if not (parent.policy / "adapter_config.json").is_file():
         return str(parent.policy.resolve())
     with parent.lock():
-        if not parent.merged.is_dir():
+        try:
+            verify_folder(parent.merged)
+        except DamagedError as error:
+            found = DamagedError(parent.merged, f"is damaged ({error.file.name} {error.why})")
+            log.warning("%s", set_aside(found, "it is made anew"), extra=TELLS_OF_DAMAGE)
+        if not is_sealed(parent.merged):
             log.info("merging the adapter of %s into its base once", parent.id)
-            model, tokenizer = source.load_from(str(parent.policy))
-            scratch = parent.merged.with_suffix(".tmp")
-            model.save_pretrained(scratch)
-            tokenizer.save_pretrained(scratch)
-            scratch.rename(parent.merged)
+            _write_model(parent.merged, *source.load_from(str(parent.policy)))
     return str(parent.merged.resolve())

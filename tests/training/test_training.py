@@ -556,8 +556,10 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     weights["lm_head.weight"][1, 2] = float("nan")
     weights["lm_head.weight"][2, 2] = float("inf")
     save_file(weights, "mine/model.safetensors", {"format": "pt"})
-    words = [word for word in LAB if not word.startswith("model.")]
-    result = alignlab("train", *words, "model=hub", "model.name=mine", "model.parent=[]", "trainer.max_steps=1")
+    pairs = [{"prompt": "ab", "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    data = ["data=pairs", "data.path=pairs.jsonl", "tracking=none", "trainer.batch_size=2", "trainer.max_steps=1"]
+    result = alignlab("train", "model=hub", "model.name=mine", *data)
     assert "2 weights of lm_head.weight are not finite (NaN or infinite)" in result.err
     assert "Traceback" not in result.err
     assert records()[only("dpo").name]["status"] == "failed"

@@ -5,10 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
-from alignlab.errors import ModelError, Problem
+from alignlab.errors import DamagedError, ModelError, Problem
+from alignlab.integrity import verify_folder
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -88,10 +90,23 @@ def load_pretrained(
     sum is not rounded again.
     Raises ModelError where that fails.
     """
+    verify_model(path)
     try:
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
         raise ModelError(f"model {path} can't be loaded: {error}") from error
+
+
+def verify_model(path: str) -> None:
+    """Raise ModelError where a model that alignlab wrote to a folder, or the base below its adapter, is damaged."""
+    try:
+        verify_folder(Path(path))
+        verify_folder(Path(base_of_adapter(path)[0]))
+    except DamagedError as error:
+        text = "the command that made the model makes it anew with rerun=true"
+        raise ModelError(f"model {path} can't be used: {error}\n  {text}") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"model {path} can't be used: its adapter_config.json is damaged ({error})") from error
 
 
 def _load(
@@ -129,7 +144,6 @@ def _load(
 def _scores(adapter: str | None, config: Any) -> bool:
     """Whether weights are those of a classifier, a reward model for one."""
     import json
-    from pathlib import Path
 
     if adapter:
         return json.loads((Path(adapter) / "adapter_config.json").read_text()).get("task_type") == "SEQ_CLS"
@@ -147,7 +161,6 @@ def switch_dropout_off(config: Any) -> None:
 def base_of_adapter(path: str) -> tuple[str, str | None]:
     """(base model, adapter folder or None) of what stands at `path`."""
     import json
-    from pathlib import Path
 
     file = Path(path) / "adapter_config.json"
     if not file.is_file():

@@ -15,6 +15,7 @@ import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -275,12 +276,14 @@ class Search:
         """The study in a storage, made or found. One that is damaged is set aside and begun anew: what it suggests then
         are the same trials, and runs that are done are found. Raises OutputError where it is not ours to set aside."""
         file = self.directory / "study.db"
-        how = {"study_name": self.name, "direction": self.direction, "load_if_exists": True}
+        study_of = partial(
+            optuna.create_study, study_name=self.name, direction=self.direction, load_if_exists=True, storage=storage
+        )
         try:
             if not self.options.storage:
                 _verify_database(file)
             try:
-                study = optuna.create_study(storage=storage, **how)
+                study = study_of()
                 wrong = self._disagrees(study)
             except Exception as error:  # SQLAlchemy and optuna raise many types for rows that nobody has written
                 causes = (type(cause).__name__ for cause in (error, error.__cause__, error.__context__))
@@ -293,7 +296,7 @@ class Search:
             if self.options.storage:
                 raise OutputError(f"the study {self.name} in {storage} can't be used: it {error.why}") from error
             log.warning("%s", set_aside(error, "the search is begun anew; runs that are done are found"))
-            study = optuna.create_study(storage=storage, **how)
+            study = study_of()
         return study
 
     def _disagrees(self, study: optuna.Study) -> str:

@@ -487,6 +487,40 @@ def test_an_adapter_on_top_of_an_adapter(alignlab: Run) -> None:
     assert PeftModel.from_pretrained(base, dpo / "policy")(torch.tensor([[3, 0]])).logits.shape == (1, 2, 4)
 
 
+def test_what_a_run_starts_from_is_verified(alignlab: Run) -> None:
+    """A merged model that is damaged is merged again; a damaged policy is refused, and made anew when asked for."""
+
+    def flip(file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 64  # the exponent of a weight
+        file.write_bytes(bytes(content))
+
+    parent = ['model.parent=["objective=sft","peft=lora","trainer.max_steps=3"]', "trainer.max_steps=2"]
+    command = ["train", *LAB[:-1], *parent]
+    assert alignlab(*command).code == 0
+    merged, policy = only("sft") / "merged/model.safetensors", only("sft") / "policy/adapter_model.safetensors"
+    good = {name: tensor.clone() for name, tensor in load_file(merged).items()}
+    summary = records()[only("dpo").name]["summary"]["exact/kl"]
+    flip(merged)
+    result = alignlab(*command, "seed=1", "rerun=true")
+    assert result.code == 0, result.err
+    assert "merged is damaged (model.safetensors is damaged" in result.err
+    assert all(torch.equal(tensor, good[name]) for name, tensor in load_file(merged).items())
+    assert records()[only("dpo").name]["summary"]["exact/kl"] == summary
+    assert (only("sft") / "merged.damaged").is_dir()
+    (said,) = records()[only("dpo").name]["damaged"]
+    assert "it is made anew; it is kept as merged.damaged" in said
+
+    flip(policy)
+    shutil.rmtree(merged.parent)
+    result = alignlab(*command, "rerun=true")
+    assert result.code == 2
+    assert f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS)" in result.err
+    record = records()[only("dpo").name]
+    assert record["status"] == "failed"
+    assert "is damaged" in record["reason"]
+
+
 def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
     pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))

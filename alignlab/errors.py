@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,14 @@ class OutputError(AlignlabError):
     """A place where results should go can't be written."""
 
     exit_code = 2
+
+
+class DamagedError(DataError):
+    """A file that is no longer what was written. `file` is which; `why` says of it what is wrong ("was cut off")."""
+
+    def __init__(self, file: Path, why: str) -> None:
+        self.file, self.why = file, why
+        super().__init__(f"{file} {why}")
 
 
 class NonFiniteError(AlignlabError):

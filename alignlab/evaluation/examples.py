@@ -11,6 +11,7 @@ Columns, where a side is `policy` or a baseline (`reference`, `chosen`, a run, a
     <side>/first/<judge>, /second/<judge>    what the policy's answer got against this side's when shown first, second:
                                  1 won, 1/2 tied, 0 lost, NaN invalid, null unjudged
     <side>/said/<judge>          the judge's words
+    sha256                       checksum of all other columns and the facts, the same in every row
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import DataError
+from alignlab.errors import DamagedError, DataError
+from alignlab.integrity import json_digest
 
 FILE = "rows.parquet"
+_SEAL = "sha256"
 _ABOUT = ("prompt_id", "prompt", "sample")
 
 
@@ -71,11 +74,14 @@ class Examples:
         return {name: values for name, values in self.columns.items() if not name.endswith(endings)}
 
     def write(self, folder: Path) -> None:
-        """Store as Parquet, whole or not at all."""
+        """Store as Parquet, whole or not at all, with the checksum of columns and facts as one more column."""
         import pyarrow
         from pyarrow import parquet
 
-        table = pyarrow.table(self.columns).replace_schema_metadata(self.facts)
+        table = pyarrow.table(self.columns)
+        seal = json_digest([table.to_pydict(), self.facts])
+        table = table.append_column(_SEAL, pyarrow.array([seal] * len(table), pyarrow.string()))
+        table = table.replace_schema_metadata(self.facts)
         folder.mkdir(parents=True, exist_ok=True)
         scratch = folder / f"{FILE}.{os.getpid()}.tmp"
         parquet.write_table(table, scratch)
@@ -83,19 +89,29 @@ class Examples:
 
     @staticmethod
     def read(place: Path) -> Examples:
-        """Of a folder or a file. Raises DataError where there is none, or one that holds no examples."""
+        """Of a folder or a file. Raises DataError where there is none, or one that holds no examples, and DamagedError
+        where it is not what was written. Older versions wrote no checksum.
+        """
         import pyarrow
         from pyarrow import parquet
 
         file = place / FILE if place.is_dir() else place
+        if file.is_dir():
+            raise DamagedError(file, "is a folder")
         try:
             table = parquet.read_table(file)
-        except (OSError, pyarrow.ArrowException) as error:
-            raise DataError(f"{file} holds no stored examples: {error}") from error
+            columns = table.to_pydict()
+            facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
+        except (OSError, MemoryError, ValueError, pyarrow.ArrowException) as error:
+            if isinstance(error, FileNotFoundError | PermissionError):
+                raise DataError(f"{file} holds no stored examples: {error}") from error
+            raise DamagedError(file, f"holds no stored examples: {error}") from error
+        seal = columns.pop(_SEAL, None)
+        if seal and set(seal) != {json_digest([columns, facts])}:
+            raise DamagedError(file, "is damaged (its checksum is wrong)")
         if lacking := [name for name in (*_ABOUT, "policy/answer") if name not in table.column_names]:
             raise DataError(f"{file} holds no stored examples: no column {', '.join(lacking)}")
-        facts = {key.decode(): value.decode() for key, value in (table.schema.metadata or {}).items()}
-        return Examples(table.to_pydict(), facts)
+        return Examples(columns, facts)
 
 
 def same_prompts(one: Examples, other: Examples) -> bool:

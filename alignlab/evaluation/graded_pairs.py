@@ -10,8 +10,10 @@ from typing import Any
 
 from alignlab.data.conversations import read_conversation, refuse_unread
 from alignlab.data.rows import Prompt
-from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
+from alignlab.errors import DamagedError, DataError
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
 from alignlab.evaluation.benchmarks.reward_bench import Accuracy, reward_bench
+from alignlab.integrity import json_digest
 
 PAIRS = "pairs.jsonl"
 
@@ -56,8 +58,27 @@ def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tupl
         {**asdict(pair), "chosen_score": chosen, "rejected_score": rejected}
         for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
     ]
-    write_rows(folder / PAIRS, rows)
+    write_rows(folder / PAIRS, [*rows, {"rows": len(rows), "sha256": json_digest(rows)}])
     return accuracy_of(rows)
+
+
+def read_stored(folder: Path) -> list[dict[str, Any]]:
+    """What `store_pairs` kept; its last row is the checksum of the others, which older versions did not write.
+
+    Raises DamagedError where the file is not what was written.
+    """
+    file = folder / PAIRS
+    try:
+        rows = read_rows(file)
+    except DataError as error:
+        raise DamagedError(file, f"is damaged ({error})") from error
+    if rows and "sha256" in rows[-1]:
+        *rows, seal = rows
+        if json_digest(rows) != seal["sha256"]:
+            raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
+    elif not all("chosen_score" in row and "rejected_score" in row for row in rows) or not rows:
+        raise DamagedError(file, "is damaged (it holds no scores of pairs)")
+    return rows
 
 
 def accuracy_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:

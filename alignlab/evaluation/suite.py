@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -22,15 +24,18 @@ from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Message, Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DamagedError, DataError, OutputError, Problem
 from alignlab.evaluation.benchmarks import xstest
-from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
+from alignlab.integrity import TELLS_OF_DAMAGE, read_sealed, sealed, set_aside
 from alignlab.models.generation import template_of
 from alignlab.models.reference import Pass, token_logps
 from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(kw_only=True)
@@ -216,12 +221,14 @@ class Suite:
         decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples, template.ends]
         key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
         file = self.kept_in / f"{key}.json"
-        if not file.is_file():
+        kept = _kept_answers(file, key, len(prompts))
+        if kept is None:
             seeds = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in asked]
             side.model.to(self.how.device)
             drawn = draw(side.model, prompts, seeds, settings, template.ends, self.how.progress)
-            write_rows(file, [{"ids": answer.ids, "ended": answer.ended} for answer in drawn])
-        return [Drawn(**answer) for answer in read_rows(file)]
+            kept = [{"ids": answer.ids, "ended": answer.ended} for answer in drawn]
+            _keep_answers(file, key, kept)
+        return [Drawn(**answer) for answer in kept]
 
     def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
         """Columns of a side's answers: text without the end token, tokens with it."""
@@ -290,6 +297,31 @@ class Suite:
     @property
     def _numbers(self) -> range:
         return range(self.settings.samples)
+
+
+def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | None:
+    """Answers that were drawn before; None where there are none, or what is there is not what was written."""
+    try:
+        found = read_sealed(file)
+        if found.get("key") != key or len(found["answers"]) != count:
+            raise DamagedError(file, "holds other answers than its name says")
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:  # older versions kept a list, without a checksum
+        log.warning("%s", set_aside(error, "the answers are drawn again"), extra=TELLS_OF_DAMAGE)
+        return None
+    return list(found["answers"])
+
+
+def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
+    """Keep drawn answers, whole or not at all."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(sealed({"key": key, "answers": answers}), encoding="utf-8")
+        partial.replace(file)
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error}") from error
 
 
 def sampled(

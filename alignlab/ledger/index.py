@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import operator
 import os
@@ -13,12 +14,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, get_args
 
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import ConfigError, DamagedError, Problem
+from alignlab.integrity import read_sealed
 from alignlab.ledger.identity import flatten
 from alignlab.ledger.run_dir import RunDir, Status
 from alignlab.spelling import meant
 
+log = logging.getLogger(__name__)
+
 Record = dict[str, Any]
+
+# The status of a run whose record is damaged, beside those that records tell of.
+DAMAGED = "damaged"
+_STATUSES = (*get_args(Status), DAMAGED)
 
 # What a filter may name besides keys of the config and names of metrics.
 FACTS = ("id", "status", "objective", "sweep", "parent", "host", "attempt", "reason", "git")
@@ -38,9 +46,15 @@ def runs_of(output_root: str | Path) -> list[Record]:
     records = []
     for name in names:
         run = RunDir.of(output_root, name)
-        if state := run.state():
+        if state := run.state() or _damaged(run):
             records.append({**state, "id": name, "flat": flatten(state.get("config", {}))})
     return sorted(records, key=lambda record: (record.get("started") or "~", record["id"]))
+
+
+def _damaged(run: RunDir) -> Record:
+    """What is told of a run whose record can't be read; empty where there is none."""
+    reason = run.damage()
+    return {"status": DAMAGED, "reason": f"{reason}; the command that made the run goes on with it"} if reason else {}
 
 
 @dataclass(frozen=True)
@@ -65,10 +79,10 @@ class Filter:
             raise ConfigError(
                 [Problem("filter", text, f"{found['sign']} compares with one number", guess)], where=_WHERE
             )
-        unknown = [v for v in values if not any(fnmatchcase(status, v) for status in get_args(Status))]
+        unknown = [v for v in values if not any(fnmatchcase(status, v) for status in _STATUSES)]
         if found["key"].strip() == "status" and unknown:
-            there = f"no run is {', '.join(unknown)}: {', '.join(get_args(Status))}"
-            close = meant(unknown[0], get_args(Status))
+            there = f"no run is {', '.join(unknown)}: {', '.join(_STATUSES)}"
+            close = meant(unknown[0], _STATUSES)
             fix = f"status={close or '<one of these>'}"
             raise ConfigError([Problem("status", found["values"], there, fix)], where=_WHERE)
         return cls(found["key"].strip(), found["sign"], values)
@@ -126,10 +140,12 @@ def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
     """(name, ids of its runs) of every sweep."""
     for file in sorted((Path(output_root) / "sweeps").glob("*/sweep.json")):
         try:
-            sweep = json.loads(file.read_text())
-        except (OSError, ValueError):
+            sweep = read_sealed(file)
+            found = str(sweep["name"]), {str(point["run"]) for point in sweep["points"]}
+        except (OSError, DamagedError, KeyError, TypeError) as error:
+            log.warning("%s can't be read (%s); its sweep is left out", file, error)
             continue
-        yield sweep["name"], {point["run"] for point in sweep["points"]}
+        yield found
 
 
 def find(records: Sequence[Record], wanted: str) -> Record:

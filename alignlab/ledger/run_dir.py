@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import os
 import platform
@@ -22,7 +21,8 @@ from typing import Any, Literal
 
 from filelock import FileLock, Timeout
 
-from alignlab.errors import OutputError
+from alignlab.errors import DamagedError, OutputError
+from alignlab.integrity import DAMAGED, read_sealed, sealed, set_aside
 from alignlab.ledger.heartbeat import STILL, beating, is_held, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
@@ -33,6 +33,9 @@ FINISHED: tuple[Status, ...] = ("done", "diverged")
 _GLANCE = 0.02  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
 _LEFT = "not begun: the command that was to run it has ended"
+
+# What some fields of a record are.
+_KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
 
 # Folders of a checkout in which is what decides numbers.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
@@ -157,13 +160,30 @@ class RunDir:
     def record(self) -> dict[str, Any]:
         """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""
         try:
-            found = json.loads(self.record_file.read_text())
-        except FileNotFoundError:
+            return self._read_record()
+        except (FileNotFoundError, NotADirectoryError):
             return {}
-        except (OSError, ValueError) as error:
+        except (OSError, DamagedError) as error:
             log.warning("%s: run.json can't be read (%s); the run counts as not run", self.id, error)
             return {}
-        return found if isinstance(found, dict) else {}
+
+    def damage(self) -> str:
+        """What is wrong with run.json, in words; empty where nothing is."""
+        try:
+            self._read_record()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except (OSError, DamagedError) as error:
+            return str(error)
+        return ""
+
+    def _read_record(self) -> dict[str, Any]:
+        """run.json. Raises DamagedError where it is not what was written, or no record."""
+        found = read_sealed(self.record_file)
+        wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
+        if wrong:
+            raise DamagedError(self.record_file, f"is damaged (no record: {', '.join(wrong)})")
+        return found
 
     def state(self) -> dict[str, Any]:
         """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
@@ -188,8 +208,15 @@ class RunDir:
         return self.state().get("status")
 
     def update(self, **values: Any) -> None:
-        """Change fields of run.json, atomically."""
-        write_json(self.record_file, {**self.record(), **values})
+        """Change fields of run.json, atomically; one that is damaged is set aside first."""
+        try:
+            before = self._read_record()
+        except FileNotFoundError:
+            before = {}
+        except DamagedError as error:
+            log.warning("%s: %s", self.id, set_aside(error, "a new record is begun"))
+            before = {}
+        write_json(self.record_file, {**before, **values})
 
     def queue(self, **values: Any) -> None:
         """Say that this run will be started, unless it is finished or somebody works on it.
@@ -229,7 +256,7 @@ class RunDir:
         """
         before, attempts = self.record(), self._attempts()
         if fresh:
-            self._empty()
+            self._empty(but=DAMAGED)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
         made_by = {"git": git_revision(), "versions": versions()}
@@ -248,6 +275,7 @@ class RunDir:
                 "cpus": os.cpu_count(),
                 "threads": os.environ.get("OMP_NUM_THREADS"),
             },
+            **({"damaged": before["damaged"]} if "damaged" in before else {}),
             **made_by,
             **values,
         )
@@ -285,13 +313,20 @@ class RunDir:
                     self.path.rmdir()
             return mine
 
-    def _empty(self) -> None:
-        """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted."""
-        for inside in self.path.iterdir() if self.path.is_dir() else ():
-            if inside.is_dir() and not inside.is_symlink():
-                shutil.rmtree(inside)
-            else:
-                inside.unlink()
+    def _empty(self, but: str | None = None) -> None:
+        """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted.
+
+        but: what has this in its name stays, here and beside the training state.
+        """
+        kept = self.checkpoint.parent if but else None
+        for folder in (self.path, kept):
+            for inside in folder.iterdir() if folder and folder.is_dir() else ():
+                if inside == kept or (but and but in inside.name):
+                    continue
+                if inside.is_dir() and not inside.is_symlink():
+                    shutil.rmtree(inside)
+                else:
+                    inside.unlink()
 
 
 def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:
@@ -369,8 +404,8 @@ def replace_whole(scratch: Path, file: Path) -> None:
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Pretty JSON, atomically."""
-    write_text(file, json.dumps(value, indent=2, default=str) + "\n")
+    """Pretty JSON that ends in its checksum (`integrity.read_sealed` reads it), atomically."""
+    write_text(file, sealed(value))
 
 
 def write_text(file: Path, text: str) -> None:

@@ -17,7 +17,7 @@ from alignlab.models.forward import Predictions, at_least_float32, backbone, hid
 from alignlab.models.lineage import lineage
 from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import tokenizer_of, why_not_loaded
+from alignlab.models.sources.base import tokenizer_of, verify_model, why_not_loaded
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
@@ -80,6 +80,7 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     """
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+    verify_model(path)
     found = lineage(path)
     base, adapters = found.base, found.adapters
     headless = ModelError(

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.errors import ModelError
+from alignlab.integrity import MANIFEST
 
 _CONFIG = "adapter_config.json"
 
@@ -115,5 +116,5 @@ def _content(adapter: Path) -> Iterator[bytes]:
     yield json.dumps(config, sort_keys=True).encode()
     for file in sorted(file for file in adapter.rglob("*") if file.is_file()):
         name = str(file.relative_to(adapter))
-        if name not in (_CONFIG, _MODEL_CARD):
+        if name not in (_CONFIG, _MODEL_CARD, MANIFEST):
             yield from (name.encode(), path_digest(file).encode())

@@ -21,7 +21,7 @@ from alignlab.data.collate import to_device
 from alignlab.data.fingerprint import digest, row_key
 from alignlab.data.layout import Layout, Rows, collate_rows, portions
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import StoredReferenceError
+from alignlab.errors import NonFiniteError, StoredReferenceError
 from alignlab.models.forward import Predictions, precision, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
@@ -165,7 +165,8 @@ def stored_reference(
     Read from the store below `root`; what it lacks is computed in one pass and added as it comes. A store belongs to
     one set of weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token
     ids: so runs share entries whatever their objective, strength, seed or order of rows. Of what was stored before, a
-    few entries are computed again. Raises StoredReferenceError where they differ.
+    few entries are computed again. Raises StoredReferenceError where they differ, and NonFiniteError where the model
+    gives an answer no finite log-probability.
     """
     attention = str(getattr(model.config, "_attn_implementation", ""))
     store = ReferenceStore(root / digest([weights.encode(), attention.encode()]))
@@ -184,6 +185,8 @@ def stored_reference(
         if len(unknown):
             _fill(store, run, keys[unknown], [by_key[key] for key in keys[unknown]], how, by_token)
             found = store.find(keys, tokens=by_token)
+            if np.isnan(found.sums).any():
+                raise StoredReferenceError(f"{store.folder}: what was just written there can't be read back")
     table = dict(zip(by_key, found.sums.tolist(), strict=True))
     return Cached(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
@@ -213,6 +216,11 @@ def _fill(
     found: list[NDArray[np.float32]] = []
     began = time.monotonic()
     for place, tokens in _compute(run, answers, how):
+        if not np.isfinite(tokens).all():
+            raise NonFiniteError(
+                "the reference's log-probabilities of an answer are not finite, before anything was trained: "
+                f"the weights are at fault, or the answer (token ids {answers[place][1][:20]})"
+            )
         places.append(place)
         found.append(tokens)
         if time.monotonic() - began > _STORE_EVERY:
@@ -262,7 +270,7 @@ def _verify(run: Live, answers: Sequence[PromptAndAnswer], found: Found, folder:
     if worst > _FAR_OFF[precision(run.model)]:
         raise StoredReferenceError(
             f"{folder}: stored reference log-probabilities are not those of this model: off by up to {worst:.3g} nats "
-            f"per token in {len(looked_at)} entries computed again; written by other software, or damaged\n"
+            f"per token in {len(looked_at)} entries computed again; written by other software\n"
             f"  type: rm -r {folder}"
         )
     _verified.update(new)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import os
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +14,13 @@ import numpy as np
 from filelock import FileLock
 from numpy.typing import NDArray
 
-from alignlab.errors import StoredReferenceError
+from alignlab.errors import DamagedError
+from alignlab.integrity import TELLS_OF_DAMAGE, set_aside, sha256_of
+
+log = logging.getLogger(__name__)
+
+# Letters in the name of a shard before names were checksums.
+_OLD_NAME = 32
 
 Keys = NDArray[np.bytes_]
 Floats = NDArray[np.float32]
@@ -34,10 +42,14 @@ class Found:
 
 @dataclass(frozen=True)
 class ReferenceStore:
-    """A folder of shards, each written whole or not at all and never changed; they are read by memory map.
+    """A folder of shards, each written whole or not at all and never changed.
 
-    A shard holds M entries sorted by key: `keys` uint8[M, 32], `sums` float32[M] (nats, summed over the answer's
-    tokens), `counts` int32[M] (tokens), and where they were asked for `tokens` float32[sum of counts].
+    A shard's name is the SHA-256 of its bytes, which is verified whenever it is read. One that is not what was written
+    is set aside, and its entries count as not there; so do numbers that are not finite.
+
+    A shard holds the name of its folder (`store` uint8[N]) and M entries sorted by key: `keys` uint8[M, 32], `sums`
+    float32[M] (nats, summed over the answer's tokens), `counts` int32[M] (tokens), and where they were asked for
+    `tokens` float32[sum of counts].
     """
 
     folder: Path
@@ -50,18 +62,17 @@ class ReferenceStore:
     def find(self, keys: Keys, *, tokens: bool) -> Found:
         """What is stored of entries. With `tokens`, those that are stored without count as not there.
 
-        Raises StoredReferenceError for a shard that can't be read.
+        For whoever holds the lock.
         """
         sums = np.full(len(keys), np.nan, dtype=np.float32)
         by_token: list[Floats | None] = [None] * len(keys)
         shards: dict[Path, NDArray[np.intp]] = {}
-        for file in sorted(self.folder.glob("*.safetensors")):
-            shard = _read(file)
+        for file, shard in self._shards():
             if tokens and "tokens" not in shard:
                 continue
             known = shard["keys"].view("S32").ravel()
             place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            hits = np.flatnonzero(known[place] == keys)
+            hits = np.flatnonzero((known[place] == keys) & np.isfinite(shard["sums"][place]))
             sums[hits] = shard["sums"][place[hits]]
             shards[file] = hits
             if tokens:
@@ -71,6 +82,42 @@ class ReferenceStore:
                     by_token[i] = shard["tokens"][end - shard["counts"][place[i]] : end]
         return Found(sums, by_token, shards)
 
+    def _shards(self) -> Iterator[tuple[Path, dict[str, NDArray]]]:
+        """Every shard that is what was written; the others are set aside, and that is said."""
+        unverified = 0
+        for file in sorted(self.folder.glob("*.safetensors")):
+            try:
+                yield file, self._read(file)
+            except DamagedError as error:
+                if len(file.stem) == _OLD_NAME and file.is_file():
+                    set_aside(error, "", suffix=".unverified")
+                    unverified += 1
+                else:
+                    log.warning("%s", set_aside(error, "its entries are computed again"), extra=TELLS_OF_DAMAGE)
+        if unverified:
+            text = "%s: %d files of an older version have no checksum; they are renamed (.unverified), not used"
+            log.warning(text, self.folder, unverified)
+
+    def _read(self, file: Path) -> dict[str, NDArray]:
+        """Arrays of a shard; DamagedError where it is not what was written. What is verified is what is returned."""
+        from safetensors import SafetensorError
+        from safetensors.numpy import load
+
+        if not file.is_file():
+            raise DamagedError(file, "is no file")
+        content = file.read_bytes()
+        if hashlib.sha256(content).hexdigest() != file.stem:
+            raise DamagedError(file, "is damaged (its name is not the checksum of its content)")
+        try:
+            found = load(content)
+        except SafetensorError as error:
+            raise DamagedError(file, f"holds no reference log-probabilities ({error})") from error
+        if not found.keys() >= {"store", "keys", "sums", "counts"} or not len(found["keys"]):
+            raise DamagedError(file, "holds no reference log-probabilities")
+        if (owner := found["store"].tobytes().decode(errors="replace")) != self.folder.name:
+            raise DamagedError(file, f"belongs to the store {owner}")
+        return found
+
     def add(self, keys: Keys, tokens: Sequence[Floats], *, keep_tokens: bool) -> Path:
         """Store entries as a new shard, from the log-probabilities of their tokens; returns its file."""
         from safetensors.numpy import save_file
@@ -78,26 +125,16 @@ class ReferenceStore:
         unique, first = np.unique(keys, return_index=True)
         chosen = [tokens[i] for i in first]
         shard: dict[str, NDArray] = {
+            "store": np.frombuffer(self.folder.name.encode(), dtype=np.uint8),
             "keys": np.ascontiguousarray(unique.astype("S32")).view(np.uint8).reshape(-1, 32),
             "sums": np.array([values.sum(dtype=np.float32) for values in chosen], dtype=np.float32),
             "counts": np.array([len(values) for values in chosen], dtype=np.int32),
             **({"tokens": np.concatenate(chosen)} if keep_tokens else {}),
         }
-        target = self.folder / f"{uuid.uuid4().hex}.safetensors"
-        scratch = target.with_suffix(".tmp")
+        scratch = self.folder / f"{uuid.uuid4().hex}.tmp"
         save_file(shard, scratch)
         with scratch.open("rb") as written:
             os.fsync(written.fileno())
+        target = self.folder / f"{sha256_of(scratch)}.safetensors"
         os.replace(scratch, target)
         return target
-
-
-def _read(file: Path) -> dict[str, NDArray]:
-    """Arrays of a shard that are read from the file as they are looked at."""
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(file, framework="pt") as shard:
-            return {name: shard.get_tensor(name).numpy() for name in shard.keys()}  # noqa: SIM118  # not a dict
-    except SafetensorError as error:
-        raise StoredReferenceError(f"{file} can't be read: {error}\n  type: rm {file}") from error

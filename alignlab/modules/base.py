@@ -192,7 +192,7 @@ class AlignmentModule(pl.LightningModule):
             mean_count, values = self._mean_count(batches), []
             for batch in progress(batches, "evaluating"):
                 values.append(self.look(batch, mean_count))
-                self._refuse_non_finite(self.finite(values[-1]), batch.index)
+                self._refuse_non_finite(self.finite(values[-1]), batch.index, values[-1])
             return values
 
         _, values = self.within_memory(rows, see)
@@ -352,7 +352,7 @@ class AlignmentModule(pl.LightningModule):
     def _look(self, i: int, micro: Any, mean_count: float) -> Any:
         """`look` at what carries a gradient of the i-th micro-batch, where all that is seen is finite."""
         value = self._drawn(i, self.look, self.with_gradient(micro), mean_count)
-        self._refuse_non_finite(self.finite(value), micro.index)
+        self._refuse_non_finite(self.finite(value), micro.index, value)
         return value
 
     def _drawn(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
@@ -388,8 +388,9 @@ class AlignmentModule(pl.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
 
-    def _refuse_non_finite(self, numbers: Tensor, index: Tensor) -> None:
-        error = non_finite(numbers, index, self.global_step)
+    def _refuse_non_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None:
+        moves = getattr(self.objective, "moving_reference", False)  # it is the policy of a while ago
+        error = non_finite(numbers, index, self.global_step, None if moves else values)
         if error:
             raise error
 
@@ -413,11 +414,19 @@ class AlignmentModule(pl.LightningModule):
             )
 
 
-def non_finite(numbers: Tensor, index: Tensor, step: int) -> NonFiniteError | None:
-    """What is wrong where a number of an example is not finite; `index` [B] are the examples' places in the data."""
+def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) -> NonFiniteError | None:
+    """What is wrong where a number of an example is not finite; `index` [B] are the examples' places in the data.
+
+    values: what was seen of the examples. Training does not change the reference: a run does not diverge by it.
+    """
     bad = ~torch.isfinite(numbers)
     if not bad.any():
         return None
+    if values is not None and not _finite_reference(values):
+        return NonFiniteError(
+            f"the reference's log-probabilities are not finite at step {step} for rows "
+            f"{index[bad].tolist()} of the data; the weights that it was made with, or these rows, are at fault"
+        )
     text = f"log-probabilities or loss are not finite at step {step} for rows {index[bad].tolist()} of the data"
     return _diverged_or_wrong(text, step)
 
@@ -429,7 +438,9 @@ def gradient_not_finite(norm: float, step: int) -> NonFiniteError:
 
 def _diverged_or_wrong(text: str, step: int) -> NonFiniteError:
     """Before the first update something is wrong with weights or data; after it, training diverged."""
-    return DivergedError(text) if step else NonFiniteError(text)
+    if step:
+        return DivergedError(text)
+    return NonFiniteError(f"{text}: nothing is trained yet, so the weights as loaded, or the data, are at fault")
 
 
 def _seed(number: int) -> None:
@@ -447,6 +458,15 @@ def _farthest(values: Any) -> float:
         return 0.0 if values.reference is None else float(values.logratio("mean").abs().max())
     parts = [getattr(values, field.name) for field in fields(values)]
     return max([0.0, *(_farthest(part) for part in parts if is_dataclass(part))])
+
+
+def _finite_reference(values: Any) -> bool:
+    """Whether all that was seen of the reference is finite."""
+    if isinstance(values, Logps):
+        seen = (values.reference, values.reference_tokens)
+        return all(bool(torch.isfinite(tensor).all()) for tensor in seen if tensor is not None)
+    parts = [getattr(values, field.name) for field in fields(values)]
+    return all(_finite_reference(part) for part in parts if is_dataclass(part))
 
 
 def _leaf(value: Tensor) -> Tensor:

@@ -186,7 +186,7 @@ class StackedModule(pl.LightningModule):
             seen = _taken(whole, rows[p][rows_at[p]])
             imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
-            error = non_finite(self.members[p].finite(values), batch.index[0], self.step)
+            error = non_finite(self.members[p].finite(values), batch.index[0], self.step, values)
             if error:
                 self.failures[p] = error
                 continue
@@ -472,8 +472,8 @@ class StackedModule(pl.LightningModule):
         """Points that are not finite end here, with what is wrong in the words of a run by itself."""
         for p in self.alive:
             if not math.isfinite(norm := float(norms[p])):
-                numbers = self.members[p].finite(self._of(values, p, batch)) + losses[p]
-                error = non_finite(numbers, batch.index[p], self.step)
+                seen = self._of(values, p, batch)
+                error = non_finite(self.members[p].finite(seen) + losses[p], batch.index[p], self.step, seen)
                 self.failures[p] = error or gradient_not_finite(norm, self.step)
 
     def _update(self, gradient: Tensor, norms: Tensor) -> list[float]:

@@ -19,6 +19,7 @@ from alignlab.modules.base import AlignmentModule, Progress
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 from alignlab.training.bar import Bar
+from alignlab.training.state import about
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
 _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # a time limit or a preemption, where somebody handles them
@@ -150,6 +151,9 @@ class Checkpoint(pl.Callback):
         self.save(trainer)
         self.restore_signals()
 
+    def on_save_checkpoint(self, trainer: pl.Trainer, pl_module: Any, checkpoint: dict[str, Any]) -> None:
+        checkpoint |= about(self._run)
+
     def restore_signals(self) -> None:
         """Give signals back to whoever had them before training: what Lightning put there has gone with its trainer."""
         for number, handler in self._handlers.items():
@@ -164,7 +168,7 @@ class Checkpoint(pl.Callback):
     def save(self, trainer: pl.Trainer) -> None:
         """Replace the last training state; between two steps only."""
         scratch = self._run.checkpoint.with_suffix(".tmp")
-        trainer.save_checkpoint(scratch)
+        trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
             replace_whole(scratch, self._run.checkpoint)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -19,12 +18,11 @@ from alignlab.config.schemas import Evaluate
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
-from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.errors import AlignlabError, ConfigError, DamagedError, Problem
 from alignlab.evaluation.benchmarks import mt_bench, xstest
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
-from alignlab.evaluation.benchmarks.files import read_rows
 from alignlab.evaluation.examples import FILE, Examples, same_prompts
-from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, store_pairs
+from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_pairs, read_stored, store_pairs
 from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.judges.base import Bill, Judge
 from alignlab.evaluation.suite import (
@@ -39,6 +37,7 @@ from alignlab.evaluation.suite import (
 )
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.evaluation.world_gold import WorldGold
+from alignlab.integrity import read_sealed, set_aside
 from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
@@ -144,7 +143,7 @@ def _runs(wanted: Evaluate) -> tuple[str, list[str]]:
 def _done(directory: Path) -> list[str]:
     """Runs of a sweep that are done, in the order of its points; the others are told."""
     root, sweep = directory.parents[1], directory.name
-    points = json.loads((directory / "sweep.json").read_text())["points"]
+    points = read_sealed(directory / "sweep.json")["points"]
     ids = list(dict.fromkeys(point["run"] for point in points))
     left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
     if left_out:
@@ -157,8 +156,10 @@ def _done(directory: Path) -> list[str]:
 
 
 def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
-    status = RunDir.of(root, run_id).status()
-    if status != "done":
+    run = RunDir.of(root, run_id)
+    if damage := run.damage():
+        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+    if (status := run.status()) != "done":
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
         )
@@ -294,7 +295,8 @@ def _mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examp
 
 def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
     """What the same prompts gave while the run trained, where it was evaluated then."""
-    snapshots = [Examples.read(folder) for folder in sorted((run.path / "evaluation").glob("step-*"))]
+    found = (_stored(folder, "is left out") for folder in sorted((run.path / "evaluation").glob("step-*")))
+    snapshots = [snapshot for snapshot in found if snapshot is not None]
     alike = ("sampling", *(f"judge/{name}" for name in examples.scored_by))
     return [
         summarise(snapshot)
@@ -308,23 +310,34 @@ def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:
     run, file = RunDir.of(plan.train.output_root, plan.id), wanted.evaluation.pairs
     folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
     with run.held():
-        if (folder / PAIRS).is_file():
-            summary = {"pairs": accuracy_of(read_rows(folder / PAIRS))}
-        else:
+        summary = _stored_pairs(folder)
+        if summary is None:
             pairs = read_pairs(file) if file else held_out_pairs(plan)
-            summary = {"pairs": store_pairs(folder, pairs, rewards(plan, pairs))}
+            summary = store_pairs(folder, pairs, rewards(plan, pairs))
+        summary = {"pairs": summary}
         write_json(folder / SUMMARY, {"run": run.id, **summary})
     return Evaluated(run.id, folder, summary, Bill())
 
 
 def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str, Any]:
     """Accuracy of the rewards that a policy implies."""
-    if (folder / PAIRS).is_file():
-        return accuracy_of(read_rows(folder / PAIRS))
+    if (found := _stored_pairs(folder)) is not None:
+        return found
     start, policy, device = load_start(plan), _policy_of(plan), device_of(wanted.accelerator)
     reference = Side(start.model, start.tokenizer, start.weights)
     how, pairs = Pass(PLAIN, _ROWS, _TOKENS, device, progress_bar(bars_wanted(wanted.progress))), read_pairs(file)
     return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, how))
+
+
+def _stored_pairs(folder: Path) -> dict[str, Any] | None:
+    """The accuracy on pairs that were scored before; None where they are not there, or are damaged, which is said."""
+    if not (folder / PAIRS).exists():
+        return None
+    try:
+        return accuracy_of(read_stored(folder))
+    except DamagedError as error:
+        log.warning("%s", set_aside(error, "the pairs are scored again"))
+        return None
 
 
 def _key(settings: Evaluation, root: str) -> str:
@@ -337,8 +350,15 @@ def _key(settings: Evaluation, root: str) -> str:
     return digest([repr((decided, sampling)).encode()])[:8]
 
 
-def _stored(folder: Path) -> Examples | None:
-    return Examples.read(folder) if (folder / FILE).is_file() else None
+def _stored(folder: Path, otherwise: str = "its answers are drawn again") -> Examples | None:
+    """What was evaluated before; None where that is not there, or is damaged, which is said."""
+    if not (folder / FILE).exists():
+        return None
+    try:
+        return Examples.read(folder)
+    except DamagedError as error:
+        log.warning("%s", set_aside(error, otherwise))
+        return None
 
 
 def _judged_already(examples: Examples, name: str, judge: Judge) -> bool:

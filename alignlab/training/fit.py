@@ -30,6 +30,7 @@ from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_fo
 from alignlab.training.samples import Sampler
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, load_start, name_base, policy_and_reference, tell_end_of_turn
+from alignlab.training.state import read_state, refuse_other_model
 from alignlab.training.surroundings import online_policy
 
 log = logging.getLogger(__name__)
@@ -64,6 +65,9 @@ def fit(
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
+        if done:
+            trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
+            refuse_other_model(run.checkpoint, read_state(run.checkpoint, run)["state_dict"], trained)
         try:
             _train(trainer, module, data, run, resume=done > 0)
         finally:

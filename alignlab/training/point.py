@@ -17,6 +17,7 @@ from alignlab.data.collate import to_device
 from alignlab.data.layout import collate_rows
 from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.integrity import seal_folder
 from alignlab.lab.frontier import Frontier
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.generation import save_model
@@ -169,5 +170,6 @@ def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> I
         save_quantization(policy, scratch)
     if offset is not None:
         save_offset(scratch, offset)
+    seal_folder(scratch)
     yield scratch
     scratch.rename(run.policy)

@@ -7,18 +7,25 @@ import gc
 import logging
 import shutil
 import traceback
-import zipfile
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from contextlib import contextmanager, suppress
 from typing import Any
 
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Evaluate
-from alignlab.errors import AlignlabError, DivergedError, NotStackableError, OutputError, ParentError, PrunedError
+from alignlab.errors import (
+    AlignlabError,
+    DamagedError,
+    DivergedError,
+    NotStackableError,
+    OutputError,
+    ParentError,
+    PrunedError,
+)
 from alignlab.evaluation.judges.base import Judge
+from alignlab.integrity import TELLS_OF_DAMAGE, set_aside
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
 from alignlab.models.economy import one_thread_where_small
@@ -65,7 +72,7 @@ def _went_on_from_a_stack(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None
 ) -> bool:
     """Whether a run that we hold was stopped as part of a stack, and was trained from there as a stack of one."""
-    if plan.train.rerun or not run.stacked_checkpoint.is_file() or run.checkpoint.is_file():
+    if plan.train.rerun or not run.stacked_checkpoint.exists() or run.checkpoint.exists():
         return False
     from alignlab.training.stackable import why_not  # these two import this module
     from alignlab.training.stacked import run_held
@@ -75,7 +82,7 @@ def _went_on_from_a_stack(
         if reason is None:
             run_held(plan, group, overrides)
             return True
-    except NotStackableError as error:
+    except (NotStackableError, DamagedError) as error:
         reason = str(error)
     log.warning("%s: was begun in a stack, and starts anew: %s", run.id, reason)
     return False
@@ -149,14 +156,33 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     """Train, with the run's directory telling what goes on from beginning to end."""
     import torch
 
-    from alignlab.training.fit import fit  # seconds to import, and not needed for a run that is done
     from alignlab.training.progress import quiet_libraries
+    from alignlab.training.state import ANEW, updates_in  # seconds to import, and not needed for a run that is done
 
     quiet_libraries()
-    done = 0 if plan.train.rerun else updates_in(run.checkpoint, "global_step")
+    done, said = (0, "") if plan.train.rerun else updates_in(run, run.checkpoint)
+    try:
+        _attempt(plan, run, group, overrides, bar, done, said)
+    except DamagedError as error:
+        if not done or error.file != run.checkpoint:
+            raise
+        _attempt(plan, run, group, overrides, bar, 0, set_aside(error, ANEW))
+    gc.collect()  # a sweep in one process starts its next point with this one's memory free
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
+
+
+def _attempt(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None, done: int, damage: str
+) -> None:
+    """Train from the state after `done` updates to the end. `damage` is what was wrong with an earlier state."""
+    from alignlab.training.fit import fit
+
     changes = begin(plan, run, group, overrides, done=done)
     small = one_thread_where_small(plan.train.model.parameters)
     with logged_to([run]), Heartbeat(run.heartbeat), small:
+        tell_of_damage(damage)
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
         tell_of_other_code(run, changes)
         try:
@@ -166,23 +192,12 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
             told = end_badly(run, error, group)
             raise told from (None if told is error else error)
         log.info("%s: done, in %s", run.id, run.path)
-    gc.collect()  # a sweep in one process starts its next point with this one's memory free
-    if torch.cuda.is_initialized():
-        torch.cuda.empty_cache()
-    gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
 
 
-def updates_in(checkpoint: Path, key: str) -> int:
-    """Updates that a training state holds, under `key`; 0 where there is none, or one that was cut off with its
-    machine. Whatever else keeps it from being read leaves it as it is: it may pass."""
-    import torch
-
-    if not checkpoint.is_file():
-        return 0
-    if not zipfile.is_zipfile(checkpoint):
-        log.warning("%s was cut off, and the run starts anew", checkpoint)
-        return 0
-    return int(torch.load(checkpoint, weights_only=True)[key])
+def tell_of_damage(said: str) -> None:
+    """Say what `updates_in` has found, where the logs and records of the runs in question are open."""
+    if said:
+        log.warning("%s", said, extra=TELLS_OF_DAMAGE)
 
 
 def begin(
@@ -285,17 +300,40 @@ class _LogFile(logging.FileHandler):
             text = record.getMessage()
         except Exception:  # a library's malformed message: what writes it says so
             return True
-        return self._id in text or not any(other in text for other in self._others)
+        return _is_about(text, self._id, self._others)
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
         pass
+
+
+class _DamageRecord(logging.Handler):
+    """Keeps in the run's record what was found damaged while it ran."""
+
+    def __init__(self, run: RunDir, others: Sequence[str]) -> None:
+        super().__init__()
+        self._run, self._others = run, others
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return getattr(record, "damage", False) and _is_about(record.getMessage(), self._run.id, self._others)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with suppress(OSError):  # where it can't be written, the run itself will meet that and say it
+            self._run.update(damaged=[*self._run.record().get("damaged", []), record.getMessage()])
+
+
+def _is_about(text: str, run: str, others: Sequence[str]) -> bool:
+    """Whether a message is for the log of a run: it is not if it names only other runs."""
+    return run in text or not any(other in text for other in others)
 
 
 @contextmanager
 def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
     """Messages go to the logs of these runs as well, each to those that it is about."""
     ids = [run.id for run in runs]
-    handlers = [_LogFile(run, [id for id in ids if id != run.id]) for run in runs]
+    handlers: list[logging.Handler] = []
+    for run in runs:
+        others = [id for id in ids if id != run.id]
+        handlers += [_LogFile(run, others), _DamageRecord(run, others)]
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
         logging.getLogger().addHandler(handler)

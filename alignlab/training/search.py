@@ -10,9 +10,12 @@ import ast
 import json
 import logging
 import math
+import sqlite3
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,7 +32,8 @@ from alignlab.config.composer import Composer
 from alignlab.config.plan import Plan
 from alignlab.config.points import plan_points
 from alignlab.data.fingerprint import digest
-from alignlab.errors import AlignlabError, ConfigError, Problem, SweepFailedError
+from alignlab.errors import AlignlabError, ConfigError, DamagedError, OutputError, Problem, SweepFailedError
+from alignlab.integrity import set_aside
 from alignlab.ledger.run_dir import FINISHED, write_json
 from alignlab.reports.sweep import write_report
 from alignlab.tracking.metrics import ALL, BETTER
@@ -150,6 +154,23 @@ def sampler(options: Options, number: int) -> optuna.samplers.BaseSampler:
         )
 
 
+def _verify_database(file: Path) -> None:
+    """Raise DamagedError where an SQLite database is there, and is not whole."""
+    if file.is_dir():
+        raise DamagedError(file, "is a folder")
+    if not file.exists():
+        return
+    try:
+        with closing(sqlite3.connect(file)) as database:
+            (found,) = database.execute("PRAGMA integrity_check").fetchone()
+    except sqlite3.OperationalError:  # in use by another command, say
+        return
+    except sqlite3.DatabaseError as error:
+        raise DamagedError(file, f"is damaged ({error})") from error
+    if found != "ok":
+        raise DamagedError(file, f"is damaged ({found})")
+
+
 class Search:
     """A study and the sweep that its trials are points of."""
 
@@ -237,9 +258,7 @@ class Search:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.directory.mkdir(parents=True, exist_ok=True)
         storage = self.options.storage or f"sqlite:///{(self.directory / 'study.db').absolute()}"
-        study = optuna.create_study(
-            study_name=self.name, storage=storage, direction=self.direction, load_if_exists=True
-        )
+        study = self._verified(storage)
         before = study.user_attrs.get("about")
         if before not in (None, self._about):
             changed = ", ".join(key for key in self._about if before[key] != self._about[key])
@@ -252,6 +271,47 @@ class Search:
                 known.add(repr(trial.params))
                 study.enqueue_trial(trial.params)  # what failed before is tried again, first
         return study
+
+    def _verified(self, storage: str) -> optuna.Study:
+        """The study in a storage, made or found. One that is damaged is set aside and begun anew: what it suggests then
+        are the same trials, and runs that are done are found. Raises OutputError where it is not ours to set aside."""
+        file = self.directory / "study.db"
+        study_of = partial(
+            optuna.create_study, study_name=self.name, direction=self.direction, load_if_exists=True, storage=storage
+        )
+        try:
+            if not self.options.storage:
+                _verify_database(file)
+            try:
+                study = study_of()
+                wrong = self._disagrees(study)
+            except Exception as error:  # SQLAlchemy and optuna raise many types for rows that nobody has written
+                causes = (type(cause).__name__ for cause in (error, error.__cause__, error.__context__))
+                if "OperationalError" in causes:  # in use by another command, or closed to us: it may pass
+                    raise
+                raise DamagedError(file, f"is damaged ({type(error).__name__}: {error})") from error
+            if wrong:
+                raise DamagedError(file, f"does not agree with the records of its runs ({wrong})")
+        except DamagedError as error:
+            if self.options.storage:
+                raise OutputError(f"the study {self.name} in {storage} can't be used: it {error.why}") from error
+            log.warning("%s", set_aside(error, "the search is begun anew; runs that are done are found"))
+            study = study_of()
+        return study
+
+    def _disagrees(self, study: optuna.Study) -> str:
+        """Where a study and the records of its runs differ, in words; empty where they agree."""
+        if study.user_attrs.get("about") != self._about:
+            return ""
+        trials = [trial for trial in self._latest(study) if "run" in trial.user_attrs]
+        points = self._sweep(trials).points if trials else []
+        for trial, point in zip(trials, points, strict=True):
+            if trial.user_attrs["run"] != point.name:
+                return f"the settings of trial {trial.number} are those of {point.name}, not {trial.user_attrs['run']}"
+            found = point.run.record().get("summary", {}).get(self.options.metric)
+            if trial.state == TrialState.COMPLETE and found is not None and found != trial.value:
+                return f"trial {trial.number} has {trial.value}, and {point.name} has {found}"
+        return ""
 
     def _next(self, study: optuna.Study, at_once: int) -> list[int]:
         """Numbers of the next trials: first those that a command before this one was cut off from."""

@@ -23,7 +23,8 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout
 from alignlab.data.sampling import Couple, indices_of
 from alignlab.data.tokenize import Tokens
-from alignlab.errors import NotStackableError, OutputError
+from alignlab.errors import DamagedError, NotStackableError, OutputError
+from alignlab.integrity import set_aside
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, at_work_elsewhere, replace_whole
 from alignlab.models.economy import one_thread_where_small
@@ -35,9 +36,10 @@ from alignlab.training.pairs import pairs_reference
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.run import begin, end_badly, logged_to, run_plan, tell_of_other_code, updates_in
+from alignlab.training.run import begin, end_badly, logged_to, run_plan, tell_of_damage, tell_of_other_code
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
+from alignlab.training.state import ANEW, about, read_state, refuse_other_model, updates_in
 
 log = logging.getLogger(__name__)
 
@@ -66,12 +68,16 @@ def run_stacked(
         done = [plan for plan in free if not _is_wanted(plan)]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
+        damage: list[str] = []
         for plan in free:
             if plan.id not in finished and not _begun_alone(plan):
-                by_step.setdefault(_step_of(plan), []).append(plan)
+                step, said = _step_of(plan)
+                by_step.setdefault(step, []).append(plan)
+                damage += [said] if said else []
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
-        for step, members in sorted(by_step.items()):
-            results |= _Stack(members, step, group, overrides or {}, plans[0].id).run()
+        for step, members in sorted(by_step.items()):  # those whose state was damaged are among the first
+            results |= _Stack(members, step, group, overrides or {}, plans[0].id, damage).run()
+            damage = []
             gc.collect()
     return results
 
@@ -79,7 +85,8 @@ def run_stacked(
 def run_held(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
     """Train one plan as a stack of one, from where its stack was stopped; for the process that holds the run."""
     quiet_libraries()
-    error = _Stack([plan], _step_of(plan), group, {plan.id: overrides}, plan.id).run()[plan.id]
+    step, said = _step_of(plan)
+    error = _Stack([plan], step, group, {plan.id: overrides}, plan.id, [said]).run()[plan.id]
     gc.collect()
     if error is not None:
         raise error
@@ -103,21 +110,30 @@ def _is_held(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -
 
 
 def _begun_alone(plan: Plan) -> bool:
-    return _run_of(plan).checkpoint.is_file() and not plan.train.rerun
+    return _run_of(plan).checkpoint.exists() and not plan.train.rerun
 
 
-def _step_of(plan: Plan) -> int:
-    """Updates that an earlier attempt has made."""
-    return 0 if plan.train.rerun else updates_in(_run_of(plan).stacked_checkpoint, "step")
+def _step_of(plan: Plan) -> tuple[int, str]:
+    """Updates that an earlier attempt has made, and what was wrong with its state where it is damaged."""
+    run = _run_of(plan)
+    return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
 
 class _Stack:
     """One fit of several points, which have all made `done` updates."""
 
     def __init__(
-        self, plans: Sequence[Plan], done: int, group: str | None, overrides: Mapping[str, Sequence[str]], name: str
+        self,
+        plans: Sequence[Plan],
+        done: int,
+        group: str | None,
+        overrides: Mapping[str, Sequence[str]],
+        name: str,
+        damage: Sequence[str],
     ) -> None:
+        """`damage`: what was wrong with states of these points that were set aside."""
         self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
+        self.damage = damage
         self.runs = [_run_of(plan) for plan in plans]
         self.results: dict[str, BaseException | None] = {}
         self.points: list[Point] = []
@@ -140,6 +156,8 @@ class _Stack:
         with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
+            for said in self.damage:
+                tell_of_damage(said)
             for run in self.runs:
                 tell_of_other_code(run, changes[run])
             try:
@@ -191,7 +209,7 @@ class _Stack:
         train_rows = [len(found.train) for found in rows]
         module = StackedModule(members, stack, table, reference, train_rows, same_rows).to(device)
         if self.done:
-            module.resume([torch.load(run.stacked_checkpoint, weights_only=True) for run in self.runs])
+            module.resume(self._states(module))
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
         pairs = [_pairs(start, found, table, layout, reference) for start, found in zip(starts, rows, strict=True)]
         recorder = _Recorder(self, module, held_out, pairs)
@@ -212,6 +230,20 @@ class _Stack:
         for p in module.alive:
             stack.write_into(policy, p)
             self._finish(p, policy, seconds)
+
+    def _states(self, module: StackedModule) -> list[dict[str, Any]]:
+        """The states that the points go on from. Raises DamagedError, with that one set aside, where one does not fit:
+        the points are then run one by one."""
+        kept = module.state_of(0)
+        states = []
+        for run in self.runs:
+            states.append(read_state(run.stacked_checkpoint, run))
+            try:
+                refuse_other_model(run.stacked_checkpoint, _tensors(states[-1]), _tensors(kept))
+            except DamagedError as error:
+                tell_of_damage(set_aside(error, ANEW))
+                raise
+        return states
 
     def _finish(self, p: int, policy: Any, seconds: float) -> None:
         """The last word on a point; what goes wrong with one leaves the others alone."""
@@ -252,6 +284,10 @@ class _Stack:
             told |= dict.fromkeys(objective.remarks(shape_of(objective.requires).count(found.train)))
         for remark in told:
             log.info("%s", remark)
+
+
+def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
+    return {"weights": state["weights"], **state["moments"]}
 
 
 class _Recorder(pl.Callback):
@@ -304,7 +340,7 @@ class _Checkpoint(Checkpoint):
         for p in self._module.alive:
             file = self._stack.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
-            torch.save(self._module.state_of(p), scratch)
+            torch.save({**self._module.state_of(p), **about(self._stack.runs[p])}, scratch)
             replace_whole(scratch, file)
 
 

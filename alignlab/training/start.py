@@ -16,7 +16,9 @@ from filelock import FileLock
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.errors import DamagedError, ModelError
 from alignlab.evaluation.exact import Array, completion_logps
+from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
@@ -72,6 +74,7 @@ def load_start(plan: Plan) -> Start:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
+    _refuse_non_finite(model, plan)
     return Start(plan, model, tokenizer, weights_digest(model))
 
 
@@ -91,6 +94,14 @@ def tell_end_of_turn(start: Start) -> None:
     )
 
 
+def _refuse_non_finite(model: Any, plan: Plan) -> None:
+    """Raise ModelError naming the first weights that are NaN or infinite: no run can start from them."""
+    for name, weights in model.named_parameters():
+        if weights.is_floating_point() and not (finite := torch.isfinite(weights)).all():
+            where = f"the policy of {plan.parent.id}" if plan.parent else f"model {plan.train.model.name}"
+            raise ModelError(f"{where}: {int((~finite).sum())} weights of {name} are not finite (NaN or infinite)")
+
+
 def name_base(start: Start) -> None:
     """Save the start as the base that an adapter will name, if no folder and no hub name holds its weights.
 
@@ -102,7 +113,7 @@ def name_base(start: Start) -> None:
     folder = Path(start.plan.train.output_root).resolve() / "bases" / start.weights
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not folder.is_dir():
+        if not _is_whole(folder):
             log.info("the start is saved once, as the base of adapters: %s", folder)
             _save_whole(start.model, start.tokenizer, folder)
     start.model.name_or_path = str(folder)
@@ -182,19 +193,32 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
     if not (parent.policy / "adapter_config.json").is_file():
         return str(parent.policy.resolve())
     with parent.lock():
-        if not parent.merged.is_dir():
+        if not _is_whole(parent.merged):
             log.info("merging the adapter of %s into its base once", parent.id)
             model, tokenizer = source.load_from(str(parent.policy))
             _save_whole(model, tokenizer, parent.merged)
     return str(parent.merged.resolve())
 
 
+def _is_whole(folder: Path) -> bool:
+    """Whether a model that alignlab saved is there as it was written; one that is damaged is renamed."""
+    try:
+        verify_folder(folder)
+    except DamagedError as error:
+        found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
+        log.warning("%s", set_aside(found, "it is made anew"), extra=TELLS_OF_DAMAGE)
+    return is_sealed(folder)
+
+
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a full model with its tokenizer to a folder that is not there yet; whole or not at all."""
+    """Write a full model with its tokenizer and their checksums; whole or not at all."""
     scratch = folder.with_suffix(".tmp")
     shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
     try:
         save_model(model, tokenizer, scratch)
+        seal_folder(scratch)
+        if folder.is_dir():  # older versions wrote no checksums
+            shutil.rmtree(folder)
         scratch.rename(folder)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)

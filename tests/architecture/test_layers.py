@@ -19,11 +19,12 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "spelling"}
+BASE = {"types", "errors", "checks", "integrity", "spelling"}
 ALLOWED = {
     "errors": set(),
     "types": set(),
     "spelling": set(),
+    "integrity": {"errors"},
     "checks": {"errors", "spelling"},
     "discovery": set(),
     "objectives": BASE | {"discovery"},
@@ -32,11 +33,11 @@ ALLOWED = {
     "models": BASE | {"data"},
     "optim": BASE,
     "tracking": BASE,
-    "ledger": {"errors", "spelling"},
+    "ledger": {"errors", "integrity", "spelling"},
     "rollout": BASE | {"data", "models"},
     "evaluation": BASE | {"lab", "data", "models", "rollout"},
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
-    "reports": {"errors", "ledger", "tracking", "evaluation"},
+    "reports": {"errors", "integrity", "ledger", "tracking", "evaluation"},
     "config": BASE
     | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger", "evaluation", "rollout"},
     "training": BASE
@@ -78,7 +79,7 @@ HOME = {
 NO_TORCH_MODULES = sorted(
     f for f in (PACKAGE / "evaluation").rglob("*.py") if f.name not in ("__init__.py", "exact.py", "suite.py")
 )
-NO_TORCH = {"errors", "checks", "lab", "tracking", "ledger", "reports"}
+NO_TORCH = {"errors", "checks", "integrity", "lab", "tracking", "ledger", "reports"}
 
 
 def room(file: Path) -> str:

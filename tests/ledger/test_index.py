@@ -100,12 +100,38 @@ def test_difference_and_children(root: Path) -> None:
     assert children_of(find(records, "sft"), records) == ["dpo-bbb1", "dpo-bbb2"]
 
 
-def test_broken_files_hide_no_other_run(root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (root / "runs" / "dpo-bbb1" / "run.json").write_text('{"id": "dpo-b')
+@pytest.mark.parametrize(
+    "content", ['{"id": "dpo-b', "", "[1]", "\0" * 40, '{"config": 3}', '{"summary": [1]}', '{"attempt": "x"}', None]
+)
+def test_broken_files_hide_no_other_run(content: str | None, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run whose record is damaged is listed as that; a sweep whose record is, is left out and said."""
+    record = root / "runs" / "dpo-bbb1" / "run.json"
+    record.unlink()
+    if content is None:
+        record.mkdir()
+    else:
+        record.write_text(content)
     (root / "runs" / "stray").write_text("")
-    (root / "sweeps" / "s2" / "sweep.json").write_text("{")
-    assert len(select(runs_of(root), [Filter.parse("sweep!=s2")], root)) == 3
+    (root / "sweeps" / "s2" / "sweep.json").write_text('{"name": "s2", "points": 3}')
+    found = select(runs_of(root), [Filter.parse("sweep!=s2")], root)
+    assert {r["id"]: r["status"] for r in found}["dpo-bbb1"] == "damaged"
+    assert len(found) == 4
+    (one,) = select(found, [Filter.parse("status=damaged")], root)
+    assert str(record) in one["reason"]
     assert "run.json can't be read" in caplog.text
+    assert "sweep.json can't be read" in caplog.text
+
+
+def test_a_changed_number_in_a_record_is_seen(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.end("done", summary={"exact/kl": 4.36})
+    run.record_file.write_text(run.record_file.read_text().replace("4.36", "4.37"))
+    (record,) = runs_of(tmp_path)
+    assert record["status"] == "damaged"
+    assert "its checksum is wrong" in record["reason"]
+    run.end("done", summary={"exact/kl": 4.36})
+    assert [r["status"] for r in runs_of(tmp_path)] == ["done"]
+    assert run.record_file.with_name("run.json.damaged").is_file()
 
 
 def test_thousands(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from alignlab.errors import OutputError
+from alignlab.integrity import read_sealed
 from alignlab.ledger import heartbeat, run_dir
 from alignlab.ledger.heartbeat import Heartbeat, beating, is_held, is_recent
 from alignlab.ledger.identity import flatten, run_id
@@ -79,7 +80,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     write_json(file, {"status": "done"})
     with pytest.raises(TypeError):
         write_json(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
-    assert json.loads(file.read_text()) == {"status": "done"}
+    assert read_sealed(file) == {"status": "done"}
     assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from alignlab.data.collate import collate_pairs
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import PairTokens
-from alignlab.errors import StoredReferenceError
+from alignlab.errors import DivergedError, NonFiniteError, StoredReferenceError
 from alignlab.models import reference
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.logps import answer_logps, summed
@@ -111,27 +112,38 @@ def test_a_layout_is_not_part_of_what_is_stored(model: Any, tmp_path: Path, layo
     assert stored(model, tmp_path / "b", layout=layout).table == expected
 
 
-def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path: Path) -> None:
-    """A few entries are computed again where a store is opened: a changed byte, or another software's numbers."""
-    stored(model, tmp_path)
-    (file,) = shards(tmp_path)
+def with_other_numbers(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
+    """The shard as other software would have written it: its checksum is right."""
     shard = load_file(file)
-    shard["sums"] += 0.5
-    save_file(shard, file)
-    stored(model, tmp_path)  # this process has seen it, and does not look again
-    reference._verified.clear()
+    change(shard)
+    file.unlink()
+    tokens = np.split(shard["tokens"], np.cumsum(shard["counts"])[:-1])
+    ReferenceStore(file.parent).add(shard["keys"].view("S32").ravel(), tokens, keep_tokens=True)
+
+
+def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path: Path) -> None:
+    """A few entries are computed again where a store is opened: another software's numbers may differ."""
+    stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+
+    def change(shard: dict[str, Any]) -> None:
+        shard["tokens"] += 0.5
+
+    with_other_numbers(file, change)
     with pytest.raises(StoredReferenceError, match=r"off by up to 0\.\d+ nats per token in 6 entries.*\n.*type: rm -r"):
         stored(model, tmp_path)
 
 
-def test_single_tokens_are_verified_too(model: Any, tmp_path: Path) -> None:
+def test_single_tokens_are_compared_too(model: Any, tmp_path: Path) -> None:
     stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
-    shard = load_file(file)
-    shard["tokens"][:] = -5.0
-    save_file(shard, file)
-    reference._verified.clear()
-    stored(model, tmp_path)  # sums are what they were
+
+    def change(shard: dict[str, Any]) -> None:
+        for part in np.split(shard["tokens"], np.cumsum(shard["counts"])[:-1]):
+            part[:] = part[::-1].copy()  # the sums stay
+
+    with_other_numbers(file, change)
+    stored(model, tmp_path)
     reference._verified.clear()
     with pytest.raises(StoredReferenceError, match="are not those of this model"):
         stored(model, tmp_path, by_token=True)
@@ -147,12 +159,106 @@ def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_pat
         stored(model, tmp_path)
 
 
-def test_a_shard_that_was_cut_off_is_named(model: Any, tmp_path: Path) -> None:
-    stored(model, tmp_path)
+def assert_recomputed(model: Any, folder: Path, expected: Cached, damaged: Path) -> None:
+    """What is served equals what was there before the damage; the damaged file is kept, and not used again."""
+    reference._verified.clear()
+    found = stored(model, folder, by_token=True)
+    assert found.table == expected.table
+    assert all(np.array_equal(found.by_token[key], expected.by_token[key]) for key in expected.by_token)
+    kept = [file for file in folder.rglob("*.damaged*") if file.name.startswith(damaged.name)]
+    assert len(kept) == 1
+    assert len(shards(folder)) == 1
+
+
+def test_a_flipped_bit_anywhere_in_a_shard_is_never_used(
+    model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """One bit of each of 60 bytes, among them the first and the last; most of them change a stored number."""
+    expected = stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(StoredReferenceError, match=rf"{file.name} can't be read: .*\n  type: rm "):
+    good = file.read_bytes()
+    store = ReferenceStore(file.parent)
+    keys = np.array(list(expected.table))
+    random = np.random.default_rng(0)
+    for place in [0, 8, len(good) - 1, *random.choice(len(good), 57, replace=False)]:
+        bad = bytearray(good)
+        bad[place] ^= 1 << int(random.integers(8))
+        file.write_bytes(bytes(bad))
+        caplog.clear()
+        assert np.isnan(store.find(keys, tokens=False).sums).all()
+        assert f"{file} is damaged (its name is not the checksum of its content), and its entries" in caplog.text
+        file.with_name(f"{file.name}.damaged").unlink()
+    file.write_bytes(bytes(bad))
+    assert_recomputed(model, tmp_path, expected, file)
+
+
+@pytest.mark.parametrize("kind", ["cut", "empty", "zeroed", "folder", "another shard", "another store"])
+def test_a_damaged_shard_is_computed_again(kind: str, model: Any, tmp_path: Path) -> None:
+    expected = stored(model, tmp_path / "store", by_token=True)
+    (file,) = shards(tmp_path / "store")
+    good = file.read_bytes()
+    if kind == "folder":
+        file.unlink()
+        (file / "inside").mkdir(parents=True)
+    elif kind == "another shard":
+        stored(model, tmp_path / "other", PAIRS[:1])
+        file.write_bytes(shards(tmp_path / "other")[0].read_bytes())
+    elif kind == "another store":  # under its own name, in a store of other weights
+        with torch.no_grad():
+            next(model.parameters())[:] *= 1.1
+        wrong = stored(model, tmp_path / "store", by_token=True)
+        (added,) = (other for other in shards(tmp_path / "store") if other != file)
+        file.rename(added.with_name(file.name))
+        added.unlink()
+        assert_recomputed(model, tmp_path / "store", wrong, file)
+        return
+    else:
+        zeroed = good[:200] + bytes(64) + good[264:]
+        file.write_bytes({"cut": good[:100], "empty": b"", "zeroed": zeroed}[kind])
+    assert_recomputed(model, tmp_path / "store", expected, file)
+
+
+def test_a_whole_store_is_left_as_it_is(model: Any, tmp_path: Path) -> None:
+    stored(model, tmp_path, by_token=True)
+    before = {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in tmp_path.rglob("*") if file.is_file()}
+    reference._verified.clear()
+    stored(model, tmp_path, by_token=True)
+    after = {file: (file.stat().st_mtime_ns, file.stat().st_ino) for file in tmp_path.rglob("*") if file.is_file()}
+    assert {file for file in before if file.suffix == ".safetensors"} == set(shards(tmp_path))
+    assert all(after[file] == before[file] for file in shards(tmp_path))
+
+
+def test_shards_without_a_checksum_are_not_used(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """As older versions named them. They may be damaged, and nothing would tell."""
+    expected = stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+    shard = load_file(file)
+    file.unlink()
+    shard["sums"] += 1.0
+    for name in ("a" * 32, "b" * 32):
+        save_file(shard, file.with_name(f"{name}.safetensors"))
+    reference._verified.clear()
+    assert stored(model, tmp_path, by_token=True).table == expected.table
+    assert "2 files of an older version have no checksum" in caplog.text
+    caplog.clear()
+    assert stored(model, tmp_path, by_token=True).table == expected.table
+    assert "no checksum" not in caplog.text, "it is said once"
+
+
+def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path) -> None:
+    expected = stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+
+    def change(shard: dict[str, Any]) -> None:
+        shard["tokens"][:2] = np.inf, np.nan
+
+    with_other_numbers(file, change)
+    assert stored(model, tmp_path, by_token=True).table == expected.table
+    with torch.no_grad():
+        model.lm_head.weight[3] = float("nan")
+    with pytest.raises(NonFiniteError, match="not finite, before anything was trained") as caught:
         stored(model, tmp_path)
+    assert not isinstance(caught.value, DivergedError)
 
 
 def test_an_interrupted_pass_keeps_what_it_stored(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import torch
 
 from alignlab.config.registry import schemas
 from alignlab.data.layout import Rows
-from alignlab.errors import NonFiniteError, PolicyIsNotReferenceError
+from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
 from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics, token_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.bco import BCO
@@ -102,6 +102,20 @@ def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path)
             train(broken, tmp_path)
 
 
+@pytest.mark.parametrize("micro", [1, 8])
+def test_a_run_does_not_diverge_by_its_reference(micro: int, tmp_path: Path) -> None:
+    """Training does not change the reference: where that is not finite, at whatever step, the run has failed."""
+    for objective in (DPO(beta=0.5), KTO(beta=0.5)):
+        broken = module(objective, micro=micro)
+        assert broken.reference is not None
+        broken.reference = BrokenLater(broken.reference, broken)
+        with pytest.raises(
+            NonFiniteError, match="the reference's log-probabilities are not finite at step 1 "
+        ) as caught:
+            train(broken, tmp_path)
+        assert not isinstance(caught.value, DivergedError)
+
+
 @dataclasses.dataclass
 class Broken:
     """A reference that knows nothing of the first row it is asked for."""
@@ -118,6 +132,20 @@ class Broken:
 
     def logits(self, rows: Rows) -> torch.Tensor:
         return self.real.logits(rows)
+
+
+@dataclasses.dataclass
+class BrokenLater:
+    """A reference that is right for the first update only."""
+
+    real: Any
+    module: Any = None
+
+    def sums(self, rows: Rows) -> torch.Tensor:
+        out = self.real.sums(rows).clone()
+        if self.module.global_step:
+            out[0] = float("inf")
+        return out
 
 
 def two_pairs() -> PairLogps:

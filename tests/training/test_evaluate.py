@@ -471,3 +471,42 @@ def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run) -> 
     save_file(state, weights, metadata={"format": "pt"})
     assert alignlab(*asked).code == 0
     assert len(list((only("dpo") / "evaluation").iterdir())) == 2
+
+
+def flip(file: Path) -> None:
+    """One bit in the middle of a file."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 4
+    file.write_bytes(bytes(content))
+
+
+def test_what_is_damaged_is_made_again_or_refused(alignlab: Run) -> None:
+    assert alignlab("train", *LAB, "trainer.max_steps=5").code == 0
+    assert alignlab("evaluate", "run=dpo").code == 0
+    folder = evaluation(only("dpo"))
+    before = Examples.read(folder)
+    kept = sorted(Path("outputs/samples").glob("*.json"))
+    assert len(kept) == 2
+    flip(folder / "rows.parquet")
+    for file in kept:
+        flip(file)
+    again = alignlab("evaluate", "run=dpo")
+    assert again.code == 0, again.err
+    assert repr(Examples.read(folder)) == repr(before)
+    assert "rows.parquet" in again.err
+    assert "its answers are drawn again; it is kept as rows.parquet.damaged" in again.err
+    assert again.err.count("and the answers are drawn again; it is kept as") == 2
+
+    flip(only("dpo") / "policy/model.safetensors")
+    refused = alignlab("evaluate", "run=dpo", "evaluation.samples=2")
+    assert refused.code == 2
+    assert "policy/model.safetensors is damaged (its checksum is not the one in SHA256SUMS)" in refused.err
+    assert "Traceback" not in refused.err
+    (only("dpo") / "run.json").write_text("{")
+    assert f"{only('dpo').name}  damaged" in alignlab("runs").out
+    unread = alignlab("evaluate", "run=dpo")
+    assert unread.code == 2
+    assert "run.json is damaged" in unread.err
+    mended = alignlab("train", *LAB, "trainer.max_steps=5", "rerun=true")
+    assert mended.code == 0, mended.err
+    assert alignlab("evaluate", "run=dpo").code == 0

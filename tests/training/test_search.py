@@ -298,3 +298,27 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     lr = f"optim.lr={states['interrupted']['optim.lr']:.6g}"
     assert alignlab("train", *alone, "trainer.eval_every=2", lr).code == 0
     assert (run.state()["status"], run.state()["attempt"]) == ("done", 2), "without the bar it goes on"
+
+
+@pytest.mark.parametrize("kind", ["bytes", "value", "settings"])
+def test_a_damaged_study_is_begun_anew_and_trains_nothing_twice(kind: str, alignlab: Run) -> None:
+    import sqlite3
+
+    command = ["train", *SHORT, "-m", BETA, "sweeper.n_trials=2", "sweeper.seed=1"]
+    assert alignlab(*command).code == 0
+    before, ran = trials(["value", "run", "objective.beta"]), attempts()
+    file = Path("outputs/sweeps/s/study.db")
+    if kind == "bytes":
+        content = bytearray(file.read_bytes())
+        content[1000:9000] = bytes(8000)
+        file.write_bytes(bytes(content))
+    else:
+        table, column = {"value": ("trial_values", "value"), "settings": ("trial_params", "param_value")}[kind]
+        with sqlite3.connect(file) as database:
+            database.execute(f"update {table} set {column} = {column} * 1.5")
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    assert "and the search is begun anew; runs that are done are found; it is kept as study.db.damaged" in result.err
+    assert trials(["value", "run", "objective.beta"]) == before
+    assert attempts() == ran
+    assert "begun anew" not in alignlab(*command).err

@@ -7,6 +7,7 @@ import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -123,7 +124,10 @@ def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher:
         RunDir(run).end("interrupted", "the machine went down")
     result = alignlab(*command)
     assert result.code == 0, result.err
-    assert result.err.count("was cut off, and the run starts anew") == 2
+    assert (
+        len(re.findall(r"\.ckpt was cut off, or is damaged .*, and the run starts anew; it is kept as", result.err))
+        == 2
+    )
     for run in RUNS.glob("dpo-*"):
         weights = [load_file(Path(root, "runs", run.name, "policy/model.safetensors")) for root in ("whole", "outputs")]
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
@@ -483,6 +487,40 @@ def test_an_adapter_on_top_of_an_adapter(alignlab: Run) -> None:
     assert PeftModel.from_pretrained(base, dpo / "policy")(torch.tensor([[3, 0]])).logits.shape == (1, 2, 4)
 
 
+def test_what_a_run_starts_from_is_verified(alignlab: Run) -> None:
+    """A merged model that is damaged is merged again; a damaged policy is refused, and made anew when asked for."""
+
+    def flip(file: Path) -> None:
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 64  # the exponent of a weight
+        file.write_bytes(bytes(content))
+
+    parent = ['model.parent=["objective=sft","peft=lora","trainer.max_steps=3"]', "trainer.max_steps=2"]
+    command = ["train", *LAB[:-1], *parent]
+    assert alignlab(*command).code == 0
+    merged, policy = only("sft") / "merged/model.safetensors", only("sft") / "policy/adapter_model.safetensors"
+    good = {name: tensor.clone() for name, tensor in load_file(merged).items()}
+    summary = records()[only("dpo").name]["summary"]["exact/kl"]
+    flip(merged)
+    result = alignlab(*command, "seed=1", "rerun=true")
+    assert result.code == 0, result.err
+    assert "merged is damaged (model.safetensors is damaged" in result.err
+    assert all(torch.equal(tensor, good[name]) for name, tensor in load_file(merged).items())
+    assert records()[only("dpo").name]["summary"]["exact/kl"] == summary
+    assert (only("sft") / "merged.damaged").is_dir()
+    (said,) = records()[only("dpo").name]["damaged"]
+    assert "it is made anew; it is kept as merged.damaged" in said
+
+    flip(policy)
+    shutil.rmtree(merged.parent)
+    result = alignlab(*command, "rerun=true")
+    assert result.code == 2
+    assert f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS)" in result.err
+    record = records()[only("dpo").name]
+    assert record["status"] == "failed"
+    assert "is damaged" in record["reason"]
+
+
 def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
     pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
@@ -602,6 +640,36 @@ def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pyte
     for name in ("sft", "dpo"):
         said = (only(name) / "train.log").read_text()
         assert "the model's layers are not compiled: InvalidCxxCompiler: no headers" in said
+
+
+def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(alignlab: Run, tmp_path: Path) -> None:
+    """A run that diverged is not repeated; one that could not begin is, once its model is in order."""
+    from safetensors.torch import save_file
+
+    assert alignlab("train", *LAB, "objective=sft", "model.parent=[]", "trainer.max_steps=1").code == 0
+    policy = only("sft") / "policy"
+    shutil.copytree(policy, "mine", ignore=shutil.ignore_patterns("SHA256SUMS"))
+    weights = load_file(policy / "model.safetensors")
+    weights["lm_head.weight"][1, 2] = float("nan")
+    weights["lm_head.weight"][2, 2] = float("inf")
+    save_file(weights, "mine/model.safetensors", {"format": "pt"})
+    pairs = [{"prompt": "ab", "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
+    Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    data = ["data=pairs", "data.path=pairs.jsonl", "tracking=none", "trainer.batch_size=2", "trainer.max_steps=1"]
+    result = alignlab("train", "model=hub", "model.name=mine", *data)
+    assert "2 weights of lm_head.weight are not finite (NaN or infinite)" in result.err
+    assert "Traceback" not in result.err
+    assert records()[only("dpo").name]["status"] == "failed"
+
+
+def test_a_run_that_diverged_is_run_again_where_that_is_asked_for(alignlab: Run) -> None:
+    command = ["train", *LAB, "trainer.max_steps=2"]
+    assert alignlab(*command).code == 0
+    run = RunDir(only("dpo"))
+    run.end("diverged", "log-probabilities or loss are not finite at step 1 for rows [3] of the data")
+    assert "diverged already" in alignlab(*command).err
+    assert alignlab(*command, "rerun=true").code == 0
+    assert run.record()["status"] == "done"
 
 
 def test_signals_are_given_back_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import OutputError
+from alignlab.errors import DamagedError, OutputError
+from alignlab.integrity import TELLS_OF_DAMAGE, read_sealed, sealed, set_aside
+
+log = logging.getLogger(__name__)
 
 
 class Store:
@@ -22,12 +26,20 @@ class Store:
         self._folder = folder
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The reply to this very request; None where there is none or its file is damaged."""
+        """The reply to this very request; None where there is none, or its file is damaged, which is said."""
+        file = self._file(request)
         try:
-            kept = json.loads(self._file(request).read_text(encoding="utf-8"))
-            return dict(kept["reply"]) if kept["request"] == request else None
-        except (OSError, ValueError, KeyError, TypeError):
+            kept = read_sealed(file)
+            if kept.keys() != {"request", "reply"} or not isinstance(kept["reply"], dict):
+                raise DamagedError(file, "is damaged (it holds no reply)")
+            if kept["request"] != json.loads(json.dumps(request)):
+                raise DamagedError(file, "is the reply to another request")
+        except OSError:
             return None
+        except DamagedError as error:
+            log.warning("%s", set_aside(error, "the judge is asked again"), extra=TELLS_OF_DAMAGE)
+            return None
+        return dict(kept["reply"])
 
     def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Keep a reply. Raises OutputError where the folder can't be written."""
@@ -35,7 +47,7 @@ class Store:
         partial = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
             file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(json.dumps({"request": request, "reply": reply}, ensure_ascii=False), encoding="utf-8")
+            partial.write_text(sealed({"request": request, "reply": reply}), encoding="utf-8")
             partial.replace(file)
         except OSError as error:
             raise OutputError(f"judgements can't be kept in {self._folder}: {error}") from error

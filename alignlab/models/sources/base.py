@@ -6,10 +6,12 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
-from alignlab.errors import ModelError, Problem
+from alignlab.errors import DamagedError, ModelError, Problem
+from alignlab.integrity import verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
 from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization, quantization_under
@@ -104,6 +106,7 @@ def load_pretrained(
     place, and has an empty name.
     Raises ModelError where that fails.
     """
+    verify_model(path)
     try:
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
     except (OSError, ValueError, ImportError) as error:
@@ -120,6 +123,18 @@ def why_not_loaded(what: str, error: Exception, trust_remote_code: bool) -> str:
         " model.trust_remote_code=true (reward.trust_remote_code=true or judge.reward_model.trust_remote_code=true for"
         " a reward model)"
     )
+
+
+def verify_model(path: str) -> None:
+    """Raise ModelError where a model that alignlab wrote to a folder, or the base below its adapter, is damaged."""
+    try:
+        verify_folder(Path(path))  # before its adapter_config.json is believed
+        found = lineage(path)
+        for folder in (*found.adapters, Path(found.base)):
+            verify_folder(folder)
+    except DamagedError as error:
+        text = "the command that made the model makes it anew with rerun=true"
+        raise ModelError(f"model {path} can't be used: {error}\n  {text}") from error
 
 
 def _load(

@@ -6,6 +6,7 @@ import copy
 import importlib.util
 import logging
 import os
+import shutil
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -16,7 +17,8 @@ from typing import Any, ClassVar
 from filelock import FileLock
 
 from alignlab.data.fingerprint import path_digest
-from alignlab.errors import Problem
+from alignlab.errors import DamagedError, Problem
+from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
@@ -94,10 +96,19 @@ class Packaged(Hub):
         root = target.parent
         root.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            if not target.is_dir():
+            try:
+                verify_folder(target)
+            except DamagedError as error:
+                found = DamagedError(target, f"is damaged ({error.file.name} {error.why})")
+                log.warning("%s", set_aside(found, "it is converted again"), extra=TELLS_OF_DAMAGE)
+            if not is_sealed(target):
+                if target.is_dir():
+                    log.warning("%s has no checksums, as older versions left it; it is converted again", target)
                 log.info("converting %s to safetensors once (about 20 s)", file.name)
                 with tempfile.TemporaryDirectory(dir=root) as scratch:
                     _convert(file, Path(scratch) / "model")
+                    seal_folder(Path(scratch) / "model")
+                    shutil.rmtree(target, ignore_errors=True)
                     (Path(scratch) / "model").rename(target)
         return target
 

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import logging
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+log = logging.getLogger(__name__)
 
 STEP = "train/global_step"
 
@@ -16,7 +20,9 @@ class JsonlSink:
     def __init__(self, file: Path, *, resume_at: int, step: str = STEP) -> None:
         """Rows after step `resume_at` belong to work that is done again: they are dropped. `step` is what holds it."""
         kept = [row for row in read_rows(file) if row.get(step, 0) <= resume_at] if resume_at else []
-        file.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        scratch = file.with_suffix(".tmp")
+        scratch.write_text("".join(json.dumps(row) + "\n" for row in kept))
+        os.replace(scratch, file)
         self._handle = file.open("a")
         self._file, self._resume_at = file, resume_at
         self._tables: dict[str, JsonlSink] = {}
@@ -40,8 +46,20 @@ class JsonlSink:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """All complete rows of a file; a last line that was cut off by a crash is left out."""
+    """All complete rows of a file. A last line that was cut off by a crash is left out, and so is what is no row any
+    more; how many those are is said."""
     if not file.is_file():
         return []
-    lines = file.read_text().split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    lines = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
+    rows = [row for row in map(_row, lines) if row is not None]
+    if bad := len(lines) - len(rows):
+        log.warning("%s is damaged: %d of %d rows can't be read and are left out", file, bad, len(lines))
+    return rows
+
+
+def _row(line: bytes) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

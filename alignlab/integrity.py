@@ -1,0 +1,146 @@
+"""Is a file still what was written? Checksums that are verified when it is read, and what becomes of it otherwise.
+
+Each kind of file carries its checksum in the way of its format. A zip archive (torch.save) has a CRC for every member.
+A JSON record ends in a line with the SHA-256 of the text before it. A folder has a file that `sha256sum -c` reads.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import itertools
+import json
+import os
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import DamagedError
+
+# What a damaged file is renamed to: its name with this at the end.
+DAMAGED = ".damaged"
+
+# Checksums of a folder's files, in the format of `sha256sum`.
+MANIFEST = "SHA256SUMS"
+
+# Goes with a log message about damage (`extra=`), so that the runs it is told to can record it.
+TELLS_OF_DAMAGE = {"damage": True}
+
+_SEAL = ',\n  "sha256": "'
+_BLOCK = 1 << 20
+
+
+def sha256_of(file: Path, size: int | None = None) -> str:
+    """64 hex digits of a file's bytes, or of the first `size` of them."""
+    state, left = hashlib.sha256(), size
+    with file.open("rb") as handle:
+        while block := handle.read(_BLOCK if left is None else min(_BLOCK, left)):
+            state.update(block)
+            left = None if left is None else left - len(block)
+    return state.hexdigest()
+
+
+def set_aside(error: DamagedError, then: str, suffix: str = DAMAGED) -> str:
+    """Rename what is damaged to `<name>.damaged`, so that nothing reads it again. Returns a sentence for the log.
+
+    then: what happens now, to follow "and".
+    """
+    names = (f"{error.file.name}{suffix}{number or ''}" for number in itertools.count())
+    kept = next(path for path in map(error.file.with_name, names) if not os.path.lexists(path))
+    try:
+        os.replace(error.file, kept)
+    except OSError as problem:
+        return f"{error}, and {then}; it can't be renamed to {kept.name}: {problem}"
+    return f"{error}, and {then}; it is kept as {kept.name}"
+
+
+def verify_zip(file: Path) -> None:
+    """Raise DamagedError if a zip archive is not whole; OSError if it can't be read at all."""
+    if file.is_dir():
+        raise DamagedError(file, "is a folder")
+    with file.open("rb") as handle:
+        begin = handle.read(2)
+    try:
+        with zipfile.ZipFile(file) as archive:
+            wrong = archive.testzip()
+    except zipfile.BadZipFile as error:
+        why = "was cut off, or is damaged" if begin == b"PK" else "is damaged" if begin else "is empty"
+        raise DamagedError(file, f"{why} ({error})") from error
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, None):  # a place before the file's beginning, by a damaged offset
+            raise
+        raise DamagedError(file, f"is damaged ({error})") from error
+    except Exception as error:  # zipfile raises many types for archives that no program has written
+        raise DamagedError(file, f"is damaged ({type(error).__name__}: {error})") from error
+    if wrong:
+        raise DamagedError(file, f"is damaged (the checksum of {wrong} is wrong)")
+
+
+def sealed(value: Mapping[str, Any]) -> str:
+    """A JSON object as text, its last key `sha256`: the digest of the text before that line."""
+    text = json.dumps({key: part for key, part in value.items() if key != "sha256"}, indent=2, default=str)
+    body = text.removesuffix("\n}")
+    return f'{body}{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n' if body != text else f"{text}\n"
+
+
+def read_sealed(file: Path) -> dict[str, Any]:
+    """A JSON object without its checksum; one that has none (older versions wrote none) is taken as it is.
+
+    Raises DamagedError if it is not what was written; OSError if it can't be read.
+    """
+    if file.is_dir():
+        raise DamagedError(file, "is a folder")
+    try:
+        text = file.read_bytes().decode()
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(file, f"is damaged (no JSON: {error})") from error
+    if not isinstance(found, dict):
+        raise DamagedError(file, f"is damaged (no JSON object: {type(found).__name__})")
+    if "sha256" in found:
+        body, seal, _ = text.rpartition(_SEAL)
+        if not seal or found.pop("sha256") != hashlib.sha256(body.encode()).hexdigest():
+            raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
+    return found
+
+
+def json_digest(value: object) -> str:
+    """64 hex digits of a JSON value, whatever the order of its keys."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def seal_folder(folder: Path) -> None:
+    """Write the checksums of all files below a folder into it."""
+    files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
+    lines = [f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
+    (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
+
+
+def is_sealed(folder: Path) -> bool:
+    """Whether a folder has checksums; what other software or older versions wrote has none."""
+    return (folder / MANIFEST).exists()
+
+
+def verify_folder(folder: Path) -> None:
+    """Raise DamagedError naming the first file that is missing or not what was written; a folder without checksums is
+    not looked at."""
+    if not is_sealed(folder):
+        return
+    manifest = folder / MANIFEST
+    try:
+        lines = manifest.read_bytes().decode().splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DamagedError(manifest, f"is damaged ({error})") from error
+    if not lines:
+        raise DamagedError(manifest, "is empty")
+    for line in lines:
+        expected, gap, name = line.partition("  ")
+        if len(expected) != 64 or not gap or not name:
+            raise DamagedError(manifest, "is damaged (a line of it is no checksum)")
+        try:
+            found = sha256_of(folder / name)
+        except (OSError, ValueError) as error:
+            raise DamagedError(folder / name, f"can't be read, though {MANIFEST} names it ({error})") from error
+        if found != expected:
+            raise DamagedError(folder / name, f"is damaged (its checksum is not the one in {MANIFEST})")

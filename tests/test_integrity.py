@@ -1,0 +1,108 @@
+"""What is no longer what was written is seen, whichever bit it is, and kept aside."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from alignlab.errors import DamagedError
+from alignlab.integrity import MANIFEST, read_sealed, seal_folder, sealed, set_aside, verify_folder
+
+RECORD = {"status": "done", "summary": {"exact/kl": 4.36, "steps": 10}, "config": {"seed": 1}}
+
+
+@pytest.mark.parametrize("value", [RECORD, {}, {"text": 'a ",\n  "sha256": "'}, {"sha256": "of another time", "a": 1}])
+def test_a_sealed_object_is_read_as_it_was(value: dict[str, object], tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    file.write_text(sealed(value))
+    assert read_sealed(file) == {key: part for key, part in value.items() if key != "sha256"}
+    json.loads(file.read_text())
+
+
+def test_every_flipped_bit_of_a_record_is_seen_or_changes_nothing(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    good = sealed(RECORD).encode()
+    seen = 0
+    for bit in range(8 * len(good)):
+        bad = bytearray(good)
+        bad[bit // 8] ^= 1 << (bit % 8)
+        file.write_bytes(bytes(bad))
+        try:
+            found = read_sealed(file)
+        except DamagedError:
+            seen += 1
+        else:  # the word sha256 itself, or white space behind it
+            assert {key: found[key] for key in RECORD} == RECORD
+    assert seen > 0.9 * 8 * len(good)
+
+
+def test_what_is_no_object_is_damaged(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    for content in (b"", b"[]", b"3", b"\xff\xfe", b'{"status": "do', bytes(64), b"[" * 100_000):
+        file.write_bytes(content)
+        with pytest.raises(DamagedError, match=r"run\.json is damaged"):
+            read_sealed(file)
+    file.unlink()
+    file.mkdir()
+    with pytest.raises(DamagedError, match=r"run\.json is a folder"):
+        read_sealed(file)
+    (tmp_path / "old.json").write_text(json.dumps(RECORD))
+    assert read_sealed(tmp_path / "old.json") == RECORD, "older versions wrote no checksum"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "policy"
+    (made / "inside").mkdir(parents=True)
+    (made / "model.safetensors").write_bytes(bytes(range(256)) * 20)
+    (made / "inside" / "config.json").write_text("{}")
+    seal_folder(made)
+    return made
+
+
+def test_a_folder_has_the_checksums_of_sha256sum(folder: Path) -> None:
+    verify_folder(folder)
+    said = subprocess.run(["sha256sum", "-c", MANIFEST], cwd=folder, capture_output=True, text=True, check=True)
+    assert sorted(said.stdout.splitlines()) == ["inside/config.json: OK", "model.safetensors: OK"]
+
+
+def test_flipped_bits_of_a_folder_are_seen(folder: Path) -> None:
+    random = np.random.default_rng(0)
+    for file in [file for file in folder.rglob("*") if file.is_file()]:
+        good = file.read_bytes()
+        for place in random.integers(len(good), size=40):
+            bad = bytearray(good)
+            bad[place] ^= 1 << int(random.integers(8))
+            file.write_bytes(bytes(bad))
+            with pytest.raises(DamagedError):
+                verify_folder(folder)
+        file.write_bytes(good)
+    verify_folder(folder)
+
+
+@pytest.mark.parametrize("kind", ["missing", "folder", "cut", "no checksums"])
+def test_other_damage_of_a_folder(kind: str, folder: Path) -> None:
+    weights = folder / "model.safetensors"
+    if kind == "cut":
+        weights.write_bytes(weights.read_bytes()[:100])
+    elif kind == "no checksums":
+        (folder / MANIFEST).write_text("")
+    else:
+        weights.unlink()
+        if kind == "folder":
+            weights.mkdir()
+    with pytest.raises(DamagedError, match=MANIFEST):
+        verify_folder(folder)
+
+
+def test_nothing_that_was_set_aside_is_lost(tmp_path: Path) -> None:
+    file = tmp_path / "a.json"
+    for content in ("1", "2", "3"):
+        file.write_text(content)
+        said = set_aside(DamagedError(file, "is damaged"), "it is made anew")
+        assert said.startswith(f"{file} is damaged, and it is made anew; it is kept as a.json.damaged")
+    assert sorted(f.read_text() for f in tmp_path.iterdir()) == ["1", "2", "3"]

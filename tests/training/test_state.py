@@ -1,0 +1,215 @@
+"""A damaged training state is never gone on from: the run starts anew, and ends where an undamaged one does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from alignlab.errors import DamagedError
+from alignlab.integrity import read_sealed
+from alignlab.ledger.run_dir import RunDir
+from alignlab.training.state import about, read_state, updates_in
+from tests.training.test_training import LAB, at_step
+
+Run = Callable[..., Any]
+
+SHORT = [*LAB, "trainer.max_steps=8", "peft=lora", "peft.dropout=0.1"]
+
+
+def tensors(value: Any) -> list[torch.Tensor]:
+    """Every tensor of a training state, in order."""
+    if isinstance(value, torch.Tensor):
+        return [value]
+    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ()
+    return [tensor for part in parts for tensor in tensors(part)]
+
+
+def equal(one: Any, two: Any) -> bool:
+    """Whether two training states are the same, to the last bit."""
+    alike = all(torch.equal(a, b) for a, b in zip(tensors(one), tensors(two), strict=True))
+    return alike and repr(one) == repr(two)
+
+
+def stacked_state(run: RunDir) -> None:
+    """A state as a stack saves it."""
+    random = torch.Generator().manual_seed(0)
+    moments = {name: torch.rand(64, generator=random) for name in ("exp_avg", "exp_avg_sq")}
+    state = {"step": 5, "weights": torch.rand(64, generator=random), "moments": moments, "tokens": 7}
+    torch.save({**state, "objective_state": None, **about(run)}, run.stacked_checkpoint)
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> RunDir:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.checkpoint.parent.mkdir(parents=True)
+    run.metrics.write_text('{"train/global_step": 5, "train/loss": 0.5}\n')
+    stacked_state(run)
+    return run
+
+
+def test_a_flipped_bit_is_seen_wherever_it_is(run: RunDir) -> None:
+    """In headers, names, tensors, checksums or the directory: the state is refused, or it is the one that was saved."""
+    file = run.stacked_checkpoint
+    good, expected = file.read_bytes(), read_state(file, run)
+    refused = 0
+    for place in range(0, len(good), 3):
+        bad = bytearray(good)
+        bad[place] ^= 1 << (place % 8)
+        file.unlink()
+        file.write_bytes(bytes(bad))
+        try:
+            found = read_state(file, run)
+        except DamagedError:
+            refused += 1
+        else:
+            assert equal(found, expected), f"byte {place}"
+    assert refused > 0.5 * len(range(0, len(good), 3))
+
+
+def damaged(kind: str, file: Path) -> None:
+    """Damage a training state (or what belongs to it) in one of many ways."""
+    good = file.read_bytes()
+    file.unlink()
+    if kind == "folder":
+        (file / "inside").mkdir(parents=True)
+        return
+    if kind in ("other keys", "no state"):
+        torch.save({"foo": 1} if kind == "other keys" else [1, 2], file)
+        return
+    if kind in ("another run's", "another model's"):
+        file.write_bytes(good)
+        state = torch.load(file, weights_only=True)
+        state["run"] = "dpo-000000000000"
+        if kind == "another model's":  # of an older version, which did not say whose state it is
+            del state["run"], state["metrics"]
+            state["state_dict"][next(iter(state["state_dict"]))] = torch.zeros(3)
+        torch.save(state, file)
+        return
+    places = np.random.default_rng(len(kind)).integers(len(good), size=8)
+    flipped = bytearray(good)
+    for place in places:
+        flipped[place] ^= 16
+    middle = len(good) // 2
+    zeroed = good[:middle] + bytes(512) + good[middle + 512 :]
+    text = b"this is no archive" * 50
+    file.write_bytes(
+        {"flips": bytes(flipped), "zeroed": zeroed, "cut": good[:middle], "empty": b"", "text": text}[kind]
+    )
+
+
+KINDS = ["flips", "zeroed", "cut", "empty", "text", "folder", "other keys", "no state", "another run's"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_damaged_state_is_set_aside_and_said(kind: str, run: RunDir) -> None:
+    file = run.stacked_checkpoint
+    assert updates_in(run, file) == (5, "")
+    damaged(kind, file)
+    updates, said = updates_in(run, file)
+    assert updates == 0
+    assert said.startswith(f"{file} ")
+    assert said.endswith("and the run starts anew; it is kept as stacked.ckpt.damaged")
+    assert not file.exists()
+    assert file.with_name("stacked.ckpt.damaged").exists()
+    assert updates_in(run, file) == (0, "")
+
+
+def test_one_damaged_state_does_not_replace_another(run: RunDir) -> None:
+    for name in ("stacked.ckpt.damaged", "stacked.ckpt.damaged1"):
+        stacked_state(run)
+        damaged("cut", run.stacked_checkpoint)
+        assert updates_in(run, run.stacked_checkpoint)[1].endswith(f"kept as {name}")
+
+
+def test_states_of_older_versions_are_read(run: RunDir) -> None:
+    state = torch.load(run.stacked_checkpoint, weights_only=True)
+    del state["run"], state["metrics"]
+    torch.save(state, run.stacked_checkpoint)
+    assert updates_in(run, run.stacked_checkpoint) == (5, "")
+
+
+@pytest.mark.parametrize("content", ['{"train/global_step": 5, "train/loss": 0.7}\n', "", None])
+def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: RunDir) -> None:
+    """The summary of a run is made of all of its rows."""
+    with run.metrics.open("a") as rows:  # of updates after the state: they are made again
+        rows.write('{"train/global_step": 6, "train/loss": 0.4}\n')
+    assert updates_in(run, run.stacked_checkpoint) == (5, "")
+    run.metrics.unlink()
+    if content is not None:
+        run.metrics.write_text(content)
+    updates, said = updates_in(run, run.stacked_checkpoint)
+    assert updates == 0
+    assert "metrics.jsonl is not what it was when stacked.ckpt was saved, and the run starts anew" in said
+
+
+def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Interrupted, damaged and run again by the same command; with a state of every kind of damage."""
+    assert alignlab("train", *SHORT, "output_root=whole").code == 0
+    with monkeypatch.context() as patched:
+        at_step(patched, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
+        assert alignlab("train", *SHORT).code == 130
+    (name,) = (folder.name for folder in Path("outputs/runs").glob("dpo-*[0-9a-f]"))
+    shutil.copytree("outputs", "stopped")
+    whole = RunDir.of("whole", name)
+    weights = load_file(whole.policy / "adapter_model.safetensors")
+    summary = {k: v for k, v in whole.record()["summary"].items() if "second" not in k}
+    for kind in ["none", "flips", "folder", "another model's"]:
+        shutil.rmtree("outputs")
+        shutil.copytree("stopped", "outputs")
+        run = RunDir.of("outputs", name)
+        assert updates_in(run, run.checkpoint) == (5, "")
+        if kind != "none":
+            damaged(kind, run.checkpoint)
+        result = alignlab("train", *SHORT)
+        assert result.code == 0, result.err
+        record = run.record()
+        assert record["status"] == "done"
+        assert record["resumed_from"] == (5 if kind == "none" else 0)
+        found = load_file(run.policy / "adapter_model.safetensors")
+        assert all(torch.equal(found[key], weights[key]) for key in weights), kind
+        assert {k: v for k, v in record["summary"].items() if "second" not in k} == summary
+        if kind != "none":
+            (said,) = record["damaged"]
+            assert "and the run starts anew; it is kept as last.ckpt.damaged" in said
+            assert said in result.err
+            assert said in run.log.read_text()
+            assert run.checkpoint.with_name("last.ckpt.damaged").exists()
+    assert read_sealed(run.record_file)["attempt"] == 3, "one that found it out while it loaded the state"
+
+
+def test_a_damaged_state_in_a_stack(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point with the damaged state starts anew, the other one goes on."""
+    from alignlab.modules.stacked import StackedModule
+
+    command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=stacked"]
+    assert alignlab(*command, "output_root=whole").code == 0
+    train = StackedModule.training_step
+
+    def stopping(module: StackedModule, *args: Any) -> None:
+        if module.step == 3:
+            os.kill(os.getpid(), signal.SIGINT)
+        train(module, *args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(StackedModule, "training_step", stopping)
+        assert alignlab(*command).code == 130
+    runs = [RunDir(folder) for folder in sorted(Path("outputs/runs").glob("dpo-*[0-9a-f]"))]
+    damaged("flips", runs[0].stacked_checkpoint)
+    result = alignlab(*command)
+    assert result.code == 0, result.err
+    assert [run.record()["resumed_from"] for run in runs] == [0, 4]
+    assert len(runs[0].record()["damaged"]) == 1
+    assert "damaged" not in runs[1].record()
+    for run in runs:
+        policies = [load_file(Path(root, "runs", run.id, "policy/model.safetensors")) for root in ("whole", "outputs")]
+        for key in policies[0]:
+            torch.testing.assert_close(policies[1][key], policies[0][key], atol=2e-5, rtol=0)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from alignlab.checks import at_least
+from alignlab.checks import at_least, usable
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Message, Prompt
 from alignlab.data.template import Template, plain_transcript
@@ -56,7 +56,12 @@ class Evaluation(Sampling):
     shown: int = 20
 
     def missing(self) -> Iterator[Problem]:
-        """A file that can't be read, or lacks what is asked of it."""
+        """A file that can't be read, or lacks what is asked of it, and models whose weights are not all there."""
+        for name in self.baselines:
+            if any((Path(name) / file).is_file() for file in ("config.json", "adapter_config.json")):
+                from alignlab.models.sources.base import check_pretrained
+
+                yield from usable("baselines", name, check_pretrained)
         if self.pairs:
             try:
                 read_pairs(self.pairs)

@@ -16,9 +16,14 @@ from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
 from alignlab.models.quantization import one_function, quantization_under
 from alignlab.models.sources.base import base_of_adapter
+from alignlab.models.weights_check import check_finite, check_tokens, load_adapter, load_weights, loading, merge_adapter
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
+
+_HEAD = "score.weight"
+# Left over where a reward model is made of a causal language model: names of its last layer.
+_LANGUAGE_HEADS = ("lm_head", "embed_out")
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -73,32 +78,20 @@ def load_scorer(path: str) -> tuple[Any, Any]:
     its base as that was trained on (rounded or not), ready to score.
 
     Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
-    Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
-    score at random.
+    Raises ModelError where it can't be loaded, has other than one output, lacks weights, or was saved without a head: a
+    new one would score at random.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    base, adapter = base_of_adapter(path)
-    headless = ModelError(
-        f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
-    )
-    rounded = quantization_under(adapter) if adapter else None
-    how = {"quantization_config": rounded, "device_map": {"": "cpu"}} if rounded else {}
-    try:
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
-        )
-        if "score.weight" in told["missing_keys"] and not (adapter and _has_head(adapter)):
-            raise headless
+    with loading(f"reward model {path}"):
+        base, adapter = base_of_adapter(path)
+        rounded = quantization_under(adapter) if adapter else None
+        how = {"quantization_config": rounded, "device_map": {"": "cpu"}} if rounded else {}
+        model = _classifier(path, base, adapter, dtype=torch.float32, **how)
         if adapter:
-            from peft import PeftModel
-
             if rounded:
                 model = one_function(model).dequantize(torch.float32)
-            model = PeftModel.from_pretrained(model, adapter).merge_and_unload()  # scoring does without its detours
-        tokenizer = AutoTokenizer.from_pretrained(path)
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(f"reward model {path} can't be loaded: {error}") from error
+            model = merge_adapter(load_adapter(model, adapter))  # scoring does without its detours
+            check_finite(model, adapter)
+        tokenizer = _tokenizer(path, model)
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
     if (offset := Path(path) / _OFFSET).is_file():
@@ -106,11 +99,42 @@ def load_scorer(path: str) -> tuple[Any, Any]:
     return model.eval(), tokenizer
 
 
+def check_scorer(path: str) -> None:
+    """Raise ModelError where `load_scorer` would, as far as names and shapes of weights tell; none is read."""
+    with loading(f"reward model {path}"):
+        base, adapter = base_of_adapter(path)
+        model = _classifier(path, base, adapter, device_map="meta")
+        if adapter:
+            load_adapter(model, adapter)
+        _tokenizer(path, model)
+
+
+def _classifier(path: str, base: str, adapter: str | None, **how: Any) -> Any:
+    """The sequence classifier that a reward model is, or stands on with an adapter that holds its head."""
+    from transformers import AutoModelForSequenceClassification
+
+    new, spare = [_HEAD], _LANGUAGE_HEADS
+    model, made_up = load_weights(AutoModelForSequenceClassification, base, new=new, spare=spare, num_labels=1, **how)
+    if made_up and not (adapter and _has_head(adapter)):
+        raise ModelError(
+            f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
+        )
+    return model
+
+
+def _tokenizer(path: str, model: Any) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(path)
+    check_tokens(model, tokenizer, path)
+    return tokenizer
+
+
 def _has_head(adapter: str) -> bool:
     """Whether a saved adapter holds the whole layer `score` beside its own weights."""
     from peft import load_peft_weights
 
-    return any(name.endswith("score.weight") for name in load_peft_weights(adapter, device="cpu"))
+    return any(name.endswith(_HEAD) for name in load_peft_weights(adapter, device="cpu"))
 
 
 class Critic(nn.Module, ABC):

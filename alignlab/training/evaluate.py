@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from alignlab.checks import usable
 from alignlab.config.plan import Plan
 from alignlab.config.recorded import recorded_plan
 from alignlab.config.schemas import Evaluate
@@ -43,7 +44,7 @@ from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.reference import Pass, weights_digest
-from alignlab.models.sources.base import load_pretrained
+from alignlab.models.sources.base import check_pretrained, load_pretrained
 from alignlab.modules.base import Progress
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.tracking.sinks.base import RunIdentity
@@ -166,6 +167,8 @@ def _other(name: str, root: str, problems: list[Problem]) -> Callable[[], Side] 
             return None
         if _is_reward_model(plan):
             problems.append(Problem("evaluation.baselines", name, "is a reward model and writes no answers"))
+        else:
+            problems += usable("evaluation.baselines", str(run.policy), check_pretrained)
         return partial(_policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from alignlab.checks import at_least
+from alignlab.checks import at_least, usable
 from alignlab.data.fingerprint import path_digest
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
@@ -68,6 +68,10 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
         elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
             yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
+        elif folder.is_dir():
+            from alignlab.models.heads import check_scorer
+
+            yield from usable("model", self.model, check_scorer)
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
         return self.ready()(rows)

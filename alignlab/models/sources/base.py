@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 from alignlab.checks import Checked, one_of
 from alignlab.errors import ModelError, Problem
 from alignlab.models.quantization import one_function, quantization, quantization_under
+from alignlab.models.weights_check import check_finite, check_tokens, load_adapter, load_weights, loading, merge_adapter
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -86,28 +87,34 @@ def load_pretrained(
 
     quantize: of a whole model. What an adapter is merged into is its base as it was trained on, rounded or not, and the
     sum is not rounded again.
-    Raises ModelError where that fails.
+    Raises ModelError where that fails, and where the files do not hold exactly the weights that the config describes.
     """
-    try:
+    with loading(f"model {path}"):
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(f"model {path} can't be loaded: {error}") from error
+
+
+def check_pretrained(path: str) -> None:
+    """Raise ModelError where `load_pretrained` would, as far as names and shapes of weights tell; none is read."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    with loading(f"model {path}"):
+        base, adapter = base_of_adapter(path)
+        config = _config_of_policy(path, base, adapter)
+        model, _ = load_weights(AutoModelForCausalLM, base, config=config, device_map="meta")
+        if adapter:
+            load_adapter(model, adapter)
+        check_tokens(model, AutoTokenizer.from_pretrained(path), path)
 
 
 def _load(
     path: str, dtype: str, revision: str, attention: str, quantize: str, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
     base, adapter = base_of_adapter(path)
     origin: dict[str, Any] = {"revision": revision or None, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(base, **origin)
-    if _scores(adapter, config):
-        raise ModelError(
-            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
-            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
-        )
+    config = _config_of_policy(path, base, adapter, **origin)
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
@@ -115,15 +122,29 @@ def _load(
     if rounded:  # on the CPU wherever it will run: the same weights everywhere
         origin |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     model = one_function(
-        AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
+        load_weights(AutoModelForCausalLM, base, config=config, dtype=getattr(torch, dtype), **origin)[0]
     )
     if adapter:
-        from peft import PeftModel
-
         if rounded:
             model = model.dequantize(getattr(torch, dtype))
-        model = PeftModel.from_pretrained(model, adapter).merge_and_unload()
-    return model, AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
+        model = merge_adapter(load_adapter(model, adapter))
+        check_finite(model, adapter)
+    tokenizer = AutoTokenizer.from_pretrained(path, revision=revision or None, trust_remote_code=trust_remote_code)
+    check_tokens(model, tokenizer, path)
+    return model, tokenizer
+
+
+def _config_of_policy(path: str, base: str, adapter: str | None, **origin: Any) -> Any:
+    """The config of the base. Raises ModelError where `path` is a reward model."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(base, **origin)
+    if _scores(adapter, config):
+        raise ModelError(
+            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
+            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
+        )
+    return config
 
 
 def _scores(adapter: str | None, config: Any) -> bool:

@@ -19,6 +19,7 @@ from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
+from alignlab.models.weights_check import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -94,7 +95,7 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    quantised, _ = load_weights(AutoModelForCausalLM, str(gguf.parent), gguf_file=gguf.name)
     config = copy.deepcopy(quantised.config)
     # Left in place it makes the saved folder claim to be quantised, and loading it fails.
     del config.quantization_config

@@ -1,4 +1,4 @@
-"""A model is what its files hold: no weight is made up, left out, or not a number, and every token has an embedding.
+"""A model holds exactly the weights of its files: none is made up, left out or NaN, and every token has an embedding.
 
 `from_pretrained` of transformers and of peft fills whatever a file lacks with random numbers, and only warns. Here that
 is an error, and so is a tensor that the model has no place for.
@@ -37,7 +37,7 @@ _WRAPPERS = {
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn whatever libraries raise about somebody's files into a ModelError that names `what` is loaded."""
+    """Turn whatever libraries raise about files into a ModelError that says what could not be loaded."""
     try:
         yield
     except ModelError:
@@ -58,7 +58,7 @@ def load_weights(
     how:   for `from_pretrained`. `device_map="meta"` compares names and shapes alone, and reads no weights.
 
     Raises ModelError with all parameters that are missing or have another shape, all tensors that are left over, and
-    all weights that are not finite, or in a type that is no number by itself.
+    all weights that are not finite or are not stored as floats.
     """
     with loading(f"model {path}"):
         _check_files(path)
@@ -71,7 +71,8 @@ def load_weights(
 
 
 def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[str], **how: Any) -> tuple[Any, set[str]]:
-    model, told = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+    with _silent_transformers():
+        model, told = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _check_architecture(model.config, path)
     buffers = {name for name, _ in model.named_buffers()}
     missing = set(told["missing_keys"])
@@ -86,6 +87,22 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
         raise _error(f"model {path}", "its files do not hold the weights that its config.json describes", faults)
     _check_tied(model, path)
     return model, missing & set(new)
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """No bar, and no report that takes missing weights for a start of training: what is wrong is raised here."""
+    from transformers.utils import logging as theirs
+
+    level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bar:
+            theirs.enable_progress_bar()
 
 
 def load_adapter(model: Any, adapter: str) -> Any:
@@ -125,8 +142,10 @@ def load_adapter(model: Any, adapter: str) -> Any:
 
 
 def merge_adapter(policy: Any) -> Any:
-    """The model with its adapter added to its weights."""
+    """The model with its adapter added to its weights, all of which can be trained."""
     model = policy.merge_and_unload()
+    for weight in model.parameters():  # peft has frozen them, and leaves them so
+        weight.requires_grad_(weight.is_floating_point())
     if not _is_tied(model):  # the adapter may have trained one of the two alone
         model.config.get_text_config().tie_word_embeddings = False
     return model
@@ -221,7 +240,7 @@ def _shortened(names: Iterable[str]) -> str:
 
 def _in_order(names: Iterable[Any]) -> list[Any]:
     """Sorted, with layer 2 before layer 10."""
-    return sorted(names, key=lambda name: [(len(part), part) for part in re.split(r"(?<=\.)(?=\d)", str(name))])
+    return sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", str(name)))])
 
 
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from alignlab.errors import ModelError
 from alignlab.models.heads import check_scorer, load_scorer, with_scalar_head
 from alignlab.models.sources.base import check_pretrained, load_pretrained
-from alignlab.models.sources.tiny import letters
+from alignlab.models.sources.tiny import Tiny, letters
 
 Tensors = dict[str, torch.Tensor]
 Edit = Callable[[Tensors], Tensors]
@@ -430,6 +430,10 @@ def test_adapters_of_all_sorts_load(settings: dict[str, Any], tmp_path: Path) ->
     assert not torch.allclose(expected, make("Qwen2")(IDS).logits)
 
 
+def test_a_merged_adapter_can_be_trained_whole(tmp_path: Path) -> None:
+    assert all(weight.requires_grad for weight in loaded(adapter(tmp_path)).parameters())
+
+
 def test_an_adapters_biases_are_asked_for(tmp_path: Path) -> None:
     """peft does not miss them."""
     folder = edit(adapter(tmp_path, "Qwen2", bias="lora_only"), without(".bias"), ADAPTER)
@@ -479,3 +483,63 @@ def test_rounded_to_4_bits(tensor: str, tmp_path: Path) -> None:
         save_file({**whole, tensor: spoilt}, folder / "model.safetensors", metadata={"format": "pt"})
         with pytest.raises(ModelError, match=rf"infinite numbers in 1 parameter \({tensor}\)"):
             load_pretrained(str(folder), dtype="float32", quantize="nf4")
+
+
+# From the command line.
+
+
+@pytest.fixture
+def train(alignlab: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
+    """`alignlab train` on a few pairs from the folder `good`, beside which `bad` and `reward` lack a layer."""
+    model, tokenizer = Tiny(name="t", hidden_size=16, intermediate_size=16).load()
+    for name, saved in (("good", model), ("bad", model), ("reward", with_scalar_head(model, 0))):
+        saved.save_pretrained(tmp_path / name)
+        tokenizer.save_pretrained(tmp_path / name)
+        if name != "good":
+            edit(tmp_path / name, without(".1."))
+    rows = [{"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    data = ("data=pairs", "data.path=pairs.jsonl", "trainer.max_steps=1", "trainer.batch_size=4", "tracking=none")
+
+    def run(*more: str) -> Any:
+        return alignlab("train", *data, "model=hub", "model.name=good", "output_root=out", *more)
+
+    return run
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        ["objective=dpo", "model.name=bad"],
+        ["objective=dpo", "judge=reward_model", "judge.reward_model.run=[]", "judge.reward_model.model=reward"],
+        ["objective=rloo", "reward=reward_model", "reward.run=[]", "reward.model=reward"],
+        ["objective=dpo", "evaluation.baselines=[bad]"],
+    ],
+    ids=["model", "judge", "reward", "baseline"],
+)
+def test_nothing_is_trained_with_a_folder_that_lacks_weights(
+    more: list[str], train: Callable[..., Any], tmp_path: Path
+) -> None:
+    result = train(*more)
+    assert result.code == 2, result.err
+    assert "random numbers: 9 parameters (model.layers.1.input_layernorm.weight, " in result.err
+    assert "Traceback" not in result.err
+    assert not list(tmp_path.glob("out/runs/*/metrics.jsonl"))
+
+
+def test_a_parents_policy_that_was_damaged_since(train: Callable[..., Any], tmp_path: Path) -> None:
+    how = ("objective=dpo", "model.parent=['objective=sft']")
+    assert train(*how).code == 0
+    (policy,) = tmp_path.glob("out/runs/sft-*/policy")
+    file = policy / "model.safetensors"
+    whole = file.read_bytes()
+    file.write_bytes(whole[:-100])
+    result = train(*how, "objective.beta=0.2")
+    assert result.code == 2
+    assert "files are damaged\n  model.safetensors: " in result.err
+    file.write_bytes(whole)
+    edit(policy, without(".1."))
+    result = train(*how, "objective.beta=0.2")
+    assert result.code == 2
+    assert f"model {policy.resolve()} can't be used" in result.err
+    assert "random numbers: 9 parameters" in result.err

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import ConfigError, ModelError, Problem
 from alignlab.spelling import meant_option
 
 
@@ -71,6 +71,14 @@ def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[
     """Yield a problem unless the package is there; `extra` is the extra of alignlab that brings it."""
     if importlib.util.find_spec(package) is None:
         yield Problem(key, value, f"needs the package {package}", f'pip install "alignlab[{extra}]"')
+
+
+def usable(key: str, folder: str, check: Callable[[str], None]) -> Iterator[Problem]:
+    """Yield a problem where `check` of a model's folder raises a ModelError."""
+    try:
+        check(folder)
+    except ModelError as error:
+        yield Problem(key, folder, str(error).replace("\n", "\n      "))
 
 
 def _because(hint: str) -> str:

@@ -14,13 +14,18 @@ from torch import Tensor, nn
 from alignlab.data.layout import Rows
 from alignlab.errors import ModelError
 from alignlab.models.forward import Predictions, at_least_float32, backbone, hidden_states, innermost
-from alignlab.models.lineage import lineage
+from alignlab.models.lineage import Lineage, lineage
 from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import tokenizer_of, verify_model, why_not_loaded
+from alignlab.models.sources.base import origin_of, tokenizer_of, verify_model
+from alignlab.models.weights_check import check_tokens, load_weights, loading
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
 _OFFSET = "reward.json"
+
+_HEAD = "score.weight"
+# Left over where a reward model is made of a causal language model: names of its last layer.
+_LANGUAGE_HEADS = ("lm_head", "embed_out")
 
 
 def with_scalar_head(model: Any, seed: int) -> Any:
@@ -75,36 +80,22 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     its base as that was trained on (rounded or not), ready to score.
 
     Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
-    Raises ModelError where it can't be loaded, has other than one output, or was saved without a head: a new one would
-    score at random.
+    Raises ModelError where it can't be loaded, has other than one output, lacks weights, or was saved without a head: a
+    new one would score at random.
     """
-    from transformers import AutoModelForSequenceClassification, AutoTokenizer
-
-    verify_model(path)
-    found = lineage(path)
-    base, adapters = found.base, found.adapters
-    headless = ModelError(
-        f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
-    )
-    rounded = quantization_under(str(adapters[0])) if adapters else None
-    how: dict[str, Any] = {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
-    if rounded:
-        how |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
-    try:
-        model, told = AutoModelForSequenceClassification.from_pretrained(
-            base, num_labels=1, dtype=torch.float32, output_loading_info=True, **how
-        )
-        if "score.weight" in told["missing_keys"] and not any(map(_has_head, adapters)):
-            raise headless
+    with loading(f"reward model {path}"):
+        verify_model(path)
+        found = lineage(path)
+        how: dict[str, Any] = {"dtype": torch.float32, **origin_of(found, trust_remote_code)}
+        rounded = quantization_under(str(found.adapters[0])) if found.adapters else None
+        if rounded:
+            how |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
+        model = _classifier(path, found, **how)
         if rounded:
             model = one_function(model).dequantize(torch.float32)
-        for adapter in adapters:
+        for adapter in found.adapters:
             model = merged(model, adapter)  # scoring does without its detours
-        tokenizer = AutoTokenizer.from_pretrained(
-            tokenizer_of(found), revision=found.revision or None, trust_remote_code=trust_remote_code
-        )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise ModelError(why_not_loaded(f"reward model {path}", error, trust_remote_code)) from error
+        tokenizer = _tokenizer(path, model, found, trust_remote_code)
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
     if (offset := Path(path) / _OFFSET).is_file():
@@ -112,11 +103,44 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     return model.eval(), tokenizer
 
 
+def check_scorer(path: str, *, trust_remote_code: bool = False) -> None:
+    """Raise ModelError where `load_scorer` would, as far as names and shapes of weights tell; no base is read."""
+    with loading(f"reward model {path}"):
+        found = lineage(path)
+        model = _classifier(path, found, device_map="meta", **origin_of(found, trust_remote_code))
+        for adapter in found.adapters:
+            model = merged(model, adapter)
+        _tokenizer(path, model, found, trust_remote_code)
+
+
+def _classifier(path: str, found: Lineage, **how: Any) -> Any:
+    """The sequence classifier that a reward model is, or stands on with an adapter that holds its head."""
+    from transformers import AutoModelForSequenceClassification
+
+    new, spare = [_HEAD], _LANGUAGE_HEADS
+    model, made_up = load_weights(
+        AutoModelForSequenceClassification, found.base, new=new, spare=spare, num_labels=1, **how
+    )
+    if made_up and not any(map(_has_head, found.adapters)):
+        raise ModelError(
+            f"{path} is no reward model: it was saved without a head\n  type: objective=reward_model to train one"
+        )
+    return model
+
+
+def _tokenizer(path: str, model: Any, found: Lineage, trust_remote_code: bool) -> Any:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(found), **origin_of(found, trust_remote_code))
+    check_tokens(model, tokenizer, path)
+    return tokenizer
+
+
 def _has_head(adapter: Path) -> bool:
     """Whether a saved adapter holds the whole layer `score` beside its own weights."""
     from peft import load_peft_weights
 
-    return any(name.endswith("score.weight") for name in load_peft_weights(str(adapter), device="cpu"))
+    return any(name.endswith(_HEAD) for name in load_peft_weights(str(adapter), device="cpu"))
 
 
 class Critic(nn.Module, ABC):

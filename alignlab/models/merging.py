@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import ModelError
+from alignlab.models.weights_check import check_finite, load_adapter, saved_weights
 
 
 def merged(model: Any, adapter: Path) -> Any:
@@ -15,17 +15,13 @@ def merged(model: Any, adapter: Path) -> Any:
     No folder and no hub name holds these weights: the `name_or_path` of the sum is empty.
     Raises ModelError if the adapter does not fit the model.
     """
-    from peft import PeftModel, load_peft_weights
-
-    saved = load_peft_weights(str(adapter), device="cpu")
+    saved = saved_weights(str(adapter))
     _fit_vocabulary(model, adapter, saved)
     untied = _untie(model, saved)
-    try:
-        model = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    except (RuntimeError, ValueError, KeyError) as error:
-        raise ModelError(f"the adapter {adapter} does not fit {model.name_or_path}: {error}") from error
-    if untied:
+    model = load_adapter(model, str(adapter)).merge_and_unload()
+    if untied and not model.get_output_embeddings().weight.is_meta:  # names and shapes alone have nothing to compare
         _tie_if_equal(model)
+    check_finite(model, str(adapter))
     model.name_or_path = model.revision = ""
     return model.requires_grad_(True)  # an adapter had frozen its base
 

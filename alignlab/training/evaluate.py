@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from alignlab.checks import usable
 from alignlab.config.plan import Plan
 from alignlab.config.recorded import recorded_plan
 from alignlab.config.schemas import Evaluate
@@ -42,9 +43,9 @@ from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.lineage import fault_of_adapter, weights_fingerprint
+from alignlab.models.lineage import weights_fingerprint
 from alignlab.models.reference import Pass, weights_digest
-from alignlab.models.sources.base import load_pretrained
+from alignlab.models.sources.base import check_pretrained, load_pretrained
 from alignlab.modules.base import Progress
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.tracking.sinks.base import RunIdentity
@@ -183,12 +184,18 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
             return None
         if _is_reward_model(plan):
             problems.append(Problem("evaluation.baselines", name, "is a reward model and writes no answers"))
+        else:
+            plan.train.model.restore_base(str(run.policy))
+            check = partial(check_pretrained, trust_remote_code=plan.train.model.allows_remote_code)
+            problems += usable("evaluation.baselines", str(run.policy), check)
         return partial(_policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
-    problems += [Problem("evaluation.baselines", name, fault) for fault in fault_of_adapter(name)]
+    if Path(name).is_dir():
+        check = partial(check_pretrained, trust_remote_code=wanted.trust_remote_code)
+        problems += usable("evaluation.baselines", name, check)
 
     def load() -> Side:
         model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)

@@ -16,7 +16,7 @@ from filelock import FileLock
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import DamagedError, ModelError
+from alignlab.errors import DamagedError
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
@@ -74,7 +74,6 @@ def load_start(plan: Plan) -> Start:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
-    _refuse_non_finite(model, plan)
     return Start(plan, model, tokenizer, weights_digest(model))
 
 
@@ -92,14 +91,6 @@ def tell_end_of_turn(start: Start) -> None:
         " and ".join(others) or "none",
         "" if rewards else "; sampling stops at each of them, and the saved generation_config.json names them all",
     )
-
-
-def _refuse_non_finite(model: Any, plan: Plan) -> None:
-    """Raise ModelError naming the first weights that are NaN or infinite: no run can start from them."""
-    for name, weights in model.named_parameters():
-        if weights.is_floating_point() and not (finite := torch.isfinite(weights)).all():
-            where = f"the policy of {plan.parent.id}" if plan.parent else f"model {plan.train.model.name}"
-            raise ModelError(f"{where}: {int((~finite).sum())} weights of {name} are not finite (NaN or infinite)")
 
 
 def name_base(start: Start) -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from alignlab.checks import at_least
+from alignlab.checks import at_least, usable
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
@@ -79,6 +80,11 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
         for fault in fault_of_adapter(self.model):
             yield Problem("model", self.model, fault)
+            return
+        if any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+            from alignlab.models.heads import check_scorer  # needs torch
+
+            yield from usable("model", self.model, partial(check_scorer, trust_remote_code=self.trust_remote_code))
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
         return self.ready()(rows)

@@ -13,7 +13,6 @@ from alignlab.checks import Checked, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
 from alignlab.integrity import verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
-from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
 log = logging.getLogger(__name__)
@@ -104,25 +103,30 @@ def load_pretrained(
     revision: of a hub name, also of an adapter's base whose revision the adapter does not name.
     The model's `name_or_path` and `revision` say where its weights can be loaded from; a merged model is in no such
     place, and has an empty name.
-    Raises ModelError where that fails.
+    Raises ModelError where that fails, and where the files do not hold exactly the weights that the config describes.
     """
-    verify_model(path)
-    try:
+    from alignlab.models.weights_check import loading  # needs torch, and configs are checked without it
+
+    with loading(f"model {path}"):
+        verify_model(path)
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
-    except (OSError, ValueError, ImportError) as error:
-        raise ModelError(why_not_loaded(f"model {path}", error, trust_remote_code)) from error
 
 
-def why_not_loaded(what: str, error: Exception, trust_remote_code: bool) -> str:
-    """An error of transformers as a message; where the model needs its own code, with the key that allows it."""
-    if trust_remote_code or "trust_remote_code" not in str(error):
-        return f"{what} can't be loaded: {error}"
-    return (
-        f"{what} needs Python code that comes with it, which runs only if the command line allows it\n"
-        "  read that code; then type: trust_remote_code=true after `alignlab evaluate`, or after `alignlab train`"
-        " model.trust_remote_code=true (reward.trust_remote_code=true or judge.reward_model.trust_remote_code=true for"
-        " a reward model)"
-    )
+def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
+    """Raise ModelError where `load_pretrained` would, as far as names and shapes of weights tell; no base is read."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    from alignlab.models.merging import merged
+    from alignlab.models.weights_check import check_tokens, load_weights, loading
+
+    with loading(f"model {path}"):
+        found = lineage(path)
+        origin = origin_of(found, trust_remote_code)
+        config = _config_of_policy(path, found, origin)
+        model, _ = load_weights(AutoModelForCausalLM, found.base, config=config, device_map="meta", **origin)
+        for adapter in found.adapters:
+            model = merged(model, adapter)
+        check_tokens(model, AutoTokenizer.from_pretrained(tokenizer_of(found), **origin), path)
 
 
 def verify_model(path: str) -> None:
@@ -141,21 +145,15 @@ def _load(
     path: str, dtype: str, revision: str, attention: str, quantize: str, trust_remote_code: bool
 ) -> tuple[Any, Any]:
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from alignlab.models.generation import read_generation_config  # needs torch, and configs are checked without it
+    from alignlab.models.generation import read_generation_config  # these need torch
+    from alignlab.models.merging import merged
+    from alignlab.models.weights_check import check_tokens, load_weights
 
     found = lineage(path, revision)
-    base, adapters = found.base, found.adapters
-    origin: dict[str, Any] = {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
-    config = AutoConfig.from_pretrained(base, **origin)
-    if getattr(config, "auto_map", None) and not trust_remote_code:
-        log.info("%s comes with Python code, which is not run; transformers' %s is used", base, config.model_type)
-    if _scores(found, config):
-        raise ModelError(
-            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
-            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
-        )
+    base, adapters, origin = found.base, found.adapters, origin_of(found, trust_remote_code)
+    config = _config_of_policy(path, found, origin)
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
@@ -163,7 +161,7 @@ def _load(
     if rounded:  # on the CPU wherever it will run: the same weights everywhere
         origin |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
     model = one_function(
-        AutoModelForCausalLM.from_pretrained(base, config=config, dtype=getattr(torch, dtype), **origin)
+        load_weights(AutoModelForCausalLM, base, config=config, dtype=getattr(torch, dtype), **origin)[0]
     )
     if rounded and adapters:
         model = model.dequantize(getattr(torch, dtype))
@@ -171,9 +169,29 @@ def _load(
     for adapter in adapters:
         model = merged(model, adapter)
         read_generation_config(model, str(adapter))
-    return model, AutoTokenizer.from_pretrained(
-        tokenizer_of(found), revision=found.revision or None, trust_remote_code=trust_remote_code
-    )
+    tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(found), **origin_of(found, trust_remote_code))
+    check_tokens(model, tokenizer, path)
+    return model, tokenizer
+
+
+def origin_of(found: Lineage, trust_remote_code: bool) -> dict[str, Any]:
+    """What `from_pretrained` is told of a base besides its name."""
+    return {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
+
+
+def _config_of_policy(path: str, found: Lineage, origin: dict[str, Any]) -> Any:
+    """The config of the base. Raises ModelError where `path` is a reward model."""
+    from transformers import AutoConfig
+
+    config = AutoConfig.from_pretrained(found.base, **origin)
+    if getattr(config, "auto_map", None) and not origin["trust_remote_code"]:
+        log.info("%s comes with Python code, which is not run; transformers' %s is used", found.base, config.model_type)
+    if _scores(found, config):
+        raise ModelError(
+            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
+            f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
+        )
+    return config
 
 
 def tokenizer_of(found: Lineage) -> str:

@@ -22,6 +22,7 @@ from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_asid
 from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
+from alignlab.models.weights_check import load_weights
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +125,7 @@ def _convert(gguf: Path, target: Path) -> None:
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    quantised = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    quantised, _ = load_weights(AutoModelForCausalLM, str(gguf.parent), gguf_file=gguf.name)
     config = copy.deepcopy(quantised.config)
     # Left in place it makes the saved folder claim to be quantised, and loading it fails.
     del config.quantization_config

@@ -1,0 +1,346 @@
+"""A model holds exactly the weights of its files: none is made up, left out or NaN, and every token has an embedding.
+
+`from_pretrained` of transformers and of peft fills whatever a file lacks with random numbers, and only warns. Here that
+is an error, and so is a tensor that the model has no place for.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from alignlab.errors import ModelError
+
+log = logging.getLogger(__name__)
+
+# Masks and tables of positions that older releases of transformers saved beside the weights. Models compute them.
+_COMPUTED = re.compile(
+    r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
+)
+_FLOATS = ("F64", "F32", "F16", "BF16")
+_SHOWN = 3
+
+# What puts a prefix before the names of all tensors, and how to save without it.
+_WRAPPERS = {
+    "_orig_mod.": "torch.compile does that; save the model that was compiled, not the compiled one",
+    "module.": "DistributedDataParallel and DataParallel do that; save model.module",
+    "base_model.model.": "peft does that; save model.merge_and_unload()",
+}
+
+
+_NEEDS_ITS_CODE = """needs Python code that comes with it, which runs only if the command line allows it
+  read that code; then type: trust_remote_code=true after `alignlab evaluate`; after `alignlab train` \
+model.trust_remote_code=true, and for a reward model reward.trust_remote_code=true or \
+judge.reward_model.trust_remote_code=true"""
+
+
+@contextmanager
+def loading(what: str) -> Iterator[None]:
+    """Turn whatever libraries raise about files into a ModelError that says what could not be loaded."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except (OSError, ValueError, ImportError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(f"{what} {_NEEDS_ITS_CODE}") from error
+        raise ModelError(f"{what} can't be loaded: {error}") from error
+    except Exception as error:  # damaged files raise nearly anything: SafetensorError, KeyError, EOFError, ...
+        raise ModelError(f"{what} can't be loaded: {type(error).__name__}: {error}") from error
+
+
+def load_weights(
+    auto_class: Any, path: str, *, new: Collection[str] = (), spare: Collection[str] = (), **how: Any
+) -> tuple[Any, set[str]]:
+    """(model, those of `new` that it has made up), by `from_pretrained` of an auto class of transformers.
+
+    new:   names of parameters that the files may lack.
+    spare: names of layers whose tensors may be left over, such as the language head below a reward model.
+    how:   for `from_pretrained`. `device_map="meta"` compares names and shapes alone, and reads no weights.
+
+    Raises ModelError with all parameters that are missing or have another shape, all tensors that are left over, and
+    all weights that are not finite or are not stored as floats.
+    """
+    with loading(f"model {path}"):
+        _check_files(path)
+        if how.get("quantization_config") is not None:
+            # Rounding takes any shape without a word.
+            _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
+        model, made_up = _load(auto_class, path, new, spare, **how)
+    check_finite(model, path)
+    return model, made_up
+
+
+def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[str], **how: Any) -> tuple[Any, set[str]]:
+    with _silent_transformers():
+        model, told = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+    _check_architecture(model.config, path)
+    buffers = {name for name, _ in model.named_buffers()}
+    missing = set(told["missing_keys"])
+    unexpected = {
+        name
+        for name in told["unexpected_keys"]
+        if name not in buffers and not _COMPUTED.search(name) and not set(name.split(".")) & set(spare)
+    }
+    shapes = [(name, tuple(found), tuple(wanted)) for name, found, wanted in told["mismatched_keys"]]
+    faults = [*_faults(missing - set(new), unexpected, shapes, type(model).__name__), *told["error_msgs"]]
+    if faults:
+        raise _error(f"model {path}", "its files do not hold the weights that its config.json describes", faults)
+    _check_tied(model, path)
+    return model, missing & set(new)
+
+
+@contextmanager
+def _silent_transformers() -> Iterator[None]:
+    """No bar, and no report that takes missing weights for a start of training: what is wrong is raised here."""
+    from transformers.utils import logging as theirs
+
+    level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
+    theirs.set_verbosity_error()
+    theirs.disable_progress_bar()
+    try:
+        yield
+    finally:
+        theirs.set_verbosity(level)
+        if bar:
+            theirs.enable_progress_bar()
+
+
+def saved_weights(adapter: str) -> dict[str, torch.Tensor]:
+    """The tensors in the folder of an adapter, by name. Raises ModelError if it has none or they can't be read."""
+    from peft import load_peft_weights
+
+    with loading(f"adapter {adapter}"):
+        if not any((Path(adapter) / name).is_file() for name in ("adapter_model.safetensors", "adapter_model.bin")):
+            raise ModelError(f"adapter {adapter} has no adapter_model.safetensors, which holds its weights")
+        _check_readable(Path(adapter), ["adapter_model.safetensors"])
+        found: dict[str, torch.Tensor] = load_peft_weights(adapter, device="cpu")
+        return found
+
+
+def load_adapter(model: Any, adapter: str) -> Any:
+    """The peft model of `model` and the adapter that is saved in a folder.
+
+    Raises ModelError with all tensors that the folder lacks, has besides, or holds in another shape than `model` needs.
+    """
+    from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
+
+    saved = saved_weights(adapter)
+    with loading(f"adapter {adapter}"):
+        config = PeftConfig.from_pretrained(adapter)
+        if config.is_prompt_learning:
+            raise ModelError(f"adapter {adapter} is {config.peft_type}, which can't be merged into a model's weights")
+        policy = get_peft_model(model, config)
+        expected = get_peft_model_state_dict(policy, save_embedding_layers=False)
+        shapes = _other_shapes(saved, {**policy.state_dict(), **expected})
+        missing, unexpected = set(expected) - set(saved), set()
+        try:
+            told = policy.load_adapter(
+                adapter, "default", torch_device="cpu", low_cpu_mem_usage=model.device.type == "meta"
+            )
+        except (KeyError, RuntimeError):
+            if not missing and not shapes:
+                raise
+        else:
+            # peft renames what other releases saved, and then looks for its own tensors, not for biases of the base.
+            missing = {*told.missing_keys, *(name for name in missing if name.endswith(".bias"))}
+            unexpected = set(told.unexpected_keys)
+    base = model.name_or_path or type(model).__name__
+    if faults := list(_faults(missing, unexpected, shapes, f"this adapter on {base}")):
+        raise _error(f"adapter {adapter}", "its file does not hold what its adapter_config.json describes", faults)
+    return policy
+
+
+def check_finite(model: Any, path: str) -> None:
+    """Raise ModelError with the parameters that hold NaN or an infinite number."""
+    bad = {name: weight.dtype for name, weight in model.named_parameters() if not _finite(weight)}
+    if not bad:
+        return
+    fix = "\n  type: model.dtype=float32, or bfloat16 (float16 ends at 65504)" if torch.float16 in bad.values() else ""
+    raise ModelError(f"model {path} can't be used: NaN or infinite numbers in {_counted(bad, 'parameter')}{fix}")
+
+
+def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
+    """Raise ModelError where the tokenizer has tokens that the model has no embedding for.
+
+    Added tokens that no text gets by itself (not by the chat template, and not as its beginning or end) are let through
+    with a warning: Gemma 3's text models have one for images, some Llamas one for padding, which masks do here.
+    """
+    rows = model.get_input_embeddings().weight.shape[0]
+    beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
+    if not beyond:
+        return
+    named = {tokenizer.bos_token, tokenizer.eos_token, tokenizer.unk_token}
+    template = str(tokenizer.chat_template or "")
+    added = tokenizer.get_added_vocab()
+    needed = [token for token in beyond if token not in added or token in named or token in template]
+    shown = _shortened(f"{token!r} ({beyond[token]})" for token in sorted(needed or beyond, key=beyond.__getitem__))
+    if not needed:
+        log.warning("%s: %d rows of embeddings, and none for the added tokens %s", path, rows, shown)
+        return
+    raise ModelError(
+        f"model {path} can't be used with its tokenizer: it has {rows} rows of embeddings, and none for "
+        f"{len(beyond)} of the tokenizer's tokens: {shown}\n"
+        "  put the model's own tokenizer into its folder, or make room for the tokens and train them: "
+        "model.resize_token_embeddings(len(tokenizer))"
+    )
+
+
+def _finite(weight: torch.Tensor) -> bool:
+    state = getattr(weight, "quant_state", None)
+    if state is not None:  # bitsandbytes: a bad number in a block spoils the block's scale, and the mean of all scales
+        scales = state.offset if state.nested else state.absmax
+        return bool(torch.isfinite(scales).all())
+    if not weight.is_floating_point() or not weight.numel() or weight.is_meta or weight.itemsize < 2:
+        return True
+    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())  # NaN is its own least; 6 times as fast
+
+
+def _is_tied(model: Any) -> bool:
+    """Whether language head and embeddings are one parameter, or there are no numbers to tell two apart."""
+    head = model.get_output_embeddings()
+    return head is None or head.weight.is_meta or head.weight is model.get_input_embeddings().weight
+
+
+def _faults(
+    missing: Collection[str], unexpected: Collection[str], shapes: Collection[tuple[str, Any, Any]], owner: str
+) -> Iterator[str]:
+    if missing:
+        yield f"missing, and would be random numbers: {_counted(missing, 'parameter')}"
+    if unexpected:
+        yield f"left over, with no place in {owner}: {_counted(unexpected, 'tensor')}"
+    for name, found, wanted in _in_order(shapes)[:_SHOWN]:
+        yield f"{name} is {list(found)} in the file, and {list(wanted)} is needed"
+    if len(shapes) > _SHOWN:
+        yield f"{len(shapes) - _SHOWN} more have another shape than is needed"
+    if prefix := _prefix(missing, unexpected):
+        yield f"names in the file begin with {prefix!r}" + (f": {_WRAPPERS[prefix]}" if prefix in _WRAPPERS else "")
+    elif list(missing) == ["lm_head.weight"] and not unexpected:
+        yield "a model saved without its language head predicts no tokens; name the causal language model itself"
+
+
+def _error(what: str, reason: str, faults: Iterable[str]) -> ModelError:
+    fix = (
+        "copy or download the folder again, or correct its config; save_pretrained writes both as they belong together"
+    )
+    return ModelError("\n  ".join([f"{what} can't be used: {reason}", *faults, fix]))
+
+
+def _counted(names: Collection[str], noun: str) -> str:
+    """`2 parameters (a.weight, b.weight)`."""
+    count = f"1 {noun}" if len(names) == 1 else f"{len(names)} {noun}s"
+    return f"{count} ({_shortened(_in_order(names))})"
+
+
+def _shortened(names: Iterable[str]) -> str:
+    listed = list(names)
+    more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
+    return ", ".join([*listed[:_SHOWN], *more])
+
+
+def _in_order(names: Iterable[Any]) -> list[Any]:
+    """Sorted, with layer 2 before layer 10."""
+    return sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", str(name)))])
+
+
+def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
+    """What stands before every left over name where a missing one is the rest of it; empty where there is no such."""
+    for name in unexpected:
+        rest = max((m for m in missing if name.endswith(f".{m}")), key=len, default="")
+        prefix = name.removesuffix(rest) if rest else ""
+        if prefix and all(other.startswith(prefix) for other in unexpected):
+            return prefix
+    return ""
+
+
+def _other_shapes(saved: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    both = saved.keys() & there.keys()
+    return [
+        (name, tuple(saved[name].shape), tuple(there[name].shape))
+        for name in both
+        if saved[name].shape != there[name].shape
+    ]
+
+
+def _check_architecture(config: Any, path: str) -> None:
+    """Raise ModelError where config.json names the class of another kind of model than its `model_type`."""
+    import transformers
+
+    for name in config.architectures or ():
+        known = getattr(getattr(transformers, name, None), "config_class", None)
+        if known is not None and not isinstance(config, known):
+            raise ModelError(
+                f"model {path} can't be used: its config.json names two kinds of models, model_type "
+                f"{config.model_type!r} and architectures {name!r}\n  correct the one that is not the weights' own"
+            )
+
+
+def _check_tied(model: Any, path: str) -> None:
+    """Raise ModelError where weights are to be one by the config and are two in the file.
+
+    transformers 5 keeps both, earlier releases and other software take one of them: two different models.
+    """
+    if _is_tied(model) or not getattr(model.config.get_text_config(), "tie_word_embeddings", True):
+        return
+    with torch.device("meta"):
+        by_config = type(model)(model.config).all_tied_weights_keys
+    if torn := by_config.keys() - model.all_tied_weights_keys.keys():
+        raise ModelError(
+            f"model {path} can't be used: its config.json has tie_word_embeddings, and its file holds other numbers "
+            f"than the embeddings in {_counted(torn, 'tensor')}\n"
+            '  write "tie_word_embeddings": false into config.json to use them, or take them out of the file'
+        )
+
+
+def _check_files(path: str) -> None:
+    """Raise ModelError where a file of a folder is missing, is cut off, or holds weights that are not floats."""
+    folder = Path(path)
+    index, single = folder / "model.safetensors.index.json", "model.safetensors"
+    if (folder / single).is_file():
+        files = [single]
+    elif index.is_file():
+        files = sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    else:
+        return
+    if lacking := [file for file in files if not (folder / file).is_file()]:
+        raise ModelError(
+            f"model {path} can't be used: {len(lacking)} of {len(files)} files that {index.name} names are not there: "
+            f"{_shortened(lacking)}\n  copy or download them"
+        )
+    dtypes = _check_readable(folder, files)
+    # Rounded checkpoints keep integers, and say in their config what they mean.
+    if "quantization_config" not in json.loads((folder / "config.json").read_text()):
+        bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
+        if bad:
+            raise ModelError(
+                f"model {path} can't be used: its config.json has no quantization_config, and these weights are no "
+                f"floats but {_shortened(sorted(set(bad.values())))}: {_counted(bad, 'tensor')}"
+            )
+
+
+def _check_readable(folder: Path, files: Iterable[str]) -> dict[str, str]:
+    """Name -> data type of all tensors in safetensors files, by their headers. Raises ModelError with damaged files."""
+    from safetensors import SafetensorError, safe_open
+
+    dtypes, damaged = {}, []
+    for name in files:
+        file = folder / name
+        if not file.is_file():
+            continue
+        try:
+            with safe_open(file, framework="pt") as tensors:
+                dtypes.update({key: tensors.get_slice(key).get_dtype() for key in tensors.keys()})  # noqa: SIM118
+        except SafetensorError as error:
+            pointer = file.open("rb").read(40).startswith(b"version https://git-lfs")
+            damaged.append(f"{name}: " + ("a pointer of Git LFS; type: git lfs pull" if pointer else str(error)))
+    if damaged:
+        fix = "copy or download them again"
+        raise ModelError("\n  ".join([f"{folder} can't be loaded: files are damaged", *damaged, fix]))
+    return dtypes

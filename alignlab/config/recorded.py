@@ -14,7 +14,10 @@ from alignlab.rollout.settings import Rollout
 
 def recorded_plan(output_root: str, run_id: str) -> Plan:
     """What a run was made with. Raises ConfigError where its record can't tell."""
-    record = RunDir.of(output_root, run_id).record()
+    run = RunDir.of(output_root, run_id)
+    if damage := run.damage():
+        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+    record = run.record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):
         text = "its record does not say what it was made with; it is of an older version"

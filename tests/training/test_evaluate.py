@@ -510,6 +510,7 @@ def test_what_is_damaged_is_made_again_or_refused(alignlab: Run) -> None:
     unread = alignlab("evaluate", "run=dpo")
     assert unread.code == 2
     assert "run.json is damaged" in unread.err
+    (only("sft") / "run.json").write_text("{")  # of what it starts from
     mended = alignlab("train", *LAB, "trainer.max_steps=5", "rerun=true")
     assert mended.code == 0, mended.err
     assert alignlab("evaluate", "run=dpo").code == 0

@@ -18,7 +18,10 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
     trust_remote_code: whether the command line allows code that comes with models. A record that asks for such code is
     refused without it: a record may be somebody else's.
     """
-    record = RunDir.of(output_root, run_id).record()
+    run = RunDir.of(output_root, run_id)
+    if damage := run.damage():
+        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+    record = run.record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):
         text = "its record does not say what it was made with; it is of an older version"

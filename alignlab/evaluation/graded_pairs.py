@@ -58,26 +58,23 @@ def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tupl
         {**asdict(pair), "chosen_score": chosen, "rejected_score": rejected}
         for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
     ]
-    write_rows(folder / PAIRS, [*rows, {"rows": len(rows), "sha256": json_digest(rows)}])
+    write_rows(folder / PAIRS, [{**row, "sha256": json_digest(rows)} for row in rows])
     return accuracy_of(rows)
 
 
 def read_stored(folder: Path) -> list[dict[str, Any]]:
-    """What `store_pairs` kept; its last row is the checksum of the others, which older versions did not write.
+    """What `store_pairs` kept; each row has the checksum of all rows without it, which older versions did not write.
 
     Raises DamagedError where the file is not what was written.
     """
     file = folder / PAIRS
     try:
-        rows = read_rows(file)
+        rows = read_rows(file, "chosen_score", "rejected_score")
     except DataError as error:
         raise DamagedError(file, f"is damaged ({error})") from error
-    if rows and "sha256" in rows[-1]:
-        *rows, seal = rows
-        if json_digest(rows) != seal["sha256"]:
-            raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
-    elif not all("chosen_score" in row and "rejected_score" in row for row in rows) or not rows:
-        raise DamagedError(file, "is damaged (it holds no scores of pairs)")
+    seals = {str(row.pop("sha256", "")) for row in rows}
+    if seals != {""} and seals != {json_digest(rows)}:
+        raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
     return rows
 
 

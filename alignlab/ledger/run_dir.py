@@ -279,7 +279,7 @@ class RunDir:
             **made_by,
             **values,
         )
-        return [] if fresh else _changes(before, made_by)
+        return [] if fresh or "versions" not in before else _changes(before, made_by)
 
     def made_by_other_code(self) -> list[str]:
         """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""

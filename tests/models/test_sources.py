@@ -136,3 +136,39 @@ def test_smollm2_from_its_package() -> None:
     )
     out = model.generate(**prompt, max_new_tokens=12, do_sample=False)
     assert "Paris" in tokenizer.decode(out[0, prompt["input_ids"].shape[1] :])
+
+
+def test_a_converted_model_is_verified_and_converted_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Below the cache folder, where a model that was damaged would be the start of every run."""
+    gguf = tmp_path / "model.gguf"
+    gguf.write_bytes(b"weights")
+    made = []
+
+    def convert(file: Path, target: Path) -> None:
+        made.append(target)
+        for part in Tiny(name="t", alphabet="abc").load():
+            part.save_pretrained(target)
+
+    monkeypatch.setenv("ALIGNLAB_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(packaged, "_gguf_file", lambda package: gguf)
+    monkeypatch.setattr(packaged, "_convert", convert)
+    source = Packaged(name="org/model", package="nowhere", origin="package")
+    expected = {name: tensor.clone() for name, tensor in source.load()[0].state_dict().items()}
+    source.load()
+    assert len(made) == 1
+    (weights,) = (tmp_path / "cache").rglob("model.safetensors")
+    content = bytearray(weights.read_bytes())
+    content[-5] ^= 64
+    weights.unlink()
+    weights.write_bytes(bytes(content))
+    found = source.load()[0].state_dict()
+    assert all(torch.equal(found[name], expected[name]) for name in expected)
+    assert "is damaged (model.safetensors is damaged" in caplog.text
+    assert "it is converted again" in caplog.text
+    assert len(made) == 2
+    (weights.parent / "SHA256SUMS").unlink()  # as older versions left it
+    source.load()
+    source.load()
+    assert len(made) == 3

@@ -469,6 +469,9 @@ def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run) -> 
     weights = only("sft") / "policy/model.safetensors"
     state = {name: value * 1.5 for name, value in load_file(weights).items()}
     save_file(state, weights, metadata={"format": "pt"})
+    refused = alignlab(*asked)
+    assert "model.safetensors is damaged (its checksum is not the one in SHA256SUMS)" in refused.err
+    weights.with_name("SHA256SUMS").unlink()  # as whoever changes them on purpose does
     assert alignlab(*asked).code == 0
     assert len(list((only("dpo") / "evaluation").iterdir())) == 2
 
@@ -507,6 +510,7 @@ def test_what_is_damaged_is_made_again_or_refused(alignlab: Run) -> None:
     unread = alignlab("evaluate", "run=dpo")
     assert unread.code == 2
     assert "run.json is damaged" in unread.err
+    (only("sft") / "run.json").write_text("{")  # of what it starts from
     mended = alignlab("train", *LAB, "trainer.max_steps=5", "rerun=true")
     assert mended.code == 0, mended.err
     assert alignlab("evaluate", "run=dpo").code == 0

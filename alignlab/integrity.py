@@ -10,6 +10,7 @@ import errno
 import hashlib
 import itertools
 import json
+import logging
 import os
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
+
+log = logging.getLogger(__name__)
 
 # What a damaged file is renamed to: its name with this at the end.
 DAMAGED = ".damaged"
@@ -26,6 +29,9 @@ MANIFEST = "SHA256SUMS"
 
 # Goes with a log message about damage (`extra=`), so that the runs it is told to can record it.
 TELLS_OF_DAMAGE = {"damage": True}
+
+# Files of which it was said that they were changed by hand: each is told of once.
+_edited: set[Path] = set()
 
 _SEAL = ',\n  "sha256": "'
 _BLOCK = 1 << 20
@@ -89,6 +95,23 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
     Raises DamagedError if it is not what was written; OSError if it can't be read.
     """
+    found, whole = _read_json(file)
+    if not whole:
+        raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
+    return found
+
+
+def read_record(file: Path) -> dict[str, Any]:
+    """As `read_sealed`, for a file that people may edit: if its checksum is wrong, it is used with a warning."""
+    found, whole = _read_json(file)
+    if not whole and file not in _edited:
+        _edited.add(file)
+        log.warning("%s was changed by hand, or is damaged (its checksum is wrong); it is used as it is", file)
+    return found
+
+
+def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
+    """A JSON object without its checksum, and whether that is right. Raises as `read_sealed`."""
     if file.is_dir():
         raise DamagedError(file, "is a folder")
     try:
@@ -98,11 +121,10 @@ def read_sealed(file: Path) -> dict[str, Any]:
         raise DamagedError(file, f"is damaged (no JSON: {error})") from error
     if not isinstance(found, dict):
         raise DamagedError(file, f"is damaged (no JSON object: {type(found).__name__})")
-    if "sha256" in found:
-        body, seal, _ = text.rpartition(_SEAL)
-        if not seal or found.pop("sha256") != hashlib.sha256(body.encode()).hexdigest():
-            raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
-    return found
+    if "sha256" not in found:
+        return found, True
+    body, seal, _ = text.rpartition(_SEAL)
+    return found, found.pop("sha256") == hashlib.sha256(body.encode()).hexdigest() and bool(seal)
 
 
 def json_digest(value: object) -> str:

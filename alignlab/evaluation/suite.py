@@ -11,7 +11,7 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from alignlab.checks import at_least
+from alignlab.checks import at_least, usable
 from alignlab.data.conversations import (
     UnusableRowError,
     gather,
@@ -32,6 +32,7 @@ from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
 from alignlab.integrity import TELLS_OF_DAMAGE, read_sealed, sealed, set_aside
 from alignlab.models.generation import template_of
+from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.reference import Pass, token_logps
 from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
 
@@ -75,7 +76,12 @@ class Evaluation(Sampling):
     max_kl: float = 10.0
 
     def missing(self) -> Iterator[Problem]:
-        """A file that can't be read, or lacks what is asked of it."""
+        """A file that can't be read, or lacks what is asked of it, and models whose weights are not all there."""
+        for name in self.baselines:
+            if is_local_model(name) and not comes_with_code(name):  # that is looked at where the code may be allowed
+                from alignlab.models.sources.base import check_pretrained  # seconds to import
+
+                yield from usable("baselines", name, check_pretrained)
         if self.pairs:
             try:
                 read_pairs(self.pairs)

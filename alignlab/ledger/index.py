@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from alignlab.errors import ConfigError, DamagedError, Problem
-from alignlab.integrity import read_sealed
+from alignlab.integrity import read_record
 from alignlab.ledger.identity import flatten
 from alignlab.ledger.run_dir import RunDir, Status
 from alignlab.spelling import meant
@@ -140,7 +140,7 @@ def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
     """(name, ids of its runs) of every sweep."""
     for file in sorted((Path(output_root) / "sweeps").glob("*/sweep.json")):
         try:
-            sweep = read_sealed(file)
+            sweep = read_record(file)
             found = str(sweep["name"]), {str(point["run"]) for point in sweep["points"]}
         except (OSError, DamagedError, KeyError, TypeError) as error:
             log.warning("%s can't be read (%s); its sweep is left out", file, error)

@@ -22,7 +22,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGED, read_sealed, sealed, set_aside
+from alignlab.integrity import DAMAGED, read_record, sealed, set_aside
 from alignlab.ledger.heartbeat import STILL, beating, is_held, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
@@ -179,7 +179,7 @@ class RunDir:
 
     def _read_record(self) -> dict[str, Any]:
         """run.json. Raises DamagedError where it is not what was written, or no record."""
-        found = read_sealed(self.record_file)
+        found = read_record(self.record_file)
         wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
         if wrong:
             raise DamagedError(self.record_file, f"is damaged (no record: {', '.join(wrong)})")
@@ -404,7 +404,7 @@ def replace_whole(scratch: Path, file: Path) -> None:
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Pretty JSON that ends in its checksum (`integrity.read_sealed` reads it), atomically."""
+    """Pretty JSON that ends in its checksum (`integrity.read_record` reads it), atomically."""
     write_text(file, sealed(value))
 
 

@@ -17,7 +17,7 @@ from alignlab.models.forward import Predictions, at_least_float32, backbone, hid
 from alignlab.models.lineage import Lineage, lineage
 from alignlab.models.merging import merged
 from alignlab.models.quantization import one_function, quantization_under
-from alignlab.models.sources.base import origin_of, tokenizer_of, verify_model
+from alignlab.models.sources.base import origin_of, tokenizer_of, warn_of_changes
 from alignlab.models.weights_check import check_tokens, load_weights, loading
 
 # Beside the weights of a reward model: the reward of the answers that are to be worth 0.
@@ -84,7 +84,7 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     new one would score at random.
     """
     with loading(f"reward model {path}"):
-        verify_model(path)
+        warn_of_changes(path)
         found = lineage(path)
         how: dict[str, Any] = {"dtype": torch.float32, **origin_of(found, trust_remote_code)}
         rounded = quantization_under(str(found.adapters[0])) if found.adapters else None

@@ -66,6 +66,20 @@ def fault_of_adapter(name: str) -> Iterator[str]:
         yield str(error)
 
 
+def is_local_model(name: str) -> bool:
+    """Whether a name is that of a folder with a whole model or an adapter."""
+    return any((Path(name) / file).is_file() for file in ("config.json", _CONFIG))
+
+
+def comes_with_code(name: str) -> bool:
+    """Whether a folder, or the folder of its base, has Python code of its own. False if that can't be read."""
+    try:
+        config = json.loads((Path(lineage(name).base) / "config.json").read_text())
+    except (OSError, ValueError, ModelError):
+        return False
+    return isinstance(config, dict) and bool(config.get("auto_map"))
+
+
 def weights_fingerprint(name: str, revision: str = "") -> str:
     """Digest of the weights that a name stands for, wherever they lie; of a hub name the name and its revision.
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignlab.errors import ModelError
 from alignlab.models.weights_check import check_finite, load_adapter, saved_weights
 
 
@@ -19,7 +20,7 @@ def merged(model: Any, adapter: Path) -> Any:
     _fit_vocabulary(model, adapter, saved)
     untied = _untie(model, saved)
     model = load_adapter(model, str(adapter)).merge_and_unload()
-    if untied and not model.get_output_embeddings().weight.is_meta:  # names and shapes alone have nothing to compare
+    if untied:
         _tie_if_equal(model)
     check_finite(model, str(adapter))
     model.name_or_path = model.revision = ""
@@ -27,23 +28,26 @@ def merged(model: Any, adapter: Path) -> Any:
 
 
 def _fit_vocabulary(model: Any, adapter: Path, saved: Mapping[str, Any]) -> None:
-    """Give the model rows for tokens that were added before the adapter was trained.
+    """Give the model rows for tokens that were added before the adapter was trained; the adapter holds all rows.
 
-    The adapter holds the rows of those that were trained. All others start from a fixed seed, so that the model is the
-    same whenever it is loaded.
+    Raises ModelError if the adapter has more embeddings than the model and no weights of the output layer for them.
     """
-    import torch
-    from transformers import AutoTokenizer
+    embedding, output = model.get_input_embeddings(), model.get_output_embeddings()
+    rows = _rows(saved, _name_of(model, embedding))
+    if rows <= embedding.weight.shape[0]:
+        return
+    if output is not None and output.weight is not embedding.weight:
+        name = _name_of(model, output)
+        if _rows(saved, name) != rows:
+            raise ModelError(f"adapter {adapter} has embeddings of {rows} tokens, and no {name}.weight for as many")
+    model.resize_token_embeddings(rows, mean_resizing=False)
 
-    there, name = model.get_input_embeddings().weight.shape[0], _name_of(model, model.get_input_embeddings())
-    ends = (f".{name}.weight", f".{name}.base_layer.weight")
-    rows = [len(tensor) for key, tensor in saved.items() if key.endswith(ends)]
-    if not rows and (adapter / "tokenizer_config.json").is_file():
-        rows = [len(AutoTokenizer.from_pretrained(adapter))]
-    if rows and rows[0] > there:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(0)
-            model.resize_token_embeddings(rows[0], mean_resizing=False)
+
+def _rows(saved: Mapping[str, Any], layer: str) -> int:
+    """Rows of a layer that an adapter holds whole; 0 if it does not."""
+    wrappers = ("", ".base_layer", ".modules_to_save", ".token_adapter.base_layer")
+    ends = tuple(f".{layer}{wrapper}.weight" for wrapper in wrappers)
+    return next((len(tensor) for key, tensor in saved.items() if key.endswith(ends)), 0)
 
 
 def _untie(model: Any, saved: Mapping[str, Any]) -> bool:
@@ -64,7 +68,10 @@ def _tie_if_equal(model: Any) -> None:
     """Share the weights of embedding and output layer again, or have the config say that they are two."""
     import torch
 
-    equal = torch.equal(model.get_input_embeddings().weight, model.get_output_embeddings().weight)
+    embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    if embedding.is_meta or output.is_meta:  # names and shapes alone have nothing to compare
+        return
+    equal = torch.equal(embedding, output)
     model.config.tie_word_embeddings = equal
     if equal:
         model.tie_weights()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import re
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -151,11 +151,24 @@ def load_adapter(model: Any, adapter: str) -> Any:
         else:
             # peft renames what other releases saved, and then looks for its own tensors, not for biases of the base.
             missing = {*told.missing_keys, *(name for name in missing if name.endswith(".bias"))}
-            unexpected = set(told.unexpected_keys)
+            unexpected = {name for name in told.unexpected_keys if not _is_copy(name, saved, policy)}
     base = model.name_or_path or type(model).__name__
     if faults := list(_faults(missing, unexpected, shapes, f"this adapter on {base}")):
         raise _error(f"adapter {adapter}", "its file does not hold what its adapter_config.json describes", faults)
     return policy
+
+
+def _is_copy(name: str, saved: Mapping[str, torch.Tensor], policy: Any) -> bool:
+    """Whether a tensor of an adapter's file is a copy of one that has been loaded under another name.
+
+    Where the vocabulary has grown, peft saves whole embeddings, and with them what is trained in them once more.
+    """
+    if name not in saved:
+        return False
+    layer, _, weight = name.rpartition(".")
+    twins = (f"{layer}.default.{weight}", f"{name}.default", name.replace(".original_module.", "."))
+    there = policy.state_dict()
+    return any(twin in there and (there[twin].is_meta or torch.equal(there[twin], saved[name])) for twin in twins)
 
 
 def check_finite(model: Any, path: str) -> None:

@@ -15,7 +15,7 @@ from alignlab.evaluation.equal_kl import kl_of, score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
 from alignlab.evaluation.power import detectable, prompts_needed
 from alignlab.evaluation.significance import compare_with
-from alignlab.integrity import read_sealed
+from alignlab.integrity import read_record
 from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.tables import label, table
 
@@ -90,7 +90,7 @@ def _pairs(found: Mapping[str, Any]) -> str:
 
 def stored_text(folder: Path) -> str:
     """The summary of an evaluation's folder as `summary_text` shows it, and where it lies."""
-    return f"{summary_text(read_sealed(folder / SUMMARY))}\n{folder}"
+    return f"{summary_text(read_record(folder / SUMMARY))}\n{folder}"
 
 
 def _health(health: Mapping[str, Any]) -> str:
@@ -149,10 +149,10 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
 
     folders: run -> its evaluation; all of the same settings. Returns the text.
     """
-    sweep = read_sealed(directory / "sweep.json")
+    sweep = read_record(directory / "sweep.json")
     names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
     examples = {run: Examples.read(folder) for run, folder in folders.items()}
-    summaries = {run: read_sealed(folder / SUMMARY) for run, folder in folders.items()}
+    summaries = {run: read_record(folder / SUMMARY) for run, folder in folders.items()}
     methods: dict[str, list[Examples]] = {}
     for run in examples:
         record = RunDir.of(directory.parents[1], run).record()

@@ -20,7 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from alignlab.integrity import read_sealed
+from alignlab.integrity import read_record
 from alignlab.ledger.run_dir import RunDir
 
 REFRESH = 1.0  # seconds between two looks
@@ -88,7 +88,7 @@ def last_row(file: Path) -> dict[str, Any]:
 
 def sweep_sights(directory: Path) -> list[Sight]:
     """All points of a sweep."""
-    sweep = read_sealed(directory / "sweep.json")
+    sweep = read_record(directory / "sweep.json")
     axes = sweep["axes"]
     return [
         sight(

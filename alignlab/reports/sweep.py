@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import read_sealed
+from alignlab.integrity import read_record
 from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.settings import conclusions, settings_frame, settings_markdown, settings_of, split_axes
 from alignlab.reports.tables import label, markdown, objectives, sweep_frame
@@ -27,7 +27,7 @@ def write_report(directory: Path) -> str:
     Where the seed is an axis the table has one row a setting (`settings.csv` has it with all digits), and the points
     stand below it in `table.md`.
     """
-    sweep = read_sealed(directory / "sweep.json")
+    sweep = read_record(directory / "sweep.json")
     root = directory.parents[1]
     runs = {point["run"]: RunDir.of(root, point["run"]) for point in sweep["points"]}
     records = {run_id: run.state() for run_id, run in runs.items()}
@@ -165,7 +165,7 @@ def point_lines(directory: Path, run_id: str, above: str) -> tuple[str, str]:
     above: the head that was printed last; another one is printed with the row. A point without numbers has none: it
     is a line of words.
     """
-    sweep = read_sealed(directory / "sweep.json")
+    sweep = read_record(directory / "sweep.json")
     point = next((p for p in sweep["points"] if p["run"] == run_id), None)
     if point is None:
         return f"{run_id} has ended; another command has begun {directory.name} anew", above
@@ -204,7 +204,7 @@ def _figures(
         for run_id in sorted(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"]):
             reference = repr((records[run_id].get("model"), records[run_id]["summary"]["exact/reward_reference"]))
             try:
-                curves[reference] = read_sealed(runs[run_id].frontier)
+                curves[reference] = read_record(runs[run_id].frontier)
             except DamagedError as error:
                 log.warning("%s, and is left out of the figure; to make it anew, run the point with rerun=true", error)
         frontier_figure(

@@ -38,12 +38,12 @@ from alignlab.evaluation.suite import (
 )
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.evaluation.world_gold import WorldGold
-from alignlab.integrity import read_sealed, set_aside
+from alignlab.integrity import read_record, set_aside
 from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.lineage import weights_fingerprint
+from alignlab.models.lineage import comes_with_code, weights_fingerprint
 from alignlab.models.reference import Pass, weights_digest
 from alignlab.models.sources.base import check_pretrained, load_pretrained
 from alignlab.modules.base import Progress
@@ -144,7 +144,7 @@ def _runs(wanted: Evaluate) -> tuple[str, list[str]]:
 def _done(directory: Path) -> list[str]:
     """Runs of a sweep that are done, in the order of its points; the others are told."""
     root, sweep = directory.parents[1], directory.name
-    points = read_sealed(directory / "sweep.json")["points"]
+    points = read_record(directory / "sweep.json")["points"]
     ids = list(dict.fromkeys(point["run"] for point in points))
     left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
     if left_out:
@@ -193,7 +193,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
-    if Path(name).is_dir():
+    if comes_with_code(name):
         check = partial(check_pretrained, trust_remote_code=wanted.trust_remote_code)
         problems += usable("evaluation.baselines", name, check)
 

@@ -51,8 +51,8 @@ def fit(
     judges: of what is drawn on the way.
     """
     config = plan.train
-    pl.seed_everything(config.seed, verbose=False)
     start = load_start(plan)
+    pl.seed_everything(config.seed, verbose=False)  # now: merging an adapter, which is done once, draws numbers too
     tell_end_of_turn(start)
     name_base(start)
     rows = load_rows(start)

@@ -16,7 +16,7 @@ from omegaconf import DictConfig
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import DamagedError, OutputError, SweepFailedError
-from alignlab.integrity import read_sealed
+from alignlab.integrity import read_record
 from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
@@ -99,7 +99,7 @@ class Sweep:
     def _tell_of_another(self) -> None:
         """Say where the name was another sweep's, whose table and figures end here; its runs stay."""
         try:
-            before = {point["run"] for point in read_sealed(self.directory / "sweep.json")["points"]}
+            before = {point["run"] for point in read_record(self.directory / "sweep.json")["points"]}
         except (OSError, DamagedError, KeyError, TypeError):  # there is none, or nothing that can be read
             return
         gone = before - {plan.id for plan in self.plans}

@@ -469,10 +469,9 @@ def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run) -> 
     weights = only("sft") / "policy/model.safetensors"
     state = {name: value * 1.5 for name, value in load_file(weights).items()}
     save_file(state, weights, metadata={"format": "pt"})
-    refused = alignlab(*asked)
-    assert "model.safetensors is damaged (its checksum is not the one in SHA256SUMS)" in refused.err
-    weights.with_name("SHA256SUMS").unlink()  # as whoever changes them on purpose does
-    assert alignlab(*asked).code == 0
+    again = alignlab(*asked)
+    assert again.code == 0
+    assert "model.safetensors is damaged (its checksum is not the one in SHA256SUMS); if nobody edited it" in again.err
     assert len(list((only("dpo") / "evaluation").iterdir())) == 2
 
 
@@ -483,7 +482,7 @@ def flip(file: Path) -> None:
     file.write_bytes(bytes(content))
 
 
-def test_what_is_damaged_is_made_again_or_refused(alignlab: Run) -> None:
+def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "trainer.max_steps=5").code == 0
     assert alignlab("evaluate", "run=dpo").code == 0
     folder = evaluation(only("dpo"))
@@ -501,10 +500,9 @@ def test_what_is_damaged_is_made_again_or_refused(alignlab: Run) -> None:
     assert again.err.count("and the answers are drawn again; it is kept as") == 2
 
     flip(only("dpo") / "policy/model.safetensors")
-    refused = alignlab("evaluate", "run=dpo", "evaluation.samples=2")
-    assert refused.code == 2
-    assert "policy/model.safetensors is damaged (its checksum is not the one in SHA256SUMS)" in refused.err
-    assert "Traceback" not in refused.err
+    warned = alignlab("evaluate", "run=dpo", "evaluation.samples=2")
+    assert "policy/model.safetensors is damaged (its checksum is not the one in SHA256SUMS)" in warned.err
+    assert "Traceback" not in warned.err
     (only("dpo") / "run.json").write_text("{")
     assert f"{only('dpo').name}  damaged" in alignlab("runs").out
     unread = alignlab("evaluate", "run=dpo")

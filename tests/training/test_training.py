@@ -514,11 +514,9 @@ def test_what_a_run_starts_from_is_verified(alignlab: Run) -> None:
     flip(policy)
     shutil.rmtree(merged.parent)
     result = alignlab(*command, "rerun=true")
-    assert result.code == 2
-    assert f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS)" in result.err
-    record = records()[only("dpo").name]
-    assert record["status"] == "failed"
-    assert "is damaged" in record["reason"]
+    warned = f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS); if nobody edited it, make it anew"
+    assert warned in result.err
+    assert any(warned in said for said in records()[only("dpo").name]["damaged"])
 
 
 def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
@@ -653,7 +651,7 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     weights["lm_head.weight"][1, 2] = float("nan")
     weights["lm_head.weight"][2, 2] = float("inf")
     save_file(weights, "mine/model.safetensors", {"format": "pt"})
-    pairs = [{"prompt": "ab", "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
+    pairs = [{"prompt": "a" * (i + 1), "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     data = ["data=pairs", "data.path=pairs.jsonl", "tracking=none", "trainer.batch_size=2", "trainer.max_steps=1"]
     result = alignlab("train", "model=hub", "model.name=mine", *data)

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
-from alignlab.integrity import verify_folder
+from alignlab.integrity import TELLS_OF_DAMAGE, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
@@ -108,7 +108,7 @@ def load_pretrained(
     from alignlab.models.weights_check import loading  # needs torch, and configs are checked without it
 
     with loading(f"model {path}"):
-        verify_model(path)
+        warn_of_changes(path)
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
 
 
@@ -129,16 +129,18 @@ def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
         check_tokens(model, AutoTokenizer.from_pretrained(tokenizer_of(found), **origin), path)
 
 
-def verify_model(path: str) -> None:
-    """Raise ModelError where a model that alignlab wrote to a folder, or the base below its adapter, is damaged."""
-    try:
-        verify_folder(Path(path))  # before its adapter_config.json is believed
-        found = lineage(path)
-        for folder in (*found.adapters, Path(found.base)):
+def warn_of_changes(path: str) -> None:
+    """Say where a model that alignlab wrote, or the base below its adapter, is no longer what was written.
+
+    People may edit such a folder, so it is used as it is.
+    """
+    found = lineage(path)
+    for folder in dict.fromkeys((*found.adapters, Path(found.base))):
+        try:
             verify_folder(folder)
-    except DamagedError as error:
-        text = "the command that made the model makes it anew with rerun=true"
-        raise ModelError(f"model {path} can't be used: {error}\n  {text}") from error
+        except DamagedError as error:
+            text = "%s; if nobody edited it, make it anew: the command that made it, with rerun=true"
+            log.warning(text, error, extra=TELLS_OF_DAMAGE)
 
 
 def _load(

@@ -327,7 +327,7 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
         ("0,1\n-1,2\n", "indices must be 0 to 1"),
         ("0,1\n1,nan\n", "difficulties finite numbers"),
         ("0,1\n1,hard\n", "is not a number"),
-        ("0,1\n1\n", "is not a number"),
+        ("0,1\n1\n", "row 2: has 1 cells, and the header has 2"),
     ):
         (tmp_path / "t.csv").write_text(f"index,instruction_difficulty\n{content}")
         with pytest.raises(DataError, match=text):

@@ -16,7 +16,6 @@ import pytest
 from alignlab.errors import ConfigError, DataError, OutputError
 from alignlab.evaluation.judges.base import Answer, Comparison, Verdict
 from alignlab.evaluation.judges.llm import BUILT_IN, LLM
-from alignlab.evaluation.judges.templates import read_templates
 from tests.evaluation.judges.server import Served, serving
 
 
@@ -325,5 +324,4 @@ def test_a_fingerprint_is_of_what_decides(tmp_path: Path) -> None:
     others = [LLM(model="n"), LLM(model="m", template="token"), LLM(model="m", temperature=1), LLM(model="m", seed=2)]
     assert len({base, *(judge.fingerprint() for judge in others)}) == 5
     mine.write_text(mine.read_text().replace("[[C]]", "[[C]],", 1))
-    read_templates.cache_clear()
     assert LLM(model="m", template=str(mine)).fingerprint() != base

@@ -15,8 +15,8 @@ from alignlab.rollout.settings import Rollout
 def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
     """What a run was made with. Raises ConfigError where its record can't tell.
 
-    trust_remote_code: whether the command line allows code that comes with models. A record that asks for such code is
-    refused without it: a record may be somebody else's.
+    trust_remote_code: whether the command line allows code that comes with models. Without it, a record that asks for
+    such code is refused: somebody else may have written the record.
     """
     run = RunDir.of(output_root, run_id)
     if damage := run.damage():

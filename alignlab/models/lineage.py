@@ -58,7 +58,7 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / _CONFIG).is_file()
 
 
-def fault_of_adapter(name: str) -> Iterator[str]:
+def adapter_faults(name: str) -> Iterator[str]:
     """What is wrong with the folder of an adapter, before any weights are loaded; nothing for other names."""
     try:
         lineage(name)

@@ -15,7 +15,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import TELLS_OF_DAMAGE, set_aside, sha256_of
+from alignlab.integrity import DAMAGE_EXTRA, set_aside, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class ReferenceStore:
                     set_aside(error, "", suffix=".unverified")
                     unverified += 1
                 else:
-                    log.warning("%s", set_aside(error, "its entries are computed again"), extra=TELLS_OF_DAMAGE)
+                    log.warning("%s", set_aside(error, "its entries are computed again"), extra=DAMAGE_EXTRA)
         if unverified:
             text = "%s: %d files of an older version have no checksum; they are renamed (.unverified), not used"
             log.warning(text, self.folder, unverified)

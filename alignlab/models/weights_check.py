@@ -25,7 +25,7 @@ _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_SHOWN = 3
+_MAX_LISTED = 3
 
 # What puts a prefix before the names of all tensors, and how to save without it.
 _WRAPPERS = {
@@ -80,17 +80,17 @@ def load_weights(
 
 def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[str], **how: Any) -> tuple[Any, set[str]]:
     with _silent_transformers():
-        model, told = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+        model, info = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _check_architecture(model.config, path)
     buffers = {name for name, _ in model.named_buffers()}
-    missing = set(told["missing_keys"])
+    missing = set(info["missing_keys"])
     unexpected = {
         name
-        for name in told["unexpected_keys"]
+        for name in info["unexpected_keys"]
         if name not in buffers and not _COMPUTED.search(name) and not set(name.split(".")) & set(spare)
     }
-    shapes = [(name, tuple(found), tuple(wanted)) for name, found, wanted in told["mismatched_keys"]]
-    faults = [*_faults(missing - set(new), unexpected, shapes, type(model).__name__), *told["error_msgs"]]
+    shapes = [(name, tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]]
+    faults = [*_faults(missing - set(new), unexpected, shapes, type(model).__name__), *info["error_msgs"]]
     if faults:
         raise _error(f"model {path}", "its files do not hold the weights that its config.json describes", faults)
     _check_tied(model, path)
@@ -142,7 +142,7 @@ def load_adapter(model: Any, adapter: str) -> Any:
         shapes = _other_shapes(saved, {**policy.state_dict(), **expected})
         missing, unexpected = set(expected) - set(saved), set()
         try:
-            told = policy.load_adapter(
+            info = policy.load_adapter(
                 adapter, "default", torch_device="cpu", low_cpu_mem_usage=model.device.type == "meta"
             )
         except (KeyError, RuntimeError):
@@ -150,8 +150,8 @@ def load_adapter(model: Any, adapter: str) -> Any:
                 raise
         else:
             # peft renames what other releases saved, and then looks for its own tensors, not for biases of the base.
-            missing = {*told.missing_keys, *(name for name in missing if name.endswith(".bias"))}
-            unexpected = {name for name in told.unexpected_keys if not _is_copy(name, saved, policy)}
+            missing = {*info.missing_keys, *(name for name in missing if name.endswith(".bias"))}
+            unexpected = {name for name in info.unexpected_keys if not _is_copy(name, saved, policy)}
     base = model.name_or_path or type(model).__name__
     if faults := list(_faults(missing, unexpected, shapes, f"this adapter on {base}")):
         raise _error(f"adapter {adapter}", "its file does not hold what its adapter_config.json describes", faults)
@@ -229,10 +229,10 @@ def _faults(
         yield f"missing, and would be random numbers: {_counted(missing, 'parameter')}"
     if unexpected:
         yield f"left over, with no place in {owner}: {_counted(unexpected, 'tensor')}"
-    for name, found, wanted in _in_order(shapes)[:_SHOWN]:
+    for name, found, wanted in _natural_order(shapes)[:_MAX_LISTED]:
         yield f"{name} is {list(found)} in the file, and {list(wanted)} is needed"
-    if len(shapes) > _SHOWN:
-        yield f"{len(shapes) - _SHOWN} more have another shape than is needed"
+    if len(shapes) > _MAX_LISTED:
+        yield f"{len(shapes) - _MAX_LISTED} more have another shape than is needed"
     if prefix := _prefix(missing, unexpected):
         yield f"names in the file begin with {prefix!r}" + (f": {_WRAPPERS[prefix]}" if prefix in _WRAPPERS else "")
     elif list(missing) == ["lm_head.weight"] and not unexpected:
@@ -249,16 +249,16 @@ def _error(what: str, reason: str, faults: Iterable[str]) -> ModelError:
 def _counted(names: Collection[str], noun: str) -> str:
     """`2 parameters (a.weight, b.weight)`."""
     count = f"1 {noun}" if len(names) == 1 else f"{len(names)} {noun}s"
-    return f"{count} ({_shortened(_in_order(names))})"
+    return f"{count} ({_shortened(_natural_order(names))})"
 
 
 def _shortened(names: Iterable[str]) -> str:
     listed = list(names)
-    more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
-    return ", ".join([*listed[:_SHOWN], *more])
+    more = [f"and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
+    return ", ".join([*listed[:_MAX_LISTED], *more])
 
 
-def _in_order(names: Iterable[Any]) -> list[Any]:
+def _natural_order(names: Iterable[Any]) -> list[Any]:
     """Sorted, with layer 2 before layer 10."""
     return sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", str(name)))])
 

@@ -181,7 +181,7 @@ class AlignmentModule(pl.LightningModule):
         self._measured = True
         found = self.held_out(rows, progress)
         if self.pairs is not None:
-            found |= self._compared(self.pairs, progress)
+            found |= self._pair_metrics(self.pairs, progress)
         self.policy.train()
         return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in found.items()}}
 
@@ -203,7 +203,7 @@ class AlignmentModule(pl.LightningModule):
         """`preference_metrics` of the held-out rows, if these are pairs with log-ratios to the start."""
         return {}
 
-    def _compared(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
+    def _pair_metrics(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
         """`preference_metrics` of pairs that the objective does not see itself; each process looks at its share."""
 
         def see(batches: Sequence[PairBatch]) -> list[PairLogps]:

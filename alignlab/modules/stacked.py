@@ -183,7 +183,7 @@ class StackedModule(pl.LightningModule):
         for p, batch in enumerate(held_out):
             if p in self.failures:
                 continue
-            seen = _taken(whole, rows[p][rows_at[p]])
+            seen = _selected_rows(whole, rows[p][rows_at[p]])
             imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
             error = non_finite(self.members[p].finite(values), batch.index[0], self.step, values)
@@ -192,7 +192,7 @@ class StackedModule(pl.LightningModule):
                 continue
             on_pairs = self.members[p].on_pairs(values)
             if (pair := pairs[p]) is not None:
-                both = _taken(whole, rows[p][pairs_at[p]])
+                both = _selected_rows(whole, rows[p][pairs_at[p]])
                 on_pairs = preference_metrics(PairLogps(*halves(replace(both, reference=pair.reference.flatten()))))
             means = self.members[p].means(self.members[p].with_state(values, update=False))
             means |= {name: float(value) for name, value in on_pairs.items()}
@@ -491,7 +491,7 @@ class StackedModule(pl.LightningModule):
         return rates
 
 
-def _taken(values: Logps, rows: Tensor) -> Logps:
+def _selected_rows(values: Logps, rows: Tensor) -> Logps:
     """Some rows, in that order."""
     return map_tensors(values, lambda tensor: tensor[rows])
 

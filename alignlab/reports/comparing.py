@@ -18,23 +18,23 @@ from alignlab.reports.tables import label
 GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
 
 # What settings are compared by unless a sweep asks for something else: the first of these that all of them have.
-AUTOMATIC = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
+DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
 
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
 
 # A policy that moved less than this share of the farthest one is said to have hardly moved.
-HARDLY = 0.25
+HARDLY_MOVED = 0.25
 
 # How far a policy moved from the start: the first of these that all settings have.
 _MOVEMENT = (KL, "eval/objective/kl", "eval/pairs/margin")
 
 # Half of a 95 % interval of a share near 1/2 of n pairs is this / sqrt(n).
-_HALF_OF_SHARE = 0.98
+_SHARE_HALF_WIDTH = 0.98
 
 # Everything of a run that is looked at here.
-LOOKED_AT = (
-    *AUTOMATIC, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
+METRICS_USED = (
+    *DEFAULT_METRICS, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
 )  # fmt: skip
 
 # metric -> seed -> value, of the points of a setting that are done
@@ -61,8 +61,8 @@ def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | 
     """
     with_results = [values for values in settings.values() if any(values.values())]
     one_objective = not any(axis.partition(".")[0] in ("objective", "strength") for axis in axes)
-    usable = [metric for metric in AUTOMATIC if metric != LOSS or one_objective]
-    return next((m for m in usable if with_results and all(values.get(m) for values in with_results)), None)
+    comparable = [metric for metric in DEFAULT_METRICS if metric != LOSS or one_objective]
+    return next((m for m in comparable if with_results and all(values.get(m) for values in with_results)), None)
 
 
 def better_than_start(values: Values, metric: str) -> bool | None:
@@ -84,7 +84,7 @@ def better_than_start(values: Values, metric: str) -> bool | None:
     if interval.n < 2:
         return None
     pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
-    return interval.low > 0 and interval.mean > _HALF_OF_SHARE / math.sqrt(min(pairs.values(), default=math.inf))
+    return interval.low > 0 and interval.mean > _SHARE_HALF_WIDTH / math.sqrt(min(pairs.values(), default=math.inf))
 
 
 def equal_kl(settings: Mapping[str, Values]) -> list[list[str]]:
@@ -127,14 +127,14 @@ def compare(
 
 
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
-    """Settings that moved less than HARDLY of the farthest one, with how far; empty where that is not known."""
+    """Settings that moved less than HARDLY_MOVED of the farthest one, with how far; empty where that is not known."""
     moved = {name: values for name, values in settings.items() if any(values.values())}
     metric = next((m for m in _MOVEMENT if moved and all(values.get(m) for values in moved.values())), None)
     if metric is None:
         return {}
     means = {name: abs(float(np.mean(list(values[metric].values())))) for name, values in moved.items()}
     farthest = max(means.values())
-    return {name: mean for name, mean in means.items() if mean < HARDLY * farthest}
+    return {name: mean for name, mean in means.items() if mean < HARDLY_MOVED * farthest}
 
 
 def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]) -> str:
@@ -142,7 +142,9 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
 
     named: mean KL of settings by the values of their axes.
     """
-    strengths = [a for a in axes if a == "strength" or (a.startswith("objective.") and _numbers(axes, a, named))]
+    strengths = [
+        a for a in axes if a == "strength" or (a.startswith("objective.") and _has_numeric_values(axes, a, named))
+    ]
     if len(strengths) != 1:
         return ""
     place = axes.index(strengths[0])
@@ -154,11 +156,11 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
         return ""
     low, high = (f(g(of.values()) for of in methods.values()) for f, g in ((max, min), (min, max)))
     target = math.sqrt(max(low, 1e-12) * max(high, 1e-12))
-    added = [f"{label(others, method)} {_where(of, target)}" for method, of in methods.items()]
+    added = [f"{label(others, method)} {_strength_range(of, target)}" for method, of in methods.items()]
     return f"to compare at one KL, about {target:.2g} nats, add values of {strengths[0]}: {'; '.join(added)}"
 
 
-def _where(kl_at: Mapping[float, float], target: float) -> str:
+def _strength_range(kl_at: Mapping[float, float], target: float) -> str:
     """Between which strengths a KL lies, or beyond which; a larger strength holds the policy back."""
     above = [strength for strength, kl in kl_at.items() if kl >= target]
     below = [strength for strength, kl in kl_at.items() if kl < target]
@@ -167,7 +169,7 @@ def _where(kl_at: Mapping[float, float], target: float) -> str:
     return f"above {max(above):g}" if above else f"below {min(below):g}"
 
 
-def _numbers(axes: Sequence[str], axis: str, named: Mapping[tuple[str, ...], float]) -> bool:
+def _has_numeric_values(axes: Sequence[str], axis: str, named: Mapping[tuple[str, ...], float]) -> bool:
     try:
         return bool([float(values[axes.index(axis)]) for values in named])
     except ValueError:

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from alignlab.reports.comparing import (
-    AUTOMATIC,
+    DEFAULT_METRICS,
     GAP,
     KL,
-    LOOKED_AT,
+    METRICS_USED,
     SAME_KL,
     Group,
     Values,
@@ -87,7 +87,7 @@ class Settings:
     @property
     def values(self) -> dict[str, Values]:
         """Everything that comparing looks at, by setting."""
-        metrics = dict.fromkeys([*LOOKED_AT, *([self.metric] if self.metric else [])])
+        metrics = dict.fromkeys([*METRICS_USED, *([self.metric] if self.metric else [])])
         return {self.name(row): {m: row.by_seed(m) for m in metrics} for row in self.rows}
 
 
@@ -176,14 +176,14 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}, as differences to the "
         f"best paired by seed, with t intervals that hold for all of them at once ({_PERCENT}, Bonferroni)"
     )
-    yield from _where_kl_differs(found)
+    yield from _settings_without_equal_kl(found)
     for group in found.groups:
-        yield from _about(group, found)
+        yield from _group_conclusions(group, found)
     if any(c.tied and c.more_seeds for c in found.comparisons.values()):
         told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"
         yield f"more seeds to tell: so many more, and the two would be {told}"
     if found.asked:
-        yield from _standing_still(found)
+        yield from _weak_settings(found)
 
 
 def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
@@ -194,7 +194,7 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
     if not with_results:
         return
     lacking = []
-    for metric in AUTOMATIC[:-1]:
+    for metric in DEFAULT_METRICS[:-1]:
         without = [name for name, values in with_results.items() if not values[metric]]
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
@@ -203,7 +203,7 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
     yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
 
 
-def _where_kl_differs(found: Settings) -> Iterator[str]:
+def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
     """Which settings are compared with none, since no other has their KL, and what would make them comparable."""
     if found.metric != GAP or found.asked:
         return
@@ -220,7 +220,7 @@ def _where_kl_differs(found: Settings) -> Iterator[str]:
         yield more
 
 
-def _about(group: Group, found: Settings) -> Iterator[str]:
+def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
     """The best of a group of settings, and who is tied with it."""
     if len(found.groups) == 1 and len(group.names) == len(found.rows):
         where = ""
@@ -256,7 +256,7 @@ def _about(group: Group, found: Settings) -> Iterator[str]:
         yield f"{where}unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
 
 
-def _standing_still(found: Settings) -> Iterator[str]:
+def _weak_settings(found: Settings) -> Iterator[str]:
     """Settings that hardly moved, or are not better than the start, where a metric that was asked for ranks."""
     values = found.values
     if little := hardly_moved(values):

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from alignlab.checks import usable
+from alignlab.checks import model_problems
 from alignlab.config.plan import Plan
 from alignlab.config.recorded import recorded_plan
 from alignlab.config.schemas import Evaluate
@@ -187,7 +187,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         else:
             plan.train.model.restore_base(str(run.policy))
             check = partial(check_pretrained, trust_remote_code=plan.train.model.allows_remote_code)
-            problems += usable("evaluation.baselines", str(run.policy), check)
+            problems += model_problems("evaluation.baselines", str(run.policy), check)
         return partial(_policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
@@ -195,7 +195,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         return None
     if comes_with_code(name):
         check = partial(check_pretrained, trust_remote_code=wanted.trust_remote_code)
-        problems += usable("evaluation.baselines", name, check)
+        problems += model_problems("evaluation.baselines", name, check)
 
     def load() -> Side:
         model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)

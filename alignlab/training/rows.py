@@ -49,16 +49,16 @@ def load_rows(start: Start) -> RunRows:
     source = start.plan.train.data
     content = source.fingerprint()
     if start.plan.content.get("data.content", content) != content:
-        raise _changed(source)
+        raise _changed_error(source)
     train = _read_own(start, "train", content)
     held_out = _read_own(start, "eval", content)
     record: dict[str, Any] = {
         "fingerprint": content,
-        "train": _told(start, "train", train),
-        "eval": _told(start, "eval", held_out),
+        "train": _split_record(start, "train", train),
+        "eval": _split_record(start, "eval", held_out),
     }
     if source.world is None:  # a world's prompts are all there are, and both splits are drawn from them
-        record["eval"]["prompts_in_train"] = _tell_shared_prompts(train, held_out)
+        record["eval"]["prompts_in_train"] = _count_shared_prompts(train, held_out)
     pairs, record["pairs"] = _pairs(start, content, record["eval"])
     after = len(train.tokens)
     return RunRows(
@@ -87,7 +87,7 @@ def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
-def _told(start: Start, split: Split, read: _Read) -> dict[str, Any]:
+def _split_record(start: Start, split: Split, read: _Read) -> dict[str, Any]:
     """What the record keeps of a split. Raises DataError where the run can't use its rows."""
     needs = start.plan.train.objective.requires
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
@@ -112,7 +112,7 @@ def _pairs(
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
-def _tell_shared_prompts(train: _Read, held_out: _Read) -> int:
+def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
     """Held-out rows whose prompt stands in training rows as well."""
     known = set(train.prompts)
     shared = sum(prompt in known for prompt in held_out.prompts)
@@ -133,7 +133,7 @@ def refuse_changed_data(plan: Plan) -> None:
         raise DataError(f"{_paths(source)}: {text}\n  type: evaluation.questions=<a file of prompts>")
 
 
-def _changed(source: Source) -> DataError:
+def _changed_error(source: Source) -> DataError:
     return DataError(f"{_paths(source)}: changed since this command began\n  type: the same command again")
 
 
@@ -187,7 +187,7 @@ def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> 
         rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
         prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
         if source.fingerprint() != content:
-            raise _changed(source)
+            raise _changed_error(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
         _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)

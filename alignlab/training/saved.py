@@ -25,7 +25,7 @@ from alignlab.models.sources.base import ModelSource
 log = logging.getLogger(__name__)
 
 # Answers that are scored: the shortest ones of the first training rows.
-_ANSWERS, _ROWS = 4, 64
+_MAX_ANSWERS, _FIRST_ROWS = 4, 64
 
 # How far a score s may be off, in units of 1 + |s|: as much as merging an adapter rounds off.
 _FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
@@ -41,7 +41,7 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
     Raises SavedPolicyError if the scores differ by more than rounding. If memory is too small for a second copy of the
     weights, a warning says that nothing was compared.
     """
-    answers, scores = _short(rows), _rewards if offset is not None else _logps
+    answers, scores = _shortest_answers(rows), _rewards if offset is not None else _logps
     device, tolerance = next(policy.parameters()).device, _FAR_OFF[precision(policy)]
     trained = scores(policy, answers, device)
     if offset is not None:
@@ -64,15 +64,15 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
         )
 
 
-def _short(rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
+def _shortest_answers(rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
     """A few short answers with their prompts."""
-    answers = [answer for row in rows[:_ROWS] for answer in row.answers() if answer[1]]
-    return sorted(answers, key=lambda one: len(one[0]) + len(one[1]))[:_ANSWERS]
+    answers = [answer for row in rows[:_FIRST_ROWS] for answer in row.answers() if answer[1]]
+    return sorted(answers, key=lambda one: len(one[0]) + len(one[1]))[:_MAX_ANSWERS]
 
 
 def _logps(policy: Any, answers: Sequence[PromptAndAnswer], device: torch.device) -> Tensor:
     """[N] mean log-probability of the tokens of each answer, nats."""
-    how = Pass(PLAIN, _ANSWERS, sys.maxsize, device, lambda parts, word: parts)
+    how = Pass(PLAIN, _MAX_ANSWERS, sys.maxsize, device, lambda parts, word: parts)
     with _uncompiled():
         return torch.tensor([tokens.mean() for tokens in token_logps(policy, answers, how)])
 

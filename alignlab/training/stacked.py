@@ -36,10 +36,10 @@ from alignlab.training.pairs import pairs_reference
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.run import begin, end_badly, logged_to, run_plan, tell_of_damage, tell_of_other_code
+from alignlab.training.run import begin, end_badly, log_damage, logged_to, run_plan, tell_of_other_code
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
-from alignlab.training.state import ANEW, about, read_state, refuse_other_model, updates_in
+from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 
 log = logging.getLogger(__name__)
 
@@ -157,7 +157,7 @@ class _Stack:
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
             for said in self.damage:
-                tell_of_damage(said)
+                log_damage(said)
             for run in self.runs:
                 tell_of_other_code(run, changes[run])
             try:
@@ -241,7 +241,7 @@ class _Stack:
             try:
                 refuse_other_model(run.stacked_checkpoint, _tensors(states[-1]), _tensors(kept))
             except DamagedError as error:
-                tell_of_damage(set_aside(error, ANEW))
+                log_damage(set_aside(error, STARTS_ANEW))
                 raise
         return states
 

@@ -18,7 +18,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DamagedError
 from alignlab.evaluation.exact import Array, completion_logps
-from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
@@ -77,7 +77,7 @@ def load_start(plan: Plan) -> Start:
     return Start(plan, model, tokenizer, weights_digest(model))
 
 
-def tell_end_of_turn(start: Start) -> None:
+def log_end_of_turn(start: Start) -> None:
     """Say which token ends an answer and what names it, where the model's own `generate` does not stop there."""
     named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
     if template.end_id in named:
@@ -197,7 +197,7 @@ def _is_whole(folder: Path) -> bool:
         verify_folder(folder)
     except DamagedError as error:
         found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
-        log.warning("%s", set_aside(found, "it is made anew"), extra=TELLS_OF_DAMAGE)
+        log.warning("%s", set_aside(found, "it is made anew"), extra=DAMAGE_EXTRA)
     return is_sealed(folder)
 
 

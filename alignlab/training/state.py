@@ -12,7 +12,7 @@ from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import set_aside, sha256_of, verify_zip
 from alignlab.ledger.run_dir import RunDir
 
-ANEW = "the run starts anew"
+STARTS_ANEW = "the run starts anew"
 
 # What a state holds: of a run that trains alone (Lightning's checkpoint), and of one in a stack.
 _ALONE = (
@@ -70,7 +70,7 @@ def updates_of(state: dict[str, Any]) -> int:
 def updates_in(run: RunDir, file: Path) -> tuple[int, str]:
     """Updates that a training state of a run holds, and nothing; or 0, where there is no state.
 
-    A state that can't be gone on from is set aside: 0, and what was wrong with it, for `tell_of_damage`. Raises
+    A state that can't be gone on from is set aside: 0, and what was wrong with it, for `log_damage`. Raises
     OutputError where the file can't be read at all, which may pass.
     """
     if not file.exists():
@@ -78,6 +78,6 @@ def updates_in(run: RunDir, file: Path) -> tuple[int, str]:
     try:
         return updates_of(read_state(file, run)), ""
     except DamagedError as error:
-        return 0, set_aside(error, ANEW)
+        return 0, set_aside(error, STARTS_ANEW)
     except OSError as error:
         raise OutputError(f"{file} can't be read: {error}") from error

@@ -14,7 +14,7 @@ from alignlab.errors import ModelError
 from alignlab.evaluation.judges.reward_model import RewardModel
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
-from alignlab.models.lineage import Lineage, fault_of_adapter, lineage, weights_fingerprint
+from alignlab.models.lineage import Lineage, adapter_faults, lineage, weights_fingerprint
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.tiny import Tiny
@@ -74,13 +74,13 @@ def test_what_is_wrong_with_an_adapter_is_said_before_weights_are_loaded(adapter
         assert same.allowed == problem.allowed
         return problem.allowed
 
-    assert not list(fault_of_adapter(str(adapter)))
+    assert not list(adapter_faults(str(adapter)))
     gone = str(tmp_path / "gone")
     assert f"belongs to the model {gone}, and there is no such folder" in problem_of(base_model_name_or_path=gone)
     assert "does not name the model" in problem_of(base_model_name_or_path=None)
     assert "itself as its base" in problem_of(base_model_name_or_path=str(adapter))
     (adapter / "adapter_config.json").write_text("{")
-    assert "can't be read" in next(fault_of_adapter(str(adapter)))
+    assert "can't be read" in next(adapter_faults(str(adapter)))
     with pytest.raises(ModelError, match="can't be read"):
         load_pretrained(str(adapter), dtype="float32")
 

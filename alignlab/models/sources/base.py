@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
-from alignlab.integrity import TELLS_OF_DAMAGE, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
@@ -140,7 +140,7 @@ def warn_of_changes(path: str) -> None:
             verify_folder(folder)
         except DamagedError as error:
             text = "%s; if nobody edited it, make it anew: the command that made it, with rerun=true"
-            log.warning(text, error, extra=TELLS_OF_DAMAGE)
+            log.warning(text, error, extra=DAMAGE_EXTRA)
 
 
 def _load(

@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import installed, one_of
 from alignlab.errors import Problem
-from alignlab.models.lineage import fault_of_adapter, is_adapter, weights_fingerprint
+from alignlab.models.lineage import adapter_faults, is_adapter, weights_fingerprint
 from alignlab.models.quantization import KINDS
 from alignlab.models.sources.base import ModelSource, load_pretrained
 
@@ -53,7 +53,7 @@ class Hub(ModelSource):
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
-        for fault in fault_of_adapter(self.name):
+        for fault in adapter_faults(self.name):
             yield Problem("name", self.name, fault)
 
     @property

@@ -1,7 +1,7 @@
-"""A model holds exactly the weights of its files: none is made up, left out or NaN, and every token has an embedding.
+"""Checks that a model has exactly the weights of its files, all finite, and an embedding for every token.
 
-`from_pretrained` of transformers and of peft fills whatever a file lacks with random numbers, and only warns. Here that
-is an error, and so is a tensor that the model has no place for.
+`from_pretrained` of transformers and peft fills missing weights with random numbers and only warns. Here missing
+weights are an error, and so is a tensor that the model does not use.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from alignlab.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-# Masks and tables of positions that older releases of transformers saved beside the weights. Models compute them.
+# Masks and position tables that older releases of transformers saved with the weights. Models compute them.
 _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_LISTED = 3
 
-# What puts a prefix before the names of all tensors, and how to save without it.
+# Prefix of all tensor names -> what adds it, and how to save without it.
 _WRAPPERS = {
     "_orig_mod.": "torch.compile does that; save the model that was compiled, not the compiled one",
     "module.": "DistributedDataParallel and DataParallel do that; save model.module",
@@ -43,7 +43,7 @@ judge.reward_model.trust_remote_code=true"""
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn whatever libraries raise about files into a ModelError that says what could not be loaded."""
+    """Turn errors of libraries into a ModelError that names what could not be loaded."""
     try:
         yield
     except ModelError:
@@ -52,18 +52,18 @@ def loading(what: str) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             raise ModelError(f"{what} {_NEEDS_ITS_CODE}") from error
         raise ModelError(f"{what} can't be loaded: {error}") from error
-    except Exception as error:  # damaged files raise nearly anything: SafetensorError, KeyError, EOFError, ...
+    except Exception as error:  # damaged files cause many types of errors: SafetensorError, KeyError, EOFError, ...
         raise ModelError(f"{what} can't be loaded: {type(error).__name__}: {error}") from error
 
 
 def load_weights(
     auto_class: Any, path: str, *, new: Collection[str] = (), spare: Collection[str] = (), **how: Any
 ) -> tuple[Any, set[str]]:
-    """(model, those of `new` that it has made up), by `from_pretrained` of an auto class of transformers.
+    """(model, names in `new` that got random weights), by `from_pretrained` of an auto class of transformers.
 
     new:   names of parameters that the files may lack.
-    spare: names of layers whose tensors may be left over, such as the language head below a reward model.
-    how:   for `from_pretrained`. `device_map="meta"` compares names and shapes alone, and reads no weights.
+    spare: names of layers whose tensors may be unused, such as the language head of a reward model's base.
+    how:   arguments of `from_pretrained`. `device_map="meta"` compares only names and shapes, and reads no weights.
 
     Raises ModelError with all parameters that are missing or have another shape, all tensors that are left over, and
     all weights that are not finite or are not stored as floats.
@@ -71,7 +71,7 @@ def load_weights(
     with loading(f"model {path}"):
         _check_files(path)
         if how.get("quantization_config") is not None:
-            # Rounding takes any shape without a word.
+            # Quantized loading accepts wrong shapes without an error, so shapes are compared first.
             _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
         model, made_up = _load(auto_class, path, new, spare, **how)
     check_finite(model, path)
@@ -99,7 +99,7 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
 
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """No bar, and no report that takes missing weights for a start of training: what is wrong is raised here."""
+    """Hide progress bars and reports of transformers about missing weights, which are raised as errors here."""
     from transformers.utils import logging as theirs
 
     level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -128,7 +128,7 @@ def saved_weights(adapter: str) -> dict[str, torch.Tensor]:
 def load_adapter(model: Any, adapter: str) -> Any:
     """The peft model of `model` and the adapter that is saved in a folder.
 
-    Raises ModelError with all tensors that the folder lacks, has besides, or holds in another shape than `model` needs.
+    Raises ModelError with all tensors that are missing in the folder, unused, or of another shape than `model` needs.
     """
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
@@ -149,7 +149,8 @@ def load_adapter(model: Any, adapter: str) -> Any:
             if not missing and not shapes:
                 raise
         else:
-            # peft renames what other releases saved, and then looks for its own tensors, not for biases of the base.
+            # peft renames tensors that other releases saved. It reports missing tensors of its own, but no missing
+            # biases of the base.
             missing = {*info.missing_keys, *(name for name in missing if name.endswith(".bias"))}
             unexpected = {name for name in info.unexpected_keys if not _is_copy(name, saved, policy)}
     base = model.name_or_path or type(model).__name__
@@ -159,9 +160,9 @@ def load_adapter(model: Any, adapter: str) -> Any:
 
 
 def _is_copy(name: str, saved: Mapping[str, torch.Tensor], policy: Any) -> bool:
-    """Whether a tensor of an adapter's file is a copy of one that has been loaded under another name.
+    """Whether a tensor of an adapter's file is a copy of one that was loaded under another name.
 
-    Where the vocabulary has grown, peft saves whole embeddings, and with them what is trained in them once more.
+    If the vocabulary has grown, peft saves whole embeddings, and the trained part of them a second time.
     """
     if name not in saved:
         return False
@@ -181,10 +182,10 @@ def check_finite(model: Any, path: str) -> None:
 
 
 def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
-    """Raise ModelError where the tokenizer has tokens that the model has no embedding for.
+    """Raise ModelError if the tokenizer has tokens without an embedding in the model.
 
-    Added tokens that no text gets by itself (not by the chat template, and not as its beginning or end) are let through
-    with a warning: Gemma 3's text models have one for images, some Llamas one for padding, which masks do here.
+    For added tokens that occur only if a text names them (they are not in the chat template, and are not BOS, EOS or
+    UNK), there is only a warning. Gemma 3's text models have such a token for images, some Llamas for padding.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
@@ -208,16 +209,18 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
 
 def _finite(weight: torch.Tensor) -> bool:
     state = getattr(weight, "quant_state", None)
-    if state is not None:  # bitsandbytes: a bad number in a block spoils the block's scale, and the mean of all scales
+    if state is not None:  # bitsandbytes: a bad number makes its block's scale bad, and the mean of all scales
         scales = state.offset if state.nested else state.absmax
         return bool(torch.isfinite(scales).all())
     if not weight.is_floating_point() or not weight.numel() or weight.is_meta or weight.itemsize < 2:
         return True
-    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())  # NaN is its own least; 6 times as fast
+    return bool(
+        torch.isfinite(torch.stack(torch.aminmax(weight))).all()
+    )  # NaN is its own minimum; 6 times as fast as a full check
 
 
 def _is_tied(model: Any) -> bool:
-    """Whether language head and embeddings are one parameter, or there are no numbers to tell two apart."""
+    """Whether language head and embeddings are one parameter, or have no values that could differ."""
     head = model.get_output_embeddings()
     return head is None or head.weight.is_meta or head.weight is model.get_input_embeddings().weight
 
@@ -264,7 +267,7 @@ def _natural_order(names: Iterable[Any]) -> list[Any]:
 
 
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
-    """What stands before every left over name where a missing one is the rest of it; empty where there is no such."""
+    """The prefix of all unexpected names without which one of them is a missing name; empty if there is none."""
     for name in unexpected:
         rest = max((m for m in missing if name.endswith(f".{m}")), key=len, default="")
         prefix = name.removesuffix(rest) if rest else ""
@@ -283,7 +286,7 @@ def _other_shapes(saved: dict[str, Any], there: dict[str, Any]) -> list[tuple[st
 
 
 def _check_architecture(config: Any, path: str) -> None:
-    """Raise ModelError where config.json names the class of another kind of model than its `model_type`."""
+    """Raise ModelError if `architectures` and `model_type` in config.json belong to different kinds of models."""
     import transformers
 
     for name in config.architectures or ():
@@ -296,9 +299,9 @@ def _check_architecture(config: Any, path: str) -> None:
 
 
 def _check_tied(model: Any, path: str) -> None:
-    """Raise ModelError where weights are to be one by the config and are two in the file.
+    """Raise ModelError if the config ties weights that differ in the file.
 
-    transformers 5 keeps both, earlier releases and other software take one of them: two different models.
+    transformers 5 keeps both tensors. Earlier releases and other software use one of them, which is another model.
     """
     if _is_tied(model) or not getattr(model.config.get_text_config(), "tie_word_embeddings", True):
         return
@@ -313,7 +316,7 @@ def _check_tied(model: Any, path: str) -> None:
 
 
 def _check_files(path: str) -> None:
-    """Raise ModelError where a file of a folder is missing, is cut off, or holds weights that are not floats."""
+    """Raise ModelError if a file of a folder is missing, is cut off, or holds weights that are not floats."""
     folder = Path(path)
     index, single = folder / "model.safetensors.index.json", "model.safetensors"
     if (folder / single).is_file():
@@ -328,7 +331,7 @@ def _check_files(path: str) -> None:
             f"{_shortened(lacking)}\n  copy or download them"
         )
     dtypes = _check_readable(folder, files)
-    # Rounded checkpoints keep integers, and say in their config what they mean.
+    # Quantized checkpoints hold integers, and their config has a quantization_config.
     if "quantization_config" not in json.loads((folder / "config.json").read_text()):
         bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
         if bad:
@@ -339,7 +342,7 @@ def _check_files(path: str) -> None:
 
 
 def _check_readable(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """Name -> data type of all tensors in safetensors files, by their headers. Raises ModelError with damaged files."""
+    """Tensor name -> data type, from the headers of safetensors files. Raises ModelError with all damaged files."""
     from safetensors import SafetensorError, safe_open
 
     dtypes, damaged = {}, []

@@ -59,7 +59,7 @@ class StackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class StackedPairs:
-    """Held-out pairs that a point is measured on besides its own held-out rows.
+    """Held-out pairs that a point is measured on in addition to its own held-out rows.
 
     places:    int64[2, N] of the preferred and the dispreferred answers in the table.
     reference: [2, N] summed log-probabilities under the policy as it was before training, nats.
@@ -163,7 +163,7 @@ class StackedModule(pl.LightningModule):
     def evaluate(
         self, held_out: Sequence[StackedBatch], pairs: Sequence[StackedPairs | None]
     ) -> dict[int, dict[str, float]]:
-        """Metrics of every point that is alive over its held-out rows, a batch of one point each, and its pairs."""
+        """Metrics of every point that has not failed, over its held-out rows as one batch, and over its pairs."""
         asked = [batch.places.flatten() for batch in held_out]
         asked += [pair.places.flatten() for pair in pairs if pair is not None]
         unique, inverse = torch.cat(asked).unique(return_inverse=True)
@@ -492,7 +492,7 @@ class StackedModule(pl.LightningModule):
 
 
 def _selected_rows(values: Logps, rows: Tensor) -> Logps:
-    """Some rows, in that order."""
+    """The given rows of all tensors, in the given order."""
     return map_tensors(values, lambda tensor: tensor[rows])
 
 

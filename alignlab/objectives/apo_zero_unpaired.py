@@ -39,6 +39,6 @@ class APOZeroUnpaired(WithReference):
         return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)
 
     def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
-        if "desirable" in counts:  # a mix splits pairs
+        if "desirable" in counts:  # a mix with pairs has no such counts
             yield from one_label_remarks("APO-zero", counts)
             yield from rare_label_remarks("APO-zero", counts)

@@ -75,7 +75,7 @@ class BCO(WithReference):
         return {"bco/delta": self._delta(batch)}
 
     def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
-        if "desirable" in counts:  # a mix splits pairs
+        if "desirable" in counts:  # a mix with pairs has no such counts
             yield from one_label_remarks("BCO", counts, "The shift δ" if self.shift == "running" else "")
             yield from rare_label_remarks("BCO", counts)
 

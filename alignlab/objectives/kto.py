@@ -81,7 +81,7 @@ class KTO(WithReference):
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
         yield f"KTO: {good} good and {bad} bad answers, weights {weights}"
         if not good or not bad:
-            # the reference point is held at 0 from below, so it follows good answers only
+            # the reference point is clamped to at least 0, so it can only follow good answers
             yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")
             return
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)

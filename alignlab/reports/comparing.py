@@ -1,7 +1,7 @@
-"""What settings of a sweep are compared by, which of them are compared with each other, and which can be called best.
+"""Compares the settings of a sweep and decides which can be called best.
 
-A policy that hardly moves must not win by standing still. So settings are compared by a metric that all of them have,
-by the gap to the frontier only at equal KL, and none is called best that is not better than the start itself.
+A policy must not win by staying where it started. So settings are compared by a metric that all of them have. The gap
+to the frontier is compared only at equal KL. A setting that is not better than the start is never called best.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from alignlab.reports.tables import label
 
 GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
 
-# What settings are compared by unless a sweep asks for something else: the first of these that all of them have.
+# Settings are compared by the first of these metrics that all of them have, unless a sweep asks for another one.
 DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
 
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
 
-# A policy that moved less than this share of the farthest one is said to have hardly moved.
+# A policy has hardly moved if it moved less than this share of what the farthest one did.
 HARDLY_MOVED = 0.25
 
 # How far a policy moved from the start: the first of these that all settings have.
 _MOVEMENT = (KL, "eval/objective/kl", "eval/pairs/margin")
 
-# Half of a 95 % interval of a share near 1/2 of n pairs is this / sqrt(n).
+# A share near 1/2 of n pairs has a 95 % interval of ± this / sqrt(n).
 _SHARE_HALF_WIDTH = 0.98
 
-# Everything of a run that is looked at here.
+# All metrics of a run that comparing uses.
 METRICS_USED = (
     *DEFAULT_METRICS, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
 )  # fmt: skip
 
-# metric -> seed -> value, of the points of a setting that are done
+# metric -> seed -> value, for the finished points of a setting
 Values = Mapping[str, Mapping[str, float]]
 
 
@@ -45,8 +45,8 @@ Values = Mapping[str, Mapping[str, float]]
 class Group:
     """Settings that are compared with each other.
 
-    best:        None if none of them is known to be better than the start.
-    comparisons: each of them beside the best; empty without one.
+    best:        None if no setting is known to be better than the start.
+    comparisons: setting -> its comparison with the best; empty if there is no best.
     """
 
     names: list[str]
@@ -55,7 +55,7 @@ class Group:
 
 
 def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
-    """The first metric that every setting with results has and that means the same for all of them; None without any.
+    """The first metric that every setting with results has and that means the same for all; None if there is none.
 
     Losses mean the same only for one objective with the same fields.
     """
@@ -68,9 +68,9 @@ def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | 
 def better_than_start(values: Values, metric: str) -> bool | None:
     """Whether a setting is better than the policy that it started from, beyond its 95 % interval over seeds.
 
-    By the metric itself, or of a gap, which the start need not have, by the reward. Accuracies must be above 1/2 beyond
-    the interval over pairs as well, which more seeds do not make narrower. None if it is not known: fewer than two
-    seeds, or a metric whose value at the start is not known.
+    The metric itself decides, except for the gap, where the reward does. Accuracies must also be above 1/2 by more than
+    the interval over pairs, which more seeds do not make narrower. None if it is not known: with fewer than two seeds,
+    or a metric whose value at the start is not known.
     """
     if metric == GAP:
         gains = _differences(values, "exact/reward", "exact/reward_reference")
@@ -88,7 +88,7 @@ def better_than_start(values: Values, metric: str) -> bool | None:
 
 
 def equal_kl(settings: Mapping[str, Values]) -> list[list[str]]:
-    """Names of settings in groups of equal KL, smallest first; in a group no mean KL is SAME_KL times another."""
+    """Groups of settings with equal KL, smallest KL first. In a group, mean KLs differ by at most a factor SAME_KL."""
     kl = {name: float(np.mean(list(values[KL].values()))) for name, values in settings.items() if values.get(KL)}
     groups: list[list[str]] = []
     for name in sorted(kl, key=lambda name: kl[name]):
@@ -108,10 +108,12 @@ def compare(
     least: float,
     asked: bool,
 ) -> list[Group]:
-    """Each group with its best and the comparisons with it; their intervals hold for all groups at once.
+    """Each group with its best setting and the comparisons with it. The intervals hold for all groups at once.
 
-    lower: whether lower is better; asked: whether the metric was asked for: then a setting that is not better than the
-    start can be best, too. Whatever is not known to be worse than the start can be best where seeds do not suffice.
+    lower: whether lower is better.
+    asked: whether the user chose the metric. Then a setting that is not better than the start can be best, too.
+
+    A setting can also be best if there are too few seeds to know whether it is better than the start.
     """
     several = [group for group in groups if len(group) > 1]
     count = sum(sum(bool(settings[name].get(metric)) for name in group) - 1 for group in several)
@@ -127,7 +129,7 @@ def compare(
 
 
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
-    """Settings that moved less than HARDLY_MOVED of the farthest one, with how far; empty where that is not known."""
+    """Setting -> how far it moved, for those that moved less than HARDLY_MOVED of the farthest; empty if not known."""
     moved = {name: values for name, values in settings.items() if any(values.values())}
     metric = next((m for m in _MOVEMENT if moved and all(values.get(m) for values in moved.values())), None)
     if metric is None:
@@ -138,7 +140,7 @@ def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
 
 
 def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]) -> str:
-    """What to add to a sweep so that its methods end at a common KL, in words; empty where strengths are no axis.
+    """Advice which strengths to add so that all methods reach a common KL; empty if strength is not an axis.
 
     named: mean KL of settings by the values of their axes.
     """
@@ -161,7 +163,7 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
 
 
 def _strength_range(kl_at: Mapping[float, float], target: float) -> str:
-    """Between which strengths a KL lies, or beyond which; a larger strength holds the policy back."""
+    """The strengths between which, or beyond which, a KL is reached. A larger strength means a smaller KL."""
     above = [strength for strength, kl in kl_at.items() if kl >= target]
     below = [strength for strength, kl in kl_at.items() if kl < target]
     if above and below:

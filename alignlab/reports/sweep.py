@@ -80,7 +80,7 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
 def without_pairs(
     points: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], axes: Sequence[str]
 ) -> list[str]:
-    """Why done points lack the accuracy on held-out pairs that others have: a line for each reason, with its points."""
+    """A line for each reason why finished points lack the accuracy on held-out pairs that others have."""
     done = {point["run"]: point for point in points if records[point["run"]].get("status") == "done"}
     lacking = [run for run in done if _PAIRS not in records[run].get("summary", {})]
     why: dict[str, dict[str, None]] = {}

@@ -103,11 +103,11 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
 
 
 def peft_of(wanted: Evaluate) -> Adapter | None:
-    """The adapter that all the runs were trained with; None if they differ, or if a record can't tell."""
+    """The adapter settings that all runs share; None if they differ, or if a record can't be read."""
     try:
         root, ids = _runs(wanted)
         found = [recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code).train.peft for run_id in ids]
-    except AlignlabError:  # `evaluate` says what is wrong
+    except AlignlabError:  # `evaluate` reports the error
         return None
     return found[0] if all(peft == found[0] for peft in found) else None
 
@@ -205,7 +205,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
 
 
 def _of_a_baseline(problem: Problem) -> Problem:
-    """A problem of a baseline's run, under the key that names it; what code may run has a key of its own."""
+    """A problem of a baseline's run, under the key that names the baseline. `trust_remote_code` keeps its own key."""
     return replace(problem, key="evaluation.baselines") if problem.key == "run" else problem
 
 
@@ -337,7 +337,7 @@ def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str,
 
 
 def _stored_pairs(folder: Path) -> dict[str, Any] | None:
-    """The accuracy on pairs that were scored before; None where they are not there, or are damaged, which is said."""
+    """The accuracy on pairs that were scored before; None if there are none, or if they are damaged, with a warning."""
     if not (folder / PAIRS).exists():
         return None
     try:
@@ -358,7 +358,7 @@ def _key(settings: Evaluation, root: str) -> str:
 
 
 def _stored(folder: Path, otherwise: str = "its answers are drawn again") -> Examples | None:
-    """What was evaluated before; None where that is not there, or is damaged, which is said."""
+    """Stored examples of an earlier evaluation; None if there are none, or if they are damaged, with a warning."""
     if not (folder / FILE).exists():
         return None
     try:

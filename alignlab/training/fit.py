@@ -52,7 +52,9 @@ def fit(
     """
     config = plan.train
     start = load_start(plan)
-    pl.seed_everything(config.seed, verbose=False)  # now: merging an adapter, which is done once, draws numbers too
+    pl.seed_everything(
+        config.seed, verbose=False
+    )  # only now: merging an adapter, which not every run does, uses random numbers
     log_end_of_turn(start)
     name_base(start)
     rows = load_rows(start)

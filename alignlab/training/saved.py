@@ -1,4 +1,4 @@
-"""A policy that was just saved is loaded again, and must score answers as it did before it was saved."""
+"""Checks a saved policy: it is loaded again, and must score answers as the trained policy does."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from alignlab.models.sources.base import ModelSource
 
 log = logging.getLogger(__name__)
 
-# Answers that are scored: the shortest ones of the first training rows.
+# The shortest _MAX_ANSWERS answers among the first _FIRST_ROWS training rows are scored.
 _MAX_ANSWERS, _FIRST_ROWS = 4, 64
 
-# How far a score s may be off, in units of 1 + |s|: as much as merging an adapter rounds off.
+# How far a score s may be off, in units of 1 + |s|. Merging an adapter causes rounding errors of this size.
 _FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
@@ -37,7 +37,7 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
     Scores are the mean log-probabilities of the answers' tokens (nats), or the rewards of a reward model.
 
     source: loads policies from `folder`.
-    offset: [N] rewards from whose mean the saved reward model counts; None for policies.
+    offset: [N] rewards whose mean the saved reward model subtracts; None for policies.
     Raises SavedPolicyError if the scores differ by more than rounding. If memory is too small for a second copy of the
     weights, a warning says that nothing was compared.
     """
@@ -84,5 +84,5 @@ def _rewards(policy: Any, answers: Sequence[PromptAndAnswer], device: torch.devi
 
 
 def _uncompiled() -> Any:
-    """Compiled layers run as they are: to compile them again for a few short rows would take longer than all else."""
+    """Run compiled layers without compiling: compiling them again for a few short rows would take too long."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

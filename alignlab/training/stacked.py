@@ -75,7 +75,7 @@ def run_stacked(
                 by_step.setdefault(step, []).append(plan)
                 damage += [said] if said else []
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
-        for step, members in sorted(by_step.items()):  # those whose state was damaged are among the first
+        for step, members in sorted(by_step.items()):  # points with a damaged state start at step 0, in the first stack
             results |= _Stack(members, step, group, overrides or {}, plans[0].id, damage).run()
             damage = []
             gc.collect()
@@ -114,7 +114,7 @@ def _begun_alone(plan: Plan) -> bool:
 
 
 def _step_of(plan: Plan) -> tuple[int, str]:
-    """Updates that an earlier attempt has made, and what was wrong with its state where it is damaged."""
+    """(updates that an earlier attempt made, what was wrong with its state); the text is empty if nothing was."""
     run = _run_of(plan)
     return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
@@ -131,7 +131,7 @@ class _Stack:
         name: str,
         damage: Sequence[str],
     ) -> None:
-        """`damage`: what was wrong with states of these points that were set aside."""
+        """damage: messages about damaged training states of these points."""
         self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
         self.damage = damage
         self.runs = [_run_of(plan) for plan in plans]
@@ -232,8 +232,10 @@ class _Stack:
             self._finish(p, policy, seconds)
 
     def _states(self, module: StackedModule) -> list[dict[str, Any]]:
-        """The states that the points go on from. Raises DamagedError, with that one set aside, where one does not fit:
-        the points are then run one by one."""
+        """The states that the points resume from.
+
+        If a state does not fit, it is renamed and DamagedError is raised. The points are then run one by one.
+        """
         kept = module.state_of(0)
         states = []
         for run in self.runs:
@@ -423,7 +425,7 @@ def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> StackedBatch:
 def _pairs(
     start: Start, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
 ) -> StackedPairs | None:
-    """Held-out pairs of one point besides its held-out rows, with what the start says of them (training/pairs.py)."""
+    """Held-out pairs of one point, with their log-probabilities under the start (see training/pairs.py)."""
     if not rows.pairs:
         return None
     device = table.rows.ids.device

@@ -78,12 +78,12 @@ def load_start(plan: Plan) -> Start:
 
 
 def log_end_of_turn(start: Start) -> None:
-    """Say which token ends an answer and what names it, where the model's own `generate` does not stop there."""
+    """Log which token ends an answer, if the model's own `generate` does not stop at it."""
     named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
     if template.end_id in named:
         return
     end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
-    rewards = start.plan.train.objective.requires.data == "rankings"  # nothing is drawn from a reward model
+    rewards = start.plan.train.objective.requires.data == "rankings"  # reward models don't sample
     log.info(
         "answers end in %s, which %s names; the model's generation config names %s%s",
         end,
@@ -94,10 +94,10 @@ def log_end_of_turn(start: Start) -> None:
 
 
 def name_base(start: Start) -> None:
-    """Save the start as the base that an adapter will name, if no folder and no hub name holds its weights.
+    """Save the start as the base of an adapter, if it was not loaded from a folder or a hub name.
 
-    It was built from a config, or merged from an adapter and its base. It is saved once for all runs that start from
-    the same weights: as `bases/<digest of the weights>` below the output root.
+    Such a start was built from a config, or merged from an adapter and its base. It is saved once for all runs that
+    start from the same weights: as `bases/<digest of the weights>` below the output root.
     """
     if not start.plan.train.peft.can_switch_off or start.model.name_or_path:
         return
@@ -176,7 +176,9 @@ def reference_pass(
 
 
 def _full_policy(parent: RunDir, source: ModelSource) -> str:
-    """Folder of the parent's policy as a full model, in the dtype that it was trained in. source: the parent's own.
+    """Folder of the parent's policy as a full model, in the dtype that it was trained in.
+
+    source: the model source of the parent.
 
     An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
     the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
@@ -192,7 +194,7 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a model that alignlab saved is there as it was written; one that is damaged is renamed."""
+    """Whether a model that alignlab saved is there and undamaged. A damaged one is renamed."""
     try:
         verify_folder(folder)
     except DamagedError as error:
@@ -204,7 +206,7 @@ def _is_whole(folder: Path) -> bool:
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a full model with its tokenizer and their checksums; whole or not at all."""
     scratch = folder.with_suffix(".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
     try:
         save_model(model, tokenizer, scratch)
         seal_folder(scratch)

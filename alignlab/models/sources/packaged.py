@@ -75,7 +75,7 @@ class Packaged(Hub):
         )
 
     def restore_base(self, folder: str) -> None:
-        """Convert the GGUF file again if the adapter stands on what was converted before and the cache was emptied."""
+        """Convert the GGUF file again if it is the base of the adapter and was deleted from the cache."""
         file = _gguf_file(self.package)
         if file is not None and is_adapter(folder):
             base = read_config(Path(folder)).get("base_model_name_or_path")
@@ -115,7 +115,7 @@ class Packaged(Hub):
 
 
 def _target(gguf: Path) -> Path:
-    """Where a GGUF file is converted to, by its content."""
+    """The cache folder for a converted GGUF file. It depends on the file's content."""
     root = Path(os.environ.get("ALIGNLAB_CACHE", Path.home() / ".cache" / "alignlab")) / "models"
     return root / f"{gguf.stem}-{path_digest(gguf)}"
 

@@ -1,4 +1,4 @@
-"""What counts as a misspelling, and what is another word."""
+"""Which words count as misspellings, and which are other words."""
 
 from __future__ import annotations
 

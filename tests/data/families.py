@@ -1,4 +1,4 @@
-"""Small tokenizers with the added tokens and chat templates of model families, as these end their turns."""
+"""Small tokenizers with the added tokens and chat templates of model families."""
 
 from __future__ import annotations
 

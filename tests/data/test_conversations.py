@@ -1,4 +1,4 @@
-"""From what a row says to a prompt and answers: no turn is lost, none invented, and the rest is refused."""
+"""Reading prompt and answers of a row: no turn is lost or invented, and unusable rows are refused."""
 
 from __future__ import annotations
 

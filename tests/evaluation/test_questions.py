@@ -1,4 +1,4 @@
-"""Files of questions and graded pairs that users bring: conversations are used whole, or refused with their rows."""
+"""Users' files of questions and graded pairs: conversations are used as a whole, or their rows are refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names of weights: which base an adapter's folder stands on, and what counts as its content."""
+"""Resolving model names: the base of an adapter's folder, and what counts as its content."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_content_counts_and_places_do_not(adapter: Path, tmp_path: Path) -> None
 
 
 def test_an_adapter_on_an_adapter(adapter: Path, tmp_path: Path) -> None:
-    """It loads as the sum of both, and the lowest base counts."""
+    """An adapter on an adapter loads with both merged, and its fingerprint depends on the base."""
     merged, tokenizer = load_pretrained(str(adapter), dtype="float32")
     merged.save_pretrained(tmp_path / "merged")
     tokenizer.save_pretrained(tmp_path / "merged")

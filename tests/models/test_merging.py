@@ -1,4 +1,4 @@
-"""An adapter's folder loads as what was trained: also where the vocabulary grew, and where weights are shared."""
+"""An adapter's folder loads as what was trained, also if the vocabulary grew or weights are tied."""
 
 from __future__ import annotations
 

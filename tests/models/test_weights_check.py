@@ -1,4 +1,4 @@
-"""Folders whose files do not hold what their config says are refused in words; what only looks odd still loads."""
+"""Folders whose files do not match their config are refused with a reason; unusual but valid ones load."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def configure(folder: Path, name: str = "config.json", **settings: Any) -> Path:
 
 
 def refusal(folder: Path, **how: Any) -> str:
-    """What loading says, which is what looking at names and shapes says too."""
+    """The error of loading. Comparing names and shapes alone gives the same error."""
     with pytest.raises(ModelError) as found:
         load_pretrained(str(folder), dtype="float32", **how)
     with pytest.raises(ModelError) as looked:
@@ -98,7 +98,7 @@ def without(*parts: str) -> Edit:
 
 @pytest.mark.parametrize("kind", FIVE)
 def test_tensors_under_other_names(kind: str, tmp_path: Path) -> None:
-    """All are missing and all are left over; what torch.compile and DDP put before names is told."""
+    """All tensors are missing and all are unused; the error names the prefix of torch.compile or DDP."""
     model = make(kind)
     folder, there = save(model, tmp_path), len(dict(model.named_parameters())) - UNTOLD.get(kind, 0)
     edit(folder, prefixed("_orig_mod."))
@@ -131,7 +131,7 @@ def test_a_layer_that_the_file_lacks_or_has_besides(kind: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("kind", FIVE)
 def test_other_shapes_and_tensors_of_nobody(kind: str, tmp_path: Path) -> None:
-    """A wider vocabulary in the config, and a value head in the file: both are told at once."""
+    """A wider vocabulary in the config and a value head in the file: one error names both."""
     folder = edit(save(make(kind), tmp_path), lambda tensors: {**tensors, "v_head.summary.weight": torch.ones(1, 16)})
     configure(folder, vocab_size=9)
     said = refusal(folder)
@@ -276,7 +276,7 @@ def test_tokens_without_an_embedding(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def old_files(kind: str) -> Edit:
-    """The buffers that releases of the time saved beside the weights."""
+    """Buffers that older releases of transformers saved with the weights."""
     mask, least = torch.ones(1, 1, 32, 32), torch.tensor(-1e4)
     layer = {
         "GPT2": "transformer.h.{}.attn.{}",
@@ -467,7 +467,7 @@ def test_an_adapter_with_a_head_is_a_reward_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tensor", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
 def test_rounded_to_4_bits(tensor: str, tmp_path: Path) -> None:
-    """Rounding takes any shape, and hides a number that is none."""
+    """Quantized loading accepts any shape, and hides NaN."""
     pytest.importorskip("bitsandbytes")
     model = make("Llama", hidden_size=64, intermediate_size=64, head_dim=32)
     folder = save(model, tmp_path)

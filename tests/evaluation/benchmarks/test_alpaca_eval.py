@@ -156,7 +156,7 @@ def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
     [("text_davinci_001", 803, 6.41), ("phi-2", 803, 3.15), ("minotaur-13b", 804, 8.21)],
 )
 def test_files_that_lack_rows_and_index(folder: Path, tmp_path: Path, model: str, rows: int, controlled: float) -> None:
-    """By row number text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
+    """With row numbers text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
     file, prompts = tmp_path / "annotations.json", folder / "eval_set_outputs.jsonl.gz"
     made = in_its_own_form(folder, model)
     difficulty = read_difficulty(folder / "ae2_instruction_difficulty.csv")
@@ -178,7 +178,7 @@ SET = ["a?", "b?", "c?", "d?"]
 
 
 def annotated(*instructions: str, index: Sequence[Any] | None = None, **changed: Any) -> list[dict[str, Any]]:
-    """Rows in which the model wins c? and d? and loses the others, outputs being equally long."""
+    """Rows in which the model wins c? and d? and loses the others; all outputs have the same length."""
     rows = [
         {
             "instruction": text,

@@ -1,4 +1,4 @@
-"""Judgements are what the judge has said, or the judge is asked again."""
+"""Stored judgements are read as they were written, or the judge is asked again."""
 
 from __future__ import annotations
 

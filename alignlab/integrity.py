@@ -118,9 +118,9 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
         text = file.read_bytes().decode()
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(file, f"is damaged (no JSON: {error})") from error
+        raise DamagedError(file, f"is damaged (not JSON: {error})") from error
     if not isinstance(found, dict):
-        raise DamagedError(file, f"is damaged (no JSON object: {type(found).__name__})")
+        raise DamagedError(file, f"is damaged (not a JSON object but a {type(found).__name__})")
     if "sha256" not in found:
         return found, True
     body, seal, _ = text.rpartition(_SEAL)
@@ -161,7 +161,7 @@ def verify_folder(folder: Path) -> None:
     for line in lines:
         expected, gap, name = line.partition("  ")
         if len(expected) != 64 or not gap or not name:
-            raise DamagedError(manifest, "is damaged (a line of it is no checksum)")
+            raise DamagedError(manifest, "is damaged (one of its lines is not a checksum)")
         try:
             found = sha256_of(folder / name)
         except (OSError, ValueError) as error:

@@ -20,7 +20,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
     """
     run = RunDir.of(output_root, run_id)
     if damage := run.damage():
-        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     record = run.record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):

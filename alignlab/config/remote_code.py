@@ -43,8 +43,8 @@ def problems_of_axes(axes: Mapping[str, object]) -> Iterator[Problem]:
     """
     for key, values in axes.items():
         if _FIELD in f"{key}={values}":
-            text = "stands in a sweep file; code that comes with a model runs only if the command line allows it"
-            yield Problem(key, values, f"{text}: take the line out of the file", f"model.{_FIELD}=true")
+            text = "is set by a sweep file; code that comes with a model runs only if the command line allows it"
+            yield Problem(key, values, f"{text}: remove the line from the file", f"model.{_FIELD}=true")
 
 
 def keys_of_stage(

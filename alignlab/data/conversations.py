@@ -79,7 +79,7 @@ def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
     """Raise UnusableRowError if a column that is not supported holds a part of the conversation."""
     if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
         raise UnusableRowError(
-            f"{', '.join(found)}: such a column is not read; make it a part of the prompt's turns, or take it out"
+            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt's turns, or remove it"
         )
 
 
@@ -123,7 +123,7 @@ def _answer(value: Any, name: str) -> tuple[list[Message], str]:
         raise UnusableRowError(f"{name} is an empty conversation")
     *before, last = _turns(value, name)
     if last["role"] != "assistant":
-        raise UnusableRowError(f"{name} must end in an assistant's turn, and ends in one of role {last['role']}")
+        raise UnusableRowError(f"{name} must end with an assistant turn, but ends with one of role {last['role']}")
     return before, last["content"]
 
 
@@ -201,7 +201,7 @@ def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:
     """The prompt. Raises UnusableRowError if it ends with an assistant turn: the answer would be a second one."""
     if isinstance(prompt, list) and prompt[-1]["role"] == "assistant":
         raise UnusableRowError(
-            f"the turn before the answer is the assistant's too ({_turn_preview(prompt[-1])}): join the two"
+            f"the turn before the answer is the assistant's too ({_turn_preview(prompt[-1])}): join the two turns"
         )
     return prompt
 

@@ -118,9 +118,9 @@ def _unknown(
     if reference is None:
         yield "the answers are not compared with the reference's (evaluation.baselines)"
     elif not any(check.means == "collapsed" for check in checks):
-        yield "the texts have no numbers to compare"
+        yield "the answers give no statistics to compare"
     if reference and policy["different"] == reference["different"] == 1 < summary["prompts"]:
-        yield "policy and reference give one and the same answer to every prompt"
+        yield "policy and reference each give the same answer to every prompt"
     if policy["ended"]["value"] == 0 and "exact/kl" not in metrics:
         yield "every answer was cut off (evaluation.max_new_tokens)"
     if limits.max_kl and math.isnan(_kl(summary, metrics)[1]):

@@ -133,7 +133,7 @@ def _question(row: Row) -> Question:
     if not row.get(asked):
         raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
     if row.get("input"):
-        raise UnusableRowError("input is not asked: make it a part of the instruction")
+        raise UnusableRowError("the column input is not supported: make it a part of the instruction")
     answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
     if answer is None:
         return Question(read_prompt(row[asked], asked), "", True, name=name)

@@ -54,7 +54,11 @@ def runs_of(output_root: str | Path) -> list[Record]:
 def _damaged(run: RunDir) -> Record:
     """What is listed of a run whose record is damaged; empty if there is no record, or it is not damaged."""
     reason = run.damage()
-    return {"status": DAMAGED, "reason": f"{reason}; the command that made the run goes on with it"} if reason else {}
+    return (
+        {"status": DAMAGED, "reason": f"{reason}; to resume the run, type the command that made it again"}
+        if reason
+        else {}
+    )
 
 
 @dataclass(frozen=True)

@@ -182,7 +182,7 @@ class RunDir:
         found = read_record(self.record_file)
         wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
         if wrong:
-            raise DamagedError(self.record_file, f"is damaged (no record: {', '.join(wrong)})")
+            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(wrong)})")
         return found
 
     def state(self) -> dict[str, Any]:

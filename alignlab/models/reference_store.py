@@ -104,7 +104,7 @@ class ReferenceStore:
         from safetensors.numpy import load
 
         if not file.is_file():
-            raise DamagedError(file, "is no file")
+            raise DamagedError(file, "is not a file")
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != file.stem:
             raise DamagedError(file, "is damaged (its name is not the checksum of its content)")

@@ -197,7 +197,7 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
     needed = [token for token in beyond if token not in added or token in named or token in template]
     shown = _shortened(f"{token!r} ({beyond[token]})" for token in sorted(needed or beyond, key=beyond.__getitem__))
     if not needed:
-        log.warning("%s: %d rows of embeddings, and none for the added tokens %s", path, rows, shown)
+        log.warning("%s has %d rows of embeddings, but none for the added tokens %s", path, rows, shown)
         return
     raise ModelError(
         f"model {path} can't be used with its tokenizer: it has {rows} rows of embeddings, and none for "
@@ -231,7 +231,7 @@ def _faults(
     if missing:
         yield f"missing, and would be random numbers: {_counted(missing, 'parameter')}"
     if unexpected:
-        yield f"left over, with no place in {owner}: {_counted(unexpected, 'tensor')}"
+        yield f"not used by {owner}: {_counted(unexpected, 'tensor')}"
     for name, found, wanted in _natural_order(shapes)[:_MAX_LISTED]:
         yield f"{name} is {list(found)} in the file, and {list(wanted)} is needed"
     if len(shapes) > _MAX_LISTED:
@@ -294,7 +294,8 @@ def _check_architecture(config: Any, path: str) -> None:
         if known is not None and not isinstance(config, known):
             raise ModelError(
                 f"model {path} can't be used: its config.json names two kinds of models, model_type "
-                f"{config.model_type!r} and architectures {name!r}\n  correct the one that is not the weights' own"
+                f"{config.model_type!r} and architectures {name!r}\n"
+                "  correct the one that does not belong to the weights"
             )
 
 
@@ -309,8 +310,8 @@ def _check_tied(model: Any, path: str) -> None:
         by_config = type(model)(model.config).all_tied_weights_keys
     if torn := by_config.keys() - model.all_tied_weights_keys.keys():
         raise ModelError(
-            f"model {path} can't be used: its config.json has tie_word_embeddings, and its file holds other numbers "
-            f"than the embeddings in {_counted(torn, 'tensor')}\n"
+            f"model {path} can't be used: its config.json ties weights (tie_word_embeddings), and its file holds other "
+            f"numbers than the embeddings in {_counted(torn, 'tensor')}\n"
             '  write "tie_word_embeddings": false into config.json to use them, or take them out of the file'
         )
 

@@ -97,7 +97,7 @@ def _why_without_pairs(record: Mapping[str, Any]) -> str:
         return "since an earlier version of alignlab made the run (rerun=true makes it again)"
     if any(name.startswith("exact/") for name in record.get("summary", {})):
         return "but exactly"
-    return "since it is no policy, or its data has no pairs"
+    return "since it trains no policy, or its data has no pairs"
 
 
 def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:

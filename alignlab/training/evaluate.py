@@ -159,7 +159,7 @@ def _done(directory: Path) -> list[str]:
 def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
     run = RunDir.of(root, run_id)
     if damage := run.damage():
-        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     if (status := run.status()) != "done":
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]

@@ -298,7 +298,7 @@ class Search:
         except DamagedError as error:
             if self.options.storage:
                 raise OutputError(f"the study {self.name} in {storage} can't be used: it {error.why}") from error
-            log.warning("%s", set_aside(error, "the search is begun anew; runs that are done are found"))
+            log.warning("%s", set_aside(error, "the search starts anew and reuses finished runs"))
             study = study_of()
         return study
 

@@ -34,7 +34,7 @@ def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
 
 
 def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
-    """ "~" is neither an added nor a special token; only a generation config can make it an end."""
+    """To the tokenizer "~" is ordinary text; only a generation config can make it an end."""
     tokenizer = tokenizer_of(Family("t", CHATML.replace("<|im_end|>", "~"), "~"))
     mark = tokenizer.convert_tokens_to_ids("~")
     assert Template(tokenizer).end_id == tokenizer.eos_token_id

@@ -195,7 +195,7 @@ GROUNDLESS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "all alike": (
         examples(**{f"{s}/answer": ["yes"] * 80 for s in ("policy", "reference")}).columns,
-        "one and the same answer",
+        "each give the same answer",
     ),
 }
 

@@ -37,7 +37,7 @@ def test_pairs_by_hand() -> None:
 
 
 def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tuple[float, float]:
-    """(accuracy, margin) of PAIRS, an answer at a time."""
+    """(accuracy, margin) of PAIRS, computed one answer at a time."""
     total, won = 0.0, 0.0
     with torch.no_grad():
         for pair in PAIRS:

@@ -136,7 +136,7 @@ class Broken:
 
 @dataclasses.dataclass
 class BrokenLater:
-    """A reference that is right for the first update only."""
+    """A reference that is finite only for the first update."""
 
     real: Any
     module: Any = None

@@ -29,7 +29,7 @@ SMALL = [
 
 
 def write(file: Path, *prompts: str, answer: str = "good") -> None:
-    """Pairs with these prompts, under an unchanging time."""
+    """A file of pairs with these prompts, always with the same modification time."""
     rows = ({"prompt": prompt, "chosen": f"{answer} {i}", "rejected": "bad"} for i, prompt in enumerate(prompts))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.utime(file, (10**9, 10**9))

@@ -30,7 +30,7 @@ IDS = torch.arange(60, 80)[None]
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """A base, an adapter that changes it much, and pairs."""
+    """A base, an adapter that changes it considerably, and pairs."""
     save_adapter(save_base(tmp_path / "base"), tmp_path / "adapter")
     pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
@@ -43,7 +43,7 @@ def only(kind: str, root: Path = RUNS) -> Path:
 
 
 def logits(folder: Path) -> torch.Tensor:
-    """Of a saved policy, with transformers and peft alone."""
+    """Logits of a saved policy, loaded only with transformers and peft."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 

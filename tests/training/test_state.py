@@ -139,7 +139,7 @@ def test_states_of_older_versions_are_read(run: RunDir) -> None:
 
 @pytest.mark.parametrize("content", ['{"train/global_step": 5, "train/loss": 0.7}\n', "", None])
 def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: RunDir) -> None:
-    """The summary of a run is made of all of its rows."""
+    """The summary of a run depends on all rows of its metrics."""
     with run.metrics.open("a") as rows:  # of updates after the state: they are made again
         rows.write('{"train/global_step": 6, "train/loss": 0.4}\n')
     assert updates_in(run, run.stacked_checkpoint) == (5, "")

@@ -38,7 +38,7 @@ def local_files(folder: str) -> list[str]:
         found = load_dataset_builder(folder).config.data_files or {}
     files = [str(file) for file in found.get("train", [])]
     if not files:
-        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files of rows'}")
+        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} holds files that are none of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     return files

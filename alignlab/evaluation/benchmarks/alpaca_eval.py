@@ -199,7 +199,9 @@ def read_difficulty(path: str | Path) -> Array:
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: an index or a difficulty is not a number ({error})") from error
     if found.keys() != set(range(len(rows))) or not np.isfinite(list(found.values())).all():
-        raise DataError(f"{path}: indices must be 0 to {len(rows) - 1}, each of them once, difficulties finite numbers")
+        raise DataError(
+            f"{path}: indices must be 0 to {len(rows) - 1}, each of them once, and difficulties must be finite numbers"
+        )
     return np.array([found[i] for i in range(len(rows))])
 
 

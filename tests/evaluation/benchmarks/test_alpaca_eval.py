@@ -129,7 +129,7 @@ def test_annotations_in_their_own_form(folder: Path, tmp_path: Path) -> None:
 
 
 def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
-    """Annotations of a model as it has them: rows without an index, in the order of its file, some prompts lacking.
+    """Annotations of a model without an index, in the order of its file, with some prompts missing.
 
     The texts of most models' outputs are not at hand; letters stand for them, so many as the texts have.
     """
@@ -213,7 +213,7 @@ def test_places_by_index_and_by_instruction(tmp_path: Path) -> None:
 
 
 def test_difficulty_is_that_of_the_rows_prompt_by_hand(tmp_path: Path) -> None:
-    """Prompt 0 of 9 lacks. Of the four of difficulty -1 three are won, of the four of +1 one is, lengths being equal.
+    """Prompt 0 of 9 is missing. The model wins 3 of 4 prompts of difficulty -1 and 1 of 4 of +1. Lengths are equal.
 
     So quality + difficulty * (-1) = log 3 and quality + difficulty * 1 = -log 3: difficulty is -log 3. By row number
     the two kinds change places, and it would be +log 3.

@@ -325,7 +325,7 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
         ("5,1\n", "indices must be 0 to 0"),
         ("0,1\n0,2\n", "indices must be 0 to 1, each of them once"),
         ("0,1\n-1,2\n", "indices must be 0 to 1"),
-        ("0,1\n1,nan\n", "difficulties finite numbers"),
+        ("0,1\n1,nan\n", "difficulties must be finite numbers"),
         ("0,1\n1,hard\n", "is not a number"),
         ("0,1\n1\n", "row 2: has 1 cells, and the header has 2"),
     ):

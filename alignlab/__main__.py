@@ -5,5 +5,5 @@ import sys
 from alignlab.cli.main import main
 
 if __name__ == "__main__":
-    sys.argv[0] = "alignlab"  # the name that usage messages and tab completion show, not that of this file
+    sys.argv[0] = "alignlab"  # usage messages and tab completion show this name
     sys.exit(main())

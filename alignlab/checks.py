@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 from alignlab.errors import ConfigError, ModelError, Problem
-from alignlab.spelling import meant_option
+from alignlab.spelling import correct_option
 
 
 class Checked:
@@ -60,10 +60,10 @@ def at_least(key: str, value: float, low: float, *, example: object, hint: str =
 
 
 def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "") -> Iterator[Problem]:
-    """Yield a problem unless value is one of the allowed words. Only a misspelt word is put right in the hint."""
+    """Yield a problem unless value is one of the allowed words. The hint corrects the value if it is misspelt."""
     if value not in allowed:
         words = ", ".join(allowed)
-        fix = f"{key}={meant_option(str(value), allowed) or '<one of these>'}"
+        fix = f"{key}={correct_option(str(value), allowed) or '<one of these>'}"
         yield Problem(key, value, f"must be one of: {words}" + _because(hint), fix)
 
 
@@ -73,8 +73,8 @@ def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[
         yield Problem(key, value, f"needs the package {package}", f'pip install "alignlab[{extra}]"')
 
 
-def usable(key: str, folder: str, check: Callable[[str], None]) -> Iterator[Problem]:
-    """Yield a problem where `check` of a model's folder raises a ModelError."""
+def model_problems(key: str, folder: str, check: Callable[[str], None]) -> Iterator[Problem]:
+    """Yield a problem if `check` raises a ModelError for the folder of a model."""
     try:
         check(folder)
     except ModelError as error:

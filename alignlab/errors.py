@@ -69,7 +69,11 @@ class OutputError(AlignlabError):
 
 
 class DamagedError(DataError):
-    """A file that is no longer what was written. `file` is which; `why` says of it what is wrong ("was cut off")."""
+    """A file is no longer what was written.
+
+    file: the damaged file.
+    why:  what is wrong with it, to follow its name, such as "was cut off".
+    """
 
     def __init__(self, file: Path, why: str) -> None:
         self.file, self.why = file, why
@@ -97,7 +101,7 @@ class PolicyIsNotReferenceError(AlignlabError):
 
 
 class SavedPolicyError(AlignlabError):
-    """A policy that was saved and loaded again is another function than the one that was trained."""
+    """The saved policy, loaded again, does not compute what the trained policy computes."""
 
 
 class NotEnoughMemoryError(AlignlabError):

@@ -1,7 +1,7 @@
-"""Is a file still what was written? Checksums that are verified when it is read, and what becomes of it otherwise.
+"""Checksums of files. They are verified when a file is read, and a damaged file is renamed.
 
-Each kind of file carries its checksum in the way of its format. A zip archive (torch.save) has a CRC for every member.
-A JSON record ends in a line with the SHA-256 of the text before it. A folder has a file that `sha256sum -c` reads.
+Where the checksum is depends on the format. A zip archive (torch.save) has a CRC for every member. A JSON record ends
+with a line that holds the SHA-256 of the text before it. A folder has a file `SHA256SUMS` for `sha256sum -c`.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ from alignlab.errors import DamagedError
 
 log = logging.getLogger(__name__)
 
-# What a damaged file is renamed to: its name with this at the end.
+# Ending that is appended to the name of a damaged file.
 DAMAGED = ".damaged"
 
 # Checksums of a folder's files, in the format of `sha256sum`.
 MANIFEST = "SHA256SUMS"
 
-# Goes with a log message about damage (`extra=`), so that the runs it is told to can record it.
-TELLS_OF_DAMAGE = {"damage": True}
+# The `extra` of a log message about damage. The record of the run keeps such messages.
+DAMAGE_EXTRA = {"damage": True}
 
-# Files of which it was said that they were changed by hand: each is told of once.
+# Files that a warning has named as changed by hand. There is one warning per file.
 _edited: set[Path] = set()
 
 _SEAL = ',\n  "sha256": "'
@@ -38,7 +38,7 @@ _BLOCK = 1 << 20
 
 
 def sha256_of(file: Path, size: int | None = None) -> str:
-    """64 hex digits of a file's bytes, or of the first `size` of them."""
+    """SHA-256 of a file's bytes, or of the first `size` bytes, as 64 hex digits."""
     state, left = hashlib.sha256(), size
     with file.open("rb") as handle:
         while block := handle.read(_BLOCK if left is None else min(_BLOCK, left)):
@@ -50,7 +50,7 @@ def sha256_of(file: Path, size: int | None = None) -> str:
 def set_aside(error: DamagedError, then: str, suffix: str = DAMAGED) -> str:
     """Rename what is damaged to `<name>.damaged`, so that nothing reads it again. Returns a sentence for the log.
 
-    then: what happens now, to follow "and".
+    then: what happens next, to follow "and" in the sentence.
     """
     names = (f"{error.file.name}{suffix}{number or ''}" for number in itertools.count())
     kept = next(path for path in map(error.file.with_name, names) if not os.path.lexists(path))
@@ -74,26 +74,26 @@ def verify_zip(file: Path) -> None:
         why = "was cut off, or is damaged" if begin == b"PK" else "is damaged" if begin else "is empty"
         raise DamagedError(file, f"{why} ({error})") from error
     except OSError as error:
-        if error.errno not in (errno.EINVAL, None):  # a place before the file's beginning, by a damaged offset
+        if error.errno not in (errno.EINVAL, None):  # a damaged offset points before the beginning of the file
             raise
         raise DamagedError(file, f"is damaged ({error})") from error
-    except Exception as error:  # zipfile raises many types for archives that no program has written
+    except Exception as error:  # zipfile raises many types of errors for damaged archives
         raise DamagedError(file, f"is damaged ({type(error).__name__}: {error})") from error
     if wrong:
         raise DamagedError(file, f"is damaged (the checksum of {wrong} is wrong)")
 
 
 def sealed(value: Mapping[str, Any]) -> str:
-    """A JSON object as text, its last key `sha256`: the digest of the text before that line."""
+    """A JSON object as text. Its last key is `sha256`, the digest of the text before that line."""
     text = json.dumps({key: part for key, part in value.items() if key != "sha256"}, indent=2, default=str)
     body = text.removesuffix("\n}")
     return f'{body}{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n' if body != text else f"{text}\n"
 
 
 def read_sealed(file: Path) -> dict[str, Any]:
-    """A JSON object without its checksum; one that has none (older versions wrote none) is taken as it is.
+    """A JSON object without its checksum. Older versions wrote no checksum; such a file is not verified.
 
-    Raises DamagedError if it is not what was written; OSError if it can't be read.
+    Raises DamagedError if the checksum is wrong or the file is not a JSON object, and OSError if it can't be read.
     """
     found, whole = _read_json(file)
     if not whole:
@@ -102,7 +102,7 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """As `read_sealed`, for a file that people may edit: if its checksum is wrong, it is used with a warning."""
+    """As `read_sealed`, for a file that people may edit: a wrong checksum is only a warning."""
     found, whole = _read_json(file)
     if not whole and file not in _edited:
         _edited.add(file)
@@ -111,16 +111,16 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
-    """A JSON object without its checksum, and whether that is right. Raises as `read_sealed`."""
+    """(JSON object without its checksum, whether the checksum is right). Raises the errors of `read_sealed`."""
     if file.is_dir():
         raise DamagedError(file, "is a folder")
     try:
         text = file.read_bytes().decode()
         found = json.loads(text)
     except (ValueError, RecursionError) as error:
-        raise DamagedError(file, f"is damaged (no JSON: {error})") from error
+        raise DamagedError(file, f"is damaged (not JSON: {error})") from error
     if not isinstance(found, dict):
-        raise DamagedError(file, f"is damaged (no JSON object: {type(found).__name__})")
+        raise DamagedError(file, f"is damaged (not a JSON object but a {type(found).__name__})")
     if "sha256" not in found:
         return found, True
     body, seal, _ = text.rpartition(_SEAL)
@@ -128,25 +128,27 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
 
 
 def json_digest(value: object) -> str:
-    """64 hex digits of a JSON value, whatever the order of its keys."""
+    """SHA-256 of a JSON value as 64 hex digits. The order of keys does not matter."""
     return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
 def seal_folder(folder: Path) -> None:
-    """Write the checksums of all files below a folder into it."""
+    """Write the checksums of all files below a folder into the folder."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
     lines = [f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
 
 
 def is_sealed(folder: Path) -> bool:
-    """Whether a folder has checksums; what other software or older versions wrote has none."""
+    """Whether a folder has checksums. Folders that other software or older versions wrote have none."""
     return (folder / MANIFEST).exists()
 
 
 def verify_folder(folder: Path) -> None:
-    """Raise DamagedError naming the first file that is missing or not what was written; a folder without checksums is
-    not looked at."""
+    """Raise DamagedError with the first file that is missing or not what was written.
+
+    A folder without checksums is not verified.
+    """
     if not is_sealed(folder):
         return
     manifest = folder / MANIFEST
@@ -159,7 +161,7 @@ def verify_folder(folder: Path) -> None:
     for line in lines:
         expected, gap, name = line.partition("  ")
         if len(expected) != 64 or not gap or not name:
-            raise DamagedError(manifest, "is damaged (a line of it is no checksum)")
+            raise DamagedError(manifest, "is damaged (one of its lines is not a checksum)")
         try:
             found = sha256_of(folder / name)
         except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Whether a word is a misspelling of another. Strict: a wrong guess would send the user to something else."""
+"""Finds the known word that a misspelt word stands for. Strict: a wrong guess would mislead the user."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from itertools import groupby
 
 
-def meant(word: str, known: Iterable[str], *, least: int = 4) -> str:
-    """The one known word that `word` misspells; nothing where there is none, or more than one.
+def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
+    """The one known word that `word` misspells; empty if there is none, or more than one.
 
     Parts of a name are compared one by one, so that `min_length` is no misspelling of `max_length`. Two parts are the
     same word if one letter is wrong, missing, or one too many. In parts of fewer than `least` letters only a doubled or
@@ -18,9 +18,9 @@ def meant(word: str, known: Iterable[str], *, least: int = 4) -> str:
     return found[0] if len(found) == 1 else ""
 
 
-def meant_option(word: str, options: Iterable[str]) -> str:
-    """As `meant`, for names such as those of objectives: `gspo`, `gpo` and `grpo` are three methods."""
-    return meant(word, options, least=5 if len(word) < 6 else 4)
+def correct_option(word: str, options: Iterable[str]) -> str:
+    """As `correct_spelling`, for names such as those of objectives: `gspo`, `gpo` and `grpo` are three methods."""
+    return correct_spelling(word, options, least=5 if len(word) < 6 else 4)
 
 
 def _misspells(word: str, name: str, least: int) -> bool:

@@ -1,4 +1,4 @@
-"""What is no longer what was written is seen, whichever bit it is, and kept aside."""
+"""A change of any bit in a file is noticed, and the damaged file is renamed."""
 
 from __future__ import annotations
 

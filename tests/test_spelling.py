@@ -1,11 +1,11 @@
-"""What counts as a misspelling, and what is another word."""
+"""Which words count as misspellings, and which are other words."""
 
 from __future__ import annotations
 
 import pytest
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import meant, meant_option
+from alignlab.spelling import correct_option, correct_spelling
 
 
 @pytest.mark.parametrize(
@@ -24,7 +24,7 @@ from alignlab.spelling import meant, meant_option
     ],
 )
 def test_keys(word: str, known: list[str], expected: str) -> None:
-    assert meant(word, known) == expected
+    assert correct_spelling(word, known) == expected
 
 
 @pytest.mark.parametrize(
@@ -32,11 +32,11 @@ def test_keys(word: str, known: list[str], expected: str) -> None:
     [("dpoo", "dpo"), ("rlo", "rloo"), ("sipo", "simpo"), ("online-dpo", "online_dpo"), ("apo_zreo", "apo_zero")],
 )
 def test_misspelt_objectives(word: str, expected: str) -> None:
-    assert meant_option(word, schemas()["objective"]) == expected
+    assert correct_option(word, schemas()["objective"]) == expected
 
 
 @pytest.mark.parametrize(
     "word", ["dapo", "gspo", "gpo", "cdpo", "odpo", "tpo", "epo", "apo", "rdpo", "dppo", "online_ipo"]
 )
 def test_other_methods_are_no_misspellings(word: str) -> None:
-    assert meant_option(word, schemas()["objective"]) == ""
+    assert correct_option(word, schemas()["objective"]) == ""

@@ -28,9 +28,7 @@ def _task(config: DictConfig) -> None:
 
 
 def tell(point: Plan, overrides: Sequence[str]) -> None:
-    """Print a run's id with what was typed for it, whether it and what it starts from are done already, and what the
-    objective has to say about the rows of a file.
-    """
+    """Print a run's id with its overrides, whether the run and the runs before it are done, and remarks on its rows."""
     from alignlab.config.remarks import remarks_on_file
     from alignlab.ledger.run_dir import RunDir
 

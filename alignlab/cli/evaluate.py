@@ -35,7 +35,7 @@ def _task(config: DictConfig) -> None:
     quiet_libraries()
     wanted = to_evaluate(config)
     peft = peft_of(wanted) if any(judge.made_by() for judge in wanted.judge.values()) else None
-    if peft is not None:  # the runs that judges are made by take it, as they do in `alignlab train`
+    if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
     typed = typed_keys(HydraConfig.get().overrides.task)

@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 
 from alignlab.cli.on_demand import import_on_demand
-from alignlab.spelling import meant
+from alignlab.spelling import correct_spelling
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
@@ -57,7 +57,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 0
     verb = args[0]
     if verb not in VERBS:
-        guess = meant(verb, VERBS)
+        guess = correct_spelling(verb, VERBS)
         hint = f"; did you mean: alignlab {guess}?" if guess else ""
         print(f"alignlab: no such verb: {verb}{hint}\n  verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, RangeSweep
 
 from alignlab.errors import Problem
-from alignlab.spelling import meant
+from alignlab.spelling import correct_spelling
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +158,7 @@ def _without(
 
 
 def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
-    guess = meant(axis, axes)
+    guess = correct_spelling(axis, axes)
     hint = f"; did you mean {guess}?" if guess else ""
     return Problem(key, axis, f"is no axis of this sweep; there are: {', '.join(axes) or 'none'}{hint}")
 

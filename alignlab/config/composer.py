@@ -21,10 +21,10 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, instead
-from alignlab.config.preflight import fits, unknown_key
+from alignlab.config.hints import Hint, hint_for
+from alignlab.config.preflight import accepts, unknown_key
 from alignlab.errors import Problem
-from alignlab.spelling import meant, meant_option
+from alignlab.spelling import correct_option, correct_spelling
 
 # What composing raises for a bad override; an assertion of omegaconf's where a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
@@ -69,7 +69,7 @@ class Composer:
         return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra")]
 
     def _optional(self, config: DictConfig) -> set[str]:
-        """Groups that can be chosen though the config has no key of their name."""
+        """Groups that can be chosen although the config has no key with their name."""
         return set(self.groups()) if "trainer" in config else set()
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Problem]]:
@@ -146,11 +146,11 @@ class Composer:
         if "is not a ListConfig" in reason:
             return Problem(key, value, "must be a list", f"{key}=[...]")
         if not isinstance(node, DictConfig):
-            return self._below_nothing(override, setting, base)
+            return self._unknown_section(override, setting, base)
         return Problem(key, value, reason)
 
     def _no_such_option(self, key: str, value: str | None, error: Exception, found: Sequence[str]) -> Problem:
-        """A choice of a group that can't be made."""
+        """The problem of an option that can't be chosen."""
         options = [option for option in found if not option.startswith("_")]
         words = [word.strip() for word in (value or "").strip("[]").split(",")]
         unknown = [word for word in words if word not in options]
@@ -159,12 +159,12 @@ class Composer:
             return Problem(key, value, f"can't be merged: {_cause(error)}{asks}")
         if value == "null" and not self._needs_option(key):
             return Problem(key, value, "no such option; nothing is chosen by an empty list", f"{key}=[]")
-        guess = meant_option(unknown[0], options) if len(words) == 1 else ""
+        guess = correct_option(unknown[0], options) if len(words) == 1 else ""
         fix = f"{key}={guess or '<one of these>'}"
         return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
 
     def _needs_option(self, group: str) -> bool:
-        """Whether a config without any option of a group is refused."""
+        """Whether one option of a group must be chosen."""
         config = self._load([])
         return group in config and isinstance(config._get_node(group), DictConfig) and bool(config[group])
 
@@ -173,7 +173,7 @@ class Composer:
         if key.startswith("hydra."):
             parent, _, leaf = key.removeprefix("hydra.").rpartition(".")
             above = parent if parent.split(".")[0] in ("launcher", "sweeper") else f"hydra.{parent}".rstrip(".")
-            if not (guess := meant(leaf, known)):
+            if not (guess := correct_spelling(leaf, known)):
                 return Hint()
             trial = copy.deepcopy(base)
             try:
@@ -183,10 +183,10 @@ class Composer:
             return Hint(type_this=f"{above}.{guess}={text}")
         own = without_hydra(copy.deepcopy(base))
         value = text if override.is_sweep_override() or override.is_delete() else override.value()
-        return instead(key, text, value, own, lambda settings: fits(own, settings))
+        return hint_for(key, text, value, own, lambda settings: accepts(own, settings))
 
-    def _below_nothing(self, override: Override, setting: str, base: DictConfig) -> Problem:
-        """A key of which not even the part above it exists."""
+    def _unknown_section(self, override: Override, setting: str, base: DictConfig) -> Problem:
+        """The problem of a key whose parent does not exist either."""
         key, _, value = setting.lstrip("+~").partition("=")
         first, *rest = key.split(".")
         options = self.loader.get_group_options(first) if self.is_group(first) else []
@@ -204,7 +204,7 @@ class Composer:
 
 
 def _cause(error: Exception) -> str:
-    """What Hydra and OmegaConf say, in one line: in which file, and of which key."""
+    """The messages of Hydra and OmegaConf in one line, with file and key."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     return " ".join(dict.fromkeys(line for line in lines if "_type=" not in line))
 

@@ -1,8 +1,8 @@
-"""What to type instead of a key that does not exist. A wrong hint is worse than none: following it changes the run.
+"""Hints for keys that do not exist. A wrong hint is worse than none: following it changes the run.
 
-A key is named only where it is what was typed, misspelt or without its group, or the same setting under the name that
-other software gives it. The value goes along where its unit is the same and the key takes it. Where a setting works
-another way here, that is said in words, with nothing to type.
+A hint names another key in three cases: the typed key is a misspelling of it, lacks its group, or is its name in other
+software. The hint repeats the typed value if the other key accepts it. If a setting works differently here, the hint
+explains that in words and gives nothing to type.
 """
 
 from __future__ import annotations
@@ -15,22 +15,22 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import meant, meant_option
+from alignlab.spelling import correct_option, correct_spelling
 
-# Whether a config takes these settings: key -> value, or group -> option.
-Fits = Callable[[Mapping[str, Any]], bool]
+# Whether a config accepts settings, given as key -> value or group -> option.
+Accepts = Callable[[Mapping[str, Any]], bool]
 
 
 @dataclass(frozen=True)
 class Hint:
-    """What is said about an unknown key, and what to type; either may be empty."""
+    """An explanation of an unknown key, and what to type instead. Either may be empty."""
 
     text: str = ""
     type_this: str = ""
 
 
-# The same setting, in the same unit, as TRL, transformers, axolotl, Lightning and others call it.
-SAME = {
+# Names in TRL, transformers, axolotl, Lightning and others -> the same setting in the same unit here.
+SYNONYMS = {
     "learning_rate": "optim.lr",
     "lr_scheduler": "optim.schedule",
     "lr_scheduler_type": "optim.schedule",
@@ -80,11 +80,11 @@ SAME = {
     "wandb_entity": "tracking.entity",
 }
 
-# Options that have the keys of their group, where not all have them or mean the same by them.
-OPTION = {"peft": "lora", "model": "hub"}
+# Options whose fields a hint may name, for groups whose options do not all have these fields.
+OPTION_WITH_FIELDS = {"peft": "lora", "model": "hub"}
 
-# Config groups as other software calls them.
-GROUP = {
+# Names in other software -> config group.
+GROUP_SYNONYMS = {
     "optimizer": "optim",
     "report_to": "tracking",
     "logger": "tracking",
@@ -102,33 +102,33 @@ GROUP = {
 }
 
 _EPOCHS = (
-    "there is no setting in epochs: trainer.max_steps counts updates, and an epoch is as many updates as there are "
-    "training rows divided by trainer.batch_size (times rollout.epochs where answers are drawn while training)"
+    "no setting counts epochs: trainer.max_steps counts updates, and an epoch has (training rows / "
+    "trainer.batch_size) updates, times rollout.epochs if the objective samples answers"
 )
-_PORTIONS = (
-    "trainer.batch_size is the number of rows per update in all (rows per device x accumulation steps x devices), and "
-    "trainer.micro_batch_size how many of them go through the model at once, which changes no result"
+_BATCH_SIZE = (
+    "trainer.batch_size is the total number of rows per update (rows per device x accumulation steps x devices); "
+    "trainer.micro_batch_size is the number of rows that go through the model at once, which changes no result"
 )
 _ROWS = "rows come from data=pairs, data=unpaired or data=rankings with data.path=<a file, a folder or a hub name>"
-_MODEL = "a model of the hub, or in a folder, is model=hub model.name=<its name>, for data that is text"
+_MODEL = "to load a model from the hub or a folder, type model=hub model.name=<name or folder>; its data must be text"
 _PRECISION = "there is no mixed precision: model.dtype is the dtype of the weights (float32, bfloat16, float16)"
-_QUANTIZED = "weights in 4 bits are model.quantize=nf4, for models of the hub, with peft=lora"
+_QUANTIZED = "for weights in 4 bits type model.quantize=nf4, with model=hub and peft=lora"
 _LOSS = "the loss is chosen by objective=<name>; `alignlab objectives` shows them all (TRL's sigmoid is dpo)"
 _REFERENCE = (
     "the reference is the policy before training (model.parent or model=...), and reference=cached, copy or "
-    "adapter_off says how it is kept"
+    "adapter_off chooses how it is kept"
 )
-_DRAWN = (
-    "rollout.max_new_tokens limits answers that are drawn to train on, evaluation.max_new_tokens those of an "
-    "evaluation, and data.max_length prompts with answers of the data"
+_MAX_NEW_TOKENS = (
+    "rollout.max_new_tokens limits answers that are sampled in training, evaluation.max_new_tokens limits those of an "
+    "evaluation, and data.max_length limits prompt and answer of a data row together"
 )
-_KL = "a weight of the KL is a field of some objectives: objective.kl_coef of ppo, objective.beta of most others"
+_KL = "the weight of the KL is a field of the objective: objective.kl_coef for ppo, objective.beta for most others"
 _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
-_STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 waits for the end"
-_RESUME = "the same command goes on from where a run was stopped"
+_STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
+_RESUME = "type the same command again: it resumes a run that was stopped"
 
-# Settings that work another way here.
-OTHERWISE = {
+# Settings that work differently here.
+EXPLANATIONS = {
     **dict.fromkeys(
         ("epoch", "epochs", "n_epochs", "num_epochs", "max_epochs", "num_train_epochs", "total_epochs"), _EPOCHS
     ),
@@ -144,7 +144,7 @@ OTHERWISE = {
             "gradient_accumulation_steps",
             "accumulate_grad_batches",
         ),
-        _PORTIONS,
+        _BATCH_SIZE,
     ),
     **dict.fromkeys(
         ("dataset", "datasets", "dataset_name", "dataset_path", "train_file", "data_path", "data_files", "pairs"), _ROWS
@@ -153,101 +153,111 @@ OTHERWISE = {
     **dict.fromkeys(("load_in_4bit", "load_in_8bit", "use_qlora", "quantization"), _QUANTIZED),
     **dict.fromkeys(("loss_type", "loss_fn"), _LOSS),
     **dict.fromkeys(("ref_model", "ref_model_name_or_path", "reference_model", "precompute_ref_log_probs"), _REFERENCE),
-    **dict.fromkeys(("max_completion_length", "response_length", "max_new_tokens"), _DRAWN),
+    **dict.fromkeys(("max_completion_length", "response_length", "max_new_tokens"), _MAX_NEW_TOKENS),
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy", "logging_strategy"), _STRATEGY),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),
     **dict.fromkeys(("model_name", "model_name_or_path", "base_model"), _MODEL),
     "kl_coef": _KL,
     "warmup_ratio": _WARMUP,
-    "use_peft": "an adapter is peft=lora",
+    "use_peft": "type peft=lora for an adapter",
 }
 
 
-def instead(key: str, text: str, value: Any, config: DictConfig, fits: Fits) -> Hint:
-    """What is said about a key that is not in the config, and what to type.
+def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accepts) -> Hint:
+    """The hint for a key that is not in the config.
 
-    text, value: what was typed for it, as text and as it was read.
-    fits:        whether the config takes settings.
+    text, value: the value that was typed, as text and as it was parsed.
+    accepts:     whether the config accepts settings.
     """
     parent, _, leaf = key.rpartition(".")
-    there = _keys(config)
-    if guess := meant(leaf, [k.rpartition(".")[2] for k in there if k.rpartition(".")[0] == parent]):
-        return Hint(type_this=_typed({_under(parent, guess): value}, text, fits))
-    if parent == "" and (group := meant(leaf, [g for g in schemas() if g in config])):
-        return _option(group, text, fits)
+    there = _all_keys(config)
+    if guess := correct_spelling(leaf, [k.rpartition(".")[2] for k in there if k.rpartition(".")[0] == parent]):
+        return Hint(type_this=_assignment({_joined_key(parent, guess): value}, text, accepts))
+    if parent == "" and (group := correct_spelling(leaf, [g for g in schemas() if g in config])):
+        return _option_hint(group, text, accepts)
     if parent and parent.split(".")[0] not in config:
-        return _moved(key, text, value, there, fits)
+        return _other_group_hint(key, text, value, there, accepts)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", leaf).lower()
-    anywhere = parent in ("", "trainer")  # the names of others have no groups, or all stand with the trainer
-    target = SAME.get(f"{parent}.{name}") or SAME.get(name) or (key if key in _of_other_options() else "")
-    if target and (anywhere or target.startswith(f"{parent}.")) and (hint := _same(target, text, value, config, fits)):
+    anywhere = parent in ("", "trainer")  # other software has no groups, or keeps all settings in its trainer
+    target = SYNONYMS.get(f"{parent}.{name}") or SYNONYMS.get(name) or (key if key in _fields_of_options() else "")
+    if (
+        target
+        and (anywhere or target.startswith(f"{parent}."))
+        and (hint := _synonym_hint(target, text, value, config, accepts))
+    ):
         return hint
     if not anywhere:
         return Hint()
     found = [k for k in there if k.rpartition(".")[2] == name and k.count(".") == 1]
-    otherwise = OTHERWISE.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""
+    otherwise = EXPLANATIONS.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""
     if otherwise:
         return Hint(f"no such key; {otherwise}")
     if len(found) == 1:
-        return Hint(f"no such key; it is called {found[0]} here", _typed({found[0]: value}, text, fits))
+        return Hint(f"no such key; it is called {found[0]} here", _assignment({found[0]: value}, text, accepts))
     if found:
         return Hint(f"no such key; there are: {', '.join(found)}")
-    return _option(GROUP[name], text, fits) if parent == "" and GROUP.get(name, "") in [*schemas()] else Hint()
+    return (
+        _option_hint(GROUP_SYNONYMS[name], text, accepts)
+        if parent == "" and GROUP_SYNONYMS.get(name, "") in [*schemas()]
+        else Hint()
+    )
 
 
-def _of_other_options() -> list[str]:
-    """Keys that an option of their group brings, which may not be the one that is chosen."""
-    return [f"{group}.{f.name}" for group, option in OPTION.items() for f in fields(schemas()[group][option])]
+def _fields_of_options() -> list[str]:
+    """Fields of the options in OPTION_WITH_FIELDS, whether or not these are chosen."""
+    return [
+        f"{group}.{f.name}" for group, option in OPTION_WITH_FIELDS.items() for f in fields(schemas()[group][option])
+    ]
 
 
-def _same(target: str, text: str, value: Any, config: DictConfig, fits: Fits) -> Hint | None:
-    """A setting under another name; None where the config has it with no choice of options."""
+def _synonym_hint(target: str, text: str, value: Any, config: DictConfig, accepts: Accepts) -> Hint | None:
+    """The hint for a setting under another name; None if no choice of option gives the config that setting."""
     group, said = target.split(".")[0], f"no such key; it is called {target} here"
-    option = OPTION.get(group, "")
-    there = target in _keys(config)
-    # every model has a name, and only those of one option are found by it
+    option = OPTION_WITH_FIELDS.get(group, "")
+    there = target in _all_keys(config)
+    # every option has model.name, but only `hub` loads a model by it
     other_option = option and group in config and OmegaConf.get_type(config[group]) is not schemas()[group][option]
     if other_option and (not there or target == "model.name"):
-        both = fits({group: option, target: value})
+        both = accepts({group: option, target: value})
         return Hint(said, f"{group}={option} {target}={text}") if both else None
-    return Hint(said, _typed({target: value}, text, fits)) if there else None
+    return Hint(said, _assignment({target: value}, text, accepts)) if there else None
 
 
-def _moved(key: str, text: str, value: Any, there: list[str], fits: Fits) -> Hint:
-    """A key whose first part is no part of the config: another name, or a misspelling, of one that is."""
+def _other_group_hint(key: str, text: str, value: Any, there: list[str], accepts: Accepts) -> Hint:
+    """The hint for a key whose first part is another name, or a misspelling, of a part of the config."""
     first, _, rest = key.partition(".")
     roots = list(dict.fromkeys(k.split(".")[0] for k in there))
-    root = GROUP.get(first.lower()) or meant(first, roots)
+    root = GROUP_SYNONYMS.get(first.lower()) or correct_spelling(first, roots)
     moved = f"{root}.{rest}"
-    return Hint(type_this=_typed({moved: value}, text, fits)) if root and moved in there else Hint()
+    return Hint(type_this=_assignment({moved: value}, text, accepts)) if root and moved in there else Hint()
 
 
-def _option(group: str, text: str, fits: Fits) -> Hint:
-    """Another name of a group, where an option of the group was typed."""
+def _option_hint(group: str, text: str, accepts: Accepts) -> Hint:
+    """The hint for another name of a group, if the value is an option of that group."""
     options = list(schemas()[group])
-    option = text if text in options else meant_option(text, options)
-    return Hint(type_this=f"{group}={option}") if option and fits({group: option}) else Hint()
+    option = text if text in options else correct_option(text, options)
+    return Hint(type_this=f"{group}={option}") if option and accepts({group: option}) else Hint()
 
 
-def _typed(setting: dict[str, Any], text: str, fits: Fits) -> str:
+def _assignment(setting: dict[str, Any], text: str, accepts: Accepts) -> str:
     (key,) = setting
-    return f"{key}={text}" if fits(setting) else f"{key}=..."
+    return f"{key}={text}" if accepts(setting) else f"{key}=..."
 
 
-def _under(parent: str, leaf: str) -> str:
+def _joined_key(parent: str, leaf: str) -> str:
     return f"{parent}.{leaf}" if parent else leaf
 
 
-def _keys(config: DictConfig) -> list[str]:
-    """Every key that can be set, hydra's and those of an absent group left out."""
-    return [key for key in _walk(config, "") if not key.startswith("hydra.")]
+def _all_keys(config: DictConfig) -> list[str]:
+    """Every key that can be set, except hydra's and those of groups that are not chosen."""
+    return [key for key in _leaves(config, "") if not key.startswith("hydra.")]
 
 
-def _walk(config: DictConfig, above: str) -> Iterator[str]:
+def _leaves(config: DictConfig, above: str) -> Iterator[str]:
     for name in config:
         node = config._get_node(name)
-        key = _under(above, str(name))
+        key = _joined_key(above, str(name))
         if isinstance(node, DictConfig) and not node._is_none() and not node._is_missing():
-            yield from _walk(node, key)
+            yield from _leaves(node, key)
         else:
             yield key

@@ -22,8 +22,8 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.identity import run_id
 
-# A parent trains the same weights in the same way on the same data; the rest of its config are defaults and its own
-# overrides.
+# A parent trains the same weights with the same peft on the same data. The rest of its config comes from defaults and
+# from its own overrides.
 _INHERITED = ("model", "peft", "data", "output_root", "tracking", "sweep")
 _INHERITED_BY_JUDGES = ("peft", "output_root", "tracking", "sweep")
 _INHERITED_TRAINER = (
@@ -38,7 +38,7 @@ class Plan:
 
     judges: runs that its judges are made by, by the judge's name.
     reward: run of the reward model that it learns by, where it is one of ours.
-    content: dotted key -> digest of the files that a group names, as they were when the run was planned.
+    content: dotted key -> digest of the files that a group names, taken when the run was planned.
     """
 
     train: Train
@@ -64,8 +64,8 @@ class Plan:
     def is_measured_on_pairs(self) -> bool:
         """Whether the trained policy is measured on the held-out pairs of its data, against the policy it started from.
 
-        In the lab, which has exact numbers, only if it trains on pairs or their halves: pairs are drawn from the start
-        there, and other runs do not read them.
+        In the lab, only runs that train on pairs or halves of pairs are. KL and reward are computed exactly there, and
+        other runs do not read the pairs.
         """
         needs, data = self.train.objective.requires, self.train.data
         reads_pairs = data.world is None or needs.rows in ("pairs", "labelled")
@@ -73,9 +73,9 @@ class Plan:
 
     @property
     def is_measured_exactly(self) -> bool:
-        """Whether KL and reward to the policy it started from are computed by enumeration.
+        """Whether KL and reward, compared with the policy that it started from, are computed by enumeration.
 
-        Not of imitation from the weights that the config names: a parent starts there, and nothing is compared with it.
+        They are not for imitation that starts from the weights of the config: such runs are parents of others.
         """
         starts_trained = self.train.objective.requires.any_reference or self.parent is not None
         return self._has_start_to_compare and self.train.data.world is not None and starts_trained
@@ -97,8 +97,9 @@ def plan(
     """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra.
 
     typed:   the overrides that it was composed with.
-    known:   what the other points of its sweep have shown already.
-    allowed: keys that the command line sets, which may allow code of a model to run; None takes those of `typed`.
+    known:   what was found out for other points of its sweep.
+    allowed: keys that count as typed on the command line, which may allow a model's code to run; None takes those of
+             `typed`.
     """
     config, known = without_hydra(config), known or Known()
     allowed = typed_keys(typed) if allowed is None else allowed
@@ -114,7 +115,7 @@ def plan(
 
 
 def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: frozenset[str]) -> Train:
-    """The typed config. Raises ConfigError with its problems and with whatever may not allow code to run."""
+    """The typed config. Raises ConfigError with its problems, and with every key that may not allow code to run."""
     untyped = list(problems_of_config(config, allowed))
     try:
         train = to_train(config, typed, known)
@@ -128,7 +129,7 @@ def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: fr
 def judge_plans(
     config: DictConfig, judges: Mapping[str, Judge], known: Known, allowed: frozenset[str]
 ) -> dict[str, Plan]:
-    """Plans of the runs that judges are made by. They inherit peft and where things are written, and nothing else."""
+    """Plans of the runs that train judges. They inherit only peft, output root, tracking and sweep."""
     found = {}
     for name, judge in judges.items():
         if overrides := tuple(judge.made_by()):
@@ -225,7 +226,7 @@ def _other_plan(
     same_start: whether it starts from what the other one starts from, or from the weights that that one names.
     """
     own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
-    # Chosen first, so that peft.r=8 in the overrides is a field of the inherited peft.
+    # The inherited peft is chosen first, so that peft.r=8 among the overrides changes a field of it.
     inherits_peft = "peft" in config and "peft" not in own
     kind = [f"peft={module_name(cast(type, OmegaConf.get_type(config.peft)))}"] if inherits_peft else []
     try:

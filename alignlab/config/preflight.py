@@ -13,13 +13,13 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from alignlab.config.hints import Hint, instead
+from alignlab.config.hints import Hint, hint_for
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Train, combination_problems
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
-from alignlab.spelling import meant
+from alignlab.spelling import correct_spelling
 
 
 class Known:
@@ -31,7 +31,7 @@ class Known:
         self.contents: dict[str, str] = {}
 
     def content(self, part: Any) -> str:
-        """`part.fingerprint()`: the files behind a group's values are read once for all points."""
+        """`part.fingerprint()`, computed once for all points, since it reads files."""
         key = repr(part)
         if key not in self.contents:
             self.contents[key] = part.fingerprint()
@@ -140,14 +140,14 @@ def _by_strength(problem: Problem, given: Mapping[str, float]) -> Problem:
 
 
 def unknown_key(key: str, known: Sequence[str], value: object, hint: Hint) -> Problem:
-    """A key that does not exist, with what its neighbours are called where the hint says nothing about it."""
+    """The problem of a key that does not exist. It lists the keys that do, unless the hint explains more."""
     parent = key.rpartition(".")[0]
     has = ", ".join(sorted(known)) or "nothing to set"
     return Problem(key, value, hint.text or f"no such key; {parent or 'the config'} has: {has}", hint.type_this)
 
 
-def fits(config: DictConfig, settings: Mapping[str, Any]) -> bool:
-    """Whether a config takes settings (key -> value, group -> option): their types, ranges and combinations."""
+def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:
+    """Whether a config accepts settings (key -> value, group -> option): their types, ranges and combinations."""
     trial = copy.deepcopy(config)
     try:
         with open_dict(trial):
@@ -165,7 +165,7 @@ def fits(config: DictConfig, settings: Mapping[str, Any]) -> bool:
 
 
 def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
-    """Keys that `+key=value` has put beside those that there are."""
+    """Problems of keys that `+key=value` added to a config that does not have them."""
     added = [key for key in config if key not in names]
     if not added:
         return
@@ -174,7 +174,7 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
         for key in added:
             del own[key]
     for key in added:
-        hint = instead(str(key), str(config[key]), config[key], own, lambda settings: fits(own, settings))
+        hint = hint_for(str(key), str(config[key]), config[key], own, lambda settings: accepts(own, settings))
         yield unknown_key(str(key), names, config[key], hint)
 
 
@@ -226,9 +226,9 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
 
 
 def _misspelt(name: str, key: str, schema: type, values: Mapping[str, Any]) -> Hint:
-    """The field that an added key misspells, with the key's value where the field takes it."""
+    """The hint with the field that an added key misspells, and with the key's value if the field accepts it."""
     known = [f.name for f in fields(schema)]
-    guess = meant(key, known)
+    guess = correct_spelling(key, known)
     if not guess:
         return Hint()
     try:

@@ -15,12 +15,12 @@ from alignlab.rollout.settings import Rollout
 def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
     """What a run was made with. Raises ConfigError where its record can't tell.
 
-    trust_remote_code: whether the command line allows code that comes with models. A record that asks for such code is
-    refused without it: a record may be somebody else's.
+    trust_remote_code: whether the command line allows code that comes with models. Without it, a record that asks for
+    such code is refused: somebody else may have written the record.
     """
     run = RunDir.of(output_root, run_id)
     if damage := run.damage():
-        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     record = run.record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):

@@ -1,4 +1,4 @@
-"""What an objective has to say about its rows, as far as that is known before a model is loaded."""
+"""Remarks of an objective on its rows that can be made before a model is loaded."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from alignlab.data.own_files import OwnFiles
 
 
 def remarks_on_file(train: Train) -> list[str]:
-    """Remarks on the labels of a file of the user's own; none for other rows, which a run remarks on at its start.
+    """Remarks on the labels in a file of the user. Remarks on other rows are made when a run starts.
 
-    Rows are counted before tokenizing, which may leave some out.
+    All rows of the file count, also those that tokenizing drops later.
     """
     source, needs = train.data, train.objective.requires
     if needs.data != "labelled" or not isinstance(source, OwnFiles) or not Path(source.path).is_file():

@@ -1,7 +1,7 @@
-"""Code that comes with a model runs only where the command line itself says so.
+"""Code that comes with a model runs only if the command line allows it.
 
-A model folder may hold Python files. `trust_remote_code` lets transformers run them. A config file, a sweep file or the
-record of a run may be somebody else's, so the key counts only where it was typed.
+A model folder may hold Python files. `trust_remote_code` lets transformers run them. Somebody else may have written a
+config file, a sweep file or the record of a run, so the key counts only if it is typed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _GROUPS = ("model", "reward")
 
 
 def typed_keys(overrides: Iterable[str]) -> frozenset[str]:
-    """Keys that overrides set or add, without the signs that Hydra puts before them."""
+    """Keys that overrides set or add, without Hydra's leading `+`."""
     return frozenset(text.lstrip("+").split("=", 1)[0] for text in overrides)
 
 
@@ -37,14 +37,14 @@ def problems_of_config(config: DictConfig, typed: frozenset[str]) -> Iterator[Pr
 
 
 def problems_of_axes(axes: Mapping[str, object]) -> Iterator[Problem]:
-    """Axes of a sweep file that would allow code to run.
+    """Problems of the axes of a sweep file that would allow code to run.
 
     axes: `hydra.sweeper.params` of the file.
     """
     for key, values in axes.items():
         if _FIELD in f"{key}={values}":
-            text = "stands in a sweep file; code that comes with a model runs only if the command line allows it"
-            yield Problem(key, values, f"{text}: take the line out of the file", f"model.{_FIELD}=true")
+            text = "is set by a sweep file; code that comes with a model runs only if the command line allows it"
+            yield Problem(key, values, f"{text}: remove the line from the file", f"model.{_FIELD}=true")
 
 
 def keys_of_stage(
@@ -55,7 +55,7 @@ def keys_of_stage(
     stage:     key that holds the overrides of the needed run, for instance `model.parent`.
     overrides: those overrides. They count if the command line itself sets `stage`.
     typed:     keys that were typed for the run that needs it.
-    inherited: config groups that the needed run takes over as they are.
+    inherited: config groups that the needed run inherits.
     """
     own = typed_keys(overrides)
     passed_on = {key for key in typed if (group := key.split(".", 1)[0]) in inherited and group not in own}

@@ -22,7 +22,7 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
-from alignlab.spelling import meant
+from alignlab.spelling import correct_spelling
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
@@ -99,8 +99,8 @@ class Sweep(Checked):
     question: printed above its table.
     zip:      groups of axes that are walked together, value by value, instead of in all combinations.
     exclude:  combinations that are not run: axis -> value, or a list of values.
-    metric:   what settings are ranked by if `seed` is an axis; empty takes what all of them have: the gap to the
-              frontier at equal KL, accuracy on held-out pairs, accuracy of rewards, or the loss of the same objective.
+    metric:   ranks the settings if `seed` is an axis; empty takes the first of these that all settings have: the gap to
+              the frontier at equal KL, accuracy on held-out pairs, accuracy of rewards, the loss (one objective only).
     better:   lower or higher; empty where the metric says it by itself.
     """
 
@@ -117,7 +117,7 @@ class Sweep(Checked):
         if self.better:
             yield from one_of("better", self.better, ("lower", "higher"))
         if self.metric and self.metric not in ALL:
-            guess = meant(self.metric, ALL)
+            guess = correct_spelling(self.metric, ALL)
             text = "no such metric; alignlab/tracking/metrics.py has all of them"
             yield Problem("metric", self.metric, text, f"metric={guess}" if guess else "")
         elif self.metric and not self.better and self.metric not in BETTER:

@@ -1,7 +1,7 @@
-"""From what a row says to a prompt and its answers: texts, or conversations of {role, content} turns.
+"""Reads the prompt and the answers of a row: texts, or conversations of {role, content} turns.
 
-A conversation may hold the prompt as well: then all turns before its last one are the prompt, and they must agree with
-the column `prompt` and with the row's other answers. Whatever can't be used is refused; nothing is left out.
+A conversation may hold the prompt as well. Then all turns before its last one are the prompt. They must agree with the
+column `prompt` and with the row's other answers. A row that can't be used is refused; no part of it is dropped.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 
 from alignlab.data.rows import Message, Prompt
 
-# Names of roles, and those of the ShareGPT form.
+# Role names that rows may use, ShareGPT's among them, and the role that each one means.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 _SHAREGPT = {"from": "role", "value": "content"}
 
-# Columns that are a part of the conversation where they say anything; we read none of them.
-_UNREAD = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "videos")
+# Columns that belong to the conversation but are not supported. A row that fills one of them is refused.
+_UNSUPPORTED_COLUMNS = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "videos")
 
-_NOTHING: tuple[Any, ...] = (None, "", [], {})  # what stands under a key that says nothing, `tool_calls: null` for one
+# Values of a key that carries no information, such as `tool_calls: null`.
+_EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
 
 
 class UnusableRowError(Exception):
@@ -31,7 +32,7 @@ class UnusableRowError(Exception):
 
 
 def gather(*parts: Callable[[], Any]) -> list[Any]:
-    """What each part gives. Raises UnusableRowError with the faults of all of them."""
+    """The result of each part. Raises UnusableRowError with the faults of all parts together."""
     found: list[Any] = []
     faults: list[str] = []
     for part in parts:
@@ -47,9 +48,9 @@ def gather(*parts: Callable[[], Any]) -> list[Any]:
 def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
     """(prompt, answers) of a row.
 
-    prompt:  text, a list of turns, or nothing where the answers are conversations that hold it.
-    answers: column -> text, or a list of turns of which the last is the assistant's.
-    Raises UnusableRowError with everything that is wrong.
+    prompt:  text, a list of turns, or None if the answers are conversations that hold the prompt.
+    answers: column -> text, or a list of turns that ends with the assistant's.
+    Raises UnusableRowError with every fault.
     """
     own = (partial(_answer, value, name) for name, value in answers.items())
     start, *parsed = gather(partial(_prompt, prompt), *own)
@@ -58,12 +59,12 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     if not any(before.values()):
         if not start and not isinstance(start, str):
             raise UnusableRowError("prompt is missing or null, and no answer holds the turns before it")
-        return _answerable(start), texts
-    known = {name: _joined(start, turns, name) for name, turns in before.items() if turns or not _says_nothing(start)}
+        return _checked_prompt(start), texts
+    known = {name: _full_prompt(start, turns, name) for name, turns in before.items() if turns or not _is_blank(start)}
     first, *others = known
     for other in others:
-        _agree(known[first], known[other], first, other)
-    return _answerable(known[first]), texts
+        _require_same_turns(known[first], known[other], first, other)
+    return _checked_prompt(known[first]), texts
 
 
 def read_prompt(value: Any, name: str = "prompt") -> Prompt:
@@ -71,21 +72,21 @@ def read_prompt(value: Any, name: str = "prompt") -> Prompt:
     prompt = _prompt(value, name)
     if not prompt:
         raise UnusableRowError(f"{name} is missing or empty")
-    return _answerable(prompt, name)
+    return _checked_prompt(prompt, name)
 
 
-def refuse_unread(row: Mapping[str, Any]) -> None:
-    """Raise UnusableRowError where a column beside the prompt holds a part of the conversation."""
-    if found := [key for key in _UNREAD if row.get(key) not in _NOTHING]:
+def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
+    """Raise UnusableRowError if a column that is not supported holds a part of the conversation."""
+    if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
         raise UnusableRowError(
-            f"{', '.join(found)}: such a column is not read; make it a part of the prompt's turns, or take it out"
+            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt's turns, or remove it"
         )
 
 
 def read_text(value: Any, name: str) -> str:
     """Text that can be written as UTF-8. Raises UnusableRowError."""
     if not isinstance(value, str):
-        raise UnusableRowError(f"{name} must be text, not {_shown(value)}")
+        raise UnusableRowError(f"{name} must be text, not {_preview(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
@@ -94,20 +95,20 @@ def read_text(value: Any, name: str) -> str:
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """The same for prompts that differ in white space only; a text is one turn of a user."""
+    """A key that is equal for prompts that differ only in white space. A text counts as one turn of the user."""
     turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
-    return "\n".join(f"{turn['role']}: {_plain(turn['content'])}" for turn in turns)
+    return "\n".join(f"{turn['role']}: {_normalised(turn['content'])}" for turn in turns)
 
 
 def _prompt(value: Any, name: str = "prompt") -> Prompt:
-    """Text or turns; an empty list where there is nothing."""
+    """Text or turns; an empty list if there is no prompt."""
     if isinstance(value, str):
         return read_text(value, name)
     if value is None or value == []:
         return []
     if isinstance(value, list | dict):
         return _turns(value, name)
-    raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_shown(value)}")
+    raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_preview(value)}")
 
 
 def _answer(value: Any, name: str) -> tuple[list[Message], str]:
@@ -117,12 +118,12 @@ def _answer(value: Any, name: str) -> tuple[list[Message], str]:
     if isinstance(value, str):
         return [], read_text(value, name)
     if not isinstance(value, list | dict):
-        raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_shown(value)}")
+        raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_preview(value)}")
     if not value:
         raise UnusableRowError(f"{name} is an empty conversation")
     *before, last = _turns(value, name)
     if last["role"] != "assistant":
-        raise UnusableRowError(f"{name} must end in an assistant's turn, and ends in one of role {last['role']}")
+        raise UnusableRowError(f"{name} must end with an assistant turn, but ends with one of role {last['role']}")
     return before, last["content"]
 
 
@@ -134,20 +135,20 @@ def _turns(value: Any, name: str) -> list[Message]:
 
 def _turn(value: Any, name: str) -> Message:
     if not isinstance(value, dict):
-        raise UnusableRowError(f"{name} must be a {{role, content}} message, not {_shown(value)}")
+        raise UnusableRowError(f"{name} must be a {{role, content}} message, not {_preview(value)}")
     turn = value if "role" in value else {_SHAREGPT.get(key) or key: part for key, part in value.items()}
     if absent := [key for key in ("role", "content") if key not in turn]:
-        raise UnusableRowError(f"{name} has no {' and no '.join(absent)}: {_shown(value)}")
-    if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in _NOTHING]:
+        raise UnusableRowError(f"{name} has no {' and no '.join(absent)}: {_preview(value)}")
+    if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in _EMPTY_VALUES]:
         raise UnusableRowError(f"{name} has {', '.join(more)}, and only the role and the content of a turn can be used")
     role = turn["role"]
     if not isinstance(role, str) or role not in _ROLES:
-        raise UnusableRowError(f"{name} has the role {_shown(role)}, which must be one of: {', '.join(_ROLES)}")
+        raise UnusableRowError(f"{name} has the role {_preview(role)}, which must be one of: {', '.join(_ROLES)}")
     return Message(role=_ROLES[role], content=_content(turn["content"], name))
 
 
 def _content(value: Any, name: str) -> str:
-    """A turn's text; that of all its parts, where it has parts."""
+    """The text of a turn. If it consists of parts, their texts joined."""
     if value is None or value == []:
         raise UnusableRowError(f"{name} has no text (content: {'null' if value is None else '[]'})")
     if not isinstance(value, list):
@@ -156,49 +157,52 @@ def _content(value: Any, name: str) -> str:
     for i, part in enumerate(value, 1):
         used = {key: item for key, item in part.items() if item is not None} if isinstance(part, dict) else {}
         if used.keys() != {"type", "text"} or used["type"] != "text":
-            raise UnusableRowError(f"part {i} of {name} must be {{type: text, text: ...}}, not {_shown(part)}")
+            raise UnusableRowError(f"part {i} of {name} must be {{type: text, text: ...}}, not {_preview(part)}")
         texts.append(read_text(used["text"], f"part {i} of {name}"))
     return "".join(texts)
 
 
-def _joined(prompt: Prompt, before: list[Message], name: str) -> list[Message]:
-    """All turns that an answer follows: those of `prompt` and those that stand before it in its own column."""
-    if _says_nothing(prompt):
+def _full_prompt(prompt: Prompt, before: list[Message], name: str) -> list[Message]:
+    """All turns before an answer: those of `prompt`, and those that precede the answer in its own column."""
+    if _is_blank(prompt):
         return before
     text = isinstance(prompt, str)
     turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
     (system, asked), (own_system, own) = _split_system(turns), _split_system(before)
     if system and own_system:
-        _agree(system, own_system, "prompt", name)
+        _require_same_turns(system, own_system, "prompt", name)
     system = own_system or system
     begins = len(own) >= len(asked) and all(_same(a, b) for a, b in zip(asked, own, strict=False))
     if begins or (text and any(_same(asked[0], turn) for turn in own)):
         return [*system, *own]
     if not own:
         return [*system, *asked]
-    if own[0]["role"] == "assistant" and asked[-1]["role"] != "assistant":  # it goes on where the prompt ends
+    if own[0]["role"] == "assistant" and asked[-1]["role"] != "assistant":  # the column continues where the prompt ends
         return [*system, *asked, *own]
     raise UnusableRowError(
-        f"{name} is another conversation than prompt: it begins with {_said(own[0])}, and prompt with {_said(asked[0])}"
+        f"{name} is another conversation than prompt: it begins with {_turn_preview(own[0])}, "
+        f"and prompt with {_turn_preview(asked[0])}"
     )
 
 
-def _agree(one: Sequence[Message], other: Sequence[Message], name: str, other_name: str) -> None:
-    """Raise UnusableRowError where two columns have different turns before the answer."""
+def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: str, other_name: str) -> None:
+    """Raise UnusableRowError if two columns have different turns before the answer."""
     if len(one) == len(other) and all(map(_same, one, other)):
         return
     place = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if not _same(a, b)), None)
     if place is None:
         found = f"{len(one)} turns, and {other_name} {len(other)}"
     else:
-        found = f"{_said(one[place])}, and {other_name} {_said(other[place])}"
+        found = f"{_turn_preview(one[place])}, and {other_name} {_turn_preview(other[place])}"
     raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {found}")
 
 
-def _answerable(prompt: Prompt, name: str = "prompt") -> Prompt:
-    """The prompt, unless it ends in a turn of the assistant: an answer would be a second one in a row."""
+def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:
+    """The prompt. Raises UnusableRowError if it ends with an assistant turn: the answer would be a second one."""
     if isinstance(prompt, list) and prompt[-1]["role"] == "assistant":
-        raise UnusableRowError(f"the turn before the answer is the assistant's too ({_said(prompt[-1])}): join the two")
+        raise UnusableRowError(
+            f"the turn before the answer is the assistant's too ({_turn_preview(prompt[-1])}): join the two turns"
+        )
     return prompt
 
 
@@ -207,21 +211,21 @@ def _split_system(turns: Sequence[Message]) -> tuple[list[Message], list[Message
     return list(turns[:count]), list(turns[count:])
 
 
-def _says_nothing(prompt: Prompt) -> bool:
+def _is_blank(prompt: Prompt) -> bool:
     return not (prompt.strip() if isinstance(prompt, str) else prompt)
 
 
 def _same(one: Message, other: Message) -> bool:
-    return one["role"] == other["role"] and _plain(one["content"]) == _plain(other["content"])
+    return one["role"] == other["role"] and _normalised(one["content"]) == _normalised(other["content"])
 
 
-def _plain(text: str) -> str:
+def _normalised(text: str) -> str:
     return " ".join(text.split())
 
 
-def _said(turn: Message) -> str:
+def _turn_preview(turn: Message) -> str:
     return f"{turn['role']}: {turn['content']!r:.40}"
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     return "null" if value is None else f"{value!r:.80}"

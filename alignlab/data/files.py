@@ -1,7 +1,7 @@
 """Files of rows: JSON, JSON lines, CSV and Parquet, gzipped or not.
 
-A value stays what the file says: no type is guessed from how a text looks, so "2024-01-01" and "007" stay texts. All
-values of a CSV file are texts. Nothing is kept between two readings.
+Values are read as they are written: no type is guessed from a text, so "2024-01-01" and "007" stay texts. All values of
+a CSV file are texts. Nothing is cached.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 
 Record = dict[str, Any]
 
-# What is wrong, each with its place in the file ("row 3").
+# (place in the file, such as "row 3", what is wrong there).
 Faults = Sequence[tuple[str, str]]
 
-_SHOWN = 5
+_MAX_LISTED = 5
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
 _GZIP = b"\x1f\x8b"
 
 
 def format_of(path: str | Path) -> str | None:
-    """The ending that says how a file is read, `.gz` left out; None where it is none of FORMATS."""
+    """The ending of a file's name, without `.gz`, which decides how it is read; None if it is none of FORMATS."""
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
     return suffix if suffix in FORMATS else None
 
@@ -49,7 +49,7 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_records(raw: bytes, path: str | Path) -> list[Record]:
-    """All rows of a file's bytes; `path` says their format, and is named in errors."""
+    """All rows in the bytes of a file. `path` gives their format and is named in errors."""
     if raw.startswith(_GZIP):
         try:
             raw = gzip.decompress(raw)
@@ -62,11 +62,11 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
     return _csv(text, path) if kind == ".csv" else _json(text, path)
 
 
-def unusable(path: str | Path, faults: Faults, note: str = "") -> DataError:
-    """The error that tells how many rows of a file can't be used, and what is wrong with the first few."""
+def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError:
+    """An error with the number of rows of a file that can't be used, and with the first few faults."""
     count = len({place for place, _ in faults})
-    shown = [f"\n  {place}: {text}" for place, text in faults[:_SHOWN]]
-    more = f"\n  and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else ""
+    shown = [f"\n  {place}: {text}" for place, text in faults[:_MAX_LISTED]]
+    more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
     return DataError(f"{path}: {count} row{'s' if count > 1 else ''} can't be used{''.join(shown)}{more}{note}")
 
 
@@ -85,7 +85,7 @@ def _decoded(raw: bytes, path: str | Path) -> str:
 
 
 def _json(text: str, path: str | Path) -> list[Record]:
-    """A list of objects, or an object a line; the content decides, since either is found under both endings."""
+    """A list of objects, or one object per line. The content decides: both forms occur under both endings."""
     whole = format_of(path) == ".json" or text.lstrip().startswith("[")
     if not (whole and text.strip()):
         return _json_lines(text, path)
@@ -98,17 +98,17 @@ def _json(text: str, path: str | Path) -> list[Record]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON that can be read: {error}") from error
     if not isinstance(rows, list):
-        found = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _shown(rows)
+        found = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _preview(rows)
         raise DataError(f"{path} must hold a list of rows, and holds {found}")
-    faults = [(f"row {i}", _no_object(row)) for i, row in enumerate(rows, 1) if not isinstance(row, dict)]
+    faults = [(f"row {i}", _not_an_object(row)) for i, row in enumerate(rows, 1) if not isinstance(row, dict)]
     if faults:
-        raise unusable(path, faults)
+        raise unusable_rows(path, faults)
     return rows
 
 
 def _json_lines(text: str, path: str | Path) -> list[Record]:
     rows, faults = [], []
-    for number, line in enumerate(text.split("\n"), 1):  # a text may hold other line ends, U+2028 for one
+    for number, line in enumerate(text.split("\n"), 1):  # `splitlines` would also split at U+2028 and the like
         line = line.strip(" \t\r\ufeff")
         if not line:
             continue
@@ -120,18 +120,18 @@ def _json_lines(text: str, path: str | Path) -> list[Record]:
             faults.append((f"line {number}", f"is not JSON that can be read: {error}"))
         else:
             if not isinstance(row, dict):
-                faults.append((f"line {number}", _no_object(row)))
+                faults.append((f"line {number}", _not_an_object(row)))
             rows.append(row)
     if faults:
-        raise unusable(path, faults)
+        raise unusable_rows(path, faults)
     return rows
 
 
-def _no_object(value: Any) -> str:
-    return f"must be an object with named columns, not {_shown(value)}"
+def _not_an_object(value: Any) -> str:
+    return f"must be an object with named columns, not {_preview(value)}"
 
 
-def _shown(value: Any) -> str:
+def _preview(value: Any) -> str:
     return f"{json.dumps(value, ensure_ascii=False):.60}"
 
 
@@ -152,7 +152,7 @@ def _csv(text: str, path: str | Path) -> list[Record]:
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
     if faults:
-        raise unusable(path, faults)
+        raise unusable_rows(path, faults)
     return rows
 
 

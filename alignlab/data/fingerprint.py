@@ -39,7 +39,7 @@ def path_digest(path: str | Path) -> str:
 
 
 def _file_digest(file: Path) -> bytes:
-    """SHA-256 of a file. It is read each time: other content may come with the same time of change."""
+    """SHA-256 of a file. It is not cached: the content may change while the modification time stays the same."""
     state = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(1 << 20):

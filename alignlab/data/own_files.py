@@ -14,8 +14,8 @@ from typing import Any, ClassVar, TypeVar
 import numpy as np
 
 from alignlab.checks import within
-from alignlab.data.conversations import UnusableRowError, gather, prompt_key, refuse_unread
-from alignlab.data.files import FORMATS, Record, columns_of, format_of, parse_records, read_bytes, unusable
+from alignlab.data.conversations import UnusableRowError, gather, prompt_key, refuse_unsupported_columns
+from alignlab.data.files import FORMATS, Record, columns_of, format_of, parse_records, read_bytes, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Split
 from alignlab.data.sources.base import Source, load_rows, local_files
@@ -75,7 +75,7 @@ class OwnFiles(Source):
 
     @abstractmethod
     def read(self, path: str) -> Sequence[Any]:
-        """All rows of a file, checked. DataError names the columns or the rows that can't be used."""
+        """All rows of a file, checked. Raises DataError with the columns or the rows that can't be used."""
 
     def split_rows(self, split: Split) -> list[Any]:
         """Rows of one split, before anything is left out."""
@@ -96,12 +96,12 @@ def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[A
     if place.is_file():
         raw = read_bytes(path)
         key = (hashlib.sha256(raw).digest(), format_of(path), parse, forms)
-        if key not in _kept:
+        if key not in _cache:
             rows = _parsed(parse_records(raw, path), path, parse, forms)
-            while len(_kept) >= _MOST_KEPT:
-                _kept.pop(next(iter(_kept)))
-            _kept[key] = rows
-        return _kept[key]
+            while len(_cache) >= _MAX_CACHED:
+                _cache.pop(next(iter(_cache)))
+            _cache[key] = rows
+        return _cache[key]
     if place.is_dir():
         records = [record for file in local_files(path) for record in parse_records(read_bytes(file), file)]
     else:
@@ -109,9 +109,9 @@ def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[A
     return _parsed(records, path, parse, forms)
 
 
-# The last files that were parsed, by content: the check, both splits and the points of a sweep read the same ones.
-_MOST_KEPT = 4
-_kept: dict[Any, Sequence[Any]] = {}
+# The last files that were parsed, by content. The check, both splits and the points of a sweep read the same files.
+_MAX_CACHED = 4
+_cache: dict[Any, Sequence[Any]] = {}
 
 
 def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[tuple[str, ...]]) -> Sequence[Any]:
@@ -128,23 +128,23 @@ def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[
     faults: list[tuple[str, str]] = []
     for number, record in enumerate(records, 1):
         try:
-            _, row = gather(partial(refuse_unread, record), partial(parse, record))
+            _, row = gather(partial(refuse_unsupported_columns, record), partial(parse, record))
             rows.append(row)
         except UnusableRowError as error:
             faults += [(f"row {number}", fault) for fault in error.faults]
     if faults:
         no_prompt = "prompt" not in columns and any(fault.startswith("prompt") for _, fault in faults)
         note = f"\n  the columns are: {', '.join(columns)}" if no_prompt else ""
-        raise unusable(path, faults, note)
+        raise unusable_rows(path, faults, note)
     return rows
 
 
 def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
-    """Places of the rows to hold out: all rows of some prompts, about `share` of all rows together.
+    """Indices of the held-out rows: all rows of some prompts, together about `share` of all rows.
 
     Prompts are taken in the order of a digest of their text, so neither the order of the rows nor the objective
-    matters. A prompt with more rows than are still wanted is passed over; where all have more, the one with
-    the fewest is taken. Raises DataError where all rows have one prompt.
+    matters. A prompt with more rows than are still needed is skipped. If every prompt has too many rows, the one with
+    the fewest is taken. Raises DataError if all rows have the same prompt.
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):

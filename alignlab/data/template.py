@@ -14,7 +14,7 @@ from alignlab.errors import DataError
 
 _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 
-# Contents of turns, by which they are found in what a chat template renders.
+# Contents of the turns that are rendered to find out how a chat template ends a turn.
 _QUESTION, _ANSWER = "alignlab-question", "alignlab-answer"
 
 # Texts whose ids are kept: pairs share prompts, and the lab's rows all their parts.
@@ -28,10 +28,10 @@ class Template:
     are the same whatever stands before it.
 
     stops:  ids at which the model's own `generate` stops (`alignlab.models.generation.stop_ids`).
-    end_id: of the token that ends an answer in training: the one with which the chat template ends a turn, else the
-            tokenizer's end-of-sequence token. Raises DataError where there is neither.
-    end_of: what names that token, for people.
-    ends:   ids that end an answer when it is drawn: `end_id`, then the tokenizer's end-of-sequence token and `stops`.
+    end_id: id of the token that ends an answer in training: the one with which the chat template ends a turn, else the
+            tokenizer's end-of-sequence token, else one of `stops`. Raises DataError if there is none.
+    end_of: where that token comes from, in words: for messages.
+    ends:   ids that end an answer in sampling: `end_id`, then the tokenizer's end-of-sequence token and `stops`.
     """
 
     def __init__(self, tokenizer: Any, stops: Collection[int] = ()) -> None:
@@ -78,7 +78,7 @@ class Template:
         return [*self._ids(text + self._closing, add_special_tokens=False), self.end_id]
 
     def text(self, ids: Sequence[int]) -> str:
-        """What a drawn answer says, without what ends it, special tokens, and white space around it."""
+        """The text of a sampled answer, without its end, special tokens, and white space around it."""
         text = self._decoded([token for token in ids if token not in self.ends])
         if ids and ids[-1] == self.end_id and self._closing:
             text = text.removesuffix(self._decoded(self._ids(self._closing, add_special_tokens=False))).rstrip()
@@ -88,7 +88,7 @@ class Template:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
 
     def _end_of_answer(self, stops: Collection[int]) -> tuple[int, str, str]:
-        """(id of the token that ends an answer, text that the chat template puts between the two, what names it)."""
+        """(id of the token that ends an answer, text between answer and token, where the token comes from)."""
         if self._chat and (found := self._end_of_turn(stops)):
             return (*found, "the chat template")
         if self._tokenizer.eos_token_id is not None:
@@ -98,10 +98,11 @@ class Template:
         raise DataError("the tokenizer has no end-of-sequence token, so a model could never learn to stop")
 
     def _end_of_turn(self, stops: Collection[int]) -> tuple[int, str] | None:
-        """(id, text before it) of what ends the last turn of a rendered conversation; None if no token does.
+        """(id of the token that ends the last turn of a rendered conversation, text before it); None if no token does.
 
-        Of several such tokens one is taken that ends the user's turns too, else the first one: Phi-3 renders `<|end|>`
-        and then the end of the text, Command R7B the end of a response and then the end of the turn.
+        If several tokens end the turn, one that ends the user's turns too is preferred, else the first one is taken.
+        Phi-3 renders `<|end|>` and then the end of the text. Command R7B renders the end of a response and then the end
+        of the turn.
         """
         rendered = self._rendered_conversation()
         if rendered is None:
@@ -113,7 +114,7 @@ class Template:
         shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, up_to_answer, strict=False)))
         special = self._special(stops)
         ends = self._possible_ends(ids[shared:], special)
-        if first < question:  # what opens an answer and ended none before is the header of another answer
+        if first < question:  # a token that opens an answer and did not end the answer before is a header
             before_question = self._tokens(rendered[first + len(_ANSWER) : question])
             ends = [token for token in ends if token not in opening or token in before_question]
         if not ends:
@@ -124,8 +125,9 @@ class Template:
         return end, between if found else ""
 
     def _rendered_conversation(self) -> str | None:
-        """Two questions with their answers, or one, behind a system turn where the template asks for that; None where
-        the template refuses them all.
+        """A rendered conversation of two questions and answers, else of one, else with a system turn first.
+
+        None if the template refuses all of them.
         """
         turns = [Message(role="user", content=_QUESTION), Message(role="assistant", content=_ANSWER)]
         system = [Message(role="system", content="?")]
@@ -139,15 +141,13 @@ class Template:
         return None
 
     def _special(self, stops: Collection[int]) -> set[int]:
-        """Ids of the special tokens, named or not, and of the model's own ends; an unknown token means nothing."""
+        """Ids of all special tokens except the unknown token, and of the tokens at which the model stops."""
         tokenizer = self._tokenizer
         special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
         return (special - {tokenizer.unk_token_id}) | {*stops, tokenizer.eos_token_id}
 
     def _possible_ends(self, ids: Sequence[int], special: Collection[int]) -> list[int]:
-        """Those of the tokens behind an answer that may end it: special ones, and an added one with nothing but white
-        space before it.
-        """
+        """The tokens after an answer that may end it: special ones, and an added one after nothing but white space."""
         added = self._tokenizer.added_tokens_decoder.keys() - {self._tokenizer.unk_token_id}
         found, directly = [], True
         for token in ids:

@@ -11,7 +11,7 @@ Columns, where a side is `policy` or a baseline (`reference`, `chosen`, a run, a
     <side>/first/<judge>, /second/<judge>    what the policy's answer got against this side's when shown first, second:
                                  1 won, 1/2 tied, 0 lost, NaN invalid, null unjudged
     <side>/said/<judge>          the judge's words
-    sha256                       checksum of all other columns and the facts, the same in every row
+    sha256                       checksum of all other columns and the facts; every row has the same
 """
 
 from __future__ import annotations
@@ -89,8 +89,9 @@ class Examples:
 
     @staticmethod
     def read(place: Path) -> Examples:
-        """Of a folder or a file. Raises DataError where there is none, or one that holds no examples, and DamagedError
-        where it is not what was written. Older versions wrote no checksum.
+        """Read a folder or a file. Older versions wrote no checksum; such a file is not verified.
+
+        Raises DataError if there is no file or it holds no examples, and DamagedError if it is not what was written.
         """
         import pyarrow
         from pyarrow import parquet

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.conversations import read_conversation, refuse_unread
+from alignlab.data.conversations import read_conversation, refuse_unsupported_columns
 from alignlab.data.rows import Prompt
 from alignlab.errors import DamagedError, DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
@@ -46,7 +46,7 @@ def read_pairs(path: str) -> list[GradedPair]:
 
 
 def _pair(row: Row) -> GradedPair:
-    refuse_unread(row)
+    refuse_unsupported_columns(row)
     prompt, (chosen, rejected) = read_conversation(row["prompt"], {name: row[name] for name in ("chosen", "rejected")})
     ended = (bool(row.get(f"{name}_ended", True)) for name in ("chosen", "rejected"))
     return GradedPair(prompt, chosen, rejected, str(row.get("subset", "")), *ended)
@@ -63,9 +63,9 @@ def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tupl
 
 
 def read_stored(folder: Path) -> list[dict[str, Any]]:
-    """What `store_pairs` kept; each row has the checksum of all rows without it, which older versions did not write.
+    """The rows that `store_pairs` wrote. The checksum in each row is that of all rows; older versions wrote none.
 
-    Raises DamagedError where the file is not what was written.
+    Raises DamagedError if the file is not what was written.
     """
     file = folder / PAIRS
     try:

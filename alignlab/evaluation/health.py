@@ -16,8 +16,8 @@ NO_VERDICT = "no verdict"
 
 @dataclass(frozen=True)
 class Limits:
-    """From where on something is wrong. All but `max_kl` and `displacement` are compared with what training started
-    from, and the whole interval has to lie beyond them.
+    """Limits of the checks. All but `max_kl` and `displacement` are relative to the policy that training started from,
+    and a check is hit only if the whole interval lies beyond the limit.
 
     repetition:    how much more of the answers may be repeated runs of words.
     shortest:      least share of the reference's mean length, tokens.
@@ -50,9 +50,8 @@ class Check:
 class Health:
     """The worst of what the checks found.
 
-    unknown: what could not be looked at though `healthy` needs it; with anything in it and no check hit there is no
-             verdict.
-    unseen:  what no check could see, so that `healthy` does not speak of it.
+    unknown: what `healthy` needs but could not be checked. If there is any and no check is hit, there is no verdict.
+    unseen:  problems that no check covers, so that `healthy` does not exclude them.
     """
 
     verdict: str
@@ -77,7 +76,7 @@ def health(
 
     proxy:         judge whose score was trained on (directly, or by preferences that came from it); all others are
                    held out.
-    earlier:       summaries of the same prompts from earlier in the run; a fall of a score from its best is reported.
+    earlier:       summaries of the same prompts from earlier in the run, to find scores that fell from their best.
     held_out:      the run's own metrics on `held_out_rows` held-out rows: `eval/logratios/chosen_per_token`,
                    `eval/pref/accuracy_ties_half`, and in the lab `exact/kl`, `exact/reward`, `exact/reward_reference`.
 
@@ -109,7 +108,7 @@ def health(
 def _unknown(
     summary: Mapping[str, Any], metrics: Mapping[str, float], checks: Sequence[Check], limits: Limits
 ) -> Iterator[str]:
-    """What is missing for the word `healthy`."""
+    """Reasons why the evaluation can't call a policy healthy."""
     if not summary["rows"]:
         yield "there are no answers"
         return
@@ -119,9 +118,9 @@ def _unknown(
     if reference is None:
         yield "the answers are not compared with the reference's (evaluation.baselines)"
     elif not any(check.means == "collapsed" for check in checks):
-        yield "the texts have no numbers to compare"
+        yield "the answers give no statistics to compare"
     if reference and policy["different"] == reference["different"] == 1 < summary["prompts"]:
-        yield "policy and reference give one and the same answer to every prompt"
+        yield "policy and reference each give the same answer to every prompt"
     if policy["ended"]["value"] == 0 and "exact/kl" not in metrics:
         yield "every answer was cut off (evaluation.max_new_tokens)"
     if limits.max_kl and math.isnan(_kl(summary, metrics)[1]):
@@ -129,7 +128,7 @@ def _unknown(
 
 
 def _kl(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[str, float]:
-    """(estimator, nats per answer); NaN where there is none. In the lab the KL is exact."""
+    """(estimator, KL in nats per answer); NaN if there is none. In the lab the KL is exact."""
     if "exact/kl" in metrics:
         return "exact KL", metrics["exact/kl"]
     return "KL k1", summary["kl"].get("sequence_k1", {}).get("value", math.nan)
@@ -160,7 +159,7 @@ def _gains(summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float],
 def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
     policy, reference = summary["answers"]["policy"], summary["answers"].get("reference")
     if summary["rows"]:
-        wordless = math.isnan(policy["distinct_1"])  # the share of different words, of none
+        wordless = math.isnan(policy["distinct_1"])  # a share of no words at all is NaN
         yield Check("an answer with a word in it", float(not wordless), 1.0, wordless, "collapsed")
     if reference is None:
         return
@@ -174,7 +173,7 @@ def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
         ("tokens", limits.shortest * reference["tokens"]["value"]),
         ("ended", reference["ended"]["value"] - limits.ended),
     ):
-        if not least <= 0:  # else nothing can lie below it
+        if not least <= 0:  # nothing can lie below a limit of 0
             yield Check(name, policy[name]["value"], least, policy[name]["high"] < least, "collapsed")
     distinct, least = policy["distinct_2"], limits.distinct * reference["distinct_2"]
     yield Check("distinct_2", distinct, least, distinct < least, "collapsed")

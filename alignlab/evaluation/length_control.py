@@ -64,8 +64,8 @@ def length_controlled(
 
     The standard error has both parts, that of the weights and that of the prompts (sandwich, clustered by prompt); the
     interval is made on the log-odds. AlpacaEval's own fit has an L1 penalty and a gamed copy of the baseline in
-    its data, so that it differs by a point or two. Raises ValueError where fewer than two prompts have a score, and for
-    arrays of different lengths or numbers that are not finite.
+    its data, so that it differs by a point or two. Raises ValueError if fewer than two prompts have a score, if
+    arrays have different lengths, or if numbers are not finite.
     """
     y = np.asarray(scores, dtype=np.float64)
     for name, values in (("length", length), ("baseline_length", baseline_length), ("difficulty", difficulty)):

@@ -11,14 +11,14 @@ from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
-from alignlab.checks import at_least, usable
+from alignlab.checks import at_least, model_problems
 from alignlab.data.conversations import (
     UnusableRowError,
     gather,
     read_conversation,
     read_prompt,
     read_text,
-    refuse_unread,
+    refuse_unsupported_columns,
 )
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Message, Prompt
@@ -30,7 +30,7 @@ from alignlab.evaluation.benchmarks.files import Row, parse_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
-from alignlab.integrity import TELLS_OF_DAMAGE, read_sealed, sealed, set_aside
+from alignlab.integrity import DAMAGE_EXTRA, read_sealed, sealed, set_aside
 from alignlab.models.generation import template_of
 from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.reference import Pass, token_logps
@@ -76,12 +76,14 @@ class Evaluation(Sampling):
     max_kl: float = 10.0
 
     def missing(self) -> Iterator[Problem]:
-        """A file that can't be read, or lacks what is asked of it, and models whose weights are not all there."""
+        """Problems of files that can't be read or lack something, and of baselines whose weights are not complete."""
         for name in self.baselines:
-            if is_local_model(name) and not comes_with_code(name):  # that is looked at where the code may be allowed
+            if is_local_model(name) and not comes_with_code(
+                name
+            ):  # models with code are checked where it is known if that may run
                 from alignlab.models.sources.base import check_pretrained  # seconds to import
 
-                yield from usable("baselines", name, check_pretrained)
+                yield from model_problems("baselines", name, check_pretrained)
         if self.pairs:
             try:
                 read_pairs(self.pairs)
@@ -110,7 +112,7 @@ class Evaluation(Sampling):
 
 
 def read_questions(path: str) -> list[Question]:
-    """Prompts of a file with their preferred answers, empty where it has none.
+    """Prompts of a file with their preferred answers, which are empty if the file has none.
 
     Raises DataError with every row that can't be used.
     """
@@ -120,7 +122,7 @@ def read_questions(path: str) -> list[Question]:
 
 
 def _question(row: Row) -> Question:
-    refuse_unread(row)
+    refuse_unsupported_columns(row)
     name = str(row.get("question_id", ""))
     if turns := row.get("turns"):
         if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
@@ -131,7 +133,7 @@ def _question(row: Row) -> Question:
     if not row.get(asked):
         raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
     if row.get("input"):
-        raise UnusableRowError("input is not asked: make it a part of the instruction")
+        raise UnusableRowError("the column input is not supported: make it a part of the instruction")
     answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
     if answer is None:
         return Question(read_prompt(row[asked], asked), "", True, name=name)
@@ -306,7 +308,7 @@ class Suite:
 
 
 def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | None:
-    """Answers that were drawn before; None where there are none, or what is there is not what was written."""
+    """Answers that were sampled before; None if there are none, or if their file is damaged."""
     try:
         found = read_sealed(file)
         if found.get("key") != key or len(found["answers"]) != count:
@@ -314,13 +316,13 @@ def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | No
     except FileNotFoundError:
         return None
     except DamagedError as error:  # older versions kept a list, without a checksum
-        log.warning("%s", set_aside(error, "the answers are drawn again"), extra=TELLS_OF_DAMAGE)
+        log.warning("%s", set_aside(error, "the answers are drawn again"), extra=DAMAGE_EXTRA)
         return None
     return list(found["answers"])
 
 
 def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
-    """Keep drawn answers, whole or not at all."""
+    """Store sampled answers, whole or not at all."""
     partial = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -102,7 +102,7 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
 
 
 def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
-    """Empty where there are no rows, or prompts have single samples, or not all equally many."""
+    """Best-of-n scores. Empty if there are no rows, one sample per prompt, or different numbers of samples."""
     by_prompt: dict[tuple[str, int], list[float]] = {}
     turns = examples["turn"] if "turn" in examples else [1] * len(examples)
     asked = zip(examples["prompt_id"], turns, strict=True)

@@ -18,13 +18,13 @@ from alignlab.errors import ConfigError, DamagedError, Problem
 from alignlab.integrity import read_record
 from alignlab.ledger.identity import flatten
 from alignlab.ledger.run_dir import RunDir, Status
-from alignlab.spelling import meant
+from alignlab.spelling import correct_spelling
 
 log = logging.getLogger(__name__)
 
 Record = dict[str, Any]
 
-# The status of a run whose record is damaged, beside those that records tell of.
+# The status of a run whose record is damaged. All other statuses come from records.
 DAMAGED = "damaged"
 _STATUSES = (*get_args(Status), DAMAGED)
 
@@ -52,9 +52,13 @@ def runs_of(output_root: str | Path) -> list[Record]:
 
 
 def _damaged(run: RunDir) -> Record:
-    """What is told of a run whose record can't be read; empty where there is none."""
+    """What is listed of a run whose record is damaged; empty if there is no record, or it is not damaged."""
     reason = run.damage()
-    return {"status": DAMAGED, "reason": f"{reason}; the command that made the run goes on with it"} if reason else {}
+    return (
+        {"status": DAMAGED, "reason": f"{reason}; to resume the run, type the command that made it again"}
+        if reason
+        else {}
+    )
 
 
 @dataclass(frozen=True)
@@ -82,7 +86,7 @@ class Filter:
         unknown = [v for v in values if not any(fnmatchcase(status, v) for status in _STATUSES)]
         if found["key"].strip() == "status" and unknown:
             there = f"no run is {', '.join(unknown)}: {', '.join(_STATUSES)}"
-            close = meant(unknown[0], _STATUSES)
+            close = correct_spelling(unknown[0], _STATUSES)
             fix = f"status={close or '<one of these>'}"
             raise ConfigError([Problem("status", found["values"], there, fix)], where=_WHERE)
         return cls(found["key"].strip(), found["sign"], values)
@@ -110,7 +114,7 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
     if unknown:
 
         def problem(wrong: Filter) -> Problem:
-            guess = meant(wrong.key, known)
+            guess = correct_spelling(wrong.key, known)
             text = f"no run has this; there are: {', '.join(FACTS)}, keys of the config and names of metrics"
             return Problem(wrong.key, None, text, f"{guess}{wrong.sign}{','.join(wrong.values)}" if guess else "")
 

@@ -34,7 +34,7 @@ _GLANCE = 0.02  # seconds
 _VANISHED = "its process ended without a word (killed, or the machine went down)"
 _LEFT = "not begun: the command that was to run it has ended"
 
-# What some fields of a record are.
+# Types of some fields of a record.
 _KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
 
 # Folders of a checkout in which is what decides numbers.
@@ -168,7 +168,7 @@ class RunDir:
             return {}
 
     def damage(self) -> str:
-        """What is wrong with run.json, in words; empty where nothing is."""
+        """What is wrong with run.json, in words; empty if nothing is."""
         try:
             self._read_record()
         except (FileNotFoundError, NotADirectoryError):
@@ -178,11 +178,11 @@ class RunDir:
         return ""
 
     def _read_record(self) -> dict[str, Any]:
-        """run.json. Raises DamagedError where it is not what was written, or no record."""
+        """The content of run.json. Raises DamagedError if it is damaged or is not a record."""
         found = read_record(self.record_file)
         wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
         if wrong:
-            raise DamagedError(self.record_file, f"is damaged (no record: {', '.join(wrong)})")
+            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(wrong)})")
         return found
 
     def state(self) -> dict[str, Any]:
@@ -208,7 +208,7 @@ class RunDir:
         return self.state().get("status")
 
     def update(self, **values: Any) -> None:
-        """Change fields of run.json, atomically; one that is damaged is set aside first."""
+        """Change fields of run.json, atomically. A damaged run.json is renamed first."""
         try:
             before = self._read_record()
         except FileNotFoundError:
@@ -316,7 +316,7 @@ class RunDir:
     def _empty(self, but: str | None = None) -> None:
         """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted.
 
-        but: what has this in its name stays, here and beside the training state.
+        but: files with this in their names are kept, also those beside the training state.
         """
         kept = self.checkpoint.parent if but else None
         for folder in (self.path, kept):

@@ -1,4 +1,4 @@
-"""Where a model's own `generate` stops: read for sampling, and saved with a policy together with its end of a turn."""
+"""The tokens at which a model's `generate` stops: read for sampling, and saved with a policy."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ FILE = "generation_config.json"
 
 
 def stop_ids(model: Any) -> list[int]:
-    """Ids of the tokens at which `model.generate` stops: of its generation config, else of its config."""
+    """Ids of the tokens at which `model.generate` stops, from its generation config or else from its config."""
     whole = innermost(model)
     for config in (getattr(whole, "generation_config", None), whole.config.get_text_config()):
         named = getattr(config, "eos_token_id", None)
@@ -23,15 +23,15 @@ def stop_ids(model: Any) -> list[int]:
 
 
 def template_of(model: Any, tokenizer: Any) -> Template:
-    """The template of a model's tokenizer, which also ends drawn answers where the model's own `generate` stops."""
+    """The template of a model's tokenizer. It also ends sampled answers where the model's `generate` stops."""
     return Template(tokenizer, stop_ids(model))
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a model (its adapter alone, where it has one) and its tokenizer to `folder` in Hugging Face format.
+    """Save a model and its tokenizer to `folder` in Hugging Face format. Of a model with an adapter, save the adapter.
 
-    The saved generation config names all tokens that end an answer. It stands beside an adapter too: peft has no file
-    of its own for that, and would take the base's. Everything else in it stays as it was.
+    The saved generation config names all tokens that end an answer, and is otherwise unchanged. It is saved beside an
+    adapter too, since peft saves none and would use the base's.
     """
     whole = innermost(model)
     tokenizer.save_pretrained(folder)
@@ -53,7 +53,7 @@ def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
 
 
 def read_generation_config(model: Any, folder: str) -> None:
-    """Let a model stop where the generation config in `folder` says, if there is one, as beside a saved adapter."""
+    """Use the generation config in `folder`, if there is one. `save_model` writes one beside an adapter."""
     from transformers import GenerationConfig
 
     if (Path(folder) / FILE).is_file():

@@ -24,7 +24,7 @@ from alignlab.models.weights_check import check_tokens, load_weights, loading
 _OFFSET = "reward.json"
 
 _HEAD = "score.weight"
-# Left over where a reward model is made of a causal language model: names of its last layer.
+# Names of the last layer of causal language models. A reward model made from one has no use for it.
 _LANGUAGE_HEADS = ("lm_head", "embed_out")
 
 
@@ -80,8 +80,8 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     its base as that was trained on (rounded or not), ready to score.
 
     Rewards of one that was trained here are counted from the mean over the answers that its data prefers.
-    Raises ModelError where it can't be loaded, has other than one output, lacks weights, or was saved without a head: a
-    new one would score at random.
+    Raises ModelError if it can't be loaded, does not have one output, lacks weights, or was saved without a head: a new
+    head would score at random.
     """
     with loading(f"reward model {path}"):
         warn_of_changes(path)
@@ -104,7 +104,7 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
 
 
 def check_scorer(path: str, *, trust_remote_code: bool = False) -> None:
-    """Raise ModelError where `load_scorer` would, as far as names and shapes of weights tell; no base is read."""
+    """Raise the ModelError of `load_scorer` that names and shapes of weights can tell. No base weights are read."""
     with loading(f"reward model {path}"):
         found = lineage(path)
         model = _classifier(path, found, device_map="meta", **origin_of(found, trust_remote_code))
@@ -114,7 +114,7 @@ def check_scorer(path: str, *, trust_remote_code: bool = False) -> None:
 
 
 def _classifier(path: str, found: Lineage, **how: Any) -> Any:
-    """The sequence classifier that a reward model is, or stands on with an adapter that holds its head."""
+    """The sequence classifier of a reward model, without its adapters. One of these may hold the head."""
     from transformers import AutoModelForSequenceClassification
 
     new, spare = [_HEAD], _LANGUAGE_HEADS

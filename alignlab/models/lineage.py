@@ -1,4 +1,4 @@
-"""What stands behind a name of weights: a whole model, or adapters (peft) on a base that their configs name."""
+"""Resolves a model's name: to a whole model, or to adapters (peft) and the base that their configs name."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignlab.integrity import MANIFEST
 
 _CONFIG = "adapter_config.json"
 
-# Keys of an adapter's config that say where its base lies or how peft was called, not what the adapter computes.
+# Keys of an adapter's config that do not change what the adapter computes.
 _NOT_THE_FUNCTION = ("base_model_name_or_path", "revision", "inference_mode", "peft_version")
 
 # peft writes the path of the base into this file of every adapter.
@@ -58,8 +58,8 @@ def is_adapter(name: str) -> bool:
     return (Path(name) / _CONFIG).is_file()
 
 
-def fault_of_adapter(name: str) -> Iterator[str]:
-    """What is wrong with the folder of an adapter, before any weights are loaded; nothing for other names."""
+def adapter_faults(name: str) -> Iterator[str]:
+    """Faults of an adapter's folder that can be found without loading weights; none for other names."""
     try:
         lineage(name)
     except ModelError as error:
@@ -67,12 +67,12 @@ def fault_of_adapter(name: str) -> Iterator[str]:
 
 
 def is_local_model(name: str) -> bool:
-    """Whether a name is that of a folder with a whole model or an adapter."""
+    """Whether a name is a folder with a whole model or an adapter."""
     return any((Path(name) / file).is_file() for file in ("config.json", _CONFIG))
 
 
 def comes_with_code(name: str) -> bool:
-    """Whether a folder, or the folder of its base, has Python code of its own. False if that can't be read."""
+    """Whether the model in a folder, or its base, comes with Python code. False if its config can't be read."""
     try:
         config = json.loads((Path(lineage(name).base) / "config.json").read_text())
     except (OSError, ValueError, ModelError):
@@ -81,9 +81,9 @@ def comes_with_code(name: str) -> bool:
 
 
 def weights_fingerprint(name: str, revision: str = "") -> str:
-    """Digest of the weights that a name stands for, wherever they lie; of a hub name the name and its revision.
+    """Digest of a model's weights, independent of their folder. A hub name stands for its weights with its revision.
 
-    Adapters count with their base. Their model cards and the paths of their bases do not count.
+    Adapters and their base count. Model cards of adapters and the paths of their bases do not.
     """
     found = lineage(name, revision)
     base = path_digest(found.base) if Path(found.base).is_dir() else f"{found.base}@{found.revision or 'main'}"
@@ -125,7 +125,7 @@ def _base_of(adapter: Path) -> tuple[str, str]:
 
 
 def _content(adapter: Path) -> Iterator[bytes]:
-    """What the files of an adapter hold, by their names."""
+    """Names and contents of an adapter's files, for a digest."""
     config = {key: value for key, value in read_config(adapter).items() if key not in _NOT_THE_FUNCTION}
     yield json.dumps(config, sort_keys=True).encode()
     for file in sorted(file for file in adapter.rglob("*") if file.is_file()):

@@ -1,4 +1,4 @@
-"""An adapter merged into the model that it was trained on, so that the sum computes what both did together."""
+"""Merges an adapter into the model that it was trained on."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from alignlab.models.weights_check import check_finite, load_adapter, saved_weig
 
 
 def merged(model: Any, adapter: Path) -> Any:
-    """The model with a saved adapter merged into its weights, all of them trainable; `model` is used up.
+    """The model with a saved adapter merged into its weights, all of them trainable. `model` itself is changed.
 
-    No folder and no hub name holds these weights: the `name_or_path` of the sum is empty.
+    No folder and no hub name holds the merged weights, so the result has an empty `name_or_path`.
     Raises ModelError if the adapter does not fit the model.
     """
     saved = saved_weights(str(adapter))
@@ -24,11 +24,11 @@ def merged(model: Any, adapter: Path) -> Any:
         _tie_if_equal(model)
     check_finite(model, str(adapter))
     model.name_or_path = model.revision = ""
-    return model.requires_grad_(True)  # an adapter had frozen its base
+    return model.requires_grad_(True)  # peft froze the base
 
 
 def _fit_vocabulary(model: Any, adapter: Path, saved: Mapping[str, Any]) -> None:
-    """Give the model rows for tokens that were added before the adapter was trained; the adapter holds all rows.
+    """Add embedding rows for tokens that were added before the adapter was trained. The adapter holds all rows.
 
     Raises ModelError if the adapter has more embeddings than the model and no weights of the output layer for them.
     """
@@ -44,7 +44,7 @@ def _fit_vocabulary(model: Any, adapter: Path, saved: Mapping[str, Any]) -> None
 
 
 def _rows(saved: Mapping[str, Any], layer: str) -> int:
-    """Rows of a layer that an adapter holds whole; 0 if it does not."""
+    """Number of rows of a layer that an adapter holds as a whole; 0 if it does not."""
     wrappers = ("", ".base_layer", ".modules_to_save", ".token_adapter.base_layer")
     ends = tuple(f".{layer}{wrapper}.weight" for wrapper in wrappers)
     return next((len(tensor) for key, tensor in saved.items() if key.endswith(ends)), 0)
@@ -65,11 +65,11 @@ def _untie(model: Any, saved: Mapping[str, Any]) -> bool:
 
 
 def _tie_if_equal(model: Any) -> None:
-    """Share the weights of embedding and output layer again, or have the config say that they are two."""
+    """Tie embedding and output layer again if their weights are equal, else set the config to untied."""
     import torch
 
     embedding, output = model.get_input_embeddings().weight, model.get_output_embeddings().weight
-    if embedding.is_meta or output.is_meta:  # names and shapes alone have nothing to compare
+    if embedding.is_meta or output.is_meta:  # tensors on the meta device have no values to compare
         return
     equal = torch.equal(embedding, output)
     model.config.tie_word_embeddings = equal

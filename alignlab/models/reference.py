@@ -165,8 +165,8 @@ def stored_reference(
     Read from the store below `root`; what it lacks is computed in one pass and added as it comes. A store belongs to
     one set of weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token
     ids: so runs share entries whatever their objective, strength, seed or order of rows. Of what was stored before, a
-    few entries are computed again. Raises StoredReferenceError where they differ, and NonFiniteError where the model
-    gives an answer no finite log-probability.
+    few entries are computed again. Raises StoredReferenceError if they differ, and NonFiniteError if the
+    log-probability of an answer is not finite.
     """
     attention = str(getattr(model.config, "_attn_implementation", ""))
     store = ReferenceStore(root / digest([weights.encode(), attention.encode()]))

@@ -15,11 +15,11 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import TELLS_OF_DAMAGE, set_aside, sha256_of
+from alignlab.integrity import DAMAGE_EXTRA, set_aside, sha256_of
 
 log = logging.getLogger(__name__)
 
-# Letters in the name of a shard before names were checksums.
+# Length of a shard's name in older versions, whose names were no checksums.
 _OLD_NAME = 32
 
 Keys = NDArray[np.bytes_]
@@ -44,8 +44,8 @@ class Found:
 class ReferenceStore:
     """A folder of shards, each written whole or not at all and never changed.
 
-    A shard's name is the SHA-256 of its bytes, which is verified whenever it is read. One that is not what was written
-    is set aside, and its entries count as not there; so do numbers that are not finite.
+    A shard's name is the SHA-256 of its bytes, which is verified at every reading. A damaged shard is renamed, and its
+    entries count as missing. Entries that are not finite count as missing too.
 
     A shard holds the name of its folder (`store` uint8[N]) and M entries sorted by key: `keys` uint8[M, 32], `sums`
     float32[M] (nats, summed over the answer's tokens), `counts` int32[M] (tokens), and where they were asked for
@@ -62,7 +62,7 @@ class ReferenceStore:
     def find(self, keys: Keys, *, tokens: bool) -> Found:
         """What is stored of entries. With `tokens`, those that are stored without count as not there.
 
-        For whoever holds the lock.
+        The caller must hold the lock.
         """
         sums = np.full(len(keys), np.nan, dtype=np.float32)
         by_token: list[Floats | None] = [None] * len(keys)
@@ -83,7 +83,7 @@ class ReferenceStore:
         return Found(sums, by_token, shards)
 
     def _shards(self) -> Iterator[tuple[Path, dict[str, NDArray]]]:
-        """Every shard that is what was written; the others are set aside, and that is said."""
+        """Every undamaged shard. Damaged ones are renamed, with a warning."""
         unverified = 0
         for file in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -93,18 +93,18 @@ class ReferenceStore:
                     set_aside(error, "", suffix=".unverified")
                     unverified += 1
                 else:
-                    log.warning("%s", set_aside(error, "its entries are computed again"), extra=TELLS_OF_DAMAGE)
+                    log.warning("%s", set_aside(error, "its entries are computed again"), extra=DAMAGE_EXTRA)
         if unverified:
             text = "%s: %d files of an older version have no checksum; they are renamed (.unverified), not used"
             log.warning(text, self.folder, unverified)
 
     def _read(self, file: Path) -> dict[str, NDArray]:
-        """Arrays of a shard; DamagedError where it is not what was written. What is verified is what is returned."""
+        """Arrays of a shard, from the bytes that were verified. Raises DamagedError if it is not what was written."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
         if not file.is_file():
-            raise DamagedError(file, "is no file")
+            raise DamagedError(file, "is not a file")
         content = file.read_bytes()
         if hashlib.sha256(content).hexdigest() != file.stem:
             raise DamagedError(file, "is damaged (its name is not the checksum of its content)")

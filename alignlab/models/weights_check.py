@@ -1,7 +1,7 @@
-"""A model holds exactly the weights of its files: none is made up, left out or NaN, and every token has an embedding.
+"""Checks that a model has exactly the weights of its files, all finite, and an embedding for every token.
 
-`from_pretrained` of transformers and of peft fills whatever a file lacks with random numbers, and only warns. Here that
-is an error, and so is a tensor that the model has no place for.
+`from_pretrained` of transformers and peft fills missing weights with random numbers and only warns. Here missing
+weights are an error, and so is a tensor that the model does not use.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from alignlab.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-# Masks and tables of positions that older releases of transformers saved beside the weights. Models compute them.
+# Masks and position tables that older releases of transformers saved with the weights. Models compute them.
 _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
 _FLOATS = ("F64", "F32", "F16", "BF16")
-_SHOWN = 3
+_MAX_LISTED = 3
 
-# What puts a prefix before the names of all tensors, and how to save without it.
+# Prefix of all tensor names -> what adds it, and how to save without it.
 _WRAPPERS = {
     "_orig_mod.": "torch.compile does that; save the model that was compiled, not the compiled one",
     "module.": "DistributedDataParallel and DataParallel do that; save model.module",
@@ -43,7 +43,7 @@ judge.reward_model.trust_remote_code=true"""
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn whatever libraries raise about files into a ModelError that says what could not be loaded."""
+    """Turn errors of libraries into a ModelError that names what could not be loaded."""
     try:
         yield
     except ModelError:
@@ -52,18 +52,18 @@ def loading(what: str) -> Iterator[None]:
         if "trust_remote_code" in str(error):
             raise ModelError(f"{what} {_NEEDS_ITS_CODE}") from error
         raise ModelError(f"{what} can't be loaded: {error}") from error
-    except Exception as error:  # damaged files raise nearly anything: SafetensorError, KeyError, EOFError, ...
+    except Exception as error:  # damaged files cause many types of errors: SafetensorError, KeyError, EOFError, ...
         raise ModelError(f"{what} can't be loaded: {type(error).__name__}: {error}") from error
 
 
 def load_weights(
     auto_class: Any, path: str, *, new: Collection[str] = (), spare: Collection[str] = (), **how: Any
 ) -> tuple[Any, set[str]]:
-    """(model, those of `new` that it has made up), by `from_pretrained` of an auto class of transformers.
+    """(model, names in `new` that got random weights), by `from_pretrained` of an auto class of transformers.
 
     new:   names of parameters that the files may lack.
-    spare: names of layers whose tensors may be left over, such as the language head below a reward model.
-    how:   for `from_pretrained`. `device_map="meta"` compares names and shapes alone, and reads no weights.
+    spare: names of layers whose tensors may be unused, such as the language head of a reward model's base.
+    how:   arguments of `from_pretrained`. `device_map="meta"` compares only names and shapes, and reads no weights.
 
     Raises ModelError with all parameters that are missing or have another shape, all tensors that are left over, and
     all weights that are not finite or are not stored as floats.
@@ -71,7 +71,7 @@ def load_weights(
     with loading(f"model {path}"):
         _check_files(path)
         if how.get("quantization_config") is not None:
-            # Rounding takes any shape without a word.
+            # Quantized loading accepts wrong shapes without an error, so shapes are compared first.
             _load(auto_class, path, new, spare, **{**how, "quantization_config": None, "device_map": "meta"})
         model, made_up = _load(auto_class, path, new, spare, **how)
     check_finite(model, path)
@@ -80,17 +80,17 @@ def load_weights(
 
 def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[str], **how: Any) -> tuple[Any, set[str]]:
     with _silent_transformers():
-        model, told = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
+        model, info = auto_class.from_pretrained(path, output_loading_info=True, ignore_mismatched_sizes=True, **how)
     _check_architecture(model.config, path)
     buffers = {name for name, _ in model.named_buffers()}
-    missing = set(told["missing_keys"])
+    missing = set(info["missing_keys"])
     unexpected = {
         name
-        for name in told["unexpected_keys"]
+        for name in info["unexpected_keys"]
         if name not in buffers and not _COMPUTED.search(name) and not set(name.split(".")) & set(spare)
     }
-    shapes = [(name, tuple(found), tuple(wanted)) for name, found, wanted in told["mismatched_keys"]]
-    faults = [*_faults(missing - set(new), unexpected, shapes, type(model).__name__), *told["error_msgs"]]
+    shapes = [(name, tuple(found), tuple(wanted)) for name, found, wanted in info["mismatched_keys"]]
+    faults = [*_faults(missing - set(new), unexpected, shapes, type(model).__name__), *info["error_msgs"]]
     if faults:
         raise _error(f"model {path}", "its files do not hold the weights that its config.json describes", faults)
     _check_tied(model, path)
@@ -99,7 +99,7 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
 
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """No bar, and no report that takes missing weights for a start of training: what is wrong is raised here."""
+    """Hide progress bars and reports of transformers about missing weights, which are raised as errors here."""
     from transformers.utils import logging as theirs
 
     level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -128,7 +128,7 @@ def saved_weights(adapter: str) -> dict[str, torch.Tensor]:
 def load_adapter(model: Any, adapter: str) -> Any:
     """The peft model of `model` and the adapter that is saved in a folder.
 
-    Raises ModelError with all tensors that the folder lacks, has besides, or holds in another shape than `model` needs.
+    Raises ModelError with all tensors that are missing in the folder, unused, or of another shape than `model` needs.
     """
     from peft import PeftConfig, get_peft_model, get_peft_model_state_dict
 
@@ -142,16 +142,17 @@ def load_adapter(model: Any, adapter: str) -> Any:
         shapes = _other_shapes(saved, {**policy.state_dict(), **expected})
         missing, unexpected = set(expected) - set(saved), set()
         try:
-            told = policy.load_adapter(
+            info = policy.load_adapter(
                 adapter, "default", torch_device="cpu", low_cpu_mem_usage=model.device.type == "meta"
             )
         except (KeyError, RuntimeError):
             if not missing and not shapes:
                 raise
         else:
-            # peft renames what other releases saved, and then looks for its own tensors, not for biases of the base.
-            missing = {*told.missing_keys, *(name for name in missing if name.endswith(".bias"))}
-            unexpected = {name for name in told.unexpected_keys if not _is_copy(name, saved, policy)}
+            # peft renames tensors that other releases saved. It reports missing tensors of its own, but no missing
+            # biases of the base.
+            missing = {*info.missing_keys, *(name for name in missing if name.endswith(".bias"))}
+            unexpected = {name for name in info.unexpected_keys if not _is_copy(name, saved, policy)}
     base = model.name_or_path or type(model).__name__
     if faults := list(_faults(missing, unexpected, shapes, f"this adapter on {base}")):
         raise _error(f"adapter {adapter}", "its file does not hold what its adapter_config.json describes", faults)
@@ -159,9 +160,9 @@ def load_adapter(model: Any, adapter: str) -> Any:
 
 
 def _is_copy(name: str, saved: Mapping[str, torch.Tensor], policy: Any) -> bool:
-    """Whether a tensor of an adapter's file is a copy of one that has been loaded under another name.
+    """Whether a tensor of an adapter's file is a copy of one that was loaded under another name.
 
-    Where the vocabulary has grown, peft saves whole embeddings, and with them what is trained in them once more.
+    If the vocabulary has grown, peft saves whole embeddings, and the trained part of them a second time.
     """
     if name not in saved:
         return False
@@ -181,10 +182,10 @@ def check_finite(model: Any, path: str) -> None:
 
 
 def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
-    """Raise ModelError where the tokenizer has tokens that the model has no embedding for.
+    """Raise ModelError if the tokenizer has tokens without an embedding in the model.
 
-    Added tokens that no text gets by itself (not by the chat template, and not as its beginning or end) are let through
-    with a warning: Gemma 3's text models have one for images, some Llamas one for padding, which masks do here.
+    For added tokens that occur only if a text names them (they are not in the chat template, and are not BOS, EOS or
+    UNK), there is only a warning. Gemma 3's text models have such a token for images, some Llamas for padding.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
@@ -196,7 +197,7 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
     needed = [token for token in beyond if token not in added or token in named or token in template]
     shown = _shortened(f"{token!r} ({beyond[token]})" for token in sorted(needed or beyond, key=beyond.__getitem__))
     if not needed:
-        log.warning("%s: %d rows of embeddings, and none for the added tokens %s", path, rows, shown)
+        log.warning("%s has %d rows of embeddings, but none for the added tokens %s", path, rows, shown)
         return
     raise ModelError(
         f"model {path} can't be used with its tokenizer: it has {rows} rows of embeddings, and none for "
@@ -208,16 +209,18 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
 
 def _finite(weight: torch.Tensor) -> bool:
     state = getattr(weight, "quant_state", None)
-    if state is not None:  # bitsandbytes: a bad number in a block spoils the block's scale, and the mean of all scales
+    if state is not None:  # bitsandbytes: a bad number makes its block's scale bad, and the mean of all scales
         scales = state.offset if state.nested else state.absmax
         return bool(torch.isfinite(scales).all())
     if not weight.is_floating_point() or not weight.numel() or weight.is_meta or weight.itemsize < 2:
         return True
-    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())  # NaN is its own least; 6 times as fast
+    return bool(
+        torch.isfinite(torch.stack(torch.aminmax(weight))).all()
+    )  # NaN is its own minimum; 6 times as fast as a full check
 
 
 def _is_tied(model: Any) -> bool:
-    """Whether language head and embeddings are one parameter, or there are no numbers to tell two apart."""
+    """Whether language head and embeddings are one parameter, or have no values that could differ."""
     head = model.get_output_embeddings()
     return head is None or head.weight.is_meta or head.weight is model.get_input_embeddings().weight
 
@@ -228,11 +231,11 @@ def _faults(
     if missing:
         yield f"missing, and would be random numbers: {_counted(missing, 'parameter')}"
     if unexpected:
-        yield f"left over, with no place in {owner}: {_counted(unexpected, 'tensor')}"
-    for name, found, wanted in _in_order(shapes)[:_SHOWN]:
+        yield f"not used by {owner}: {_counted(unexpected, 'tensor')}"
+    for name, found, wanted in _natural_order(shapes)[:_MAX_LISTED]:
         yield f"{name} is {list(found)} in the file, and {list(wanted)} is needed"
-    if len(shapes) > _SHOWN:
-        yield f"{len(shapes) - _SHOWN} more have another shape than is needed"
+    if len(shapes) > _MAX_LISTED:
+        yield f"{len(shapes) - _MAX_LISTED} more have another shape than is needed"
     if prefix := _prefix(missing, unexpected):
         yield f"names in the file begin with {prefix!r}" + (f": {_WRAPPERS[prefix]}" if prefix in _WRAPPERS else "")
     elif list(missing) == ["lm_head.weight"] and not unexpected:
@@ -249,22 +252,22 @@ def _error(what: str, reason: str, faults: Iterable[str]) -> ModelError:
 def _counted(names: Collection[str], noun: str) -> str:
     """`2 parameters (a.weight, b.weight)`."""
     count = f"1 {noun}" if len(names) == 1 else f"{len(names)} {noun}s"
-    return f"{count} ({_shortened(_in_order(names))})"
+    return f"{count} ({_shortened(_natural_order(names))})"
 
 
 def _shortened(names: Iterable[str]) -> str:
     listed = list(names)
-    more = [f"and {len(listed) - _SHOWN} more"] if len(listed) > _SHOWN else []
-    return ", ".join([*listed[:_SHOWN], *more])
+    more = [f"and {len(listed) - _MAX_LISTED} more"] if len(listed) > _MAX_LISTED else []
+    return ", ".join([*listed[:_MAX_LISTED], *more])
 
 
-def _in_order(names: Iterable[Any]) -> list[Any]:
+def _natural_order(names: Iterable[Any]) -> list[Any]:
     """Sorted, with layer 2 before layer 10."""
     return sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", str(name)))])
 
 
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
-    """What stands before every left over name where a missing one is the rest of it; empty where there is no such."""
+    """The prefix of all unexpected names without which one of them is a missing name; empty if there is none."""
     for name in unexpected:
         rest = max((m for m in missing if name.endswith(f".{m}")), key=len, default="")
         prefix = name.removesuffix(rest) if rest else ""
@@ -283,7 +286,7 @@ def _other_shapes(saved: dict[str, Any], there: dict[str, Any]) -> list[tuple[st
 
 
 def _check_architecture(config: Any, path: str) -> None:
-    """Raise ModelError where config.json names the class of another kind of model than its `model_type`."""
+    """Raise ModelError if `architectures` and `model_type` in config.json belong to different kinds of models."""
     import transformers
 
     for name in config.architectures or ():
@@ -291,14 +294,15 @@ def _check_architecture(config: Any, path: str) -> None:
         if known is not None and not isinstance(config, known):
             raise ModelError(
                 f"model {path} can't be used: its config.json names two kinds of models, model_type "
-                f"{config.model_type!r} and architectures {name!r}\n  correct the one that is not the weights' own"
+                f"{config.model_type!r} and architectures {name!r}\n"
+                "  correct the one that does not belong to the weights"
             )
 
 
 def _check_tied(model: Any, path: str) -> None:
-    """Raise ModelError where weights are to be one by the config and are two in the file.
+    """Raise ModelError if the config ties weights that differ in the file.
 
-    transformers 5 keeps both, earlier releases and other software take one of them: two different models.
+    transformers 5 keeps both tensors. Earlier releases and other software use one of them, which is another model.
     """
     if _is_tied(model) or not getattr(model.config.get_text_config(), "tie_word_embeddings", True):
         return
@@ -306,14 +310,14 @@ def _check_tied(model: Any, path: str) -> None:
         by_config = type(model)(model.config).all_tied_weights_keys
     if torn := by_config.keys() - model.all_tied_weights_keys.keys():
         raise ModelError(
-            f"model {path} can't be used: its config.json has tie_word_embeddings, and its file holds other numbers "
-            f"than the embeddings in {_counted(torn, 'tensor')}\n"
+            f"model {path} can't be used: its config.json ties weights (tie_word_embeddings), and its file holds other "
+            f"numbers than the embeddings in {_counted(torn, 'tensor')}\n"
             '  write "tie_word_embeddings": false into config.json to use them, or take them out of the file'
         )
 
 
 def _check_files(path: str) -> None:
-    """Raise ModelError where a file of a folder is missing, is cut off, or holds weights that are not floats."""
+    """Raise ModelError if a file of a folder is missing, is cut off, or holds weights that are not floats."""
     folder = Path(path)
     index, single = folder / "model.safetensors.index.json", "model.safetensors"
     if (folder / single).is_file():
@@ -328,7 +332,7 @@ def _check_files(path: str) -> None:
             f"{_shortened(lacking)}\n  copy or download them"
         )
     dtypes = _check_readable(folder, files)
-    # Rounded checkpoints keep integers, and say in their config what they mean.
+    # Quantized checkpoints hold integers, and their config has a quantization_config.
     if "quantization_config" not in json.loads((folder / "config.json").read_text()):
         bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
         if bad:
@@ -339,7 +343,7 @@ def _check_files(path: str) -> None:
 
 
 def _check_readable(folder: Path, files: Iterable[str]) -> dict[str, str]:
-    """Name -> data type of all tensors in safetensors files, by their headers. Raises ModelError with damaged files."""
+    """Tensor name -> data type, from the headers of safetensors files. Raises ModelError with all damaged files."""
     from safetensors import SafetensorError, safe_open
 
     dtypes, damaged = {}, []

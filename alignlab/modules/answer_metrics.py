@@ -55,7 +55,7 @@ def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
 
 
 def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
-    """What held-out pairs say of a policy, the same for every objective: scalars. Needs log-ratios to the start."""
+    """Metrics of a policy on held-out pairs, the same for every objective: scalars. Needs log-ratios to the start."""
     h = batch.chosen.logratio("sum") - batch.rejected.logratio("sum")
     return {
         "pairs/accuracy": _share(h > 0) + 0.5 * _share(h == 0),

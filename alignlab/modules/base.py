@@ -71,7 +71,7 @@ class AlignmentModule(pl.LightningModule):
         log_every: int = 1,
         pairs: HeldOutPairs | None = None,
     ) -> None:
-        """pairs: what the policy is measured on besides its own held-out rows, if those are not pairs themselves."""
+        """pairs: held-out pairs that the policy is measured on, if its own held-out rows are not these pairs."""
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold only what is trained
@@ -181,7 +181,7 @@ class AlignmentModule(pl.LightningModule):
         self._measured = True
         found = self.held_out(rows, progress)
         if self.pairs is not None:
-            found |= self._compared(self.pairs, progress)
+            found |= self._pair_metrics(self.pairs, progress)
         self.policy.train()
         return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in found.items()}}
 
@@ -203,8 +203,8 @@ class AlignmentModule(pl.LightningModule):
         """`preference_metrics` of the held-out rows, if these are pairs with log-ratios to the start."""
         return {}
 
-    def _compared(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
-        """`preference_metrics` of pairs that the objective does not see itself; each process looks at its share."""
+    def _pair_metrics(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
+        """`preference_metrics` of pairs that are not the objective's own rows. Each process computes its share."""
 
         def see(batches: Sequence[PairBatch]) -> list[PairLogps]:
             found = []
@@ -389,7 +389,7 @@ class AlignmentModule(pl.LightningModule):
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
 
     def _refuse_non_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None:
-        moves = getattr(self.objective, "moving_reference", False)  # it is the policy of a while ago
+        moves = getattr(self.objective, "moving_reference", False)  # then the reference is an earlier policy
         error = non_finite(numbers, index, self.global_step, None if moves else values)
         if error:
             raise error
@@ -417,7 +417,8 @@ class AlignmentModule(pl.LightningModule):
 def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) -> NonFiniteError | None:
     """What is wrong where a number of an example is not finite; `index` [B] are the examples' places in the data.
 
-    values: what was seen of the examples. Training does not change the reference: a run does not diverge by it.
+    values: log-probabilities of the examples. If the reference's are not finite, the run has not diverged, since
+            training does not change the reference.
     """
     bad = ~torch.isfinite(numbers)
     if not bad.any():
@@ -461,7 +462,7 @@ def _farthest(values: Any) -> float:
 
 
 def _finite_reference(values: Any) -> bool:
-    """Whether all that was seen of the reference is finite."""
+    """Whether all log-probabilities of the reference are finite."""
     if isinstance(values, Logps):
         seen = (values.reference, values.reference_tokens)
         return all(bool(torch.isfinite(tensor).all()) for tensor in seen if tensor is not None)

@@ -12,10 +12,10 @@ from alignlab.models.reference import Reference
 
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """Pairs that a policy is asked for besides its own held-out rows.
+    """Pairs that a policy is measured on in addition to its own held-out rows.
 
     reference: the policy as it was before training.
-    layout:    of the answers in a forward.
+    layout:    how the answers are arranged in a forward pass.
     """
 
     rows: Sequence[PairTokens]

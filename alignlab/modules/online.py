@@ -49,7 +49,7 @@ class Surroundings:
 
     start:   the policy as it was before training, which is the reference.
     ends:    ids of the tokens that end an answer.
-    text_of: ids of an answer -> what it says.
+    text_of: ids of an answer -> its text, without the end.
     layout:  of answers that go through a model.
     scorer:  what answers are learnt by; None where nothing is scored.
     gold:    the lab's own reward, to be watched where it is not what answers are learnt by.

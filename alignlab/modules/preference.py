@@ -25,5 +25,5 @@ class PreferenceModule(AlignmentModule):
         return pair_metrics(values, self.objective.reward)
 
     def on_pairs(self, values: PairLogps) -> dict[str, Tensor]:
-        """The held-out rows are the pairs, and were seen already."""
+        """`preference_metrics` of the held-out rows, which are the pairs."""
         return {} if values.chosen.reference is None else preference_metrics(values)

@@ -59,7 +59,7 @@ class StackedBatch:
 
 @dataclass(frozen=True, eq=False)
 class StackedPairs:
-    """Held-out pairs that a point is measured on besides its own held-out rows.
+    """Held-out pairs that a point is measured on in addition to its own held-out rows.
 
     places:    int64[2, N] of the preferred and the dispreferred answers in the table.
     reference: [2, N] summed log-probabilities under the policy as it was before training, nats.
@@ -163,7 +163,7 @@ class StackedModule(pl.LightningModule):
     def evaluate(
         self, held_out: Sequence[StackedBatch], pairs: Sequence[StackedPairs | None]
     ) -> dict[int, dict[str, float]]:
-        """Metrics of every point that is alive over its held-out rows, a batch of one point each, and its pairs."""
+        """Metrics of every point that has not failed, over its held-out rows as one batch, and over its pairs."""
         asked = [batch.places.flatten() for batch in held_out]
         asked += [pair.places.flatten() for pair in pairs if pair is not None]
         unique, inverse = torch.cat(asked).unique(return_inverse=True)
@@ -183,7 +183,7 @@ class StackedModule(pl.LightningModule):
         for p, batch in enumerate(held_out):
             if p in self.failures:
                 continue
-            seen = _taken(whole, rows[p][rows_at[p]])
+            seen = _selected_rows(whole, rows[p][rows_at[p]])
             imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
             error = non_finite(self.members[p].finite(values), batch.index[0], self.step, values)
@@ -192,7 +192,7 @@ class StackedModule(pl.LightningModule):
                 continue
             on_pairs = self.members[p].on_pairs(values)
             if (pair := pairs[p]) is not None:
-                both = _taken(whole, rows[p][pairs_at[p]])
+                both = _selected_rows(whole, rows[p][pairs_at[p]])
                 on_pairs = preference_metrics(PairLogps(*halves(replace(both, reference=pair.reference.flatten()))))
             means = self.members[p].means(self.members[p].with_state(values, update=False))
             means |= {name: float(value) for name, value in on_pairs.items()}
@@ -491,8 +491,8 @@ class StackedModule(pl.LightningModule):
         return rates
 
 
-def _taken(values: Logps, rows: Tensor) -> Logps:
-    """Some rows, in that order."""
+def _selected_rows(values: Logps, rows: Tensor) -> Logps:
+    """The given rows of all tensors, in the given order."""
     return map_tensors(values, lambda tensor: tensor[rows])
 
 

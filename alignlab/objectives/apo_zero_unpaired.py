@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.checks import check_same_shape
-from alignlab.objectives.base import WithReference, one_label, rare_label
+from alignlab.objectives.base import WithReference, one_label_remarks, rare_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -39,6 +39,6 @@ class APOZeroUnpaired(WithReference):
         return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)
 
     def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
-        if "desirable" in counts:  # a mix splits pairs
-            yield from one_label("APO-zero", counts)
-            yield from rare_label("APO-zero", counts)
+        if "desirable" in counts:  # a mix with pairs has no such counts
+            yield from one_label_remarks("APO-zero", counts)
+            yield from rare_label_remarks("APO-zero", counts)

@@ -16,8 +16,8 @@ from alignlab.types import Logps, Requires
 # What a field says that takes its value from the dialect.
 FROM_DIALECT = "dialect"
 
-# Rows of the common label to one of the rare one from which on the user is told.
-RARE = 10
+# A label is called rare if the other label has more than this many times as many rows.
+RARE_LABEL_RATIO = 10
 
 
 @dataclass
@@ -122,10 +122,11 @@ class WithReference(Objective):
         return self.beta
 
 
-def one_label(name: str, counts: Mapping[str, int], follows: str = "") -> Iterator[str]:
-    """What happens where all answers are good, or all are bad, to a loss that is monotone in each log-ratio.
+def one_label_remarks(name: str, counts: Mapping[str, int], follows: str = "") -> Iterator[str]:
+    """A remark if all answers are good or all are bad, for losses that are monotone in each log-ratio.
 
-    follows: what the loss compares log-ratios with, where that moves along with them and has no gradient.
+    follows: the name of a quantity without gradient that the loss compares log-ratios with and that follows them; empty
+             if there is none.
     """
     good, bad = counts["desirable"], counts["undesirable"]
     if bool(good) == bool(bad):
@@ -142,10 +143,10 @@ def one_label(name: str, counts: Mapping[str, int], follows: str = "") -> Iterat
     )
 
 
-def rare_label(name: str, counts: Mapping[str, int]) -> Iterator[str]:
-    """Where one label is rare and the objective has no weights that make up for it."""
+def rare_label_remarks(name: str, counts: Mapping[str, int]) -> Iterator[str]:
+    """A remark if one label is rare, for objectives without weights that make up for it."""
     few, many = sorted((counts["desirable"], counts["undesirable"]))
-    if few and many > RARE * few:
+    if few and many > RARE_LABEL_RATIO * few:
         label = "good" if counts["desirable"] == few else "bad"
         yield (
             f"{name}: {few} of {few + many} answers are {label}, and all rows weigh the same; objective=kto has "

@@ -11,7 +11,7 @@ import torch
 
 from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, WithReference, logsigmoid, one_label, rare_label
+from alignlab.objectives.base import FROM_DIALECT, WithReference, logsigmoid, one_label_remarks, rare_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -75,9 +75,9 @@ class BCO(WithReference):
         return {"bco/delta": self._delta(batch)}
 
     def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
-        if "desirable" in counts:  # a mix splits pairs
-            yield from one_label("BCO", counts, "The shift δ" if self.shift == "running" else "")
-            yield from rare_label("BCO", counts)
+        if "desirable" in counts:  # a mix with pairs has no such counts
+            yield from one_label_remarks("BCO", counts, "The shift δ" if self.shift == "running" else "")
+            yield from rare_label_remarks("BCO", counts)
 
     def _delta(self, batch: LabelledLogps) -> torch.Tensor:
         """Scalar: mean of the class means of the rewards so far; of one class where the other has not been seen."""

@@ -11,7 +11,7 @@ import torch
 
 from alignlab.checks import check_same_shape, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import WithReference, one_label
+from alignlab.objectives.base import WithReference, one_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
 # The weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version (eq. 8).
@@ -81,8 +81,8 @@ class KTO(WithReference):
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
         yield f"KTO: {good} good and {bad} bad answers, weights {weights}"
         if not good or not bad:
-            # the reference point is held at 0 from below, so it follows good answers only
-            yield from one_label("KTO", counts, "The reference point z0" if good else "")
+            # the reference point is clamped to at least 0, so it can only follow good answers
+            yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")
             return
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
         if 1 - 1e-9 <= ratio <= LARGEST_RATIO:

@@ -1,7 +1,7 @@
-"""What settings of a sweep are compared by, which of them are compared with each other, and which can be called best.
+"""Compares the settings of a sweep and decides which can be called best.
 
-A policy that hardly moves must not win by standing still. So settings are compared by a metric that all of them have,
-by the gap to the frontier only at equal KL, and none is called best that is not better than the start itself.
+A policy must not win by staying where it started. So settings are compared by a metric that all of them have. The gap
+to the frontier is compared only at equal KL. A setting that is not better than the start is never called best.
 """
 
 from __future__ import annotations
@@ -17,27 +17,27 @@ from alignlab.reports.tables import label
 
 GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
 
-# What settings are compared by unless a sweep asks for something else: the first of these that all of them have.
-AUTOMATIC = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
+# Settings are compared by the first of these metrics that all of them have, unless a sweep asks for another one.
+DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
 
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
 
-# A policy that moved less than this share of the farthest one is said to have hardly moved.
-HARDLY = 0.25
+# A policy has hardly moved if it moved less than this share of what the farthest one did.
+HARDLY_MOVED = 0.25
 
 # How far a policy moved from the start: the first of these that all settings have.
 _MOVEMENT = (KL, "eval/objective/kl", "eval/pairs/margin")
 
-# Half of a 95 % interval of a share near 1/2 of n pairs is this / sqrt(n).
-_HALF_OF_SHARE = 0.98
+# A share near 1/2 of n pairs has a 95 % interval of ± this / sqrt(n).
+_SHARE_HALF_WIDTH = 0.98
 
-# Everything of a run that is looked at here.
-LOOKED_AT = (
-    *AUTOMATIC, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
+# All metrics of a run that comparing uses.
+METRICS_USED = (
+    *DEFAULT_METRICS, *_MOVEMENT, "exact/reward", "exact/reward_reference", "start/loss", "eval/pairs/n",
 )  # fmt: skip
 
-# metric -> seed -> value, of the points of a setting that are done
+# metric -> seed -> value, for the finished points of a setting
 Values = Mapping[str, Mapping[str, float]]
 
 
@@ -45,8 +45,8 @@ Values = Mapping[str, Mapping[str, float]]
 class Group:
     """Settings that are compared with each other.
 
-    best:        None if none of them is known to be better than the start.
-    comparisons: each of them beside the best; empty without one.
+    best:        None if no setting is known to be better than the start.
+    comparisons: setting -> its comparison with the best; empty if there is no best.
     """
 
     names: list[str]
@@ -55,22 +55,22 @@ class Group:
 
 
 def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
-    """The first metric that every setting with results has and that means the same for all of them; None without any.
+    """The first metric that every setting with results has and that means the same for all; None if there is none.
 
     Losses mean the same only for one objective with the same fields.
     """
     with_results = [values for values in settings.values() if any(values.values())]
     one_objective = not any(axis.partition(".")[0] in ("objective", "strength") for axis in axes)
-    usable = [metric for metric in AUTOMATIC if metric != LOSS or one_objective]
-    return next((m for m in usable if with_results and all(values.get(m) for values in with_results)), None)
+    comparable = [metric for metric in DEFAULT_METRICS if metric != LOSS or one_objective]
+    return next((m for m in comparable if with_results and all(values.get(m) for values in with_results)), None)
 
 
 def better_than_start(values: Values, metric: str) -> bool | None:
     """Whether a setting is better than the policy that it started from, beyond its 95 % interval over seeds.
 
-    By the metric itself, or of a gap, which the start need not have, by the reward. Accuracies must be above 1/2 beyond
-    the interval over pairs as well, which more seeds do not make narrower. None if it is not known: fewer than two
-    seeds, or a metric whose value at the start is not known.
+    The metric itself decides, except for the gap, where the reward does. Accuracies must also be above 1/2 by more than
+    the interval over pairs, which more seeds do not make narrower. None if it is not known: with fewer than two seeds,
+    or a metric whose value at the start is not known.
     """
     if metric == GAP:
         gains = _differences(values, "exact/reward", "exact/reward_reference")
@@ -84,11 +84,11 @@ def better_than_start(values: Values, metric: str) -> bool | None:
     if interval.n < 2:
         return None
     pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
-    return interval.low > 0 and interval.mean > _HALF_OF_SHARE / math.sqrt(min(pairs.values(), default=math.inf))
+    return interval.low > 0 and interval.mean > _SHARE_HALF_WIDTH / math.sqrt(min(pairs.values(), default=math.inf))
 
 
 def equal_kl(settings: Mapping[str, Values]) -> list[list[str]]:
-    """Names of settings in groups of equal KL, smallest first; in a group no mean KL is SAME_KL times another."""
+    """Groups of settings with equal KL, smallest KL first. In a group, mean KLs differ by at most a factor SAME_KL."""
     kl = {name: float(np.mean(list(values[KL].values()))) for name, values in settings.items() if values.get(KL)}
     groups: list[list[str]] = []
     for name in sorted(kl, key=lambda name: kl[name]):
@@ -108,10 +108,12 @@ def compare(
     least: float,
     asked: bool,
 ) -> list[Group]:
-    """Each group with its best and the comparisons with it; their intervals hold for all groups at once.
+    """Each group with its best setting and the comparisons with it. The intervals hold for all groups at once.
 
-    lower: whether lower is better; asked: whether the metric was asked for: then a setting that is not better than the
-    start can be best, too. Whatever is not known to be worse than the start can be best where seeds do not suffice.
+    lower: whether lower is better.
+    asked: whether the user chose the metric. Then a setting that is not better than the start can be best, too.
+
+    A setting can also be best if there are too few seeds to know whether it is better than the start.
     """
     several = [group for group in groups if len(group) > 1]
     count = sum(sum(bool(settings[name].get(metric)) for name in group) - 1 for group in several)
@@ -127,22 +129,24 @@ def compare(
 
 
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
-    """Settings that moved less than HARDLY of the farthest one, with how far; empty where that is not known."""
+    """Setting -> how far it moved, for those that moved less than HARDLY_MOVED of the farthest; empty if not known."""
     moved = {name: values for name, values in settings.items() if any(values.values())}
     metric = next((m for m in _MOVEMENT if moved and all(values.get(m) for values in moved.values())), None)
     if metric is None:
         return {}
     means = {name: abs(float(np.mean(list(values[metric].values())))) for name, values in moved.items()}
     farthest = max(means.values())
-    return {name: mean for name, mean in means.items() if mean < HARDLY * farthest}
+    return {name: mean for name, mean in means.items() if mean < HARDLY_MOVED * farthest}
 
 
 def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]) -> str:
-    """What to add to a sweep so that its methods end at a common KL, in words; empty where strengths are no axis.
+    """Advice which strengths to add so that all methods reach a common KL; empty if strength is not an axis.
 
     named: mean KL of settings by the values of their axes.
     """
-    strengths = [a for a in axes if a == "strength" or (a.startswith("objective.") and _numbers(axes, a, named))]
+    strengths = [
+        a for a in axes if a == "strength" or (a.startswith("objective.") and _has_numeric_values(axes, a, named))
+    ]
     if len(strengths) != 1:
         return ""
     place = axes.index(strengths[0])
@@ -154,12 +158,12 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
         return ""
     low, high = (f(g(of.values()) for of in methods.values()) for f, g in ((max, min), (min, max)))
     target = math.sqrt(max(low, 1e-12) * max(high, 1e-12))
-    added = [f"{label(others, method)} {_where(of, target)}" for method, of in methods.items()]
+    added = [f"{label(others, method)} {_strength_range(of, target)}" for method, of in methods.items()]
     return f"to compare at one KL, about {target:.2g} nats, add values of {strengths[0]}: {'; '.join(added)}"
 
 
-def _where(kl_at: Mapping[float, float], target: float) -> str:
-    """Between which strengths a KL lies, or beyond which; a larger strength holds the policy back."""
+def _strength_range(kl_at: Mapping[float, float], target: float) -> str:
+    """The strengths between which, or beyond which, a KL is reached. A larger strength means a smaller KL."""
     above = [strength for strength, kl in kl_at.items() if kl >= target]
     below = [strength for strength, kl in kl_at.items() if kl < target]
     if above and below:
@@ -167,7 +171,7 @@ def _where(kl_at: Mapping[float, float], target: float) -> str:
     return f"above {max(above):g}" if above else f"below {min(below):g}"
 
 
-def _numbers(axes: Sequence[str], axis: str, named: Mapping[tuple[str, ...], float]) -> bool:
+def _has_numeric_values(axes: Sequence[str], axis: str, named: Mapping[tuple[str, ...], float]) -> bool:
     try:
         return bool([float(values[axes.index(axis)]) for values in named])
     except ValueError:

@@ -94,9 +94,9 @@ def stored_text(folder: Path) -> str:
 
 
 def _health(health: Mapping[str, Any]) -> str:
-    """One line: the verdict, with what it rests on, or why there is none."""
+    """One line with the verdict and its reasons, or with the reasons why there is none."""
     hits = [c for c in health["checks"] if c["hit"]]
-    unknown = health.get("unknown", [])  # summaries of before have none
+    unknown = health.get("unknown", [])  # older summaries lack it
     if hits:
         why = "; ".join(f"{c['name']} {_number(c['value'])}, limit {_number(c['limit'])}" for c in hits)
     elif unknown:

@@ -78,8 +78,8 @@ def compare_with_best(
 
     settings:    name -> seed -> metric.
     least:       settings whose means differ by less are tied, however surely they differ.
-    candidates:  settings that can be the best; None: all of them. Without a candidate nothing is compared.
-    comparisons: how many comparisons `level` holds for at once; None: those made here.
+    candidates:  settings that can be the best; None allows all of them. Without a candidate nothing is compared.
+    comparisons: number of comparisons that `level` holds for at once; None counts those made here.
 
     The best is looked for among the settings with the most seeds, since a mean over other seeds is another mean: a
     setting whose bad seeds failed would look good.

@@ -10,10 +10,10 @@ from typing import Any
 import pandas as pd
 
 from alignlab.reports.comparing import (
-    AUTOMATIC,
+    DEFAULT_METRICS,
     GAP,
     KL,
-    LOOKED_AT,
+    METRICS_USED,
     SAME_KL,
     Group,
     Values,
@@ -63,8 +63,9 @@ class Setting:
 
 @dataclass(frozen=True)
 class Settings:
-    """All settings of a sweep, and how they compare in one metric; `metric` is None where there is none to compare by.
+    """All settings of a sweep and their comparison by one metric.
 
+    metric: None if the settings can't be compared.
     asked:  whether the sweep names the metric.
     groups: settings that are compared with each other: all of them, or those with equal KL.
     """
@@ -81,13 +82,13 @@ class Settings:
 
     @property
     def comparisons(self) -> dict[str, Comparison]:
-        """Every setting that is compared, beside the best of its group."""
+        """Setting -> its comparison with the best of its group."""
         return {name: said for group in self.groups for name, said in group.comparisons.items()}
 
     @property
     def values(self) -> dict[str, Values]:
-        """Everything that comparing looks at, by setting."""
-        metrics = dict.fromkeys([*LOOKED_AT, *([self.metric] if self.metric else [])])
+        """Setting -> the metrics that comparing uses."""
+        metrics = dict.fromkeys([*METRICS_USED, *([self.metric] if self.metric else [])])
         return {self.name(row): {m: row.by_seed(m) for m in metrics} for row in self.rows}
 
 
@@ -111,7 +112,7 @@ def settings_of(
         return found
     at_equal_kl = metric == GAP and not wanted
     groups = equal_kl(found.values) if at_equal_kl else [list(found.values)]
-    if at_equal_kl and len(groups) == 1:  # settings without results are named beside the others
+    if at_equal_kl and len(groups) == 1:  # then settings without results are listed too
         groups = [list(found.values)]
     lower = better == "lower"
     return replace(found, groups=compare(found.values, metric, groups, lower=lower, least=_LEAST, asked=bool(wanted)))
@@ -176,14 +177,14 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}, as differences to the "
         f"best paired by seed, with t intervals that hold for all of them at once ({_PERCENT}, Bonferroni)"
     )
-    yield from _where_kl_differs(found)
+    yield from _settings_without_equal_kl(found)
     for group in found.groups:
-        yield from _about(group, found)
+        yield from _group_conclusions(group, found)
     if any(c.tied and c.more_seeds for c in found.comparisons.values()):
         told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"
         yield f"more seeds to tell: so many more, and the two would be {told}"
     if found.asked:
-        yield from _standing_still(found)
+        yield from _weak_settings(found)
 
 
 def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
@@ -194,7 +195,7 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
     if not with_results:
         return
     lacking = []
-    for metric in AUTOMATIC[:-1]:
+    for metric in DEFAULT_METRICS[:-1]:
         without = [name for name, values in with_results.items() if not values[metric]]
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
@@ -203,8 +204,8 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
     yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
 
 
-def _where_kl_differs(found: Settings) -> Iterator[str]:
-    """Which settings are compared with none, since no other has their KL, and what would make them comparable."""
+def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
+    """Sentences on settings whose KL no other setting has, and on how to make them comparable."""
     if found.metric != GAP or found.asked:
         return
     kl = {name: mean_interval(list(values[KL].values())).mean for name, values in found.values.items() if values[KL]}
@@ -220,8 +221,8 @@ def _where_kl_differs(found: Settings) -> Iterator[str]:
         yield more
 
 
-def _about(group: Group, found: Settings) -> Iterator[str]:
-    """The best of a group of settings, and who is tied with it."""
+def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
+    """Sentences on the best setting of a group, and on those that are tied with it."""
     if len(found.groups) == 1 and len(group.names) == len(found.rows):
         where = ""
     else:
@@ -256,8 +257,8 @@ def _about(group: Group, found: Settings) -> Iterator[str]:
         yield f"{where}unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
 
 
-def _standing_still(found: Settings) -> Iterator[str]:
-    """Settings that hardly moved, or are not better than the start, where a metric that was asked for ranks."""
+def _weak_settings(found: Settings) -> Iterator[str]:
+    """Sentences on settings that hardly moved or are not better than the start, if the user chose the metric."""
     values = found.values
     if little := hardly_moved(values):
         names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
@@ -288,11 +289,11 @@ def _mean(interval: Interval, form: str) -> str:
 
 
 def _compared(found: Settings, name: str) -> list[str]:
-    """Cells of a setting beside the best of its group; empty for one that is compared with none."""
+    """Cells that compare a setting with the best of its group; empty if it is not compared."""
     said, form = found.comparisons.get(name), _format(found.metric or "")
     if said is None:
         return ["", "", ""]
-    if said.difference is None:  # if nothing can be compared with the best, it is not known to be it
+    if said.difference is None:  # it is not known to be the best if no other can be compared with it
         (group,) = [group for group in found.groups if group.best == name]
         alone = all(other.tied is None for key, other in group.comparisons.items() if key != name)
         return ["unknown" if alone else "best", "", ""]

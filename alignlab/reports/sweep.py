@@ -80,7 +80,7 @@ def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Seque
 def without_pairs(
     points: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], axes: Sequence[str]
 ) -> list[str]:
-    """Why done points lack the accuracy on held-out pairs that others have: a line for each reason, with its points."""
+    """A line for each reason why finished points lack the accuracy on held-out pairs that others have."""
     done = {point["run"]: point for point in points if records[point["run"]].get("status") == "done"}
     lacking = [run for run in done if _PAIRS not in records[run].get("summary", {})]
     why: dict[str, dict[str, None]] = {}
@@ -97,7 +97,7 @@ def _why_without_pairs(record: Mapping[str, Any]) -> str:
         return "since an earlier version of alignlab made the run (rerun=true makes it again)"
     if any(name.startswith("exact/") for name in record.get("summary", {})):
         return "but exactly"
-    return "since it is no policy, or its data has no pairs"
+    return "since it trains no policy, or its data has no pairs"
 
 
 def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -91,11 +91,11 @@ ROLLOUTS: dict[str, str] = {
     "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 
-# Of the data's held-out pairs: logged as eval/<name> for every objective that trains a policy, whatever rows it trains
-# on, unless the data has no pairs or `reference=none` was asked for. In the lab, which has exact numbers, only for
-# objectives on pairs and on their halves.
-# h = log-ratio of the preferred answer - log-ratio of the dispreferred one, summed over tokens, without beta, to the
-# start: the policy before training, which the points of a sweep have in common. There every h is 0, the accuracy 1/2.
+# Metrics on the held-out pairs of the data, logged as eval/<name>. Every objective that trains a policy has them,
+# unless the data has no pairs or the run has `reference=none`. In the lab, which has exact metrics, only objectives on
+# pairs or halves of pairs have them.
+# h = log-ratio of the preferred answer - log-ratio of the dispreferred one, summed over tokens, without beta.
+# Log-ratios are relative to the start: the policy before training. There every h is 0, and the accuracy is 1/2.
 PAIRS: dict[str, str] = {
     "pairs/accuracy": "share of held-out pairs with h > 0, ties count 1/2",
     "pairs/margin": "mean of h over the held-out pairs (nats per pair)",
@@ -177,8 +177,8 @@ ALL: dict[str, str] = {
     **SUMMARY,
 }
 
-# Which end of a metric is the better one, of those that say it by themselves. More reward at more KL is no better
-# policy, so it is not here.
+# Whether lower or higher is better, for metrics of which that is certain. Reward is not among them: a policy with more
+# reward at more KL need not be better.
 BETTER: dict[str, str] = {
     "exact/frontier_gap": "lower",
     "eval/pairs/accuracy": "higher",

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from alignlab.checks import usable
+from alignlab.checks import model_problems
 from alignlab.config.plan import Plan
 from alignlab.config.recorded import recorded_plan
 from alignlab.config.schemas import Evaluate
@@ -103,11 +103,11 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
 
 
 def peft_of(wanted: Evaluate) -> Adapter | None:
-    """The adapter that all the runs were trained with; None if they differ, or if a record can't tell."""
+    """The adapter settings that all runs share; None if they differ, or if a record can't be read."""
     try:
         root, ids = _runs(wanted)
         found = [recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code).train.peft for run_id in ids]
-    except AlignlabError:  # `evaluate` says what is wrong
+    except AlignlabError:  # `evaluate` reports the error
         return None
     return found[0] if all(peft == found[0] for peft in found) else None
 
@@ -159,7 +159,7 @@ def _done(directory: Path) -> list[str]:
 def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
     run = RunDir.of(root, run_id)
     if damage := run.damage():
-        raise ConfigError([Problem("run", run_id, f"{damage}; the command that made the run goes on with it")])
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     if (status := run.status()) != "done":
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
@@ -187,7 +187,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         else:
             plan.train.model.restore_base(str(run.policy))
             check = partial(check_pretrained, trust_remote_code=plan.train.model.allows_remote_code)
-            problems += usable("evaluation.baselines", str(run.policy), check)
+            problems += model_problems("evaluation.baselines", str(run.policy), check)
         return partial(_policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
         text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
@@ -195,7 +195,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         return None
     if comes_with_code(name):
         check = partial(check_pretrained, trust_remote_code=wanted.trust_remote_code)
-        problems += usable("evaluation.baselines", name, check)
+        problems += model_problems("evaluation.baselines", name, check)
 
     def load() -> Side:
         model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)
@@ -205,7 +205,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
 
 
 def _of_a_baseline(problem: Problem) -> Problem:
-    """A problem of a baseline's run, under the key that names it; what code may run has a key of its own."""
+    """A problem of a baseline's run, under the key that names the baseline. `trust_remote_code` keeps its own key."""
     return replace(problem, key="evaluation.baselines") if problem.key == "run" else problem
 
 
@@ -337,7 +337,7 @@ def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str,
 
 
 def _stored_pairs(folder: Path) -> dict[str, Any] | None:
-    """The accuracy on pairs that were scored before; None where they are not there, or are damaged, which is said."""
+    """The accuracy on pairs that were scored before; None if there are none, or if they are damaged, with a warning."""
     if not (folder / PAIRS).exists():
         return None
     try:
@@ -358,7 +358,7 @@ def _key(settings: Evaluation, root: str) -> str:
 
 
 def _stored(folder: Path, otherwise: str = "its answers are drawn again") -> Examples | None:
-    """What was evaluated before; None where that is not there, or is damaged, which is said."""
+    """Stored examples of an earlier evaluation; None if there are none, or if they are damaged, with a warning."""
     if not (folder / FILE).exists():
         return None
     try:

@@ -29,7 +29,7 @@ from alignlab.training.progress import bars_wanted
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.samples import Sampler
 from alignlab.training.shapes import shape_of
-from alignlab.training.start import Start, load_start, name_base, policy_and_reference, tell_end_of_turn
+from alignlab.training.start import Start, load_start, log_end_of_turn, name_base, policy_and_reference
 from alignlab.training.state import read_state, refuse_other_model
 from alignlab.training.surroundings import online_policy
 
@@ -52,8 +52,10 @@ def fit(
     """
     config = plan.train
     start = load_start(plan)
-    pl.seed_everything(config.seed, verbose=False)  # now: merging an adapter, which is done once, draws numbers too
-    tell_end_of_turn(start)
+    pl.seed_everything(
+        config.seed, verbose=False
+    )  # only now: merging an adapter, which not every run does, uses random numbers
+    log_end_of_turn(start)
     name_base(start)
     rows = load_rows(start)
     with Point(plan, run, start, rows, group=group, done=done) as point:

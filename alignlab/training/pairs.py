@@ -1,4 +1,4 @@
-"""Held-out pairs of a run, with what the policy that it starts from says of them."""
+"""Held-out pairs of a run, with their log-probabilities under the policy that it starts from."""
 
 from __future__ import annotations
 
@@ -16,13 +16,16 @@ from alignlab.training.start import Start, reference_pass
 def held_out_pairs(
     start: Start, rows: RunRows, layout: Layout, device: torch.device, reference: Reference | None
 ) -> HeldOutPairs | None:
-    """The pairs that a policy is measured on besides its own held-out rows, before it is trained; None without any.
+    """The pairs that a policy is measured on in addition to its own held-out rows; None if there are none.
 
-    reference: what the run has of the start already. Without one, the start is asked for these pairs, or the store is.
+    Call it before the policy is trained.
+
+    reference: the run's own reference, if it is the start. Without it, log-probabilities come from the store or from
+               the start.
     """
     if not rows.pairs:
         return None
-    if isinstance(reference, Live):  # online runs ask at the temperature of their rollouts
+    if isinstance(reference, Live):  # online runs use the temperature of their rollouts
         reference = replace(reference, temperature=1.0)
     return HeldOutPairs(rows.pairs, reference or pairs_reference(start, rows, layout, device), layout)
 

@@ -158,9 +158,9 @@ class Point:
 
 @contextmanager
 def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> Iterator[Path]:
-    """The policy saved in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
+    """Save the policy in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
 
-    The block is given the folder, which becomes the run's policy if the block does not raise.
+    The `with` block gets the scratch folder. It becomes the run's policy unless the block raises an error.
     """
     scratch = run.policy.with_suffix(".tmp")
     for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status

@@ -34,7 +34,7 @@ _IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejec
 class RunRows:
     """Training and held-out rows; `index` counts on from the training rows to the held-out ones.
 
-    pairs: held-out pairs that the policy is measured on besides; none where the held-out rows are those pairs.
+    pairs: held-out pairs that the policy is measured on in addition; empty if the held-out rows are these pairs.
     """
 
     train: Sequence[Tokens]
@@ -44,21 +44,24 @@ class RunRows:
 
 
 def load_rows(start: Start) -> RunRows:
-    """Load, tokenize and cut both splits. Raises DataError where nothing is left of one, and where a file is no longer
-    what it was when the run was planned: its id and its record would tell of other rows."""
+    """Load, tokenize and cut both splits.
+
+    Raises DataError if a split is left empty, or if a file has changed since the run was planned: the run's id would
+    belong to other rows.
+    """
     source = start.plan.train.data
     content = source.fingerprint()
     if start.plan.content.get("data.content", content) != content:
-        raise _changed(source)
+        raise _changed_error(source)
     train = _read_own(start, "train", content)
     held_out = _read_own(start, "eval", content)
     record: dict[str, Any] = {
         "fingerprint": content,
-        "train": _told(start, "train", train),
-        "eval": _told(start, "eval", held_out),
+        "train": _split_record(start, "train", train),
+        "eval": _split_record(start, "eval", held_out),
     }
-    if source.world is None:  # a world's prompts are all there are, and both splits are drawn from them
-        record["eval"]["prompts_in_train"] = _tell_shared_prompts(train, held_out)
+    if source.world is None:  # both splits of a world are drawn from all of its prompts
+        record["eval"]["prompts_in_train"] = _count_shared_prompts(train, held_out)
     pairs, record["pairs"] = _pairs(start, content, record["eval"])
     after = len(train.tokens)
     return RunRows(
@@ -87,8 +90,8 @@ def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
-def _told(start: Start, split: Split, read: _Read) -> dict[str, Any]:
-    """What the record keeps of a split. Raises DataError where the run can't use its rows."""
+def _split_record(start: Start, split: Split, read: _Read) -> dict[str, Any]:
+    """The record of a split. Raises DataError if the run can't use its rows."""
     needs = start.plan.train.objective.requires
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
     if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
@@ -101,7 +104,7 @@ def _told(start: Start, split: Split, read: _Read) -> dict[str, Any]:
 def _pairs(
     start: Start, content: str, eval_record: Mapping[str, Any]
 ) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
-    """Held-out pairs beside the run's own held-out rows, and their record; None where nothing is measured on pairs."""
+    """(held-out pairs that are not the run's own held-out rows, their record); the record is None without pairs."""
     needs = start.plan.train.objective.requires
     if not start.plan.is_measured_on_pairs:
         return (), None
@@ -112,28 +115,26 @@ def _pairs(
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
-def _tell_shared_prompts(train: _Read, held_out: _Read) -> int:
-    """Held-out rows whose prompt stands in training rows as well."""
+def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
+    """The number of held-out rows whose prompt is in the training rows too, with a warning if there are any."""
     known = set(train.prompts)
     shared = sum(prompt in known for prompt in held_out.prompts)
     if shared:
-        text = (
-            "%d of %d held-out rows have a prompt that is trained on: what is measured on them is not new to the policy"
-        )
+        text = "%d of %d held-out rows have a prompt that is trained on: they do not measure how the policy generalises"
         log.warning(text, shared, len(held_out.prompts))
     return shared
 
 
 def refuse_changed_data(plan: Plan) -> None:
-    """Raise DataError where a run's files are no longer what it was trained on, and its held-out rows unknown."""
+    """Raise DataError if a run's files have changed since it was trained, so that its held-out rows are unknown."""
     source = plan.train.data
     trained_on = RunDir.of(plan.train.output_root, plan.id).record().get("data", {}).get("fingerprint")
     if source.content_fields and trained_on and source.fingerprint() != trained_on:
-        text = f"not what {plan.id} was trained on: its held-out rows can't be told any more"
+        text = f"not what {plan.id} was trained on: its held-out rows are no longer known"
         raise DataError(f"{_paths(source)}: {text}\n  type: evaluation.questions=<a file of prompts>")
 
 
-def _changed(source: Source) -> DataError:
+def _changed_error(source: Source) -> DataError:
     return DataError(f"{_paths(source)}: changed since this command began\n  type: the same command again")
 
 
@@ -143,7 +144,10 @@ def _paths(source: Source) -> str:
 
 @dataclass(frozen=True)
 class _Read:
-    """A split as token ids, and what was left out and cut of it; a digest of the text of each loaded row's prompt."""
+    """A split as token ids, with counts of what was left out and cut.
+
+    prompts: a digest of the prompt of each loaded row.
+    """
 
     tokens: Sequence[Tokens]
     prompts: Sequence[str]
@@ -153,7 +157,7 @@ class _Read:
 
     @property
     def record(self) -> dict[str, Any]:
-        """What run.json keeps of it."""
+        """The entry of the split in run.json."""
         kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
         return {**kept, **self.report.summary()}
 
@@ -170,9 +174,9 @@ def _read_own(start: Start, split: Split, content: str) -> _Read:
 
 
 def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> _Read:
-    """Load, tokenize and cut a split, or find what another point of this process has made of the same content.
+    """Load, tokenize and cut a split, or take it from the cache if another point of this process has read it.
 
-    rows: what kind of rows the shape reads.
+    rows: the kind of rows that the shape reads.
     """
     config, template = start.plan.train, template_of(start.model, start.tokenizer)
     source = config.data
@@ -187,7 +191,7 @@ def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> 
         rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
         prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
         if source.fingerprint() != content:
-            raise _changed(source)
+            raise _changed_error(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
         _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)

@@ -25,7 +25,7 @@ from alignlab.errors import (
     PrunedError,
 )
 from alignlab.evaluation.judges.base import Judge
-from alignlab.integrity import TELLS_OF_DAMAGE, set_aside
+from alignlab.integrity import DAMAGE_EXTRA, set_aside
 from alignlab.ledger.heartbeat import Heartbeat
 from alignlab.ledger.run_dir import FINISHED, RunDir, Status
 from alignlab.models.economy import one_thread_where_small
@@ -157,7 +157,9 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     import torch
 
     from alignlab.training.progress import quiet_libraries
-    from alignlab.training.state import ANEW, updates_in  # seconds to import, and not needed for a run that is done
+
+    # Imported here: it takes seconds, and a run that is done does not need it.
+    from alignlab.training.state import STARTS_ANEW, updates_in
 
     quiet_libraries()
     done, said = (0, "") if plan.train.rerun else updates_in(run, run.checkpoint)
@@ -166,7 +168,7 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     except DamagedError as error:
         if not done or error.file != run.checkpoint:
             raise
-        _attempt(plan, run, group, overrides, bar, 0, set_aside(error, ANEW))
+        _attempt(plan, run, group, overrides, bar, 0, set_aside(error, STARTS_ANEW))
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -176,13 +178,16 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
 def _attempt(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None, done: int, damage: str
 ) -> None:
-    """Train from the state after `done` updates to the end. `damage` is what was wrong with an earlier state."""
+    """Train from the state after `done` updates to the end.
+
+    damage: what was wrong with an earlier state; empty if nothing was.
+    """
     from alignlab.training.fit import fit
 
     changes = begin(plan, run, group, overrides, done=done)
     small = one_thread_where_small(plan.train.model.parameters)
     with logged_to([run]), Heartbeat(run.heartbeat), small:
-        tell_of_damage(damage)
+        log_damage(damage)
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
         tell_of_other_code(run, changes)
         try:
@@ -194,10 +199,10 @@ def _attempt(
         log.info("%s: done, in %s", run.id, run.path)
 
 
-def tell_of_damage(said: str) -> None:
-    """Say what `updates_in` has found, where the logs and records of the runs in question are open."""
+def log_damage(said: str) -> None:
+    """Log the damage that `updates_in` found. Call it while the logs and records of the damaged runs are open."""
     if said:
-        log.warning("%s", said, extra=TELLS_OF_DAMAGE)
+        log.warning("%s", said, extra=DAMAGE_EXTRA)
 
 
 def begin(
@@ -307,7 +312,7 @@ class _LogFile(logging.FileHandler):
 
 
 class _DamageRecord(logging.Handler):
-    """Keeps in the run's record what was found damaged while it ran."""
+    """Writes messages about damaged files into the record of the run during which they were found."""
 
     def __init__(self, run: RunDir, others: Sequence[str]) -> None:
         super().__init__()
@@ -317,12 +322,12 @@ class _DamageRecord(logging.Handler):
         return getattr(record, "damage", False) and _is_about(record.getMessage(), self._run.id, self._others)
 
     def emit(self, record: logging.LogRecord) -> None:
-        with suppress(OSError):  # where it can't be written, the run itself will meet that and say it
+        with suppress(OSError):  # if the record can't be written, the run itself fails with that error
             self._run.update(damaged=[*self._run.record().get("damaged", []), record.getMessage()])
 
 
 def _is_about(text: str, run: str, others: Sequence[str]) -> bool:
-    """Whether a message is for the log of a run: it is not if it names only other runs."""
+    """Whether a message belongs into the log of a run. It does not if it names only other runs."""
     return run in text or not any(other in text for other in others)
 
 

@@ -1,4 +1,4 @@
-"""A policy that was just saved is loaded again, and must score answers as it did before it was saved."""
+"""Checks a saved policy: it is loaded again, and must score answers as the trained policy does."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from alignlab.models.sources.base import ModelSource
 
 log = logging.getLogger(__name__)
 
-# Answers that are scored: the shortest ones of the first training rows.
-_ANSWERS, _ROWS = 4, 64
+# The shortest _MAX_ANSWERS answers among the first _FIRST_ROWS training rows are scored.
+_MAX_ANSWERS, _FIRST_ROWS = 4, 64
 
-# How far a score s may be off, in units of 1 + |s|: as much as merging an adapter rounds off.
+# How far a score s may be off, in units of 1 + |s|. Merging an adapter causes rounding errors of this size.
 _FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
@@ -37,11 +37,11 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
     Scores are the mean log-probabilities of the answers' tokens (nats), or the rewards of a reward model.
 
     source: loads policies from `folder`.
-    offset: [N] rewards from whose mean the saved reward model counts; None for policies.
+    offset: [N] rewards whose mean the saved reward model subtracts; None for policies.
     Raises SavedPolicyError if the scores differ by more than rounding. If memory is too small for a second copy of the
     weights, a warning says that nothing was compared.
     """
-    answers, scores = _short(rows), _rewards if offset is not None else _logps
+    answers, scores = _shortest_answers(rows), _rewards if offset is not None else _logps
     device, tolerance = next(policy.parameters()).device, _FAR_OFF[precision(policy)]
     trained = scores(policy, answers, device)
     if offset is not None:
@@ -64,15 +64,15 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
         )
 
 
-def _short(rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
+def _shortest_answers(rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
     """A few short answers with their prompts."""
-    answers = [answer for row in rows[:_ROWS] for answer in row.answers() if answer[1]]
-    return sorted(answers, key=lambda one: len(one[0]) + len(one[1]))[:_ANSWERS]
+    answers = [answer for row in rows[:_FIRST_ROWS] for answer in row.answers() if answer[1]]
+    return sorted(answers, key=lambda one: len(one[0]) + len(one[1]))[:_MAX_ANSWERS]
 
 
 def _logps(policy: Any, answers: Sequence[PromptAndAnswer], device: torch.device) -> Tensor:
     """[N] mean log-probability of the tokens of each answer, nats."""
-    how = Pass(PLAIN, _ANSWERS, sys.maxsize, device, lambda parts, word: parts)
+    how = Pass(PLAIN, _MAX_ANSWERS, sys.maxsize, device, lambda parts, word: parts)
     with _uncompiled():
         return torch.tensor([tokens.mean() for tokens in token_logps(policy, answers, how)])
 
@@ -84,5 +84,5 @@ def _rewards(policy: Any, answers: Sequence[PromptAndAnswer], device: torch.devi
 
 
 def _uncompiled() -> Any:
-    """Compiled layers run as they are: to compile them again for a few short rows would take longer than all else."""
+    """Run compiled layers without compiling: compiling them again for a few short rows would take too long."""
     return torch.compiler.set_stance("force_eager") if "torch._dynamo" in sys.modules else nullcontext()

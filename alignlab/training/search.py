@@ -155,7 +155,7 @@ def sampler(options: Options, number: int) -> optuna.samplers.BaseSampler:
 
 
 def _verify_database(file: Path) -> None:
-    """Raise DamagedError where an SQLite database is there, and is not whole."""
+    """Raise DamagedError if an SQLite database exists and is damaged."""
     if file.is_dir():
         raise DamagedError(file, "is a folder")
     if not file.exists():
@@ -273,8 +273,11 @@ class Search:
         return study
 
     def _verified(self, storage: str) -> optuna.Study:
-        """The study in a storage, made or found. One that is damaged is set aside and begun anew: what it suggests then
-        are the same trials, and runs that are done are found. Raises OutputError where it is not ours to set aside."""
+        """The study in a storage, created or loaded.
+
+        A damaged study is renamed and begun anew. The new one suggests the same trials, and reuses runs that are done.
+        Raises OutputError if the damaged study is in a storage of the user's, which is left as it is.
+        """
         file = self.directory / "study.db"
         study_of = partial(
             optuna.create_study, study_name=self.name, direction=self.direction, load_if_exists=True, storage=storage
@@ -285,9 +288,9 @@ class Search:
             try:
                 study = study_of()
                 wrong = self._disagrees(study)
-            except Exception as error:  # SQLAlchemy and optuna raise many types for rows that nobody has written
+            except Exception as error:  # SQLAlchemy and optuna raise many types of errors for damaged rows
                 causes = (type(cause).__name__ for cause in (error, error.__cause__, error.__context__))
-                if "OperationalError" in causes:  # in use by another command, or closed to us: it may pass
+                if "OperationalError" in causes:  # in use by another command, or not accessible: may be temporary
                     raise
                 raise DamagedError(file, f"is damaged ({type(error).__name__}: {error})") from error
             if wrong:
@@ -295,12 +298,12 @@ class Search:
         except DamagedError as error:
             if self.options.storage:
                 raise OutputError(f"the study {self.name} in {storage} can't be used: it {error.why}") from error
-            log.warning("%s", set_aside(error, "the search is begun anew; runs that are done are found"))
+            log.warning("%s", set_aside(error, "the search starts anew and reuses finished runs"))
             study = study_of()
         return study
 
     def _disagrees(self, study: optuna.Study) -> str:
-        """Where a study and the records of its runs differ, in words; empty where they agree."""
+        """How a study and the records of its runs disagree, in words; empty if they agree."""
         if study.user_attrs.get("about") != self._about:
             return ""
         trials = [trial for trial in self._latest(study) if "run" in trial.user_attrs]

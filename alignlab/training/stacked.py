@@ -36,10 +36,10 @@ from alignlab.training.pairs import pairs_reference
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.run import begin, end_badly, logged_to, run_plan, tell_of_damage, tell_of_other_code
+from alignlab.training.run import begin, end_badly, log_damage, logged_to, run_plan, tell_of_other_code
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
-from alignlab.training.state import ANEW, about, read_state, refuse_other_model, updates_in
+from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ def run_stacked(
                 by_step.setdefault(step, []).append(plan)
                 damage += [said] if said else []
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
-        for step, members in sorted(by_step.items()):  # those whose state was damaged are among the first
+        for step, members in sorted(by_step.items()):  # points with a damaged state start at step 0, in the first stack
             results |= _Stack(members, step, group, overrides or {}, plans[0].id, damage).run()
             damage = []
             gc.collect()
@@ -114,7 +114,7 @@ def _begun_alone(plan: Plan) -> bool:
 
 
 def _step_of(plan: Plan) -> tuple[int, str]:
-    """Updates that an earlier attempt has made, and what was wrong with its state where it is damaged."""
+    """(updates that an earlier attempt made, what was wrong with its state); the text is empty if nothing was."""
     run = _run_of(plan)
     return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
@@ -131,7 +131,7 @@ class _Stack:
         name: str,
         damage: Sequence[str],
     ) -> None:
-        """`damage`: what was wrong with states of these points that were set aside."""
+        """damage: messages about damaged training states of these points."""
         self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
         self.damage = damage
         self.runs = [_run_of(plan) for plan in plans]
@@ -157,7 +157,7 @@ class _Stack:
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
             for said in self.damage:
-                tell_of_damage(said)
+                log_damage(said)
             for run in self.runs:
                 tell_of_other_code(run, changes[run])
             try:
@@ -232,8 +232,10 @@ class _Stack:
             self._finish(p, policy, seconds)
 
     def _states(self, module: StackedModule) -> list[dict[str, Any]]:
-        """The states that the points go on from. Raises DamagedError, with that one set aside, where one does not fit:
-        the points are then run one by one."""
+        """The states that the points resume from.
+
+        If a state does not fit, it is renamed and DamagedError is raised. The points are then run one by one.
+        """
         kept = module.state_of(0)
         states = []
         for run in self.runs:
@@ -241,7 +243,7 @@ class _Stack:
             try:
                 refuse_other_model(run.stacked_checkpoint, _tensors(states[-1]), _tensors(kept))
             except DamagedError as error:
-                tell_of_damage(set_aside(error, ANEW))
+                log_damage(set_aside(error, STARTS_ANEW))
                 raise
         return states
 
@@ -423,7 +425,7 @@ def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> StackedBatch:
 def _pairs(
     start: Start, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
 ) -> StackedPairs | None:
-    """Held-out pairs of one point besides its held-out rows, with what the start says of them (training/pairs.py)."""
+    """Held-out pairs of one point, with their log-probabilities under the start (see training/pairs.py)."""
     if not rows.pairs:
         return None
     device = table.rows.ids.device

@@ -18,7 +18,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DamagedError
 from alignlab.evaluation.exact import Array, completion_logps
-from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.economy import flush_denormals
@@ -77,13 +77,13 @@ def load_start(plan: Plan) -> Start:
     return Start(plan, model, tokenizer, weights_digest(model))
 
 
-def tell_end_of_turn(start: Start) -> None:
-    """Say which token ends an answer and what names it, where the model's own `generate` does not stop there."""
+def log_end_of_turn(start: Start) -> None:
+    """Log which token ends an answer, if the model's own `generate` does not stop at it."""
     named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
     if template.end_id in named:
         return
     end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
-    rewards = start.plan.train.objective.requires.data == "rankings"  # nothing is drawn from a reward model
+    rewards = start.plan.train.objective.requires.data == "rankings"  # reward models don't sample
     log.info(
         "answers end in %s, which %s names; the model's generation config names %s%s",
         end,
@@ -94,10 +94,10 @@ def tell_end_of_turn(start: Start) -> None:
 
 
 def name_base(start: Start) -> None:
-    """Save the start as the base that an adapter will name, if no folder and no hub name holds its weights.
+    """Save the start as the base of an adapter, if it was not loaded from a folder or a hub name.
 
-    It was built from a config, or merged from an adapter and its base. It is saved once for all runs that start from
-    the same weights: as `bases/<digest of the weights>` below the output root.
+    Such a start was built from a config, or merged from an adapter and its base. It is saved once for all runs that
+    start from the same weights: as `bases/<digest of the weights>` below the output root.
     """
     if not start.plan.train.peft.can_switch_off or start.model.name_or_path:
         return
@@ -176,7 +176,9 @@ def reference_pass(
 
 
 def _full_policy(parent: RunDir, source: ModelSource) -> str:
-    """Folder of the parent's policy as a full model, in the dtype that it was trained in. source: the parent's own.
+    """Folder of the parent's policy as a full model, in the dtype that it was trained in.
+
+    source: the model source of the parent.
 
     An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
     the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
@@ -192,19 +194,19 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
 
 
 def _is_whole(folder: Path) -> bool:
-    """Whether a model that alignlab saved is there as it was written; one that is damaged is renamed."""
+    """Whether a model that alignlab saved is there and undamaged. A damaged one is renamed."""
     try:
         verify_folder(folder)
     except DamagedError as error:
         found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
-        log.warning("%s", set_aside(found, "it is made anew"), extra=TELLS_OF_DAMAGE)
+        log.warning("%s", set_aside(found, "it is made anew"), extra=DAMAGE_EXTRA)
     return is_sealed(folder)
 
 
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a full model with its tokenizer and their checksums; whole or not at all."""
     scratch = folder.with_suffix(".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # of a process that was killed while it wrote
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
     try:
         save_model(model, tokenizer, scratch)
         seal_folder(scratch)

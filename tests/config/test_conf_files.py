@@ -177,7 +177,7 @@ def composed(words: list[str], config: str = "train") -> DictConfig:
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_judge_can_be_chosen_with_every_experiment(experiment: str, hydra_conf: None) -> None:
-    """What an experiment says about judges of its own goes with them."""
+    """Settings of an experiment's own judges are dropped when other judges are chosen."""
     for judge in JUDGES:
         words = [f"experiment={experiment}", f"judge={judge}", *NEEDS.get(f"judge/{judge}", [])]
         config = composed(words)

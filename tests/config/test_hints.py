@@ -1,4 +1,4 @@
-"""Keys of other software, and misspelt ones: what is to be typed for each, and that it can be typed."""
+"""Hints for misspelt keys and for keys of other software, and that the hints themselves can be typed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LORA = [*HUB, "peft=lora"]
 PPO = ["objective=ppo"]
 GRPO = ["objective=grpo"]
 
-# what the config is, what is typed besides, what the hint says to type
+# (overrides of the config, override with an unknown key, what the hint says to type)
 TYPED = [
     # the last part of a key
     (LAB, "beta=0.3", "objective.beta=0.3"),
@@ -79,28 +79,28 @@ TYPED = [
     (LAB, "sede=-1", "seed=..."),
 ]
 
-# said in words: there is no key of the same meaning and unit
-SAID = [
-    ("epochs=3", "an epoch is as many updates"),
-    ("max_epochs=1", "an epoch is as many updates"),
-    ("num_train_epochs=3", "an epoch is as many updates"),
-    ("trainer.max_epochs=1", "an epoch is as many updates"),
-    ("per_device_train_batch_size=4", "rows per update in all"),
-    ("gradient_accumulation_steps=4", "rows per update in all"),
+# explained in words: there is no key of the same meaning and unit
+EXPLAINED = [
+    ("epochs=3", "no setting counts epochs"),
+    ("max_epochs=1", "no setting counts epochs"),
+    ("num_train_epochs=3", "no setting counts epochs"),
+    ("trainer.max_epochs=1", "no setting counts epochs"),
+    ("per_device_train_batch_size=4", "total number of rows per update"),
+    ("gradient_accumulation_steps=4", "total number of rows per update"),
     ("bf16=true", "no mixed precision"),
     ("fp16=true", "no mixed precision"),
     ("load_in_4bit=true", "model.quantize=nf4"),
     ("loss_type=ipo", "objective=<name>"),
     ("dataset_name=org/rows", "data.path=<a file"),
     ("pairs=mine.jsonl", "data.path=<a file"),
-    ("model_name_or_path=gpt2", "model=hub model.name=<its name>"),
+    ("model_name_or_path=gpt2", "model=hub model.name=<name or folder>"),
     ("warmup_ratio=0.1", "counted in updates"),
     ("max_completion_length=64", "rollout.max_new_tokens limits"),
-    ("kl_coef=0.1", "objective.kl_coef of ppo"),
+    ("kl_coef=0.1", "objective.kl_coef for ppo"),
     ("temperature=0.7", "there are: evaluation.temperature, rollout.temperature"),
     ("name=mine", "there are: model.name, sweep.name"),
     ("eval_strategy=steps", "count updates"),
-    ("resume_from_checkpoint=true", "the same command goes on"),
+    ("resume_from_checkpoint=true", "type the same command again"),
     # nothing near
     ("gamma=0.9", "no such key; the config has: data, debug"),
     ("num_generations=4", "no such key; the config has: data, debug"),
@@ -120,8 +120,8 @@ def composer() -> Iterator[Composer]:
         yield Composer(GlobalHydra.instance().config_loader(), "train")
 
 
-def told(composer: Composer, base: list[str], word: str) -> tuple[str, str]:
-    """What is said of one unknown key, and what is to be typed instead."""
+def hint_of(composer: Composer, base: list[str], word: str) -> tuple[str, str]:
+    """(explanation of one unknown key, what the hint says to type)."""
     config, problems = composer.compose([*base, word])
     try:
         to_train(config)
@@ -134,8 +134,8 @@ def told(composer: Composer, base: list[str], word: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize(("base", "word", "expected"), TYPED, ids=lambda value: value if isinstance(value, str) else "")
 def test_what_to_type(base: list[str], word: str, expected: str, composer: Composer) -> None:
-    said, hint = told(composer, base, word)
-    assert said.startswith("no such key")
+    text, hint = hint_of(composer, base, word)
+    assert text.startswith("no such key")
     assert hint == expected
     if not hint.endswith("=..."):
         config, problems = composer.compose([*base, *shlex.split(hint)])
@@ -143,20 +143,20 @@ def test_what_to_type(base: list[str], word: str, expected: str, composer: Compo
         to_train(config)
 
 
-@pytest.mark.parametrize(("word", "expected"), SAID, ids=lambda value: value.split("=")[0])
-def test_what_is_only_said(word: str, expected: str, composer: Composer) -> None:
-    said, hint = told(composer, LAB, word)
-    assert expected in said
+@pytest.mark.parametrize(("word", "expected"), EXPLAINED, ids=lambda value: value.split("=")[0])
+def test_explanation(word: str, expected: str, composer: Composer) -> None:
+    text, hint = hint_of(composer, LAB, word)
+    assert expected in text
     assert hint == ""
 
 
 def test_no_seed_of_the_data_becomes_the_seed_of_the_run(composer: Composer) -> None:
-    assert told(composer, HUB, "data.seed=3")[1] == ""
+    assert hint_of(composer, HUB, "data.seed=3")[1] == ""
 
 
 def test_there_are_enough_of_them() -> None:
     assert len({word.split("=")[0] for _, word, _ in TYPED}) > 40
-    assert len(SAID) > 20
+    assert len(EXPLAINED) > 20
 
 
 def test_keys_of_an_evaluation() -> None:

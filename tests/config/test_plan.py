@@ -1,4 +1,4 @@
-"""What the runs that a run starts from, or makes, inherit from it."""
+"""What parents, reward models and judges inherit from the run that needs them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def planned(*overrides: str) -> Plan:
     return plan(hydra.compose("train", list(overrides)), overrides)
 
 
-def said(*words: str) -> str:
+def override_list(*words: str) -> str:
     """A list of overrides as an override's value."""
     return json.dumps(words)
 
@@ -42,11 +42,11 @@ def said(*words: str) -> str:
 )
 def test_stages_take_the_runs_peft(peft: Sequence[str], words: Sequence[str], expected: object) -> None:
     """The parent, the parent's parent, the reward model and the judge's reward model."""
-    of_parent = said("objective=sft", f"model.parent={said('objective=sft')}", *words)
+    of_parent = override_list("objective=sft", f"model.parent={override_list('objective=sft')}", *words)
     made = planned(
         *TEXT, *peft, f"model.parent={of_parent}", "objective=ppo", "reward=reward_model",
-        f"reward.run={said('objective=reward_model', *words)}",
-        *JUDGE, f"judge.reward_model.run={said('objective=reward_model', *TEXT[:2], *words)}",
+        f"reward.run={override_list('objective=reward_model', *words)}",
+        *JUDGE, f"judge.reward_model.run={override_list('objective=reward_model', *TEXT[:2], *words)}",
     )  # fmt: skip
     assert made.parent
     assert made.parent.parent
@@ -59,7 +59,7 @@ def test_stages_take_the_runs_peft(peft: Sequence[str], words: Sequence[str], ex
 
 def test_a_field_that_the_inherited_peft_has_not_is_a_problem() -> None:
     with pytest.raises(ConfigError, match=r"model\.parent.*\n.*'peft\.r'"):
-        planned(*TEXT, "peft=none", f"model.parent={said('objective=sft', 'peft.r=8')}")
+        planned(*TEXT, "peft=none", f"model.parent={override_list('objective=sft', 'peft.r=8')}")
 
 
 def test_the_labs_parent_learns_everything() -> None:

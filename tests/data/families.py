@@ -1,4 +1,4 @@
-"""Small tokenizers with the added tokens and chat templates of model families, as these end their turns."""
+"""Small tokenizers with the added tokens and chat templates of model families."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ FAMILIES = [
 
 
 def tokenizer_of(family: Family) -> Any:
-    """A token a byte, or with `metaspace` a token a letter behind a mark for each space, and the family's own."""
+    """One token per byte, or with `metaspace` one per letter and per space, and the tokens of the family."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""From what a row says to a prompt and answers: no turn is lost, none invented, and the rest is refused."""
+"""Reading prompt and answers of a row: no turn is lost or invented, and unusable rows are refused."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
         (talk("u: Cats", "a: So: "), "x", "y", "the turn before the answer is the assistant's too"),
         (talk("u: Cats", "a: So: "), talk("a: x"), talk("a: y"), "the turn before the answer is the assistant's too"),
         (None, talk("u: Cats", "a: So", "a: x"), talk("u: Cats", "a: So", "a: y"), "is the assistant's too"),
-        ("Cats", talk("u: Cats"), "y", "chosen must end in an assistant's turn, and ends in one of role user"),
+        ("Cats", talk("u: Cats"), "y", "chosen must end with an assistant turn, but ends with one of role user"),
         ("Cats", [], "y", "chosen is an empty conversation"),
         ("Cats", None, "y", "chosen is missing or null"),
         ("Cats", 7, "y", "chosen must be text or a list of {role, content} messages, not 7"),
@@ -168,7 +168,7 @@ def test_all_rows_that_can_not_be_used_are_told_together(tmp_path: Path) -> None
 def test_a_part_of_the_conversation_in_a_column_of_its_own_is_refused(column: str, tmp_path: Path) -> None:
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
     path = written(tmp_path, {**row, column: None}, {**row, column: ["x"]})
-    with pytest.raises(DataError, match=f"row 2: {column}: such a column is not read"):
+    with pytest.raises(DataError, match=f"row 2: {column}: such a column is not supported"):
         Pairs(path=path, eval_path=path).pairs("train", None)
 
 

@@ -1,4 +1,4 @@
-"""Files of rows: text to the letter, whatever it looks like, and a message for whatever is no row."""
+"""Files of rows: texts are not converted, and every line that is not a row is named in an error."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def test_a_file_without_rows(content: str, tmp_path: Path) -> None:
 
 
 def rewritten(file: Path, old: str, new: str) -> None:
-    """Other content of the same size under the same time of change."""
+    """Other content with the same size and modification time."""
     stat, text = file.stat(), file.read_text()
     file.write_text(text.replace(old, new))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))

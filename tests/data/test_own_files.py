@@ -88,7 +88,7 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
         ({"prompt": "p", "answer": "c", "label": True}, "has no column completion; it has: prompt, answer, label"),
         (
             {"messages": [{"role": "user", "content": "Hi"}], "label": True},
-            "row 1: messages must end in an assistant's turn",
+            "row 1: messages must end with an assistant turn",
         ),
         ({"messages": "Human: Hi Assistant: Hello", "label": True}, "row 1: messages must be a list"),
         ({"messages": None, "label": True}, "row 1: messages must be a list"),

@@ -1,4 +1,4 @@
-"""The end of a turn: trained on as the chat template renders it, whatever names the token."""
+"""The end of a turn is trained on as the chat template renders it."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
 
 
 def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
-    """Neither added nor special, "~" is text to the tokenizer; only a generation config tells otherwise."""
+    """To the tokenizer "~" is ordinary text; only a generation config can make it an end."""
     tokenizer = tokenizer_of(Family("t", CHATML.replace("<|im_end|>", "~"), "~"))
     mark = tokenizer.convert_tokens_to_ids("~")
     assert Template(tokenizer).end_id == tokenizer.eos_token_id
@@ -70,7 +70,7 @@ def test_what_ends_an_answer_without_a_chat_template() -> None:
 
 
 def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
-    """Only what ended by itself has had the template's closing text put behind it."""
+    """Only an answer that ended has the template's closing text after it."""
     template = Template(tokenizer_of(next(family for family in FAMILIES if family.name == "text_before")))
     cut = template.answer_ids("?", "a</answer>", ended=False)
     assert template.text(cut) == "a</answer>"

@@ -36,7 +36,7 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_are_seen_or_change_nothing(tmp_path: Path) -> None:
-    """In values, names, facts and the file's own descriptions of them."""
+    """Damage in values, names, facts and the metadata of the file."""
     EXAMPLES.write(tmp_path)
     file = tmp_path / FILE
     good, random, seen = file.read_bytes(), np.random.default_rng(0), 0

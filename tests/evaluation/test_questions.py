@@ -1,4 +1,4 @@
-"""Files of questions and graded pairs that users bring: conversations are used whole, or refused with their rows."""
+"""Users' files of questions and graded pairs: conversations are used as a whole, or their rows are refused."""
 
 from __future__ import annotations
 
@@ -52,8 +52,11 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ({"prompt": [{"role": "user", "content": None}]}, "turn 1 of prompt has no text"),
         ({"prompt": "Ho", "chosen": [ASK, ANSWER]}, "chosen is another conversation than prompt"),
         ({"prompt": "Hi", "output": 7}, "output must be text or a list"),
-        ({"instruction": "Translate", "input": "Hola"}, "input is not asked: make it a part of the instruction"),
-        ({"prompt": "Hi", "system": "Be short."}, "system: such a column is not read"),
+        (
+            {"instruction": "Translate", "input": "Hola"},
+            "the column input is not supported: make it a part of the instruction",
+        ),
+        ({"prompt": "Hi", "system": "Be short."}, "system: such a column is not supported"),
         ({"turns": ["a", 5]}, "turns must be one text or two"),
         ({"prompt": []}, "needs instruction, turns or prompt"),
     ],

@@ -127,7 +127,7 @@ def test_healthy_and_collapsed() -> None:
 
 
 def drifting(kl: float, **columns: list[Any]) -> Examples:
-    """A policy at this log-ratio in every answer, whose scores are those of the reference."""
+    """Every answer has this log-ratio; the scores of the policy are those of the reference."""
     level = {f"{side}/score/gold": [float(i % 7) for i in range(80)] for side in ("policy", "reference")}
     rows = examples(**level, **{"reference/first/gold": [0.5] * 80}, **columns)
     logps = rows["policy/policy_logps"]
@@ -137,7 +137,7 @@ def drifting(kl: float, **columns: list[Any]) -> Examples:
 
 
 def test_drifted() -> None:
-    """Beyond 10 nats, and nothing held out is better than at the start."""
+    """The KL is above 10 nats, and no held-out number is better than at the start."""
     found = health(summarise(drifting(33.0)))
     (hit,) = [check for check in found.checks if check.hit]
     assert (found.verdict, hit.name, hit.limit) == ("drifted", "KL k1, nats per answer", 10.0)
@@ -195,7 +195,7 @@ GROUNDLESS: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "all alike": (
         examples(**{f"{s}/answer": ["yes"] * 80 for s in ("policy", "reference")}).columns,
-        "one and the same answer",
+        "each give the same answer",
     ),
 }
 

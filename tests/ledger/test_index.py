@@ -104,7 +104,7 @@ def test_difference_and_children(root: Path) -> None:
     "content", ['{"id": "dpo-b', "", "[1]", "\0" * 40, '{"config": 3}', '{"summary": [1]}', '{"attempt": "x"}', None]
 )
 def test_broken_files_hide_no_other_run(content: str | None, root: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """A run whose record is damaged is listed as that; a sweep whose record is, is left out and said."""
+    """A run with a damaged record is listed as damaged; a sweep with a damaged record is left out with a warning."""
     record = root / "runs" / "dpo-bbb1" / "run.json"
     record.unlink()
     if content is None:

@@ -17,7 +17,7 @@ def small_llama(vocabulary: int) -> Any:
 
 
 def always_saying(model: Any, token: int) -> Any:
-    """The model with weights by which `token` is all but certain everywhere, whatever stands before it."""
+    """The model with weights that make `token` almost certain at every position."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Generation configs: where a model stops, and what is saved with it."""
+"""Generation configs: where a model stops, and what is saved with a policy."""
 
 from __future__ import annotations
 

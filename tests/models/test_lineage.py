@@ -1,4 +1,4 @@
-"""Names of weights: which base an adapter's folder stands on, and what counts as its content."""
+"""Resolving model names: the base of an adapter's folder, and what counts as its content."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from alignlab.errors import ModelError
 from alignlab.evaluation.judges.reward_model import RewardModel
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
-from alignlab.models.lineage import Lineage, fault_of_adapter, lineage, weights_fingerprint
+from alignlab.models.lineage import Lineage, adapter_faults, lineage, weights_fingerprint
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.tiny import Tiny
@@ -74,13 +74,13 @@ def test_what_is_wrong_with_an_adapter_is_said_before_weights_are_loaded(adapter
         assert same.allowed == problem.allowed
         return problem.allowed
 
-    assert not list(fault_of_adapter(str(adapter)))
+    assert not list(adapter_faults(str(adapter)))
     gone = str(tmp_path / "gone")
     assert f"belongs to the model {gone}, and there is no such folder" in problem_of(base_model_name_or_path=gone)
     assert "does not name the model" in problem_of(base_model_name_or_path=None)
     assert "itself as its base" in problem_of(base_model_name_or_path=str(adapter))
     (adapter / "adapter_config.json").write_text("{")
-    assert "can't be read" in next(fault_of_adapter(str(adapter)))
+    assert "can't be read" in next(adapter_faults(str(adapter)))
     with pytest.raises(ModelError, match="can't be read"):
         load_pretrained(str(adapter), dtype="float32")
 
@@ -128,7 +128,7 @@ def test_content_counts_and_places_do_not(adapter: Path, tmp_path: Path) -> None
 
 
 def test_an_adapter_on_an_adapter(adapter: Path, tmp_path: Path) -> None:
-    """It loads as the sum of both, and the lowest base counts."""
+    """An adapter on an adapter loads with both merged, and its fingerprint depends on the base."""
     merged, tokenizer = load_pretrained(str(adapter), dtype="float32")
     merged.save_pretrained(tmp_path / "merged")
     tokenizer.save_pretrained(tmp_path / "merged")

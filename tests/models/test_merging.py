@@ -1,4 +1,4 @@
-"""An adapter's folder loads as what was trained: also where the vocabulary grew, and where weights are shared."""
+"""An adapter's folder loads as what was trained, also if the vocabulary grew or weights are tied."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ IDS = torch.tensor([[1, 2, 3, 4]])
 
 @pytest.fixture
 def base(tmp_path: Path) -> Path:
-    """A tiny model whose embedding is its output layer too."""
+    """A tiny model with tied embedding and output layer."""
     model, tokenizer = Tiny(name="t", hidden_size=16).load()
     model.config.tie_word_embeddings = True
     model.tie_weights()
@@ -85,7 +85,7 @@ def test_shared_weights(config: dict[str, Any], still_tied: bool, base: Path, tm
     ids=["embedding", "token", "resized"],
 )  # fmt: skip
 def test_a_new_token(config: dict[str, Any], base: Path, tmp_path: Path) -> None:
-    """The base has no row for it; the adapter's folder has a tokenizer that knows it."""
+    """The base has no embedding of the added token; the adapter's tokenizer knows the token."""
     model, tokenizer = AutoModelForCausalLM.from_pretrained(base), AutoTokenizer.from_pretrained(base)
     tokenizer.add_tokens(["<|new|>"], special_tokens=True)
     with torch.random.fork_rng():

@@ -113,7 +113,7 @@ def test_a_layout_is_not_part_of_what_is_stored(model: Any, tmp_path: Path, layo
 
 
 def with_other_numbers(file: Path, change: Callable[[dict[str, Any]], Any]) -> None:
-    """The shard as other software would have written it: its checksum is right."""
+    """Change the content of a shard and correct its checksum, as if other software had written it."""
     shard = load_file(file)
     change(shard)
     file.unlink()
@@ -122,7 +122,7 @@ def with_other_numbers(file: Path, change: Callable[[dict[str, Any]], Any]) -> N
 
 
 def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path: Path) -> None:
-    """A few entries are computed again where a store is opened: another software's numbers may differ."""
+    """A few entries are computed again when a store is opened, since other software may have written them."""
     stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
 
@@ -160,7 +160,7 @@ def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_pat
 
 
 def assert_recomputed(model: Any, folder: Path, expected: Cached, damaged: Path) -> None:
-    """What is served equals what was there before the damage; the damaged file is kept, and not used again."""
+    """Assert that values are as before the damage, and that the damaged file is kept but not used."""
     reference._verified.clear()
     found = stored(model, folder, by_token=True)
     assert found.table == expected.table
@@ -173,7 +173,7 @@ def assert_recomputed(model: Any, folder: Path, expected: Cached, damaged: Path)
 def test_a_flipped_bit_anywhere_in_a_shard_is_never_used(
     model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """One bit of each of 60 bytes, among them the first and the last; most of them change a stored number."""
+    """Flip one bit in each of 60 bytes, the first and last among them; most of them change a stored number."""
     expected = stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
     good = file.read_bytes()
@@ -229,7 +229,7 @@ def test_a_whole_store_is_left_as_it_is(model: Any, tmp_path: Path) -> None:
 
 
 def test_shards_without_a_checksum_are_not_used(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """As older versions named them. They may be damaged, and nothing would tell."""
+    """Shards with names of older versions have no checksum, so damage would go unnoticed."""
     expected = stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
     shard = load_file(file)

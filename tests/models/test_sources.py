@@ -99,7 +99,7 @@ def test_lora_starts_as_the_identity_and_trains_only_itself() -> None:
 def test_a_packages_base_is_converted_again_where_the_cache_was_emptied(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An adapter names what was converted, in a cache that anybody may empty."""
+    """An adapter names the converted model as its base, and the user may empty the cache."""
 
     def convert(gguf: Path, target: Path) -> None:
         for part in Tiny(name="t").load():
@@ -141,7 +141,7 @@ def test_smollm2_from_its_package() -> None:
 def test_a_converted_model_is_verified_and_converted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Below the cache folder, where a model that was damaged would be the start of every run."""
+    """A damaged model in the cache folder would be the start of every run."""
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"weights")
     made = []

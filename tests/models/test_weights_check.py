@@ -1,4 +1,4 @@
-"""Folders whose files do not hold what their config says are refused in words; what only looks odd still loads."""
+"""Folders whose files do not match their config are refused with a reason; unusual but valid ones load."""
 
 from __future__ import annotations
 
@@ -39,8 +39,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "GPTNeo": {"vocab_size": 8, "hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_position_embeddings": 32,
                "attention_types": [[["global", "local"], 1]]},
 }  # fmt: skip
-# transformers takes GPT-2's c_attn.bias for the old mask attn.bias, and does not tell of it where it is left over.
-UNTOLD = {"GPT2": 2}
+# transformers takes an unused c_attn.bias of GPT-2 for the old mask attn.bias, and does not report it.
+UNREPORTED = {"GPT2": 2}
 FIVE = ["Llama", "GPT2", "Qwen2", "OPT", "GPTNeoX"]
 
 
@@ -72,7 +72,7 @@ def configure(folder: Path, name: str = "config.json", **settings: Any) -> Path:
 
 
 def refusal(folder: Path, **how: Any) -> str:
-    """What loading says, which is what looking at names and shapes says too."""
+    """The error of loading. Comparing names and shapes alone gives the same error."""
     with pytest.raises(ModelError) as found:
         load_pretrained(str(folder), dtype="float32", **how)
     with pytest.raises(ModelError) as looked:
@@ -98,13 +98,13 @@ def without(*parts: str) -> Edit:
 
 @pytest.mark.parametrize("kind", FIVE)
 def test_tensors_under_other_names(kind: str, tmp_path: Path) -> None:
-    """All are missing and all are left over; what torch.compile and DDP put before names is told."""
+    """All tensors are missing and all are unused; the error names the prefix of torch.compile or DDP."""
     model = make(kind)
-    folder, there = save(model, tmp_path), len(dict(model.named_parameters())) - UNTOLD.get(kind, 0)
+    folder, there = save(model, tmp_path), len(dict(model.named_parameters())) - UNREPORTED.get(kind, 0)
     edit(folder, prefixed("_orig_mod."))
     said = refusal(folder)
     assert "missing, and would be random numbers: " in said
-    assert f"left over, with no place in {type(model).__name__}: {there} tensors (_orig_mod." in said
+    assert f"not used by {type(model).__name__}: {there} tensors (_orig_mod." in said
     assert f", and {there - 3} more)" in said
     assert "names in the file begin with '_orig_mod.': torch.compile does that" in said
     edit(folder, lambda tensors: {"x" + name.removeprefix("_orig_mod"): value for name, value in tensors.items()})
@@ -117,21 +117,21 @@ def test_a_layer_that_the_file_lacks_or_has_besides(kind: str, tmp_path: Path) -
     in_a_layer = len([name for name, _ in model.named_parameters() if ".1." in name])
     folder = save(model, tmp_path)
     configure(folder, num_hidden_layers=1, n_layer=1, layer_types=None)
-    told = in_a_layer - UNTOLD.get(kind, 0) // 2
+    told = in_a_layer - UNREPORTED.get(kind, 0) // 2
     said = refusal(folder)
-    assert f"left over, with no place in {type(model).__name__}: {told} tensors (" in said
+    assert f"not used by {type(model).__name__}: {told} tensors (" in said
     assert ".layers.1." in said or ".h.1." in said
     assert "missing" not in said
     configure(folder, num_hidden_layers=2, n_layer=2)
     edit(folder, without(".1."))
     said = refusal(folder)
     assert f"missing, and would be random numbers: {in_a_layer} parameters (" in said
-    assert "left over" not in said
+    assert "not used by" not in said
 
 
 @pytest.mark.parametrize("kind", FIVE)
 def test_other_shapes_and_tensors_of_nobody(kind: str, tmp_path: Path) -> None:
-    """A wider vocabulary in the config, and a value head in the file: both are told at once."""
+    """A wider vocabulary in the config and a value head in the file: one error names both."""
     folder = edit(save(make(kind), tmp_path), lambda tensors: {**tensors, "v_head.summary.weight": torch.ones(1, 16)})
     configure(folder, vocab_size=9)
     said = refusal(folder)
@@ -161,7 +161,7 @@ def test_another_kind_of_model_in_the_config(tmp_path: Path) -> None:
     (gpt2 / "config.json").write_text(json.dumps(own))
     said = refusal(gpt2)
     assert "random numbers: 21 parameters" in said
-    assert "left over, with no place in LlamaForCausalLM: 28 tensors" in said
+    assert "not used by LlamaForCausalLM: 28 tensors" in said
 
 
 def test_embeddings_that_are_tied_by_the_config_and_not_in_the_file(tmp_path: Path) -> None:
@@ -201,7 +201,7 @@ def test_weights_too_large_for_float16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float8_e4m3fn])
 def test_weights_kept_as_something_else_than_floats(dtype: torch.dtype, tmp_path: Path) -> None:
-    """transformers casts them, without the scales that they would need."""
+    """transformers casts them to floats, without their scales."""
     change: Edit = lambda t: {n: v.to(dtype) if "q_proj" in n else v for n, v in t.items()}  # noqa: E731
     said = refusal(edit(save(make("Llama"), tmp_path), change))
     assert "no quantization_config" in said
@@ -276,7 +276,7 @@ def test_tokens_without_an_embedding(tmp_path: Path, caplog: pytest.LogCaptureFi
 
 
 def old_files(kind: str) -> Edit:
-    """The buffers that releases of the time saved beside the weights."""
+    """Buffers that older releases of transformers saved with the weights."""
     mask, least = torch.ones(1, 1, 32, 32), torch.tensor(-1e4)
     layer = {
         "GPT2": "transformer.h.{}.attn.{}",
@@ -340,7 +340,7 @@ def test_a_causal_model_is_no_reward_model(tmp_path: Path) -> None:
 
 
 def adapter(tmp_path: Path, kind: str = "Llama", config: Any = None, **settings: Any) -> Path:
-    """Folder of an adapter with random numbers in it, beside its base's."""
+    """Folder of an adapter with random weights, next to the folder of its base."""
     base, folder = save(make(kind), tmp_path / "base"), tmp_path / "adapter"
     scores = settings.get("task_type") == "SEQ_CLS"
     auto = AutoModelForSequenceClassification if scores else AutoModelForCausalLM
@@ -384,14 +384,14 @@ def test_an_adapter_and_its_config_disagree(tmp_path: Path) -> None:
     configure(folder, "adapter_config.json", target_modules=["v_proj"])
     said = refusal(folder)
     assert "random numbers: 4 parameters" in said
-    assert "left over, with no place in this adapter on" in said
+    assert "not used by this adapter on" in said
     configure(folder, "adapter_config.json", target_modules=["nope"])
     assert "can't be loaded: Target modules" in refusal(folder)
     configure(folder, "adapter_config.json", target_modules=["q_proj"])
     save(make("Llama", hidden_size=32, head_dim=16), tmp_path / "base")
     assert "lora_A.weight is [2, 16] in the file, and [2, 32] is needed" in refusal(folder)
     save(make("Llama", num_hidden_layers=1), tmp_path / "base")
-    assert "left over, with no place in this adapter on" in refusal(folder)
+    assert "not used by this adapter on" in refusal(folder)
     save(make("Llama", num_hidden_layers=3), tmp_path / "base")
     assert "random numbers: 2 parameters (base_model.model.model.layers.2.self_attn.q_proj.lora_A" in refusal(folder)
 
@@ -435,7 +435,7 @@ def test_a_merged_adapter_can_be_trained_whole(tmp_path: Path) -> None:
 
 
 def test_an_adapters_biases_are_asked_for(tmp_path: Path) -> None:
-    """peft does not miss them."""
+    """peft reports no error if they are missing."""
     folder = edit(adapter(tmp_path, "Qwen2", bias="lora_only"), without(".bias"), ADAPTER)
     assert "random numbers: 6 parameters (base_model.model.model.layers.0.self_attn.k_proj" in refusal(folder)
 
@@ -467,7 +467,7 @@ def test_an_adapter_with_a_head_is_a_reward_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("tensor", ["model.layers.1.mlp.up_proj.weight", "model.norm.weight"])
 def test_rounded_to_4_bits(tensor: str, tmp_path: Path) -> None:
-    """Rounding takes any shape, and hides a number that is none."""
+    """Quantized loading accepts any shape, and hides NaN."""
     pytest.importorskip("bitsandbytes")
     model = make("Llama", hidden_size=64, intermediate_size=64, head_dim=32)
     folder = save(model, tmp_path)
@@ -490,7 +490,7 @@ def test_rounded_to_4_bits(tensor: str, tmp_path: Path) -> None:
 
 @pytest.fixture
 def train(alignlab: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
-    """`alignlab train` on a few pairs from the folder `good`, beside which `bad` and `reward` lack a layer."""
+    """`alignlab train` on a few pairs, with the model folder `good`; the folders `bad` and `reward` lack a layer."""
     model, tokenizer = Tiny(name="t", hidden_size=16, intermediate_size=16).load()
     for name, saved in (("good", model), ("bad", model), ("reward", with_scalar_head(model, 0))):
         saved.save_pretrained(tmp_path / name)

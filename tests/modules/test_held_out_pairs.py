@@ -1,4 +1,4 @@
-"""Held-out pairs: numbers by hand, and the same numbers whatever the policy is trained on."""
+"""Held-out pairs: metrics computed by hand, and the same metrics for every objective."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_pairs_by_hand() -> None:
 
 
 def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tuple[float, float]:
-    """(accuracy, margin) of PAIRS, an answer at a time."""
+    """(accuracy, margin) of PAIRS, computed one answer at a time."""
     total, won = 0.0, 0.0
     with torch.no_grad():
         for pair in PAIRS:
@@ -57,7 +57,7 @@ def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tupl
 def test_every_objective_is_measured_on_the_same_pairs(
     objective: DPO | ORPO | KTO | SFT, layout: object, tmp_path: Path
 ) -> None:
-    """Against a plain loop over policy and start; DPO and ORPO hold pairs out themselves, the others are given them."""
+    """Compared with a plain loop over policy and start. DPO and ORPO hold out pairs themselves."""
     module = build(objective, layout=layout, micro=3)  # type: ignore[arg-type]
     start = frozen_copy(module.policy)
     if objective.requires.data != "pairs":

@@ -104,7 +104,7 @@ def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path)
 
 @pytest.mark.parametrize("micro", [1, 8])
 def test_a_run_does_not_diverge_by_its_reference(micro: int, tmp_path: Path) -> None:
-    """Training does not change the reference: where that is not finite, at whatever step, the run has failed."""
+    """Training does not change the reference, so a run with a reference that is not finite has failed."""
     for objective in (DPO(beta=0.5), KTO(beta=0.5)):
         broken = module(objective, micro=micro)
         assert broken.reference is not None
@@ -136,7 +136,7 @@ class Broken:
 
 @dataclasses.dataclass
 class BrokenLater:
-    """A reference that is right for the first update only."""
+    """A reference that is finite only for the first update."""
 
     real: Any
     module: Any = None

@@ -124,7 +124,7 @@ def test_shapes_are_never_broadcast() -> None:
 
 
 def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
-    """The running shift follows both ways; without it the loss falls as the answers move."""
+    """The running shift follows log-ratios up and down; without it the loss falls as they move."""
     (good,) = BCO(beta=0.1).remarks({"desirable": 7, "undesirable": 0})
     assert "all 7 answers are good, none is bad" in good
     assert "δ can follow" in good

@@ -166,7 +166,7 @@ def test_one_label_alone_is_warned_of(good: int, bad: int, expected: list[str]) 
 
 
 def test_good_answers_alone_push_up_at_any_distance_while_the_loss_stays() -> None:
-    """z0 follows: at a log-ratio of 0, 50 and 240 nats, after every prompt, the loss is 1/2 and the slope -beta/4."""
+    """z0 follows the log-ratios: at 0, 50 and 240 nats the loss is 1/2 and the slope -beta/4."""
     for far in (0.0, 50.0, 240.0):
         batch = labelled([far, far], [True, True], [far, far])
         loss = KTO(beta=0.1)(batch)

@@ -1,4 +1,4 @@
-"""What settings are compared by, which of them are compared with each other, and which can be called best."""
+"""Which metric compares settings, which settings are compared, and which can be called best."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ def seeded(*values: float) -> dict[str, float]:
     return {str(i): value for i, value in enumerate(values)}
 
 
-def told(settings: dict[tuple[str, ...], list[dict[str, float]]], axes: list[str], **sweep: Any) -> tuple[str, str]:
-    """(table, conclusions) of settings with the summaries of their seeds."""
+def report_of(
+    settings: dict[tuple[str, ...], list[dict[str, float]]], axes: list[str], **sweep: Any
+) -> tuple[str, str]:
+    """(table, conclusions) for settings, given the summaries of their seeds."""
     rows = [
         {**dict(zip(axes, values, strict=True)), "seed": str(seed), "run": "r", "status": "done", **summary}
         for values, summaries in settings.items()
@@ -51,8 +53,8 @@ DEMO = {("0.05",): lab(4.364, 0.71, 1.7), ("0.1",): lab(3.676, 0.466, 1.81), ("1
 
 
 def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
-    """beta 1.0 has the smallest gap, at a tenth of the others' KL: the best of the two with equal KL is beta 0.1."""
-    table, text = told(DEMO, ["objective.beta"])
+    """beta 1.0 has the smallest gap, but a tenth of the others' KL. The best of the two with equal KL is beta 0.1."""
+    table, text = report_of(DEMO, ["objective.beta"])
     assert "compared by gap (lower is better) between settings of equal KL (within a factor of 1.25)" in text
     assert "no other setting has the KL of beta 1.0 (0.38 nats): not compared" in text
     assert names_a_best(text)
@@ -69,7 +71,7 @@ def test_where_no_kls_are_equal_none_is_best_and_it_says_what_to_add() -> None:
         ("ipo", "0.1"): lab(2.5, 0.3, 1.6),
         ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
     }
-    table, text = told(settings, ["objective", "strength"])
+    table, text = report_of(settings, ["objective", "strength"])
     assert "no two settings have the same KL, so none is called best" in text
     assert "to compare at one KL, about 1 nats, add values of strength: objective dpo between 0.1 and 1; " in text
     assert not names_a_best(text)
@@ -77,14 +79,14 @@ def test_where_no_kls_are_equal_none_is_best_and_it_says_what_to_add() -> None:
 
 
 def test_a_gap_that_was_asked_for_ranks_all_and_marks_what_hardly_moved() -> None:
-    _, text = told(DEMO, ["objective.beta"], metric="exact/frontier_gap")
+    _, text = report_of(DEMO, ["objective.beta"], metric="exact/frontier_gap")
     assert "best: beta 1.0; no other is tied with it" in text
     assert "hardly moved from the start (less than a quarter of the farthest): beta 1.0 (0.38 nats)" in text
 
 
 def test_standing_still_at_equal_kl_is_not_the_best() -> None:
-    """Neither has moved; one of them has a reward above the start's by no more than its seeds scatter."""
-    _, text = told({("a",): lab(1e-6, 0.0, 0.5), ("b",): lab(1e-6, 0.1, 0.501)}, ["x"])
+    """Neither setting has moved; the gain in reward of one is within the spread of its seeds."""
+    _, text = report_of({("a",): lab(1e-6, 0.0, 0.5), ("b",): lab(1e-6, 0.1, 0.501)}, ["x"])
     assert "not known to be better than the start (95 % interval), so not called best: x a; x b" in text
     assert "no setting is known to be better than the start: none is called best" in text
     assert not names_a_best(text)
@@ -101,7 +103,7 @@ def test_objectives_are_compared_by_what_all_of_them_have() -> None:
         ("kto",): pairs(0.66, 0.67),
         ("sft",): pairs(0.50, 0.505),
     }
-    table, text = told(settings, ["objective"])
+    table, text = report_of(settings, ["objective"])
     assert "compared by held-out pair accuracy (higher is better), as differences" in text
     assert "not known to be better than the start (95 % interval), so not called best: objective sft" in text
     assert "best: objective dpo; no other is tied with it" in text
@@ -110,13 +112,13 @@ def test_objectives_are_compared_by_what_all_of_them_have() -> None:
 
 
 def test_a_setting_that_is_not_better_than_the_start_is_not_among_the_best() -> None:
-    _, text = told({("a",): pairs(0.60, 0.61), ("b",): pairs(0.52, 0.64)}, ["x"])
+    _, text = report_of({("a",): pairs(0.60, 0.61), ("b",): pairs(0.52, 0.64)}, ["x"])
     assert "best: x a; no other that is better than the start is tied with it" in text
 
 
 def test_where_nothing_is_common_it_says_what_is_missing() -> None:
     settings = {("dpo",): pairs(0.7, 0.71), ("reward_model",): [{"eval/accuracy": 0.8, "eval/loss": 0.4}] * 2}
-    table, text = told(settings, ["objective"])
+    table, text = report_of(settings, ["objective"])
     assert "no metric in common that means the same for all" in text
     assert "held-out pair accuracy is missing for objective reward_model" in text
     assert "eval accuracy of rewards is missing for objective dpo" in text
@@ -167,7 +169,7 @@ def test_equal_kl() -> None:
 
 
 def test_intervals_hold_for_all_groups_at_once() -> None:
-    """Two pairs of settings make two comparisons, as three settings of one KL do: the same width."""
+    """Two pairs of settings make as many comparisons as three settings with one KL: the width is the same."""
     pair = {("a",): lab(1.0, 0.1, 1.0), ("b",): lab(1.0, 0.2, 1.0)}
     both = {**pair, ("c",): lab(3.0, 0.1, 1.0), ("d",): lab(3.0, 0.2, 1.0)}
     for settings, ends in ((pair, 1), (both, 2)):

@@ -208,7 +208,7 @@ def test_memory_for_no_answer_at_all_and_other_faults() -> None:
 
 
 def test_each_of_several_tokens_ends_an_answer() -> None:
-    """Batched as one by one, every answer up to the first of them, which it has last."""
+    """Batched or one by one, an answer ends with the first token that can end it."""
     model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
     prompts, draws, ends = [[i % 10, 3] for i in range(12)], numbers(12, 8), [4, 9, 11]
     found = draw(model, prompts, draws, Sampling(max_new_tokens=8), ends)

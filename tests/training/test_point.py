@@ -1,4 +1,4 @@
-"""What a run saves ends its answers where the chat template ends a turn, under plain `generate()` too."""
+"""A saved policy ends its answers where the chat template ends a turn, also under plain `generate()`."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FAMILY = {family.name: family for family in FAMILIES}
 
 
 def begun(tmp_path: Path, name: str, *, named: Any = 256, saying: str = "") -> list[str]:
-    """Overrides for a model folder of a family whose generation config names `named`, and for ten pairs."""
+    """Overrides for a model folder, with `named` as end tokens in its generation config, and for ten pairs."""
     tokenizer = tokenizer_of(FAMILY[name])
     model = small_llama(len(tokenizer))
     if saying:
@@ -48,8 +48,8 @@ def policy_of(kind: str) -> Path:
     return found
 
 
-def said(model: Any, tokenizer: Any, token: str) -> list[int]:
-    """What plain `generate()` says where the head is made to say one token always."""
+def generated(model: Any, tokenizer: Any, token: str) -> list[int]:
+    """The answer of plain `generate()` if the head always predicts one token."""
     whole = model.get_base_model() if isinstance(model, PeftModel) else model
     prompt = tokenizer.apply_chat_template(
         [{"role": "user", "content": "1 + 1?"}], add_generation_prompt=True, return_tensors="pt", return_dict=False
@@ -65,15 +65,15 @@ def test_a_saved_policy_stops_at_the_end_of_a_turn(alignlab: Run, tmp_path: Path
     folder, end = policy_of("sft"), FAMILY[name].end
     model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
     token = tokenizer.convert_tokens_to_ids(end)
-    assert said(model, tokenizer, end) == [token]
-    assert said(model, tokenizer, tokenizer.convert_ids_to_tokens(256)) == [256], "where it stopped before"
+    assert generated(model, tokenizer, end) == [token]
+    assert generated(model, tokenizer, tokenizer.convert_ids_to_tokens(256)) == [256], "where it stopped before"
     (line,) = (line for line in (folder.parent / "train.log").read_text().splitlines() if "answers end in" in line)
     names = f"answers end in {end} ({token}), which the chat template names; the model's generation config names "
     assert f"{names}{tokenizer.convert_ids_to_tokens(256)} (256); sampling stops at each of them" in line
 
 
 def test_an_adapter_is_loaded_with_the_config_beside_it(alignlab: Run, tmp_path: Path) -> None:
-    """A base that is not ours stays as it is; the README says what to load it with."""
+    """A base that alignlab did not write is not changed; the README shows how to load it."""
     result = alignlab(*begun(tmp_path, "chatml"), "peft=lora")
     assert result.code == 0, result.err
     folder = policy_of("dpo")
@@ -87,11 +87,11 @@ def test_an_adapter_is_loaded_with_the_config_beside_it(alignlab: Run, tmp_path:
         PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base, generation_config=config), folder),
         AutoModelForCausalLM.from_pretrained(folder, generation_config=config),
     ):
-        assert said(model, tokenizer, "<|im_end|>") == [end]
+        assert generated(model, tokenizer, "<|im_end|>") == [end]
 
 
 def test_a_base_that_is_ours_stops_there_by_itself(alignlab: Run, tmp_path: Path) -> None:
-    """A parent's adapter merged into its base: what is trained on top of it needs nothing beside plain peft."""
+    """A parent's adapter is merged into its base, so plain peft can load what is trained on top of it."""
     parent = 'model.parent=["objective=sft","trainer.max_steps=1","peft=lora"]'
     result = alignlab(*begun(tmp_path, "chatml"), "peft=lora", parent)
     assert result.code == 0, result.err
@@ -100,14 +100,14 @@ def test_a_base_that_is_ours_stops_there_by_itself(alignlab: Run, tmp_path: Path
     assert Path(base).parent.name.startswith("sft-")
     model = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(base), folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
-    assert said(model, tokenizer, "<|im_end|>") == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
+    assert generated(model, tokenizer, "<|im_end|>") == [tokenizer.convert_tokens_to_ids("<|im_end|>")]
 
 
 @pytest.mark.parametrize(("name", "token"), [("phi3", "<|end|>"), ("phi3", "<|endoftext|>"), ("chatml", "x")])
 def test_drawn_answers_end_there_and_where_the_model_stopped_before(
     alignlab: Run, tmp_path: Path, name: str, token: str
 ) -> None:
-    """A model that says one token always, learning online and evaluated: one token an answer, ended, no text."""
+    """A model that always predicts one end token, trained online and evaluated: every answer is that token."""
     named = tokenizer_of(FAMILY[name]).convert_tokens_to_ids(token)
     args = begun(tmp_path, name, named=[256, named], saying=token)
     (tmp_path / "lengths.py").write_text("def longer(prompt, answer):\n    return float(len(answer))\n")

@@ -1,4 +1,4 @@
-"""Code that comes with a model runs only where the command line itself allows it, whoever made the files."""
+"""Code that comes with a model runs only if the command line allows it, no matter who wrote the files."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def the_run() -> Path:
 
 
 def claim_trust(run: Path) -> None:
-    """Let the record of a run say that code of its model was allowed."""
+    """Change the record of a run so that it claims that its model's code was allowed."""
     record = json.loads((run / "run.json").read_text())
     record["config"]["model"]["trust_remote_code"] = True
     (run / "run.json").write_text(json.dumps(record))

@@ -1,4 +1,4 @@
-"""Rows of a run: they are those that its id and its record tell of."""
+"""The rows of a run are those that belong to its id and its record."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ SMALL = [
 
 
 def write(file: Path, *prompts: str, answer: str = "good") -> None:
-    """Pairs with these prompts, under an unchanging time."""
+    """A file of pairs with these prompts, always with the same modification time."""
     rows = ({"prompt": prompt, "chosen": f"{answer} {i}", "rejected": "bad"} for i, prompt in enumerate(prompts))
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     os.utime(file, (10**9, 10**9))
 
 
 def test_prompts_that_held_out_rows_share_are_told(alignlab: Run, tmp_path: Path) -> None:
-    """Of a file that the user names; of rows that we hold out there are none."""
+    """A held-out file of the user may share prompts with training; rows that alignlab holds out never do."""
     write(tmp_path / "train.jsonl", *"abcdefghij")
     write(tmp_path / "eval.jsonl", "a", " b\n", "x", "a")
     shared = []
@@ -83,7 +83,7 @@ def test_nor_is_one_that_changes_while_it_is_read(
 def test_a_file_is_digested_once_for_all_points(
     tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """And anew for the next sweep: the same path, size and time, another run."""
+    """The next sweep reads the file again: same path, size and time, but another run."""
     file, asked = tmp_path / "rows.jsonl", []
     fingerprint = Pairs.fingerprint
 

@@ -1,4 +1,4 @@
-"""What a run saves loads as what it trained, from adapter folders and LoRA parents too; and that is checked."""
+"""A saved policy loads as what was trained, also from adapter folders and LoRA parents."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ IDS = torch.arange(60, 80)[None]
 
 @pytest.fixture
 def folders(tmp_path: Path) -> Path:
-    """A base, an adapter that changes it much, and pairs."""
+    """A base, an adapter that changes it considerably, and pairs."""
     save_adapter(save_base(tmp_path / "base"), tmp_path / "adapter")
     pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
@@ -43,7 +43,7 @@ def only(kind: str, root: Path = RUNS) -> Path:
 
 
 def logits(folder: Path) -> torch.Tensor:
-    """Of a saved policy, with transformers and peft alone."""
+    """Logits of a saved policy, loaded only with transformers and peft."""
     from peft import AutoPeftModelForCausalLM
     from transformers import AutoModelForCausalLM
 
@@ -53,7 +53,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 
 def test_an_adapter_on_an_adapters_folder(alignlab: Run, folders: Path) -> None:
-    """DPO that learns nothing from an SFT adapter: the saved policy is the SFT policy; a sweep saves one base."""
+    """DPO starts from an SFT adapter and learns nothing: it saves the SFT policy. A sweep saves one base."""
     result = alignlab("train", *ADAPTER, "peft=lora", *DATA, "-m", "seed=1,2", "hydra/launcher=here")
     assert result.code == 0, result.err
     expected = logits(folders / "adapter")
@@ -81,7 +81,7 @@ def test_full_fine_tuning_from_an_adapters_folder(alignlab: Run, folders: Path) 
 
 
 def test_a_chain_of_adapters_ends_in_full_fine_tuning(alignlab: Run, folders: Path) -> None:
-    """SFT with LoRA, DPO with LoRA on it, DPO of all weights on that; the last one starts where the second ended."""
+    """SFT with LoRA, then DPO with LoRA, then DPO of all weights: each starts where the one before ended."""
     much = ["optim.lr=1e-2", "trainer.max_steps=5", "peft=lora"]
     sft = json.dumps(["objective=sft", *much])
     parent = json.dumps(["objective=dpo", *much, f"model.parent={sft}"])
@@ -102,7 +102,7 @@ def test_a_parents_merged_policy_has_the_parents_dtype(alignlab: Run, folders: P
 
 
 def test_a_reward_model_from_an_adapters_folder(alignlab: Run, folders: Path) -> None:
-    """Its rewards, loaded again, are those of the adapter's policy with its head: not those of the base below."""
+    """A reward model, loaded again, gives the rewards of the adapter's policy, not those of the base."""
     words = ["objective=reward_model", "peft=lora", *DATA, "optim.lr=1e-2", "trainer.max_steps=4"]
     result = alignlab("train", *ADAPTER, *words, "data.eval_path=mine.jsonl")
     assert result.code == 0, result.err
@@ -114,7 +114,7 @@ def test_a_reward_model_from_an_adapters_folder(alignlab: Run, folders: Path) ->
 
 
 def test_the_base_of_an_adapter_decides_the_run(alignlab: Run, folders: Path) -> None:
-    """Other weights below an adapter are another run; the same weights in another place are the same."""
+    """Another base of an adapter makes another run; the same base in another folder makes the same run."""
     command = ["train", *ADAPTER, "peft=lora", *DATA]
     assert alignlab(*command).code == 0
     first = only("dpo").name
@@ -128,7 +128,7 @@ def test_the_base_of_an_adapter_decides_the_run(alignlab: Run, folders: Path) ->
 
 
 def test_baselines_and_judges_of_adapters(alignlab: Run, folders: Path) -> None:
-    """A baseline counts with its base; a run that makes a judge takes the peft of the run that is evaluated."""
+    """The base of a baseline counts; a run that trains a judge inherits the peft of the evaluated run."""
     assert alignlab("train", "model=tiny", "peft=lora", "peft.r=3", *DATA).code == 0
     judge = json.dumps(["objective=reward_model", "model=tiny", *DATA, "output_root=judges"])
     words = ["evaluation.baselines=[./adapter]", "evaluation.max_new_tokens=2", "judge=reward_model"]
@@ -179,7 +179,7 @@ def test_a_policy_that_loads_as_another_one_fails(
 
 
 def test_points_of_a_stack_are_checked(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each by itself: one that would load as another policy fails, the other one is done."""
+    """Each policy is checked: one that would load as another policy fails, the other one is done."""
     checked = []
     check = point.check_saved
 

@@ -318,7 +318,7 @@ def test_a_damaged_study_is_begun_anew_and_trains_nothing_twice(kind: str, align
             database.execute(f"update {table} set {column} = {column} * 1.5")
     result = alignlab(*command)
     assert result.code == 0, result.err
-    assert "and the search is begun anew; runs that are done are found; it is kept as study.db.damaged" in result.err
+    assert "and the search starts anew and reuses finished runs; it is kept as study.db.damaged" in result.err
     assert trials(["value", "run", "objective.beta"]) == before
     assert attempts() == ran
-    assert "begun anew" not in alignlab(*command).err
+    assert "starts anew" not in alignlab(*command).err

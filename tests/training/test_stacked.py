@@ -124,7 +124,7 @@ def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Pa
 
 @pytest.mark.parametrize("objective", ["sft", "kto"])
 def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Path) -> None:
-    """Which neither of them trains on; SFT looks its reference up for them alone."""
+    """Neither run trains on the pairs; SFT looks up its reference only for them."""
     answers = [("ab"[i % 2] * (i % 4 + 1), f"c{'abc'[i % 3]}") for i in range(24)]
     rows = [{"prompt": "abc"[i % 3], "chosen": good, "rejected": bad} for i, (good, bad) in enumerate(answers)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))

@@ -1,4 +1,4 @@
-"""A damaged training state is never gone on from: the run starts anew, and ends where an undamaged one does."""
+"""A run never resumes from a damaged training state: it starts anew, with the result of an undamaged run."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def run(tmp_path: Path) -> RunDir:
 
 
 def test_a_flipped_bit_is_seen_wherever_it_is(run: RunDir) -> None:
-    """In headers, names, tensors, checksums or the directory: the state is refused, or it is the one that was saved."""
+    """Damage anywhere in the file: the state is refused, or it equals the one that was saved."""
     file = run.stacked_checkpoint
     good, expected = file.read_bytes(), read_state(file, run)
     refused = 0
@@ -139,7 +139,7 @@ def test_states_of_older_versions_are_read(run: RunDir) -> None:
 
 @pytest.mark.parametrize("content", ['{"train/global_step": 5, "train/loss": 0.7}\n', "", None])
 def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: RunDir) -> None:
-    """The summary of a run is made of all of its rows."""
+    """The summary of a run depends on all rows of its metrics."""
     with run.metrics.open("a") as rows:  # of updates after the state: they are made again
         rows.write('{"train/global_step": 6, "train/loss": 0.4}\n')
     assert updates_in(run, run.stacked_checkpoint) == (5, "")
@@ -152,7 +152,7 @@ def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: R
 
 
 def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Interrupted, damaged and run again by the same command; with a state of every kind of damage."""
+    """A run is interrupted, its state is damaged, and the same command runs again; for every kind of damage."""
     assert alignlab("train", *SHORT, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_step(patched, 4, lambda: os.kill(os.getpid(), signal.SIGINT))

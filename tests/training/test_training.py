@@ -549,7 +549,7 @@ def own_pairs(tmp_path: Path) -> list[str]:
 
 
 def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, own_pairs: list[str]) -> None:
-    """A sweep over objectives that train on pairs, on their halves, on preferred answers, and without a reference."""
+    """A sweep over objectives for pairs, halves of pairs and preferred answers, one of them without a reference."""
     result = alignlab("train", *own_pairs, "-m", "objective=dpo,kto,bco,sft,orpo", "seed=1,2", "launcher=here")
     assert result.code == 0, result.err
     found = records()
@@ -568,7 +568,7 @@ def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, 
 
 
 def test_online_objectives_are_measured_at_temperature_one(alignlab: Run, own_pairs: list[str]) -> None:
-    """Where hardly anything is learnt policy and start agree, whatever the temperature of the rollouts."""
+    """If hardly anything is learnt, policy and start agree, at any temperature of the rollouts."""
     online = ["objective=rloo", "reward=gold", "reward.function=rules:short", "rollout.max_new_tokens=4"]
     for lr in ("1e-9", "1e-2"):
         done = alignlab("train", *own_pairs, *online, "rollout.temperature=0.7", f"optim.lr={lr}")
@@ -579,7 +579,7 @@ def test_online_objectives_are_measured_at_temperature_one(alignlab: Run, own_pa
 
 
 def test_imitation_is_measured_exactly_against_the_start_that_it_was_given(alignlab: Run) -> None:
-    """So that SFT stands beside other objectives in the lab; the parent, which starts from nothing, is not measured."""
+    """SFT can be compared with other objectives in the lab; its parent, which had random weights, is not."""
     assert alignlab("train", *LAB, "objective=sft", "trainer.max_steps=8").code == 0
     parent, sft = sorted((r for r in records().values()), key=lambda record: record["parent"] is not None)
     assert sft["parent"] == parent["id"]
@@ -641,7 +641,7 @@ def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pyte
 
 
 def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(alignlab: Run, tmp_path: Path) -> None:
-    """A run that diverged is not repeated; one that could not begin is, once its model is in order."""
+    """A run that diverged is not repeated; one that failed to start is, once its model is repaired."""
     from safetensors.torch import save_file
 
     assert alignlab("train", *LAB, "objective=sft", "model.parent=[]", "trainer.max_steps=1").code == 0

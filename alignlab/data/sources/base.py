@@ -20,33 +20,33 @@ ReferenceTable = Callable[[World], Any]
 
 
 def load_rows(name: str, **arguments: Any) -> Any:
-    """`datasets.load_dataset` of a hub data set, its failures told as DataError.
+    """`datasets.load_dataset` of a hub data set. Its failures are raised as DataError.
 
-    Not for local files: it guesses types, and keeps rows by a file's path and time.
+    Not for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
-    with _told(name):
+    with _raising_data_errors(name):
         return load_dataset(name, **arguments)
 
 
 def local_files(folder: str) -> list[str]:
-    """Files with the training rows of a local folder, as the hub would find them. Raises DataError."""
+    """Files of a local folder that hold training rows, found by the rules of the hub. Raises DataError."""
     from datasets import load_dataset_builder
 
-    with _told(folder):
+    with _raising_data_errors(folder):
         found = load_dataset_builder(folder).config.data_files or {}
     files = [str(file) for file in found.get("train", [])]
     if not files:
-        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files of rows'}")
+        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} holds files that are none of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     return files
 
 
 @contextmanager
-def _told(place: str) -> Iterator[None]:
-    """What `datasets` raises as DataError; what it would print is left out."""
+def _raising_data_errors(place: str) -> Iterator[None]:
+    """Raise failures of `datasets` as DataError, and hide its progress bars."""
     from datasets import disable_progress_bars
     from datasets.exceptions import DatasetsError
     from datasets.utils import logging as datasets_logging

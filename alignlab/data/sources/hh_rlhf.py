@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from alignlab.data.audit import drop_unusable
 from alignlab.data.conversations import UnusableRowError
-from alignlab.data.files import read_records, unusable
+from alignlab.data.files import read_records, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Message, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
@@ -86,7 +86,7 @@ class HHRLHF(Source):
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
     def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
-        """(chosen, rejected) of all rows. Raises DataError with the rows that have no two texts."""
+        """(chosen, rejected) of all rows. Raises DataError with the rows in which one of the two is not a text."""
         if Path(self.path).is_dir():
             where = str(self._file(subset, split))
             rows = read_records(where)
@@ -101,7 +101,7 @@ class HHRLHF(Source):
             if not isinstance(row.get(side), str)
         ]
         if faults:
-            raise unusable(where, faults)
+            raise unusable_rows(where, faults)
         return [(row["chosen"], row["rejected"]) for row in rows]
 
     def _files(self, subset: str) -> dict[str, Path]:
@@ -122,7 +122,7 @@ class HHRLHF(Source):
 
 
 def parse_transcripts(chosen: str, rejected: str) -> Pair:
-    """The shared conversation and the two last answers. Raises UnusableRowError with the first reason against it."""
+    """The shared conversation and the two last answers. Raises UnusableRowError with the first fault."""
     turns, other = _turns(chosen), _turns(rejected)
     if turns[:-1] != other[:-1]:
         raise UnusableRowError("transcripts differ before the last answer")
@@ -135,7 +135,7 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair:
 
 
 def _turns(transcript: str) -> list[Message]:
-    """All turns, the last of which is the assistant's."""
+    """All turns; the last one is the assistant's. Raises UnusableRowError."""
     start, *pieces = _TURN.split(transcript)  # text before the first turn, then role and text in turn
     turns = [
         Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)

@@ -29,7 +29,7 @@ _MAX_DRAWS = 1000
 class Lab(Source):
     """Rows of an enumerable world (alignlab.lab.world); `train_limit` and `eval_limit` are not needed here.
 
-    Both splits are drawn from all prompts of the world, which are all that there are.
+    Both splits are drawn from all prompts of the world, so they share prompts.
 
     alphabet, length, prompts, prompt_length, world_seed: the world.
     demonstrations: training rows for SFT.

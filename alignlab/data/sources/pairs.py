@@ -19,8 +19,8 @@ from alignlab.data.sources.base import ReferenceTable
 class Pairs(OwnFiles):
     """Rows with `prompt`, `chosen` and `rejected`: strings, or lists of {role, content} messages.
 
-    `chosen` and `rejected` may be whole conversations: their last turns are the answers, and the turns before them,
-    which must be the same, are the prompt. Such rows need no `prompt`.
+    `chosen` and `rejected` may be whole conversations. Then their last turns are the answers. The turns before them are
+    the prompt, and must be the same in both. Such rows need no `prompt`.
 
     A column `margin` says by how much a reward model should tell the two apart (objective.margins); what is no number
     there counts as none.

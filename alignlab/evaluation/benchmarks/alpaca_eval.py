@@ -19,7 +19,7 @@ from numpy.typing import ArrayLike
 from alignlab.data.conversations import read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, read_table, write_rows
-from alignlab.evaluation.benchmarks.prompt_places import SHOWN, prompt_places, told
+from alignlab.evaluation.benchmarks.prompt_places import MAX_LISTED, faulty_rows, prompt_places
 from alignlab.evaluation.intervals import Array
 from alignlab.evaluation.length_control import LengthControlled, Weights, controlled_rate, length_controlled
 from alignlab.evaluation.winrate import WinRate, win_rate
@@ -77,11 +77,12 @@ class Annotations:
 def read_annotations(path: str | Path, evaluation_set: str | Path | None = None) -> Annotations:
     """`annotations.json` of one model: output_1 is the baseline's, output_2 the model's; rows in any order.
 
-    evaluation_set: file with the instructions of the evaluation set in its order (`read_prompts`). A row's prompt is
-                    the one that its `index` names, or, unless every row has an index, the one with its instruction.
+    evaluation_set: file with the instructions of the evaluation set in its order (`read_prompts`). If every row has an
+                    `index`, it gives the row's prompt. Otherwise the row's instruction does.
 
-    Raises DataError with everything that is wrong, and in how many rows: a row that belongs to no prompt or to several,
-    rows that belong to the same one, and values that are not annotations of one model against one baseline.
+    Raises DataError with all kinds of faults and the number of rows that have each: a row that belongs to no prompt or
+    to several, rows that belong to the same prompt, and values that are not annotations of one model against one
+    baseline.
     """
     rows = read_rows(path, "output_1", "output_2", "preference")
     if not rows:
@@ -100,7 +101,7 @@ def read_annotations(path: str | Path, evaluation_set: str | Path | None = None)
 
 
 def _wrong_generators(rows: Sequence[Row]) -> list[str]:
-    """What is wrong with who gave the outputs: one baseline (generator_1) and one model (generator_2)."""
+    """Faults of the generators: there must be one baseline (generator_1) and one model (generator_2)."""
     names = {key: sorted({str(row.get(key)) for row in rows}) for key in ("generator_1", "generator_2")}
     return [
         f"the annotations are of several {what}: {', '.join(names[key])} ({key})"
@@ -113,8 +114,8 @@ def _wrong_values(rows: Sequence[Row]) -> list[str]:
     text = (not (isinstance(row["output_1"], str) and isinstance(row["output_2"], str)) for row in rows)
     preferences = (not _is_preference(row["preference"]) for row in rows)
     return [
-        *told(text, "an output that is not a text"),
-        *told(preferences, "a preference that is not a number from 1 to 2, 0 (a tie) or null"),
+        *faulty_rows(text, "an output that is not a text"),
+        *faulty_rows(preferences, "a preference that is not a number from 1 to 2, 0 (a tie) or null"),
     ]
 
 
@@ -179,10 +180,10 @@ def _difficulty_of(index: np.ndarray, difficulty: ArrayLike) -> Array:
     without = (index < 0) | (index >= len(known))
     without[~without] = ~np.isfinite(known[index[~without]])
     if without.any():
-        some = ", ".join(map(str, index[without][:SHOWN]))
+        some = ", ".join(map(str, index[without][:MAX_LISTED]))
         raise DataError(
             f"{without.sum()} of {len(index)} annotations are of prompts without a difficulty (index {some}"
-            f"{', ...' if without.sum() > SHOWN else ''}); there are difficulties of {len(known)} prompts"
+            f"{', ...' if without.sum() > MAX_LISTED else ''}); there are difficulties of {len(known)} prompts"
         )
     return known[index]
 
@@ -190,7 +191,7 @@ def _difficulty_of(index: np.ndarray, difficulty: ArrayLike) -> Array:
 def read_difficulty(path: str | Path) -> Array:
     """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty.
 
-    Raises DataError unless each index from 0 on stands there once, with a number.
+    Raises DataError unless the table has each index from 0 on once, with a number.
     """
     rows = read_table(path, "index", "instruction_difficulty")
     try:
@@ -198,7 +199,9 @@ def read_difficulty(path: str | Path) -> Array:
     except (TypeError, ValueError) as error:
         raise DataError(f"{path}: an index or a difficulty is not a number ({error})") from error
     if found.keys() != set(range(len(rows))) or not np.isfinite(list(found.values())).all():
-        raise DataError(f"{path}: indices must be 0 to {len(rows) - 1}, each of them once, difficulties finite numbers")
+        raise DataError(
+            f"{path}: indices must be 0 to {len(rows) - 1}, each of them once, and difficulties must be finite numbers"
+        )
     return np.array([found[i] for i in range(len(rows))])
 
 
@@ -219,7 +222,7 @@ def read_weights(path: str | Path) -> dict[str, Weights]:
 def published_length_controlled(weights: Weights, difficulty: ArrayLike, n_total: int = 805) -> tuple[float, float]:
     """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts.
 
-    The leaderboard takes the first n_total of the 805 prompts, also for a model that lacks annotations of some of them.
+    The leaderboard takes the first n_total of the 805 prompts, even if the model lacks annotations of some of these.
     """
     rate, error = controlled_rate(weights, np.asarray(difficulty)[:n_total])
     return 100 * rate, 100 * error

@@ -10,7 +10,7 @@ from typing import TypeVar
 
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import Record as Row
-from alignlab.data.files import read_records, unusable
+from alignlab.data.files import read_records, unusable_rows
 from alignlab.errors import DataError, OutputError
 
 Parsed = TypeVar("Parsed")
@@ -21,12 +21,12 @@ def read_rows(path: str | Path, *needed: str) -> list[Row]:
     rows = read_records(path)
     absent = [(f"row {i}", [key for key in needed if key not in row]) for i, row in enumerate(rows, 1)]
     if faults := [(place, f"has no {', '.join(keys)}") for place, keys in absent if keys]:
-        raise unusable(path, faults)
+        raise unusable_rows(path, faults)
     return rows
 
 
 def parse_rows(path: str | Path, parse: Callable[[Row], Parsed], *needed: str) -> list[Parsed]:
-    """`parse(row)` of all rows. Raises DataError with every row that is UnusableRowError, and where there is no row."""
+    """`parse(row)` of all rows. Raises DataError with every row that `parse` refuses, and if there is no row."""
     found, faults = [], []
     for number, row in enumerate(read_rows(path, *needed), 1):
         try:
@@ -34,14 +34,14 @@ def parse_rows(path: str | Path, parse: Callable[[Row], Parsed], *needed: str) -
         except UnusableRowError as error:
             faults += [(f"row {number}", fault) for fault in error.faults]
     if faults:
-        raise unusable(path, faults)
+        raise unusable_rows(path, faults)
     if not found:
         raise DataError(f"{path} is empty: it has no rows")
     return found
 
 
 def read_table(path: str | Path, *needed: str) -> list[Row]:
-    """The same of a file that has at least one row, and these columns."""
+    """As `read_rows`, of a file that must have at least one row; its first row must have the needed columns."""
     rows = read_records(path)
     if not rows or not set(needed) <= rows[0].keys():
         raise DataError(f"{path} must have the columns {', '.join(map(repr, needed))} and at least one row")

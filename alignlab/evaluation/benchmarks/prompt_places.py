@@ -1,6 +1,6 @@
-"""Which prompt of an evaluation set each row of a file belongs to: by its `index`, or by its instruction.
+"""Finds the prompt of an evaluation set that each row of a file belongs to: by its `index`, or by its instruction.
 
-A row's number in its file says nothing: files lack rows, and have them in other orders.
+A row's number in the file is not used, since files lack rows or have another order.
 """
 
 from __future__ import annotations
@@ -12,14 +12,15 @@ from typing import Any
 
 from alignlab.evaluation.benchmarks.files import Row
 
-# Rows that a message names by their number; it counts the others.
-SHOWN = 5
+# How many rows a message lists by number. It gives the count of all of them.
+MAX_LISTED = 5
 
 
 def prompt_places(rows: Sequence[Row], instructions: Sequence[str] | None) -> tuple[list[int], list[str]]:
-    """Each row's position in the evaluation set, and what is wrong with them, a line for each fault.
+    """(each row's position in the evaluation set, a line for each kind of fault).
 
-    instructions: of the evaluation set in its order; None if it is not known. Needed unless every row has an `index`.
+    instructions: those of the evaluation set, in its order; None if they are not known. Rows without an `index` need
+                  them.
     """
     if all(row.get("index") is not None for row in rows):
         places, wrong = _by_index(rows, instructions)
@@ -27,43 +28,43 @@ def prompt_places(rows: Sequence[Row], instructions: Sequence[str] | None) -> tu
         places, wrong = _by_instruction(rows, instructions)
     else:
         without = [row.get("index") is None for row in rows]
-        return [], told(without, "no index, so their prompts are not known; name the evaluation set's file")
+        return [], faulty_rows(without, "no index, so their prompts are not known; name the evaluation set's file")
     counts = Counter(places)
     repeated = [place is not None and counts[place] > 1 for place in places]
-    wrong += told(repeated, "the same prompt as another row")
+    wrong += faulty_rows(repeated, "the same prompt as another row")
     return [-1 if place is None else place for place in places], wrong
 
 
-def told(wrong: Iterable[bool], what: str) -> list[str]:
-    """A line about the rows for which `wrong` is true: how many have `what`, and the numbers of the first, from 1."""
+def faulty_rows(wrong: Iterable[bool], what: str) -> list[str]:
+    """A line with the count of rows for which `wrong` is true, `what` they have, and the first row numbers, from 1."""
     flags = list(wrong)
     some = [i for i, flag in enumerate(flags, 1) if flag]
-    shown = ", ".join(map(str, some[:SHOWN])) + (", ..." if len(some) > SHOWN else "")
+    shown = ", ".join(map(str, some[:MAX_LISTED])) + (", ..." if len(some) > MAX_LISTED else "")
     return [f"{len(some)} of {len(flags)} rows have {what} (row {shown})"] if some else []
 
 
 def _by_index(rows: Sequence[Row], instructions: Sequence[str] | None) -> tuple[list[int | None], list[str]]:
-    """Places by the rows' own index; a row's instruction must be the one that stands there, if that is known."""
+    """Positions by the rows' own index. If instructions are known, a row must have the one at its index."""
     size = math.inf if instructions is None else len(instructions)
     numbers = [_whole_number(row["index"]) for row in rows]
     places = [n if n is not None and 0 <= n < size else None for n in numbers]
     bounds = "from 0 on" if instructions is None else f"from 0 to {size - 1}"
-    wrong = told((place is None for place in places), f"an index that is not a whole number {bounds}")
+    wrong = faulty_rows((place is None for place in places), f"an index that is not a whole number {bounds}")
     if instructions is not None:
         other = (p is not None and _text(row) != instructions[p] for row, p in zip(rows, places, strict=True))
-        wrong += told(other, "another instruction than the evaluation set has at their index")
+        wrong += faulty_rows(other, "another instruction than the evaluation set has at their index")
     return places, wrong
 
 
 def _by_instruction(rows: Sequence[Row], instructions: Sequence[str]) -> tuple[list[int | None], list[str]]:
-    """Places by the instruction's text, which must stand in the evaluation set exactly once."""
+    """Positions by the instruction's text, which must be in the evaluation set exactly once."""
     place_of = {text: place for place, text in enumerate(instructions)}
     counts = Counter(instructions)
     found = [counts[_text(row)] for row in rows]
     places = [place_of[_text(row)] if count == 1 else None for row, count in zip(rows, found, strict=True)]
     return places, [
-        *told((count == 0 for count in found), "an instruction that is not in the evaluation set"),
-        *told((count > 1 for count in found), "an instruction that the evaluation set has more than once"),
+        *faulty_rows((count == 0 for count in found), "an instruction that is not in the evaluation set"),
+        *faulty_rows((count > 1 for count in found), "an instruction that the evaluation set has more than once"),
     ]
 
 

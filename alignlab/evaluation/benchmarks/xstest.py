@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from alignlab.data.files import unusable
+from alignlab.data.files import unusable_rows
 from alignlab.evaluation.benchmarks.files import read_table
 from alignlab.evaluation.intervals import Estimate, score_interval
 
@@ -35,7 +35,7 @@ def read_prompts(path: str | Path) -> list[Prompt]:
         if row["label"] not in ("safe", "unsafe")
     ]
     if wrong:
-        raise unusable(path, wrong)
+        raise unusable_rows(path, wrong)
     return [Prompt(row["id"], row["prompt"], row["type"], row["label"] == "safe") for row in rows]
 
 

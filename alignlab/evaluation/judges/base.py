@@ -199,7 +199,7 @@ class Judge(Checked, ABC):
         return self
 
     def with_remote_code(self) -> Judge:
-        """This judge, allowed to run code that comes with its model; itself where it has no model."""
+        """A copy that may run code that comes with its model; the judge itself if it has no model."""
         return self
 
     def missing(self) -> Iterator[Problem]:
@@ -239,7 +239,7 @@ class ScoreJudge(Judge, ABC):
 
     @property
     def allows_remote_code(self) -> bool:
-        """Whether code that comes with that classifier may run."""
+        """Whether code that comes with the classifier may run."""
         return False
 
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:

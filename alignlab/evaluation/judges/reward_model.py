@@ -8,12 +8,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
-from alignlab.checks import at_least, usable
+from alignlab.checks import at_least, model_problems
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
 from alignlab.evaluation.judges.base import Answer, Score, ScoreJudge
-from alignlab.models.lineage import fault_of_adapter, weights_fingerprint
+from alignlab.models.lineage import adapter_faults, weights_fingerprint
 
 if TYPE_CHECKING:
     from alignlab.data.layout import Layout
@@ -78,13 +78,15 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
         elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
             yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
-        for fault in fault_of_adapter(self.model):
+        for fault in adapter_faults(self.model):
             yield Problem("model", self.model, fault)
             return
         if any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
             from alignlab.models.heads import check_scorer  # needs torch
 
-            yield from usable("model", self.model, partial(check_scorer, trust_remote_code=self.trust_remote_code))
+            yield from model_problems(
+                "model", self.model, partial(check_scorer, trust_remote_code=self.trust_remote_code)
+            )
 
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
         return self.ready()(rows)

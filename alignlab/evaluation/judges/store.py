@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import TELLS_OF_DAMAGE, read_sealed, sealed, set_aside
+from alignlab.integrity import DAMAGE_EXTRA, read_sealed, sealed, set_aside
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Store:
         self._folder = folder
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The reply to this very request; None where there is none, or its file is damaged, which is said."""
+        """The stored reply to this request; None if there is none, or if its file is damaged, which is logged."""
         file = self._file(request)
         try:
             kept = read_sealed(file)
@@ -37,7 +37,7 @@ class Store:
         except OSError:
             return None
         except DamagedError as error:
-            log.warning("%s", set_aside(error, "the judge is asked again"), extra=TELLS_OF_DAMAGE)
+            log.warning("%s", set_aside(error, "the judge is asked again"), extra=DAMAGE_EXTRA)
             return None
         return dict(kept["reply"])
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
-from alignlab.integrity import TELLS_OF_DAMAGE, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
 from alignlab.models.quantization import one_function, quantization, quantization_under
 
@@ -80,7 +80,7 @@ class ModelSource(Checked, ABC):
         """(model, tokenizer), on the CPU, in `dtype`, dropout off."""
 
     def restore_base(self, folder: str) -> None:
-        """Make the base of the adapter in `folder` again, if this source had made it and it is gone."""
+        """Make the base of the adapter in `folder` again, if this source made it and it no longer exists."""
 
     def load_from(self, folder: str) -> tuple[Any, Any]:
         """(model, tokenizer) of a policy that was trained from this source and saved to `folder`."""
@@ -100,10 +100,10 @@ def load_pretrained(
 
     quantize: of a whole model. What an adapter is merged into is its base as it was trained on, rounded or not, and the
     sum is not rounded again.
-    revision: of a hub name, also of an adapter's base whose revision the adapter does not name.
-    The model's `name_or_path` and `revision` say where its weights can be loaded from; a merged model is in no such
-    place, and has an empty name.
-    Raises ModelError where that fails, and where the files do not hold exactly the weights that the config describes.
+    revision: that of a hub name, or of an adapter's base if the adapter names no revision.
+    The model's `name_or_path` and `revision` say where its weights can be loaded from. They are empty for a merged
+    model, which is stored nowhere.
+    Raises ModelError if loading fails, or if the files do not hold exactly the weights that the config describes.
     """
     from alignlab.models.weights_check import loading  # needs torch, and configs are checked without it
 
@@ -113,7 +113,7 @@ def load_pretrained(
 
 
 def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
-    """Raise ModelError where `load_pretrained` would, as far as names and shapes of weights tell; no base is read."""
+    """Raise the ModelError of `load_pretrained` that names and shapes of weights can tell. No base weights are read."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alignlab.models.merging import merged
@@ -130,17 +130,17 @@ def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
 
 
 def warn_of_changes(path: str) -> None:
-    """Say where a model that alignlab wrote, or the base below its adapter, is no longer what was written.
+    """Warn if a model that alignlab wrote, or the base of its adapter, is no longer what was written.
 
-    People may edit such a folder, so it is used as it is.
+    The folder is used as it is, since people may edit it.
     """
     found = lineage(path)
     for folder in dict.fromkeys((*found.adapters, Path(found.base))):
         try:
             verify_folder(folder)
         except DamagedError as error:
-            text = "%s; if nobody edited it, make it anew: the command that made it, with rerun=true"
-            log.warning(text, error, extra=TELLS_OF_DAMAGE)
+            text = "%s; if nobody edited it, make it anew: repeat the command that made it with rerun=true"
+            log.warning(text, error, extra=DAMAGE_EXTRA)
 
 
 def _load(
@@ -177,12 +177,12 @@ def _load(
 
 
 def origin_of(found: Lineage, trust_remote_code: bool) -> dict[str, Any]:
-    """What `from_pretrained` is told of a base besides its name."""
+    """Arguments of `from_pretrained` for a base, besides its name."""
     return {"revision": found.revision or None, "trust_remote_code": trust_remote_code}
 
 
 def _config_of_policy(path: str, found: Lineage, origin: dict[str, Any]) -> Any:
-    """The config of the base. Raises ModelError where `path` is a reward model."""
+    """The config of the base. Raises ModelError if `path` is a reward model."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(found.base, **origin)
@@ -197,7 +197,7 @@ def _config_of_policy(path: str, found: Lineage, origin: dict[str, Any]) -> Any:
 
 
 def tokenizer_of(found: Lineage) -> str:
-    """Where the tokenizer of a model lies: beside its last adapter that has one, or else with the base."""
+    """Folder or hub name of a model's tokenizer: the last adapter that has one, else the base."""
     with_tokenizer = [folder for folder in found.adapters if (folder / "tokenizer_config.json").is_file()]
     return str(with_tokenizer[-1]) if with_tokenizer else found.base
 

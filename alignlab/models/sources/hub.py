@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import installed, one_of
 from alignlab.errors import Problem
-from alignlab.models.lineage import fault_of_adapter, is_adapter, weights_fingerprint
+from alignlab.models.lineage import adapter_faults, is_adapter, weights_fingerprint
 from alignlab.models.quantization import KINDS
 from alignlab.models.sources.base import ModelSource, load_pretrained
 
@@ -19,8 +19,8 @@ class Hub(ModelSource):
     """A causal LM in Hugging Face format, or a peft adapter folder (loaded merged into its base).
 
     name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
-    revision:          branch, tag or commit on the hub; empty takes the default. With an adapter folder it is that of
-                       its base, if the adapter names none.
+    revision:          branch, tag or commit on the hub; empty takes the default. If `name` is an adapter folder, it
+                       applies to the base, unless the adapter names a revision.
     attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
     quantize:          nf4 keeps the linear layers in 4 bits (QLoRA), under an adapter only; none.
     trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
@@ -53,7 +53,7 @@ class Hub(ModelSource):
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
-        for fault in fault_of_adapter(self.name):
+        for fault in adapter_faults(self.name):
             yield Problem("name", self.name, fault)
 
     @property

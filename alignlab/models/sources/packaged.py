@@ -18,7 +18,7 @@ from filelock import FileLock
 
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import DamagedError, Problem
-from alignlab.integrity import TELLS_OF_DAMAGE, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
 from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
@@ -75,7 +75,7 @@ class Packaged(Hub):
         )
 
     def restore_base(self, folder: str) -> None:
-        """Convert the GGUF file again if the adapter stands on what was converted before and the cache was emptied."""
+        """Convert the GGUF file again if it is the base of the adapter and was deleted from the cache."""
         file = _gguf_file(self.package)
         if file is not None and is_adapter(folder):
             base = read_config(Path(folder)).get("base_model_name_or_path")
@@ -101,7 +101,7 @@ class Packaged(Hub):
                 verify_folder(target)
             except DamagedError as error:
                 found = DamagedError(target, f"is damaged ({error.file.name} {error.why})")
-                log.warning("%s", set_aside(found, "it is converted again"), extra=TELLS_OF_DAMAGE)
+                log.warning("%s", set_aside(found, "it is converted again"), extra=DAMAGE_EXTRA)
             if not is_sealed(target):
                 if target.is_dir():
                     log.warning("%s has no checksums, as older versions left it; it is converted again", target)
@@ -115,7 +115,7 @@ class Packaged(Hub):
 
 
 def _target(gguf: Path) -> Path:
-    """Where a GGUF file is converted to, by its content."""
+    """The cache folder for a converted GGUF file. It depends on the file's content."""
     root = Path(os.environ.get("ALIGNLAB_CACHE", Path.home() / ".cache" / "alignlab")) / "models"
     return root / f"{gguf.stem}-{path_digest(gguf)}"
 

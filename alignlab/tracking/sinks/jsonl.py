@@ -46,8 +46,10 @@ class JsonlSink:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """All complete rows of a file. A last line that was cut off by a crash is left out, and so is what is no row any
-    more; how many those are is said."""
+    """All complete rows of a file. A last line that a crash cut off is left out.
+
+    Damaged rows are left out too, with a warning that counts them.
+    """
     if not file.is_file():
         return []
     lines = [line for line in file.read_bytes().split(b"\n")[:-1] if line]

@@ -129,7 +129,7 @@ def test_annotations_in_their_own_form(folder: Path, tmp_path: Path) -> None:
 
 
 def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
-    """Annotations of a model as it has them: rows without an index, in the order of its file, some prompts lacking.
+    """Annotations of a model without an index, in the order of its file, with some prompts missing.
 
     The texts of most models' outputs are not at hand; letters stand for them, so many as the texts have.
     """
@@ -156,7 +156,7 @@ def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
     [("text_davinci_001", 803, 6.41), ("phi-2", 803, 3.15), ("minotaur-13b", 804, 8.21)],
 )
 def test_files_that_lack_rows_and_index(folder: Path, tmp_path: Path, model: str, rows: int, controlled: float) -> None:
-    """By row number text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
+    """With row numbers text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
     file, prompts = tmp_path / "annotations.json", folder / "eval_set_outputs.jsonl.gz"
     made = in_its_own_form(folder, model)
     difficulty = read_difficulty(folder / "ae2_instruction_difficulty.csv")
@@ -178,7 +178,7 @@ SET = ["a?", "b?", "c?", "d?"]
 
 
 def annotated(*instructions: str, index: Sequence[Any] | None = None, **changed: Any) -> list[dict[str, Any]]:
-    """Rows in which the model wins c? and d? and loses the others, outputs being equally long."""
+    """Rows in which the model wins c? and d? and loses the others; all outputs have the same length."""
     rows = [
         {
             "instruction": text,
@@ -213,7 +213,7 @@ def test_places_by_index_and_by_instruction(tmp_path: Path) -> None:
 
 
 def test_difficulty_is_that_of_the_rows_prompt_by_hand(tmp_path: Path) -> None:
-    """Prompt 0 of 9 lacks. Of the four of difficulty -1 three are won, of the four of +1 one is, lengths being equal.
+    """Prompt 0 of 9 is missing. The model wins 3 of 4 prompts of difficulty -1 and 1 of 4 of +1. Lengths are equal.
 
     So quality + difficulty * (-1) = log 3 and quality + difficulty * 1 = -log 3: difficulty is -log 3. By row number
     the two kinds change places, and it would be +log 3.
@@ -325,7 +325,7 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
         ("5,1\n", "indices must be 0 to 0"),
         ("0,1\n0,2\n", "indices must be 0 to 1, each of them once"),
         ("0,1\n-1,2\n", "indices must be 0 to 1"),
-        ("0,1\n1,nan\n", "difficulties finite numbers"),
+        ("0,1\n1,nan\n", "difficulties must be finite numbers"),
         ("0,1\n1,hard\n", "is not a number"),
         ("0,1\n1\n", "row 2: has 1 cells, and the header has 2"),
     ):

@@ -5,12 +5,13 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
-from alignlab.errors import AlignlabError
+from alignlab.errors import AlignlabError, ConfigError
 
 
 def main(argv: Sequence[str]) -> int:
@@ -22,23 +23,25 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _task(config: DictConfig) -> None:
-    from hydra.core.hydra_config import HydraConfig
-
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import Known, to_evaluate
-    from alignlab.config.remote_code import typed_keys
+    from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.evaluation.examples import FILE
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
     from alignlab.training.evaluate import evaluate, peft_of, sweep_of
     from alignlab.training.progress import quiet_libraries
 
     quiet_libraries()
+    typed = keys_of_command_line()
+    if untyped := list(problems_of_config(config, typed)):
+        raise ConfigError(untyped)
     wanted = to_evaluate(config)
+    if wanted.trust_remote_code:
+        wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
     peft = peft_of(wanted) if any(judge.made_by() for judge in wanted.judge.values()) else None
     if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
-    typed = typed_keys(HydraConfig.get().overrides.task)
     found = evaluate(wanted, judge_plans(config, wanted.judge, Known(), typed))
     for one in found:
         print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")

@@ -21,6 +21,7 @@ from yaml import YAMLError
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.preflight import to_evaluate
+from alignlab.config.remote_code import note_command_line
 from alignlab.config.share import conf_dir
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.training.progress import log_to_terminal
@@ -39,6 +40,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     sys.argv = [sys.argv[0], *args]
+    note_command_line(args)
     log_to_terminal()
     failed: list[AlignlabError] = []
 

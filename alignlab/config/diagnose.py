@@ -13,7 +13,6 @@ from omegaconf import OmegaConf
 from alignlab.config.axes import grid
 from alignlab.config.composer import COMPOSE_ERRORS, Composer
 from alignlab.config.points import plan_points
-from alignlab.config.remote_code import problems_of_axes
 from alignlab.errors import ConfigError, Problem
 
 _QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quotes are for the shell)"""
@@ -36,7 +35,6 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
     preset, zipped, excluded = _preset(composer, parsed)
-    problems += problems_of_axes({str(o.get_key_element()): o.get_value_element_as_str() for o in preset})
     listed = [o for o in (*preset, *parsed) if not o.is_interval_sweep()]  # what is no grid has said so itself
     points = grid(listed, zipped, excluded)
     try:

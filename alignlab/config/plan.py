@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import Known, to_train
 from alignlab.config.registry import GROUPS
-from alignlab.config.remote_code import keys_of_stage, problems_of_config, typed_keys
+from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
@@ -102,7 +102,7 @@ def plan(
              `typed`.
     """
     config, known = without_hydra(config), known or Known()
-    allowed = typed_keys(typed) if allowed is None else allowed
+    allowed = keys_of_command_line() if allowed is None else allowed
     train = _checked(config, typed, known, allowed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     parent = _parent(config, train, plain, known, allowed)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from alignlab.config.plan import Plan
@@ -31,7 +33,11 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         text = f"the record says that code which comes with the model {name} ran; read that code before you allow it"
         raise ConfigError([Problem("trust_remote_code", False, text, "trust_remote_code=true")])
     try:
-        groups: dict[str, Any] = {name: schemas()[name][kind](**config[name]) for name, kind in kinds.items()}
+        started = record.get("cwd", "")
+        groups: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            schema = schemas()[name][kind]
+            groups[name] = schema(**_found_from(started, schema, config[name]))
         train = Train(
             **groups,
             trainer=Trainer(**config["trainer"]),
@@ -45,3 +51,13 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
     parent = record.get("parent")
     above = recorded_plan(output_root, parent, trust_remote_code=trust_remote_code) if parent else None
     return Plan(train, config, run_id, above)
+
+
+def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a group. Relative paths that do not exist here start at `folder`, where the run was started."""
+    moved = {}
+    for name in getattr(schema, "content_fields", ()):
+        path = values.get(name)
+        if folder and isinstance(path, str) and path and not Path(path).exists() and (Path(folder) / path).exists():
+            moved[name] = str(Path(folder) / path)
+    return {**values, **moved}

@@ -6,7 +6,7 @@ config file, a sweep file or the record of a run, so the key counts only if it i
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -16,6 +16,21 @@ _FIELD = "trust_remote_code"
 
 # Config groups that load models, as the command line names them.
 _GROUPS = ("model", "reward")
+
+
+# Keys of the command line of this process. Hydra's own list of overrides also holds what files put into it.
+_command_line: frozenset[str] = frozenset()
+
+
+def note_command_line(arguments: Iterable[str]) -> None:
+    """Remember which keys the command line of this process sets."""
+    global _command_line
+    _command_line = typed_keys(arguments)
+
+
+def keys_of_command_line() -> frozenset[str]:
+    """Keys that the command line of this process sets; none in a process that was started otherwise."""
+    return _command_line
 
 
 def typed_keys(overrides: Iterable[str]) -> frozenset[str]:
@@ -29,22 +44,11 @@ def problems_of_config(config: DictConfig, typed: frozenset[str]) -> Iterator[Pr
     typed: keys that stand on the command line.
     """
     judges = config.get("judge") or {}
-    for group in (*_GROUPS, *(f"judge.{name}" for name in judges)):
-        key = f"{group}.{_FIELD}"
+    groups = (*_GROUPS, *(f"judge.{name}" for name in judges))
+    for key in (_FIELD, *(f"{group}.{_FIELD}" for group in groups)):
         if key not in typed and OmegaConf.select(config, key) is True:
             text = "is set by a config file; code that comes with a model runs only if the command line allows it"
             yield Problem(key, True, text, f"{key}=true   or   {key}=false")
-
-
-def problems_of_axes(axes: Mapping[str, object]) -> Iterator[Problem]:
-    """Problems of the axes of a sweep file that would allow code to run.
-
-    axes: `hydra.sweeper.params` of the file.
-    """
-    for key, values in axes.items():
-        if _FIELD in f"{key}={values}":
-            text = "is set by a sweep file; code that comes with a model runs only if the command line allows it"
-            yield Problem(key, values, f"{text}: remove the line from the file", f"model.{_FIELD}=true")
 
 
 def keys_of_stage(

@@ -107,22 +107,41 @@ class Template:
         rendered = self._rendered_conversation()
         if rendered is None:
             return None
-        first, last = rendered.find(_ANSWER), rendered.rfind(_ANSWER)
-        question, closing = rendered.rfind(_QUESTION), last + len(_ANSWER)
+        found = rendered.lower()  # some templates change the case of what is said
+        first, last, question = found.find(_ANSWER), found.rfind(_ANSWER), found.rfind(_QUESTION)
+        closing = last + len(_ANSWER)
         opening = self._tokens(rendered[question + len(_QUESTION) : last])
         ids, up_to_answer = self._tokens(rendered), self._tokens(rendered[:closing])
-        shared = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(ids, up_to_answer, strict=False)))
         special = self._special(stops)
-        ends = self._possible_ends(ids[shared:], special)
-        if first < question:  # a token that opens an answer and did not end the answer before is a header
-            before_question = self._tokens(rendered[first + len(_ANSWER) : question])
-            ends = [token for token in ends if token not in opening or token in before_question]
+        ends = self._possible_ends(ids[_shared(ids, up_to_answer) :], special)
+        if first < question:
+            between_turns = self._tokens(rendered[first + len(_ANSWER) : question])
+            # A token that opens an answer and did not end the answer before is a header.
+            header = self._header() or opening
+            ends = [token for token in ends if token not in header or token in between_turns]
+            if not ends:  # Qwen 1.5 ends every turn but the last one
+                written = [token for token in between_turns if self._tokenizer.decode([token]).strip()]
+                # A token that another special one follows directly ends a turn; a role follows what opens one.
+                is_end = len(written) > 1 and set(written[:2]) <= special and written[0] in opening
+                return (written[0], "") if is_end else None
         if not ends:
             return None
         of_all_turns = sorted((token for token in ends if token in opening), key=lambda token: token not in special)
         end = (of_all_turns or ends)[0]
-        between, found, _ = rendered[closing:].partition(str(self._tokenizer.convert_ids_to_tokens(end)))
-        return end, between if found else ""
+        between, is_text, _ = rendered[closing:].partition(str(self._tokenizer.convert_ids_to_tokens(end)))
+        return end, between if is_text else ""
+
+    def _header(self) -> list[int]:
+        """Tokens that announce an answer; empty if the template ignores `add_generation_prompt`."""
+        turns = [Message(role="user", content=_QUESTION)]
+        try:
+            without, announced = (
+                self._tokens(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=announce))
+                for announce in (False, True)
+            )
+        except TemplateError:
+            return []
+        return announced[_shared(without, announced) :]
 
     def _rendered_conversation(self) -> str | None:
         """A rendered conversation of two questions and answers, else of one, else with a system turn first.
@@ -136,7 +155,7 @@ class Template:
                 rendered = str(self._tokenizer.apply_chat_template(messages, tokenize=False))
             except TemplateError:
                 continue
-            if -1 < rendered.rfind(_QUESTION) < rendered.rfind(_ANSWER):
+            if -1 < rendered.lower().rfind(_QUESTION) < rendered.lower().rfind(_ANSWER):
                 return rendered
         return None
 
@@ -158,6 +177,11 @@ class Template:
 
     def _tokens(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _shared(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many ids two texts begin with alike."""
+    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
 
 
 def _kept(tokenizer: Any) -> Callable[..., tuple[int, ...]]:

@@ -275,6 +275,7 @@ class RunDir:
                 "cpus": os.cpu_count(),
                 "threads": os.environ.get("OMP_NUM_THREADS"),
             },
+            cwd=os.getcwd(),  # relative paths of the config start here
             **({"damaged": before["damaged"]} if "damaged" in before else {}),
             **made_by,
             **values,

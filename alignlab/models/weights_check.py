@@ -24,6 +24,7 @@ log = logging.getLogger(__name__)
 _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
+_LONGEST = 1000  # characters of an error that are shown
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_LISTED = 3
 
@@ -51,9 +52,15 @@ def loading(what: str) -> Iterator[None]:
     except (OSError, ValueError, ImportError) as error:
         if "trust_remote_code" in str(error):
             raise ModelError(f"{what} {_NEEDS_ITS_CODE}") from error
-        raise ModelError(f"{what} can't be loaded: {error}") from error
+        raise ModelError(f"{what} can't be loaded: {_cut(error)}") from error
     except Exception as error:  # damaged files cause many types of errors: SafetensorError, KeyError, EOFError, ...
-        raise ModelError(f"{what} can't be loaded: {type(error).__name__}: {error}") from error
+        raise ModelError(f"{what} can't be loaded: {type(error).__name__}: {_cut(error)}") from error
+
+
+def _cut(error: Exception) -> str:
+    """The beginning of an error's text: transformers lists hundreds of classes in some."""
+    text = str(error)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
 
 def load_weights(
@@ -135,6 +142,8 @@ def load_adapter(model: Any, adapter: str) -> Any:
     saved = saved_weights(adapter)
     with loading(f"adapter {adapter}"):
         config = PeftConfig.from_pretrained(adapter)
+        if model.device.type == "meta" and hasattr(config, "init_lora_weights"):
+            config.init_lora_weights = True  # others compute with the weights of the base, which are not read here
         if config.is_prompt_learning:
             raise ModelError(f"adapter {adapter} is {config.peft_type}, which can't be merged into a model's weights")
         policy = get_peft_model(model, config)

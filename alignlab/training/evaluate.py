@@ -92,10 +92,7 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
     others = {n: source for n in wanted.evaluation.baselines if (source := _other(n, root, wanted, problems))}
     if problems:
         raise ConfigError(problems)
-    ready = ready_judges(wanted.judge, judges)
-    if wanted.trust_remote_code:
-        ready = {name: judge.with_remote_code() for name, judge in ready.items()}
-    wanted = replace(wanted, judge=ready)
+    wanted = replace(wanted, judge=ready_judges(wanted.judge, judges))
     return [
         _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
         for plan in plans

@@ -74,7 +74,6 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
         from alignlab.config.composer import Composer
-        from alignlab.config.remote_code import problems_of_axes
         from alignlab.training.search import Axis, Options, Search
 
         assert self.config is not None
@@ -86,7 +85,6 @@ class OptunaSweeper(Sweeper):
         swept = {key: o for key, o in said.items() if o.is_sweep_override()}
         fixed = [str(o.input_line) for o in said.values() if not o.is_sweep_override()]
         problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
-        problems += problems_of_axes(self.params)
         for name in ("zip", "exclude"):
             if self.config.sweep[name]:
                 text = "is for grids: a search draws each axis by itself"

@@ -44,14 +44,12 @@ class PreflightSweeper(BasicSweeper):
         from alignlab.config.axes import grid
         from alignlab.config.composer import Composer
         from alignlab.config.points import plan_points, unique
-        from alignlab.config.remote_code import problems_of_axes
 
         hydra = self.config.hydra
         composer = Composer(self.hydra_context.config_loader, hydra.job.config_name, hydra.overrides.hydra)
         given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
         asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
-        problems = [*asked.problems, *problems_of_axes(self.params or {})]
-        plans, jobs = unique(plan_points(composer, asked.jobs, problems), asked.jobs, asked.axes)
+        plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
         from alignlab.training.sweep import Sweep
 
         sweep = Sweep(self.config, plans, jobs, asked.axes)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from copy import deepcopy
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
@@ -15,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.registry import configs
 from alignlab.config.share import conf_dir, sweep_dirs
+from alignlab.errors import ConfigError, Problem
 
 GROUP = "sweep"
 
@@ -29,7 +32,10 @@ class SweepFolderSource(FileConfigSource):
     def load_config(self, config_path: str) -> ConfigResult:
         if not self._inside(config_path):
             raise ConfigLoadError(f"Config not found: {config_path}")
-        return super().load_config(self._local(config_path))
+        found = super().load_config(self._local(config_path))
+        if problems := list(_problems_of_sweep(found)):
+            raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
+        return found
 
     def available(self) -> bool:
         return super().is_group("")
@@ -55,6 +61,20 @@ class SweepFolderSource(FileConfigSource):
     @staticmethod
     def _local(config_path: str) -> str:
         return config_path.strip("/").removeprefix(f"{GROUP}/")
+
+
+def _problems_of_sweep(found: ConfigResult) -> Iterator[Problem]:
+    """What a sweep file says of Hydra besides its axes: Hydra calls functions that some of its settings name."""
+    package = str(found.header.get("package") or "_global_")
+    if package.split(".")[0] == "hydra":
+        yield Problem("package", package, "a sweep file begins with `# @package _global_`")
+        return
+    hydra: Any = OmegaConf.select(found.config, "hydra") if isinstance(found.config, DictConfig) else None
+    for key in hydra or {}:
+        if key not in ("mode", "sweeper", "launcher"):
+            yield Problem(f"hydra.{key}", None, "may not be set by a sweep file; it may set: mode, sweeper, launcher")
+        elif isinstance(hydra[key], DictConfig) and "_target_" in hydra[key]:
+            yield Problem(f"hydra.{key}._target_", None, f"may not be set by a sweep file; {key}=<name> chooses one")
 
 
 class SchemaSource(ConfigSource):

@@ -119,6 +119,15 @@ FAMILIES = [
     Family("one_question_only", "{% if messages | length > 2 %}{{ raise_exception('one only') }}{% endif %}" + CHATML,
            "<|im_end|>", ["<|im_start|>", "<|im_end|>"]),
     Family("no_end", HUMAN, "<|endoftext|>", ["<|im_end|>"], joined=False),
+    Family("last_turn_open", CHATML.replace("<|im_end|>\n{% endfor %}", "{% if not loop.last or "
+           "add_generation_prompt %}<|im_end|>\n{% endif %}{% endfor %}"), "<|im_end|>",
+           ["<|im_start|>", "<|im_end|>"], joined=False),
+    Family("earlier_turns_go_on", CHATML.replace("<|im_end|>", "{{ '<|go_on|>' if m['role'] == 'assistant' and not "
+           "loop.last else '<|im_end|>' }}"), "<|im_end|>", ["<|im_start|>", "<|im_end|>", "<|go_on|>"]),
+    Family("upper_case", CHATML.replace("m['content']", "m['content'] | upper"), "<|im_end|>",
+           ["<|im_start|>", "<|im_end|>"], joined=False),
+    Family("headers_alone", LLAMA3.replace("<|eot_id|>", ""), "<|endoftext|>",
+           ["<|start_header_id|>", "<|end_header_id|>"], joined=False),
     Family("always_opens", "{% for m in messages %}<|{{ m['role'] }}|>{{ m['content'] }}{% endfor %}<|assistant|>",
            "<|endoftext|>", ["<|user|>", "<|assistant|>"], joined=False),
 ]  # fmt: skip

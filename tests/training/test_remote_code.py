@@ -194,3 +194,84 @@ def test_an_adapter_that_names_a_python_module(alignlab: Run, tmp_path: Path, ma
     found = alignlab("evaluate", f"run={the_run()}", "evaluation.prompts=2")
     assert (found.code, mark.exists()) == (2, False)
     assert "Traceback" not in found.err
+
+
+HYDRA = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,2\n"
+
+
+@pytest.mark.parametrize(
+    ("more", "key"),
+    [
+        ("  overrides:\n    task: ['model.trust_remote_code=true']\n", "hydra.overrides"),
+        ("  callbacks:\n    mine:\n      _target_: sympy.sympify\n      a: 1\n", "hydra.callbacks"),
+        ("  launcher:\n    _target_: sympy.sympify\n", "hydra.launcher._target_"),
+    ],
+)
+def test_a_sweep_file_sets_nothing_that_hydra_calls(
+    more: str, key: str, alignlab: Run, tmp_path: Path, mark: Path
+) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "mine.yaml").write_text(HYDRA + more)
+    for verb in ("check", "train"):
+        found = alignlab(verb, "sweep=mine", "model=hub", f"model.name={own}", *PAIRS)
+        assert (found.code, mark.exists()) == (2, False)
+        assert f"{key}\n      may not be set by a sweep file" in found.err
+        assert "Traceback" not in found.err
+
+
+@pytest.mark.parametrize("place", ["model", "hydra"])
+def test_an_experiment_file_of_ones_own_allows_nothing(place: str, alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    own = add_code(model_folder(tmp_path / "own"), mark)
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    text = {
+        "model": "model:\n  trust_remote_code: true\n",
+        "hydra": "hydra:\n  overrides:\n    task: ['model.trust_remote_code=true']\n",
+    }[place]
+    (tmp_path / "mine" / "experiment" / "own.yaml").write_text(f"# @package _global_\n{text}")
+    train = [
+        "train",
+        "model=hub",
+        f"model.name={own}",
+        *PAIRS,
+        "experiment=own",
+        "--config-dir",
+        str(tmp_path / "mine"),
+    ]
+    found = alignlab(*train)
+    assert (found.code, mark.exists()) == (2, False), found.err
+
+
+def test_files_allow_nothing_in_an_evaluation_either(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    plain, own = model_folder(tmp_path / "plain"), add_code(model_folder(tmp_path / "own"), mark)
+    assert alignlab("train", "model=hub", f"model.name={plain}", *PAIRS).code == 0
+    (tmp_path / "sweeps").mkdir()
+    (tmp_path / "sweeps" / "ev.yaml").write_text("# @package _global_\ntrust_remote_code: true\n")
+    asked = ["evaluate", f"run={the_run()}", f"evaluation.baselines=[{own}]", "+sweep@_global_=ev"]
+    found = alignlab(*asked)
+    assert (found.code, mark.exists()) == (2, False)
+    assert "trust_remote_code = True\n      is set by a config file" in found.err
+
+
+def test_the_key_of_the_model_is_not_that_of_a_judge(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    plain = model_folder(tmp_path / "plain")
+    judge = add_code(model_folder(tmp_path / "judge"), mark)
+    found = alignlab(
+        "train", "model=hub", f"model.name={plain}", *PAIRS, "model.trust_remote_code=true", "evaluation.at_end=true",
+        "evaluation.prompts=2", "judge=reward_model", f"judge.reward_model.model={judge}",
+    )  # fmt: skip
+    assert (found.code, mark.exists()) == (2, False)
+    assert "judge.reward_model.trust_remote_code=true" in found.err
+
+
+def test_a_run_is_evaluated_from_another_folder(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Paths of a record start where its run was started."""
+    model_folder(tmp_path / "plain")
+    rows = [{"prompt": f"say {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
+    (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert alignlab("train", "model=hub", "model.name=plain", "peft=lora", *PAIRS).code == 0
+    (tmp_path / "elsewhere").mkdir()
+    run = the_run().resolve()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    found = alignlab("evaluate", f"run={run}", "evaluation.prompts=2")
+    assert found.code == 0, found.err

@@ -122,6 +122,13 @@ _MAX_NEW_TOKENS = (
     "rollout.max_new_tokens limits answers that are sampled in training, evaluation.max_new_tokens limits those of an "
     "evaluation, and data.max_length limits prompt and answer of a data row together"
 )
+_NLL = (
+    "TRL's weight multiplies the NLL per token, and objective.nll_weight multiplies the NLL summed over the answer; "
+    "the same number is a larger weight here"
+)
+_HUB_ONLY = (
+    "is a setting of model=hub, which loads a model from the hub or a folder; the model of this run does not have it"
+)
 _KL = "the weight of the KL is a field of the objective: objective.kl_coef for ppo, objective.beta for most others"
 _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
@@ -140,6 +147,9 @@ EXPLANATIONS = {
             "train_batch_size",
             "eval_batch_size",
             "mini_batch_size",
+            "micro_batch_size",
+            "micro_batch_size_per_gpu",
+            "micro_train_batch_size",
             "gradient_accumulation",
             "gradient_accumulation_steps",
             "accumulate_grad_batches",
@@ -160,6 +170,13 @@ EXPLANATIONS = {
     "kl_coef": _KL,
     "warmup_ratio": _WARMUP,
     "use_peft": "type peft=lora for an adapter",
+}
+
+
+# Objective -> why its objective.nll_weight is not TRL's cpo_alpha or rpo_alpha.
+_OTHER_NLL_WEIGHT = {
+    "cpo": f"{_NLL}, unless objective.dialect=trl1 is set, which has the NLL per token",
+    "slic": _NLL,
 }
 
 
@@ -217,10 +234,20 @@ def _synonym_hint(target: str, text: str, value: Any, config: DictConfig, accept
     there = target in _all_keys(config)
     # every option has model.name, but only `hub` loads a model by it
     other_option = option and group in config and OmegaConf.get_type(config[group]) is not schemas()[group][option]
+    if group == "model" and other_option and not there:
+        return Hint(f"no such key; {target} {_HUB_ONLY}")  # to type model=hub would train another model
+    if target == "objective.nll_weight" and there and (why_not := _other_nll_weight(config)):
+        return Hint(f"no such key; {why_not}")
     if other_option and (not there or target == "model.name"):
         both = accepts({group: option, target: value})
         return Hint(said, f"{group}={option} {target}={text}") if both else None
     return Hint(said, _assignment({target: value}, text, accepts)) if there else None
+
+
+def _other_nll_weight(config: DictConfig) -> str:
+    """Why objective.nll_weight is not TRL's weight; empty if it is."""
+    chosen, options = OmegaConf.get_type(config.objective), schemas()["objective"]
+    return next((text for name, text in _OTHER_NLL_WEIGHT.items() if options[name] is chosen), "")
 
 
 def _other_group_hint(key: str, text: str, value: Any, there: list[str], accepts: Accepts) -> Hint:

@@ -60,6 +60,7 @@ def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
     return {
         "pairs/accuracy": _share(h > 0) + 0.5 * _share(h == 0),
         "pairs/margin": h.mean(),
+        "pairs/distance": h.abs().mean(),
         "pairs/n": torch.tensor(float(len(h))),
     }
 

@@ -1,13 +1,14 @@
 """Compares the settings of a sweep and decides which can be called best.
 
 A policy must not win by staying where it started. So settings are compared by a metric that all of them have. The gap
-to the frontier is compared only at equal KL. A setting that is not better than the start is never called best.
+to the frontier is compared only at equal KL. A setting that is not better than the start, or that hardly moved from it,
+is not called best: an accuracy sees only signs, and one tiny step can set them all.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,8 +27,13 @@ SAME_KL = 1.25
 # A policy has hardly moved if it moved less than this share of what the farthest one did.
 HARDLY_MOVED = 0.25
 
-# How far a policy moved from the start: the first of these that all settings have.
-_MOVEMENT = (KL, "eval/objective/kl", "eval/pairs/margin")
+# If no policy moved this far on the held-out pairs (nats per pair), all of them have hardly moved.
+LEAST_DISTANCE = 0.01
+
+# How far a policy moved from the start: the first of these that all settings have. In the margin, which runs of older
+# versions have instead of the distance, pairs with opposite signs cancel.
+_DISTANCE = "eval/pairs/distance"
+_MOVEMENT = (KL, _DISTANCE, "eval/objective/kl", "eval/pairs/margin")
 
 # A share near 1/2 of n pairs has a 95 % interval of ± this / sqrt(n).
 _SHARE_HALF_WIDTH = 0.98
@@ -45,13 +51,15 @@ Values = Mapping[str, Mapping[str, float]]
 class Group:
     """Settings that are compared with each other.
 
-    best:        None if no setting is known to be better than the start.
+    best:        None if no setting can be called best.
     comparisons: setting -> its comparison with the best; empty if there is no best.
+    still:       settings that can't be called best, since they hardly moved from the start.
     """
 
     names: list[str]
     best: str | None
     comparisons: Mapping[str, Comparison]
+    still: Collection[str] = ()
 
 
 def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
@@ -111,7 +119,8 @@ def compare(
     """Each group with its best setting and the comparisons with it. The intervals hold for all groups at once.
 
     lower: whether lower is better.
-    asked: whether the user chose the metric. Then a setting that is not better than the start can be best, too.
+    asked: whether the user chose the metric. Then a setting that hardly moved, or is not better than the start, can be
+           best, too.
 
     A setting can also be best if there are too few seeds to know whether it is better than the start.
     """
@@ -120,22 +129,31 @@ def compare(
     found = []
     for group in several:
         values = {name: settings[name].get(metric, {}) for name in group}
-        can_be = [name for name in group if asked or better_than_start(settings[name], metric) is not False]
+        # within the group: at equal KL all have moved equally far
+        still = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
+        moved = [name for name in group if name not in still]
+        can_be = [name for name in moved if asked or better_than_start(settings[name], metric) is not False]
         best, comparisons = compare_with_best(
             values, lower_is_better=lower, least=least, candidates=can_be, comparisons=count
         )
-        found.append(Group(list(group), best, comparisons))
+        found.append(Group(list(group), best, comparisons, still))
     return found
 
 
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
-    """Setting -> how far it moved, for those that moved less than HARDLY_MOVED of the farthest; empty if not known."""
+    """Setting -> how far it moved (nats), for those that hardly moved; empty if not known.
+
+    These are the settings that moved less than HARDLY_MOVED of what the farthest did, or all of them if none moved
+    LEAST_DISTANCE on the held-out pairs.
+    """
     moved = {name: values for name, values in settings.items() if any(values.values())}
     metric = next((m for m in _MOVEMENT if moved and all(values.get(m) for values in moved.values())), None)
     if metric is None:
         return {}
     means = {name: abs(float(np.mean(list(values[metric].values())))) for name, values in moved.items()}
     farthest = max(means.values())
+    if metric == _DISTANCE and farthest < LEAST_DISTANCE:
+        return means
     return {name: mean for name, mean in means.items() if mean < HARDLY_MOVED * farthest}
 
 

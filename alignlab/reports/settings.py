@@ -13,6 +13,7 @@ from alignlab.reports.comparing import (
     DEFAULT_METRICS,
     GAP,
     KL,
+    LEAST_DISTANCE,
     METRICS_USED,
     SAME_KL,
     Group,
@@ -171,6 +172,7 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         return
     if found.metric is None:
         yield from _why_not_compared(found, asked)
+        yield from _hardly_moved(found)
         return
     where = _AT_EQUAL_KL if found.metric == GAP and not found.asked else ""
     yield (
@@ -178,6 +180,7 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         f"best paired by seed, with t intervals that hold for all of them at once ({_PERCENT}, Bonferroni)"
     )
     yield from _settings_without_equal_kl(found)
+    yield from _hardly_moved(found)
     for group in found.groups:
         yield from _group_conclusions(group, found)
     if any(c.tied and c.more_seeds for c in found.comparisons.values()):
@@ -233,15 +236,16 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
         names = "; ".join(still)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
     if group.best is None:
-        if len(still) == len(group.names):
-            yield f"{where}no setting is known to be better than the start: none is called best"
+        if any(found.values[name].get(found.metric or "") for name in group.names):
+            which = "no setting that moved" if group.still else "no setting"
+            yield f"{where}{which} is known to be better than the start: none is called best"
         return
     said = group.comparisons
     unknown = [name for name, c in said.items() if c.tied is None]
     if len(unknown) == len(said) - 1:
         yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
         return
-    no_better = [] if found.asked else still
+    no_better = [] if found.asked else [*still, *group.still]
     tied = [name for name, c in said.items() if c.tied and name not in (group.best, *no_better)]
     beside = [name for name, c in said.items() if c.tied and name in no_better]
     known = " of those that can be compared" if unknown else ""
@@ -252,17 +256,28 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
         yield f"{where}best{known}: {group.best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
     else:
         other = "no other that is better than the start" if beside else "no other"
+        if any(name in group.still for name in beside):
+            other = "no other that moved and is better than the start"
         yield f"{where}best{known}: {group.best}; {other} is tied with it"
     if unknown:
         yield f"{where}unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
 
 
+def _hardly_moved(found: Settings) -> Iterator[str]:
+    """A sentence on settings that hardly moved from the start, and on whether this keeps them from being best."""
+    little = hardly_moved(found.values)
+    if not little:
+        return
+    everyone = len(little) == sum(any(values.values()) for values in found.values.values())
+    limit = f"less than {LEAST_DISTANCE} nats a pair" if everyone else "less than a quarter of the farthest"
+    so = ", so not called best" if any(name in group.still for group in found.groups for name in little) else ""
+    names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
+    yield f"hardly moved from the start ({limit}){so}: {names}"
+
+
 def _weak_settings(found: Settings) -> Iterator[str]:
-    """Sentences on settings that hardly moved or are not better than the start, if the user chose the metric."""
+    """Sentences on settings that are not better than the start, if the user chose the metric."""
     values = found.values
-    if little := hardly_moved(values):
-        names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
-        yield f"hardly moved from the start (less than a quarter of the farthest): {names}"
     for metric in (GAP, "eval/pairs/accuracy"):
         if still := [name for name in values if better_than_start(values[name], metric) is False]:
             by = "exact reward" if metric == GAP else _heading(metric)

@@ -99,6 +99,7 @@ ROLLOUTS: dict[str, str] = {
 PAIRS: dict[str, str] = {
     "pairs/accuracy": "share of held-out pairs with h > 0, ties count 1/2",
     "pairs/margin": "mean of h over the held-out pairs (nats per pair)",
+    "pairs/distance": "mean of |h|: how far the policy moved on the held-out pairs (nats per pair)",
     "pairs/n": "held-out pairs",
 }
 

@@ -19,6 +19,8 @@ HUB = ["model=hub", "model.name=org/model", "data=hh_rlhf"]
 LORA = [*HUB, "peft=lora"]
 PPO = ["objective=ppo"]
 GRPO = ["objective=grpo"]
+RPO = ["objective=rpo"]
+CPO = ["objective=cpo"]
 
 # (overrides of the config, override with an unknown key, what the hint says to type)
 TYPED = [
@@ -57,6 +59,8 @@ TYPED = [
     (HUB, "peft.r=8", "peft=lora peft.r=8"),
     (HUB, "lora_dropout=0.05", "peft=lora peft.dropout=0.05"),
     (GRPO, "num_generations=4", "objective.samples=4"),
+    (RPO, "rpo_alpha=0.5", "objective.nll_weight=0.5"),
+    (HUB, "attn_implementation=eager", "model.attention=eager"),
     (PPO, "cliprange=0.3", "objective.clip=0.3"),
     (PPO, "num_ppo_epochs=4", "rollout.epochs=4"),
     (LAB, "wandb_project=mine", "tracking.project=mine"),
@@ -86,6 +90,8 @@ EXPLAINED = [
     ("num_train_epochs=3", "no setting counts epochs"),
     ("trainer.max_epochs=1", "no setting counts epochs"),
     ("per_device_train_batch_size=4", "total number of rows per update"),
+    ("micro_batch_size=2", "total number of rows per update"),
+    ("micro_train_batch_size=2", "total number of rows per update"),
     ("gradient_accumulation_steps=4", "total number of rows per update"),
     ("bf16=true", "no mixed precision"),
     ("fp16=true", "no mixed precision"),
@@ -147,6 +153,26 @@ def test_what_to_type(base: list[str], word: str, expected: str, composer: Compo
 def test_explanation(word: str, expected: str, composer: Composer) -> None:
     text, hint = hint_of(composer, LAB, word)
     assert expected in text
+    assert hint == ""
+
+
+@pytest.mark.parametrize("word", ["cpo_alpha=0.5", "rpo_alpha=0.5", "trainer.cpo_alpha=0.5", "objective.cpo_alpha=0.5"])
+def test_an_nll_weight_per_token_is_not_one_of_a_sum(word: str, composer: Composer) -> None:
+    """To follow the hint would multiply the NLL by the length of the answer."""
+    text, hint = hint_of(composer, CPO, word)
+    assert "multiplies the NLL per token" in text
+    assert "objective.dialect=trl1" in text
+    assert hint == ""
+    assert hint_of(composer, ["objective=slic"], word)[1] == ""
+
+
+@pytest.mark.parametrize(
+    "word", ["attn_implementation=sdpa", "trainer.attn_implementation=sdpa", "model.attention=sdpa"]
+)
+@pytest.mark.parametrize("base", [LAB, ["model=tiny", "data=hh_rlhf"]])
+def test_a_setting_of_hub_models_does_not_swap_the_model(base: list[str], word: str, composer: Composer) -> None:
+    text, hint = hint_of(composer, base, word)
+    assert "model.attention is a setting of model=hub" in text
     assert hint == ""
 
 

@@ -19,7 +19,7 @@ from alignlab.tracking.metrics import check_known
 from alignlab.types import Logps, PairLogps
 from tests.modules.cases import PAIRS, SHARED, build, data_for, train
 
-OF_PAIRS = ("eval/pairs/accuracy", "eval/pairs/margin", "eval/pairs/n")
+OF_PAIRS = ("eval/pairs/accuracy", "eval/pairs/margin", "eval/pairs/distance", "eval/pairs/n")
 
 
 def side(tokens: list[list[float]], reference: list[float] | None) -> Logps:
@@ -32,13 +32,13 @@ def test_pairs_by_hand() -> None:
     chosen = side([[-1, -2], [-5, 0], [-1, 0], [-1, -1]], [-4.0, -3, -1, -4])
     rejected = side([[-2, 0], [-1, 0], [-1, -1], [-3, -3]], [-2.0, -1, -2, -1])
     found = {name: float(value) for name, value in preference_metrics(PairLogps(chosen, rejected)).items()}
-    assert found == {"pairs/accuracy": 2.5 / 4, "pairs/margin": 1.5, "pairs/n": 4.0}
+    assert found == {"pairs/accuracy": 2.5 / 4, "pairs/margin": 1.5, "pairs/distance": 2.5, "pairs/n": 4.0}
     check_known(f"eval/{name}" for name in found)
 
 
-def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tuple[float, float]:
-    """(accuracy, margin) of PAIRS, computed one answer at a time."""
-    total, won = 0.0, 0.0
+def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tuple[float, float, float]:
+    """(accuracy, margin, distance) of PAIRS, computed one answer at a time."""
+    total, won, distance = 0.0, 0.0, 0.0
     with torch.no_grad():
         for pair in PAIRS:
             h = 0.0
@@ -48,8 +48,8 @@ def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tupl
                     logps = model(ids).logits[0].log_softmax(-1)
                     start = len(pair.prompt) - 1
                     h += sign * weight * sum(float(logps[start + t, token]) for t, token in enumerate(answer))
-            total, won = total + h, won + (h > 0)
-    return won / len(PAIRS), total / len(PAIRS)
+            total, won, distance = total + h, won + (h > 0), distance + abs(h)
+    return won / len(PAIRS), total / len(PAIRS), distance / len(PAIRS)
 
 
 @pytest.mark.parametrize("layout", [PLAIN, SHARED])
@@ -63,9 +63,10 @@ def test_every_objective_is_measured_on_the_same_pairs(
     if objective.requires.data != "pairs":
         module.pairs = HeldOutPairs(PAIRS, start, layout)  # type: ignore[arg-type]
     found = train(module, tmp_path, steps=4).held_out
-    accuracy, margin = by_a_plain_loop(module.policy.eval(), start.model)
+    accuracy, margin, distance = by_a_plain_loop(module.policy.eval(), start.model)
     assert found["eval/pairs/accuracy"] == accuracy
     assert found["eval/pairs/margin"] == pytest.approx(margin, abs=1e-9)
+    assert found["eval/pairs/distance"] == pytest.approx(distance, abs=1e-9)
     assert found["eval/pairs/n"] == len(PAIRS)
     assert abs(margin) > 1e-3, "it has moved"
 
@@ -75,7 +76,7 @@ def test_the_start_scores_at_chance(tmp_path: Path) -> None:
     module.pairs = HeldOutPairs(PAIRS, frozen_copy(module.policy), PLAIN)
     module.optim_config.lr = 0.0
     found = train(module, tmp_path, steps=1).held_out
-    assert [found[name] for name in OF_PAIRS] == [0.5, 0.0, len(PAIRS)]
+    assert [found[name] for name in OF_PAIRS] == [0.5, 0.0, 0.0, len(PAIRS)]
 
 
 def test_without_a_reference_there_is_no_number(tmp_path: Path) -> None:

@@ -190,6 +190,66 @@ def test_what_hardly_moved_is_told_by_a_movement_that_all_have() -> None:
     assert hardly_moved({**margins, "c": {"eval/loss": seeded(1.0)}}) == {}
 
 
+def moved(distance: float, *accuracies: float) -> list[dict[str, float]]:
+    return pairs(*accuracies, **{"eval/pairs/distance": distance, "eval/pairs/margin": distance})
+
+
+def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
+    """As a sweep over learning rates came out: the accuracy sees only signs, which one tiny step already sets."""
+    settings = {
+        ("1e-7",): moved(0.001, 0.906, 0.906),
+        ("1e-5",): moved(0.112, 0.91, 0.91),
+        ("3e-4",): moved(2.8, 0.9, 0.9),
+    }
+    table, text = report_of(settings, ["optim.lr"])
+    still = "lr 1e-7 (0.001 nats); lr 1e-5 (0.11 nats)"
+    assert f"hardly moved from the start (less than a quarter of the farthest), so not called best: {still}" in text
+    assert "best: lr 3e-4; no other that moved and is better than the start is tied with it" in text
+    assert [row.split(" | ")[-3] for row in table.splitlines()[-3:]][-1] == "best"
+    _, text = report_of(settings, ["optim.lr"], metric="eval/pairs/accuracy")
+    assert f"hardly moved from the start (less than a quarter of the farthest): {still}" in text
+    assert "best: lr 1e-5; no other is tied with it" in text
+
+
+def test_where_only_what_hardly_moved_is_better_than_the_start_none_is_best() -> None:
+    """A setting without results does not hide it."""
+    settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("1.0",): moved(90.0, 0.5, 0.5), ("lost",): [{}, {}]}
+    table, text = report_of(settings, ["optim.lr"])
+    assert "so not called best: lr 1e-7 (0.001 nats)" in text
+    assert "no setting that moved is known to be better than the start: none is called best" in text
+    assert not names_a_best(text)
+    assert "difference to the best" not in table
+
+
+def test_where_no_policy_moved_none_is_best() -> None:
+    settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("2e-7",): moved(0.002, 0.91, 0.91)}
+    _, text = report_of(settings, ["optim.lr"])
+    names = "lr 1e-7 (0.001 nats); lr 2e-7 (0.002 nats)"
+    assert f"hardly moved from the start (less than 0.01 nats a pair), so not called best: {names}" in text
+    assert "none is called best" in text
+    assert not names_a_best(text)
+
+
+def test_the_best_at_a_small_kl_is_named_beside_the_best_at_a_large_one() -> None:
+    """At equal KL none stayed behind the others, but the small KL is named."""
+    settings = {
+        ("a",): lab(0.4, 0.1, 0.8),
+        ("b",): lab(0.4, 0.2, 0.7),
+        ("c",): lab(4.0, 0.3, 1.7),
+        ("d",): lab(4.0, 0.5, 1.5),
+    }
+    _, text = report_of(settings, ["x"])
+    assert "hardly moved from the start (less than a quarter of the farthest): x a (0.4 nats); x b (0.4 nats)" in text
+    assert "at a KL of 0.40 to 0.40 nats: best: x a" in text
+    assert "at a KL of 4.00 to 4.00 nats: best: x c" in text
+
+
+def test_pairs_that_cancel_in_the_margin_have_moved() -> None:
+    far = {"eval/pairs/margin": seeded(0.01), "eval/pairs/distance": seeded(5.0), "eval/objective/kl": seeded(-0.1)}
+    near = {"eval/pairs/margin": seeded(1.0), "eval/pairs/distance": seeded(1.0), "eval/objective/kl": seeded(9.0)}
+    assert hardly_moved({"far": far, "near": near}) == {"near": 1.0}
+
+
 def test_strengths_to_add() -> None:
     kl = {("dpo", "0.1"): 4.0, ("dpo", "1.0"): 0.4, ("ipo", "0.1"): 0.2}
     said = strengths_to_add(["objective", "strength"], kl)

@@ -138,6 +138,7 @@ def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Pa
         summary = result(tmp_path / "stack", plan.id)[2]["summary"]
         assert summary["eval/pairs/n"] == 24
         assert abs(summary["eval/pairs/margin"]) > 0.01
+        assert summary["eval/pairs/distance"] >= abs(summary["eval/pairs/margin"])
 
 
 @pytest.mark.parametrize(

@@ -123,11 +123,13 @@ def read_questions(path: str) -> list[Question]:
 
 def _question(row: Row) -> Question:
     refuse_unsupported_columns(row)
-    name = str(row.get("question_id", ""))
+    name = "" if row.get("question_id") is None else str(row["question_id"])
     if turns := row.get("turns"):
         if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
             raise UnusableRowError("turns must be one text or two")
         first, *second = gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1)))
+        if blank := [f"turn {i} is empty" for i, turn in enumerate(turns, 1) if not turn.strip()]:
+            raise UnusableRowError(*blank)
         return Question(first, "", True, "".join(second), name)
     asked = "instruction" if row.get("instruction") is not None else "prompt"
     if not row.get(asked):

@@ -58,6 +58,9 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ),
         ({"prompt": "Hi", "system": "Be short."}, "system: such a column is not supported"),
         ({"turns": ["a", 5]}, "turns must be one text or two"),
+        ({"turns": ["a", ""]}, "turn 2 is empty"),
+        ({"turns": [" ", "b"]}, "turn 1 is empty"),
+        ({"turns": [""]}, "turn 1 is empty"),
         ({"prompt": []}, "needs instruction, turns or prompt"),
     ],
 )

@@ -19,6 +19,8 @@ _SHAREGPT = {"from": "role", "value": "content"}
 # Columns that belong to the conversation but are not supported. A row that fills one of them is refused.
 _UNSUPPORTED_COLUMNS = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "videos")
 
+_BOOLEANS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
+
 # Values of a key that carries no information, such as `tool_calls: null`.
 _EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
 
@@ -92,6 +94,14 @@ def read_text(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise UnusableRowError(f"{name} holds half of a surrogate pair, which is no character: {value!r:.60}") from None
     return value
+
+
+def read_boolean(value: Any, name: str) -> bool:
+    """True or false, as a boolean, a number (1 or 0) or a text of these. Raises UnusableRowError."""
+    key = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(key, bool | int | float | str) or key not in _BOOLEANS:
+        raise UnusableRowError(f"{name} must be true or false, 1 or 0, not {value!r:.80}")
+    return _BOOLEANS[key]
 
 
 def prompt_key(prompt: Prompt) -> str:

@@ -7,15 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.data.conversations import UnusableRowError, gather, read_conversation
+from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_conversation
 from alignlab.data.files import Record
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError
 from alignlab.types import DataShape
-
-_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 
 @dataclass(kw_only=True)
@@ -54,7 +52,7 @@ class Unpaired(OwnFiles):
 def _labelled(row: Record) -> Labelled:
     name = "completion" if row.get("completion") is not None or "messages" not in row else "messages"
     (prompt, (answer,)), label = gather(
-        lambda: read_conversation(row.get("prompt"), {name: _messages(row, name)}), lambda: _label(row.get("label"))
+        lambda: read_conversation(row.get("prompt"), {name: _messages(row, name)}), lambda: read_boolean(row.get("label"), "label")
     )
     return Labelled(prompt, answer, label)
 
@@ -64,10 +62,3 @@ def _messages(row: Record, name: str) -> Any:
     if name == "messages" and not isinstance(value, list):
         raise UnusableRowError(f"messages must be a list of {{role, content}} messages, not {value!r:.80}")
     return value
-
-
-def _label(value: Any) -> bool:
-    key = value.strip().lower() if isinstance(value, str) else value
-    if not isinstance(key, bool | int | float | str) or key not in _LABELS:
-        raise UnusableRowError(f"label must be true or false, 1 or 0, not {value!r:.80}")
-    return _LABELS[key]

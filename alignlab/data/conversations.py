@@ -1,12 +1,13 @@
 """Reads the prompt and the answers of a row: texts, or conversations of {role, content} turns.
 
 A conversation may hold the prompt as well. Then all turns before its last one are the prompt. They must agree with the
-column `prompt` and with the row's other answers. A row that can't be used is refused; no part of it is dropped.
+column `prompt` and with the row's other answers. The columns `messages` and `conversations` may repeat the prompt, with
+or without one of the answers. A row that can't be used is refused; no part of it is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,13 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human":
 _SHAREGPT = {"from": "role", "value": "content"}
 
 # Columns that belong to the conversation but are not supported. A row that fills one of them is refused.
-_UNSUPPORTED_COLUMNS = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "videos")
+_UNSUPPORTED_COLUMNS = (
+    "system", "system_prompt", "history", "input", "query", "context", "documents", "tools", "functions",
+    "image", "images", "audio", "audios", "video", "videos",
+)  # fmt: skip
+
+# Columns of whole conversations, which may repeat what the row's own prompt and answers say.
+_WHOLE = ("messages", "conversations")
 
 _BOOLEANS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
@@ -69,6 +76,25 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     return _checked_prompt(known[first]), texts
 
 
+def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], asked: str = "prompt") -> tuple[Prompt, list[str]]:
+    """As `read_conversation`, with the prompt in the column `asked`, and refuses a row whose other columns disagree."""
+    prompt, texts = read_conversation(row.get(asked), answers)
+    refuse_other_conversations(row, prompt, texts, used=answers)
+    return prompt, texts
+
+
+def refuse_other_conversations(
+    row: Mapping[str, Any], prompt: Prompt, texts: Sequence[str] = (), used: Container[str] = ()
+) -> None:
+    """Raise UnusableRowError if `messages` or `conversations` hold other turns than the prompt and one of `texts`.
+
+    used: columns that the prompt or the answers were read from.
+    """
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    names = [name for name in _WHOLE if name not in used and row.get(name) not in _EMPTY_VALUES]
+    gather(*(partial(_require_repetition, row[name], name, turns, texts) for name in names))
+
+
 def read_prompt(value: Any, name: str = "prompt") -> Prompt:
     """Text or a conversation that an answer can follow. Raises UnusableRowError."""
     prompt = _prompt(value, name)
@@ -81,7 +107,7 @@ def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
     """Raise UnusableRowError if a column that is not supported holds a part of the conversation."""
     if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
         raise UnusableRowError(
-            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt's turns, or remove it"
+            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or remove it"
         )
 
 
@@ -205,6 +231,18 @@ def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: 
     else:
         found = f"{_turn_preview(one[place])}, and {other_name} {_turn_preview(other[place])}"
     raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {found}")
+
+
+def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts: Sequence[str]) -> None:
+    """Raise UnusableRowError unless a column holds the turns of the prompt, with or without one of the answers."""
+    if not isinstance(value, list):
+        raise UnusableRowError(f"{name} must be a list of {{role, content}} messages, not {_preview(value)}")
+    turns = _turns(value, name)
+    if len(turns) > len(prompt) and turns[-1]["role"] == "assistant":
+        *turns, last = turns
+        if not any(_normalised(text) == _normalised(last["content"]) for text in texts):
+            raise UnusableRowError(f"{name} ends with an answer that the row does not have ({_turn_preview(last)})")
+    _require_same_turns(prompt, turns, "prompt", name)
 
 
 def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:

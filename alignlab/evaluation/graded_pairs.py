@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.conversations import gather, read_boolean, read_conversation, refuse_unsupported_columns
+from alignlab.data.conversations import gather, read_boolean, read_row, refuse_unsupported_columns
 from alignlab.data.rows import Prompt
 from alignlab.errors import DamagedError, DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
@@ -48,7 +48,7 @@ def read_pairs(path: str) -> list[GradedPair]:
 
 def _pair(row: Row) -> GradedPair:
     refuse_unsupported_columns(row)
-    prompt, (chosen, rejected) = read_conversation(row["prompt"], {name: row[name] for name in ("chosen", "rejected")})
+    prompt, (chosen, rejected) = read_row(row, {name: row[name] for name in ("chosen", "rejected")})
     ended = gather(*(partial(_ended, row, f"{name}_ended") for name in ("chosen", "rejected")))
     subset = row.get("subset")
     return GradedPair(prompt, chosen, rejected, "" if subset is None else str(subset), *ended)

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_conversation
+from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_row
 from alignlab.data.files import Record
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
@@ -20,7 +20,8 @@ from alignlab.types import DataShape
 class Unpaired(OwnFiles):
     """Rows with `prompt`, `completion` and `label` (true or false, 1 or 0), or with `messages` and `label`.
 
-    `completion` and `messages` may be whole conversations, whose last turn is the answer.
+    `completion` and `messages` may be whole conversations, whose last turn is the answer. If a row has both, they must
+    agree.
 
     Only good answers, or only bad ones, are rows as well.
     """
@@ -52,7 +53,7 @@ class Unpaired(OwnFiles):
 def _labelled(row: Record) -> Labelled:
     name = "completion" if row.get("completion") is not None or "messages" not in row else "messages"
     (prompt, (answer,)), label = gather(
-        lambda: read_conversation(row.get("prompt"), {name: _messages(row, name)}), lambda: read_boolean(row.get("label"), "label")
+        lambda: read_row(row, {name: _messages(row, name)}), lambda: read_boolean(row.get("label"), "label")
     )
     return Labelled(prompt, answer, label)
 

@@ -143,7 +143,7 @@ def to_compare(questions: Sequence[Question], a: Mapping[str, Turns], b: Mapping
 
 
 def _turns(questions: Sequence[Question]) -> list[tuple[int, Question]]:
-    """(number of the turn, question): the first turns of all questions, then the second turns of those that have one."""
+    """(number of the turn, question): the first turns of all questions, then the second turns where there are any."""
     most = max((len(q.turns) for q in questions), default=0)
     return [(turn, q) for turn in range(1, most + 1) for q in questions if turn <= len(q.turns)]
 

@@ -29,6 +29,9 @@ class Pairs(OwnFiles):
     def read(self, path: str) -> Sequence[Pair]:
         return read_columns(path, _pair, ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
 
+    def usable(self, split: Split) -> Loaded[Pair]:
+        return self.pairs(split, None)
+
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = drop_unusable(self.split_rows(split))
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)

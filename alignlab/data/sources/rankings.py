@@ -27,6 +27,9 @@ class Rankings(OwnFiles):
     def read(self, path: str) -> Sequence[Ranking]:
         return read_columns(path, _ranking, ("prompt", "completions", "grades"), ("completions", "grades"))
 
+    def usable(self, split: Split) -> Loaded[Ranking]:
+        return self.rankings(split, None)
+
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         rows = self.split_rows(split)
         kept = [row for row in rows if len(set(row.grades)) > 1]

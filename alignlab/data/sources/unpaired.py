@@ -35,6 +35,9 @@ class Unpaired(OwnFiles):
             path, _labelled, ("prompt", "completion", "label"), ("messages", "label"), ("completion", "label")
         )
 
+    def usable(self, split: Split) -> Loaded[Labelled]:
+        return self.labelled(split, None)
+
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         rows = self.split_rows(split)
         kept = [row for row in rows if row.completion.strip()]

@@ -238,11 +238,17 @@ def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts:
     if not isinstance(value, list):
         raise UnusableRowError(f"{name} must be a list of {{role, content}} messages, not {_preview(value)}")
     turns = _turns(value, name)
-    if len(turns) > len(prompt) and turns[-1]["role"] == "assistant":
-        *turns, last = turns
-        if not any(_normalised(text) == _normalised(last["content"]) for text in texts):
-            raise UnusableRowError(f"{name} ends with an answer that the row does not have ({_turn_preview(last)})")
-    _require_same_turns(prompt, turns, "prompt", name)
+    answered = len(turns) > len(prompt) and turns[-1]["role"] == "assistant"
+    before, last = (turns[:-1], turns[-1:]) if answered else (turns, [])
+    gather(
+        partial(_require_same_turns, prompt, before, "prompt", name),
+        *(partial(_require_known_answer, answer, name, texts) for answer in last),
+    )
+
+
+def _require_known_answer(answer: Message, name: str, texts: Sequence[str]) -> None:
+    if not any(_normalised(text) == _normalised(answer["content"]) for text in texts):
+        raise UnusableRowError(f"{name} ends with an answer that the row does not have ({_turn_preview(answer)})")
 
 
 def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:

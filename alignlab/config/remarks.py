@@ -9,12 +9,12 @@ from alignlab.data.own_files import OwnFiles
 
 
 def remarks_on_file(train: Train) -> list[str]:
-    """Remarks on the labels in a file of the user. Remarks on other rows are made when a run starts.
+    """Remarks on the labels in a file or a folder of the user. Remarks on other rows are made when a run starts.
 
-    All rows of the file count, also those that tokenizing drops later.
+    All training rows count, also those that tokenizing drops later.
     """
     source, needs = train.data, train.objective.requires
-    if needs.data != "labelled" or not isinstance(source, OwnFiles) or not Path(source.path).is_file():
+    if needs.data != "labelled" or not isinstance(source, OwnFiles) or not Path(source.path).exists():
         return []
     rows = source.labelled("train", None).rows
     good = sum(row.desirable for row in rows)

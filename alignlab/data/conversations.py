@@ -1,12 +1,13 @@
 """Reads the prompt and the answers of a row: texts, or conversations of {role, content} turns.
 
 A conversation may hold the prompt as well. Then all turns before its last one are the prompt. They must agree with the
-column `prompt` and with the row's other answers. A row that can't be used is refused; no part of it is dropped.
+column `prompt` and with the row's other answers. The columns `messages` and `conversations` may repeat the prompt, with
+or without one of the answers. A row that can't be used is refused; no part of it is dropped.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,7 +18,15 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human":
 _SHAREGPT = {"from": "role", "value": "content"}
 
 # Columns that belong to the conversation but are not supported. A row that fills one of them is refused.
-_UNSUPPORTED_COLUMNS = ("system", "system_prompt", "history", "tools", "image", "images", "audio", "videos")
+_UNSUPPORTED_COLUMNS = (
+    "system", "system_prompt", "history", "input", "query", "context", "documents", "tools", "functions",
+    "image", "images", "audio", "audios", "video", "videos",
+)  # fmt: skip
+
+# Columns of whole conversations, which may repeat what the row's own prompt and answers say.
+_WHOLE = ("messages", "conversations")
+
+_BOOLEANS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 # Values of a key that carries no information, such as `tool_calls: null`.
 _EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
@@ -67,6 +76,25 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     return _checked_prompt(known[first]), texts
 
 
+def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], asked: str = "prompt") -> tuple[Prompt, list[str]]:
+    """As `read_conversation`, with the prompt in the column `asked`, and refuses a row whose other columns disagree."""
+    prompt, texts = read_conversation(row.get(asked), answers)
+    refuse_other_conversations(row, prompt, texts, used=answers)
+    return prompt, texts
+
+
+def refuse_other_conversations(
+    row: Mapping[str, Any], prompt: Prompt, texts: Sequence[str] = (), used: Container[str] = ()
+) -> None:
+    """Raise UnusableRowError if `messages` or `conversations` hold other turns than the prompt and one of `texts`.
+
+    used: columns that the prompt or the answers were read from.
+    """
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    names = [name for name in _WHOLE if name not in used and row.get(name) not in _EMPTY_VALUES]
+    gather(*(partial(_require_repetition, row[name], name, turns, texts) for name in names))
+
+
 def read_prompt(value: Any, name: str = "prompt") -> Prompt:
     """Text or a conversation that an answer can follow. Raises UnusableRowError."""
     prompt = _prompt(value, name)
@@ -79,7 +107,7 @@ def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
     """Raise UnusableRowError if a column that is not supported holds a part of the conversation."""
     if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
         raise UnusableRowError(
-            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt's turns, or remove it"
+            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or remove it"
         )
 
 
@@ -92,6 +120,14 @@ def read_text(value: Any, name: str) -> str:
     except UnicodeEncodeError:
         raise UnusableRowError(f"{name} holds half of a surrogate pair, which is no character: {value!r:.60}") from None
     return value
+
+
+def read_boolean(value: Any, name: str) -> bool:
+    """True or false, as a boolean, a number (1 or 0) or a text of these. Raises UnusableRowError."""
+    key = value.strip().lower() if isinstance(value, str) else value
+    if not isinstance(key, bool | int | float | str) or key not in _BOOLEANS:
+        raise UnusableRowError(f"{name} must be true or false, 1 or 0, not {value!r:.80}")
+    return _BOOLEANS[key]
 
 
 def prompt_key(prompt: Prompt) -> str:
@@ -195,6 +231,24 @@ def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: 
     else:
         found = f"{_turn_preview(one[place])}, and {other_name} {_turn_preview(other[place])}"
     raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {found}")
+
+
+def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts: Sequence[str]) -> None:
+    """Raise UnusableRowError unless a column holds the turns of the prompt, with or without one of the answers."""
+    if not isinstance(value, list):
+        raise UnusableRowError(f"{name} must be a list of {{role, content}} messages, not {_preview(value)}")
+    turns = _turns(value, name)
+    answered = len(turns) > len(prompt) and turns[-1]["role"] == "assistant"
+    before, last = (turns[:-1], turns[-1:]) if answered else (turns, [])
+    gather(
+        partial(_require_same_turns, prompt, before, "prompt", name),
+        *(partial(_require_known_answer, answer, name, texts) for answer in last),
+    )
+
+
+def _require_known_answer(answer: Message, name: str, texts: Sequence[str]) -> None:
+    if not any(_normalised(text) == _normalised(answer["content"]) for text in texts):
+        raise UnusableRowError(f"{name} ends with an answer that the row does not have ({_turn_preview(answer)})")
 
 
 def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:

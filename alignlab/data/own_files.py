@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from abc import abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,7 +17,7 @@ from alignlab.checks import within
 from alignlab.data.conversations import UnusableRowError, gather, prompt_key, refuse_unsupported_columns
 from alignlab.data.files import FORMATS, Record, columns_of, format_of, parse_records, read_bytes, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.rows import Split
+from alignlab.data.rows import Loaded, Split
 from alignlab.data.sources.base import Source, load_rows, local_files
 from alignlab.errors import DataError, Problem
 
@@ -60,9 +60,7 @@ class OwnFiles(Source):
                 yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
             else:
                 try:
-                    rows = self.read(path)
-                    if not self.eval_path:
-                        _held_out(rows, self.eval_fraction, path)
+                    self._require_usable_rows(key)
                 except DataError as error:
                     yield Problem(key, path, str(error))
 
@@ -76,6 +74,27 @@ class OwnFiles(Source):
     @abstractmethod
     def read(self, path: str) -> Sequence[Any]:
         """All rows of a file, checked. Raises DataError with the columns or the rows that can't be used."""
+
+    @abstractmethod
+    def usable(self, split: Split) -> Loaded[Any]:
+        """The rows of one split that can be used in some form, and how many are left out."""
+
+    def _require_usable_rows(self, key: str) -> None:
+        """Raise DataError if a split that is read from the file in the field `key` has no row that can be used."""
+        splits: tuple[Split, ...] = ("train", "eval")
+        if self.eval_path:
+            splits = ("train",) if key == "path" else ("eval",)
+        loaded = {split: self.usable(split) for split in splits}
+        without = [split for split in splits if not loaded[split].rows]
+        if not without:
+            return
+        dropped = sum((loaded[split].dropped for split in without), Counter())
+        left_out = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
+        text = f"{getattr(self, key)} has no row that can be used ({left_out})"
+        if len(without) < len(splits):
+            part = "training" if without == ["train"] else "held-out"
+            text = f"the {part} part of {text}\n  type: data.eval_path=<a file with rows to evaluate on>"
+        raise DataError(text)
 
     def split_rows(self, split: Split) -> list[Any]:
         """Rows of one split, before anything is left out."""

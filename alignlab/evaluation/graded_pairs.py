@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alignlab.data.conversations import read_conversation, refuse_unsupported_columns
+from alignlab.data.conversations import gather, read_boolean, read_row, refuse_unsupported_columns
 from alignlab.data.rows import Prompt
 from alignlab.errors import DamagedError, DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
@@ -47,9 +48,16 @@ def read_pairs(path: str) -> list[GradedPair]:
 
 def _pair(row: Row) -> GradedPair:
     refuse_unsupported_columns(row)
-    prompt, (chosen, rejected) = read_conversation(row["prompt"], {name: row[name] for name in ("chosen", "rejected")})
-    ended = (bool(row.get(f"{name}_ended", True)) for name in ("chosen", "rejected"))
-    return GradedPair(prompt, chosen, rejected, str(row.get("subset", "")), *ended)
+    prompt, (chosen, rejected) = read_row(row, {name: row[name] for name in ("chosen", "rejected")})
+    ended = gather(*(partial(_ended, row, f"{name}_ended") for name in ("chosen", "rejected")))
+    subset = row.get("subset")
+    return GradedPair(prompt, chosen, rejected, "" if subset is None else str(subset), *ended)
+
+
+def _ended(row: Row, name: str) -> bool:
+    """True unless the row says otherwise; null and an empty cell say nothing."""
+    value = row.get(name)
+    return True if value in (None, "") else read_boolean(value, name)
 
 
 def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:

@@ -15,9 +15,11 @@ from alignlab.checks import at_least, model_problems
 from alignlab.data.conversations import (
     UnusableRowError,
     gather,
-    read_conversation,
+    prompt_key,
     read_prompt,
+    read_row,
     read_text,
+    refuse_other_conversations,
     refuse_unsupported_columns,
 )
 from alignlab.data.fingerprint import digest
@@ -123,22 +125,39 @@ def read_questions(path: str) -> list[Question]:
 
 def _question(row: Row) -> Question:
     refuse_unsupported_columns(row)
-    name = str(row.get("question_id", ""))
+    asked = _asked(row)
+    name = "" if row.get("question_id") is None else str(row["question_id"])
     if turns := row.get("turns"):
         if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
             raise UnusableRowError("turns must be one text or two")
         first, *second = gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1)))
+        if blank := [f"turn {i} is empty" for i, turn in enumerate(turns, 1) if not turn.strip()]:
+            raise UnusableRowError(*blank)
+        refuse_other_conversations(row, first)
         return Question(first, "", True, "".join(second), name)
-    asked = "instruction" if row.get("instruction") is not None else "prompt"
-    if not row.get(asked):
-        raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
-    if row.get("input"):
-        raise UnusableRowError("the column input is not supported: make it a part of the instruction")
     answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
     if answer is None:
-        return Question(read_prompt(row[asked], asked), "", True, name=name)
-    prompt, (text,) = read_conversation(row[asked], {answer: row[answer]})
+        prompt = read_prompt(row[asked], asked)
+        refuse_other_conversations(row, prompt)
+        return Question(prompt, "", True, name=name)
+    prompt, (text,) = read_row(row, {answer: row[answer]}, asked)
     return Question(prompt, text, True, name=name)
+
+
+def _asked(row: Row) -> str:
+    """The column that holds what is asked; other such columns must hold the same. Of `turns` the first one counts.
+
+    Raises UnusableRowError.
+    """
+    asked = {name: row[name] for name in ("turns", "instruction", "prompt") if row.get(name)}
+    if not asked:
+        raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
+    firsts = {name: value[0] if name == "turns" and isinstance(value, list) else value for name, value in asked.items()}
+    if len(firsts) > 1:
+        keys = {prompt_key(read_prompt(value, name)) for name, value in firsts.items()}
+        if len(keys) > 1:
+            raise UnusableRowError(f"{' and '.join(firsts)} ask different things: keep the one that is to be asked")
+    return next(iter(asked))
 
 
 @dataclass(frozen=True)

@@ -164,12 +164,61 @@ def test_all_rows_that_can_not_be_used_are_told_together(tmp_path: Path) -> None
     ]  # fmt: skip
 
 
-@pytest.mark.parametrize("column", ["system", "history", "tools", "images"])
+@pytest.mark.parametrize("column", [
+    "system", "history", "input", "query", "context", "documents", "tools", "functions", "images", "audios", "video",
+])  # fmt: skip
 def test_a_part_of_the_conversation_in_a_column_of_its_own_is_refused(column: str, tmp_path: Path) -> None:
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
     path = written(tmp_path, {**row, column: None}, {**row, column: ["x"]})
     with pytest.raises(DataError, match=f"row 2: {column}: such a column is not supported"):
         Pairs(path=path, eval_path=path).pairs("train", None)
+
+
+def test_conversations_beside_a_prompt_may_repeat_the_row(tmp_path: Path) -> None:
+    """The form of UltraFeedback (binarized): `messages` is the prompt with the chosen answer."""
+    before, same = (ABOUT, *MORE), ("u:  Name a\nriver.", *MORE)
+    row = {"prompt": talk(*before), "chosen": "1230 km", "rejected": "long"}
+    wholes = [talk(*before, "a: 1230 km"), talk(*before, "a: long"), talk(*before), talk(*same), [], None]
+    path = written(tmp_path, *({**row, name: w} for w in wholes for name in ("messages", "conversations")))
+    assert Pairs(path=path, eval_path=path).pairs("train", None).rows == [Pair(talk(*before), "1230 km", "long")] * 12
+    row = {"prompt": "Name a river.", "chosen": talk(*before, "a: x"), "rejected": talk(*before, "a: y")}
+    path = written(tmp_path, {**row, "messages": talk(*before, "a: x")})
+    assert Pairs(path=path, eval_path=path).pairs("train", None).rows == [Pair(talk(*before), "x", "y")]
+    single = {"prompt": "Name a river.", "completion": "Rhine", "label": True}
+    path = written(tmp_path, {**single, "messages": talk(ABOUT, "a: Rhine")}, {**single, "messages": talk(ABOUT)})
+    assert (
+        Unpaired(path=path, eval_path=path).labelled("train", None).rows
+        == [Labelled("Name a river.", "Rhine", True)] * 2
+    )
+
+
+@pytest.mark.parametrize("name", ["messages", "conversations"])
+@pytest.mark.parametrize(
+    ("whole", "fault"),
+    [
+        (talk(ABOUT, *MORE, "a: Rhine"), "prompt and {} differ before the answer: prompt has 1 turns, and {} 3"),
+        (talk("u: Name a lake.", "a: Rhine"), "user: 'Name a river.', and {} user: 'Name a lake.'"),
+        (talk("s: Short.", ABOUT, "a: Rhine"), "user: 'Name a river.', and {} system: 'Short.'"),
+        (talk("s: Short.", ABOUT), "and {} system: 'Short.'"),
+        (talk(ABOUT, "a: Elbe"), "{} ends with an answer that the row does not have (assistant: 'Elbe')"),
+        (talk("u: Lake?", "a: Elbe"), "user: 'Lake?'\n  row 1: {} ends with an answer that the row does not have"),
+        (talk("a: Rhine"), "prompt and {} differ before the answer"),
+        ("Name a river.", "{} must be a list of"),
+        ([turn("u", None)], "turn 1 of {} has no text"),
+    ],
+)
+def test_conversations_beside_a_prompt_must_not_disagree(whole: Any, name: str, fault: str, tmp_path: Path) -> None:
+    rows = {
+        Pairs: {"prompt": "Name a river.", "chosen": "Rhine", "rejected": "no"},
+        Unpaired: {"prompt": "Name a river.", "completion": "Rhine", "label": 1},
+        Rankings: {"prompt": "Name a river.", "completions": ["Rhine", "no"], "grades": [2, 1]},
+    }
+    for source, row in rows.items():
+        path = written(tmp_path, {**row, name: whole})
+        with pytest.raises(DataError) as caught:
+            source(path=path, eval_path=path).split_rows("train")
+        assert "row 1: " in str(caught.value)
+        assert fault.replace("{}", name) in str(caught.value)
 
 
 def test_columns_are_told_where_the_prompt_is_called_otherwise(tmp_path: Path) -> None:

@@ -219,3 +219,41 @@ def test_one_prompt_can_not_be_held_out(count: int, tmp_path: Path) -> None:
     assert "the same prompt, so no part of them can be held out\n  type: data.eval_path=" in problem.allowed
     assert not list(Pairs(path=path, eval_path=path).missing())
     assert len(Pairs(path=path, eval_path=path).pairs("train", None).rows) == count
+
+
+@pytest.mark.parametrize("split", ["train", "eval"])
+def test_a_part_without_a_row_that_can_be_used_is_told_before_the_run(split: Split, tmp_path: Path) -> None:
+    """Ten prompts of which two are held out. The rows of one part have nothing to learn from."""
+    pairs = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b"} for i in range(10)]
+    source = Pairs(path=written(tmp_path, *pairs), eval_fraction=0.2)
+    assert not list(source.missing())
+    spoilt = [row.prompt for row in source.split_rows(split)]
+    count, part = {"train": (8, "training"), "eval": (2, "held-out")}[split]
+    assert len(spoilt) == count
+
+    graded = [
+        {"prompt": r["prompt"], "completions": ["a", "b"], "grades": [1, 1 + (r["prompt"] not in spoilt)]}
+        for r in pairs
+    ]
+    single = [{"prompt": r["prompt"], "completion": " " * (r["prompt"] in spoilt) or "a", "label": True} for r in pairs]
+    pairs = [{**r, "rejected": "a" if r["prompt"] in spoilt else "b"} for r in pairs]
+    cases: list[tuple[Any, list[dict[str, Any]], str]] = [
+        (Pairs, pairs, "identical answers"),
+        (Rankings, graded, "no two grades differ"),
+        (Unpaired, single, "empty answer"),
+    ]
+    for kind, rows, reason in cases:
+        path = written(tmp_path, *rows)
+        (problem,) = kind(path=path, eval_fraction=0.2).missing()
+        assert problem.key == "path"
+        assert f"the {part} part of {path} has no row that can be used ({reason}: {count})" in problem.allowed
+        assert not list(kind(path=path, eval_path=path).missing()), "some rows of the whole file can be used"
+        few = written(tmp_path, *(row for row in rows if row["prompt"] in spoilt), name="few.jsonl")
+        (problem,) = kind(path=path, eval_path=few).missing()
+        assert (problem.key, problem.allowed) == (
+            "eval_path",
+            f"{few} has no row that can be used ({reason}: {count})",
+        )
+        assert [p.key for p in kind(path=few, eval_path=few).missing()] == ["path", "eval_path"]
+        (problem,) = kind(path=few).missing()
+        assert (problem.key, problem.allowed) == ("path", f"{few} has no row that can be used ({reason}: {count})")

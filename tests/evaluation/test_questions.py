@@ -33,6 +33,9 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         {"prompt": "Hi", "chosen": [ANSWER]},
         {"prompt": [{"role": "user", "content": [{"type": "text", "text": "Hi"}]}]},
         {"turns": ["One?", "Two?"], "question_id": 7},
+        {"turns": ["One?", "Two?"], "prompt": " One?", "instruction": None},
+        {"prompt": "Hi", "instruction": "", "messages": [ASK]},
+        {"prompt": "Hi", "instruction": "Hi ", "messages": [ASK, ANSWER], "chosen": "Because."},
     ]
     found = read_questions(written(tmp_path, *rows, before="\ufeff"))
     assert [(q.prompt, q.chosen, q.second) for q in found] == [
@@ -42,6 +45,9 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ("Hi", "Because.", ""),
         ([ASK], "", ""),
         ("One?", "", "Two?"),
+        ("One?", "", "Two?"),
+        ("Hi", "", ""),
+        ("Hi ", "Because.", ""),
     ]
 
 
@@ -54,10 +60,20 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ({"prompt": "Hi", "output": 7}, "output must be text or a list"),
         (
             {"instruction": "Translate", "input": "Hola"},
-            "the column input is not supported: make it a part of the instruction",
+            "input: such a column is not supported; make it a part of the prompt, or remove it",
         ),
         ({"prompt": "Hi", "system": "Be short."}, "system: such a column is not supported"),
         ({"turns": ["a", 5]}, "turns must be one text or two"),
+        ({"turns": ["a", ""]}, "turn 2 is empty"),
+        ({"turns": [" ", "b"]}, "turn 1 is empty"),
+        ({"turns": [""]}, "turn 1 is empty"),
+        ({"turns": ["Hi"], "prompt": "Ho"}, "turns and prompt ask different things"),
+        ({"turns": ["Hi"], "messages": [ASK, TELL, MORE]}, "prompt and messages differ before the answer"),
+        ({"instruction": "Hi", "prompt": "Ho"}, "instruction and prompt ask different things"),
+        ({"instruction": "Hi", "prompt": [ASK, TELL, MORE]}, "instruction and prompt ask different things"),
+        ({"prompt": "Hi", "messages": [ASK, TELL, MORE]}, "prompt has 1 turns, and messages 3"),
+        ({"prompt": "Hi", "output": "x", "conversations": [ASK, TELL]}, "conversations ends with an answer that"),
+        ({"prompt": "Hi", "messages": [ASK, TELL]}, "messages ends with an answer that the row does not have"),
         ({"prompt": []}, "needs instruction, turns or prompt"),
     ],
 )
@@ -73,6 +89,8 @@ def test_graded_pairs_hold_conversations(tmp_path: Path) -> None:
     assert (pair.prompt, pair.chosen, pair.rejected) == ([ASK], "Because.", "Yes?")
     with pytest.raises(DataError, match="row 1: chosen is another conversation"):
         read_pairs(written(tmp_path, {"prompt": "Ho", "chosen": [ASK, ANSWER], "rejected": "x"}))
+    with pytest.raises(DataError, match="row 1: messages ends with an answer that the row does not have"):
+        read_pairs(written(tmp_path, {"prompt": "Hi", "chosen": "a", "rejected": "b", "messages": [ASK, TELL]}))
     for nothing in (read_pairs, read_questions):
         with pytest.raises(DataError, match="is empty: it has no rows"):
             nothing(written(tmp_path))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.audit import drop_unusable
-from alignlab.data.conversations import read_conversation
+from alignlab.data.conversations import read_row
 from alignlab.data.files import Record
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Loaded, Pair, Split
@@ -29,6 +29,9 @@ class Pairs(OwnFiles):
     def read(self, path: str) -> Sequence[Pair]:
         return read_columns(path, _pair, ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
 
+    def usable(self, split: Split) -> Loaded[Pair]:
+        return self.pairs(split, None)
+
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = drop_unusable(self.split_rows(split))
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
@@ -36,7 +39,7 @@ class Pairs(OwnFiles):
 
 def _pair(row: Record) -> Pair:
     answers = {name: row.get(name) for name in ("chosen", "rejected")}
-    prompt, (chosen, rejected) = read_conversation(row.get("prompt"), answers)
+    prompt, (chosen, rejected) = read_row(row, answers)
     return Pair(prompt, chosen, rejected, margin=_margin(row.get("margin")))
 
 

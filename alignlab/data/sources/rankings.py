@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from alignlab.data.audit import drop_unusable
-from alignlab.data.conversations import UnusableRowError, gather, read_conversation
+from alignlab.data.conversations import UnusableRowError, gather, read_row
 from alignlab.data.files import Record
 from alignlab.data.own_files import OwnFiles, parse_number, read_columns
 from alignlab.data.rows import Loaded, Pair, Ranking, Split
@@ -26,6 +26,9 @@ class Rankings(OwnFiles):
 
     def read(self, path: str) -> Sequence[Ranking]:
         return read_columns(path, _ranking, ("prompt", "completions", "grades"), ("completions", "grades"))
+
+    def usable(self, split: Split) -> Loaded[Ranking]:
+        return self.rankings(split, None)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         rows = self.split_rows(split)
@@ -51,7 +54,7 @@ def _ranking(row: Record) -> Ranking:
         raise UnusableRowError("a ranking needs at least two completions")
     answers = {f"answer {i} of completions": answer for i, answer in enumerate(completions, 1)}
     (prompt, texts), numbers = gather(
-        lambda: read_conversation(row.get("prompt"), answers),
+        lambda: read_row(row, answers),
         lambda: gather(*(partial(parse_number, grade, f"grade {i}") for i, grade in enumerate(grades, 1))),
     )
     if not all(text.strip() for text in texts):

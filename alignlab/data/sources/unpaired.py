@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.data.conversations import UnusableRowError, gather, read_conversation
+from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_row
 from alignlab.data.files import Record
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
@@ -15,14 +15,13 @@ from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError
 from alignlab.types import DataShape
 
-_LABELS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
-
 
 @dataclass(kw_only=True)
 class Unpaired(OwnFiles):
     """Rows with `prompt`, `completion` and `label` (true or false, 1 or 0), or with `messages` and `label`.
 
-    `completion` and `messages` may be whole conversations, whose last turn is the answer.
+    `completion` and `messages` may be whole conversations, whose last turn is the answer. If a row has both, they must
+    agree.
 
     Only good answers, or only bad ones, are rows as well.
     """
@@ -35,6 +34,9 @@ class Unpaired(OwnFiles):
         return read_columns(
             path, _labelled, ("prompt", "completion", "label"), ("messages", "label"), ("completion", "label")
         )
+
+    def usable(self, split: Split) -> Loaded[Labelled]:
+        return self.labelled(split, None)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         rows = self.split_rows(split)
@@ -54,7 +56,7 @@ class Unpaired(OwnFiles):
 def _labelled(row: Record) -> Labelled:
     name = "completion" if row.get("completion") is not None or "messages" not in row else "messages"
     (prompt, (answer,)), label = gather(
-        lambda: read_conversation(row.get("prompt"), {name: _messages(row, name)}), lambda: _label(row.get("label"))
+        lambda: read_row(row, {name: _messages(row, name)}), lambda: read_boolean(row.get("label"), "label")
     )
     return Labelled(prompt, answer, label)
 
@@ -64,10 +66,3 @@ def _messages(row: Record, name: str) -> Any:
     if name == "messages" and not isinstance(value, list):
         raise UnusableRowError(f"messages must be a list of {{role, content}} messages, not {value!r:.80}")
     return value
-
-
-def _label(value: Any) -> bool:
-    key = value.strip().lower() if isinstance(value, str) else value
-    if not isinstance(key, bool | int | float | str) or key not in _LABELS:
-        raise UnusableRowError(f"label must be true or false, 1 or 0, not {value!r:.80}")
-    return _LABELS[key]

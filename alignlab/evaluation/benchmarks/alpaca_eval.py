@@ -152,9 +152,16 @@ def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = Non
     """The leaderboard's numbers from annotations.
 
     difficulty: [prompts of the set] from `read_difficulty`; None leaves the term out of the length-controlled fit.
+    Raises DataError if fewer than two prompts have a preference.
     """
     scores = annotations.scores
-    used = scores[~np.isnan(scores)]
+    valid = ~np.isnan(scores)
+    used = scores[valid]
+    if len(prompts := np.unique(annotations.index[valid])) < 2:
+        raise DataError(
+            f"{len(used)} of {len(scores)} annotations have a preference, on {len(prompts)} prompts: the leaderboard's "
+            "numbers need preferences on at least two prompts"
+        )
     wins = win_rate(scores, prompts=annotations.index.tolist())
     hardness = None if difficulty is None else _difficulty_of(annotations.index, difficulty)
     return Leaderboard(

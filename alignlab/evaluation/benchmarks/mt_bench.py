@@ -17,12 +17,15 @@ import numpy as np
 
 from alignlab.data.conversations import UnusableRowError, gather, read_text
 from alignlab.errors import DataError
-from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
+from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
 from alignlab.evaluation.intervals import Estimate, mean_interval
 from alignlab.evaluation.judges.base import Answer, Comparison, Turns
 
 # Categories whose judge is shown a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")
+
+# The most turns that a question may have; FastChat has templates for one and for two.
+MAX_TURNS = 2
 
 
 @dataclass(frozen=True)
@@ -39,27 +42,70 @@ def read_questions(questions: str | Path, references: str | Path | None = None) 
     """`question.jsonl`, with `reference_answer/gpt-4.jsonl` to judge maths, reasoning and coding by."""
     known = read_answers(references) if references else {}
 
+    seen: set[tuple[str, str]] = set()
+
     def question(row: Row) -> Question:
-        name, category = str(row["question_id"]), row["category"]
+        name, turns = gather(partial(_new_id, row, seen), partial(_asked, row["turns"]))
+        category = row["category"]
         reference = known.get(name, ()) if category in WITH_REFERENCE else ()
-        return Question(name, category, _texts(row["turns"]), reference)
+        return Question(name, category, turns, reference)
 
     return parse_rows(questions, question, "question_id", "category", "turns")
+
+
+def read_answers(path: str | Path) -> dict[str, Turns]:
+    """Question id -> the turns of one model's answer (`model_answer/<model>.jsonl`), the first one if it has several.
+
+    Raises DataError with every row that can't be used, and if the rows are of several models.
+    """
+    seen: set[tuple[str, str]] = set()
+
+    def answer(row: Row) -> tuple[str, Turns, Any]:
+        name, turns = gather(partial(_new_id, row, seen), partial(_answered, row["choices"]))
+        return name, turns, row.get("model_id")
+
+    rows = parse_rows(path, answer, "question_id", "choices")
+    models = {str(model) for _, _, model in rows}
+    if len(models) > 1:
+        raise DataError(f"{path} holds answers of several models: {', '.join(sorted(models))}")
+    return {name: turns for name, turns, _ in rows}
+
+
+def _new_id(row: Row, seen: set[tuple[str, str]]) -> str:
+    """The row's question_id. Raises UnusableRowError if an earlier row of the same model has it.
+
+    seen: (model, id) of the earlier rows; the row's own is added.
+    """
+    value = row["question_id"]
+    name = str(value)
+    if isinstance(value, bool) or not isinstance(value, int | str) or not name.strip():
+        raise UnusableRowError(f"question_id must be a number or a text, not {value!r:.80}")
+    key = (str(row.get("model_id")), name)
+    if key in seen:
+        raise UnusableRowError(f"question_id {name} is that of an earlier row")
+    seen.add(key)
+    return name
+
+
+def _asked(turns: Any) -> Turns:
+    texts = _texts(turns)
+    if len(texts) > MAX_TURNS:
+        raise UnusableRowError(f"turns must be one text or two, not {len(texts)}")
+    if blank := [f"turn {i} is empty" for i, text in enumerate(texts, 1) if not text.strip()]:
+        raise UnusableRowError(*blank)
+    return texts
+
+
+def _answered(choices: Any) -> Turns:
+    if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict) or "turns" not in choices[0]:
+        raise UnusableRowError(f"choices must be a list that begins with {{turns: [...]}}, not {choices!r:.80}")
+    return _texts(choices[0]["turns"])
 
 
 def _texts(turns: Any) -> Turns:
     if not isinstance(turns, list) or not turns:
         raise UnusableRowError(f"turns must be a list of texts, not {turns!r:.80}")
     return tuple(gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1))))
-
-
-def read_answers(path: str | Path) -> dict[str, Turns]:
-    """Question id -> the turns of one model's answer (`model_answer/<model>.jsonl`)."""
-    rows = read_rows(path, "question_id", "choices")
-    models = {row.get("model_id") for row in rows}
-    if len(models) > 1:
-        raise DataError(f"{path} holds answers of several models: {', '.join(sorted(map(str, models)))}")
-    return {str(row["question_id"]): tuple(row["choices"][0]["turns"]) for row in rows}
 
 
 def write_answers(path: str | Path, answers: Mapping[str, Turns], model: str) -> None:
@@ -78,14 +124,13 @@ def write_answers(path: str | Path, answers: Mapping[str, Turns], model: str) ->
 
 
 def to_rate(questions: Sequence[Question], answers: Mapping[str, Turns]) -> list[Answer]:
-    """Rows for single grading: every turn by itself, the second one with the first before it.
+    """Rows for single grading: every turn of a question by itself, the second one with the first before it.
 
     Ids are `<question>-<turn>`. Raises DataError where an answer is not there.
     """
     return [
         Answer(f"{q.id}-{turn}", q.turns[:turn], _answer(answers, q)[:turn], q.reference[:turn])
-        for turn in (1, 2)
-        for q in questions
+        for turn, q in _turns(questions)
     ]
 
 
@@ -93,9 +138,14 @@ def to_compare(questions: Sequence[Question], a: Mapping[str, Turns], b: Mapping
     """Rows for pairwise comparison; as `to_rate`. Rows of one question are one prompt: `prompt_of`."""
     return [
         Comparison(f"{q.id}-{turn}", q.turns[:turn], _answer(a, q)[:turn], _answer(b, q)[:turn], q.reference[:turn])
-        for turn in (1, 2)
-        for q in questions
+        for turn, q in _turns(questions)
     ]
+
+
+def _turns(questions: Sequence[Question]) -> list[tuple[int, Question]]:
+    """(number of the turn, question): the first turns of all questions, then the second turns where there are any."""
+    most = max((len(q.turns) for q in questions), default=0)
+    return [(turn, q) for turn in range(1, most + 1) for q in questions if turn <= len(q.turns)]
 
 
 def prompt_of(row: str) -> str:

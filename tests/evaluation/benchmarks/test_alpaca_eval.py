@@ -301,6 +301,22 @@ def test_old_ties_and_missing_preferences() -> None:
 
 
 @pytest.mark.parametrize(
+    ("preferences", "index", "counts"),
+    [
+        ([np.nan, np.nan], [0, 1], "0 of 2 annotations have a preference, on 0 prompts"),
+        ([1.5], [0], "1 of 1 annotations have a preference, on 1 prompts"),
+        ([1.5, np.nan], [0, 1], "1 of 2 annotations have a preference, on 1 prompts"),
+        ([1.5, 1.0], [3, 3], "2 of 2 annotations have a preference, on 1 prompts"),
+        ([], [], "0 of 0 annotations"),
+    ],
+)
+def test_too_few_preferences_are_refused(preferences: list[float], index: list[int], counts: str) -> None:
+    lengths = np.arange(len(index), dtype=float)
+    with pytest.raises(DataError, match=f"{counts}.* at least two prompts"):
+        leaderboard_row(Annotations(np.array(preferences, dtype=float), lengths, lengths, index=np.array(index, int)))
+
+
+@pytest.mark.parametrize(
     ("content", "text"),
     [
         ("{", "line 1 is not JSON"),

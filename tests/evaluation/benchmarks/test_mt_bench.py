@@ -175,3 +175,51 @@ def test_answers_go_out_and_come_back(answers: dict[str, dict[str, Turns]], tmp_
     write_rows(tmp_path / "two.jsonl", [{**row, "model_id": name} for name in ("x", "y")])
     with pytest.raises(DataError, match="several models: x, y"):
         read_answers(tmp_path / "two.jsonl")
+
+
+ONE = {"question_id": 1, "category": "math", "turns": ["a?", "b?"]}
+SAID = {"question_id": 1, "model_id": "m", "choices": [{"turns": ["a", "b"]}]}
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"turns": ["a", "b", "c"]}, "row 2: turns must be one text or two, not 3"),
+        ({"turns": "abc"}, "row 2: turns must be a list of texts, not 'abc'"),
+        ({"turns": ["a", " "]}, "row 2: turn 2 is empty"),
+        ({"question_id": 1}, "row 2: question_id 1 is that of an earlier row"),
+        ({"question_id": "1"}, "row 2: question_id 1 is that of an earlier row"),
+        ({"question_id": None}, "row 2: question_id must be a number or a text, not None"),
+    ],
+)
+def test_questions_that_can_not_be_used(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "q.jsonl", [ONE, {**ONE, "question_id": 2, **row}])
+    with pytest.raises(DataError) as caught:
+        read_questions(tmp_path / "q.jsonl")
+    assert text in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("row", "text"),
+    [
+        ({"choices": []}, "row 2: choices must be a list that begins with {turns: [...]}, not []"),
+        ({"choices": None}, "row 2: choices must be a list"),
+        ({"choices": [{}]}, "row 2: choices must be a list"),
+        ({"choices": [{"turns": "abc"}]}, "row 2: turns must be a list of texts, not 'abc'"),
+        ({"choices": [{"turns": ["a", None]}]}, "row 2: turn 2 must be text, not null"),
+        ({"question_id": 1}, "row 2: question_id 1 is that of an earlier row"),
+    ],
+)
+def test_answers_that_can_not_be_used(row: dict[str, Any], text: str, tmp_path: Path) -> None:
+    write_rows(tmp_path / "a.jsonl", [SAID, {**SAID, "question_id": 2, **row}])
+    with pytest.raises(DataError) as caught:
+        read_answers(tmp_path / "a.jsonl")
+    assert text in str(caught.value)
+
+
+def test_every_turn_of_a_question_is_rated_once() -> None:
+    asked = [Question("x", "", ("1?",)), Question("y", "", ("1?", "2?")), Question("z", "", ("1?", "2?", "3?"))]
+    answers: dict[str, Turns] = {q.id: ("1", "2", "3")[: len(q.turns)] for q in asked}
+    expected = [("x-1", 1), ("y-1", 1), ("z-1", 1), ("y-2", 2), ("z-2", 2), ("z-3", 3)]
+    assert [(row.id, len(row.prompt)) for row in to_rate(asked, answers)] == expected
+    assert [(row.id, len(row.b)) for row in to_compare(asked, answers, answers)] == expected

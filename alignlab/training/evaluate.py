@@ -71,17 +71,16 @@ class Evaluated:
     bill: Bill
 
 
-def evaluate(wanted: Evaluate, judges: Mapping[str, Plan], *, own_code: bool = False) -> list[Evaluated]:
+def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
     """Evaluate a run, or all finished runs of a sweep. Raises ConfigError with all problems, before anything starts.
 
-    judges:   runs that judges are made by, by the judge's name.
-    own_code: whether code that comes with the model of the run itself may run, even if that of baselines may not.
+    judges: runs that judges are made by, by the judge's name.
     """
     root, ids = _runs(wanted)
     plans, problems = [], []
     for run_id in ids:
         try:
-            plans.append(_evaluable(root, run_id, wanted.trust_remote_code or own_code))
+            plans.append(_evaluable(root, run_id, wanted))
             if _is_reward_model(plans[-1]) and wanted.judge:
                 text = f"judges answers, and {run_id} is a reward model, which writes none; leave it out"
                 problems.append(Problem("judge", ", ".join(wanted.judge), text))
@@ -154,7 +153,7 @@ def _done(directory: Path) -> list[str]:
     return [run_id for run_id in ids if run_id not in left_out]
 
 
-def _evaluable(root: str, run_id: str, trust_remote_code: bool) -> Plan:
+def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
     run = RunDir.of(root, run_id)
     if damage := run.damage():
         raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
@@ -162,7 +161,7 @@ def _evaluable(root: str, run_id: str, trust_remote_code: bool) -> Plan:
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
         )
-    return recorded_plan(root, run_id, trust_remote_code=trust_remote_code)
+    return recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code)
 
 
 def _is_reward_model(plan: Plan) -> bool:
@@ -176,7 +175,7 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
     run = RunDir.of(root, name)
     if run.record():
         try:
-            plan = _evaluable(root, name, wanted.trust_remote_code)
+            plan = _evaluable(root, name, wanted)
         except ConfigError as error:
             problems += [_of_a_baseline(problem) for problem in error.problems]
             return None

@@ -104,9 +104,9 @@ def evaluate_at_end(plan: Plan) -> None:
                 output_root=train.output_root,
                 accelerator=train.trainer.accelerator,
                 progress=train.trainer.progress,
+                trust_remote_code=train.model.allows_remote_code,
             ),
             plan.judges,
-            own_code=train.model.allows_remote_code,
         )
     except Exception as error:
         run.update(evaluation_failed=reason_of(error))

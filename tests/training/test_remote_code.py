@@ -264,16 +264,6 @@ def test_the_key_of_the_model_is_not_that_of_a_judge(alignlab: Run, tmp_path: Pa
     assert "judge.reward_model.trust_remote_code=true" in found.err
 
 
-def test_the_key_of_the_model_is_not_that_of_a_baseline(alignlab: Run, tmp_path: Path, mark: Path) -> None:
-    plain, other = model_folder(tmp_path / "plain"), add_code(model_folder(tmp_path / "other"), mark)
-    found = alignlab(
-        "train", "model=hub", f"model.name={plain}", *PAIRS, "model.trust_remote_code=true", "evaluation.at_end=true",
-        "evaluation.prompts=2", f"evaluation.baselines=[{other}]",
-    )  # fmt: skip
-    assert (found.code, mark.exists()) == (2, False)
-    assert "trust_remote_code=true" in found.err
-
-
 def test_a_run_is_evaluated_from_another_folder(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Paths of a record start where its run was started."""
     model_folder(tmp_path / "plain")

@@ -90,6 +90,14 @@ def sealed(value: Mapping[str, Any]) -> str:
     return f'{body}{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n' if body != text else f"{text}\n"
 
 
+def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
+    """Write a JSON object with its checksum, whole or not at all; folders are made. Raises OSError if that fails."""
+    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
+    file.parent.mkdir(parents=True, exist_ok=True)
+    partial.write_text(sealed(value), encoding="utf-8")
+    partial.replace(file)
+
+
 def read_sealed(file: Path) -> dict[str, Any]:
     """A JSON object without its checksum. Older versions wrote no checksum; such a file is not verified.
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, partial
@@ -32,7 +31,7 @@ from alignlab.evaluation.benchmarks.files import Row, parse_rows
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
-from alignlab.integrity import DAMAGE_EXTRA, read_sealed, sealed, set_aside
+from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
 from alignlab.models.generation import template_of
 from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.reference import Pass, token_logps
@@ -342,11 +341,8 @@ def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | No
 
 def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
     """Store sampled answers, whole or not at all."""
-    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(sealed({"key": key, "answers": answers}), encoding="utf-8")
-        partial.replace(file)
+        write_sealed(file, {"key": key, "answers": answers})
     except OSError as error:
         raise OutputError(f"{file} can't be written: {error}") from error
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGE_EXTRA, read_sealed, sealed, set_aside
+from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -44,11 +43,8 @@ class Store:
     def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
         """Keep a reply. Raises OutputError where the folder can't be written."""
         file = self._file(request)
-        partial = file.with_name(f"{file.name}.{os.getpid()}.part")
         try:
-            file.parent.mkdir(parents=True, exist_ok=True)
-            partial.write_text(sealed({"request": request, "reply": reply}), encoding="utf-8")
-            partial.replace(file)
+            write_sealed(file, {"request": request, "reply": reply})
         except OSError as error:
             raise OutputError(f"judgements can't be kept in {self._folder}: {error}") from error
 

@@ -62,7 +62,7 @@ def test_dates_in_conversations_stay_text(tmp_path: Path) -> None:
         ("x.json", b'{"text": "a"}\n{"text": "b"}\n'),
         ("x.json", b'\xef\xbb\xbf[{"text": "a"}, {"text": "b"}]'),
         ("x.csv", b"\xef\xbb\xbftext\r\na\r\n\r\nb\r\n"),
-        ("x.jsonl", gzip.compress(b'{"text": "a"}\n{"text": "b"}')),
+        ("x.jsonl", gzip.compress(b'{"text": "a"}\n{"text": "b"}', mtime=0)),
         ("x.jsonl.gz", b'{"text": "a"}\n{"text": "b"}'),
     ],
 )
@@ -95,7 +95,7 @@ def test_other_line_ends_and_long_cells_are_text() -> None:
         ("x.csv", b'a,b\n1,"open\n', "is not CSV: unexpected end of data"),
         ("x.csv", b"a,a\n1,2\n", "has more than one column a"),
         ("x.parquet", b"PAR1 no", "can't be read"),
-        ("x.jsonl.gz", gzip.compress(b'{"a": 1}')[:-9], "can't be read"),
+        ("x.jsonl.gz", gzip.compress(b'{"a": 1}', mtime=0)[:-9], "can't be read"),
     ],
 )  # fmt: skip
 def test_what_is_no_row(name: str, content: bytes, text: str) -> None:

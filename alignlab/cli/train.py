@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig
@@ -33,10 +32,14 @@ def _task(config: DictConfig) -> dict[str, Any]:
     from alignlab.training.run import run_plan
 
     typed = list(HydraConfig.get().overrides.task)
-    record = run_plan(plan(config, typed), group=config.sweep.name or None, overrides=typed)
+    planned = plan(config, typed)
+    record = run_plan(planned, group=config.sweep.name or None, overrides=typed)
     if record.get("status") == "diverged":
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)
-    if "evaluated" in record and config.evaluation.at_end:
-        print(stored_text(Path(record["evaluated"])), flush=True)
+    if config.evaluation.at_end:
+        from alignlab.training.evaluate import evaluate_at_end  # takes seconds to import
+
+        if folder := evaluate_at_end(planned):
+            print(stored_text(folder), flush=True)
     return record

@@ -21,6 +21,7 @@ from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.judges.base import Judge
 from alignlab.ledger.identity import run_id
+from alignlab.ledger.run_dir import RunDir
 
 # A parent trains the same weights with the same peft on the same data. The rest of its config comes from defaults and
 # from its own overrides.
@@ -255,3 +256,10 @@ def _other_plan(
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """The parent's config; every point of a sweep asks for the same one."""
     return compose("train", list(overrides))
+
+
+def made_by(plan: Plan, judge: Judge) -> Judge:
+    """A judge that a run of a reward model makes, ready to judge."""
+    data, policy = plan.train.data, RunDir.of(plan.train.output_root, plan.id).policy
+    plan.train.model.restore_base(str(policy))
+    return judge.from_run(policy, max_length=data.max_length, max_prompt_length=data.max_prompt_length)

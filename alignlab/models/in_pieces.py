@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, NamedTuple
 
 import torch
 
-if TYPE_CHECKING:
-    from alignlab.models.logps import Seen
+
+class Seen(NamedTuple):
+    """[n] of every token each; gradients flow through the first three."""
+
+    logp: torch.Tensor
+    reference_kl: torch.Tensor | None
+    spread: torch.Tensor | None  # the entropy again, with gradient
+    collision: torch.Tensor | None
+    entropy: torch.Tensor | None
+    correct: torch.Tensor | None
+    mean_logit: torch.Tensor | None
 
 
 class InPieces(torch.autograd.Function):

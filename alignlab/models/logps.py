@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import itertools
 from dataclasses import dataclass
-from typing import NamedTuple
 
 import torch
 
 from alignlab.data.layout import Rows
 from alignlab.models.forward import Predictions, at_temperature, predict
+from alignlab.models.in_pieces import InPieces, Seen
 from alignlab.types import TokenStats
 
 # Logits that are made at a time, where they are made in pieces: 64 MB in float32.
@@ -32,18 +32,6 @@ class Answers:
     reference_kl: torch.Tensor | None = None
     stats: TokenStats | None = None
     entropy: torch.Tensor | None = None
-
-
-class Seen(NamedTuple):
-    """[n] of every token each; gradients flow through the first three."""
-
-    logp: torch.Tensor
-    reference_kl: torch.Tensor | None
-    spread: torch.Tensor | None  # the entropy again, with gradient
-    collision: torch.Tensor | None
-    entropy: torch.Tensor | None
-    correct: torch.Tensor | None
-    mean_logit: torch.Tensor | None
 
 
 def score_answers(
@@ -93,8 +81,6 @@ def score_predictions(
     if predictions.parameters is None or len(targets) * vocabulary <= logits_at_once:
         seen = see(predictions.hidden, slice(None))
     else:
-        from alignlab.models.in_pieces import InPieces  # its class is torch's: a config is read without it
-
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
         seen = Seen(*InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
     tables = [None if values is None else rows.spread(values) for values in seen]

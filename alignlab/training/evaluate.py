@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 import logging
-import sys
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from alignlab.checks import model_problems
 from alignlab.config.plan import Plan
@@ -18,7 +15,6 @@ from alignlab.config.recorded import recorded_plan
 from alignlab.config.schemas import Evaluate
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.layout import PLAIN
-from alignlab.data.rows import Completion
 from alignlab.errors import AlignlabError, ConfigError, DamagedError, Problem
 from alignlab.evaluation.benchmarks import mt_bench, xstest
 from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
@@ -30,35 +26,35 @@ from alignlab.evaluation.suite import (
     Evaluation,
     Question,
     Side,
-    Suite,
     judged,
-    questions_of,
     read_questions,
     sampled,
 )
 from alignlab.evaluation.summary import flat, summarise
-from alignlab.evaluation.world_gold import WorldGold
 from alignlab.integrity import read_record, set_aside
-from alignlab.lab.world import World
 from alignlab.ledger.index import find, runs_of, sweeps_of
 from alignlab.ledger.run_dir import RunDir, write_json
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.lineage import comes_with_code, weights_fingerprint
 from alignlab.models.reference import Pass, weights_digest
 from alignlab.models.sources.base import check_pretrained, load_pretrained
-from alignlab.modules.base import Progress
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.tracking.sinks.base import RunIdentity
+from alignlab.training.attempt import reason_of
 from alignlab.training.evaluate_pairs import held_out_pairs, implied_rewards, rewards
 from alignlab.training.progress import bars_wanted, progress_bar
-from alignlab.training.rows import refuse_changed_data
 from alignlab.training.run import ready_judges
-from alignlab.training.start import Start, device_of, load_start
+from alignlab.training.start import device_of, load_start
+from alignlab.training.suite_of_run import (
+    REFERENCE_ROWS,
+    REFERENCE_TOKENS,
+    as_far_as_the_world,
+    judges_of,
+    sampling_of,
+    suite_of,
+)
 
 log = logging.getLogger(__name__)
-
-# Answers, and tokens, of a pass for log-probabilities.
-_ROWS, _TOKENS = 32, 4096
 
 
 @dataclass(frozen=True)
@@ -97,6 +93,31 @@ def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
         _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
         for plan in plans
     ]
+
+
+def evaluate_at_end(plan: Plan) -> Path | None:
+    """What `alignlab evaluate` would do with this run now, if that was asked for and the run is done."""
+    run, train = RunDir.of(plan.train.output_root, plan.id), plan.train
+    if not train.evaluation.at_end or run.status() != "done":
+        return None
+    try:
+        (found,) = evaluate(
+            Evaluate(
+                run=str(run.path),
+                evaluation=train.evaluation,
+                judge=train.judge,
+                output_root=train.output_root,
+                accelerator=train.trainer.accelerator,
+                progress=train.trainer.progress,
+                trust_remote_code=train.model.allows_remote_code,
+            ),
+            plan.judges,
+        )
+    except Exception as error:
+        run.update(evaluation_failed=reason_of(error))
+        raise
+    run.update(evaluated=str(found.folder), evaluation_failed=None)
+    return found.folder
 
 
 def peft_of(wanted: Evaluate) -> Adapter | None:
@@ -329,7 +350,10 @@ def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str,
         return found
     start, policy, device = load_start(plan), _policy_of(plan), device_of(wanted.accelerator)
     reference = Side(start.model, start.tokenizer, start.weights)
-    how, pairs = Pass(PLAIN, _ROWS, _TOKENS, device, progress_bar(bars_wanted(wanted.progress))), read_pairs(file)
+    how, pairs = (
+        Pass(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress_bar(bars_wanted(wanted.progress))),
+        read_pairs(file),
+    )
     return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, how))
 
 
@@ -386,49 +410,3 @@ def _sample(plan: Plan, settings: Evaluation, wanted: Evaluate, others: dict[str
     log.info("%s: %d prompts, %d answers to each", plan.id, len(suite.questions), settings.samples)
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
     return sampled(suite, policy, reference, others, facts)
-
-
-def suite_of(
-    plan: Plan, start: Start, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
-) -> Suite:
-    """The questions of a run's held-out rows, and how they are put."""
-    return Suite(
-        settings,
-        questions_of(_rows(plan, start, settings.questions), settings.prompts),
-        sys.maxsize if settings.questions else plan.train.data.max_prompt_length,
-        Pass(PLAIN, _ROWS, _TOKENS, device, progress),
-        kept_in,
-    )
-
-
-def sampling_of(settings: Evaluation) -> str:
-    """What decides answers besides the weights and the prompts."""
-    return f"{settings.max_new_tokens} tokens, temperature {settings.temperature}, seed {settings.seed}"
-
-
-def as_far_as_the_world(settings: Evaluation, world: World | None) -> Evaluation:
-    """The settings with answers cut off where the lab's own are."""
-    return settings if world is None else replace(settings, max_new_tokens=world.length)
-
-
-def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Judge]:
-    """In the lab its gold reward is a judge by itself."""
-    return {**({"gold": WorldGold(world=world)} if world is not None else {}), **judges}
-
-
-def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion | Question]:
-    """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
-    if questions:
-        return read_questions(questions)
-    refuse_changed_data(plan)
-    source = plan.train.data
-    if "pairs" in source.shapes:
-        return [pair.preferred() for pair in source.pairs("eval", lambda world: start.exact_logps).rows]
-    if "labelled" in source.shapes:
-        found = source.labelled("eval", lambda world: start.exact_logps).rows
-        return [
-            Completion(row.prompt, row.completion, row.ended) for row in sorted(found, key=lambda r: not r.desirable)
-        ]
-    ranked = source.rankings("eval", lambda world: start.exact_logps).rows
-    best = [(row, max(range(len(row.grades)), key=row.grades.__getitem__)) for row in ranked]
-    return [Completion(row.prompt, row.completions[i], row.ended[i]) for row, i in best]

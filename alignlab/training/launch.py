@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +15,10 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
     from alignlab.training.pool import Pool
-    from alignlab.training.tasks import RunTask, Task
+    from alignlab.training.tasks import RunTask, Task, Told
 
 log = logging.getLogger(__name__)
 
-Told = Callable[[str], None]
 
 # Points of a search that a stack trains together, where it is not said: each was suggested without the others' results.
 _IN_A_STACK = 8
@@ -60,7 +59,6 @@ class PointLauncher(Launcher):
         """Hydra's way, for sweepers that know jobs only: their points are checked, prepared and run as a sweep's."""
         from alignlab.config.composer import Composer
         from alignlab.config.points import plan_points
-        from alignlab.training.sweep import run_points
         from alignlab.training.tasks import RunTask
 
         composer = Composer(self.loader, self.hydra.job.config_name, self.hydra.overrides.hydra)
@@ -74,33 +72,13 @@ class PointLauncher(Launcher):
         ]
 
 
-def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:
-    """Points of small models that one process after another goes through, with their layers compiled for all of them.
-
-    gpus: says whether the processes compute on GPUs, where compiling was not measured.
-    All points count, finished ones too: the same command compiles whatever it has to finish.
-    """
-    from alignlab.models.economy import compiling_pays_for
-    from alignlab.training.tasks import RunTask
-
-    points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
-    updates = sum(point.plan.train.trainer.max_steps for point in points)
-    if len(points) < 2 or not compiling_pays_for(updates // processes) or gpus():
-        return list(tasks)
-    return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
-
-
-def _this_process_has_gpus() -> bool:
-    import torch
-
-    return torch.cuda.is_available()
-
-
 class HereLauncher(PointLauncher):
     """One after another, in this process: imports, compiled layers and caches serve all of them."""
 
     def run(self, tasks: Sequence[Task], told: Told) -> None:
-        for task in compiled_where_it_pays(tasks, 1, gpus=_this_process_has_gpus):
+        from alignlab.training.tasks import compiled_where_it_pays, this_process_has_gpus
+
+        for task in compiled_where_it_pays(tasks, 1, gpus=this_process_has_gpus):
             task()
             for name in task.names:
                 told(name)
@@ -193,6 +171,19 @@ class AutoLauncher(PointLauncher):
                 pool.run(others, told)
         else:
             HereLauncher().run(in_stacks(others, worth_stacking), told)
+
+
+def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
+    """Everything that the points need, then the points themselves, each of them once."""
+    from alignlab.training.tasks import orphans, preparations
+
+    with launcher.serving(points):
+        for wave in preparations(points):
+            launcher.run(wave, lambda name: None)
+        lost = orphans(points)
+        for name in lost:
+            told(name)
+        launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
 
 
 def ours(launcher: Launcher) -> PointLauncher | None:

@@ -23,9 +23,8 @@ from types import TracebackType
 
 import psutil
 
-from alignlab.training.launch import Told, compiled_where_it_pays
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import RunTask, Task, left_to_do, tried_again
+from alignlab.training.tasks import RunTask, Task, Told, compiled_where_it_pays, left_to_do, tried_again
 
 log = logging.getLogger(__name__)
 

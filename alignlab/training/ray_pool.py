@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import AlignlabError
-from alignlab.training.launch import Told
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import Task, left_to_do, tried_again
+from alignlab.training.tasks import Task, Told, left_to_do, tried_again
 
 _LOOK = 0.5  # seconds between two looks at signals
 _KNOCK = 10.0  # seconds that a Ray may take to answer

@@ -15,9 +15,9 @@ from alignlab.evaluation.suite import Side, judged, sampled
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.ledger.run_dir import RunDir
 from alignlab.training.callbacks import Recorder
-from alignlab.training.evaluate import as_far_as_the_world, judges_of, sampling_of, suite_of
 from alignlab.training.progress import bars_wanted, progress_bar
 from alignlab.training.start import Start, device_of
+from alignlab.training.suite_of_run import as_far_as_the_world, judges_of, sampling_of, suite_of
 
 
 class Sampler(pl.Callback):

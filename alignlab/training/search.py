@@ -40,9 +40,8 @@ from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
 from alignlab.training.bar import PRUNED, Bar
 from alignlab.training.launch import PointLauncher
-from alignlab.training.run import lacks_evaluation
 from alignlab.training.sweep import Sweep, why_unfinished
-from alignlab.training.tasks import RunTask
+from alignlab.training.tasks import RunTask, lacks_evaluation
 
 log = logging.getLogger(__name__)
 

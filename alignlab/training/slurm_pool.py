@@ -18,9 +18,8 @@ from typing import Any
 
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
-from alignlab.training.launch import Told
 from alignlab.training.stops import Stops
-from alignlab.training.tasks import RunTask, Task, left_to_do, tried_again
+from alignlab.training.tasks import RunTask, Task, Told, left_to_do, tried_again
 
 _LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")

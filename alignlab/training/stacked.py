@@ -30,13 +30,13 @@ from alignlab.ledger.run_dir import FINISHED, RunDir, at_work_elsewhere, replace
 from alignlab.models.economy import one_thread_where_small
 from alignlab.models.stacked import StackedPolicy, stack_fault
 from alignlab.modules.stacked import ReferenceColumns, StackedBatch, StackedModule, StackedPairs
+from alignlab.training.attempt import begin, end_badly, log_damage, logged_to, tell_of_other_code
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.fit import lightning_quiet, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.point import Point
 from alignlab.training.progress import quiet_libraries
 from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.run import begin, end_badly, log_damage, logged_to, run_plan, tell_of_other_code
 from alignlab.training.shapes import shape_of
 from alignlab.training.start import Start, device_of, load_start, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
@@ -59,9 +59,6 @@ def run_stacked(
     then.
     """
     quiet_libraries()
-    parent = plans[0].parent
-    if parent is not None and any(_is_wanted(plan) for plan in plans):
-        run_plan(parent, group=group)
     with ExitStack() as holding:
         elsewhere = at_work_elsewhere(map(_run_of, plans))
         free = [plan for plan in plans if _is_held(plan, holding, elsewhere)]

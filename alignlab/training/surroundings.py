@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from alignlab.config.plan import made_by
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.rows import Prompt
 from alignlab.data.template import Template, plain_transcript
@@ -19,7 +20,6 @@ from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_s
 from alignlab.models.layout import choose_layout
 from alignlab.modules.online import Surroundings
 from alignlab.rollout.scoring import Said, Scorer
-from alignlab.training.run import made_by
 from alignlab.training.start import Start, policy_and_start
 
 log = logging.getLogger(__name__)

@@ -20,22 +20,10 @@ from alignlab.integrity import read_record
 from alignlab.ledger.run_dir import FINISHED, RunDir, now, write_json
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
-from alignlab.training.launch import PointLauncher, Told
-from alignlab.training.run import lacks_evaluation
-from alignlab.training.tasks import RunTask, orphans, preparations
+from alignlab.training.launch import PointLauncher, run_points
+from alignlab.training.tasks import RunTask, lacks_evaluation, preparations
 
 log = logging.getLogger(__name__)
-
-
-def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
-    """Everything that the points need, then the points themselves, each of them once."""
-    with launcher.serving(points):
-        for wave in preparations(points):
-            launcher.run(wave, lambda name: None)
-        lost = orphans(points)
-        for name in lost:
-            told(name)
-        launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
 
 
 class Sweep:

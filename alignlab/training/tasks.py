@@ -13,11 +13,15 @@ from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, NotStackableError, PrunedError
 from alignlab.ledger.run_dir import FINISHED, RunDir
 from alignlab.training.askers import different_askers
+from alignlab.training.attempt import reason_of, tell_finished
 from alignlab.training.bar import Bar
-from alignlab.training.run import evaluate_at_end, lacks_evaluation, reason_of, run_plan, tell_finished
+from alignlab.training.run import run_plan
 from alignlab.training.stackable import even, groups
 
 log = logging.getLogger(__name__)
+
+# Called with the name of each task that has ended.
+Told = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -74,6 +78,7 @@ class RunTask:
         """Raises only what stops a sweep."""
         try:
             run_plan(self.plan, group=self.sweep, overrides=self.overrides, bar=self.bar)
+            _evaluate_at_end(self.plan)
         except PrunedError:
             pass
         except Exception as error:
@@ -152,6 +157,8 @@ class StackTask:
         overrides = {point.name: point.overrides for point in points}
         handled: set[str] = set()
         try:
+            if plans[0].parent is not None and any(map(_is_wanted, plans)):  # the stack starts from it
+                run_plan(plans[0].parent, group=self.points[0].sweep)
             handled = set(run_stacked(plans, group=self.points[0].sweep, overrides=overrides))
         except NotStackableError as error:
             log.warning("not stacked: %s", error)
@@ -163,7 +170,7 @@ class StackTask:
                 point()
                 continue
             try:
-                evaluate_at_end(point.plan)
+                _evaluate_at_end(point.plan)
             except Exception as error:  # it stands in the record
                 log.error("%s: its evaluation failed: %s", point.name, error)
 
@@ -296,3 +303,37 @@ def _logs(plan: Plan, sweep: str) -> Path:
 
 def _is_wanted(plan: Plan) -> bool:
     return plan.train.rerun or RunDir.of(plan.train.output_root, plan.id).status() not in FINISHED
+
+
+def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:
+    """Points of small models that one process after another goes through, with their layers compiled for all of them.
+
+    gpus: says whether the processes compute on GPUs, where compiling was not measured.
+    All points count, finished ones too: the same command compiles whatever it has to finish.
+    """
+    from alignlab.models.economy import compiling_pays_for
+
+    points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
+    updates = sum(point.plan.train.trainer.max_steps for point in points)
+    if len(points) < 2 or not compiling_pays_for(updates // processes) or gpus():
+        return list(tasks)
+    return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
+
+
+def this_process_has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a run is done and was to be evaluated at its end, and was not."""
+    asked = plan.train.evaluation.at_end and state.get("status") == "done"
+    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+
+
+def _evaluate_at_end(plan: Plan) -> None:
+    if plan.train.evaluation.at_end:
+        from alignlab.training.evaluate import evaluate_at_end  # seconds to import
+
+        evaluate_at_end(plan)

@@ -5,7 +5,7 @@ resolve them.
 """
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,7 +14,7 @@ from hydra.core.config_store import ConfigStore
 from alignlab.checks import at_least, installed, positive
 from alignlab.errors import ConfigError
 from alignlab.training import launch
-from alignlab.training.launch import PointLauncher, Told
+from alignlab.training.launch import PointLauncher
 
 _PLUGINS = "hydra_plugins.alignlab_plugins.launchers"
 
@@ -141,7 +141,7 @@ class LocalLauncher(PointLauncher):
         if problems:
             raise ConfigError(problems)
 
-    def run(self, tasks: Sequence[Any], told: Told) -> None:
+    def run(self, tasks: Sequence[Any], told: Callable[[str], None]) -> None:
         from alignlab.training.pool import Pool
 
         with Pool(len(tasks), **self.limits) as pool:
@@ -171,7 +171,7 @@ class RayLauncher(PointLauncher):
             raise ConfigError(problems)
         self.limits = limits
 
-    def run(self, tasks: Sequence[Any], told: Told) -> None:
+    def run(self, tasks: Sequence[Any], told: Callable[[str], None]) -> None:
         self._pool().run(tasks, told)
 
     def out_of_process(self, points: Sequence[Any]) -> bool:
@@ -197,7 +197,7 @@ class SlurmLauncher(PointLauncher):
             raise ConfigError(problems)
         self.limits = limits
 
-    def run(self, tasks: Sequence[Any], told: Told) -> None:
+    def run(self, tasks: Sequence[Any], told: Callable[[str], None]) -> None:
         from alignlab.training.slurm_pool import SlurmPool
 
         SlurmPool(**self.limits).run(tasks, told)

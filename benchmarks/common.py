@@ -79,7 +79,7 @@ class Setting:
 
     def ordered_rows(self) -> list[dict[str, Any]]:
         """All rows in the order in which alignlab will see them."""
-        from alignlab.data.sampling import batch_indices
+        from alignlab.data.order import batch_indices
 
         rows = read_rows(Path(self.rows))
         return [
@@ -218,8 +218,8 @@ def load_model(option: str) -> tuple[Any, Any]:
     """(model, tokenizer) of an option of alignlab's group `model`, in float32."""
     import hydra
 
+    from alignlab.config.paths import conf_dir
     from alignlab.config.plan import plan
-    from alignlab.config.share import conf_dir
 
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("train", [f"model={option}", "data=hh_rlhf"])

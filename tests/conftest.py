@@ -62,7 +62,7 @@ def hydra_conf() -> Iterator[None]:
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 
-    from alignlab.config.share import conf_dir
+    from alignlab.config.paths import conf_dir
 
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from alignlab.config.catalogue import BEGIN, END, markdown_table
+from alignlab.config.paths import conf_dir, share_dir
 from alignlab.config.registry import schemas
-from alignlab.config.share import conf_dir, share_dir
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")

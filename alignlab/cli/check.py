@@ -30,7 +30,7 @@ def _task(config: DictConfig) -> None:
 def tell(point: Plan, overrides: Sequence[str]) -> None:
     """Print a run's id with its overrides, whether the run and the runs before it are done, and remarks on its rows."""
     from alignlab.config.remarks import remarks_on_file
-    from alignlab.ledger.run_dir import RunDir
+    from alignlab.runs.directory import RunDir
 
     print(f"{point.id}  {' '.join(overrides)}")
     for step in point.chain():

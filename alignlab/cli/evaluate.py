@@ -27,9 +27,9 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.preflight import Known, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.evaluation.examples import FILE
+    from alignlab.pipeline.evaluate import evaluate, peft_of, sweep_of
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
-    from alignlab.training.evaluate import evaluate, peft_of, sweep_of
-    from alignlab.training.progress import quiet_libraries
+    from alignlab.training.attempt import quiet_libraries
 
     quiet_libraries()
     typed = keys_of_command_line()

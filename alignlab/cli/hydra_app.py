@@ -20,11 +20,11 @@ from yaml import YAMLError
 
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
+from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate
 from alignlab.config.remote_code import note_command_line
-from alignlab.config.share import conf_dir
 from alignlab.errors import AlignlabError, ConfigError, Problem
-from alignlab.training.progress import log_to_terminal
+from alignlab.progress import log_to_terminal
 
 # Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep")

@@ -8,8 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, OutputError
-from alignlab.ledger.index import Filter, children_of, find, runs_of, select
-from alignlab.ledger.run_dir import RunDir, at_work_elsewhere
+from alignlab.runs.directory import RunDir, at_work_elsewhere
+from alignlab.runs.query import Filter, children_of, find, runs_of, select
 
 _HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
        alignlab runs show <run>                     one run: config, attempts, metrics, end of its log

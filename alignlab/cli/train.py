@@ -27,9 +27,9 @@ def _task(config: DictConfig) -> dict[str, Any]:
 
     from alignlab.config.plan import plan
     from alignlab.errors import DivergedError
+    from alignlab.pipeline.run import run_plan
     from alignlab.reports.evaluation import stored_text
     from alignlab.reports.tables import headline
-    from alignlab.training.run import run_plan
 
     typed = list(HydraConfig.get().overrides.task)
     planned = plan(config, typed)
@@ -38,7 +38,7 @@ def _task(config: DictConfig) -> dict[str, Any]:
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)
     if config.evaluation.at_end:
-        from alignlab.training.evaluate import evaluate_at_end  # takes seconds to import
+        from alignlab.pipeline.evaluate import evaluate_at_end  # takes seconds to import
 
         if folder := evaluate_at_end(planned):
             print(stored_text(folder), flush=True)

@@ -11,8 +11,8 @@ from typing import Any
 
 import yaml
 
+from alignlab.config.paths import conf_dir
 from alignlab.config.registry import schemas
-from alignlab.config.share import conf_dir
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
 from alignlab.types import Requires

@@ -19,9 +19,9 @@ from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, pro
 from alignlab.config.schemas import Train
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
-from alignlab.evaluation.judges.base import Judge
-from alignlab.ledger.identity import run_id
-from alignlab.ledger.run_dir import RunDir
+from alignlab.judges.base import Judge
+from alignlab.runs.directory import RunDir
+from alignlab.runs.identity import run_id
 
 # A parent trains the same weights with the same peft on the same data. The rest of its config comes from defaults and
 # from its own overrides.

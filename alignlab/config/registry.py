@@ -12,7 +12,7 @@ from functools import lru_cache
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.data.sources.base import Source
 from alignlab.discovery import classes_by_module
-from alignlab.evaluation.judges.base import Judge, ScoreJudge
+from alignlab.judges.base import Judge, ScoreJudge
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
@@ -35,8 +35,8 @@ GROUPS = {
     "data": Group("alignlab.data.sources", Source),
     "optim": Group("alignlab.optim", Optim),
     "tracking": Group("alignlab.tracking.sinks", Tracking),
-    "judge": Group("alignlab.evaluation.judges", Judge),
-    "reward": Group("alignlab.evaluation.judges", ScoreJudge),
+    "judge": Group("alignlab.judges", Judge),
+    "reward": Group("alignlab.judges", ScoreJudge),
 }
 
 

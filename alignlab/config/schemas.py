@@ -8,15 +8,15 @@ from dataclasses import dataclass, field, fields
 from typing import Any
 
 from alignlab.checks import Checked, at_least, one_of, within
-from alignlab.data.sampling import SAMPLING
+from alignlab.data.order import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.discovery import module_name
 from alignlab.errors import Problem
-from alignlab.evaluation.judges.base import Judge, ScoreJudge
-from alignlab.evaluation.suite import Evaluation
+from alignlab.evaluation.settings import Evaluation
+from alignlab.judges.base import Judge, ScoreJudge
 from alignlab.models.adapters.base import Adapter
-from alignlab.models.economy import COMPILE, cpp_compiler
-from alignlab.models.layout import LAYOUTS
+from alignlab.models.efficiency import COMPILE, cpp_compiler
+from alignlab.models.layout_check import LAYOUTS
 from alignlab.models.reference import KINDS
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective

@@ -9,7 +9,7 @@ from typing import Any, Generic, TypeVar
 import lightning.pytorch as pl
 
 from alignlab.data.layout import portions
-from alignlab.data.sampling import Couple, batch_indices
+from alignlab.data.order import Couple, batch_indices
 
 Item = TypeVar("Item")
 

@@ -23,7 +23,7 @@ class Layout:
     """How answers go through a model; a matter of time and memory, not of results.
 
     shared: a prompt stands once, before all answers to it, what several answers begin with stands once, and sequences
-            are filled with several prompts. Needs a model that takes a mask of its own (alignlab/models/layout.py
+            are filled with several prompts. Needs a model that takes a mask of its own (alignlab/models/layout_check.py
             decides).
     split:  the vocabulary is projected onto by us, in pieces, where answer tokens are predicted; else by the model.
     width:  hidden size of the model: it weighs what a longer sequence costs against what padding costs.

@@ -11,9 +11,9 @@ from scipy.special import stdtr
 
 from alignlab.errors import DataError
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
-from alignlab.evaluation.intervals import Array, Estimate, mean_interval
-from alignlab.evaluation.significance import holm
-from alignlab.evaluation.text import repetition
+from alignlab.evaluation.text_metrics import repetition
+from alignlab.statistics.intervals import Array, Estimate, mean_interval
+from alignlab.statistics.significance import holm
 
 _LEVEL = 0.05
 

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from alignlab.errors import DataError
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
-from alignlab.evaluation.intervals import Array, Estimate, from_draws, resampled_sums
+from alignlab.statistics.intervals import Array, Estimate, from_draws, resampled_sums
 
 # Of the draws in which a KL lies beyond a method's runs, so many may be missing for its band to be told.
 _MAY_LACK = 0.05

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field
 from statistics import NormalDist
 from typing import Any
 
-from alignlab.evaluation.intervals import share_interval
+from alignlab.statistics.intervals import share_interval
 
 VERDICTS = ("healthy", "displaced", "drifted", "over-optimised", "collapsed")
 NO_VERDICT = "no verdict"

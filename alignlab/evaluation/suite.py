@@ -4,199 +4,26 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import cached_property, partial
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from alignlab.checks import at_least, model_problems
-from alignlab.data.conversations import (
-    UnusableRowError,
-    gather,
-    prompt_key,
-    read_prompt,
-    read_row,
-    read_text,
-    refuse_other_conversations,
-    refuse_unsupported_columns,
-)
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Message, Prompt
-from alignlab.data.template import Template, plain_transcript
+from alignlab.data.rows import Prompt
+from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import DamagedError, DataError, OutputError, Problem
-from alignlab.evaluation.benchmarks import xstest
-from alignlab.evaluation.benchmarks.files import Row, parse_rows
+from alignlab.errors import DamagedError, OutputError
 from alignlab.evaluation.examples import Examples
-from alignlab.evaluation.graded_pairs import read_pairs
-from alignlab.evaluation.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
+from alignlab.evaluation.questions import Question
+from alignlab.evaluation.settings import Evaluation
 from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
 from alignlab.models.generation import template_of
-from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.reference import Pass, token_logps
-from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
+from alignlab.rollout.sampling import Drawn, draw, uniforms
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(kw_only=True)
-class Evaluation(Sampling):
-    """What is drawn, and what it is compared with.
-
-    seed:      with a prompt's text and a sample's number it decides the sample.
-
-    prompts:   how many different held-out prompts, in their order; 0 takes all.
-    questions: a .json or .jsonl file of prompts (or XSTest's .csv, and refusals are counted) instead of the run's own
-               held-out ones: rows with `instruction` (AlpacaEval's form; answers are written as its model_outputs.json
-               too), `turns` (MT-Bench's: two, the second is asked after the side's own answer to the first; answers are
-               written in FastChat's form too) or `prompt`, a text or messages; `output` or `chosen`, where there, is
-               the preferred answer.
-    pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
-               rewards that the policy implies, or a reward run's, tell them apart. Reward runs are evaluated on their
-               own held-out pairs without it.
-    samples:   answers to each prompt; several give best-of-n curves and smaller errors within a prompt.
-    baselines: reference (what training started from), chosen (the data's preferred answers), the id of another run, or
-               a model (a folder or hub name).
-    proxy:     judge whose score was trained on, directly or by preferences that came from it; the watch for
-               over-optimisation takes all others for held out.
-    shown:     prompts on the page that shows answers side by side.
-    max_kl:    largest KL to the reference, nats per answer, that the verdict accepts from a run without a proven gain:
-               above it the verdict is `drifted`, unless a held-out score, win-rate or accuracy is above that of the
-               start by more than its 95 % interval. 0 switches this off.
-    """
-
-    seed: int = 1
-    prompts: int = 64
-    questions: str = ""
-    pairs: str = ""
-    samples: int = 1
-    baselines: list[str] = field(default_factory=lambda: ["reference"])
-    proxy: str = ""
-    shown: int = 20
-    max_kl: float = 10.0
-
-    def missing(self) -> Iterator[Problem]:
-        """Problems of files that can't be read or lack something, and of baselines whose weights are not complete."""
-        for name in self.baselines:
-            if is_local_model(name) and not comes_with_code(
-                name
-            ):  # models with code are checked where it is known if that may run
-                from alignlab.models.sources.base import check_pretrained  # seconds to import
-
-                yield from model_problems("baselines", name, check_pretrained)
-        if self.pairs:
-            try:
-                read_pairs(self.pairs)
-            except DataError as error:
-                yield Problem("pairs", self.pairs, str(error))
-        if not self.questions:
-            return
-        try:
-            rows = read_questions(self.questions)
-        except DataError as error:
-            yield Problem("questions", self.questions, str(error))
-        else:
-            if "chosen" in self.baselines and not all(row.chosen and not row.second for row in rows):
-                text = "not every row has an answer (output or chosen) to compare with"
-                yield Problem("questions", self.questions, text, "evaluation.baselines=[reference]")
-
-    def problems(self) -> Iterator[Problem]:
-        yield from super().problems()
-        yield from at_least("seed", self.seed, 0, example=1)
-        yield from at_least("prompts", self.prompts, 0, example=64, hint="0 takes all")
-        yield from at_least("samples", self.samples, 1, example=4)
-        yield from at_least("shown", self.shown, 0, example=20)
-        yield from at_least("max_kl", self.max_kl, 0.0, example=10.0, hint="nats per answer; 0 switches the check off")
-        for name in {n for n in self.baselines if self.baselines.count(n) > 1 or n == "policy"}:
-            yield Problem("baselines", self.baselines, f"must be different sides, not policy: {name}")
-
-
-def read_questions(path: str) -> list[Question]:
-    """Prompts of a file with their preferred answers, which are empty if the file has none.
-
-    Raises DataError with every row that can't be used.
-    """
-    if path.endswith(".csv"):
-        return [Question(row.text, "", True, name=row.id) for row in xstest.read_prompts(path)]
-    return parse_rows(path, _question)
-
-
-def _question(row: Row) -> Question:
-    refuse_unsupported_columns(row)
-    asked = _asked(row)
-    name = "" if row.get("question_id") is None else str(row["question_id"])
-    if turns := row.get("turns"):
-        if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
-            raise UnusableRowError("turns must be one text or two")
-        first, *second = gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1)))
-        if blank := [f"turn {i} is empty" for i, turn in enumerate(turns, 1) if not turn.strip()]:
-            raise UnusableRowError(*blank)
-        refuse_other_conversations(row, first)
-        return Question(first, "", True, "".join(second), name)
-    answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
-    if answer is None:
-        prompt = read_prompt(row[asked], asked)
-        refuse_other_conversations(row, prompt)
-        return Question(prompt, "", True, name=name)
-    prompt, (text,) = read_row(row, {answer: row[answer]}, asked)
-    return Question(prompt, text, True, name=name)
-
-
-def _asked(row: Row) -> str:
-    """The column that holds what is asked; other such columns must hold the same. Of `turns` the first one counts.
-
-    Raises UnusableRowError.
-    """
-    asked = {name: row[name] for name in ("turns", "instruction", "prompt") if row.get(name)}
-    if not asked:
-        raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
-    firsts = {name: value[0] if name == "turns" and isinstance(value, list) else value for name, value in asked.items()}
-    if len(firsts) > 1:
-        keys = {prompt_key(read_prompt(value, name)) for name, value in firsts.items()}
-        if len(keys) > 1:
-            raise UnusableRowError(f"{' and '.join(firsts)} ask different things: keep the one that is to be asked")
-    return next(iter(asked))
-
-
-@dataclass(frozen=True)
-class Question:
-    """A prompt of the evaluation, and the data's preferred answer to it.
-
-    second: what is asked after the answer; empty where nothing is.
-    name:   what the question is called in its file, if it is.
-    """
-
-    prompt: Prompt
-    chosen: str
-    ended: bool
-    second: str = ""
-    name: str = ""
-
-    @property
-    def text(self) -> str:
-        """As a judge or a person reads it: one text, roles written out where there are several turns."""
-        if isinstance(self.prompt, str):
-            return self.prompt
-        return self.prompt[0]["content"] if len(self.prompt) == 1 else plain_transcript(self.prompt).strip()
-
-    @property
-    def id(self) -> str:
-        return digest([json.dumps([self.prompt, self.second] if self.second else self.prompt).encode()])[:12]
-
-    def after(self, answer: str) -> list[Message]:
-        """The conversation in which the second turn is asked."""
-        asked = [Message(role="user", content=self.prompt)] if isinstance(self.prompt, str) else self.prompt
-        return [*asked, Message(role="assistant", content=answer), Message(role="user", content=self.second)]
-
-
-def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Question]:
-    """The different prompts of rows, in their order, the first `most` of them (0: all), each with its first answer."""
-    found: dict[str, Question] = {}
-    for row in rows:
-        question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
-        found.setdefault(question.id, question)
-    return list(found.values())[: most or None]
 
 
 @dataclass(frozen=True)
@@ -372,95 +199,6 @@ def sampled(
             columns[f"{name}/policy_logps"] = suite.logps(policy, answers)
             columns[f"{name}/reference_logps"] = suite.logps(reference, answers)
     return Examples(columns, dict(facts))
-
-
-def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Examples, Bill]:
-    """The examples with what one judge says of them: comparisons with every baseline, and scores if it scores."""
-    columns, bill = examples.without(name), Bill()
-    ids = [_id(examples, row) for row in range(len(examples))]
-    facts = {**examples.facts, f"judge/{name}": judge.fingerprint()}
-    if isinstance(judge, ScoreJudge):
-        scores = judge.score([answer for side in examples.sides for answer in _answers(examples, side)])
-        for i, side in enumerate(examples.sides):
-            columns[f"{side}/score/{name}"] = list(scores[i * len(ids) : (i + 1) * len(ids)])
-    for baseline in examples.baselines:
-        if isinstance(judge, ScoreJudge):
-            mine, theirs = (columns[f"{side}/score/{name}"] for side in ("policy", baseline))
-            found = judge.compare_scores(ids, mine, theirs)
-        else:
-            found = judge.compare(_comparisons(examples, baseline), store)
-        bill += found.bill
-        facts[f"disagreement/{name}"] = found.disagreement
-        columns |= _verdicts(ids, baseline, name, found)
-    return Examples(columns, facts), bill
-
-
-def _verdicts(ids: Sequence[str], baseline: str, name: str, found: Judged) -> dict[str, list[Any]]:
-    by_place = {(j.id, j.swapped): j for j in found.judgements}
-    if not any((id_, False) in by_place and (id_, True) in by_place for id_ in ids):
-        by_place = {(id_, False): judgement for (id_, _), judgement in by_place.items()}  # each shown in one order
-    columns: dict[str, list[Any]] = {}
-    for column, swapped in (("first", False), ("second", True)):
-        asked = [by_place.get((id_, swapped)) for id_ in ids]
-        if any(asked) or column == "first":
-            columns[f"{baseline}/{column}/{name}"] = [
-                None if j is None or j.verdict is Verdict.UNJUDGED else j.score for j in asked
-            ]
-    both = [[by_place[key].said for key in ((id_, False), (id_, True)) if key in by_place] for id_ in ids]
-    return columns | {f"{baseline}/said/{name}": ["\n---\n".join(said) for said in both]}
-
-
-def _answers(examples: Examples, side: str) -> list[Answer]:
-    return [
-        Answer(
-            _id(examples, row),
-            _turns(examples, "prompt", row),
-            _turns(examples, f"{side}/answer", row),
-            conversation=_conversation(examples, row, side),
-            ended=examples[f"{side}/ended"][row],
-        )
-        for row in range(len(examples))
-    ]
-
-
-def _comparisons(examples: Examples, baseline: str) -> list[Comparison]:
-    return [
-        Comparison(
-            _id(examples, row),
-            _turns(examples, "prompt", row),
-            _turns(examples, "policy/answer", row),
-            _turns(examples, f"{baseline}/answer", row),
-            conversation=None if _is_second(examples, row) else _conversation(examples, row, "policy"),
-        )
-        for row in range(len(examples))
-    ]
-
-
-def _is_second(examples: Examples, row: int) -> bool:
-    """Whether a row asks the second turn of the row before it."""
-    return "turn" in examples and examples["turn"][row] == 2
-
-
-def _turns(examples: Examples, column: str, row: int) -> Turns:
-    """One turn, or both where the row asks the second."""
-    first = (examples[column][row - 1],) if _is_second(examples, row) else ()
-    return (*first, examples[column][row])
-
-
-def _id(examples: Examples, row: int) -> str:
-    second = "-2" if _is_second(examples, row) else ""
-    return f"{examples['prompt_id'][row]}-{examples['sample'][row]}{second}"
-
-
-def _conversation(examples: Examples, row: int, side: str) -> Prompt | None:
-    """The prompt's messages, where it has any; a second turn's with what this side said before."""
-    if _is_second(examples, row):
-        before = _conversation(examples, row - 1, side)
-        asked = before if isinstance(before, list) else [Message(role="user", content=examples["prompt"][row - 1])]
-        answer = Message(role="assistant", content=examples[f"{side}/answer"][row - 1])
-        return [*asked, answer, Message(role="user", content=examples["prompt"][row])]
-    kept = examples["conversation"][row]
-    return None if kept is None else json.loads(kept)
 
 
 def _prefixed(side: str, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

@@ -8,12 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.evaluation.best_of_n import best_of_n
 from alignlab.evaluation.examples import Examples, unscored
-from alignlab.evaluation.intervals import Estimate, bootstrap_mean, mean_interval, score_interval
-from alignlab.evaluation.kl import forward_kl, kl_estimates
-from alignlab.evaluation.text import distinct, repetition
-from alignlab.evaluation.winrate import WinRate, win_rate
+from alignlab.evaluation.text_metrics import distinct, repetition
+from alignlab.statistics.best_of_n import best_of_n
+from alignlab.statistics.intervals import Estimate, bootstrap_mean, mean_interval, score_interval
+from alignlab.statistics.kl import forward_kl, kl_estimates
+from alignlab.statistics.winrate import WinRate, win_rate
 
 # A curve of best-of-n is read off at these n, as far as there are samples.
 _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,7 +22,7 @@ _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def summarise(examples: Examples) -> dict[str, Any]:
     """Everything that the examples say, as plain values; estimates with standard error, interval and n (prompts).
 
-    kl:        by estimator, nats (alignlab/evaluation/kl.py); absent where answers were drawn at another temperature.
+    kl:        by estimator, nats (alignlab/statistics/kl.py); absent where answers were drawn at another temperature.
     answers:   side -> tokens, characters, share that ended, repetition, number of different texts, distinct runs of
                words, mean scores.
     compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores where the judge scores.

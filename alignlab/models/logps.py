@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import torch
 
 from alignlab.data.layout import Rows
+from alignlab.models.chunked_projection import InPieces, Seen
 from alignlab.models.forward import Predictions, at_temperature, predict
-from alignlab.models.in_pieces import InPieces, Seen
 from alignlab.types import TokenStats
 
 # Logits that are made at a time, where they are made in pieces: 64 MB in float32.

@@ -10,7 +10,7 @@ import logging
 import math
 import time
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass, replace
 from functools import partial
@@ -28,10 +28,11 @@ from alignlab.models.logps import answer_logps, score_answers, score_predictions
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
 from alignlab.modules.answer_metrics import preference_metrics
+from alignlab.modules.distributed import gather, rows_before, total, without_sync
 from alignlab.modules.held_out_pairs import HeldOutPairs
-from alignlab.modules.processes import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.progress import Progress, silent
 from alignlab.types import Logps, PairLogps, halves, map_tensors
 
 log = logging.getLogger(__name__)
@@ -42,13 +43,6 @@ _START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, t
 START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 Made = TypeVar("Made")
-
-# Wraps what is gone through, with a word for it.
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
-
-def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
-    return items
 
 
 class AlignmentModule(pl.LightningModule):

@@ -24,11 +24,12 @@ from alignlab.models.heads import Critic, HeadCritic, NetworkCritic
 from alignlab.models.logps import answer_logps, score_predictions, summed
 from alignlab.models.reference import Cached, Live
 from alignlab.modules.answer_metrics import token_metrics
-from alignlab.modules.base import START_RATIO, AlignmentModule, Progress, silent
+from alignlab.modules.base import START_RATIO, AlignmentModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
-from alignlab.objectives.fresh import FreshPairs, Imitation
 from alignlab.objectives.online import Online, PolicyGradient
+from alignlab.objectives.self_generated import FreshPairs, Imitation
+from alignlab.progress import Progress, silent
 from alignlab.rollout.experience import RolloutBatch, RolloutTokens, collate_rollouts, table
 from alignlab.rollout.sampling import Drawn, draw, uniforms
 from alignlab.rollout.scoring import Said, Scorer, shaped

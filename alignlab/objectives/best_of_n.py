@@ -7,8 +7,8 @@ from typing import ClassVar
 
 import torch
 
-from alignlab.objectives.fresh import Imitation, best
 from alignlab.objectives.online import Author
+from alignlab.objectives.self_generated import Imitation, best
 from alignlab.objectives.sft import sft_loss
 from alignlab.types import Logps, Rollouts
 

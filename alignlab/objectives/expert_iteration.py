@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.errors import Problem
-from alignlab.objectives.fresh import Imitation, best
+from alignlab.objectives.self_generated import Imitation, best
 from alignlab.objectives.sft import sft_loss
 from alignlab.types import Logps, Rollouts
 

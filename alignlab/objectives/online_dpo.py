@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.objectives.base import Objective
-from alignlab.objectives.fresh import Fresh, FreshPairs
+from alignlab.objectives.self_generated import Fresh, FreshPairs
 from alignlab.types import PairLogps, Rollouts
 
 

@@ -13,15 +13,15 @@ import numpy as np
 from alignlab.errors import DataError
 from alignlab.evaluation.equal_kl import kl_of, score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
-from alignlab.evaluation.power import detectable, prompts_needed
-from alignlab.evaluation.significance import compare_with
 from alignlab.integrity import read_record
-from alignlab.ledger.run_dir import RunDir, write_text
 from alignlab.reports.tables import label, table
+from alignlab.runs.directory import RunDir, write_text
+from alignlab.statistics.power import detectable, prompts_needed
+from alignlab.statistics.significance import compare_with
 
 if TYPE_CHECKING:
     from alignlab.evaluation.drift import Change
-    from alignlab.evaluation.judges.base import Bill
+    from alignlab.judges.base import Bill
 
 SUMMARY = "summary.json"
 _KL = {

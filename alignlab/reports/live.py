@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from alignlab.integrity import read_record
-from alignlab.ledger.run_dir import RunDir
+from alignlab.runs.directory import RunDir
 
 REFRESH = 1.0  # seconds between two looks
 _TAIL = 8192  # bytes from the end of metrics.jsonl that hold its last row

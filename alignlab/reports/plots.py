@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from alignlab.reports.seeds import mean_interval
+from alignlab.statistics.seeds import mean_interval
 
 CURVES = (
     ("train/loss", "training loss (nats)"),

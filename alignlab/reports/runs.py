@@ -14,10 +14,10 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignlab.ledger.index import Record, difference
-from alignlab.ledger.run_dir import RunDir
 from alignlab.reports.live import last_row
 from alignlab.reports.tables import COLUMNS
+from alignlab.runs.directory import RunDir
+from alignlab.runs.query import Record, difference
 
 _WIDE = 400  # columns of what is not a terminal: nothing is cut
 _IN_LISTS = ("eval/loss", "eval/rewards/accuracies", "eval/accuracy", "exact/kl", "exact/reward", "exact/frontier_gap")

@@ -4,43 +4,21 @@ from __future__ import annotations
 
 import inspect
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from alignlab.checks import Checked, at_least, positive
-from alignlab.errors import DataError, NotEnoughMemoryError, Problem
+from alignlab.errors import DataError, NotEnoughMemoryError
 from alignlab.models.forward import at_least_float32, innermost, watched_states
 from alignlab.models.memory import out_of_memory
+from alignlab.progress import Progress
+from alignlab.rollout.settings import Sampling
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[Iterable[Any], str], Iterable[Any]]
-
-
-@dataclass(kw_only=True)
-class Sampling(Checked):
-    """How answers are drawn. There is no top-k, top-p or penalty: what they cut off would be missing from every KL.
-
-    max_new_tokens: longest answer in tokens, its end included; a longer one is cut off and has not ended.
-    temperature:    logits are divided by it; a KL is that of the policy itself at 1 only.
-    batch_size:     answers drawn at a time; a matter of memory, and halved where that does not suffice.
-    """
-
-    group: ClassVar[str] = "evaluation"  # where these settings stand in a config
-
-    max_new_tokens: int = 128
-    temperature: float = 1.0
-    batch_size: int = 16
-
-    def problems(self) -> Iterator[Problem]:
-        yield from at_least("max_new_tokens", self.max_new_tokens, 1, example=128)
-        yield from positive("temperature", self.temperature, example=1.0)
-        yield from at_least("batch_size", self.batch_size, 1, example=16)
 
 
 @dataclass(frozen=True)

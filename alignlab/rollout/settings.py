@@ -6,11 +6,31 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from alignlab.checks import at_least, finite, one_of
+from alignlab.checks import Checked, at_least, finite, one_of, positive
 from alignlab.errors import Problem
-from alignlab.rollout.sampling import Sampling
 
 MISSING_END = ("keep", "replace", "subtract")
+
+
+@dataclass(kw_only=True)
+class Sampling(Checked):
+    """How answers are drawn. There is no top-k, top-p or penalty: what they cut off would be missing from every KL.
+
+    max_new_tokens: longest answer in tokens, its end included; a longer one is cut off and has not ended.
+    temperature:    logits are divided by it; a KL is that of the policy itself at 1 only.
+    batch_size:     answers drawn at a time; a matter of memory, and halved where that does not suffice.
+    """
+
+    group: ClassVar[str] = "evaluation"  # where these settings stand in a config
+
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    batch_size: int = 16
+
+    def problems(self) -> Iterator[Problem]:
+        yield from at_least("max_new_tokens", self.max_new_tokens, 1, example=128)
+        yield from positive("temperature", self.temperature, example=1.0)
+        yield from at_least("batch_size", self.batch_size, 1, example=16)
 
 
 @dataclass(kw_only=True)

@@ -6,6 +6,7 @@ import errno
 import logging
 import shutil
 import traceback
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -15,7 +16,7 @@ from omegaconf import OmegaConf
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, DivergedError, OutputError, PrunedError
 from alignlab.integrity import DAMAGE_EXTRA
-from alignlab.ledger.run_dir import RunDir, Status
+from alignlab.runs.directory import RunDir, Status
 
 log = logging.getLogger(__name__)
 
@@ -179,3 +180,14 @@ def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
         for handler in handlers:
             logging.getLogger().removeHandler(handler)
             handler.close()
+
+
+def quiet_libraries() -> None:
+    """Libraries speak only of what is wrong: their notices and bars would bury the run's own lines."""
+    from transformers.utils import logging as transformers_logging
+
+    for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")

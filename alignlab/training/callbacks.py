@@ -14,11 +14,12 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
-from alignlab.ledger.run_dir import RunDir, replace_whole
-from alignlab.modules.base import AlignmentModule, Progress
+from alignlab.modules.base import AlignmentModule
+from alignlab.progress import Progress
+from alignlab.runs.directory import RunDir, replace_whole
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
-from alignlab.training.bar import Bar
+from alignlab.training.pruning import Bar
 from alignlab.training.state import about
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)

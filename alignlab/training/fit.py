@@ -15,23 +15,23 @@ from alignlab.config.schemas import Train, Trainer
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import mean_tokens
-from alignlab.evaluation.judges.base import Judge
-from alignlab.ledger.run_dir import RunDir
-from alignlab.models.economy import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
-from alignlab.models.layout import rows_to_look_at
+from alignlab.judges.base import Judge
+from alignlab.models.efficiency import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
+from alignlab.models.layout_check import rows_to_look_at
 from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
-from alignlab.training.bar import Bar
+from alignlab.progress import bars_wanted
+from alignlab.runs.directory import RunDir
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
+from alignlab.training.data_shapes import shape_of
+from alignlab.training.dataset import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
 from alignlab.training.pairs import held_out_pairs
-from alignlab.training.point import Point
-from alignlab.training.progress import bars_wanted
-from alignlab.training.rows import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
-from alignlab.training.samples import Sampler
-from alignlab.training.shapes import shape_of
-from alignlab.training.start import Start, load_start, log_end_of_turn, name_base, policy_and_reference
+from alignlab.training.pruning import Bar
+from alignlab.training.rollout_setup import online_policy
+from alignlab.training.run_recorder import Point
+from alignlab.training.sampling_callback import Sampler
+from alignlab.training.setup import Start, load_start, log_end_of_turn, name_base, policy_and_reference
 from alignlab.training.state import read_state, refuse_other_model
-from alignlab.training.surroundings import online_policy
 
 log = logging.getLogger(__name__)
 

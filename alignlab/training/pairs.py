@@ -9,8 +9,8 @@ import torch
 from alignlab.data.layout import Layout
 from alignlab.models.reference import Cached, Live, Reference
 from alignlab.modules.held_out_pairs import HeldOutPairs
-from alignlab.training.rows import RunRows
-from alignlab.training.start import Start, reference_pass
+from alignlab.training.dataset import RunRows
+from alignlab.training.setup import Start, reference_pass
 
 
 def held_out_pairs(

@@ -10,7 +10,7 @@ import torch
 
 from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import set_aside, sha256_of, verify_zip
-from alignlab.ledger.run_dir import RunDir
+from alignlab.runs.directory import RunDir
 
 STARTS_ANEW = "the run starts anew"
 

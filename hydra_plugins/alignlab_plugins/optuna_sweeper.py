@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from alignlab.checks import installed
 from alignlab.errors import ConfigError, Problem
-from alignlab.training.launch import ours
+from alignlab.sweep.launchers.auto import ours
 
 
 @dataclass
@@ -74,7 +74,7 @@ class OptunaSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> None:
         # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
         from alignlab.config.composer import Composer
-        from alignlab.training.search import Axis, Options, Search
+        from alignlab.sweep.search import Axis, Options, Search
 
         assert self.config is not None
         assert self.launcher is not None

@@ -12,7 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 
-from alignlab.training.launch import ours
+from alignlab.sweep.launchers.auto import ours
 
 log = logging.getLogger(__name__)
 
@@ -50,7 +50,7 @@ class PreflightSweeper(BasicSweeper):
         given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
         asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
         plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
-        from alignlab.training.sweep import Sweep
+        from alignlab.sweep.sweep import Sweep
 
         sweep = Sweep(self.config, plans, jobs, asked.axes)
         launcher = ours(self.launcher)

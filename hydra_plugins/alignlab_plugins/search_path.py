@@ -15,8 +15,8 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSou
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
+from alignlab.config.paths import conf_dir, sweep_dirs
 from alignlab.config.registry import configs
-from alignlab.config.share import conf_dir, sweep_dirs
 from alignlab.errors import ConfigError, Problem
 
 GROUP = "sweep"

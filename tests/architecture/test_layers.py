@@ -19,51 +19,54 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress"}
+MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
+FIT = MODELS_AND_DATA | {
+    "objectives",
+    "optim",
+    "tracking",
+    "runs",
+    "judges",
+    "evaluation",
+    "statistics",
+    "modules",
+    "config",
+}
 ALLOWED = {
     "errors": set(),
     "types": set(),
     "spelling": set(),
+    "progress": set(),
     "integrity": {"errors"},
     "checks": {"errors", "spelling"},
     "discovery": set(),
-    "objectives": BASE | {"discovery"},
     "lab": set(),
-    "data": BASE | {"lab"},
-    "models": BASE | {"data"},
+    "statistics": set(),
+    "runs": {"errors", "integrity", "spelling"},
+    "objectives": BASE | {"discovery"},
     "optim": BASE,
     "tracking": BASE,
-    "ledger": {"errors", "integrity", "spelling"},
+    "data": BASE | {"lab"},
+    "models": BASE | {"data"},
+    "judges": BASE | {"lab", "data", "models", "statistics"},
     "rollout": BASE | {"data", "models"},
-    "evaluation": BASE | {"lab", "data", "models", "rollout"},
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
-    "reports": {"errors", "integrity", "ledger", "tracking", "evaluation"},
-    "config": BASE
-    | {"discovery", "objectives", "data", "models", "optim", "tracking", "ledger", "evaluation", "rollout"},
-    "training": BASE
-    | {
-        "objectives",
-        "lab",
-        "data",
-        "models",
-        "optim",
-        "tracking",
-        "ledger",
-        "evaluation",
-        "modules",
-        "rollout",
-        "config",
-        "reports",
-    },
-    "cli": BASE | {"config", "training", "reports", "ledger", "evaluation"},
+    "evaluation": MODELS_AND_DATA | {"statistics", "judges"},
+    "config": MODELS_AND_DATA | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation"},
+    "reports": {"errors", "integrity", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "training": FIT,
+    "vectorized": FIT | {"training"},
+    "pipeline": FIT | {"training", "vectorized", "reports"},
+    "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
+    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation"},
     "__main__": {"cli"},
 }
 
 # library -> rooms that may import it at all; deferred imports inside functions count too
 HOME = {
-    "hydra": {"config", "cli", "training"},
-    "omegaconf": {"config", "cli", "training"},
-    "lightning": {"modules", "data", "training"},
+    "hydra": {"config", "cli", "sweep"},
+    "omegaconf": {"config", "cli", "training", "sweep"},
+    "lightning": {"modules", "data", "training", "vectorized"},
     "wandb": {"tracking"},
     "transformers": {"models", "training"},
     "peft": {"models"},
@@ -71,15 +74,18 @@ HOME = {
     "datasets": {"data"},
     "matplotlib": {"reports"},
     "pandas": {"reports"},
-    "scipy": {"evaluation", "reports"},
-    "openai": {"evaluation"},
+    "scipy": {"statistics", "evaluation", "reports"},
+    "openai": {"judges"},
     "pyarrow": {"evaluation", "data"},
 }
 # modules of a room that otherwise may use torch
 NO_TORCH_MODULES = sorted(
-    f for f in (PACKAGE / "evaluation").rglob("*.py") if f.name not in ("__init__.py", "exact.py", "suite.py")
+    f
+    for room in ("statistics", "judges", "evaluation")
+    for f in (PACKAGE / room).rglob("*.py")
+    if f.name not in ("__init__.py", "exact.py", "suite.py")
 )
-NO_TORCH = {"errors", "checks", "integrity", "lab", "tracking", "ledger", "reports"}
+NO_TORCH = {"errors", "checks", "integrity", "spelling", "progress", "lab", "statistics", "tracking", "runs", "reports"}
 
 
 def room(file: Path) -> str:

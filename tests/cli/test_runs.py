@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.runs.directory import RunDir, write_json
 
 Run = Callable[..., Any]
 

@@ -15,10 +15,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
+from alignlab.config.paths import conf_dir, share_dir, sweep_dirs
 from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_evaluate, to_train
 from alignlab.config.registry import configs, schemas
-from alignlab.config.share import conf_dir, share_dir, sweep_dirs
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.online import Online
 

@@ -10,8 +10,8 @@ import pytest
 from hydra.core.global_hydra import GlobalHydra
 
 from alignlab.config.composer import Composer
+from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_train
-from alignlab.config.share import conf_dir
 from alignlab.errors import ConfigError
 
 LAB: list[str] = []

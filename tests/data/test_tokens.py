@@ -15,8 +15,8 @@ from alignlab.data.collate import (
 from alignlab.data.datamodule import BatchStream, MicroBatches
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import collate_rows
+from alignlab.data.order import batch_indices, indices_of, rows_of_run, rows_used
 from alignlab.data.rows import Completion, Labelled, Pair, Ranking
-from alignlab.data.sampling import batch_indices, indices_of, rows_of_run, rows_used
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import (
     CompletionTokens,

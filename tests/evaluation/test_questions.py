@@ -13,8 +13,8 @@ from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks import mt_bench
 from alignlab.evaluation.benchmarks.alpaca_eval import read_prompts
 from alignlab.evaluation.graded_pairs import read_pairs
-from alignlab.evaluation.judges.templates import read_templates
-from alignlab.evaluation.suite import read_questions
+from alignlab.evaluation.questions import read_questions
+from alignlab.judges.templates import read_templates
 
 ASK, TELL = {"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}
 MORE, ANSWER = {"role": "user", "content": "Why?"}, {"role": "assistant", "content": "Because."}

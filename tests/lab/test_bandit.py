@@ -17,8 +17,8 @@ from alignlab.lab.bandit import Bandit
 from alignlab.models.sources.bandit import Bandit as BanditModel
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.tiny import Tiny
-from alignlab.training.stackable import groups
-from alignlab.training.stacked import run_stacked
+from alignlab.vectorized.eligibility import groups
+from alignlab.vectorized.fit import run_stacked
 
 
 def test_the_reward_is_the_share_of_comparisons_won() -> None:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from alignlab.errors import ModelError
-from alignlab.evaluation.judges.reward_model import RewardModel
+from alignlab.judges.reward_model import RewardModel
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.lineage import Lineage, adapter_faults, lineage, weights_fingerprint

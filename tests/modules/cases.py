@@ -21,7 +21,7 @@ from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.base import Objective
 from alignlab.objectives.online import Online
 from alignlab.optim.adamw import AdamW
-from alignlab.training.shapes import SHAPES
+from alignlab.training.data_shapes import SHAPES
 
 GENERATOR = torch.Generator().manual_seed(0)
 END = 6

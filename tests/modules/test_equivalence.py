@@ -17,7 +17,7 @@ from alignlab.data.tokenize import mismatched
 from alignlab.models.adapters.lora import LoRA
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.base import Objective
-from alignlab.training.shapes import SHAPES
+from alignlab.training.data_shapes import SHAPES
 from alignlab.types import join, map_tensors
 from tests.models.test_logps import wider
 from tests.modules.cases import PLAIN, ROWS, SHARED, Trained, build, data_for, objectives, train

@@ -31,7 +31,7 @@ from alignlab.optim.adamw import AdamW
 from alignlab.rollout.scoring import Said
 from alignlab.rollout.settings import Rollout
 from alignlab.tracking.metrics import check_known
-from alignlab.training.shapes import shape_of
+from alignlab.training.data_shapes import shape_of
 from tests.modules.cases import END, SHARED, Trained, in_one_dtype, train
 from tests.modules.test_memory import refuse, warnings_of
 

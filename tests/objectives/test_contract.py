@@ -16,9 +16,9 @@ from hydra import compose, initialize_config_dir
 
 from alignlab.config.catalogue import formula
 from alignlab.config.composer import without_hydra
+from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_train
 from alignlab.config.registry import schemas
-from alignlab.config.share import conf_dir
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
 from alignlab.objectives.mix import Mix

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.modules.stacked import with_numbers
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.adamw_8bit import AdamW8bit
 from alignlab.optim.rmsprop import RMSprop
+from alignlab.vectorized.module import with_numbers
 
 CASES = {
     "adamw": [

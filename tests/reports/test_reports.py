@@ -9,10 +9,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from alignlab.ledger.run_dir import RunDir, write_json
-from alignlab.reports.settings import split_axes
+from alignlab.reports.seeds_table import split_axes
 from alignlab.reports.sweep import point_lines, write_report
 from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
+from alignlab.runs.directory import RunDir, write_json
 from alignlab.tracking.metrics import check_known
 
 POINTS = [{"point": 0, "run": "dpo-a", "objective.beta": "0.1"}, {"point": 1, "run": "dpo-b", "objective.beta": "0.3"}]

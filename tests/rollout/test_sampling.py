@@ -23,7 +23,8 @@ from alignlab.evaluation.exact import completion_logps
 from alignlab.lab.world import World
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.sources.tiny import Tiny
-from alignlab.rollout.sampling import Drawn, Sampling, draw, uniforms
+from alignlab.rollout.sampling import Drawn, draw, uniforms
+from alignlab.rollout.settings import Sampling
 
 FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
 WORLD = World(alphabet="abc", length=3, prompts=2, prompt_length=2)

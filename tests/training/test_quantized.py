@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.evaluation.judges.base import Answer
-from alignlab.evaluation.judges.reward_model import RewardModel
+from alignlab.judges.base import Answer
+from alignlab.judges.reward_model import RewardModel
 from alignlab.models.quantization import quantization_under
 from alignlab.models.sources.tiny import Tiny
 from alignlab.tracking.sinks.jsonl import read_rows

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.evaluation.judges.base import Answer
-from alignlab.evaluation.judges.reward_model import RewardModel
+from alignlab.judges.base import Answer
+from alignlab.judges.reward_model import RewardModel
 from alignlab.models.sources.tiny import Tiny
-from alignlab.training import point
+from alignlab.training import run_recorder as point
 from tests.models.test_lineage import save_adapter, save_base, write_config
 
 Run = Callable[..., Any]

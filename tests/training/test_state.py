@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_sealed
-from alignlab.ledger.run_dir import RunDir
+from alignlab.runs.directory import RunDir
 from alignlab.training.state import about, read_state, updates_in
 from tests.training.test_training import LAB, at_step
 
@@ -188,7 +188,7 @@ def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeyp
 
 def test_a_damaged_state_in_a_stack(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The point with the damaged state starts anew, the other one goes on."""
-    from alignlab.modules.stacked import StackedModule
+    from alignlab.vectorized.module import StackedModule
 
     command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=stacked"]
     assert alignlab(*command, "output_root=whole").code == 0

@@ -20,8 +20,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from alignlab.ledger import run_dir
-from alignlab.ledger.run_dir import RunDir, write_json
+from alignlab.runs import directory as run_dir
+from alignlab.runs.directory import RunDir, write_json
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.callbacks import UpdatesBar
 
@@ -136,7 +136,7 @@ def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher:
 def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=here", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
-    code = "import sys, time; from pathlib import Path; from alignlab.ledger.run_dir import RunDir\n"
+    code = "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
     code += "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(600)"
     holder = [sys.executable, "-c", code, str(RUNS / names[0])]
     with subprocess.Popen(holder, stdout=subprocess.PIPE) as other:
@@ -319,7 +319,7 @@ def test_what_waits_says_what_it_is(alignlab: Run, monkeypatch: pytest.MonkeyPat
     def stop(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alignlab.training.sweep.run_points", stop)
+    monkeypatch.setattr("alignlab.sweep.launchers.base.run_points", stop)
     assert alignlab("train", *LAB, "-m", "seed=1,2").code == 130
     assert {r["status"] for r in records().values()} == {"queued"}
     assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar
 
-from alignlab.data.audit import drop_unusable
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import read_records, unusable_rows
+from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Message, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows

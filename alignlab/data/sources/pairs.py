@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.data.audit import drop_unusable
 from alignlab.data.conversations import read_row
 from alignlab.data.files import Record
+from alignlab.data.filters import drop_unusable
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable

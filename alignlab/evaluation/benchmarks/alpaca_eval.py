@@ -20,9 +20,9 @@ from alignlab.data.conversations import read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, read_table, write_rows
 from alignlab.evaluation.benchmarks.prompt_places import MAX_LISTED, faulty_rows, prompt_places
-from alignlab.evaluation.intervals import Array
-from alignlab.evaluation.length_control import LengthControlled, Weights, controlled_rate, length_controlled
-from alignlab.evaluation.winrate import WinRate, win_rate
+from alignlab.statistics.intervals import Array
+from alignlab.statistics.length_control import LengthControlled, Weights, controlled_rate, length_controlled
+from alignlab.statistics.winrate import WinRate, win_rate
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import read_rows
-from alignlab.evaluation.intervals import Estimate, share_interval
+from alignlab.statistics.intervals import Estimate, share_interval
 
 
 @dataclass(frozen=True)

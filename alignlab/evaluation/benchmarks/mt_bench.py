@@ -1,7 +1,7 @@
 """MT-Bench as a data format: 80 questions of two turns, answers and judgements as FastChat stores them.
 
 Zheng et al. 2023, https://arxiv.org/abs/2306.05685. Templates come from a file (`judge_prompts.jsonl` for numbers that
-can be compared with published ones); see alignlab/evaluation/judges/templates.py.
+can be compared with published ones); see alignlab/judges/templates.py.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ import numpy as np
 from alignlab.data.conversations import UnusableRowError, gather, read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
-from alignlab.evaluation.intervals import Estimate, mean_interval
-from alignlab.evaluation.judges.base import Answer, Comparison, Turns
+from alignlab.judges.base import Answer, Comparison, Turns
+from alignlab.statistics.intervals import Estimate, mean_interval
 
 # Categories whose judge is shown a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from alignlab.evaluation.intervals import Estimate, score_interval
+from alignlab.statistics.intervals import Estimate, score_interval
 
 # section -> subset -> weight in its section: RewardBench's counts of examples; maths (447) weighs as much as all code
 SECTIONS: dict[str, dict[str, int]] = {

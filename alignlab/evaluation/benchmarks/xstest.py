@@ -13,7 +13,7 @@ import numpy as np
 
 from alignlab.data.files import unusable_rows
 from alignlab.evaluation.benchmarks.files import read_table
-from alignlab.evaluation.intervals import Estimate, score_interval
+from alignlab.statistics.intervals import Estimate, score_interval
 
 
 @dataclass(frozen=True)

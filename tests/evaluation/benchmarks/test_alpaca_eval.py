@@ -25,7 +25,7 @@ from alignlab.evaluation.benchmarks.alpaca_eval import (
     read_weights,
     write_model_outputs,
 )
-from alignlab.evaluation.intervals import Array
+from alignlab.statistics.intervals import Array
 
 
 @pytest.fixture

@@ -23,8 +23,8 @@ from alignlab.evaluation.benchmarks.mt_bench import (
     to_rate,
     write_answers,
 )
-from alignlab.evaluation.judges.base import Turns
-from alignlab.evaluation.judges.templates import Template, choose, read_templates, values_of
+from alignlab.judges.base import Turns
+from alignlab.judges.templates import Template, choose, read_templates, values_of
 
 
 @pytest.fixture

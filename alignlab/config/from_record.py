@@ -1,0 +1,63 @@
+"""A run's config as its directory records it, typed again; nothing that it names is imported but our own schemas."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.config.registry import schemas
+from alignlab.config.schemas import Train, Trainer
+from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.rollout.settings import Rollout
+from alignlab.runs.directory import RunDir
+
+
+def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
+    """What a run was made with. Raises ConfigError where its record can't tell.
+
+    trust_remote_code: whether the command line allows code that comes with models. Without it, a record that asks for
+    such code is refused: somebody else may have written the record.
+    """
+    run = RunDir.of(output_root, run_id)
+    if damage := run.damage():
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
+    record = run.record()
+    config, kinds = record.get("config"), record.get("kinds")
+    if not (config and kinds):
+        text = "its record does not say what it was made with; it is of an older version"
+        raise ConfigError([Problem("run", run_id, text, "rerun=true with the command that made it")])
+    if config.get("model", {}).get("trust_remote_code") and not trust_remote_code:
+        name = config["model"].get("name")
+        text = f"the record says that code which comes with the model {name} ran; read that code before you allow it"
+        raise ConfigError([Problem("trust_remote_code", False, text, "trust_remote_code=true")])
+    try:
+        started = record.get("cwd", "")
+        groups: dict[str, Any] = {}
+        for name, kind in kinds.items():
+            schema = schemas()[name][kind]
+            groups[name] = schema(**_found_from(started, schema, config[name]))
+        train = Train(
+            **groups,
+            trainer=Trainer(**config["trainer"]),
+            rollout=Rollout(**config.get("rollout", {})),
+            reference=config["reference"],
+            seed=config["seed"],
+            output_root=output_root,
+        )
+    except (KeyError, TypeError, AlignlabError) as error:
+        raise ConfigError([Problem("run", run_id, f"its record can't be read by this version: {error}")]) from error
+    parent = record.get("parent")
+    above = recorded_plan(output_root, parent, trust_remote_code=trust_remote_code) if parent else None
+    return Plan(train, config, run_id, above)
+
+
+def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values of a group. Relative paths that do not exist here start at `folder`, where the run was started."""
+    moved = {}
+    for name in getattr(schema, "content_fields", ()):
+        path = values.get(name)
+        if folder and isinstance(path, str) and path and not Path(path).exists() and (Path(folder) / path).exists():
+            moved[name] = str(Path(folder) / path)
+    return {**values, **moved}

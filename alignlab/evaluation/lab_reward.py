@@ -1,0 +1,25 @@
+"""The lab's planted reward as a judge: every answer of an enumerable world has one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from alignlab.judges.base import Answer, Score, ScoreJudge
+from alignlab.lab.world import World
+
+
+@dataclass(kw_only=True)
+class WorldGold(ScoreJudge):
+    """world: the one that prompts and answers are strings of."""
+
+    world: World
+
+    def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        return self.ready()(rows)
+
+    def ready(self) -> Score:
+        prompts = {text: x for x, text in enumerate(self.world.prompt_texts)}
+        answers = {text: y for y, text in enumerate(self.world.completion_texts)}
+        gold = self.world.gold_reward
+        return lambda rows: [float(gold[prompts[row.prompt[-1]], answers[row.answer[-1]]]) for row in rows]

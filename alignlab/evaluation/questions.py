@@ -1,0 +1,111 @@
+"""The prompts that sides are asked: read from a file, or taken from the rows of a run's data."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import partial
+
+from alignlab.data.conversations import (
+    UnusableRowError,
+    gather,
+    prompt_key,
+    read_prompt,
+    read_row,
+    read_text,
+    refuse_other_conversations,
+    refuse_unsupported_columns,
+)
+from alignlab.data.fingerprint import digest
+from alignlab.data.rows import Completion, Message, Prompt
+from alignlab.data.template import plain_transcript
+from alignlab.evaluation.benchmarks import xstest
+from alignlab.evaluation.benchmarks.files import Row, parse_rows
+
+
+@dataclass(frozen=True)
+class Question:
+    """A prompt of the evaluation, and the data's preferred answer to it.
+
+    second: what is asked after the answer; empty where nothing is.
+    name:   what the question is called in its file, if it is.
+    """
+
+    prompt: Prompt
+    chosen: str
+    ended: bool
+    second: str = ""
+    name: str = ""
+
+    @property
+    def text(self) -> str:
+        """As a judge or a person reads it: one text, roles written out where there are several turns."""
+        if isinstance(self.prompt, str):
+            return self.prompt
+        return self.prompt[0]["content"] if len(self.prompt) == 1 else plain_transcript(self.prompt).strip()
+
+    @property
+    def id(self) -> str:
+        return digest([json.dumps([self.prompt, self.second] if self.second else self.prompt).encode()])[:12]
+
+    def after(self, answer: str) -> list[Message]:
+        """The conversation in which the second turn is asked."""
+        asked = [Message(role="user", content=self.prompt)] if isinstance(self.prompt, str) else self.prompt
+        return [*asked, Message(role="assistant", content=answer), Message(role="user", content=self.second)]
+
+
+def read_questions(path: str) -> list[Question]:
+    """Prompts of a file with their preferred answers, which are empty if the file has none.
+
+    Raises DataError with every row that can't be used.
+    """
+    if path.endswith(".csv"):
+        return [Question(row.text, "", True, name=row.id) for row in xstest.read_prompts(path)]
+    return parse_rows(path, _question)
+
+
+def _question(row: Row) -> Question:
+    refuse_unsupported_columns(row)
+    asked = _asked(row)
+    name = "" if row.get("question_id") is None else str(row["question_id"])
+    if turns := row.get("turns"):
+        if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
+            raise UnusableRowError("turns must be one text or two")
+        first, *second = gather(*(partial(read_text, turn, f"turn {i}") for i, turn in enumerate(turns, 1)))
+        if blank := [f"turn {i} is empty" for i, turn in enumerate(turns, 1) if not turn.strip()]:
+            raise UnusableRowError(*blank)
+        refuse_other_conversations(row, first)
+        return Question(first, "", True, "".join(second), name)
+    answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
+    if answer is None:
+        prompt = read_prompt(row[asked], asked)
+        refuse_other_conversations(row, prompt)
+        return Question(prompt, "", True, name=name)
+    prompt, (text,) = read_row(row, {answer: row[answer]}, asked)
+    return Question(prompt, text, True, name=name)
+
+
+def _asked(row: Row) -> str:
+    """The column that holds what is asked; other such columns must hold the same. Of `turns` the first one counts.
+
+    Raises UnusableRowError.
+    """
+    asked = {name: row[name] for name in ("turns", "instruction", "prompt") if row.get(name)}
+    if not asked:
+        raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
+    firsts = {name: value[0] if name == "turns" and isinstance(value, list) else value for name, value in asked.items()}
+    if len(firsts) > 1:
+        keys = {prompt_key(read_prompt(value, name)) for name, value in firsts.items()}
+        if len(keys) > 1:
+            raise UnusableRowError(f"{' and '.join(firsts)} ask different things: keep the one that is to be asked")
+    return next(iter(asked))
+
+
+def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Question]:
+    """The different prompts of rows, in their order, the first `most` of them (0: all), each with its first answer."""
+    found: dict[str, Question] = {}
+    for row in rows:
+        question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
+        found.setdefault(question.id, question)
+    return list(found.values())[: most or None]

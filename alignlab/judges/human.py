@@ -1,0 +1,59 @@
+"""A person as judge: a local page that shows two answers blind."""
+
+from __future__ import annotations
+
+import logging
+import math
+import webbrowser
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+from alignlab.checks import within
+from alignlab.errors import Problem
+from alignlab.judges.base import Bill, Comparison, Judge, Judged, Judgement, Verdict
+from alignlab.judges.web_page import Session, serve
+
+log = logging.getLogger(__name__)
+
+_SCORES = {Verdict.A: 1.0, Verdict.B: 0.0, Verdict.TIE: 0.5}
+
+
+@dataclass(kw_only=True)
+class Human(Judge):
+    """Shows every pair once, sides and order drawn by lot, on a page that only this machine can open.
+
+    Waits until the page is told to finish. Pairs that have no verdict by then are unjudged, and shown the next time;
+    where all have one, no page is opened.
+
+    port:         of the page; 0 takes a free one.
+    seed:         of sides and order.
+    open_browser: open the page; its address is printed in any case.
+    """
+
+    cosmetic: ClassVar[tuple[str, ...]] = ("port", "open_browser")
+
+    port: int = 0
+    seed: int = 1
+    open_browser: bool = True
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        yield from within("port", self.port, 0, 65535, example=0, hint="0 takes a free one")
+
+    def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
+        session = Session(rows, store / "human.jsonl", seed=self.seed)
+        state = session.state()
+        done = state["done"]
+        if state["row"] is not None:
+            with serve(session, port=self.port) as address:
+                log.info("%d of %d pairs are waiting for you at %s", len(rows) - done, len(rows), address)
+                if self.open_browser:
+                    webbrowser.open(address)
+                session.over.wait()
+        judgements = []
+        for row in rows:
+            verdict = session.verdict(row)
+            judgements.append(Judgement(row.id, False, verdict, _SCORES.get(verdict, math.nan), ""))
+        return Judged(judgements, Bill(cached=done))

@@ -1,0 +1,144 @@
+"""A reward model as judge: a run of ours, or any Hugging Face sequence classifier with one output."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from alignlab.checks import at_least, model_problems
+from alignlab.data.template import Template
+from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.errors import Problem
+from alignlab.judges.base import Answer, Score, ScoreJudge
+from alignlab.models.lineage import adapter_faults, weights_fingerprint
+
+if TYPE_CHECKING:
+    from alignlab.data.layout import Layout
+
+
+@dataclass(kw_only=True)
+class RewardModel(ScoreJudge):
+    """The answer with the higher reward wins. A reward compares answers to one prompt; its zero means nothing.
+
+    model:      folder of a trained reward model (`outputs/runs/<id>/policy`), or a hub name.
+    run:        instead, overrides of `alignlab train` that make the reward model; it is trained once, and found again.
+    max_length: longest prompt and answer in tokens; a prompt is cut on the left. Of a run's: as it was trained.
+    max_prompt_length: longest prompt in tokens; 0 leaves it what the answer leaves. Of a run's: as it was trained.
+    batch_size: answers scored at a time.
+    trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
+    """
+
+    model: str = ""
+    run: list[str] = field(default_factory=list)
+    max_length: int = 1024
+    max_prompt_length: int = 0
+    batch_size: int = 16
+    trust_remote_code: bool = False
+
+    cosmetic: ClassVar[tuple[str, ...]] = ("batch_size", "trust_remote_code")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if bool(self.model) == bool(self.run):
+            text = "needs a folder or a hub name, or else run: one of the two"
+            yield Problem("model", self.model or None, text, "model=outputs/runs/<id>/policy")
+        yield from at_least("max_length", self.max_length, 2, example=1024)
+        yield from at_least("max_prompt_length", self.max_prompt_length, 0, example=512)
+        yield from at_least("batch_size", self.batch_size, 1, example=16)
+
+    def made_by(self) -> Sequence[str]:
+        return self.run
+
+    def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:
+        return replace(self, model=str(policy), run=[], max_length=max_length, max_prompt_length=max_prompt_length)
+
+    def with_remote_code(self) -> RewardModel:
+        return replace(self, trust_remote_code=True)
+
+    @property
+    def weights(self) -> str:
+        return self.model
+
+    @property
+    def allows_remote_code(self) -> bool:
+        return self.trust_remote_code
+
+    def content(self) -> str:
+        # Path("") is a folder too
+        return weights_fingerprint(self.model) if self.model and Path(self.model).is_dir() else ""
+
+    def missing(self) -> Iterator[Problem]:
+        if self.run:
+            return
+        folder = Path(self.model)
+        if folder.is_dir() and not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+            yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
+        elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
+            yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
+        for fault in adapter_faults(self.model):
+            yield Problem("model", self.model, fault)
+            return
+        if any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
+            from alignlab.models.heads import check_scorer  # needs torch
+
+            yield from model_problems(
+                "model", self.model, partial(check_scorer, trust_remote_code=self.trust_remote_code)
+            )
+
+    def score(self, rows: Sequence[Answer]) -> Sequence[float]:
+        return self.ready()(rows)
+
+    def ready(self) -> Score:
+        """Raises ModelError where the model can't be loaded, has several outputs, or its head is new."""
+        import torch
+
+        from alignlab.data.collate import to_device
+        from alignlab.data.layout import PLAIN, collate_rows
+        from alignlab.models.generation import template_of
+        from alignlab.models.heads import answer_rewards, load_scorer
+        from alignlab.models.layout_check import choose_layout
+
+        model, tokenizer = load_scorer(self.model, trust_remote_code=self.trust_remote_code)
+        device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(device)
+        template = template_of(model, tokenizer)
+        layout: Layout | None = None
+
+        def score(rows: Sequence[Answer]) -> Sequence[float]:
+            nonlocal layout
+            if not rows:
+                return []
+            asked = [self._ids(template, row) for row in rows]
+            keys = [(tuple(prompt), tuple(answer)) for prompt, answer in asked]
+            # Equal answers have one score, not two that differ by rounding. Answers to one prompt stand together, and
+            # share it; so do prompts of like length.
+            different = dict(zip(keys, asked, strict=True))
+            order = sorted(different, key=lambda key: (len(key[0]), key[0], len(key[1])))
+            if layout is None and len(different) > 1:  # one alone has nothing to share, and tells nothing
+                layout = choose_layout(model, _to_look_at(list(different.values())))
+            scores: dict[object, float] = {}
+            with torch.no_grad():
+                for start in range(0, len(order), self.batch_size):
+                    batch = order[start : start + self.batch_size]
+                    table = collate_rows([different[key] for key in batch], layout or PLAIN)
+                    found = answer_rewards(model, to_device(table, device))
+                    scores |= dict(zip(batch, found.tolist(), strict=True))
+            return [scores[key] for key in keys]
+
+        return score
+
+    def _ids(self, template: Template, row: Answer) -> tuple[list[int], list[int]]:
+        """Prompt and answer as in training, an answer that ended with its end, and so one that says nothing at all."""
+        prompt = row.prompt[-1] if row.conversation is None else row.conversation
+        answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
+        room = self.max_length - len(answer)
+        return template.prompt_ids(prompt)[-min(room, self.max_prompt_length or room) :], answer or [template.end_id]
+
+
+def _to_look_at(rows: Sequence[PromptAndAnswer]) -> list[PromptAndAnswer]:
+    """Two answers to each of two prompts, one of them the longest row's: they need not be answers to that prompt."""
+    longest, short = max(rows, key=lambda row: len(row[0]) + len(row[1])), min(rows, key=lambda row: len(row[1]))
+    return [longest, (longest[0], short[1]), short, (short[0], longest[1])]

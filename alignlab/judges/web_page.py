@@ -1,0 +1,231 @@
+"""The page on which a person judges: a small web server on this machine, one pair at a time.
+
+Every verdict is saved at once. Nothing on the page tells which answer is whose: sides and order of rows are drawn by
+content and seed, so that they are the same when a session is resumed. Answers are shown as text, never as markup.
+"""
+
+from __future__ import annotations
+
+import hmac
+import json
+import os
+import secrets
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import OutputError
+from alignlab.judges.base import Comparison, Verdict
+from alignlab.judges.cache import digest
+
+_PAGE = Path(__file__).with_name("web_page.html")
+_MOST_BYTES = 10_000
+
+
+class Session:
+    """Rows to judge and the file of verdicts. Thread-safe. `over` is set when the person is done.
+
+    Verdicts are lines of JSON, the last one on a row counts; they belong to the texts, not to the row's id. Raises
+    OutputError where the file can't be written.
+    """
+
+    def __init__(self, rows: Sequence[Comparison], file: Path, *, seed: int) -> None:
+        self._file = file
+        self._lock = threading.Lock()
+        self.over = threading.Event()
+        self._stopped = False
+        self._rows = {row_key(row): row for row in rows}
+        self._order = sorted(self._rows, key=lambda key: digest([seed, "order", key]))
+        self._left_is_b = {key: int(digest([seed, "side", key]), 16) % 2 == 1 for key in self._rows}
+        self._given: list[str] = []  # keys in the order of their verdicts
+        self._verdicts: dict[str, Verdict] = {}
+        for line in self._read():
+            self._take(line["key"], Verdict(line["verdict"]) if line["verdict"] else None)
+
+    def verdict(self, row: Comparison) -> Verdict:
+        """The verdict on a row; UNJUDGED where there is none yet."""
+        return self._verdicts.get(row_key(row), Verdict.UNJUDGED)
+
+    def state(self) -> dict[str, Any]:
+        """What the page shows: the first row without a verdict, how many have one."""
+        with self._lock:
+            waiting = [key for key in self._order if key not in self._verdicts]
+            shown = None if self._stopped or not waiting else self._shown(waiting[0])
+            done = len(self._order) - len(waiting)
+            return {"row": shown, "done": done, "total": len(self._order), "stopped": self._stopped}
+
+    def say(self, key: str, said: str) -> None:
+        """Save what was said of a row: left, right, tie or invalid. Raises ValueError for anything else."""
+        if key not in self._rows or said not in ("left", "right", "tie", "invalid"):
+            raise ValueError("no such row or verdict")
+        sides = {"left": Verdict.A, "right": Verdict.B}
+        if self._left_is_b[key]:
+            sides = {"left": Verdict.B, "right": Verdict.A}
+        self._save(key, sides.get(said) or Verdict(said))
+
+    def undo(self) -> None:
+        """Take the last verdict on one of these rows back."""
+        with self._lock:
+            last = next((key for key in reversed(self._given) if key in self._rows), None)
+        if last is not None:
+            self._save(last, None)
+
+    def stop(self) -> None:
+        """No more rows are shown; what was said stays."""
+        self._stopped = True
+
+    def _shown(self, key: str) -> dict[str, Any]:
+        row = self._rows[key]
+        left, right = (row.b, row.a) if self._left_is_b[key] else (row.a, row.b)
+        return {"key": key, "prompt": row.prompt, "left": left, "right": right}
+
+    def _save(self, key: str, verdict: Verdict | None) -> None:
+        line = {
+            "key": key,
+            "id": self._rows[key].id,
+            "verdict": verdict.value if verdict else None,
+            "left": "b" if self._left_is_b[key] else "a",
+            "time": time.time(),
+        }
+        with self._lock:
+            try:
+                self._file.parent.mkdir(parents=True, exist_ok=True)
+                with self._file.open("a", encoding="utf-8") as lines:
+                    lines.write(json.dumps(line) + "\n")
+                    lines.flush()
+                    os.fsync(lines.fileno())
+            except OSError as error:
+                raise OutputError(f"the verdict can't be saved in {self._file}: {error}") from error
+            self._take(key, verdict)
+
+    def _take(self, key: str, verdict: Verdict | None) -> None:
+        self._given = [given for given in self._given if given != key]
+        self._verdicts.pop(key, None)
+        if verdict is not None:
+            self._given.append(key)
+            self._verdicts[key] = verdict
+
+    def _read(self) -> Iterator[dict[str, Any]]:
+        """Lines of the file; one that was cut off by a crash is passed over, and ended so that the next is whole."""
+        if not self._file.exists():
+            return
+        text = self._file.read_text(encoding="utf-8", errors="replace")
+        if text and not text.endswith("\n"):
+            with self._file.open("a", encoding="utf-8") as lines:
+                lines.write("\n")
+        for line in text.split("\n"):
+            try:
+                row = json.loads(line)
+                yield {"key": str(row["key"]), "verdict": row["verdict"] and Verdict(row["verdict"]).value}
+            except (ValueError, KeyError, TypeError):
+                continue
+
+
+def row_key(row: Comparison) -> str:
+    """Digest of a row's texts."""
+    return digest([row.prompt, row.a, row.b])[:20]
+
+
+@contextmanager
+def serve(session: Session, *, port: int = 0) -> Iterator[str]:
+    """Serve a session on 127.0.0.1 and yield the address of its page, which holds a secret word.
+
+    Requests without the word, or that name another host (a page elsewhere that had its name pointed at this machine),
+    get nothing. Raises OutputError where the port is taken.
+    """
+    try:
+        server = ThreadingHTTPServer(("127.0.0.1", port), _handler(session, word := secrets.token_urlsafe(12)))
+    except OSError as error:
+        raise OutputError(f"port {port} can't be used: {error}\n  type: judge.port=0") from error
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/{word}/"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        timeout = 30
+
+        def do_GET(self) -> None:
+            what = self._asked()
+            if what == "":
+                nonce = secrets.token_urlsafe(12)
+                page = _PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
+                self._send(200, page, "text/html; charset=utf-8", nonce)
+            elif what == "state":
+                self._send_state()
+            else:
+                self._send(404, "nothing here")
+
+        def do_POST(self) -> None:
+            what, content = self._asked(), self._content()
+            try:
+                if content is None or what not in ("verdict", "undo", "stop"):
+                    self._send(404, "nothing here")
+                    return
+                if what == "verdict":
+                    session.say(str(content.get("key")), str(content.get("say")))
+                elif what == "undo":
+                    session.undo()
+                else:
+                    session.stop()
+                self._send_state()
+                if what == "stop":
+                    session.over.set()  # only now, so that the page still hears of it
+            except ValueError as error:
+                self._send(400, str(error))
+            except OutputError as error:
+                self._send(500, str(error))
+
+        def _asked(self) -> str | None:
+            """What is asked for below the secret word; None where the word or the host is wrong."""
+            host = self.headers.get("host", "").rpartition(":")[0]
+            given, _, what = self.path.removeprefix("/").partition("/")
+            known = hmac.compare_digest(given.encode(), word.encode()) and host in ("127.0.0.1", "localhost")
+            return what if known else None
+
+        def _content(self) -> dict[str, Any] | None:
+            try:
+                length = int(self.headers.get("content-length", ""))
+                raw = self.rfile.read(length) if 0 <= length <= _MOST_BYTES else b""
+                found = json.loads(raw)
+            except ValueError:
+                return None
+            is_json = self.headers.get("content-type", "").startswith("application/json")
+            return found if is_json and isinstance(found, dict) else None
+
+        def _send_state(self) -> None:
+            self._send(200, json.dumps(session.state()), "application/json")
+
+        def _send(self, code: int, text: str, kind: str = "text/plain; charset=utf-8", nonce: str = "") -> None:
+            data = text.encode()
+            self.close_connection = code >= 400  # a body that was not read must not be taken for the next request
+            self.send_response(code)
+            allowed = f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'" if nonce else ""
+            policy = f"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; {allowed}"
+            for name, value in (
+                ("Content-Type", kind),
+                ("Content-Length", str(len(data))),
+                ("Content-Security-Policy", policy),
+                ("Cache-Control", "no-store"),
+                ("Referrer-Policy", "no-referrer"),
+                ("X-Content-Type-Options", "nosniff"),
+            ):
+                self.send_header(name, value)
+            self.end_headers()
+            self.wfile.write(data)
+
+        def log_message(self, *args: Any) -> None:
+            """Requests are not worth a line each."""
+
+    return Handler

@@ -1,0 +1,65 @@
+"""Rewards of pairs: a reward run's, or those that a policy implies."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from alignlab.config.plan import Plan
+from alignlab.evaluation.graded_pairs import GradedPair
+from alignlab.evaluation.questions import Question
+from alignlab.evaluation.suite import Side
+from alignlab.judges.base import Answer
+from alignlab.judges.reward_model import RewardModel
+from alignlab.models.reference import Pass, token_logps
+from alignlab.runs.directory import RunDir
+from alignlab.training.dataset import refuse_changed_data
+from alignlab.training.setup import load_start
+
+
+def held_out_pairs(plan: Plan) -> list[GradedPair]:
+    """All held-out pairs of a run's own data; of rankings, each answer against each that has a smaller grade."""
+    refuse_changed_data(plan)
+    source, found = plan.train.data, []
+    start = load_start(plan) if source.world is not None else None
+    for row in source.rankings("eval", lambda world: start.exact_logps if start else None).rows:
+        graded = list(zip(row.completions, row.grades, row.ended, strict=True))
+        found += [
+            GradedPair(row.prompt, a, b, chosen_ended=a_ended, rejected_ended=b_ended)
+            for a, better, a_ended in graded
+            for b, worse, b_ended in graded
+            if better > worse
+        ]
+    return found
+
+
+def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
+    """(chosen, rejected) rewards by a reward run."""
+    folder = str(RunDir.of(plan.train.output_root, plan.id).policy)
+    plan.train.model.restore_base(folder)
+    judge = RewardModel(
+        model=folder,
+        max_length=plan.train.data.max_length,
+        trust_remote_code=plan.train.model.allows_remote_code,
+    )
+    rows = [
+        Answer(str(i), (Question(pair.prompt, "", True).text,), (text,), conversation=pair.prompt, ended=ended)
+        for i, pair in enumerate(pairs)
+        for text, ended in pair.answers()
+    ]
+    scores = judge.score(rows)
+    return list(zip(scores[0::2], scores[1::2], strict=True))
+
+
+def implied_rewards(policy: Side, reference: Side, pairs: Sequence[GradedPair], how: Pass) -> list[tuple[float, float]]:
+    """(chosen, rejected) log-ratios of whole answers, nats: a policy's rewards up to its beta."""
+    sums = []
+    for side in (policy, reference):
+        template = side.template
+        asked = [
+            (template.prompt_ids(pair.prompt), template.answer_ids(pair.prompt, text, ended=ended))
+            for pair in pairs
+            for text, ended in pair.answers()
+        ]
+        sums.append([float(tokens.sum()) for tokens in token_logps(side.model, asked, how)])
+    ratios = [p - q for p, q in zip(*sums, strict=True)]
+    return list(zip(ratios[0::2], ratios[1::2], strict=True))

@@ -1,0 +1,424 @@
+"""A run is a directory. Every file in it is written whole or not at all, except the logs that grow."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+import platform
+import shutil
+import socket
+import subprocess
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any, Literal
+
+from filelock import FileLock, Timeout
+
+from alignlab.errors import DamagedError, OutputError
+from alignlab.integrity import DAMAGED, read_record, sealed, set_aside
+from alignlab.runs.heartbeat import STILL, beating, is_held, is_recent, sign_of_life
+
+log = logging.getLogger(__name__)
+
+Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
+# A run that ended so has its result: the same config on the same code would end so again.
+FINISHED: tuple[Status, ...] = ("done", "diverged")
+_GLANCE = 0.02  # seconds
+_VANISHED = "its process ended without a word (killed, or the machine went down)"
+_LEFT = "not begun: the command that was to run it has ended"
+
+# Types of some fields of a record.
+_KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
+
+# Folders of a checkout in which is what decides numbers.
+_DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
+_PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """`<output_root>/runs/<id>/` and the names of what is in it."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, output_root: str | Path, run_id: str) -> RunDir:
+        return cls(Path(output_root) / "runs" / run_id)
+
+    @property
+    def id(self) -> str:
+        return self.path.name
+
+    @property
+    def config(self) -> Path:
+        """Effective config, YAML."""
+        return self.path / "config.yaml"
+
+    @property
+    def record_file(self) -> Path:
+        """Status, versions, fingerprints and summary, JSON."""
+        return self.path / "run.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    @property
+    def frontier(self) -> Path:
+        """Exact reward-KL frontier of the reference, JSON; lab runs only."""
+        return self.path / "frontier.json"
+
+    @property
+    def log(self) -> Path:
+        return self.path / "train.log"
+
+    @property
+    def policy(self) -> Path:
+        """The trained policy in Hugging Face format (full model or adapter) with its tokenizer."""
+        return self.path / "policy"
+
+    @property
+    def merged(self) -> Path:
+        """The policy as a full model where `policy` is an adapter; made when another run starts from it."""
+        return self.path / "merged"
+
+    @property
+    def checkpoint(self) -> Path:
+        """Last training state."""
+        return self.path / "checkpoints" / "last.ckpt"
+
+    @property
+    def stacked_checkpoint(self) -> Path:
+        """Last training state of a run that is part of a stack."""
+        return self.checkpoint.with_name("stacked.ckpt")
+
+    def half_written(self) -> list[Path]:
+        """What an attempt that ended in the middle of writing left behind."""
+        return [*self.path.glob("*.tmp"), *self.checkpoint.parent.glob("*.tmp")]
+
+    @property
+    def heartbeat(self) -> Path:
+        """A number that goes up while a process works on this run."""
+        return self.path / "heartbeat"
+
+    @property
+    def lock_file(self) -> Path:
+        return self.path.parent / ".locks" / self.id
+
+    def lock(self) -> FileLock:
+        """Held by the one process that works on this run."""
+        try:
+            self.lock_file.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
+        return FileLock(self.lock_file)
+
+    @contextmanager
+    def held(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
+        """Hold this run against every other process. False, without waiting, where another has it and `wait` is off.
+
+        The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
+        locks on, the heartbeat tells; it is watched, not compared with a clock, unless that has been done
+        (`at_work_elsewhere`).
+        """
+        lock = self.lock()
+        try:  # for longer than somebody who only looks (`is_held`) has it
+            lock.acquire(timeout=_GLANCE, poll_interval=_GLANCE / 5)
+        except Timeout:
+            if not wait:
+                yield False
+                return
+            self._say_waiting()
+            lock.acquire()
+        try:
+            while not watched and self.is_elsewhere() and beating([self.heartbeat]):
+                if not wait:
+                    yield False
+                    return
+                self._say_waiting()
+            yield True
+        finally:
+            lock.release()
+
+    def is_elsewhere(self) -> bool:
+        """Said to be running, on another machine."""
+        record = self.record()
+        return record.get("status") == "running" and record.get("host") != socket.gethostname()
+
+    def _say_waiting(self) -> None:
+        record = self.record()
+        who = f"process {record['pid']} on {record.get('host')}" if record.get("pid") else "another process"
+        log.info("%s: in hand of %s; waiting", self.id, who)
+
+    def record(self) -> dict[str, Any]:
+        """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""
+        try:
+            return self._read_record()
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+        except (OSError, DamagedError) as error:
+            log.warning("%s: run.json can't be read (%s); the run counts as not run", self.id, error)
+            return {}
+
+    def damage(self) -> str:
+        """What is wrong with run.json, in words; empty if nothing is."""
+        try:
+            self._read_record()
+        except (FileNotFoundError, NotADirectoryError):
+            return ""
+        except (OSError, DamagedError) as error:
+            return str(error)
+        return ""
+
+    def _read_record(self) -> dict[str, Any]:
+        """The content of run.json. Raises DamagedError if it is damaged or is not a record."""
+        found = read_record(self.record_file)
+        wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
+        if wrong:
+            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(wrong)})")
+        return found
+
+    def state(self) -> dict[str, Any]:
+        """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
+        record = self.record()
+        if record.get("status") == "queued":
+            by = record.get("queued_by") or []
+            ended = by and all(map(self._has_ended, by))
+            return {**record, "status": "interrupted", "reason": _LEFT} if ended else record
+        return record if self._is_worked_on(record) else _nobody_works_on(record)
+
+    def is_held(self) -> bool:
+        """Whether some process of this machine has it in hand."""
+        return is_held(self.lock_file)
+
+    def _is_worked_on(self, record: Mapping[str, Any]) -> bool:
+        if self.is_held():
+            return True
+        return record.get("host") != socket.gethostname() and is_recent(self.heartbeat)
+
+    def status(self) -> Status | None:
+        """How things stand with this run; None where it was never asked for."""
+        return self.state().get("status")
+
+    def update(self, **values: Any) -> None:
+        """Change fields of run.json, atomically. A damaged run.json is renamed first."""
+        try:
+            before = self._read_record()
+        except FileNotFoundError:
+            before = {}
+        except DamagedError as error:
+            log.warning("%s: %s", self.id, set_aside(error, "a new record is begun"))
+            before = {}
+        write_json(self.record_file, {**before, **values})
+
+    def queue(self, **values: Any) -> None:
+        """Say that this run will be started, unless it is finished or somebody works on it.
+
+        Whether another machine that is said to run it still does takes a while to know: that is left to the start.
+        """
+        if self.is_elsewhere():
+            return
+        with self.held(wait=False) as mine:
+            if mine and self.record().get("status") not in FINISHED:
+                attempts = self._attempts()
+                others = [by for by in self.record().get("queued_by") or () if not self._has_ended(by)]
+                this = {"host": socket.gethostname(), "lock": sign_of_life(self.lock_file.parent.absolute())}
+                self.update(
+                    id=self.id,
+                    status="queued",
+                    reason=None,
+                    attempts=attempts,
+                    attempt=len(attempts),
+                    queued_by=[*(by for by in others if by != this), this],
+                    **values,
+                )
+
+    def leave_queued(self) -> None:
+        """Tell that what is queued stays so when this process has ended: a cluster has it."""
+        if self.record().get("status") == "queued":
+            self.update(queued_by=None)
+
+    def _has_ended(self, process: Mapping[str, str]) -> bool:
+        """Whether one that queued this run has, as far as this machine can tell."""
+        return process["host"] == socket.gethostname() and not is_held(self.lock_file.with_name(process["lock"]))
+
+    def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
+        """Make the directory (anew where `fresh`) and say that this process runs it.
+
+        Returns what is not as it was when a run that is resumed was begun: revision of the code, versions.
+        """
+        before, attempts = self.record(), self._attempts()
+        if fresh:
+            self._empty(but=DAMAGED)
+        self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
+        write_text(self.config, config_yaml)
+        made_by = {"git": git_revision(), "versions": versions()}
+        self.update(
+            id=self.id,
+            status="running",
+            attempt=len(attempts) + 1,
+            attempts=attempts,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            started=now(),
+            ended=None,
+            reason=None,
+            machine={
+                "platform": platform.platform(),
+                "cpus": os.cpu_count(),
+                "threads": os.environ.get("OMP_NUM_THREADS"),
+            },
+            cwd=os.getcwd(),  # relative paths of the config start here
+            **({"damaged": before["damaged"]} if "damaged" in before else {}),
+            **made_by,
+            **values,
+        )
+        return [] if fresh or "versions" not in before else _changes(before, made_by)
+
+    def made_by_other_code(self) -> list[str]:
+        """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""
+        record = self.record()
+        return _changes(record, {"git": git_revision(), "versions": versions()}) if record.get("versions") else []
+
+    def _attempts(self) -> list[dict[str, Any]]:
+        """Every attempt so far: those that ended before, and the one that the record tells of, if it has begun.
+
+        For the process that holds the run: nobody else is at it.
+        """
+        state = _nobody_works_on(self.record())
+        past = list(state.get("attempts", []))
+        if state.get("attempt", 0) > len(past):
+            kept = (
+                "attempt", "status", "reason", "started", "ended", "host", "pid", "resumed_from", "git", "versions",
+            )  # fmt: skip
+            past.append({key: state.get(key) for key in kept})
+        return past
+
+    def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
+        """Final status with its reason."""
+        self.update(status=status, reason=reason, ended=now(), **values)
+
+    def remove(self, *, watched: bool = False) -> bool:
+        """Delete the directory; False, and nothing is done, where a process works on this run."""
+        with self.held(wait=False, watched=watched) as mine:
+            if mine:
+                self._empty()
+                with suppress(OSError):  # a link, or where a disk of its own is mounted
+                    self.path.rmdir()
+            return mine
+
+    def _empty(self, but: str | None = None) -> None:
+        """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted.
+
+        but: files with this in their names are kept, also those beside the training state.
+        """
+        kept = self.checkpoint.parent if but else None
+        for folder in (self.path, kept):
+            for inside in folder.iterdir() if folder and folder.is_dir() else ():
+                if inside == kept or (but and but in inside.name):
+                    continue
+                if inside.is_dir() and not inside.is_symlink():
+                    shutil.rmtree(inside)
+                else:
+                    inside.unlink()
+
+
+def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:
+    """Whether another machine is at them, of those runs of which that is said; all of them are watched at once."""
+    said = {run.heartbeat: run for run in runs if run.is_elsewhere()}
+    if said:
+        log.info("watching for up to %.0f s whether other machines still work on %d runs", STILL, len(said))
+    moved = beating(said)
+    return {run: file in moved for file, run in said.items()}
+
+
+def now() -> str:
+    """UTC, ISO 8601, to the second."""
+    return datetime.now(timezone.utc).isoformat(timespec="seconds")
+
+
+def versions() -> dict[str, str]:
+    """Installed versions of what decides numbers."""
+    return dict(_versions())
+
+
+@lru_cache(maxsize=1)
+def _versions() -> dict[str, str]:
+    found = {"python": platform.python_version()}
+    for package in _PACKAGES:
+        try:
+            found[package] = version(package)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@lru_cache(maxsize=1)
+def git_revision() -> str | None:
+    """Commit of alignlab's own checkout; `+` and a digest of what is not committed of its code and config, where there
+    is any. None outside a checkout."""
+    root = Path(__file__).resolve().parents[2]
+    if not (root / ".git").exists():
+        return None
+
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=root, capture_output=True, check=True).stdout
+
+    try:
+        head = git("rev-parse", "HEAD").decode().strip()
+        changes = [git("diff", "--no-ext-diff", "--no-color", "--full-index", "--binary", "HEAD", "--", *_DECIDES)]
+        others = git("ls-files", "-z", "--others", "--exclude-standard", "--", *_DECIDES)
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    for file in (root / os.fsdecode(name) for name in others.split(b"\0") if name):
+        if file.suffix in (".py", ".yaml") and file.is_file():  # nothing of an editor's
+            with suppress(OSError):
+                changes += [bytes(file), file.read_bytes()]
+    return f"{head}+{hashlib.sha256(b'|'.join(changes)).hexdigest()[:8]}" if any(changes) else head
+
+
+def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:
+    if record.get("status") == "running":
+        return {**record, "status": "interrupted", "reason": _VANISHED}
+    return record
+
+
+def _changes(before: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[str]:
+    """`name: old -> new` for the revision and every package that is another than when a run was begun."""
+    old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
+    new = {"alignlab's revision": made_by["git"], **made_by["versions"]}
+    return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+
+
+def replace_whole(scratch: Path, file: Path) -> None:
+    """Put what was written beside a file in its place, after a power cut too."""
+    with scratch.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(scratch, file)
+
+
+def write_json(file: Path, value: Mapping[str, Any]) -> None:
+    """Pretty JSON that ends in its checksum (`integrity.read_record` reads it), atomically."""
+    write_text(file, sealed(value))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write beside the target and rename: a reader sees the old file or the new one, after a power cut too."""
+    file.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as handle:
+        try:
+            handle.write(text)
+            handle.flush()
+            os.fsync(handle.fileno())
+            os.chmod(handle.name, 0o644)
+            os.replace(handle.name, file)
+        except BaseException:
+            os.unlink(handle.name)
+            raise

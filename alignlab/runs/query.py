@@ -1,0 +1,192 @@
+"""All runs of an output folder at once: found, filtered, compared. Reads run.json files and nothing else."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import operator
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from pathlib import Path
+from typing import Any, get_args
+
+from alignlab.errors import ConfigError, DamagedError, Problem
+from alignlab.integrity import read_record
+from alignlab.runs.directory import RunDir, Status
+from alignlab.runs.identity import flatten
+from alignlab.spelling import correct_spelling
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+
+# The status of a run whose record is damaged. All other statuses come from records.
+DAMAGED = "damaged"
+_STATUSES = (*get_args(Status), DAMAGED)
+
+# What a filter may name besides keys of the config and names of metrics.
+FACTS = ("id", "status", "objective", "sweep", "parent", "host", "attempt", "reason", "git")
+_WHERE = "what was asked for; nothing was done"
+_COMPARE: dict[str, Callable[[Any, Any], bool]] = {
+    "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "=": operator.eq,
+}  # fmt: skip
+_FILTER = re.compile(r"(?P<key>[^<>=!]+)(?P<sign><=|>=|!=|<|>|=)(?P<values>.*)", re.DOTALL)
+
+
+def runs_of(output_root: str | Path) -> list[Record]:
+    """State of every run below `output_root`, oldest first; each with its flat config beside it (`flat`)."""
+    try:
+        names = [entry.name for entry in os.scandir(Path(output_root) / "runs") if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+    records = []
+    for name in names:
+        run = RunDir.of(output_root, name)
+        if state := run.state() or _damaged(run):
+            records.append({**state, "id": name, "flat": flatten(state.get("config", {}))})
+    return sorted(records, key=lambda record: (record.get("started") or "~", record["id"]))
+
+
+def _damaged(run: RunDir) -> Record:
+    """What is listed of a run whose record is damaged; empty if there is no record, or it is not damaged."""
+    reason = run.damage()
+    return (
+        {"status": DAMAGED, "reason": f"{reason}; to resume the run, type the command that made it again"}
+        if reason
+        else {}
+    )
+
+
+@dataclass(frozen=True)
+class Filter:
+    """`key=a,b`, `key!=a`, `key<1`, ...: one condition on a run. Text may hold * and ?."""
+
+    key: str
+    sign: str
+    values: tuple[str, ...]
+
+    @classmethod
+    def parse(cls, text: str) -> Filter:
+        """Raises ConfigError where `text` is no condition."""
+        found = _FILTER.fullmatch(text)
+        if found is None:
+            raise ConfigError(
+                [Problem("filter", text, "is no condition: key=value, key!=value, key<number", "status=failed")]
+            )
+        values = tuple(value.strip() for value in found["values"].split(","))
+        if found["sign"] not in ("=", "!=") and (len(values) > 1 or not _is_number(values[0])):
+            guess = f"{found['key'].strip()}{found['sign']}0.5"
+            raise ConfigError(
+                [Problem("filter", text, f"{found['sign']} compares with one number", guess)], where=_WHERE
+            )
+        unknown = [v for v in values if not any(fnmatchcase(status, v) for status in _STATUSES)]
+        if found["key"].strip() == "status" and unknown:
+            there = f"no run is {', '.join(unknown)}: {', '.join(_STATUSES)}"
+            close = correct_spelling(unknown[0], _STATUSES)
+            fix = f"status={close or '<one of these>'}"
+            raise ConfigError([Problem("status", found["values"], there, fix)], where=_WHERE)
+        return cls(found["key"].strip(), found["sign"], values)
+
+    def keeps(self, record: Record, members: Mapping[str, set[str]]) -> bool:
+        """`members`: ids of the runs of each sweep; a run is told only of the sweep that made it."""
+        if self.key == "sweep":
+            names = [name for name, ids in members.items() if record["id"] in ids]
+            hit = any(fnmatchcase(name, value) for name in names for value in self.values)
+            return hit == (self.sign == "=")
+        there = value_of(record, self.key)
+        if self.sign in ("=", "!="):
+            return any(_equal(there, value) for value in self.values) == (self.sign == "=")
+        try:
+            return _COMPARE[self.sign](float(there), float(self.values[0]))
+        except (TypeError, ValueError):
+            return False
+
+
+def select(records: Iterable[Record], filters: Sequence[Filter], output_root: str | Path) -> list[Record]:
+    """Records that pass every filter. Raises ConfigError for keys that no run has, all of them at once."""
+    records = list(records)
+    known = keys_of(records)
+    unknown = [f for f in filters if records and f.key not in known]
+    if unknown:
+
+        def problem(wrong: Filter) -> Problem:
+            guess = correct_spelling(wrong.key, known)
+            text = f"no run has this; there are: {', '.join(FACTS)}, keys of the config and names of metrics"
+            return Problem(wrong.key, None, text, f"{guess}{wrong.sign}{','.join(wrong.values)}" if guess else "")
+
+        raise ConfigError(map(problem, unknown), where=_WHERE)
+    members = dict(sweeps_of(output_root)) if any(f.key == "sweep" for f in filters) else {}
+    return [record for record in records if all(f.keeps(record, members) for f in filters)]
+
+
+def keys_of(records: Iterable[Record]) -> list[str]:
+    """Everything that filters can name."""
+    names = dict.fromkeys(FACTS)
+    for record in records:
+        names |= dict.fromkeys((*record["flat"], *record.get("summary", {})))
+    return list(names)
+
+
+def value_of(record: Record, key: str) -> Any:
+    """A fact, a value of the config or a metric of the summary; None where the run has none."""
+    if key == "objective":
+        return record["id"].rpartition("-")[0]
+    if key in FACTS:
+        return record.get(key)
+    return record["flat"].get(key, record.get("summary", {}).get(key))
+
+
+def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
+    """(name, ids of its runs) of every sweep."""
+    for file in sorted((Path(output_root) / "sweeps").glob("*/sweep.json")):
+        try:
+            sweep = read_record(file)
+            found = str(sweep["name"]), {str(point["run"]) for point in sweep["points"]}
+        except (OSError, DamagedError, KeyError, TypeError) as error:
+            log.warning("%s can't be read (%s); its sweep is left out", file, error)
+            continue
+        yield found
+
+
+def find(records: Sequence[Record], wanted: str) -> Record:
+    """The run whose id begins so, or whose hash does. Raises ConfigError where there is none or more than one."""
+    name = Path(wanted).name
+    found = [r for r in records if r["id"] == name] or [
+        r for r in records if r["id"].startswith(name) or r["id"].rpartition("-")[2].startswith(name)
+    ]
+    if len(found) == 1:
+        return found[0]
+    text = (
+        f"stands for {', '.join(r['id'] for r in found[:5])}" if found else "there is no such run: see `alignlab runs`"
+    )
+    raise ConfigError([Problem("run", wanted, text)], where=_WHERE)
+
+
+def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
+    """Keys of the config that the two do not have alike."""
+    keys = dict.fromkeys((*one["flat"], *other["flat"]))
+    pairs = {key: (one["flat"].get(key), other["flat"].get(key)) for key in keys}
+    return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
+
+
+def children_of(record: Record, records: Iterable[Record]) -> list[str]:
+    """Ids of the runs that start from this one."""
+    return [r["id"] for r in records if record["id"] in (r.get("parent"), r.get("reward"))]
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return not math.isnan(float(text))
+    except ValueError:
+        return False
+
+
+def _equal(there: Any, wanted: str) -> bool:
+    try:
+        return float(there) == float(wanted)
+    except (TypeError, ValueError):
+        return fnmatchcase(json.dumps(there) if there is None or isinstance(there, bool) else str(there), wanted)

@@ -1,0 +1,106 @@
+"""Chooses between one model, all GPUs, all cores and one process by the points and the machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from hydra.plugins.launcher import Launcher
+
+from alignlab.sweep.launchers.base import PointLauncher
+from alignlab.sweep.launchers.serial import HereLauncher
+
+if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+    from alignlab.sweep.launchers.local_pool import Pool
+    from alignlab.sweep.tasks import RunTask, Task, Told
+
+
+@dataclass
+class AutoLauncherConf:
+    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, on all cores for
+    small models with much to do, else here."""
+
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.AutoLauncher"
+
+
+class AutoLauncher(PointLauncher):
+    """Points of models so small that a step is mostly overhead as one model. Others on all GPUs at once, where there
+    are several; small ones, and what they start from, on all cores at once, where that is worth starting processes for,
+    several of them as one model where they are given the same batches; else one after another, in this process."""
+
+    def __init__(self) -> None:
+        self._pool: Pool | None = None
+
+    @contextmanager
+    def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
+        from alignlab.sweep.launchers.local_pool import Pool
+
+        alone = self._alone(points)
+        if not self._in_processes(alone):
+            yield
+            return
+        with Pool(len(alone), at_once=0, per_gpu=1, retries=1) as self._pool:
+            self._pool.warm_up(sum(not point.is_finished() for point in alone))
+            try:
+                yield
+            finally:
+                self._pool = None
+
+    def width(self) -> int:
+        from alignlab.sweep.launchers.host import free_gpus
+
+        return max(1, len(free_gpus()))
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        alone = self._alone(points)
+        return len(alone) == len(points) and self._in_processes(alone)
+
+    @staticmethod
+    def _alone(points: Sequence[RunTask]) -> list[RunTask]:
+        """Points that are in no stack; finished ones count too: what is left of a sweep is run as the whole would have
+        been, to the last digit."""
+        from alignlab.vectorized.eligibility import groups, tiny
+
+        stacked = {p.id for stack in groups([p.plan for p in points])[0] if tiny(stack) for p in stack}
+        return [point for point in points if point.name not in stacked]
+
+    @staticmethod
+    def _in_processes(alone: Sequence[RunTask]) -> bool:
+        """Whether processes pay for points that are in no stack, on a machine without GPUs."""
+        from alignlab.sweep.launchers.host import free_gpus
+        from alignlab.vectorized.eligibility import worth_processes
+
+        waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
+        return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        from alignlab.sweep.launchers.host import share_gpus
+        from alignlab.sweep.launchers.local_pool import Pool
+        from alignlab.sweep.tasks import StackTask, in_stacks
+        from alignlab.vectorized.eligibility import tiny, worth_stacking
+
+        ready = in_stacks(tasks, tiny)
+        HereLauncher().run([task for task in ready if isinstance(task, StackTask)], told)
+        others = [task for task in ready if not isinstance(task, StackTask)]
+        if self._pool:
+            self._pool.run(in_stacks(others, worth_stacking, self._pool.workers), told)
+        elif others and share_gpus():
+            with Pool(len(others), at_once=0, per_gpu=1, retries=1) as pool:
+                pool.run(others, told)
+        else:
+            HereLauncher().run(in_stacks(others, worth_stacking), told)
+
+
+def ours(launcher: Launcher) -> PointLauncher | None:
+    """The launcher, where it is one of ours; in the place of Hydra's default, ours; None for anybody else's.
+
+    The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
+    """
+    # Hydra executes its plugins' modules once more when it looks for plugins: only now is this class the one it uses.
+    from hydra._internal.core_plugins.basic_launcher import BasicLauncher
+
+    if isinstance(launcher, BasicLauncher):
+        return AutoLauncher()
+    return launcher if isinstance(launcher, PointLauncher) else None

@@ -1,0 +1,62 @@
+"""Several processes of this machine, each with one point at a time."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignlab.checks import at_least
+from alignlab.errors import ConfigError
+from alignlab.sweep.launchers.base import PointLauncher
+
+if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+    from alignlab.sweep.tasks import RunTask, Task, Told
+
+
+@dataclass
+class LocalLauncherConf:
+    """hydra/launcher=local: several processes, each with one point at a time.
+
+    at_once: most points at a time; 0 takes one for each free GPU (times per_gpu) or, without GPUs, one for each core,
+             as far as memory suffices.
+    per_gpu: points that share a GPU.
+    retries: how often a point is tried again whose process was killed; after running out of memory with half the
+             micro-batch.
+    """
+
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.LocalLauncher"
+    at_once: int = 0
+    per_gpu: int = 1
+    retries: int = 1
+
+
+class LocalLauncher(PointLauncher):
+    """One process for each point."""
+
+    def __init__(self, at_once: int = 0, per_gpu: int = 1, retries: int = 1) -> None:
+        self.limits: dict[str, Any] = {"at_once": at_once, "per_gpu": per_gpu, "retries": retries}
+
+    def check(self, points: Sequence[RunTask]) -> None:
+        problems = [
+            *at_least("launcher.at_once", self.limits["at_once"], 0, example=2, hint="0: as many as there is room for"),
+            *at_least("launcher.per_gpu", self.limits["per_gpu"], 1, example=1),
+            *at_least("launcher.retries", self.limits["retries"], 0, example=1),
+        ]
+        if problems:
+            raise ConfigError(problems)
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        from alignlab.sweep.launchers.local_pool import Pool
+
+        with Pool(len(tasks), **self.limits) as pool:
+            pool.run(tasks, told)
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        return True
+
+    def width(self) -> int:
+        from alignlab.sweep.launchers.host import slots
+
+        return len(slots(sys.maxsize, self.limits["at_once"], self.limits["per_gpu"]))

@@ -1,0 +1,64 @@
+"""Points as tasks of a Ray."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from alignlab.checks import at_least, installed, positive
+from alignlab.errors import ConfigError
+from alignlab.sweep.launchers.base import PointLauncher
+
+if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+    from alignlab.sweep.tasks import RunTask, Task, Told
+
+
+@dataclass
+class RayLauncherConf:
+    """hydra/launcher=ray: points on a Ray, which is started on this machine or runs at `address`.
+
+    address: of a running Ray (host:port, or auto for the one that `ray start` left on this machine); empty starts one
+             that listens on loopback only and ends with the sweep.
+    at_once: most points at a time; 0: as many as there are resources for.
+    cpus:    of a point; it computes with as many threads. Fractions are allowed.
+    gpus:    of a point; 0.5 puts two on one GPU.
+    retries: how often a point is tried again whose worker or node was lost.
+    """
+
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.RayLauncher"
+    address: str = ""
+    at_once: int = 0
+    cpus: float = 1.0
+    gpus: float = 0.0
+    retries: int = 1
+
+
+class RayLauncher(PointLauncher):
+    """One Ray task for each point."""
+
+    def __init__(self, **limits: Any) -> None:
+        problems = [
+            *installed("launcher", "ray", "ray", extra="ray"),
+            *at_least("launcher.at_once", limits["at_once"], 0, example=4),
+            *positive("launcher.cpus", limits["cpus"], example=1),
+            *at_least("launcher.gpus", limits["gpus"], 0, example=0.5),
+            *at_least("launcher.retries", limits["retries"], 0, example=1),
+        ]
+        if problems:
+            raise ConfigError(problems)
+        self.limits = limits
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        self._pool().run(tasks, told)
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        return True
+
+    def width(self) -> int:
+        return self._pool().width()
+
+    def _pool(self) -> Any:
+        from alignlab.sweep.launchers.ray_pool import RayPool
+
+        return RayPool(**self.limits)

@@ -1,0 +1,31 @@
+"""One point after another, in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from alignlab.sweep.launchers.base import PointLauncher
+
+if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+    from alignlab.sweep.tasks import Task, Told
+
+
+@dataclass
+class HereLauncherConf:
+    """hydra/launcher=here: points one after another, in this process."""
+
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.HereLauncher"
+
+
+class HereLauncher(PointLauncher):
+    """One after another, in this process: imports, compiled layers and caches serve all of them."""
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        from alignlab.sweep.tasks import compiled_where_it_pays, this_process_has_gpus
+
+        for task in compiled_where_it_pays(tasks, 1, gpus=this_process_has_gpus):
+            task()
+            for name in task.names:
+                told(name)

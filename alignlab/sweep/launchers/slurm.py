@@ -1,0 +1,72 @@
+"""Points as jobs of a SLURM array."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from alignlab.errors import ConfigError
+from alignlab.sweep.launchers.base import PointLauncher
+
+if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+    from alignlab.sweep.tasks import RunTask, Task, Told
+
+
+@dataclass
+class SlurmLauncherConf:
+    """hydra/launcher=slurm: every point, and what points start from, a job of a SLURM array, by submitit.
+
+    cluster:        slurm, or local: the same jobs as processes of this machine, all at once, for a dry run.
+    at_once:        most jobs of the array at a time.
+    gpus:           of a job.
+    cpus:           of a job; it computes with as many threads.
+    memory_gb:      of a job; null leaves it to SLURM.
+    minutes:        time limit of a job; before it, the state is saved and the job queued again.
+    notice_seconds: how long before the limit SLURM sends the signal: time for one update and to save its state.
+    requeues:       how often a job may run into its limit.
+    retries:        how often a job is submitted again that was lost (killed, node down).
+    partition, account, qos, constraint: as sbatch has them.
+    sbatch:         further options of sbatch, without their dashes: ["mail-user=me", exclusive].
+    setup:          shell commands before the job.
+    """
+
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.SlurmLauncher"
+    cluster: str = "slurm"
+    at_once: int = 64
+    gpus: int = 1
+    cpus: int = 4
+    memory_gb: int | None = None
+    minutes: int = 720
+    notice_seconds: int = 300
+    requeues: int = 100
+    retries: int = 1
+    partition: str | None = None
+    account: str | None = None
+    qos: str | None = None
+    constraint: str | None = None
+    sbatch: list[str] = field(default_factory=list)
+    setup: list[str] = field(default_factory=list)
+
+
+class SlurmLauncher(PointLauncher):
+    """One SLURM job for each point."""
+
+    def __init__(self, **limits: Any) -> None:
+        from alignlab.sweep.launchers.slurm_pool import problems_of
+
+        problems = list(problems_of(limits))
+        if problems:
+            raise ConfigError(problems)
+        self.limits = limits
+
+    def run(self, tasks: Sequence[Task], told: Told) -> None:
+        from alignlab.sweep.launchers.slurm_pool import SlurmPool
+
+        SlurmPool(**self.limits).run(tasks, told)
+
+    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+        return True
+
+    def width(self) -> int:
+        return int(self.limits["at_once"])

@@ -1,0 +1,149 @@
+"""A sweep: its plan before the first point, its record while it runs, its table and figures at the end."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import asdict
+from pathlib import Path
+from types import TracebackType
+
+from omegaconf import DictConfig
+
+from alignlab.config.plan import Plan
+from alignlab.data.fingerprint import digest
+from alignlab.errors import DamagedError, OutputError, SweepFailedError
+from alignlab.integrity import read_record
+from alignlab.reports.live import shown_live
+from alignlab.reports.sweep import point_lines, write_report
+from alignlab.runs.directory import FINISHED, RunDir, now, write_json
+from alignlab.sweep.launchers.base import PointLauncher, run_points
+from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
+
+log = logging.getLogger(__name__)
+
+
+class Sweep:
+    """`<output_root>/sweeps/<name>/`: `sweep.json` from the start, table and figures at its end, however it ends."""
+
+    def __init__(
+        self, config: DictConfig, plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
+    ) -> None:
+        self.plans = plans
+        self.root = Path(plans[0].train.output_root)
+        preset = config.hydra.runtime.choices.get("sweep") or "sweep"
+        self.name = plans[0].train.sweep.name or f"{preset}-{digest(sorted(p.id.encode() for p in plans))[:6]}"
+        self.asked = asdict(plans[0].train.sweep)
+        self.axes = list(axes)
+        # each job is told the sweep's name: it groups the runs in trackers
+        self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
+        self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
+        self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
+        self.head = ""  # of the table whose rows are printed as points end
+
+    @property
+    def directory(self) -> Path:
+        return self.root / "sweeps" / self.name
+
+    def write(self) -> None:
+        """Its points, into `sweep.json`."""
+        points = [
+            {"point": i, "run": p.id, **dict(o.split("=", 1) for o in overrides)}
+            for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
+        ]
+        try:
+            write_json(
+                self.directory / "sweep.json",
+                {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
+            )
+        except OSError as error:
+            raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
+
+    def __enter__(self) -> Sweep:
+        self._tell_of_another()
+        self.write()
+        asked = [p for p in self.points if not p.plan.train.rerun]
+        finished = Counter(status for p in asked if (status := p.run.status()) in FINISHED)
+        parents = {p.parent.id for p in self.plans if p.parent}
+        log.info(
+            "sweep %s: %d points%s%s",
+            self.name,
+            len(self.plans),
+            "".join(f", {count} {status} already" for status, count in finished.items()),
+            f", starting from {', '.join(sorted(parents))}" if parents else "",
+        )
+        self.queue(self.points)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        text = write_report(self.directory)
+        print(f"\n{text}\n\nwritten to {self.directory}")
+
+    def _tell_of_another(self) -> None:
+        """Say where the name was another sweep's, whose table and figures end here; its runs stay."""
+        try:
+            before = {point["run"] for point in read_record(self.directory / "sweep.json")["points"]}
+        except (OSError, DamagedError, KeyError, TypeError):  # there is none, or nothing that can be read
+            return
+        gone = before - {plan.id for plan in self.plans}
+        if gone:
+            (self.directory / "evaluation.md").unlink(missing_ok=True)
+            text = "%s was a sweep with %d other points: they leave its table, and stay in `alignlab runs`"
+            log.warning(text, self.name, len(gone))
+
+    def queue(self, points: Sequence[RunTask]) -> None:
+        """Tell everybody who looks that these will be run."""
+        for point in points:
+            if not point.plan.train.rerun:
+                with suppress(OSError):  # whatever is in the way will meet the run itself, and be told there
+                    point.run.queue(sweep=self.name, config=dict(point.plan.config), overrides=list(point.overrides))
+
+    def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
+        """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
+        asked = self.points if points is None else points
+        live = sys.stdout.isatty() and launcher.out_of_process(asked)
+        watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
+        with watching:
+            run_points(asked, launcher, (lambda name: None) if live else self._tell)
+
+    def prepare(self) -> None:
+        """What points need, done here, for a launcher that knows nothing of it."""
+        for wave in preparations(self.points):
+            for task in wave:
+                task()
+
+    def _tell(self, name: str) -> None:
+        text, self.head = point_lines(self.directory, name, self.head)
+        print(text, flush=True)
+
+    def raise_if_unfinished(self) -> None:
+        """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""
+        states = [point.state() for point in self.points]
+        lines = [
+            f"  point {i} ({plan.id}): {state.get('status', 'not run')}: {why_unfinished(state, plan)}"
+            for i, (state, plan) in enumerate(zip(states, self.plans, strict=True))
+            if state.get("status") not in FINISHED or lacks_evaluation(state, plan)
+        ]
+        if lines:
+            raise SweepFailedError(
+                f"{len(lines)} of {len(self.plans)} points have no result; the same command runs them again\n"
+                + "\n".join(lines)
+            )
+
+
+def why_unfinished(state: dict[str, object], point: Plan) -> str:
+    """Why a point has no result: its own reason, or its parent's."""
+    if state.get("status") in FINISHED:
+        return f"its evaluation failed: {state.get('evaluation_failed') or 'it was cut off'}"
+    if state.get("status") == "running":
+        return f"in hand of process {state.get('pid')} on {state.get('host')}"
+    for step in reversed(point.chain()[:-1]):
+        before = RunDir.of(step.train.output_root, step.id).state()
+        if state.get("status") != "failed" and before.get("status") == "failed":
+            return f"its parent {step.id}: {before.get('reason')}"
+    return str(state.get("reason") or "see its train.log")

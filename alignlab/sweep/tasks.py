@@ -1,0 +1,339 @@
+"""What a sweep has to have done, in an order in which everything finds what it needs; each part runs in any process."""
+
+from __future__ import annotations
+
+import gc
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, overload
+
+from alignlab.config.plan import Plan
+from alignlab.errors import AlignlabError, NotStackableError, PrunedError
+from alignlab.pipeline.reference_requests import different_askers
+from alignlab.pipeline.run import run_plan
+from alignlab.runs.directory import FINISHED, RunDir
+from alignlab.training.attempt import reason_of, tell_finished
+from alignlab.training.pruning import Bar
+from alignlab.vectorized.eligibility import even, groups
+
+log = logging.getLogger(__name__)
+
+# Called with the name of each task that has ended.
+Told = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class RunTask:
+    """One run: a point, or what points start from. Whatever happens to it, its record tells."""
+
+    plan: Plan
+    sweep: str
+    overrides: tuple[str, ...] = ()
+    bar: Bar | None = None
+    _before: dict[str, Any] = field(init=False, compare=False, repr=False)  # of the record, when this was asked for
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_before", self._said())
+
+    @property
+    def name(self) -> str:
+        return self.plan.id
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    @property
+    def run(self) -> RunDir:
+        return RunDir.of(self.plan.train.output_root, self.plan.id)
+
+    @property
+    def logs(self) -> Path:
+        return _logs(self.plan, self.sweep)
+
+    def state(self) -> dict[str, Any]:
+        """How things stand with the run; empty where it ended before this was asked for, unless with a result that is
+        not to be made anew."""
+        state = self.run.state()
+        status = state.get("status")
+        stands = status in ("queued", "running") or (status in FINISHED and not self.plan.train.rerun)
+        return state if stands or self._said() != self._before else {}
+
+    def has_begun(self) -> bool:
+        """Whether it was, since this was asked for."""
+        return self._said()["attempt"] != self._before["attempt"]
+
+    def is_finished(self) -> bool:
+        """Whether there is nothing left to do; what is to be evaluated finds out by itself."""
+        train = self.plan.train
+        return not (train.rerun or train.evaluation.at_end) and self.run.status() in FINISHED
+
+    def _said(self) -> dict[str, Any]:
+        record = self.run.record()
+        return {"attempt": record.get("attempt", 0), **{k: record.get(k) for k in ("status", "reason", "ended")}}
+
+    def __call__(self) -> None:
+        """Raises only what stops a sweep."""
+        try:
+            run_plan(self.plan, group=self.sweep, overrides=self.overrides, bar=self.bar)
+            _evaluate_at_end(self.plan)
+        except PrunedError:
+            pass
+        except Exception as error:
+            status = self.state().get("status")
+            if status == "done":  # what came after training went wrong; the sweep tells it once more at its end
+                log.error("%s: %s, but %s", self.name, status, reason_of(error))
+            elif status not in ("diverged", "failed"):  # it came to an end before its record was begun
+                log.error("%s: failed: %s", self.name, error, exc_info=not isinstance(error, AlignlabError))
+                self.failed(reason_of(error))
+
+    def failed(self, reason: str) -> None:
+        """Put into the record that it failed, where there can be one and nobody else has the run in hand."""
+        elsewhere = self.run.record().get("status") == "running" and not self.has_begun()
+        if elsewhere or self.run.is_held():
+            log.error("%s: %s", self.name, reason)
+            return
+        try:
+            self.run.end("failed", reason, id=self.run.id, sweep=self.sweep)
+        except OSError as error:
+            log.error("%s: %s, and its record can't be written: %s", self.name, reason, error)
+
+    def in_smaller_portions(self) -> RunTask:
+        """The same run, half as much of a batch at a time; its identity does not depend on that."""
+        trainer = self.plan.train.trainer
+        return self._with(
+            micro_batch_size=max(1, trainer.micro_batch_size // 2),
+            micro_batch_tokens=max(1, trainer.micro_batch_tokens // 2),
+        )
+
+    def compiled(self) -> RunTask:
+        """The same run with its layers compiled, unless its config says otherwise or it goes on from a stack, which are
+        not compiled."""
+        stacked = self.run.stacked_checkpoint.is_file() and not self.run.checkpoint.is_file()
+        goes_on = stacked and not self.plan.train.rerun
+        return self if goes_on or self.plan.train.trainer.compile != "auto" else self._with(compile="always")
+
+    def resumed(self) -> RunTask:
+        """The same run going on from where it was, also where it was to be run anew, if that has begun."""
+        if not self.has_begun():
+            return self
+        return replace(self, plan=replace(self.plan, train=replace(self.plan.train, rerun=False)))
+
+    def _with(self, **how: Any) -> RunTask:
+        """The same run, trained in another way: settings of the trainer that make no other run."""
+        train = replace(self.plan.train, trainer=replace(self.plan.train.trainer, **how))
+        config = {**self.plan.config, "trainer": {**self.plan.config["trainer"], **how}}
+        return replace(self, plan=replace(self.plan, train=train, config=config))
+
+
+@dataclass(frozen=True)
+class StackTask:
+    """Points that are trained as one model; what such a stack leaves is run point by point."""
+
+    points: tuple[RunTask, ...]
+
+    @property
+    def name(self) -> str:
+        return self.points[0].name
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(point.name for point in self.points)
+
+    @property
+    def logs(self) -> Path:
+        return self.points[0].logs
+
+    def __call__(self) -> None:
+        """Raises only what stops a sweep."""
+        points = left_to_do(self.points, lambda name: None)
+        if not points:
+            return
+        from alignlab.vectorized.fit import run_stacked  # seconds to import
+
+        plans = [point.plan for point in points]
+        overrides = {point.name: point.overrides for point in points}
+        handled: set[str] = set()
+        try:
+            if plans[0].parent is not None and any(map(_is_wanted, plans)):  # the stack starts from it
+                run_plan(plans[0].parent, group=self.points[0].sweep)
+            handled = set(run_stacked(plans, group=self.points[0].sweep, overrides=overrides))
+        except NotStackableError as error:
+            log.warning("not stacked: %s", error)
+        except Exception as error:  # too little memory for all of them, say
+            log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
+        gc.collect()  # what a stack that failed held is in cycles
+        for point in points:
+            if point.name not in handled:
+                point()
+                continue
+            try:
+                _evaluate_at_end(point.plan)
+            except Exception as error:  # it stands in the record
+                log.error("%s: its evaluation failed: %s", point.name, error)
+
+
+@dataclass(frozen=True)
+class ReferenceTask:
+    """One reference pass for points that ask for different answers."""
+
+    plans: Sequence[Plan] = field(repr=False)
+    sweep: str
+    name: str = "reference"
+
+    @property
+    def logs(self) -> Path:
+        return _logs(self.plans[0], self.sweep)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.name,)
+
+    def __call__(self) -> None:
+        from alignlab.pipeline.shared_reference import share_reference
+
+        share_reference(self.plans, self.sweep)
+
+
+Task = RunTask | StackTask | ReferenceTask
+
+
+def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
+    """Put into the records how a task's process ended, where it could not itself; the runs that are tried again.
+
+    how:  what ended the process, in words; None where it ended by itself.
+    left: how often it may be tried again.
+    """
+    if isinstance(task, ReferenceTask):
+        if how is not None:
+            log.warning("%s: its process ended with %s; see %s", task.name, how, task.logs)
+        return []
+    points = task.points if isinstance(task, StackTask) else (task,)
+    tried = (_tried_again(point, how, left=left, out_of_memory=out_of_memory) for point in points)
+    return [again for again in tried if again]
+
+
+def _tried_again(task: RunTask, how: str | None, *, left: int, out_of_memory: bool) -> RunTask | None:
+    state = task.state()
+    reason = str(state.get("reason"))
+    out_of_memory = out_of_memory or "out of memory" in reason.lower()
+    again = task.resumed()
+    if how is not None and state.get("status") not in (*FINISHED, "failed"):
+        reason = f"its process ended with {how}" + (", out of memory" if out_of_memory else "")
+        task.failed(reason)
+    elif how is not None and lacks_evaluation(state, task.plan):
+        reason = f"its process ended with {how} before it was evaluated"
+    elif state.get("status") != "failed" or not out_of_memory:
+        return None  # it said itself how it ended, and would end so again
+    if left < 1:
+        return None
+    again = again.in_smaller_portions() if out_of_memory else replace(again)  # asked for as things are now
+    smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
+    log.warning("%s: %s; tried again%s", task.name, reason, smaller)
+    return again
+
+
+def in_stacks(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], processes: int = 1) -> list[Task]:
+    """Tasks with those points together that are `wanted` as one model, in as many parts as keep all processes busy.
+
+    Finished points count where stacks are made: what is left of a sweep is run as the whole would have been.
+    """
+    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
+    stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
+    parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
+    made = [StackTask(tuple(part)) for part in parts]
+    stacked = {name for stack in made for name in stack.names}
+    return [*made, *(task for task in tasks if task.name not in stacked)]
+
+
+@overload
+def left_to_do(tasks: Sequence[RunTask], told: Callable[[str], None]) -> list[RunTask]: ...
+@overload
+def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]: ...
+def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> Sequence[Task]:
+    """Tasks without the runs that have their result, of which is told at once: no process is started for those."""
+    left: list[Task] = []
+    for task in tasks:
+        if isinstance(task, StackTask):
+            points = left_to_do(task.points, told)
+            left += [StackTask(tuple(points))] if points else []
+        elif isinstance(task, RunTask) and task.is_finished():
+            tell_finished(task.run)
+            told(task.name)
+        else:
+            left.append(task)
+    return left
+
+
+def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
+    """Waves of what has to be there before the points: their ancestors, oldest first, then the reference."""
+    waiting = [point for point in points if _is_wanted(point.plan)]
+    ancestors: dict[int, dict[str, Task]] = {}
+    for point in waiting:
+        for generation, plan in enumerate(point.plan.chain()[:-1]):
+            if _is_wanted(plan):
+                ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
+    waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
+    plans = [point.plan for point in waiting]
+    if different_askers(plans):
+        waves.append([ReferenceTask(plans, points[0].sweep)])
+    return waves
+
+
+def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
+    """Points whose ancestors have no policy to start from, each with the reason; told in their records."""
+    found = {}
+    for point in points:
+        for ancestor in point.plan.chain()[:-1]:
+            state = RunDir.of(ancestor.train.output_root, ancestor.id).state()
+            if state.get("status") in ("failed", "diverged") and _is_wanted(point.plan):
+                reason = f"what it starts from, {ancestor.id}, {state['status']}: {state.get('reason')}"
+                point.failed(reason)
+                found[point.name] = reason
+                break
+    return found
+
+
+def _logs(plan: Plan, sweep: str) -> Path:
+    """Where processes of a sweep leave what they print."""
+    return Path(plan.train.output_root) / "sweeps" / sweep / "logs"
+
+
+def _is_wanted(plan: Plan) -> bool:
+    return plan.train.rerun or RunDir.of(plan.train.output_root, plan.id).status() not in FINISHED
+
+
+def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:
+    """Points of small models that one process after another goes through, with their layers compiled for all of them.
+
+    gpus: says whether the processes compute on GPUs, where compiling was not measured.
+    All points count, finished ones too: the same command compiles whatever it has to finish.
+    """
+    from alignlab.models.efficiency import compiling_pays_for
+
+    points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
+    updates = sum(point.plan.train.trainer.max_steps for point in points)
+    if len(points) < 2 or not compiling_pays_for(updates // processes) or gpus():
+        return list(tasks)
+    return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]
+
+
+def this_process_has_gpus() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
+    """Whether a run is done and was to be evaluated at its end, and was not."""
+    asked = plan.train.evaluation.at_end and state.get("status") == "done"
+    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+
+
+def _evaluate_at_end(plan: Plan) -> None:
+    if plan.train.evaluation.at_end:
+        from alignlab.pipeline.evaluate import evaluate_at_end  # seconds to import
+
+        evaluate_at_end(plan)

@@ -1,0 +1,222 @@
+"""Rows of a run as token ids, and the record of what was loaded, left out and cut."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.config.schemas import Train
+from alignlab.data.conversations import prompt_key
+from alignlab.data.fingerprint import digest
+from alignlab.data.layout import Layout
+from alignlab.data.order import Couple, rows_of_run
+from alignlab.data.rows import Split
+from alignlab.data.sources.base import Source
+from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
+from alignlab.errors import DataError
+from alignlab.models.generation import template_of
+from alignlab.models.layout_check import choose_layout, rows_to_look_at
+from alignlab.progress import bars_wanted, progress_bar
+from alignlab.runs.directory import RunDir
+from alignlab.training.data_shapes import SHAPES, Shape, shape_of
+from alignlab.training.setup import Start
+
+log = logging.getLogger(__name__)
+
+_IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
+
+
+@dataclass(frozen=True)
+class RunRows:
+    """Training and held-out rows; `index` counts on from the training rows to the held-out ones.
+
+    pairs: held-out pairs that the policy is measured on in addition; empty if the held-out rows are these pairs.
+    """
+
+    train: Sequence[Tokens]
+    held_out: Sequence[Tokens]
+    record: Mapping[str, Any]
+    pairs: Sequence[PairTokens] = ()
+
+
+def load_rows(start: Start) -> RunRows:
+    """Load, tokenize and cut both splits.
+
+    Raises DataError if a split is left empty, or if a file has changed since the run was planned: the run's id would
+    belong to other rows.
+    """
+    source = start.plan.train.data
+    content = source.fingerprint()
+    if start.plan.content.get("data.content", content) != content:
+        raise _changed_error(source)
+    train = _read_own(start, "train", content)
+    held_out = _read_own(start, "eval", content)
+    record: dict[str, Any] = {
+        "fingerprint": content,
+        "train": _split_record(start, "train", train),
+        "eval": _split_record(start, "eval", held_out),
+    }
+    if source.world is None:  # both splits of a world are drawn from all of its prompts
+        record["eval"]["prompts_in_train"] = _count_shared_prompts(train, held_out)
+    pairs, record["pairs"] = _pairs(start, content, record["eval"])
+    after = len(train.tokens)
+    return RunRows(
+        train.tokens,
+        [replace(row, index=row.index + after) for row in held_out.tokens],
+        record,
+        [replace(row, index=row.index + after) for row in pairs],
+    )
+
+
+def couple_of(config: Train) -> Couple | None:
+    """What gives the rows of a batch their part of each other, where the objective asks for it."""
+    return mismatched if config.objective.requires.mismatched else None
+
+
+def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
+    """Everything that a run will ask the reference for."""
+    trainer, couple = config.trainer, couple_of(config)
+    train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple, trainer.sampling)
+    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out), *rows.pairs):
+        yield from row.answers()
+
+
+def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
+    """The layout of a run, from a look at some of its rows."""
+    return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
+
+
+def _split_record(start: Start, split: Split, read: _Read) -> dict[str, Any]:
+    """The record of a split. Raises DataError if the run can't use its rows."""
+    needs = start.plan.train.objective.requires
+    _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
+    if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
+        raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
+    _refuse_too_long(start, read.tokens)
+    log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
+    return read.record
+
+
+def _pairs(
+    start: Start, content: str, eval_record: Mapping[str, Any]
+) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
+    """(held-out pairs that are not the run's own held-out rows, their record); the record is None without pairs."""
+    needs = start.plan.train.objective.requires
+    if not start.plan.is_measured_on_pairs:
+        return (), None
+    if needs.data == "pairs" and not needs.online:
+        return (), eval_record
+    read = _read(start, "eval", content, SHAPES["pairs"], "pairs")
+    log.info("held-out pairs: %s", _in_words(len(read.tokens), read.dropped, read.report))
+    return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
+
+
+def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
+    """The number of held-out rows whose prompt is in the training rows too, with a warning if there are any."""
+    known = set(train.prompts)
+    shared = sum(prompt in known for prompt in held_out.prompts)
+    if shared:
+        text = "%d of %d held-out rows have a prompt that is trained on: they do not measure how the policy generalises"
+        log.warning(text, shared, len(held_out.prompts))
+    return shared
+
+
+def refuse_changed_data(plan: Plan) -> None:
+    """Raise DataError if a run's files have changed since it was trained, so that its held-out rows are unknown."""
+    source = plan.train.data
+    trained_on = RunDir.of(plan.train.output_root, plan.id).record().get("data", {}).get("fingerprint")
+    if source.content_fields and trained_on and source.fingerprint() != trained_on:
+        text = f"not what {plan.id} was trained on: its held-out rows are no longer known"
+        raise DataError(f"{_paths(source)}: {text}\n  type: evaluation.questions=<a file of prompts>")
+
+
+def _changed_error(source: Source) -> DataError:
+    return DataError(f"{_paths(source)}: changed since this command began\n  type: the same command again")
+
+
+def _paths(source: Source) -> str:
+    return ", ".join(f"data.{name}={value}" for name in source.content_fields if (value := getattr(source, name)))
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A split as token ids, with counts of what was left out and cut.
+
+    prompts: a digest of the prompt of each loaded row.
+    """
+
+    tokens: Sequence[Tokens]
+    prompts: Sequence[str]
+    dropped: Counter[str]
+    report: LengthReport
+    digest: str
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The entry of the split in run.json."""
+        kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
+        return {**kept, **self.report.summary()}
+
+
+# The last splits that were read: most points of a sweep train on the same rows.
+_MOST_KEPT = 8
+_kept: dict[str, _Read] = {}
+
+
+def _read_own(start: Start, split: Split, content: str) -> _Read:
+    """A split in the shape that the run's objective learns from."""
+    needs = start.plan.train.objective.requires
+    return _read(start, split, content, shape_of(needs), needs.rows)
+
+
+def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> _Read:
+    """Load, tokenize and cut a split, or take it from the cache if another point of this process has read it.
+
+    rows: the kind of rows that the shape reads.
+    """
+    config, template = start.plan.train, template_of(start.model, start.tokenizer)
+    source = config.data
+    drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
+    parts = (repr(source), content, split, rows, template.identity, drawn_from)
+    key = digest(part.encode() for part in parts)
+    if key not in _kept:
+        progress = progress_bar(bars_wanted(config.trainer.progress))
+        loaded = shape.read(source, split, lambda world: start.exact_logps)
+        cut = Cutter(source.max_length, source.max_prompt_length)
+        tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
+        rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+        prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
+        if source.fingerprint() != content:
+            raise _changed_error(source)
+        while len(_kept) >= _MOST_KEPT:
+            _kept.pop(next(iter(_kept)))
+        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)
+    return _kept[key]
+
+
+def _refuse_too_long(start: Start, tokens: Sequence[Tokens]) -> None:
+    """DataError for rows longer than the model has positions for."""
+    limit = getattr(start.model.config, "max_position_embeddings", None)
+    longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
+    if limit is not None and longest > limit:
+        raise DataError(f"a row has {longest} tokens and the model {limit} positions\n  type: data.max_length={limit}")
+
+
+def _refuse_too_few(split: Split, tokens: Sequence[Tokens], least: int, dropped: Counter[str]) -> None:
+    """DataError where nothing is left, or one row where a KL estimate needs another row's answer."""
+    if not tokens:
+        raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
+    if len(tokens) < least:
+        raise DataError(f"one {split} row is left, and this objective estimates a KL from other rows' answers")
+
+
+def _in_words(rows: int, dropped: Counter[str], report: LengthReport) -> str:
+    left_out = [f"{count} left out ({reason})" for reason, count in dropped.items()]
+    cut = [
+        f"{100 * n / report.rows:.1f} % of {_IN_WORDS[part]} cut" for part, n in sorted(report.truncated.items()) if n
+    ]
+    return ", ".join([str(rows), *left_out, *cut])

@@ -1,0 +1,105 @@
+"""What an online run gathers its answers with: who scores them, what is expected of them, how they are read."""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from alignlab.config.plan import made_by
+from alignlab.data.layout import PLAIN, Layout
+from alignlab.data.rows import Prompt
+from alignlab.data.template import Template, plain_transcript
+from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.evaluation.lab_reward import WorldGold
+from alignlab.judges.base import Answer, Judge, ScoreJudge
+from alignlab.models.generation import template_of
+from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_scalar_head
+from alignlab.models.layout_check import choose_layout
+from alignlab.modules.online import Surroundings
+from alignlab.rollout.scoring import Said, Scorer
+from alignlab.training.setup import Start, policy_and_start
+
+log = logging.getLogger(__name__)
+
+
+def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAnswer]) -> tuple[Any, Surroundings]:
+    """(policy to train, what it gathers answers with); reward models are loaded.
+
+    to_look_at: answers on which a critic that is a model of its own shows whether it takes the policy's layout.
+    """
+    train, world, tokenizer = start.plan.train, start.plan.train.data.world, start.tokenizer
+    judge = reward_judge(start)
+    device = next(start.model.parameters()).device
+    network = _network(start, judge) if train.objective.requires.critic == "network" else None
+    if network is not None and layout != PLAIN:  # the critic reads what the policy reads
+        theirs = choose_layout(network.to(device).scorer, to_look_at)
+        layout = replace(layout, shared=layout.shared and theirs.shared)
+    policy, live = policy_and_start(start)
+    head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
+    critic = network or head
+    template = template_of(start.model, tokenizer)
+    gold = WorldGold(world=world) if world is not None else None
+    return policy, Surroundings(
+        train.rollout if world is None else replace(train.rollout, max_new_tokens=world.length),
+        live,
+        template.ends,
+        template.text,
+        layout,
+        scorer=_scorer(judge) if judge is not None else None,
+        gold=_scorer(gold) if gold is not None and judge != gold else None,
+        critic=critic.to(device) if critic is not None else None,
+    )
+
+
+def reward_judge(start: Start) -> ScoreJudge | None:
+    """What answers are learnt by: as the config says, in the lab else its own reward; None where nothing is scored."""
+    plan, world = start.plan, start.plan.train.data.world
+    reward: Judge | None = plan.train.reward
+    if not getattr(plan.train.objective, "scored", False):
+        return None
+    if reward is None:
+        assert world is not None  # the preflight has seen to it
+        return WorldGold(world=world)
+    if plan.reward is not None:
+        reward = made_by(plan.reward, reward)
+    assert isinstance(reward, ScoreJudge)
+    return reward
+
+
+def _scorer(judge: ScoreJudge) -> Scorer:
+    score = judge.ready()
+
+    def scores(said: Sequence[Said]) -> Sequence[float]:
+        return score(
+            [
+                Answer(str(i), (_text(one.prompt),), (one.answer,), conversation=_turns(one.prompt), ended=one.ended)
+                for i, one in enumerate(said)
+            ]
+        )
+
+    return scores
+
+
+def _text(prompt: Prompt) -> str:
+    """As a rule reads it: one text, roles written out where there are several turns."""
+    if isinstance(prompt, str):
+        return prompt
+    return prompt[0]["content"] if len(prompt) == 1 else plain_transcript(prompt).strip()
+
+
+def _turns(prompt: Prompt) -> Prompt | None:
+    return None if isinstance(prompt, str) else prompt
+
+
+def _network(start: Start, judge: ScoreJudge | None) -> NetworkCritic:
+    """The reward model where it reads the policy's tokens, else the start with a new head."""
+    train = start.plan.train
+    if judge is not None and judge.weights:
+        scorer, tokenizer = load_scorer(judge.weights, trust_remote_code=judge.allows_remote_code)
+        if Template(tokenizer).identity == Template(start.tokenizer).identity:
+            return NetworkCritic(train.peft.wrap(scorer.requires_grad_(True)))
+        log.warning("the critic starts with a new head: %s reads other tokens than the policy", judge.weights)
+    return NetworkCritic(train.peft.wrap(with_scalar_head(copy.deepcopy(start.model), train.seed)))

@@ -1,0 +1,175 @@
+"""A run around its training: where its metrics go, what is evaluated and saved at its end, what its record keeps."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from alignlab.config.plan import Plan
+from alignlab.data.collate import to_device
+from alignlab.data.layout import collate_rows
+from alignlab.data.tokenize import RankingTokens
+from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.integrity import seal_folder
+from alignlab.lab.frontier import Frontier
+from alignlab.models.generation import save_model
+from alignlab.models.heads import answer_rewards, save_offset
+from alignlab.models.quantization import save_quantization
+from alignlab.progress import bars_wanted, progress_bar
+from alignlab.runs.directory import RunDir, write_json
+from alignlab.tracking.metrics import TAIL, check_known
+from alignlab.tracking.sinks.base import RunIdentity, Sink
+from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
+from alignlab.training.callbacks import Recorder
+from alignlab.training.dataset import RunRows
+from alignlab.training.saved import check_saved
+from alignlab.training.setup import Start
+
+# How far past its own KL a run's frontier is drawn, and at least how far.
+_CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
+
+
+# Training rows whose preferred answers say where a reward model's rewards are counted from.
+_OFFSET_ROWS = 256
+
+# What a row of held-out metrics has, one or the other.
+_EVALUATED = ("eval/loss", "eval/objective/scores")
+
+
+class Point:
+    """One run, from its opened sinks to its saved policy; as a context it tells every sink how the run ended."""
+
+    def __init__(
+        self, plan: Plan, run: RunDir, start: Start, rows: RunRows, *, group: str | None, done: int = 0
+    ) -> None:
+        """`done` updates were made by earlier attempts, and stay recorded."""
+        config = plan.train
+        self.plan, self.run, self.start, self.rows = plan, run, start, rows
+        self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
+        self._spoken = ", ".join(config.objective.spoken())
+        self.summary: dict[str, float] = {}
+        self.sinks = self._open(group, done)
+        bar = progress_bar(bars_wanted(config.trainer.progress))
+        self.recorder = Recorder(self.sinks, config.trainer.eval_every, bar)
+        evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
+        self.recorder.eval_metrics = next(evaluated, {})
+
+    def __enter__(self) -> Point:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close(failed=kind is not None)
+
+    def close(self, *, failed: bool) -> None:
+        """Tell every sink that the run is over."""
+        for sink in self.sinks:
+            sink.finish(self.summary, failed=failed)
+        self.sinks.clear()
+
+    def finish(self, policy: Any, seconds: float) -> dict[str, Any]:
+        """Evaluate exactly where that can be done, and save the policy; returns what run.json keeps."""
+        config, record = self.plan.train, self.rows.record
+        self.summary |= {
+            f"{split}/tokens/truncated_frac": record[split]["truncated_frac"] for split in ("train", "eval")
+        }
+        self.summary |= self._steps(seconds)
+        if self._before is not None:
+            self.summary |= self._exact(policy)
+        offset = self._offset(policy)
+        with _saved(policy, self.start.tokenizer, self.run, offset) as folder:
+            check_saved(policy, folder, config.model, self.rows.train, offset)
+        check_known(self.summary)
+        kind = self.plan.id.rpartition("-")[0]
+        return {
+            "summary": self.summary,
+            "objective": {"name": kind, **self.plan.config["objective"], "spoken": self._spoken},
+            "data": record,
+            "model": {"fingerprint": config.model.fingerprint(), "reference_weights": self.start.weights},
+        }
+
+    def _open(self, group: str | None, done: int) -> list[Sink]:
+        plan, run = self.plan, self.run
+        facts = {
+            "data/record": self.rows.record,
+            "ref/digest": self.start.weights,
+            "objective/dialect": self._spoken,
+        }
+        config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
+        kind = plan.id.rpartition("-")[0]
+        identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
+        return [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
+
+    def _steps(self, seconds: float) -> dict[str, float]:
+        """First loss, means over the last tenth of the logged updates, last step's metrics, last evaluation's."""
+        steps = [row for row in read_rows(self.run.metrics) if "train/loss" in row]
+        tail = steps[-max(1, len(steps) // 10) :]
+        return {
+            "start/loss": steps[0]["train/loss"],
+            **{
+                f"tail/{name}": sum(values) / len(values)
+                for name in TAIL
+                if (values := [row[f"train/{name}"] for row in tail if f"train/{name}" in row])
+            },
+            **steps[-1],
+            **self.recorder.eval_metrics,
+            "time/train_seconds": round(seconds, 2),
+        }
+
+    def _offset(self, policy: Any) -> Tensor | None:
+        """[N] rewards that a reward model gives to preferred answers of its training rows; None for policies."""
+        if self.plan.train.objective.requires.data != "rankings":
+            return None
+        best = [
+            (row.prompt, row.completions[max(range(len(row.grades)), key=row.grades.__getitem__)])
+            for row in self.rows.train[:_OFFSET_ROWS]
+            if isinstance(row, RankingTokens)
+        ]
+        policy.eval()
+        device, size = next(policy.parameters()).device, self.plan.train.trainer.micro_batch_size
+        with torch.no_grad():
+            parts = [
+                answer_rewards(policy, to_device(collate_rows(best[i : i + size]), device)).cpu()
+                for i in range(0, len(best), size)
+            ]
+        rewards = torch.cat(parts)
+        self.summary |= {"reward/offset": float(rewards.mean()), "reward/deviation": float(rewards.std(unbiased=False))}
+        return rewards
+
+    def _exact(self, policy: Any) -> dict[str, float]:
+        """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
+        world = self.plan.train.data.world
+        assert world is not None
+        assert self._before is not None
+        found = exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
+        reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
+        curve = Frontier(self._before, world.gold_reward).curve(reach)
+        write_json(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
+        return found
+
+
+@contextmanager
+def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> Iterator[Path]:
+    """Save the policy in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
+
+    The `with` block gets the scratch folder. It becomes the run's policy unless the block raises an error.
+    """
+    scratch = run.policy.with_suffix(".tmp")
+    for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
+        shutil.rmtree(left_over, ignore_errors=True)
+    save_model(policy, tokenizer, scratch)
+    if (scratch / "adapter_config.json").is_file():
+        save_quantization(policy, scratch)
+    if offset is not None:
+        save_offset(scratch, offset)
+    seal_folder(scratch)
+    yield scratch
+    scratch.rename(run.policy)

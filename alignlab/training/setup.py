@@ -1,0 +1,217 @@
+"""Where a run starts: the policy as loaded, and the reference that it is held to, which is that same policy."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+
+from alignlab.config.plan import Plan
+from alignlab.data.layout import Layout
+from alignlab.data.tokenize import PromptAndAnswer
+from alignlab.errors import DamagedError
+from alignlab.evaluation.exact import Array, completion_logps
+from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.lab.world import World
+from alignlab.models.efficiency import flush_denormals
+from alignlab.models.generation import save_model, stop_ids, template_of
+from alignlab.models.heads import with_scalar_head
+from alignlab.models.reference import (
+    Cached,
+    Live,
+    Pass,
+    Reference,
+    adapter_off,
+    frozen_copy,
+    stored_reference,
+    weights_digest,
+)
+from alignlab.models.sources.base import ModelSource
+from alignlab.progress import bars_wanted, progress_bar
+from alignlab.runs.directory import RunDir
+
+log = logging.getLogger(__name__)
+
+
+# Of the last policy that was started from: most points of a sweep start from the same one.
+_exact: dict[tuple[str, World], Array] = {}
+
+
+@dataclass(frozen=True)
+class Start:
+    """The policy before training, with the digest of its weights."""
+
+    plan: Plan
+    model: Any
+    tokenizer: Any
+    weights: str
+
+    @cached_property
+    def exact_logps(self) -> Array:
+        """[X, N] log-probability of every completion of the lab's world; taken before anything is trained."""
+        world = self.plan.train.data.world
+        assert world is not None
+        if (self.weights, world) not in _exact:
+            _exact.clear()
+            _exact[self.weights, world] = completion_logps(self.model, self.tokenizer, world)
+        return _exact[self.weights, world]
+
+
+def load_start(plan: Plan) -> Start:
+    """The parent's trained policy, or the weights that the config names."""
+    flush_denormals()
+    if plan.parent is not None:
+        parent = RunDir.of(plan.train.output_root, plan.parent.id)
+        model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.parent.train.model))
+        if not plan.train.model.trainable:
+            log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
+    else:
+        model, tokenizer = plan.train.model.load()
+    return Start(plan, model, tokenizer, weights_digest(model))
+
+
+def log_end_of_turn(start: Start) -> None:
+    """Log which token ends an answer, if the model's own `generate` does not stop at it."""
+    named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
+    if template.end_id in named:
+        return
+    end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
+    rewards = start.plan.train.objective.requires.data == "rankings"  # reward models don't sample
+    log.info(
+        "answers end in %s, which %s names; the model's generation config names %s%s",
+        end,
+        template.end_of,
+        " and ".join(others) or "none",
+        "" if rewards else "; sampling stops at each of them, and the saved generation_config.json names them all",
+    )
+
+
+def name_base(start: Start) -> None:
+    """Save the start as the base of an adapter, if it was not loaded from a folder or a hub name.
+
+    Such a start was built from a config, or merged from an adapter and its base. It is saved once for all runs that
+    start from the same weights: as `bases/<digest of the weights>` below the output root.
+    """
+    if not start.plan.train.peft.can_switch_off or start.model.name_or_path:
+        return
+    folder = Path(start.plan.train.output_root).resolve() / "bases" / start.weights
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not _is_whole(folder):
+            log.info("the start is saved once, as the base of adapters: %s", folder)
+            _save_whole(start.model, start.tokenizer, folder)
+    start.model.name_or_path = str(folder)
+
+
+def device_of(asked: str) -> torch.device:
+    """What an accelerator of the config (auto, cpu, gpu, mps) comes to on this machine."""
+    if asked in ("auto", "gpu") and torch.cuda.is_available():
+        return torch.device("cuda", 0)
+    if asked in ("auto", "mps") and torch.backends.mps.is_available():
+        return torch.device("mps", 0)
+    return torch.device("cpu")
+
+
+def policy_and_start(start: Start) -> tuple[Any, Live]:
+    """The policy to train, and the start as a model that runs beside it, at the temperature of the rollouts."""
+    train, model, temperature = start.plan.train, start.model, start.plan.train.rollout.temperature
+    if train.reference_kind == "adapter_off":
+        log.info("reference: the start, which is the policy with its adapter switched off")
+        policy = train.peft.wrap(model)
+        return policy, adapter_off(policy, temperature)
+    log.info("reference: the start, a frozen copy beside the policy")
+    reference = frozen_copy(model, temperature)
+    return train.peft.wrap(model), reference
+
+
+def policy_and_reference(
+    start: Start, answers: Callable[[], Iterable[PromptAndAnswer]], layout: Layout, device: torch.device
+) -> tuple[Any, Reference | None]:
+    """The policy to train, and the reference as the config names it; `answers` are all that will be asked for."""
+    train, model = start.plan.train, start.model
+    if train.objective.requires.data == "rankings":
+        return train.peft.wrap(with_scalar_head(model, train.seed)), None
+    kind = train.reference_kind
+    if kind == "none":
+        return train.peft.wrap(model), None
+    if kind == "adapter_off":
+        log.info("reference: the start, which is the policy with its adapter switched off")
+        policy = train.peft.wrap(model)
+        return policy, adapter_off(policy)
+    if kind == "copy":
+        log.info("reference: the start, a frozen copy beside the policy")
+        reference = frozen_copy(model)
+        return train.peft.wrap(model), reference
+    by_token = train.objective.requires.reference_tokens
+    return train.peft.wrap(model), reference_pass(start, answers(), layout, device, by_token=by_token)
+
+
+def reference_pass(
+    start: Start, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device, *, by_token: bool
+) -> Cached:
+    """Reference log-probabilities of `answers` under the policy as loaded: from the store, or computed and stored."""
+    trainer = start.plan.train.trainer
+    how = Pass(
+        layout=layout,
+        rows=2 * trainer.micro_batch_size,  # as many answers as a micro-batch of pairs has
+        tokens=trainer.micro_batch_tokens,
+        device=device,
+        progress=progress_bar(bars_wanted(trainer.progress)),
+    )
+    return stored_reference(
+        start.model,
+        answers,
+        Path(start.plan.train.output_root) / "reference",
+        how,
+        weights=start.weights,
+        by_token=by_token,
+    )
+
+
+def _full_policy(parent: RunDir, source: ModelSource) -> str:
+    """Folder of the parent's policy as a full model, in the dtype that it was trained in.
+
+    source: the model source of the parent.
+
+    An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
+    the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
+    """
+    if not (parent.policy / "adapter_config.json").is_file():
+        return str(parent.policy.resolve())
+    with parent.lock():
+        if not _is_whole(parent.merged):
+            log.info("merging the adapter of %s into its base once", parent.id)
+            model, tokenizer = source.load_from(str(parent.policy))
+            _save_whole(model, tokenizer, parent.merged)
+    return str(parent.merged.resolve())
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether a model that alignlab saved is there and undamaged. A damaged one is renamed."""
+    try:
+        verify_folder(folder)
+    except DamagedError as error:
+        found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
+        log.warning("%s", set_aside(found, "it is made anew"), extra=DAMAGE_EXTRA)
+    return is_sealed(folder)
+
+
+def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
+    """Write a full model with its tokenizer and their checksums; whole or not at all."""
+    scratch = folder.with_suffix(".tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
+    try:
+        save_model(model, tokenizer, scratch)
+        seal_folder(scratch)
+        if folder.is_dir():  # older versions wrote no checksums
+            shutil.rmtree(folder)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)

@@ -1,0 +1,85 @@
+"""Judgements put together, and judges that score each answer by itself."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.judges.base import Answer, Bill, Comparison, Judged, Judgement, Verdict
+from alignlab.judges.gold import Gold
+
+NAN = math.nan
+
+
+def count_letters(prompt: str, answer: str) -> float:
+    return float(answer.count("e")) if answer != "broken" else NAN
+
+
+NOT_A_FUNCTION = 3
+ROWS = [
+    Comparison("1", ("q",), ("eee",), ("e",)),
+    Comparison("2", ("q",), ("e",), ("ee",)),
+    Comparison("3", ("q",), ("xe",), ("ex",)),
+    Comparison("4", ("q",), ("broken",), ("e",)),
+]
+
+
+def test_a_gold_function(tmp_path: Path) -> None:
+    gold = Gold(function=f"{__name__}:count_letters")
+    assert list(gold.missing()) == []
+    found = gold.compare(ROWS, tmp_path)
+    assert [j.verdict for j in found.judgements] == [Verdict.A, Verdict.B, Verdict.TIE, Verdict.INVALID]
+    wins = found.win_rate({"1": "p", "2": "p", "3": "r", "4": "r"})
+    assert (wins.wins, wins.ties, wins.losses, wins.invalid, wins.rate.n) == (1, 1, 1, 1, 2)
+    assert Gold(function=gold.function, tie_margin=1).compare(ROWS, tmp_path).judgements[1].verdict is Verdict.TIE
+    ratings, _ = gold.rate([Answer("1", ("q", "r"), ("none", "eee"))], tmp_path)
+    assert ratings[0].score == 3.0, "of the last turn"
+
+
+def test_functions_that_are_not_there() -> None:
+    for name, text in (
+        ("no.such:thing", "No module"),
+        (f"{__name__}:nothing", "nothing"),
+        (f"{__name__}:NOT_A_FUNCTION", "not a"),
+    ):
+        (problem,) = Gold(function=name).missing()
+        assert text in problem.allowed
+    with pytest.raises(ConfigError) as caught:
+        Gold(function="just_a_name", tie_margin=-1)
+    assert [p.key for p in caught.value.problems] == ["tie_margin", "function"]
+
+
+def test_rows_are_put_together_from_their_orders() -> None:
+    judgements = [
+        Judgement("x", True, Verdict.B, 0.0, ""),
+        Judgement("x", False, Verdict.A, 1.0, ""),
+        Judgement("y", False, Verdict.A, 1.0, ""),
+        Judgement("y", True, Verdict.UNJUDGED, NAN, ""),
+        Judgement("z", False, Verdict.INVALID, NAN, ""),
+        Judgement("z", True, Verdict.A, 1.0, ""),
+    ]
+    found = Judged(judgements, Bill())
+    ids, first, second = found.scores()
+    assert ids == ["x", "z"]
+    assert second is not None
+    assert (first[0], second[0]) == (1.0, 0.0)
+    wins = found.win_rate()
+    assert (wins.ties, wins.invalid, wins.unjudged) == (1, 1, 1)
+    assert Judged([], Bill()).win_rate().rate.n == 0
+    with pytest.raises(ValueError, match="ids of their own"):
+        Judged([*judgements, judgements[0]], Bill()).scores()
+
+
+def test_a_judge_that_only_compares(tmp_path: Path) -> None:
+    from alignlab.judges.human import Human
+
+    with pytest.raises(NotImplementedError, match="human compares answers"):
+        Human().rate([], tmp_path)
+
+
+@pytest.mark.parametrize(("score", "verdict"), [(0.51, "a"), (0.5, "tie"), (0.0, "b"), (NAN, "invalid")])
+def test_verdicts_of_scores(score: float, verdict: str) -> None:
+    assert Verdict.of(score).value == verdict

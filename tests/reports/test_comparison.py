@@ -1,0 +1,261 @@
+"""Which metric compares settings, which settings are compared, and which can be called best."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from alignlab.reports.comparison import better_than_start, common_metric, equal_kl, hardly_moved, strengths_to_add
+from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of
+
+
+def seeded(*values: float) -> dict[str, float]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
+def report_of(
+    settings: dict[tuple[str, ...], list[dict[str, float]]], axes: list[str], **sweep: Any
+) -> tuple[str, str]:
+    """(table, conclusions) for settings, given the summaries of their seeds."""
+    rows = [
+        {**dict(zip(axes, values, strict=True)), "seed": str(seed), "run": "r", "status": "done", **summary}
+        for values, summaries in settings.items()
+        for seed, summary in enumerate(summaries)
+    ]
+    found = settings_of(pd.DataFrame(rows), axes, ["seed"], sweep)
+    assert len(settings_frame(found)) == len(settings)
+    return settings_markdown(found), "\n".join(conclusions(found, sweep.get("metric", "")))
+
+
+def names_a_best(text: str) -> bool:
+    return re.search(r"^(at a KL of .*: )?best( of those that can be compared)?: ", text, re.MULTILINE) is not None
+
+
+def lab(kl: float, gap: float, reward: float, spread: float = 0.01) -> list[dict[str, float]]:
+    """Two seeds of the lab around these numbers; the start has reward 0.5."""
+    return [
+        {
+            "exact/kl": kl * (1 + side * spread),
+            "exact/frontier_gap": gap + side * spread,
+            "exact/reward": reward + side * spread,
+            "exact/reward_reference": 0.5,
+        }
+        for side in (-1, 1)
+    ]
+
+
+# As `make demo` printed: four strengths of DPO, each with its own KL.
+DEMO = {("0.05",): lab(4.364, 0.71, 1.7), ("0.1",): lab(3.676, 0.466, 1.81), ("1.0",): lab(0.381, 0.104, 0.759)}
+
+
+def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
+    """beta 1.0 has the smallest gap, but a tenth of the others' KL. The best of the two with equal KL is beta 0.1."""
+    table, text = report_of(DEMO, ["objective.beta"])
+    assert "compared by gap (lower is better) between settings of equal KL (within a factor of 1.25)" in text
+    assert "no other setting has the KL of beta 1.0 (0.38 nats): not compared" in text
+    assert names_a_best(text)
+    assert "at a KL of 3.68 to 4.36 nats: best: beta 0.1; no other is tied with it" in text
+    assert "best: beta 1.0" not in text
+    (row,) = [line for line in table.splitlines() if line.startswith("| 1.0 |")]
+    assert row.endswith("| 0.104 ± 0.127 |  |  |  |")
+
+
+def test_where_no_kls_are_equal_none_is_best_and_it_says_what_to_add() -> None:
+    settings = {
+        ("dpo", "0.1"): lab(4.0, 0.7, 1.7),
+        ("dpo", "1.0"): lab(0.4, 0.1, 0.7),
+        ("ipo", "0.1"): lab(2.5, 0.3, 1.6),
+        ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
+    }
+    table, text = report_of(settings, ["objective", "strength"])
+    assert "no two settings have the same KL, so none is called best" in text
+    assert "to compare at one KL, about 1 nats, add values of strength: objective dpo between 0.1 and 1; " in text
+    assert not names_a_best(text)
+    assert "difference to the best" not in table
+
+
+def test_a_gap_that_was_asked_for_ranks_all_and_marks_what_hardly_moved() -> None:
+    _, text = report_of(DEMO, ["objective.beta"], metric="exact/frontier_gap")
+    assert "best: beta 1.0; no other is tied with it" in text
+    assert "hardly moved from the start (less than a quarter of the farthest): beta 1.0 (0.38 nats)" in text
+
+
+def test_standing_still_at_equal_kl_is_not_the_best() -> None:
+    """Neither setting has moved; the gain in reward of one is within the spread of its seeds."""
+    _, text = report_of({("a",): lab(1e-6, 0.0, 0.5), ("b",): lab(1e-6, 0.1, 0.501)}, ["x"])
+    assert "not known to be better than the start (95 % interval), so not called best: x a; x b" in text
+    assert "no setting is known to be better than the start: none is called best" in text
+    assert not names_a_best(text)
+
+
+def pairs(*accuracies: float, n: int = 400, **more: float) -> list[dict[str, float]]:
+    return [{"eval/pairs/accuracy": a, "eval/pairs/n": n, "eval/loss": 0.5, **more} for a in accuracies]
+
+
+def test_objectives_are_compared_by_what_all_of_them_have() -> None:
+    """KTO logs no accuracy of rewards, and its loss is another number; SFT stands still and is never the best."""
+    settings = {
+        ("dpo",): pairs(0.70, 0.71, **{"eval/rewards/accuracies": 0.7}),
+        ("kto",): pairs(0.66, 0.67),
+        ("sft",): pairs(0.50, 0.505),
+    }
+    table, text = report_of(settings, ["objective"])
+    assert "compared by held-out pair accuracy (higher is better), as differences" in text
+    assert "not known to be better than the start (95 % interval), so not called best: objective sft" in text
+    assert "best: objective dpo; no other is tied with it" in text
+    assert "unknown" not in table + text
+    assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == ["2", "2", "2"]
+
+
+def test_a_setting_that_is_not_better_than_the_start_is_not_among_the_best() -> None:
+    _, text = report_of({("a",): pairs(0.60, 0.61), ("b",): pairs(0.52, 0.64)}, ["x"])
+    assert "best: x a; no other that is better than the start is tied with it" in text
+
+
+def test_where_nothing_is_common_it_says_what_is_missing() -> None:
+    settings = {("dpo",): pairs(0.7, 0.71), ("reward_model",): [{"eval/accuracy": 0.8, "eval/loss": 0.4}] * 2}
+    table, text = report_of(settings, ["objective"])
+    assert "no metric in common that means the same for all" in text
+    assert "held-out pair accuracy is missing for objective reward_model" in text
+    assert "eval accuracy of rewards is missing for objective dpo" in text
+    assert "type: sweep.metric=<name> sweep.better=lower|higher" in text
+    assert "best" not in table
+    assert not names_a_best(text)
+
+
+@pytest.mark.parametrize(
+    ("axes", "metric"),
+    [(["optim.lr"], "eval/loss"), (["objective"], None), (["strength"], None), (["objective.beta"], None)],
+)
+def test_losses_are_compared_within_one_objective(axes: list[str], metric: str | None) -> None:
+    assert common_metric({"a": {"eval/loss": seeded(1.0)}, "b": {"eval/loss": seeded(2.0)}}, axes) == metric
+
+
+def test_a_setting_without_results_does_not_decide_what_is_compared() -> None:
+    values = {"a": {"eval/pairs/accuracy": seeded(0.6)}, "failed": {"eval/pairs/accuracy": {}}}
+    assert common_metric(values, ["objective"]) == "eval/pairs/accuracy"
+    assert common_metric({"failed": {}}, ["objective"]) is None
+    assert common_metric({}, []) is None
+
+
+def test_better_than_the_start() -> None:
+    """By hand: 0.55 and 0.56 are 0.555 ± 12.7 * 0.00707 / √2 = 0.0635, so 0.4915 at the low end."""
+
+    def by_pairs(n: float, *accuracies: float) -> bool | None:
+        return better_than_start(
+            {"eval/pairs/accuracy": seeded(*accuracies), "eval/pairs/n": seeded(n, n)}, "eval/pairs/accuracy"
+        )
+
+    assert by_pairs(10_000, 0.55, 0.56) is False
+    assert by_pairs(10_000, 0.55, 0.551) is True
+    assert by_pairs(100, 0.55, 0.551) is False, "of 100 pairs a share is known to 0.098"
+    assert by_pairs(10_000, 0.45, 0.451) is False
+    assert by_pairs(10_000, 0.55) is None
+    loss = {"eval/loss": seeded(0.5, 0.51), "start/loss": seeded(0.69, 0.70)}
+    assert better_than_start(loss, "eval/loss") is True
+    assert better_than_start({**loss, "start/loss": seeded(0.5, 0.51)}, "eval/loss") is False
+    assert better_than_start(loss, "eval/rewards/margins") is None, "its value at the start is not known"
+
+
+def test_equal_kl() -> None:
+    kl = {"a": 4.0, "b": 0.5, "c": 3.3, "d": 4.1, "e": 0.6, "f": math.nan}
+    settings = {name: {"exact/kl": {} if math.isnan(value) else seeded(value, value)} for name, value in kl.items()}
+    assert equal_kl(settings) == [["b", "e"], ["c", "a", "d"]]
+    assert equal_kl({"a": {"exact/kl": seeded(1.0)}, "b": {"exact/kl": seeded(1.26)}}) == [["a"], ["b"]]
+
+
+def test_intervals_hold_for_all_groups_at_once() -> None:
+    """Two pairs of settings make as many comparisons as three settings with one KL: the width is the same."""
+    pair = {("a",): lab(1.0, 0.1, 1.0), ("b",): lab(1.0, 0.2, 1.0)}
+    both = {**pair, ("c",): lab(3.0, 0.1, 1.0), ("d",): lab(3.0, 0.2, 1.0)}
+    for settings, ends in ((pair, 1), (both, 2)):
+        rows = [
+            {"x": values[0], "seed": str(i), "run": "r", "status": "done", **one, "exact/frontier_gap": gap}
+            for values, summaries in settings.items()
+            for i, (one, gap) in enumerate(zip(summaries, (0.1, 0.1 + 0.1 * (values[0] in "bd")), strict=True))
+        ]
+        found = settings_of(pd.DataFrame(rows), ["x"], ["seed"], {})
+        difference = found.comparisons["x b"].difference
+        assert difference is not None
+        assert difference.half == pytest.approx({1: 12.7062, 2: 25.4517}[ends] * 0.05, rel=1e-4)
+
+
+def test_what_hardly_moved_is_told_by_a_movement_that_all_have() -> None:
+    margins = {"a": {"eval/pairs/margin": seeded(4.0, 6.0)}, "b": {"eval/pairs/margin": seeded(-1.0, -1.4)}}
+    assert hardly_moved(margins) == {"b": pytest.approx(1.2)}
+    assert hardly_moved({**margins, "c": {"eval/loss": seeded(1.0)}}) == {}
+
+
+def moved(distance: float, *accuracies: float) -> list[dict[str, float]]:
+    return pairs(*accuracies, **{"eval/pairs/distance": distance, "eval/pairs/margin": distance})
+
+
+def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
+    """As a sweep over learning rates came out: the accuracy sees only signs, which one tiny step already sets."""
+    settings = {
+        ("1e-7",): moved(0.001, 0.906, 0.906),
+        ("1e-5",): moved(0.112, 0.91, 0.91),
+        ("3e-4",): moved(2.8, 0.9, 0.9),
+    }
+    table, text = report_of(settings, ["optim.lr"])
+    still = "lr 1e-7 (0.001 nats); lr 1e-5 (0.11 nats)"
+    assert f"hardly moved from the start (less than a quarter of the farthest), so not called best: {still}" in text
+    assert "best: lr 3e-4; no other that moved and is better than the start is tied with it" in text
+    assert [row.split(" | ")[-3] for row in table.splitlines()[-3:]][-1] == "best"
+    _, text = report_of(settings, ["optim.lr"], metric="eval/pairs/accuracy")
+    assert f"hardly moved from the start (less than a quarter of the farthest): {still}" in text
+    assert "best: lr 1e-5; no other is tied with it" in text
+
+
+def test_where_only_what_hardly_moved_is_better_than_the_start_none_is_best() -> None:
+    """A setting without results does not hide it."""
+    settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("1.0",): moved(90.0, 0.5, 0.5), ("lost",): [{}, {}]}
+    table, text = report_of(settings, ["optim.lr"])
+    assert "so not called best: lr 1e-7 (0.001 nats)" in text
+    assert "no setting that moved is known to be better than the start: none is called best" in text
+    assert not names_a_best(text)
+    assert "difference to the best" not in table
+
+
+def test_where_no_policy_moved_none_is_best() -> None:
+    settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("2e-7",): moved(0.002, 0.91, 0.91)}
+    _, text = report_of(settings, ["optim.lr"])
+    names = "lr 1e-7 (0.001 nats); lr 2e-7 (0.002 nats)"
+    assert f"hardly moved from the start (less than 0.01 nats a pair), so not called best: {names}" in text
+    assert "none is called best" in text
+    assert not names_a_best(text)
+
+
+def test_the_best_at_a_small_kl_is_named_beside_the_best_at_a_large_one() -> None:
+    """At equal KL none stayed behind the others, but the small KL is named."""
+    settings = {
+        ("a",): lab(0.4, 0.1, 0.8),
+        ("b",): lab(0.4, 0.2, 0.7),
+        ("c",): lab(4.0, 0.3, 1.7),
+        ("d",): lab(4.0, 0.5, 1.5),
+    }
+    _, text = report_of(settings, ["x"])
+    assert "hardly moved from the start (less than a quarter of the farthest): x a (0.4 nats); x b (0.4 nats)" in text
+    assert "at a KL of 0.40 to 0.40 nats: best: x a" in text
+    assert "at a KL of 4.00 to 4.00 nats: best: x c" in text
+
+
+def test_pairs_that_cancel_in_the_margin_have_moved() -> None:
+    far = {"eval/pairs/margin": seeded(0.01), "eval/pairs/distance": seeded(5.0), "eval/objective/kl": seeded(-0.1)}
+    near = {"eval/pairs/margin": seeded(1.0), "eval/pairs/distance": seeded(1.0), "eval/objective/kl": seeded(9.0)}
+    assert hardly_moved({"far": far, "near": near}) == {"near": 1.0}
+
+
+def test_strengths_to_add() -> None:
+    kl = {("dpo", "0.1"): 4.0, ("dpo", "1.0"): 0.4, ("ipo", "0.1"): 0.2}
+    said = strengths_to_add(["objective", "strength"], kl)
+    assert said == (
+        "to compare at one KL, about 0.28 nats, add values of strength: objective dpo above 1; objective ipo below 0.1"
+    )
+    assert strengths_to_add(["objective"], {("dpo",): 1.0, ("ipo",): 2.0}) == ""
+    assert strengths_to_add(["objective.beta"], {("0.1",): 1.0, ("1.0",): 2.0}) == "", "one method, one curve"
+    assert strengths_to_add(["objective.beta", "optim.lr"], {("0.1", "1e-3"): 1.0, ("0.1", "1e-4"): 2.0}) != ""

@@ -1,0 +1,376 @@
+"""Run directories: identity, atomic records, what a fresh start keeps."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from alignlab.errors import OutputError
+from alignlab.integrity import read_sealed
+from alignlab.runs import directory as run_dir
+from alignlab.runs import heartbeat
+from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision, write_json
+from alignlab.runs.heartbeat import Heartbeat, beating, is_held, is_recent
+from alignlab.runs.identity import flatten, run_id
+
+
+def identity(config: dict[str, object], **changes: object) -> str:
+    arguments = {"content": {}, "parent": None, "unused": ()} | changes
+    return run_id("dpo", config, **arguments)  # type: ignore[arg-type]
+
+
+CONFIG = {"seed": 1, "objective": {"beta": 0.1}, "data": {"path": "a", "limit": 3}, "trainer": {"max_steps": 5}}
+
+
+def test_identity_is_stable_and_sees_what_matters() -> None:
+    assert identity(CONFIG) == identity(json.loads(json.dumps(CONFIG)))
+    assert identity(CONFIG).startswith("dpo-")
+    assert len(identity(CONFIG)) == len("dpo-") + 12
+    for key, value in (("seed", 2), ("objective", {"beta": 0.2}), ("data", {"path": "a", "limit": 4})):
+        assert identity({**CONFIG, key: value}) != identity(CONFIG)
+    assert identity(CONFIG, parent="sft-1") != identity(CONFIG) != identity(CONFIG, content={"data.content": "x"})
+
+
+def test_identity_ignores_what_is_cosmetic_or_unused() -> None:
+    cosmetic = {
+        **CONFIG,
+        "output_root": "elsewhere",
+        "tracking": {"project": "x"},
+        "trainer": {"max_steps": 5, "progress": False, "accelerator": "cpu"},
+    }
+    assert identity(cosmetic) == identity(CONFIG)
+    moved = {**CONFIG, "data": {"path": "b", "limit": 3}}
+    assert identity(moved) != identity(CONFIG)
+    assert identity(moved, unused=("data.path",)) == identity(CONFIG, unused=("data.path",))
+
+
+def test_flatten() -> None:
+    assert flatten({"a": {"b": 1, "c": [1, 2]}, "d": None}) == {"a.b": 1, "a.c": [1, 2], "d": None}
+
+
+def test_a_run_from_start_to_end(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    assert run.status() is None
+    run.start("seed: 1\n", fresh=True, parent="sft-1")
+    record = run.record()
+    assert (record["status"], record["attempt"], record["parent"], record["ended"]) == ("running", 1, "sft-1", None)
+    assert run.config.read_text() == "seed: 1\n"
+    (run.path / "checkpoints" / "last.ckpt").write_text("state")
+    run.end("failed", "out of luck")
+    assert (run.record()["status"], run.record()["reason"]) == ("failed", "out of luck")
+    run.start("seed: 1\n", fresh=False)
+    assert run.checkpoint.read_text() == "state"
+    assert (run.record()["attempt"], run.record()["reason"]) == (2, None)
+    run.start("seed: 1\n", fresh=True)
+    assert not run.checkpoint.exists()
+    assert run.record()["attempt"] == 3
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_json(file, {"status": "done"})
+    with pytest.raises(TypeError):
+        write_json(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
+    assert read_sealed(file) == {"status": "done"}
+    assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OutputError, match="output_root can't be written"):
+        RunDir.of(tmp_path / "file", "dpo-1").lock()
+
+
+ELSEWHERE = {"status": "running", "host": "another-machine", "pid": 1, "attempt": 1}
+
+
+def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        run.start("", fresh=True)
+        assert run.status() == "running", "held by this process"
+    assert run.status() == "interrupted"
+    assert "ended without a word" in run.state()["reason"]
+    with run.held():
+        run.start("", fresh=False)
+        run.end("done")
+    assert [(a["attempt"], a["status"]) for a in run.record()["attempts"]] == [(1, "interrupted")]
+    assert (run.status(), run.record()["attempt"]) == ("done", 2)
+
+
+def test_queued_again_keeps_what_was(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue(sweep="s")
+    assert (run.status(), run.record()["sweep"], run.record()["attempt"]) == ("queued", "s", 0)
+    with run.held():
+        run.start("", fresh=True)
+        run.end("failed", "out of luck")
+    run.queue(sweep="t")
+    assert (run.status(), run.record()["attempts"][0]["reason"]) == ("queued", "out of luck")
+    with run.held():
+        run.start("", fresh=True)
+        assert run.record()["attempt"] == 2
+        run.queue(sweep="u")
+        assert run.status() == "running", "somebody works on it"
+        run.end("diverged", "NaN")
+    run.queue(sweep="u")
+    assert (run.status(), run.record().get("sweep")) == ("diverged", None), "finished"
+
+
+def test_held_by_one_process_only(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    code = (
+        "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
+        "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(60)"
+    )
+    other = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE)
+    assert other.stdout is not None
+    other.stdout.readline()
+    try:
+        assert is_held(run.lock_file)
+        with run.held(wait=False) as mine:
+            assert not mine
+        assert not run.remove()
+        threading.Timer(0.3, other.kill).start()
+        began = time.monotonic()
+        with run.held() as mine:
+            assert mine
+            assert time.monotonic() - began >= 0.2, "waited until the other was dead"
+    finally:
+        other.kill()
+        other.wait()
+    assert not is_held(run.lock_file)
+
+
+def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No lock is seen from another machine: the beating is watched, whatever any clock says."""
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 0.3)
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, ELSEWHERE)
+    with Heartbeat(run.heartbeat):
+        time.sleep(0.1)
+        assert run.status() == "running"
+        with run.held(wait=False) as mine:
+            assert not mine
+        os.utime(run.heartbeat, (0, 0))  # a clock that jumped
+        with run.held(wait=False) as mine:
+            assert not mine
+    assert not run.heartbeat.exists()
+    run.heartbeat.write_text("7")
+    os.utime(run.heartbeat, (2**31, 2**31))  # young for ever, but it stands still
+    began = time.monotonic()
+    with run.held(wait=False) as mine:
+        assert mine
+    assert time.monotonic() - began >= 0.3
+    assert not is_recent(run.heartbeat)
+    assert run.status() == "interrupted"
+
+
+def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
+    monkeypatch.setattr(run_dir, "beating", watched_never)
+    with run.held(wait=False) as mine:
+        assert mine
+
+
+def watched_never(files: Iterable[Path]) -> set[Path]:
+    raise AssertionError("watched")
+
+
+def test_a_heart_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 0.2)
+    (tmp_path / "beat").write_text("1")
+    began = time.monotonic()
+    assert not beating([tmp_path / "beat", tmp_path / "none"])
+    assert time.monotonic() - began >= 0.2
+
+
+def test_machines_that_went_down_are_watched_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(heartbeat, "BEAT", 0.05)
+    monkeypatch.setattr(heartbeat, "STILL", 3.0)
+    runs = [RunDir.of(tmp_path, f"dpo-{i}") for i in range(5)]
+    for run in runs[1:]:
+        write_json(run.record_file, ELSEWHERE)
+        run.heartbeat.write_text("3")
+    began = time.monotonic()
+    with Heartbeat(runs[2].heartbeat):
+        assert at_work_elsewhere(runs) == {run: run is runs[2] for run in runs[1:]}
+    with runs[1].held(wait=False, watched=True) as mine:
+        assert mine, "it has been watched"
+    assert time.monotonic() - began < 2 * 3.0, "all at once"
+
+
+def test_queued_by_a_command_that_has_ended(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    code = (
+        "import sys; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
+        "RunDir(Path(sys.argv[1])).queue(sweep='t')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
+    assert run.record()["status"] == "queued"
+    assert (run.status(), run.state()["reason"]) == ("interrupted", run_dir._LEFT)
+    with run.held():
+        run.start("", fresh=True)
+        assert (run.record()["attempt"], run.record()["attempts"]) == (1, []), "it had not begun"
+    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_held(file)], "nothing is left behind"
+
+
+def test_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.queue()
+    (this,) = run.record()["queued_by"]
+    run.update(queued_by=[this, {**this, "lock": "process-gone"}])
+    assert run.status() == "queued", "one of them is there"
+    run.queue()
+    assert run.record()["queued_by"] == [this]
+    run.update(queued_by=[{"host": "another-machine", "lock": "process-gone"}])
+    assert run.status() == "queued", "nobody can tell from here"
+    run.update(queued_by=[{**this, "lock": "process-gone"}])
+    assert run.status() == "interrupted"
+    run.leave_queued()
+    assert run.status() == "queued", "a cluster has it"
+    monkeypatch.chdir(tmp_path)
+    near = RunDir.of("elsewhere", "dpo-2")
+    near.queue()
+    assert near.status() == "queued"
+
+
+def test_the_revision_tells_one_change_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("alignlab/runs", "conf", "docs"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "alignlab/a.py").write_text("1")
+    for words in (["init", "-q"], ["add", "."], ["-c", "user.name=a", "-c", "user.email=a@b", "commit", "-qm", "a"]):
+        subprocess.run(["git", *words], cwd=tmp_path, check=True)
+    monkeypatch.setattr(run_dir, "__file__", str(tmp_path / "alignlab/runs/directory.py"))
+    revision = git_revision.__wrapped__
+    clean = revision()
+    (tmp_path / "docs/b.md").write_text("decides nothing")
+    assert revision() == clean
+    (tmp_path / "alignlab/a.py").write_text("2")
+    (tmp_path / "conf/c.yaml").write_text("1")
+    seen = [clean, revision()]
+    (tmp_path / "alignlab/a.py").write_text("3")
+    seen.append(revision())
+    (tmp_path / "conf/c.yaml").write_text("2")
+    seen.append(revision())
+    (tmp_path / "alignlab/.#a.py").symlink_to("nobody@nowhere:1")  # as editors leave them
+    (tmp_path / "alignlab/.a.py.swp").write_text("typing")
+    assert revision() == seen[-1]
+    assert len(set(seen)) == 4
+    assert all(found.startswith(f"{clean}+") for found in seen[1:])
+
+
+def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    for content in ('{"status": "do', "[]", "\xff"):
+        run.path.mkdir(parents=True, exist_ok=True)
+        run.record_file.write_text(content)
+        assert run.status() is None
+        run.queue()
+        assert run.status() == "queued"
+
+
+def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        run.start("", fresh=True)
+        monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
+        newer = {**run_dir.versions(), "torch": "9.9"}
+        monkeypatch.setattr(run_dir, "versions", lambda: newer)
+        changes = run.start("", fresh=False)
+        assert [c.split(":")[0] for c in changes] == ["alignlab's revision", "torch"]
+        assert changes[1].endswith("-> 9.9")
+        assert run.start("", fresh=True) == [], "begun anew: nothing is mixed"
+
+
+def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    assert run.made_by_other_code() == [], "there is no run yet"
+    with run.held():
+        run.start("", fresh=True, resumed_from=0)
+        run.end("interrupted")
+        older = run.record()["versions"]
+        monkeypatch.setattr(run_dir, "versions", lambda: {**older, "torch": "9.9"})
+        run.start("", fresh=False, resumed_from=7)
+        run.end("done")
+    assert [(a["versions"]["torch"], a["resumed_from"]) for a in run.record()["attempts"]] == [(older["torch"], 0)]
+    assert run.made_by_other_code() == []
+    monkeypatch.setattr(run_dir, "versions", lambda: older)
+    assert run.made_by_other_code() == [f"torch: 9.9 -> {older['torch']}"]
+
+
+def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A glance holds the lock for a moment; one that takes it waits for longer."""
+    monkeypatch.setattr(run_dir, "_GLANCE", 5.0)
+    run = RunDir.of(tmp_path, "dpo-1")
+    with run.held():
+        pass
+    handle = os.open(run.lock_file, os.O_RDONLY)
+    fcntl.flock(handle, fcntl.LOCK_SH)
+    threading.Timer(0.2, os.close, [handle]).start()
+    with run.held(wait=False) as mine:
+        assert mine
+
+
+def test_a_point_that_another_machine_runs_is_not_waited_for_in_the_queue(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    write_json(run.record_file, ELSEWHERE)
+    monkeypatch.setattr(run_dir, "beating", watched_never)
+    run.queue(sweep="s")
+    assert run.record() == ELSEWHERE
+
+
+def test_two_hundred_processes_lose_nothing(tmp_path: Path) -> None:
+    """Each has a run of its own, and all want one that only one may start; every record is whole at every moment."""
+    code = f"""
+import json, os, sys
+from pathlib import Path
+from alignlab.runs.directory import RunDir
+root = Path({str(tmp_path)!r})
+children = []
+for i in range(200):
+    child = os.fork()
+    if child == 0:
+        own, shared = RunDir.of(root, f"own-{{i}}"), RunDir.of(root, "shared-1")
+        own.queue(sweep="s")
+        with own.held():
+            own.start("", fresh=True)
+            for k in range(5):
+                own.update(step=k)
+            own.end("done", number=i)
+        with shared.held():
+            if shared.record().get("status") != "done":
+                shared.start("", fresh=True)
+                shared.end("done")
+            shared.update(seen=[*shared.record().get("seen", []), i])
+        for other in range(0, 200, 20):
+            RunDir.of(root, f"own-{{other}}").state()
+        os._exit(0)
+    children.append(child)
+sys.exit(any(os.waitpid(child, 0)[1] for child in children))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "can't be read" not in done.stderr
+    numbers = [RunDir.of(tmp_path, f"own-{i}").record() for i in range(200)]
+    assert [r["number"] for r in numbers] == list(range(200))
+    assert {(r["status"], r["attempt"], r["step"]) for r in numbers} == {("done", 1, 4)}
+    shared = RunDir.of(tmp_path, "shared-1").record()
+    assert sorted(shared["seen"]) == list(range(200))
+    assert shared["attempt"] == 1
+    assert not list((tmp_path / "runs").rglob("*.tmp"))

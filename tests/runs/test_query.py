@@ -1,0 +1,150 @@
+"""All runs at once: states as they are, conditions, names, differences, and how fast thousands are read."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.errors import ConfigError
+from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.query import Filter, children_of, difference, find, runs_of, select
+
+
+def add(root: Path, id: str, **values: Any) -> None:
+    config = {"objective": {"beta": 0.1}, "seed": 1, "data": {"path": "hh"}, "peft": None, **values.pop("config", {})}
+    record = {"id": id, "status": "done", "config": config, "started": "2026-01-01T00:00:00+00:00", **values}
+    folder = RunDir.of(root, id).path
+    folder.mkdir(parents=True)
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    add(tmp_path, "sft-aaa1", started="2025-01-01T00:00:00+00:00")
+    add(tmp_path, "dpo-bbb1", parent="sft-aaa1", summary={"exact/kl": 2.0}, sweep="s1")
+    add(
+        tmp_path,
+        "dpo-bbb2",
+        parent="sft-aaa1",
+        config={"objective": {"beta": 0.3}, "seed": 2},
+        summary={"exact/kl": 0.5},
+    )
+    add(tmp_path, "kto-ccc1", status="failed", reason="out of luck", config={"data": {"path": "lab"}})
+    write_json(
+        tmp_path / "sweeps" / "s2" / "sweep.json", {"name": "s2", "points": [{"run": "dpo-bbb1"}, {"run": "kto-ccc1"}]}
+    )
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("conditions", "found"),
+    [
+        ([], ["sft-aaa1", "dpo-bbb1", "dpo-bbb2", "kto-ccc1"]),
+        (["objective=dpo"], ["dpo-bbb1", "dpo-bbb2"]),
+        (["objective=dpo,kto", "status=done"], ["dpo-bbb1", "dpo-bbb2"]),
+        (["status!=done"], ["kto-ccc1"]),
+        (["objective.beta=0.10", "objective!=kto"], ["sft-aaa1", "dpo-bbb1"]),
+        (["objective.beta>0.1"], ["dpo-bbb2"]),
+        (["exact/kl<=2"], ["dpo-bbb1", "dpo-bbb2"]),
+        (["exact/kl<2", "seed=2"], ["dpo-bbb2"]),
+        (["data.path=l*"], ["kto-ccc1"]),
+        (["reason=*luck*"], ["kto-ccc1"]),
+        (["parent=sft-*"], ["dpo-bbb1", "dpo-bbb2"]),
+        (["peft=null", "seed=1"], ["sft-aaa1", "dpo-bbb1", "kto-ccc1"]),
+        (["sweep=s2"], ["dpo-bbb1", "kto-ccc1"]),
+        (["sweep!=s2"], ["sft-aaa1", "dpo-bbb2"]),
+        (["id=*bbb*"], ["dpo-bbb1", "dpo-bbb2"]),
+    ],
+)
+def test_conditions(root: Path, conditions: list[str], found: list[str]) -> None:
+    got = select(runs_of(root), [Filter.parse(c) for c in conditions], root)
+    assert sorted(r["id"] for r in got) == sorted(found)
+
+
+def test_oldest_first(root: Path) -> None:
+    assert runs_of(root)[0]["id"] == "sft-aaa1"
+
+
+def test_what_no_run_has_is_refused_with_all_there_is_to_say(root: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        select(runs_of(root), [Filter.parse("objective.bta=1"), Filter.parse("zzz=1")], root)
+    assert [p.key for p in caught.value.problems] == ["objective.bta", "zzz"]
+    assert caught.value.problems[0].type_this == "objective.beta=1"
+    with pytest.raises(ConfigError, match="is no condition"):
+        Filter.parse("beta")
+
+
+@pytest.mark.parametrize("text", ["exact/kl>abc", "exact/kl<1,2", "exact/kl>=nan"])
+def test_a_number_is_compared_with_one_number(text: str) -> None:
+    with pytest.raises(ConfigError, match="compares with one number"):
+        Filter.parse(text)
+
+
+def test_names(root: Path) -> None:
+    records = runs_of(root)
+    assert find(records, "kto")["id"] == find(records, "ccc")["id"] == find(records, "outputs/runs/kto-ccc1")["id"]
+    assert find(records, "bbb2")["id"] == "dpo-bbb2"
+    with pytest.raises(ConfigError, match="stands for dpo-bbb1, dpo-bbb2"):
+        find(records, "dpo")
+    with pytest.raises(ConfigError, match="no such run"):
+        find(records, "ipo")
+
+
+def test_difference_and_children(root: Path) -> None:
+    records = runs_of(root)
+    assert difference(find(records, "bbb1"), find(records, "bbb2")) == {"objective.beta": (0.1, 0.3), "seed": (1, 2)}
+    assert children_of(find(records, "sft"), records) == ["dpo-bbb1", "dpo-bbb2"]
+
+
+@pytest.mark.parametrize(
+    "content", ['{"id": "dpo-b', "", "[1]", "\0" * 40, '{"config": 3}', '{"summary": [1]}', '{"attempt": "x"}', None]
+)
+def test_broken_files_hide_no_other_run(content: str | None, root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A run with a damaged record is listed as damaged; a sweep with a damaged record is left out with a warning."""
+    record = root / "runs" / "dpo-bbb1" / "run.json"
+    record.unlink()
+    if content is None:
+        record.mkdir()
+    else:
+        record.write_text(content)
+    (root / "runs" / "stray").write_text("")
+    (root / "sweeps" / "s2" / "sweep.json").write_text('{"name": "s2", "points": 3}')
+    found = select(runs_of(root), [Filter.parse("sweep!=s2")], root)
+    assert {r["id"]: r["status"] for r in found}["dpo-bbb1"] == "damaged"
+    assert len(found) == 4
+    (one,) = select(found, [Filter.parse("status=damaged")], root)
+    assert str(record) in one["reason"]
+    assert "run.json can't be read" in caplog.text
+    assert "sweep.json can't be read" in caplog.text
+
+
+def test_a_changed_number_in_a_record_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.end("done", summary={"exact/kl": 4.36})
+    run.record_file.write_text(run.record_file.read_text().replace("4.36", "4.37"))
+    (record,) = runs_of(tmp_path)
+    assert record["summary"] == {"exact/kl": 4.37}, "somebody may have changed it on purpose"
+    assert "run.json was changed by hand, or is damaged (its checksum is wrong)" in caplog.text
+    run.end("done", summary={"exact/kl": 4.36})
+    caplog.clear()
+    assert [r["summary"] for r in runs_of(tmp_path)] == [{"exact/kl": 4.36}]
+    assert not caplog.text
+
+
+def test_thousands(tmp_path: Path) -> None:
+    """3,000 runs with the record of a real one (100 metrics, a full config): seconds are not asserted, work is."""
+    for i in range(3000):
+        add(
+            tmp_path,
+            f"dpo-{i:012x}",
+            config={"seed": i, **{f"group{k}": {f"key{j}": j for j in range(10)} for k in range(8)}},
+            summary={f"train/metric_{k}": k / 7 for k in range(100)},
+        )
+    began = time.perf_counter()
+    found = select(runs_of(tmp_path), [Filter.parse("seed<10")], tmp_path)
+    print(f"3,000 runs read and filtered in {time.perf_counter() - began:.2f} s")
+    assert len(found) == 10

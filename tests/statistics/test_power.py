@@ -1,0 +1,53 @@
+"""How many prompts: textbook value, inverse functions of each other, and simulation."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from alignlab.statistics.intervals import share_interval
+from alignlab.statistics.power import detectable, paired_prompts_needed, power, prompts_needed
+
+
+def test_five_points() -> None:
+    """((1.95996 * .5 + .84162 * sqrt(.55 * .45)) / .05)^2 = 782.5."""
+    assert prompts_needed(0.05) == 783
+    assert prompts_needed(0.10) == 194
+    assert prompts_needed(0.05, tie_rate=0.4) < prompts_needed(0.05)
+    assert prompts_needed(0.05, chance=0.9) > prompts_needed(0.05)
+
+
+def test_they_invert_each_other() -> None:
+    for tie_rate in (0.0, 0.3):
+        n = prompts_needed(0.07, tie_rate=tie_rate)
+        assert power(n, 0.57, tie_rate=tie_rate) >= 0.8 > power(n - 1, 0.57, tie_rate=tie_rate)
+        assert detectable(n, tie_rate=tie_rate) == pytest.approx(0.07, abs=2e-4)
+    assert power(100, 0.4) == pytest.approx(power(100, 0.6))
+    assert np.isnan(detectable(3))
+    assert np.isnan(detectable(0))
+
+
+@pytest.mark.parametrize(("rate", "tie_rate"), [(0.55, 0.0), (0.6, 0.3)])
+def test_as_often_as_said(rate: float, tie_rate: float) -> None:
+    """Intervals that leave 1/2 out, in simulation; the chance is asked for, and the interval is the score test."""
+    n = prompts_needed(rate - 0.5, tie_rate=tie_rate)
+    shares = [rate - tie_rate / 2, tie_rate, 1 - rate - tie_rate / 2]
+    counts = np.random.default_rng(0).multinomial(n, shares, size=3000).tolist()
+    seen = np.mean(
+        [not low <= 0.5 <= high for low, high in ((f.low, f.high) for f in (share_interval(*c) for c in counts))]
+    )
+    assert seen == pytest.approx(0.8, abs=0.03)
+
+
+def test_pairs() -> None:
+    """(2.8016 * .5 / .1)^2 = 196.2."""
+    assert paired_prompts_needed(0.1, 0.5) == 197
+    assert paired_prompts_needed(-0.1, 0.5) == 197
+    with pytest.raises(ValueError, match="difference other than 0"):
+        paired_prompts_needed(0.0, 0.5)
+
+
+def test_impossible_rates_are_refused() -> None:
+    for rate, tie_rate in ((0.5, 0.0), (0.9, 0.5), (1.0, 0.0)):
+        with pytest.raises(ValueError, match="no such rows"):
+            power(100, rate, tie_rate=tie_rate)

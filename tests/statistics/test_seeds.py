@@ -1,0 +1,147 @@
+"""Statistics over seeds: hand-checked numbers, and how often the intervals hold."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import scipy
+
+from alignlab.statistics.seeds import _power, compare_with_best, mean_interval, paired, seeds_to_separate
+
+
+def seeded(*values: float) -> dict[str, float]:
+    return {str(i): value for i, value in enumerate(values)}
+
+
+def test_an_interval_by_hand() -> None:
+    """1, 2, 3, 4: mean 5/2, s² = 5/3, t_3 = 3.18245 at 97.5 %, so ± 3.18245 √(5/12)."""
+    found = mean_interval([1.0, 2.0, 3.0, 4.0])
+    assert found.mean == 2.5
+    assert found.half == pytest.approx(3.182446 * math.sqrt(5 / 12), rel=1e-6)
+    assert found.low == pytest.approx(2.5 - found.half)
+    assert found.n == 4
+
+
+def test_what_too_few_seeds_leave_unknown() -> None:
+    one, none = mean_interval([2.0]), mean_interval([])
+    assert one.mean == 2.0
+    assert math.isnan(one.low)
+    assert math.isnan(one.half)
+    assert math.isnan(none.mean)
+    assert seeds_to_separate([1.0]) is None
+    best, found = compare_with_best({"a": seeded(1.0), "b": seeded(2.0)}, lower_is_better=True)
+    assert best == "a"
+    assert found["b"].tied is None
+    assert found["b"].more_seeds is None
+    assert found["b"].difference is not None
+    assert found["b"].difference.mean == 1.0
+    assert compare_with_best({"a": {}}, lower_is_better=True) == (None, {})
+
+
+@pytest.mark.parametrize("n", [2, 3, 5, 10])
+def test_coverage_of_the_interval(n: int) -> None:
+    """95 % ± 1.5 of intervals of n normal numbers hold their mean."""
+    rng = np.random.default_rng(n)
+    hits = [abs((found := mean_interval(list(row))).mean - 0.7) <= found.half for row in rng.normal(0.7, 2, (2000, n))]
+    assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+
+
+def test_pairing_takes_out_what_a_seed_brings_to_both() -> None:
+    """Differences of exactly -1, +0 and +1 around 2 for seeds that differ by hundreds: 2 ± 4.30265 / √3."""
+    a, b = seeded(101.0, 202.0, 303.0), seeded(100.0, 200.0, 300.0)
+    assert paired(a, b) == [1.0, 2.0, 3.0]
+    best, found = compare_with_best({"a": a, "b": b}, lower_is_better=True)
+    assert best == "b"
+    difference = found["a"].difference
+    assert difference is not None
+    assert difference.half == pytest.approx(4.302653 / math.sqrt(3), rel=1e-6)
+    assert found["a"].tied, "2 ± 2.48"
+    assert compare_with_best({"a": a, "b": b}, lower_is_better=False)[0] == "a"
+
+
+def test_a_clear_winner_stands_alone() -> None:
+    values = {"a": seeded(1.0, 2.0, 3.0, 4.0), "b": seeded(2.1, 3.0, 3.9, 5.0), "c": seeded(1.2, 1.9, 3.1, 3.9)}
+    best, found = compare_with_best(values, lower_is_better=True)
+    assert best == "a"
+    assert {name: c.tied for name, c in found.items()} == {"a": True, "b": False, "c": True}
+    assert found["b"].more_seeds is None
+    assert found["c"].more_seeds is not None
+
+
+def test_intervals_hold_for_all_settings_at_once() -> None:
+    """Two comparisons: each at 97.5 %, t_3 = 4.17653 at 98.75 %."""
+    values = {"a": seeded(0.0, 0.0, 0.0, 0.0), "b": seeded(1.0, 2.0, 3.0, 4.0), "c": seeded(9.0, 9.0, 9.0, 9.1)}
+    difference = compare_with_best(values, lower_is_better=True)[1]["b"].difference
+    assert difference is not None
+    assert difference.half == pytest.approx(4.176535 * math.sqrt(5 / 12), rel=1e-6)
+
+
+def test_a_setting_whose_bad_seeds_failed_is_not_the_best() -> None:
+    values = {"whole": seeded(1.0, 1.1, 9.0), "partly": seeded(0.9, 1.0)}
+    best, found = compare_with_best(values, lower_is_better=True)
+    assert best == "whole"
+    assert found["partly"].difference is not None
+    assert found["partly"].difference.n == 2
+    assert found["partly"].tied, "better where both are is not worse"
+
+
+def test_the_truly_best_is_among_the_tied() -> None:
+    """With 95 % or more, whatever the seed itself adds; here five settings as good as each other, the hardest case."""
+    rng = np.random.default_rng(1)
+    kept = 0
+    for _ in range(400):
+        values = rng.normal(size=(5, 4)) + 3 * rng.normal(size=(1, 4))
+        _, found = compare_with_best({str(k): seeded(*row) for k, row in enumerate(values)}, lower_is_better=True)
+        kept += bool(found["0"].tied)
+    assert kept / 400 >= 0.95
+
+
+def test_seeds_to_separate_are_those_of_the_power_tables() -> None:
+    """Paired t test, two-sided 5 %, power 80 %: 34 for an effect of 0.5, 15 for 0.8, 199 for 0.2 (Cohen 1988)."""
+    for effect, n in ((0.5, 34), (0.8, 15), (0.2, 199)):
+        assert seeds_to_separate([effect - math.sqrt(0.5), effect + math.sqrt(0.5)]) == n
+        assert seeds_to_separate([-effect - math.sqrt(0.5), -effect + math.sqrt(0.5)]) == n
+    assert seeds_to_separate([-1.0, 1.0]) is None, "no difference"
+    assert seeds_to_separate([1.0, 1.0]) == 2
+    assert seeds_to_separate([-0.999, 1.0]) is None, "more than anyone runs"
+
+
+def test_so_many_seeds_do_separate_and_one_less_does_not() -> None:
+    """Simulated, few seeds and a large effect: where one degree of freedom matters."""
+    n = seeds_to_separate([1.6 - math.sqrt(0.5), 1.6 + math.sqrt(0.5)])
+    assert n is not None
+
+    def power(n: int) -> float:
+        rows = np.random.default_rng(3).normal(1.6, 1, (4000, n))
+        return float(np.mean([mean_interval(list(row)).low > 0 for row in rows]))
+
+    assert power(n - 1) < 0.8 < power(n)
+
+
+@pytest.mark.parametrize(
+    ("effect", "level", "seeds", "power"), [(5.0, 0.99, 3, 0.53), (10.0, 0.99, 5, 1.0), (20.0, 0.99, 2, 0.345)]
+)
+def test_power_where_scipy_has_none_for_the_far_tail(effect: float, level: float, seeds: int, power: float) -> None:
+    """By 400,000 draws."""
+    rng = np.random.default_rng(0)
+    spread = np.sqrt(rng.chisquare(seeds - 1, 400_000) / (seeds - 1))
+    drawn = (rng.standard_normal(400_000) + effect * math.sqrt(seeds)) / spread
+    found = _power(seeds, effect, level)
+    assert found == pytest.approx(np.mean(abs(drawn) > scipy.special.stdtrit(seeds - 1, (1 + level) / 2)), abs=0.003)
+    assert found == pytest.approx(power, abs=0.01)
+
+
+def test_two_seeds_that_nearly_agree_need_more() -> None:
+    differences = [0.310, 0.251]
+    assert seeds_to_separate(differences, level=1 - 0.05 / 5) == 4
+    assert seeds_to_separate(differences) == 3
+
+
+def test_what_differs_by_less_than_is_shown_is_tied() -> None:
+    values = {"a": {str(i): 1e-5 * i for i in range(9)}, "b": {str(i): 1e-5 * i + 1e-4 for i in range(9)}}
+    sure = compare_with_best(values, lower_is_better=True)[1]["b"]
+    assert (sure.tied, sure.more_seeds) == (False, None)
+    shown = compare_with_best(values, lower_is_better=True, least=5e-4)[1]["b"]
+    assert (shown.tied, shown.more_seeds) == (True, None)

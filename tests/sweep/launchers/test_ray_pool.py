@@ -1,0 +1,131 @@
+"""Points on a real Ray of two workers: the same results as in one process, whatever happens to any of them."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import psutil
+import pytest
+
+from alignlab.runs.directory import RunDir
+from tests.sweep.launchers.test_local_pool import eventually, running, states, table
+from tests.training.test_training import LAB
+
+Run = Callable[..., Any]
+STEADY = [*LAB, "trainer.max_steps=60", "trainer.checkpoint_every=5"]
+needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='pip install "alignlab[ray]"')
+
+
+@pytest.fixture
+def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As on a machine of two cores."""
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
+    yield
+    import ray
+
+    ray.shutdown()
+
+
+def listening() -> set[str]:
+    """Addresses on which this process and all that it started listen."""
+    me = psutil.Process()
+    found = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections() if c.status == "LISTEN"]
+    return {c.laddr.ip.removeprefix("::ffff:") for c in found}
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: None) -> None:
+    sweep = [*STEADY, "-m", "objective.beta=0.1,0.2,0.3,0.5", "seed=1,2,3", "sweep.name=s"]
+    for launcher in ("ray", "local"):
+        assert alignlab("train", *sweep, f"output_root={launcher}", f"launcher={launcher}").code == 0
+    point = json.loads(Path("ray/sweeps/s/sweep.json").read_text())["points"][0]["run"]
+    open_to: set[str] = set()
+
+    def kill() -> None:
+        process = eventually(lambda: running(Path("outputs"), point, 8), 500)
+        open_to.update(listening())
+        os.kill(process, signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    result = alignlab("train", *sweep, "launcher=ray")
+    killer.join()
+    assert result.code == 0, result.err
+    assert open_to == {"127.0.0.1"}, "Ray listens on loopback only"
+    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("ray"), "s"))
+    # What points start from has a thread on Ray and all cores in a process of its own: it rounds otherwise.
+    pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("local"), "s"), rtol=0.02, atol=0.02)
+    first, *others = states(Path("outputs"), "s")
+    assert first["attempts"][0]["reason"].startswith("its process ended with WorkerCrashedError")
+    assert [first["attempt"], *(other["attempt"] for other in others)] == [2] + [1] * 11
+    assert first["machine"]["threads"] == "1"
+    assert first["pid"] != os.getpid()
+    assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
+    assert "done, in" in Path(f"outputs/sweeps/s/logs/{point}.log").read_text()
+
+
+@needs_ray
+@pytest.mark.slow
+def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
+    """As typed: a process of its own, with a Ray of its own, which ends with it."""
+    sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
+    sweep += ["launcher=ray", "launcher.at_once=2"]
+    root = Path("outputs")
+    command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
+    parent = subprocess.Popen(command, stderr=subprocess.PIPE, start_new_session=True)
+    eventually(lambda: (root / "sweeps/s/sweep.json").is_file())
+    first = json.loads((root / "sweeps/s/sweep.json").read_text())["points"][0]["run"]
+    eventually(lambda: running(root, first, 7), 500)
+    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to everything that was started
+    _, err = parent.communicate(timeout=120)
+    assert parent.returncode == 130
+    assert b"the same command resumes" in err
+    run = RunDir.of(root, first)
+    assert run.state()["reason"] == "stopped by a signal"
+    assert run.checkpoint.is_file()
+    assert [s["status"] for s in states(root, "s")][::2] == ["interrupted", "interrupted"]
+    assert "not begun" in states(root, "s")[2]["reason"]
+    assert not list(psutil.Process().children(recursive=True)), "nothing is left behind"
+
+
+def test_what_the_machine_has_not_is_refused() -> None:
+    from types import SimpleNamespace
+
+    from alignlab.errors import AlignlabError
+    from alignlab.sweep.launchers.ray_pool import RayPool
+
+    there = SimpleNamespace(cluster_resources=lambda: {"CPU": 4.0})
+    limits = {"at_once": 0, "retries": 1}
+    RayPool(address="", cpus=4, gpus=0, **limits)._refuse_too_much(there)
+    RayPool(address="head:6379", cpus=64, gpus=1, **limits)._refuse_too_much(there)  # a cluster may grow
+    for cpus, gpus, said in ((8, 0, "launcher.cpus=8 .* has 4"), (1, 0.5, "launcher.gpus=0.5 .* has 0")):
+        with pytest.raises(AlignlabError, match=said):
+            RayPool(address="", cpus=cpus, gpus=gpus, **limits)._refuse_too_much(there)
+
+
+def test_without_the_package_nothing_is_started(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("alignlab.checks.importlib.util.find_spec", lambda name: None)
+    result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.cpus=0", "launcher.retries=-1")
+    assert result.code == 2
+    for said in ('pip install "alignlab[ray]"', "launcher.cpus = 0", "launcher.retries = -1"):
+        assert said in result.err
+    assert not Path("outputs").exists()
+
+
+@needs_ray
+def test_a_ray_that_is_not_there(alignlab: Run) -> None:
+    result = alignlab("train", *LAB, "-m", "seed=1,2", "launcher=ray", "launcher.address=127.0.0.1:1")
+    assert result.code == 1
+    assert "no Ray answers at 127.0.0.1:1" in result.err
+    assert "Traceback" not in result.err

@@ -1,0 +1,178 @@
+"""Tasks apart from what runs them: what a retry is."""
+
+from __future__ import annotations
+
+import pickle
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import hydra
+import pytest
+
+from alignlab.config.plan import plan
+from alignlab.errors import AlignlabError
+from alignlab.sweep.tasks import RunTask, StackTask, in_stacks, left_to_do, tried_again
+from alignlab.training.pruning import Bar
+from alignlab.vectorized.eligibility import tiny
+from tests.training.test_training import LAB
+
+
+@pytest.fixture
+def task(tmp_path: Path, hydra_conf: None) -> RunTask:
+    """A run that is to be done anew, and that a process has begun and left without a word."""
+    config = hydra.compose("train", [*LAB, "rerun=true", f"output_root={tmp_path}"])
+    begun = RunTask(plan(config), "s")
+    begun.run.start("", fresh=True)
+    return begun
+
+
+@pytest.fixture
+def again(task: RunTask) -> RunTask:
+    """The same run, not to be done anew."""
+    return replace(task, plan=replace(task.plan, train=replace(task.plan.train, rerun=False)))
+
+
+def test_a_retry_goes_on_where_a_rerun_was_cut_off(task: RunTask) -> None:
+    (again,) = tried_again(task, "signal SIGKILL", left=1)
+    assert (again.name, again.plan.train.rerun, task.plan.train.rerun) == (task.name, False, True)
+    assert task.run.state()["reason"] == "its process ended with signal SIGKILL"
+    task.run.start("", fresh=True)
+    (smaller,) = tried_again(task, "signal SIGKILL", left=1, out_of_memory=True)
+    assert smaller.plan.train.trainer.micro_batch_size == task.plan.train.trainer.micro_batch_size // 2
+    assert not smaller.plan.train.rerun
+    task.run.start("", fresh=True)
+    assert tried_again(task, "signal SIGKILL", left=0) == []
+
+
+def test_a_rerun_that_is_lost_before_it_begins_is_not_its_old_result(task: RunTask) -> None:
+    for status in ("done", "failed"):
+        task.run.end(status, "of last week")
+        anew = RunTask(task.plan, "s")
+        (again,) = tried_again(anew, "no result", left=1)
+        assert again.plan.train.rerun, "what is there is not to be gone on from"
+        assert (task.run.status(), task.run.state()["reason"]) == ("failed", "its process ended with no result")
+        assert tried_again(again, "no result", left=0) == []
+    task.run.end("done")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("alignlab.sweep.tasks.run_plan", raising(AlignlabError("nothing to start from")))
+        RunTask(task.plan, "s")()
+    assert (task.run.status(), task.run.state()["reason"]) == ("failed", "nothing to start from")
+
+
+def test_what_failed_last_week_is_tried_again_when_its_worker_is_lost(again: RunTask) -> None:
+    again.run.end("failed", "of last week")
+    asked = replace(again)
+    assert asked.state() == {}
+    assert tried_again(asked, "signal SIGKILL", left=1)
+    assert again.run.state()["reason"] == "its process ended with signal SIGKILL"
+    again.run.end("done")
+    assert replace(again).state()["status"] == "done", "a result stands"
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    def fail(*given: object, **named: object) -> None:
+        raise error
+
+    return fail
+
+
+def test_a_worker_that_dies_while_it_waits_leaves_the_run_to_who_has_it(task: RunTask) -> None:
+    with task.run.held():
+        assert tried_again(task, "signal SIGKILL", left=1)
+        assert task.run.status() == "running"
+    waiting = replace(task)  # asked for when a machine whose locks are not seen had it in hand
+    assert tried_again(waiting, "signal SIGKILL", left=1)
+    assert task.run.record()["status"] == "running"
+
+
+def test_what_is_finished_starts_no_process(task: RunTask, again: RunTask) -> None:
+    task.run.end("done")
+    told: list[str] = []
+    assert left_to_do([task, again], told.append) == [task], "this one is to be made anew"
+    assert told == [task.name]
+    evaluated = replace(again.plan.train, evaluation=replace(again.plan.train.evaluation, at_end=True))
+    wanting = replace(again, plan=replace(again.plan, train=evaluated))
+    assert left_to_do([wanting], told.append) == [wanting], "its evaluation may be another one by now"
+
+
+@pytest.fixture
+def five(tmp_path: Path, hydra_conf: None) -> list[RunTask]:
+    """Points that differ in nothing but their strength."""
+    configs = [hydra.compose("train", [*LAB, f"strength=0.{i}", f"output_root={tmp_path}"]) for i in range(1, 6)]
+    return [RunTask(plan(config), "s") for config in configs]
+
+
+def test_points_together(five: list[RunTask]) -> None:
+    """In parts for all processes; finished ones count, and are not run again; those of a search stay alone."""
+    five[1].run.end("done")
+    first, second = in_stacks(five, tiny, processes=2)
+    assert isinstance(first, StackTask)
+    assert isinstance(second, StackTask)
+    assert (first.points, second.points) == (tuple(five[:2]), tuple(five[2:]))
+    assert (second.name, second.names) == (five[2].name, tuple(point.name for point in five[2:]))
+    told: list[str] = []
+    assert left_to_do([first, second], told.append) == [StackTask((five[0],)), second]
+    assert told == [five[1].name]
+    five[0].run.end("done")
+    assert left_to_do([first], told.append) == []
+    assert in_stacks(five, tiny, processes=5) == five
+    assert in_stacks(five, lambda plans: False) == five
+    barred = [replace(point, bar=Bar("eval/loss", minimize=True, medians={})) for point in five[:2]]
+    assert in_stacks([*barred, *five[2:]], tiny)[1:] == barred
+
+
+def test_of_a_stack_whose_process_was_lost_each_point_is_tried_again(five: list[RunTask]) -> None:
+    stack = StackTask(tuple(five[:3]))
+    done, begun, _ = (point.run for point in stack.points)
+    done.end("done")
+    begun.start("", fresh=True)
+    again = tried_again(stack, "signal SIGKILL", left=1)
+    assert [run.name for run in again] == [five[1].name, five[2].name]
+    assert begun.state()["reason"] == "its process ended with signal SIGKILL"
+    assert tried_again(stack, None, left=1) == [], "by itself: the points said how they ended"
+    train = five[0].plan.train
+    plan = replace(five[0].plan, train=replace(train, evaluation=replace(train.evaluation, at_end=True)))
+    evaluated = replace(five[0], plan=plan)
+    assert tried_again(evaluated, "signal SIGKILL", left=1) == [evaluated], "done, and yet to be evaluated"
+    done.update(evaluated="somewhere")
+    assert tried_again(evaluated, "signal SIGKILL", left=1) == []
+
+
+def test_what_a_stack_leaves_is_run_point_by_point(five: list[RunTask], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+    monkeypatch.setattr("alignlab.sweep.tasks.run_plan", lambda plan, **how: ran.append(plan.id))
+    run_stacked = "alignlab.vectorized.fit.run_stacked"
+    monkeypatch.setattr(run_stacked, lambda plans, **how: {plans[1].id: None})
+    StackTask(tuple(five[:3]))()
+    assert ran == [five[0].name, five[2].name]
+    five[3].run.end("done")
+    ran.clear()
+    StackTask(tuple(five[2:]))()
+    assert ran == [five[2].name], "what is finished has no part in it"
+    ran.clear()
+    monkeypatch.setattr(run_stacked, raising(MemoryError("too little")))
+    StackTask(tuple(five[:3]))()
+    assert ran == [point.name for point in five[:3]]
+    monkeypatch.setattr(run_stacked, raising(KeyboardInterrupt()))
+    with pytest.raises(KeyboardInterrupt):
+        StackTask(tuple(five))()
+
+
+def test_what_goes_on_from_a_stack_is_not_compiled(task: RunTask, again: RunTask) -> None:
+    assert again.compiled().plan.train.trainer.compile == "always"
+    again.run.stacked_checkpoint.write_text("")
+    assert again.compiled() is again
+    assert task.compiled().plan.train.trainer.compile == "always", "it begins anew"
+    again.run.checkpoint.write_text("")
+    assert again.compiled().plan.train.trainer.compile == "always"
+
+
+def test_a_job_that_is_queued_again_goes_on(task: RunTask) -> None:
+    pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
+    from alignlab.sweep.launchers.slurm_pool import _Job
+
+    queued = _Job(pickle.dumps(task), "/somewhere", 2).checkpoint().function
+    going_on = pickle.loads(queued.task)
+    assert (going_on.name, going_on.plan.train.rerun) == (task.name, False)
+    assert (queued.directory, queued.threads) == ("/somewhere", 2)

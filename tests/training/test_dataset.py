@@ -1,0 +1,112 @@
+"""The rows of a run are those that belong to its id and its record."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose
+from hydra.core.global_hydra import GlobalHydra
+
+from alignlab.config.composer import Composer
+from alignlab.config.plan import plan
+from alignlab.config.points import plan_points
+from alignlab.data.sources.pairs import Pairs
+from alignlab.errors import DataError
+from alignlab.training.dataset import load_rows
+from alignlab.training.setup import load_start
+
+Run = Callable[..., Any]
+
+SMALL = [
+    "model=tiny", "model.hidden_size=8", "model.layers=1", "model.heads=1", "model.intermediate_size=8", "data=pairs",
+    "trainer.max_steps=1", "trainer.batch_size=2", "data.max_length=64", "data.max_prompt_length=32", "tracking=none",
+]  # fmt: skip
+
+
+def write(file: Path, *prompts: str, answer: str = "good") -> None:
+    """A file of pairs with these prompts, always with the same modification time."""
+    rows = ({"prompt": prompt, "chosen": f"{answer} {i}", "rejected": "bad"} for i, prompt in enumerate(prompts))
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    os.utime(file, (10**9, 10**9))
+
+
+def test_prompts_that_held_out_rows_share_are_told(alignlab: Run, tmp_path: Path) -> None:
+    """A held-out file of the user may share prompts with training; rows that alignlab holds out never do."""
+    write(tmp_path / "train.jsonl", *"abcdefghij")
+    write(tmp_path / "eval.jsonl", "a", " b\n", "x", "a")
+    shared = []
+    for more in ([], ["data.eval_path=eval.jsonl"]):
+        result = alignlab("train", *SMALL, "data.path=train.jsonl", *more)
+        assert result.code == 0, result.err
+        told = "3 of 4 held-out rows have a prompt that is trained on" in result.err
+        assert told == bool(more)
+    for file in sorted(tmp_path.glob("outputs/runs/*/run.json"), key=lambda file: file.stat().st_mtime):
+        record = json.loads(file.read_text())["data"]["eval"]
+        shared.append((record["prompts_in_train"], record["rows"]))
+    assert shared == [(0, 1), (3, 4)]
+
+
+def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hydra_conf: None) -> None:
+    file = tmp_path / "rows.jsonl"
+    write(file, "a", "b", "c")
+    start = load_start(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    assert len(load_rows(start).train) == 2
+    write(file, "a", "b", "c", answer="evil")
+    with pytest.raises(
+        DataError, match=r"rows\.jsonl: changed since this command began\n  type: the same command again"
+    ):
+        load_rows(start)
+
+
+def test_nor_is_one_that_changes_while_it_is_read(
+    tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    write(file, "a", "b", "c")
+    start = load_start(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    read = Pairs.read
+
+    def changing(self: Pairs, path: str) -> Any:
+        write(file, "a", "b", "c", answer="evil")
+        return read(self, path)
+
+    monkeypatch.setattr(Pairs, "read", changing)
+    with pytest.raises(DataError, match="changed since this command began"):
+        load_rows(start)
+
+
+def test_a_file_is_digested_once_for_all_points(
+    tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next sweep reads the file again: same path, size and time, but another run."""
+    file, asked = tmp_path / "rows.jsonl", []
+    fingerprint = Pairs.fingerprint
+
+    def counted(self: Pairs) -> str:
+        asked.append(self.path)
+        return fingerprint(self)
+
+    monkeypatch.setattr(Pairs, "fingerprint", counted)
+    jobs = [[*SMALL, f"data.path={file}", f"seed={seed}"] for seed in range(1, 21)]
+    composer = Composer(GlobalHydra.instance().config_loader(), "train")
+    write(file, "a", "b", answer="good")
+    before = {point.id for point in plan_points(composer, jobs)}
+    write(file, "a", "b", answer="evil")
+    after = {point.id for point in plan_points(composer, jobs)}
+    assert len(asked) == 2
+    assert (len(before), len(after), len(before & after)) == (20, 20, 0)
+
+
+def test_held_out_rows_of_a_changed_file_are_not_evaluated(alignlab: Run, tmp_path: Path) -> None:
+    write(tmp_path / "rows.jsonl", *"abcdefghij")
+    assert alignlab("train", *SMALL, "data.path=rows.jsonl").code == 0
+    write(tmp_path / "rows.jsonl", *"abcdefghij", answer="evil")
+    found = alignlab("evaluate", "run=dpo", "evaluation.max_new_tokens=2")
+    assert found.code == 2
+    assert "data.path=rows.jsonl: not what dpo-" in found.err
+    assert "type: evaluation.questions=" in found.err

@@ -1,0 +1,557 @@
+"""Points trained as one model are the runs that they are alone; what can't be stacked says why."""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from hydra.core.global_hydra import GlobalHydra
+from safetensors.torch import load_file
+
+from alignlab.config.composer import Composer
+from alignlab.config.plan import Plan
+from alignlab.config.points import plan_points
+from alignlab.config.registry import schemas
+from alignlab.data.layout import Layout, Rows
+from alignlab.errors import ConfigError, NonFiniteError, NotStackableError
+from alignlab.models.forward import attention_mask
+from alignlab.objectives.online import Online
+from alignlab.pipeline.run import run_plan
+from alignlab.runs import directory as run_dir
+from alignlab.runs.directory import RunDir
+from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.vectorized.answer_table import AnswerTable
+from alignlab.vectorized.eligibility import even, groups, refuse_unstackable, tiny, worth_stacking
+from alignlab.vectorized.fit import run_stacked
+from alignlab.vectorized.module import StackedBatch, StackedModule
+
+# A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
+LAB = [
+    "tracking=none", "trainer.progress=false", "model.parent=[]", "model.hidden_size=16", "model.heads=2",
+    "model.intermediate_size=32", "data.alphabet=abc", "data.length=3", "data.prompts=3", "data.prompt_length=1",
+    "data.pair_count=60", "data.demonstrations=60", "data.eval_limit=20", "trainer.batch_size=6", "trainer.max_steps=8",
+    "optim.lr=3e-3",
+]  # fmt: skip
+BANDIT = ["tracking=none", "trainer.progress=false", "experiment=ipo_bandit", "trainer.log_every=20"]
+
+# Of a step's metrics these are times; a stacked point's are its share of the stack's.
+TIMES = ("train/step_seconds", "train/tokens/per_second", "time/train_seconds")
+
+# While the policy equals its reference these are the signs of rounding.
+SIGNS = (
+    "rewards/accuracies", "pref/accuracy_ties_half", "pairs/accuracy", "pref/length_corr",
+    "displacement/frac_chosen_down",
+)  # fmt: skip
+
+pytestmark = pytest.mark.usefixtures("hydra_conf")
+
+
+@functools.cache
+def composer() -> Composer:
+    """One for all tests here, so that each choice of groups is composed once."""
+    return Composer(GlobalHydra.instance().config_loader(), "train")
+
+
+def plans_of(root: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
+    return plan_points(composer(), [[*base, *point, f"output_root={root}"] for point in points])
+
+
+def result(root: Path, run_id: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], dict[str, Any]]:
+    """Metrics, weights and record of a run, without what the clock says."""
+    run = RunDir.of(root, run_id)
+    rows = [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(run.metrics)]
+    record = run.record()
+    record["summary"] = {k: v for k, v in record["summary"].items() if k not in TIMES}
+    return rows, load_file(run.policy / "model.safetensors"), record
+
+
+def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
+    """Each point stacked and alone: losses, all other metrics, weights and summary to 1e-5."""
+    stacked = plans_of(tmp_path / "stack", base, *points)
+    alone = plans_of(tmp_path / "alone", base, *points)
+    stacks, refused = groups(stacked)
+    assert not refused
+    assert [len(stack) for stack in stacks] == [len(points)], "one stack of all points"
+    assert run_stacked(stacks[0]) == {point.id: None for point in stacked}
+    for point in alone:
+        run_plan(point)
+        rows, weights, record = result(tmp_path / "stack", point.id)
+        rows_alone, weights_alone, record_alone = result(tmp_path / "alone", point.id)
+        assert len(rows) == len(rows_alone)
+        for row, row_alone in zip(rows, rows_alone, strict=True):
+            if row["train/global_step"] == 1:
+                row, row_alone = ({k: v for k, v in r.items() if not k.endswith(SIGNS)} for r in (row, row_alone))
+            assert row == pytest.approx(row_alone, rel=1e-5, abs=1e-5), row["train/global_step"]
+        assert weights.keys() == weights_alone.keys()
+        for name, value in weights.items():
+            torch.testing.assert_close(value, weights_alone[name], rtol=1e-5, atol=1e-5, msg=name)
+        assert record["summary"] == pytest.approx(record_alone["summary"], rel=1e-5, abs=1e-5)
+        assert (record["status"], record["stacked"]) == ("done", len(points))
+        for key in ("objective", "data", "model", "parent"):
+            assert record[key] == record_alone[key], key
+    return stacked
+
+
+# What numbers of a point may differ besides its strength: all at once.
+OWN = [
+    ["seed=1", "optim.lr=3e-3", "trainer.gradient_clip=0.05"],
+    ["seed=2", "optim.lr=1e-3", "trainer.gradient_clip=0", "optim.warmup_steps=3"],
+    ["seed=3", "optim.lr=5e-3", "trainer.gradient_clip=0.5", "optim.weight_decay=0.1", "optim.beta2=0.9"],
+]
+
+
+@pytest.mark.parametrize(
+    ("objective", "key"), [("dpo", "objective.beta"), ("ipo", "objective.tau"), ("kto", "objective.beta")]
+)
+def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Path) -> None:
+    points = [[*own, f"{key}={strength}"] for own, strength in zip(OWN, (0.1, 0.5, 2.0), strict=True)]
+    base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=5"]
+    plans = assert_same_runs(tmp_path, base, *points)
+    norms = [
+        [row["train/grad_norm"] for row in result(tmp_path / "stack", p.id)[0] if "train/loss" in row] for p in plans
+    ]
+    assert min(norms[0]) > 0.05, "clipping is active"
+
+
+@pytest.mark.parametrize("objective", ["sft", "kto"])
+def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Path) -> None:
+    """Neither run trains on the pairs; SFT looks up its reference only for them."""
+    answers = [("ab"[i % 2] * (i % 4 + 1), f"c{'abc'[i % 3]}") for i in range(24)]
+    rows = [{"prompt": "abc"[i % 3], "chosen": good, "rejected": bad} for i, (good, bad) in enumerate(answers)]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    base = [
+        f"objective={objective}", "model=tiny", "model.hidden_size=32", "data=pairs",
+        f"data.path={tmp_path}/pairs.jsonl", f"data.eval_path={tmp_path}/pairs.jsonl", "trainer.batch_size=8",
+        "trainer.max_steps=6", "trainer.eval_every=3", "tracking=none",
+    ]  # fmt: skip
+    plans = assert_same_runs(tmp_path, base, ["optim.lr=1e-2"], ["optim.lr=3e-3"])
+    for plan in plans:
+        summary = result(tmp_path / "stack", plan.id)[2]["summary"]
+        assert summary["eval/pairs/n"] == 24
+        assert abs(summary["eval/pairs/margin"]) > 0.01
+        assert summary["eval/pairs/distance"] >= abs(summary["eval/pairs/margin"])
+
+
+@pytest.mark.parametrize(
+    ("objective", "key"),
+    [("dpo", "beta"), ("ipo", "tau"), ("kto", "beta"), ("orpo", "odds_weight"), ("wpo", "beta"), ("ld_dpo", "alpha")],
+)
+def test_points_that_are_given_the_same_batches(
+    objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Their rows are laid out once for all of them, answers side by side."""
+    laid_out, shared = AnswerTable.laid_out, []
+
+    def watched(table: AnswerTable, places: torch.Tensor, layout: Layout) -> Rows:
+        shared.append(layout.shared)
+        return laid_out(table, places, layout)
+
+    monkeypatch.setattr(AnswerTable, "laid_out", watched)
+    points = [[f"objective.{key}={strength}", f"optim.lr={rate}"] for strength, rate in ((0.1, 1e-3), (0.6, 4e-3))]
+    base = [*LAB, f"objective={objective}", "trainer.eval_every=5"]
+    assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
+    assert len(shared) > 8, "of each update, and of evaluations"
+    assert all(shared)
+
+
+def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of a model whose attention goes beyond its own answer, which rows of one answer do not show."""
+
+    def beyond(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
+        ends = torch.where(rows.ends > 0, rows.ids.shape[1], 0)
+        return attention_mask(config, replace(rows, ends=ends), dtype)
+
+    monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
+    short = [*LAB, "trainer.max_steps=2"]
+    with pytest.raises(NotStackableError, match="several models at once are off by"):
+        run_stacked(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
+    assert set(run_stacked(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
+
+
+def test_where_nothing_is_left_to_do_nothing_is_prepared(tmp_path: Path) -> None:
+    base = [*LAB, 'model.parent=["objective=sft","trainer.max_steps=5"]']
+    plans = plans_of(tmp_path, base, ["strength=0.1"], ["strength=0.2"])
+    for point in plans:
+        RunDir.of(tmp_path, point.id).end("done")
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert not list(tmp_path.glob("runs/sft-*"))
+
+
+# One number of each objective; the mix's lie deeper, and it is calculated point by point.
+NUMBERS = {
+    "aot": "beta", "apo_down": "beta", "apo_zero": "beta", "apo_zero_unpaired": "beta", "bco": "beta", "cpo": "beta",
+    "discopop": "beta", "exo": "beta", "hinge": "beta", "ld_dpo": "alpha", "length_dpo": "beta",
+    "nca": "beta", "orpo": "odds_weight", "r_dpo": "alpha", "robust_dpo": "label_smoothing", "rpo": "nll_weight",
+    "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
+}  # fmt: skip
+ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
+ONLINE = {name for name, cls in schemas()["objective"].items() if issubclass(cls, Online)}
+NOT_STACKED = {"tdpo", "reward_model", "dpop"} | ONLINE
+
+
+def test_every_objective_is_stacked_here_or_refused() -> None:
+    assert NUMBERS.keys() | ELSEWHERE | NOT_STACKED == schemas()["objective"].keys()
+
+
+@pytest.mark.parametrize("objective", NUMBERS)
+def test_objectives(objective: str, tmp_path: Path) -> None:
+    points = [[f"objective.{NUMBERS[objective]}={value}", f"seed={seed}"] for seed, value in ((1, 0.1), (2, 0.4))]
+    assert_same_runs(tmp_path, [*LAB, f"objective={objective}", "trainer.max_steps=4"], *points)
+
+
+def test_single_answers_and_mixes(tmp_path: Path) -> None:
+    short = [*LAB, "trainer.max_steps=4"]
+    assert_same_runs(tmp_path / "sft", [*short, "objective=sft"], ["optim.lr=1e-3"], ["seed=2"])
+    parts = "objective.parts=[{{name:dpo,beta:0.1}},{{name:cpo,beta:0.3,weight:{}}},{{name:sft,weight:0.2}}]"
+    assert_same_runs(tmp_path / "mix", [*short, "objective=mix"], [parts.format(0.5)], [parts.format(2.0), "seed=2"])
+
+
+def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
+    base = [
+        *LAB, "optim=rmsprop", "optim.lr=1e-3", "optim.warmup_steps=2", "optim.schedule=linear",
+        'model.parent=["objective=sft","trainer.max_steps=5","optim.lr=1e-2"]',
+    ]  # fmt: skip
+    assert_same_runs(tmp_path, base, ["optim.alpha=0.9"], ["seed=2", "optim.eps=1e-4"], ["optim.weight_decay=0.01"])
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
+    """Of every update that asked for it: whether its gradient was a program's."""
+    found: list[bool] = []
+    gradient_at_once = StackedModule._gradient_at_once
+
+    def watched(module: StackedModule, batch: StackedBatch) -> torch.Tensor | None:
+        gradient = gradient_at_once(module, batch)
+        found.append(gradient is not None)
+        return gradient
+
+    monkeypatch.setattr(StackedModule, "_gradient_at_once", watched)
+    return found
+
+
+def test_bandits(tmp_path: Path, at_once: list[bool]) -> None:
+    """The table of answers is smaller than a batch here, and points have comparisons of their own.
+
+    All actions are compared: where one is in no comparison its gradient is rounding, of which Adam makes steps.
+    """
+    points = [
+        ["objective.tau=0.1", "seed=1"],
+        ["objective.tau=1.0", "seed=2", "data.comparisons=[ab,bc,ca]"],
+        ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba,ac]"],
+    ]
+    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
+    assert len(at_once) > 200
+    assert all(at_once)
+
+
+@pytest.mark.parametrize(
+    ("objective", "key"), [("dpo", "objective.beta"), ("sft", "optim.lr"), ("apo_zero_unpaired", "objective.beta")]
+)
+def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path, at_once: list[bool]) -> None:
+    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=60", "data.comparisons=[ab,bc,ac]"]
+    assert_same_runs(tmp_path, base, [f"{key}=0.1", "seed=1"], [f"{key}=0.3", "seed=4"])
+    assert at_once
+    assert all(at_once)
+
+
+@pytest.mark.parametrize("objective", ["kto", "wpo"])
+def test_bandits_that_no_program_is_written_for(objective: str, tmp_path: Path, at_once: list[bool]) -> None:
+    """Rows that hang on their batch, and weights of tokens that are made of whole distributions."""
+    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=5"]
+    assert_same_runs(tmp_path, base, ["objective.beta=0.1", "seed=1"], ["objective.beta=0.3", "seed=4"])
+    assert at_once
+    assert not any(at_once)
+
+
+def test_a_program_that_is_right_where_it_was_written_only_is_not_used(
+    tmp_path: Path, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def there(function: Callable[..., Any], *given: torch.Tensor) -> Callable[..., Any]:
+        return lambda weights, shares: function(given[0], shares)
+
+    monkeypatch.setattr("alignlab.vectorized.module.written_out", there)
+    points = [["objective.tau=0.1", "seed=1"], ["objective.tau=1.0", "seed=2"]]
+    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=30"], *points)
+    assert at_once
+    assert not any(at_once)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "reason"),
+    [
+        (["model=hub", "model.name=org/model", "data=pairs", "data.path=org/data"], "its size is not known"),
+        (["model.dtype=bfloat16"], "rounds differently"),
+        (["peft=lora"], "an adapter's base"),
+        (["objective=reward_model"], "a reward model's head"),
+        (["objective=tdpo"], "whole distributions"),
+        (["objective=dpop"], "gradient jumps where training begins"),
+        (["objective=mix", "objective.parts=[{name:dpo,beta:0.1},{name:dpop,beta:0.1}]"], "gradient jumps"),
+        (["reference=copy"], "reference=copy runs a model"),
+        (["optim=adamw_8bit"], "rounds its state"),
+        (["trainer.compile=always"], "compiles the layers of one model"),
+        (["trainer.gradient_checkpointing=true"], "hardly fits"),
+    ],
+)
+def test_reasons(overrides: list[str], reason: str, tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, LAB if "model=hub" not in overrides else ["tracking=none"], [], overrides)[-1:]
+    stacks, refused = groups(plans)
+    assert stacks == []
+    assert reason in refused[plans[0].id]
+    with pytest.raises(ConfigError, match=r"\[point 0\]"):
+        refuse_unstackable(plans, refused)
+
+
+def test_only_numbers_may_differ(tmp_path: Path) -> None:
+    numbers = [["seed=2"], ["optim.lr=1e-2"], ["objective.beta=1"], ["trainer.gradient_clip=0"], ["data.seed=2"]]
+    words = [
+        ["objective.divergence=js"], ["trainer.max_steps=9"], ["trainer.batch_size=4"], ["optim.schedule=linear"],
+        ["model.hidden_size=32"], ["model.init_seed=1"], ["optim=rmsprop", "optim.warmup_steps=0"], ["objective=hinge"],
+    ]  # fmt: skip
+    plans = plans_of(tmp_path, LAB, [], *numbers, *words)
+    stacks, refused = groups([*plans, plans[1]])
+    assert not refused
+    assert [len(stack) for stack in stacks] == [1 + len(numbers), *[1] * len(words)], "a run stands in it once"
+    assert stacks[0] == plans[: 1 + len(numbers)]
+
+
+def test_what_is_worth_stacking(tmp_path: Path) -> None:
+    sizes = ["model.hidden_size=8"], [], ["model.hidden_size=512"]
+    small, lab, large = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *sizes)
+    bandit = plans_of(tmp_path, BANDIT, [])[0]
+    for point, in_a_stack, in_this_process in (
+        (bandit, True, True), (small, True, True), (lab, True, False), (large, False, False)
+    ):  # fmt: skip
+        assert worth_stacking([point, point]) is in_a_stack
+        assert tiny([point, point]) is in_this_process
+    assert not worth_stacking([bandit])
+    assert not tiny([bandit])
+
+
+def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_path: Path) -> None:
+    points = [[f"seed={seed}", f"strength={strength}"] for seed in (1, 2) for strength in range(1, 12)]
+    plans = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *points, ["data.flipped=0.1"])
+    stacks, refused = groups(plans)
+    assert not refused
+    assert stacks == [plans[:5], plans[5:11], plans[11:16], plans[16:22], plans[22:]], "no more than 8, about as many"
+
+
+@pytest.mark.parametrize(
+    ("sizes", "processes", "expected"),
+    [
+        ([8, 8], 2, [8, 8]),
+        ([8, 8, 8], 2, [8, 8, 4, 4]),
+        ([8], 1, [8]),
+        ([8], 3, [2, 3, 3]),
+        ([8, 3], 4, [4, 4, 1, 2]),
+        ([3], 16, [1, 1, 1]),
+        ([], 2, []),
+    ],
+)
+def test_stacks_for_so_many_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
+    numbers = iter(range(100))
+    stacks: Any = [list(itertools.islice(numbers, size)) for size in sizes]
+    found = even(stacks, processes)
+    assert [len(part) for part in found] == expected
+    assert [point for part in found for point in part] == list(range(sum(sizes)))
+
+
+def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:
+    base = ["tracking=none", "experiment=lab", "model.hidden_size=128", "trainer.batch_size=512"]
+    plans = plans_of(tmp_path, base, *[[f"seed={seed}"] for seed in range(12)])
+    stacks, _ = groups(plans)
+    assert len(stacks) > 1
+    assert [point for stack in stacks for point in stack] == plans
+
+
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[StackedModule], None]) -> None:
+    """Let something happen as update `step` (from 0) begins."""
+    train = StackedModule.training_step
+
+    def training_step(module: StackedModule, *args: Any) -> None:
+        if module.step == step:
+            act(module)
+        train(module, *args)
+
+    monkeypatch.setattr(StackedModule, "training_step", training_step)
+
+
+def same(one: Path, two: Path, run_id: str) -> None:
+    """To the last digit."""
+    rows, weights, record = result(one, run_id)
+    rows_two, weights_two, record_two = result(two, run_id)
+    assert rows == rows_two
+    assert all(torch.equal(weights[name], weights_two[name]) for name in weights)
+    assert record["summary"] == record_two["summary"]
+
+
+@pytest.mark.parametrize("objective", ["dpo", "bco"])
+def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=3"]
+    points = (["seed=1"], ["seed=2", "objective.beta=0.5"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "stopped", base, *points)
+    run_stacked(whole)
+    with monkeypatch.context() as patched:
+        at_step(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_stacked(plans)
+    for point in plans:
+        record = RunDir.of(tmp_path / "stopped", point.id).record()
+        assert (record["status"], record["reason"]) == ("interrupted", "stopped by a signal")
+    monkeypatch.setattr(run_dir, "git_revision", lambda: "another")
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    for point in plans:
+        said = RunDir.of(tmp_path / "stopped", point.id).log.read_text()
+        assert f"{point.id}: was begun with another alignlab's revision" in said
+        same(tmp_path / "stopped", tmp_path / "whole", point.id)
+        assert RunDir.of(tmp_path / "stopped", point.id).record()["attempt"] == 2
+
+
+def test_a_crash_resumes_from_the_last_checkpoint_and_done_points_are_left_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(module: StackedModule) -> None:
+        raise RuntimeError("power cut")
+
+    base = [*LAB, "trainer.checkpoint_every=3"]
+    points = (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "crashed", base, *points)
+    run_stacked(whole)
+    run_stacked(plans[:1])
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, crash)
+        with pytest.raises(RuntimeError, match="power cut"):
+            run_stacked(plans)
+    records = [RunDir.of(tmp_path / "crashed", point.id).record() for point in plans]
+    assert [record["status"] for record in records] == ["done", "failed", "failed"]
+    assert records[1]["reason"] == "RuntimeError: power cut"
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert RunDir.of(tmp_path / "crashed", plans[0].id).record()["attempt"] == 1
+    for point in plans[1:]:
+        same(tmp_path / "crashed", tmp_path / "whole", point.id)
+
+
+def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "nan", LAB, *points)
+    run_stacked(whole)
+
+    def diverge(module: StackedModule) -> None:
+        module.policy.weights.data[1, 7] = float("nan")
+
+    with monkeypatch.context() as patched:
+        at_step(patched, 4, diverge)
+        outcome = run_stacked(plans)
+    assert isinstance(outcome[plans[1].id], NonFiniteError)
+    assert [outcome[plans[i].id] for i in (0, 2)] == [None, None]
+    run = RunDir.of(tmp_path / "nan", plans[1].id)
+    assert run.record()["status"] == "diverged"
+    assert run.record()["reason"].startswith("log-probabilities or loss are not finite at step 4 for rows [")
+    assert [row["train/global_step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]
+    assert not run.policy.exists()
+    for i in (0, 2):
+        same(tmp_path / "nan", tmp_path / "whole", plans[i].id)
+
+
+@pytest.mark.parametrize("weight", [float("nan"), 1e25], ids=["not a number", "its gradient's norm overflows"])
+def test_so_does_a_bandit_that_diverges(
+    weight: float, tmp_path: Path, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, points = [*BANDIT, "trainer.max_steps=12"], (["seed=1"], ["seed=2"], ["seed=3"])
+    whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "diverged", base, *points)
+    run_stacked(whole)
+    at_once.clear()
+
+    def diverge(module: StackedModule) -> None:
+        module.policy.weights.data[1, 0] = weight
+
+    with monkeypatch.context() as patched:
+        at_step(patched, 5, diverge)
+        outcome = run_stacked(plans)
+    assert isinstance(outcome[plans[1].id], NonFiniteError)
+    assert at_once[:5].count(False) == 1, "one update is looked at"
+    for i in (0, 2):
+        rows, weights, _ = result(tmp_path / "diverged", plans[i].id)
+        rows_whole, weights_whole, _ = result(tmp_path / "whole", plans[i].id)
+        assert rows[-1] == pytest.approx(rows_whole[-1], rel=1e-5, abs=1e-5)
+        torch.testing.assert_close(weights, weights_whole, rtol=1e-5, atol=1e-5)
+
+
+def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = (["seed=1"], ["seed=2"])
+    whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "stopped", LAB, *points)
+    run_stacked(whole)
+    with monkeypatch.context() as patched:
+        at_step(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
+        with pytest.raises(KeyboardInterrupt):
+            run_stacked(plans)
+    assert run_plan(plans[1])["status"] == "done"
+    run = RunDir.of(tmp_path / "stopped", plans[1].id)
+    assert run.record()["attempt"] == 2
+    assert [row["train/global_step"] for row in read_rows(run.metrics) if "train/loss" in row][:6] == [1, 2, 3, 4, 5, 6]
+    losses, expected = (
+        [row["train/loss"] for row in read_rows(RunDir.of(root, plans[1].id).metrics) if "train/loss" in row]
+        for root in (tmp_path / "stopped", tmp_path / "whole")
+    )
+    assert losses == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_stack_that_fails_is_run_one_by_one(alignlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(module: StackedModule) -> None:
+        raise MemoryError("too little for all of them")
+
+    GlobalHydra.instance().clear()
+    at_step(monkeypatch, 3, full)
+    command = ["train", *BANDIT, "trainer.max_steps=5", "sweep.name=b", "hydra/launcher=stacked", "-m", "seed=1,2"]
+    found = alignlab(*command)
+    assert found.code == 0, found.err
+    assert "are run one by one: too little for all of them" in found.err
+    records = [json.loads(file.read_text()) for file in Path("outputs/runs").glob("*/run.json")]
+    assert [(r["status"], r["attempt"]) for r in records] == [("done", 2), ("done", 2)]
+
+
+def test_a_run_in_other_hands_or_begun_alone_is_passed_over(tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, LAB, ["seed=1"], ["seed=2"], ["seed=3"])
+    begun = RunDir.of(tmp_path, plans[1].id)
+    begun.checkpoint.parent.mkdir(parents=True)
+    begun.checkpoint.write_bytes(b"")
+    with RunDir.of(tmp_path, plans[0].id).lock():
+        assert run_stacked(plans) == {plans[2].id: None}
+
+
+def test_points_are_tracked_apart(tmp_path: Path) -> None:
+    plans = plans_of(tmp_path, [*LAB, "tracking=wandb", "trainer.max_steps=2"], ["seed=1"], ["seed=2"])
+    assert run_stacked(plans) == {point.id: None for point in plans}
+    for point in plans:
+        (folder,) = RunDir.of(tmp_path, point.id).path.glob("wandb/offline-run-*")
+        assert folder.name.endswith(point.id)
+
+
+def test_from_the_command_line(alignlab: Any) -> None:
+    """A sweep with `hydra/launcher=stacked`: runs, table, grouping; and a refusal before anything starts."""
+    GlobalHydra.instance().clear()  # the command line makes its own
+    command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "hydra/launcher=stacked", "-m"]
+    found = alignlab(*command, "objective.tau=0.1,0.5", "seed=1,2")
+    assert found.code == 0, found.err
+    assert "4 points as one model" in found.err
+    records = [json.loads(file.read_text()) for file in Path("outputs/runs").glob("*/run.json")]
+    assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
+    assert any("objective.tau=0.5" in r["overrides"] for r in records)
+    assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
+    assert all(f"| done | {r['id']} |" in found.out for r in records), "each is told as it ends"
+    for run in (RunDir.of("outputs", r["id"]) for r in records):
+        ends = [line for line in run.log.read_text().splitlines() if ": done, in " in line]
+        assert len(ends) == 1, "a log tells of its own run"
+        assert run.id in ends[0]
+    refused = alignlab(*command, "output_root=other", "objective.tau=0.1,0.5", "model.dtype=float32,bfloat16")
+    assert refused.code == 2
+    assert "rounds differently in a stack [point 1, 3]" in refused.err
+    assert not list(Path("other").glob("runs/*"))

@@ -108,7 +108,7 @@ class NotEnoughMemoryError(AlignlabError):
     """A single row is too much for this machine."""
 
 
-class NotStackableError(AlignlabError):
+class NotVectorizableError(AlignlabError):
     """Points that can't be trained as one model and still be what each of them is by itself."""
 
     exit_code = 2

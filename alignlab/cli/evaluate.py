@@ -24,7 +24,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _task(config: DictConfig) -> None:
     from alignlab.config.plan import judge_plans
-    from alignlab.config.preflight import Known, to_evaluate
+    from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.evaluation.examples import FILE
     from alignlab.pipeline.evaluate import evaluate, peft_of, sweep_of
@@ -38,11 +38,11 @@ def _task(config: DictConfig) -> None:
     wanted = to_evaluate(config)
     if wanted.trust_remote_code:
         wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
-    peft = peft_of(wanted) if any(judge.made_by() for judge in wanted.judge.values()) else None
+    peft = peft_of(wanted) if any(judge.judge_from_plan() for judge in wanted.judge.values()) else None
     if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
-    found = evaluate(wanted, judge_plans(config, wanted.judge, Known(), typed))
+    found = evaluate(wanted, judge_plans(config, wanted.judge, PreflightCache(), typed))
     for one in found:
         print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
         if line := bill_line(one.bill):

@@ -236,8 +236,8 @@ def _synonym_hint(target: str, text: str, value: Any, config: DictConfig, accept
     other_option = option and group in config and OmegaConf.get_type(config[group]) is not schemas()[group][option]
     if group == "model" and other_option and not there:
         return Hint(f"no such key; {target} {_HUB_ONLY}")  # to type model=hub would train another model
-    if target == "objective.nll_weight" and there and (why_not := _other_nll_weight(config)):
-        return Hint(f"no such key; {why_not}")
+    if target == "objective.nll_weight" and there and (ineligible_reason := _other_nll_weight(config)):
+        return Hint(f"no such key; {ineligible_reason}")
     if other_option and (not there or target == "model.name"):
         both = accepts({group: option, target: value})
         return Hint(said, f"{group}={option} {target}={text}") if both else None

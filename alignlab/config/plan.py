@@ -13,7 +13,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.config.composer import without_hydra
-from alignlab.config.preflight import Known, to_train
+from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train
@@ -93,7 +93,10 @@ class Plan:
 
 
 def plan(
-    config: DictConfig, typed: Sequence[str] = (), known: Known | None = None, allowed: frozenset[str] | None = None
+    config: DictConfig,
+    typed: Sequence[str] = (),
+    known: PreflightCache | None = None,
+    allowed: frozenset[str] | None = None,
 ) -> Plan:
     """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra.
 
@@ -102,7 +105,7 @@ def plan(
     allowed: keys that count as typed on the command line, which may allow a model's code to run; None takes those of
              `typed`.
     """
-    config, known = without_hydra(config), known or Known()
+    config, known = without_hydra(config), known or PreflightCache()
     allowed = keys_of_command_line() if allowed is None else allowed
     train = _checked(config, typed, known, allowed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
@@ -115,7 +118,7 @@ def plan(
     return Plan(train, plain, _identity(train, plain, parent, content), parent, judges, reward, content)
 
 
-def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: frozenset[str]) -> Train:
+def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:
     """The typed config. Raises ConfigError with its problems, and with every key that may not allow code to run."""
     untyped = list(problems_of_config(config, allowed))
     try:
@@ -128,25 +131,25 @@ def _checked(config: DictConfig, typed: Sequence[str], known: Known, allowed: fr
 
 
 def judge_plans(
-    config: DictConfig, judges: Mapping[str, Judge], known: Known, allowed: frozenset[str]
+    config: DictConfig, judges: Mapping[str, Judge], known: PreflightCache, allowed: frozenset[str]
 ) -> dict[str, Plan]:
     """Plans of the runs that train judges. They inherit only peft, output root, tracking and sweep."""
     found = {}
     for name, judge in judges.items():
-        if overrides := tuple(judge.made_by()):
+        if overrides := tuple(judge.judge_from_plan()):
             key = f"judge.{name}.run"
             found[name] = _other_plan(key, overrides, config, _INHERITED_BY_JUDGES, known, allowed)
     return found
 
 
-def _reward_plan(config: DictConfig, train: Train, known: Known, allowed: frozenset[str]) -> Plan | None:
+def _reward_plan(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan | None:
     """The reward model that an online run learns by: same start, same peft, same data, unless it says otherwise."""
-    if train.reward is None or not (overrides := tuple(train.reward.made_by())):
+    if train.reward is None or not (overrides := tuple(train.reward.judge_from_plan())):
         return None
     return _other_plan("reward.run", overrides, config, _INHERITED, known, allowed, same_start=True)
 
 
-def _content(train: Train, reward: Plan | None, known: Known) -> dict[str, str]:
+def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[str, str]:
     content = {
         f"{group}.content": known.content(getattr(train, group))
         for group in ("data", "model")
@@ -186,7 +189,7 @@ def _without_dialects(value: Any) -> Any:
 
 
 def _parent(
-    config: DictConfig, train: Train, plain: Mapping[str, Any], known: Known, allowed: frozenset[str]
+    config: DictConfig, train: Train, plain: Mapping[str, Any], known: PreflightCache, allowed: frozenset[str]
 ) -> Plan | None:
     if not train.model.parent:
         return None
@@ -202,7 +205,7 @@ def _parent(
     return cast(Plan, known.parents[key])
 
 
-def _made_parent(config: DictConfig, train: Train, known: Known, allowed: frozenset[str]) -> Plan:
+def _made_parent(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan:
     overrides = tuple(train.model.parent)
     made = _other_plan("model.parent", overrides, config, _INHERITED, known, allowed)
     if not (train.model.trainable or made.train.model.trainable):
@@ -217,7 +220,7 @@ def _other_plan(
     overrides: tuple[str, ...],
     config: DictConfig,
     inherited: Sequence[str],
-    known: Known,
+    known: PreflightCache,
     allowed: frozenset[str],
     *,
     same_start: bool = False,
@@ -258,7 +261,7 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose("train", list(overrides))
 
 
-def made_by(plan: Plan, judge: Judge) -> Judge:
+def judge_from_plan(plan: Plan, judge: Judge) -> Judge:
     """A judge that a run of a reward model makes, ready to judge."""
     data, policy = plan.train.data, RunDir.of(plan.train.output_root, plan.id).policy
     plan.train.model.restore_base(str(policy))

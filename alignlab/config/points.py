@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
 from alignlab.config.composer import Composer
-from alignlab.config.plan import Known, Plan, plan
+from alignlab.config.plan import Plan, PreflightCache, plan
 from alignlab.errors import ConfigError, Problem
 
 log = logging.getLogger(__name__)
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 def plan_points(composer: Composer, jobs: Sequence[Sequence[str]], problems: Iterable[Problem] = ()) -> list[Plan]:
     """Plans of all points. Raises ConfigError with `problems` and those of every point, each told once."""
-    plans, known = [], Known()
+    plans, known = [], PreflightCache()
     told: dict[str, Problem] = {}
     points: dict[str, list[int]] = defaultdict(list)
     for index, job in enumerate(jobs):

@@ -22,7 +22,7 @@ from alignlab.objectives.base import Objective
 from alignlab.spelling import correct_spelling
 
 
-class Known:
+class PreflightCache:
     """What was found while the points of one sweep were checked: most of them share most of their groups."""
 
     def __init__(self) -> None:
@@ -46,7 +46,7 @@ class Group:
     problems: list[Problem]
 
 
-def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None = None) -> Train:
+def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCache | None = None) -> Train:
     """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination.
 
     typed: the overrides that the config was composed with; `strength` must not contradict them.
@@ -55,7 +55,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: Known | None 
     problems = list(_unchosen_groups(config))
     if problems:
         raise ConfigError(problems)
-    known = known or Known()
+    known = known or PreflightCache()
     names = [f.name for f in fields(Train)]
     problems = list(_added_keys(config, names))
     groups: dict[str, Any] = {}
@@ -89,7 +89,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
     problems = list(_added_keys(config, names))
     if OmegaConf.is_missing(config, "run"):
         problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
-    known = Known()
+    known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
     judges, wrong = _judges(config._get_node("judge"), known)
     problems += [*evaluation.problems, *wrong]
@@ -99,7 +99,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
     return Evaluate(evaluation=evaluation.made, judge=judges, **rest)
 
 
-def _judges(node: Any, known: Known) -> tuple[dict[str, Any], list[Problem]]:
+def _judges(node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
     """Judges by name, and what is wrong with those that are not among them."""
     found = {str(name): _group(f"judge.{name}", node._get_node(name), {}, known) for name in node}
     problems = [problem for group in found.values() for problem in group.problems]
@@ -191,7 +191,7 @@ def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
             )
 
 
-def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Known) -> Group:
+def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: PreflightCache) -> Group:
     """A group checked: its keys, its values, the files it names. Its values alone decide, with `given` above them."""
     schema = cast(type, OmegaConf.get_type(node))
     try:

@@ -19,4 +19,4 @@ def remarks_on_file(train: Train) -> list[str]:
     rows = source.labelled("train", None).rows
     good = sum(row.desirable for row in rows)
     counts = {"rows": len(rows), "desirable": good, "undesirable": len(rows) - good}
-    return list(train.objective.remarks(counts))
+    return list(train.objective.data_warnings(counts))

@@ -8,8 +8,8 @@ from typing import Any, Generic, TypeVar
 
 import lightning.pytorch as pl
 
-from alignlab.data.layout import portions
-from alignlab.data.order import Couple, batch_indices
+from alignlab.data.layout import split_by_budget
+from alignlab.data.order import BatchTransform, batch_indices
 
 Item = TypeVar("Item")
 
@@ -19,16 +19,16 @@ class BatchStream(Generic[Item]):
     """Global batches of a run, each as a list of rows.
 
     A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
-    each takes every `world`-th row of the same global batch; `couple` sees the whole of it first, so that what it puts
-    into a row from another one depends neither on the processes nor on the micro-batches. `repeats` is how many steps
-    one batch serves for.
+    each takes every `world`-th row of the same global batch. `batch_transform` is applied to the whole global batch
+    first, so that its result depends neither on the number of processes nor on the micro-batches. Each batch serves
+    for `repeats` steps.
     """
 
     rows: Sequence[Item]
     batch_size: int
     steps: int
     seed: int
-    couple: Couple | None = None
+    batch_transform: BatchTransform | None = None
     rank: int = 0
     world: int = 1
     sampling: str = "epochs"
@@ -44,7 +44,7 @@ class BatchStream(Generic[Item]):
             place = step // self.repeats
             indices = batch_indices(len(self.rows), self.batch_size, self.seed, place, self.sampling)
             batch = [self.rows[i] for i in indices]
-            yield list((self.couple(batch) if self.couple else batch)[self.rank :: self.world])
+            yield list((self.batch_transform(batch) if self.batch_transform else batch)[self.rank :: self.world])
 
 
 @dataclass(frozen=True)
@@ -61,13 +61,13 @@ class MicroBatches:
 
     def of(self, rows: Sequence[Any]) -> Iterator[Any]:
         """Batches of rows, in order."""
-        for part in self.portions(rows):
+        for part in self.split_by_budget(rows):
             yield self.collate(rows[part.start : part.stop])
 
-    def portions(self, rows: Sequence[Any]) -> Iterator[range]:
+    def split_by_budget(self, rows: Sequence[Any]) -> Iterator[range]:
         """Which rows go through the model at once."""
         sizes = [sum(len(prompt) + len(answer) for prompt, answer in row.answers()) for row in rows]
-        yield from portions(sizes, self.rows, self.tokens)
+        yield from split_by_budget(sizes, self.rows, self.tokens)
 
     def halved(self, rows: int) -> MicroBatches:
         """Portions half as large, where `rows` are given at once."""
@@ -85,13 +85,13 @@ class AlignmentData(pl.LightningDataModule):
         batch_size: int,
         steps: int,
         seed: int,
-        couple: Couple | None = None,
+        batch_transform: BatchTransform | None = None,
         sampling: str = "epochs",
         repeats: int = 1,
     ) -> None:
         super().__init__()
         self.train, self.held_out = train, held_out
-        self.batch_size, self.steps, self.seed, self.couple = batch_size, steps, seed, couple
+        self.batch_size, self.steps, self.seed, self.batch_transform = batch_size, steps, seed, batch_transform
         self.sampling, self.repeats = sampling, repeats
         self.start = 0
 
@@ -102,7 +102,7 @@ class AlignmentData(pl.LightningDataModule):
             self.batch_size,
             self.steps,
             self.seed,
-            self.couple,
+            self.batch_transform,
             self.trainer.global_rank,
             self.trainer.world_size,
             self.sampling,
@@ -114,5 +114,5 @@ class AlignmentData(pl.LightningDataModule):
     def held_out_rows(self) -> list[Any]:
         """Every held-out row once; each process takes its share."""
         assert self.trainer is not None
-        rows = self.couple(self.held_out) if self.couple else self.held_out
+        rows = self.batch_transform(self.held_out) if self.batch_transform else self.held_out
         return list(rows[self.trainer.global_rank :: self.trainer.world_size])

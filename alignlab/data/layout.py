@@ -140,7 +140,7 @@ def collate_rows(answers: Sequence[PromptAndAnswer], layout: Layout = PLAIN) -> 
     return _table(answers, sequences, left, layout)
 
 
-def portions(sizes: Sequence[int], rows: int, tokens: int) -> Iterator[range]:
+def split_by_budget(sizes: Sequence[int], rows: int, tokens: int) -> Iterator[range]:
     """Items in order, at most `rows` at a time and at most `tokens` of their sizes together; never less than one."""
     start, total = 0, 0
     for i, size in enumerate(sizes):

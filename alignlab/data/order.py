@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 Item = TypeVar("Item")
 
 # Rows of a global batch -> the same rows, each with what it needs from the others.
-Couple = Callable[[Sequence[Any]], Sequence[Any]]
+BatchTransform = Callable[[Sequence[Any]], Sequence[Any]]
 
 SAMPLING = ("epochs", "replacement")
 
@@ -62,10 +62,15 @@ def rows_used(rows: int, batch_size: int, seed: int, steps: int, sampling: str =
 
 
 def rows_of_run(
-    rows: Sequence[Item], batch_size: int, seed: int, steps: int, couple: Couple | None, sampling: str = "epochs"
+    rows: Sequence[Item],
+    batch_size: int,
+    seed: int,
+    steps: int,
+    batch_transform: BatchTransform | None,
+    sampling: str = "epochs",
 ) -> Sequence[Item]:
     """All that a run of `steps` updates trains on, as it will see it."""
-    if couple is None:
+    if batch_transform is None:
         return [rows[i] for i in rows_used(len(rows), batch_size, seed, steps, sampling)]
     batches = indices_of(len(rows), batch_size, seed, range(steps), sampling)
-    return [row for indices in batches for row in couple([rows[i] for i in indices])]
+    return [row for indices in batches for row in batch_transform([rows[i] for i in indices])]

@@ -9,12 +9,12 @@ from typing import Any
 
 from alignlab.data.rows import Message, Prompt
 from alignlab.evaluation.examples import Examples
-from alignlab.judges.base import Answer, Bill, Comparison, Judge, Judged, ScoreJudge, Turns, Verdict
+from alignlab.judges.base import Answer, Comparison, Judge, Judged, JudgingCost, ScoreJudge, Turns, Verdict
 
 
-def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Examples, Bill]:
+def judged(examples: Examples, name: str, judge: Judge, store: Path) -> tuple[Examples, JudgingCost]:
     """The examples with what one judge says of them: comparisons with every baseline, and scores if it scores."""
-    columns, bill = examples.without(name), Bill()
+    columns, bill = examples.without(name), JudgingCost()
     ids = [_id(examples, row) for row in range(len(examples))]
     facts = {**examples.facts, f"judge/{name}": judge.fingerprint()}
     if isinstance(judge, ScoreJudge):

@@ -10,7 +10,7 @@ from alignlab.lab.world import World
 
 
 @dataclass(kw_only=True)
-class WorldGold(ScoreJudge):
+class LabReward(ScoreJudge):
     """world: the one that prompts and answers are strings of."""
 
     world: World

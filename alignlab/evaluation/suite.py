@@ -20,14 +20,14 @@ from alignlab.evaluation.questions import Question
 from alignlab.evaluation.settings import Evaluation
 from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
 from alignlab.models.generation import template_of
-from alignlab.models.reference import Pass, token_logps
-from alignlab.rollout.sampling import Drawn, draw, uniforms
+from alignlab.models.reference import ScoringOptions, token_logps
+from alignlab.rollout.sampling import Sample, draw, uniforms
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Side:
+class ModelSide:
     """A model with its tokenizer, and the digest of its weights."""
 
     model: Any
@@ -51,13 +51,13 @@ class Suite:
     settings: Evaluation
     questions: Sequence[Question]
     longest_prompt: int
-    how: Pass
+    how: ScoringOptions
     kept_in: Path
 
-    def draw(self, side: Side) -> list[Drawn]:
+    def draw(self, side: ModelSide) -> list[Sample]:
         """`samples` answers to each question, question by question, each followed by that to its second turn."""
         template, rows = side.template, self._rows
-        found: dict[int, Drawn] = {}
+        found: dict[int, Sample] = {}
         for turn in (1, 2):
             mine = [i for i, row in enumerate(rows) if row[2] == turn]
             prompts = [self._prompt(template, rows[i], found.get(i - 1)) for i in mine]
@@ -67,8 +67,8 @@ class Suite:
         return [found[i] for i in range(len(rows))]
 
     def _drawn(
-        self, side: Side, template: Template, prompts: list[list[int]], asked: Sequence[tuple[str, int]]
-    ) -> list[Drawn]:
+        self, side: ModelSide, template: Template, prompts: list[list[int]], asked: Sequence[tuple[str, int]]
+    ) -> list[Sample]:
         """One answer to each prompt; `asked` are what decides it besides: the text and the sample's number."""
         settings = self.settings
         decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples, template.ends]
@@ -81,9 +81,9 @@ class Suite:
             drawn = draw(side.model, prompts, seeds, settings, template.ends, self.how.progress)
             kept = [{"ids": answer.ids, "ended": answer.ended} for answer in drawn]
             _keep_answers(file, key, kept)
-        return [Drawn(**answer) for answer in kept]
+        return [Sample(**answer) for answer in kept]
 
-    def texts(self, side: Side, drawn: Sequence[Drawn]) -> dict[str, list[Any]]:
+    def texts(self, side: ModelSide, drawn: Sequence[Sample]) -> dict[str, list[Any]]:
         """Columns of a side's answers: text without the end token, tokens with it."""
         template = side.template
         return {
@@ -92,11 +92,11 @@ class Suite:
             "ended": [answer.ended for answer in drawn],
         }
 
-    def chosen(self, side: Side) -> tuple[dict[str, list[Any]], list[Drawn]]:
+    def chosen(self, side: ModelSide) -> tuple[dict[str, list[Any]], list[Sample]]:
         """Columns of the data's preferred answers, and their tokens by this side's tokenizer."""
         template = side.template
         answers = [
-            Drawn(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
+            Sample(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
             for question in self.questions
             for _ in self._numbers
         ]
@@ -107,7 +107,7 @@ class Suite:
         }
         return columns, answers
 
-    def logps(self, side: Side, drawn: Sequence[Drawn]) -> list[list[float]]:
+    def logps(self, side: ModelSide, drawn: Sequence[Sample]) -> list[list[float]]:
         """Log-probabilities of each answer's tokens under a model, nats; second turns after the answers' own first."""
         template, before = side.template, [None, *drawn]
         prompts = [self._prompt(template, row, first) for row, first in zip(self._rows, before, strict=False)]
@@ -138,7 +138,7 @@ class Suite:
             for turn in ((1, 2) if question.second else (1,))
         ]
 
-    def _prompt(self, template: Template, row: tuple[Question, int, int], before: Drawn | None) -> list[int]:
+    def _prompt(self, template: Template, row: tuple[Question, int, int], before: Sample | None) -> list[int]:
         """Ids of what a row asks; `before` is the answer in the row before it, which a second turn comes after."""
         question, _, turn = row
         prompt: Prompt = question.prompt
@@ -175,7 +175,11 @@ def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
 
 
 def sampled(
-    suite: Suite, policy: Side, reference: Side, others: Mapping[str, Callable[[], Side]], facts: Mapping[str, str]
+    suite: Suite,
+    policy: ModelSide,
+    reference: ModelSide,
+    others: Mapping[str, Callable[[], ModelSide]],
+    facts: Mapping[str, str],
 ) -> Examples:
     """Answers of all sides with their log-probabilities; nothing judged yet.
 

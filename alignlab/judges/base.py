@@ -97,7 +97,7 @@ class Rating:
 
 
 @dataclass
-class Bill:
+class JudgingCost:
     """What judging took. calls: requests sent, those that failed too. cached: verdicts that were there already.
 
     cost:     in the currency of the prices.
@@ -111,8 +111,8 @@ class Bill:
     cost: float = 0.0
     failures: Counter[str] = field(default_factory=Counter)
 
-    def __add__(self, other: Bill) -> Bill:
-        return Bill(
+    def __add__(self, other: JudgingCost) -> JudgingCost:
+        return JudgingCost(
             self.calls + other.calls,
             self.cached + other.cached,
             self.prompt_tokens + other.prompt_tokens,
@@ -127,7 +127,7 @@ class Judged:
     """Judgements in the order of the rows (and, where both orders were shown, unswapped before swapped)."""
 
     judgements: list[Judgement]
-    bill: Bill
+    bill: JudgingCost
     disagreement: str = "tie"
 
     def scores(self) -> tuple[list[str], Array, Array | None]:
@@ -186,11 +186,11 @@ class Judge(Checked, ABC):
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
         """Verdicts for all rows. store: folder for what must not be asked twice; made if it is not there."""
 
-    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], Bill]:
+    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
         """Scores for single answers. Raises NotImplementedError for judges that only compare."""
         raise NotImplementedError(f"{type(self).__name__.lower()} compares answers; it does not rate single ones")
 
-    def made_by(self) -> Sequence[str]:
+    def judge_from_plan(self) -> Sequence[str]:
         """Overrides of `alignlab train` for a run that this judge needs first; none for most."""
         return ()
 
@@ -254,8 +254,8 @@ class ScoreJudge(Judge, ABC):
         for id_, a, b in zip(ids, first, second, strict=True):
             won = float("nan") if np.isnan(a - b) else 0.5 if abs(a - b) <= self.tie_margin else float(a > b)
             judgements.append(Judgement(id_, False, Verdict.of(won), won, f"{a:.6g} and {b:.6g}"))
-        return Judged(judgements, Bill())
+        return Judged(judgements, JudgingCost())
 
-    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], Bill]:
+    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
         scores = self.score(rows)
-        return [Rating(row.id, float(s), True, f"{s:.6g}") for row, s in zip(rows, scores, strict=True)], Bill()
+        return [Rating(row.id, float(s), True, f"{s:.6g}") for row, s in zip(rows, scores, strict=True)], JudgingCost()

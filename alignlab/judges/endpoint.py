@@ -14,7 +14,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-from alignlab.judges.base import Bill
+from alignlab.judges.base import JudgingCost
 
 Body = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -54,7 +54,7 @@ class Endpoint:
         self._stopped = threading.Event()
         self._why = ""
         self._failed_in_a_row = 0
-        self.bill = Bill()
+        self.bill = JudgingCost()
 
     def ask_all(self, bodies: Sequence[Body], keep: Callable[[int, Reply], None]) -> dict[int, str]:
         """Ask every body; `keep(i, reply)` is called as replies come, one at a time. Returns i -> why it has none."""

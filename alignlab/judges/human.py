@@ -12,7 +12,7 @@ from typing import ClassVar
 
 from alignlab.checks import within
 from alignlab.errors import Problem
-from alignlab.judges.base import Bill, Comparison, Judge, Judged, Judgement, Verdict
+from alignlab.judges.base import Comparison, Judge, Judged, Judgement, JudgingCost, Verdict
 from alignlab.judges.web_page import Session, serve
 
 log = logging.getLogger(__name__)
@@ -56,4 +56,4 @@ class Human(Judge):
         for row in rows:
             verdict = session.verdict(row)
             judgements.append(Judgement(row.id, False, verdict, _SCORES.get(verdict, math.nan), ""))
-        return Judged(judgements, Bill(cached=done))
+        return Judged(judgements, JudgingCost(cached=done))

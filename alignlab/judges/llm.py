@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 
 from alignlab.checks import at_least, installed, positive, within
 from alignlab.errors import DataError, Problem
-from alignlab.judges.base import Answer, Bill, Comparison, Judge, Judged, Judgement, Rating, Verdict
+from alignlab.judges.base import Answer, Comparison, Judge, Judged, Judgement, JudgingCost, Rating, Verdict
 from alignlab.judges.cache import Store, digest
 from alignlab.judges.endpoint import Endpoint, Limits, Reply
 from alignlab.judges.templates import Template, choose, read_templates, values_of
@@ -147,7 +147,7 @@ class LLM(Judge):
         graded = any(template.output_format == "token" for template, _ in asked)
         return Judged(judgements, bill, "mean" if graded else "tie")
 
-    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], Bill]:
+    def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
         asked = []
         for row in rows:
             template = choose(self.templates(), "single", turns=len(row.prompt), reference=bool(row.reference))
@@ -172,7 +172,7 @@ class LLM(Judge):
 
     def _ask(
         self, asked: Sequence[tuple[Template, dict[str, Any]]], folder: Path
-    ) -> tuple[list[tuple[float, bool, str]], Bill]:
+    ) -> tuple[list[tuple[float, bool, str]], JudgingCost]:
         """(score of the first answer or rating, whether there was a reply, its text or why not) for each request.
 
         Requests that are the same are sent once, those with a kept reply not at all.
@@ -184,7 +184,7 @@ class LLM(Judge):
         cached = len(replies)
         open_keys = [key for key in requests if key not in replies]
         failures: dict[str, str] = {}
-        bill = Bill()
+        bill = JudgingCost()
         if open_keys:
             endpoint = Endpoint(self.base_url, self._key(), self._limits())
 

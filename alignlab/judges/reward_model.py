@@ -49,7 +49,7 @@ class RewardModel(ScoreJudge):
         yield from at_least("max_prompt_length", self.max_prompt_length, 0, example=512)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
 
-    def made_by(self) -> Sequence[str]:
+    def judge_from_plan(self) -> Sequence[str]:
         return self.run
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:

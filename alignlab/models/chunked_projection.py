@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 
-class Seen(NamedTuple):
+class TokenScores(NamedTuple):
     """[n] of every token each; gradients flow through the first three."""
 
     logp: torch.Tensor
@@ -20,7 +20,7 @@ class Seen(NamedTuple):
     mean_logit: torch.Tensor | None
 
 
-class InPieces(torch.autograd.Function):
+class ChunkedProjection(torch.autograd.Function):
     """`see` applied to pieces of the hidden states, whose logits are not kept for the backward pass.
 
     Where the projection is not trained and only log-probabilities carry a gradient, each token's slope with respect to
@@ -30,7 +30,7 @@ class InPieces(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        see: Callable[[torch.Tensor, slice], Seen],
+        see: Callable[[torch.Tensor, slice], TokenScores],
         pieces: Sequence[slice],
         hidden: torch.Tensor,
         *parameters: torch.Tensor,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from alignlab.data.layout import Rows
-from alignlab.models.chunked_projection import InPieces, Seen
+from alignlab.models.chunked_projection import ChunkedProjection, TokenScores
 from alignlab.models.forward import Predictions, at_temperature, predict
 from alignlab.types import TokenStats
 
@@ -17,7 +17,7 @@ _LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class AnswerScores:
     """What a model says of the answers of R rows, nats, float32; 0 where `rows.answer_mask` is False.
 
     tokens:       [R, T] log pi(y_t | x, y_<t).
@@ -43,7 +43,7 @@ def score_answers(
     reference: Predictions | None = None,
     stats: bool = False,
     logits_at_once: int = _LOGITS_AT_ONCE,
-) -> Answers:
+) -> AnswerScores:
     """One forward of all rows; `collision`, `stats` and the KL from a reference's predictions where asked for.
 
     Where the layout is `split`, no tensor of all answer tokens times the vocabulary is kept: at most `logits_at_once`
@@ -68,11 +68,11 @@ def score_predictions(
     stats: bool = False,
     entropy: bool = False,
     logits_at_once: int = _LOGITS_AT_ONCE,
-) -> Answers:
+) -> AnswerScores:
     """`score_answers` of a forward that has been made."""
     targets = rows.targets
 
-    def see(hidden: torch.Tensor, tokens: slice) -> Seen:
+    def see(hidden: torch.Tensor, tokens: slice) -> TokenScores:
         logits = predictions.project(hidden)
         others = None if reference is None else reference.project(reference.hidden[tokens])
         return _see(logits, targets[tokens], others, collision, stats, entropy)
@@ -82,11 +82,11 @@ def score_predictions(
         seen = see(predictions.hidden, slice(None))
     else:
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
-        seen = Seen(*InPieces.apply(see, pieces, predictions.hidden, *predictions.parameters))
+        seen = TokenScores(*ChunkedProjection.apply(see, pieces, predictions.hidden, *predictions.parameters))
     tables = [None if values is None else rows.spread(values) for values in seen]
     tokens, kl, with_gradient, log_collision, entropies, correct, mean_logit = tables
     assert tokens is not None
-    return Answers(
+    return AnswerScores(
         tokens,
         log_collision,
         None if kl is None else kl.sum(dim=1),
@@ -107,7 +107,7 @@ def summed(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 
 def _see(
     logits: torch.Tensor, targets: torch.Tensor, others: torch.Tensor | None, collision: bool, stats: bool, spread: bool
-) -> Seen:
+) -> TokenScores:
     """[n, V] logits to what is wanted of them; `others` [n, V] are the reference's logits."""
     logp = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     kl = log_collision = entropy = correct = mean_logit = None
@@ -121,7 +121,7 @@ def _see(
             entropy = _entropy(logits)
             correct = logits.argmax(dim=-1) == targets
             mean_logit = logits.mean(dim=-1)
-    return Seen(logp, kl, _entropy(logits) if spread else None, log_collision, entropy, correct, mean_logit)
+    return TokenScores(logp, kl, _entropy(logits) if spread else None, log_collision, entropy, correct, mean_logit)
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:

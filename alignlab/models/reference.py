@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from alignlab.data.collate import to_device
 from alignlab.data.fingerprint import digest, row_key
-from alignlab.data.layout import Layout, Rows, collate_rows, portions
+from alignlab.data.layout import Layout, Rows, collate_rows, split_by_budget
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import NonFiniteError, StoredReferenceError
 from alignlab.models.forward import Predictions, precision, predict
@@ -64,7 +64,7 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 
 @dataclass(frozen=True)
-class Live:
+class LiveReference:
     """A reference that runs: `model` under the context that `switch` makes, dropout off."""
 
     model: torch.nn.Module
@@ -101,7 +101,7 @@ class Live:
 
 
 @dataclass(frozen=True)
-class Cached:
+class CachedReference:
     """A reference that is looked up by the rows' keys: sums, and single tokens where the store was asked for them."""
 
     table: Mapping[bytes, float]
@@ -126,18 +126,18 @@ class Cached:
             raise ValueError(f"no reference log-probabilities for rows {missing} of the batch")
 
 
-def frozen_copy(model: torch.nn.Module, temperature: float = 1.0) -> Live:
+def frozen_copy(model: torch.nn.Module, temperature: float = 1.0) -> LiveReference:
     """Reference `copy`: a second set of weights beside the policy's."""
-    return Live(copy.deepcopy(model).requires_grad_(False).eval(), temperature=temperature)
+    return LiveReference(copy.deepcopy(model).requires_grad_(False).eval(), temperature=temperature)
 
 
-def adapter_off(policy: Any, temperature: float = 1.0) -> Live:
+def adapter_off(policy: Any, temperature: float = 1.0) -> LiveReference:
     """Reference `adapter_off`: the policy's own base weights, its adapter switched off for the pass."""
-    return Live(policy, policy.disable_adapter, temperature)
+    return LiveReference(policy, policy.disable_adapter, temperature)
 
 
 @dataclass(frozen=True)
-class Pass:
+class ScoringOptions:
     """How the reference is run over answers.
 
     rows, tokens: most answers, and most tokens of prompts and answers, in a forward.
@@ -155,11 +155,11 @@ def stored_reference(
     model: torch.nn.Module,
     answers: Iterable[PromptAndAnswer],
     root: Path,
-    how: Pass,
+    how: ScoringOptions,
     *,
     weights: str,
     by_token: bool = False,
-) -> Cached:
+) -> CachedReference:
     """Reference log-probabilities of each different prompt and answer, by key (row_key).
 
     Read from the store below `root`; what it lacks is computed in one pass and added as it comes. A store belongs to
@@ -174,7 +174,7 @@ def stored_reference(
     different = {(id(prompt), id(answer)): (prompt, answer) for prompt, answer in answers}
     by_key = {row_key(prompt, answer): (prompt, answer) for prompt, answer in different.values()}
     keys = np.array(list(by_key))
-    run = Live(model)
+    run = LiveReference(model)
     with store.lock():
         found = store.find(keys, tokens=by_token)
         unknown = np.flatnonzero(np.isnan(found.sums))
@@ -188,12 +188,14 @@ def stored_reference(
             if np.isnan(found.sums).any():
                 raise StoredReferenceError(f"{store.folder}: what was just written there can't be read back")
     table = dict(zip(by_key, found.sums.tolist(), strict=True))
-    return Cached(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
+    return CachedReference(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
 
-def token_logps(model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
+def token_logps(
+    model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: ScoringOptions
+) -> list[NDArray[np.float32]]:
     """[T_i] log-probabilities of each answer's tokens under a model, without gradient, nats; nothing is stored."""
-    found = dict(_compute(Live(model), answers, how))
+    found = dict(_compute(LiveReference(model), answers, how))
     return [found[i] for i in range(len(answers))]
 
 
@@ -209,7 +211,12 @@ _STORE_EVERY = 60.0
 
 
 def _fill(
-    store: ReferenceStore, run: Live, keys: Keys, answers: Sequence[PromptAndAnswer], how: Pass, by_token: bool
+    store: ReferenceStore,
+    run: LiveReference,
+    keys: Keys,
+    answers: Sequence[PromptAndAnswer],
+    how: ScoringOptions,
+    by_token: bool,
 ) -> None:
     """Compute entries and store them."""
     places: list[int] = []
@@ -230,17 +237,19 @@ def _fill(
         _verified.add(store.add(keys[places], found, keep_tokens=by_token))
 
 
-def _compute(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> Iterator[tuple[int, NDArray[np.float32]]]:
+def _compute(
+    run: LiveReference, answers: Sequence[PromptAndAnswer], how: ScoringOptions
+) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Each answer's place and the log-probabilities of its tokens, in an order that suits the pass."""
     # Answers to one prompt together, prompts of like length together: what is shared is shared, padding is little.
     order = sorted(range(len(answers)), key=lambda i: (len(answers[i][0]), answers[i][0], len(answers[i][1])))
     sizes = [len(answers[i][0]) + len(answers[i][1]) for i in order]
-    for part in how.progress(list(portions(sizes, how.rows, how.tokens)), "reference"):
+    for part in how.progress(list(split_by_budget(sizes, how.rows, how.tokens)), "reference"):
         chosen = [order[i] for i in part]
         yield from zip(chosen, _tokens(run, [answers[i] for i in chosen], how), strict=True)
 
 
-def _tokens(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> list[NDArray[np.float32]]:
+def _tokens(run: LiveReference, answers: Sequence[PromptAndAnswer], how: ScoringOptions) -> list[NDArray[np.float32]]:
     """Log-probabilities of each answer's tokens; in halves where memory does not suffice."""
     try:
         rows = to_device(collate_rows(answers, how.layout), how.device)
@@ -254,7 +263,9 @@ def _tokens(run: Live, answers: Sequence[PromptAndAnswer], how: Pass) -> list[ND
     return _tokens(run, answers[:half], how) + _tokens(run, answers[half:], how)
 
 
-def _verify(run: Live, answers: Sequence[PromptAndAnswer], found: Found, folder: Path, how: Pass) -> None:
+def _verify(
+    run: LiveReference, answers: Sequence[PromptAndAnswer], found: Found, folder: Path, how: ScoringOptions
+) -> None:
     """Raise StoredReferenceError where stored values are not those of the model; looks at every new shard in turn."""
     new = {file: hits for file, hits in found.shards.items() if file not in _verified and len(hits)}
     if not new:

@@ -89,7 +89,7 @@ class AlignmentModule(pl.LightningModule):
         self._step_ended = 0.0
 
     @abstractmethod
-    def look(self, batch: Any, mean_count: float) -> Any:
+    def compute_logps(self, batch: Any, mean_count: float) -> Any:
         """What the objective is given of a micro-batch: log-probabilities or rewards, with gradient.
 
         mean_count: tokens per answer that an NLL would be taken of, over the global batch.
@@ -99,23 +99,23 @@ class AlignmentModule(pl.LightningModule):
         """The part of a micro-batch through which a gradient flows."""
         return batch
 
-    def look_beside(self, batch: Any, mean_count: float) -> Any:
+    def compute_without_grad(self, batch: Any, mean_count: float) -> Any:
         """The other part: what no gradient flows through, and all rows of the global batch depend on; None if nothing.
 
         It is seen of the whole batch first, so that the rest needs one forward and not two.
         """
         return None
 
-    def with_beside(self, values: Any, beside: Any) -> Any:
+    def attach_without_grad(self, values: Any, beside: Any) -> Any:
         """What was seen with gradient, together with what was seen beside."""
         return values
 
     @abstractmethod
-    def measure(self, values: Any) -> dict[str, Tensor]:
+    def compute_metrics(self, values: Any) -> dict[str, Tensor]:
         """Metrics of a whole batch (scalars), the loss excepted; a metric that has no rows to average is left out."""
 
     @abstractmethod
-    def finite(self, values: Any) -> Tensor:
+    def finiteness_check(self, values: Any) -> Tensor:
         """[B] a number for each example that is finite where everything seen of the example is."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
@@ -131,10 +131,10 @@ class AlignmentModule(pl.LightningModule):
         """One update on a global batch, of which this process has `rows`."""
         began = time.perf_counter()
         step = self.global_step
-        self._measured = self.to_be_logged(step)
+        self._measured = self.should_log(step)
         optimizer: Any = self.optimizers()
         micro_batches, values = self.within_memory(rows, self._backward)
-        means = self.means(values) if self._measured else {}
+        means = self.metric_values(values) if self._measured else {}
         if step == 0:
             self.check_start(means["loss"], values)
         norm = self._clip(optimizer)
@@ -164,12 +164,12 @@ class AlignmentModule(pl.LightningModule):
         }
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 
-    def to_be_logged(self, step: int) -> bool:
+    def should_log(self, step: int) -> bool:
         """Whether update `step` (from 0) gets a row of metrics: every `log_every`-th does, the first and the last."""
         return step == 0 or (step + 1) % self.log_every == 0 or step + 1 == self.max_steps
 
     @torch.no_grad()
-    def evaluate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
+    def validate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
         """Metrics over all rows of a split (this process's share of it) as one batch, and over the held-out pairs."""
         self.policy.eval()
         self._measured = True
@@ -185,13 +185,13 @@ class AlignmentModule(pl.LightningModule):
         def see(batches: Sequence[Any]) -> list[Any]:
             mean_count, values = self._mean_count(batches), []
             for batch in progress(batches, "evaluating"):
-                values.append(self.look(batch, mean_count))
-                self._refuse_non_finite(self.finite(values[-1]), batch.index, values[-1])
+                values.append(self.compute_logps(batch, mean_count))
+                self._refuse_non_finite(self.finiteness_check(values[-1]), batch.index, values[-1])
             return values
 
         _, values = self.within_memory(rows, see)
         whole = self.with_state(gather(self.trainer, values), update=False)
-        return self.means(whole) | {name: float(value) for name, value in self.on_pairs(whole).items()}
+        return self.metric_values(whole) | {name: float(value) for name, value in self.on_pairs(whole).items()}
 
     def on_pairs(self, values: Any) -> dict[str, Tensor]:
         """`preference_metrics` of the held-out rows, if these are pairs with log-ratios to the start."""
@@ -281,7 +281,7 @@ class AlignmentModule(pl.LightningModule):
             except (RuntimeError, MemoryError) as error:
                 if not out_of_memory(error) or self.trainer.world_size > 1:
                     raise
-                largest = max(map(len, portions.portions(rows)))
+                largest = max(map(len, portions.split_by_budget(rows)))
                 if largest == 1:
                     tokens = max(micro.all_tokens for micro in micro_batches)
                     raise NotEnoughMemoryError(
@@ -301,7 +301,10 @@ class AlignmentModule(pl.LightningModule):
     def _backward(self, micro_batches: list[Any]) -> Any:
         """Gradients of the mean loss of a global batch; returns all that was seen of it."""
         mean_count = self._mean_count(micro_batches)
-        seen = [self._drawn(i, self.look_beside, micro, mean_count) for i, micro in enumerate(micro_batches)]
+        seen = [
+            self._with_step_seed(i, self.compute_without_grad, micro, mean_count)
+            for i, micro in enumerate(micro_batches)
+        ]
         beside = None if seen[0] is None else gather(self.trainer, seen)
         split = len(micro_batches) > 1 or self.trainer.world_size > 1
         if split and self.objective.requires.couples_batch:
@@ -314,12 +317,12 @@ class AlignmentModule(pl.LightningModule):
         seen = []
         for i, micro in enumerate(micro_batches):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                value = self._look(i, micro, mean_count)
-                loss = self.objective(self.with_state(self.with_beside(value, beside), update=True))
+                value = self._compute_logps(i, micro, mean_count)
+                loss = self.objective(self.with_state(self.attach_without_grad(value, beside), update=True))
                 self._refuse_non_finite(loss, micro.index)
                 self.manual_backward(loss.sum() * share)
             seen.append(map_tensors(value, torch.Tensor.detach))
-        return self.with_state(self.with_beside(gather(self.trainer, seen), beside), update=False)
+        return self.with_state(self.attach_without_grad(gather(self.trainer, seen), beside), update=False)
 
     def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
         """Gradients of a loss in which rows depend on each other; returns all that was seen.
@@ -329,9 +332,9 @@ class AlignmentModule(pl.LightningModule):
         https://arxiv.org/abs/2101.06983, section 3.2). Exact, for one forward more.
         """
         with torch.no_grad():
-            seen = [self._look(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
+            seen = [self._compute_logps(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
         own = [map_tensors(value, _leaf) for value in seen]
-        whole = self.with_state(self.with_beside(gather(self.trainer, own), beside), update=True)
+        whole = self.with_state(self.attach_without_grad(gather(self.trainer, own), beside), update=True)
         loss = self.objective(whole)
         index = torch.cat([micro.index for micro in micro_batches])
         start = rows_before(self.trainer, len(index))
@@ -339,17 +342,17 @@ class AlignmentModule(pl.LightningModule):
         loss.mean().backward()
         for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                carried = _inner(self._look(i, micro, mean_count), leaves)
+                carried = _surrogate_dot(self._compute_logps(i, micro, mean_count), leaves)
                 self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
         return map_tensors(whole, torch.Tensor.detach)
 
-    def _look(self, i: int, micro: Any, mean_count: float) -> Any:
-        """`look` at what carries a gradient of the i-th micro-batch, where all that is seen is finite."""
-        value = self._drawn(i, self.look, self.with_gradient(micro), mean_count)
-        self._refuse_non_finite(self.finite(value), micro.index, value)
+    def _compute_logps(self, i: int, micro: Any, mean_count: float) -> Any:
+        """`compute_logps` at what carries a gradient of the i-th micro-batch, where all that is seen is finite."""
+        value = self._with_step_seed(i, self.compute_logps, self.with_gradient(micro), mean_count)
+        self._refuse_non_finite(self.finiteness_check(value), micro.index, value)
         return value
 
-    def _drawn(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
+    def _with_step_seed(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
         """A look with random numbers that depend on the step and the micro-batch alone.
 
         So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
@@ -367,9 +370,13 @@ class AlignmentModule(pl.LightningModule):
         return replace(values, state=self.state)
 
     @torch.no_grad()
-    def means(self, values: Any) -> dict[str, float]:
+    def metric_values(self, values: Any) -> dict[str, float]:
         """Loss and all metrics of a whole batch as numbers."""
-        found = {"loss": self.objective(values).mean(), **self.measure(values), **self.objective.metrics(values)}
+        found = {
+            "loss": self.objective(values).mean(),
+            **self.compute_metrics(values),
+            **self.objective.metrics(values),
+        }
         return {name: float(value) for name, value in found.items()}
 
     def _mean_count(self, batches: Sequence[Any]) -> float:
@@ -469,7 +476,7 @@ def _leaf(value: Tensor) -> Tensor:
     return value.detach().requires_grad_(value.is_floating_point())
 
 
-def _inner(values: Any, leaves: Any) -> list[Tensor]:
+def _surrogate_dot(values: Any, leaves: Any) -> list[Tensor]:
     """Every tensor that can be differentiated, times the gradient of its leaf, summed."""
     found: list[Tensor] = []
     for field in fields(values):
@@ -477,5 +484,5 @@ def _inner(values: Any, leaves: Any) -> list[Tensor]:
         if isinstance(value, Tensor) and value.requires_grad and leaf.grad is not None:
             found.append((value * leaf.grad).sum())
         elif is_dataclass(value):
-            found += _inner(value, leaf)
+            found += _surrogate_dot(value, leaf)
     return found

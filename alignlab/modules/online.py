@@ -22,17 +22,17 @@ from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceE
 from alignlab.models.forward import at_temperature, precision, predict
 from alignlab.models.heads import Critic, HeadCritic, NetworkCritic
 from alignlab.models.logps import answer_logps, score_predictions, summed
-from alignlab.models.reference import Cached, Live
+from alignlab.models.reference import CachedReference, LiveReference
 from alignlab.modules.answer_metrics import token_metrics
 from alignlab.modules.base import START_RATIO, AlignmentModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
 from alignlab.objectives.online import Online, PolicyGradient
-from alignlab.objectives.self_generated import FreshPairs, Imitation
+from alignlab.objectives.self_generated import GeneratedPairs, Imitation
 from alignlab.progress import Progress, silent
 from alignlab.rollout.experience import RolloutBatch, RolloutTokens, collate_rollouts, table
-from alignlab.rollout.sampling import Drawn, draw, uniforms
-from alignlab.rollout.scoring import Said, Scorer, shaped
+from alignlab.rollout.sampling import Sample, draw, uniforms
+from alignlab.rollout.scoring import ScoredResponse, Scorer, shape_scores
 from alignlab.rollout.settings import Rollout
 from alignlab.types import Logps, RolloutLogps, Rollouts
 
@@ -45,7 +45,7 @@ Row = RolloutTokens | PairTokens | CompletionTokens
 
 
 @dataclass(frozen=True)
-class Surroundings:
+class RolloutContext:
     """What answers are gathered with.
 
     start:   the policy as it was before training, which is the reference.
@@ -58,7 +58,7 @@ class Surroundings:
     """
 
     rollout: Rollout
-    start: Live
+    start: LiveReference
     ends: Sequence[int]
     text_of: Callable[[Sequence[int]], str]
     layout: Layout
@@ -91,11 +91,11 @@ class OnlineModule(AlignmentModule):
     objective: Online
     row_type: type[Row]
 
-    def __init__(self, *args: Any, around: Surroundings, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, context: RolloutContext, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.around = around
-        self.critic = around.critic
-        self.temperature = around.rollout.temperature
+        self.context = context
+        self.critic = context.critic
+        self.temperature = context.rollout.temperature
         self.experience: Experience | None = None
         self._fresh = True
         self._off, self._looked_at = 0.0, 0  # nats and tokens of fresh answers that an update has looked at
@@ -103,21 +103,21 @@ class OnlineModule(AlignmentModule):
         self.coefficient = self.objective.coefficient if isinstance(self.objective, PolicyGradient) else 0.0
 
     @abstractmethod
-    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts) -> Iterator[Any]:
+    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], rollouts: Rollouts) -> Iterator[Any]:
         """Lists of the rows of each prompt, prompt by prompt."""
 
     def training_step(self, rows: Sequence[PromptTokens], batch_idx: int) -> None:
         """One update; before the first one of a batch of rollouts, that batch is gathered."""
-        how = self.around.rollout
+        how = self.context.rollout
         number, part = divmod(self.global_step, how.updates)
         if self.experience is None or self.experience.number != number:
             self.experience = self._gather(rows, number)
-            self._refer_to(self.experience.reference)
+            self._set_reference(self.experience.reference)
         self._fresh, self._off, self._looked_at = part == 0, 0.0, 0
-        super().training_step(self._portion(self.experience, part), batch_idx)
+        super().training_step(self._minibatch(self.experience, part), batch_idx)
         if self._looked_at:
             off = self._refuse_other_answers(self._off / self._looked_at)
-            if self._drawing_tells:
+            if self._reuse_sampling_logps:
                 self.experience.metrics[_OFF] = off
         self.samples = []
         if self.last_metrics:
@@ -132,12 +132,12 @@ class OnlineModule(AlignmentModule):
 
     def held_out(self, rows: Sequence[PromptTokens], progress: Progress) -> dict[str, float]:
         """One answer to each held-out prompt, always from the same random numbers."""
-        drawn, rollouts, _ = self._roll(rows, 0, samples=1, author="policy", progress=progress)
+        drawn, rollouts, _ = self._generate_rollouts(rows, 0, samples=1, author="policy", progress=progress)
         return self._measured_rollouts(rollouts, drawn, "policy", self._gold(rows, drawn))
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        open_still = self.experience is not None and self.global_step % self.around.rollout.updates
+        open_still = self.experience is not None and self.global_step % self.context.rollout.updates
         checkpoint["experience"] = asdict(self.experience) if self.experience and open_still else None
         checkpoint["kl_coefficient"], checkpoint["shown_of"] = self.coefficient, self._shown_of
 
@@ -147,12 +147,14 @@ class OnlineModule(AlignmentModule):
         if kept := checkpoint["experience"]:
             groups = [[self.row_type(**row) for row in group] for group in kept["groups"]]
             self.experience = Experience(**{**kept, "groups": groups})
-            self._refer_to(self.experience.reference)
+            self._set_reference(self.experience.reference)
 
     def _gather(self, prompts: Sequence[PromptTokens], number: int) -> Experience:
         """Answers to all prompts, and what is to be learnt from them."""
         objective = self.objective
-        drawn, rollouts, reference = self._roll(prompts, number + 1, samples=objective.samples, author=objective.author)
+        drawn, rollouts, reference = self._generate_rollouts(
+            prompts, number + 1, samples=objective.samples, author=objective.author
+        )
         metrics = self._measured_rollouts(rollouts, drawn, objective.author, self._gold(prompts, drawn))
         if number:
             self._refuse_diverged(prompts, drawn, metrics)
@@ -166,34 +168,36 @@ class OnlineModule(AlignmentModule):
 
     @torch.no_grad()
     @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
-    def _roll(
+    def _generate_rollouts(
         self, prompts: Sequence[PromptTokens], batch: int, *, samples: int, author: str, progress: Progress = silent
-    ) -> tuple[list[Drawn], Rollouts, dict[str, list[float]]]:
+    ) -> tuple[list[Sample], Rollouts, dict[str, list[float]]]:
         """Answers, side by side for each prompt, as rollouts, and their log-probabilities under the reference.
 
         batch: its number, from 1; 0 is for evaluation, from which nothing is learnt.
         """
-        around, device = self.around, next(self.policy.parameters()).device
+        context, device = self.context, next(self.policy.parameters()).device
         asked = [row.prompt for row in prompts for _ in range(samples)]
         by_start = author == "start"
-        model = around.start.model if by_start else self.policy
+        model = context.start.model if by_start else self.policy
         numbers = self._numbers(prompts, batch, samples)
         value = (
-            around.critic.of_states if batch and self._drawing_tells and isinstance(around.critic, HeadCritic) else None
+            context.critic.of_states
+            if batch and self._reuse_sampling_logps and isinstance(context.critic, HeadCritic)
+            else None
         )
-        with around.start.ready(device) if by_start else nullcontext():
-            drawn = draw(model, asked, numbers, around.rollout, around.ends, progress, value)
+        with context.start.ready(device) if by_start else nullcontext():
+            drawn = draw(model, asked, numbers, context.rollout, context.ends, progress, value)
         rows = _rows(prompts, drawn, with_demonstrations=self.objective.moving_reference)
-        scores = torch.tensor(self._scores(around.scorer, prompts, drawn), dtype=torch.float32)
+        scores = torch.tensor(self._scores(context.scorer, prompts, drawn), dtype=torch.float32)
         ended = torch.tensor([answer.ended for answer in drawn])
         given = table([answer.logps for answer in drawn])
         mask = torch.arange(given.shape[1])[None] < torch.tensor([len(answer.ids) for answer in drawn])[:, None]
         logps, values = given, None
         if batch and isinstance(self.objective, PolicyGradient):
             logps, values = self._seen_by_policy(rows, drawn)
-        reference = given if by_start else self._passed(rows, lambda batch: around.start.tokens(batch.rows))
+        reference = given if by_start else self._passed(rows, lambda batch: context.start.tokens(batch.rows))
         rollouts = Rollouts(
-            shaped(scores, ended, around.rollout).view(len(prompts), samples),
+            shape_scores(scores, ended, context.rollout).view(len(prompts), samples),
             mask,
             logps,
             ended,
@@ -212,23 +216,23 @@ class OnlineModule(AlignmentModule):
         return {row_key(*one).hex(): of[: len(one[1])] for one, of in zip(asked, reference.tolist(), strict=True)}
 
     @property
-    def _drawing_tells(self) -> bool:
-        """Whether the draw itself tells of the policy what is to be known before anything is learnt from its answers.
+    def _reuse_sampling_logps(self) -> bool:
+        """Whether the log-probabilities from sampling are used, so that no extra forward of the old policy is needed.
 
-        It does where an epoch is one update: ratios are then taken of what the first one's own forward says (`look`),
-        and the draw's log-probabilities serve for the KL alone, as do its hidden states for a critic that reads those.
-        In half precision drawing and training round differently, by more than a small KL: only what is learnt from
-        once, and without a critic, is not worth a pass there.
+        They are used if an epoch is one update. The ratios then come from the forward of that update
+        (`compute_logps`). The log-probabilities from sampling are used for the KL only, and the hidden states from
+        sampling for a critic that reads them. In half precision, sampling and training round differently, by more than
+        a small KL. There an extra forward is made, except for answers that are used once and without a critic.
         """
-        how, critic = self.around.rollout, self.around.critic
-        if how.minibatches > 1 or (isinstance(critic, HeadCritic) and not self.around.layout.split):
+        how, critic = self.context.rollout, self.context.critic
+        if how.minibatches > 1 or (isinstance(critic, HeadCritic) and not self.context.layout.split):
             return False
         return precision(self.policy) in ("float32", "float64") or (how.epochs == 1 and critic is None)
 
-    def _seen_by_policy(self, rows: Sequence[RolloutTokens], drawn: Sequence[Drawn]) -> tuple[Tensor, Tensor | None]:
+    def _seen_by_policy(self, rows: Sequence[RolloutTokens], drawn: Sequence[Sample]) -> tuple[Tensor, Tensor | None]:
         """[N, T] log-probabilities of answers before anything is learnt from them, and what the critic expects."""
-        critic = self.around.critic
-        if self._drawing_tells:
+        critic = self.context.critic
+        if self._reuse_sampling_logps:
             logps = table([answer.logps for answer in drawn])
             if isinstance(critic, NetworkCritic):
                 return logps, self._passed(rows, lambda batch: critic.of_rows(batch.rows))
@@ -251,7 +255,7 @@ class OnlineModule(AlignmentModule):
 
         training = self.policy.training
         self.policy.eval()
-        _, parts = self.within_memory(rows, see, partial(collate_rollouts, layout=self.around.layout))
+        _, parts = self.within_memory(rows, see, partial(collate_rollouts, layout=self.context.layout))
         self.policy.train(training)
         lengths = [len(completion) for row in rows for completion in row.completions]
         return torch.nn.utils.rnn.pad_sequence(
@@ -267,32 +271,32 @@ class OnlineModule(AlignmentModule):
         for row in prompts:
             key = tuple(row.prompt)
             first = (batch * len(prompts) + before[key]) * samples
-            count = self.around.rollout.max_new_tokens
+            count = self.context.rollout.max_new_tokens
             found += [uniforms(self.seed, row.prompt, 2 * (first + k) + (batch > 0), count) for k in range(samples)]
             before[key] += 1
         return found
 
-    def _scores(self, scorer: Scorer | None, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn]) -> list[float]:
+    def _scores(self, scorer: Scorer | None, prompts: Sequence[PromptTokens], drawn: Sequence[Sample]) -> list[float]:
         if scorer is None:
             return [0.0] * len(drawn)
         each = len(drawn) // len(prompts)
         asked = [row for row in prompts for _ in range(each)]
-        said = [Said(row.said, self._text(one), one.ended) for row, one in zip(asked, drawn, strict=True)]
+        said = [ScoredResponse(row.said, self._text(one), one.ended) for row, one in zip(asked, drawn, strict=True)]
         scores = list(scorer(said))
         for one, score in zip(said, scores, strict=True):
             if not math.isfinite(score):
                 raise NonFiniteError(f"the score of an answer is {score}: {one.answer[:80]!r}")
         return scores
 
-    def _gold(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn]) -> float | None:
-        gold = self.around.gold
+    def _gold(self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample]) -> float | None:
+        gold = self.context.gold
         return None if gold is None else float(np.mean(self._scores(gold, prompts, drawn)))
 
-    def _text(self, answer: Drawn) -> str:
-        return self.around.text_of(answer.ids)
+    def _text(self, answer: Sample) -> str:
+        return self.context.text_of(answer.ids)
 
     def _measured_rollouts(
-        self, rollouts: Rollouts, drawn: Sequence[Drawn], author: str, gold: float | None
+        self, rollouts: Rollouts, drawn: Sequence[Sample], author: str, gold: float | None
     ) -> dict[str, float]:
         """What is told of a batch of rollouts (alignlab/tracking/metrics.py); of the start's answers no KL."""
         ratio, mask, scores = rollouts.log_ratio, rollouts.mask, rollouts.scores
@@ -328,10 +332,10 @@ class OnlineModule(AlignmentModule):
         return numbers if gold is None else numbers | {"objective/gold_scores": gold}
 
     def _refuse_diverged(
-        self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], metrics: Mapping[str, float]
+        self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], metrics: Mapping[str, float]
     ) -> None:
         """Raises DivergedError where the policy has gone too far, or always says the same."""
-        limit, kl = self.around.rollout.max_kl, metrics.get("objective/kl", 0.0)
+        limit, kl = self.context.rollout.max_kl, metrics.get("objective/kl", 0.0)
         if limit and kl > limit:
             raise DivergedError(f"the KL is {kl:.1f} nats per answer, above rollout.max_kl={limit:g}")
         different = len({tuple(row.prompt) for row in prompts})
@@ -340,7 +344,7 @@ class OnlineModule(AlignmentModule):
             raise DivergedError(f"the policy has collapsed: the same answer to all {different} prompts: {text[:80]!r}")
 
     def _shown(
-        self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts
+        self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], rollouts: Rollouts
     ) -> list[dict[str, Any]]:
         each = rollouts.scores.shape[1]
         kl, scores = rollouts.log_ratio.sum(dim=1).tolist(), rollouts.scores.flatten().tolist()
@@ -353,13 +357,13 @@ class OnlineModule(AlignmentModule):
                 "ended": drawn[i].ended,
             }
             for i, row in enumerate(row for row in prompts for _ in range(each))
-        ][: self.around.rollout.shown]
+        ][: self.context.rollout.shown]
 
-    def _portion(self, experience: Experience, part: int) -> list[Any]:
+    def _minibatch(self, experience: Experience, part: int) -> list[Any]:
         """Rows of an update: each epoch goes through the prompts in another order."""
-        epoch, place = divmod(part, self.around.rollout.minibatches)
+        epoch, place = divmod(part, self.context.rollout.minibatches)
         order = np.random.default_rng([self.seed, experience.number, epoch]).permutation(len(experience.groups))
-        mine = np.array_split(order, self.around.rollout.minibatches)[place]
+        mine = np.array_split(order, self.context.rollout.minibatches)[place]
         return [row for i in sorted(mine) for row in experience.groups[i]]
 
     def _refuse_other_answers(self, off: float) -> float:
@@ -373,10 +377,10 @@ class OnlineModule(AlignmentModule):
             )
         return off
 
-    def _refer_to(self, reference: Mapping[str, list[float]]) -> None:
+    def _set_reference(self, reference: Mapping[str, list[float]]) -> None:
         """What log-ratios are taken against while this batch of rollouts is learnt from."""
         tokens = {bytes.fromhex(key): np.array(row, dtype=np.float32) for key, row in reference.items()}
-        self.reference = Cached({key: float(row.sum()) for key, row in tokens.items()}, tokens)
+        self.reference = CachedReference({key: float(row.sum()) for key, row in tokens.items()}, tokens)
 
 
 class PolicyGradientModule(OnlineModule):
@@ -385,7 +389,7 @@ class PolicyGradientModule(OnlineModule):
     objective: PolicyGradient
     row_type = RolloutTokens
 
-    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts) -> Iterator[Any]:
+    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], rollouts: Rollouts) -> Iterator[Any]:
         advantages, returns = self.objective.advantages(rollouts, self.coefficient)
         nothing = torch.zeros_like(rollouts.logps)
         known = torch.stack(
@@ -403,7 +407,7 @@ class PolicyGradientModule(OnlineModule):
             tables = [known[i, :, : len(drawn[i].ids)].clone() for i in mine]  # each is saved, without all others
             yield [RolloutTokens(row.index, row.prompt, row.completions, tables, row.demonstration)]
 
-    def look(self, batch: RolloutBatch, mean_count: float) -> RolloutLogps:
+    def compute_logps(self, batch: RolloutBatch, mean_count: float) -> RolloutLogps:
         """One forward of all answers, the critic's part of it included."""
         needs, rows, known = self.objective.requires, batch.rows, batch.known
         assert self.reference is not None
@@ -423,16 +427,16 @@ class PolicyGradientModule(OnlineModule):
         if self._fresh:
             off = (seen.tokens.detach() - old)[rows.answer_mask].abs()
             self._off, self._looked_at = self._off + float(off.sum()), self._looked_at + len(off)
-            if self.around.rollout.minibatches == 1:  # for all answers this is the policy that gave them
+            if self.context.rollout.minibatches == 1:  # for all answers this is the policy that gave them
                 old = seen.tokens.detach()
-                if self.around.rollout.epochs > 1:
+                if self.context.rollout.epochs > 1:
                     batch.learn(old)
         shown = batch.demonstrations
         return RolloutLogps(
             answers,
             old,
             known[..., 1],
-            torch.full((len(batch),), self.around.rollout.max_new_tokens, device=known.device),
+            torch.full((len(batch),), self.context.rollout.max_new_tokens, device=known.device),
             values=self.critic(self.policy, rows, found) if self.critic is not None else None,
             returns=known[..., 2] if self.critic is not None else None,
             old_values=known[..., 3] if self.critic is not None else None,
@@ -440,11 +444,11 @@ class PolicyGradientModule(OnlineModule):
             demonstration=None if shown is None else self._imitated(shown, batch.asked),
         )
 
-    def finite(self, values: RolloutLogps) -> Tensor:
+    def finiteness_check(self, values: RolloutLogps) -> Tensor:
         total = values.answers.checksum + values.advantages.sum(dim=1)
         return total if values.values is None else total + values.values.detach().sum(dim=1)
 
-    def measure(self, values: RolloutLogps) -> dict[str, Tensor]:
+    def compute_metrics(self, values: RolloutLogps) -> dict[str, Tensor]:
         found = token_metrics(values.answers)
         return {"policy/entropy_avg": found["entropy"]} if found else {}
 
@@ -454,13 +458,13 @@ class PolicyGradientModule(OnlineModule):
         return Logps(tokens[asked], rows.answer_mask[asked])
 
 
-class FreshPairsModule(OnlineModule, PreferenceModule):
+class GeneratedPairsModule(OnlineModule, PreferenceModule):
     """Pairs of the policy's own answers, or of the data's against them."""
 
-    objective: FreshPairs
+    objective: GeneratedPairs
     row_type = PairTokens
 
-    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts) -> Iterator[Any]:
+    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], rollouts: Rollouts) -> Iterator[Any]:
         each = len(drawn) // len(prompts)
         groups: list[list[PairTokens]] = [[] for _ in prompts]
         for p, winner, loser in self.objective.pairs(rollouts):
@@ -476,7 +480,7 @@ class ImitationModule(OnlineModule, SFTModule):
     objective: Imitation
     row_type = CompletionTokens
 
-    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], rollouts: Rollouts) -> Iterator[Any]:
+    def make_rows(self, prompts: Sequence[PromptTokens], drawn: Sequence[Sample], rollouts: Rollouts) -> Iterator[Any]:
         each = len(drawn) // len(prompts)
         for p, (row, kept) in enumerate(zip(prompts, self.objective.kept(rollouts).tolist(), strict=True)):
             mine = drawn[p * each : (p + 1) * each]
@@ -485,7 +489,7 @@ class ImitationModule(OnlineModule, SFTModule):
             ]
 
 
-def _rows(prompts: Sequence[PromptTokens], drawn: Sequence[Drawn], with_demonstrations: bool) -> list[RolloutTokens]:
+def _rows(prompts: Sequence[PromptTokens], drawn: Sequence[Sample], with_demonstrations: bool) -> list[RolloutTokens]:
     """Prompts with their answers, nothing known of them yet."""
     each = len(drawn) // len(prompts)
     return [

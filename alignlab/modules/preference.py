@@ -13,15 +13,15 @@ from alignlab.types import PairLogps, halves
 class PreferenceModule(AlignmentModule):
     """Log-probabilities of chosen and rejected answers in, loss and preference metrics out."""
 
-    def look(self, batch: PairBatch, mean_count: float) -> PairLogps:
+    def compute_logps(self, batch: PairBatch, mean_count: float) -> PairLogps:
         """One forward for all 2B rows."""
         both = self.answers(batch.rows, mean_count)
         return PairLogps(*halves(both))
 
-    def finite(self, values: PairLogps) -> Tensor:
+    def finiteness_check(self, values: PairLogps) -> Tensor:
         return values.chosen.checksum + values.rejected.checksum
 
-    def measure(self, values: PairLogps) -> dict[str, Tensor]:
+    def compute_metrics(self, values: PairLogps) -> dict[str, Tensor]:
         return pair_metrics(values, self.objective.reward)
 
     def on_pairs(self, values: PairLogps) -> dict[str, Tensor]:

@@ -17,15 +17,15 @@ _BINS = 10
 class RewardModule(AlignmentModule):
     """Rewards of all answers of a prompt in, loss and accuracy out; one forward for all answers."""
 
-    def look(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
+    def compute_logps(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
         found = answer_rewards(self.policy, batch.rows)
         rewards = found.new_zeros(batch.mask.shape).masked_scatter(batch.mask, found)
         return RankedRewards(rewards, batch.mask, batch.grades, batch.margin.to(rewards))
 
-    def finite(self, values: RankedRewards) -> Tensor:
+    def finiteness_check(self, values: RankedRewards) -> Tensor:
         return values.rewards.detach().sum(dim=1)
 
-    def measure(self, values: RankedRewards) -> dict[str, Tensor]:
+    def compute_metrics(self, values: RankedRewards) -> dict[str, Tensor]:
         """Accuracy and margin over comparisons, each prompt weighing the same; rewards over answers."""
         lead = values.rewards[:, :, None] - values.rewards[:, None, :]
         better = values.better.float()

@@ -13,11 +13,11 @@ from alignlab.types import Logps
 class SFTModule(AlignmentModule):
     """Log-probabilities of answers in, loss out."""
 
-    def look(self, batch: Batch, mean_count: float) -> Logps:
+    def compute_logps(self, batch: Batch, mean_count: float) -> Logps:
         return self.answers(batch.rows, mean_count)
 
-    def finite(self, values: Logps) -> Tensor:
+    def finiteness_check(self, values: Logps) -> Tensor:
         return values.checksum
 
-    def measure(self, values: Logps) -> dict[str, Tensor]:
+    def compute_metrics(self, values: Logps) -> dict[str, Tensor]:
         return token_metrics(values)

@@ -15,14 +15,14 @@ from alignlab.types import LabelledLogps, Logps
 class UnpairedModule(AlignmentModule):
     """Log-probabilities of labelled (and where the objective asks, of mismatched) answers in, loss and metrics out."""
 
-    def look(self, batch: LabelledBatch, mean_count: float) -> LabelledLogps:
+    def compute_logps(self, batch: LabelledBatch, mean_count: float) -> LabelledLogps:
         answers = self.answers(batch.rows, mean_count)
-        return LabelledLogps(answers, batch.desirable, self.look_beside(batch, mean_count))
+        return LabelledLogps(answers, batch.desirable, self.compute_without_grad(batch, mean_count))
 
     def with_gradient(self, batch: LabelledBatch) -> LabelledBatch:
         return replace(batch, mismatched=None)
 
-    def look_beside(self, batch: LabelledBatch, mean_count: float) -> Logps | None:
+    def compute_without_grad(self, batch: LabelledBatch, mean_count: float) -> Logps | None:
         """The mismatched answers."""
         if batch.mismatched is None:
             return None
@@ -30,12 +30,12 @@ class UnpairedModule(AlignmentModule):
         self._refuse_non_finite(seen.checksum, batch.index, seen)
         return seen
 
-    def with_beside(self, values: LabelledLogps, beside: Logps | None) -> LabelledLogps:
+    def attach_without_grad(self, values: LabelledLogps, beside: Logps | None) -> LabelledLogps:
         return replace(values, mismatched=beside)
 
-    def finite(self, values: LabelledLogps) -> Tensor:
+    def finiteness_check(self, values: LabelledLogps) -> Tensor:
         total = values.answers.checksum
         return total if values.mismatched is None else total + values.mismatched.checksum
 
-    def measure(self, values: LabelledLogps) -> dict[str, Tensor]:
+    def compute_metrics(self, values: LabelledLogps) -> dict[str, Tensor]:
         return labelled_metrics(values, self.objective.reward)

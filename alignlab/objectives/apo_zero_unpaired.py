@@ -38,7 +38,7 @@ class APOZeroUnpaired(WithReference):
     def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         return apo_zero_unpaired_loss(batch.answers.logratio("sum"), batch.desirable, beta=self.beta)
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         if "desirable" in counts:  # a mix with pairs has no such counts
             yield from one_label_remarks("APO-zero", counts)
             yield from rare_label_remarks("APO-zero", counts)

@@ -54,7 +54,7 @@ class Objective(Checked, ABC):
         if self.dialects:
             yield from one_of("dialect", getattr(self, "dialect", ""), self.dialects)
 
-    def spoken(self) -> list[str]:
+    def matching_dialects(self) -> list[str]:
         """All dialects whose convention the fields follow, as they are; it may be none."""
         return [
             name
@@ -75,7 +75,7 @@ class Objective(Checked, ABC):
         return self.reward_scale * (answers.logratio("sum") if needs.reference else answers.logp(needs.length))
 
     @property
-    def jumps_at_reference(self) -> bool:
+    def nondifferentiable_at_reference(self) -> bool:
         """Whether the gradient jumps where the policy equals its reference, where training begins: rounding decides."""
         return False
 
@@ -100,7 +100,7 @@ class Objective(Checked, ABC):
         """The state with a training batch taken in; the loss of that batch is computed with it."""
         return state
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         """What the user should be told before training, given the training data's counts by kind of row."""
         return iter(())
 

@@ -74,7 +74,7 @@ class BCO(WithReference):
     def metrics(self, batch: LabelledLogps) -> dict[str, torch.Tensor]:
         return {"bco/delta": self._delta(batch)}
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         if "desirable" in counts:  # a mix with pairs has no such counts
             yield from one_label_remarks("BCO", counts, "The shift δ" if self.shift == "running" else "")
             yield from rare_label_remarks("BCO", counts)

@@ -54,7 +54,7 @@ class DiscoPOP(DivergencePairs):
     def loss_at_reference(self) -> float:
         return (math.log(2.0) + 1) / 2
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         slope = (1 - math.log(2.0)) / (4 * self.tau) - 0.75
         if slope > 0:
             yield f"DiscoPOP starts with a slope of {slope:+.2f} in the margin: it lowers margins near 0 (tau < 0.102)"

@@ -62,8 +62,8 @@ class DPO(DivergencePairs):
             text = "TRL 0.x's alpha is 1 minus this one"
             yield Problem("dialect", self.dialect, text, "dialect=paper")
 
-    def spoken(self) -> list[str]:
-        return [name for name in super().spoken() if name != "trl1" or self.label_smoothing == 0]
+    def matching_dialects(self) -> list[str]:
+        return [name for name in super().matching_dialects() if name != "trl1" or self.label_smoothing == 0]
 
     @property
     def loss_at_reference(self) -> float:

@@ -38,7 +38,7 @@ class DPOP(ReferencePairs):
         yield from at_least("penalty", self.penalty, 0.0, example=50, hint="0 is DPO")
 
     @property
-    def jumps_at_reference(self) -> bool:
+    def nondifferentiable_at_reference(self) -> bool:
         return self.penalty > 0
 
     @property

@@ -74,7 +74,7 @@ class IPO(Objective):
         reduction = cast(Reduction, self.reduction)
         return ipo_loss(*pair_scores(batch, self.divergence, self.divergence_alpha, reduction), tau=self.tau)
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         unit = "nats per token" if self.reduction == "mean" else "nats"
         yield f"IPO aims at a log-ratio margin of 1 / (2 tau) = {1 / (2 * self.tau):g} {unit}"
         if self.reduction == "mean" and self.tau >= 1:

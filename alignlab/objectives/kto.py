@@ -76,7 +76,7 @@ class KTO(WithReference):
         raw = _raw_kl(batch)
         return {"kl": raw.clamp(min=0), "kto/kl_raw": raw}
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         good, bad = counts["desirable"], counts["undesirable"]
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
         yield f"KTO: {good} good and {bad} bad answers, weights {weights}"

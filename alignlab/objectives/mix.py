@@ -81,8 +81,8 @@ class Mix(Objective):
         return self._leading.reward_scale
 
     @property
-    def jumps_at_reference(self) -> bool:
-        return any(part.jumps_at_reference for part in self._objectives.values())
+    def nondifferentiable_at_reference(self) -> bool:
+        return any(part.nondifferentiable_at_reference for part in self._objectives.values())
 
     @property
     def loss_at_reference(self) -> float | None:
@@ -102,9 +102,9 @@ class Mix(Objective):
             found[f"parts/{name}"] = _apply(part, batch).mean()
         return found
 
-    def remarks(self, counts: Mapping[str, int]) -> Iterator[str]:
+    def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         for part in self._objectives.values():
-            yield from part.remarks(counts)
+            yield from part.data_warnings(counts)
 
     @cached_property
     def _objectives(self) -> dict[str, Objective]:

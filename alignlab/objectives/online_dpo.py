@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.objectives.base import Objective
-from alignlab.objectives.self_generated import Fresh, FreshPairs
+from alignlab.objectives.self_generated import GeneratedPair, GeneratedPairs
 from alignlab.types import PairLogps, Rollouts
 
 
@@ -21,7 +21,7 @@ def online_dpo_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
 
 
 @dataclass(kw_only=True)
-class OnlineDPO(FreshPairs):
+class OnlineDPO(GeneratedPairs):
     """The best of a prompt's fresh answers against the worst.
 
     Where all are worth the same, the answer stands against itself, which pulls nowhere.
@@ -36,7 +36,7 @@ class OnlineDPO(FreshPairs):
 
     fewest: ClassVar[int] = 2
 
-    def pairs(self, rollouts: Rollouts) -> list[Fresh]:
+    def pairs(self, rollouts: Rollouts) -> list[GeneratedPair]:
         top, low = rollouts.scores.max(dim=1), rollouts.scores.min(dim=1)
         worst = torch.where(top.values > low.values, low.indices, top.indices)
         return [(p, w, l) for p, (w, l) in enumerate(zip(top.indices.tolist(), worst.tolist(), strict=True))]

@@ -17,11 +17,11 @@ from alignlab.objectives.online import Online
 from alignlab.types import Logps, PairLogps, Requires, Rollouts
 
 # A fresh pair: its prompt, which of the prompt's answers is preferred (None: the data's own), and to which one.
-Fresh = tuple[int, int | None, int]
+GeneratedPair = tuple[int, int | None, int]
 
 
 @dataclass(kw_only=True)
-class FreshPairs(Online):
+class GeneratedPairs(Online):
     """Base of objectives that put an objective on pairs to fresh ones.
 
     loss:     name of the objective on pairs.
@@ -84,7 +84,7 @@ class FreshPairs(Online):
         return self.inner.shift_invariant
 
     @abstractmethod
-    def pairs(self, rollouts: Rollouts) -> list[Fresh]:
+    def pairs(self, rollouts: Rollouts) -> list[GeneratedPair]:
         """What is preferred to what, prompt by prompt."""
 
 

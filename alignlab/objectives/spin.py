@@ -8,7 +8,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.objectives.base import Objective
-from alignlab.objectives.self_generated import Fresh, FreshPairs
+from alignlab.objectives.self_generated import GeneratedPair, GeneratedPairs
 from alignlab.types import PairLogps, Requires, Rollouts
 
 
@@ -21,7 +21,7 @@ def spin_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
 
 
 @dataclass(kw_only=True)
-class SPIN(FreshPairs):
+class SPIN(GeneratedPairs):
     """The data's answers against the policy's own; an iteration is a batch of rollouts and the updates made with it.
 
     loss:     name of the objective on pairs.
@@ -37,7 +37,7 @@ class SPIN(FreshPairs):
     def requires(self) -> Requires:  # type: ignore[override]
         return replace(super().requires, demonstrations=True)
 
-    def pairs(self, rollouts: Rollouts) -> list[Fresh]:
+    def pairs(self, rollouts: Rollouts) -> list[GeneratedPair]:
         prompts, answers = rollouts.scores.shape
         return [(p, None, k) for p in range(prompts) for k in range(answers)]
 

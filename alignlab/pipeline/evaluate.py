@@ -24,13 +24,13 @@ from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.judging import judged
 from alignlab.evaluation.questions import Question, read_questions
 from alignlab.evaluation.settings import Evaluation
-from alignlab.evaluation.suite import Side, sampled
+from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.integrity import read_record, set_aside
-from alignlab.judges.base import Bill, Judge
+from alignlab.judges.base import Judge, JudgingCost
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.lineage import comes_with_code, weights_fingerprint
-from alignlab.models.reference import Pass, weights_digest
+from alignlab.models.reference import ScoringOptions, weights_digest
 from alignlab.models.sources.base import check_pretrained, load_pretrained
 from alignlab.pipeline.pair_rewards import held_out_pairs, implied_rewards, rewards
 from alignlab.pipeline.run import ready_judges
@@ -43,12 +43,12 @@ from alignlab.training.attempt import reason_of
 from alignlab.training.evaluation_suite import (
     REFERENCE_ROWS,
     REFERENCE_TOKENS,
-    as_far_as_the_world,
+    cap_to_horizon,
     judges_of,
     sampling_of,
     suite_of,
 )
-from alignlab.training.setup import device_of, load_start
+from alignlab.training.setup import device_of, load_initial_policy
 
 log = logging.getLogger(__name__)
 
@@ -60,33 +60,33 @@ class Evaluated:
     run: str
     folder: Path
     summary: dict[str, Any]
-    bill: Bill
+    bill: JudgingCost
 
 
-def evaluate(wanted: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
+def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
     """Evaluate a run, or all finished runs of a sweep. Raises ConfigError with all problems, before anything starts.
 
     judges: runs that judges are made by, by the judge's name.
     """
-    root, ids = _runs(wanted)
+    root, ids = _runs(request)
     plans, problems = [], []
     for run_id in ids:
         try:
-            plans.append(_evaluable(root, run_id, wanted))
-            if _is_reward_model(plans[-1]) and wanted.judge:
+            plans.append(_evaluable(root, run_id, request))
+            if _is_reward_model(plans[-1]) and request.judge:
                 text = f"judges answers, and {run_id} is a reward model, which writes none; leave it out"
-                problems.append(Problem("judge", ", ".join(wanted.judge), text))
+                problems.append(Problem("judge", ", ".join(request.judge), text))
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
-    if wanted.evaluation.proxy and wanted.evaluation.proxy not in {*wanted.judge, "gold"}:
-        there = ", ".join(wanted.judge) or "none"
-        problems.append(Problem("evaluation.proxy", wanted.evaluation.proxy, f"is none of the judges ({there})"))
-    others = {n: source for n in wanted.evaluation.baselines if (source := _other(n, root, wanted, problems))}
+    if request.evaluation.proxy and request.evaluation.proxy not in {*request.judge, "gold"}:
+        there = ", ".join(request.judge) or "none"
+        problems.append(Problem("evaluation.proxy", request.evaluation.proxy, f"is none of the judges ({there})"))
+    others = {n: source for n in request.evaluation.baselines if (source := _other(n, root, request, problems))}
     if problems:
         raise ConfigError(problems)
-    wanted = replace(wanted, judge=ready_judges(wanted.judge, judges))
+    request = replace(request, judge=ready_judges(request.judge, judges))
     return [
-        _evaluate_reward_model(plan, wanted) if _is_reward_model(plan) else _evaluate_run(plan, wanted, others)
+        _evaluate_reward_model(plan, request) if _is_reward_model(plan) else _evaluate_run(plan, request, others)
         for plan in plans
     ]
 
@@ -116,43 +116,43 @@ def evaluate_at_end(plan: Plan) -> Path | None:
     return found.folder
 
 
-def peft_of(wanted: Evaluate) -> Adapter | None:
+def peft_of(request: Evaluate) -> Adapter | None:
     """The adapter settings that all runs share; None if they differ, or if a record can't be read."""
     try:
-        root, ids = _runs(wanted)
-        found = [recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code).train.peft for run_id in ids]
+        root, ids = _runs(request)
+        found = [recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code).train.peft for run_id in ids]
     except AlignlabError:  # `evaluate` reports the error
         return None
     return found[0] if all(peft == found[0] for peft in found) else None
 
 
-def sweep_of(wanted: Evaluate) -> Path | None:
+def sweep_of(request: Evaluate) -> Path | None:
     """Folder of the sweep that is meant, by itself or by (the beginning of) its name; None where a run is meant.
 
     Raises ConfigError where several sweeps begin so, or a run does too.
     """
-    folder = Path(wanted.run)
+    folder = Path(request.run)
     if (folder / "sweep.json").is_file():
         return folder.resolve()
-    if (folder / "run.json").is_file() or RunDir.of(wanted.output_root, wanted.run).record():
+    if (folder / "run.json").is_file() or RunDir.of(request.output_root, request.run).record():
         return None
-    names = [name for name, _ in sweeps_of(wanted.output_root)]
-    found = [name for name in names if name == wanted.run] or [name for name in names if name.startswith(wanted.run)]
-    if wanted.run not in found and found:
-        found += [record["id"] for record in runs_of(wanted.output_root) if record["id"].startswith(wanted.run)]
+    names = [name for name, _ in sweeps_of(request.output_root)]
+    found = [name for name in names if name == request.run] or [name for name in names if name.startswith(request.run)]
+    if request.run not in found and found:
+        found += [record["id"] for record in runs_of(request.output_root) if record["id"].startswith(request.run)]
     if len(found) > 1:
-        raise ConfigError([Problem("run", wanted.run, f"stands for {', '.join(found[:5])}")])
-    return Path(wanted.output_root) / "sweeps" / found[0] if found else None
+        raise ConfigError([Problem("run", request.run, f"stands for {', '.join(found[:5])}")])
+    return Path(request.output_root) / "sweeps" / found[0] if found else None
 
 
-def _runs(wanted: Evaluate) -> tuple[str, list[str]]:
+def _runs(request: Evaluate) -> tuple[str, list[str]]:
     """(output root, ids of the runs that are meant)."""
-    if sweep := sweep_of(wanted):
+    if sweep := sweep_of(request):
         return str(sweep.parents[1]), _done(sweep)
-    folder = Path(wanted.run)
+    folder = Path(request.run)
     if (folder / "run.json").is_file():
         return str(folder.resolve().parents[1]), [folder.resolve().name]
-    return wanted.output_root, [find(runs_of(wanted.output_root), wanted.run)["id"]]
+    return request.output_root, [find(runs_of(request.output_root), request.run)["id"]]
 
 
 def _done(directory: Path) -> list[str]:
@@ -170,7 +170,7 @@ def _done(directory: Path) -> list[str]:
     return [run_id for run_id in ids if run_id not in left_out]
 
 
-def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
+def _evaluable(root: str, run_id: str, request: Evaluate) -> Plan:
     run = RunDir.of(root, run_id)
     if damage := run.damage():
         raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
@@ -178,21 +178,21 @@ def _evaluable(root: str, run_id: str, wanted: Evaluate) -> Plan:
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'not there'}: only runs that are done have a policy")]
         )
-    return recorded_plan(root, run_id, trust_remote_code=wanted.trust_remote_code)
+    return recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code)
 
 
 def _is_reward_model(plan: Plan) -> bool:
     return plan.train.objective.requires.data == "rankings"
 
 
-def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> Callable[[], Side] | None:
+def _other(name: str, root: str, request: Evaluate, problems: list[Problem]) -> Callable[[], ModelSide] | None:
     """How a baseline that is a model of its own is loaded; None for those that are not."""
     if name in ("reference", "chosen"):
         return None
     run = RunDir.of(root, name)
     if run.record():
         try:
-            plan = _evaluable(root, name, wanted)
+            plan = _evaluable(root, name, request)
         except ConfigError as error:
             problems += [_of_a_baseline(problem) for problem in error.problems]
             return None
@@ -208,12 +208,12 @@ def _other(name: str, root: str, wanted: Evaluate, problems: list[Problem]) -> C
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
     if comes_with_code(name):
-        check = partial(check_pretrained, trust_remote_code=wanted.trust_remote_code)
+        check = partial(check_pretrained, trust_remote_code=request.trust_remote_code)
         problems += model_problems("evaluation.baselines", name, check)
 
-    def load() -> Side:
-        model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=wanted.trust_remote_code)
-        return Side(model, tokenizer, weights_digest(model))
+    def load() -> ModelSide:
+        model, tokenizer = load_pretrained(name, dtype="float32", trust_remote_code=request.trust_remote_code)
+        return ModelSide(model, tokenizer, weights_digest(model))
 
     return load
 
@@ -223,24 +223,24 @@ def _of_a_baseline(problem: Problem) -> Problem:
     return replace(problem, key="evaluation.baselines") if problem.key == "run" else problem
 
 
-def _policy_of(plan: Plan) -> Side:
+def _policy_of(plan: Plan) -> ModelSide:
     run = RunDir.of(plan.train.output_root, plan.id)
     model, tokenizer = plan.train.model.load_from(str(run.policy))
-    return Side(model, tokenizer, weights_digest(model))
+    return ModelSide(model, tokenizer, weights_digest(model))
 
 
-def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], Side]]) -> Evaluated:
+def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], ModelSide]]) -> Evaluated:
     run, world = RunDir.of(plan.train.output_root, plan.id), plan.train.data.world
-    settings = as_far_as_the_world(wanted.evaluation, world)
+    settings = cap_to_horizon(request.evaluation, world)
     folder = run.path / "evaluation" / _key(settings, plan.train.output_root)
-    with run.held():
+    with run.locked():
         examples = _stored(folder)
         if examples is None:
-            examples = _sample(plan, settings, wanted, others)
+            examples = _sample(plan, settings, request, others)
             examples.write(folder)
-        bill = Bill()
+        bill = JudgingCost()
         own = None if settings.questions else world  # the planted reward knows the lab's own prompts only
-        for name, judge in judges_of(wanted.judge, own).items():
+        for name, judge in judges_of(request.judge, own).items():
             if not _judged_already(examples, name, judge):
                 log.info("%s: judged by %s", run.id, name)
                 examples, cost = judged(examples, name, judge, Path(plan.train.output_root) / "judgements")
@@ -248,7 +248,7 @@ def _evaluate_run(plan: Plan, wanted: Evaluate, others: dict[str, Callable[[], S
                 bill += cost
         summary = summarise(examples)
         if settings.pairs:
-            summary["pairs"] = _implied(plan, settings.pairs, folder, wanted)
+            summary["pairs"] = _implied(plan, settings.pairs, folder, request)
         metrics = run.record().get("summary", {})
         earlier = _earlier(run, examples)
         if settings.questions.endswith(".csv"):
@@ -326,28 +326,28 @@ def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
     ]
 
 
-def _evaluate_reward_model(plan: Plan, wanted: Evaluate) -> Evaluated:
+def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
     """Accuracy on pairs, of a file or its own held-out ones."""
-    run, file = RunDir.of(plan.train.output_root, plan.id), wanted.evaluation.pairs
+    run, file = RunDir.of(plan.train.output_root, plan.id), request.evaluation.pairs
     folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
-    with run.held():
+    with run.locked():
         summary = _stored_pairs(folder)
         if summary is None:
             pairs = read_pairs(file) if file else held_out_pairs(plan)
             summary = store_pairs(folder, pairs, rewards(plan, pairs))
         summary = {"pairs": summary}
         write_json(folder / SUMMARY, {"run": run.id, **summary})
-    return Evaluated(run.id, folder, summary, Bill())
+    return Evaluated(run.id, folder, summary, JudgingCost())
 
 
-def _implied(plan: Plan, file: str, folder: Path, wanted: Evaluate) -> dict[str, Any]:
+def _implied(plan: Plan, file: str, folder: Path, request: Evaluate) -> dict[str, Any]:
     """Accuracy of the rewards that a policy implies."""
     if (found := _stored_pairs(folder)) is not None:
         return found
-    start, policy, device = load_start(plan), _policy_of(plan), device_of(wanted.accelerator)
-    reference = Side(start.model, start.tokenizer, start.weights)
+    start, policy, device = load_initial_policy(plan), _policy_of(plan), device_of(request.accelerator)
+    reference = ModelSide(start.model, start.tokenizer, start.weights)
     how, pairs = (
-        Pass(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress_bar(bars_wanted(wanted.progress))),
+        ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress_bar(bars_wanted(request.progress))),
         read_pairs(file),
     )
     return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, how))
@@ -395,13 +395,15 @@ def _of(baseline: str, judge: str) -> tuple[str, str]:
     return f"{baseline}/first/{judge}", f"{baseline}/second/{judge}"
 
 
-def _sample(plan: Plan, settings: Evaluation, wanted: Evaluate, others: dict[str, Callable[[], Side]]) -> Examples:
-    start, policy = load_start(plan), _policy_of(plan)
-    reference = Side(start.model, start.tokenizer, start.weights)
-    device = device_of(wanted.accelerator)
+def _sample(
+    plan: Plan, settings: Evaluation, request: Evaluate, others: dict[str, Callable[[], ModelSide]]
+) -> Examples:
+    start, policy = load_initial_policy(plan), _policy_of(plan)
+    reference = ModelSide(start.model, start.tokenizer, start.weights)
+    device = device_of(request.accelerator)
     for side in (policy, reference):
         side.model.to(device)
-    bar = progress_bar(bars_wanted(wanted.progress))
+    bar = progress_bar(bars_wanted(request.progress))
     suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
     log.info("%s: %d prompts, %d answers to each", plan.id, len(suite.questions), settings.samples)
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from alignlab.config.plan import Plan
 from alignlab.evaluation.graded_pairs import GradedPair
 from alignlab.evaluation.questions import Question
-from alignlab.evaluation.suite import Side
+from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.base import Answer
 from alignlab.judges.reward_model import RewardModel
-from alignlab.models.reference import Pass, token_logps
+from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.runs.directory import RunDir
 from alignlab.training.dataset import refuse_changed_data
-from alignlab.training.setup import load_start
+from alignlab.training.setup import load_initial_policy
 
 
 def held_out_pairs(plan: Plan) -> list[GradedPair]:
     """All held-out pairs of a run's own data; of rankings, each answer against each that has a smaller grade."""
     refuse_changed_data(plan)
     source, found = plan.train.data, []
-    start = load_start(plan) if source.world is not None else None
+    start = load_initial_policy(plan) if source.world is not None else None
     for row in source.rankings("eval", lambda world: start.exact_logps if start else None).rows:
         graded = list(zip(row.completions, row.grades, row.ended, strict=True))
         found += [
@@ -50,7 +50,9 @@ def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]
     return list(zip(scores[0::2], scores[1::2], strict=True))
 
 
-def implied_rewards(policy: Side, reference: Side, pairs: Sequence[GradedPair], how: Pass) -> list[tuple[float, float]]:
+def implied_rewards(
+    policy: ModelSide, reference: ModelSide, pairs: Sequence[GradedPair], how: ScoringOptions
+) -> list[tuple[float, float]]:
     """(chosen, rejected) log-ratios of whole answers, nats: a policy's rewards up to its beta."""
     sums = []
     for side in (policy, reference):

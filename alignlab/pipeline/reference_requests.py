@@ -9,18 +9,18 @@ from alignlab.config.plan import Plan
 from alignlab.runs.directory import FINISHED, RunDir
 
 
-def different_askers(plans: Sequence[Plan]) -> list[list[Plan]]:
+def different_requests(plans: Sequence[Plan]) -> list[list[Plan]]:
     """For each start and data of which plans ask for different answers: one plan for each of the askings."""
     same_start: dict[Hashable, dict[Hashable, Plan]] = defaultdict(dict)
     for plan in plans:
         train = plan.train
         if train.reference_kind == "cached" and RunDir.of(train.output_root, plan.id).status() not in FINISHED:
             parent = plan.parent.id if plan.parent else None
-            same_start[(parent, repr(train.model), repr(train.data), train.output_root)][_asks(plan)] = plan
+            same_start[(parent, repr(train.model), repr(train.data), train.output_root)][_request_of(plan)] = plan
     return [list(asked.values()) for asked in same_start.values() if len(asked) > 1]
 
 
-def _asks(plan: Plan) -> Hashable:
+def _request_of(plan: Plan) -> Hashable:
     """What decides which answers a run asks the reference for."""
     needs, trainer = plan.train.objective.requires, plan.train.trainer
     return (

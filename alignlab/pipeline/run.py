@@ -7,10 +7,10 @@ import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from alignlab.config.plan import Plan, made_by
+from alignlab.config.plan import Plan, judge_from_plan
 from alignlab.errors import (
     DamagedError,
-    NotStackableError,
+    NotVectorizableError,
     ParentError,
 )
 from alignlab.integrity import set_aside
@@ -19,22 +19,22 @@ from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.training.attempt import (
-    begin,
-    end_badly,
+    log_already_finished,
+    log_code_changes,
     log_damage,
     logged_to,
     reason_of,
-    tell_finished,
-    tell_of_other_code,
+    record_failure,
+    start_attempt,
 )
-from alignlab.training.pruning import Bar
-from alignlab.vectorized.eligibility import why_not
+from alignlab.training.pruning import PruningThresholds
+from alignlab.vectorized.eligibility import ineligible_reason
 
 log = logging.getLogger(__name__)
 
 
 def run_plan(
-    plan: Plan, *, group: str | None = None, overrides: Sequence[str] = (), bar: Bar | None = None
+    plan: Plan, *, group: str | None = None, overrides: Sequence[str] = (), thresholds: PruningThresholds | None = None
 ) -> dict[str, Any]:
     """Run a plan and everything it starts from; return the record (run.json) of the run.
 
@@ -45,31 +45,31 @@ def run_plan(
     if plan.train.rerun or run.status() not in FINISHED:
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
-    with run.held(wait=plan.train.if_running == "wait") as mine:
+    with run.locked(wait=plan.train.if_running == "wait") as mine:
         status = run.record().get("status")
         if not mine:
             log.info("%s: another process has it in hand; left to it", run.id)
         elif status in FINISHED and not plan.train.rerun:
-            tell_finished(run)
-        elif not _went_on_from_a_stack(plan, run, group, overrides, bar):
-            _run(plan, run, group, overrides, bar)
+            log_already_finished(run)
+        elif not _resume_vectorized(plan, run, group, overrides, thresholds):
+            _run(plan, run, group, overrides, thresholds)
     return run.record()
 
 
-def _went_on_from_a_stack(
-    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None
+def _resume_vectorized(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], thresholds: PruningThresholds | None
 ) -> bool:
     """Whether a run that we hold was stopped as part of a stack, and was trained from there as a stack of one."""
     if plan.train.rerun or not run.stacked_checkpoint.exists() or run.checkpoint.exists():
         return False
-    from alignlab.vectorized.fit import run_held  # seconds to import
+    from alignlab.vectorized.fit import resume_vectorized  # seconds to import
 
-    reason = "its search may end it early" if bar else why_not(plan.train)
+    reason = "its search may end it early" if thresholds else ineligible_reason(plan.train)
     try:
         if reason is None:
-            run_held(plan, group, overrides)
+            resume_vectorized(plan, group, overrides)
             return True
-    except (NotStackableError, DamagedError) as error:
+    except (NotVectorizableError, DamagedError) as error:
         reason = str(error)
     log.warning("%s: was begun in a stack, and starts anew: %s", run.id, reason)
     return False
@@ -83,7 +83,7 @@ def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict
         record = run_plan(plan)
         if record["status"] != "done":
             raise ParentError(f"judge {name}: {plan.id} is {record['status']}: {record.get('reason')}")
-        made[name] = made_by(plan, judges[name])
+        made[name] = judge_from_plan(plan, judges[name])
     return {**judges, **made}
 
 
@@ -94,13 +94,15 @@ def _run_needed(plan: Plan, needed: Plan, run: RunDir, group: str | None) -> Non
         if found["status"] == "diverged":
             raise ParentError(f"{needed.id} diverged: {found.get('reason')}")
     except Exception as error:
-        with run.held(wait=False) as mine:
+        with run.locked(wait=False) as mine:
             if mine:
                 run.end("failed", f"what it starts from can't be had: {reason_of(error)}", id=run.id, sweep=group)
         raise
 
 
-def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None) -> None:
+def _run(
+    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], thresholds: PruningThresholds | None
+) -> None:
     """Train, with the run's directory telling what goes on from beginning to end."""
     import torch
 
@@ -112,11 +114,11 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
     quiet_libraries()
     done, said = (0, "") if plan.train.rerun else updates_in(run, run.checkpoint)
     try:
-        _attempt(plan, run, group, overrides, bar, done, said)
+        _attempt(plan, run, group, overrides, thresholds, done, said)
     except DamagedError as error:
         if not done or error.file != run.checkpoint:
             raise
-        _attempt(plan, run, group, overrides, bar, 0, set_aside(error, STARTS_ANEW))
+        _attempt(plan, run, group, overrides, thresholds, 0, set_aside(error, STARTS_ANEW))
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
@@ -124,7 +126,13 @@ def _run(plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], b
 
 
 def _attempt(
-    plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], bar: Bar | None, done: int, damage: str
+    plan: Plan,
+    run: RunDir,
+    group: str | None,
+    overrides: Sequence[str],
+    thresholds: PruningThresholds | None,
+    done: int,
+    damage: str,
 ) -> None:
     """Train from the state after `done` updates to the end.
 
@@ -132,16 +140,16 @@ def _attempt(
     """
     from alignlab.training.fit import fit
 
-    changes = begin(plan, run, group, overrides, done=done)
+    changes = start_attempt(plan, run, group, overrides, done=done)
     small = one_thread_where_small(plan.train.model.parameters)
     with logged_to([run]), Heartbeat(run.heartbeat), small:
         log_damage(damage)
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
-        tell_of_other_code(run, changes)
+        log_code_changes(run, changes)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
-            run.end("done", **fit(plan, run, group=group, done=done, bar=bar, judges=judges))
+            run.end("done", **fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges))
         except BaseException as error:
-            told = end_badly(run, error, group)
+            told = record_failure(run, error, group)
             raise told from (None if told is error else error)
         log.info("%s: done, in %s", run.id, run.path)

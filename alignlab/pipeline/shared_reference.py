@@ -8,10 +8,10 @@ from dataclasses import replace
 
 from alignlab.config.plan import Plan
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.pipeline.reference_requests import different_askers
+from alignlab.pipeline.reference_requests import different_requests
 from alignlab.pipeline.run import run_plan
-from alignlab.training.dataset import RunRows, asked_of_reference, choose_layout_for, load_rows
-from alignlab.training.setup import Start, device_of, load_start, reference_pass
+from alignlab.training.dataset import RunRows, choose_layout_for, load_rows, reference_requests
+from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
 
 log = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ def share_reference(plans: Sequence[Plan], group: str) -> None:
     Another seed draws other rows, another objective pairs other answers with a prompt: each point would add its own
     part in a pass of its own. Where all ask the same, the first of them computes it. A failure is left to the points.
     """
-    for asked in different_askers(plans):
+    for asked in different_requests(plans):
         try:
             _one_pass(asked, group)
         except Exception as error:  # each point meets it again, or does not, and says so in its own record
@@ -34,7 +34,7 @@ def _one_pass(plans: Sequence[Plan], group: str) -> None:
     first = plans[0]
     if first.parent is not None:
         run_plan(first.parent, group=group)
-    start, device = load_start(first), device_of(first.train.trainer.accelerator)
+    start, device = load_initial_policy(first), device_of(first.train.trainer.accelerator)
     start.model.to(device)
     starts = [replace(start, plan=plan) for plan in plans]
     log.info("one reference pass for what the points of the sweep ask")
@@ -43,11 +43,11 @@ def _one_pass(plans: Sequence[Plan], group: str) -> None:
     reference_pass(start, _answers(starts), layout, device, by_token=by_token)
 
 
-def _answers(starts: Sequence[Start]) -> Iterator[PromptAndAnswer]:
+def _answers(starts: Sequence[InitialPolicy]) -> Iterator[PromptAndAnswer]:
     """What each will ask for; rows are read once for each shape of data."""
     rows: dict[str, RunRows] = {}
     for start in starts:
         shape = start.plan.train.objective.requires.data
         if shape not in rows:
             rows[shape] = load_rows(start)
-        yield from asked_of_reference(start.plan.train, rows[shape])
+        yield from reference_requests(start.plan.train, rows[shape])

@@ -21,7 +21,7 @@ from alignlab.statistics.significance import compare_with
 
 if TYPE_CHECKING:
     from alignlab.evaluation.drift import Change
-    from alignlab.judges.base import Bill
+    from alignlab.judges.base import JudgingCost
 
 SUMMARY = "summary.json"
 _KL = {
@@ -135,7 +135,7 @@ def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
-def bill_line(bill: Bill) -> str:
+def bill_line(bill: JudgingCost) -> str:
     """What judging took; empty where no endpoint was asked and nothing failed."""
     if not (bill.calls or bill.cached or bill.failures):
         return ""

@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Drawn:
+class Sample:
     """Token ids of one answer; with its end token where it `ended` by itself.
 
     logps:  of its tokens, as they were drawn (at the temperature of the draw), nats.
@@ -49,7 +49,7 @@ def draw(
     ends: Sequence[int],
     progress: Progress = lambda items, what: items,
     value: Callable[[torch.Tensor], torch.Tensor] | None = None,
-) -> list[Drawn]:
+) -> list[Sample]:
     """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
     probabilities. Prompts of like length go together, and the same prompt goes through the model once.
 
@@ -70,7 +70,7 @@ def draw(
     batches = [order[start : start + how.batch_size] for start in range(0, len(order), how.batch_size)]
     training, most = model.training, how.batch_size
     model.eval()
-    found: dict[int, Drawn] = {}
+    found: dict[int, Sample] = {}
     try:
         for batch in progress(batches, "sampling"):
             while waiting := [i for i in batch if i not in found][:most]:
@@ -93,7 +93,7 @@ def _within_memory(
     how: Sampling,
     ends: Sequence[int],
     value: Callable[[torch.Tensor], torch.Tensor] | None,
-) -> list[Drawn] | None:
+) -> list[Sample] | None:
     """A batch; None where memory does not suffice for several answers at a time."""
     try:
         with torch.no_grad():
@@ -121,7 +121,7 @@ def _batch(
     how: Sampling,
     ends: Sequence[int],
     values_now: Callable[[], torch.Tensor | None],
-) -> list[Drawn]:
+) -> list[Sample]:
     """Prompts padded on the left, then token by token; answers that have ended leave the batch.
 
     values_now: of the states that the last forward ended with, one a row of it.
@@ -162,7 +162,7 @@ def _batch(
             mask, open_rows = mask[going_on], [open_rows[i] for i in going_on.tolist()]
         ids = tokens[going_on, None]
         mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
-    return [Drawn(ids, ids[-1] in ends, *of) for ids, *of in zip(answers, logps, values, strict=True)]
+    return [Sample(ids, ids[-1] in ends, *of) for ids, *of in zip(answers, logps, values, strict=True)]
 
 
 def _inverted(

@@ -13,7 +13,7 @@ from alignlab.rollout.settings import Rollout
 
 
 @dataclass(frozen=True)
-class Said:
+class ScoredResponse:
     """A prompt, an answer to it as text, and whether it ended by itself."""
 
     prompt: Prompt
@@ -22,10 +22,10 @@ class Said:
 
 
 # One number an answer, higher is better.
-Scorer = Callable[[Sequence[Said]], Sequence[float]]
+Scorer = Callable[[Sequence[ScoredResponse]], Sequence[float]]
 
 
-def shaped(scores: Tensor, ended: Tensor, how: Rollout) -> Tensor:
+def shape_scores(scores: Tensor, ended: Tensor, how: Rollout) -> Tensor:
     """[N] scores with what becomes of answers that were cut off, then held within the clip.
 
     ended: bool[N].

@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import DAMAGED, read_record, sealed, set_aside
-from alignlab.runs.heartbeat import STILL, beating, is_held, is_recent, sign_of_life
+from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ class RunDir:
         return FileLock(self.lock_file)
 
     @contextmanager
-    def held(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
+    def locked(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
         """Hold this run against every other process. False, without waiting, where another has it and `wait` is off.
 
         The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
@@ -129,7 +129,7 @@ class RunDir:
         (`at_work_elsewhere`).
         """
         lock = self.lock()
-        try:  # for longer than somebody who only looks (`is_held`) has it
+        try:  # for longer than somebody who only looks (`is_locked`) has it
             lock.acquire(timeout=_GLANCE, poll_interval=_GLANCE / 5)
         except Timeout:
             if not wait:
@@ -194,12 +194,12 @@ class RunDir:
             return {**record, "status": "interrupted", "reason": _LEFT} if ended else record
         return record if self._is_worked_on(record) else _nobody_works_on(record)
 
-    def is_held(self) -> bool:
+    def is_locked(self) -> bool:
         """Whether some process of this machine has it in hand."""
-        return is_held(self.lock_file)
+        return is_locked(self.lock_file)
 
     def _is_worked_on(self, record: Mapping[str, Any]) -> bool:
-        if self.is_held():
+        if self.is_locked():
             return True
         return record.get("host") != socket.gethostname() and is_recent(self.heartbeat)
 
@@ -225,7 +225,7 @@ class RunDir:
         """
         if self.is_elsewhere():
             return
-        with self.held(wait=False) as mine:
+        with self.locked(wait=False) as mine:
             if mine and self.record().get("status") not in FINISHED:
                 attempts = self._attempts()
                 others = [by for by in self.record().get("queued_by") or () if not self._has_ended(by)]
@@ -236,18 +236,18 @@ class RunDir:
                     reason=None,
                     attempts=attempts,
                     attempt=len(attempts),
-                    queued_by=[*(by for by in others if by != this), this],
+                    queue_owners=[*(by for by in others if by != this), this],
                     **values,
                 )
 
     def leave_queued(self) -> None:
         """Tell that what is queued stays so when this process has ended: a cluster has it."""
         if self.record().get("status") == "queued":
-            self.update(queued_by=None)
+            self.update(queue_owners=None)
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
         """Whether one that queued this run has, as far as this machine can tell."""
-        return process["host"] == socket.gethostname() and not is_held(self.lock_file.with_name(process["lock"]))
+        return process["host"] == socket.gethostname() and not is_locked(self.lock_file.with_name(process["lock"]))
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
         """Make the directory (anew where `fresh`) and say that this process runs it.
@@ -259,7 +259,7 @@ class RunDir:
             self._empty(but=DAMAGED)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
-        made_by = {"git": git_revision(), "versions": versions()}
+        judge_from_plan = {"git": git_revision(), "versions": versions()}
         self.update(
             id=self.id,
             status="running",
@@ -277,12 +277,12 @@ class RunDir:
             },
             cwd=os.getcwd(),  # relative paths of the config start here
             **({"damaged": before["damaged"]} if "damaged" in before else {}),
-            **made_by,
+            **judge_from_plan,
             **values,
         )
-        return [] if fresh or "versions" not in before else _changes(before, made_by)
+        return [] if fresh or "versions" not in before else _changes(before, judge_from_plan)
 
-    def made_by_other_code(self) -> list[str]:
+    def code_changes(self) -> list[str]:
         """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""
         record = self.record()
         return _changes(record, {"git": git_revision(), "versions": versions()}) if record.get("versions") else []
@@ -307,7 +307,7 @@ class RunDir:
 
     def remove(self, *, watched: bool = False) -> bool:
         """Delete the directory; False, and nothing is done, where a process works on this run."""
-        with self.held(wait=False, watched=watched) as mine:
+        with self.locked(wait=False, watched=watched) as mine:
             if mine:
                 self._empty()
                 with suppress(OSError):  # a link, or where a disk of its own is mounted
@@ -390,10 +390,10 @@ def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _changes(before: Mapping[str, Any], made_by: Mapping[str, Any]) -> list[str]:
+def _changes(before: Mapping[str, Any], judge_from_plan: Mapping[str, Any]) -> list[str]:
     """`name: old -> new` for the revision and every package that is another than when a run was begun."""
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
-    new = {"alignlab's revision": made_by["git"], **made_by["versions"]}
+    new = {"alignlab's revision": judge_from_plan["git"], **judge_from_plan["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
 
 

@@ -65,7 +65,7 @@ def beating(files: Iterable[Path]) -> set[Path]:
 
 @lru_cache
 def sign_of_life(folder: Path) -> str:
-    """Name of a file in a folder that is locked as long as this process lives: `is_held` tells."""
+    """Name of a file in a folder that is locked as long as this process lives: `is_locked` tells."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix="process-", dir=folder, delete=False) as made:
         lock = FileLock(made.name)
@@ -88,7 +88,7 @@ def is_recent(file: Path) -> bool:
         return False
 
 
-def is_held(lock_file: Path) -> bool:
+def is_locked(lock_file: Path) -> bool:
     """Some process holds this lock; asks without writing anything. For a moment nobody can take it."""
     try:
         handle = os.open(lock_file, os.O_RDONLY)

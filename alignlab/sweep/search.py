@@ -41,7 +41,7 @@ from alignlab.sweep.sweep import Sweep, why_unfinished
 from alignlab.sweep.tasks import RunTask, lacks_evaluation
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
-from alignlab.training.pruning import PRUNED, Bar
+from alignlab.training.pruning import PRUNED, PruningThresholds
 
 log = logging.getLogger(__name__)
 
@@ -218,8 +218,10 @@ class Search:
             corners += [[*corners[0][:i], axis.setting(end), *corners[0][i + 1 :]] for end in axis.ends()[1:]]
         corners.append([axis.setting(axis.ends()[-1]) for axis in self.axes])
         plans = plan_points(self._composer, [[*self._fixed, *corner] for corner in corners], problems)
-        bar = Bar(self.options.metric, True, {}) if self.options.prune else None
-        self.corners = [RunTask(p, p.train.sweep.name, bar=bar) for p in {p.id: p for p in plans}.values()]
+        thresholds = PruningThresholds(self.options.metric, True, {}) if self.options.prune else None
+        self.corners = [
+            RunTask(p, p.train.sweep.name, thresholds=thresholds) for p in {p.id: p for p in plans}.values()
+        ]
         if self.options.prune and not plans[0].train.trainer.eval_every:
             text = "must be greater than 0: losers are found by evaluations on the way"
             raise ConfigError([Problem("trainer.eval_every", 0, text, "trainer.eval_every=50")])
@@ -331,9 +333,9 @@ class Search:
         sweep = self._sweep(latest)
         points = {tuple(self._settings(trial)): point for trial, point in zip(latest, sweep.points, strict=True)}
         mine = {number: points[tuple(self._settings(study.trials[number]))] for number in batch}  # some may be equal
-        bar = self._bar(study) if self.options.prune else None
+        thresholds = self._thresholds(study) if self.options.prune else None
         sweep.queue(list(mine.values()))
-        self._launch(sweep, launcher, [replace(point, bar=bar) for point in mine.values()])
+        self._launch(sweep, launcher, [replace(point, thresholds=thresholds) for point in mine.values()])
         for number, point in mine.items():
             self._tell(study, number, point)
 
@@ -374,9 +376,9 @@ class Search:
         plans = plan_points(self._composer, [[*job, f"++sweep.name={self.name}"] for job in jobs])
         return Sweep(self._config, plans, jobs, [axis.key for axis in self.axes])
 
-    def _bar(self, study: optuna.Study) -> Bar:
+    def _thresholds(self, study: optuna.Study) -> PruningThresholds:
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-        return Bar.of(
+        return PruningThresholds.of(
             self.options.metric,
             minimize=self.direction == "minimize",
             earlier=[trial.intermediate_values for trial in done],

@@ -106,7 +106,7 @@ class Sweep:
     def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
         """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
         asked = self.points if points is None else points
-        live = sys.stdout.isatty() and launcher.out_of_process(asked)
+        live = sys.stdout.isatty() and launcher.runs_in_subprocesses(asked)
         watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
         with watching:
             run_points(asked, launcher, (lambda name: None) if live else self._tell)

@@ -10,18 +10,18 @@ from pathlib import Path
 from typing import Any, overload
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError, NotStackableError, PrunedError
-from alignlab.pipeline.reference_requests import different_askers
+from alignlab.errors import AlignlabError, NotVectorizableError, PrunedError
+from alignlab.pipeline.reference_requests import different_requests
 from alignlab.pipeline.run import run_plan
 from alignlab.runs.directory import FINISHED, RunDir
-from alignlab.training.attempt import reason_of, tell_finished
-from alignlab.training.pruning import Bar
+from alignlab.training.attempt import log_already_finished, reason_of
+from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import even, groups
 
 log = logging.getLogger(__name__)
 
 # Called with the name of each task that has ended.
-Told = Callable[[str], None]
+OnFinished = Callable[[str], None]
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class RunTask:
     plan: Plan
     sweep: str
     overrides: tuple[str, ...] = ()
-    bar: Bar | None = None
+    thresholds: PruningThresholds | None = None
     _before: dict[str, Any] = field(init=False, compare=False, repr=False)  # of the record, when this was asked for
 
     def __post_init__(self) -> None:
@@ -77,7 +77,7 @@ class RunTask:
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
         try:
-            run_plan(self.plan, group=self.sweep, overrides=self.overrides, bar=self.bar)
+            run_plan(self.plan, group=self.sweep, overrides=self.overrides, thresholds=self.thresholds)
             _evaluate_at_end(self.plan)
         except PrunedError:
             pass
@@ -92,7 +92,7 @@ class RunTask:
     def failed(self, reason: str) -> None:
         """Put into the record that it failed, where there can be one and nobody else has the run in hand."""
         elsewhere = self.run.record().get("status") == "running" and not self.has_begun()
-        if elsewhere or self.run.is_held():
+        if elsewhere or self.run.is_locked():
             log.error("%s: %s", self.name, reason)
             return
         try:
@@ -100,7 +100,7 @@ class RunTask:
         except OSError as error:
             log.error("%s: %s, and its record can't be written: %s", self.name, reason, error)
 
-    def in_smaller_portions(self) -> RunTask:
+    def with_halved_batch(self) -> RunTask:
         """The same run, half as much of a batch at a time; its identity does not depend on that."""
         trainer = self.plan.train.trainer
         return self._with(
@@ -129,7 +129,7 @@ class RunTask:
 
 
 @dataclass(frozen=True)
-class StackTask:
+class VectorizedTask:
     """Points that are trained as one model; what such a stack leaves is run point by point."""
 
     points: tuple[RunTask, ...]
@@ -148,10 +148,10 @@ class StackTask:
 
     def __call__(self) -> None:
         """Raises only what stops a sweep."""
-        points = left_to_do(self.points, lambda name: None)
+        points = unfinished(self.points, lambda name: None)
         if not points:
             return
-        from alignlab.vectorized.fit import run_stacked  # seconds to import
+        from alignlab.vectorized.fit import run_vectorized  # seconds to import
 
         plans = [point.plan for point in points]
         overrides = {point.name: point.overrides for point in points}
@@ -159,8 +159,8 @@ class StackTask:
         try:
             if plans[0].parent is not None and any(map(_is_wanted, plans)):  # the stack starts from it
                 run_plan(plans[0].parent, group=self.points[0].sweep)
-            handled = set(run_stacked(plans, group=self.points[0].sweep, overrides=overrides))
-        except NotStackableError as error:
+            handled = set(run_vectorized(plans, group=self.points[0].sweep, overrides=overrides))
+        except NotVectorizableError as error:
             log.warning("not stacked: %s", error)
         except Exception as error:  # too little memory for all of them, say
             log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
@@ -197,10 +197,10 @@ class ReferenceTask:
         share_reference(self.plans, self.sweep)
 
 
-Task = RunTask | StackTask | ReferenceTask
+Task = RunTask | VectorizedTask | ReferenceTask
 
 
-def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
+def retries_of(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
     """Put into the records how a task's process ended, where it could not itself; the runs that are tried again.
 
     how:  what ended the process, in words; None where it ended by itself.
@@ -210,12 +210,12 @@ def tried_again(task: Task, how: str | None, *, left: int, out_of_memory: bool =
         if how is not None:
             log.warning("%s: its process ended with %s; see %s", task.name, how, task.logs)
         return []
-    points = task.points if isinstance(task, StackTask) else (task,)
-    tried = (_tried_again(point, how, left=left, out_of_memory=out_of_memory) for point in points)
+    points = task.points if isinstance(task, VectorizedTask) else (task,)
+    tried = (_retry_of(point, how, left=left, out_of_memory=out_of_memory) for point in points)
     return [again for again in tried if again]
 
 
-def _tried_again(task: RunTask, how: str | None, *, left: int, out_of_memory: bool) -> RunTask | None:
+def _retry_of(task: RunTask, how: str | None, *, left: int, out_of_memory: bool) -> RunTask | None:
     state = task.state()
     reason = str(state.get("reason"))
     out_of_memory = out_of_memory or "out of memory" in reason.lower()
@@ -229,39 +229,39 @@ def _tried_again(task: RunTask, how: str | None, *, left: int, out_of_memory: bo
         return None  # it said itself how it ended, and would end so again
     if left < 1:
         return None
-    again = again.in_smaller_portions() if out_of_memory else replace(again)  # asked for as things are now
+    again = again.with_halved_batch() if out_of_memory else replace(again)  # asked for as things are now
     smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, reason, smaller)
     return again
 
 
-def in_stacks(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], processes: int = 1) -> list[Task]:
+def with_vectorized(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], processes: int = 1) -> list[Task]:
     """Tasks with those points together that are `wanted` as one model, in as many parts as keep all processes busy.
 
     Finished points count where stacks are made: what is left of a sweep is run as the whole would have been.
     """
-    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.bar}
+    points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.thresholds}
     stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
     parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
-    made = [StackTask(tuple(part)) for part in parts]
+    made = [VectorizedTask(tuple(part)) for part in parts]
     stacked = {name for stack in made for name in stack.names}
     return [*made, *(task for task in tasks if task.name not in stacked)]
 
 
 @overload
-def left_to_do(tasks: Sequence[RunTask], told: Callable[[str], None]) -> list[RunTask]: ...
+def unfinished(tasks: Sequence[RunTask], on_finished: Callable[[str], None]) -> list[RunTask]: ...
 @overload
-def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> list[Task]: ...
-def left_to_do(tasks: Sequence[Task], told: Callable[[str], None]) -> Sequence[Task]:
+def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> list[Task]: ...
+def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> Sequence[Task]:
     """Tasks without the runs that have their result, of which is told at once: no process is started for those."""
     left: list[Task] = []
     for task in tasks:
-        if isinstance(task, StackTask):
-            points = left_to_do(task.points, told)
-            left += [StackTask(tuple(points))] if points else []
+        if isinstance(task, VectorizedTask):
+            points = unfinished(task.points, on_finished)
+            left += [VectorizedTask(tuple(points))] if points else []
         elif isinstance(task, RunTask) and task.is_finished():
-            tell_finished(task.run)
-            told(task.name)
+            log_already_finished(task.run)
+            on_finished(task.name)
         else:
             left.append(task)
     return left
@@ -277,7 +277,7 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
                 ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
     waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
     plans = [point.plan for point in waiting]
-    if different_askers(plans):
+    if different_requests(plans):
         waves.append([ReferenceTask(plans, points[0].sweep)])
     return waves
 

@@ -24,10 +24,10 @@ _CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPER
 _FULL = 2**20  # a disk with less than this many bytes left is full
 
 
-def tell_finished(run: RunDir) -> None:
+def log_already_finished(run: RunDir) -> None:
     """Say that there is nothing left to do, and by what other code that was done."""
     log.info("%s: %s already, in %s", run.id, run.record().get("status"), run.path)
-    for change in run.made_by_other_code():
+    for change in run.code_changes():
         log.warning("%s: was made with another %s", run.id, change)
 
 
@@ -37,7 +37,7 @@ def log_damage(said: str) -> None:
         log.warning("%s", said, extra=DAMAGE_EXTRA)
 
 
-def begin(
+def start_attempt(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, done: int, **facts: Any
 ) -> list[str]:
     """Start the record of a run that the caller holds and that goes on after `done` updates. Returns how the code
@@ -59,13 +59,13 @@ def begin(
     )
 
 
-def tell_of_other_code(run: RunDir, changes: Sequence[str]) -> None:
-    """What `begin` has found."""
+def log_code_changes(run: RunDir, changes: Sequence[str]) -> None:
+    """What `start_attempt` has found."""
     for change in changes:
         log.warning("%s: was begun with another %s", run.id, change)
 
 
-def end_badly(run: RunDir, error: BaseException, group: str | None) -> BaseException:
+def record_failure(run: RunDir, error: BaseException, group: str | None) -> BaseException:
     """Put into the record how a run ended that did not come to its end. Returns what to raise: `error`, in words."""
     if isinstance(error, KeyboardInterrupt | SystemExit):
         _end(run, "interrupted", "stopped by a signal")

@@ -19,7 +19,7 @@ from alignlab.progress import Progress
 from alignlab.runs.directory import RunDir, replace_whole
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
-from alignlab.training.pruning import Bar
+from alignlab.training.pruning import PruningThresholds
 from alignlab.training.state import about
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
@@ -58,12 +58,12 @@ class Recorder(pl.Callback):
             for sink in self._sinks:
                 sink.table("completions", rows)
         if self.due(trainer.global_step):
-            self.evaluate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
+            self.validate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 
-    def evaluate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
+    def validate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate all held-out rows as the policy stands, once for each step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            self.eval_metrics = module.evaluate(data.held_out_rows(), self._progress)
+            self.eval_metrics = module.validate(data.held_out_rows(), self._progress)
             if trainer.is_global_zero:
                 self.write(self.eval_metrics)
 
@@ -105,19 +105,19 @@ class UpdatesBar(TQDMProgressBar):
 
 
 class Pruner(pl.Callback):
-    """Stops a run that an evaluation has shown to be worse than the bar, with its state saved."""
+    """Saves and stops a run whose evaluation is worse than the thresholds of its search."""
 
-    def __init__(self, bar: Bar, recorder: Recorder, checkpoint: Checkpoint) -> None:
-        self._bar = bar
+    def __init__(self, thresholds: PruningThresholds, recorder: Recorder, checkpoint: Checkpoint) -> None:
+        self._thresholds = thresholds
         self._recorder = recorder
         self._checkpoint = checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         """Raises PrunedError."""
         row, step = self._recorder.eval_metrics, trainer.global_step
-        if row.get("train/global_step") != step or step >= trainer.max_steps or self._bar.metric not in row:
+        if row.get("train/global_step") != step or step >= trainer.max_steps or self._thresholds.metric not in row:
             return
-        if verdict := self._bar.verdict(step, row[self._bar.metric]):
+        if verdict := self._thresholds.verdict(step, row[self._thresholds.metric]):
             self._checkpoint.save(trainer)
             raise PrunedError(verdict)
 

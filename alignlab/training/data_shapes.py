@@ -20,7 +20,7 @@ from alignlab.data.tokenize import (
     tokenize_rankings,
 )
 from alignlab.modules.base import AlignmentModule
-from alignlab.modules.online import FreshPairsModule, ImitationModule, PolicyGradientModule
+from alignlab.modules.online import GeneratedPairsModule, ImitationModule, PolicyGradientModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.reward import RewardModule
 from alignlab.modules.sft import SFTModule
@@ -63,7 +63,7 @@ def _online(collate: Callable[[Any, Layout], Any], module: type[AlignmentModule]
 
 ONLINE = {
     "rollouts": _online(collate_rollouts, PolicyGradientModule),
-    "pairs": _online(collate_pairs, FreshPairsModule),
+    "pairs": _online(collate_pairs, GeneratedPairsModule),
     "completions": _online(collate_completions, ImitationModule),
 }
 

@@ -13,7 +13,7 @@ from alignlab.config.schemas import Train
 from alignlab.data.conversations import prompt_key
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
-from alignlab.data.order import Couple, rows_of_run
+from alignlab.data.order import BatchTransform, rows_of_run
 from alignlab.data.rows import Split
 from alignlab.data.sources.base import Source
 from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
@@ -23,7 +23,7 @@ from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.runs.directory import RunDir
 from alignlab.training.data_shapes import SHAPES, Shape, shape_of
-from alignlab.training.setup import Start
+from alignlab.training.setup import InitialPolicy
 
 log = logging.getLogger(__name__)
 
@@ -43,7 +43,7 @@ class RunRows:
     pairs: Sequence[PairTokens] = ()
 
 
-def load_rows(start: Start) -> RunRows:
+def load_rows(start: InitialPolicy) -> RunRows:
     """Load, tokenize and cut both splits.
 
     Raises DataError if a split is left empty, or if a file has changed since the run was planned: the run's id would
@@ -72,25 +72,27 @@ def load_rows(start: Start) -> RunRows:
     )
 
 
-def couple_of(config: Train) -> Couple | None:
+def batch_transform_of(config: Train) -> BatchTransform | None:
     """What gives the rows of a batch their part of each other, where the objective asks for it."""
     return mismatched if config.objective.requires.mismatched else None
 
 
-def asked_of_reference(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
+def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
     """Everything that a run will ask the reference for."""
-    trainer, couple = config.trainer, couple_of(config)
-    train = rows_of_run(rows.train, trainer.batch_size, config.seed, trainer.max_steps, couple, trainer.sampling)
-    for row in (*train, *(couple(rows.held_out) if couple else rows.held_out), *rows.pairs):
+    trainer, batch_transform = config.trainer, batch_transform_of(config)
+    train = rows_of_run(
+        rows.train, trainer.batch_size, config.seed, trainer.max_steps, batch_transform, trainer.sampling
+    )
+    for row in (*train, *(batch_transform(rows.held_out) if batch_transform else rows.held_out), *rows.pairs):
         yield from row.answers()
 
 
-def choose_layout_for(start: Start, rows: Sequence[Tokens]) -> Layout:
+def choose_layout_for(start: InitialPolicy, rows: Sequence[Tokens]) -> Layout:
     """The layout of a run, from a look at some of its rows."""
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
-def _split_record(start: Start, split: Split, read: _Read) -> dict[str, Any]:
+def _split_record(start: InitialPolicy, split: Split, read: _Read) -> dict[str, Any]:
     """The record of a split. Raises DataError if the run can't use its rows."""
     needs = start.plan.train.objective.requires
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
@@ -102,7 +104,7 @@ def _split_record(start: Start, split: Split, read: _Read) -> dict[str, Any]:
 
 
 def _pairs(
-    start: Start, content: str, eval_record: Mapping[str, Any]
+    start: InitialPolicy, content: str, eval_record: Mapping[str, Any]
 ) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
     """(held-out pairs that are not the run's own held-out rows, their record); the record is None without pairs."""
     needs = start.plan.train.objective.requires
@@ -167,13 +169,13 @@ _MOST_KEPT = 8
 _kept: dict[str, _Read] = {}
 
 
-def _read_own(start: Start, split: Split, content: str) -> _Read:
+def _read_own(start: InitialPolicy, split: Split, content: str) -> _Read:
     """A split in the shape that the run's objective learns from."""
     needs = start.plan.train.objective.requires
     return _read(start, split, content, shape_of(needs), needs.rows)
 
 
-def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> _Read:
+def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: str) -> _Read:
     """Load, tokenize and cut a split, or take it from the cache if another point of this process has read it.
 
     rows: the kind of rows that the shape reads.
@@ -198,7 +200,7 @@ def _read(start: Start, split: Split, content: str, shape: Shape, rows: str) -> 
     return _kept[key]
 
 
-def _refuse_too_long(start: Start, tokens: Sequence[Tokens]) -> None:
+def _refuse_too_long(start: InitialPolicy, tokens: Sequence[Tokens]) -> None:
     """DataError for rows longer than the model has positions for."""
     limit = getattr(start.model.config, "max_position_embeddings", None)
     longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())

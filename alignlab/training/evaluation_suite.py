@@ -12,30 +12,30 @@ import torch
 from alignlab.config.plan import Plan
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
-from alignlab.evaluation.lab_reward import WorldGold
+from alignlab.evaluation.lab_reward import LabReward
 from alignlab.evaluation.questions import Question, questions_of, read_questions
 from alignlab.evaluation.settings import Evaluation
 from alignlab.evaluation.suite import Suite
 from alignlab.judges.base import Judge
 from alignlab.lab.world import World
-from alignlab.models.reference import Pass
+from alignlab.models.reference import ScoringOptions
 from alignlab.progress import Progress
 from alignlab.training.dataset import refuse_changed_data
-from alignlab.training.setup import Start
+from alignlab.training.setup import InitialPolicy
 
 # Answers, and tokens, of a pass for log-probabilities.
 REFERENCE_ROWS, REFERENCE_TOKENS = 32, 4096
 
 
 def suite_of(
-    plan: Plan, start: Start, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
+    plan: Plan, start: InitialPolicy, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
 ) -> Suite:
     """The questions of a run's held-out rows, and how they are put."""
     return Suite(
         settings,
         questions_of(_rows(plan, start, settings.questions), settings.prompts),
         sys.maxsize if settings.questions else plan.train.data.max_prompt_length,
-        Pass(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress),
+        ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress),
         kept_in,
     )
 
@@ -45,17 +45,17 @@ def sampling_of(settings: Evaluation) -> str:
     return f"{settings.max_new_tokens} tokens, temperature {settings.temperature}, seed {settings.seed}"
 
 
-def as_far_as_the_world(settings: Evaluation, world: World | None) -> Evaluation:
+def cap_to_horizon(settings: Evaluation, world: World | None) -> Evaluation:
     """The settings with answers cut off where the lab's own are."""
     return settings if world is None else replace(settings, max_new_tokens=world.length)
 
 
 def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Judge]:
     """In the lab its gold reward is a judge by itself."""
-    return {**({"gold": WorldGold(world=world)} if world is not None else {}), **judges}
+    return {**({"gold": LabReward(world=world)} if world is not None else {}), **judges}
 
 
-def _rows(plan: Plan, start: Start, questions: str) -> Iterable[Completion | Question]:
+def _rows(plan: Plan, start: InitialPolicy, questions: str) -> Iterable[Completion | Question]:
     """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
     if questions:
         return read_questions(questions)

@@ -24,13 +24,19 @@ from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
+from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
 from alignlab.training.pairs import held_out_pairs
-from alignlab.training.pruning import Bar
+from alignlab.training.pruning import PruningThresholds
 from alignlab.training.rollout_setup import online_policy
-from alignlab.training.run_recorder import Point
-from alignlab.training.sampling_callback import Sampler
-from alignlab.training.setup import Start, load_start, log_end_of_turn, name_base, policy_and_reference
+from alignlab.training.run_recorder import RunRecorder
+from alignlab.training.sampling_callback import EvaluationCallback
+from alignlab.training.setup import (
+    InitialPolicy,
+    load_initial_policy,
+    log_end_of_turn,
+    policy_and_reference,
+    save_adapter_base,
+)
 from alignlab.training.state import read_state, refuse_other_model
 
 log = logging.getLogger(__name__)
@@ -42,28 +48,28 @@ def fit(
     *,
     group: str | None,
     done: int,
-    bar: Bar | None = None,
+    thresholds: PruningThresholds | None = None,
     judges: Mapping[str, Judge] | None = None,
 ) -> dict[str, Any]:
-    """Train a plan into its directory, as long as it is not worse than `bar`; returns what run.json keeps of it.
+    """Train a plan into its directory, as long as it is not worse than `thresholds`; returns what run.json keeps of it.
 
     done:   updates that its last state holds, which it goes on from.
     judges: of what is drawn on the way.
     """
     config = plan.train
-    start = load_start(plan)
+    start = load_initial_policy(plan)
     pl.seed_everything(
         config.seed, verbose=False
     )  # only now: merging an adapter, which not every run does, uses random numbers
     log_end_of_turn(start)
-    name_base(start)
+    save_adapter_base(start)
     rows = load_rows(start)
-    with Point(plan, run, start, rows, group=group, done=done) as point:
+    with RunRecorder(plan, run, start, rows, group=group, done=done) as point:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
         callbacks: list[pl.Callback] = [point.recorder]
         if config.evaluation.every:
-            callbacks.append(Sampler(plan, run, start, judges or {}, point.recorder))
-        callbacks += [checkpoint, *([Pruner(bar, point.recorder, checkpoint)] if bar else [])]
+            callbacks.append(EvaluationCallback(plan, run, start, judges or {}, point.recorder))
+        callbacks += [checkpoint, *([Pruner(thresholds, point.recorder, checkpoint)] if thresholds else [])]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         module, data = _module_and_data(start, rows, trainer)
         data.start = done
@@ -75,7 +81,7 @@ def fit(
         finally:
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
-        point.recorder.evaluate(trainer, module, data)
+        point.recorder.validate(trainer, module, data)
         return point.finish(module.policy, point.recorder.seconds)
 
 
@@ -99,22 +105,22 @@ def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length:
         )
 
 
-def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
+def _module_and_data(start: InitialPolicy, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
     config = start.plan.train
     settings, needs = config.trainer, config.objective.requires
     shape = shape_of(needs)
-    for remark in config.objective.remarks(shape.count(rows.train)):
+    for remark in config.objective.data_warnings(shape.count(rows.train)):
         log.info("%s", remark)
 
     device = trainer.strategy.root_device
     start.model.to(device)
     layout = choose_layout_for(start, rows.train)
-    around = reference = None
+    context = reference = None
     if needs.online:
-        policy, around = online_policy(start, layout, rows_to_look_at(start.model, rows.train))
-        layout = around.layout
+        policy, context = online_policy(start, layout, rows_to_look_at(start.model, rows.train))
+        layout = context.layout
     else:
-        policy, reference = policy_and_reference(start, lambda: asked_of_reference(config, rows), layout, device)
+        policy, reference = policy_and_reference(start, lambda: reference_requests(config, rows), layout, device)
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
     tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
@@ -124,8 +130,8 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         else:
             log.info("the model's layers are compiled at the first update")
             compile_layers(policy)
-    beside: dict[str, Any] = {"around": around} if around else {}
-    beside["pairs"] = held_out_pairs(start, rows, layout, device, around.start if around else reference)
+    beside: dict[str, Any] = {"around": context} if context else {}
+    beside["pairs"] = held_out_pairs(start, rows, layout, device, context.start if context else reference)
     module = make_module(config, policy, layout, reference, **beside)
     minibatches, repeats = (config.rollout.minibatches, config.rollout.updates) if needs.online else (1, 1)
     data = AlignmentData(
@@ -135,7 +141,7 @@ def _module_and_data(start: Start, rows: RunRows, trainer: pl.Trainer) -> tuple[
         repeats=repeats,
         steps=settings.max_steps,
         seed=config.seed,
-        couple=couple_of(config),
+        batch_transform=batch_transform_of(config),
         sampling=settings.sampling,
     )
     return module, data

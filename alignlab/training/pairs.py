@@ -7,14 +7,14 @@ from dataclasses import replace
 import torch
 
 from alignlab.data.layout import Layout
-from alignlab.models.reference import Cached, Live, Reference
+from alignlab.models.reference import CachedReference, LiveReference, Reference
 from alignlab.modules.held_out_pairs import HeldOutPairs
 from alignlab.training.dataset import RunRows
-from alignlab.training.setup import Start, reference_pass
+from alignlab.training.setup import InitialPolicy, reference_pass
 
 
 def held_out_pairs(
-    start: Start, rows: RunRows, layout: Layout, device: torch.device, reference: Reference | None
+    start: InitialPolicy, rows: RunRows, layout: Layout, device: torch.device, reference: Reference | None
 ) -> HeldOutPairs | None:
     """The pairs that a policy is measured on in addition to its own held-out rows; None if there are none.
 
@@ -25,12 +25,12 @@ def held_out_pairs(
     """
     if not rows.pairs:
         return None
-    if isinstance(reference, Live):  # online runs use the temperature of their rollouts
+    if isinstance(reference, LiveReference):  # online runs use the temperature of their rollouts
         reference = replace(reference, temperature=1.0)
     return HeldOutPairs(rows.pairs, reference or pairs_reference(start, rows, layout, device), layout)
 
 
-def pairs_reference(start: Start, rows: RunRows, layout: Layout, device: torch.device) -> Cached:
+def pairs_reference(start: InitialPolicy, rows: RunRows, layout: Layout, device: torch.device) -> CachedReference:
     """The start's log-probabilities of the pairs' answers, from the store or computed and stored."""
     answers = [answer for row in rows.pairs for answer in row.answers()]
     return reference_pass(start, answers, layout, device, by_token=False)

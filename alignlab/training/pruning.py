@@ -10,7 +10,7 @@ PRUNED = "pruned"  # how the reason of a run that was stopped so begins
 
 
 @dataclass(frozen=True)
-class Bar:
+class PruningThresholds:
     """Medians of earlier runs by optimizer step; a run that is worse at one of these steps is stopped there."""
 
     metric: str
@@ -18,7 +18,7 @@ class Bar:
     medians: Mapping[int, float]
 
     @classmethod
-    def of(cls, metric: str, *, minimize: bool, earlier: list[Mapping[int, float]], least: int) -> Bar:
+    def of(cls, metric: str, *, minimize: bool, earlier: list[Mapping[int, float]], least: int) -> PruningThresholds:
         """From the values that earlier runs had, by step; steps that fewer than `least` came to do not count."""
         steps = sorted({step for values in earlier for step in values})
         found = {step: [values[step] for values in earlier if step in values] for step in steps}

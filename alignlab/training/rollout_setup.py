@@ -8,24 +8,26 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from alignlab.config.plan import made_by
+from alignlab.config.plan import judge_from_plan
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.rows import Prompt
 from alignlab.data.template import Template, plain_transcript
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.evaluation.lab_reward import WorldGold
+from alignlab.evaluation.lab_reward import LabReward
 from alignlab.judges.base import Answer, Judge, ScoreJudge
 from alignlab.models.generation import template_of
 from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_scalar_head
 from alignlab.models.layout_check import choose_layout
-from alignlab.modules.online import Surroundings
-from alignlab.rollout.scoring import Said, Scorer
-from alignlab.training.setup import Start, policy_and_start
+from alignlab.modules.online import RolloutContext
+from alignlab.rollout.scoring import ScoredResponse, Scorer
+from alignlab.training.setup import InitialPolicy, policy_and_start
 
 log = logging.getLogger(__name__)
 
 
-def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAnswer]) -> tuple[Any, Surroundings]:
+def online_policy(
+    start: InitialPolicy, layout: Layout, to_look_at: Sequence[PromptAndAnswer]
+) -> tuple[Any, RolloutContext]:
     """(policy to train, what it gathers answers with); reward models are loaded.
 
     to_look_at: answers on which a critic that is a model of its own shows whether it takes the policy's layout.
@@ -41,8 +43,8 @@ def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAn
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head
     template = template_of(start.model, tokenizer)
-    gold = WorldGold(world=world) if world is not None else None
-    return policy, Surroundings(
+    gold = LabReward(world=world) if world is not None else None
+    return policy, RolloutContext(
         train.rollout if world is None else replace(train.rollout, max_new_tokens=world.length),
         live,
         template.ends,
@@ -54,7 +56,7 @@ def online_policy(start: Start, layout: Layout, to_look_at: Sequence[PromptAndAn
     )
 
 
-def reward_judge(start: Start) -> ScoreJudge | None:
+def reward_judge(start: InitialPolicy) -> ScoreJudge | None:
     """What answers are learnt by: as the config says, in the lab else its own reward; None where nothing is scored."""
     plan, world = start.plan, start.plan.train.data.world
     reward: Judge | None = plan.train.reward
@@ -62,9 +64,9 @@ def reward_judge(start: Start) -> ScoreJudge | None:
         return None
     if reward is None:
         assert world is not None  # the preflight has seen to it
-        return WorldGold(world=world)
+        return LabReward(world=world)
     if plan.reward is not None:
-        reward = made_by(plan.reward, reward)
+        reward = judge_from_plan(plan.reward, reward)
     assert isinstance(reward, ScoreJudge)
     return reward
 
@@ -72,7 +74,7 @@ def reward_judge(start: Start) -> ScoreJudge | None:
 def _scorer(judge: ScoreJudge) -> Scorer:
     score = judge.ready()
 
-    def scores(said: Sequence[Said]) -> Sequence[float]:
+    def scores(said: Sequence[ScoredResponse]) -> Sequence[float]:
         return score(
             [
                 Answer(str(i), (_text(one.prompt),), (one.answer,), conversation=_turns(one.prompt), ended=one.ended)
@@ -94,7 +96,7 @@ def _turns(prompt: Prompt) -> Prompt | None:
     return None if isinstance(prompt, str) else prompt
 
 
-def _network(start: Start, judge: ScoreJudge | None) -> NetworkCritic:
+def _network(start: InitialPolicy, judge: ScoreJudge | None) -> NetworkCritic:
     """The reward model where it reads the policy's tokens, else the start with a new head."""
     train = start.plan.train
     if judge is not None and judge.weights:

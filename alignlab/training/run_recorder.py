@@ -30,7 +30,7 @@ from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.training.callbacks import Recorder
 from alignlab.training.dataset import RunRows
 from alignlab.training.saved import check_saved
-from alignlab.training.setup import Start
+from alignlab.training.setup import InitialPolicy
 
 # How far past its own KL a run's frontier is drawn, and at least how far.
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
@@ -43,17 +43,17 @@ _OFFSET_ROWS = 256
 _EVALUATED = ("eval/loss", "eval/objective/scores")
 
 
-class Point:
+class RunRecorder:
     """One run, from its opened sinks to its saved policy; as a context it tells every sink how the run ended."""
 
     def __init__(
-        self, plan: Plan, run: RunDir, start: Start, rows: RunRows, *, group: str | None, done: int = 0
+        self, plan: Plan, run: RunDir, start: InitialPolicy, rows: RunRows, *, group: str | None, done: int = 0
     ) -> None:
         """`done` updates were made by earlier attempts, and stay recorded."""
         config = plan.train
         self.plan, self.run, self.start, self.rows = plan, run, start, rows
         self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
-        self._spoken = ", ".join(config.objective.spoken())
+        self._spoken = ", ".join(config.objective.matching_dialects())
         self.summary: dict[str, float] = {}
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
@@ -61,7 +61,7 @@ class Point:
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
         self.recorder.eval_metrics = next(evaluated, {})
 
-    def __enter__(self) -> Point:
+    def __enter__(self) -> RunRecorder:
         return self
 
     def __exit__(

@@ -11,31 +11,33 @@ import torch
 
 from alignlab.config.plan import Plan
 from alignlab.evaluation.judging import judged
-from alignlab.evaluation.suite import Side, sampled
+from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.judges.base import Judge
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.runs.directory import RunDir
 from alignlab.training.callbacks import Recorder
-from alignlab.training.evaluation_suite import as_far_as_the_world, judges_of, sampling_of, suite_of
-from alignlab.training.setup import Start, device_of
+from alignlab.training.evaluation_suite import cap_to_horizon, judges_of, sampling_of, suite_of
+from alignlab.training.setup import InitialPolicy, device_of
 
 
-class Sampler(pl.Callback):
+class EvaluationCallback(pl.Callback):
     """Evaluates the policy every so many updates; rows go to `<run>/evaluation/step-<n>`.
 
     Keeps one more copy of the model, as it is before training, for the log-probabilities of the reference.
     """
 
-    def __init__(self, plan: Plan, run: RunDir, start: Start, judges: Mapping[str, Judge], recorder: Recorder) -> None:
+    def __init__(
+        self, plan: Plan, run: RunDir, start: InitialPolicy, judges: Mapping[str, Judge], recorder: Recorder
+    ) -> None:
         config, world = plan.train, plan.train.data.world
         self._every, self._run, self._recorder = config.evaluation.every, run, recorder
         self._judges = judges_of(judges, world)
-        self._reference = Side(copy.deepcopy(start.model).requires_grad_(False), start.tokenizer, start.weights)
+        self._reference = ModelSide(copy.deepcopy(start.model).requires_grad_(False), start.tokenizer, start.weights)
         self._suite = suite_of(
             plan,
             start,
-            as_far_as_the_world(config.evaluation, world),
+            cap_to_horizon(config.evaluation, world),
             device_of(config.trainer.accelerator),
             progress_bar(bars_wanted(config.trainer.progress)),
             run.path / "samples",
@@ -49,7 +51,7 @@ class Sampler(pl.Callback):
     @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
     def evaluate(self, policy: Any, step: int) -> None:
         """Draw, judge, store and log, as the policy stands after `step` updates."""
-        side = Side(policy, self._reference.tokenizer, f"{self._run.id} after {step} updates")
+        side = ModelSide(policy, self._reference.tokenizer, f"{self._run.id} after {step} updates")
         facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
         examples = sampled(self._suite, side, self._reference, {}, facts)
         for name, judge in self._judges.items():

@@ -19,7 +19,7 @@ from alignlab.errors import SavedPolicyError
 from alignlab.models.forward import precision
 from alignlab.models.heads import answer_rewards, load_scorer
 from alignlab.models.memory import out_of_memory
-from alignlab.models.reference import Pass, token_logps
+from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.models.sources.base import ModelSource
 
 log = logging.getLogger(__name__)
@@ -72,7 +72,7 @@ def _shortest_answers(rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
 
 def _logps(policy: Any, answers: Sequence[PromptAndAnswer], device: torch.device) -> Tensor:
     """[N] mean log-probability of the tokens of each answer, nats."""
-    how = Pass(PLAIN, _MAX_ANSWERS, sys.maxsize, device, lambda parts, word: parts)
+    how = ScoringOptions(PLAIN, _MAX_ANSWERS, sys.maxsize, device, lambda parts, word: parts)
     with _uncompiled():
         return torch.tensor([tokens.mean() for tokens in token_logps(policy, answers, how)])
 

@@ -24,10 +24,10 @@ from alignlab.models.efficiency import flush_denormals
 from alignlab.models.generation import save_model, stop_ids, template_of
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.reference import (
-    Cached,
-    Live,
-    Pass,
+    CachedReference,
+    LiveReference,
     Reference,
+    ScoringOptions,
     adapter_off,
     frozen_copy,
     stored_reference,
@@ -45,7 +45,7 @@ _exact: dict[tuple[str, World], Array] = {}
 
 
 @dataclass(frozen=True)
-class Start:
+class InitialPolicy:
     """The policy before training, with the digest of its weights."""
 
     plan: Plan
@@ -64,7 +64,7 @@ class Start:
         return _exact[self.weights, world]
 
 
-def load_start(plan: Plan) -> Start:
+def load_initial_policy(plan: Plan) -> InitialPolicy:
     """The parent's trained policy, or the weights that the config names."""
     flush_denormals()
     if plan.parent is not None:
@@ -74,10 +74,10 @@ def load_start(plan: Plan) -> Start:
             log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
-    return Start(plan, model, tokenizer, weights_digest(model))
+    return InitialPolicy(plan, model, tokenizer, weights_digest(model))
 
 
-def log_end_of_turn(start: Start) -> None:
+def log_end_of_turn(start: InitialPolicy) -> None:
     """Log which token ends an answer, if the model's own `generate` does not stop at it."""
     named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
     if template.end_id in named:
@@ -93,7 +93,7 @@ def log_end_of_turn(start: Start) -> None:
     )
 
 
-def name_base(start: Start) -> None:
+def save_adapter_base(start: InitialPolicy) -> None:
     """Save the start as the base of an adapter, if it was not loaded from a folder or a hub name.
 
     Such a start was built from a config, or merged from an adapter and its base. It is saved once for all runs that
@@ -119,7 +119,7 @@ def device_of(asked: str) -> torch.device:
     return torch.device("cpu")
 
 
-def policy_and_start(start: Start) -> tuple[Any, Live]:
+def policy_and_start(start: InitialPolicy) -> tuple[Any, LiveReference]:
     """The policy to train, and the start as a model that runs beside it, at the temperature of the rollouts."""
     train, model, temperature = start.plan.train, start.model, start.plan.train.rollout.temperature
     if train.reference_kind == "adapter_off":
@@ -132,7 +132,7 @@ def policy_and_start(start: Start) -> tuple[Any, Live]:
 
 
 def policy_and_reference(
-    start: Start, answers: Callable[[], Iterable[PromptAndAnswer]], layout: Layout, device: torch.device
+    start: InitialPolicy, answers: Callable[[], Iterable[PromptAndAnswer]], layout: Layout, device: torch.device
 ) -> tuple[Any, Reference | None]:
     """The policy to train, and the reference as the config names it; `answers` are all that will be asked for."""
     train, model = start.plan.train, start.model
@@ -154,11 +154,11 @@ def policy_and_reference(
 
 
 def reference_pass(
-    start: Start, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device, *, by_token: bool
-) -> Cached:
+    start: InitialPolicy, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device, *, by_token: bool
+) -> CachedReference:
     """Reference log-probabilities of `answers` under the policy as loaded: from the store, or computed and stored."""
     trainer = start.plan.train.trainer
-    how = Pass(
+    how = ScoringOptions(
         layout=layout,
         rows=2 * trainer.micro_batch_size,  # as many answers as a micro-batch of pairs has
         tokens=trainer.micro_batch_tokens,

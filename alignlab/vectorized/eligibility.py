@@ -38,7 +38,7 @@ def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
     alike: dict[Hashable, dict[str, Plan]] = defaultdict(dict)
     refused: dict[str, str] = {}
     for plan in plans:
-        reason = why_not(plan.train)
+        reason = ineligible_reason(plan.train)
         if reason:
             refused[plan.id] = reason
         else:
@@ -50,12 +50,12 @@ def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
     return stacks, refused
 
 
-def tiny(plans: Sequence[Plan]) -> bool:
+def overhead_bound(plans: Sequence[Plan]) -> bool:
     """Whether these points are a stack that is worth no process: a step is mostly overhead."""
     return len(plans) > 1 and _is_mostly_overhead(plans[0].train)
 
 
-def worth_stacking(plans: Sequence[Plan]) -> bool:
+def worth_vectorizing(plans: Sequence[Plan]) -> bool:
     """Whether a stack of these points is faster than one after the other."""
     return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= SMALL
 
@@ -87,7 +87,7 @@ def worth_processes(plans: Sequence[Plan]) -> bool:
     return small and sum(work) >= _WORTH_PROCESSES
 
 
-def why_not(train: Train) -> str | None:
+def ineligible_reason(train: Train) -> str | None:
     """Why a run can't be part of a stack and still be what it is by itself; None where it can."""
     needs, trainer = train.objective.requires, train.trainer
     reasons = (
@@ -104,7 +104,7 @@ def why_not(train: Train) -> str | None:
         (needs.data == "rankings", "a reward model's head is not stacked"),
         (needs.online, "answers are drawn from one model at a time"),
         (
-            train.objective.jumps_at_reference,
+            train.objective.nondifferentiable_at_reference,
             "the objective's gradient jumps where training begins, so that rounding decides, and a stack rounds "
             "differently",
         ),
@@ -161,7 +161,7 @@ def _most(train: Train) -> int:
     return most if _is_mostly_overhead(train) else min(most, _WIDTH)
 
 
-def refuse_unstackable(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None:
+def refuse_ineligible(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None:
     """Raise ConfigError naming the points that can't be part of a stack, each reason once."""
     points: dict[str, list[int]] = defaultdict(list)
     for i, plan in enumerate(plans):

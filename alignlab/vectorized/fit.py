@@ -20,25 +20,32 @@ from torch import Tensor
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout
-from alignlab.data.order import Couple, indices_of
+from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
-from alignlab.errors import DamagedError, NotStackableError, OutputError
+from alignlab.errors import DamagedError, NotVectorizableError, OutputError
 from alignlab.integrity import set_aside
 from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import FINISHED, RunDir, at_work_elsewhere, replace_whole
 from alignlab.runs.heartbeat import Heartbeat
-from alignlab.training.attempt import begin, end_badly, log_damage, logged_to, quiet_libraries, tell_of_other_code
+from alignlab.training.attempt import (
+    log_code_changes,
+    log_damage,
+    logged_to,
+    quiet_libraries,
+    record_failure,
+    start_attempt,
+)
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, asked_of_reference, choose_layout_for, couple_of, load_rows
+from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
 from alignlab.training.fit import lightning_quiet, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
-from alignlab.training.run_recorder import Point
-from alignlab.training.setup import Start, device_of, load_start, reference_pass
+from alignlab.training.run_recorder import RunRecorder
+from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.module import ReferenceColumns, StackedBatch, StackedModule, StackedPairs
-from alignlab.vectorized.policy import StackedPolicy, stack_fault
+from alignlab.vectorized.module import ReferenceColumns, VectorizedBatch, VectorizedModule, VectorizedPairs
+from alignlab.vectorized.policy import VectorizedPolicy, vectorization_error
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +53,7 @@ log = logging.getLogger(__name__)
 _BLOCK = 256
 
 
-def run_stacked(
+def run_vectorized(
     plans: Sequence[Plan], *, group: str | None = None, overrides: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, BaseException | None]:
     """Run plans that belong together (training/stackable.py) as one model, each into its own directory.
@@ -54,13 +61,13 @@ def run_stacked(
     Finished runs are left alone (unless `rerun`), interrupted ones go on from the last state of their stack, and runs
     that another process has in hand are passed over, as are those that were begun outside a stack: they are not in what
     is returned, which is run id -> None, or what went wrong with that run. `overrides` are recorded, by run id.
-    Raises NotStackableError where a look at the model shows that a stack would not be the same; nothing is trained
+    Raises NotVectorizableError where a look at the model shows that a stack would not be the same; nothing is trained
     then.
     """
     quiet_libraries()
     with ExitStack() as holding:
         elsewhere = at_work_elsewhere(map(_run_of, plans))
-        free = [plan for plan in plans if _is_held(plan, holding, elsewhere)]
+        free = [plan for plan in plans if _is_locked(plan, holding, elsewhere)]
         done = [plan for plan in free if not _is_wanted(plan)]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
@@ -72,17 +79,17 @@ def run_stacked(
                 damage += [said] if said else []
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
         for step, members in sorted(by_step.items()):  # points with a damaged state start at step 0, in the first stack
-            results |= _Stack(members, step, group, overrides or {}, plans[0].id, damage).run()
+            results |= _VectorizedFit(members, step, group, overrides or {}, plans[0].id, damage).run()
             damage = []
             gc.collect()
     return results
 
 
-def run_held(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
+def resume_vectorized(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
     """Train one plan as a stack of one, from where its stack was stopped; for the process that holds the run."""
     quiet_libraries()
     step, said = _step_of(plan)
-    error = _Stack([plan], step, group, {plan.id: overrides}, plan.id, [said]).run()[plan.id]
+    error = _VectorizedFit([plan], step, group, {plan.id: overrides}, plan.id, [said]).run()[plan.id]
     gc.collect()
     if error is not None:
         raise error
@@ -96,11 +103,11 @@ def _is_wanted(plan: Plan) -> bool:
     return plan.train.rerun or _run_of(plan).record().get("status") not in FINISHED
 
 
-def _is_held(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
+def _is_locked(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
     """Whether the run is ours now; where that can't be known, the run by itself will tell why."""
     run = _run_of(plan)
     try:
-        return not elsewhere.get(run) and holding.enter_context(run.held(wait=False, watched=run in elsewhere))
+        return not elsewhere.get(run) and holding.enter_context(run.locked(wait=False, watched=run in elsewhere))
     except (OSError, OutputError):
         return False
 
@@ -115,7 +122,7 @@ def _step_of(plan: Plan) -> tuple[int, str]:
     return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
 
-class _Stack:
+class _VectorizedFit:
     """One fit of several points, which have all made `done` updates."""
 
     def __init__(
@@ -132,7 +139,7 @@ class _Stack:
         self.damage = damage
         self.runs = [_run_of(plan) for plan in plans]
         self.results: dict[str, BaseException | None] = {}
-        self.points: list[Point] = []
+        self.points: list[RunRecorder] = []
 
     def run(self) -> dict[str, BaseException | None]:
         """Train, with every run's directory telling what goes on from beginning to end."""
@@ -141,9 +148,9 @@ class _Stack:
             overrides = self.overrides.get(plan.id, ())
             try:
                 stack = {"stacked": len(self.plans), "stack": self.name}
-                changes[run] = begin(plan, run, self.group, overrides, done=self.done, **stack)
+                changes[run] = start_attempt(plan, run, self.group, overrides, done=self.done, **stack)
             except Exception as error:  # a file in the way, say: the others go on without it
-                self.results[run.id] = end_badly(run, error, self.group or "stack")
+                self.results[run.id] = record_failure(run, error, self.group or "stack")
                 self.plans = [other for other in self.plans if other is not plan]
                 self.runs.remove(run)
         if not self.runs:
@@ -155,7 +162,7 @@ class _Stack:
             for said in self.damage:
                 log_damage(said)
             for run in self.runs:
-                tell_of_other_code(run, changes[run])
+                log_code_changes(run, changes[run])
             try:
                 self._fit(*self._prepare())
             except BaseException as error:
@@ -163,10 +170,10 @@ class _Stack:
                 raise
         return self.results
 
-    def _prepare(self) -> tuple[list[Start], list[RunRows], AnswerTable]:
+    def _prepare(self) -> tuple[list[InitialPolicy], list[RunRows], AnswerTable]:
         """Start, rows and the table of all answers; what is the same for several points is loaded once."""
-        loaded = load_start(self.plans[0])
-        starts: dict[str, Start] = {}
+        loaded = load_initial_policy(self.plans[0])
+        starts: dict[str, InitialPolicy] = {}
         rows: dict[str, RunRows] = {}
         for plan in self.plans:
             data = repr(plan.train.data)
@@ -177,20 +184,20 @@ class _Stack:
         distinct = {(key, plan.train.seed): (plan, rows[key]) for plan, key in zip(self.plans, keys, strict=True)}
         device = device_of(self.plans[0].train.trainer.accelerator)
         loaded.model.to(device)
-        asked = chain.from_iterable(asked_of_reference(plan.train, found) for plan, found in distinct.values())
+        asked = chain.from_iterable(reference_requests(plan.train, found) for plan, found in distinct.values())
         table = AnswerTable(asked, device)
         return [starts[key] for key in keys], [rows[key] for key in keys], table
 
-    def _fit(self, starts: Sequence[Start], rows: Sequence[RunRows], table: AnswerTable) -> None:
+    def _fit(self, starts: Sequence[InitialPolicy], rows: Sequence[RunRows], table: AnswerTable) -> None:
         first = self.plans[0].train
         policy = starts[0].model
         device = table.rows.ids.device
         layout = choose_layout_for(starts[0], rows[0].train)
-        lanes = _lanes(self.plans, rows, table)
+        lanes = _data_orders(self.plans, rows, table)
         same_rows = layout if len(set(lanes)) == 1 else None
-        fault = stack_fault(policy, table, table.telling(), same_rows)
+        fault = vectorization_error(policy, table, table.telling(), same_rows)
         if fault:
-            raise NotStackableError(f"{type(policy).__name__} can't be stacked: {fault}")
+            raise NotVectorizableError(f"{type(policy).__name__} can't be stacked: {fault}")
         reference = None
         if first.reference_kind == "cached":
             by_token = first.objective.requires.reference_tokens
@@ -199,11 +206,11 @@ class _Stack:
             reference = ReferenceColumns(found.sums(table.rows), tokens)
         self._tell_remarks(rows)
         for plan, run, start, loaded in zip(self.plans, self.runs, starts, rows, strict=True):
-            self.points.append(Point(plan, run, start, loaded, group=self.group, done=self.done))
+            self.points.append(RunRecorder(plan, run, start, loaded, group=self.group, done=self.done))
         members = [make_module(plan.train, policy, layout, None) for plan in self.plans]
-        stack = StackedPolicy(policy, len(members))
+        stack = VectorizedPolicy(policy, len(members))
         train_rows = [len(found.train) for found in rows]
-        module = StackedModule(members, stack, table, reference, train_rows, same_rows).to(device)
+        module = VectorizedModule(members, stack, table, reference, train_rows, same_rows).to(device)
         if self.done:
             module.resume(self._states(module))
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
@@ -221,13 +228,13 @@ class _Stack:
         finally:
             checkpoint.restore_signals()
         module.to(device)
-        recorder.evaluate()
+        recorder.validate()
         seconds = (time.perf_counter() - began) / len(self.points)
         for p in module.alive:
             stack.write_into(policy, p)
             self._finish(p, policy, seconds)
 
-    def _states(self, module: StackedModule) -> list[dict[str, Any]]:
+    def _states(self, module: VectorizedModule) -> list[dict[str, Any]]:
         """The states that the points resume from.
 
         If a state does not fit, it is renamed and DamagedError is raised. The points are then run one by one.
@@ -260,7 +267,7 @@ class _Stack:
         """A point ends here; the others go on."""
         run = self.runs[p]
         self.points[p].close(failed=True)
-        self.results[run.id] = end_badly(run, error, self.group or "stack")
+        self.results[run.id] = record_failure(run, error, self.group or "stack")
 
     def _end_all(self, error: BaseException) -> None:
         """Every point that has not ended yet ends like this."""
@@ -269,17 +276,17 @@ class _Stack:
                 continue
             if p < len(self.points):
                 self.points[p].close(failed=True)
-            if isinstance(error, NotStackableError):
+            if isinstance(error, NotVectorizableError):
                 run.end("interrupted", str(error))
             else:
-                end_badly(run, error, self.group)
+                record_failure(run, error, self.group)
 
     def _tell_remarks(self, rows: Sequence[RunRows]) -> None:
         """What the objectives have to say of their data, each thing once."""
         told: dict[str, None] = {}
         for plan, found in zip(self.plans, rows, strict=True):
             objective = plan.train.objective
-            told |= dict.fromkeys(objective.remarks(shape_of(objective.requires).count(found.train)))
+            told |= dict.fromkeys(objective.data_warnings(shape_of(objective.requires).count(found.train)))
         for remark in told:
             log.info("%s", remark)
 
@@ -293,32 +300,32 @@ class _Recorder(pl.Callback):
 
     def __init__(
         self,
-        stack: _Stack,
-        module: StackedModule,
-        held_out: Sequence[StackedBatch],
-        pairs: Sequence[StackedPairs | None],
+        stack: _VectorizedFit,
+        module: VectorizedModule,
+        held_out: Sequence[VectorizedBatch],
+        pairs: Sequence[VectorizedPairs | None],
     ) -> None:
         self._stack, self._module, self._held_out, self._pairs = stack, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        self._bury()
+        self._retire()
         trainer.should_stop = not self._module.alive
         for p, row in self._module.last_metrics.items():
             self._stack.points[p].recorder.write(row)
         if self._stack.points[0].recorder.due(self._module.step):
-            self.evaluate()
+            self.validate()
 
-    def evaluate(self) -> None:
+    def validate(self) -> None:
         """Evaluate all points as they stand, once for each step."""
         step, points = self._module.step, self._stack.points
         if all(points[p].recorder.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
-        for p, row in self._module.evaluate(self._held_out, self._pairs).items():
+        for p, row in self._module.validate(self._held_out, self._pairs).items():
             points[p].recorder.eval_metrics = row
             points[p].recorder.write(row)
-        self._bury()
+        self._retire()
 
-    def _bury(self) -> None:
+    def _retire(self) -> None:
         for p, error in self._module.failures.items():
             if self._stack.runs[p].id not in self._stack.results:
                 self._stack.fail(p, error)
@@ -327,7 +334,7 @@ class _Recorder(pl.Callback):
 class _Checkpoint(Checkpoint):
     """Saves each point's part of the training state into its own directory."""
 
-    def __init__(self, stack: _Stack, module: StackedModule, every: int) -> None:
+    def __init__(self, stack: _VectorizedFit, module: VectorizedModule, every: int) -> None:
         super().__init__(stack.runs[0], every)
         self._stack, self._module = stack, module
 
@@ -342,11 +349,13 @@ class _Checkpoint(Checkpoint):
             replace_whole(scratch, file)
 
 
-class _Lane:
+class _DataOrder:
     """Training rows of one data set in the order of one seed, as places of their answers."""
 
-    def __init__(self, rows: Sequence[Tokens], couple: Couple | None, seed: int, table: AnswerTable) -> None:
-        self._rows, self._couple, self._seed, self._table = rows, couple, seed, table
+    def __init__(
+        self, rows: Sequence[Tokens], batch_transform: BatchTransform | None, seed: int, table: AnswerTable
+    ) -> None:
+        self._rows, self._batch_transform, self._seed, self._table = rows, batch_transform, seed, table
         self._index = np.array([row.index for row in rows])
         self._places = np.full((len(rows), len(rows[0].answers())), -1)  # filled as rows are met: some never are
         self._desirable = np.array([getattr(row, "desirable", False) for row in rows])
@@ -357,61 +366,63 @@ class _Lane:
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
         """[S, B, k] places, [S, B] indices and [S, B] labels of the batches of some steps."""
         chosen = indices_of(len(self._rows), size, self._seed, steps, sampling)
-        if self._couple is None:
+        if self._batch_transform is None:
             met = np.unique(chosen)
             new = met[self._places[met, 0] < 0]
             if len(new):
                 self._places[new] = self._table.places([self._rows[i].answers() for i in new])
             places = self._places[chosen]
         else:
-            batches = [self._couple([self._rows[i] for i in batch]) for batch in chosen]
+            batches = [self._batch_transform([self._rows[i] for i in batch]) for batch in chosen]
             places = np.stack([self._table.places([row.answers() for row in batch]) for batch in batches])
         return places, self._index[chosen], self._desirable[chosen]
 
 
-def _lanes(plans: Sequence[Plan], rows: Sequence[RunRows], table: AnswerTable) -> list[_Lane]:
+def _data_orders(plans: Sequence[Plan], rows: Sequence[RunRows], table: AnswerTable) -> list[_DataOrder]:
     """A lane for each point, the same one where data and seed are the same."""
-    made: dict[tuple[int, int], _Lane] = {}
+    made: dict[tuple[int, int], _DataOrder] = {}
     for plan, found in zip(plans, rows, strict=True):
         key = (id(found), plan.train.seed)
         if key not in made:
-            made[key] = _Lane(found.train, couple_of(plan.train), plan.train.seed, table)
+            made[key] = _DataOrder(found.train, batch_transform_of(plan.train), plan.train.seed, table)
     return [made[id(found), plan.train.seed] for plan, found in zip(plans, rows, strict=True)]
 
 
 class _Stream:
     """Batches of all points, step by step."""
 
-    def __init__(self, lanes: Sequence[_Lane], size: int, sampling: str, steps: range, device: torch.device) -> None:
-        self._lanes, self._size, self._sampling, self._steps, self._device = lanes, size, sampling, steps, device
+    def __init__(
+        self, lanes: Sequence[_DataOrder], size: int, sampling: str, steps: range, device: torch.device
+    ) -> None:
+        self._data_orders, self._size, self._sampling, self._steps, self._device = lanes, size, sampling, steps, device
 
     def __len__(self) -> int:
         return len(self._steps)
 
-    def __iter__(self) -> Iterator[StackedBatch]:
-        labelled = self._lanes[0].labelled
+    def __iter__(self) -> Iterator[VectorizedBatch]:
+        labelled = self._data_orders[0].labelled
         for start in range(self._steps.start, self._steps.stop, _BLOCK):
             steps = range(start, min(start + _BLOCK, self._steps.stop))
-            found = {lane: lane.batches(self._size, self._sampling, steps) for lane in set(self._lanes)}
+            found = {lane: lane.batches(self._size, self._sampling, steps) for lane in set(self._data_orders)}
             places, index, desirable = (
-                self._tensor(np.stack([found[lane][part] for lane in self._lanes], axis=1)) for part in range(3)
+                self._tensor(np.stack([found[lane][part] for lane in self._data_orders], axis=1)) for part in range(3)
             )
             places = places.transpose(2, 3).contiguous()  # [S, P, B, k] -> [S, P, k, B]
             for i in range(len(steps)):
-                yield StackedBatch(places[i], index[i], desirable[i] if labelled else None)
+                yield VectorizedBatch(places[i], index[i], desirable[i] if labelled else None)
 
     def _tensor(self, values: NDArray[Any]) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(values)).to(self._device)
 
 
-def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> StackedBatch:
+def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> VectorizedBatch:
     """All held-out rows of one point as a batch of that point alone."""
-    couple = couple_of(plan.train)
-    examples: Sequence[Tokens] = couple(rows.held_out) if couple else rows.held_out
+    batch_transform = batch_transform_of(plan.train)
+    examples: Sequence[Tokens] = batch_transform(rows.held_out) if batch_transform else rows.held_out
     places = torch.from_numpy(table.places([row.answers() for row in examples]).T.copy())[None]
     desirable = [getattr(row, "desirable", None) for row in examples]
     device = table.rows.ids.device
-    return StackedBatch(
+    return VectorizedBatch(
         places.to(device),
         torch.tensor([[row.index for row in examples]], device=device),
         None if None in desirable else torch.tensor([desirable], device=device),
@@ -419,15 +430,15 @@ def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> StackedBatch:
 
 
 def _pairs(
-    start: Start, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
-) -> StackedPairs | None:
+    start: InitialPolicy, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
+) -> VectorizedPairs | None:
     """Held-out pairs of one point, with their log-probabilities under the start (see training/pairs.py)."""
     if not rows.pairs:
         return None
     device = table.rows.ids.device
     places = torch.from_numpy(table.places([row.answers() for row in rows.pairs]).T.copy()).to(device)
     if reference is not None:
-        return StackedPairs(places, reference.sums[places])
+        return VectorizedPairs(places, reference.sums[places])
     found = pairs_reference(start, rows, layout, device)
     sums = [[found.table[row_key(*answer)] for answer in row.answers()] for row in rows.pairs]
-    return StackedPairs(places, torch.tensor(sums, device=device).T)
+    return VectorizedPairs(places, torch.tensor(sums, device=device).T)

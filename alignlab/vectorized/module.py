@@ -20,12 +20,12 @@ from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.errors import AlignlabError
-from alignlab.models.logps import Answers
+from alignlab.models.logps import AnswerScores
 from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.base import AlignmentModule, gradient_not_finite, non_finite
 from alignlab.types import LabelledLogps, Logps, PairLogps, halves, join, map_tensors
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.policy import Given, StackedPolicy, written_out
+from alignlab.vectorized.policy import VectorizedInputs, VectorizedPolicy, written_out
 
 # Answers of all policies that are scored at a time where no gradient is kept.
 _ANSWERS_AT_ONCE = 4096
@@ -43,7 +43,7 @@ Update = tuple[Tensor, Tensor, dict[int, dict[str, float]]]
 
 
 @dataclass(frozen=True, eq=False)
-class StackedBatch:
+class VectorizedBatch:
     """Examples as places of their answers in a table.
 
     places:    int64[P, k, B]; of pairs the preferred and the dispreferred answers, else the answers and, where there
@@ -58,7 +58,7 @@ class StackedBatch:
 
 
 @dataclass(frozen=True, eq=False)
-class StackedPairs:
+class VectorizedPairs:
     """Held-out pairs that a point is measured on in addition to its own held-out rows.
 
     places:    int64[2, N] of the preferred and the dispreferred answers in the table.
@@ -77,13 +77,13 @@ class ReferenceColumns:
     tokens: Tensor | None
 
 
-class StackedModule(pl.LightningModule):
+class VectorizedModule(pl.LightningModule):
     """P points in one fit. `members` are their ordinary modules, which share one policy that is not trained itself."""
 
     def __init__(
         self,
         members: Sequence[AlignmentModule],
-        policy: StackedPolicy,
+        policy: VectorizedPolicy,
         table: AnswerTable,
         reference: ReferenceColumns | None,
         train_rows: Sequence[int],
@@ -132,11 +132,11 @@ class StackedModule(pl.LightningModule):
     def on_train_start(self) -> None:
         self._step_ended = time.perf_counter()
 
-    def training_step(self, batch: StackedBatch, batch_idx: int) -> None:
+    def training_step(self, batch: VectorizedBatch, batch_idx: int) -> None:
         """One update of every point that is alive."""
         began = time.perf_counter()
         first = self.members[0]
-        logged = first.to_be_logged(self.step)
+        logged = first.should_log(self.step)
         at_once = None if logged else self._gradient_at_once(batch)
         gradient, norms, means = at_once or self._gradient_by_looking(batch, logged=logged)
         rates = self._update(gradient, norms)
@@ -160,8 +160,8 @@ class StackedModule(pl.LightningModule):
         }
 
     @torch.no_grad()
-    def evaluate(
-        self, held_out: Sequence[StackedBatch], pairs: Sequence[StackedPairs | None]
+    def validate(
+        self, held_out: Sequence[VectorizedBatch], pairs: Sequence[VectorizedPairs | None]
     ) -> dict[int, dict[str, float]]:
         """Metrics of every point that has not failed, over its held-out rows as one batch, and over its pairs."""
         asked = [batch.places.flatten() for batch in held_out]
@@ -186,7 +186,7 @@ class StackedModule(pl.LightningModule):
             seen = _selected_rows(whole, rows[p][rows_at[p]])
             imitated = float(self._imitated(batch.places[:, 0]))
             values = self._values(replace(seen, mean_count=imitated), batch)
-            error = non_finite(self.members[p].finite(values), batch.index[0], self.step, values)
+            error = non_finite(self.members[p].finiteness_check(values), batch.index[0], self.step, values)
             if error:
                 self.failures[p] = error
                 continue
@@ -194,7 +194,7 @@ class StackedModule(pl.LightningModule):
             if (pair := pairs[p]) is not None:
                 both = _selected_rows(whole, rows[p][pairs_at[p]])
                 on_pairs = preference_metrics(PairLogps(*halves(replace(both, reference=pair.reference.flatten()))))
-            means = self.members[p].means(self.members[p].with_state(values, update=False))
+            means = self.members[p].metric_values(self.members[p].with_state(values, update=False))
             means |= {name: float(value) for name, value in on_pairs.items()}
             results[p] = {
                 "train/global_step": self.step,
@@ -232,7 +232,7 @@ class StackedModule(pl.LightningModule):
         """Whether a row's loss hangs on other rows: mismatched answers give one KL for a whole batch."""
         return self.needs.couples_batch or self.needs.mismatched
 
-    def _look(self, batch: StackedBatch, *, stats: bool, weights: Tensor | None = None) -> Any:
+    def _look(self, batch: VectorizedBatch, *, stats: bool, weights: Tensor | None = None) -> Any:
         """What the objective is given of all points' batches: P * B examples, point by point."""
         k = self._answers
         seen = self._seen(batch.places[:, :k], stats=stats, weights=weights)
@@ -271,7 +271,7 @@ class StackedModule(pl.LightningModule):
         """[P, B] places -> [P] tokens per answer that an NLL would be taken of."""
         return self.table.counts[places].float().mean(dim=1)
 
-    def _score(self, given: Given, *, stats: bool, weights: Tensor | None = None) -> Answers:
+    def _score(self, given: VectorizedInputs, *, stats: bool, weights: Tensor | None = None) -> AnswerScores:
         return self.policy.score(given, weights=weights, collision=self.needs.collision, stats=stats)
 
     def _reference_of(self, places: Tensor) -> ReferenceColumns | None:
@@ -281,7 +281,7 @@ class StackedModule(pl.LightningModule):
         tokens = self.reference.tokens
         return ReferenceColumns(self.reference.sums[places], None if tokens is None else tokens[places])
 
-    def _logps(self, found: Answers, given: Given, reference: ReferenceColumns | None) -> Logps:
+    def _logps(self, found: AnswerScores, given: VectorizedInputs, reference: ReferenceColumns | None) -> Logps:
         """Answers with what the objective needs of the reference."""
         sums = None if reference is None else reference.sums
         tokens = None if reference is None else reference.tokens
@@ -294,7 +294,7 @@ class StackedModule(pl.LightningModule):
             stats=found.stats,
         )
 
-    def _values(self, seen: Logps, batch: StackedBatch, others: Logps | None = None) -> Any:
+    def _values(self, seen: Logps, batch: VectorizedBatch, others: Logps | None = None) -> Any:
         """Answers in the shape that the objective works on."""
         if self.needs.data == "pairs":
             return PairLogps(*halves(seen))
@@ -306,7 +306,7 @@ class StackedModule(pl.LightningModule):
             others = replace(others, stats=None)
         return LabelledLogps(seen, batch.desirable.flatten(), others)
 
-    def _losses(self, values: Any, batch: StackedBatch) -> Tensor:
+    def _losses(self, values: Any, batch: VectorizedBatch) -> Tensor:
         """[P, B] each point's loss of each of its examples, by its own numbers."""
         if self._objective is None:
             self._objective = self._objective_of_all(values, batch) or _EACH_ITS_OWN
@@ -314,7 +314,7 @@ class StackedModule(pl.LightningModule):
             return self._one_by_one(values, batch, update=True)
         return self._objective(values).view_as(batch.index)
 
-    def _gradient_by_looking(self, batch: StackedBatch, *, logged: bool) -> Update:
+    def _gradient_by_looking(self, batch: VectorizedBatch, *, logged: bool) -> Update:
         """Of an update: its gradient, and if logged the metrics of points alive. Ends points that are not finite."""
         values = self._look(batch, stats=logged and self.members[0].token_stats)
         losses = self._losses(values, batch)
@@ -327,10 +327,10 @@ class StackedModule(pl.LightningModule):
         if self.step == 0:
             self._check_start(means, values, batch)
         if not finite:
-            self._bury(values, losses.detach(), norms, batch)
+            self._retire(values, losses.detach(), norms, batch)
         return gradient, norms, means
 
-    def _gradient_at_once(self, batch: StackedBatch) -> Update | None:
+    def _gradient_at_once(self, batch: VectorizedBatch) -> Update | None:
         """The same by a program that was written out once; None where there is none, or what it gives is not finite."""
         if self._program is None:
             self._program = self._written_out(batch) or _NOT_WRITTEN_OUT
@@ -344,7 +344,7 @@ class StackedModule(pl.LightningModule):
         self._program = _NOT_WRITTEN_OUT  # a point ends here, and is not finite from now on
         return None
 
-    def _written_out(self, batch: StackedBatch) -> Callable[..., Tensor] | None:
+    def _written_out(self, batch: VectorizedBatch) -> Callable[..., Tensor] | None:
         """[P, D] weights and [P, E] shares of each possible example in a batch -> [P, D] gradient of the mean loss.
 
         Where there are no more possible examples than a batch has rows, every batch is the same forward but for how
@@ -384,7 +384,7 @@ class StackedModule(pl.LightningModule):
         (expected,) = torch.autograd.grad(self._losses(seen, batch).mean(dim=1).sum(), moved)
         return program if torch.allclose(found, expected, rtol=_SAME, atol=_SAME) else None
 
-    def _every_example(self) -> StackedBatch:
+    def _every_example(self) -> VectorizedBatch:
         """Each example that the table's answers can make, the same ones for all points."""
         points, size = len(self.members), len(self.table)
         answers = torch.arange(size, device=self.table.rows.ids.device)
@@ -397,9 +397,9 @@ class StackedModule(pl.LightningModule):
         else:
             places = answers[None]
         index = torch.arange(places.shape[1], device=answers.device).expand(points, -1)
-        return StackedBatch(places.expand(points, -1, -1), index, desirable)
+        return VectorizedBatch(places.expand(points, -1, -1), index, desirable)
 
-    def _shares(self, batch: StackedBatch) -> Tensor:
+    def _shares(self, batch: VectorizedBatch) -> Tensor:
         """[P, E] the share of each of `_every_example` in a batch."""
         size = len(self.table)
         which = batch.places[:, 0]
@@ -411,14 +411,14 @@ class StackedModule(pl.LightningModule):
         one = self.policy.weights.detach().new_full(which.shape, 1 / which.shape[1])
         return one.new_zeros(len(which), examples).scatter_add_(1, which, one)
 
-    def _one_by_one(self, values: Any, batch: StackedBatch, *, update: bool) -> Tensor:
+    def _one_by_one(self, values: Any, batch: VectorizedBatch, *, update: bool) -> Tensor:
         losses = []
         for p, member in enumerate(self.members):
             mine = member.with_state(self._of(values, p, batch), update=update and p not in self.failures)
             losses.append(member.objective(mine))
         return torch.stack(losses)
 
-    def _objective_of_all(self, values: Any, batch: StackedBatch) -> Any:
+    def _objective_of_all(self, values: Any, batch: VectorizedBatch) -> Any:
         """One objective whose numbers are those of each example's point; None where that is not the same.
 
         The same it is where rows are independent and numbers are only calculated with. Whether they are is looked at:
@@ -451,29 +451,29 @@ class StackedModule(pl.LightningModule):
         same = same and all(torch.allclose(a, b, rtol=_SAME, atol=_SAME) for a, b in zip(*slopes, strict=True))
         return made if same else None
 
-    def _of(self, values: Any, point: int, batch: StackedBatch) -> Any:
+    def _of(self, values: Any, point: int, batch: VectorizedBatch) -> Any:
         """One point's examples."""
         size = batch.index.shape[1]
         rows = slice(point * size, (point + 1) * size)
         return map_tensors(values, lambda tensor: tensor[rows])
 
-    def _means(self, values: Any, point: int, batch: StackedBatch) -> dict[str, float]:
+    def _means(self, values: Any, point: int, batch: VectorizedBatch) -> dict[str, float]:
         member = self.members[point]
-        return member.means(member.with_state(self._of(values, point, batch), update=False))
+        return member.metric_values(member.with_state(self._of(values, point, batch), update=False))
 
-    def _check_start(self, means: dict[int, dict[str, float]], values: Any, batch: StackedBatch) -> None:
+    def _check_start(self, means: dict[int, dict[str, float]], values: Any, batch: VectorizedBatch) -> None:
         for p in self.alive:
             try:
                 self.members[p].check_start(means[p]["loss"], self._of(values, p, batch))
             except AlignlabError as error:
                 self.failures[p] = error
 
-    def _bury(self, values: Any, losses: Tensor, norms: Tensor, batch: StackedBatch) -> None:
+    def _retire(self, values: Any, losses: Tensor, norms: Tensor, batch: VectorizedBatch) -> None:
         """Points that are not finite end here, with what is wrong in the words of a run by itself."""
         for p in self.alive:
             if not math.isfinite(norm := float(norms[p])):
                 seen = self._of(values, p, batch)
-                error = non_finite(self.members[p].finite(seen) + losses[p], batch.index[p], self.step, seen)
+                error = non_finite(self.members[p].finiteness_check(seen) + losses[p], batch.index[p], self.step, seen)
                 self.failures[p] = error or gradient_not_finite(norm, self.step)
 
     def _update(self, gradient: Tensor, norms: Tensor) -> list[float]:

@@ -18,7 +18,7 @@ from torch.nn.functional import embedding
 
 from alignlab.data.layout import Layout, Rows
 from alignlab.models.forward import Predictions, at_least_float32, attention_mask
-from alignlab.models.logps import Answers, answer_logps, score_predictions
+from alignlab.models.logps import AnswerScores, answer_logps, score_predictions
 from alignlab.vectorized.answer_table import AnswerTable
 
 # How far log-probabilities (nats) and gradients (a share of them) of a stack may be from its policy's: rounding only.
@@ -26,7 +26,7 @@ _FAR_OFF = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
-class Given:
+class VectorizedInputs:
     """Rows for P policies.
 
     rows:      P times R rows, policy by policy.
@@ -34,7 +34,7 @@ class Given:
     points:    P, or None where all policies are given the same.
     columns:   of the sequences, those that logits are made of.
     at:        int64[N] sequence, and int64[N] column of `columns`, of what predicts each answer token.
-    program:   [P, D] weights -> logits of these rows, where it was written out once (StackedPolicy.fixed).
+    program:   [P, D] weights -> logits of these rows, where it was written out once (VectorizedPolicy.fixed).
     """
 
     rows: Rows
@@ -45,7 +45,7 @@ class Given:
     program: Callable[[Tensor], Tensor] | None = None
 
 
-class StackedPolicy(nn.Module):
+class VectorizedPolicy(nn.Module):
     """P policies that start from the same weights. What is trained of them is one parameter [P, D], the rest is shared.
 
     policy:  any one of them; it is left as it is.
@@ -73,15 +73,15 @@ class StackedPolicy(nn.Module):
             for name, value in self._named(self.weights[point]).items():
                 policy.get_parameter(name).copy_(value)
 
-    def given_each(self, rows: Rows) -> Given:
+    def given_each(self, rows: Rows) -> VectorizedInputs:
         """P times R plain rows, policy by policy, as what each policy is given."""
         return self._given(rows, self._arguments(rows), len(self.weights))
 
-    def given_all(self, rows: Rows) -> Given:
+    def given_all(self, rows: Rows) -> VectorizedInputs:
         """R rows as what every policy is given."""
         return self._given(rows.repeated(len(self.weights)), self._arguments(rows), None)
 
-    def fixed(self, given: Given) -> Given:
+    def fixed(self, given: VectorizedInputs) -> VectorizedInputs:
         """Rows that every policy will be given again and again, with what does not hang on weights done once."""
 
         def forward(weights: Tensor) -> Tensor:
@@ -95,21 +95,23 @@ class StackedPolicy(nn.Module):
         return replace(given, program=program)
 
     def score(
-        self, given: Given, *, weights: Tensor | None = None, collision: bool = False, stats: bool = False
-    ) -> Answers:
+        self, given: VectorizedInputs, *, weights: Tensor | None = None, collision: bool = False, stats: bool = False
+    ) -> AnswerScores:
         """What the policies say of the answers, as R rows of each, policy by policy. weights: others than their own."""
         found = (given.program or partial(self._logits, given=given))(self.weights if weights is None else weights)
         found = at_least_float32(found.flatten(0, 1)[given.at])
         predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
         return score_predictions(predictions, given.rows, collision=collision, stats=stats)
 
-    def _given(self, rows: Rows, arguments: dict[str, Any], points: int | None) -> Given:
+    def _given(self, rows: Rows, arguments: dict[str, Any], points: int | None) -> VectorizedInputs:
         at, length = rows.predicted_at, rows.ids.shape[1]
         sequence, column = at // length, at % length
         first = int(column.min())
-        return Given(rows, arguments, points, slice(first, int(column.max()) + 1), (sequence, column - first))
+        return VectorizedInputs(
+            rows, arguments, points, slice(first, int(column.max()) + 1), (sequence, column - first)
+        )
 
-    def _logits(self, weights: Tensor, given: Given) -> Tensor:
+    def _logits(self, weights: Tensor, given: VectorizedInputs) -> Tensor:
         """[P, S, C, V] logits of all sequences, in the columns that they are made of."""
         model = self._model[0]
         fixed = {"use_cache": False, "logits_to_keep": given.columns}
@@ -155,7 +157,9 @@ class _Embedding(nn.Embedding):
         return embedding(input, torch.where(padding, self.weight.detach(), self.weight))
 
 
-def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int], layout: Layout | None = None) -> str | None:
+def vectorization_error(
+    policy: Any, table: AnswerTable, places: Sequence[int], layout: Layout | None = None
+) -> str | None:
     """Why a policy can't be stacked, from a look at some rows: two in a stack must say and learn what it does.
 
     layout: of rows that are the same for all points; None where each has its own.
@@ -166,7 +170,7 @@ def stack_fault(policy: Any, table: AnswerTable, places: Sequence[int], layout: 
     slopes = torch.autograd.grad(alone.sum(), trained, allow_unused=True, materialize_grads=True)
     slope = torch.cat([part.flatten() for part in slopes])
     try:
-        stack = StackedPolicy(policy, 2).to(looked_at.device)
+        stack = VectorizedPolicy(policy, 2).to(looked_at.device)
         if layout is None:
             given = stack.given_each(table.take(looked_at.repeat(2)))
         else:

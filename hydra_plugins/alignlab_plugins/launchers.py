@@ -12,11 +12,11 @@ class AutoLauncher(auto.AutoLauncher):
     """hydra/launcher=auto"""
 
 
-class StackedLauncher(vectorized.StackedLauncher):
+class VectorizedLauncher(vectorized.VectorizedLauncher):
     """hydra/launcher=stacked"""
 
 
-class HereLauncher(serial.HereLauncher):
+class SerialLauncher(serial.SerialLauncher):
     """hydra/launcher=here"""
 
 
@@ -34,8 +34,8 @@ class SlurmLauncher(slurm.SlurmLauncher):
 
 _CONFIGS: dict[str, type] = {
     "auto": auto.AutoLauncherConf,
-    "stacked": vectorized.StackedLauncherConf,
-    "here": serial.HereLauncherConf,
+    "stacked": vectorized.VectorizedLauncherConf,
+    "here": serial.SerialLauncherConf,
     "local": local.LocalLauncherConf,
     "ray": ray.RayLauncherConf,
     "slurm": slurm.SlurmLauncherConf,

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from alignlab.checks import installed
 from alignlab.errors import ConfigError, Problem
-from alignlab.sweep.launchers.auto import ours
+from alignlab.sweep.launchers.auto import as_point_launcher
 
 
 @dataclass
@@ -89,7 +89,7 @@ class OptunaSweeper(Sweeper):
             if self.config.sweep[name]:
                 text = "is for grids: a search draws each axis by itself"
                 problems.append(Problem(f"sweep.{name}", list(self.config.sweep[name]), text, f"'sweep.{name}=[]'"))
-        launcher = ours(self.launcher)
+        launcher = as_point_launcher(self.launcher)
         if launcher is None:
             text = "runs no trials; there are: auto, here, stacked, local, ray, slurm"
             problems.append(Problem("launcher", type(self.launcher).__name__, text, "launcher=local"))

@@ -12,7 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 
-from alignlab.sweep.launchers.auto import ours
+from alignlab.sweep.launchers.auto import as_point_launcher
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ class PreflightSweeper(BasicSweeper):
         from alignlab.sweep.sweep import Sweep
 
         sweep = Sweep(self.config, plans, jobs, asked.axes)
-        launcher = ours(self.launcher)
+        launcher = as_point_launcher(self.launcher)
         if launcher:
             launcher.check(sweep.points)
         if self.dry:

@@ -67,7 +67,7 @@ def test_a_terminal_wraps_what_was_typed(runs: Run, monkeypatch: pytest.MonkeyPa
 def test_watched_in_a_pipe(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Told once as they stand, again when a status has changed, and not after the last has ended."""
     run = RunDir.of("outputs", "dpo-4")
-    with run.held():
+    with run.locked():
         run.update(id="dpo-4", status="running", overrides=["seed=4"])
         looks = iter([lambda: None, lambda: run.end("done")])
         monkeypatch.setattr("alignlab.reports.live.time.sleep", lambda seconds: next(looks)())

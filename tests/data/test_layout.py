@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from alignlab.data.fingerprint import row_key
-from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows, portions
+from alignlab.data.layout import PLAIN, Layout, Rows, collate_rows, split_by_budget
 from alignlab.data.tokenize import PromptAndAnswer
 
 WIDE = Layout(shared=True, split=True, width=4096)
@@ -137,7 +137,7 @@ def test_portions_are_as_large_as_both_limits_allow() -> None:
     for _ in range(100):
         sizes = [rng.randint(1, 9) for _ in range(rng.randint(0, 15))]
         rows, tokens = rng.randint(1, 5), rng.randint(1, 20)
-        parts = list(portions(sizes, rows, tokens))
+        parts = list(split_by_budget(sizes, rows, tokens))
         assert [i for part in parts for i in part] == list(range(len(sizes)))
         for part in parts:
             assert 1 <= len(part) <= rows

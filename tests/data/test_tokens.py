@@ -265,7 +265,7 @@ def test_mismatched_answers_do_not_depend_on_processes() -> None:
     """And are all told beforehand to the reference pass, whatever the seed and the step."""
 
     def rows(rank: int, world: int) -> list[LabelledTokens]:
-        stream = BatchStream(LABELLED, 4, steps=3, seed=3, couple=mismatched, rank=rank, world=world)
+        stream = BatchStream(LABELLED, 4, steps=3, seed=3, batch_transform=mismatched, rank=rank, world=world)
         return [row for batch in stream for row in batch]
 
     def key(row: LabelledTokens) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.judges.base import Answer, Bill, Comparison, Judged, Judgement, Verdict
+from alignlab.judges.base import Answer, Comparison, Judged, Judgement, JudgingCost, Verdict
 from alignlab.judges.gold import Gold
 
 NAN = math.nan
@@ -61,16 +61,16 @@ def test_rows_are_put_together_from_their_orders() -> None:
         Judgement("z", False, Verdict.INVALID, NAN, ""),
         Judgement("z", True, Verdict.A, 1.0, ""),
     ]
-    found = Judged(judgements, Bill())
+    found = Judged(judgements, JudgingCost())
     ids, first, second = found.scores()
     assert ids == ["x", "z"]
     assert second is not None
     assert (first[0], second[0]) == (1.0, 0.0)
     wins = found.win_rate()
     assert (wins.ties, wins.invalid, wins.unjudged) == (1, 1, 1)
-    assert Judged([], Bill()).win_rate().rate.n == 0
+    assert Judged([], JudgingCost()).win_rate().rate.n == 0
     with pytest.raises(ValueError, match="ids of their own"):
-        Judged([*judgements, judgements[0]], Bill()).scores()
+        Judged([*judgements, judgements[0]], JudgingCost()).scores()
 
 
 def test_a_judge_that_only_compares(tmp_path: Path) -> None:

@@ -18,7 +18,7 @@ from alignlab.models.sources.bandit import Bandit as BanditModel
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.tiny import Tiny
 from alignlab.vectorized.eligibility import groups
-from alignlab.vectorized.fit import run_stacked
+from alignlab.vectorized.fit import run_vectorized
 
 
 def test_the_reward_is_the_share_of_comparisons_won() -> None:
@@ -71,7 +71,7 @@ def test_ipo_on_bandits_ends_at_its_closed_form(tmp_path: Path) -> None:
     }
     plans = [plan(hydra.compose("train", [*base, *case, f"output_root={tmp_path}"])) for case in cases]
     ((stack,), _) = groups(plans)
-    assert set(run_stacked(stack).values()) == {None}
+    assert set(run_vectorized(stack).values()) == {None}
     for point, scores in zip(plans, cases.values(), strict=True):
         model, tokenizer = Hub(name=str(tmp_path / "runs" / point.id / "policy")).load()
         found = np.exp(completion_logps(model, tokenizer, Bandit(alphabet="abc")))[0, 1:]

@@ -17,7 +17,7 @@ from alignlab.models.adapters.lora import LoRA
 from alignlab.models.heads import with_scalar_head
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.quantization import quantization_under, save_quantization
-from alignlab.models.reference import Pass, adapter_off, frozen_copy, stored_reference, weights_digest
+from alignlab.models.reference import ScoringOptions, adapter_off, frozen_copy, stored_reference, weights_digest
 from alignlab.models.sources.hub import Hub
 from alignlab.models.sources.packaged import Packaged
 from alignlab.models.sources.tiny import Tiny
@@ -132,7 +132,7 @@ def test_all_references_are_the_rounded_model(folder: str, tmp_path: Path) -> No
         model,
         [answer for pair in PAIRS for answer in pair.answers()],
         tmp_path / "reference",
-        Pass(PLAIN, rows=8, tokens=1000, device=torch.device("cpu"), progress=lambda items, what: items),
+        ScoringOptions(PLAIN, rows=8, tokens=1000, device=torch.device("cpu"), progress=lambda items, what: items),
         weights=digest,
     )
     assert weights_digest(model) == digest == weights_digest(load(folder)), "evaluated or loaded again"

@@ -19,7 +19,15 @@ from alignlab.errors import DivergedError, NonFiniteError, StoredReferenceError
 from alignlab.models import reference
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.logps import answer_logps, summed
-from alignlab.models.reference import Cached, Live, Pass, adapter_off, frozen_copy, stored_reference, weights_digest
+from alignlab.models.reference import (
+    CachedReference,
+    LiveReference,
+    ScoringOptions,
+    adapter_off,
+    frozen_copy,
+    stored_reference,
+    weights_digest,
+)
 from alignlab.models.reference_store import ReferenceStore
 from alignlab.models.sources.tiny import Tiny
 
@@ -32,12 +40,12 @@ PAIRS = [
 
 def stored(
     model: Any, folder: Path, pairs: list[PairTokens] = PAIRS, layout: Layout = PLAIN, *, by_token: bool = False
-) -> Cached:
+) -> CachedReference:
     return stored_reference(
         model,
         [answer for pair in pairs for answer in pair.answers()],
         folder,
-        Pass(layout, rows=2, tokens=100, device=torch.device("cpu"), progress=lambda items, what: items),
+        ScoringOptions(layout, rows=2, tokens=100, device=torch.device("cpu"), progress=lambda items, what: items),
         weights=weights_digest(model),
         by_token=by_token,
     )
@@ -159,7 +167,7 @@ def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_pat
         stored(model, tmp_path)
 
 
-def assert_recomputed(model: Any, folder: Path, expected: Cached, damaged: Path) -> None:
+def assert_recomputed(model: Any, folder: Path, expected: CachedReference, damaged: Path) -> None:
     """Assert that values are as before the damage, and that the damaged file is kept but not used."""
     reference._verified.clear()
     found = stored(model, folder, by_token=True)
@@ -264,34 +272,34 @@ def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path
 def test_an_interrupted_pass_keeps_what_it_stored(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here after every forward; in earnest once a minute."""
     expected = stored(model, tmp_path / "whole").table
-    tokens, calls = Live.tokens, []
+    tokens, calls = LiveReference.tokens, []
 
-    def stops(self: Live, rows: Any) -> torch.Tensor:
+    def stops(self: LiveReference, rows: Any) -> torch.Tensor:
         calls.append(len(rows.keys))
         if len(calls) == 3:
             raise KeyboardInterrupt
         return tokens(self, rows)
 
     monkeypatch.setattr(reference, "_STORE_EVERY", 0.0)
-    monkeypatch.setattr(Live, "tokens", stops)
+    monkeypatch.setattr(LiveReference, "tokens", stops)
     with pytest.raises(KeyboardInterrupt):
         stored(model, tmp_path / "cut")
     there = sum(len(load_file(file)["keys"]) for file in shards(tmp_path / "cut"))
     assert there == 4, "two forwards of two answers"
-    monkeypatch.setattr(Live, "tokens", tokens)
+    monkeypatch.setattr(LiveReference, "tokens", tokens)
     assert stored(model, tmp_path / "cut").table == pytest.approx(expected, abs=1e-5)
 
 
 def test_a_pass_halves_what_does_not_fit(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = stored(model, tmp_path / "whole").table
-    tokens = Live.tokens
+    tokens = LiveReference.tokens
 
-    def short(self: Live, rows: Any) -> torch.Tensor:
+    def short(self: LiveReference, rows: Any) -> torch.Tensor:
         if len(rows.keys) > 1:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return tokens(self, rows)
 
-    monkeypatch.setattr(Live, "tokens", short)
+    monkeypatch.setattr(LiveReference, "tokens", short)
     assert stored(model, tmp_path / "short").table == pytest.approx(expected, abs=1e-5)
 
 
@@ -309,7 +317,7 @@ def test_a_missing_row_is_an_error_not_a_zero() -> None:
     table = dict.fromkeys(rows.keys, -3.0)
     del table[rows.keys[4]]
     with pytest.raises(ValueError, match=r"rows \[4\]"):
-        Cached(table).sums(rows)
+        CachedReference(table).sums(rows)
 
 
 def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
@@ -319,7 +327,7 @@ def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(p)
     rows = collate_pairs(PAIRS).rows
-    dropping = Live(policy)  # the adapter stays on: its dropout would show
+    dropping = LiveReference(policy)  # the adapter stays on: its dropout would show
     assert torch.equal(dropping.sums(rows), dropping.sums(rows))
     assert policy.training
     assert not dropping.tokens(rows).requires_grad
@@ -330,7 +338,7 @@ def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
 
 def test_the_store_does_not_pretend_to_know_distributions() -> None:
     with pytest.raises(ValueError, match="not whole distributions"):
-        Cached({}).predictions(collate_pairs(PAIRS).rows)
+        CachedReference({}).predictions(collate_pairs(PAIRS).rows)
 
 
 def test_keys_tell_prompt_from_answer() -> None:

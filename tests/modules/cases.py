@@ -126,7 +126,9 @@ def data_for(objective: Objective, steps: int) -> AlignmentData:
     """Global batches of 8 out of 16 rows."""
     needs = objective.requires
     rows = ROWS[needs.data]
-    return AlignmentData(rows, rows, batch_size=8, steps=steps, seed=1, couple=mismatched if needs.mismatched else None)
+    return AlignmentData(
+        rows, rows, batch_size=8, steps=steps, seed=1, batch_transform=mismatched if needs.mismatched else None
+    )
 
 
 class Keep(pl.Callback):
@@ -168,7 +170,7 @@ def train(
             default_root_dir=folder, **options,
         )  # fmt: skip
         trainer.fit(module, datamodule=data)
-    held_out = module.evaluate(data.held_out_rows())
+    held_out = module.validate(data.held_out_rows())
     weights = {name: value.clone() for name, value in module.policy.state_dict().items()}
     return Trained(keep.steps, held_out, keep.gradients, weights)
 

@@ -100,16 +100,16 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
     plain = with_adapter()
     plain.policy.train()
     data = data_for(plain.objective, 1)
-    stream = BatchStream(data.train, 8, steps=1, seed=1, couple=data.couple)
+    stream = BatchStream(data.train, 8, steps=1, seed=1, batch_transform=data.batch_transform)
     micro_batches = list(plain.micro_batches.of(next(iter(stream))))
     mean_count = sum(micro.imitated_tokens for micro in micro_batches) / 8
     values, beside = [], []
     for i, micro in enumerate(micro_batches):
         torch.manual_seed(i)  # as AlignmentModule seeds looks in step 0 of seed 0
-        values.append(plain.look(plain.with_gradient(micro), mean_count))
+        values.append(plain.compute_logps(plain.with_gradient(micro), mean_count))
         torch.manual_seed(i)
-        beside.append(plain.look_beside(micro, mean_count))
-    whole = plain.with_beside(join(values), join(beside) if name == "kto" else None)
+        beside.append(plain.compute_without_grad(micro, mean_count))
+    whole = plain.attach_without_grad(join(values), join(beside) if name == "kto" else None)
     if plain.state is not None:
         whole = dataclasses.replace(whole, state=plain.objective.next_state(whole, plain.state))
     loss = plain.objective(whole).mean()
@@ -155,10 +155,10 @@ def assert_same_loss(objective: Objective, batch: Any, other: Any, order: torch.
 
 def _of(module: AlignmentModule, batch: Any) -> tuple[torch.Tensor, torch.Tensor, dict[str, float]]:
     module.policy.zero_grad()
-    values = module.look(batch, batch.imitated_tokens / len(batch))
+    values = module.compute_logps(batch, batch.imitated_tokens / len(batch))
     if module.state is not None:
         values = dataclasses.replace(values, state=module.objective.next_state(values, module.state))
     loss = module.objective(values)
     loss.mean().backward()
     gradient = torch.cat([p.grad.flatten() for p in module.policy.parameters() if p.grad is not None])
-    return loss.detach(), gradient, module.means(map_tensors(values, torch.Tensor.detach))
+    return loss.detach(), gradient, module.metric_values(map_tensors(values, torch.Tensor.detach))

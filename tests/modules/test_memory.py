@@ -84,7 +84,7 @@ def test_an_evaluation_goes_on_with_fewer_rows(tmp_path: Path, caplog: pytest.Lo
     module = build(OBJECTIVES["bco"])
     plain = train(module, tmp_path)
     refuse(module, lambda answers: answers > 2)
-    held_out = module.evaluate(module.trainer.datamodule.held_out_rows())  # type: ignore[attr-defined]
+    held_out = module.validate(module.trainer.datamodule.held_out_rows())  # type: ignore[attr-defined]
     assert held_out == pytest.approx(plain.held_out, **EXACT)
     assert len(warnings_of(caplog)) == 2
     assert module.micro_batches.rows == 2

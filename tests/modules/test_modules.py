@@ -57,7 +57,7 @@ def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> Non
     assert total / sum(len(r.completion) for r in ANSWERS) > 1
     before = build(SFT(), dtype=torch.float32)
     before.trainer = sft.trainer
-    held_out = before.evaluate(ANSWERS)
+    held_out = before.validate(ANSWERS)
     assert held_out["eval/loss"] == pytest.approx(total / sum(len(r.completion) for r in ANSWERS), abs=1e-5)
     assert found.steps[1]["train/num_tokens"] == sum(len(r.prompt) + len(r.completion) for r in ANSWERS)
     assert found.steps[1]["train/epoch"] == 1.0
@@ -261,7 +261,7 @@ def test_reward_metrics_weigh_prompts_the_same() -> None:
     reward = module(RewardModel())
     rewards = torch.tensor([[1.0, 2.0, 0.0], [0.5, 0.5, 9.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
-    found = reward.measure(RankedRewards(rewards, mask, torch.tensor([[3.0, 2.0, 1.0], [1.0, 0.0, 0.0]])))
+    found = reward.compute_metrics(RankedRewards(rewards, mask, torch.tensor([[3.0, 2.0, 1.0], [1.0, 0.0, 0.0]])))
     assert {k: float(v) for k, v in found.items()} == pytest.approx(
         {
             "accuracy": 1 / 3,
@@ -307,7 +307,7 @@ def test_ktos_reference_point_is_over_the_whole_batch(tmp_path: Path) -> None:
                 logps = model(ids).logits[0].log_softmax(-1)
                 total += sign * sum(float(logps[len(row.prompt) - 1 + t, token]) for t, token in enumerate(answer))
     data = kto.trainer.datamodule  # type: ignore[attr-defined]
-    found = kto.evaluate(data.held_out_rows())
+    found = kto.validate(data.held_out_rows())
     assert found["eval/kto/kl_raw"] == pytest.approx(total / len(LABELLED), abs=1e-9)
     assert found["eval/kl"] == max(0.0, found["eval/kto/kl_raw"])
     assert abs(found["eval/kto/kl_raw"]) > 0.01

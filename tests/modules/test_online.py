@@ -17,7 +17,7 @@ from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError,
 from alignlab.models.heads import HeadCritic, NetworkCritic, with_scalar_head
 from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
-from alignlab.modules.online import OnlineModule, Surroundings
+from alignlab.modules.online import OnlineModule, RolloutContext
 from alignlab.objectives.best_of_n import BestOfN
 from alignlab.objectives.expert_iteration import ExpertIteration
 from alignlab.objectives.grpo import GRPO
@@ -28,7 +28,7 @@ from alignlab.objectives.reinforce import Reinforce
 from alignlab.objectives.rloo import RLOO
 from alignlab.objectives.spin import SPIN
 from alignlab.optim.adamw import AdamW
-from alignlab.rollout.scoring import Said
+from alignlab.rollout.scoring import ScoredResponse
 from alignlab.rollout.settings import Rollout
 from alignlab.tracking.metrics import check_known
 from alignlab.training.data_shapes import shape_of
@@ -58,7 +58,7 @@ def name(objective: Online) -> str:
     return f"{type(objective).__name__} {getattr(objective, 'critic', '')}{getattr(objective, 'loss', '')}".strip()
 
 
-def copies(said: Sequence[Said]) -> list[float]:
+def copies(said: Sequence[ScoredResponse]) -> list[float]:
     """How often an answer has the first letter of its prompt."""
     return [float(one.answer.count(str(one.prompt)[0])) for one in said]
 
@@ -81,7 +81,7 @@ def build(
         model.lm_head.weight *= sharpness
     critics = {"head": lambda: HeadCritic(model).double(), "network": lambda: NetworkCritic(with_scalar_head(model, 0))}
     kind = objective.requires.critic
-    around = Surroundings(
+    context = RolloutContext(
         rollout,
         frozen_copy(model, rollout.temperature),
         [END],
@@ -93,7 +93,7 @@ def build(
     )
     shape = shape_of(objective.requires)
     micro_batches = MicroBatches(lambda rows: shape.collate(rows, layout), micro, 10_000)
-    made = shape.module(model, objective, AdamW(lr=lr), micro_batches, max_steps=100, clip=0.0, seed=3, around=around)
+    made = shape.module(model, objective, AdamW(lr=lr), micro_batches, max_steps=100, clip=0.0, seed=3, context=context)
     assert isinstance(made, OnlineModule)
     return made
 
@@ -104,7 +104,7 @@ def rows(rollout: Rollout, steps: int) -> AlignmentData:
 
 
 def run(module: OnlineModule, folder: Path, steps: int) -> Trained:
-    return train(module, folder, steps, data=rows(module.around.rollout, steps))
+    return train(module, folder, steps, data=rows(module.context.rollout, steps))
 
 
 def short(**fields: Any) -> Rollout:
@@ -288,7 +288,7 @@ def test_a_batch_of_rollouts_survives_a_checkpoint_in_the_middle_of_it(minibatch
         assert other.coefficient == made.coefficient
         for part in range(4):
             for one, two in zip(
-                made._portion(made.experience, part), other._portion(other.experience, part), strict=True
+                made._minibatch(made.experience, part), other._minibatch(other.experience, part), strict=True
             ):
                 assert one.answers() == two.answers()
                 for first, second in zip(getattr(one, "known", []), getattr(two, "known", []), strict=True):
@@ -405,7 +405,7 @@ def test_a_score_that_is_no_number_is_told_with_the_answer(tmp_path: Path) -> No
 def test_held_out_prompts_are_always_answered_from_the_same_numbers(tmp_path: Path) -> None:
     made = build(RLOO(beta=0.1), short(), lr=STILL)
     first = run(made, tmp_path, 1).held_out
-    again = made.evaluate(PROMPTS)
+    again = made.validate(PROMPTS)
     assert {k: v for k, v in again.items() if k != "train/global_step"} == {
         k: v for k, v in first.items() if k != "train/global_step"
     }

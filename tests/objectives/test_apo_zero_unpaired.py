@@ -62,13 +62,13 @@ def test_shapes_are_never_broadcast() -> None:
 
 
 def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
-    (good,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 7, "undesirable": 0})
+    (good,) = APOZeroUnpaired(beta=0.1).data_warnings({"desirable": 7, "undesirable": 0})
     assert "all 7 answers are good, none is bad" in good
     assert good.endswith("training ends. Better: objective=sft, or add bad answers")
-    (bad,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 0, "undesirable": 7})
+    (bad,) = APOZeroUnpaired(beta=0.1).data_warnings({"desirable": 0, "undesirable": 7})
     assert "add good answers" in bad
     assert "objective=sft" not in bad
-    (rare,) = APOZeroUnpaired(beta=0.1).remarks({"desirable": 1, "undesirable": 99})
+    (rare,) = APOZeroUnpaired(beta=0.1).data_warnings({"desirable": 1, "undesirable": 99})
     assert "1 of 100 answers are good" in rare
-    assert list(APOZeroUnpaired(beta=0.1).remarks({"desirable": 5, "undesirable": 5})) == []
-    assert list(APOZeroUnpaired(beta=0.1).remarks({"rows": 5})) == []
+    assert list(APOZeroUnpaired(beta=0.1).data_warnings({"desirable": 5, "undesirable": 5})) == []
+    assert list(APOZeroUnpaired(beta=0.1).data_warnings({"rows": 5})) == []

@@ -125,14 +125,14 @@ def test_shapes_are_never_broadcast() -> None:
 
 def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
     """The running shift follows log-ratios up and down; without it the loss falls as they move."""
-    (good,) = BCO(beta=0.1).remarks({"desirable": 7, "undesirable": 0})
+    (good,) = BCO(beta=0.1).data_warnings({"desirable": 7, "undesirable": 0})
     assert "all 7 answers are good, none is bad" in good
     assert "δ can follow" in good
     assert good.endswith("Better: objective=sft, or add bad answers")
-    (bad,) = BCO(beta=0.1, shift="none").remarks({"desirable": 0, "undesirable": 7})
+    (bad,) = BCO(beta=0.1, shift="none").data_warnings({"desirable": 0, "undesirable": 7})
     assert "answer down and none pushes back" in bad
     assert "δ" not in bad
-    (rare,) = BCO(beta=0.1).remarks({"desirable": 99, "undesirable": 1})
+    (rare,) = BCO(beta=0.1).data_warnings({"desirable": 99, "undesirable": 1})
     assert "1 of 100 answers are bad" in rare
-    assert list(BCO(beta=0.1).remarks({"desirable": 10, "undesirable": 1})) == []
-    assert list(BCO(beta=0.1).remarks({"rows": 5})) == [], "pairs, split by a mix"
+    assert list(BCO(beta=0.1).data_warnings({"desirable": 10, "undesirable": 1})) == []
+    assert list(BCO(beta=0.1).data_warnings({"rows": 5})) == [], "pairs, split by a mix"

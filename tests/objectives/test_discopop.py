@@ -83,4 +83,4 @@ def test_the_slope_where_training_starts(tau: float, slope: float) -> None:
     discopop_loss(chosen, rejected, beta=1.0, tau=tau).backward()
     assert chosen.grad is not None
     assert chosen.grad.item() == pytest.approx(slope, abs=1e-6)
-    assert any("lowers margins" in line for line in DiscoPOP(beta=0.1, tau=tau).remarks({})) == (slope > 0)
+    assert any("lowers margins" in line for line in DiscoPOP(beta=0.1, tau=tau).data_warnings({})) == (slope > 0)

@@ -110,7 +110,7 @@ def test_weights_by_the_rule_are_left_alone(
     good: int, bad: int, weights: tuple[float, float], shown: str, beyond: bool
 ) -> None:
     objective = KTO(beta=0.1, desirable_weight=weights[0], undesirable_weight=weights[1])
-    counts, rule = objective.remarks({"desirable": good, "undesirable": bad})
+    counts, rule = objective.data_warnings({"desirable": good, "undesirable": bad})
     assert counts == f"KTO: {good} good and {bad} bad answers, weights {weights[0]:g} and {weights[1]:g}"
     assert f"ratio {shown}, in [1, 3/2]" in rule
     assert ("first version" in rule) is beyond
@@ -130,20 +130,20 @@ def test_weights_outside_the_rule_bring_a_suggestion_that_keeps_it(
     good: int, bad: int, shown: str, suggestion: tuple[float, float]
 ) -> None:
     found = {"desirable": good, "undesirable": bad}
-    _, rule = KTO(beta=0.1).remarks(found)
+    _, rule = KTO(beta=0.1).data_warnings(found)
     typed = f"objective.desirable_weight={suggestion[0]:g} objective.undesirable_weight={suggestion[1]:g}"
     assert f"ratio {shown}, outside the paper's [1, 3/2]" in rule
     assert rule.endswith(f"type: {typed}")
-    _, after = KTO(beta=0.1, desirable_weight=suggestion[0], undesirable_weight=suggestion[1]).remarks(found)
+    _, after = KTO(beta=0.1, desirable_weight=suggestion[0], undesirable_weight=suggestion[1]).data_warnings(found)
     assert "in [1, 3/2]" in after
 
 
 @pytest.mark.parametrize(("good", "bad"), [(3, 7), (3, 4)])
 def test_a_suggestion_is_never_refused_when_it_is_typed(good: int, bad: int) -> None:
     counts = {"desirable": good, "undesirable": bad}
-    _, rule = KTO(beta=0.1).remarks(counts)
+    _, rule = KTO(beta=0.1).data_warnings(counts)
     typed = dict(word.removeprefix("objective.").split("=") for word in rule.split("type: ")[1].split())
-    _, after = KTO(beta=0.1, **{key: float(value) for key, value in typed.items()}).remarks(counts)
+    _, after = KTO(beta=0.1, **{key: float(value) for key, value in typed.items()}).data_warnings(counts)
     assert "in [1, 3/2]" in after
 
 
@@ -159,7 +159,7 @@ def test_a_suggestion_is_never_refused_when_it_is_typed(good: int, bad: int) -> 
     ],
 )
 def test_one_label_alone_is_warned_of(good: int, bad: int, expected: list[str]) -> None:
-    counts, warning = KTO(beta=0.1).remarks({"desirable": good, "undesirable": bad})
+    counts, warning = KTO(beta=0.1).data_warnings({"desirable": good, "undesirable": bad})
     assert counts == f"KTO: {good} good and {bad} bad answers, weights 1 and 1"
     assert all(text in warning for text in expected)
     assert ("objective=sft" in warning, "z0" in warning) == (bad == 0, bad == 0), "z0 is held at 0 from below"

@@ -125,7 +125,7 @@ def test_loss_at_reference_is_the_weighted_sum_where_all_parts_have_one() -> Non
 
 
 def test_parts_speak_for_themselves() -> None:
-    remarks = list(Mix(parts=[DPO_PART, {"name": "ipo", "tau": 0.1}]).remarks({"pairs": 3}))
+    remarks = list(Mix(parts=[DPO_PART, {"name": "ipo", "tau": 0.1}]).data_warnings({"pairs": 3}))
     assert len(remarks) == 1
     assert "1 / (2 tau) = 5" in remarks[0]
 

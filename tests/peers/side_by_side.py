@@ -113,7 +113,7 @@ def moved(model: Any, noise: float, seed: int) -> Any:
 
 
 @dataclass
-class Side:
+class ModelSide:
     """What one side makes of a batch."""
 
     loss: float
@@ -121,11 +121,11 @@ class Side:
     metrics: dict[str, float]
 
 
-def take(model: Any, loss: Tensor, metrics: dict[str, Any]) -> Side:
+def take(model: Any, loss: Tensor, metrics: dict[str, Any]) -> ModelSide:
     """The loss with the gradients it leaves in the model's parameters."""
     model.zero_grad()
     loss.backward()
-    return Side(loss.item(), gradients(model), {name: torch.as_tensor(x).item() for name, x in metrics.items()})
+    return ModelSide(loss.item(), gradients(model), {name: torch.as_tensor(x).item() for name, x in metrics.items()})
 
 
 def gradients(model: Any) -> dict[str, Tensor]:
@@ -135,14 +135,14 @@ def gradients(model: Any) -> dict[str, Tensor]:
     }
 
 
-def combined(parts: Sequence[tuple[float, Side]]) -> Side:
+def combined(parts: Sequence[tuple[float, ModelSide]]) -> ModelSide:
     """A weighted sum of losses, with that of their gradients."""
     names = parts[0][1].gradients
     total = {name: sum((weight * side.gradients[name] for weight, side in parts), torch.zeros(())) for name in names}
-    return Side(sum(weight * side.loss for weight, side in parts), total, {})
+    return ModelSide(sum(weight * side.loss for weight, side in parts), total, {})
 
 
-def deviation(ours: Side, theirs: Side, factor: float = 1.0) -> tuple[float, float]:
+def deviation(ours: ModelSide, theirs: ModelSide, factor: float = 1.0) -> tuple[float, float]:
     """Of our loss and of our gradients, `factor` times, from theirs: relative, of gradients to their largest entry."""
     assert ours.gradients.keys() == theirs.gradients.keys()
     scale = max(float(g.abs().max()) for g in theirs.gradients.values())
@@ -151,14 +151,14 @@ def deviation(ours: Side, theirs: Side, factor: float = 1.0) -> tuple[float, flo
     return abs(factor * ours.loss - theirs.loss) / max(1.0, abs(theirs.loss)), worst / scale
 
 
-def assert_same(ours: Side, theirs: Side, factor: float = 1.0, tolerance: float = TOLERANCE) -> None:
+def assert_same(ours: ModelSide, theirs: ModelSide, factor: float = 1.0, tolerance: float = TOLERANCE) -> None:
     """Loss and the gradient of every parameter agree."""
     loss, gradient = deviation(ours, theirs, factor)
     assert loss < tolerance, f"loss: {factor} * {ours.loss} and {theirs.loss}"
     assert gradient < tolerance, f"gradients: {gradient:.1e} of the largest entry"
 
 
-def assert_different(ours: Side, theirs: Side, factor: float = 1.0) -> None:
+def assert_different(ours: ModelSide, theirs: ModelSide, factor: float = 1.0) -> None:
     """Loss and gradients differ by far more than rounding."""
     loss, gradient = deviation(ours, theirs, factor)
     assert loss > 100 * TOLERANCE
@@ -197,7 +197,7 @@ def trainer(kind: str, folder: Path, on: Models, rows: Sequence[Any], *, batch: 
     return make(args=arguments, train_dataset=data, processing_class=on.tokenizer, **models)
 
 
-def theirs(made: Any, micro: int = 0) -> Side:
+def theirs(made: Any, micro: int = 0) -> ModelSide:
     """TRL's loss, gradients and logged metrics on its micro-batch number `micro`, through its own loader."""
     batch = list(made.get_train_dataloader())[micro]
     made.model.train()
@@ -216,12 +216,12 @@ class _Keep(TrainerCallback):
         self.gradients = gradients(given["model"])
 
 
-def accumulated(made: Any) -> Side:
+def accumulated(made: Any) -> ModelSide:
     """TRL's loss and gradients of one optimizer step in its own training loop, micro-batches accumulated."""
     keep = _Keep()
     made.add_callback(keep)
     result = made.train()
-    return Side(result.training_loss, keep.gradients, {})
+    return ModelSide(result.training_loss, keep.gradients, {})
 
 
 # alignlab's side.
@@ -271,16 +271,16 @@ _COLLATE: dict[str, Any] = {
 }
 
 
-def ours(objective: Objective, on: Models, rows: Sequence[Any], *, micro: int = 0) -> Side:
+def ours(objective: Objective, on: Models, rows: Sequence[Any], *, micro: int = 0) -> ModelSide:
     """alignlab's loss, gradients and logged metrics on all rows as one global batch, `micro` rows a forward."""
     made = module(objective, on)
     ready = tokens(objective, rows, on.tokenizer)
     size = micro or len(ready)
     batches = [_COLLATE[objective.requires.data](ready[i : i + size]) for i in range(0, len(ready), size)]
     mean_count = sum(batch.imitated_tokens for batch in batches) / len(ready)
-    seen = [made.look(batch, mean_count) for batch in batches]
+    seen = [made.compute_logps(batch, mean_count) for batch in batches]
     losses = torch.cat([objective(values) for values in seen])
-    logged = {**made.measure(seen[0]), **objective.metrics(seen[0])} if len(seen) == 1 else {}
+    logged = {**made.compute_metrics(seen[0]), **objective.metrics(seen[0])} if len(seen) == 1 else {}
     return take(made.policy, losses.mean(), logged)
 
 

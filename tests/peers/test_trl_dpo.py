@@ -35,7 +35,7 @@ from tests.peers.side_by_side import (
     PAIRS,
     TOLERANCE,
     Models,
-    Side,
+    ModelSide,
     accumulated,
     assert_different,
     assert_same,
@@ -56,7 +56,7 @@ def on() -> Models:
     return models()
 
 
-def trl_dpo(folder: Path, on: Models, **options: Any) -> Side:
+def trl_dpo(folder: Path, on: Models, **options: Any) -> ModelSide:
     """What DPOTrainer makes of all pairs as one batch."""
     return theirs(trainer("dpo", folder, on, PAIRS, **{"beta": BETA, **options}))
 

@@ -17,7 +17,7 @@ from alignlab.objectives.kto import KTO
 from tests.peers.side_by_side import (
     LABELLED,
     Models,
-    Side,
+    ModelSide,
     accumulated,
     assert_different,
     assert_same,
@@ -47,7 +47,7 @@ def below(on: Models) -> Models:
     return Models(on.reference, on.policy, on.tokenizer)
 
 
-def trl_kto(folder: Path, on: Models, **options: Any) -> Side:
+def trl_kto(folder: Path, on: Models, **options: Any) -> ModelSide:
     """What KTOTrainer makes of all rows as one batch."""
     return theirs(trainer("kto", folder, on, LABELLED, **{"beta": BETA, **options}))
 
@@ -131,11 +131,11 @@ def test_trl_kto_leaves_out_rows_that_are_not_finite(on: Models, tmp_path: Path)
     batch = next(iter(made.get_train_dataloader()))
     objective = APOZeroUnpaired(beta=BETA)
     mine = module(objective, on)
-    values = mine.look(collate_labelled(tokens(objective, LABELLED, on.tokenizer)), 1.0)
+    values = mine.compute_logps(collate_labelled(tokens(objective, LABELLED, on.tokenizer)), 1.0)
     sums = values.answers.reference
     assert sums is not None
     sums[0] = float("nan")
     made.precompute_ref_logps = True
     found = made.compute_loss(made.model, {**batch, "ref_logps": sums})
     assert found.item() == pytest.approx(objective(values)[1:].mean().item(), abs=1e-6)
-    assert mine.finite(values).isnan().tolist() == [True] + [False] * 7
+    assert mine.finiteness_check(values).isnan().tolist() == [True] + [False] * 7

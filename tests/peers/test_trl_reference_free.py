@@ -20,7 +20,7 @@ from alignlab.objectives.simpo import SimPO
 from tests.peers.side_by_side import (
     PAIRS,
     Models,
-    Side,
+    ModelSide,
     accumulated,
     assert_different,
     assert_same,
@@ -44,12 +44,12 @@ def on() -> Models:
     return models()
 
 
-def trl_cpo(folder: Path, on: Models, **options: Any) -> Side:
+def trl_cpo(folder: Path, on: Models, **options: Any) -> ModelSide:
     """What CPOTrainer makes of all pairs as one batch."""
     return theirs(trainer("cpo", folder, on, PAIRS, **{"beta": BETA, **options}))
 
 
-def trl_orpo(folder: Path, on: Models, beta: float, rows: Any = PAIRS) -> Side:
+def trl_orpo(folder: Path, on: Models, beta: float, rows: Any = PAIRS) -> ModelSide:
     """What ORPOTrainer makes of all pairs as one batch."""
     return theirs(trainer("orpo", folder, on, rows, beta=beta))
 

@@ -14,7 +14,7 @@ from alignlab.objectives.reward_model import RewardModel
 from tests.peers.side_by_side import (
     PAIRS,
     Models,
-    Side,
+    ModelSide,
     assert_different,
     assert_same,
     models,
@@ -35,7 +35,7 @@ def on() -> Models:
     return rewarding(models())
 
 
-def trl_reward(folder: Path, on: Models, rows: Any = UNMARKED, **options: Any) -> Side:
+def trl_reward(folder: Path, on: Models, rows: Any = UNMARKED, **options: Any) -> ModelSide:
     """What RewardTrainer makes of all pairs as one batch."""
     return theirs(trainer("reward", folder, on, rows, **options))
 

@@ -452,11 +452,11 @@ def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, tmp_pat
 def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
     """Half of the rows are shown the other way round; every verdict counts, and nothing stays open."""
     from alignlab.evaluation.suite import _verdicts
-    from alignlab.judges.base import Bill, Judged, Judgement, Verdict
+    from alignlab.judges.base import Judged, Judgement, JudgingCost, Verdict
 
     verdicts = [(False, 1.0), (True, 0.0), (True, 1.0), (False, 0.5)]
     said = [Judgement(f"{i}-0", swapped, Verdict.of(score), score, "") for i, (swapped, score) in enumerate(verdicts)]
-    columns = _verdicts([row.id for row in said], "reference", "llm", Judged(said, Bill()))
+    columns = _verdicts([row.id for row in said], "reference", "llm", Judged(said, JudgingCost()))
     assert columns["reference/first/llm"] == [1.0, 0.0, 1.0, 0.5]
     assert "reference/second/llm" not in columns
 

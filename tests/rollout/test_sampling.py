@@ -23,7 +23,7 @@ from alignlab.evaluation.exact import completion_logps
 from alignlab.lab.world import World
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.sources.tiny import Tiny
-from alignlab.rollout.sampling import Drawn, draw, uniforms
+from alignlab.rollout.sampling import Sample, draw, uniforms
 from alignlab.rollout.settings import Sampling
 
 FULL = RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory")
@@ -163,7 +163,7 @@ def test_an_adapter_and_the_mode_it_was_in() -> None:
     policy = LoRA(r=2).wrap(model)
     policy.train()
     found = draw(policy, [[0, 1]], numbers(1, 3), Sampling(max_new_tokens=3), [3])
-    assert isinstance(found[0], Drawn)
+    assert isinstance(found[0], Sample)
     assert policy.training
 
 

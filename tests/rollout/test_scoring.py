@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.rollout.scoring import shaped
+from alignlab.rollout.scoring import shape_scores
 from alignlab.rollout.settings import Rollout
 
 SCORES, ENDED = torch.tensor([0.5, 0.5, -7.0]), torch.tensor([True, False, False])
@@ -24,4 +24,4 @@ SCORES, ENDED = torch.tensor([0.5, 0.5, -7.0]), torch.tensor([True, False, False
     ],
 )
 def test_scores_of_answers_that_were_cut_off(fields: dict[str, Any], expected: list[float]) -> None:
-    assert shaped(SCORES, ENDED, Rollout(**fields)).tolist() == pytest.approx(expected)
+    assert shape_scores(SCORES, ENDED, Rollout(**fields)).tolist() == pytest.approx(expected)

@@ -20,7 +20,7 @@ from alignlab.integrity import read_sealed
 from alignlab.runs import directory as run_dir
 from alignlab.runs import heartbeat
 from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision, write_json
-from alignlab.runs.heartbeat import Heartbeat, beating, is_held, is_recent
+from alignlab.runs.heartbeat import Heartbeat, beating, is_locked, is_recent
 from alignlab.runs.identity import flatten, run_id
 
 
@@ -96,12 +96,12 @@ ELSEWHERE = {"status": "running", "host": "another-machine", "pid": 1, "attempt"
 
 def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
-    with run.held():
+    with run.locked():
         run.start("", fresh=True)
         assert run.status() == "running", "held by this process"
     assert run.status() == "interrupted"
     assert "ended without a word" in run.state()["reason"]
-    with run.held():
+    with run.locked():
         run.start("", fresh=False)
         run.end("done")
     assert [(a["attempt"], a["status"]) for a in run.record()["attempts"]] == [(1, "interrupted")]
@@ -112,12 +112,12 @@ def test_queued_again_keeps_what_was(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     run.queue(sweep="s")
     assert (run.status(), run.record()["sweep"], run.record()["attempt"]) == ("queued", "s", 0)
-    with run.held():
+    with run.locked():
         run.start("", fresh=True)
         run.end("failed", "out of luck")
     run.queue(sweep="t")
     assert (run.status(), run.record()["attempts"][0]["reason"]) == ("queued", "out of luck")
-    with run.held():
+    with run.locked():
         run.start("", fresh=True)
         assert run.record()["attempt"] == 2
         run.queue(sweep="u")
@@ -137,19 +137,19 @@ def test_held_by_one_process_only(tmp_path: Path) -> None:
     assert other.stdout is not None
     other.stdout.readline()
     try:
-        assert is_held(run.lock_file)
-        with run.held(wait=False) as mine:
+        assert is_locked(run.lock_file)
+        with run.locked(wait=False) as mine:
             assert not mine
         assert not run.remove()
         threading.Timer(0.3, other.kill).start()
         began = time.monotonic()
-        with run.held() as mine:
+        with run.locked() as mine:
             assert mine
             assert time.monotonic() - began >= 0.2, "waited until the other was dead"
     finally:
         other.kill()
         other.wait()
-    assert not is_held(run.lock_file)
+    assert not is_locked(run.lock_file)
 
 
 def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -161,16 +161,16 @@ def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
     with Heartbeat(run.heartbeat):
         time.sleep(0.1)
         assert run.status() == "running"
-        with run.held(wait=False) as mine:
+        with run.locked(wait=False) as mine:
             assert not mine
         os.utime(run.heartbeat, (0, 0))  # a clock that jumped
-        with run.held(wait=False) as mine:
+        with run.locked(wait=False) as mine:
             assert not mine
     assert not run.heartbeat.exists()
     run.heartbeat.write_text("7")
     os.utime(run.heartbeat, (2**31, 2**31))  # young for ever, but it stands still
     began = time.monotonic()
-    with run.held(wait=False) as mine:
+    with run.locked(wait=False) as mine:
         assert mine
     assert time.monotonic() - began >= 0.3
     assert not is_recent(run.heartbeat)
@@ -181,7 +181,7 @@ def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch:
     run = RunDir.of(tmp_path, "dpo-1")
     write_json(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
     monkeypatch.setattr(run_dir, "beating", watched_never)
-    with run.held(wait=False) as mine:
+    with run.locked(wait=False) as mine:
         assert mine
 
 
@@ -208,7 +208,7 @@ def test_machines_that_went_down_are_watched_together(tmp_path: Path, monkeypatc
     began = time.monotonic()
     with Heartbeat(runs[2].heartbeat):
         assert at_work_elsewhere(runs) == {run: run is runs[2] for run in runs[1:]}
-    with runs[1].held(wait=False, watched=True) as mine:
+    with runs[1].locked(wait=False, watched=True) as mine:
         assert mine, "it has been watched"
     assert time.monotonic() - began < 2 * 3.0, "all at once"
 
@@ -222,23 +222,25 @@ def test_queued_by_a_command_that_has_ended(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", code, str(run.path)], check=True)
     assert run.record()["status"] == "queued"
     assert (run.status(), run.state()["reason"]) == ("interrupted", run_dir._LEFT)
-    with run.held():
+    with run.locked():
         run.start("", fresh=True)
         assert (run.record()["attempt"], run.record()["attempts"]) == (1, []), "it had not begun"
-    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_held(file)], "nothing is left behind"
+    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_locked(file)], (
+        "nothing is left behind"
+    )
 
 
 def test_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     run.queue()
     (this,) = run.record()["queued_by"]
-    run.update(queued_by=[this, {**this, "lock": "process-gone"}])
+    run.update(queue_owners=[this, {**this, "lock": "process-gone"}])
     assert run.status() == "queued", "one of them is there"
     run.queue()
     assert run.record()["queued_by"] == [this]
-    run.update(queued_by=[{"host": "another-machine", "lock": "process-gone"}])
+    run.update(queue_owners=[{"host": "another-machine", "lock": "process-gone"}])
     assert run.status() == "queued", "nobody can tell from here"
-    run.update(queued_by=[{**this, "lock": "process-gone"}])
+    run.update(queue_owners=[{**this, "lock": "process-gone"}])
     assert run.status() == "interrupted"
     run.leave_queued()
     assert run.status() == "queued", "a cluster has it"
@@ -285,7 +287,7 @@ def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> N
 
 def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
-    with run.held():
+    with run.locked():
         run.start("", fresh=True)
         monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
         newer = {**run_dir.versions(), "torch": "9.9"}
@@ -298,8 +300,8 @@ def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.Monk
 
 def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
-    assert run.made_by_other_code() == [], "there is no run yet"
-    with run.held():
+    assert run.code_changes() == [], "there is no run yet"
+    with run.locked():
         run.start("", fresh=True, resumed_from=0)
         run.end("interrupted")
         older = run.record()["versions"]
@@ -307,21 +309,21 @@ def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytes
         run.start("", fresh=False, resumed_from=7)
         run.end("done")
     assert [(a["versions"]["torch"], a["resumed_from"]) for a in run.record()["attempts"]] == [(older["torch"], 0)]
-    assert run.made_by_other_code() == []
+    assert run.code_changes() == []
     monkeypatch.setattr(run_dir, "versions", lambda: older)
-    assert run.made_by_other_code() == [f"torch: 9.9 -> {older['torch']}"]
+    assert run.code_changes() == [f"torch: 9.9 -> {older['torch']}"]
 
 
 def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A glance holds the lock for a moment; one that takes it waits for longer."""
     monkeypatch.setattr(run_dir, "_GLANCE", 5.0)
     run = RunDir.of(tmp_path, "dpo-1")
-    with run.held():
+    with run.locked():
         pass
     handle = os.open(run.lock_file, os.O_RDONLY)
     fcntl.flock(handle, fcntl.LOCK_SH)
     threading.Timer(0.2, os.close, [handle]).start()
-    with run.held(wait=False) as mine:
+    with run.locked(wait=False) as mine:
         assert mine
 
 

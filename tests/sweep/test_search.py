@@ -13,7 +13,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from alignlab.errors import ConfigError
 from alignlab.runs.directory import RunDir
-from alignlab.training.pruning import Bar
+from alignlab.training.pruning import PruningThresholds
 from tests.training.test_training import LAB
 
 optuna = pytest.importorskip("optuna", reason='pip install "alignlab[search]"')
@@ -89,11 +89,13 @@ def test_a_trial_is_drawn_by_its_number_alone() -> None:
 
 def test_the_bar_is_the_median_of_enough_runs() -> None:
     earlier = [{5: 0.5, 10: 0.4}, {5: 0.7, 10: 0.3}, {5: 0.6}]
-    bar = Bar.of("eval/loss", minimize=True, earlier=earlier, least=3)
-    assert bar.medians == {5: 0.6}
-    assert bar.verdict(5, 0.61).startswith("pruned at step 5: eval/loss 0.61, the median of earlier runs there is 0.6")
-    assert bar.verdict(5, 0.6) == bar.verdict(5, 0.1) == bar.verdict(10, 9.0) == ""
-    turned = Bar.of("eval/loss", minimize=False, earlier=earlier, least=2)
+    thresholds = PruningThresholds.of("eval/loss", minimize=True, earlier=earlier, least=3)
+    assert thresholds.medians == {5: 0.6}
+    assert thresholds.verdict(5, 0.61).startswith(
+        "pruned at step 5: eval/loss 0.61, the median of earlier runs there is 0.6"
+    )
+    assert thresholds.verdict(5, 0.6) == thresholds.verdict(5, 0.1) == thresholds.verdict(10, 9.0) == ""
+    turned = PruningThresholds.of("eval/loss", minimize=False, earlier=earlier, least=2)
     assert turned.verdict(10, 0.34)
     assert not turned.verdict(10, 0.36), "the median of two is their mean"
 

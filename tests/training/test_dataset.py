@@ -18,7 +18,7 @@ from alignlab.config.points import plan_points
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import DataError
 from alignlab.training.dataset import load_rows
-from alignlab.training.setup import load_start
+from alignlab.training.setup import load_initial_policy
 
 Run = Callable[..., Any]
 
@@ -54,7 +54,7 @@ def test_prompts_that_held_out_rows_share_are_told(alignlab: Run, tmp_path: Path
 def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hydra_conf: None) -> None:
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
-    start = load_start(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
     assert len(load_rows(start).train) == 2
     write(file, "a", "b", "c", answer="evil")
     with pytest.raises(
@@ -68,7 +68,7 @@ def test_nor_is_one_that_changes_while_it_is_read(
 ) -> None:
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
-    start = load_start(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
     read = Pairs.read
 
     def changing(self: Pairs, path: str) -> Any:

@@ -188,19 +188,19 @@ def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeyp
 
 def test_a_damaged_state_in_a_stack(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The point with the damaged state starts anew, the other one goes on."""
-    from alignlab.vectorized.module import StackedModule
+    from alignlab.vectorized.module import VectorizedModule
 
     command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=stacked"]
     assert alignlab(*command, "output_root=whole").code == 0
-    train = StackedModule.training_step
+    train = VectorizedModule.training_step
 
-    def stopping(module: StackedModule, *args: Any) -> None:
+    def stopping(module: VectorizedModule, *args: Any) -> None:
         if module.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
         train(module, *args)
 
     with monkeypatch.context() as patched:
-        patched.setattr(StackedModule, "training_step", stopping)
+        patched.setattr(VectorizedModule, "training_step", stopping)
         assert alignlab(*command).code == 130
     runs = [RunDir(folder) for folder in sorted(Path("outputs/runs").glob("dpo-*[0-9a-f]"))]
     damaged("flips", runs[0].stacked_checkpoint)

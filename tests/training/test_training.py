@@ -275,7 +275,7 @@ def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: p
     command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        patched.setattr(PreferenceModule, "evaluate", evaluate)
+        patched.setattr(PreferenceModule, "validate", evaluate)
         assert alignlab(*command).code == 130
     run = only("dpo")
     assert records()[run.name]["status"] == "interrupted"

@@ -22,7 +22,7 @@ from alignlab.config.plan import Plan
 from alignlab.config.points import plan_points
 from alignlab.config.registry import schemas
 from alignlab.data.layout import Layout, Rows
-from alignlab.errors import ConfigError, NonFiniteError, NotStackableError
+from alignlab.errors import ConfigError, NonFiniteError, NotVectorizableError
 from alignlab.models.forward import attention_mask
 from alignlab.objectives.online import Online
 from alignlab.pipeline.run import run_plan
@@ -30,9 +30,9 @@ from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.eligibility import even, groups, refuse_unstackable, tiny, worth_stacking
-from alignlab.vectorized.fit import run_stacked
-from alignlab.vectorized.module import StackedBatch, StackedModule
+from alignlab.vectorized.eligibility import even, groups, overhead_bound, refuse_ineligible, worth_vectorizing
+from alignlab.vectorized.fit import run_vectorized
+from alignlab.vectorized.module import VectorizedBatch, VectorizedModule
 
 # A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
 LAB = [
@@ -81,7 +81,7 @@ def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]
     stacks, refused = groups(stacked)
     assert not refused
     assert [len(stack) for stack in stacks] == [len(points)], "one stack of all points"
-    assert run_stacked(stacks[0]) == {point.id: None for point in stacked}
+    assert run_vectorized(stacks[0]) == {point.id: None for point in stacked}
     for point in alone:
         run_plan(point)
         rows, weights, record = result(tmp_path / "stack", point.id)
@@ -172,9 +172,9 @@ def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
-    with pytest.raises(NotStackableError, match="several models at once are off by"):
-        run_stacked(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
-    assert set(run_stacked(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
+    with pytest.raises(NotVectorizableError, match="several models at once are off by"):
+        run_vectorized(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
+    assert set(run_vectorized(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
 
 
 def test_where_nothing_is_left_to_do_nothing_is_prepared(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_where_nothing_is_left_to_do_nothing_is_prepared(tmp_path: Path) -> None
     plans = plans_of(tmp_path, base, ["strength=0.1"], ["strength=0.2"])
     for point in plans:
         RunDir.of(tmp_path, point.id).end("done")
-    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert run_vectorized(plans) == {point.id: None for point in plans}
     assert not list(tmp_path.glob("runs/sft-*"))
 
 
@@ -227,14 +227,14 @@ def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
 def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
     """Of every update that asked for it: whether its gradient was a program's."""
     found: list[bool] = []
-    gradient_at_once = StackedModule._gradient_at_once
+    gradient_at_once = VectorizedModule._gradient_at_once
 
-    def watched(module: StackedModule, batch: StackedBatch) -> torch.Tensor | None:
+    def watched(module: VectorizedModule, batch: VectorizedBatch) -> torch.Tensor | None:
         gradient = gradient_at_once(module, batch)
         found.append(gradient is not None)
         return gradient
 
-    monkeypatch.setattr(StackedModule, "_gradient_at_once", watched)
+    monkeypatch.setattr(VectorizedModule, "_gradient_at_once", watched)
     return found
 
 
@@ -307,7 +307,7 @@ def test_reasons(overrides: list[str], reason: str, tmp_path: Path) -> None:
     assert stacks == []
     assert reason in refused[plans[0].id]
     with pytest.raises(ConfigError, match=r"\[point 0\]"):
-        refuse_unstackable(plans, refused)
+        refuse_ineligible(plans, refused)
 
 
 def test_only_numbers_may_differ(tmp_path: Path) -> None:
@@ -330,10 +330,10 @@ def test_what_is_worth_stacking(tmp_path: Path) -> None:
     for point, in_a_stack, in_this_process in (
         (bandit, True, True), (small, True, True), (lab, True, False), (large, False, False)
     ):  # fmt: skip
-        assert worth_stacking([point, point]) is in_a_stack
-        assert tiny([point, point]) is in_this_process
-    assert not worth_stacking([bandit])
-    assert not tiny([bandit])
+        assert worth_vectorizing([point, point]) is in_a_stack
+        assert overhead_bound([point, point]) is in_this_process
+    assert not worth_vectorizing([bandit])
+    assert not overhead_bound([bandit])
 
 
 def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_path: Path) -> None:
@@ -372,16 +372,16 @@ def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:
     assert [point for stack in stacks for point in stack] == plans
 
 
-def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[StackedModule], None]) -> None:
+def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[VectorizedModule], None]) -> None:
     """Let something happen as update `step` (from 0) begins."""
-    train = StackedModule.training_step
+    train = VectorizedModule.training_step
 
-    def training_step(module: StackedModule, *args: Any) -> None:
+    def training_step(module: VectorizedModule, *args: Any) -> None:
         if module.step == step:
             act(module)
         train(module, *args)
 
-    monkeypatch.setattr(StackedModule, "training_step", training_step)
+    monkeypatch.setattr(VectorizedModule, "training_step", training_step)
 
 
 def same(one: Path, two: Path, run_id: str) -> None:
@@ -398,16 +398,16 @@ def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, mo
     base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=3"]
     points = (["seed=1"], ["seed=2", "objective.beta=0.5"])
     whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "stopped", base, *points)
-    run_stacked(whole)
+    run_vectorized(whole)
     with monkeypatch.context() as patched:
         at_step(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            run_stacked(plans)
+            run_vectorized(plans)
     for point in plans:
         record = RunDir.of(tmp_path / "stopped", point.id).record()
         assert (record["status"], record["reason"]) == ("interrupted", "stopped by a signal")
     monkeypatch.setattr(run_dir, "git_revision", lambda: "another")
-    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert run_vectorized(plans) == {point.id: None for point in plans}
     for point in plans:
         said = RunDir.of(tmp_path / "stopped", point.id).log.read_text()
         assert f"{point.id}: was begun with another alignlab's revision" in said
@@ -418,22 +418,22 @@ def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, mo
 def test_a_crash_resumes_from_the_last_checkpoint_and_done_points_are_left_alone(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def crash(module: StackedModule) -> None:
+    def crash(module: VectorizedModule) -> None:
         raise RuntimeError("power cut")
 
     base = [*LAB, "trainer.checkpoint_every=3"]
     points = (["seed=1"], ["seed=2"], ["seed=3"])
     whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "crashed", base, *points)
-    run_stacked(whole)
-    run_stacked(plans[:1])
+    run_vectorized(whole)
+    run_vectorized(plans[:1])
     with monkeypatch.context() as patched:
         at_step(patched, 5, crash)
         with pytest.raises(RuntimeError, match="power cut"):
-            run_stacked(plans)
+            run_vectorized(plans)
     records = [RunDir.of(tmp_path / "crashed", point.id).record() for point in plans]
     assert [record["status"] for record in records] == ["done", "failed", "failed"]
     assert records[1]["reason"] == "RuntimeError: power cut"
-    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert run_vectorized(plans) == {point.id: None for point in plans}
     assert RunDir.of(tmp_path / "crashed", plans[0].id).record()["attempt"] == 1
     for point in plans[1:]:
         same(tmp_path / "crashed", tmp_path / "whole", point.id)
@@ -442,14 +442,14 @@ def test_a_crash_resumes_from_the_last_checkpoint_and_done_points_are_left_alone
 def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = (["seed=1"], ["seed=2"], ["seed=3"])
     whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "nan", LAB, *points)
-    run_stacked(whole)
+    run_vectorized(whole)
 
-    def diverge(module: StackedModule) -> None:
+    def diverge(module: VectorizedModule) -> None:
         module.policy.weights.data[1, 7] = float("nan")
 
     with monkeypatch.context() as patched:
         at_step(patched, 4, diverge)
-        outcome = run_stacked(plans)
+        outcome = run_vectorized(plans)
     assert isinstance(outcome[plans[1].id], NonFiniteError)
     assert [outcome[plans[i].id] for i in (0, 2)] == [None, None]
     run = RunDir.of(tmp_path / "nan", plans[1].id)
@@ -467,15 +467,15 @@ def test_so_does_a_bandit_that_diverges(
 ) -> None:
     base, points = [*BANDIT, "trainer.max_steps=12"], (["seed=1"], ["seed=2"], ["seed=3"])
     whole, plans = plans_of(tmp_path / "whole", base, *points), plans_of(tmp_path / "diverged", base, *points)
-    run_stacked(whole)
+    run_vectorized(whole)
     at_once.clear()
 
-    def diverge(module: StackedModule) -> None:
+    def diverge(module: VectorizedModule) -> None:
         module.policy.weights.data[1, 0] = weight
 
     with monkeypatch.context() as patched:
         at_step(patched, 5, diverge)
-        outcome = run_stacked(plans)
+        outcome = run_vectorized(plans)
     assert isinstance(outcome[plans[1].id], NonFiniteError)
     assert at_once[:5].count(False) == 1, "one update is looked at"
     for i in (0, 2):
@@ -488,11 +488,11 @@ def test_so_does_a_bandit_that_diverges(
 def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = (["seed=1"], ["seed=2"])
     whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "stopped", LAB, *points)
-    run_stacked(whole)
+    run_vectorized(whole)
     with monkeypatch.context() as patched:
         at_step(patched, 4, lambda module: os.kill(os.getpid(), signal.SIGINT))
         with pytest.raises(KeyboardInterrupt):
-            run_stacked(plans)
+            run_vectorized(plans)
     assert run_plan(plans[1])["status"] == "done"
     run = RunDir.of(tmp_path / "stopped", plans[1].id)
     assert run.record()["attempt"] == 2
@@ -505,7 +505,7 @@ def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_stack_that_fails_is_run_one_by_one(alignlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    def full(module: StackedModule) -> None:
+    def full(module: VectorizedModule) -> None:
         raise MemoryError("too little for all of them")
 
     GlobalHydra.instance().clear()
@@ -524,12 +524,12 @@ def test_a_run_in_other_hands_or_begun_alone_is_passed_over(tmp_path: Path) -> N
     begun.checkpoint.parent.mkdir(parents=True)
     begun.checkpoint.write_bytes(b"")
     with RunDir.of(tmp_path, plans[0].id).lock():
-        assert run_stacked(plans) == {plans[2].id: None}
+        assert run_vectorized(plans) == {plans[2].id: None}
 
 
 def test_points_are_tracked_apart(tmp_path: Path) -> None:
     plans = plans_of(tmp_path, [*LAB, "tracking=wandb", "trainer.max_steps=2"], ["seed=1"], ["seed=2"])
-    assert run_stacked(plans) == {point.id: None for point in plans}
+    assert run_vectorized(plans) == {point.id: None for point in plans}
     for point in plans:
         (folder,) = RunDir.of(tmp_path, point.id).path.glob("wandb/offline-run-*")
         assert folder.name.endswith(point.id)

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 from alignlab.sweep.launchers.base import PointLauncher
-from alignlab.sweep.launchers.serial import HereLauncher
+from alignlab.sweep.launchers.serial import SerialLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
     from alignlab.sweep.launchers.local_pool import Pool
-    from alignlab.sweep.tasks import RunTask, Task, Told
+    from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
@@ -34,7 +34,7 @@ class AutoLauncher(PointLauncher):
         self._pool: Pool | None = None
 
     @contextmanager
-    def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
+    def session(self, points: Sequence[RunTask]) -> Iterator[None]:
         from alignlab.sweep.launchers.local_pool import Pool
 
         alone = self._alone(points)
@@ -53,7 +53,7 @@ class AutoLauncher(PointLauncher):
 
         return max(1, len(free_gpus()))
 
-    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+    def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
         alone = self._alone(points)
         return len(alone) == len(points) and self._in_processes(alone)
 
@@ -61,9 +61,9 @@ class AutoLauncher(PointLauncher):
     def _alone(points: Sequence[RunTask]) -> list[RunTask]:
         """Points that are in no stack; finished ones count too: what is left of a sweep is run as the whole would have
         been, to the last digit."""
-        from alignlab.vectorized.eligibility import groups, tiny
+        from alignlab.vectorized.eligibility import groups, overhead_bound
 
-        stacked = {p.id for stack in groups([p.plan for p in points])[0] if tiny(stack) for p in stack}
+        stacked = {p.id for stack in groups([p.plan for p in points])[0] if overhead_bound(stack) for p in stack}
         return [point for point in points if point.name not in stacked]
 
     @staticmethod
@@ -75,25 +75,25 @@ class AutoLauncher(PointLauncher):
         waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
         return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.host import share_gpus
         from alignlab.sweep.launchers.local_pool import Pool
-        from alignlab.sweep.tasks import StackTask, in_stacks
-        from alignlab.vectorized.eligibility import tiny, worth_stacking
+        from alignlab.sweep.tasks import VectorizedTask, with_vectorized
+        from alignlab.vectorized.eligibility import overhead_bound, worth_vectorizing
 
-        ready = in_stacks(tasks, tiny)
-        HereLauncher().run([task for task in ready if isinstance(task, StackTask)], told)
-        others = [task for task in ready if not isinstance(task, StackTask)]
+        ready = with_vectorized(tasks, overhead_bound)
+        SerialLauncher().run([task for task in ready if isinstance(task, VectorizedTask)], on_finished)
+        others = [task for task in ready if not isinstance(task, VectorizedTask)]
         if self._pool:
-            self._pool.run(in_stacks(others, worth_stacking, self._pool.workers), told)
+            self._pool.run(with_vectorized(others, worth_vectorizing, self._pool.workers), on_finished)
         elif others and share_gpus():
             with Pool(len(others), at_once=0, per_gpu=1, retries=1) as pool:
-                pool.run(others, told)
+                pool.run(others, on_finished)
         else:
-            HereLauncher().run(in_stacks(others, worth_stacking), told)
+            SerialLauncher().run(with_vectorized(others, worth_vectorizing), on_finished)
 
 
-def ours(launcher: Launcher) -> PointLauncher | None:
+def as_point_launcher(launcher: Launcher) -> PointLauncher | None:
     """The launcher, where it is one of ours; in the place of Hydra's default, ours; None for anybody else's.
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.

@@ -13,7 +13,7 @@ from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
-    from alignlab.sweep.tasks import RunTask, Task, Told
+    from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 class PointLauncher(Launcher):
@@ -27,13 +27,13 @@ class PointLauncher(Launcher):
         """Raise ConfigError where a sweep's points can't be run this way; called before anything is started."""
 
     @contextmanager
-    def serving(self, points: Sequence[RunTask]) -> Iterator[None]:
+    def session(self, points: Sequence[RunTask]) -> Iterator[None]:
         """Around all that points need and the points themselves: what serves the whole of a sweep is kept here."""
         yield
 
     @abstractmethod
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
-        """Run tasks that do not need each other; `told` is called with the name of each that has ended.
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
+        """Run tasks that do not need each other; `on_finished` is called with the name of each that has ended.
 
         Raises KeyboardInterrupt after a signal, when what was running has saved its state.
         """
@@ -42,7 +42,7 @@ class PointLauncher(Launcher):
         """How many points it runs at a time, as far as that is known before."""
         return 1
 
-    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+    def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
         """Whether points, and what they start from, are run in other processes: the terminal shows what all of them do,
         instead of the bars of one."""
         return False
@@ -64,17 +64,17 @@ class PointLauncher(Launcher):
         ]
 
 
-def run_points(points: Sequence[RunTask], launcher: PointLauncher, told: Told) -> None:
+def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: OnFinished) -> None:
     """Everything that the points need, then the points themselves, each of them once."""
     from alignlab.sweep.tasks import orphans, preparations
 
-    with launcher.serving(points):
+    with launcher.session(points):
         for wave in preparations(points):
             launcher.run(wave, lambda name: None)
         lost = orphans(points)
         for name in lost:
-            told(name)
-        launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), told)
+            on_finished(name)
+        launcher.run(list({point.name: point for point in points if point.name not in lost}.values()), on_finished)
 
 
 def _as_hydra_wants_it(state: dict[str, Any], config: DictConfig, job: Sequence[str]) -> JobReturn:

@@ -9,7 +9,7 @@ from types import FrameType, TracebackType
 log = logging.getLogger(__name__)
 
 
-class Stops:
+class InterruptCounter:
     """Counts SIGINT and SIGTERM while the block runs: after the first, what runs saves its state; the second ends it.
 
     Handlers only count. A launcher looks at `asked` between two looks at its workers, where it may call anything.
@@ -19,7 +19,7 @@ class Stops:
         self.asked = 0
         self._seen = 0
 
-    def __enter__(self) -> Stops:
+    def __enter__(self) -> InterruptCounter:
         self._before = {number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)}
         return self
 

@@ -12,7 +12,7 @@ from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
-    from alignlab.sweep.tasks import RunTask, Task, Told
+    from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
@@ -47,13 +47,13 @@ class LocalLauncher(PointLauncher):
         if problems:
             raise ConfigError(problems)
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.local_pool import Pool
 
         with Pool(len(tasks), **self.limits) as pool:
-            pool.run(tasks, told)
+            pool.run(tasks, on_finished)
 
-    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+    def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
         return True
 
     def width(self) -> int:

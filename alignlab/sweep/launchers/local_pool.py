@@ -23,8 +23,8 @@ from types import TracebackType
 import psutil
 
 from alignlab.sweep.launchers.host import Slot, memory, oom_kills, slots
-from alignlab.sweep.launchers.interrupts import Stops
-from alignlab.sweep.tasks import RunTask, Task, Told, compiled_where_it_pays, left_to_do, tried_again
+from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.tasks import OnFinished, RunTask, Task, compiled_where_it_pays, retries_of, unfinished
 
 log = logging.getLogger(__name__)
 
@@ -116,14 +116,14 @@ class Pool:
         while self._free and len(self._idle) < most and self._has_room(self._idle, []):
             self._idle.append(_start(self._free.pop()))
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
         free, running, idle = self._free, self._running, self._idle
         gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
         ready = compiled_where_it_pays(tasks, self.workers, gpus=lambda: gpus)
-        waiting = deque((task, 1) for task in left_to_do(ready, told))
+        waiting = deque((task, 1) for task in unfinished(ready, on_finished))
         patience = float("inf")  # when what still runs is killed
-        with Stops() as stops:
+        with InterruptCounter() as stops:
             while running or (waiting and not stops.asked):
                 self._let_go_of_the_dead()
                 while waiting and (idle or free) and not stops.asked and self._has_room(running, idle):
@@ -150,7 +150,7 @@ class Pool:
                     waiting.extendleft((run, worker.attempt + 1) for run in reversed(again))
                     for name in worker.task.names:
                         if name not in [run.name for run in again]:
-                            told(name)
+                            on_finished(name)
                     if dead or again or stops.asked:  # what has run out of memory once has it in pieces
                         worker.close()
                         _wait_for([worker])
@@ -179,7 +179,7 @@ class Pool:
     def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> list[RunTask]:
         """What of the task is to be tried again; how its worker ended, if it did, stands in the record."""
         code = worker.process.returncode
-        return tried_again(
+        return retries_of(
             task,
             None if stopping or code in (None, 0) else _in_words(code),
             left=0 if stopping else self._retries + 1 - worker.attempt,

@@ -11,7 +11,7 @@ from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
-    from alignlab.sweep.tasks import RunTask, Task, Told
+    from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
@@ -49,10 +49,10 @@ class RayLauncher(PointLauncher):
             raise ConfigError(problems)
         self.limits = limits
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
-        self._pool().run(tasks, told)
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
+        self._pool().run(tasks, on_finished)
 
-    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+    def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
         return True
 
     def width(self) -> int:

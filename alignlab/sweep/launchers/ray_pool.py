@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import AlignlabError
-from alignlab.sweep.launchers.interrupts import Stops
-from alignlab.sweep.tasks import Task, Told, left_to_do, tried_again
+from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
 
 _LOOK = 0.5  # seconds between two looks at signals
 _KNOCK = 10.0  # seconds that a Ray may take to answer
@@ -32,9 +32,9 @@ class RayPool:
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
         self._retries = retries
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once all have ended."""
-        waiting = deque((task, 1) for task in left_to_do(tasks, told))
+        waiting = deque((task, 1) for task in unfinished(tasks, on_finished))
         if not waiting:
             return
         ray = connect(self._address)
@@ -42,7 +42,7 @@ class RayPool:
         work = ray.remote(max_retries=0, **self._resources)(work_on)
         running: dict[Any, tuple[Task, int]] = {}
         most = self._at_once or len(tasks)
-        with Stops() as stops:
+        with InterruptCounter() as stops:
             while running or (waiting and not stops.asked):
                 while waiting and len(running) < most and not stops.asked:
                     task, attempt = waiting.popleft()
@@ -54,7 +54,7 @@ class RayPool:
                 for reference in ended:
                     task, attempt = running.pop(reference)
                     how, out_of_memory = _end_of(ray, reference)
-                    again = tried_again(
+                    again = retries_of(
                         task,
                         None if stops.asked else how,
                         left=0 if stops.asked else self._retries + 1 - attempt,
@@ -62,7 +62,7 @@ class RayPool:
                     )
                     waiting.extendleft((run, attempt + 1) for run in again)
                     if not again:
-                        told(task.name)
+                        on_finished(task.name)
         if stops.asked:
             raise KeyboardInterrupt
 

@@ -9,23 +9,23 @@ from typing import TYPE_CHECKING
 from alignlab.sweep.launchers.base import PointLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
-    from alignlab.sweep.tasks import Task, Told
+    from alignlab.sweep.tasks import OnFinished, Task
 
 
 @dataclass
-class HereLauncherConf:
+class SerialLauncherConf:
     """hydra/launcher=here: points one after another, in this process."""
 
-    _target_: str = "hydra_plugins.alignlab_plugins.launchers.HereLauncher"
+    _target_: str = "hydra_plugins.alignlab_plugins.launchers.SerialLauncher"
 
 
-class HereLauncher(PointLauncher):
+class SerialLauncher(PointLauncher):
     """One after another, in this process: imports, compiled layers and caches serve all of them."""
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.tasks import compiled_where_it_pays, this_process_has_gpus
 
         for task in compiled_where_it_pays(tasks, 1, gpus=this_process_has_gpus):
             task()
             for name in task.names:
-                told(name)
+                on_finished(name)

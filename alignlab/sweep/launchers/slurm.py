@@ -10,7 +10,7 @@ from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
-    from alignlab.sweep.tasks import RunTask, Task, Told
+    from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
@@ -60,12 +60,12 @@ class SlurmLauncher(PointLauncher):
             raise ConfigError(problems)
         self.limits = limits
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.slurm_pool import SlurmPool
 
-        SlurmPool(**self.limits).run(tasks, told)
+        SlurmPool(**self.limits).run(tasks, on_finished)
 
-    def out_of_process(self, points: Sequence[RunTask]) -> bool:
+    def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
         return True
 
     def width(self) -> int:

@@ -18,8 +18,8 @@ from typing import Any
 
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
-from alignlab.sweep.launchers.interrupts import Stops
-from alignlab.sweep.tasks import RunTask, Task, Told, left_to_do, tried_again
+from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
 
 _LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")
@@ -51,9 +51,9 @@ class SlurmPool:
         self._requeues = requeues
         self._options = options
 
-    def run(self, tasks: Sequence[Task], told: Told) -> None:
+    def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once their jobs have ended."""
-        left = left_to_do(tasks, told)
+        left = unfinished(tasks, on_finished)
         if not left:
             return
         for task in left:
@@ -61,7 +61,7 @@ class SlurmPool:
                 task.run.leave_queued()
         executor = self._executor(left[0].logs)
         running = {job: (task, 1) for job, task in zip(self._submit(executor, left), left, strict=True)}
-        with Stops() as stops:
+        with InterruptCounter() as stops:
             while running:
                 time.sleep(_LOOK)
                 if stops.news():
@@ -71,7 +71,7 @@ class SlurmPool:
                     task, attempt = running.pop(job)
                     if stops.asked and isinstance(task, RunTask) and task.run.record().get("status") == "queued":
                         task.run.queue()  # by this process again, with whose end it is not any more
-                    again = tried_again(
+                    again = retries_of(
                         task,
                         None if stops.asked else _lost(job),
                         left=0 if stops.asked else self._retries + 1 - attempt,
@@ -80,7 +80,7 @@ class SlurmPool:
                     if again:
                         running |= dict.fromkeys(self._submit(executor, again), (again[0], attempt + 1))
                     else:
-                        told(task.name)
+                        on_finished(task.name)
         if stops.asked:
             raise KeyboardInterrupt
 

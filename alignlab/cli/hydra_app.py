@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import re
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import hydra
-from hydra._internal.utils import get_args_parser
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -36,9 +37,11 @@ _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "in
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     """Run `task` for each composed config; returns the exit code."""
-    args = _flags_first([_plain_group(arg) for arg in argv])
+    args = _with_multirun(_flags_first([_plain_group(arg) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
+    # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
+    warnings.filterwarnings("ignore", message="The version_base parameter is deprecated")
     sys.argv = [sys.argv[0], *args]
     note_command_line(args)
     log_to_terminal()
@@ -77,12 +80,12 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
 
 
 def _refuse_idle_preset() -> None:
-    """A sweep file that does not switch to MULTIRUN would be read and its axes dropped."""
+    """A preset that an experiment chooses, or that stands beside --run, would be read and its axes dropped."""
     hydra_config = HydraConfig.get()
     preset = hydra_config.runtime.choices.get("sweep")
     if preset and hydra_config.mode != RunMode.MULTIRUN:
-        allowed = "sweeps nothing: the file needs hydra.mode: MULTIRUN beside hydra.sweeper.params"
-        raise ConfigError([Problem("sweep", preset, allowed)])
+        text = "is not run as a sweep: presets are chosen on the command line, without --run"
+        raise ConfigError([Problem("sweep", preset, text, f"sweep={preset}")])
 
 
 def _plain_group(arg: str) -> str:
@@ -101,14 +104,35 @@ def _flags_first(args: list[str]) -> list[str]:
     return flags + [arg for arg in args if arg not in flags]
 
 
+def _parse(args: Sequence[str]) -> argparse.Namespace:
+    """Overrides and those of Hydra's flags that take a value or say what to do instead of running once."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("overrides", nargs="*")
+    parser.add_argument("--multirun", "-m", action="store_true")
+    for flags in (("--run", "-r"), ("--shell-completion", "-sc")):
+        parser.add_argument(*flags, action="store_true", dest="other")
+    for flags in (("--cfg", "-c"), ("--info", "-i")):
+        parser.add_argument(*flags, nargs="?", const=True, dest="other")
+    for flags in (("--package", "-p"), ("--config-path", "-cp"), ("--config-name", "-cn"), ("--config-dir", "-cd")):
+        parser.add_argument(*flags)
+    return parser.parse_known_args(args)[0]
+
+
+def _with_multirun(args: list[str]) -> list[str]:
+    """`sweep=<preset>` asks for a sweep, as -m does."""
+    parsed = _parse(args)
+    chosen = any(re.match("sweep=(?!null$).", text) for text in parsed.overrides)
+    return ["--multirun", *args] if chosen and not parsed.multirun and not parsed.other else args
+
+
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, composed again piece by piece."""
-    overrides = get_args_parser().parse_args(args).overrides
+    parsed = _parse(args)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         if config_name == "evaluate":
-            return diagnose_one(config_name, overrides, to_evaluate)
-        return diagnose(config_name, overrides, many={"-m", "--multirun"} & set(args) != set())
+            return diagnose_one(config_name, parsed.overrides, to_evaluate)
+        return diagnose(config_name, parsed.overrides, many=parsed.multirun)
 
 
 def _fail(error: AlignlabError) -> int:

@@ -12,6 +12,7 @@ from typing import Any
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
 
+from alignlab.errors import Problem
 from alignlab.sweep.launchers.auto import as_point_launcher
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,9 @@ class PreflightSweeper(BasicSweeper):
         composer = Composer(self.hydra_context.config_loader, hydra.job.config_name, hydra.overrides.hydra)
         given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
         asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
+        preset = hydra.runtime.choices.get("sweep")
+        if preset and not self.params and not asked.axes:
+            asked.problems.append(Problem("sweep", preset, "sweeps nothing: it has no axes under hydra.sweeper.params"))
         plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
         from alignlab.sweep.sweep import Sweep
 

@@ -162,7 +162,7 @@ def test_bad_rows_are_found_before_anything_starts(content: str, text: str, alig
 
 def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "sweeps").mkdir()
-    preset = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {axis}\n"
+    preset = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      {axis}\n"
     for axis, texts in (
         ("objective.bta: 0.1,0.2", ["objective.bta = 0.1", "type: objective.beta=0.1"]),
         ("objective.beta: 0.1,-0.2", ["objective.beta = -0.2", "greater than 0"]),
@@ -184,6 +184,33 @@ def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> N
         assert result.code == 2
         assert text in result.err
     assert [f.name for f in tmp_path.iterdir()] == ["sweeps"]
+
+
+@pytest.mark.parametrize("mode", ["", "  mode: MULTIRUN\n"])
+def test_a_preset_runs_as_a_sweep_whether_or_not_it_says_so(mode: str, alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "sweeps").mkdir()
+    content = f"# @package _global_\nhydra:\n{mode}  sweeper:\n    params:\n      seed: 1,2,3\n"
+    (tmp_path / "sweeps" / "mine.yaml").write_text(content)
+    found = alignlab("check", "sweep=mine")
+    assert found.code == 0
+    assert [line.split()[1] for line in found.out.splitlines() if line.startswith("dpo-")] == [
+        "seed=1",
+        "seed=2",
+        "seed=3",
+    ]
+    assert "\nhydra:" not in (shown := alignlab("check", "--cfg", "job", "sweep=mine")).out
+    assert shown.code == 0
+
+
+def test_a_preset_is_chosen_on_the_command_line(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    content = "# @package _global_\ndefaults:\n  - override /sweep: seeds\n"
+    (tmp_path / "mine" / "experiment" / "swept.yaml").write_text(content)
+    for words in (["--run", "sweep=seeds"], ["experiment=swept", "--config-dir", str(tmp_path / "mine")]):
+        found = alignlab("train", *words)
+        assert found.code == 2
+        assert "sweep = seeds\n      is not run as a sweep" in found.err
+        assert "type: sweep=seeds" in found.err
 
 
 def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None:

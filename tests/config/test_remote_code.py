@@ -136,7 +136,7 @@ def test_a_sweep_file_allows_nothing(
     own = add_code(model_folder(tmp_path / "own"), mark)
     (tmp_path / "sweeps").mkdir()
     (tmp_path / "sweeps" / "mine.yaml").write_text(
-        f"# @package _global_\nmodel:\n  {model}\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      {axis}\n"
+        f"# @package _global_\nmodel:\n  {model}\nhydra:\n  sweeper:\n    params:\n      {axis}\n"
     )
     found = alignlab("train", "sweep=mine", "model=hub", f"model.name={own}", *PAIRS)
     assert (found.code, mark.exists()) == (2, False)
@@ -196,7 +196,7 @@ def test_an_adapter_that_names_a_python_module(alignlab: Run, tmp_path: Path, ma
     assert "Traceback" not in found.err
 
 
-HYDRA = "# @package _global_\nhydra:\n  mode: MULTIRUN\n  sweeper:\n    params:\n      seed: 1,2\n"
+HYDRA = "# @package _global_\nhydra:\n  sweeper:\n    params:\n      seed: 1,2\n"
 
 
 @pytest.mark.parametrize(

@@ -115,7 +115,7 @@ class StackedLauncher(PointLauncher):
 
         if any(point.bar for point in points):
             text = "trains its points to the end, and sweeper.prune may stop some earlier"
-            raise ConfigError([Problem("hydra/launcher", "stacked", text, "launcher=auto, or sweeper.prune=false")])
+            raise ConfigError([Problem("hydra/launcher", "vectorized", text, "launcher=auto, or sweeper.prune=false")])
         plans = [point.plan for point in points]
         refuse_unstackable(plans, groups(plans)[1])
 

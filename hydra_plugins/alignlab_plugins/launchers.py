@@ -1,4 +1,4 @@
-"""Our launchers as Hydra knows them: auto, here, stacked, local, ray and slurm. See docs/launchers.md.
+"""Our launchers as Hydra knows them: auto, serial, vectorized, local, ray and slurm. See docs/launchers.md.
 
 Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
 resolve them.
@@ -21,22 +21,22 @@ _PLUGINS = "hydra_plugins.alignlab_plugins.launchers"
 
 @dataclass
 class AutoLauncherConf:
-    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, on all cores for
-    small models with much to do, else here."""
+    """hydra/launcher=auto, the default: vectorized for tiny models, on all GPUs where there are several, on all cores
+    for small models with much to do, else serial."""
 
     _target_: str = f"{_PLUGINS}.AutoLauncher"
 
 
 @dataclass
 class StackedLauncherConf:
-    """hydra/launcher=stacked: points that differ only in numbers as one model; refused where that is not exact."""
+    """hydra/launcher=vectorized: points that differ only in numbers as one model; refused where that is not exact."""
 
     _target_: str = f"{_PLUGINS}.StackedLauncher"
 
 
 @dataclass
 class HereLauncherConf:
-    """hydra/launcher=here: points one after another, in this process."""
+    """hydra/launcher=serial: points one after another, in this process."""
 
     _target_: str = f"{_PLUGINS}.HereLauncher"
 
@@ -210,7 +210,7 @@ class SlurmLauncher(PointLauncher):
 
 
 _LAUNCHERS: dict[str, type] = {
-    "auto": AutoLauncherConf, "here": HereLauncherConf, "stacked": StackedLauncherConf, "local": LocalLauncherConf,
+    "auto": AutoLauncherConf, "serial": HereLauncherConf, "vectorized": StackedLauncherConf, "local": LocalLauncherConf,
     "ray": RayLauncherConf, "slurm": SlurmLauncherConf,
 }  # fmt: skip
 for name, conf in _LAUNCHERS.items():

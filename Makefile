@@ -7,7 +7,7 @@ READY := $(VENV)/.ready
 .PHONY: demo test test-slow setup lint figures readme bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
-	$(BIN)/alignlab train experiment=lab sweep=dpo_beta
+	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
 
 test: $(READY) lint ## what CI runs
 	$(BIN)/python -m pytest -n auto -m "not slow"
@@ -31,7 +31,7 @@ $(READY): pyproject.toml constraints.txt
 	touch $@
 
 figures: $(READY) ## run the demo and put its figures into docs/
-	$(BIN)/alignlab train experiment=lab sweep=dpo_beta sweep.name=readme
+	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=readme
 	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
 
 readme: $(READY) ## write the table of objectives into the README

@@ -120,7 +120,7 @@ def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
     (tmp_path / "conf/objective/unlikelihood.yaml").write_text(chosen)
     code = (
         "import sys; sys.path.insert(0, '.'); import alignlab.cli.main as cli;"
-        "common = ['train', 'experiment=lab', 'debug=fast', 'trainer.progress=false'];"
+        "common = ['train', 'experiment=lab_dpo', 'debug=fast', 'trainer.progress=false'];"
         "codes = [cli.main([*common, '-m', 'objective=unlikelihood', 'objective.alpha=0.1,0.5'])];"
         "parts = 'objective.parts=[{name:dpo,beta:0.1},{name:unlikelihood,alpha:0.5}]';"
         "codes += [cli.main([*common, 'objective=mix', parts]), cli.main(['objectives', 'unlikelihood'])];"

@@ -24,6 +24,7 @@ from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate
 from alignlab.config.remote_code import note_command_line
+from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 
@@ -37,14 +38,14 @@ _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "in
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     """Run `task` for each composed config; returns the exit code."""
-    args = _with_multirun(_flags_first([_plain_group(arg) for arg in argv]))
+    log_to_terminal()
+    args = _with_multirun(_flags_first([with_new_names(_plain_group(arg)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
     warnings.filterwarnings("ignore", message="The version_base parameter is deprecated")
     sys.argv = [sys.argv[0], *args]
     note_command_line(args)
-    log_to_terminal()
     failed: list[AlignlabError] = []
 
     def quiet_task(config: DictConfig) -> Any:

@@ -29,8 +29,8 @@ usage: alignlab <verb> [key=value ...] [Hydra flags]
 {verbs}
 
 examples:
-  alignlab train experiment=lab sweep=dpo_beta
-  alignlab train experiment=lab -m objective.beta=0.1,0.3 seed=1,2
+  alignlab train experiment=lab_dpo sweep=dpo_beta
+  alignlab train experiment=lab_dpo -m objective.beta=0.1,0.3 seed=1,2
   alignlab runs status=failed sweep=dpo_beta-*
   alignlab train --help            groups, their options and the config
   alignlab train --cfg job         the composed config

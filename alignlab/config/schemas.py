@@ -282,7 +282,7 @@ def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     if not objective.requires.online:
         if reward is not None:
             text = "is learnt by online objectives only: ppo, rloo, grpo and their kin"
-            yield Problem("reward", module_name(type(reward)), text, "reward=planted   or   objective=ppo")
+            yield Problem("reward", module_name(type(reward)), text, "reward=lab_gold   or   objective=ppo")
         return
     if objective.scored and reward is None and parts["data"].world is None:
         text = "needs what answers are worth: a reward model, or a function of yours"

@@ -169,6 +169,6 @@ def refuse_ineligible(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None
             points[reasons[plan.id]].append(i)
     if points:
         raise ConfigError(
-            Problem("hydra/launcher", "stacked", f"{reason} [point {', '.join(map(str, at))}]", "launcher=auto")
+            Problem("hydra/launcher", "vectorized", f"{reason} [point {', '.join(map(str, at))}]", "launcher=auto")
             for reason, at in points.items()
         )

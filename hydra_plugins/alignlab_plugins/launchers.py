@@ -13,11 +13,11 @@ class AutoLauncher(auto.AutoLauncher):
 
 
 class VectorizedLauncher(vectorized.VectorizedLauncher):
-    """hydra/launcher=stacked"""
+    """hydra/launcher=vectorized"""
 
 
 class SerialLauncher(serial.SerialLauncher):
-    """hydra/launcher=here"""
+    """hydra/launcher=serial"""
 
 
 class LocalLauncher(local.LocalLauncher):
@@ -34,8 +34,8 @@ class SlurmLauncher(slurm.SlurmLauncher):
 
 _CONFIGS: dict[str, type] = {
     "auto": auto.AutoLauncherConf,
-    "stacked": vectorized.VectorizedLauncherConf,
-    "here": serial.SerialLauncherConf,
+    "vectorized": vectorized.VectorizedLauncherConf,
+    "serial": serial.SerialLauncherConf,
     "local": local.LocalLauncherConf,
     "ray": ray.RayLauncherConf,
     "slurm": slurm.SlurmLauncherConf,

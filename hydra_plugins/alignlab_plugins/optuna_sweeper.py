@@ -91,7 +91,7 @@ class OptunaSweeper(Sweeper):
                 problems.append(Problem(f"sweep.{name}", list(self.config.sweep[name]), text, f"'sweep.{name}=[]'"))
         launcher = as_point_launcher(self.launcher)
         if launcher is None:
-            text = "runs no trials; there are: auto, here, stacked, local, ray, slurm"
+            text = "runs no trials; there are: auto, serial, vectorized, local, ray, slurm"
             problems.append(Problem("launcher", type(self.launcher).__name__, text, "launcher=local"))
         axes = []
         for override in swept.values():

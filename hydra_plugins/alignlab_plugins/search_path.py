@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.paths import conf_dir, sweep_dirs
 from alignlab.config.registry import configs
+from alignlab.config.renamed import rename_in_file
 from alignlab.errors import ConfigError, Problem
 
 GROUP = "sweep"
@@ -35,6 +36,8 @@ class SweepFolderSource(FileConfigSource):
         found = super().load_config(self._local(config_path))
         if problems := list(_problems_of_sweep(found)):
             raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
+        if isinstance(found.config, DictConfig):
+            rename_in_file(found.config)
         return found
 
     def available(self) -> bool:

@@ -44,7 +44,7 @@ def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
         [sys.executable, "-c", "import alignlab; print(alignlab.__path__)"], cwd=elsewhere, env=env, capture_output=True
     )
     assert str(site) in where.stdout.decode()
-    command = [sys.executable, "-m", "alignlab", "check", "experiment=lab", "sweep=dpo_beta"]
+    command = [sys.executable, "-m", "alignlab", "check", "experiment=lab_dpo", "sweep=dpo_beta"]
     done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("starts from sft-") == 4

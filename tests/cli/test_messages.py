@@ -40,7 +40,7 @@ CASES = {
     "another word": (["train", "optim.schedule=exponential"], ["constant, linear, cosine", "type: optim.schedule=<one of these>"]),
     "judge not chosen": (["train", "judge.llm.model=m"], ["judge=llm is not chosen", "type: judge=llm judge.llm.model=m"]),
     "second judge not chosen": (["train", "judge=human", "judge.llm.model=m"], ["type: 'judge=[human,llm]' judge.llm.model=m"]),
-    "experiment of one objective": (["check", "experiment=rlhf_smollm2", "objective=grpo"], ["In 'experiment/rlhf_smollm2'", "Key 'lam' not in 'GRPO' full_key: objective.lam"]),
+    "experiment of one objective": (["check", "experiment=hh_ppo_smollm2", "objective=grpo"], ["In 'experiment/hh_ppo_smollm2'", "Key 'lam' not in 'GRPO' full_key: objective.lam"]),
     "misspelt key of an evaluation": (["evaluate", "run=x", "evaluation.sampels=4"], ["evaluation has: baselines, batch_size", "type: evaluation.samples=4"]),
     "unknown key of an evaluation": (["evaluate", "run=x", "max_new_tokens=4"], ["type: evaluation.max_new_tokens=4"]),
     "several values": (["train", "objective.beta=0.1,0.3"], ["objective.beta", "several values need -m", "type: -m objective.beta=0.1,0.3"]),
@@ -59,16 +59,16 @@ CASES = {
     "empty mix": (["train", "objective=mix"], ["objective.parts", "at least one objective", "type: objective.parts=[{name:dpo,beta:0.1}"]),
     "bad mix": (["train", "objective=mix", "objective.parts=[{name:dpo,beta:-1},{name:kto,beta:1},{nam:x}]"], ["objective.parts.0.beta = -1", "objective.parts.2"]),
     "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
-    "a reward nobody asks": (["train", "experiment=rlhf", "objective=spin"], ["reward = reward_model", "take away what an experiment says", "type: '~reward'"]),
+    "a reward nobody asks": (["train", "experiment=lab_ppo", "objective=spin"], ["reward = reward_model", "take away what an experiment says", "type: '~reward'"]),
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
-    "below null": (["train", "experiment=rlhf", "reward=planted", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
+    "below null": (["train", "experiment=lab_ppo", "reward=lab_gold", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
     "below a list": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is a list"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
     "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
     "sweep name above": (["check", "sweep.name=..", "-m", "seed=1,2"], ["sweep.name = ..", "the name of one folder"]),
-    "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, here, local", "type: launcher=local"]),
+    "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, local, ray, serial", "type: launcher=local"]),
     "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),
     "value of a launcher's option": (["check", "launcher=local", "launcher.at_once=-1", "-m", "seed=1,2"], ["launcher.at_once = -1", "at least 0"]),
     "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
@@ -126,7 +126,7 @@ def test_a_bad_parent_in_a_sweep(alignlab: Run) -> None:
 
 
 def test_an_experiment_can_be_added_or_chosen(alignlab: Run) -> None:
-    outputs = [alignlab("check", word).out.split()[0] for word in ("+experiment=lab", "experiment=lab")]
+    outputs = [alignlab("check", word).out.split()[0] for word in ("+experiment=lab_dpo", "experiment=lab_dpo")]
     assert outputs[0] == outputs[1]
     assert outputs[0] != alignlab("check").out.split()[0]
 
@@ -169,7 +169,7 @@ def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> N
         ("objective.beta: [0.1", ["YAML", "can't be read"]),
     ):
         (tmp_path / "sweeps" / "mine.yaml").write_text(preset.format(axis=axis))
-        result = alignlab("train", "experiment=lab", "sweep=mine")
+        result = alignlab("train", "experiment=lab_dpo", "sweep=mine")
         assert result.code == 2
         assert "Traceback" not in result.err
         for text in texts:
@@ -180,7 +180,7 @@ def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> N
     ):
         head = "# @package _global_\n" if "sweeps" in text else ""
         (tmp_path / "sweeps" / "mine.yaml").write_text(head + content)
-        result = alignlab("check", "experiment=lab", "sweep=mine")
+        result = alignlab("check", "experiment=lab_dpo", "sweep=mine")
         assert result.code == 2
         assert text in result.err
     assert [f.name for f in tmp_path.iterdir()] == ["sweeps"]
@@ -221,7 +221,7 @@ def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None
 
 
 def test_check_tells_points_and_their_state(alignlab: Run, tmp_path: Path) -> None:
-    result = alignlab("check", "experiment=lab", "sweep=dpo_beta")
+    result = alignlab("check", "experiment=lab_dpo", "sweep=dpo_beta")
     assert result.code == 0
     assert result.out.count("starts from sft-") == 4
     assert result.out.count("not run yet") == 8

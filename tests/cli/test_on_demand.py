@@ -46,7 +46,7 @@ def test_so_is_a_finished_sweep(alignlab: Run, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "code"),
-    [(["check", "experiment=lab"], 0), (["train", "objective.bta=1"], 2), (["objectives", "dpo"], 0)],
+    [(["check", "experiment=lab_dpo"], 0), (["train", "objective.bta=1"], 2), (["objectives", "dpo"], 0)],
     ids=["check", "a mistake", "objectives"],
 )
 def test_so_are_questions_and_mistakes(arguments: list[str], code: int, tmp_path: Path) -> None:

@@ -96,9 +96,9 @@ def test_an_exclusion_without_effect_is_told(caplog: pytest.LogCaptureFixture) -
 
 
 COMMANDS = [
-    ["experiment=lab", "objective.beta=0.3", "seed=3"],
-    ["objective=ipo", "objective.tau=0.5", "experiment=lab", "trainer.max_steps=7", "peft=lora"],
-    ["experiment=lab", "sweep=noise", "data.flipped=0.1", "++trainer.batch_size=8", "optim=rmsprop"],
+    ["experiment=lab_dpo", "objective.beta=0.3", "seed=3"],
+    ["objective=ipo", "objective.tau=0.5", "experiment=lab_dpo", "trainer.max_steps=7", "peft=lora"],
+    ["experiment=lab_dpo", "sweep=noise", "data.flipped=0.1", "++trainer.batch_size=8", "optim=rmsprop"],
     ["objective=mix", "objective.parts=[{name:dpo,beta:0.1}]", "model.parent=[]", "~debug"],
 ]
 
@@ -116,7 +116,7 @@ def test_composes_what_hydra_composes(command: list[str], hydra_conf: None) -> N
 
 def test_points_checked_together_have_the_ids_that_each_has_alone(hydra_conf: None) -> None:
     composer = Composer(GlobalHydra.instance().config_loader(), "train")
-    jobs = [["experiment=lab", f"objective={o}", f"seed={s}"] for o in ("dpo", "kto", "sft") for s in (1, 2)]
+    jobs = [["experiment=lab_dpo", f"objective={o}", f"seed={s}"] for o in ("dpo", "kto", "sft") for s in (1, 2)]
     together = [point.id for point in plan_points(composer, jobs)]
     assert together == [plan(compose("train", job)).id for job in jobs]
     assert len(set(together)) == 6
@@ -136,7 +136,7 @@ def test_hydra_composes_500_points_once_for_each_choice_of_groups(
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
     betas, seeds = [0.01 * i for i in range(1, 26)], range(1, 11)
     jobs = [
-        ["experiment=lab", f"objective={o}", f"strength={b:.2f}", f"seed={s}"]
+        ["experiment=lab_dpo", f"objective={o}", f"strength={b:.2f}", f"seed={s}"]
         for o in ("dpo", "ipo")
         for b in betas
         for s in seeds
@@ -165,7 +165,7 @@ def test_every_class_of_bad_value_is_refused_before_the_first_point(case: str, a
     """Beside another one of it: all problems at once, nothing started."""
     axis, text = BAD[case]
     more = {"contradiction": ["objective.beta=0.1"], "no strength": ["strength=0.1"]}.get(case, [])
-    result = alignlab("train", "experiment=lab", "-m", axis, "trainer.max_steps=5,0", *more)
+    result = alignlab("train", "experiment=lab_dpo", "-m", axis, "trainer.max_steps=5,0", *more)
     assert result.code == 2
     assert text in result.err
     assert "trainer.max_steps = 0" in result.err
@@ -183,7 +183,9 @@ def test_a_missing_file_in_an_axis(alignlab: Run, tmp_path: Path) -> None:
 
 
 def test_points_that_are_one_run_are_told_and_run_once(alignlab: Run) -> None:
-    result = alignlab("check", "experiment=lab", "-m", "objective.beta=0.1,0.10,0.3", "trainer.micro_batch_size=8,16")
+    result = alignlab(
+        "check", "experiment=lab_dpo", "-m", "objective.beta=0.1,0.10,0.3", "trainer.micro_batch_size=8,16"
+    )
     assert result.code == 0
     assert len([line for line in result.out.splitlines() if not line.startswith(" ")]) == 2
     assert "is the same run as point 0" in result.err

@@ -41,13 +41,13 @@ NEEDS = {
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
     "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
-    "experiment/smollm2_hh": ["model.origin=hub"],
-    "experiment/homework": ["model.origin=hub"],
-    "experiment/rlhf_smollm2": ["model.origin=hub"],
+    "experiment/hh_dpo_smollm2": ["model.origin=hub"],
+    "experiment/support_desk_dpo_smollm2": ["model.origin=hub"],
+    "experiment/hh_ppo_smollm2": ["model.origin=hub"],
     "reward/gold": ["objective=ppo", "reward.function=math:dist"],
     "reward/reward_model": ["objective=ppo"],
-    "reward/lab_model": ["objective=ppo"],
-    "reward/smollm2_model": ["objective=ppo"],
+    "reward/lab_reward_model": ["objective=ppo"],
+    "reward/hh_reward_model_smollm2": ["objective=ppo"],
 }
 
 
@@ -194,7 +194,7 @@ def test_every_judge_can_be_chosen_with_every_experiment(experiment: str, hydra_
 def test_every_reward_can_be_chosen_with_every_experiment(experiment: str, hydra_conf: None) -> None:
     for reward in REWARDS:
         config = composed([f"experiment={experiment}", f"reward={reward}", *NEEDS.get(f"reward/{reward}", [])])
-        assert (config.reward is None) == (reward == "planted")
+        assert (config.reward is None) == (reward == "lab_gold")
         assert [p for p in problems_of(config) if p.key.startswith("reward.")] == []
 
 

@@ -34,7 +34,7 @@ PARTS = {"mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"]}
 
 @pytest.mark.parametrize("objective", sorted(schemas()["objective"]))
 def test_every_objective(objective: str, tmp_path: Path) -> None:
-    train, run_id = stored(tmp_path, f"objective={objective}", "experiment=lab", *PARTS.get(objective, []))
+    train, run_id = stored(tmp_path, f"objective={objective}", "experiment=lab_dpo", *PARTS.get(objective, []))
     found = recorded_plan(str(tmp_path), run_id, trust_remote_code=False)
     for group in ("objective", "model", "peft", "data", "optim", "trainer"):
         assert asdict(getattr(found.train, group)) == asdict(getattr(train, group)), group

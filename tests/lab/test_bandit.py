@@ -60,7 +60,7 @@ def test_ipo_on_bandits_ends_at_its_closed_form(tmp_path: Path) -> None:
 
     D1 = {ab, bc, ac} with its normal equations solved by hand: s = (2, 0, -2) / 3 / (2 tau); D2, a circle: uniform.
     """
-    base = ["experiment=ipo_bandit", "tracking=none", "trainer.max_steps=2500", "trainer.progress=false"]
+    base = ["experiment=bandit_ipo", "tracking=none", "trainer.max_steps=2500", "trainer.progress=false"]
     cases = {
         (f"objective.tau={tau}", data): scores
         for tau in (0.5, 1.0)

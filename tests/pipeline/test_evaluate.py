@@ -277,7 +277,7 @@ def test_drift_of_two_evaluations(alignlab: Run) -> None:
 
 
 def test_bandits_too(alignlab: Run) -> None:
-    bandit = ["experiment=ipo_bandit", "tracking=none", "trainer.max_steps=200", "trainer.log_every=50"]
+    bandit = ["experiment=bandit_ipo", "tracking=none", "trainer.max_steps=200", "trainer.log_every=50"]
     assert alignlab("train", *bandit).code == 0
     weights = load_file(only("ipo") / "policy" / "model.safetensors")
     assert weights

@@ -66,6 +66,6 @@ def test_a_pass_that_fails_is_left_to_the_points(
         raise MemoryError("no such luck")
 
     monkeypatch.setattr("alignlab.pipeline.shared_reference._one_pass", fails)
-    found = alignlab(*TINY, "launcher=here", "-m", "seed=1,2")
+    found = alignlab(*TINY, "launcher=serial", "-m", "seed=1,2")
     assert found.code == 0, found.err
     assert len(passes) == 2

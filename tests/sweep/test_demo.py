@@ -16,7 +16,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 @pytest.mark.slow
 def test_the_demo_gives_the_table_of_the_readme(alignlab: Callable[..., Any]) -> None:
     """Rounding differs between machines and grows over 400 updates: 15 % on KL, reward and gap, not more."""
-    assert alignlab("train", "experiment=lab", "sweep=dpo_beta", "sweep.name=demo").code == 0
+    assert alignlab("train", "experiment=lab_dpo", "sweep=dpo_beta", "sweep.name=demo").code == 0
     table = pd.read_csv("outputs/sweeps/demo/table.csv")
     header, *rows = [
         [cell.strip() for cell in line.strip("|").split("|")]

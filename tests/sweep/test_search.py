@@ -120,7 +120,7 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
         "sweeper.prune=true",
         "trainer.eval_every=2",
         "trainer.compile=never",
-        "launcher=stacked",
+        "launcher=vectorized",
         "-m",
         BETA,
     )

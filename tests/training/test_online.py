@@ -75,7 +75,7 @@ def test_three_stages_in_one_command_each_once(alignlab: Run) -> None:
 def test_ppo_in_the_lab_ends_near_the_frontier(alignlab: Run) -> None:
     """The recipe as it stands, on the lab's own reward, held at 1 nat: 0.021 below what any policy could have there."""
     held = ["objective.target_kl=1", "objective.kl_coef=0.5", "objective.kl_horizon=1000"]  # as in sweep=ppo_kl
-    result = alignlab("train", "experiment=rlhf", "reward=planted", *held, "tracking=none")
+    result = alignlab("train", "experiment=lab_ppo", "reward=lab_gold", *held, "tracking=none")
     assert result.code == 0, result.err
     summary = records()[only("ppo").name]["summary"]
     assert summary["exact/kl"] == pytest.approx(1.0, abs=0.1)

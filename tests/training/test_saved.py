@@ -54,7 +54,7 @@ def logits(folder: Path) -> torch.Tensor:
 
 def test_an_adapter_on_an_adapters_folder(alignlab: Run, folders: Path) -> None:
     """DPO starts from an SFT adapter and learns nothing: it saves the SFT policy. A sweep saves one base."""
-    result = alignlab("train", *ADAPTER, "peft=lora", *DATA, "-m", "seed=1,2", "hydra/launcher=here")
+    result = alignlab("train", *ADAPTER, "peft=lora", *DATA, "-m", "seed=1,2", "hydra/launcher=serial")
     assert result.code == 0, result.err
     expected = logits(folders / "adapter")
     runs = sorted(RUNS.glob("dpo-*[0-9a-f]"))
@@ -196,7 +196,7 @@ def test_points_of_a_stack_are_checked(alignlab: Run, monkeypatch: pytest.Monkey
         "data.eval_limit=50", "model.hidden_size=32", "model.parent=[]", "trainer.max_steps=2",
     ]  # fmt: skip
     result = alignlab(
-        "train", "experiment=lab", *lab, "tracking=none", "-m", "objective.beta=0.1,0.3", "launcher=stacked"
+        "train", "experiment=lab_dpo", *lab, "tracking=none", "-m", "objective.beta=0.1,0.3", "launcher=vectorized"
     )
     assert result.code == 3, result.err
     records = {name: json.loads((RUNS / name / "run.json").read_text()) for name in checked}

@@ -190,7 +190,7 @@ def test_a_damaged_state_in_a_stack(alignlab: Run, monkeypatch: pytest.MonkeyPat
     """The point with the damaged state starts anew, the other one goes on."""
     from alignlab.vectorized.module import VectorizedModule
 
-    command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=stacked"]
+    command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=vectorized"]
     assert alignlab(*command, "output_root=whole").code == 0
     train = VectorizedModule.training_step
 

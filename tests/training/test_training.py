@@ -113,7 +113,7 @@ def test_a_done_run_of_other_code_says_so(alignlab: Run, monkeypatch: pytest.Mon
     assert re.search(rf"{only('dpo').name}: was made with another alignlab's revision: .* -> abc", again.err)
 
 
-@pytest.mark.parametrize("launcher", ["here", "stacked"])
+@pytest.mark.parametrize("launcher", ["serial", "vectorized"])
 def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher: str, alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.3", f"launcher={launcher}"]
     assert alignlab(*command, "output_root=whole").code == 0
@@ -134,7 +134,7 @@ def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher:
 
 
 def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -> None:
-    command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=here", "sweep.name=s"]
+    command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=serial", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
     code = "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
     code += "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(600)"
@@ -356,7 +356,7 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
         "-m",
         "objective.beta=0.1,0.2,0.3",
         "sweep.name=s",
-        "launcher=here",
+        "launcher=serial",
     ]
     result = alignlab(*command)
     assert result.code == 3
@@ -550,7 +550,7 @@ def own_pairs(tmp_path: Path) -> list[str]:
 
 def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, own_pairs: list[str]) -> None:
     """A sweep over objectives for pairs, halves of pairs and preferred answers, one of them without a reference."""
-    result = alignlab("train", *own_pairs, "-m", "objective=dpo,kto,bco,sft,orpo", "seed=1,2", "launcher=here")
+    result = alignlab("train", *own_pairs, "-m", "objective=dpo,kto,bco,sft,orpo", "seed=1,2", "launcher=serial")
     assert result.code == 0, result.err
     found = records()
     assert len(found) == 10
@@ -589,7 +589,7 @@ def test_imitation_is_measured_exactly_against_the_start_that_it_was_given(align
 
 
 def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run, own_pairs: list[str]) -> None:
-    axes = ["-m", "objective=orpo,simpo", "reference=none,auto", "launcher=here"]
+    axes = ["-m", "objective=orpo,simpo", "reference=none,auto", "launcher=serial"]
     result = alignlab("train", *own_pairs, *axes)
     assert result.code == 0, result.err
     line = "- not measured on held-out pairs, since reference=none: objective orpo, reference none; objective simpo, "
@@ -703,5 +703,5 @@ def test_the_bar_counts_the_updates_of_a_run(alignlab: Run, monkeypatch: pytest.
     assert alignlab("train", *few).code == 0
     assert found == [(1, 4), (2, 4), (3, 4), (4, 4)], "resumed after the second"
     found.clear()
-    assert alignlab("train", *few, "launcher=stacked", "-m", "seed=2,3").code == 0
+    assert alignlab("train", *few, "launcher=vectorized", "-m", "seed=2,3").code == 0
     assert found == [(1, 4), (2, 4), (3, 4), (4, 4)]

@@ -41,7 +41,7 @@ LAB = [
     "data.pair_count=60", "data.demonstrations=60", "data.eval_limit=20", "trainer.batch_size=6", "trainer.max_steps=8",
     "optim.lr=3e-3",
 ]  # fmt: skip
-BANDIT = ["tracking=none", "trainer.progress=false", "experiment=ipo_bandit", "trainer.log_every=20"]
+BANDIT = ["tracking=none", "trainer.progress=false", "experiment=bandit_ipo", "trainer.log_every=20"]
 
 # Of a step's metrics these are times; a stacked point's are its share of the stack's.
 TIMES = ("train/step_seconds", "train/tokens/per_second", "time/train_seconds")
@@ -325,7 +325,7 @@ def test_only_numbers_may_differ(tmp_path: Path) -> None:
 
 def test_what_is_worth_stacking(tmp_path: Path) -> None:
     sizes = ["model.hidden_size=8"], [], ["model.hidden_size=512"]
-    small, lab, large = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *sizes)
+    small, lab, large = plans_of(tmp_path, ["tracking=none", "experiment=lab_dpo"], *sizes)
     bandit = plans_of(tmp_path, BANDIT, [])[0]
     for point, in_a_stack, in_this_process in (
         (bandit, True, True), (small, True, True), (lab, True, False), (large, False, False)
@@ -338,7 +338,7 @@ def test_what_is_worth_stacking(tmp_path: Path) -> None:
 
 def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_path: Path) -> None:
     points = [[f"seed={seed}", f"strength={strength}"] for seed in (1, 2) for strength in range(1, 12)]
-    plans = plans_of(tmp_path, ["tracking=none", "experiment=lab"], *points, ["data.flipped=0.1"])
+    plans = plans_of(tmp_path, ["tracking=none", "experiment=lab_dpo"], *points, ["data.flipped=0.1"])
     stacks, refused = groups(plans)
     assert not refused
     assert stacks == [plans[:5], plans[5:11], plans[11:16], plans[16:22], plans[22:]], "no more than 8, about as many"
@@ -365,7 +365,7 @@ def test_stacks_for_so_many_processes(sizes: list[int], processes: int, expected
 
 
 def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:
-    base = ["tracking=none", "experiment=lab", "model.hidden_size=128", "trainer.batch_size=512"]
+    base = ["tracking=none", "experiment=lab_dpo", "model.hidden_size=128", "trainer.batch_size=512"]
     plans = plans_of(tmp_path, base, *[[f"seed={seed}"] for seed in range(12)])
     stacks, _ = groups(plans)
     assert len(stacks) > 1
@@ -510,7 +510,7 @@ def test_a_stack_that_fails_is_run_one_by_one(alignlab: Any, monkeypatch: pytest
 
     GlobalHydra.instance().clear()
     at_step(monkeypatch, 3, full)
-    command = ["train", *BANDIT, "trainer.max_steps=5", "sweep.name=b", "hydra/launcher=stacked", "-m", "seed=1,2"]
+    command = ["train", *BANDIT, "trainer.max_steps=5", "sweep.name=b", "hydra/launcher=vectorized", "-m", "seed=1,2"]
     found = alignlab(*command)
     assert found.code == 0, found.err
     assert "are run one by one: too little for all of them" in found.err
@@ -536,9 +536,9 @@ def test_points_are_tracked_apart(tmp_path: Path) -> None:
 
 
 def test_from_the_command_line(alignlab: Any) -> None:
-    """A sweep with `hydra/launcher=stacked`: runs, table, grouping; and a refusal before anything starts."""
+    """A sweep with `hydra/launcher=vectorized`: runs, table, grouping; and a refusal before anything starts."""
     GlobalHydra.instance().clear()  # the command line makes its own
-    command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "hydra/launcher=stacked", "-m"]
+    command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "hydra/launcher=vectorized", "-m"]
     found = alignlab(*command, "objective.tau=0.1,0.5", "seed=1,2")
     assert found.code == 0, found.err
     assert "4 points as one model" in found.err

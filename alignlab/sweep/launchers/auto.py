@@ -19,8 +19,8 @@ if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in ever
 
 @dataclass
 class AutoLauncherConf:
-    """hydra/launcher=auto, the default: stacked for tiny models, on all GPUs where there are several, on all cores for
-    small models with much to do, else here."""
+    """hydra/launcher=auto, the default: vectorized for tiny models, on all GPUs if there are several, on all cores for
+    small models with much to do, else serial."""
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.AutoLauncher"
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in ever
 
 @dataclass
 class SerialLauncherConf:
-    """hydra/launcher=here: points one after another, in this process."""
+    """hydra/launcher=serial: points one after another, in this process."""
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.SerialLauncher"
 

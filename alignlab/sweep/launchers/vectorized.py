@@ -20,7 +20,7 @@ _IN_A_STACK = 8
 
 @dataclass
 class VectorizedLauncherConf:
-    """hydra/launcher=stacked: points that differ only in numbers as one model; refused where that is not exact."""
+    """hydra/launcher=vectorized: points that differ only in numbers as one model; refused where that is not exact."""
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.VectorizedLauncher"
 
@@ -33,7 +33,7 @@ class VectorizedLauncher(PointLauncher):
 
         if any(point.thresholds for point in points):
             text = "trains its points to the end, and sweeper.prune may stop some earlier"
-            raise ConfigError([Problem("hydra/launcher", "stacked", text, "launcher=auto, or sweeper.prune=false")])
+            raise ConfigError([Problem("hydra/launcher", "vectorized", text, "launcher=auto, or sweeper.prune=false")])
         plans = [point.plan for point in points]
         refuse_ineligible(plans, groups(plans)[1])
 

@@ -66,7 +66,7 @@ def running(root: Path, id: str, step: int) -> int:
 def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
     # Without a launcher such small points are stacked, and as one model they round otherwise.
     points = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
-    assert alignlab("train", *points, "launcher=here", "output_root=whole").code == 0
+    assert alignlab("train", *points, "launcher=serial", "output_root=whole").code == 0
     sweep = [*points, "launcher=local", "launcher.at_once=2"]
     point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
     killer = threading.Thread(
@@ -97,7 +97,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
     subprocess.run(["umount", "-l", str(disk)], check=True)
 
 
-@pytest.mark.parametrize("launcher", ["here", pytest.param("local", marks=pytest.mark.slow), "stacked"])
+@pytest.mark.parametrize("launcher", ["serial", pytest.param("local", marks=pytest.mark.slow), "vectorized"])
 def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run) -> None:
     sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s", f"launcher={launcher}"]
     ids = re.findall(r"^(dpo-\w+)", alignlab("check", *sweep[:-1]).out, re.M)

@@ -108,7 +108,7 @@ def same(root: str, other: str) -> None:
 @pytest.mark.slow
 def test_a_dry_run_in_which_a_job_is_preempted_and_another_killed(alignlab: Run) -> None:
     """Preempted: saved as the step ends, queued again by submitit, resumed there. Killed: submitted again."""
-    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=here").code == 0
+    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     preempted, killed = points("whole")
     threads = [interfere(preempted, 8, signal.SIGUSR2), interfere(killed, 8, signal.SIGKILL)]
     result = alignlab("train", *SWEEP, "launcher=slurm", "launcher.cluster=local", "launcher.cpus=1")
@@ -128,7 +128,7 @@ def test_a_dry_run_in_which_a_job_is_preempted_and_another_killed(alignlab: Run)
 @pytest.mark.slow
 def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path) -> None:
     """The scripts are executed as SLURM would, parents first; SIGTERM (a warning) saves and goes on."""
-    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=here").code == 0
+    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     warned, limited = points("whole")
     threads = [interfere(warned, 8, signal.SIGTERM), interfere(limited, 8, signal.SIGUSR2)]
     options = [
@@ -162,7 +162,7 @@ def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path)
 def test_submitits_own_hydra_launcher_goes_by_the_ledger(alignlab: Run) -> None:
     """Hydra's launcher raises at a killed job and loses what the others return; their records do not."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
-    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=here").code == 0
+    assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     first, _ = points("whole")
     killer = interfere(first, 8, signal.SIGKILL)
     result = alignlab("train", *SWEEP, "launcher=submitit_local")
@@ -170,7 +170,7 @@ def test_submitits_own_hydra_launcher_goes_by_the_ledger(alignlab: Run) -> None:
     assert result.code == 3
     assert "the launcher ended early" in result.err
     eventually(lambda: states(Path("outputs"), "s")[1]["status"] == "done")
-    assert alignlab("train", *SWEEP, "launcher=here").code == 0
+    assert alignlab("train", *SWEEP, "launcher=serial").code == 0
     same("outputs", "whole")
 
 

@@ -26,7 +26,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM)
 _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # a time limit or a preemption, where somebody handles them
 
 
-class Recorder(pl.Callback):
+class MetricsCallback(pl.Callback):
     """Sends each step's and each evaluation's metrics to all sinks, from the first process only."""
 
     def __init__(self, sinks: Sequence[Sink], every: int, progress: Progress) -> None:
@@ -107,14 +107,14 @@ class UpdatesBar(TQDMProgressBar):
 class Pruner(pl.Callback):
     """Saves and stops a run whose evaluation is worse than the thresholds of its search."""
 
-    def __init__(self, thresholds: PruningThresholds, recorder: Recorder, checkpoint: Checkpoint) -> None:
+    def __init__(self, thresholds: PruningThresholds, metrics: MetricsCallback, checkpoint: Checkpoint) -> None:
         self._thresholds = thresholds
-        self._recorder = recorder
+        self._metrics = metrics
         self._checkpoint = checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         """Raises PrunedError."""
-        row, step = self._recorder.eval_metrics, trainer.global_step
+        row, step = self._metrics.eval_metrics, trainer.global_step
         if row.get("train/global_step") != step or step >= trainer.max_steps or self._thresholds.metric not in row:
             return
         if verdict := self._thresholds.verdict(step, row[self._thresholds.metric]):

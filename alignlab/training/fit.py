@@ -14,27 +14,21 @@ from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train, Trainer
 from alignlab.data.datamodule import AlignmentData, MicroBatches
 from alignlab.data.layout import Layout
-from alignlab.data.tokenize import mean_tokens
 from alignlab.judges.base import Judge
-from alignlab.models.efficiency import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
-from alignlab.models.layout_check import rows_to_look_at
 from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
-from alignlab.training.pairs import held_out_pairs
+from alignlab.training.dataset import RunRows, batch_transform_of, load_rows
+from alignlab.training.prepare import prepare
 from alignlab.training.pruning import PruningThresholds
-from alignlab.training.rollout_setup import online_policy
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.sampling_callback import EvaluationCallback
 from alignlab.training.setup import (
-    InitialPolicy,
     load_initial_policy,
     log_end_of_turn,
-    policy_and_reference,
     save_adapter_base,
 )
 from alignlab.training.state import read_state, refuse_other_model
@@ -51,28 +45,30 @@ def fit(
     thresholds: PruningThresholds | None = None,
     judges: Mapping[str, Judge] | None = None,
 ) -> dict[str, Any]:
-    """Train a plan into its directory, as long as it is not worse than `thresholds`; returns what run.json keeps of it.
+    """Train one run and save its policy; returns the results for run.json.
 
-    done:   updates that its last state holds, which it goes on from.
-    judges: of what is drawn on the way.
+    group:      name of the sweep that the run belongs to.
+    done:       updates in the saved training state that the run resumes from.
+    thresholds: the run is stopped if an evaluation is worse than these.
+    judges:     for the evaluations during training.
     """
     config = plan.train
     start = load_initial_policy(plan)
-    pl.seed_everything(
-        config.seed, verbose=False
-    )  # only now: merging an adapter, which not every run does, uses random numbers
+    # The seed is set after loading: merging an adapter, which not every run does, uses random numbers.
+    pl.seed_everything(config.seed, verbose=False)
     log_end_of_turn(start)
     save_adapter_base(start)
     rows = load_rows(start)
-    with RunRecorder(plan, run, start, rows, group=group, done=done) as point:
+    with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
-        callbacks: list[pl.Callback] = [point.recorder]
+        callbacks: list[pl.Callback] = [recorder.metrics]
         if config.evaluation.every:
-            callbacks.append(EvaluationCallback(plan, run, start, judges or {}, point.recorder))
-        callbacks += [checkpoint, *([Pruner(thresholds, point.recorder, checkpoint)] if thresholds else [])]
+            callbacks.append(EvaluationCallback(plan, run, start, judges or {}, recorder.metrics))
+        callbacks += [checkpoint, *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else [])]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
-        module, data = _module_and_data(start, rows, trainer)
-        data.start = done
+        prepared = prepare(start, rows, trainer.strategy.root_device)
+        module = make_module(config, prepared.policy, prepared.layout, prepared.reference, **prepared.extras)
+        data = make_data(config, rows, start=done)
         if done:
             trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
             refuse_other_model(run.checkpoint, read_state(run.checkpoint, run)["state_dict"], trained)
@@ -81,8 +77,8 @@ def fit(
         finally:
             checkpoint.restore_signals()
         module.to(trainer.strategy.root_device)
-        point.recorder.validate(trainer, module, data)
-        return point.finish(module.policy, point.recorder.seconds)
+        recorder.metrics.validate(trainer, module, data)
+        return recorder.finish(module.policy, recorder.metrics.seconds)
 
 
 def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:
@@ -105,48 +101,6 @@ def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length:
         )
 
 
-def _module_and_data(start: InitialPolicy, rows: RunRows, trainer: pl.Trainer) -> tuple[AlignmentModule, AlignmentData]:
-    config = start.plan.train
-    settings, needs = config.trainer, config.objective.requires
-    shape = shape_of(needs)
-    for remark in config.objective.data_warnings(shape.count(rows.train)):
-        log.info("%s", remark)
-
-    device = trainer.strategy.root_device
-    start.model.to(device)
-    layout = choose_layout_for(start, rows.train)
-    context = reference = None
-    if needs.online:
-        policy, context = online_policy(start, layout, rows_to_look_at(start.model, rows.train))
-        layout = context.layout
-    else:
-        policy, reference = policy_and_reference(start, lambda: reference_requests(config, rows), layout, device)
-    if settings.gradient_checkpointing:
-        checkpoint_layers(policy)
-    tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
-    if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
-        if fault := compiler_fault():
-            log.warning("the model's layers are not compiled: %s", fault)
-        else:
-            log.info("the model's layers are compiled at the first update")
-            compile_layers(policy)
-    beside: dict[str, Any] = {"around": context} if context else {}
-    beside["pairs"] = held_out_pairs(start, rows, layout, device, context.start if context else reference)
-    module = make_module(config, policy, layout, reference, **beside)
-    minibatches, repeats = (config.rollout.minibatches, config.rollout.updates) if needs.online else (1, 1)
-    data = AlignmentData(
-        rows.train,
-        rows.held_out,
-        batch_size=settings.batch_size * minibatches,
-        repeats=repeats,
-        steps=settings.max_steps,
-        seed=config.seed,
-        batch_transform=batch_transform_of(config),
-        sampling=settings.sampling,
-    )
-    return module, data
-
-
 def make_module(
     config: Train, policy: Any, layout: Layout, reference: Reference | None, **more: Any
 ) -> AlignmentModule:
@@ -165,6 +119,24 @@ def make_module(
         log_every=settings.log_every,
         **more,
     )
+
+
+def make_data(config: Train, rows: RunRows, *, start: int) -> AlignmentData:
+    """Batches of the rows from update `start` on. A batch of rollouts serves for several updates."""
+    settings, rollout = config.trainer, config.rollout
+    online = config.objective.requires.online
+    data = AlignmentData(
+        rows.train,
+        rows.held_out,
+        batch_size=settings.batch_size * (rollout.minibatches if online else 1),
+        repeats=rollout.updates if online else 1,
+        steps=settings.max_steps,
+        seed=config.seed,
+        batch_transform=batch_transform_of(config),
+        sampling=settings.sampling,
+    )
+    data.start = start
+    return data
 
 
 def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:

@@ -27,7 +27,7 @@ from alignlab.runs.directory import RunDir, write_json
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
-from alignlab.training.callbacks import Recorder
+from alignlab.training.callbacks import MetricsCallback
 from alignlab.training.dataset import RunRows
 from alignlab.training.saved import check_saved
 from alignlab.training.setup import InitialPolicy
@@ -57,9 +57,9 @@ class RunRecorder:
         self.summary: dict[str, float] = {}
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
-        self.recorder = Recorder(self.sinks, config.trainer.eval_every, bar)
+        self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar)
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
-        self.recorder.eval_metrics = next(evaluated, {})
+        self.metrics.eval_metrics = next(evaluated, {})
 
     def __enter__(self) -> RunRecorder:
         return self
@@ -120,7 +120,7 @@ class RunRecorder:
                 if (values := [row[f"train/{name}"] for row in tail if f"train/{name}" in row])
             },
             **steps[-1],
-            **self.recorder.eval_metrics,
+            **self.metrics.eval_metrics,
             "time/train_seconds": round(seconds, 2),
         }
 

@@ -16,7 +16,7 @@ from alignlab.evaluation.summary import flat, summarise
 from alignlab.judges.base import Judge
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.runs.directory import RunDir
-from alignlab.training.callbacks import Recorder
+from alignlab.training.callbacks import MetricsCallback
 from alignlab.training.evaluation_suite import cap_to_horizon, judges_of, sampling_of, suite_of
 from alignlab.training.setup import InitialPolicy, device_of
 
@@ -28,10 +28,10 @@ class EvaluationCallback(pl.Callback):
     """
 
     def __init__(
-        self, plan: Plan, run: RunDir, start: InitialPolicy, judges: Mapping[str, Judge], recorder: Recorder
+        self, plan: Plan, run: RunDir, start: InitialPolicy, judges: Mapping[str, Judge], metrics: MetricsCallback
     ) -> None:
         config, world = plan.train, plan.train.data.world
-        self._every, self._run, self._recorder = config.evaluation.every, run, recorder
+        self._every, self._run, self._metrics = config.evaluation.every, run, metrics
         self._judges = judges_of(judges, world)
         self._reference = ModelSide(copy.deepcopy(start.model).requires_grad_(False), start.tokenizer, start.weights)
         self._suite = suite_of(
@@ -59,4 +59,4 @@ class EvaluationCallback(pl.Callback):
         examples.write(self._run.path / "evaluation" / f"step-{step:06d}")
         against = next(iter(self._suite.settings.baselines), "")
         found = {f"eval/{name}": value for name, value in flat(summarise(examples), against)}
-        self._recorder.write({"train/global_step": step, **found})
+        self._metrics.write({"train/global_step": step, **found})

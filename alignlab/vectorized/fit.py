@@ -311,18 +311,18 @@ class _Recorder(pl.Callback):
         self._retire()
         trainer.should_stop = not self._module.alive
         for p, row in self._module.last_metrics.items():
-            self._stack.points[p].recorder.write(row)
-        if self._stack.points[0].recorder.due(self._module.step):
+            self._stack.points[p].metrics.write(row)
+        if self._stack.points[0].metrics.due(self._module.step):
             self.validate()
 
     def validate(self) -> None:
         """Evaluate all points as they stand, once for each step."""
         step, points = self._module.step, self._stack.points
-        if all(points[p].recorder.eval_metrics.get("train/global_step") == step for p in self._module.alive):
+        if all(points[p].metrics.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
         for p, row in self._module.validate(self._held_out, self._pairs).items():
-            points[p].recorder.eval_metrics = row
-            points[p].recorder.write(row)
+            points[p].metrics.eval_metrics = row
+            points[p].metrics.write(row)
         self._retire()
 
     def _retire(self) -> None:

@@ -633,7 +633,7 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
 
 def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the compiler lacks: a run goes on without it, and says so. Its parent, which inherits the wish, too."""
-    monkeypatch.setattr("alignlab.training.fit.compiler_fault", lambda: "InvalidCxxCompiler: no headers")
+    monkeypatch.setattr("alignlab.training.prepare.compiler_fault", lambda: "InvalidCxxCompiler: no headers")
     assert alignlab("train", *LAB, "debug=fast", "trainer.compile=always").code == 0
     for name in ("sft", "dpo"):
         said = (only(name) / "train.log").read_text()

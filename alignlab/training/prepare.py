@@ -1,0 +1,70 @@
+"""Gets the loaded model ready for training: its layout, reference, held-out pairs and compiled layers."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from alignlab.data.layout import Layout
+from alignlab.data.tokenize import mean_tokens
+from alignlab.models.efficiency import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
+from alignlab.models.layout_check import rows_to_look_at
+from alignlab.models.reference import Reference
+from alignlab.training.data_shapes import shape_of
+from alignlab.training.dataset import RunRows, choose_layout_for, reference_requests
+from alignlab.training.pairs import held_out_pairs
+from alignlab.training.rollout_setup import online_policy
+from alignlab.training.setup import InitialPolicy, policy_and_reference
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """The policy on its device, and what its module needs besides.
+
+    reference: None for online objectives, whose rollouts have it.
+    extras:    further arguments of the module: held-out pairs, and the context of rollouts if answers are sampled.
+    """
+
+    policy: Any
+    layout: Layout
+    reference: Reference | None
+    extras: dict[str, Any]
+
+
+def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepared:
+    """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays."""
+    config = start.plan.train
+    needs = config.objective.requires
+    for warning in config.objective.data_warnings(shape_of(needs).count(rows.train)):
+        log.info("%s", warning)
+    start.model.to(device)
+    layout = choose_layout_for(start, rows.train)
+    context = reference = None
+    if needs.online:
+        policy, context = online_policy(start, layout, rows_to_look_at(start.model, rows.train))
+        layout = context.layout
+    else:
+        policy, reference = policy_and_reference(start, lambda: reference_requests(config, rows), layout, device)
+    _save_memory_and_time(start, rows, policy)
+    extras: dict[str, Any] = {"context": context} if context else {}
+    extras["pairs"] = held_out_pairs(start, rows, layout, device, context.start if context else reference)
+    return Prepared(policy, layout, reference, extras)
+
+
+def _save_memory_and_time(start: InitialPolicy, rows: RunRows, policy: Any) -> None:
+    """Gradient checkpointing if the config says so, and compiled layers if the run is long enough to pay for them."""
+    settings = start.plan.train.trainer
+    if settings.gradient_checkpointing:
+        checkpoint_layers(policy)
+    tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
+    if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
+        if fault := compiler_fault():
+            log.warning("the model's layers are not compiled: %s", fault)
+        else:
+            log.info("the model's layers are compiled at the first update")
+            compile_layers(policy)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
@@ -26,6 +27,26 @@ def log_to_terminal() -> None:
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("alignlab").setLevel(logging.INFO)
+
+
+@contextmanager
+def terminal_shows_sweep_only() -> Iterator[None]:
+    """While points of a sweep run, the terminal shows messages about the sweep and warnings.
+
+    All messages of a run are in its `train.log`.
+    """
+
+    def shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.startswith("alignlab.sweep")
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(shown)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(shown)
 
 
 def bars_wanted(configured: bool) -> bool:

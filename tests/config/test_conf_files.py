@@ -44,6 +44,7 @@ NEEDS = {
     "experiment/hh_dpo_smollm2": ["model.origin=hub"],
     "experiment/support_desk_dpo_smollm2": ["model.origin=hub"],
     "experiment/hh_ppo_smollm2": ["model.origin=hub"],
+    "stage/support_desk_reward_model_smollm2": ["model.origin=hub"],
     "reward/gold": ["objective=ppo", "reward.function=math:dist"],
     "reward/reward_model": ["objective=ppo"],
     "reward/lab_reward_model": ["objective=ppo"],
@@ -52,7 +53,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 78
+    assert len(FILES) == 86
     assert len(PRESETS) == len(POINTS)
 
 
@@ -66,7 +67,8 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     if not group:
         to_train(without_hydra(compose(option)))
         return
-    overrides = [f"{group}={option}", *NEEDS.get(f"{group}/{option}", [])]
+    chosen = f"+stage={option}" if group == "stage" else f"{group}={option}"
+    overrides = [chosen, *NEEDS.get(f"{group}/{option}", [])]
     train = to_train(without_hydra(compose("train", overrides)))
     if group in schemas() and "defaults" in yaml.safe_load(file.read_text()):
         named = (

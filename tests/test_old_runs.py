@@ -68,7 +68,9 @@ def test_what_an_old_run_was_made_with(old_runs: Path) -> None:
 def test_an_old_run_is_evaluated(old_runs: Path, alignlab: Run, tmp_path: Path) -> None:
     """With the numbers that version 0.1 itself found."""
     (tmp_path / "rules.py").write_text("def length(prompt, answer):\n    return len(answer)\n")
-    found = alignlab("evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=rules:length", "evaluation.prompts=8")
+    found = alignlab(
+        "evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=rules:length", "evaluation.prompts=8"
+    )
     assert found.code == 0, found.err
     assert "KL k1 (nats an answer): 0.259 [" in found.out
     assert re.search(r"^\| policy \| 2\.1 .* \| 1\.125 \[", found.out, re.M)

@@ -144,6 +144,39 @@ def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
         assert set(content) - {"defaults"} <= fields, file
 
 
+def defaults_of(schema: type) -> dict[str, object]:
+    """Field -> default, of those that have one."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+@pytest.mark.parametrize("group", sorted(schemas()))
+def test_defaults_stand_in_the_dataclasses(group: str) -> None:
+    """An objective's YAML shows its defaults, and they are the dataclass's. Other options say only what differs."""
+    held = 0
+    for file in sorted((CONF / group).glob("*.yaml")):
+        content = yaml.safe_load(file.read_text())
+        if "defaults" not in content:
+            continue
+        schema = content.pop("defaults")[0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
+        defaults = defaults_of(schemas()[group][schema])
+        for key in content.keys() & defaults.keys():
+            assert (content[key] == defaults[key]) == (group == "objective"), f"{file}: {key}"
+            held += 1
+    assert held > (80 if group == "objective" else -1)
+
+
+def test_the_letters_of_a_model_without_a_lab_are_its_datas_default() -> None:
+    for name in ("lab", "bandit"):
+        said = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["alphabet"]
+        assert said == f"${{oc.select:data.alphabet,{defaults_of(schemas()['data'][name])['alphabet']}}}"
+
+
 @pytest.mark.parametrize("name", sorted(schemas()["objective"]))
 def test_an_objectives_yaml_shows_every_field(name: str) -> None:
     content = yaml.safe_load((CONF / "objective" / f"{name}.yaml").read_text())

@@ -67,6 +67,14 @@ def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "")
         yield Problem(key, value, f"must be one of: {words}" + _because(hint), fix)
 
 
+def names_a_run(key: str, value: object, *, example: str) -> Iterator[Problem]:
+    """Yield a problem unless value is the name of a stage, or a list of stages and overrides."""
+    words = value if isinstance(value, list) else [value or ""]
+    if not all(isinstance(word, str) for word in words):
+        text = "must be the name of a stage, or a list of stages and overrides"
+        yield Problem(key, value, text, f"{key}={example}")
+
+
 def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[Problem]:
     """Yield a problem unless the package is there; `extra` is the extra of alignlab that brings it."""
     if importlib.util.find_spec(package) is None:

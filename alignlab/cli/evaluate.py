@@ -39,7 +39,7 @@ def _task(config: DictConfig) -> None:
     wanted = to_evaluate(config)
     if wanted.trust_remote_code:
         wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
-    peft = peft_of(wanted) if any(judge.judge_from_plan() for judge in wanted.judge.values()) else None
+    peft = peft_of(wanted) if any(judge.required_run() for judge in wanted.judge.values()) else None
     if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)

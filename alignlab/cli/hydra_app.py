@@ -28,8 +28,9 @@ from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 
-# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
-_OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
+# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same. Both forms of
+# `stage=x` are refused.
+_OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
 
 # How the ValueErrors and the AssertionError begin that a command line can bring about.

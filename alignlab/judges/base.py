@@ -190,8 +190,8 @@ class Judge(Checked, ABC):
         """Scores for single answers. Raises NotImplementedError for judges that only compare."""
         raise NotImplementedError(f"{type(self).__name__.lower()} compares answers; it does not rate single ones")
 
-    def judge_from_plan(self) -> Sequence[str]:
-        """Overrides of `alignlab train` for a run that this judge needs first; none for most."""
+    def required_run(self) -> str | Sequence[str]:
+        """The run that this judge needs first: the name of a stage, or stages and overrides; empty for most judges."""
         return ()
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> Judge:

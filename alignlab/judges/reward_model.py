@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from alignlab.checks import at_least, model_problems
+from alignlab.checks import at_least, model_problems, names_a_run
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
@@ -24,7 +24,8 @@ class RewardModel(ScoreJudge):
     """The answer with the higher reward wins. A reward compares answers to one prompt; its zero means nothing.
 
     model:      folder of a trained reward model (`outputs/runs/<id>/policy`), or a hub name.
-    run:        instead, overrides of `alignlab train` that make the reward model; it is trained once, and found again.
+    run:        instead, the run that makes the reward model: the name of a stage (conf/stage), or a list of stages and
+                overrides of `alignlab train`. It is trained once and shared.
     max_length: longest prompt and answer in tokens; a prompt is cut on the left. Of a run's: as it was trained.
     max_prompt_length: longest prompt in tokens; 0 leaves it what the answer leaves. Of a run's: as it was trained.
     batch_size: answers scored at a time.
@@ -32,7 +33,7 @@ class RewardModel(ScoreJudge):
     """
 
     model: str = ""
-    run: list[str] = field(default_factory=list)
+    run: Any = field(default_factory=list)
     max_length: int = 1024
     max_prompt_length: int = 0
     batch_size: int = 16
@@ -45,12 +46,13 @@ class RewardModel(ScoreJudge):
         if bool(self.model) == bool(self.run):
             text = "needs a folder or a hub name, or else run: one of the two"
             yield Problem("model", self.model or None, text, "model=outputs/runs/<id>/policy")
+        yield from names_a_run("run", self.run, example="reward_model")
         yield from at_least("max_length", self.max_length, 2, example=1024)
         yield from at_least("max_prompt_length", self.max_prompt_length, 0, example=512)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
 
-    def judge_from_plan(self) -> Sequence[str]:
-        return self.run
+    def required_run(self) -> str | Sequence[str]:
+        return cast("str | Sequence[str]", self.run)
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:
         return replace(self, model=str(policy), run=[], max_length=max_length, max_prompt_length=max_prompt_length)

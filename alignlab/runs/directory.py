@@ -259,7 +259,7 @@ class RunDir:
             self._empty(but=DAMAGED)
         self.checkpoint.parent.mkdir(parents=True, exist_ok=True)
         write_text(self.config, config_yaml)
-        judge_from_plan = {"git": git_revision(), "versions": versions()}
+        code = {"git": git_revision(), "versions": versions()}
         self.update(
             id=self.id,
             status="running",
@@ -277,10 +277,10 @@ class RunDir:
             },
             cwd=os.getcwd(),  # relative paths of the config start here
             **({"damaged": before["damaged"]} if "damaged" in before else {}),
-            **judge_from_plan,
+            **code,
             **values,
         )
-        return [] if fresh or "versions" not in before else _changes(before, judge_from_plan)
+        return [] if fresh or "versions" not in before else _changes(before, code)
 
     def code_changes(self) -> list[str]:
         """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""
@@ -390,10 +390,10 @@ def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:
     return record
 
 
-def _changes(before: Mapping[str, Any], judge_from_plan: Mapping[str, Any]) -> list[str]:
+def _changes(before: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
     """`name: old -> new` for the revision and every package that is another than when a run was begun."""
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
-    new = {"alignlab's revision": judge_from_plan["git"], **judge_from_plan["versions"]}
+    new = {"alignlab's revision": code["git"], **code["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
 
 

@@ -44,6 +44,7 @@ NEEDS = {
     "experiment/hh_dpo_smollm2": ["model.origin=hub"],
     "experiment/support_desk_dpo_smollm2": ["model.origin=hub"],
     "experiment/hh_ppo_smollm2": ["model.origin=hub"],
+    "stage/support_desk_reward_model_smollm2": ["model.origin=hub"],
     "reward/gold": ["objective=ppo", "reward.function=math:dist"],
     "reward/reward_model": ["objective=ppo"],
     "reward/lab_reward_model": ["objective=ppo"],
@@ -52,7 +53,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 78
+    assert len(FILES) == 86
     assert len(PRESETS) == len(POINTS)
 
 
@@ -66,7 +67,8 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     if not group:
         to_train(without_hydra(compose(option)))
         return
-    overrides = [f"{group}={option}", *NEEDS.get(f"{group}/{option}", [])]
+    chosen = f"+stage={option}" if group == "stage" else f"{group}={option}"
+    overrides = [chosen, *NEEDS.get(f"{group}/{option}", [])]
     train = to_train(without_hydra(compose("train", overrides)))
     if group in schemas() and "defaults" in yaml.safe_load(file.read_text()):
         named = (
@@ -140,6 +142,39 @@ def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
         schema = content["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
         fields = {f.name for f in dataclasses.fields(schemas()[group][schema])}
         assert set(content) - {"defaults"} <= fields, file
+
+
+def defaults_of(schema: type) -> dict[str, object]:
+    """Field -> default, of those that have one."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+@pytest.mark.parametrize("group", sorted(schemas()))
+def test_defaults_stand_in_the_dataclasses(group: str) -> None:
+    """An objective's YAML shows its defaults, and they are the dataclass's. Other options say only what differs."""
+    held = 0
+    for file in sorted((CONF / group).glob("*.yaml")):
+        content = yaml.safe_load(file.read_text())
+        if "defaults" not in content:
+            continue
+        schema = content.pop("defaults")[0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
+        defaults = defaults_of(schemas()[group][schema])
+        for key in content.keys() & defaults.keys():
+            assert (content[key] == defaults[key]) == (group == "objective"), f"{file}: {key}"
+            held += 1
+    assert held > (80 if group == "objective" else -1)
+
+
+def test_the_letters_of_a_model_without_a_lab_are_its_datas_default() -> None:
+    for name in ("lab", "bandit"):
+        said = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["alphabet"]
+        assert said == f"${{oc.select:data.alphabet,{defaults_of(schemas()['data'][name])['alphabet']}}}"
 
 
 @pytest.mark.parametrize("name", sorted(schemas()["objective"]))

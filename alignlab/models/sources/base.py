@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alignlab.checks import Checked, one_of
+from alignlab.checks import Checked, names_a_run, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
 from alignlab.integrity import DAMAGE_EXTRA, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
@@ -33,19 +33,20 @@ class ModelSource(Checked, ABC):
 
     name:   what the model is called in tables; for pretrained ones also where it is loaded from.
     dtype:  of the weights: float32, bfloat16 or float16. Log-probabilities are float32 whatever this is.
-    parent: overrides of `alignlab train` that make the run whose policy this one starts from (an SFT run, say); it is
-            trained once and shared. [] starts from the weights themselves.
+    parent: the run whose policy this one starts from, such as an SFT run: the name of a stage (conf/stage), or a list
+            of stages and overrides of `alignlab train`. It is trained once and shared. [] starts from the weights.
     """
 
     name: str
     dtype: str = "float32"
-    parent: list[str] = field(default_factory=list)
+    parent: Any = field(default_factory=list)
 
     # Fields that only say where weights lie: `fingerprint` stands for them in the identity of a run.
     content_fields: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("dtype", self.dtype, DTYPES)
+        yield from names_a_run("parent", self.parent, example="sft")
 
     def missing(self) -> Iterator[Problem]:
         """Files or packages that are not there. Looked at before any weights are loaded."""

@@ -3,14 +3,18 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo test test-slow setup lint figures readme bench clean
+.PHONY: demo check test test-slow setup lint figures readme bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
 
-test: $(READY) lint ## what CI runs
-	$(BIN)/python -m pytest -n auto -m "not slow"
+check: $(READY) lint ## linter, types, import layers, objectives: a minute, before everything else
+	$(BIN)/python -m pytest -n auto -m "not slow" $(CHECKED)
+
+test: check ## what CI runs: the check, then all other tests
+	$(BIN)/python -m pytest -n auto -m "not slow" $(addprefix --ignore=,$(CHECKED))
 
 test-slow: $(READY) ## the long ones too
 	$(BIN)/python -m pytest

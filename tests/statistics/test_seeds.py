@@ -145,3 +145,37 @@ def test_what_differs_by_less_than_is_shown_is_tied() -> None:
     assert (sure.tied, sure.more_seeds) == (False, None)
     shown = compare_with_best(values, lower_is_better=True, least=5e-4)[1]["b"]
     assert (shown.tied, shown.more_seeds) == (True, None)
+
+
+def test_intervals_and_paired_differences_are_those_of_scipy_and_statsmodels() -> None:
+    from scipy.stats import ttest_rel
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    rng = np.random.default_rng(5)
+    for n in (2, 3, 8):
+        low, best, other = (rng.normal(mean, 1, n) for mean in (0.0, 5.0, 9.0))
+        found = mean_interval(list(low), 0.9)
+        assert (found.low, found.high) == pytest.approx(DescrStatsW(low).tconfint_mean(alpha=0.1), rel=1e-10)
+        _, alone = compare_with_best({"a": seeded(*best), "b": seeded(*low)}, lower_is_better=False, level=0.9)
+        settings = {"a": seeded(*best), "b": seeded(*low), "c": seeded(*(best - 2 + other / 10))}
+        _, three = compare_with_best(settings, lower_is_better=False, level=0.9)
+        test = ttest_rel(low, best)
+        for compared, level in ((alone["b"], 0.9), (three["b"], 0.95)):  # two comparisons: Bonferroni
+            theirs = test.confidence_interval(level)
+            assert compared.difference is not None
+            assert (compared.difference.low, compared.difference.high) == pytest.approx(theirs, rel=1e-9)
+            assert compared.tied == (test.pvalue >= 1 - level)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_power_of_a_t_test_is_that_of_statsmodels(level: float) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    theirs = TTestPower()
+    for effect in (0.3, 0.7, 1.5):
+        for n in (2, 5, 30):
+            assert _power(n, effect, level) == pytest.approx(theirs.power(effect, n, 1 - level), abs=1e-9)
+        differences = [effect - math.sqrt(0.5), effect + math.sqrt(0.5)]  # spread 1
+        for power in (0.5, 0.8):
+            needed = theirs.solve_power(effect, alpha=1 - level, power=power)
+            assert seeds_to_separate(differences, level=level, power=power) == math.ceil(needed)

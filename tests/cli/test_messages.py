@@ -208,15 +208,12 @@ def test_a_preset_runs_as_a_sweep_whether_or_not_it_says_so(mode: str, alignlab:
     assert shown.code == 0
 
 
-def test_a_preset_is_chosen_on_the_command_line(alignlab: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    content = "# @package _global_\ndefaults:\n  - override /sweep: seeds\n"
-    (tmp_path / "mine" / "experiment" / "swept.yaml").write_text(content)
-    for words in (["--run", "sweep=seeds"], ["experiment=swept", "--config-dir", str(tmp_path / "mine")]):
-        found = alignlab("train", *words)
-        assert found.code == 2
-        assert "sweep = seeds\n      is not run as a sweep" in found.err
-        assert "type: sweep=seeds" in found.err
+def test_a_preset_is_refused_where_one_run_is_asked_for(alignlab: Run) -> None:
+    found = alignlab("train", "--run", "sweep=seeds")
+    assert found.code == 2
+    assert (
+        "sweep = seeds\n      is a sweep, and --run asks for one run\n      type: the same without --run" in found.err
+    )
 
 
 def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None:

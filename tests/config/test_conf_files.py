@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.paths import conf_dir, share_dir, sweep_dirs
 from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_evaluate, to_train
-from alignlab.config.registry import configs, schemas
+from alignlab.config.registry import schemas
+from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.online import Online
 
@@ -123,13 +126,37 @@ def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
     assert repository.get_group_options("schema", ObjectType.GROUP) == sorted([*schemas(), "trainer"])
     assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "train"]
     assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
-    for path, (package, cls) in configs().items():
+    stored: dict[str, tuple[str, type]] = {
+        "schema/train": ("_global_", Train),
+        "schema/evaluate": ("_global_", Evaluate),
+        "schema/trainer/default": ("trainer", Trainer),
+    }
+    for group, classes in schemas().items():
+        stored |= {f"schema/{group}/{name}": (group, cls) for name, cls in classes.items()}
+    for path, (package, cls) in stored.items():
         found = repository.load_config(path)
         assert OmegaConf.get_type(found.config) is cls
         assert found.header == {"package": package}
     found = repository.load_config("schema/objective/dpo")
     found.config.beta = 0.1
     assert OmegaConf.is_missing(repository.load_config("schema/objective/dpo").config, "beta")
+
+
+def test_another_hydra_application_of_the_environment_has_no_schemas(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text("beta: 0.1\n")
+    code = f"""
+import hydra
+from hydra.core.config_store import ConfigStore
+
+def groups(folder, name):
+    with hydra.initialize_config_dir(folder, version_base="1.3"):
+        hydra.compose(name)
+    return sorted(group for group in ConfigStore.instance().repo if not group.endswith(".yaml"))
+
+print(groups({str(tmp_path)!r}, "app"), groups({str(CONF)!r}, "train"))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert found.stdout.splitlines()[-1] == "['hydra'] ['hydra', 'schema']"
 
 
 @pytest.mark.parametrize("group", sorted(schemas()))

@@ -6,14 +6,13 @@ Settings are compared seed by seed: the same seed draws the same rows for both, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
 
 from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.power import pairs_needed
 
 LEVEL, POWER = 0.95, 0.8
 
@@ -98,20 +97,5 @@ def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, pow
     """
     if len(differences) < 2:
         return None
-    mean, spread = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
-    if mean == 0:
-        return None
-    if spread == 0:
-        return 2
-    # With the spread known it would take this many; not knowing it takes a few more, never fewer.
-    n = max(2, math.ceil(((scipy.special.ndtri((1 + level) / 2) + scipy.special.ndtri(power)) * spread / mean) ** 2))
-    while n <= MOST_SEEDS and _power(n, mean / spread, level) < power:
-        n += 1
-    return n if n <= MOST_SEEDS else None
-
-
-def _power(n: int, effect: float, level: float) -> float:
-    """Probability that |t| of n differences exceeds its critical value, where mean / standard deviation is `effect`."""
-    critical = scipy.special.stdtrit(n - 1, (1 + level) / 2)
-    below, above = (float(scipy.special.nctdtr(n - 1, effect * math.sqrt(n), t)) for t in (-critical, critical))
-    return (0.0 if math.isnan(below) else below) + 1 - above  # scipy's NaN, far out, is less than 1e-11
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    return pairs_needed(mean, spread, chance=power, level=level, most=MOST_SEEDS)

@@ -9,7 +9,8 @@ import pytest
 import scipy
 
 from alignlab.statistics.intervals import mean_interval
-from alignlab.statistics.seeds import _power, compare_with_best, paired, seeds_to_separate
+from alignlab.statistics.power import paired_power
+from alignlab.statistics.seeds import compare_with_best, paired, seeds_to_separate
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -129,7 +130,7 @@ def test_power_where_scipy_has_none_for_the_far_tail(effect: float, level: float
     rng = np.random.default_rng(0)
     spread = np.sqrt(rng.chisquare(seeds - 1, 400_000) / (seeds - 1))
     drawn = (rng.standard_normal(400_000) + effect * math.sqrt(seeds)) / spread
-    found = _power(seeds, effect, level)
+    found = paired_power(seeds, effect, level=level)
     assert found == pytest.approx(np.mean(abs(drawn) > scipy.special.stdtrit(seeds - 1, (1 + level) / 2)), abs=0.003)
     assert found == pytest.approx(power, abs=0.01)
 

@@ -135,9 +135,9 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
     return found, found.pop("sha256") == hashlib.sha256(body.encode()).hexdigest() and bool(seal)
 
 
-def json_digest(value: object) -> str:
-    """SHA-256 of a JSON value as 64 hex digits. The order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def json_digest(value: object, digits: int = 64) -> str:
+    """First hex digits of the SHA-256 of a JSON value. The order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:digits]
 
 
 def seal_folder(folder: Path) -> None:

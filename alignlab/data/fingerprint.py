@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
+from alignlab.integrity import sha256_of
+
 
 def digest(parts: Iterable[bytes]) -> str:
     """First 16 hex digits of the SHA-256 over length-prefixed parts."""
@@ -25,7 +27,10 @@ def row_key(prompt: Sequence[int], answer: Sequence[int]) -> bytes:
 
 
 def path_digest(path: str | Path) -> str:
-    """Digest of a file's bytes, or of all files below a folder with their relative names."""
+    """Digest of a file's bytes, or of all files below a folder with their relative names.
+
+    It is not cached: the content may change while the modification time stays the same.
+    """
     path = Path(path)
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     return digest(
@@ -33,15 +38,6 @@ def path_digest(path: str | Path) -> str:
         for file in files
         for part in (
             str(file.relative_to(path)).encode(),
-            _file_digest(file),
+            bytes.fromhex(sha256_of(file)),
         )
     )
-
-
-def _file_digest(file: Path) -> bytes:
-    """SHA-256 of a file. It is not cached: the content may change while the modification time stays the same."""
-    state = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            state.update(block)
-    return state.digest()

@@ -15,7 +15,7 @@ import numpy as np
 from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
-from alignlab.judges.cache import digest
+from alignlab.integrity import json_digest
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.winrate import WinRate, win_rate
 
@@ -176,7 +176,7 @@ class Judge(Checked, ABC):
     def fingerprint(self) -> str:
         """Digest of everything that decides verdicts; stands beside every win-rate that is to be compared."""
         deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
-        return digest([type(self).__name__, deciding, self.content()])[:16]
+        return json_digest([type(self).__name__, deciding, self.content()], 16)
 
     def content(self) -> str:
         """Digest of what the settings only name (a file of rules, weights); empty where they say everything."""

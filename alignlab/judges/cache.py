@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
+from alignlab.integrity import DAMAGE_EXTRA, json_digest, read_sealed, set_aside, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -49,11 +48,5 @@ class Store:
             raise OutputError(f"judgements can't be kept in {self._folder}: {error}") from error
 
     def _file(self, request: Mapping[str, Any]) -> Path:
-        key = digest(request)
+        key = json_digest(request, 40)
         return self._folder / key[:2] / f"{key}.json"
-
-
-def digest(value: object) -> str:
-    """40 hex digits of a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:40]

@@ -13,8 +13,9 @@ from urllib.parse import urlsplit
 
 from alignlab.checks import at_least, installed, positive, within
 from alignlab.errors import DataError, Problem
+from alignlab.integrity import json_digest
 from alignlab.judges.base import Answer, Comparison, Judge, Judged, Judgement, JudgingCost, Rating, Verdict
-from alignlab.judges.cache import Store, digest
+from alignlab.judges.cache import Store
 from alignlab.judges.endpoint import Endpoint, Limits, Reply
 from alignlab.judges.templates import Template, choose, read_templates, values_of
 
@@ -87,7 +88,7 @@ class LLM(Judge):
     )
 
     def fingerprint(self) -> str:
-        return digest([super().fingerprint(), [asdict(template) for template in self.templates()]])[:16]
+        return json_digest([super().fingerprint(), [asdict(template) for template in self.templates()]], 16)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -132,7 +133,7 @@ class LLM(Judge):
         asked, shown = [], []
         for row in rows:
             template = choose(self.templates(), "pairwise", turns=len(row.prompt), reference=bool(row.reference))
-            orders = (False, True) if self.both_orders else (int(digest(row.id), 16) % 2 == 1,)
+            orders = (False, True) if self.both_orders else (int(json_digest(row.id, 40), 16) % 2 == 1,)
             for swapped in orders:
                 first, second = (row.b, row.a) if swapped else (row.a, row.b)
                 values = values_of(row.prompt, first, second, row.reference)
@@ -178,7 +179,7 @@ class LLM(Judge):
         Requests that are the same are sent once, those with a kept reply not at all.
         """
         kept = Store(folder / "llm")
-        keys = [digest(request) for _, request in asked]
+        keys = [json_digest(request, 40) for _, request in asked]
         requests = {key: request for key, (_, request) in zip(keys, asked, strict=True)}
         replies = {key: reply for key, request in requests.items() if (reply := kept.get(request)) is not None}
         cached = len(replies)

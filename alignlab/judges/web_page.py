@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import OutputError
+from alignlab.integrity import json_digest
 from alignlab.judges.base import Comparison, Verdict
-from alignlab.judges.cache import digest
 
 _PAGE = Path(__file__).with_name("web_page.html")
 _MOST_BYTES = 10_000
@@ -39,8 +39,8 @@ class Session:
         self.over = threading.Event()
         self._stopped = False
         self._rows = {row_key(row): row for row in rows}
-        self._order = sorted(self._rows, key=lambda key: digest([seed, "order", key]))
-        self._left_is_b = {key: int(digest([seed, "side", key]), 16) % 2 == 1 for key in self._rows}
+        self._order = sorted(self._rows, key=lambda key: json_digest([seed, "order", key], 40))
+        self._left_is_b = {key: int(json_digest([seed, "side", key], 40), 16) % 2 == 1 for key in self._rows}
         self._given: list[str] = []  # keys in the order of their verdicts
         self._verdicts: dict[str, Verdict] = {}
         for line in self._read():
@@ -127,7 +127,7 @@ class Session:
 
 def row_key(row: Comparison) -> str:
     """Digest of a row's texts."""
-    return digest([row.prompt, row.a, row.b])[:20]
+    return json_digest([row.prompt, row.a, row.b], 20)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from alignlab.statistics.intervals import share_interval
-from alignlab.statistics.power import detectable, paired_prompts_needed, power, prompts_needed
+from alignlab.statistics.power import detectable, pairs_needed, power, prompts_needed
 
 
 def test_five_points() -> None:
@@ -40,11 +40,13 @@ def test_as_often_as_said(rate: float, tie_rate: float) -> None:
 
 
 def test_pairs() -> None:
-    """(2.8016 * .5 / .1)^2 = 196.2."""
-    assert paired_prompts_needed(0.1, 0.5) == 197
-    assert paired_prompts_needed(-0.1, 0.5) == 197
-    with pytest.raises(ValueError, match="difference other than 0"):
-        paired_prompts_needed(0.0, 0.5)
+    """(2.8016 * .5 / .1)^2 = 196.2 if the deviation were known; the t test takes 199 (Cohen 1988, effect 0.2)."""
+    assert pairs_needed(0.1, 0.5) == 199
+    assert pairs_needed(-0.1, 0.5) == 199
+    assert pairs_needed(0.1, 0.5, most=198) is None
+    assert pairs_needed(0.0, 0.5) is None
+    with pytest.raises(ValueError, match="at least 0"):
+        pairs_needed(0.1, -0.5)
 
 
 def test_impossible_rates_are_refused() -> None:

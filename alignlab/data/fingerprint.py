@@ -1,4 +1,4 @@
-"""Content digests: what a file, a folder or a set of rows holds, whatever its path."""
+"""Digests of the content of a file, a folder or rows. They do not depend on the path."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 
 
 def digest(parts: Iterable[bytes]) -> str:
-    """First 16 hex digits of the SHA-256 over length-prefixed parts."""
+    """First 16 hex digits of the SHA-256 over the parts, each preceded by its length."""
     state = hashlib.sha256()
     for part in parts:
         state.update(len(part).to_bytes(8, "little"))
@@ -19,13 +19,13 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def row_key(prompt: Sequence[int], answer: Sequence[int]) -> bytes:
-    """32 hex digits for a prompt and an answer as token ids; where the prompt ends is part of it."""
+    """32 hex digits that identify the token ids of a prompt and an answer, and where the prompt ends."""
     content = np.array([len(prompt), *prompt, *answer], dtype=np.int64).tobytes()
     return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def path_digest(path: str | Path) -> str:
-    """Digest of a file's bytes, or of all files below a folder with their relative names."""
+    """Digest of a file's bytes, or of the relative names and bytes of all files below a folder."""
     path = Path(path)
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     return digest(
@@ -39,7 +39,7 @@ def path_digest(path: str | Path) -> str:
 
 
 def _file_digest(file: Path) -> bytes:
-    """SHA-256 of a file. It is not cached: the content may change while the modification time stays the same."""
+    """SHA-256 of a file. It is not cached, because the content may change while the modification time does not."""
     state = hashlib.sha256()
     with file.open("rb") as handle:
         while block := handle.read(1 << 20):

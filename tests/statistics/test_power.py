@@ -75,9 +75,8 @@ def test_power_is_that_of_statsmodels(tie_rate: float, level: float) -> None:
 
 
 def test_pairs_are_those_of_statsmodels() -> None:
-    from statsmodels.stats.power import NormalIndPower
+    from statsmodels.stats.power import TTestPower
 
     for difference, deviation, chance in ((0.1, 0.5, 0.8), (-0.03, 0.2, 0.9), (0.2, 0.25, 0.5)):
-        effect = abs(difference) / deviation
-        theirs = NormalIndPower().solve_power(effect, alpha=0.05, power=chance, ratio=0)
-        assert paired_prompts_needed(difference, deviation, chance=chance) == np.ceil(theirs)
+        theirs = TTestPower().solve_power(abs(difference) / deviation, alpha=0.05, power=chance)
+        assert pairs_needed(difference, deviation, chance=chance) == np.ceil(theirs)

@@ -156,7 +156,7 @@ def test_intervals_and_paired_differences_are_those_of_scipy_and_statsmodels() -
     rng = np.random.default_rng(5)
     for n in (2, 3, 8):
         low, best, other = (rng.normal(mean, 1, n) for mean in (0.0, 5.0, 9.0))
-        found = mean_interval(list(low), 0.9)
+        found = mean_interval(low, level=0.9)
         assert (found.low, found.high) == pytest.approx(DescrStatsW(low).tconfint_mean(alpha=0.1), rel=1e-10)
         _, alone = compare_with_best({"a": seeded(*best), "b": seeded(*low)}, lower_is_better=False, level=0.9)
         settings = {"a": seeded(*best), "b": seeded(*low), "c": seeded(*(best - 2 + other / 10))}
@@ -176,7 +176,7 @@ def test_power_of_a_t_test_is_that_of_statsmodels(level: float) -> None:
     theirs = TTestPower()
     for effect in (0.3, 0.7, 1.5):
         for n in (2, 5, 30):
-            assert _power(n, effect, level) == pytest.approx(theirs.power(effect, n, 1 - level), abs=1e-9)
+            assert paired_power(n, effect, level=level) == pytest.approx(theirs.power(effect, n, 1 - level), abs=1e-9)
         differences = [effect - math.sqrt(0.5), effect + math.sqrt(0.5)]  # spread 1
         for power in (0.5, 0.8):
             needed = theirs.solve_power(effect, alpha=1 - level, power=power)

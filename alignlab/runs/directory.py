@@ -236,14 +236,14 @@ class RunDir:
                     reason=None,
                     attempts=attempts,
                     attempt=len(attempts),
-                    queue_owners=[*(by for by in others if by != this), this],
+                    queued_by=[*(by for by in others if by != this), this],
                     **values,
                 )
 
     def leave_queued(self) -> None:
         """Tell that what is queued stays so when this process has ended: a cluster has it."""
         if self.record().get("status") == "queued":
-            self.update(queue_owners=None)
+            self.update(queued_by=None)
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
         """Whether one that queued this run has, as far as this machine can tell."""

@@ -131,7 +131,7 @@ def test_held_by_one_process_only(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     code = (
         "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
-        "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(60)"
+        "with RunDir(Path(sys.argv[1])).locked():\n  print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE)
     assert other.stdout is not None
@@ -234,13 +234,13 @@ def test_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest
     run = RunDir.of(tmp_path, "dpo-1")
     run.queue()
     (this,) = run.record()["queued_by"]
-    run.update(queue_owners=[this, {**this, "lock": "process-gone"}])
+    run.update(queued_by=[this, {**this, "lock": "process-gone"}])
     assert run.status() == "queued", "one of them is there"
     run.queue()
     assert run.record()["queued_by"] == [this]
-    run.update(queue_owners=[{"host": "another-machine", "lock": "process-gone"}])
+    run.update(queued_by=[{"host": "another-machine", "lock": "process-gone"}])
     assert run.status() == "queued", "nobody can tell from here"
-    run.update(queue_owners=[{**this, "lock": "process-gone"}])
+    run.update(queued_by=[{**this, "lock": "process-gone"}])
     assert run.status() == "interrupted"
     run.leave_queued()
     assert run.status() == "queued", "a cluster has it"
@@ -350,12 +350,12 @@ for i in range(200):
     if child == 0:
         own, shared = RunDir.of(root, f"own-{{i}}"), RunDir.of(root, "shared-1")
         own.queue(sweep="s")
-        with own.held():
+        with own.locked():
             own.start("", fresh=True)
             for k in range(5):
                 own.update(step=k)
             own.end("done", number=i)
-        with shared.held():
+        with shared.locked():
             if shared.record().get("status") != "done":
                 shared.start("", fresh=True)
                 shared.end("done")

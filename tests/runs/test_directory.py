@@ -334,7 +334,7 @@ def test_queueing_does_not_wait_for_a_run_of_another_machine(tmp_path: Path, mon
 
 
 def test_two_hundred_processes_lose_nothing(tmp_path: Path) -> None:
-    """Each process has its own run, and all want one more run that only one may start. No record is ever half written."""
+    """Each process has its own run; all want one more run, which only one may start. No record is half written."""
     code = f"""
 import json, os, sys
 from pathlib import Path

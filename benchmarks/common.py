@@ -1,4 +1,4 @@
-"""What the benchmarks share: models and rows made once, workers run one at a time, the machine, tables."""
+"""Shared by the benchmarks: models and rows (made once), workers (run one at a time), facts of the machine, tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 
-# Sizes of Llama-like models that are run with random weights: the time of a step does not depend on their values.
+# Sizes of Llama-like models with random weights: the time of a step does not depend on the values of weights.
 SHAPES: dict[str, dict[str, Any]] = {
     "135m": {
         "vocab_size": 49152, "hidden_size": 576, "intermediate_size": 1536, "num_hidden_layers": 30,
@@ -35,7 +35,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     },
 }  # fmt: skip
 
-# Columns of the answers in a row of a task; what is not a pair is a labelled answer.
+# task -> columns of the answers in a row; a row is a pair or a labelled answer
 ANSWERS = {
     "dpo": ("chosen", "rejected"),
     "reward": ("chosen", "rejected"),
@@ -49,13 +49,13 @@ ANSWERS = {
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """One training as every side is told of it. Model and rows are files, so that no side prepares for another.
+    """One training, described for all sides. Model and rows are files, so that no side prepares for another.
 
     rows, held_out: JSONL; a row has its `lengths` in tokens, first the prompt's, then each answer's.
     batch_size:     rows per update.
-    samples:        answers to each prompt, of at most `new_tokens`, where they are drawn while training.
-    epochs:         how often each answer is learnt from, an update each time, where they are drawn while training.
-    reward:         folder of a reward model, where one scores what is drawn.
+    samples:        online tasks: answers to each prompt, of at most `new_tokens` tokens.
+    epochs:         online tasks: number of updates that learn from each answer.
+    reward:         online tasks: folder of the reward model; empty uses a function.
     """
 
     task: str
@@ -78,7 +78,7 @@ class Setting:
     reward: str = ""
 
     def ordered_rows(self) -> list[dict[str, Any]]:
-        """All rows in the order in which alignlab will see them."""
+        """All rows in the order in which alignlab trains on them."""
         from alignlab.data.order import batch_indices
 
         rows = read_rows(Path(self.rows))
@@ -96,14 +96,14 @@ class Setting:
 
 @dataclass(frozen=True)
 class Measured:
-    """What a worker hands back.
+    """Measurements of a worker.
 
-    seconds: wall time of each step, from the end of the one before, so batch preparation counts.
-    losses:  as the side logs them, before the step's update.
-    tokens:  real prompt and answer tokens of each step: every prompt once, every answer once, padding left out.
-    peak_gb: largest resident memory of the process, on a GPU largest allocated memory (10^9 bytes).
-    setup:   seconds from the start of the process to that of training: imports, loading, tokens, reference pass.
-    drawn:   of answers that are drawn: mean reward, KL per token (nats) and tokens per answer of each step.
+    seconds: wall time of each step (s), from the end of the step before, so batch preparation is included.
+    losses:  losses that the side logs, before the update of the step.
+    tokens:  prompt and answer tokens of each step: every prompt once, every answer once, without padding.
+    peak_gb: largest resident memory of the process, or largest allocated memory on a GPU (10^9 bytes).
+    setup:   seconds from the start of the process to the start of training: imports, loading, tokens, reference pass.
+    drawn:   online tasks: mean reward, KL per token (nats; PPO: per answer) and tokens per answer of each step.
     """
 
     seconds: list[float]
@@ -126,17 +126,17 @@ def write_rows(file: Path, rows: Sequence[dict[str, Any]]) -> str:
 
 
 def measure(side: str, setting: Setting) -> Measured:
-    """Run one side in a process and an empty folder of its own."""
+    """Run one side in its own process and an empty folder."""
     return Measured(**json.loads(in_process(side, setting).splitlines()[-1]))
 
 
 def in_process(side: str, setting: Setting, *extra: str) -> str:
-    """What a worker printed. RuntimeError with the end of its complaints where it failed."""
+    """The output of a worker. Raises RuntimeError with the end of its standard error if it fails."""
     with tempfile.TemporaryDirectory() as folder:
         environment = {
             **os.environ,
             "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
-            "HF_DATASETS_CACHE": f"{folder}/cache",  # nothing that a side prepared is found by the next one
+            "HF_DATASETS_CACHE": f"{folder}/cache",  # the next side finds nothing that this one prepared
             "HF_HUB_OFFLINE": "1",
             "TOKENIZERS_PARALLELISM": "false",
         }
@@ -157,19 +157,19 @@ def options(description: str | None, *, steps: int, repeats: int) -> ArgumentPar
     parser.add_argument("--device", default="cpu", choices=("cpu", "gpu"), help="where both sides train")
     parser.add_argument("--batch-size", type=int, default=4, help="pairs per update; twice as many labelled answers")
     parser.add_argument("--micro-batch-size", type=int, default=1, help="rows per forward of alignlab")
-    parser.add_argument("--peft", default="lora", choices=("lora", "none"), help="what is trained")
+    parser.add_argument("--peft", default="lora", choices=("lora", "none"), help="none trains all weights")
     parser.add_argument("--steps", type=int, default=steps, help="updates of a run")
-    parser.add_argument("--repeats", type=int, default=repeats, help="runs of each side, taken in turn")
-    parser.add_argument("--json", type=Path, help="file for everything that was measured")
+    parser.add_argument("--repeats", type=int, default=repeats, help="runs of each side; the sides take turns")
+    parser.add_argument("--json", type=Path, help="file for all measurements")
     return parser
 
 
 def model_and_data_options(parser: ArgumentParser) -> None:
     """Options of the benchmarks that train on real text."""
-    parser.add_argument("--model", default="smollm2_135m", help="option of alignlab's group model; gives the tokenizer")
+    parser.add_argument("--model", default="smollm2_135m", help="option of the group model, whose tokenizer is used")
     parser.add_argument("--shapes", choices=tuple(SHAPES), help="random weights of this size instead of the model's")
     parser.add_argument("--data", default="Anthropic/hh-rlhf", help="folder or hub name of HH-RLHF (harmless-base)")
-    parser.add_argument("--max-length", type=int, default=512, help="longest prompt + answer that is taken, in tokens")
+    parser.add_argument("--max-length", type=int, default=512, help="longest prompt + answer of a row, in tokens")
 
 
 def prepare(args: Namespace, task: str, folder: Path) -> Setting:
@@ -182,7 +182,7 @@ def prepare(args: Namespace, task: str, folder: Path) -> Setting:
     return write_setting(args, task, folder, model, tokenizer, rows, args.max_length, batch_size)
 
 
-HELD_OUT = 2  # rows for the evaluation that ends a run of alignlab, which is not measured
+HELD_OUT = 2  # rows for the evaluation at the end of a run of alignlab, which is not measured
 
 
 def write_setting(
@@ -195,7 +195,7 @@ def write_setting(
     max_length: int,
     batch_size: int,
 ) -> Setting:
-    """Put model, tokenizer and rows (those for the evaluation last) into files."""
+    """Write model, tokenizer and rows into files. The last HELD_OUT rows are for the evaluation."""
     tokenizer.pad_token = unused_token(tokenizer, rows)
     model.to(dtype_of(args.dtype)).save_pretrained(folder / "model")
     tokenizer.save_pretrained(folder / "model")
@@ -227,7 +227,7 @@ def load_model(option: str) -> tuple[Any, Any]:
 
 
 def random_llama(shape: dict[str, Any], tokenizer: Any, dtype: str) -> Any:
-    """A Llama of these sizes with random weights, made in its dtype; room for every token of the tokenizer."""
+    """A Llama of these sizes with random weights of that dtype. Its vocabulary has at least the tokenizer's tokens."""
     import torch
     from transformers import AutoModelForCausalLM, LlamaConfig
 
@@ -245,7 +245,10 @@ def dtype_of(name: str) -> Any:
 
 
 def hh_rows(data: str, task: str, tokenizer: Any, max_length: int, count: int) -> list[dict[str, Any]]:
-    """The first rows of HH-RLHF that fit `max_length` whole and that both sides turn into the same tokens."""
+    """The first rows of HH-RLHF that fit into `max_length` tokens and that both sides tokenize equally.
+
+    Raises SystemExit if there are fewer than `count`.
+    """
     from alignlab.data.sources.hh_rlhf import HHRLHF
     from alignlab.data.template import Template
 
@@ -258,7 +261,7 @@ def hh_rows(data: str, task: str, tokenizer: Any, max_length: int, count: int) -
         row: dict[str, Any] = {"prompt": pair.prompt}
         if task in ("dpo", "reward"):
             row |= {"chosen": pair.chosen, "rejected": pair.rejected}
-        else:  # one answer of a pair, so that no prompt comes twice; for KTO a good and a bad one in turn
+        else:  # one answer of a pair, so that no prompt is repeated; KTO gets good and bad answers in turn
             good = task == "sft" or len(found) % 2 == 0
             row |= {"completion": pair.chosen if good else pair.rejected, "label": good}
         prompt = template.prompt_ids(row["prompt"])
@@ -269,14 +272,14 @@ def hh_rows(data: str, task: str, tokenizer: Any, max_length: int, count: int) -
         if fits and tokenizer(text["prompt"])["input_ids"] == prompt and joined == [prompt + a for a in answers]:
             found.append({**row, "lengths": [len(prompt), *map(len, answers)]})
     if len(found) < count:
-        raise SystemExit(f"{data}: {count} rows are needed and {len(found)} fit; ask for fewer --steps")
+        raise SystemExit(f"{data}: {count} rows are needed, but only {len(found)} fit; use fewer --steps")
     return found
 
 
 def as_text(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
-    """A row as TRL is given it: text, rendered as alignlab's template would.
+    """A row for TRL: text, rendered as by alignlab's template.
 
-    Given messages, TRL would also train on what the chat template puts after the end of an answer, a newline say.
+    If it got messages, TRL would also train on text that the chat template adds after the end of an answer (a newline).
     """
     from alignlab.data.template import plain_transcript
 
@@ -291,10 +294,10 @@ def as_text(tokenizer: Any, row: dict[str, Any]) -> dict[str, Any]:
 
 
 def unused_token(tokenizer: Any, rows: Sequence[dict[str, Any]]) -> str:
-    """A token that no row has, to pad with.
+    """A token for padding that no row contains.
 
-    TRL's reward trainer finds the last token of a row as the last one that is not padding: where the end of an answer
-    is the padding as well, as in many tokenizers, it scores the token before, and alignlab the end.
+    TRL's reward trainer scores the last token of a row that is not padding. If the end token is also the padding token,
+    as in many tokenizers, TRL scores the token before the end, and alignlab the end.
     """
     texts = [as_text(tokenizer, row) for row in rows]
     used = {
@@ -329,7 +332,7 @@ def machine() -> dict[str, Any]:
 
 
 def matrix_rate(m: int, k: int, n: int, *, dtype: str, device: str, seconds: float = 0.5) -> float:
-    """Floating-point operations per second of (m x k) x (k x n), two for every multiply-add."""
+    """Measured floating-point operations per second of an (m x k) x (k x n) product; a multiply-add counts as two."""
     import torch
 
     place = "cuda" if device == "gpu" else "cpu"
@@ -369,18 +372,18 @@ def machine_line(found: dict[str, Any]) -> str:
 
 
 def save(file: Path | None, content: dict[str, Any]) -> None:
-    """Everything that was measured as JSON, where a file was asked for."""
+    """Write all measurements as JSON, if a file is given."""
     if file is not None:
         file.write_text(json.dumps(content, indent=1) + "\n")
 
 
 @contextmanager
 def scratch() -> Iterator[Path]:
-    """A folder that is gone afterwards."""
+    """A temporary folder."""
     with tempfile.TemporaryDirectory() as folder:
         yield Path(folder)
 
 
 def say(text: str) -> None:
-    """Progress, apart from the results."""
+    """Print progress on standard error, apart from the results."""
     print(text, file=sys.stderr, flush=True)

@@ -1,8 +1,8 @@
-"""How a DPO step's time and memory grow with answers, prompts, batch and vocabulary.
+"""How time and memory of a DPO step grow with answer length, prompt length, batch and vocabulary.
 
-`python -m benchmarks.growth --figure growth.png`. A small Llama with random weights on rows of random tokens, every
-point in a process of its own through the whole of `alignlab train`; with --with-trl TRL on the same rows beside it.
-The first step of a run warms up and is left out.
+`python -m benchmarks.growth --figure growth.png`. A small Llama with random weights trains on rows of random tokens.
+Every point runs all of `alignlab train` in its own process; --with-trl also runs TRL on the same rows. The first step
+of a run is a warm-up and is not counted.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ from benchmarks.common import (
     write_setting,
 )
 
-# What is varied, with its values; the others stay where `START` or the options have them.
+# axis -> its values; while one is varied, the others have the values of the options
 AXES = {
     "answer": (32, 64, 128, 256, 512),
     "prompt": (32, 64, 128, 256, 512),
     "batch": (1, 2, 4, 8, 16),
     "vocabulary": (1024, 8192, 32768, 131072),
 }
-NAMES = {"answer": "answer tokens", "prompt": "prompt tokens", "batch": "pairs a step", "vocabulary": "vocabulary"}
+NAMES = {"answer": "answer tokens", "prompt": "prompt tokens", "batch": "pairs per step", "vocabulary": "vocabulary"}
 
 END = "</s>"
 
 
 def number_tokenizer(vocabulary: int) -> Any:
-    """A tokenizer whose tokens are numbers written with spaces between them, and an end token."""
+    """A tokenizer whose tokens are numbers, separated by spaces, and an end token."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -53,11 +53,11 @@ def number_tokenizer(vocabulary: int) -> Any:
 
 
 def random_rows(count: int, prompt: int, answer: int, vocabulary: int) -> list[dict[str, Any]]:
-    """Pairs of random tokens, all of the same lengths; the end token is one of the answer's."""
+    """Pairs of random tokens, all with the same lengths; the end token counts as a token of the answer."""
     draw = np.random.default_rng(0)
 
     def words(length: int) -> str:
-        # 0 is left to padding
+        # 0 is the padding token
         return " ".join(map(str, draw.integers(1, vocabulary - 1, length)))
 
     return [
@@ -99,7 +99,7 @@ def point(args: Namespace, sides: list[str], **sizes: int) -> dict[str, Any]:
 
 
 def draw(file: Path, result: dict[str, Any]) -> None:
-    """Time above, memory below; one column for each thing that is varied."""
+    """Draw time above memory, with one column for each axis."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -135,21 +135,21 @@ def report(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run, print, draw."""
+    """Measure, print the table, draw the figure."""
     parser = options(__doc__, steps=4, repeats=3)
     parser.add_argument("--hidden-size", type=int, default=256)
     parser.add_argument("--layers", type=int, default=6)
     parser.add_argument("--heads", type=int, default=8)
-    parser.add_argument("--prompt", type=int, default=128, help="prompt tokens where something else is varied")
-    parser.add_argument("--answer", type=int, default=128, help="answer tokens where something else is varied")
-    parser.add_argument("--vocabulary", type=int, default=8192, help="where something else is varied")
-    parser.add_argument("--axes", nargs="+", default=list(AXES), choices=tuple(AXES), help="what is varied")
+    parser.add_argument("--prompt", type=int, default=128, help="prompt tokens while another axis is varied")
+    parser.add_argument("--answer", type=int, default=128, help="answer tokens while another axis is varied")
+    parser.add_argument("--vocabulary", type=int, default=8192, help="vocabulary while another axis is varied")
+    parser.add_argument("--axes", nargs="+", default=list(AXES), choices=tuple(AXES), help="axes to vary")
     parser.add_argument("--largest", type=int, help="leave out larger values")
-    parser.add_argument("--with-trl", action="store_true", help="TRL beside alignlab")
-    parser.add_argument("--figure", type=Path, help="PNG to draw")
+    parser.add_argument("--with-trl", action="store_true", help="run TRL too")
+    parser.add_argument("--figure", type=Path, help="PNG file for the figure")
     args = parser.parse_args()
     if args.steps < 2:
-        parser.error("--steps: at least 2, the first is left out")
+        parser.error("--steps: at least 2, because the first is not counted")
     sides = ["alignlab", *(["trl"] if args.with_trl else [])]
     start = {"answer": args.answer, "prompt": args.prompt, "batch": args.batch_size, "vocabulary": args.vocabulary}
     values = {axis: [v for v in AXES[axis] if args.largest is None or v <= args.largest] for axis in args.axes}

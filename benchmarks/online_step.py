@@ -1,14 +1,15 @@
-"""alignlab and TRL per update on answers that are drawn: `python -m benchmarks.online_step --data <folder of HH-RLHF>`.
+"""Online updates of alignlab and TRL: `python -m benchmarks.online_step --data <folder of HH-RLHF>`.
 
-Both sides train the same weights on the same prompts with the same reward, optimizer and lengths, each run in a process
-of its own, the sides in turn. What they draw differs, as random numbers do; rewards, KL and lengths are compared as
-means with their spread over steps. The first step of a run warms up and is left out of the times.
+Both sides train the same weights on the same prompts with the same reward, optimizer and lengths. Each run has its own
+process, and the sides take turns. The sampled answers differ, because the random numbers differ; rewards, KL and
+lengths are compared as means with their standard errors over steps. The first step of a run is a warm-up and is not
+counted in the times.
 
-PPO is there for TRL 1.12, its last release with one: `pip install --no-deps --target <folder> trl==1.12`, then
-`PYTHONPATH=<folder> python -m benchmarks.online_step --task ppo ...`. A fresh reward model scores for both sides. TRL's
-critic is a network of its own, alignlab's a layer on the policy (its default) or, a side of its own, such a network.
-Long runs compile the model's layers by themselves (trainer.compile=auto): a side of its own too, its compiling in
-the first step.
+PPO needs TRL 1.12, the last release with PPO: `pip install --no-deps --target <folder> trl==1.12`, then
+`PYTHONPATH=<folder> python -m benchmarks.online_step --task ppo ...`. A new reward model scores the answers of both
+sides. TRL's critic is a network of its own. alignlab's critic is a layer on the policy (its default) or, as another
+side, a network of its own. Another side compiles the model's layers, as long runs do by default
+(trainer.compile=auto); compiling happens in its first step.
 """
 
 from __future__ import annotations
@@ -41,7 +42,7 @@ PPO_SIDES = ("alignlab-online", "alignlab-online-compiled", "alignlab-online-net
 
 
 def run(args: Namespace, setting: Setting) -> dict[str, Any]:
-    """All runs of both sides."""
+    """Run all sides and return their measurements."""
     runs: dict[str, list[Measured]] = {side: [] for side in (PPO_SIDES if setting.task == "ppo" else SIDES)}
     for repeat in range(args.repeats):
         for side in runs:
@@ -56,7 +57,7 @@ def run(args: Namespace, setting: Setting) -> dict[str, Any]:
 
 
 def reward_model(setting: Setting, folder: Path) -> str:
-    """Write the setting's model with a new scalar head; returns the folder."""
+    """Write the setting's model with a new scalar head; return the folder."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alignlab.models.heads import with_scalar_head
@@ -113,17 +114,17 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print the table."""
     parser = options(__doc__, steps=4, repeats=2)
     parser.set_defaults(batch_size=8, micro_batch_size=2)
     model_and_data_options(parser)
     parser.add_argument("--task", default="rloo", choices=("rloo", "grpo", "ppo"))
-    parser.add_argument("--samples", type=int, default=4, help="answers to each prompt; 1 for PPO")
-    parser.add_argument("--epochs", type=int, default=4, help="how often PPO learns from an answer")
+    parser.add_argument("--samples", type=int, default=4, help="answers to each prompt; PPO always uses 1")
+    parser.add_argument("--epochs", type=int, default=4, help="number of updates in which PPO learns from an answer")
     parser.add_argument("--new-tokens", type=int, default=48, help="longest answer")
     args = parser.parse_args()
     if args.steps < 2:
-        parser.error("--steps: at least 2, the first is left out")
+        parser.error("--steps: at least 2, because the first is not counted")
     with scratch() as folder:
         setting = prepare(args, args.task, Path(folder))
         setting = replace(setting, beta=0.05, learning_rate=1e-5, samples=args.samples, new_tokens=args.new_tokens)

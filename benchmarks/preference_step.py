@@ -1,8 +1,8 @@
 """alignlab and TRL per optimizer step: `python -m benchmarks.preference_step --data <folder of HH-RLHF>`.
 
-Both sides train the same weights on the same rows in the same order with the same optimizer, each run in a process of
-its own, the sides in turn. Their losses are compared step by step: if they differ, the times mean nothing. The first
-step of a run warms up and is left out of the times.
+Both sides train the same weights on the same rows in the same order with the same optimizer. Each run has its own
+process, and the sides take turns. Their losses are compared step by step: if they differ, the times mean nothing. The
+first step of a run is a warm-up and is not counted in the times.
 """
 
 from __future__ import annotations
@@ -39,20 +39,23 @@ SIDES = {
 
 
 def step_flops(config: Any, task: str, rank: int, batch: list[dict[str, Any]]) -> float:
-    """Floating-point operations of an update on a batch, two for every multiply-add; some 2 % of them could be spared.
+    """Floating-point operations of an update on a batch. A multiply-add counts as two. About 2 % are avoidable.
 
-    config: a Llama-like transformers config. rank: of LoRA on all linear layers, 0 for full fine-tuning. batch: rows
-    with `lengths` in tokens, first the prompt's, then each answer's. Counted are, with every prompt and every answer
-    going through the model once:
+    config: a Llama-like transformers config.
+    rank:   rank of LoRA on all linear layers; 0 for full fine-tuning.
+    batch:  rows with `lengths` in tokens: the prompt's, then each answer's.
 
-    - the body's matrices: 2 x parameters x tokens forward, as much for the gradient of their inputs, and as much again
-      for the gradient of the weights where those are trained, which with LoRA are only A and B;
-    - the projection to the vocabulary, on answer tokens only, the same way (none for a reward model);
-    - causal attention, two products forward and four backward: a prompt token sees what stands before it, an answer
-      token the prompt and the answer so far;
-    - for KTO, forward only, each prompt's mismatched answer.
+    Every prompt and every answer goes through the model once. These operations count:
 
-    Not counted: element-wise work, the optimizer, the reference (one pass before training), the reward's scalar head.
+    - matrices of the body: 2 x parameters x tokens forward, as much for the gradient of their inputs, and as much again
+      for the gradient of trained weights (with LoRA only A and B);
+    - the projection to the vocabulary, on answer tokens only, in the same way (none for a reward model);
+    - causal attention, two products forward and four backward: a prompt token sees the prompt before it, an answer
+      token sees the prompt and the answer before it;
+    - KTO: the forward of each prompt's mismatched answer.
+
+    These do not count: element-wise operations, the optimizer, the reference (one pass before training), the scalar
+    head of a reward model.
     """
     hidden, inner, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     head = getattr(config, "head_dim", None) or hidden // config.num_attention_heads
@@ -81,12 +84,12 @@ def _answers_seen(lengths: list[int]) -> int:
 
 
 def _seen(before: int, new: int) -> int:
-    """Tokens seen by `new` tokens after `before` others, each seeing itself."""
+    """Number of tokens that `new` tokens attend to, summed: the `before` others, new ones before each, and itself."""
     return new * before + new * (new + 1) // 2
 
 
 def run(args: Namespace, setting: Setting, sides: list[str]) -> dict[str, Any]:
-    """All runs of all sides, with the rate of matrix products between them (FLOP/s)."""
+    """Run all sides and return their measurements, with rates of matrix products between the runs (FLOP/s)."""
     from transformers import AutoConfig
 
     config = AutoConfig.from_pretrained(setting.model)
@@ -116,7 +119,7 @@ def run(args: Namespace, setting: Setting, sides: list[str]) -> dict[str, Any]:
 
 
 def summary(result: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Of each side medians over steps (the first of each run left out) and repeats; losses against the first side's."""
+    """Each side's medians over repeats and steps (without the first), and its loss differences to the first side."""
     runs = result["runs"]
     limit = [flops / result["matrix_rate"] for flops in result["flops"]]
     base = next(iter(runs))
@@ -176,21 +179,22 @@ def report(result: dict[str, Any]) -> str:
         table(head, rows),
         "",
         f"x {base}: time per token against {base}'s. Arithmetic limit: {statistics.median(result['flops'][1:]):.3g} "
-        f"FLOP a step, {limit:.3g} s at {result['matrix_rate'] / 1e9:.1f} GFLOP/s. First loss: {first[0]:.6g}.",
-        f"{setting['task']}, {setting['peft']}, {setting['dtype']}, {setting['batch_size']} rows a step, "
-        f"of which alignlab takes {setting['micro_batch_size']} a forward and TRL all, "
-        f"{statistics.median(result['runs'][base][0]['tokens']):.0f} tokens a step; {machine_line(result['machine'])}; "
+        f"FLOP per step, {limit:.3g} s at {result['matrix_rate'] / 1e9:.1f} GFLOP/s. First loss: {first[0]:.6g}.",
+        f"{setting['task']}, {setting['peft']}, {setting['dtype']}, {setting['batch_size']} rows per step, "
+        f"of which alignlab takes {setting['micro_batch_size']} per forward and TRL all, "
+        f"{statistics.median(result['runs'][base][0]['tokens']):.0f} tokens per step; "
+        f"{machine_line(result['machine'])}; "
         + ", ".join(f"{name}: {statistics.median(found) / 1e9:.1f} GFLOP/s" for name, found in rates.items()),
     ]
     return "\n".join(lines)
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print the table."""
     parser = options(__doc__, steps=6, repeats=3)
     model_and_data_options(parser)
     parser.add_argument("--task", default="dpo", choices=tuple(SIDES))
-    parser.add_argument("--sides", nargs="+", help="of those of the task; all unless given")
+    parser.add_argument("--sides", nargs="+", help="sides to run; default: all sides of the task")
     args = parser.parse_args()
     sides = args.sides or list(SIDES[args.task])
     if wrong := [side for side in sides if side not in SIDES[args.task]]:

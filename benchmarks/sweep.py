@@ -1,9 +1,9 @@
 """Eight betas: one `alignlab train -m objective.beta=...` against TRL runs one after another.
 
-`python -m benchmarks.sweep --data <folder of HH-RLHF>`. Same weights, rows and optimizer; TRL with its defaults, every
-run in a process of its own, as its command line would. Wall time from end to end: imports, loading, reference passes.
-The losses of both sides are compared step by step. What of TRL is not measured is extrapolated, and labelled so: a run
-of fewer steps by its median step, runs of other betas by the mean of those that were made.
+`python -m benchmarks.sweep --data <folder of HH-RLHF>`. Weights, rows and optimizer are the same. TRL uses its
+defaults, with one process per run, as on its command line. Wall times include imports, loading and reference passes.
+The losses of both sides are compared step by step. Parts of TRL that are not measured are extrapolated and labelled:
+missing steps of a run by its median step, runs of other betas by the mean of the measured runs.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ BETAS = (0.01, 0.03, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0)
 
 
 def run(args: Namespace, setting: Setting) -> dict[str, Any]:
-    """Wall time of alignlab's sweeps and of the TRL runs that were made, with their steps, by repeat."""
+    """For each repeat: wall times (s) and steps of alignlab's sweep and of the TRL runs."""
     axis = f"objective.beta={','.join(map(str, BETAS))}"
     sweeps: list[dict[str, Any]] = []
     runs: list[list[dict[str, Any]]] = []
@@ -61,12 +61,12 @@ def run(args: Namespace, setting: Setting) -> dict[str, Any]:
 
 
 def whole(one: dict[str, Any], steps: int) -> float:
-    """Seconds that a run would take with so many steps: as measured, and the median step for each that was not made."""
+    """Seconds of a run with this number of steps: the measured time, plus the median step for each missing step."""
     return float(one["wall"] + (steps - len(one["seconds"])) * statistics.median(one["seconds"][1:]))
 
 
 def largest_difference(result: dict[str, Any]) -> float:
-    """Of the losses of both sides, relative, over all steps and betas that both have made."""
+    """Largest relative difference between the losses of both sides, over all steps and betas that both have."""
     return max(
         abs(mine - theirs) / abs(theirs)
         for sweep, runs in zip(result["alignlab"], result["trl"], strict=True)
@@ -76,7 +76,7 @@ def largest_difference(result: dict[str, Any]) -> float:
 
 
 def report(result: dict[str, Any]) -> str:
-    """The result as Markdown; says where TRL's total is extrapolated."""
+    """The result as Markdown. It says if TRL's total is extrapolated."""
     betas, setting = result["betas"], result["setting"]
     steps = setting["steps"]
     ours = statistics.median(sweep["wall"] for sweep in result["alignlab"])
@@ -98,7 +98,7 @@ def report(result: dict[str, Any]) -> str:
         [
             table(["side", f"s for {len(betas)} betas", "total", "x alignlab"], rows),
             "",
-            f"{steps} steps of {setting['batch_size']} pairs a beta, {setting['peft']}, {setting['dtype']}; "
+            f"{steps} steps of {setting['batch_size']} pairs per beta, {setting['peft']}, {setting['dtype']}; "
             f"{len(result['alignlab'])} repeats; {compiled} of {len(points)} points of alignlab compiled; median step "
             f"{step:.3g} s and {their_step:.3g} s; largest relative difference of losses "
             f"{largest_difference(result):.1e}; {machine_line(result['machine'])}",
@@ -107,20 +107,20 @@ def report(result: dict[str, Any]) -> str:
 
 
 def main() -> None:
-    """Run and print."""
+    """Measure and print the table."""
     parser = options(__doc__, steps=100, repeats=1)
     model_and_data_options(parser)
     parser.add_argument(
-        "--trl-points", type=int, default=len(BETAS), help="TRL runs to measure; the rest by their mean"
+        "--trl-points", type=int, default=len(BETAS), help="TRL runs to measure; the others get their mean"
     )
     parser.add_argument(
-        "--trl-steps", type=int, default=0, help="steps of a TRL run to measure, the rest by their median; 0: all"
+        "--trl-steps", type=int, default=0, help="steps of a TRL run to measure; the others get their median; 0: all"
     )
     args = parser.parse_args()
     if not 1 <= args.trl_points <= len(BETAS):
         parser.error(f"--trl-points: 1 to {len(BETAS)}")
     if args.steps < 2:
-        parser.error("--steps: at least 2, the first is left out of medians")
+        parser.error("--steps: at least 2, because the first is not counted in medians")
     if args.trl_steps and not 2 <= args.trl_steps <= args.steps:
         parser.error(f"--trl-steps: 2 to {args.steps}, or 0")
     with scratch() as folder:

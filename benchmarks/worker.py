@@ -1,6 +1,6 @@
-"""One side of a benchmark, alone in its process: `python -m benchmarks.worker <side> <setting as JSON>`.
+"""One side of a benchmark in its own process: `python -m benchmarks.worker <side> <setting as JSON>`.
 
-Prints what it measured as the last line, JSON.
+The last line that it prints is its measurements as JSON.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from benchmarks.common import ANSWERS, Measured, Setting, as_text
 
-BEGAN = time.perf_counter()  # what is heavy to import is imported below: it is part of a side's set-up
+BEGAN = time.perf_counter()  # heavy imports come after this line, since they are part of a side's set-up
 
 LORA: dict[str, Any] = {
     "task_type": "CAUSAL_LM",
@@ -25,7 +25,7 @@ LORA: dict[str, Any] = {
     "target_modules": "all-linear",
 }
 
-OBJECTIVES = {"reward": "reward_model"}  # the other tasks bear the name of theirs
+OBJECTIVES = {"reward": "reward_model"}  # other tasks are named like their objective
 
 
 def overrides(setting: Setting) -> list[str]:
@@ -54,12 +54,12 @@ def overrides(setting: Setting) -> list[str]:
 
 
 def beta(setting: Setting) -> list[str]:
-    """The strength of the objective, where it has one."""
+    """Overrides for the strength of an offline objective, if it has one."""
     return [f"objective.beta={setting.beta}"] if setting.task in ("dpo", "kto") else []
 
 
 def online(setting: Setting) -> list[str]:
-    """How answers are drawn and scored."""
+    """Overrides for sampling and scoring answers."""
     return [
         f"objective.{'kl_coef' if setting.task == 'ppo' else 'beta'}={setting.beta}",
         f"objective.samples={setting.samples}",
@@ -74,7 +74,7 @@ def online(setting: Setting) -> list[str]:
 
 
 def train(*words: str) -> None:
-    """`alignlab train`; ends the process where that fails."""
+    """Run `alignlab train`; end the process if it fails."""
     from alignlab.cli.main import main
 
     if code := main(["train", *words]):
@@ -82,7 +82,7 @@ def train(*words: str) -> None:
 
 
 def alignlab(setting: Setting, *extra: str) -> Measured:
-    """A run of alignlab, as its metrics.jsonl has it."""
+    """Measure a run of alignlab, from its metrics.jsonl."""
     from alignlab.modules.base import AlignmentModule
     from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -101,7 +101,7 @@ def alignlab(setting: Setting, *extra: str) -> Measured:
 
 
 def alignlab_online(setting: Setting, *extra: str) -> Measured:
-    """A run of alignlab on answers that it draws; seconds and losses are those of all updates on a batch of them."""
+    """Measure an online run of alignlab; seconds and losses are sums over all updates on a batch of answers."""
     from dataclasses import replace
 
     from alignlab.tracking.sinks.jsonl import read_rows
@@ -123,11 +123,11 @@ def alignlab_online(setting: Setting, *extra: str) -> Measured:
 
 
 def _clock() -> Any:
-    """A callback of TRL's trainers that keeps what is logged of each step, and when."""
+    """A callback for TRL's trainers that keeps the logs and the time of each step."""
     from transformers import TrainerCallback
 
     class Clock(TrainerCallback):
-        """Reads the clock where a step's loss is logged: then the device is done with its forward."""
+        """Reads the clock when the loss of a step is logged: by then the device has finished its forward."""
 
         started = last = 0.0
 
@@ -139,7 +139,7 @@ def _clock() -> Any:
             self.started = self.last = time.perf_counter()
 
         def on_log(self, args: Any, state: Any, control: Any, **given: Any) -> None:
-            if given["logs"].keys() & {"loss", "objective/scores"}:  # its PPO logs no loss
+            if given["logs"].keys() & {"loss", "objective/scores"}:  # TRL's PPO logs no loss
                 now = time.perf_counter()
                 self.seconds.append(now - self.last)
                 self.last = now
@@ -149,7 +149,7 @@ def _clock() -> Any:
 
 
 def trl_online(setting: Setting) -> Measured:
-    """A run of TRL on answers that it draws, with its defaults but for what must be as in alignlab."""
+    """Measure an online run of TRL, with its defaults except where it must agree with alignlab."""
     import torch
     import trl as library
     from datasets import Dataset
@@ -202,8 +202,9 @@ def trl_online(setting: Setting) -> Measured:
 
 
 def trl_ppo(setting: Setting) -> Measured:
-    """A run of TRL's PPO, which needs a release that still has it: 1.12 is the last. Its value model starts as the
-    reward model and is trained whole.
+    """Measure a run of TRL's PPO. Release 1.12 is the last one with PPO; other releases end the process with a message.
+
+    Its value model starts as the reward model and is trained in full.
     """
     import torch
     from datasets import Dataset
@@ -258,7 +259,7 @@ def trl_ppo(setting: Setting) -> Measured:
 
 
 def alignlab_sweep(setting: Setting, axis: str) -> list[dict[str, Any]]:
-    """A sweep of alignlab: each point's value, seconds and losses of its steps, and whether it was compiled."""
+    """Measure a sweep of alignlab: value, step times (s), losses and whether it was compiled, for each point."""
     from alignlab.tracking.sinks.jsonl import read_rows
 
     train(*overrides(setting), "-m", axis)
@@ -279,7 +280,7 @@ def alignlab_sweep(setting: Setting, axis: str) -> list[dict[str, Any]]:
 
 
 def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) -> Measured:
-    """A run of TRL with its defaults, but for what must be as in alignlab: rows, weights, optimizer, precision."""
+    """Measure a run of TRL with its defaults, except for rows, weights, optimizer and dtype, as in alignlab."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -296,7 +297,7 @@ def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) ->
     own = special[setting.task]
     if setting.task != "reward":
         own["model_init_kwargs"] = {"dtype": setting.dtype}
-    # Packed rows are filled up to the longest length; a step has about as many tokens as elsewhere, of other rows.
+    # Packed rows are filled up to the maximum length; a step has about the usual number of tokens, but other rows.
     filled = round(sum(tokens(setting)) / setting.steps / setting.max_length)
     size = max(1, filled) if packed else setting.batch_size
     arguments = config(
@@ -306,7 +307,7 @@ def trl(setting: Setting, *, precomputed: bool = False, packed: bool = False) ->
         use_cpu=setting.device == "cpu", bf16=setting.dtype == "bfloat16", seed=setting.seed, **own,
     )  # fmt: skip
     clock = _clock()
-    torch.manual_seed(setting.seed)  # as alignlab does: both draw the same adapter
+    torch.manual_seed(setting.seed)  # as in alignlab: both get the same initial adapter
     trainer = make(
         model=_scorer(setting) if setting.task == "reward" else setting.model,
         args=arguments,
@@ -338,7 +339,7 @@ def _trainer(task: str) -> tuple[Any, Any]:
 
 
 def _scorer(setting: Setting) -> Any:
-    """alignlab's scalar head and adapter, since TRL would draw others."""
+    """The model with alignlab's scalar head and adapter; TRL's own would have other initial weights."""
     from transformers import AutoModelForCausalLM
 
     from alignlab.models.adapters.lora import LoRA
@@ -349,14 +350,14 @@ def _scorer(setting: Setting) -> Any:
 
 
 def tokens(setting: Setting) -> list[int]:
-    """Real tokens of each step."""
+    """Tokens of each step, without padding."""
     return [sum(sum(row["lengths"]) for row in batch) for batch in setting.batches()]
 
 
 def peak_gb(setting: Setting) -> float:
-    """Largest resident memory of this process, or allocated on its GPU, in 10^9 bytes.
+    """Largest resident memory of this process, or largest allocated memory on its GPU, in 10^9 bytes.
 
-    Not ru_maxrss: on Linux a process starts with that of the one that started it.
+    ru_maxrss is not used: on Linux a process inherits its value from the process that started it.
     """
     if setting.device == "gpu":
         import torch

@@ -117,9 +117,10 @@ def compare(
     least: float,
     asked: bool,
 ) -> list[Group]:
-    """Each group with its best setting and the comparisons with it. The intervals hold for all groups at once.
+    """Find the best setting of each group and compare the others with it. The intervals hold for all groups at once.
 
     lower: whether lower is better.
+    least: differences of means below this count as ties.
     asked: whether the user chose the metric. Then a setting that hardly moved, or is not better than the start, can be
            best, too.
 
@@ -130,7 +131,7 @@ def compare(
     found = []
     for group in several:
         values = {name: settings[name].get(metric, {}) for name in group}
-        # within the group: at equal KL all have moved equally far
+        # compared within the group, whose settings have moved equally far if it is one of equal KL
         still = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
         moved = [name for name in group if name not in still]
         can_be = [name for name in moved if asked or better_than_start(settings[name], metric) is not False]
@@ -159,7 +160,7 @@ def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
 
 
 def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]) -> str:
-    """Advice which strengths to add so that all methods reach a common KL; empty if strength is not an axis.
+    """Advice on strengths to add, so that all methods reach a common KL; empty if strength is not an axis.
 
     named: mean KL of settings by the values of their axes.
     """
@@ -182,7 +183,7 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
 
 
 def _strength_range(kl_at: Mapping[float, float], target: float) -> str:
-    """The strengths between which, or beyond which, a KL is reached. A larger strength means a smaller KL."""
+    """Text with the strengths between which, or beyond which, a KL is reached. A larger strength has a smaller KL."""
     above = [strength for strength, kl in kl_at.items() if kl >= target]
     below = [strength for strength, kl in kl_at.items() if kl < target]
     if above and below:
@@ -198,6 +199,6 @@ def _has_numeric_values(axes: Sequence[str], axis: str, named: Mapping[tuple[str
 
 
 def _differences(values: Values, first: str, second: str) -> list[float]:
-    """first - second at every seed that has both."""
+    """first - second, for every seed that has both metrics."""
     a, b = values.get(first, {}), values.get(second, {})
     return [a[seed] - b[seed] for seed in a if seed in b]

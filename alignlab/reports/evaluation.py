@@ -1,4 +1,4 @@
-"""Evaluations as a terminal, a page and a table show them."""
+"""Shows evaluations as text, as a web page and as a table of a sweep."""
 
 from __future__ import annotations
 
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
 
 SUMMARY = "summary.json"
 _KL = {
-    "sequence_k1": "KL k1 (nats an answer)",
-    "token_k3": "KL k3 by token (nats an answer)",
-    "per_token": "KL (nats a token)",
-    "forward_k1": "KL of the reference from it (nats an answer)",
-    "forward_on_data": "log-ratio lost on the data's answers (nats)",
+    "sequence_k1": "KL k1 (nats per answer)",
+    "token_k3": "KL k3 by token (nats per answer)",
+    "per_token": "KL (nats per token)",
+    "forward_k1": "KL of the reference from the policy (nats per answer)",
+    "forward_on_data": "loss of log-ratio on the data's answers (nats per answer)",
 }
 _ANSWERS = {"tokens": ".1f", "characters": ".0f", "ended": ".2f", "repetition": ".3f"}
 
 
 def summary_text(summary: Mapping[str, Any]) -> str:
-    """A summary (alignlab/evaluation/summary.py) as a few lines and two tables, every number with its interval."""
+    """A summary (alignlab/evaluation/summary.py) as text: a few lines and two tables, with intervals."""
     if "answers" not in summary:
         return _pairs(summary["pairs"])
     lines = [f"{summary['rows']} answers to {summary['prompts']} prompts; 95 % intervals over prompts", ""]
     lines += [f"{text}: {_shown(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
     if not summary["kl"]:
-        lines.append("no KL: the answers were not drawn at temperature 1")
+        lines.append("no KL: the answers were not sampled at temperature 1")
     scores = [key for key in summary["answers"]["policy"] if key.startswith("score/")]
     rows = [
         [
@@ -68,33 +68,37 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         heads = ["refused by", "of safe prompts", "of unsafe prompts"]
         refused = summary["refusals"].items()
         rows = [[side, *(_shown(found[name]) for name in ("over_refusal", "refusal"))] for side, found in refused]
-        lines += ["", table(heads, rows), "by phrases, which agree with people on 89 % of labelled answers"]
+        lines += [
+            "",
+            table(heads, rows),
+            "refusals are found by phrases (89 % agreement with people)",
+        ]
     if "pairs" in summary:
         lines += ["", _pairs(summary["pairs"])]
     return "\n".join([*lines, *([_health(summary["health"])] if "health" in summary else [])])
 
 
 def _pairs(found: Mapping[str, Any]) -> str:
-    """How often pairs were told apart, by subset and section where there are any."""
+    """Accuracy on pairs, by subset and section if there are any."""
 
     def row(name: str, accuracy: Mapping[str, Any]) -> list[str]:
         rate = accuracy["rate"]
         counts = [str(accuracy["pairs"]), str(rate["n"])]
         return [name, *counts, _shown(rate), _number(accuracy["strict"]), str(accuracy["ties"])]
 
-    heads = ["pairs", "n", "prompts", "told apart (ties half)", "strictly", "ties"]
+    heads = ["pairs", "n", "prompts", "accuracy (ties half)", "strict accuracy", "ties"]
     text = table(heads, [row("all", found), *(row(name, accuracy) for name, accuracy in found["subsets"].items())])
     sections = "".join(f"\n{name}: {_number(value)}" for name, value in found["sections"].items())
     return text + sections + ("" if math.isnan(found["score"]) else f"\nscore: {_number(found['score'])}")
 
 
 def stored_text(folder: Path) -> str:
-    """The summary of an evaluation's folder as `summary_text` shows it, and where it lies."""
+    """The text of a stored summary, and the name of its folder."""
     return f"{summary_text(read_record(folder / SUMMARY))}\n{folder}"
 
 
 def _health(health: Mapping[str, Any]) -> str:
-    """One line with the verdict and its reasons, or with the reasons why there is none."""
+    """A line with the verdict and its reasons, or with the reasons why there is no verdict."""
     hits = [c for c in health["checks"] if c["hit"]]
     unknown = health.get("unknown", [])  # older summaries lack it
     if hits:
@@ -121,33 +125,39 @@ def _win_rate(found: Mapping[str, float] | None) -> list[str]:
 
 
 def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """What so many prompts can show; one line for comparisons that are alike in it."""
+    """Lines with the smallest difference that this number of prompts can show, one for each number and tie rate."""
     rates = [found["win_rate"] for judges in compared.values() for found in judges.values() if found.get("win_rate")]
-    alike = {(int(rate["n"]), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}
+    sizes = {(int(rate["n"]), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}
     lines = []
-    for prompts, ties in sorted((prompts, ties) for prompts, ties in alike if ties < 1):
+    for prompts, ties in sorted((prompts, ties) for prompts, ties in sizes if ties < 1):
         seen = detectable(prompts, tie_rate=ties)
-        shown = "no difference from 0.5" if math.isnan(seen) else f"a win-rate {seen:.2f} away from 0.5"
-        among = f" (with {ties:.0%} ties)" if ties else ""
-        possible = (1 - ties) / 2 > 0.05  # with more ties no win-rate is so far away
-        needed = f"; for 0.05 it takes {prompts_needed(0.05, tie_rate=ties):,}" if possible else ""
-        lines.append(f"{prompts} prompts show {shown} in 4 of 5 tries{among}{needed}")
+        among = f", {ties:.0%} ties" if ties else ""
+        shown = (
+            "no difference of a win-rate from 0.5 can be detected"
+            if math.isnan(seen)
+            else f"a win-rate that differs from 0.5 by {seen:.2f} can be detected"
+        )
+        possible = (1 - ties) / 2 > 0.05  # with more ties no win-rate differs by 0.05
+        needed = f"; a difference of 0.05 needs {prompts_needed(0.05, tie_rate=ties):,}" if possible else ""
+        lines.append(f"with {prompts} prompts, {shown} (power 80 %{among}){needed}")
     return lines
 
 
 def bill_line(bill: JudgingCost) -> str:
-    """What judging took; empty where no endpoint was asked and nothing failed."""
+    """A line with the calls and cost of judging; empty if no endpoint was used and nothing failed."""
     if not (bill.calls or bill.cached or bill.failures):
         return ""
     cost = f", cost {bill.cost:.4g}" if bill.cost else ""
     failed = "".join(f"\n  {count} unjudged: {reason}" for reason, count in bill.failures.items())
-    return f"judging: {bill.calls} calls, {bill.cached} known from before{cost}{failed}"
+    return f"judging: {bill.calls} calls, {bill.cached} verdicts stored before{cost}{failed}"
 
 
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
-    """`evaluation.md` of a sweep: every run with KL, scores and win-rates, how sure the best is, methods at equal KL.
+    """Write `evaluation.md` of a sweep and return its text.
 
-    folders: run -> its evaluation; all of the same settings. Returns the text.
+    It has a table of all runs with KL, scores and win-rates, comparisons with the best run, and methods at equal KL.
+
+    folders: run -> folder of its evaluation; all evaluations have the same settings.
     """
     sweep = read_record(directory / "sweep.json")
     names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
@@ -165,7 +175,7 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
 
 
 def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """One row a run; win-rates are against the first baseline."""
+    """A table with one row per run; win-rates are against the first baseline."""
     compared = next(iter(summaries.values()))["compared"]
     against = next(iter(compared), "")
     judges = list(compared.get(against, {}))
@@ -187,9 +197,9 @@ def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) 
 
 
 def _best(examples: Mapping[str, Examples], names: Mapping[str, str], judge: str) -> str:
-    """Every run against the one with the highest mean score, prompt by prompt.
+    """A table that compares every run with the one with the highest mean score, prompt by prompt.
 
-    The best one was chosen on the same scores: p-values are corrected (Bonferroni) for all pairs.
+    The best run was chosen by the same scores, so p-values are corrected for all pairs (Bonferroni).
     """
     scores = {run: unscored(rows[f"policy/score/{judge}"]) for run, rows in examples.items()}
     means = {run: np.nanmean(values) if not np.all(np.isnan(values)) else -np.inf for run, values in scores.items()}
@@ -208,23 +218,25 @@ def _best(examples: Mapping[str, Examples], names: Mapping[str, str], judge: str
 
 
 def _at_equal_kl(methods: Mapping[str, Sequence[Examples]], judge: str) -> str:
-    """Methods at KLs that all of them reach; empty for one method, and without KL or reference."""
+    """A table of scores at KLs that all methods reach; empty for one method, and without KL or reference."""
     needed = ("policy/reference_logps", f"reference/score/{judge}")
     if len(methods) < 2 or any(column not in rows for runs in methods.values() for rows in runs for column in needed):
         return ""
     reach = min(max(kl_of(rows) for rows in runs) for runs in methods.values())
-    at = [reach / 4, reach / 2, 3 * reach / 4] if reach > 0 else []  # at its end a band would lack half its draws
+    at = (
+        [reach / 4, reach / 2, 3 * reach / 4] if reach > 0 else []
+    )  # at its end a confidence band would lack half of its bootstrap samples
     try:
         found = {method: score_at_kl(runs, judge, at) for method, runs in methods.items()} if at else {}
     except DataError as error:
-        return f"\n\nnothing at equal KL: {error}"
+        return f"\n\nno comparison at equal KL: {error}"
     rows = [[method, *(format(e, ".3f") for e in estimates)] for method, estimates in found.items()]
     heads = ["method", *(f"at {kl:.2f} nats" for kl in at)]
     return f"\n\nscore by {judge} at equal KL, linear between runs:\n\n{table(heads, rows)}" if rows else ""
 
 
 def drift_text(changes: Sequence[Change]) -> str:
-    """What changed between two sets of samples, and whether that is more than chance."""
+    """A table of changes between two sets of samples, and whether each is more than chance."""
     rows = [
         [
             c.measure,
@@ -241,7 +253,7 @@ def drift_text(changes: Sequence[Change]) -> str:
 
 
 def write_answers(folder: Path, run: str, examples: Examples, shown: int) -> None:
-    """`answers.md` and `answers.html`: the first prompts, with the answers of every side beside each other."""
+    """Write `answers.md` and `answers.html`: the first `shown` prompts, with the answers of all sides side by side."""
     prompts = set(list(dict.fromkeys(examples["prompt_id"]))[:shown])
     asked = zip(examples["prompt_id"], examples["sample"], strict=True)
     rows = [row for row, (prompt, sample) in enumerate(asked) if prompt in prompts and sample == 0]
@@ -265,7 +277,7 @@ def _quoted(text: str) -> str:
 
 
 def _headed(examples: Examples, side: str, row: int) -> str:
-    """A side's name with what was said of its answer."""
+    """The name of a side, with length and scores of its answer."""
     scores = [
         f"{judge} {_number(examples[name][row])}"
         for judge in examples.scored_by
@@ -307,7 +319,7 @@ def _page(run: str, examples: Examples, rows: Iterable[int], sides: Sequence[str
 
 
 def _first(examples: Examples, sides: Sequence[str], row: int) -> str:
-    """The side whose answer the first judge that scores puts first, alone; empty where there is none."""
+    """The one side with the highest score by the first judge that scores; empty if there is none."""
     for judge in examples.scored_by[:1]:
         scores = {side: examples[f"{side}/score/{judge}"][row] for side in sides}
         best = max(scores.values(), key=lambda value: -math.inf if value is None or math.isnan(value) else value)

@@ -1,4 +1,4 @@
-"""Points of a sweep while they run, read from their directories: any process can watch, none has to be asked."""
+"""Shows the points of a sweep while they run. Reads run directories only, so any process can watch."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from rich.text import Text
 from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
 
-REFRESH = 1.0  # seconds between two looks
-_TAIL = 8192  # bytes from the end of metrics.jsonl that hold its last row
-_POINT = 26  # columns that a point's name has in a narrow terminal
+REFRESH = 1.0  # seconds between two readings
+_TAIL = 8192  # bytes at the end of metrics.jsonl that contain its last row
+_POINT = 26  # characters of a point's name in a narrow terminal
 _WORST_FIRST = ("failed", "diverged", "interrupted", "running", "queued", "done")
 _COLOUR = {"failed": "red", "diverged": "magenta", "interrupted": "yellow", "running": "cyan", "done": "green"}
-# metric -> heading, of the last row that a run wrote
+# metric -> heading; values are from the last row that a run wrote
 _NOW = {
     "train/loss": "loss", "train/rewards/margins": "margin", "train/rewards/accuracies": "accuracy",
     "train/logratios/chosen": "chosen log-ratio", "train/objective/scores": "score", "train/objective/kl": "KL",
@@ -37,7 +37,11 @@ _NOW = {
 
 @dataclass(frozen=True)
 class Sight:
-    """One run at a glance."""
+    """The current state of one run.
+
+    before:  steps of earlier attempts.
+    seconds: duration of this attempt (s).
+    """
 
     id: str
     label: str
@@ -45,13 +49,13 @@ class Sight:
     reason: str
     step: int
     steps: int
-    before: int  # steps of earlier attempts
-    seconds: float  # of this one
+    before: int
+    seconds: float
     metrics: Mapping[str, float]
 
 
 def sight(run: RunDir, label: str = "") -> Sight:
-    """A run as it is now; reads its record and the end of its metrics."""
+    """The current state of a run, from its record and the end of its metrics."""
     record = run.state()
     row = last_row(run.metrics)
     steps = int(record.get("config", {}).get("trainer", {}).get("max_steps", 0))
@@ -69,7 +73,7 @@ def sight(run: RunDir, label: str = "") -> Sight:
 
 
 def last_row(file: Path) -> dict[str, Any]:
-    """The last complete row of training in a metrics file, without reading the rest; empty where there is none."""
+    """The last complete training row of a metrics file; reads only the end of the file. Empty if there is none."""
     try:
         with file.open("rb") as handle:
             handle.seek(max(0, os.fstat(handle.fileno()).st_size - _TAIL))
@@ -79,7 +83,7 @@ def last_row(file: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             row = json.loads(line)
-        except ValueError:  # cut off where the tail begins
+        except ValueError:  # the row begins before the tail
             return {}
         if "train/loss" in row:
             return dict(row)
@@ -87,7 +91,7 @@ def last_row(file: Path) -> dict[str, Any]:
 
 
 def sweep_sights(directory: Path) -> list[Sight]:
-    """All points of a sweep."""
+    """The current state of all points of a sweep."""
     sweep = read_record(directory / "sweep.json")
     axes = sweep["axes"]
     return [
@@ -100,7 +104,7 @@ def sweep_sights(directory: Path) -> list[Sight]:
 
 
 def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
-    """Counts, time left and a table of at most `rows` points: what needs a look first, then what runs."""
+    """Counts by status, time left, and a table of at most `rows` points, worst status first."""
     counts = Counter(s.status for s in sights)
     head = Text(f"{title}: {len(sights)} points", style="bold")
     for status in _WORST_FIRST:
@@ -132,7 +136,7 @@ def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
 
 
 def seconds_left(sights: Sequence[Sight]) -> float:
-    """Steps that are left over the steps per second of what runs now; 0 where nothing can be said."""
+    """Remaining steps divided by the steps per second of running points (s); 0 if it is not known."""
     rate = sum((s.step - s.before) / s.seconds for s in sights if s.status == "running" and s.seconds)
     left = sum(s.steps - s.step for s in sights if s.status in ("running", "queued"))
     return left / rate if rate else 0.0
@@ -140,7 +144,7 @@ def seconds_left(sights: Sequence[Sight]) -> float:
 
 @contextmanager
 def shown_live(directory: Path) -> Iterator[None]:
-    """Show the sweep's points on the terminal while the block runs."""
+    """Show the points of a sweep on the terminal while the block runs."""
     console = Console()
     over = threading.Event()
 
@@ -164,7 +168,10 @@ def shown_live(directory: Path) -> Iterator[None]:
 
 
 def watch(sights: Any, title: str) -> None:
-    """Show what `sights()` finds until nothing is left to run; in a file or a pipe, whenever a status changes."""
+    """Show the runs that `sights()` returns until none is running or queued.
+
+    A terminal shows them live; a file or a pipe gets a table whenever a status changes.
+    """
     console = Console()
 
     def current(found: Sequence[Sight]) -> RenderableType:

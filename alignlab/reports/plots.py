@@ -1,4 +1,4 @@
-"""Figures of a sweep. Reads what runs wrote; imports no torch."""
+"""Figures of a sweep, from files of its runs. Imports no torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CURVES = (
 )
 
 
-# More points than this have their legend beside the axes, and markers of several shapes: colours alone run out.
+# With more points than this, the legend is beside the axes and markers have several shapes: colours are not enough.
 _MANY = 6
 _MARKERS = "osD^vP*X"
 
@@ -32,11 +32,12 @@ _MARKERS = "osD^vP*X"
 def frontier_figure(
     file: Path, curves: Sequence[Mapping[str, Sequence[float]]], points: Sequence[Mapping[str, Any]], title: str
 ) -> None:
-    """Expected gold reward against KL: the exact frontier, and each run below it joined to it by its gap.
+    """Draw expected gold reward against KL (nats): the exact frontier, and each run with its gap to the frontier.
 
-    Runs with one label are the seeds of one setting: small, with their mean and the 95 % t intervals of both means.
+    Runs with the same label are the seeds of one setting. They are drawn small, with their mean and 95 % t intervals.
 
-    curves: one for each reference. points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
+    curves: one frontier for each reference, with `kl` and `reward`.
+    points: mappings with `label`, `exact/kl`, `exact/reward`, `exact/frontier_reward`.
     """
     groups = _by_label(points, [str(point["label"]) for point in points])
     many = len(groups) > _MANY
@@ -72,10 +73,12 @@ def frontier_figure(
 
 
 def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:
-    """Training curves: faint as logged, strong as a running mean over a twentieth of the run.
+    """Draw training curves: logged values in light lines, running means over a twentieth of the run in strong lines.
 
-    runs: (label, rows of metrics.jsonl). Of runs with one label, the seeds of one setting, each one's running mean is
-    faint and their mean strong.
+    Runs with the same label are the seeds of one setting. Their running means are light lines, and the mean of these is
+    a strong line.
+
+    runs: (label, rows of metrics.jsonl).
     """
     groups = _by_label([rows for _, rows in runs], [label for label, _ in runs])
     present = [(m, name) for m, name in CURVES if any(m in row for _, rows in runs for row in rows)]

@@ -1,4 +1,4 @@
-"""Runs as the terminal shows them: a list, one in full, two side by side; and as a file for other tools."""
+"""Shows runs on the terminal: a list, one run in full, two runs side by side. Exports them to a file."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record, difference
 
-_WIDE = 400  # columns of what is not a terminal: nothing is cut
+_WIDE = 400  # width of output that does not go to a terminal, so that nothing is cut
 _IN_LISTS = ("eval/loss", "eval/rewards/accuracies", "eval/accuracy", "exact/kl", "exact/reward", "exact/frontier_gap")
-_UNTOLD = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
+_HIDDEN = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
 
 
 def show_table(records: Sequence[Record], root: Path) -> None:
-    """One line a run, with what was typed for it and not for all of them."""
+    """Print one line per run, with the overrides that not all of the runs have."""
     metrics = [name for name in _IN_LISTS if any(name in r.get("summary", {}) for r in records)]
     rows = [["run", "status", "step", "started", *(COLUMNS[name][0] for name in metrics)]]
     for record in records:
@@ -39,7 +39,7 @@ def show_table(records: Sequence[Record], root: Path) -> None:
                 *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
             ]
         )
-    # By hand: a table of rich takes seconds for thousands of runs.
+    # Not a table of rich, which takes seconds for thousands of runs.
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) + "  " for row in rows]
     out = console()
@@ -51,22 +51,22 @@ def show_table(records: Sequence[Record], root: Path) -> None:
 
 
 def labels(records: Sequence[Record]) -> list[str]:
-    """What was typed for each run and not for all of them; its id where that does not tell it from the others."""
+    """The overrides of each run that not all of them have; the run's id if these do not distinguish it."""
     typed = _typed(records)
     return [text if text and typed.count(text) == 1 else r["id"] for r, text in zip(records, typed, strict=True)]
 
 
 def _typed(records: Sequence[Record]) -> list[str]:
-    """What was typed for each run and not for all of them, but for where it goes and is shown."""
+    """The overrides of each run that not all of them have, without output folders, trackers and launchers."""
     common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
     return [
-        " ".join(o for o in r.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_UNTOLD))
+        " ".join(o for o in r.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_HIDDEN))
         for r in records
     ]
 
 
 def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
-    """Everything that is known of a run, and the end of its log."""
+    """Print everything that is recorded about a run, and the end of its log."""
     out = console()
     facts = ("status", "reason", "attempt", "started", "ended", "host", "pid", "parent", "sweep", "git")
     out.print(f"{record['id']}  {run.path}", style="bold", highlight=False)
@@ -85,7 +85,7 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
 
 
 def show_comparison(one: Record, other: Record) -> None:
-    """Keys that differ, then every metric that both have with its difference."""
+    """Print keys of the config that differ, then every metric that both runs have, with its difference."""
     out = console()
     for title, rows in (("config", difference(one, other)), ("versions", _versions(one, other))):
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
@@ -104,7 +104,7 @@ def show_comparison(one: Record, other: Record) -> None:
 
 
 def export(records: Sequence[Record], file: Path) -> None:
-    """One row a run: facts, config and summary, as .csv or .parquet by the name of the file; whole or not at all."""
+    """Write one row per run with facts, config and summary, as .csv or .parquet by the file's name, atomically."""
     import pandas as pd
 
     rows = [
@@ -131,7 +131,7 @@ def export(records: Sequence[Record], file: Path) -> None:
 
 
 def console() -> Console:
-    """The terminal at its width; a pipe or file without a limit."""
+    """A console with the width of the terminal, or without a limit for a pipe or file."""
     return Console() if sys.stdout.isatty() else Console(width=_WIDE, highlight=False)
 
 

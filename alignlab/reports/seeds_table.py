@@ -1,4 +1,4 @@
-"""Points that differ in their seed only, as one setting: a row of a table with intervals, and what they come to."""
+"""Settings of a sweep (points that differ in their seed only): a table with intervals, and conclusions in sentences."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ from alignlab.tracking.metrics import BETTER
 
 SEED = "seed"
 
-# Means that differ by less look the same in a table.
+# Means that differ by less look the same in a table, and count as tied.
 _LEAST = 5e-4
 
 _PERCENT = f"{LEVEL:.0%}".replace("%", " %")
@@ -42,7 +42,7 @@ _COMPARED = ("difference to the best", "tied with it", "more seeds to tell")
 
 
 def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
-    """Axes of settings and axes of repetition: the seed, and whatever is walked together with it."""
+    """Axes of settings, and axes of repetition: the seed and the axes that are zipped with it."""
     if SEED not in axes:
         return list(axes), []
     with_seed = {axis for group in zipped if SEED in group for axis in group} | {SEED}
@@ -51,14 +51,14 @@ def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[li
 
 @dataclass(frozen=True)
 class Setting:
-    """One setting's axes, its points by seed, and of those that are done the interval of each metric."""
+    """The values of a setting's axes, its points by seed, and the interval of each metric over finished points."""
 
     values: tuple[str, ...]
     points: Mapping[str, pd.Series]
     metrics: Mapping[str, Estimate]
 
     def by_seed(self, metric: str) -> dict[str, float]:
-        """seed -> metric, of points that are done and have it as a finite number."""
+        """seed -> value of a metric, for finished points that have it as a finite number."""
         done = {seed: float(p[metric]) for seed, p in self.points.items() if p["status"] == "done" and metric in p}
         return {seed: value for seed, value in done.items() if math.isfinite(value)}
 
@@ -68,6 +68,7 @@ class Settings:
     """All settings of a sweep and their comparison by one metric.
 
     metric: None if the settings can't be compared.
+    better: lower or higher.
     asked:  whether the sweep names the metric.
     groups: settings that are compared with each other: all of them, or those with equal KL.
     """
@@ -85,7 +86,7 @@ class Settings:
     @property
     def comparisons(self) -> dict[str, Comparison]:
         """Setting -> its comparison with the best of its group."""
-        return {name: said for group in self.groups for name, said in group.comparisons.items()}
+        return {name: found for group in self.groups for name, found in group.comparisons.items()}
 
     @property
     def values(self) -> dict[str, Values]:
@@ -97,7 +98,13 @@ class Settings:
 def settings_of(
     frame: pd.DataFrame, axes: Sequence[str], repeated: Sequence[str], sweep: Mapping[str, Any]
 ) -> Settings:
-    """frame: one row a point (tables.sweep_frame); sweep: sweep.json, whose `metric` and `better` decide."""
+    """All settings of a sweep, compared with the best.
+
+    frame:    one row per point (tables.sweep_frame).
+    axes:     axes of settings.
+    repeated: axes of repetition.
+    sweep:    content of sweep.json; its `metric` and `better` select the metric.
+    """
     shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
     rows = []
     for values, points in _grouped(frame, axes):
@@ -114,7 +121,7 @@ def settings_of(
         return found
     at_equal_kl = metric == GAP and not wanted
     groups = equal_kl(found.values) if at_equal_kl else [list(found.values)]
-    if at_equal_kl and len(groups) == 1:  # then settings without results are listed too
+    if at_equal_kl and len(groups) == 1:  # include settings without results
         groups = [list(found.values)]
     lower = better == "lower"
     return replace(found, groups=compare(found.values, metric, groups, lower=lower, least=_LEAST, asked=bool(wanted)))
@@ -129,7 +136,7 @@ def _grouped(frame: pd.DataFrame, axes: Sequence[str]) -> Iterator[tuple[tuple[s
 
 
 def settings_markdown(found: Settings) -> str:
-    """One row a setting: axes, seeds, metrics as mean ± half of the interval, and how it compares."""
+    """A Markdown table with one row per setting: axes, seeds, metrics as mean ± half of the interval, comparison."""
     shown = [c for c in COLUMNS if any(row.metrics[c].n for row in found.rows if c in row.metrics)]
     if found.metric and found.metric not in shown:
         shown.append(found.metric)
@@ -145,30 +152,34 @@ def settings_markdown(found: Settings) -> str:
 
 
 def settings_frame(found: Settings) -> pd.DataFrame:
-    """The same with all digits: for every metric mean, bounds and n."""
+    """The same table with all digits: mean, bounds and n of every metric."""
     rows = []
     for row in found.rows:
         cells: dict[str, Any] = dict(zip(found.axes, row.values, strict=True))
         for metric, interval in row.metrics.items():
             cells |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
             cells[f"{metric}/n"] = interval.n
-        if (said := found.comparisons.get(found.name(row))) is not None:
-            cells |= {"difference": said.difference.value if said.difference else 0.0}
-            cells |= {f"difference/{end}": getattr(said.difference, end, None) for end in ("low", "high", "n")}
-            cells |= {"tied": said.tied, "more_seeds": said.more_seeds}
+        if (comparison := found.comparisons.get(found.name(row))) is not None:
+            difference = comparison.difference
+            cells |= {"difference": difference.value if difference else 0.0}
+            cells |= {f"difference/{end}": getattr(difference, end, None) for end in ("low", "high", "n")}
+            cells |= {"tied": comparison.tied, "more_seeds": comparison.more_seeds}
         rows.append(cells)
     return pd.DataFrame(rows)
 
 
 def conclusions(found: Settings, asked: str) -> Iterator[str]:
-    """What the table comes to, in sentences; what is not known is said to be so."""
+    """Sentences on the table: missing points, the metric of comparison, the best settings, and what is not known.
+
+    asked: the metric that the sweep names; empty if it names none.
+    """
     yield f"± is half of a {_PERCENT} t interval of the mean over seeds"
     for row in found.rows:
         lost = {seed: p for seed, p in row.points.items() if p["status"] != "done"}
         if lost:
-            said = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
-            rest = "its numbers are those of the others" if len(lost) < len(row.points) else "it has no numbers"
-            yield f"{found.name(row) or 'this setting'} is without seed {said}: {rest}"
+            seeds = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
+            rest = "its numbers are from the other seeds" if len(lost) < len(row.points) else "it has no numbers"
+            yield f"{found.name(row) or 'this setting'} lacks seed {seeds}: {rest}"
     if len(found.rows) < 2:
         return
     if found.metric is None:
@@ -177,16 +188,18 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         return
     where = _AT_EQUAL_KL if found.metric == GAP and not found.asked else ""
     yield (
-        f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}, as differences to the "
-        f"best paired by seed, with t intervals that hold for all of them at once ({_PERCENT}, Bonferroni)"
+        f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}: differences to the "
+        f"best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
     )
     yield from _settings_without_equal_kl(found)
     yield from _hardly_moved(found)
     for group in found.groups:
         yield from _group_conclusions(group, found)
     if any(c.tied and c.more_seeds for c in found.comparisons.values()):
-        told = f"told apart with 80 % probability if difference and spread stay what they are (- : over {MOST_SEEDS:,})"
-        yield f"more seeds to tell: so many more, and the two would be {told}"
+        yield (
+            "more seeds to tell: additional seeds that would separate the two with 80 % probability, if difference "
+            f"and spread stay as they are (- : over {MOST_SEEDS:,})"
+        )
     if found.asked:
         yield from _weak_settings(found)
 
@@ -203,13 +216,13 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
         without = [name for name, values in with_results.items() if not values[metric]]
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
-    rest = ". ".join(lacking) or "losses of different objectives are different numbers"
+    rest = ". ".join(lacking) or "losses of different objectives can't be compared"
     yield f"settings are not compared, since they have no metric in common that means the same for all: {rest}"
     yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
 
 
 def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
-    """Sentences on settings whose KL no other setting has, and on how to make them comparable."""
+    """Sentences on settings whose KL no other setting has, and on strengths that would make them comparable."""
     if found.metric != GAP or found.asked:
         return
     kl = {name: mean_interval(list(values[KL].values())).value for name, values in found.values.items() if values[KL]}
@@ -241,16 +254,16 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
             which = "no setting that moved" if group.still else "no setting"
             yield f"{where}{which} is known to be better than the start: none is called best"
         return
-    said = group.comparisons
-    unknown = [name for name, c in said.items() if c.tied is None]
-    if len(unknown) == len(said) - 1:
+    comparisons = group.comparisons
+    unknown = [name for name, c in comparisons.items() if c.tied is None]
+    if len(unknown) == len(comparisons) - 1:
         yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
         return
     no_better = [] if found.asked else [*still, *group.still]
-    tied = [name for name, c in said.items() if c.tied and name not in (group.best, *no_better)]
-    beside = [name for name, c in said.items() if c.tied and name in no_better]
+    tied = [name for name, c in comparisons.items() if c.tied and name not in (group.best, *no_better)]
+    beside = [name for name, c in comparisons.items() if c.tied and name in no_better]
     known = " of those that can be compared" if unknown else ""
-    if any(c.difference and abs(c.difference.value) < _LEAST for c in said.values()):
+    if any(c.difference and abs(c.difference.value) < _LEAST for c in comparisons.values()):
         yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
     if tied:
         names = "; ".join(tied)
@@ -261,23 +274,23 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
             other = "no other that moved and is better than the start"
         yield f"{where}best{known}: {group.best}; {other} is tied with it"
     if unknown:
-        yield f"{where}unknown, for want of two seeds in common with the best: {'; '.join(unknown)}"
+        yield f"{where}unknown, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
 
 
 def _hardly_moved(found: Settings) -> Iterator[str]:
-    """A sentence on settings that hardly moved from the start, and on whether this keeps them from being best."""
+    """A sentence on settings that hardly moved from the start. It says whether this keeps them from being best."""
     little = hardly_moved(found.values)
     if not little:
         return
     everyone = len(little) == sum(any(values.values()) for values in found.values.values())
-    limit = f"less than {LEAST_DISTANCE} nats a pair" if everyone else "less than a quarter of the farthest"
+    limit = f"less than {LEAST_DISTANCE} nats per pair" if everyone else "less than a quarter of the farthest"
     so = ", so not called best" if any(name in group.still for group in found.groups for name in little) else ""
     names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
     yield f"hardly moved from the start ({limit}){so}: {names}"
 
 
 def _weak_settings(found: Settings) -> Iterator[str]:
-    """Sentences on settings that are not better than the start, if the user chose the metric."""
+    """Sentences on settings that are not better than the start, for a metric that the user chose."""
     values = found.values
     for metric in (GAP, "eval/pairs/accuracy"):
         if still := [name for name in values if better_than_start(values[name], metric) is False]:
@@ -305,17 +318,17 @@ def _mean(interval: Estimate, form: str) -> str:
 
 
 def _compared(found: Settings, name: str) -> list[str]:
-    """Cells that compare a setting with the best of its group; empty if it is not compared."""
-    said, form = found.comparisons.get(name), _format(found.metric or "")
-    if said is None:
+    """Cells that compare a setting with the best of its group; empty strings if it is not compared."""
+    comparison, form = found.comparisons.get(name), _format(found.metric or "")
+    if comparison is None:
         return ["", "", ""]
-    if said.difference is None:  # it is not known to be the best if no other can be compared with it
+    if comparison.difference is None:  # the best; not known to be the best if no other can be compared with it
         (group,) = [group for group in found.groups if group.best == name]
         alone = all(other.tied is None for key, other in group.comparisons.items() if key != name)
         return ["unknown" if alone else "best", "", ""]
-    if said.tied is None:
-        return ["unknown" if not said.difference.n else f"{said.difference.value:+{form}}", "unknown", "unknown"]
-    interval = said.difference
+    interval = comparison.difference
+    if comparison.tied is None:
+        return ["unknown" if not interval.n else f"{interval.value:+{form}}", "unknown", "unknown"]
     bounds = f"{interval.value:+{form}} [{interval.low:+{form}}, {interval.high:+{form}}]"
-    more = str(said.more_seeds) if said.more_seeds is not None else "-"
-    return [bounds, "yes" if said.tied else "no", more if said.tied else ""]
+    more = str(comparison.more_seeds) if comparison.more_seeds is not None else "-"
+    return [bounds, "yes" if comparison.tied else "no", more if comparison.tied else ""]

@@ -1,4 +1,4 @@
-"""Table and figures of a sweep, from its `sweep.json` and the directories of its runs."""
+"""Table and figures of a sweep, made from its `sweep.json` and the directories of its runs."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ _MOST_IN_LINE = 3
 def write_report(directory: Path) -> str:
     """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text.
 
-    Where the seed is an axis the table has one row a setting (`settings.csv` has it with all digits), and the points
-    stand below it in `table.md`.
+    If `seed` is an axis, the table has one row per setting (`settings.csv` has all digits), and `table.md` lists the
+    points below it.
     """
     sweep = read_record(directory / "sweep.json")
     root = directory.parents[1]
@@ -45,10 +45,10 @@ def write_report(directory: Path) -> str:
     if repeated:
         found = settings_of(frame, axes, repeated, sweep)
         write_text(directory / "settings.csv", settings_frame(found).to_csv(index=False))
-        said = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
-        text, below = f"{settings_markdown(found)}\n\n{said}", f"\n\n## Points\n\n{points}"
+        sentences = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
+        text, below = f"{settings_markdown(found)}\n\n{sentences}", f"\n\n## Points\n\n{points}"
     else:
-        (directory / "settings.csv").unlink(missing_ok=True)  # of another sweep that had this name
+        (directory / "settings.csv").unlink(missing_ok=True)  # left by an earlier sweep of this name
         text, below = points, ""
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
@@ -63,7 +63,7 @@ def write_report(directory: Path) -> str:
     )
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
-    # Drawing takes seconds, and a sweep that was done already is answered at once.
+    # Drawing takes seconds, so figures of the same table are not drawn again.
     about, drawn = f"{heading}{text}{below}", directory / "figures" / "drawn.md"
     curves = drawn.with_name("curves.png")
     if not (drawn.is_file() and curves.is_file() and drawn.read_text() == about):
@@ -74,20 +74,20 @@ def write_report(directory: Path) -> str:
 
 
 def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Sequence[str]) -> str:
-    """A line about a point that is not done: its state and why, as its record says; nothing for one that is."""
+    """A line about a point that is not done, with its status and the reason in its record; empty if it is done."""
     status = record.get("status", "not run")
     if status == "done":
         return ""
     name = label(axes, [point[axis] for axis in axes])
-    unsaid = "not begun" if status == "queued" else "no cause recorded"
-    cause = f", {record.get('reason') or unsaid}" if record else ""
+    default = "not begun" if status == "queued" else "no reason recorded"
+    cause = f", {record.get('reason') or default}" if record else ""
     return f"- point {point['point']} ({name}; {point['run']}): {status}{cause}"
 
 
 def without_pairs(
     points: Iterable[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]], axes: Sequence[str]
 ) -> list[str]:
-    """A line for each reason why finished points lack the accuracy on held-out pairs that others have."""
+    """A line for each reason why some finished points lack the accuracy on held-out pairs."""
     done = {point["run"]: point for point in points if records[point["run"]].get("status") == "done"}
     lacking = [run for run in done if _PAIRS not in records[run].get("summary", {})]
     why: dict[str, dict[str, None]] = {}
@@ -99,30 +99,33 @@ def without_pairs(
 
 def _why_without_pairs(record: Mapping[str, Any]) -> str:
     if record.get("config", {}).get("reference") == "none":
-        return "since reference=none"
+        return "because of reference=none"
     if "pairs" not in record.get("data", {}):
-        return "since an earlier version of alignlab made the run (rerun=true makes it again)"
+        return "because an earlier version of alignlab made the run (rerun=true makes it again)"
     if any(name.startswith("exact/") for name in record.get("summary", {})):
-        return "but exactly"
-    return "since it trains no policy, or its data has no pairs"
+        return "because the lab measures KL and reward exactly"
+    return "because it trains no policy, or its data has no pairs"
 
 
 def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
-    """What was not the same when the runs were made: alignlab's revision, versions; with how many runs had which. A run
-    that was resumed by other code has both.
+    """A line for alignlab's revision and for each package whose version differs between runs, with counts of runs.
+
+    A run that was resumed by other code counts for both versions.
     """
     made = [[_code(attempt) for attempt in _attempts(record)] for record in records]
     lines = []
     for name in dict.fromkeys(name for parts in made for code in parts for name in code):
         counts = Counter(v for parts in made for v in dict.fromkeys(str(code.get(name)) for code in parts if code))
         if len(counts) > 1:
-            said = ", ".join(f"{value} ({count} {'run' if count == 1 else 'runs'})" for value, count in counts.items())
-            lines.append(f"made by different code: {name}: {said}")
+            values = ", ".join(
+                f"{value} ({count} {'run' if count == 1 else 'runs'})" for value, count in counts.items()
+            )
+            lines.append(f"made by different code: {name}: {values}")
     return lines
 
 
 def _attempts(record: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The attempts that a run was made in: the last one, and those that it goes on from."""
+    """The attempts that made a run: the last one, and those that it was resumed from."""
     parts = [record]
     for earlier in reversed(record.get("attempts", [])):
         if not parts[-1].get("resumed_from"):
@@ -137,7 +140,7 @@ def _code(attempt: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_ancestors(records: Mapping[str, Mapping[str, Any]], root: Path) -> dict[str, Mapping[str, Any]]:
-    """Records and those of the runs that they start from or learn by, by id."""
+    """Run id -> record, for the given runs, their parents and their reward models."""
     found = dict(records)
     waiting = list(records.values())
     while waiting:
@@ -150,9 +153,9 @@ def _with_ancestors(records: Mapping[str, Mapping[str, Any]], root: Path) -> dic
 
 
 def _logs(run: RunDir, record: Mapping[str, Any], printed: Path) -> list[Path]:
-    """Where those look who want to know why a run broke: its log, and where its process died, what that printed.
+    """Logs that may show why a run failed: its own, and the output of its process if that died.
 
-    printed: the folder of what processes printed; that of a stack stands under its first point.
+    printed: folder with the output of processes. Output of vectorized runs is under the name of the first of them.
     """
     if record.get("status") not in ("failed", "diverged"):
         return []
@@ -161,7 +164,7 @@ def _logs(run: RunDir, record: Mapping[str, Any], printed: Path) -> list[Path]:
 
 
 def _end_of_log(file: Path) -> str:
-    """The last lines of a log; nothing where there are none."""
+    """The last lines of a log as a section of Markdown; empty if there are none."""
     lines = file.read_text(errors="replace").splitlines()[-_LOG_LINES:] if file.is_file() else []
     return f"\n\n## End of {file}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
 
@@ -189,12 +192,15 @@ def _figures(
 ) -> None:
     folder = directory / "figures"
     curves_file, frontier_file = folder / "curves.png", folder / "frontier.png"
-    for file in (folder / "drawn.md", curves_file, frontier_file):  # what is not drawn now was another sweep's
+    for file in (folder / "drawn.md", curves_file, frontier_file):  # left by an earlier sweep of this name
         file.unlink(missing_ok=True)
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
         return
-    from alignlab.reports.plots import curves_figure, frontier_figure  # a second to import, and only sweeps draw
+    from alignlab.reports.plots import (
+        curves_figure,
+        frontier_figure,
+    )  # imported here: it takes a second, and only sweeps need it
 
     axes, _ = split_axes(sweep["axes"], sweep.get("zip", []))
     labels = {p["run"]: label(axes, [p[axis] for axis in axes]) or "seeds" for p in done}
@@ -206,14 +212,14 @@ def _figures(
     )
     exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
     if exact:
-        # one curve for each reference, the longest of those that its runs stored
+        # one frontier for each reference: the longest that its runs stored
         curves: dict[str, dict[str, Any]] = {}
         for run_id in sorted(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"]):
             reference = repr((records[run_id].get("model"), records[run_id]["summary"]["exact/reward_reference"]))
             try:
                 curves[reference] = read_record(runs[run_id].frontier)
             except DamagedError as error:
-                log.warning("%s, and is left out of the figure; to make it anew, run the point with rerun=true", error)
+                log.warning("%s, and is left out of the figure; to make it again, run the point with rerun=true", error)
         frontier_figure(
             frontier_file,
             list(curves.values()),

@@ -1,4 +1,4 @@
-"""Runs as rows: which numbers stand in a table, under which heading, in how many digits."""
+"""Runs as rows of a table: the metrics that are shown, their headings and digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     import pandas as pd
 
-# metric -> (heading, format); a column is shown where at least one run has the metric
+# metric -> (heading, format); a column is shown if at least one run has the metric
 COLUMNS = {
     "start/loss": ("loss at start", ".4f"),
     "eval/loss": ("eval loss", ".4f"),
@@ -34,27 +34,27 @@ COLUMNS = {
 
 
 def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
-    """One row a point: its axes, run id, status, and every summary metric."""
+    """One row per point: its axes, run id, status, and all metrics of the summary."""
     rows = []
     for point in points:
         record = records.get(point["run"], {})
         rows.append({**point, "status": record.get("status", "not run"), **record.get("summary", {})})
-    import pandas as pd  # half a second to import, and one line about a run needs none
+    import pandas as pd  # imported here: it takes half a second, and a line about one run does not need it
 
     return pd.DataFrame(rows)
 
 
 def objectives(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> list[str]:
-    """The different objectives of the runs, one line each: all whose dialect they are, and fields that are no axis.
+    """The different objectives of the runs, one line each: name, matching dialects, and fields that are not an axis.
 
-    A field that varies from run to run (its strength, say) stands there with all its values.
+    A field that varies between runs (such as the strength) is shown with all its values.
     """
     found: dict[str, dict[str, dict[str, None]]] = {}
     for record in records:
         fields = dict(record.get("objective", {}))
         if fields:
-            name, asked, said = fields.pop("name"), fields.pop("dialect", None), fields.pop("spoken", "")
-            values = found.setdefault(f"{name} (dialect: {said or 'none of those known'})" if asked else name, {})
+            name, dialect, matching = fields.pop("name"), fields.pop("dialect", None), fields.pop("spoken", "")
+            values = found.setdefault(f"{name} (dialect: {matching or 'none of those known'})" if dialect else name, {})
             for key, value in fields.items():
                 if f"objective.{key}" not in axes:
                     values.setdefault(key, {})[str(value)] = None
@@ -65,18 +65,18 @@ def objectives(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> lis
 
 
 def label(axes: Sequence[str], values: Sequence[object]) -> str:
-    """A point's or a setting's name: what varies, with its value."""
+    """The name of a point or setting: its axes with their values."""
     return ", ".join(f"{axis.rpartition('.')[2]} {value}" for axis, value in zip(axes, values, strict=True))
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """Cells as a Markdown table."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
     return "\n".join([*lines, *("| " + " | ".join(cells) + " |" for cells in rows)])
 
 
 def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
-    """One row a point as Markdown: axes, then the metrics of COLUMNS that are there, then status and run."""
+    """A Markdown table with one row per point: axes, metrics of COLUMNS that any point has, status, run."""
     shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
     rows = []
     for _, row in frame.iterrows():
@@ -87,7 +87,7 @@ def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
 
 
 def headline(record: Mapping[str, Any]) -> str:
-    """One line about one run."""
+    """One line about one run: status and metrics."""
     summary = record.get("summary", {})
     numbers = [f"{heading} {summary[c]:{form}}" for c, (heading, form) in COLUMNS.items() if c in summary]
     return f"{record['id']} {record['status']}: {', '.join(numbers)}"

@@ -1,4 +1,4 @@
-"""A run is a directory. Every file in it is written whole or not at all, except the logs that grow."""
+"""The directory of a run. Every file in it is written completely or not at all, except logs, which grow."""
 
 from __future__ import annotations
 
@@ -28,23 +28,23 @@ from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_o
 log = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
-# A run that ended so has its result: the same config on the same code would end so again.
+# A run with one of these has its result: the same config and code would end in the same way again.
 FINISHED: tuple[Status, ...] = ("done", "diverged")
-_GLANCE = 0.02  # seconds
-_VANISHED = "its process ended without a word (killed, or the machine went down)"
-_LEFT = "not begun: the command that was to run it has ended"
+_GLANCE = 0.02  # seconds: longer than `is_locked` holds a lock
+_VANISHED = "its process ended without a message (killed, or the machine went down)"
+_LEFT = "not begun: the command that queued it has ended"
 
-# Types of some fields of a record.
+# Types of fields of a record. Other fields may have any type.
 _KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
 
-# Folders of a checkout in which is what decides numbers.
+# Folders of a checkout whose content decides the numbers of a run.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
 _PACKAGES = ("alignlab", "torch", "lightning", "transformers", "peft", "datasets", "hydra-core", "omegaconf", "wandb")
 
 
 @dataclass(frozen=True)
 class RunDir:
-    """`<output_root>/runs/<id>/` and the names of what is in it."""
+    """`<output_root>/runs/<id>/` and the files in it."""
 
     path: Path
 
@@ -58,7 +58,7 @@ class RunDir:
 
     @property
     def config(self) -> Path:
-        """Effective config, YAML."""
+        """The effective config, YAML."""
         return self.path / "config.yaml"
 
     @property
@@ -86,7 +86,7 @@ class RunDir:
 
     @property
     def merged(self) -> Path:
-        """The policy as a full model where `policy` is an adapter; made when another run starts from it."""
+        """The policy as a full model, if `policy` is an adapter; made when another run starts from it."""
         return self.path / "merged"
 
     @property
@@ -96,16 +96,16 @@ class RunDir:
 
     @property
     def stacked_checkpoint(self) -> Path:
-        """Last training state of a run that is part of a stack."""
+        """Last training state of a run that is vectorized with others."""
         return self.checkpoint.with_name("stacked.ckpt")
 
     def half_written(self) -> list[Path]:
-        """What an attempt that ended in the middle of writing left behind."""
+        """Temporary files of an attempt that ended while writing them."""
         return [*self.path.glob("*.tmp"), *self.checkpoint.parent.glob("*.tmp")]
 
     @property
     def heartbeat(self) -> Path:
-        """A number that goes up while a process works on this run."""
+        """A file with a number that grows while a process works on this run."""
         return self.path / "heartbeat"
 
     @property
@@ -113,7 +113,7 @@ class RunDir:
         return self.path.parent / ".locks" / self.id
 
     def lock(self) -> FileLock:
-        """Held by the one process that works on this run."""
+        """The lock of the one process that works on this run. Raises OutputError if it can't be created."""
         try:
             self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -122,43 +122,46 @@ class RunDir:
 
     @contextmanager
     def locked(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
-        """Hold this run against every other process. False, without waiting, where another has it and `wait` is off.
+        """Keep every other process from working on this run. Yields whether this process has the run.
 
-        The lock goes with the process that holds it, however it ends. Between machines whose file system does not pass
-        locks on, the heartbeat tells; it is watched, not compared with a clock, unless that has been done
-        (`at_work_elsewhere`).
+        wait:    wait while another process has the run. If it is off, yield False at once instead.
+        watched: the heartbeat was watched already (`at_work_elsewhere`).
+
+        The lock is released when its process ends, for whatever reason. Another machine may not see the lock, depending
+        on the file system. So the heartbeat of a run that runs on another machine is watched for some seconds. Its time
+        is not compared with a clock, because clocks of two machines may differ.
         """
         lock = self.lock()
-        try:  # for longer than somebody who only looks (`is_locked`) has it
+        try:  # `is_locked` of another process may hold the lock for a moment
             lock.acquire(timeout=_GLANCE, poll_interval=_GLANCE / 5)
         except Timeout:
             if not wait:
                 yield False
                 return
-            self._say_waiting()
+            self._log_waiting()
             lock.acquire()
         try:
             while not watched and self.is_elsewhere() and beating([self.heartbeat]):
                 if not wait:
                     yield False
                     return
-                self._say_waiting()
+                self._log_waiting()
             yield True
         finally:
             lock.release()
 
     def is_elsewhere(self) -> bool:
-        """Said to be running, on another machine."""
+        """Whether the record says that another machine runs it."""
         record = self.record()
         return record.get("status") == "running" and record.get("host") != socket.gethostname()
 
-    def _say_waiting(self) -> None:
+    def _log_waiting(self) -> None:
         record = self.record()
         who = f"process {record['pid']} on {record.get('host')}" if record.get("pid") else "another process"
-        log.info("%s: in hand of %s; waiting", self.id, who)
+        log.info("%s: %s works on it; waiting", self.id, who)
 
     def record(self) -> dict[str, Any]:
-        """Contents of run.json as they were written; empty where there is none, or nothing that can be read."""
+        """The content of run.json; empty if there is no such file, or if it can't be read (with a warning)."""
         try:
             return self._read_record()
         except (FileNotFoundError, NotADirectoryError):
@@ -168,7 +171,7 @@ class RunDir:
             return {}
 
     def damage(self) -> str:
-        """What is wrong with run.json, in words; empty if nothing is."""
+        """What is wrong with run.json, as text; empty if nothing is wrong or there is no such file."""
         try:
             self._read_record()
         except (FileNotFoundError, NotADirectoryError):
@@ -186,7 +189,7 @@ class RunDir:
         return found
 
     def state(self) -> dict[str, Any]:
-        """The record as things are now: what is said to be running, and nobody works on, was interrupted."""
+        """The record with the current status: a running or queued run whose process is gone is interrupted."""
         record = self.record()
         if record.get("status") == "queued":
             by = record.get("queued_by") or []
@@ -195,7 +198,7 @@ class RunDir:
         return record if self._is_worked_on(record) else _nobody_works_on(record)
 
     def is_locked(self) -> bool:
-        """Whether some process of this machine has it in hand."""
+        """Whether a process of this machine works on it."""
         return is_locked(self.lock_file)
 
     def _is_worked_on(self, record: Mapping[str, Any]) -> bool:
@@ -204,11 +207,11 @@ class RunDir:
         return record.get("host") != socket.gethostname() and is_recent(self.heartbeat)
 
     def status(self) -> Status | None:
-        """How things stand with this run; None where it was never asked for."""
+        """The current status; None if the run has no record."""
         return self.state().get("status")
 
     def update(self, **values: Any) -> None:
-        """Change fields of run.json, atomically. A damaged run.json is renamed first."""
+        """Change fields of run.json atomically. A damaged run.json is renamed first."""
         try:
             before = self._read_record()
         except FileNotFoundError:
@@ -219,9 +222,10 @@ class RunDir:
         write_json(self.record_file, {**before, **values})
 
     def queue(self, **values: Any) -> None:
-        """Say that this run will be started, unless it is finished or somebody works on it.
+        """Mark this run as queued, unless it is finished or a process works on it.
 
-        Whether another machine that is said to run it still does takes a while to know: that is left to the start.
+        A run that another machine runs stays as it is: finding out whether it still does takes seconds, and the start
+        of the run does that.
         """
         if self.is_elsewhere():
             return
@@ -236,23 +240,26 @@ class RunDir:
                     reason=None,
                     attempts=attempts,
                     attempt=len(attempts),
-                    queue_owners=[*(by for by in others if by != this), this],
+                    queued_by=[*(by for by in others if by != this), this],
                     **values,
                 )
 
     def leave_queued(self) -> None:
-        """Tell that what is queued stays so when this process has ended: a cluster has it."""
+        """Keep the run queued after this process ends, because a cluster will run it."""
         if self.record().get("status") == "queued":
-            self.update(queue_owners=None)
+            self.update(queued_by=None)
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
-        """Whether one that queued this run has, as far as this machine can tell."""
+        """Whether a process that queued this run has ended. False on another machine, where this is not known."""
         return process["host"] == socket.gethostname() and not is_locked(self.lock_file.with_name(process["lock"]))
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
-        """Make the directory (anew where `fresh`) and say that this process runs it.
+        """Create the directory and mark the run as running in this process.
 
-        Returns what is not as it was when a run that is resumed was begun: revision of the code, versions.
+        fresh:  empty the directory first.
+        values: further fields of the record.
+
+        Returns changes since a resumed run was begun, as `name: old -> new` of the code's revision and of packages.
         """
         before, attempts = self.record(), self._attempts()
         if fresh:
@@ -275,7 +282,7 @@ class RunDir:
                 "cpus": os.cpu_count(),
                 "threads": os.environ.get("OMP_NUM_THREADS"),
             },
-            cwd=os.getcwd(),  # relative paths of the config start here
+            cwd=os.getcwd(),  # relative paths in the config start from here
             **({"damaged": before["damaged"]} if "damaged" in before else {}),
             **code,
             **values,
@@ -283,14 +290,14 @@ class RunDir:
         return [] if fresh or "versions" not in before else _changes(before, code)
 
     def code_changes(self) -> list[str]:
-        """What is not as it was when this run was made: `name: old -> new` of the code's revision and of packages."""
+        """Changes since this run was made: `name: old -> new` of the code's revision and of packages."""
         record = self.record()
         return _changes(record, {"git": git_revision(), "versions": versions()}) if record.get("versions") else []
 
     def _attempts(self) -> list[dict[str, Any]]:
-        """Every attempt so far: those that ended before, and the one that the record tells of, if it has begun.
+        """All attempts so far: earlier ones, and the one in the record, if it has begun.
 
-        For the process that holds the run: nobody else is at it.
+        Only for the process that has the lock of the run.
         """
         state = _nobody_works_on(self.record())
         past = list(state.get("attempts", []))
@@ -302,22 +309,22 @@ class RunDir:
         return past
 
     def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
-        """Final status with its reason."""
+        """Record the final status and its reason."""
         self.update(status=status, reason=reason, ended=now(), **values)
 
     def remove(self, *, watched: bool = False) -> bool:
-        """Delete the directory; False, and nothing is done, where a process works on this run."""
+        """Delete the directory. Returns False and deletes nothing if a process works on this run."""
         with self.locked(wait=False, watched=watched) as mine:
             if mine:
                 self._empty()
-                with suppress(OSError):  # a link, or where a disk of its own is mounted
+                with suppress(OSError):  # it is a link or a mount point
                     self.path.rmdir()
             return mine
 
     def _empty(self, but: str | None = None) -> None:
-        """Delete what is in the directory, not itself: it may be a link, or where a disk of its own is mounted.
+        """Delete the content of the directory, but not the directory, which may be a link or a mount point.
 
-        but: files with this in their names are kept, also those beside the training state.
+        but: keep files with this text in their names, also those beside the training state.
         """
         kept = self.checkpoint.parent if but else None
         for folder in (self.path, kept):
@@ -331,21 +338,21 @@ class RunDir:
 
 
 def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:
-    """Whether another machine is at them, of those runs of which that is said; all of them are watched at once."""
-    said = {run.heartbeat: run for run in runs if run.is_elsewhere()}
-    if said:
-        log.info("watching for up to %.0f s whether other machines still work on %d runs", STILL, len(said))
-    moved = beating(said)
-    return {run: file in moved for file, run in said.items()}
+    """Run -> whether another machine still works on it, for the runs whose record says so. All are watched at once."""
+    elsewhere = {run.heartbeat: run for run in runs if run.is_elsewhere()}
+    if elsewhere:
+        log.info("watching for up to %.0f s whether other machines still work on %d runs", STILL, len(elsewhere))
+    moved = beating(elsewhere)
+    return {run: file in moved for file, run in elsewhere.items()}
 
 
 def now() -> str:
-    """UTC, ISO 8601, to the second."""
+    """The time in UTC, ISO 8601, in seconds."""
     return datetime.now(timezone.utc).isoformat(timespec="seconds")
 
 
 def versions() -> dict[str, str]:
-    """Installed versions of what decides numbers."""
+    """Installed versions of the packages that decide the numbers of a run."""
     return dict(_versions())
 
 
@@ -362,8 +369,10 @@ def _versions() -> dict[str, str]:
 
 @lru_cache(maxsize=1)
 def git_revision() -> str | None:
-    """Commit of alignlab's own checkout; `+` and a digest of what is not committed of its code and config, where there
-    is any. None outside a checkout."""
+    """The commit of alignlab's own checkout. None outside a checkout.
+
+    Uncommitted changes of code and config add `+` and a digest of them.
+    """
     root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None
@@ -378,7 +387,7 @@ def git_revision() -> str | None:
     except (OSError, subprocess.CalledProcessError):
         return None
     for file in (root / os.fsdecode(name) for name in others.split(b"\0") if name):
-        if file.suffix in (".py", ".yaml") and file.is_file():  # nothing of an editor's
+        if file.suffix in (".py", ".yaml") and file.is_file():  # not temporary files of an editor
             with suppress(OSError):
                 changes += [bytes(file), file.read_bytes()]
     return f"{head}+{hashlib.sha256(b'|'.join(changes)).hexdigest()[:8]}" if any(changes) else head
@@ -391,26 +400,26 @@ def _nobody_works_on(record: dict[str, Any]) -> dict[str, Any]:
 
 
 def _changes(before: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
-    """`name: old -> new` for the revision and every package that is another than when a run was begun."""
+    """`name: old -> new` for the revision and every package that differs from the record `before`."""
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
     new = {"alignlab's revision": code["git"], **code["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
 
 
 def replace_whole(scratch: Path, file: Path) -> None:
-    """Put what was written beside a file in its place, after a power cut too."""
+    """Replace `file` by `scratch`, which is on the disk first: a power cut leaves the old file or the new one."""
     with scratch.open("rb") as handle:
         os.fsync(handle.fileno())
     os.replace(scratch, file)
 
 
 def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Pretty JSON that ends in its checksum (`integrity.read_record` reads it), atomically."""
+    """Write indented JSON with a checksum at its end, atomically. `integrity.read_record` reads it."""
     write_text(file, sealed(value))
 
 
 def write_text(file: Path, text: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, after a power cut too."""
+    """Write beside the target, then rename: a reader sees the old file or the new one, also after a power cut."""
     file.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as handle:
         try:

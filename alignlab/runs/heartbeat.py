@@ -1,4 +1,4 @@
-"""Is somebody still working on a run? Signs of life that need no clock that two machines agree on."""
+"""Whether a process still works on a run, without comparing the clocks of two machines."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ from types import TracebackType
 from filelock import FileLock
 
 BEAT = 5.0  # seconds between two beats
-STILL = 6 * BEAT  # a heart that stood still for so long has stopped
+STILL = 6 * BEAT  # seconds without a beat after which a process counts as gone
 
 
 class Heartbeat:
-    """Counts up in a file for each run that is worked on, from a thread of its own."""
+    """A thread that increases a number in the file of each run while this process works on them."""
 
     def __init__(self, *files: Path) -> None:
         self._files = files
@@ -44,7 +44,7 @@ class Heartbeat:
         count = 0
         while True:
             for file in self._files:
-                with suppress(OSError):  # a full disk stops the run where it matters; a missed beat stops nothing
+                with suppress(OSError):  # on a full disk the run itself fails; a missed beat has no effect
                     file.write_text(f"{count}\n")
             if self._over.wait(BEAT):
                 return
@@ -52,20 +52,23 @@ class Heartbeat:
 
 
 def beating(files: Iterable[Path]) -> set[Path]:
-    """Watch heartbeats until all have moved, or STILL seconds of this process's own time are over; those that moved."""
-    still = {file: _reading(file) for file in files}
+    """Watch heartbeats until all have changed, for at most STILL seconds by this process's clock.
+
+    Returns those that changed.
+    """
+    unchanged = {file: _reading(file) for file in files}
     moved: set[Path] = set()
     began = time.monotonic()
-    while still and time.monotonic() - began < STILL:
+    while unchanged and time.monotonic() - began < STILL:
         time.sleep(BEAT / 5)
-        moved |= {file for file, first in still.items() if _reading(file) != first}
-        still = {file: first for file, first in still.items() if file not in moved}
+        moved |= {file for file, first in unchanged.items() if _reading(file) != first}
+        unchanged = {file: first for file, first in unchanged.items() if file not in moved}
     return moved
 
 
 @lru_cache
 def sign_of_life(folder: Path) -> str:
-    """Name of a file in a folder that is locked as long as this process lives: `is_locked` tells."""
+    """Name of a file in a folder that is locked as long as this process lives (see `is_locked`)."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix="process-", dir=folder, delete=False) as made:
         lock = FileLock(made.name)
@@ -81,7 +84,7 @@ def sign_of_life(folder: Path) -> str:
 
 
 def is_recent(file: Path) -> bool:
-    """A guess at a glance, for lists: the last beat is younger than STILL by the clock of the file system."""
+    """Whether the last beat is younger than STILL by the file system's clock. A fast guess, for lists of runs."""
     try:
         return abs(time.time() - file.stat().st_mtime) < STILL
     except OSError:
@@ -89,7 +92,7 @@ def is_recent(file: Path) -> bool:
 
 
 def is_locked(lock_file: Path) -> bool:
-    """Some process holds this lock; asks without writing anything. For a moment nobody can take it."""
+    """Whether a process holds this lock. Writes nothing; for a moment no process can take the lock."""
     try:
         handle = os.open(lock_file, os.O_RDONLY)
     except OSError:

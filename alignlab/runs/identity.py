@@ -1,4 +1,4 @@
-"""The identity of a run: a hash of what decides its numbers, and of nothing else."""
+"""The id of a run: a hash of everything that decides its numbers, and of nothing else."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Where things are written, who watches, on what it runs, in which portions: none of this makes another run.
+# Keys that do not change the id: output paths, trackers, evaluation, devices, sizes of portions.
 COSMETIC = (
     "output_root",
     "tracking",
@@ -40,9 +40,9 @@ def run_id(
     """`<objective>-<12 hex digits>`.
 
     config:  the effective config as plain containers.
-    content: dotted key -> digest of what stands behind a path; replaces the path.
-    parent:  id of the run whose policy this one starts from; it stands for `model.parent`.
-    unused:  dotted keys that this run never reads.
+    content: dotted key -> digest of the content behind a path; replaces the path.
+    parent:  id of the run whose policy this one starts from; it replaces `model.parent`.
+    unused:  dotted keys that this run never reads; they are left out.
     """
     flat = flatten(config)
     for key in (*COSMETIC, *unused, "model.parent"):
@@ -54,7 +54,7 @@ def run_id(
 
 
 def flatten(config: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested mappings to dotted keys; lists stay values."""
+    """Convert nested mappings to one mapping with dotted keys; lists stay values."""
     flat: dict[str, Any] = {}
     for key, value in config.items():
         name = f"{prefix}{key}"

@@ -1,4 +1,4 @@
-"""All runs of an output folder at once: found, filtered, compared. Reads run.json files and nothing else."""
+"""Finds, filters and compares all runs of an output folder. Reads run.json and sweep.json files only."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ Record = dict[str, Any]
 DAMAGED = "damaged"
 _STATUSES = (*get_args(Status), DAMAGED)
 
-# What a filter may name besides keys of the config and names of metrics.
+# Names that a filter may use besides keys of the config and metrics.
 FACTS = ("id", "status", "objective", "sweep", "parent", "host", "attempt", "reason", "git")
-_WHERE = "what was asked for; nothing was done"
+_WHERE = "this command; nothing was done"
 _COMPARE: dict[str, Callable[[Any, Any], bool]] = {
     "<=": operator.le, ">=": operator.ge, "!=": operator.ne, "<": operator.lt, ">": operator.gt, "=": operator.eq,
 }  # fmt: skip
@@ -38,7 +38,7 @@ _FILTER = re.compile(r"(?P<key>[^<>=!]+)(?P<sign><=|>=|!=|<|>|=)(?P<values>.*)",
 
 
 def runs_of(output_root: str | Path) -> list[Record]:
-    """State of every run below `output_root`, oldest first; each with its flat config beside it (`flat`)."""
+    """The state of every run below `output_root`, oldest first. `flat` holds its config with dotted keys."""
     try:
         names = [entry.name for entry in os.scandir(Path(output_root) / "runs") if not entry.name.startswith(".")]
     except FileNotFoundError:
@@ -52,7 +52,7 @@ def runs_of(output_root: str | Path) -> list[Record]:
 
 
 def _damaged(run: RunDir) -> Record:
-    """What is listed of a run whose record is damaged; empty if there is no record, or it is not damaged."""
+    """The entry of a run whose record is damaged; empty if there is no record, or if it is not damaged."""
     reason = run.damage()
     return (
         {"status": DAMAGED, "reason": f"{reason}; to resume the run, type the command that made it again"}
@@ -63,7 +63,7 @@ def _damaged(run: RunDir) -> Record:
 
 @dataclass(frozen=True)
 class Filter:
-    """`key=a,b`, `key!=a`, `key<1`, ...: one condition on a run. Text may hold * and ?."""
+    """One condition on a run: `key=a,b`, `key!=a`, `key<1`, ... In text, * and ? are wildcards."""
 
     key: str
     sign: str
@@ -71,43 +71,46 @@ class Filter:
 
     @classmethod
     def parse(cls, text: str) -> Filter:
-        """Raises ConfigError where `text` is no condition."""
+        """Parse `key<sign>values`. Raises ConfigError if `text` is not a condition."""
         found = _FILTER.fullmatch(text)
         if found is None:
             raise ConfigError(
-                [Problem("filter", text, "is no condition: key=value, key!=value, key<number", "status=failed")]
+                [Problem("filter", text, "is not a condition: key=value, key!=value, key<number", "status=failed")]
             )
         values = tuple(value.strip() for value in found["values"].split(","))
         if found["sign"] not in ("=", "!=") and (len(values) > 1 or not _is_number(values[0])):
             guess = f"{found['key'].strip()}{found['sign']}0.5"
             raise ConfigError(
-                [Problem("filter", text, f"{found['sign']} compares with one number", guess)], where=_WHERE
+                [Problem("filter", text, f"{found['sign']} needs exactly one number", guess)], where=_WHERE
             )
         unknown = [v for v in values if not any(fnmatchcase(status, v) for status in _STATUSES)]
         if found["key"].strip() == "status" and unknown:
-            there = f"no run is {', '.join(unknown)}: {', '.join(_STATUSES)}"
+            text = f"no run can be {', '.join(unknown)}; a status is one of {', '.join(_STATUSES)}"
             close = correct_spelling(unknown[0], _STATUSES)
             fix = f"status={close or '<one of these>'}"
-            raise ConfigError([Problem("status", found["values"], there, fix)], where=_WHERE)
+            raise ConfigError([Problem("status", found["values"], text, fix)], where=_WHERE)
         return cls(found["key"].strip(), found["sign"], values)
 
     def keeps(self, record: Record, members: Mapping[str, set[str]]) -> bool:
-        """`members`: ids of the runs of each sweep; a run is told only of the sweep that made it."""
+        """Whether a run fulfils the condition.
+
+        members: name of each sweep -> ids of its runs. The record of a run names only the sweep that made it.
+        """
         if self.key == "sweep":
             names = [name for name, ids in members.items() if record["id"] in ids]
             hit = any(fnmatchcase(name, value) for name in names for value in self.values)
             return hit == (self.sign == "=")
-        there = value_of(record, self.key)
+        actual = value_of(record, self.key)
         if self.sign in ("=", "!="):
-            return any(_equal(there, value) for value in self.values) == (self.sign == "=")
+            return any(_equal(actual, value) for value in self.values) == (self.sign == "=")
         try:
-            return _COMPARE[self.sign](float(there), float(self.values[0]))
+            return _COMPARE[self.sign](float(actual), float(self.values[0]))
         except (TypeError, ValueError):
             return False
 
 
 def select(records: Iterable[Record], filters: Sequence[Filter], output_root: str | Path) -> list[Record]:
-    """Records that pass every filter. Raises ConfigError for keys that no run has, all of them at once."""
+    """Records that pass every filter. Raises one ConfigError for all keys that no run has."""
     records = list(records)
     known = keys_of(records)
     unknown = [f for f in filters if records and f.key not in known]
@@ -115,7 +118,7 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
 
         def problem(wrong: Filter) -> Problem:
             guess = correct_spelling(wrong.key, known)
-            text = f"no run has this; there are: {', '.join(FACTS)}, keys of the config and names of metrics"
+            text = f"no run has this key; use {', '.join(FACTS)}, a key of the config or the name of a metric"
             return Problem(wrong.key, None, text, f"{guess}{wrong.sign}{','.join(wrong.values)}" if guess else "")
 
         raise ConfigError(map(problem, unknown), where=_WHERE)
@@ -124,7 +127,7 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
 
 
 def keys_of(records: Iterable[Record]) -> list[str]:
-    """Everything that filters can name."""
+    """All names that filters can use."""
     names = dict.fromkeys(FACTS)
     for record in records:
         names |= dict.fromkeys((*record["flat"], *record.get("summary", {})))
@@ -132,7 +135,7 @@ def keys_of(records: Iterable[Record]) -> list[str]:
 
 
 def value_of(record: Record, key: str) -> Any:
-    """A fact, a value of the config or a metric of the summary; None where the run has none."""
+    """A fact, a value of the config or a metric of the summary; None if the run does not have it."""
     if key == "objective":
         return record["id"].rpartition("-")[0]
     if key in FACTS:
@@ -141,7 +144,7 @@ def value_of(record: Record, key: str) -> Any:
 
 
 def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
-    """(name, ids of its runs) of every sweep."""
+    """(name, ids of its runs) of every sweep. A sweep whose record can't be read is left out, with a warning."""
     for file in sorted((Path(output_root) / "sweeps").glob("*/sweep.json")):
         try:
             sweep = read_record(file)
@@ -153,28 +156,28 @@ def sweeps_of(output_root: str | Path) -> Iterator[tuple[str, set[str]]]:
 
 
 def find(records: Sequence[Record], wanted: str) -> Record:
-    """The run whose id begins so, or whose hash does. Raises ConfigError where there is none or more than one."""
+    """The run whose id or hash begins with `wanted`. Raises ConfigError if there is none, or more than one."""
     name = Path(wanted).name
     found = [r for r in records if r["id"] == name] or [
         r for r in records if r["id"].startswith(name) or r["id"].rpartition("-")[2].startswith(name)
     ]
     if len(found) == 1:
         return found[0]
-    text = (
-        f"stands for {', '.join(r['id'] for r in found[:5])}" if found else "there is no such run: see `alignlab runs`"
-    )
+    text = "there is no such run: see `alignlab runs`"
+    if found:
+        text = f"fits several runs: {', '.join(r['id'] for r in found[:5])}"
     raise ConfigError([Problem("run", wanted, text)], where=_WHERE)
 
 
 def difference(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
-    """Keys of the config that the two do not have alike."""
+    """key -> both values, for keys of the config that differ."""
     keys = dict.fromkeys((*one["flat"], *other["flat"]))
     pairs = {key: (one["flat"].get(key), other["flat"].get(key)) for key in keys}
     return {key: pair for key, pair in pairs.items() if pair[0] != pair[1]}
 
 
 def children_of(record: Record, records: Iterable[Record]) -> list[str]:
-    """Ids of the runs that start from this one."""
+    """Ids of the runs that start from this one, or use it as reward model."""
     return [r["id"] for r in records if record["id"] in (r.get("parent"), r.get("reward"))]
 
 
@@ -185,8 +188,8 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _equal(there: Any, wanted: str) -> bool:
+def _equal(actual: Any, wanted: str) -> bool:
     try:
-        return float(there) == float(wanted)
+        return float(actual) == float(wanted)
     except (TypeError, ValueError):
-        return fnmatchcase(json.dumps(there) if there is None or isinstance(there, bool) else str(there), wanted)
+        return fnmatchcase(json.dumps(actual) if actual is None or isinstance(actual, bool) else str(actual), wanted)

@@ -41,11 +41,11 @@ def test_listed_and_filtered(runs: Run) -> None:
     assert "no runs below outputs that meet status=diverged" in runs("status=diverged").out
     refused = runs("status=done,faild")
     assert refused.code == 2
-    assert "no run is faild: queued, running, done" in refused.err
+    assert "no run can be faild; a status is one of queued, running, done" in refused.err
     assert "type: status=failed" in refused.err
     refused = runs("eval/loss<much")
     assert refused.code == 2
-    assert "compares with one number" in refused.err
+    assert "needs exactly one number" in refused.err
 
 
 def test_a_list_stands_in_columns(runs: Run) -> None:

@@ -164,7 +164,7 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     assert max(kept["policy/tokens"]) <= 8
     hot = alignlab("evaluate", "run=dpo", "evaluation.temperature=0.7", "evaluation.max_new_tokens=4")
     assert hot.code == 0, hot.err
-    assert "no KL: the answers were not drawn at temperature 1" in hot.out
+    assert "no KL: the answers were not sampled at temperature 1" in hot.out
 
 
 def test_refusals_of_xstests_prompts(alignlab: Run) -> None:

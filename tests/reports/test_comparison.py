@@ -36,7 +36,7 @@ def names_a_best(text: str) -> bool:
 
 
 def lab(kl: float, gap: float, reward: float, spread: float = 0.01) -> list[dict[str, float]]:
-    """Two seeds of the lab around these numbers; the start has reward 0.5."""
+    """Two seeds of a lab setting with these means; the start has reward 0.5."""
     return [
         {
             "exact/kl": kl * (1 + side * spread),
@@ -48,7 +48,7 @@ def lab(kl: float, gap: float, reward: float, spread: float = 0.01) -> list[dict
     ]
 
 
-# As `make demo` printed: four strengths of DPO, each with its own KL.
+# From `make demo`: three strengths of DPO, each with its own KL (nats).
 DEMO = {("0.05",): lab(4.364, 0.71, 1.7), ("0.1",): lab(3.676, 0.466, 1.81), ("1.0",): lab(0.381, 0.104, 0.759)}
 
 
@@ -64,7 +64,7 @@ def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
     assert row.endswith("| 0.104 ± 0.127 |  |  |  |")
 
 
-def test_where_no_kls_are_equal_none_is_best_and_it_says_what_to_add() -> None:
+def test_without_equal_kls_none_is_best_and_strengths_to_add_are_named() -> None:
     settings = {
         ("dpo", "0.1"): lab(4.0, 0.7, 1.7),
         ("dpo", "1.0"): lab(0.4, 0.1, 0.7),
@@ -78,13 +78,13 @@ def test_where_no_kls_are_equal_none_is_best_and_it_says_what_to_add() -> None:
     assert "difference to the best" not in table
 
 
-def test_a_gap_that_was_asked_for_ranks_all_and_marks_what_hardly_moved() -> None:
+def test_a_gap_that_the_user_chose_ranks_all_and_marks_settings_that_hardly_moved() -> None:
     _, text = report_of(DEMO, ["objective.beta"], metric="exact/frontier_gap")
     assert "best: beta 1.0; no other is tied with it" in text
     assert "hardly moved from the start (less than a quarter of the farthest): beta 1.0 (0.38 nats)" in text
 
 
-def test_standing_still_at_equal_kl_is_not_the_best() -> None:
+def test_a_policy_that_did_not_move_is_not_the_best_at_equal_kl() -> None:
     """Neither setting has moved; the gain in reward of one is within the spread of its seeds."""
     _, text = report_of({("a",): lab(1e-6, 0.0, 0.5), ("b",): lab(1e-6, 0.1, 0.501)}, ["x"])
     assert "not known to be better than the start (95 % interval), so not called best: x a; x b" in text
@@ -96,15 +96,15 @@ def pairs(*accuracies: float, n: int = 400, **more: float) -> list[dict[str, flo
     return [{"eval/pairs/accuracy": a, "eval/pairs/n": n, "eval/loss": 0.5, **more} for a in accuracies]
 
 
-def test_objectives_are_compared_by_what_all_of_them_have() -> None:
-    """KTO logs no accuracy of rewards, and its loss is another number; SFT stands still and is never the best."""
+def test_objectives_are_compared_by_a_metric_that_all_of_them_have() -> None:
+    """KTO has no accuracy of rewards, and its loss is not comparable. SFT does not improve and is never the best."""
     settings = {
         ("dpo",): pairs(0.70, 0.71, **{"eval/rewards/accuracies": 0.7}),
         ("kto",): pairs(0.66, 0.67),
         ("sft",): pairs(0.50, 0.505),
     }
     table, text = report_of(settings, ["objective"])
-    assert "compared by held-out pair accuracy (higher is better), as differences" in text
+    assert "compared by held-out pair accuracy (higher is better): differences" in text
     assert "not known to be better than the start (95 % interval), so not called best: objective sft" in text
     assert "best: objective dpo; no other is tied with it" in text
     assert "unknown" not in table + text
@@ -116,7 +116,7 @@ def test_a_setting_that_is_not_better_than_the_start_is_not_among_the_best() -> 
     assert "best: x a; no other that is better than the start is tied with it" in text
 
 
-def test_where_nothing_is_common_it_says_what_is_missing() -> None:
+def test_without_a_common_metric_the_missing_ones_are_named() -> None:
     settings = {("dpo",): pairs(0.7, 0.71), ("reward_model",): [{"eval/accuracy": 0.8, "eval/loss": 0.4}] * 2}
     table, text = report_of(settings, ["objective"])
     assert "no metric in common that means the same for all" in text
@@ -152,13 +152,13 @@ def test_better_than_the_start() -> None:
 
     assert by_pairs(10_000, 0.55, 0.56) is False
     assert by_pairs(10_000, 0.55, 0.551) is True
-    assert by_pairs(100, 0.55, 0.551) is False, "of 100 pairs a share is known to 0.098"
+    assert by_pairs(100, 0.55, 0.551) is False, "100 pairs give a share to ± 0.098"
     assert by_pairs(10_000, 0.45, 0.451) is False
     assert by_pairs(10_000, 0.55) is None
     loss = {"eval/loss": seeded(0.5, 0.51), "start/loss": seeded(0.69, 0.70)}
     assert better_than_start(loss, "eval/loss") is True
     assert better_than_start({**loss, "start/loss": seeded(0.5, 0.51)}, "eval/loss") is False
-    assert better_than_start(loss, "eval/rewards/margins") is None, "its value at the start is not known"
+    assert better_than_start(loss, "eval/rewards/margins") is None, "the value at the start is not known"
 
 
 def test_equal_kl() -> None:
@@ -184,7 +184,7 @@ def test_intervals_hold_for_all_groups_at_once() -> None:
         assert difference.half == pytest.approx({1: 12.7062, 2: 25.4517}[ends] * 0.05, rel=1e-4)
 
 
-def test_what_hardly_moved_is_told_by_a_movement_that_all_have() -> None:
+def test_settings_that_hardly_moved_are_found_by_a_movement_that_all_have() -> None:
     margins = {"a": {"eval/pairs/margin": seeded(4.0, 6.0)}, "b": {"eval/pairs/margin": seeded(-1.0, -1.4)}}
     assert hardly_moved(margins) == {"b": pytest.approx(1.2)}
     assert hardly_moved({**margins, "c": {"eval/loss": seeded(1.0)}}) == {}
@@ -195,7 +195,7 @@ def moved(distance: float, *accuracies: float) -> list[dict[str, float]]:
 
 
 def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
-    """As a sweep over learning rates came out: the accuracy sees only signs, which one tiny step already sets."""
+    """From a sweep over learning rates: the accuracy sees only signs, and one tiny step sets them."""
     settings = {
         ("1e-7",): moved(0.001, 0.906, 0.906),
         ("1e-5",): moved(0.112, 0.91, 0.91),
@@ -211,8 +211,8 @@ def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
     assert "best: lr 1e-5; no other is tied with it" in text
 
 
-def test_where_only_what_hardly_moved_is_better_than_the_start_none_is_best() -> None:
-    """A setting without results does not hide it."""
+def test_if_only_settings_that_hardly_moved_are_better_than_the_start_none_is_best() -> None:
+    """A setting without results does not change this."""
     settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("1.0",): moved(90.0, 0.5, 0.5), ("lost",): [{}, {}]}
     table, text = report_of(settings, ["optim.lr"])
     assert "so not called best: lr 1e-7 (0.001 nats)" in text
@@ -221,17 +221,17 @@ def test_where_only_what_hardly_moved_is_better_than_the_start_none_is_best() ->
     assert "difference to the best" not in table
 
 
-def test_where_no_policy_moved_none_is_best() -> None:
+def test_if_no_policy_moved_none_is_best() -> None:
     settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("2e-7",): moved(0.002, 0.91, 0.91)}
     _, text = report_of(settings, ["optim.lr"])
     names = "lr 1e-7 (0.001 nats); lr 2e-7 (0.002 nats)"
-    assert f"hardly moved from the start (less than 0.01 nats a pair), so not called best: {names}" in text
+    assert f"hardly moved from the start (less than 0.01 nats per pair), so not called best: {names}" in text
     assert "none is called best" in text
     assert not names_a_best(text)
 
 
 def test_the_best_at_a_small_kl_is_named_beside_the_best_at_a_large_one() -> None:
-    """At equal KL none stayed behind the others, but the small KL is named."""
+    """Within each group all moved equally far, but the settings with the small KL are still named."""
     settings = {
         ("a",): lab(0.4, 0.1, 0.8),
         ("b",): lab(0.4, 0.2, 0.7),
@@ -252,8 +252,8 @@ def test_pairs_that_cancel_in_the_margin_have_moved() -> None:
 
 def test_strengths_to_add() -> None:
     kl = {("dpo", "0.1"): 4.0, ("dpo", "1.0"): 0.4, ("ipo", "0.1"): 0.2}
-    said = strengths_to_add(["objective", "strength"], kl)
-    assert said == (
+    advice = strengths_to_add(["objective", "strength"], kl)
+    assert advice == (
         "to compare at one KL, about 0.28 nats, add values of strength: objective dpo above 1; objective ipo below 0.1"
     )
     assert strengths_to_add(["objective"], {("dpo",): 1.0, ("ipo",): 2.0}) == ""

@@ -1,4 +1,4 @@
-"""Tables from records."""
+"""Tables and figures of sweeps, made from records."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_columns_are_known_metrics() -> None:
     check_known(COLUMNS)
 
 
-def test_markdown_shows_what_there_is() -> None:
+def test_markdown_shows_the_columns_that_points_have() -> None:
     assert markdown(sweep_frame(POINTS, RECORDS), ["objective.beta"]).splitlines() == [
         "| objective.beta | eval loss | exact KL (nats) | exact reward | status | run |",
         "|---|---|---|---|---|---|",
@@ -36,7 +36,7 @@ def test_markdown_shows_what_there_is() -> None:
     assert headline(RECORDS["dpo-a"]) == "dpo-a done: eval loss 0.5124, exact KL (nats) 2.000, exact reward 1.000"
 
 
-def test_a_report_is_made_of_files_alone(tmp_path: Path) -> None:
+def test_a_report_needs_files_only(tmp_path: Path) -> None:
     directory = tmp_path / "sweeps" / "s"
     write_json(
         directory / "sweep.json", {"name": "s", "question": "Why?", "axes": ["objective.beta"], "points": POINTS}
@@ -57,8 +57,8 @@ def test_a_report_is_made_of_files_alone(tmp_path: Path) -> None:
     assert (directory / "figures/curves.png").is_file()
 
 
-def test_code_that_runs_were_made_by(tmp_path: Path) -> None:
-    """Of the points, of what they start from, and of attempts that a run goes on from; one that began anew is none."""
+def test_runs_made_by_different_code_are_reported(tmp_path: Path) -> None:
+    """Points, parents and attempts that a run was resumed from count. An attempt before a fresh start does not."""
     old, new = ({"git": git, "versions": {"torch": "2.13"}} for git in ("abc", "def"))
     made, begun = {"status": "failed", "parent": "sft-a"}, {**old, "resumed_from": 0}
     cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
@@ -77,7 +77,7 @@ def test_code_that_runs_were_made_by(tmp_path: Path) -> None:
         assert sorted(line.rpartition("revision: ")[2].split(", ")) == sorted(said.split(", "))
 
 
-def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
+def test_the_output_of_a_process_that_died_is_shown(tmp_path: Path) -> None:
     directory = tmp_path / "sweeps" / "s"
     write_json(directory / "sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS})
     reasons = ("its process ended with signal SIGSEGV", "RuntimeError: out of luck")
@@ -90,7 +90,7 @@ def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
     write_report(directory)
     table = (directory / "table.md").read_text()
     assert "dpo-a printed: terminate called" in table
-    assert "dpo-b printed" not in table, "its own log says it all"
+    assert "dpo-b printed" not in table, "its own log is enough"
     for run_id in ("dpo-a", "dpo-b"):
         assert f"{run_id} line 29" in table
         assert f"{run_id} line 9\n" not in table, "the last twenty lines"
@@ -99,7 +99,7 @@ def test_what_a_process_printed_before_it_died_is_shown(tmp_path: Path) -> None:
         write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reasons[0], "stack": "dpo-b"})
     write_report(directory)
     table = (directory / "table.md").read_text()
-    assert table.count("dpo-b printed: terminate called") == 2, "of a stack, under its first point"
+    assert table.count("dpo-b printed: terminate called") == 2, "vectorized runs share the log of the first of them"
     assert "dpo-a printed" not in table
 
 
@@ -124,7 +124,7 @@ def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: 
     return write_report(tmp_path / "sweeps/s")
 
 
-def test_a_point_of_a_sweep_that_was_taken_over(tmp_path: Path) -> None:
+def test_a_point_of_a_sweep_that_another_command_started_again(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "s").mkdir(parents=True)
     write_json(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
     assert "dpo-a has ended, but another command" in point_line(tmp_path / "sweeps" / "s", "dpo-a")
@@ -148,32 +148,32 @@ def test_a_line_for_each_point_that_ends(tmp_path: Path) -> None:
     ]
 
 
-def test_nothing_is_left_of_another_sweep_that_had_the_name(tmp_path: Path) -> None:
+def test_nothing_is_left_of_an_earlier_sweep_of_the_same_name(tmp_path: Path) -> None:
     seeds_sweep(tmp_path, {"0.1": [0.5, 0.6]})
     folder = tmp_path / "sweeps/s"
     drawn = (folder / "figures/curves.png").stat().st_mtime_ns
     write_report(folder)
-    assert (folder / "figures/curves.png").stat().st_mtime_ns == drawn, "the same is not drawn again"
+    assert (folder / "figures/curves.png").stat().st_mtime_ns == drawn, "the same figures are not drawn again"
     (folder / "figures/curves.png").unlink()
     write_report(folder)
     drawn = (folder / "figures/curves.png").stat().st_mtime_ns
     write_json(folder / "sweep.json", {**json.loads((folder / "sweep.json").read_text()), "question": "Why?"})
     write_report(folder)
-    assert (folder / "figures/curves.png").stat().st_mtime_ns > drawn, "its title is another"
+    assert (folder / "figures/curves.png").stat().st_mtime_ns > drawn, "the title has changed"
     write_json(folder / "sweep.json", {"name": "s", "question": "", "axes": ["objective.beta"], "points": POINTS})
     write_report(folder)
     assert sorted(f.name for f in folder.rglob("*") if f.is_file()) == ["sweep.json", "table.csv", "table.md"]
 
 
-def test_a_setting_without_any_numbers(tmp_path: Path) -> None:
+def test_a_setting_without_numbers(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6], "0.3": [None, None]})
-    assert "beta 0.3 is without seed 0 (failed), 1 (failed): it has no numbers" in text
+    assert "beta 0.3 lacks seed 0 (failed), 1 (failed): it has no numbers" in text
     assert "nothing is known about which is best" in text
     assert "| best |" not in text
     assert "| 0.550 ± 0.635 | unknown |  |  |" in text
 
 
-def test_seeds_are_one_row_a_setting(tmp_path: Path) -> None:
+def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, 0.51, 0.6], "1.0": [9.0, 9.2, 9.1]})
     head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert head.startswith("| objective.beta | seeds | ")
@@ -195,17 +195,17 @@ def test_seeds_are_one_row_a_setting(tmp_path: Path) -> None:
         assert (tmp_path / f"sweeps/s/figures/{figure}.png").stat().st_size > 10_000
 
 
-def test_what_is_missing_is_said_and_not_made_up(tmp_path: Path) -> None:
+def test_missing_points_are_reported(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, None, None], "1.0": [0.1, None, 0.11]})
     assert "| 0.3 | 1 of 3 |" in text
     assert "| -0.100 | unknown | unknown |" in text
-    assert "beta 0.3 is without seed 1 (failed), 2 (failed): its numbers are those of the others" in text
+    assert "beta 0.3 lacks seed 1 (failed), 2 (failed): its numbers are from the other seeds" in text
     assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
-    assert "unknown, for want of two seeds in common with the best: beta 0.3" in text
+    assert "unknown, because they have fewer than two seeds in common with the best: beta 0.3" in text
     assert "- point 4 (beta 0.3, seed 1; dpo-0.3-1): failed, NonFiniteError: row 3" in text
 
 
-def test_the_metric_of_comparison_is_the_sweeps(tmp_path: Path) -> None:
+def test_a_sweep_can_name_the_metric_of_comparison(tmp_path: Path) -> None:
     values: dict[str, list[float | None]] = {"0.1": [0.5, 0.6], "0.3": [0.4, 0.5]}
     assert "compared by exact KL (nats) (higher is better)" in seeds_sweep(
         tmp_path, values, metric="exact/kl", better="higher"
@@ -215,7 +215,7 @@ def test_the_metric_of_comparison_is_the_sweeps(tmp_path: Path) -> None:
     assert "difference" not in absent
 
 
-def test_one_seed_each_and_none_at_all(tmp_path: Path) -> None:
+def test_settings_with_one_seed_or_none(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5], "0.3": [0.4]})
     assert "nothing is known about which is best" in text
     assert "±" not in "".join(line for line in text.splitlines() if line.startswith("|"))
@@ -224,14 +224,14 @@ def test_one_seed_each_and_none_at_all(tmp_path: Path) -> None:
     assert "| 0.1 | 0 of 1 |" in failed
 
 
-def test_what_walks_with_the_seed_is_no_setting() -> None:
+def test_an_axis_zipped_with_the_seed_makes_no_setting() -> None:
     axes = ["objective.beta", "seed", "data.seed"]
     assert split_axes(axes, [["seed", "data.seed"]]) == (["objective.beta"], ["seed", "data.seed"])
     assert split_axes(axes, []) == (["objective.beta", "data.seed"], ["seed"])
     assert split_axes(["objective.beta"], [["a", "b"]]) == (["objective.beta"], [])
 
 
-def test_a_field_that_varies_stands_with_its_values() -> None:
+def test_a_field_that_varies_is_shown_with_its_values() -> None:
     records = [{"objective": {"name": "dpo", "beta": beta, "label_smoothing": 0.0}} for beta in (0.1, 0.3, 0.1)]
     assert objectives(records, ["strength"]) == ["dpo: beta 0.1 | 0.3, label_smoothing 0.0"]
     assert objectives(records, ["objective.beta"]) == ["dpo: label_smoothing 0.0"]

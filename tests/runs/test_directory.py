@@ -1,4 +1,4 @@
-"""Run directories: identity, atomic records, what a fresh start keeps."""
+"""Run directories: ids, atomic records, locks, heartbeats, attempts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def identity(config: dict[str, object], **changes: object) -> str:
 CONFIG = {"seed": 1, "objective": {"beta": 0.1}, "data": {"path": "a", "limit": 3}, "trainer": {"max_steps": 5}}
 
 
-def test_identity_is_stable_and_sees_what_matters() -> None:
+def test_the_id_is_stable_and_depends_on_what_decides_numbers() -> None:
     assert identity(CONFIG) == identity(json.loads(json.dumps(CONFIG)))
     assert identity(CONFIG).startswith("dpo-")
     assert len(identity(CONFIG)) == len("dpo-") + 12
@@ -41,7 +41,7 @@ def test_identity_is_stable_and_sees_what_matters() -> None:
     assert identity(CONFIG, parent="sft-1") != identity(CONFIG) != identity(CONFIG, content={"data.content": "x"})
 
 
-def test_identity_ignores_what_is_cosmetic_or_unused() -> None:
+def test_the_id_ignores_cosmetic_and_unused_keys() -> None:
     cosmetic = {
         **CONFIG,
         "output_root": "elsewhere",
@@ -85,7 +85,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
+def test_an_output_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OutputError, match="output_root can't be written"):
         RunDir.of(tmp_path / "file", "dpo-1").lock()
@@ -94,13 +94,13 @@ def test_a_place_that_cannot_be_written_is_said(tmp_path: Path) -> None:
 ELSEWHERE = {"status": "running", "host": "another-machine", "pid": 1, "attempt": 1}
 
 
-def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
+def test_a_running_run_without_a_process_is_interrupted(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     with run.locked():
         run.start("", fresh=True)
-        assert run.status() == "running", "held by this process"
+        assert run.status() == "running", "this process has the lock"
     assert run.status() == "interrupted"
-    assert "ended without a word" in run.state()["reason"]
+    assert "ended without a message" in run.state()["reason"]
     with run.locked():
         run.start("", fresh=False)
         run.end("done")
@@ -108,7 +108,7 @@ def test_what_nobody_works_on_was_interrupted(tmp_path: Path) -> None:
     assert (run.status(), run.record()["attempt"]) == ("done", 2)
 
 
-def test_queued_again_keeps_what_was(tmp_path: Path) -> None:
+def test_a_run_that_is_queued_again_keeps_its_record(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     run.queue(sweep="s")
     assert (run.status(), run.record()["sweep"], run.record()["attempt"]) == ("queued", "s", 0)
@@ -121,17 +121,17 @@ def test_queued_again_keeps_what_was(tmp_path: Path) -> None:
         run.start("", fresh=True)
         assert run.record()["attempt"] == 2
         run.queue(sweep="u")
-        assert run.status() == "running", "somebody works on it"
+        assert run.status() == "running", "a process works on it"
         run.end("diverged", "NaN")
     run.queue(sweep="u")
     assert (run.status(), run.record().get("sweep")) == ("diverged", None), "finished"
 
 
-def test_held_by_one_process_only(tmp_path: Path) -> None:
+def test_one_process_only_has_a_run(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     code = (
         "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
-        "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(60)"
+        "with RunDir(Path(sys.argv[1])).locked():\n  print('held', flush=True); time.sleep(60)"
     )
     other = subprocess.Popen([sys.executable, "-c", code, str(run.path)], stdout=subprocess.PIPE)
     assert other.stdout is not None
@@ -145,15 +145,15 @@ def test_held_by_one_process_only(tmp_path: Path) -> None:
         began = time.monotonic()
         with run.locked() as mine:
             assert mine
-            assert time.monotonic() - began >= 0.2, "waited until the other was dead"
+            assert time.monotonic() - began >= 0.2, "it waited until the other process was dead"
     finally:
         other.kill()
         other.wait()
     assert not is_locked(run.lock_file)
 
 
-def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No lock is seen from another machine: the beating is watched, whatever any clock says."""
+def test_the_heartbeat_of_another_machine_is_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The lock of another machine is not visible. The heartbeat is watched, and clocks do not matter."""
     monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "STILL", 0.3)
     run = RunDir.of(tmp_path, "dpo-1")
@@ -168,7 +168,7 @@ def test_a_heart_that_beats_elsewhere(tmp_path: Path, monkeypatch: pytest.Monkey
             assert not mine
     assert not run.heartbeat.exists()
     run.heartbeat.write_text("7")
-    os.utime(run.heartbeat, (2**31, 2**31))  # young for ever, but it stands still
+    os.utime(run.heartbeat, (2**31, 2**31))  # recent for ever, but it does not change
     began = time.monotonic()
     with run.locked(wait=False) as mine:
         assert mine
@@ -189,7 +189,7 @@ def watched_never(files: Iterable[Path]) -> set[Path]:
     raise AssertionError("watched")
 
 
-def test_a_heart_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_heartbeat_can_stop(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "STILL", 0.2)
     (tmp_path / "beat").write_text("1")
@@ -209,11 +209,11 @@ def test_machines_that_went_down_are_watched_together(tmp_path: Path, monkeypatc
     with Heartbeat(runs[2].heartbeat):
         assert at_work_elsewhere(runs) == {run: run is runs[2] for run in runs[1:]}
     with runs[1].locked(wait=False, watched=True) as mine:
-        assert mine, "it has been watched"
+        assert mine, "it was watched already"
     assert time.monotonic() - began < 2 * 3.0, "all at once"
 
 
-def test_queued_by_a_command_that_has_ended(tmp_path: Path) -> None:
+def test_a_queued_run_whose_command_has_ended_is_interrupted(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     code = (
         "import sys; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
@@ -224,33 +224,31 @@ def test_queued_by_a_command_that_has_ended(tmp_path: Path) -> None:
     assert (run.status(), run.state()["reason"]) == ("interrupted", run_dir._LEFT)
     with run.locked():
         run.start("", fresh=True)
-        assert (run.record()["attempt"], run.record()["attempts"]) == (1, []), "it had not begun"
-    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_locked(file)], (
-        "nothing is left behind"
-    )
+        assert (run.record()["attempt"], run.record()["attempts"]) == (1, []), "the first attempt had not begun"
+    assert not [file for file in run.lock_file.parent.glob("process-*") if not is_locked(file)], "no lock file is left"
 
 
-def test_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_may_be_queued_by_two_commands_or_a_cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     run.queue()
     (this,) = run.record()["queued_by"]
-    run.update(queue_owners=[this, {**this, "lock": "process-gone"}])
-    assert run.status() == "queued", "one of them is there"
+    run.update(queued_by=[this, {**this, "lock": "process-gone"}])
+    assert run.status() == "queued", "one of the commands still runs"
     run.queue()
     assert run.record()["queued_by"] == [this]
-    run.update(queue_owners=[{"host": "another-machine", "lock": "process-gone"}])
-    assert run.status() == "queued", "nobody can tell from here"
-    run.update(queue_owners=[{**this, "lock": "process-gone"}])
+    run.update(queued_by=[{"host": "another-machine", "lock": "process-gone"}])
+    assert run.status() == "queued", "this machine does not know"
+    run.update(queued_by=[{**this, "lock": "process-gone"}])
     assert run.status() == "interrupted"
     run.leave_queued()
-    assert run.status() == "queued", "a cluster has it"
+    assert run.status() == "queued", "a cluster will run it"
     monkeypatch.chdir(tmp_path)
     near = RunDir.of("elsewhere", "dpo-2")
     near.queue()
     assert near.status() == "queued"
 
 
-def test_the_revision_tells_one_change_from_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_revision_differs_between_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for folder in ("alignlab/runs", "conf", "docs"):
         (tmp_path / folder).mkdir(parents=True)
     (tmp_path / "alignlab/a.py").write_text("1")
@@ -259,7 +257,7 @@ def test_the_revision_tells_one_change_from_another(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(run_dir, "__file__", str(tmp_path / "alignlab/runs/directory.py"))
     revision = git_revision.__wrapped__
     clean = revision()
-    (tmp_path / "docs/b.md").write_text("decides nothing")
+    (tmp_path / "docs/b.md").write_text("changes no numbers")
     assert revision() == clean
     (tmp_path / "alignlab/a.py").write_text("2")
     (tmp_path / "conf/c.yaml").write_text("1")
@@ -268,14 +266,14 @@ def test_the_revision_tells_one_change_from_another(tmp_path: Path, monkeypatch:
     seen.append(revision())
     (tmp_path / "conf/c.yaml").write_text("2")
     seen.append(revision())
-    (tmp_path / "alignlab/.#a.py").symlink_to("nobody@nowhere:1")  # as editors leave them
+    (tmp_path / "alignlab/.#a.py").symlink_to("nobody@nowhere:1")  # as editors create them
     (tmp_path / "alignlab/.a.py.swp").write_text("typing")
     assert revision() == seen[-1]
     assert len(set(seen)) == 4
     assert all(found.startswith(f"{clean}+") for found in seen[1:])
 
 
-def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> None:
+def test_a_damaged_record_counts_as_none_and_is_written_again(tmp_path: Path) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     for content in ('{"status": "do', "[]", "\xff"):
         run.path.mkdir(parents=True, exist_ok=True)
@@ -285,7 +283,7 @@ def test_a_broken_record_counts_as_none_and_is_written_anew(tmp_path: Path) -> N
         assert run.status() == "queued"
 
 
-def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_resumed_run_reports_changes_of_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     with run.locked():
         run.start("", fresh=True)
@@ -295,7 +293,7 @@ def test_other_code_than_before_is_told(tmp_path: Path, monkeypatch: pytest.Monk
         changes = run.start("", fresh=False)
         assert [c.split(":")[0] for c in changes] == ["alignlab's revision", "torch"]
         assert changes[1].endswith("-> 9.9")
-        assert run.start("", fresh=True) == [], "begun anew: nothing is mixed"
+        assert run.start("", fresh=True) == [], "a fresh start mixes nothing"
 
 
 def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -314,8 +312,8 @@ def test_a_run_knows_the_code_of_each_attempt(tmp_path: Path, monkeypatch: pytes
     assert run.code_changes() == [f"torch: 9.9 -> {older['torch']}"]
 
 
-def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A glance holds the lock for a moment; one that takes it waits for longer."""
+def test_looking_at_a_lock_does_not_keep_others_from_taking_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`is_locked` holds the lock for a moment; `locked` waits longer than that."""
     monkeypatch.setattr(run_dir, "_GLANCE", 5.0)
     run = RunDir.of(tmp_path, "dpo-1")
     with run.locked():
@@ -327,9 +325,7 @@ def test_whoever_looks_at_a_lock_keeps_nobody_from_it(tmp_path: Path, monkeypatc
         assert mine
 
 
-def test_a_point_that_another_machine_runs_is_not_waited_for_in_the_queue(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_queueing_does_not_wait_for_a_run_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
     write_json(run.record_file, ELSEWHERE)
     monkeypatch.setattr(run_dir, "beating", watched_never)
@@ -338,7 +334,7 @@ def test_a_point_that_another_machine_runs_is_not_waited_for_in_the_queue(
 
 
 def test_two_hundred_processes_lose_nothing(tmp_path: Path) -> None:
-    """Each has a run of its own, and all want one that only one may start; every record is whole at every moment."""
+    """Each process has its own run; all want one more run, which only one may start. No record is half written."""
     code = f"""
 import json, os, sys
 from pathlib import Path
@@ -350,12 +346,12 @@ for i in range(200):
     if child == 0:
         own, shared = RunDir.of(root, f"own-{{i}}"), RunDir.of(root, "shared-1")
         own.queue(sweep="s")
-        with own.held():
+        with own.locked():
             own.start("", fresh=True)
             for k in range(5):
                 own.update(step=k)
             own.end("done", number=i)
-        with shared.held():
+        with shared.locked():
             if shared.record().get("status") != "done":
                 shared.start("", fresh=True)
                 shared.end("done")

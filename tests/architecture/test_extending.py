@@ -1,0 +1,105 @@
+"""The how-tos of docs/extending.md, applied to a copy of the package and run."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
+
+# heading -> number of its code blocks
+HOW_TOS = {
+    "Add a launcher": 2,
+    "Add a setting of the trainer": 4,
+    "Add a metric": 2,
+    "Add an objective": 2,
+    "Add a judge": 2,
+    "Add a data source": 2,
+}
+
+# A line that begins with the name of a file, and the code block below it.
+BLOCK = re.compile(r"^`([\w./]+)`[^\n]*:\n\n```(\w+)\n(.*?)```", re.MULTILINE | re.DOTALL)
+
+# What a reader of the document would type, with a record of the runs that the new launcher started.
+COMMANDS = """
+import sys
+import alignlab, torch
+from alignlab.cli.main import main
+from alignlab.sweep.launchers.paced import PacedLauncher
+
+assert alignlab.__file__.startswith(sys.argv[1]), alignlab.__file__
+run, started = PacedLauncher.run, []
+
+def recording_run(self, tasks, on_finished):
+    started.extend(name for task in tasks for name in task.names)
+    run(self, tasks, on_finished)
+
+PacedLauncher.run = recording_run
+lab = ["experiment=lab_dpo", "model.parent=[]", "tracking=none", "trainer.progress=false", "trainer.deterministic=true"]
+small = ["trainer.max_steps=2", "trainer.batch_size=4", "data.train_limit=8", "data.eval_limit=4"]
+sweep = ["-m", "objective.beta=0.1,0.3", "sweep.name=s"]
+codes = [main(["train", *lab, *small, *sweep, "launcher=paced", "launcher.pause=0.1"])]
+assert torch.are_deterministic_algorithms_enabled(), "the setting was not read"
+codes += [main(["check", *lab, *sweep, "launcher=vectorized"])]
+codes += [main(["check", *lab, "objective=squared_hinge"])]
+codes += [main(["check", "data=sums", "model=tiny", "tracking=none", "judge=shorter", "evaluation.at_end=true"])]
+print("started", *started)
+print("exit codes", *codes)
+"""
+
+
+def follow(root: Path, heading: str) -> int:
+    """Do in a copy of the package what the document says below a heading; returns the number of its code blocks.
+
+    A diff is applied to the file that the text names: the lines without `+` must be in it exactly once. Any other code
+    block is a new file.
+    """
+    section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+    blocks = BLOCK.findall(section)
+    for name, language, code in blocks:
+        file = root / name
+        if language != "diff":
+            assert not file.exists(), f"{name} exists already"
+            file.write_text(code)
+            continue
+        for hunk in code.split("@@\n"):
+            lines = [" \n" if line == "\n" else line for line in hunk.splitlines(keepends=True)]
+            before = "".join(line[1:] for line in lines if line[0] != "+")
+            after = "".join(line[1:] for line in lines if line[0] != "-")
+            text = file.read_text()
+            assert text.count(before) == 1, f"{heading}: {name} must have these lines once:\n{before}"
+            file.write_text(text.replace(before, after))
+    return len(blocks)
+
+
+def test_the_how_tos_work(tmp_path: Path) -> None:
+    """A launcher, a trainer setting and a metric of the document train a sweep; the other three pass the check."""
+    for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
+        shutil.copytree(ROOT / folder, tmp_path / folder)
+    assert {heading: follow(tmp_path, heading) for heading in HOW_TOS} == HOW_TOS
+    done = subprocess.run(
+        [sys.executable, "-c", COMMANDS, str(tmp_path)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    *_, started, codes = done.stdout.splitlines() or ["", ""]
+    assert codes == "exit codes 0 2 0 0", done.stderr
+    assert "trainer.deterministic is a setting of Lightning's trainer for one run" in done.stderr
+
+    runs = {file.parent: json.loads(file.read_text()) for file in tmp_path.glob("outputs/runs/dpo-*/run.json")}
+    assert sorted(started.split()[1:]) == sorted(folder.name for folder in runs), "the launcher started both points"
+    assert sorted(run["config"]["objective"]["beta"] for run in runs.values()) == [0.1, 0.3]
+    assert [run["status"] for run in runs.values()] == ["done", "done"]
+    assert all(run["config"]["trainer"]["deterministic"] is True for run in runs.values())
+    for folder in runs:
+        rows = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        logged = [name for row in rows for name in row if name.endswith("margins_std")]
+        assert set(logged) == {"train/rewards/margins_std", "eval/rewards/margins_std"}

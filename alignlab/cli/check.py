@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
+from alignlab.runs.directory import RunDir
 
 if TYPE_CHECKING:
     from alignlab.config.plan import Plan
@@ -30,7 +31,6 @@ def _task(config: DictConfig) -> None:
 def tell(point: Plan, overrides: Sequence[str]) -> None:
     """Print a run's id with its overrides, whether the run and the runs before it are done, and remarks on its rows."""
     from alignlab.config.remarks import remarks_on_file
-    from alignlab.runs.directory import RunDir
 
     print(f"{point.id}  {' '.join(overrides)}")
     for step in point.chain():

@@ -10,6 +10,7 @@ from alignlab.errors import DataError, Problem
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.questions import read_questions
 from alignlab.models.lineage import comes_with_code, is_local_model
+from alignlab.models.sources.base import check_pretrained
 from alignlab.rollout.settings import Sampling
 
 
@@ -52,11 +53,8 @@ class Evaluation(Sampling):
     def missing(self) -> Iterator[Problem]:
         """Problems of files that can't be read or lack something, and of baselines whose weights are not complete."""
         for name in self.baselines:
-            if is_local_model(name) and not comes_with_code(
-                name
-            ):  # models with code are checked where it is known if that may run
-                from alignlab.models.sources.base import check_pretrained  # seconds to import
-
+            # A model with code is checked later, when it is known whether its code may run.
+            if is_local_model(name) and not comes_with_code(name):
                 yield from model_problems("baselines", name, check_pretrained)
         if self.pairs:
             try:

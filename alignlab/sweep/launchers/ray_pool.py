@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import AlignlabError
+from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
 
@@ -129,7 +130,6 @@ def work_on(pickled: bytes, directory: str, threads: int) -> None:
     )
     task = pickle.loads(pickled)  # imports torch, which reads what was just set
     _print_to(task.logs / f"{task.name}.log")
-    from alignlab.progress import log_to_terminal
 
     log_to_terminal()
     task()

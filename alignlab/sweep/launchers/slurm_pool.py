@@ -18,6 +18,7 @@ from typing import Any
 
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
+from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
 
@@ -137,7 +138,6 @@ class _Job:
         task = pickle.loads(self.task)  # imports torch, which reads what was just set
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # queued again by SLURM itself
             task = _going_on(task)
-        from alignlab.progress import log_to_terminal
 
         log_to_terminal()
         task()

@@ -12,11 +12,11 @@ import signal
 import sys
 import threading
 
+from alignlab.progress import log_to_terminal
+
 
 def main(alive: int, ended: int) -> int:
     """Run what comes, until no more does; returns the exit code."""
-    from alignlab.progress import log_to_terminal
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()

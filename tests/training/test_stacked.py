@@ -27,7 +27,7 @@ from alignlab.errors import ConfigError, NonFiniteError, NotStackableError
 from alignlab.ledger import run_dir
 from alignlab.ledger.run_dir import RunDir
 from alignlab.models.forward import attention_mask
-from alignlab.modules.stacked import StackedBatch, StackedModule
+from alignlab.modules.stacked import StackedModule
 from alignlab.objectives.online import Online
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.run import run_plan
@@ -223,22 +223,7 @@ def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
     assert_same_runs(tmp_path, base, ["optim.alpha=0.9"], ["seed=2", "optim.eps=1e-4"], ["optim.weight_decay=0.01"])
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of every update that asked for it: whether its gradient was a program's."""
-    found: list[bool] = []
-    gradient_at_once = StackedModule._gradient_at_once
-
-    def watched(module: StackedModule, batch: StackedBatch) -> torch.Tensor | None:
-        gradient = gradient_at_once(module, batch)
-        found.append(gradient is not None)
-        return gradient
-
-    monkeypatch.setattr(StackedModule, "_gradient_at_once", watched)
-    return found
-
-
-def test_bandits(tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits(tmp_path: Path) -> None:
     """The table of answers is smaller than a batch here, and points have comparisons of their own.
 
     All actions are compared: where one is in no comparison its gradient is rounding, of which Adam makes steps.
@@ -249,40 +234,21 @@ def test_bandits(tmp_path: Path, at_once: list[bool]) -> None:
         ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba,ac]"],
     ]
     assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
-    assert len(at_once) > 200
-    assert all(at_once)
 
 
 @pytest.mark.parametrize(
     ("objective", "key"), [("dpo", "objective.beta"), ("sft", "optim.lr"), ("apo_zero_unpaired", "objective.beta")]
 )
-def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path) -> None:
     base = [*BANDIT, f"objective={objective}", "trainer.max_steps=60", "data.comparisons=[ab,bc,ac]"]
     assert_same_runs(tmp_path, base, [f"{key}=0.1", "seed=1"], [f"{key}=0.3", "seed=4"])
-    assert at_once
-    assert all(at_once)
 
 
 @pytest.mark.parametrize("objective", ["kto", "wpo"])
-def test_bandits_that_no_program_is_written_for(objective: str, tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits_of_objectives_that_see_a_batch_or_a_distribution(objective: str, tmp_path: Path) -> None:
     """Rows that hang on their batch, and weights of tokens that are made of whole distributions."""
     base = [*BANDIT, f"objective={objective}", "trainer.max_steps=5"]
     assert_same_runs(tmp_path, base, ["objective.beta=0.1", "seed=1"], ["objective.beta=0.3", "seed=4"])
-    assert at_once
-    assert not any(at_once)
-
-
-def test_a_program_that_is_right_where_it_was_written_only_is_not_used(
-    tmp_path: Path, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def there(function: Callable[..., Any], *given: torch.Tensor) -> Callable[..., Any]:
-        return lambda weights, shares: function(given[0], shares)
-
-    monkeypatch.setattr("alignlab.modules.stacked.written_out", there)
-    points = [["objective.tau=0.1", "seed=1"], ["objective.tau=1.0", "seed=2"]]
-    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=30"], *points)
-    assert at_once
-    assert not any(at_once)
 
 
 @pytest.mark.parametrize(

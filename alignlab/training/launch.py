@@ -201,6 +201,7 @@ def ours(launcher: Launcher) -> PointLauncher | None:
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
     # Hydra executes its plugins' modules once more when it looks for plugins: only now is this class the one it uses.
+    # Hydra has no public name for its default launcher.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     if isinstance(launcher, BasicLauncher):

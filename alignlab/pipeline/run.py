@@ -122,7 +122,6 @@ def _run(
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
 
 
 def _attempt(

@@ -96,7 +96,8 @@ def as_point_launcher(launcher: Launcher) -> PointLauncher | None:
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
-    # Hydra executes its plugins' modules once more when it looks for plugins: only now is this class the one it uses.
+    # Imported here, because Hydra executes the modules of plugins again when it looks for them, which makes another class.
+    # Hydra has no public name for its default launcher.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     if isinstance(launcher, BasicLauncher):

@@ -26,7 +26,7 @@ from alignlab.evaluation.questions import Question, read_questions
 from alignlab.evaluation.settings import Evaluation
 from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
-from alignlab.integrity import read_record, set_aside
+from alignlab.integrity import read_record, set_aside, write_sealed
 from alignlab.judges.base import Judge, JudgingCost
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.lineage import comes_with_code, weights_fingerprint
@@ -36,7 +36,7 @@ from alignlab.pipeline.pair_rewards import held_out_pairs, implied_rewards, rewa
 from alignlab.pipeline.run import ready_judges
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.reports.evaluation import SUMMARY, write_answers
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.directory import RunDir
 from alignlab.runs.query import find, runs_of, sweeps_of
 from alignlab.tracking.sinks.base import RunIdentity
 from alignlab.training.attempt import reason_of
@@ -261,7 +261,7 @@ def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], 
             held_out_rows=run.record().get("data", {}).get("eval", {}).get("rows", 0),
             limits=Limits(max_kl=settings.max_kl),
         ).as_dict()
-        write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
+        write_sealed(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
             _write_outputs(folder, run.id, examples, read_questions(settings.questions))
@@ -336,7 +336,7 @@ def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
             pairs = read_pairs(file) if file else held_out_pairs(plan)
             summary = store_pairs(folder, pairs, rewards(plan, pairs))
         summary = {"pairs": summary}
-        write_json(folder / SUMMARY, {"run": run.id, **summary})
+        write_sealed(folder / SUMMARY, {"run": run.id, **summary})
     return Evaluated(run.id, folder, summary, JudgingCost())
 
 

@@ -9,7 +9,6 @@ import platform
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGED, read_record, sealed, set_aside
+from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
 from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
@@ -216,7 +215,7 @@ class RunDir:
         except DamagedError as error:
             log.warning("%s: %s", self.id, set_aside(error, "a new record is begun"))
             before = {}
-        write_json(self.record_file, {**before, **values})
+        write_sealed(self.record_file, {**before, **values})
 
     def queue(self, **values: Any) -> None:
         """Say that this run will be started, unless it is finished or somebody works on it.
@@ -395,30 +394,3 @@ def _changes(before: Mapping[str, Any], judge_from_plan: Mapping[str, Any]) -> l
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
     new = {"alignlab's revision": judge_from_plan["git"], **judge_from_plan["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
-
-
-def replace_whole(scratch: Path, file: Path) -> None:
-    """Put what was written beside a file in its place, after a power cut too."""
-    with scratch.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(scratch, file)
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Pretty JSON that ends in its checksum (`integrity.read_record` reads it), atomically."""
-    write_text(file, sealed(value))
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write beside the target and rename: a reader sees the old file or the new one, after a power cut too."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as handle:
-        try:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-            os.chmod(handle.name, 0o644)
-            os.replace(handle.name, file)
-        except BaseException:
-            os.unlink(handle.name)
-            raise

@@ -16,10 +16,10 @@ from omegaconf import DictConfig
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import DamagedError, OutputError, SweepFailedError
-from alignlab.integrity import read_record
+from alignlab.integrity import read_record, write_sealed
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
-from alignlab.runs.directory import FINISHED, RunDir, now, write_json
+from alignlab.runs.directory import FINISHED, RunDir, now
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
@@ -55,7 +55,7 @@ class Sweep:
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
         ]
         try:
-            write_json(
+            write_sealed(
                 self.directory / "sweep.json",
                 {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
             )

@@ -23,9 +23,9 @@ from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import DamagedError, NotVectorizableError, OutputError
-from alignlab.integrity import set_aside
+from alignlab.integrity import replace_file, set_aside
 from alignlab.models.efficiency import one_thread_where_small
-from alignlab.runs.directory import FINISHED, RunDir, at_work_elsewhere, replace_whole
+from alignlab.runs.directory import FINISHED, RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.training.attempt import (
     log_code_changes,
@@ -346,7 +346,7 @@ class _Checkpoint(Checkpoint):
             file = self._stack.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
             torch.save({**self._module.state_of(p), **about(self._stack.runs[p])}, scratch)
-            replace_whole(scratch, file)
+            replace_file(scratch, file)
 
 
 class _DataOrder:

@@ -93,7 +93,7 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
 
 def evaluate_at_end(plan: Plan) -> Path | None:
     """What `alignlab evaluate` would do with this run now, if that was asked for and the run is done."""
-    run, train = RunDir.of(plan.train.output_root, plan.id), plan.train
+    run, train = plan.run, plan.train
     if not train.evaluation.at_end or run.status() != "done":
         return None
     try:
@@ -224,13 +224,13 @@ def _of_a_baseline(problem: Problem) -> Problem:
 
 
 def _policy_of(plan: Plan) -> ModelSide:
-    run = RunDir.of(plan.train.output_root, plan.id)
+    run = plan.run
     model, tokenizer = plan.train.model.load_from(str(run.policy))
     return ModelSide(model, tokenizer, weights_digest(model))
 
 
 def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], ModelSide]]) -> Evaluated:
-    run, world = RunDir.of(plan.train.output_root, plan.id), plan.train.data.world
+    run, world = plan.run, plan.train.data.world
     settings = cap_to_horizon(request.evaluation, world)
     folder = run.path / "evaluation" / _key(settings, plan.train.output_root)
     with run.locked():
@@ -328,7 +328,7 @@ def _earlier(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
 
 def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
     """Accuracy on pairs, of a file or its own held-out ones."""
-    run, file = RunDir.of(plan.train.output_root, plan.id), request.evaluation.pairs
+    run, file = plan.run, request.evaluation.pairs
     folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
     with run.locked():
         summary = _stored_pairs(folder)

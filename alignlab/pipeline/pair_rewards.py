@@ -11,7 +11,6 @@ from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.base import Answer
 from alignlab.judges.reward_model import RewardModel
 from alignlab.models.reference import ScoringOptions, token_logps
-from alignlab.runs.directory import RunDir
 from alignlab.training.dataset import refuse_changed_data
 from alignlab.training.setup import load_initial_policy
 
@@ -34,7 +33,7 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
     """(chosen, rejected) rewards by a reward run."""
-    folder = str(RunDir.of(plan.train.output_root, plan.id).policy)
+    folder = str(plan.run.policy)
     plan.train.model.restore_base(folder)
     judge = RewardModel(
         model=folder,

@@ -19,7 +19,7 @@ from alignlab.errors import DamagedError, OutputError, SweepFailedError
 from alignlab.integrity import read_record, write_sealed
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_lines, write_report
-from alignlab.runs.directory import FINISHED, RunDir, now
+from alignlab.runs.directory import FINISHED, now
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
@@ -143,7 +143,7 @@ def why_unfinished(state: dict[str, object], point: Plan) -> str:
     if state.get("status") == "running":
         return f"in hand of process {state.get('pid')} on {state.get('host')}"
     for step in reversed(point.chain()[:-1]):
-        before = RunDir.of(step.train.output_root, step.id).state()
+        before = step.run.state()
         if state.get("status") != "failed" and before.get("status") == "failed":
             return f"its parent {step.id}: {before.get('reason')}"
     return str(state.get("reason") or "see its train.log")

@@ -12,9 +12,10 @@ import torch
 from alignlab.data.collate import to_device
 from alignlab.data.layout import PLAIN, Layout, collate_rows
 from alignlab.data.tokenize import PromptAndAnswer, Tokens
-from alignlab.models.forward import innermost, precision, window_of
+from alignlab.models.forward import innermost, window_of
 from alignlab.models.logps import answer_logps
 from alignlab.models.memory import out_of_memory
+from alignlab.models.tolerances import tolerance_of
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ _FIRST = 8
 # Attention implementations that take a mask that is added to the scores.
 _WITH_MASK = ("sdpa", "eager")
 
-# How far log-probabilities may be from those of plain rows, nats per token on average, and rewards, in units of their
-# deviation: rounding only. What is wrong in the attention is off by tenths.
-_FAR_OFF = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
-
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
     """The fastest layout that gives the model's own log-probabilities on `answers`, or a reward model's own rewards;
@@ -61,7 +58,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     if far is None:
         log.warning("layout: plain rows, since this %s refuses answers side by side", name)
         return PLAIN
-    if not far <= _FAR_OFF[precision(model)]:  # NaN as well
+    if not far <= tolerance_of(model).rearranged:  # NaN as well
         log.warning("layout: plain rows, since %s is off by %.2g %s with answers side by side", name, far, unit)
         return PLAIN
     if layout.shared:

@@ -22,10 +22,11 @@ from alignlab.data.fingerprint import digest, row_key
 from alignlab.data.layout import Layout, Rows, collate_rows, split_by_budget
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import NonFiniteError, StoredReferenceError
-from alignlab.models.forward import Predictions, precision, predict
+from alignlab.models.forward import Predictions, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference_store import Found, Keys, ReferenceStore
+from alignlab.models.tolerances import tolerance_of
 
 log = logging.getLogger(__name__)
 
@@ -202,9 +203,8 @@ def token_logps(
 # Shards that this process has written, or compared with the model: the points of a sweep look once.
 _verified: set[Path] = set()
 
-# Entries that are computed again where a store is opened, and how far they may be off, nats per token: rounding only.
+# Entries that are computed again where a store is opened.
 _LOOKED_AT = 8
-_FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 # Seconds of computing after which a pass stores what it has: an interrupted one loses no more.
 _STORE_EVERY = 60.0
@@ -278,7 +278,7 @@ def _verify(
         worst = max(worst, abs(float(tokens.sum() - found.sums[i])) / len(tokens))
         if stored is not None:
             worst = max(worst, float(np.abs(tokens - stored).mean()))
-    if worst > _FAR_OFF[precision(run.model)]:
+    if worst > tolerance_of(run.model).reloaded:
         raise StoredReferenceError(
             f"{folder}: stored reference log-probabilities are not those of this model: off by up to {worst:.3g} nats "
             f"per token in {len(looked_at)} entries computed again; written by other software\n"

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
-from alignlab.runs.directory import RunDir
 
 if TYPE_CHECKING:
     from alignlab.config.plan import Plan
@@ -34,7 +33,7 @@ def tell(point: Plan, overrides: Sequence[str]) -> None:
 
     print(f"{point.id}  {' '.join(overrides)}")
     for step in point.chain():
-        state = RunDir.of(step.train.output_root, step.id).status() or "not run yet"
+        state = step.run.status() or "not run yet"
         role = "" if step is point else "starts from "
         print(f"    {role}{step.id}: {state}", flush=True)
     for remark in remarks_on_file(point.train):

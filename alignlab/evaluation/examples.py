@@ -16,14 +16,13 @@ Columns, where a side is `policy` or a baseline (`reference`, `chosen`, a run, a
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, DataError
-from alignlab.integrity import json_digest
+from alignlab.integrity import json_digest, new_file
 
 FILE = "rows.parquet"
 _SEAL = "sha256"
@@ -82,10 +81,8 @@ class Examples:
         seal = json_digest([table.to_pydict(), self.facts])
         table = table.append_column(_SEAL, pyarrow.array([seal] * len(table), pyarrow.string()))
         table = table.replace_schema_metadata(self.facts)
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f"{FILE}.{os.getpid()}.tmp"
-        parquet.write_table(table, scratch)
-        scratch.replace(folder / FILE)
+        with new_file(folder / FILE) as scratch:
+            parquet.write_table(table, scratch)
 
     @staticmethod
     def read(place: Path) -> Examples:

@@ -18,8 +18,8 @@ from alignlab.data.conversations import (
     refuse_unsupported_columns,
 )
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Message, Prompt
-from alignlab.data.template import plain_transcript
+from alignlab.data.rows import Completion, Message, Prompt, messages_of
+from alignlab.data.template import prompt_text
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.benchmarks.files import Row, parse_rows
 
@@ -40,10 +40,8 @@ class Question:
 
     @property
     def text(self) -> str:
-        """As a judge or a person reads it: one text, roles written out where there are several turns."""
-        if isinstance(self.prompt, str):
-            return self.prompt
-        return self.prompt[0]["content"] if len(self.prompt) == 1 else plain_transcript(self.prompt).strip()
+        """The prompt as a judge or a person reads it."""
+        return prompt_text(self.prompt)
 
     @property
     def id(self) -> str:
@@ -51,8 +49,11 @@ class Question:
 
     def after(self, answer: str) -> list[Message]:
         """The conversation in which the second turn is asked."""
-        asked = [Message(role="user", content=self.prompt)] if isinstance(self.prompt, str) else self.prompt
-        return [*asked, Message(role="assistant", content=answer), Message(role="user", content=self.second)]
+        return [
+            *messages_of(self.prompt),
+            Message(role="assistant", content=answer),
+            Message(role="user", content=self.second),
+        ]
 
 
 def read_questions(path: str) -> list[Question]:

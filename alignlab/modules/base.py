@@ -27,6 +27,7 @@ from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError,
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
+from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.distributed import gather, rows_before, total, without_sync
 from alignlab.modules.held_out_pairs import HeldOutPairs
@@ -36,11 +37,6 @@ from alignlab.progress import Progress, silent
 from alignlab.types import Logps, PairLogps, halves, map_tensors
 
 log = logging.getLogger(__name__)
-
-# How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller), and a log-ratio
-# per token from 0: rounding, which differs between batches of other widths.
-_START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
 
 Made = TypeVar("Made")
 
@@ -399,13 +395,13 @@ class AlignmentModule(pl.LightningModule):
         """Before any update the policy is its reference: all log-ratios are 0, and many losses a known number."""
         if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
             return
-        dtype, expected = next(self.policy.parameters()).dtype, self.objective.loss_at_reference
+        tolerance, expected = tolerance_of(self.policy), self.objective.loss_at_reference
         found = (
             [f"log-ratios of up to {far:.6f} nats per token, where all must be 0"]
-            if (far := _farthest(values)) > START_RATIO[dtype]
+            if (far := _farthest(values)) > tolerance.start_ratio
             else []
         )
-        if expected is not None and abs(loss - expected) > _START_LOSS[dtype] * max(1.0, abs(expected)):
+        if expected is not None and abs(loss - expected) > tolerance.start_loss * max(1.0, abs(expected)):
             found.append(f"first loss is {loss:.6f} but must be {expected:.6f}")
         if found:
             raise PolicyIsNotReferenceError(

@@ -23,8 +23,9 @@ from alignlab.models.forward import at_temperature, precision, predict
 from alignlab.models.heads import Critic, HeadCritic, NetworkCritic
 from alignlab.models.logps import answer_logps, score_predictions, summed
 from alignlab.models.reference import CachedReference, LiveReference
+from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import token_metrics
-from alignlab.modules.base import START_RATIO, AlignmentModule
+from alignlab.modules.base import AlignmentModule
 from alignlab.modules.preference import PreferenceModule
 from alignlab.modules.sft import SFTModule
 from alignlab.objectives.online import Online, PolicyGradient
@@ -369,7 +370,7 @@ class OnlineModule(AlignmentModule):
     def _refuse_other_answers(self, off: float) -> float:
         """How far answers are from the probabilities that they were drawn with, where nothing was learnt from them yet;
         nats per token, over all of them: single ones round by more in half precision."""
-        if off > START_RATIO[next(self.policy.parameters()).dtype]:
+        if off > tolerance_of(self.policy).start_ratio:
             raise PolicyIsNotReferenceError(
                 f"fresh answers are off by {off:.6f} nats per token from what they were drawn with, before anything "
                 "was learnt from them: drawing and training do not see the same policy\n"

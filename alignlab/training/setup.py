@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -18,7 +17,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DamagedError
 from alignlab.evaluation.exact import Array, completion_logps
-from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.integrity import DAMAGE_EXTRA, is_sealed, new_folder, seal_folder, set_aside, verify_folder
 from alignlab.lab.world import World
 from alignlab.models.efficiency import flush_denormals
 from alignlab.models.generation import save_model, stop_ids, template_of
@@ -205,13 +204,6 @@ def _is_whole(folder: Path) -> bool:
 
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a full model with its tokenizer and their checksums; whole or not at all."""
-    scratch = folder.with_suffix(".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
-    try:
+    with new_folder(folder) as scratch:
         save_model(model, tokenizer, scratch)
         seal_folder(scratch)
-        if folder.is_dir():  # older versions wrote no checksums
-            shutil.rmtree(folder)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

@@ -20,6 +20,7 @@ from torch import Tensor
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.errors import AlignlabError
 from alignlab.models.logps import AnswerScores
+from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.base import AlignmentModule, gradient_not_finite, non_finite
 from alignlab.types import LabelledLogps, Logps, PairLogps, halves, join, map_tensors
@@ -28,9 +29,6 @@ from alignlab.vectorized.policy import VectorizedInputs, VectorizedPolicy
 
 # Answers of all policies that are scored at a time where no gradient is kept.
 _ANSWERS_AT_ONCE = 4096
-
-# How far one objective for all points may be from each point's own: rounding only.
-_SAME = 1e-4
 
 _EACH_ITS_OWN = "each its own"
 
@@ -362,9 +360,13 @@ class VectorizedModule(pl.LightningModule):
             slopes = [_slopes(losses, trial) for losses in (found, alone)]
         except (RuntimeError, TypeError, ValueError):  # a number that something is decided by, for one
             return None
-        same = torch.allclose(found, alone, rtol=_SAME, atol=_SAME)
-        same = same and all(torch.allclose(a, b, rtol=_SAME, atol=_SAME) for a, b in zip(*slopes, strict=True))
+        same = self._same(found, alone) and all(self._same(a, b) for a, b in zip(*slopes, strict=True))
         return made if same else None
+
+    def _same(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether numbers computed for all points at once are those of each point, but for rounding."""
+        tolerance = tolerance_of(self.policy).rearranged
+        return torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
     def _of(self, values: Any, point: int, batch: VectorizedBatch) -> Any:
         """One point's examples."""

@@ -15,10 +15,8 @@ from torch.nn.functional import embedding
 from alignlab.data.layout import Layout, Rows
 from alignlab.models.forward import Predictions, at_least_float32, attention_mask
 from alignlab.models.logps import AnswerScores, answer_logps, score_predictions
+from alignlab.models.tolerances import tolerance_of
 from alignlab.vectorized.answer_table import AnswerTable
-
-# How far log-probabilities (nats) and gradients (a share of them) of a stack may be from its policy's: rounding only.
-_FAR_OFF = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -151,6 +149,7 @@ def vectorization_error(
         return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
     far = float((found.detach().unflatten(0, (2, -1)) - alone.detach()).abs().max())
     off = float((found_slope - slope).norm(dim=1).max() / slope.norm())
-    if far <= _FAR_OFF and off <= _FAR_OFF:
+    tolerance = tolerance_of(policy).rearranged
+    if far <= tolerance and off <= tolerance:
         return None
     return f"several models at once are off by {far:.2g} nats, and their gradients by {off:.2g} of them"

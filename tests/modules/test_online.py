@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError,
 from alignlab.models.heads import HeadCritic, NetworkCritic, with_scalar_head
 from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
+from alignlab.models.tolerances import TOLERANCES
 from alignlab.modules.online import OnlineModule, RolloutContext
 from alignlab.objectives.best_of_n import BestOfN
 from alignlab.objectives.expert_iteration import ExpertIteration
@@ -222,7 +224,8 @@ def test_the_first_epoch_spares_a_pass_for_the_old_policy(
 
 def test_ratios_are_taken_of_what_the_first_epoch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever the draw said: with its log-probabilities off by 0.05 all steps are what they were."""
-    monkeypatch.setattr("alignlab.modules.online.START_RATIO", {torch.float64: 1.0})
+    allowed = replace(TOLERANCES["float64"], start_ratio=1.0)
+    monkeypatch.setattr("alignlab.modules.online.tolerance_of", lambda policy: allowed)
     honest, tampered = (build(GRPO(beta=0.05), short(epochs=3)) for _ in range(2))
     gather = tampered._gather
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,6 +11,7 @@ from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import Record as Row
 from alignlab.data.files import read_records, unusable_rows
 from alignlab.errors import DataError, OutputError
+from alignlab.integrity import write_text
 
 Parsed = TypeVar("Parsed")
 
@@ -55,10 +55,7 @@ def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
         text = json.dumps(list(rows), ensure_ascii=False, indent=2) + "\n"
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error}") from error

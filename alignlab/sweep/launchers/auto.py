@@ -96,7 +96,7 @@ def as_point_launcher(launcher: Launcher) -> PointLauncher | None:
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
-    # Imported here, because Hydra executes the modules of plugins again when it looks for them, which makes another class.
+    # Imported here, because Hydra executes plugin modules again when it looks for them, which makes another class.
     # Hydra has no public name for its default launcher.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from alignlab.integrity import write_text
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +21,7 @@ class JsonlSink:
     def __init__(self, file: Path, *, resume_at: int, step: str = STEP) -> None:
         """Rows after step `resume_at` belong to work that is done again: they are dropped. `step` is what holds it."""
         kept = [row for row in read_rows(file) if row.get(step, 0) <= resume_at] if resume_at else []
-        scratch = file.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(scratch, file)
+        write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
         self._handle = file.open("a")
         self._file, self._resume_at = file, resume_at
         self._tables: dict[str, JsonlSink] = {}

@@ -1,4 +1,4 @@
-"""Layouts: each answer sees its prompt and itself, no token is lost or stored twice, and the cheapest table is taken."""
+"""Layouts: an answer sees its prompt and itself, no token is lost or stored twice, and the cheapest table is taken."""
 
 from __future__ import annotations
 

@@ -130,7 +130,7 @@ def _unknown(
     if policy["ended"]["value"] == 0 and "exact/kl" not in metrics:
         yield "every answer was cut off (evaluation.max_new_tokens)"
     if limits.max_kl and math.isnan(_kl(summary, metrics)[1]):
-        yield "the KL to the reference is unknown"
+        yield "the KL to the reference is not known"
 
 
 def _kl(summary: Mapping[str, Any], metrics: Mapping[str, float]) -> tuple[str, float]:

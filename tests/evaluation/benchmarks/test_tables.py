@@ -15,7 +15,7 @@ from alignlab.evaluation.benchmarks.reward_bench import SECTIONS, accuracy, rewa
 
 
 def test_archangel(shared_data: Path) -> None:
-    """102 runs. The paper has for Mistral-7B on OASST: start .525, DPO .600, KTO .652, KTO (one answer a prompt) .631."""
+    """102 runs. Mistral-7B on OASST in the paper: start .525, DPO .600, KTO .652, KTO (one answer a prompt) .631."""
     table = {row.run: row for row in archangel.read_table(shared_data / "halos/archangel_gpt4_results.jsonl.gz")}
     assert len(table) == 102
     paper = {"unaligned": 0.525, "dpo": 0.600, "kto": 0.652, "kto-unary": 0.631}

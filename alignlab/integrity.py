@@ -1,7 +1,10 @@
 """Checksums of files. They are verified when a file is read, and a damaged file is renamed.
 
-Where the checksum is depends on the format. A zip archive (torch.save) has a CRC for every member. A JSON record ends
-with a line that holds the SHA-256 of the text before it. A folder has a file `SHA256SUMS` for `sha256sum -c`.
+The place of the checksum depends on the format:
+
+- a zip archive (torch.save) has a CRC for every member;
+- a JSON record ends with a line that holds the SHA-256 of the text before it;
+- a folder has a file `SHA256SUMS`, which `sha256sum -c` can check.
 """
 
 from __future__ import annotations
@@ -48,9 +51,10 @@ def sha256_of(file: Path, size: int | None = None) -> str:
 
 
 def set_aside(error: DamagedError, then: str, suffix: str = DAMAGED) -> str:
-    """Rename what is damaged to `<name>.damaged`, so that nothing reads it again. Returns a sentence for the log.
+    """Rename a damaged file to `<name>.damaged`, so that it is not read again. Returns a sentence for the log.
 
-    then: what happens next, to follow "and" in the sentence.
+    then:   what happens next. It follows "and" in the sentence.
+    suffix: appended to the file's name. A number follows it if that name is taken.
     """
     names = (f"{error.file.name}{suffix}{number or ''}" for number in itertools.count())
     kept = next(path for path in map(error.file.with_name, names) if not os.path.lexists(path))
@@ -62,7 +66,7 @@ def set_aside(error: DamagedError, then: str, suffix: str = DAMAGED) -> str:
 
 
 def verify_zip(file: Path) -> None:
-    """Raise DamagedError if a zip archive is not whole; OSError if it can't be read at all."""
+    """Raise DamagedError if a zip archive is incomplete or damaged, and OSError if it can't be read at all."""
     if file.is_dir():
         raise DamagedError(file, "is a folder")
     with file.open("rb") as handle:
@@ -84,14 +88,17 @@ def verify_zip(file: Path) -> None:
 
 
 def sealed(value: Mapping[str, Any]) -> str:
-    """A JSON object as text. Its last key is `sha256`, the digest of the text before that line."""
+    """A JSON object as text. Its last key is `sha256`: the digest of the text before that line."""
     text = json.dumps({key: part for key, part in value.items() if key != "sha256"}, indent=2, default=str)
     body = text.removesuffix("\n}")
     return f'{body}{_SEAL}{hashlib.sha256(body.encode()).hexdigest()}"\n}}\n' if body != text else f"{text}\n"
 
 
 def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
-    """Write a JSON object with its checksum, whole or not at all; folders are made. Raises OSError if that fails."""
+    """Write a JSON object with its checksum. The file is never left half-written, and missing folders are created.
+
+    Raises OSError if writing fails.
+    """
     partial = file.with_name(f"{file.name}.{os.getpid()}.part")
     file.parent.mkdir(parents=True, exist_ok=True)
     partial.write_text(sealed(value), encoding="utf-8")
@@ -99,8 +106,9 @@ def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed(file: Path) -> dict[str, Any]:
-    """A JSON object without its checksum. Older versions wrote no checksum; such a file is not verified.
+    """Read a JSON object and return it without its checksum.
 
+    Files of older versions have no checksum and are not verified.
     Raises DamagedError if the checksum is wrong or the file is not a JSON object, and OSError if it can't be read.
     """
     found, whole = _read_json(file)
@@ -110,7 +118,7 @@ def read_sealed(file: Path) -> dict[str, Any]:
 
 
 def read_record(file: Path) -> dict[str, Any]:
-    """As `read_sealed`, for a file that people may edit: a wrong checksum is only a warning."""
+    """Like `read_sealed`, for a file that people may edit: a wrong checksum is logged as a warning, not raised."""
     found, whole = _read_json(file)
     if not whole and file not in _edited:
         _edited.add(file)
@@ -119,7 +127,10 @@ def read_record(file: Path) -> dict[str, Any]:
 
 
 def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
-    """(JSON object without its checksum, whether the checksum is right). Raises the errors of `read_sealed`."""
+    """(JSON object without its checksum, whether the checksum is right).
+
+    Raises DamagedError if the file is not a JSON object, and OSError if it can't be read.
+    """
     if file.is_dir():
         raise DamagedError(file, "is a folder")
     try:
@@ -135,13 +146,13 @@ def _read_json(file: Path) -> tuple[dict[str, Any], bool]:
     return found, found.pop("sha256") == hashlib.sha256(body.encode()).hexdigest() and bool(seal)
 
 
-def json_digest(value: object) -> str:
-    """SHA-256 of a JSON value as 64 hex digits. The order of keys does not matter."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+def json_digest(value: object, digits: int = 64) -> str:
+    """First hex digits of the SHA-256 of a JSON value. The order of keys does not matter."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True, separators=(",", ":")).encode()).hexdigest()[:digits]
 
 
 def seal_folder(folder: Path) -> None:
-    """Write the checksums of all files below a folder into the folder."""
+    """Write the checksums of all files below a folder to `SHA256SUMS` in that folder."""
     files = sorted(file for file in folder.rglob("*") if file.is_file() and file.name != MANIFEST)
     lines = [f"{sha256_of(file)}  {file.relative_to(folder).as_posix()}\n" for file in files]
     (folder / MANIFEST).write_text("".join(lines), encoding="utf-8")
@@ -153,7 +164,7 @@ def is_sealed(folder: Path) -> bool:
 
 
 def verify_folder(folder: Path) -> None:
-    """Raise DamagedError with the first file that is missing or not what was written.
+    """Raise DamagedError for the first file that is missing or whose content has changed.
 
     A folder without checksums is not verified.
     """

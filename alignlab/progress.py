@@ -1,15 +1,16 @@
-"""What the terminal shows: messages of a line each, and bars, which a log file does not get."""
+"""Terminal output: one-line log messages, and progress bars if standard error is a terminal."""
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from tqdm import tqdm
 
-# Called with an iterable and a word for what it goes through; gives the same items, perhaps with a bar.
+# Called with an iterable and a description of its items. Yields the same items, and may show a progress bar.
 Progress = Callable[[Iterable[Any], str], Iterable[Any]]
 
 
@@ -19,7 +20,7 @@ def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
 
 
 def log_to_terminal() -> None:
-    """One line per message on standard error; libraries speak only when something is wrong."""
+    """Log to standard error, one line per message. Other libraries log only warnings and errors."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger()
@@ -28,13 +29,33 @@ def log_to_terminal() -> None:
     logging.getLogger("alignlab").setLevel(logging.INFO)
 
 
+@contextmanager
+def terminal_shows_sweep_only() -> Iterator[None]:
+    """While points of a sweep run, the terminal shows messages about the sweep and warnings.
+
+    All messages of a run are in its `train.log`.
+    """
+
+    def shown(record: logging.LogRecord) -> bool:
+        return record.levelno >= logging.WARNING or record.name.startswith("alignlab.sweep")
+
+    handlers = list(logging.getLogger().handlers)
+    for handler in handlers:
+        handler.addFilter(shown)
+    try:
+        yield
+    finally:
+        for handler in handlers:
+            handler.removeFilter(shown)
+
+
 def bars_wanted(configured: bool) -> bool:
-    """Bars are drawn where the config allows them and standard error is a terminal."""
+    """Whether to show progress bars: the config allows them and standard error is a terminal."""
     return configured and sys.stderr.isatty()
 
 
 def progress_bar(enabled: bool) -> Progress:
-    """A function (iterable, what) -> iterable that shows how far it is."""
+    """A Progress that shows a bar if `enabled`."""
 
     def shown(items: Iterable[Any], what: str) -> Iterable[Any]:
         return tqdm(items, desc=what, disable=not enabled, leave=False)

@@ -1,4 +1,4 @@
-"""Values that cross rooms: log-probabilities with their masks, and what objectives say of themselves."""
+"""Types that several packages share: log-probabilities with their masks, rollouts, and the needs of objectives."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ DataShape = Literal["completions", "pairs", "labelled", "rankings", "rollouts"]
 
 
 def _sum_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Sums are taken in float32, or in float64 where the input has it (tests against closed forms)."""
+    """dtype for sums: float64 for float64 input (tests against closed forms), else float32."""
     return torch.float64 if dtype == torch.float64 else torch.float32
 
 
 @dataclass(frozen=True, eq=False)
 class TokenStats:
-    """What metrics tell of the prediction of every answer token, without gradient; 0 (False) off the answer.
+    """Statistics of the prediction of every answer token, for metrics. Without gradient; 0 (False) off the answer.
 
-    entropy:    [B, T] of the predicted distribution, nats.
-    correct:    bool[B, T], True where the token was the likeliest one.
-    mean_logit: [B, T] mean over the vocabulary.
+    entropy:    [B, T] entropy of the predicted distribution, nats.
+    correct:    bool[B, T], True if the token was the most likely one.
+    mean_logit: [B, T] mean logit over the vocabulary.
     """
 
     entropy: torch.Tensor
@@ -33,19 +33,19 @@ class TokenStats:
 
 @dataclass(frozen=True, eq=False)
 class Logps:
-    """Log-probabilities of one completion per row.
+    """Log-probabilities of one answer per row.
 
-    tokens:           [B, T] log pi(y_t | x, y_<t), nats, any float dtype; what stands where mask is False is ignored.
-    mask:             bool[B, T], True on the tokens of the completion, end-of-sequence token included.
-    reference:        [B] summed log-probability of the same completion under the reference, nats, or None.
-    reference_tokens: [B, T] the same token by token, or None.
-    reference_kl:     [B] sum_t KL(ref(.|s_t) || pi(.|s_t)) over the completion, nats, or None.
+    tokens:           [B, T] log pi(y_t | x, y_<t), nats, any float dtype. Values where the mask is False are ignored.
+    mask:             bool[B, T], True on the tokens of the answer, including the end-of-sequence token.
+    reference:        [B] summed log-probability of the same answer under the reference, nats, or None.
+    reference_tokens: [B, T] log-probability of each token under the reference, nats, or None.
+    reference_kl:     [B] sum_t KL(ref(.|s_t) || pi(.|s_t)) over the answer, nats, or None.
     collision:        [B, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
-    stats:            of every token's prediction, for metrics, or None.
-    mean_count:       completion tokens per row over the global batch that these rows belong to, [B] where that is not
-                      the same one for all; None: they are it.
+    stats:            statistics of every token's prediction, for metrics, or None.
+    mean_count:       mean number of answer tokens per row of the global batch. [B] if the rows belong to different
+                      global batches. None means that these rows are the whole global batch.
 
-    Raises ValueError for shapes that differ, for a mask that is not bool, and for a row without any token.
+    Raises ValueError if shapes differ, if the mask is not bool, or if a row has no token.
     """
 
     tokens: torch.Tensor
@@ -74,20 +74,23 @@ class Logps:
         has_tokens = self.mask.any(dim=1)
         if not has_tokens.all():
             empty = (~has_tokens).nonzero().flatten().tolist()
-            raise ValueError(f"completions without a token in rows {empty}")
+            raise ValueError(f"answers without a token in rows {empty}")
 
     @property
     def count(self) -> torch.Tensor:
-        """[B] number of completion tokens."""
+        """[B] number of answer tokens."""
         return self.mask.sum(dim=1)
 
     def logp(self, reduction: Reduction) -> torch.Tensor:
-        """[B] log-probability of the completion: summed over its tokens, or their mean; nats."""
+        """[B] log-probability of the answer: the sum over its tokens (nats), or their mean (nats per token)."""
         total = self._total(self.tokens)
         return total if reduction == "sum" else total / self.count
 
     def logratio(self, reduction: Reduction) -> torch.Tensor:
-        """[B] log pi(y|x) - log pi_ref(y|x), summed or per token; nats. Raises ValueError without a reference."""
+        """[B] log pi(y|x) - log pi_ref(y|x): the sum (nats), or the mean over the answer's tokens (nats per token).
+
+        Raises ValueError if there is no reference.
+        """
         if self.reference is None:
             raise ValueError("this objective needs reference log-probabilities and the batch has none")
         total = self.logp("sum") - self.reference
@@ -95,7 +98,7 @@ class Logps:
 
     @property
     def checksum(self) -> torch.Tensor:
-        """[B] finite where everything known of the row is finite."""
+        """[B] a number that is finite if and only if all log-probabilities and KLs of the row are finite."""
         total = self.logp("sum").detach()
         for rows in (self.reference, self.reference_kl):
             total = total if rows is None else total + rows.detach()
@@ -104,9 +107,12 @@ class Logps:
         return total
 
     def nll(self, reduction: NllReduction) -> torch.Tensor:
-        """[B] negative log-probability: of the completion, per token of it, or divided by the batch's mean length.
+        """[B] negative log-probability of the answer, nats or nats per token.
 
-        The mean over the batch is then a mean of sums, a mean of per-token means, or one mean over all its tokens.
+        sum:    summed over the answer's tokens.
+        mean:   divided by the answer's number of tokens.
+        tokens: divided by the mean number of answer tokens in the global batch. The mean over the batch is then the
+                mean over all of its tokens.
         """
         if reduction != "tokens":
             return -self.logp(reduction)
@@ -114,11 +120,11 @@ class Logps:
 
     @property
     def batch_mean_count(self) -> float | torch.Tensor:
-        """Completion tokens per row over the global batch; over these rows where nothing else is said."""
+        """Mean number of answer tokens per row of the global batch; of these rows if `mean_count` is None."""
         return float(self.count.double().mean()) if self.mean_count is None else self.mean_count
 
     def tail_weighted(self, values: torch.Tensor, head: torch.Tensor, weight: float) -> torch.Tensor:
-        """[B] sum of `values` [B, T] over the completion, tokens after its first `head` [B] ones times `weight`."""
+        """[B] sum of `values` [B, T] over the answer; values after the first `head` [B] tokens count `weight` times."""
         late = self.mask.cumsum(dim=1) > head[:, None]
         values = values.to(_sum_dtype(values.dtype))
         return self._total(torch.where(late, weight * values, values))
@@ -141,12 +147,12 @@ class PairLogps:
 
 @dataclass(frozen=True, eq=False)
 class LabelledLogps:
-    """A batch of single answers, each said to be good or bad.
+    """A batch of single answers, each labelled good or bad.
 
-    answers:    the answers.
-    desirable:  bool[B], True where the answer is good.
-    mismatched: each prompt with another row's answer, without gradient, or None.
-    state:      what the objective keeps from step to step (Objective.next_state), or None.
+    answers:    log-probabilities of the answers.
+    desirable:  bool[B], True if the answer is labelled good.
+    mismatched: log-probabilities of each prompt with another row's answer, without gradient, or None.
+    state:      state that the objective keeps between steps (Objective.next_state), or None.
     """
 
     answers: Logps
@@ -161,8 +167,8 @@ class RankedRewards:
 
     rewards: [B, K] scalar rewards.
     mask:    bool[B, K], True where there is an answer.
-    grades:  [B, K] how good the answers are said to be, larger is better; equal grades are not compared.
-    margin:  [B] by how much the better one of a pair should lead, or None.
+    grades:  [B, K] grades of the answers in the data; larger is better. Answers of equal grade are not compared.
+    margin:  [B] by how much the reward of the better answer of a pair should exceed that of the other, or None.
     """
 
     rewards: torch.Tensor
@@ -172,21 +178,21 @@ class RankedRewards:
 
     @property
     def better(self) -> torch.Tensor:
-        """bool[B, K, K], True where answer i is there, and graded better than answer j, which is there too."""
+        """bool[B, K, K], True if answers i and j both exist and answer i has the higher grade."""
         both = self.mask[:, :, None] & self.mask[:, None, :]
         return both & (self.grades[:, :, None] > self.grades[:, None, :])
 
 
 @dataclass(frozen=True, eq=False)
 class Rollouts:
-    """P prompts with K answers each, as a policy gave them; N = P K answers, those to one prompt side by side.
+    """P prompts with K answers each, sampled from a policy. The N = P K answers are ordered by prompt.
 
-    scores:    [P, K] what the answers are worth.
-    mask:      bool[N, T], True on answer tokens, the end included.
-    logps:     [N, T] under the policy that gave them, at the temperature it gave them at, nats.
-    reference: [N, T] under the reference, at that temperature, or None.
-    values:    [N, T] what a critic expected before each token, or None.
-    ended:     bool[N], False where a length limit cut an answer off.
+    scores:    [P, K] scores of the answers.
+    mask:      bool[N, T], True on answer tokens, including the end-of-sequence token.
+    logps:     [N, T] log-probability of each token under the sampling policy, at the sampling temperature, nats.
+    reference: [N, T] log-probability of each token under the reference, at the same temperature, nats, or None.
+    values:    [N, T] the critic's value before each token, or None.
+    ended:     bool[N], False if a length limit cut the answer off.
     """
 
     scores: torch.Tensor
@@ -198,25 +204,25 @@ class Rollouts:
 
     @property
     def log_ratio(self) -> torch.Tensor:
-        """[N, T] log pi - log pi_ref of every token, 0 off the answers; nats. ValueError without a reference."""
+        """[N, T] log pi - log pi_ref of every token, nats; 0 off the answers. Raises ValueError without a reference."""
         if self.reference is None:
-            raise ValueError("this objective holds the policy to a reference and the rollouts have none")
+            raise ValueError("this objective needs reference log-probabilities and the rollouts have none")
         return torch.where(self.mask, self.logps - self.reference, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
 class RolloutLogps:
-    """A batch of answers that a policy gave before, to be learnt from.
+    """A training batch of answers that were sampled earlier.
 
-    answers:       their log-probabilities under the policy as it is now.
-    old:           [B, T] under the policy that gave them, nats.
-    advantages:    [B, T] by how much each token was better than expected, in units of reward.
-    values:        [B, T] what the critic expects now before each token, or None.
-    old_values:    [B, T] what it expected when the answers were given, or None.
-    returns:       [B, T] what it should have expected, or None.
-    entropy:       [B, T] of each token's prediction, with gradient, nats, or None.
+    answers:       their log-probabilities under the current policy.
+    old:           [B, T] log-probability of each token under the policy that sampled the answers, nats.
+    advantages:    [B, T] advantage of each token, in units of reward.
+    values:        [B, T] the critic's current value before each token, or None.
+    old_values:    [B, T] the critic's value before each token when the answers were sampled, or None.
+    returns:       [B, T] the critic's targets, or None.
+    entropy:       [B, T] entropy of each token's prediction, with gradient, nats, or None.
     demonstration: log-probabilities of the data's own answers to the same prompts, or None.
-    longest:       most tokens that an answer may have.
+    longest:       the largest number of tokens that an answer may have.
     """
 
     answers: Logps
@@ -231,7 +237,7 @@ class RolloutLogps:
 
     @property
     def log_ratio(self) -> torch.Tensor:
-        """[B, T] log pi - log pi_old of every token, 0 off the answers; nats."""
+        """[B, T] log pi - log pi_old of every token, nats; 0 off the answers."""
         return torch.where(self.answers.mask, self.answers.tokens - self.old, 0.0)
 
 
@@ -239,12 +245,12 @@ Values = TypeVar("Values")
 
 
 def halves(value: Values) -> tuple[Values, Values]:
-    """The first and the second half of a batch's rows."""
+    """(first half, second half) of a batch's rows."""
     return map_tensors(value, lambda t: t[: len(t) // 2]), map_tensors(value, lambda t: t[len(t) // 2 :])
 
 
 def map_tensors(value: Values, change: Any) -> Values:
-    """The same value with `change` applied to every tensor in it."""
+    """A copy of a dataclass with `change` applied to every tensor in it, also in dataclasses that it holds."""
     new: dict[str, Any] = {}
     for field in fields(value):  # type: ignore[arg-type]
         part = getattr(value, field.name)
@@ -256,12 +262,15 @@ def map_tensors(value: Values, change: Any) -> Values:
 
 
 def join(values: list[Values]) -> Values:
-    """Batches of one kind as one batch, rows in order; shorter rows are padded with zeros (False in masks)."""
+    """Concatenate batches of one kind. Rows keep their order; shorter rows are padded with zeros (False in masks).
+
+    Raises ValueError if a field is set in some of the batches only.
+    """
     new: dict[str, Any] = {}
     for field in fields(values[0]):  # type: ignore[arg-type]
         parts = [getattr(value, field.name) for value in values]
         if len({type(part) for part in parts}) > 1:
-            raise ValueError(f"{field.name} is there in some parts of a batch and not in others")
+            raise ValueError(f"{field.name} is set in some parts of a batch and not in others")
         if isinstance(parts[0], torch.Tensor):
             width = max((part.shape[1] for part in parts if part.ndim > 1), default=0)
             padded = [torch.nn.functional.pad(p, (0, width - p.shape[1])) if p.ndim > 1 else p for p in parts]
@@ -273,24 +282,24 @@ def join(values: list[Values]) -> Values:
 
 @dataclass(frozen=True)
 class Requires:
-    """What an objective needs; loader, module and reference follow from it, never from the objective's name.
+    """What an objective needs. The loader, the module and the reference read this, never the objective's name.
 
-    data:             "completions" (one answer a row), "pairs" (a preferred and a dispreferred one), "labelled" (one
-                      answer a row, good or bad), "rankings" (K graded answers a row, scored by a reward model) or
-                      "rollouts" (the policy's own answers with advantages).
-    reference:        summed log-probabilities under the reference policy.
-    reference_tokens: the same token by token.
+    data:             "completions" (one answer per row), "pairs" (a preferred and a dispreferred answer), "labelled"
+                      (one good or bad answer per row), "rankings" (K graded answers per row, scored by a reward model)
+                      or "rollouts" (the policy's own answers with advantages).
+    reference:        summed log-probabilities under the reference.
+    reference_tokens: the log-probability of each token under the reference.
     reference_kl:     the reference's whole distribution at every token, for KL(reference || policy).
     collision:        log sum_v pi(v)^2 at every token.
-    mismatched:       prompts with other rows' answers, for a KL estimate; those of the whole global batch, always.
+    mismatched:       prompts with other rows' answers, for a KL estimate. They always cover the whole global batch.
     couples_batch:    the loss of a row depends on the other rows, so the whole global batch is passed at once.
     margin:           margins of pairs, from the data.
-    length:           how the implicit reward of an objective without a reference sums log-probabilities.
-    online:           answers come from the policy while it trains, and `data` is what is made of them; of the data only
-                      prompts are read.
-    critic:           what to expect of answers is learnt beside the policy: by a "head" on it, or by a "network".
+    length:           reduction of log-probabilities in the implicit reward, for an objective without a reference.
+    online:           the policy samples the answers during training. Only prompts are read from the data, and `data`
+                      describes what is built from the sampled answers.
+    critic:           what learns the values: a "head" on the policy, a "network" of its own, or "" for no critic.
     entropy:          entropies with gradient.
-    demonstrations:   the data's own answers to the prompts that are answered online.
+    demonstrations:   the data's own answers to the prompts that the policy answers.
     """
 
     data: DataShape
@@ -309,15 +318,15 @@ class Requires:
 
     @property
     def rows(self) -> str:
-        """What is read of the data: "prompts", or the shape that the objective works on."""
+        """The shape of rows that is read from the data: "prompts" for an online objective, else `data`."""
         return "prompts" if self.online else self.data
 
     @property
     def any_reference(self) -> bool:
-        """Whether there is a reference at all: imitation and reward models have none."""
+        """Whether the run has a reference. Offline imitation and reward models have none."""
         return self.online or self.data not in ("completions", "rankings")
 
     @property
     def live_reference(self) -> bool:
-        """Whether stored log-probabilities are not enough and the reference model itself must run."""
+        """Whether the reference model itself must run, because stored log-probabilities are not enough."""
         return self.reference_kl or self.online

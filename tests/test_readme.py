@@ -85,6 +85,7 @@ def test_the_table_of_groups_names_every_option() -> None:
         "tracking",
         "reward",
         "judge",
+        "stage",
         "experiment",
         "sweep",
         "debug",

@@ -27,7 +27,8 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.evaluation.examples import FILE
-    from alignlab.pipeline.evaluate import evaluate, peft_of, sweep_of
+    from alignlab.pipeline.evaluate import evaluate
+    from alignlab.pipeline.requested_runs import peft_of, sweep_of
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
     from alignlab.training.attempt import quiet_libraries
 
@@ -38,14 +39,14 @@ def _task(config: DictConfig) -> None:
     wanted = to_evaluate(config)
     if wanted.trust_remote_code:
         wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
-    peft = peft_of(wanted) if any(judge.judge_from_plan() for judge in wanted.judge.values()) else None
+    peft = peft_of(wanted) if any(judge.required_run() for judge in wanted.judge.values()) else None
     if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
     found = evaluate(wanted, judge_plans(config, wanted.judge, PreflightCache(), typed))
     for one in found:
         print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
-        if line := bill_line(one.bill):
+        if line := bill_line(one.cost):
             print(line)
     written = all((one.folder / FILE).is_file() for one in found)  # reward models write no answers
     if written and (sweep := sweep_of(wanted)):

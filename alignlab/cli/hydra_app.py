@@ -28,8 +28,9 @@ from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 
-# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same.
-_OPTIONAL_GROUPS = ("experiment", "debug", "sweep")
+# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same. Both forms of
+# `stage=x` are refused.
+_OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
 
 # How the ValueErrors and the AssertionError begin that a command line can bring about.
@@ -81,12 +82,13 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
 
 
 def _refuse_idle_preset() -> None:
-    """A preset that an experiment chooses, or that stands beside --run, would be read and its axes dropped."""
+    """With --run, a preset would be read and its axes dropped."""
     hydra_config = HydraConfig.get()
     preset = hydra_config.runtime.choices.get("sweep")
     if preset and hydra_config.mode != RunMode.MULTIRUN:
-        text = "is not run as a sweep: presets are chosen on the command line, without --run"
-        raise ConfigError([Problem("sweep", preset, text, f"sweep={preset}")])
+        raise ConfigError(
+            [Problem("sweep", preset, "is a sweep, and --run asks for one run", "the same without --run")]
+        )
 
 
 def _plain_group(arg: str) -> str:

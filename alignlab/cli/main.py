@@ -1,4 +1,4 @@
-"""`alignlab <verb> ...`. Thin: a verb's module is imported only when the verb is used, and torch only when it is."""
+"""`alignlab <verb> ...`. A verb's module is imported when the verb is used, so that `--help` and `runs` are quick."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 import sys
 from collections.abc import Sequence
 
-from alignlab.cli.on_demand import import_on_demand
 from alignlab.spelling import correct_spelling
 
 VERBS = {
@@ -65,7 +64,6 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(verb: str, args: list[str]) -> int:
-    import_on_demand("torch")
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
         sys.stdout.flush()

@@ -66,7 +66,7 @@ class Composer:
 
     def groups(self) -> list[str]:
         """Groups that a user may choose from."""
-        return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra")]
+        return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra", "stage")]
 
     def _optional(self, config: DictConfig) -> set[str]:
         """Groups that can be chosen although the config has no key with their name."""
@@ -121,6 +121,9 @@ class Composer:
         """One failed override as a problem with something to type. base: the config that it was added to."""
         key = override.key_or_group
         value = setting.split("=", 1)[1] if "=" in setting else None
+        if key == "stage":
+            text = "is no part of a run's own config; a run names the stage that it starts from"
+            return Problem(key, value, text, f"model.parent={value}")
         if self.is_group(key):
             return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
         reason = str(error.__cause__ or error).splitlines()[0]

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import lru_cache
+from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose
@@ -17,6 +18,7 @@ from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train
+from alignlab.config.stages import keys_of_stages, stage_overrides
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.judges.base import Judge
@@ -136,17 +138,16 @@ def judge_plans(
     """Plans of the runs that train judges. They inherit only peft, output root, tracking and sweep."""
     found = {}
     for name, judge in judges.items():
-        if overrides := tuple(judge.judge_from_plan()):
-            key = f"judge.{name}.run"
-            found[name] = _other_plan(key, overrides, config, _INHERITED_BY_JUDGES, known, allowed)
+        if run := judge.required_run():
+            found[name] = _other_plan(f"judge.{name}.run", run, config, _INHERITED_BY_JUDGES, known, allowed)
     return found
 
 
 def _reward_plan(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan | None:
     """The reward model that an online run learns by: same start, same peft, same data, unless it says otherwise."""
-    if train.reward is None or not (overrides := tuple(train.reward.judge_from_plan())):
+    if train.reward is None or not (run := train.reward.required_run()):
         return None
-    return _other_plan("reward.run", overrides, config, _INHERITED, known, allowed, same_start=True)
+    return _other_plan("reward.run", run, config, _INHERITED, known, allowed, same_start=True)
 
 
 def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[str, str]:
@@ -156,8 +157,14 @@ def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[s
         if getattr(train, group).content_fields
     }
     if train.reward is not None:
-        content["reward.content"] = f"{known.content(train.reward)}{reward.id if reward else ''}"
+        content["reward.content"] = known.content(train.reward if reward is None else _made_by(reward, train.reward))
     return content
+
+
+def _made_by(run: Plan, judge: Judge) -> Judge:
+    """The judge with the id of its run in the place of the run's folder, however the config describes the run."""
+    data = run.train.data
+    return judge.from_run(Path(run.id), max_length=data.max_length, max_prompt_length=data.max_prompt_length)
 
 
 def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, content: Mapping[str, str]) -> str:
@@ -206,18 +213,17 @@ def _parent(
 
 
 def _made_parent(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan:
-    overrides = tuple(train.model.parent)
-    made = _other_plan("model.parent", overrides, config, _INHERITED, known, allowed)
+    made = _other_plan("model.parent", train.model.parent, config, _INHERITED, known, allowed)
     if not (train.model.trainable or made.train.model.trainable):
         # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
         text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
-        raise ConfigError([Problem("model.parent", list(overrides), text, "model.quantize=none")])
+        raise ConfigError([Problem("model.parent", train.model.parent, text, "model.quantize=none")])
     return made
 
 
 def _other_plan(
     key: str,
-    overrides: tuple[str, ...],
+    run: str | Sequence[str],
     config: DictConfig,
     inherited: Sequence[str],
     known: PreflightCache,
@@ -225,19 +231,21 @@ def _other_plan(
     *,
     same_start: bool = False,
 ) -> Plan:
-    """A run that another one needs; `key` says where its overrides stand.
+    """A run that another one needs; `key` says where it is described, `run` as what (see `stage_overrides`).
 
     same_start: whether it starts from what the other one starts from, or from the weights that that one names.
     """
-    own = [o.lstrip("+").split("=", 1)[0] for o in overrides]
+    stages, overrides = stage_overrides(key, run)
+    preset = keys_of_stages(stages)
+    own = [*preset, *(text.lstrip("+").split("=", 1)[0] for text in overrides)]
     # The inherited peft is chosen first, so that peft.r=8 among the overrides changes a field of it.
     inherits_peft = "peft" in config and "peft" not in own
     kind = [f"peft={module_name(cast(type, OmegaConf.get_type(config.peft)))}"] if inherits_peft else []
     try:
-        parent = _composed((*kind, *overrides)).copy()
+        parent = _composed((*kind, f"+stage=[{','.join(stages)}]", *overrides)).copy()
     except HydraException as error:
-        raise ConfigError([Problem(key, list(overrides), str(error).splitlines()[0])]) from error
-    said = {key: OmegaConf.select(parent, key) for key in own if "." in key}
+        raise ConfigError([Problem(key, run, str(error).splitlines()[0])]) from error
+    said = {name: OmegaConf.select(parent, name) for name in own if "." in name}
     with open_dict(parent):
         for group in inherited:
             if group not in own and group in config:
@@ -246,10 +254,10 @@ def _other_plan(
             parent.trainer[name] = config.trainer[name]
         if "model" in inherited and "model" not in own and not same_start:
             parent.model.parent = []
-        for name, value in said.items():  # what its own overrides say stands above what it inherits
+        for name, value in said.items():  # what it sets itself stands above what it inherits
             OmegaConf.update(parent, name, value)
     try:
-        return plan(parent, overrides, known, keys_of_stage(key, overrides, allowed, inherited))
+        return plan(parent, overrides, known, keys_of_stage(key, overrides, preset, allowed, inherited))
     except ConfigError as error:
         where = "parent" if key == "model.parent" else key
         raise ConfigError([problem.under(where) for problem in error.problems]) from error

@@ -1,4 +1,4 @@
-"""Finds every config dataclass by its folder; Hydra finds them here, as schemas.
+"""Finds every config dataclass by its folder and stores it with Hydra, as a schema.
 
 A schema is called after its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
 `conf/objective/dpo.yaml` selects it. Adding one is adding those two files.
@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+
+from hydra.core.config_store import ConfigStore
 
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.data.sources.base import Source
@@ -47,13 +49,12 @@ def schemas() -> dict[str, dict[str, type]]:
 
 
 @lru_cache(maxsize=1)
-def configs() -> dict[str, tuple[str, type]]:
-    """Path in a defaults list -> where in the config it belongs (Hydra's package), and the dataclass."""
-    found: dict[str, tuple[str, type]] = {
-        "schema/train": ("_global_", Train),
-        "schema/evaluate": ("_global_", Evaluate),
-        "schema/trainer/default": ("trainer", Trainer),
-    }
+def store_schemas() -> None:
+    """Put the dataclasses into Hydra's config store, once a process: `/schema/<group>/<module>`."""
+    store = ConfigStore.instance().store
+    store(group="schema", name="train", node=Train, package="_global_", provider="alignlab")
+    store(group="schema", name="evaluate", node=Evaluate, package="_global_", provider="alignlab")
+    store(group="schema/trainer", name="default", node=Trainer, package="trainer", provider="alignlab")
     for group, classes in schemas().items():
-        found |= {f"schema/{group}/{name}": (group, cls) for name, cls in classes.items()}
-    return found
+        for name, cls in classes.items():
+            store(group=f"schema/{group}", name=name, node=cls, package=group, provider="alignlab")

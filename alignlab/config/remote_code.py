@@ -52,15 +52,17 @@ def problems_of_config(config: DictConfig, typed: frozenset[str]) -> Iterator[Pr
 
 
 def keys_of_stage(
-    stage: str, overrides: Sequence[str], typed: frozenset[str], inherited: Sequence[str]
+    stage: str, overrides: Sequence[str], preset: Iterable[str], typed: frozenset[str], inherited: Sequence[str]
 ) -> frozenset[str]:
     """Keys that count as typed for a run that another run needs.
 
-    stage:     key that holds the overrides of the needed run, for instance `model.parent`.
-    overrides: those overrides. They count if the command line itself sets `stage`.
+    stage:     key that describes the needed run, for instance `model.parent`.
+    overrides: of the needed run. They count if the command line itself sets `stage`.
+    preset:    keys and groups that presets in conf/stage set for the needed run. They never count.
     typed:     keys that were typed for the run that needs it.
     inherited: config groups that the needed run inherits.
     """
     own = typed_keys(overrides)
-    passed_on = {key for key in typed if (group := key.split(".", 1)[0]) in inherited and group not in own}
+    changed = own.union(preset)
+    passed_on = {key for key in typed if (group := key.split(".", 1)[0]) in inherited and group not in changed}
     return frozenset(passed_on | (own if stage in typed else set()))

@@ -1,4 +1,4 @@
-"""Examples as batches of tensors: rows laid out (alignlab/data/layout.py), with what objectives need besides."""
+"""Collates examples into batches of tensors: rows (alignlab/data/layout.py) with labels, grades and margins."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ class Batch:
 
     @property
     def imitated_tokens(self) -> int:
-        """Tokens of the answers that an NLL would be taken of."""
+        """Number of tokens in the answers that are imitated; for pairs, in the chosen answers."""
         return int(self.rows.answer_mask.sum())
 
     @property
     def all_tokens(self) -> int:
-        """Tokens of all answers with their prompts, padding left out; a prompt counts once for each answer."""
+        """Number of tokens in all prompts and answers, without padding. A prompt counts once for each answer."""
         return int(self.rows.lengths.sum())
 
 
@@ -45,7 +45,11 @@ class PairBatch(Batch):
 
 @dataclass(frozen=True, eq=False)
 class LabelledBatch(Batch):
-    """B labelled answers. desirable: bool[B]; mismatched: B rows with other rows' answers, or None."""
+    """B labelled answers.
+
+    desirable:  bool[B], True if the answer is labelled good.
+    mismatched: B rows, each prompt with another row's answer, or None.
+    """
 
     desirable: torch.Tensor
     mismatched: Rows | None
@@ -53,11 +57,11 @@ class LabelledBatch(Batch):
 
 @dataclass(frozen=True, eq=False)
 class RankingBatch(Batch):
-    """B prompts with up to K answers each, as one row an answer, example by example.
+    """B prompts with up to K answers each. Each answer is one row; the answers of an example stand together.
 
     mask:   bool[B, K], True where there is an answer.
-    grades: float32[B, K].
-    margin: float32[B], NaN where a row has none.
+    grades: float32[B, K] grades of the answers, larger is better; 0 where there is no answer.
+    margin: float32[B] margins from the data, NaN if an example has none.
     """
 
     mask: torch.Tensor
@@ -86,7 +90,7 @@ def collate_pairs(pairs: Sequence[PairTokens], layout: Layout = PLAIN) -> PairBa
 
 
 def collate_labelled(rows: Sequence[LabelledTokens], layout: Layout = PLAIN) -> LabelledBatch:
-    """B labelled answers -> B rows, and B more where the rows carry mismatched answers."""
+    """B labelled answers -> B rows, and B more rows if the examples have mismatched answers."""
     others = [(row.prompt, row.mismatched) for row in rows if row.mismatched is not None]
     return LabelledBatch(
         collate_rows([(row.prompt, row.completion) for row in rows], layout),

@@ -1,8 +1,8 @@
-"""Reads the prompt and the answers of a row: texts, or conversations of {role, content} turns.
+"""Reads the prompt and the answers of a row. Each is a text, or a conversation of {role, content} turns.
 
-A conversation may hold the prompt as well. Then all turns before its last one are the prompt. They must agree with the
-column `prompt` and with the row's other answers. The columns `messages` and `conversations` may repeat the prompt, with
-or without one of the answers. A row that can't be used is refused; no part of it is dropped.
+An answer's conversation may contain the prompt: then all turns before its last one are the prompt. They must agree with
+the column `prompt` and with the row's other answers. The columns `messages` and `conversations` may repeat the prompt,
+with or without one of the answers. A row that can't be used is rejected as a whole; no part of it is dropped.
 """
 
 from __future__ import annotations
@@ -13,17 +13,17 @@ from typing import Any
 
 from alignlab.data.rows import Message, Prompt
 
-# Role names that rows may use, ShareGPT's among them, and the role that each one means.
+# Role names that rows may use, including ShareGPT's, and the role that each name means.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
 _SHAREGPT = {"from": "role", "value": "content"}
 
-# Columns that belong to the conversation but are not supported. A row that fills one of them is refused.
+# Columns that belong to the conversation but are not supported. A row with a value in one of them is rejected.
 _UNSUPPORTED_COLUMNS = (
     "system", "system_prompt", "history", "input", "query", "context", "documents", "tools", "functions",
     "image", "images", "audio", "audios", "video", "videos",
 )  # fmt: skip
 
-# Columns of whole conversations, which may repeat what the row's own prompt and answers say.
+# Columns of whole conversations, which may repeat the row's prompt and answers.
 _WHOLE = ("messages", "conversations")
 
 _BOOLEANS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
@@ -33,7 +33,7 @@ _EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
 
 
 class UnusableRowError(Exception):
-    """A row that can't be used, with everything that is wrong with it."""
+    """A row that can't be used. `faults` lists everything that is wrong with it."""
 
     def __init__(self, *faults: str) -> None:
         self.faults = faults
@@ -41,24 +41,24 @@ class UnusableRowError(Exception):
 
 
 def gather(*parts: Callable[[], Any]) -> list[Any]:
-    """The result of each part. Raises UnusableRowError with the faults of all parts together."""
-    found: list[Any] = []
+    """Call all parts and return their results. Raises one UnusableRowError with the faults of all parts."""
+    results: list[Any] = []
     faults: list[str] = []
     for part in parts:
         try:
-            found.append(part())
+            results.append(part())
         except UnusableRowError as error:
             faults += error.faults
     if faults:
         raise UnusableRowError(*faults)
-    return found
+    return results
 
 
 def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
     """(prompt, answers) of a row.
 
-    prompt:  text, a list of turns, or None if the answers are conversations that hold the prompt.
-    answers: column -> text, or a list of turns that ends with the assistant's.
+    prompt:  a text, a list of turns, or None if the answers are conversations that contain the prompt.
+    answers: column -> a text, or a list of turns that ends with an assistant turn.
     Raises UnusableRowError with every fault.
     """
     own = (partial(_answer, value, name) for name, value in answers.items())
@@ -77,7 +77,10 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
 
 
 def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], asked: str = "prompt") -> tuple[Prompt, list[str]]:
-    """As `read_conversation`, with the prompt in the column `asked`, and refuses a row whose other columns disagree."""
+    """Like `read_conversation`, with the prompt read from the column `asked`.
+
+    Also raises UnusableRowError if `messages` or `conversations` disagree with the prompt and the answers.
+    """
     prompt, texts = read_conversation(row.get(asked), answers)
     refuse_other_conversations(row, prompt, texts, used=answers)
     return prompt, texts
@@ -86,9 +89,9 @@ def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], asked: str = "p
 def refuse_other_conversations(
     row: Mapping[str, Any], prompt: Prompt, texts: Sequence[str] = (), used: Container[str] = ()
 ) -> None:
-    """Raise UnusableRowError if `messages` or `conversations` hold other turns than the prompt and one of `texts`.
+    """Raise UnusableRowError if `messages` or `conversations` differ from the prompt followed by one of `texts`.
 
-    used: columns that the prompt or the answers were read from.
+    used: columns that the prompt or the answers were read from. They are not checked again.
     """
     turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
     names = [name for name in _WHOLE if name not in used and row.get(name) not in _EMPTY_VALUES]
@@ -96,7 +99,7 @@ def refuse_other_conversations(
 
 
 def read_prompt(value: Any, name: str = "prompt") -> Prompt:
-    """Text or a conversation that an answer can follow. Raises UnusableRowError."""
+    """Read a prompt: a text, or a conversation that an answer can follow. Raises UnusableRowError."""
     prompt = _prompt(value, name)
     if not prompt:
         raise UnusableRowError(f"{name} is missing or empty")
@@ -104,7 +107,7 @@ def read_prompt(value: Any, name: str = "prompt") -> Prompt:
 
 
 def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
-    """Raise UnusableRowError if a column that is not supported holds a part of the conversation."""
+    """Raise UnusableRowError if an unsupported column contains a part of the conversation."""
     if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
         raise UnusableRowError(
             f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or remove it"
@@ -112,18 +115,18 @@ def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
 
 
 def read_text(value: Any, name: str) -> str:
-    """Text that can be written as UTF-8. Raises UnusableRowError."""
+    """Read a text that can be encoded as UTF-8. Raises UnusableRowError."""
     if not isinstance(value, str):
         raise UnusableRowError(f"{name} must be text, not {_preview(value)}")
     try:
         value.encode()
     except UnicodeEncodeError:
-        raise UnusableRowError(f"{name} holds half of a surrogate pair, which is no character: {value!r:.60}") from None
+        raise UnusableRowError(f"{name} has half of a surrogate pair, which is no character: {value!r:.60}") from None
     return value
 
 
 def read_boolean(value: Any, name: str) -> bool:
-    """True or false, as a boolean, a number (1 or 0) or a text of these. Raises UnusableRowError."""
+    """Read true or false: a boolean, a number (1 or 0), or one of these as text. Raises UnusableRowError."""
     key = value.strip().lower() if isinstance(value, str) else value
     if not isinstance(key, bool | int | float | str) or key not in _BOOLEANS:
         raise UnusableRowError(f"{name} must be true or false, 1 or 0, not {value!r:.80}")
@@ -131,13 +134,13 @@ def read_boolean(value: Any, name: str) -> bool:
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """A key that is equal for prompts that differ only in white space. A text counts as one turn of the user."""
+    """A key for comparing prompts. It ignores differences in white space. A text counts as one turn of the user."""
     turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
     return "\n".join(f"{turn['role']}: {_normalised(turn['content'])}" for turn in turns)
 
 
 def _prompt(value: Any, name: str = "prompt") -> Prompt:
-    """Text or turns; an empty list if there is no prompt."""
+    """The prompt as text or turns; an empty list if there is none."""
     if isinstance(value, str):
         return read_text(value, name)
     if value is None or value == []:
@@ -176,7 +179,7 @@ def _turn(value: Any, name: str) -> Message:
     if absent := [key for key in ("role", "content") if key not in turn]:
         raise UnusableRowError(f"{name} has no {' and no '.join(absent)}: {_preview(value)}")
     if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in _EMPTY_VALUES]:
-        raise UnusableRowError(f"{name} has {', '.join(more)}, and only the role and the content of a turn can be used")
+        raise UnusableRowError(f"{name} has {', '.join(more)}, but only the role and the content of a turn can be used")
     role = turn["role"]
     if not isinstance(role, str) or role not in _ROLES:
         raise UnusableRowError(f"{name} has the role {_preview(role)}, which must be one of: {', '.join(_ROLES)}")
@@ -199,25 +202,25 @@ def _content(value: Any, name: str) -> str:
 
 
 def _full_prompt(prompt: Prompt, before: list[Message], name: str) -> list[Message]:
-    """All turns before an answer: those of `prompt`, and those that precede the answer in its own column."""
+    """All turns before an answer: those of `prompt`, and those before the answer in the answer's own column."""
     if _is_blank(prompt):
         return before
     text = isinstance(prompt, str)
     turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
-    (system, asked), (own_system, own) = _split_system(turns), _split_system(before)
+    (system, question), (own_system, own) = _split_system(turns), _split_system(before)
     if system and own_system:
         _require_same_turns(system, own_system, "prompt", name)
     system = own_system or system
-    begins = len(own) >= len(asked) and all(_same(a, b) for a, b in zip(asked, own, strict=False))
-    if begins or (text and any(_same(asked[0], turn) for turn in own)):
+    repeats_prompt = len(own) >= len(question) and all(_same(a, b) for a, b in zip(question, own, strict=False))
+    if repeats_prompt or (text and any(_same(question[0], turn) for turn in own)):
         return [*system, *own]
     if not own:
-        return [*system, *asked]
-    if own[0]["role"] == "assistant" and asked[-1]["role"] != "assistant":  # the column continues where the prompt ends
-        return [*system, *asked, *own]
+        return [*system, *question]
+    if own[0]["role"] == "assistant" and question[-1]["role"] != "assistant":  # `own` continues the prompt
+        return [*system, *question, *own]
     raise UnusableRowError(
-        f"{name} is another conversation than prompt: it begins with {_turn_preview(own[0])}, "
-        f"and prompt with {_turn_preview(asked[0])}"
+        f"{name} is another conversation than prompt: {name} begins with {_turn_preview(own[0])}, "
+        f"and prompt begins with {_turn_preview(question[0])}"
     )
 
 
@@ -227,14 +230,14 @@ def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: 
         return
     place = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if not _same(a, b)), None)
     if place is None:
-        found = f"{len(one)} turns, and {other_name} {len(other)}"
+        difference = f"{len(one)} turns, and {other_name} has {len(other)}"
     else:
-        found = f"{_turn_preview(one[place])}, and {other_name} {_turn_preview(other[place])}"
-    raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {found}")
+        difference = f"{_turn_preview(one[place])}, and {other_name} has {_turn_preview(other[place])}"
+    raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {difference}")
 
 
 def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts: Sequence[str]) -> None:
-    """Raise UnusableRowError unless a column holds the turns of the prompt, with or without one of the answers."""
+    """Raise UnusableRowError unless a column repeats the turns of the prompt, with or without one of the answers."""
     if not isinstance(value, list):
         raise UnusableRowError(f"{name} must be a list of {{role, content}} messages, not {_preview(value)}")
     turns = _turns(value, name)
@@ -252,10 +255,10 @@ def _require_known_answer(answer: Message, name: str, texts: Sequence[str]) -> N
 
 
 def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:
-    """The prompt. Raises UnusableRowError if it ends with an assistant turn: the answer would be a second one."""
+    """Return the prompt. Raises UnusableRowError if it ends with an assistant turn, which the answer would follow."""
     if isinstance(prompt, list) and prompt[-1]["role"] == "assistant":
         raise UnusableRowError(
-            f"the turn before the answer is the assistant's too ({_turn_preview(prompt[-1])}): join the two turns"
+            f"the turn before the answer is an assistant turn too ({_turn_preview(prompt[-1])}): join the two turns"
         )
     return prompt
 

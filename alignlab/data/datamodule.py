@@ -1,4 +1,4 @@
-"""Rows for Lightning: what a step trains on is a pure function of (rows, seed, step)."""
+"""Batches for Lightning. The batch of a step is a pure function of (rows, seed, step)."""
 
 from __future__ import annotations
 
@@ -16,12 +16,19 @@ Item = TypeVar("Item")
 
 @dataclass
 class BatchStream(Generic[Item]):
-    """Global batches of a run, each as a list of rows.
+    """Yields the global batch of each step, as a list of rows; with several processes, this process's share of it.
 
-    A resumed run starts at the step where it stopped and sees the batches it would have seen. With several processes
-    each takes every `world`-th row of the same global batch. `batch_transform` is applied to the whole global batch
-    first, so that its result depends neither on the number of processes nor on the micro-batches. Each batch serves
-    for `repeats` steps.
+    rows:            training rows.
+    batch_size:      rows per global batch.
+    steps:           optimizer steps of the whole run.
+    seed:            of the order of the rows.
+    batch_transform: applied to the whole global batch before it is divided among processes. So its result depends
+                     neither on the number of processes nor on the micro-batches. None applies nothing.
+    rank, world:     process `rank` of `world` gets every `world`-th row of the global batch, starting at row `rank`.
+    sampling:        as in `alignlab.data.order.indices_of`.
+    repeats:         how many consecutive steps train on the same batch.
+    start:           first step. A resumed run starts at the step where it stopped, and gets the same batches as a run
+                     that was not interrupted.
     """
 
     rows: Sequence[Item]
@@ -36,7 +43,7 @@ class BatchStream(Generic[Item]):
     start: int = field(default=0, init=False)
 
     def __len__(self) -> int:
-        """All steps of the run: Lightning counts the batches before a resume as well."""
+        """All steps of the run. Lightning also counts the batches before a resume."""
         return self.steps
 
     def __iter__(self) -> Iterator[list[Item]]:
@@ -49,10 +56,12 @@ class BatchStream(Generic[Item]):
 
 @dataclass(frozen=True)
 class MicroBatches:
-    """How rows are cut into portions that go through the model at once, and made into tensors.
+    """Splits rows into micro-batches, which go through the model one at a time, and collates them into tensors.
 
-    rows:   most rows of a portion.
-    tokens: most tokens of a portion, prompts counted for each answer; a row that has more is a portion by itself.
+    collate: makes a batch of tensors from rows.
+    rows:    most rows in a micro-batch.
+    tokens:  most tokens in a micro-batch. A prompt counts once for each of its answers. A row with more tokens than
+             this is a micro-batch by itself.
     """
 
     collate: Callable[[Sequence[Any]], Any]
@@ -60,22 +69,22 @@ class MicroBatches:
     tokens: int
 
     def of(self, rows: Sequence[Any]) -> Iterator[Any]:
-        """Batches of rows, in order."""
+        """Collated micro-batches of the rows, in order."""
         for part in self.split_by_budget(rows):
             yield self.collate(rows[part.start : part.stop])
 
     def split_by_budget(self, rows: Sequence[Any]) -> Iterator[range]:
-        """Which rows go through the model at once."""
+        """Indices of the rows of each micro-batch, in order."""
         sizes = [sum(len(prompt) + len(answer) for prompt, answer in row.answers()) for row in rows]
         yield from split_by_budget(sizes, self.rows, self.tokens)
 
     def halved(self, rows: int) -> MicroBatches:
-        """Portions half as large, where `rows` are given at once."""
+        """Micro-batches of half as many rows. `rows` is the number of rows that are passed to `of` at once."""
         return replace(self, rows=max(1, min(self.rows, rows) // 2))
 
 
 class AlignmentData(pl.LightningDataModule):
-    """Training stream and held-out rows of one run."""
+    """Training batches and held-out rows of one run. The arguments are those of `BatchStream`."""
 
     def __init__(
         self,
@@ -112,7 +121,7 @@ class AlignmentData(pl.LightningDataModule):
         return stream
 
     def held_out_rows(self) -> list[Any]:
-        """Every held-out row once; each process takes its share."""
+        """This process's share of the held-out rows. Each row is in exactly one share."""
         assert self.trainer is not None
         rows = self.batch_transform(self.held_out) if self.batch_transform else self.held_out
         return list(rows[self.trainer.global_rank :: self.trainer.world_size])

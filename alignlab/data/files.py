@@ -1,7 +1,7 @@
-"""Files of rows: JSON, JSON lines, CSV and Parquet, gzipped or not.
+"""Reads files of rows: JSON, JSON lines, CSV and Parquet, gzipped or not.
 
-Values are read as they are written: no type is guessed from a text, so "2024-01-01" and "007" stay texts. All values of
-a CSV file are texts. Nothing is cached.
+No type is guessed from a text: "2024-01-01" and "007" remain texts. All values of a CSV file are texts. Nothing is
+cached.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 
 Record = dict[str, Any]
 
-# (place in the file, such as "row 3", what is wrong there).
+# (place in the file, such as "row 3", and what is wrong there).
 Faults = Sequence[tuple[str, str]]
 
 _MAX_LISTED = 5
@@ -30,18 +30,18 @@ _GZIP = b"\x1f\x8b"
 
 
 def format_of(path: str | Path) -> str | None:
-    """The ending of a file's name, without `.gz`, which decides how it is read; None if it is none of FORMATS."""
+    """The format of a file: the ending of its name after `.gz` is removed. None if it is not one of FORMATS."""
     suffix = Path(str(path).removesuffix(".gz")).suffix.lower()
     return suffix if suffix in FORMATS else None
 
 
 def read_records(path: str | Path) -> list[Record]:
-    """All rows of a file. Raises DataError with every line that is not a row."""
+    """All rows of a file. Raises DataError if the file can't be read or if lines of it are not rows."""
     return parse_records(read_bytes(path), path)
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes. Raises DataError."""
+    """A file's bytes. Raises DataError if it can't be read."""
     try:
         return Path(path).read_bytes()
     except OSError as error:
@@ -49,7 +49,10 @@ def read_bytes(path: str | Path) -> bytes:
 
 
 def parse_records(raw: bytes, path: str | Path) -> list[Record]:
-    """All rows in the bytes of a file. `path` gives their format and is named in errors."""
+    """All rows in the bytes of a file. `path` decides the format and is named in errors.
+
+    Raises DataError if the bytes can't be read or if lines of them are not rows.
+    """
     if raw.startswith(_GZIP):
         try:
             raw = gzip.decompress(raw)
@@ -63,7 +66,7 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
 
 
 def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError:
-    """An error with the number of rows of a file that can't be used, and with the first few faults."""
+    """An error that states how many rows of a file can't be used, and lists the first five faults."""
     count = len({place for place, _ in faults})
     shown = [f"\n  {place}: {text}" for place, text in faults[:_MAX_LISTED]]
     more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
@@ -71,7 +74,7 @@ def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError
 
 
 def columns_of(records: Iterable[Record]) -> list[str]:
-    """All columns that any row has, in the order in which they appear."""
+    """The columns of all rows, in the order in which they first appear."""
     return list(dict.fromkeys(column for record in records for column in record))
 
 
@@ -85,7 +88,10 @@ def _decoded(raw: bytes, path: str | Path) -> str:
 
 
 def _json(text: str, path: str | Path) -> list[Record]:
-    """A list of objects, or one object per line. The content decides: both forms occur under both endings."""
+    """Rows from a list of objects, or from one object per line.
+
+    The content decides which form it is, because files of both forms have either ending.
+    """
     whole = format_of(path) == ".json" or text.lstrip().startswith("[")
     if not (whole and text.strip()):
         return _json_lines(text, path)
@@ -98,8 +104,8 @@ def _json(text: str, path: str | Path) -> list[Record]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON that can be read: {error}") from error
     if not isinstance(rows, list):
-        found = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _preview(rows)
-        raise DataError(f"{path} must hold a list of rows, and holds {found}")
+        content = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _preview(rows)
+        raise DataError(f"{path} must contain a list of rows, but contains {content}")
     faults = [(f"row {i}", _not_an_object(row)) for i, row in enumerate(rows, 1) if not isinstance(row, dict)]
     if faults:
         raise unusable_rows(path, faults)
@@ -148,7 +154,7 @@ def _csv(text: str, path: str | Path) -> list[Record]:
                 continue  # an empty line
             rows.append(dict(zip(header, cells, strict=False)))
             if len(cells) != len(header):
-                faults.append((f"row {len(rows)}", f"has {len(cells)} cells, and the header has {len(header)}"))
+                faults.append((f"row {len(rows)}", f"has {len(cells)} cells, but the header has {len(header)}"))
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
     if faults:

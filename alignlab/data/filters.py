@@ -1,4 +1,4 @@
-"""What is left out before training, and why: counted by reason, never silently."""
+"""Filters rows before training. Every row that is left out is counted by reason."""
 
 from __future__ import annotations
 
@@ -8,7 +8,10 @@ from alignlab.data.rows import Loaded, Pair
 
 
 def drop_unusable(pairs: list[Pair], dropped: Counter[str] | None = None) -> Loaded[Pair]:
-    """Leave out pairs that carry no preference: identical answers, or an answer that is empty."""
+    """Leave out pairs without a preference: identical answers, or an empty answer.
+
+    dropped: rows that were left out before, by reason. The result's counts include them.
+    """
     counts = Counter(dropped or {})
     kept = []
     for pair in pairs:

@@ -1,4 +1,4 @@
-"""Content digests: what a file, a folder or a set of rows holds, whatever its path."""
+"""Digests of the content of a file, a folder or rows. They do not depend on the path."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from alignlab.integrity import sha256_of
+
 
 def digest(parts: Iterable[bytes]) -> str:
-    """First 16 hex digits of the SHA-256 over length-prefixed parts."""
+    """First 16 hex digits of the SHA-256 over the parts, each preceded by its length."""
     state = hashlib.sha256()
     for part in parts:
         state.update(len(part).to_bytes(8, "little"))
@@ -19,13 +21,16 @@ def digest(parts: Iterable[bytes]) -> str:
 
 
 def row_key(prompt: Sequence[int], answer: Sequence[int]) -> bytes:
-    """32 hex digits for a prompt and an answer as token ids; where the prompt ends is part of it."""
+    """32 hex digits that identify the token ids of a prompt and an answer, and where the prompt ends."""
     content = np.array([len(prompt), *prompt, *answer], dtype=np.int64).tobytes()
     return hashlib.blake2b(content, digest_size=16).hexdigest().encode()
 
 
 def path_digest(path: str | Path) -> str:
-    """Digest of a file's bytes, or of all files below a folder with their relative names."""
+    """Digest of a file's bytes, or of the relative names and bytes of all files below a folder.
+
+    It is not cached: the content may change while the modification time stays the same.
+    """
     path = Path(path)
     files = sorted(f for f in path.rglob("*") if f.is_file()) if path.is_dir() else [path]
     return digest(
@@ -33,15 +38,6 @@ def path_digest(path: str | Path) -> str:
         for file in files
         for part in (
             str(file.relative_to(path)).encode(),
-            _file_digest(file),
+            bytes.fromhex(sha256_of(file)),
         )
     )
-
-
-def _file_digest(file: Path) -> bytes:
-    """SHA-256 of a file. It is not cached: the content may change while the modification time stays the same."""
-    state = hashlib.sha256()
-    with file.open("rb") as handle:
-        while block := handle.read(1 << 20):
-            state.update(block)
-    return state.digest()

@@ -1,6 +1,7 @@
-"""Prompts and answers as tables of token ids: plain rows, or several answers to a prompt in one sequence.
+"""Lays out prompts and answers as tables of token ids.
 
-Padding is known from lengths alone (never from token values: pad and end-of-sequence are often the same id).
+A sequence holds one prompt and one answer, or several answers that share their prompt.
+Padding is derived from lengths, never from token values: padding and end-of-sequence often have the same id.
 """
 
 from __future__ import annotations
@@ -14,19 +15,20 @@ import torch
 from alignlab.data.fingerprint import row_key
 from alignlab.data.tokenize import PromptAndAnswer
 
-# Sequences are tried at these multiples of the longest group's length.
+# `_fill` tries these sequence lengths, as multiples of the longest tree's length.
 _CAPACITIES = (1.0, 1.5, 2.0, 3.0)
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How answers go through a model; a matter of time and memory, not of results.
+    """How answers go through a model. It changes time and memory, not results.
 
-    shared: a prompt stands once, before all answers to it, what several answers begin with stands once, and sequences
-            are filled with several prompts. Needs a model that takes a mask of its own (alignlab/models/layout_check.py
-            decides).
-    split:  the vocabulary is projected onto by us, in pieces, where answer tokens are predicted; else by the model.
-    width:  hidden size of the model: it weighs what a longer sequence costs against what padding costs.
+    shared: whether answers share tokens. A prompt is stored once, before all of its answers; a prefix that several
+            answers have in common is stored once; and one sequence may hold several prompts. This needs a model that
+            accepts an attention mask from the caller (alignlab/models/layout_check.py finds out).
+    split:  whether alignlab computes the logits itself, in pieces and only where answer tokens are predicted. If
+            False, the model computes them.
+    width:  hidden size of the model, for `cost`.
     """
 
     shared: bool = False
@@ -34,7 +36,7 @@ class Layout:
     width: int = 1
 
     def cost(self, length: int) -> float:
-        """Of a sequence, in arbitrary units: per layer and token about 24 width^2 operations, and 4 width length."""
+        """Cost of a sequence in arbitrary units: per token and layer about 24 width^2 + 4 width length operations."""
         return length * (6 * self.width + length)
 
 
@@ -43,16 +45,20 @@ PLAIN = Layout()
 
 @dataclass(frozen=True, eq=False)
 class Rows:
-    """R answers in S sequences of L tokens. Plain rows have S = R, prompts end at one column and answers begin there.
+    """R answers in S sequences of L tokens.
 
-    ids:         int64[S, L], 0 on padding.
-    positions:   int64[S, L]; an answer counts on from its prompt.
-    ends:        int64[S, L], the column behind the last token that sees this one, which all from this one on do; 0 on
-                 padding. A token's context is so a path through a tree that is written depth first.
-    places:      int64[R, T + 1], index into the flattened sequences of the prompt's last token, then of the answer's.
+    In the plain layout S = R, and all answers begin at the same column: shorter prompts are padded on the left.
+
+    ids:         int64[S, L] token ids, 0 on padding.
+    positions:   int64[S, L] position ids. The positions of an answer continue those of its prompt.
+    ends:        int64[S, L]. The token at column c is visible to the tokens at columns c to ends[c] - 1; 0 on padding.
+                 The prompts and answers of a sequence are trees, stored depth first, and the context of a token is its
+                 path from the root.
+    places:      int64[R, T + 1] indices into the flattened sequences: of the prompt's last token, then of the answer's
+                 tokens.
     answer_mask: bool[R, T], True on answer tokens.
-    lengths:     int64[R], tokens of the prompt and the answer.
-    keys:        one for each answer, the same for the same prompt and answer (row_key).
+    lengths:     int64[R] number of tokens of the prompt and the answer together.
+    keys:        R keys; equal for equal prompt and answer (row_key).
     """
 
     ids: torch.Tensor
@@ -76,16 +82,16 @@ class Rows:
 
     @property
     def predicted_at(self) -> torch.Tensor:
-        """int64[N] index into the flattened sequences of the tokens that predict `targets`."""
+        """int64[N] indices into the flattened sequences: of the tokens whose predictions are for `targets`."""
         return self.places[:, :-1][self.answer_mask]
 
     @property
     def last(self) -> torch.Tensor:
-        """int64[R] index into the flattened sequences of every answer's last token."""
+        """int64[R] indices into the flattened sequences: of each answer's last token."""
         return self.places.gather(1, self.answer_mask.sum(dim=1, keepdim=True)).squeeze(1)
 
     def repeated(self, times: int) -> Rows:
-        """The same rows so many times, one after the other."""
+        """The rows `times` times, one copy after the other."""
         start = self.ids.numel() * torch.arange(times, device=self.ids.device)
         return replace(
             self,
@@ -99,13 +105,13 @@ class Rows:
         )
 
     def spread(self, values: torch.Tensor) -> torch.Tensor:
-        """[N] values of answer tokens -> [R, T], 0 (False) off the answers."""
+        """[N] values of all answer tokens, row by row -> [R, T]; 0 (False) off the answers."""
         return values.new_zeros(self.answer_mask.shape).masked_scatter(self.answer_mask, values)
 
 
 @dataclass
 class _Group:
-    """A prompt and the answers to it that share it, by their place among all answers."""
+    """A prompt and the answers that share it. `answers` maps an answer's index in the batch to its token ids."""
 
     prompt: list[int]
     answers: dict[int, list[int]] = field(default_factory=dict)
@@ -113,7 +119,12 @@ class _Group:
 
 @dataclass
 class _Tree:
-    """A group as it is written. Columns count from 0; `paths` has those of each answer, by its place among all."""
+    """A group as a tree of tokens, stored depth first.
+
+    ids, positions, ends: as in `Rows`, with columns counted from 0.
+    prompt: number of prompt tokens.
+    paths:  an answer's index in the batch -> the columns of its tokens.
+    """
 
     ids: list[int]
     positions: list[int]
@@ -123,7 +134,7 @@ class _Tree:
 
 
 def collate_rows(answers: Sequence[PromptAndAnswer], layout: Layout = PLAIN) -> Rows:
-    """Lay out R prompts and answers. Raises ValueError naming rows without a prompt token or an answer token."""
+    """Lay out R prompts and answers. Raises ValueError if a prompt or an answer has no token, and names the rows."""
     for what, empty in (
         ("prompts", [i for i, (prompt, _) in enumerate(answers) if not prompt]),
         ("answers", [i for i, (_, answer) in enumerate(answers) if not answer]),
@@ -141,7 +152,10 @@ def collate_rows(answers: Sequence[PromptAndAnswer], layout: Layout = PLAIN) -> 
 
 
 def split_by_budget(sizes: Sequence[int], rows: int, tokens: int) -> Iterator[range]:
-    """Items in order, at most `rows` at a time and at most `tokens` of their sizes together; never less than one."""
+    """Split items into consecutive ranges. `sizes` are their numbers of tokens.
+
+    A range has at most `rows` items and at most `tokens` tokens. An item with more tokens is a range by itself.
+    """
     start, total = 0, 0
     for i, size in enumerate(sizes):
         if i > start and (i - start == rows or total + size > tokens):
@@ -153,9 +167,9 @@ def split_by_budget(sizes: Sequence[int], rows: int, tokens: int) -> Iterator[ra
 
 
 def _share(answers: Sequence[PromptAndAnswer], layout: Layout) -> list[_Group]:
-    """Answers to the same prompt together, as long as that is cheaper than writing the prompt once more.
+    """Group answers by prompt. A prompt starts a new group if that is cheaper than making the group's tree longer.
 
-    Answers are counted whole here, though what they begin with may be there already.
+    The cost counts every answer in full, although answers may share a prefix.
     """
     groups: list[_Group] = []
     open_group: dict[tuple[int, ...], tuple[_Group, int]] = {}
@@ -171,7 +185,7 @@ def _share(answers: Sequence[PromptAndAnswer], layout: Layout) -> list[_Group]:
 
 
 def _tree(group: _Group) -> _Tree:
-    """Answers in the order of their ids, each from where it leaves the one before."""
+    """Build the tree of a group. Answers are sorted by their token ids; each shares the prefix of the one before it."""
     size = len(group.prompt)
     ids, positions, ends = list(group.prompt), list(range(size)), [0] * size
     before: list[int] = []
@@ -192,7 +206,7 @@ def _tree(group: _Group) -> _Tree:
 
 
 def _fill(trees: list[_Tree], layout: Layout) -> list[list[_Tree]]:
-    """Trees in sequences, first fit with the longest first, at the capacity that makes the table cheapest."""
+    """Pack trees into sequences: first fit, longest tree first, at the sequence length with the lowest total cost."""
     trees = sorted(trees, key=lambda tree: -len(tree.ids))
     best: list[list[_Tree]] = []
     least = float("inf")
@@ -218,7 +232,7 @@ def _fill(trees: list[_Tree], layout: Layout) -> list[list[_Tree]]:
 
 
 def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Tree]], left: list[int], layout: Layout) -> Rows:
-    """Sequences, each with so many columns of padding before it, as tensors."""
+    """Sequences as tensors. `left` is the number of padding columns before each sequence."""
     ids: list[list[int]] = [[0] * pad for pad in left]
     positions: list[list[int]] = [[0] * pad for pad in left]
     ends: list[list[int]] = [[0] * pad for pad in left]
@@ -249,4 +263,4 @@ def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Tree]], lef
 
 
 def _padded(values: list[list[int]], length: int) -> torch.Tensor:
-    return torch.from_numpy(np.array([row + [0] * (length - len(row)) for row in values]))  # quicker than torch's own
+    return torch.from_numpy(np.array([row + [0] * (length - len(row)) for row in values]))  # faster than torch.tensor

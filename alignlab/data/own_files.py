@@ -1,4 +1,4 @@
-"""Reading the user's own rows: a file, a local data set folder, or a hub data set with named columns."""
+"""Reads the user's own rows from a file, a local data set folder, or a hub data set with named columns."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alignlab.errors import DataError, Problem
 
 Row = TypeVar("Row")
 
-# A row of a file -> a row of ours. Raises UnusableRowError.
+# A row of a file -> a row of alignlab/data/rows.py. Raises UnusableRowError.
 Parse = Callable[[Record], Any]
 
 
@@ -31,9 +31,10 @@ Parse = Callable[[Record], Any]
 class OwnFiles(Source):
     """Base of sources that read the user's own rows.
 
-    path:          a .jsonl, .json, .parquet or .csv file (.gz too), a folder as on the hub, or a hub name.
-    eval_path:     held-out rows in the same form; empty holds out `eval_fraction` of `path`.
-    eval_fraction: share of the rows of `path` that is held out, in whole prompts: no prompt is in both splits.
+    path:          a .jsonl, .json, .parquet or .csv file (or one of these with .gz), a folder with the structure of a
+                   hub data set, or a hub name.
+    eval_path:     held-out rows, in one of the same forms. If it is empty, `eval_fraction` of `path` is held out.
+    eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
     """
 
     path: str
@@ -46,7 +47,7 @@ class OwnFiles(Source):
         yield from super().problems()
         yield from within("eval_fraction", self.eval_fraction, 0.0, 0.9, example=0.1)
         if not self.eval_path and self.eval_fraction == 0.0:
-            yield Problem("eval_fraction", 0.0, "leaves nothing to evaluate on", "eval_fraction=0.1")
+            yield Problem("eval_fraction", 0.0, "leaves no rows to evaluate on", "eval_fraction=0.1")
 
     def missing(self) -> Iterator[Problem]:
         for key in ("path", "eval_path"):
@@ -73,14 +74,14 @@ class OwnFiles(Source):
 
     @abstractmethod
     def read(self, path: str) -> Sequence[Any]:
-        """All rows of a file, checked. Raises DataError with the columns or the rows that can't be used."""
+        """All rows of a file, checked. Raises DataError that names missing columns or the rows that can't be used."""
 
     @abstractmethod
     def usable(self, split: Split) -> Loaded[Any]:
-        """The rows of one split that can be used in some form, and how many are left out."""
+        """The rows of one split that at least one kind of objective can use, and how many rows are left out."""
 
     def _require_usable_rows(self, key: str) -> None:
-        """Raise DataError if a split that is read from the file in the field `key` has no row that can be used."""
+        """Raise DataError if a split that is read from the field `key` has no row that can be used."""
         splits: tuple[Split, ...] = ("train", "eval")
         if self.eval_path:
             splits = ("train",) if key == "path" else ("eval",)
@@ -97,7 +98,7 @@ class OwnFiles(Source):
         raise DataError(text)
 
     def split_rows(self, split: Split) -> list[Any]:
-        """Rows of one split, before anything is left out."""
+        """All rows of one split, before unusable rows are left out."""
         if self.eval_path:
             return list(self.read(self.path if split == "train" else self.eval_path))
         rows = self.read(self.path)
@@ -108,8 +109,8 @@ class OwnFiles(Source):
 def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[Any]:
     """`parse(row)` of all rows of a file, a folder or a hub data set.
 
-    forms: sets of columns, one of which must be there.
-    Raises DataError with the columns that were found, or with every row that can't be used.
+    forms: sets of columns. The data must have all columns of at least one set.
+    Raises DataError if columns are missing (it lists those that exist) or if rows can't be used (it lists the first).
     """
     place = Path(path)
     if place.is_file():
@@ -128,7 +129,8 @@ def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[A
     return _parsed(records, path, parse, forms)
 
 
-# The last files that were parsed, by content. The check, both splits and the points of a sweep read the same files.
+# The files that were parsed last, by content. The checks before a run, both splits and all points of a sweep read the
+# same files.
 _MAX_CACHED = 4
 _cache: dict[Any, Sequence[Any]] = {}
 
@@ -161,9 +163,9 @@ def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[
 def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
     """Indices of the held-out rows: all rows of some prompts, together about `share` of all rows.
 
-    Prompts are taken in the order of a digest of their text, so neither the order of the rows nor the objective
-    matters. A prompt with more rows than are still needed is skipped. If every prompt has too many rows, the one with
-    the fewest is taken. Raises DataError if all rows have the same prompt.
+    Prompts are taken in the order of a digest of their text, so the result depends neither on the order of the rows nor
+    on the objective. A prompt with more rows than are still needed is skipped. If every prompt has too many rows, the
+    prompt with the fewest rows is taken. Raises DataError if all rows have the same prompt.
     """
     groups: defaultdict[str, list[int]] = defaultdict(list)
     for place, row in enumerate(rows):
@@ -176,16 +178,16 @@ def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
         )
     order = [places for _, places in sorted(groups.items(), key=lambda group: digest([group[0].encode()]))]
     wanted = min(max(1, round(len(rows) * share)), len(rows) - 1)
-    found: set[int] = set()
+    held_out: set[int] = set()
     for places in order:
-        if len(found) + len(places) <= wanted:
-            found |= set(places)
+        if len(held_out) + len(places) <= wanted:
+            held_out |= set(places)
     smallest = min(order, key=len)
-    return found or set(smallest)
+    return held_out or set(smallest)
 
 
 def parse_number(value: Any, what: str) -> float:
-    """A finite number, or text that is one. Raises UnusableRowError."""
+    """Read a finite number, given as a number or as text. `what` names it in the error. Raises UnusableRowError."""
     try:
         number = float("nan") if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

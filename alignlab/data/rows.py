@@ -1,4 +1,4 @@
-"""Rows as sources deliver them: text, not yet tokens."""
+"""Rows of data sources, as text before tokenization."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Prompt = str | list[Message]
 
 @dataclass(frozen=True)
 class Completion:
-    """A prompt and one answer. `ended` is False where a length limit cut the answer off: it has no end token then."""
+    """A prompt and one answer. `ended` is False if a length limit cut the answer off; it then gets no end token."""
 
     prompt: Prompt
     completion: str
@@ -30,7 +30,7 @@ class Completion:
 
 @dataclass(frozen=True)
 class Pair:
-    """A prompt, the preferred and the dispreferred answer; `*_ended` as in Completion, `margin` as in Ranking."""
+    """A prompt, a preferred answer and a dispreferred one. `*_ended` is as in Completion, `margin` as in Ranking."""
 
     prompt: Prompt
     chosen: str
@@ -44,14 +44,14 @@ class Pair:
         return Completion(self.prompt, self.chosen, self.chosen_ended)
 
     def halves(self) -> list[Labelled]:
-        """The pair as two single answers, the preferred one good and the other one bad."""
+        """The pair as two labelled answers: the preferred one is good, the dispreferred one bad."""
         return [
             Labelled(self.prompt, self.chosen, True, self.chosen_ended),
             Labelled(self.prompt, self.rejected, False, self.rejected_ended),
         ]
 
     def ranking(self) -> Ranking:
-        """The pair as a ranking of two."""
+        """The pair as a ranking of two answers with the grades 1 and 0."""
         return Ranking(
             self.prompt, [self.chosen, self.rejected], [1.0, 0.0], [self.chosen_ended, self.rejected_ended], self.margin
         )
@@ -59,7 +59,7 @@ class Pair:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A prompt and one answer that is said to be good (`desirable`) or bad; `ended` as in Completion."""
+    """A prompt and one answer that is labelled good (`desirable`) or bad. `ended` is as in Completion."""
 
     prompt: Prompt
     completion: str
@@ -69,9 +69,10 @@ class Labelled:
 
 @dataclass(frozen=True)
 class Ranking:
-    """A prompt and K graded answers, larger grades better; equal grades are not compared.
+    """A prompt and K graded answers. Larger grades are better; answers of equal grade are not compared.
 
-    `margin` is by how much the better answer of a ranking of two should lead, where the data says so.
+    margin: by how much the reward of the better of two answers should exceed that of the other; None if the data gives
+            no margin.
     """
 
     prompt: Prompt
@@ -86,7 +87,7 @@ Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
 
 @dataclass(frozen=True)
 class Loaded(Generic[Row]):
-    """Rows of one split and how many were left out, by reason."""
+    """The rows of one split, and how many rows were left out, by reason."""
 
     rows: list[Row]
     dropped: Counter[str] = field(default_factory=Counter)

@@ -1,4 +1,4 @@
-"""Rows to token ids, cut to length; every cut is counted."""
+"""Turns rows into token ids and cuts them to length. Every cut is counted."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ PromptAndAnswer = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class CompletionTokens:
-    """Token ids of a prompt and one answer; `index` is its place in the split."""
+    """Token ids of a prompt and one answer. `index` is the row's index in its split."""
 
     index: int
     prompt: list[int]
     completion: list[int]
 
     def answers(self) -> list[PromptAndAnswer]:
-        """Everything of this row that a model can be asked for."""
+        """The prompt with each answer of the row."""
         return [(self.prompt, self.completion)]
 
 
@@ -45,13 +45,13 @@ class PairTokens:
     rejected: list[int]
 
     def answers(self) -> list[PromptAndAnswer]:
-        """Everything of this row that a model can be asked for."""
+        """The prompt with each answer of the row: chosen, rejected."""
         return [(self.prompt, self.chosen), (self.prompt, self.rejected)]
 
 
 @dataclass(frozen=True)
 class LabelledTokens:
-    """Token ids of a prompt and one answer, good or bad; `mismatched` is another row's answer, where one is needed."""
+    """Token ids of a prompt and one good or bad answer. `mismatched` is another row's answer, if one is needed."""
 
     index: int
     prompt: list[int]
@@ -60,7 +60,7 @@ class LabelledTokens:
     mismatched: list[int] | None = None
 
     def answers(self) -> list[PromptAndAnswer]:
-        """Everything of this row that a model can be asked for."""
+        """The prompt with the row's answer, and with the mismatched answer if there is one."""
         other = [(self.prompt, self.mismatched)] if self.mismatched is not None else []
         return [(self.prompt, self.completion), *other]
 
@@ -76,13 +76,17 @@ class RankingTokens:
     margin: float | None = None
 
     def answers(self) -> list[PromptAndAnswer]:
-        """Everything of this row that a model can be asked for."""
+        """The prompt with each answer of the row."""
         return [(self.prompt, completion) for completion in self.completions]
 
 
 @dataclass(frozen=True)
 class PromptTokens(CompletionTokens):
-    """Token ids of a prompt to be answered, with the prompt as it was said; `completion` is the data's own answer."""
+    """Token ids of a prompt that the policy answers.
+
+    completion: token ids of the data's own answer.
+    said:       the prompt as text or turns, before tokenization.
+    """
 
     said: Prompt = ""
 
@@ -91,44 +95,55 @@ Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
 
 
 def mean_tokens(rows: Sequence[Tokens]) -> float:
-    """Tokens of a row, its prompt counted once for each answer."""
+    """Mean number of tokens per row. A prompt counts once for each of its answers."""
     return sum(len(prompt) + len(answer) for row in rows for prompt, answer in row.answers()) / len(rows)
 
 
 def mismatched(rows: Sequence[LabelledTokens]) -> list[LabelledTokens]:
-    """Each row with the answer to another prompt, out of the same rows.
+    """Each row with the answer to another prompt of the same rows.
 
-    A rotation by one row, or by as many as it takes for no row to meet its own prompt (the halves of a pair stand side
-    by side). Where no rotation does that, each row takes the nearest one that will do in a fixed shuffle; where all
-    prompts are the same, any other row will do. Raises DataError where there is only one row, or one several times.
+    - The rows are rotated by the smallest shift at which every row gets the answer to another prompt. This can be more
+      than one row, because the two halves of a pair are neighbours.
+    - If there is no such shift, the rows are shuffled in a fixed order, and each row takes the answer of the nearest
+      row before it that has another prompt.
+    - If all prompts are equal, the answer of any other row counts as the answer to another prompt.
+
+    Raises DataError if there is only one row, or only copies of one row.
     """
     if len({row.index for row in rows}) < 2:
         raise DataError(
-            "a batch holds one row only, and a KL is estimated from other rows' answers\n  type: trainer.batch_size=16"
+            "a batch has only one row, but the KL is estimated from other rows' answers\n  type: trainer.batch_size=16"
         )
     count = len(rows)
-    asked: list[Any] = [row.prompt for row in rows]
-    if all(prompt == asked[0] for prompt in asked):
-        asked = [row.index for row in rows]
+    prompts: list[Any] = [row.prompt for row in rows]
+    if all(prompt == prompts[0] for prompt in prompts):
+        prompts = [row.index for row in rows]
     for shift in range(1, count):
-        if all(map(ne, asked, asked[-shift:] + asked[:-shift])):
+        if all(map(ne, prompts, prompts[-shift:] + prompts[:-shift])):
             return [_with(row, rows[i - shift].completion) for i, row in enumerate(rows)]
     order = np.random.default_rng(0).permutation(count)
-    found: dict[int, list[int]] = {}
+    answers: dict[int, list[int]] = {}
     for place, i in enumerate(order):
         others = (order[place - back] for back in range(1, count))
-        found[int(i)] = next(rows[other].completion for other in others if asked[i] != asked[other])
-    return [_with(row, found[i]) for i, row in enumerate(rows)]
+        answers[int(i)] = next(rows[other].completion for other in others if prompts[i] != prompts[other])
+    return [_with(row, answers[i]) for i, row in enumerate(rows)]
 
 
 def _with(row: LabelledTokens, answer: list[int]) -> LabelledTokens:
-    """The row with another row's answer; `dataclasses.replace` takes several times as long, and every batch asks."""
+    """The row with another row's answer. Every batch calls this, and `dataclasses.replace` is several times slower."""
     return LabelledTokens(row.index, row.prompt, row.completion, row.desirable, answer)
 
 
 @dataclass
 class LengthReport:
-    """How long rows are, what was cut to fit, and what was left out because of that."""
+    """Counts of a split's lengths and cuts.
+
+    rows:      rows counted.
+    tokens:    part of a row (prompt, completion, chosen, rejected) -> tokens after cutting.
+    truncated: part of a row -> how often it was cut.
+    dropped:   reason -> rows that were left out after cutting.
+    rows_cut:  rows with at least one part cut.
+    """
 
     rows: int = 0
     tokens: Counter[str] = field(default_factory=Counter)
@@ -138,14 +153,14 @@ class LengthReport:
 
     @contextmanager
     def row(self) -> Iterator[None]:
-        """Count a row, and whether anything of it was cut inside."""
+        """Count one row, and whether any part of it is cut within the `with` block."""
         before = self.truncated.total()
         yield
         self.rows += 1
         self.rows_cut += self.truncated.total() > before
 
     def summary(self) -> dict[str, float]:
-        """Share of rows with anything cut; mean tokens and share of rows cut for each part of a row."""
+        """Share of rows with a cut; and for each part of a row, its mean tokens and how often it was cut per row."""
         rows = max(1, self.rows)
         return {
             "truncated_frac": self.rows_cut / rows,
@@ -156,7 +171,11 @@ class LengthReport:
 
 @dataclass(frozen=True)
 class Cutter:
-    """Cuts prompts on the left to `max_prompt_length`, then answers on the right to what is left of `max_length`."""
+    """Cuts prompts and answers to length, in tokens.
+
+    A prompt is cut on the left to `max_prompt_length`. An answer is cut on the right, so that it and its prompt
+    together have at most `max_length` tokens.
+    """
 
     max_length: int
     max_prompt_length: int
@@ -176,7 +195,7 @@ class Cutter:
 
 @dataclass
 class Tokenizer:
-    """Rows to token ids with one template and one way to cut, counting as it goes."""
+    """Turns prompts and answers into token ids with a template and a cutter, and counts them in a report."""
 
     template: Template
     cut: Cutter
@@ -187,7 +206,14 @@ class Tokenizer:
         return self.cut.prompt(self.template.prompt_ids(prompt), self.report)
 
     def answer(self, part: str, row: tuple[Prompt, str, bool], prompt: list[int], place: int) -> list[int]:
-        """Ids of an answer (its prompt, text and whether it ended), cut to length. DataError where none is left."""
+        """Ids of an answer, cut to length.
+
+        part:   name of the answer in the report.
+        row:    (prompt, text of the answer, whether the answer ended).
+        prompt: ids of the prompt.
+        place:  index of the row, for the error.
+        Raises DataError if no token is left.
+        """
         ids = self.cut.answer(part, self.template.answer_ids(row[0], row[1], ended=row[2]), prompt, self.report)
         if not ids:
             raise DataError(f"row {place + 1}: {part} has no token, not even the end of the answer")
@@ -197,7 +223,7 @@ class Tokenizer:
 def tokenize_completions(
     rows: Iterable[Completion], template: Template, cut: Cutter
 ) -> tuple[list[CompletionTokens], LengthReport]:
-    """Token ids of single answers, with the report of what was cut."""
+    """(token ids of single answers, report of their cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut)
     out: list[CompletionTokens] = []
     for place, row in enumerate(rows):
@@ -211,7 +237,7 @@ def tokenize_completions(
 def tokenize_prompts(
     rows: Iterable[Completion], template: Template, cut: Cutter
 ) -> tuple[list[PromptTokens], LengthReport]:
-    """Token ids of prompts and of the data's own answers, with the report of what was cut."""
+    """(token ids of prompts and the data's own answers, report of cuts). Raises DataError if an answer has no token."""
     rows = list(rows)
     tokens, report = tokenize_completions(rows, template, cut)
     return [
@@ -220,7 +246,10 @@ def tokenize_prompts(
 
 
 def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
-    """Token ids of pairs, with the report of what was cut."""
+    """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
+
+    Pairs whose answers are identical after cutting are left out and counted in the report.
+    """
     tokens = Tokenizer(template, cut)
     out: list[PairTokens] = []
     for place, row in enumerate(rows):
@@ -238,7 +267,7 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
 def tokenize_labelled(
     rows: Iterable[Labelled], template: Template, cut: Cutter
 ) -> tuple[list[LabelledTokens], LengthReport]:
-    """Token ids of labelled answers, with the report of what was cut."""
+    """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut)
     out: list[LabelledTokens] = []
     for place, row in enumerate(rows):
@@ -252,7 +281,10 @@ def tokenize_labelled(
 def tokenize_rankings(
     rows: Iterable[Ranking], template: Template, cut: Cutter
 ) -> tuple[list[RankingTokens], LengthReport]:
-    """Token ids of graded answers, with the report of what was cut."""
+    """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
+
+    Rankings whose answers are all identical after cutting are left out and counted in the report.
+    """
     tokens = Tokenizer(template, cut)
     out: list[RankingTokens] = []
     for place, row in enumerate(rows):

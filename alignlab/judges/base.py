@@ -1,4 +1,6 @@
-"""What a judge is: a dataclass of settings that compares or rates answers, given and returned as plain values."""
+"""Base classes of judges. A judge is a dataclass of settings that compares or rates answers; its inputs and outputs are
+plain values.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +17,7 @@ import numpy as np
 from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
-from alignlab.judges.cache import digest
+from alignlab.integrity import json_digest
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.winrate import WinRate, win_rate
 
@@ -23,8 +25,10 @@ Turns = tuple[str, ...]
 
 
 class Verdict(str, Enum):
-    """What a judge said of a comparison. INVALID: it answered, and that was no verdict. UNJUDGED: it was not asked, or
-    no answer came.
+    """The outcome of a comparison by a judge.
+
+    INVALID:  the judge replied, but its reply holds no verdict.
+    UNJUDGED: the judge was not asked, or it sent no reply.
     """
 
     A = "a"
@@ -35,7 +39,7 @@ class Verdict(str, Enum):
 
     @staticmethod
     def of(score: float) -> Verdict:
-        """Of what the first answer got: above, below or at 1/2; NaN is INVALID."""
+        """The verdict for a score of the first answer: A above 1/2, B below, TIE at 1/2, INVALID for NaN."""
         if np.isnan(score):
             return Verdict.INVALID
         return Verdict.TIE if score == 0.5 else Verdict.A if score > 0.5 else Verdict.B
@@ -43,10 +47,10 @@ class Verdict(str, Enum):
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two answers to one prompt. All texts are tuples with one entry a turn; `id` is unique among the rows of a call.
+    """Two answers to one prompt. All texts are tuples with one entry per turn. `id` is unique among the rows of a call.
 
     reference:    a correct answer, for templates that show one.
-    conversation: the prompt with its roles, where it has any; judges that are models of conversations read it so.
+    conversation: the prompt with its roles, if it has any. Judges that score whole conversations use it.
     """
 
     id: str
@@ -59,7 +63,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Answer:
-    """One answer to rate; as Comparison. ended: False where a length limit cut it off."""
+    """One answer to rate. The fields are those of Comparison. `ended` is False if a length limit cut the answer off."""
 
     id: str
     prompt: Turns
@@ -71,12 +75,12 @@ class Answer:
 
 @dataclass(frozen=True)
 class Judgement:
-    """What a judge said of a comparison in one order.
+    """A judge's verdict on a comparison that was shown in one order.
 
-    swapped: b was shown first.
-    verdict: of a and b, whatever the order.
-    score:   what a got: 1, 1/2, 0, or between where the judge grades; NaN where invalid or unjudged.
-    said:    the judge's words, or why there are none.
+    swapped: whether b was shown first.
+    verdict: which of a and b won. The order does not change its meaning.
+    score:   score of a: 1, 1/2 or 0, or a number between if the judge grades; NaN if invalid or unjudged.
+    said:    the judge's text, or the reason why there is none.
     """
 
     id: str
@@ -88,7 +92,12 @@ class Judgement:
 
 @dataclass(frozen=True)
 class Rating:
-    """What a judge gave an answer; score is NaN where it said no valid one, `judged` False where no answer came."""
+    """A judge's rating of one answer.
+
+    score:  NaN if the reply holds no valid score.
+    judged: False if the judge sent no reply.
+    said:   the judge's text, or the reason why there is none.
+    """
 
     id: str
     score: float
@@ -98,10 +107,13 @@ class Rating:
 
 @dataclass
 class JudgingCost:
-    """What judging took. calls: requests sent, those that failed too. cached: verdicts that were there already.
+    """The cost of judging.
 
-    cost:     in the currency of the prices.
-    failures: reason -> how many rows went unjudged for it.
+    calls:    number of requests that were sent, including failed ones.
+    cached:   number of verdicts that were already stored.
+    prompt_tokens, completion_tokens: numbers of tokens.
+    cost:     cost in the currency of the prices.
+    failures: reason -> number of rows that are unjudged because of it.
     """
 
     calls: int = 0
@@ -124,22 +136,25 @@ class JudgingCost:
 
 @dataclass(frozen=True)
 class Judged:
-    """Judgements in the order of the rows (and, where both orders were shown, unswapped before swapped)."""
+    """Judgements in the order of the rows. If both orders were shown, the unswapped one comes first.
+
+    disagreement: how the win-rate counts rows whose two orders have different verdicts (see `win_rate`).
+    """
 
     judgements: list[Judgement]
     bill: JudgingCost
     disagreement: str = "tie"
 
     def scores(self) -> tuple[list[str], Array, Array | None]:
-        """Ids, and [R] what a got when shown first and when shown second; None where only one order was asked for.
+        """(ids, [R] scores of a when shown first, [R] scores of a when shown second, or None without a second order).
 
-        Rows that are unjudged in one of their orders are left out. Raises ValueError where two rows share an id.
+        Rows that are unjudged in one of their orders are left out. Raises ValueError if two rows share an id.
         """
         by_id: dict[str, list[Judgement]] = {}
         for judgement in self.judgements:
             by_id.setdefault(judgement.id, []).append(judgement)
         if len({len(found) for found in by_id.values()}) > 1 or any(len(found) > 2 for found in by_id.values()):
-            raise ValueError("rows must have ids of their own")
+            raise ValueError("two rows share an id")
         complete = {
             id_: sorted(found, key=lambda j: j.swapped)
             for id_, found in by_id.items()
@@ -152,7 +167,13 @@ class Judged:
     def win_rate(
         self, prompts: Mapping[str, Hashable] | None = None, *, ties: str = "half", level: float = 0.95
     ) -> WinRate:
-        """Win-rate of the answers a. prompts: id -> name of its prompt, where several rows share one."""
+        """Win-rate of the answers a.
+
+        prompts: id -> name of the row's prompt. Needed only if several rows share a prompt.
+        ties:    how ties count (see `win_rate`).
+        level:   confidence level of the interval.
+        Raises ValueError if two rows share an id.
+        """
         ids, first, second = self.scores()
         unjudged = len({j.id for j in self.judgements}) - len(ids)
         return win_rate(
@@ -168,34 +189,39 @@ class Judged:
 
 @dataclass(kw_only=True)
 class Judge(Checked, ABC):
-    """Base of all judges: the dataclass is the config schema."""
+    """Base of all judges. The dataclass is the config schema."""
 
-    # Fields that change how judging goes, and not what comes out of it.
+    # Fields that do not change the verdicts.
     cosmetic: ClassVar[tuple[str, ...]] = ()
 
     def fingerprint(self) -> str:
-        """Digest of everything that decides verdicts; stands beside every win-rate that is to be compared."""
+        """Digest of everything that decides verdicts. It is stored with every win-rate, because only win-rates with the
+        same digest can be compared.
+        """
         deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
-        return digest([type(self).__name__, deciding, self.content()])[:16]
+        return json_digest([type(self).__name__, deciding, self.content()], 16)
 
     def content(self) -> str:
-        """Digest of what the settings only name (a file of rules, weights); empty where they say everything."""
+        """Digest of files that the settings only name (rules, weights); empty if there are none."""
         return ""
 
     @abstractmethod
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
-        """Verdicts for all rows. store: folder for what must not be asked twice; made if it is not there."""
+        """Verdicts for all rows. `store` is the folder for replies that must not be requested twice; it is created."""
 
     def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
-        """Scores for single answers. Raises NotImplementedError for judges that only compare."""
+        """(ratings of single answers, cost). Raises NotImplementedError for judges that only compare."""
         raise NotImplementedError(f"{type(self).__name__.lower()} compares answers; it does not rate single ones")
 
-    def judge_from_plan(self) -> Sequence[str]:
-        """Overrides of `alignlab train` for a run that this judge needs first; none for most."""
+    def required_run(self) -> str | Sequence[str]:
+        """The run that this judge needs first: the name of a stage, or stages and overrides; empty for most judges."""
         return ()
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> Judge:
-        """This judge with the policy folder of that run, whose rows were cut so; itself where it needs none."""
+        """This judge with the policy of its run, or the judge itself if it needs no run.
+
+        max_length, max_prompt_length: lengths in tokens to which the rows of that run were cut.
+        """
         return self
 
     def with_remote_code(self) -> Judge:
@@ -203,19 +229,19 @@ class Judge(Checked, ABC):
         return self
 
     def missing(self) -> Iterator[Problem]:
-        """Files, packages and keys that are not there. Looked at before anything is generated."""
+        """Problems with files, packages and keys that are missing. They are checked before answers are generated."""
         return iter(())
 
 
-# One score a row, higher is better; NaN where there is none.
+# One score per row, higher is better; NaN if there is none.
 Score = Callable[[Sequence[Answer]], Sequence[float]]
 
 
 @dataclass(kw_only=True)
 class ScoreJudge(Judge, ABC):
-    """Base of judges that score each answer by itself (a gold function, a reward model): the order can't matter.
+    """Base of judges that score each answer by itself (a gold function, a reward model). The order does not matter.
 
-    tie_margin: scores that differ by no more than this make a tie.
+    tie_margin: scores that differ by at most this much are a tie.
     """
 
     tie_margin: float = 0.0
@@ -226,15 +252,15 @@ class ScoreJudge(Judge, ABC):
 
     @abstractmethod
     def score(self, rows: Sequence[Answer]) -> Sequence[float]:
-        """One score a row, higher is better; NaN where there is none."""
+        """One score per row, higher is better; NaN if there is none."""
 
     def ready(self) -> Score:
-        """`score` with everything loaded that it takes, for who asks again and again."""
+        """`score` with everything loaded that it needs, for repeated calls."""
         return self.score
 
     @property
     def weights(self) -> str:
-        """Folder or hub name of the classifier that scores, where one does."""
+        """Folder or hub name of the classifier that scores; empty if there is none."""
         return ""
 
     @property
@@ -249,7 +275,7 @@ class ScoreJudge(Judge, ABC):
         return self.compare_scores([row.id for row in rows], scores[: len(rows)], scores[len(rows) :])
 
     def compare_scores(self, ids: Sequence[str], first: Sequence[float], second: Sequence[float]) -> Judged:
-        """Verdicts from scores of the answers a and b."""
+        """Verdicts from the scores of the answers a (`first`) and b (`second`)."""
         judgements = []
         for id_, a, b in zip(ids, first, second, strict=True):
             won = float("nan") if np.isnan(a - b) else 0.5 if abs(a - b) <= self.tie_margin else float(a > b)

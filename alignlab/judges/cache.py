@@ -1,8 +1,7 @@
-"""What a judge has said before, by content: nothing is asked twice, and nothing is taken for something else."""
+"""Stored replies of a judge. A reply is found by the content of its request, so that no request is sent twice."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import logging
 from collections.abc import Mapping
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGE_EXTRA, read_sealed, set_aside, write_sealed
+from alignlab.integrity import DAMAGE_EXTRA, json_digest, read_sealed, set_aside, write_sealed
 
 log = logging.getLogger(__name__)
 
@@ -18,14 +17,15 @@ log = logging.getLogger(__name__)
 class Store:
     """A folder of replies, one file each, named by the digest of the whole request.
 
-    Files are written at once and whole, so a run that is stopped loses nothing, and processes may share a folder.
+    Each file is written as soon as its reply arrives, and as a whole. So a run that is stopped loses nothing, and
+    several processes may share a folder.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
-        """The stored reply to this request; None if there is none, or if its file is damaged, which is logged."""
+        """The stored reply to a request; None if there is none or if its file is damaged. Damage is logged."""
         file = self._file(request)
         try:
             kept = read_sealed(file)
@@ -41,19 +41,13 @@ class Store:
         return dict(kept["reply"])
 
     def put(self, request: Mapping[str, Any], reply: Mapping[str, Any]) -> None:
-        """Keep a reply. Raises OutputError where the folder can't be written."""
+        """Store a reply. Raises OutputError if the folder can't be written."""
         file = self._file(request)
         try:
             write_sealed(file, {"request": request, "reply": reply})
         except OSError as error:
-            raise OutputError(f"judgements can't be kept in {self._folder}: {error}") from error
+            raise OutputError(f"judgements can't be stored in {self._folder}: {error}") from error
 
     def _file(self, request: Mapping[str, Any]) -> Path:
-        key = digest(request)
+        key = json_digest(request, 40)
         return self._folder / key[:2] / f"{key}.json"
-
-
-def digest(value: object) -> str:
-    """40 hex digits of a JSON value, whatever the order of its keys."""
-    text = json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
-    return hashlib.sha256(text.encode()).hexdigest()[:40]

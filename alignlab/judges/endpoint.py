@@ -1,7 +1,7 @@
-"""An OpenAI-compatible chat endpoint that may be slow, busy, broken or gone: many requests, few surprises.
+"""Sends many requests to an OpenAI-compatible chat endpoint, which may be slow, busy, broken or gone.
 
-The client library's own retries are off: they are not counted, know no cap on cost, and do not take an answer that
-is cut off in the middle for a failure.
+The retries of the client library are off. They are not counted, ignore the cap on cost, and do not treat a reply that
+is cut off in the middle as a failure.
 """
 
 from __future__ import annotations
@@ -24,7 +24,12 @@ _LONGEST_PAUSE = 60.0
 
 @dataclass(frozen=True)
 class Limits:
-    """When to wait, and when to stop asking. Caps of 0 are none; prices are per million tokens."""
+    """When to wait, and when to stop sending requests. A cap of 0 means no limit.
+
+    timeout, backoff:    seconds.
+    price_in, price_out: price per million tokens of prompts and of replies.
+    The fields are described in `alignlab.judges.llm.LLM`.
+    """
 
     concurrency: int
     timeout: float
@@ -38,11 +43,14 @@ class Limits:
 
 
 class Endpoint:
-    """Sends chat requests and counts what they take.
+    """Sends chat requests and counts their cost.
 
-    A request that fails is repeated after a pause that doubles (or as long as the server asks for). When
-    `give_up_after` requests in a row have failed for good, a cap is reached, or the server refuses as such (key, model,
-    address), no more are sent.
+    A failed request is sent again after a pause. The pause doubles each time, or lasts as long as the server asks for.
+    No more requests are sent in these cases:
+
+    - `give_up_after` requests in a row have failed for good.
+    - A cap on calls or cost is reached.
+    - The server would reject every request (wrong key, model or address).
     """
 
     def __init__(self, base_url: str, api_key: str, limits: Limits) -> None:
@@ -57,7 +65,10 @@ class Endpoint:
         self.bill = JudgingCost()
 
     def ask_all(self, bodies: Sequence[Body], keep: Callable[[int, Reply], None]) -> dict[int, str]:
-        """Ask every body; `keep(i, reply)` is called as replies come, one at a time. Returns i -> why it has none."""
+        """Send every body. `keep(i, reply)` is called as replies arrive, by one thread at a time.
+
+        Returns i -> reason, for the requests without a reply.
+        """
         failures: dict[int, str] = {}
 
         def ask(i: int) -> None:
@@ -74,7 +85,7 @@ class Endpoint:
             try:
                 for future in futures:
                     future.result()
-            except BaseException:  # Ctrl-C, a full disk: what has come is kept, what waits is not sent any more
+            except BaseException:  # Ctrl-C or a full disk: stored replies stay, and waiting requests are not sent
                 self._stop("stopped")
                 pool.shutdown(wait=False, cancel_futures=True)
                 raise
@@ -101,7 +112,7 @@ class Endpoint:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= self._limits.give_up_after:
-                self._stop(f"given up after {self._failed_in_a_row} failures in a row, the last: {reason}")
+                self._stop(f"given up after {self._failed_in_a_row} failures in a row, the last one: {reason}")
         raise _Unanswered(reason)
 
     def _count_call(self) -> None:
@@ -139,7 +150,7 @@ class Endpoint:
             )
             return _reply(completion)
         except openai.APITimeoutError as error:
-            raise _Failed(f"no answer within {self._limits.timeout:g} s") from error
+            raise _Failed(f"no reply within {self._limits.timeout:g} s") from error
         except openai.APIConnectionError as error:
             raise _Failed(f"no connection: {error.__cause__ or error}") from error
         except openai.APIStatusError as error:
@@ -151,15 +162,20 @@ class Endpoint:
                 wait=_seconds(error.response.headers.get("retry-after")),
             ) from error
         except (openai.OpenAIError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
-            raise _Failed(f"the answer is no chat completion: {_short(str(error))}") from error
+            raise _Failed(f"the reply is not a chat completion: {_short(str(error))}") from error
 
 
-class _Unanswered(Exception):  # noqa: N818 - a state, told to the caller as text
-    """A request that stays without an answer."""
+class _Unanswered(Exception):  # noqa: N818 - a state, which callers get as text
+    """A request that gets no reply."""
 
 
 class _Failed(Exception):  # noqa: N818
-    """One attempt that failed. final: repeating it is no use; hopeless: nor is any other request."""
+    """One attempt that failed.
+
+    final:    sending the request again would fail too.
+    hopeless: all other requests would fail too.
+    wait:     seconds that the server asks to wait.
+    """
 
     def __init__(self, reason: str, *, final: bool = False, hopeless: bool = False, wait: float = 0.0) -> None:
         super().__init__(reason)
@@ -167,12 +183,12 @@ class _Failed(Exception):  # noqa: N818
 
 
 def _reply(completion: Any) -> Reply:
-    """What is kept of an answer: text, log-probabilities of the likeliest first tokens (or None), counts of tokens."""
+    """The stored part of a reply: text, log-probabilities (nats) of likely first tokens or None, token counts."""
     choice, usage = completion.choices[0], completion.usage
     first = choice.logprobs.content[0].top_logprobs if choice.logprobs and choice.logprobs.content else None
     logps: dict[str, float] | None = None if first is None else {}
     for token in first or ():
-        name = token.token.strip()  # " m" is said as often as "m"
+        name = token.token.strip()  # " m" and "m" mean the same
         logps = {**(logps or {}), name: _log_sum(float(token.logprob), (logps or {}).get(name, -math.inf))}
     return {
         "text": choice.message.content or "",

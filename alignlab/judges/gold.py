@@ -19,7 +19,7 @@ from alignlab.judges.base import Answer, Score, ScoreJudge
 class Gold(ScoreJudge):
     """The answer with the higher score wins.
 
-    function: `package.module:name` of a function (prompt, answer) -> number, both texts of the last turn. It is
+    function: `package.module:name` of a function (prompt, answer) -> number. It gets the texts of the last turn. It is
               imported when answers are judged, not when the config is read.
     """
 
@@ -33,10 +33,10 @@ class Gold(ScoreJudge):
             yield Problem("function", self.function, text, "function=my_package.rules:politeness")
 
     def content(self) -> str:
-        """Of the module that the function is in: rules that are changed are asked again."""
+        """Digest of the function's module, so that changed rules judge again."""
         try:
             source = inspect.getsourcefile(inspect.unwrap(self._load()))
-        except TypeError:  # no function of Python's: nothing to read
+        except TypeError:  # the function is not written in Python, so there is no source to read
             return ""
         return path_digest(source) if source else ""
 
@@ -52,6 +52,7 @@ class Gold(ScoreJudge):
         return self.ready()(rows)
 
     def ready(self) -> Score:
+        """Import the function. The returned scorer raises DataError if the function fails or returns no number."""
         gold = self._load()
 
         def score(row: Answer) -> float:
@@ -60,17 +61,17 @@ class Gold(ScoreJudge):
             except Exception as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 raise DataError(
-                    f"function={self.function} gave no number: {type(error).__name__}: {error} ({where.filename}, line "
-                    f"{where.lineno})\n  prompt: {row.prompt[-1][:80]!r}\n  answer: {row.answer[-1][:80]!r}"
+                    f"function={self.function} returned no number: {type(error).__name__}: {error} ({where.filename}, "
+                    f"line {where.lineno})\n  prompt: {row.prompt[-1][:80]!r}\n  answer: {row.answer[-1][:80]!r}"
                 ) from error
 
         return lambda rows: [score(row) for row in rows]
 
     def _load(self) -> Callable[[str, str], Any]:
         module, _, name = self.function.partition(":")
-        if "" not in sys.path:  # a script that pip made does not look into the working directory
+        if "" not in sys.path:  # scripts that pip installs do not search the working directory
             sys.path.append("")
-        found = getattr(importlib.import_module(module), name)
-        if not callable(found):
+        function = getattr(importlib.import_module(module), name)
+        if not callable(function):
             raise TypeError(f"{self.function} is not a function")
-        return found
+        return function

@@ -1,4 +1,4 @@
-"""A person as judge: a local page that shows two answers blind."""
+"""A person as judge, on a local web page that hides which answer is whose."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _SCORES = {Verdict.A: 1.0, Verdict.B: 0.0, Verdict.TIE: 0.5}
 
 @dataclass(kw_only=True)
 class Human(Judge):
-    """Shows every pair once, sides and order drawn by lot, on a page that only this machine can open.
+    """Shows every pair once, with random sides and in random order, on a page that only this machine can open.
 
-    Waits until the page is told to finish. Pairs that have no verdict by then are unjudged, and shown the next time;
-    where all have one, no page is opened.
+    It waits until the person finishes on the page. Pairs without a verdict are then unjudged, and are shown again the
+    next time. If all pairs have a verdict, no page is opened.
 
-    port:         of the page; 0 takes a free one.
-    seed:         of sides and order.
-    open_browser: open the page; its address is printed in any case.
+    port:         port of the page; 0 takes a free one.
+    seed:         seed of the sides and the order.
+    open_browser: open the page in a browser. Its address is printed in any case.
     """
 
     cosmetic: ClassVar[tuple[str, ...]] = ("port", "open_browser")

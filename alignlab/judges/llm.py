@@ -1,4 +1,4 @@
-"""A language model as judge, over any OpenAI-compatible endpoint."""
+"""A language model as judge, behind any OpenAI-compatible endpoint."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from urllib.parse import urlsplit
 
 from alignlab.checks import at_least, installed, positive, within
 from alignlab.errors import DataError, Problem
+from alignlab.integrity import json_digest
 from alignlab.judges.base import Answer, Comparison, Judge, Judged, Judgement, JudgingCost, Rating, Verdict
-from alignlab.judges.cache import Store, digest
+from alignlab.judges.cache import Store
 from alignlab.judges.endpoint import Endpoint, Limits, Reply
 from alignlab.judges.templates import Template, choose, read_templates, values_of
 
-# Templates that come with the package, by the name that `template` takes.
+# Name (a value of `template`) -> file of a template that comes with the package.
 BUILT_IN = {
     "reasons": Path(__file__).with_name("templates.jsonl"),
     "token": Path(__file__).with_name("templates_token.jsonl"),
@@ -27,29 +28,32 @@ BUILT_IN = {
 
 @dataclass(kw_only=True)
 class LLM(Judge):
-    """A chat model that is shown both answers, by default in both orders.
+    """A chat model that sees both answers to a prompt, by default in both orders.
 
-    model:         as the endpoint calls it.
-    base_url:      address of the endpoint, up to /v1; empty is OpenAI's.
-    api_key_env:   environment variable that holds the key; a server on this machine needs none.
-    template:      reasons (the judge explains itself and ends in a mark; rates and compares, with and without
-                   reference, one turn and two), token (compares by the log-probabilities of one letter), or a file of
-                   your own: FastChat's judge_prompts.jsonl, AlpacaEval's alpaca_eval_clf.txt, or one in their form.
-    both_orders:   show every pair both ways; otherwise one way, drawn by the row's id.
-    neutralise:    put delimiters and verdict marks inside answers into full-width characters. Without it prompts are
-                   byte for byte the published ones for answers that contain such things, and those can fake a verdict.
-    temperature:   0 takes the likeliest words.
-    max_tokens:    longest answer of the judge.
-    seed:          sent along; servers may ignore it.
-    options:       further fields of the request; null takes a field out (for models that refuse one).
-    concurrency:   requests under way at once.
-    timeout:       seconds without a byte before a request counts as failed.
+    model:         name of the model at the endpoint.
+    base_url:      address of the endpoint, up to /v1. If it is empty, OpenAI's endpoint is used.
+    api_key_env:   environment variable that holds the key. A server on this machine needs none.
+    template:      the prompts of the judge:
+                   - reasons: the judge explains its verdict and ends with a mark. It rates or compares, with or without
+                     a reference answer, for one turn or two.
+                   - token: the judge compares by the log-probabilities of one letter.
+                   - a file of your own: FastChat's judge_prompts.jsonl, AlpacaEval's alpaca_eval_clf.txt, or a file
+                     in the format of one of them.
+    both_orders:   show every pair in both orders. Otherwise the row's id decides the order.
+    neutralise:    replace delimiters and verdict marks inside answers by full-width characters. Without it, prompts are
+                   byte for byte the published ones, and answers that contain such marks can fake a verdict.
+    temperature:   sampling temperature of the judge; 0 takes the likeliest tokens.
+    max_tokens:    maximum number of tokens of the judge's reply.
+    seed:          seed in the request. Servers may ignore it.
+    options:       further fields of the request; null removes a field (for models that reject it).
+    concurrency:   number of simultaneous requests.
+    timeout:       seconds without a byte after which a request counts as failed.
     retries:       how often a failed request is sent again.
-    backoff:       seconds before the first repetition, doubling after that.
-    give_up_after: requests in a row that fail for good before no more are sent.
-    max_calls:     most requests of one evaluation, failed ones included; 0 is no limit.
-    max_cost:      no request is sent once this much is spent (those under way still come in); 0 is no limit.
-    price_in, price_out: per million tokens of prompt and answer, in whatever currency max_cost is.
+    backoff:       seconds before the first retry. The pause doubles after each one.
+    give_up_after: number of requests in a row that fail for good before no more are sent.
+    max_calls:     maximum number of requests of one evaluation, including failed ones; 0 is no limit.
+    max_cost:      no request is sent after so much was spent. Requests under way are still received. 0 is no limit.
+    price_in, price_out: price per million tokens of prompts and of replies, in the currency of max_cost.
     """
 
     model: str
@@ -87,7 +91,7 @@ class LLM(Judge):
     )
 
     def fingerprint(self) -> str:
-        return digest([super().fingerprint(), [asdict(template) for template in self.templates()]])[:16]
+        return json_digest([super().fingerprint(), [asdict(template) for template in self.templates()]], 16)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
@@ -112,7 +116,7 @@ class LLM(Judge):
         yield from positive("timeout", self.timeout, example=120, hint="seconds")
         yield from at_least("backoff", self.backoff, 0, example=1.0, hint="seconds")
         if self.max_cost > 0 and self.price_in == self.price_out == 0:
-            text = "needs prices per million tokens, or nothing ever costs anything"
+            text = "needs prices per million tokens, otherwise the cost is always 0"
             yield Problem("max_cost", self.max_cost, text, "price_in=0.15")
 
     def missing(self) -> Iterator[Problem]:
@@ -125,39 +129,39 @@ class LLM(Judge):
             yield Problem("template", self.template, f"{error} (built in: {', '.join(BUILT_IN)})", "template=reasons")
 
     def templates(self) -> tuple[Template, ...]:
-        """Raises DataError where the file is none of templates."""
+        """All templates of the file. Raises DataError if it can't be read or holds something else."""
         return read_templates(str(BUILT_IN.get(self.template, self.template)))
 
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
-        asked, shown = [], []
+        requests, shown = [], []
         for row in rows:
             template = choose(self.templates(), "pairwise", turns=len(row.prompt), reference=bool(row.reference))
-            orders = (False, True) if self.both_orders else (int(digest(row.id), 16) % 2 == 1,)
+            orders = (False, True) if self.both_orders else (int(json_digest(row.id, 40), 16) % 2 == 1,)
             for swapped in orders:
                 first, second = (row.b, row.a) if swapped else (row.a, row.b)
                 values = values_of(row.prompt, first, second, row.reference)
-                asked.append((template, self._request(template, values)))
+                requests.append((template, self._request(template, values)))
                 shown.append((row.id, swapped))
-        heard, bill = self._ask(asked, store)
+        replies, bill = self._ask(requests, store)
         judgements = []
-        for (id_, swapped), (score, judged, said) in zip(shown, heard, strict=True):
+        for (id_, swapped), (score, judged, said) in zip(shown, replies, strict=True):
             score = 1 - score if swapped else score
             verdict = Verdict.of(score) if judged else Verdict.UNJUDGED
             judgements.append(Judgement(id_, swapped, verdict, score, said))
-        graded = any(template.output_format == "token" for template, _ in asked)
+        graded = any(template.output_format == "token" for template, _ in requests)
         return Judged(judgements, bill, "mean" if graded else "tie")
 
     def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
-        asked = []
+        requests = []
         for row in rows:
             template = choose(self.templates(), "single", turns=len(row.prompt), reference=bool(row.reference))
             values = values_of(row.prompt, row.answer, None, row.reference)
-            asked.append((template, self._request(template, values)))
-        heard, bill = self._ask(asked, store)
-        return [Rating(row.id, *what) for row, what in zip(rows, heard, strict=True)], bill
+            requests.append((template, self._request(template, values)))
+        replies, bill = self._ask(requests, store)
+        return [Rating(row.id, *reply) for row, reply in zip(rows, replies, strict=True)], bill
 
     def _request(self, template: Template, values: Mapping[str, str]) -> dict[str, Any]:
-        """What is sent, and what a reply is kept under: the address belongs to it, the key does not."""
+        """The request to send. Its reply is stored under it. It includes the address, but not the key."""
         one_token = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20} if template.output_format == "token" else {}
         body = {
             "model": self.model,
@@ -173,12 +177,13 @@ class LLM(Judge):
     def _ask(
         self, asked: Sequence[tuple[Template, dict[str, Any]]], folder: Path
     ) -> tuple[list[tuple[float, bool, str]], JudgingCost]:
-        """(score of the first answer or rating, whether there was a reply, its text or why not) for each request.
+        """Send requests. Returns a triple for each of them, and the cost.
 
-        Requests that are the same are sent once, those with a kept reply not at all.
+        The triple is (score of the first answer or rating, whether there was a reply, its text or the reason why not).
+        Equal requests are sent once. Requests with a stored reply are not sent.
         """
         kept = Store(folder / "llm")
-        keys = [digest(request) for _, request in asked]
+        keys = [json_digest(request, 40) for _, request in asked]
         requests = {key: request for key, (_, request) in zip(keys, asked, strict=True)}
         replies = {key: reply for key, request in requests.items() if (reply := kept.get(request)) is not None}
         cached = len(replies)
@@ -196,11 +201,11 @@ class LLM(Judge):
             failures, bill = {open_keys[i]: reason for i, reason in found.items()}, endpoint.bill
         bill.cached = cached
         bill.failures = Counter(failures[key] for key in keys if key in failures)
-        heard = [
+        results = [
             (*_read(template, replies[key]), True) if key in replies else (math.nan, failures[key], False)
             for key, (template, _) in zip(keys, asked, strict=True)
         ]
-        return [(score, judged, said) for score, said, judged in heard], bill
+        return [(score, judged, said) for score, said, judged in results], bill
 
     def _limits(self) -> Limits:
         return Limits(
@@ -216,15 +221,15 @@ class LLM(Judge):
         )
 
     def _key(self) -> str:
-        """The key; for a server on this machine that has none, a word in its place, since the client insists on one."""
+        """The key. A server on this machine needs none, but the client does, so it gets the word "none"."""
         local = urlsplit(self.base_url).hostname in ("localhost", "127.0.0.1", "::1")
         return os.environ.get(self.api_key_env, "") or ("none" if local else "")
 
 
 def _read(template: Template, reply: Reply) -> tuple[float, str]:
-    """(score, what is told of it) of a reply; the score is NaN where it holds no verdict."""
+    """(score, text) of a reply. The score is NaN if the reply holds no verdict."""
     if template.output_format != "token":
         return template.parse(reply["text"]), reply["text"]
     if not reply["first_token"]:
-        return math.nan, "the answer came without log-probabilities: this endpoint can't be used with such a template"
+        return math.nan, "the reply came without log-probabilities: this endpoint can't be used with a token template"
     return template.parse_tokens(reply["first_token"]), reply["text"]

@@ -1,4 +1,4 @@
-"""A reward model as judge: a run of ours, or any Hugging Face sequence classifier with one output."""
+"""A reward model as judge: one that alignlab trained, or any Hugging Face sequence classifier with one output."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from alignlab.checks import at_least, model_problems
+from alignlab.checks import at_least, model_problems, names_a_run
 from alignlab.data.template import Template
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import Problem
@@ -21,18 +21,21 @@ if TYPE_CHECKING:
 
 @dataclass(kw_only=True)
 class RewardModel(ScoreJudge):
-    """The answer with the higher reward wins. A reward compares answers to one prompt; its zero means nothing.
+    """The answer with the higher reward wins. Rewards compare answers to the same prompt; their zero has no meaning.
 
     model:      folder of a trained reward model (`outputs/runs/<id>/policy`), or a hub name.
-    run:        instead, overrides of `alignlab train` that make the reward model; it is trained once, and found again.
-    max_length: longest prompt and answer in tokens; a prompt is cut on the left. Of a run's: as it was trained.
-    max_prompt_length: longest prompt in tokens; 0 leaves it what the answer leaves. Of a run's: as it was trained.
-    batch_size: answers scored at a time.
-    trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
+    run:        the run that makes the reward model, instead of `model`: the name of a stage (conf/stage), or a list of
+                stages and overrides of `alignlab train`. It is trained once and shared.
+    max_length: maximum number of tokens of prompt and answer together. Longer prompts are cut on the left. With `run`,
+                the run's own setting is used.
+    max_prompt_length: maximum number of tokens of the prompt; 0 means as many as the answer leaves. With `run`, the
+                run's own setting is used.
+    batch_size: number of answers that are scored at a time.
+    trust_remote_code: run code that comes with the model. It has an effect only if you type it on the command line.
     """
 
     model: str = ""
-    run: list[str] = field(default_factory=list)
+    run: Any = field(default_factory=list)
     max_length: int = 1024
     max_prompt_length: int = 0
     batch_size: int = 16
@@ -43,14 +46,15 @@ class RewardModel(ScoreJudge):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         if bool(self.model) == bool(self.run):
-            text = "needs a folder or a hub name, or else run: one of the two"
+            text = "must be a folder or a hub name, unless run is given (set exactly one of model and run)"
             yield Problem("model", self.model or None, text, "model=outputs/runs/<id>/policy")
+        yield from names_a_run("run", self.run, example="reward_model")
         yield from at_least("max_length", self.max_length, 2, example=1024)
         yield from at_least("max_prompt_length", self.max_prompt_length, 0, example=512)
         yield from at_least("batch_size", self.batch_size, 1, example=16)
 
-    def judge_from_plan(self) -> Sequence[str]:
-        return self.run
+    def required_run(self) -> str | Sequence[str]:
+        return cast("str | Sequence[str]", self.run)
 
     def from_run(self, policy: Path, *, max_length: int, max_prompt_length: int) -> RewardModel:
         return replace(self, model=str(policy), run=[], max_length=max_length, max_prompt_length=max_prompt_length)
@@ -67,7 +71,7 @@ class RewardModel(ScoreJudge):
         return self.trust_remote_code
 
     def content(self) -> str:
-        # Path("") is a folder too
+        # Path("") counts as a folder
         return weights_fingerprint(self.model) if self.model and Path(self.model).is_dir() else ""
 
     def missing(self) -> Iterator[Problem]:
@@ -82,7 +86,7 @@ class RewardModel(ScoreJudge):
             yield Problem("model", self.model, fault)
             return
         if any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
-            from alignlab.models.heads import check_scorer  # needs torch
+            from alignlab.models.heads import check_scorer  # imports torch
 
             yield from model_problems(
                 "model", self.model, partial(check_scorer, trust_remote_code=self.trust_remote_code)
@@ -92,7 +96,7 @@ class RewardModel(ScoreJudge):
         return self.ready()(rows)
 
     def ready(self) -> Score:
-        """Raises ModelError where the model can't be loaded, has several outputs, or its head is new."""
+        """Load the model. Raises ModelError if it can't be loaded, has several outputs, or has no trained head."""
         import torch
 
         from alignlab.data.collate import to_device
@@ -111,27 +115,30 @@ class RewardModel(ScoreJudge):
             nonlocal layout
             if not rows:
                 return []
-            asked = [self._ids(template, row) for row in rows]
-            keys = [(tuple(prompt), tuple(answer)) for prompt, answer in asked]
-            # Equal answers have one score, not two that differ by rounding. Answers to one prompt stand together, and
-            # share it; so do prompts of like length.
-            different = dict(zip(keys, asked, strict=True))
-            order = sorted(different, key=lambda key: (len(key[0]), key[0], len(key[1])))
-            if layout is None and len(different) > 1:  # one alone has nothing to share, and tells nothing
-                layout = choose_layout(model, _to_look_at(list(different.values())))
+            tokens = [self._ids(template, row) for row in rows]
+            keys = [(tuple(prompt), tuple(answer)) for prompt, answer in tokens]
+            # Equal answers are scored once, so that rounding can't give them different scores. In the order, answers to
+            # one prompt are neighbours and share it, and so are prompts of similar length, which need little padding.
+            distinct = dict(zip(keys, tokens, strict=True))
+            order = sorted(distinct, key=lambda key: (len(key[0]), key[0], len(key[1])))
+            if layout is None and len(distinct) > 1:  # a single answer can't be compared between layouts
+                layout = choose_layout(model, _to_look_at(list(distinct.values())))
             scores: dict[object, float] = {}
             with torch.no_grad():
                 for start in range(0, len(order), self.batch_size):
                     batch = order[start : start + self.batch_size]
-                    table = collate_rows([different[key] for key in batch], layout or PLAIN)
-                    found = answer_rewards(model, to_device(table, device))
-                    scores |= dict(zip(batch, found.tolist(), strict=True))
+                    table = collate_rows([distinct[key] for key in batch], layout or PLAIN)
+                    rewards = answer_rewards(model, to_device(table, device))
+                    scores |= dict(zip(batch, rewards.tolist(), strict=True))
             return [scores[key] for key in keys]
 
         return score
 
     def _ids(self, template: Template, row: Answer) -> tuple[list[int], list[int]]:
-        """Prompt and answer as in training, an answer that ended with its end, and so one that says nothing at all."""
+        """Token ids of prompt and answer, as in training.
+
+        An answer that ended has its end token. An empty answer also has one.
+        """
         prompt = row.prompt[-1] if row.conversation is None else row.conversation
         answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
         room = self.max_length - len(answer)
@@ -139,6 +146,9 @@ class RewardModel(ScoreJudge):
 
 
 def _to_look_at(rows: Sequence[PromptAndAnswer]) -> list[PromptAndAnswer]:
-    """Two answers to each of two prompts, one of them the longest row's: they need not be answers to that prompt."""
+    """Rows to compare layouts on: two answers to each of two prompts, among them the longest row.
+
+    The answers are exchanged between the prompts, since any answer will do.
+    """
     longest, short = max(rows, key=lambda row: len(row[0]) + len(row[1])), min(rows, key=lambda row: len(row[1]))
     return [longest, (longest[0], short[1]), short, (short[0], longest[1])]

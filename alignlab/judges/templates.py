@@ -1,8 +1,8 @@
-"""Prompts for judges: read from files, filled without letting the judged text out of its place, answers parsed.
+"""Prompts for judges: reads templates from files, fills them so that judged text stays in its place, parses replies.
 
-A template file holds one JSON object a line, in the form of FastChat's `judge_prompts.jsonl` (Zheng et al. 2023,
+A template file holds one JSON object per line, in the format of FastChat's `judge_prompts.jsonl` (Zheng et al. 2023,
 https://arxiv.org/abs/2306.05685): name, type (pairwise or single), system_prompt, prompt_template, output_format. That
-file itself can be given, and so can AlpacaEval's `alpaca_eval_clf.txt` (ChatML, verdict from log-probabilities).
+file itself works too, and so does AlpacaEval's `alpaca_eval_clf.txt` (ChatML, verdict from log-probabilities).
 
 | output_format | the verdict |
 |---|---|
@@ -10,8 +10,13 @@ file itself can be given, and so can AlpacaEval's `alpaca_eval_clf.txt` (ChatML,
 | [[rating]] | [[7]] or [[7.5]], from 1 to 10, in the text |
 | token | log-probabilities of the first token: `tokens` names the one for the first and for the second answer |
 
-Places to fill: question, answer_a, answer_b (answer where one is rated), ref_answer_1, and for conversations
-question_1, question_2, answer_a_1, ...; AlpacaEval's instruction, output_1, output_2 as well.
+Places to fill:
+
+- comparisons: question, answer_a, answer_b
+- ratings: question, answer
+- with a reference answer: ref_answer_1
+- conversations: question_1, question_2, answer_a_1, ...
+- AlpacaEval: instruction, output_1, output_2
 """
 
 from __future__ import annotations
@@ -32,9 +37,9 @@ _PLACE = re.compile(r"\{([a-z][a-z0-9_]*)\}")
 _VERDICT = re.compile(r"\[\[([ABC])\]\]")
 _RATING = re.compile(r"\[\[(\d+(?:\.\d+)?)\]\]")
 _FIRST = {"A": 1.0, "B": 0.0, "C": 0.5}
-# What a chat server may take for the end of a message, and what the parsers below take for a verdict.
+# Text that a chat server may read as the end of a message, or that the parsers below read as a verdict.
 _CONTROL = r"<\|[^\s<>|]+\|>|\[/?INST\]|<(?:start|end)_of_turn>|\[\[(?:[ABC]|rating|\d+(?:\.\d+)?)\]\]"
-# ASCII punctuation -> the same in full width: legible, and no delimiter any more.
+# ASCII punctuation -> the same character in full width, which people can read but which is no delimiter.
 _FULL_WIDTH = {c: c + 0xFEE0 for c in range(0x21, 0x7F) if not chr(c).isalnum()}
 
 
@@ -60,7 +65,7 @@ class Template:
 
     @property
     def turns(self) -> int:
-        """How many turns of a conversation it has places for."""
+        """Number of turns of a conversation that the template has places for."""
         return 2 if "question_2" in self.places else 1
 
     def messages(self, values: Mapping[str, str], *, neutralise: bool = True) -> list[dict[str, str]]:
@@ -69,23 +74,27 @@ class Template:
         return [{"role": role, "content": self.fill(text, values, neutralise)} for role, text in filled if text]
 
     def fill(self, text: str, values: Mapping[str, str], neutralise: bool = True) -> str:
-        """The text with its places filled in one pass, so that braces in a value stay what they are.
+        """The text with its places filled. They are filled in one pass, so that braces in a value do not count.
 
-        neutralise: delimiters of this template, control tokens of chat servers and verdict marks that stand in a value
-        are put into full-width characters; a value that has none goes in byte for byte.
+        neutralise: replace this template's delimiters, control tokens of chat servers and verdict marks in a value by
+                    full-width characters. Values without them are inserted byte for byte.
+        Raises DataError if a place has no value.
         """
 
         def value(found: re.Match[str]) -> str:
             given = values.get(found[1])
             if given is None:
-                raise DataError(f"template {self.name} has a place {{{found[1]}}}, and there is nothing to put there")
+                raise DataError(f"template {self.name} has a place {{{found[1]}}}, but there is no value for it")
             return self._delimiters.sub(lambda m: m[0].translate(_FULL_WIDTH), given) if neutralise else given
 
         return _PLACE.sub(value, text)
 
     @cached_property
     def _delimiters(self) -> re.Pattern[str]:
-        """Lines of the template without a place that begin with punctuation, and punctuation around a place."""
+        """Pattern of the template's delimiters, control tokens and verdict marks.
+
+        Delimiters are lines without a place that begin with punctuation, and punctuation around a place.
+        """
         marks: set[str] = set()
         for line in (self.system + "\n" + self.text).split("\n"):
             line = line.strip()
@@ -95,22 +104,22 @@ class Template:
         words = (r"\s+".join(map(re.escape, mark.split())) for mark in sorted(marks, key=len, reverse=True) if mark)
         return re.compile("|".join([*words, _CONTROL]), re.IGNORECASE)
 
-    def parse(self, said: str) -> float:
-        """The verdict in a judge's text: what the first answer got (1, 1/2, 0), or a rating from 1 to 10.
+    def parse(self, reply: str) -> float:
+        """The verdict in a judge's text: the score of the first answer (1, 1/2, 0), or a rating from 1 to 10.
 
-        NaN where there is none, or where there are several that differ: nothing is guessed.
+        NaN if there is none, or if there are several that differ. Nothing is guessed.
         """
         if self.output_format == "[[A]]":
-            found = {_FIRST[mark] for mark in _VERDICT.findall(said)}
+            found = {_FIRST[mark] for mark in _VERDICT.findall(reply)}
         else:
-            found = {float(mark) for mark in _RATING.findall(said)}
+            found = {float(mark) for mark in _RATING.findall(reply)}
         verdict = found.pop() if len(found) == 1 else math.nan
         return verdict if self.output_format == "[[A]]" or 1 <= verdict <= 10 else math.nan
 
     def parse_tokens(self, logps: Mapping[str, float]) -> float:
-        """P(first answer) / (P(first) + P(second)) from log-probabilities of the tokens that stand for them.
+        """P(first) / (P(first) + P(second)), from the log-probabilities (nats) of the tokens for the two answers.
 
-        A token that is not among the likeliest counts as 0; NaN where neither is.
+        A token that is not among the likeliest has probability 0. The result is NaN if neither is among them.
         """
         assert self.tokens is not None
         first, second = (math.exp(logps[token]) if token in logps else 0.0 for token in self.tokens)
@@ -123,7 +132,7 @@ def values_of(
     b: Sequence[str] | None = None,
     reference: Sequence[str] = (),
 ) -> dict[str, str]:
-    """What goes into which place, by all names that templates use. One text per turn in each."""
+    """Name of a place -> its text, for all names that templates use. Each argument holds one text per turn."""
     found = {f"question_{i}": text for i, text in enumerate(prompt, 1)}
     found |= {f"ref_answer_{i}": text for i, text in enumerate(reference, 1)}
     sides = {"": a} if b is None else {"a_": a, "b_": b}
@@ -137,9 +146,11 @@ def values_of(
 
 
 def choose(templates: Iterable[Template], kind: str, *, turns: int, reference: bool) -> Template:
-    """The first template for this kind of judging and number of turns that takes the reference, if there is one.
+    """The first template of a kind for so many turns.
 
-    Without such a template, one that takes none. Raises DataError where none fits.
+    reference: whether there is a reference answer. Templates that show it are preferred, but others are allowed.
+               Without a reference answer, only templates that show none fit.
+    Raises DataError if no template fits.
     """
     fitting = [t for t in templates if t.kind == kind and t.turns == turns]
     for wanted in (reference, False):
@@ -150,7 +161,10 @@ def choose(templates: Iterable[Template], kind: str, *, turns: int, reference: b
 
 
 def read_templates(path: str) -> tuple[Template, ...]:
-    """All templates of a file: .jsonl as above, or .txt in AlpacaEval's ChatML. Raises DataError."""
+    """All templates of a file: .jsonl (see the top of this file), or .txt in AlpacaEval's ChatML.
+
+    Raises DataError if the file can't be read or holds something else.
+    """
     try:
         text = Path(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
@@ -169,7 +183,7 @@ def _parsed(path: str, text: str) -> tuple[Template, ...]:
 def _chatml(text: str, path: str) -> Template:
     parts = dict(re.findall(r"<\|im_start\|>(system|user)\n(.*?)\n?<\|im_end\|>", text, re.DOTALL))
     if "user" not in parts:
-        raise DataError(f"{path} holds no <|im_start|>user ... <|im_end|>")
+        raise DataError(f"{path} does not contain <|im_start|>user ... <|im_end|>")
     return _checked(
         Template(Path(path).stem, "pairwise", parts.get("system", ""), parts["user"], "token", ("m", "M")), path
     )
@@ -191,14 +205,14 @@ def _from_json(line: str, where: str) -> Template:
             where,
         )
     except json.JSONDecodeError as error:
-        raise DataError(f"{where} is no JSON: {error}") from error
+        raise DataError(f"{where} is not JSON: {error}") from error
     except (KeyError, TypeError, IndexError, AttributeError) as error:
         needed = "name, type, prompt_template and output_format"
         raise DataError(f"{where}: a template needs {needed} (and two tokens for output_format token)") from error
 
 
 def _checked(template: Template, where: str) -> Template:
-    """The template, if it can do what its kind is for; DataError otherwise."""
+    """The template itself. Raises DataError if its format or places do not suit its kind."""
     needs = {
         "pairwise": [{"answer_a", "answer_b"}, {"output_1", "output_2"}, {"answer_a_2", "answer_b_2"}],
         "single": [{"answer"}, {"answer_2"}],

@@ -1,7 +1,7 @@
-"""The page on which a person judges: a small web server on this machine, one pair at a time.
+"""The page on which a person judges, one pair at a time. A small web server on this machine serves it.
 
-Every verdict is saved at once. Nothing on the page tells which answer is whose: sides and order of rows are drawn by
-content and seed, so that they are the same when a session is resumed. Answers are shown as text, never as markup.
+Every verdict is saved at once. The page does not reveal which answer is whose. Texts and seed decide the sides and the
+order of the rows, so they stay the same when a session is resumed. Answers are shown as text, never as markup.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import OutputError
+from alignlab.integrity import json_digest
 from alignlab.judges.base import Comparison, Verdict
-from alignlab.judges.cache import digest
 
 _PAGE = Path(__file__).with_name("web_page.html")
 _MOST_BYTES = 10_000
 
 
 class Session:
-    """Rows to judge and the file of verdicts. Thread-safe. `over` is set when the person is done.
+    """Rows to judge, and the file of verdicts. Thread-safe. `over` is set when the person finishes.
 
-    Verdicts are lines of JSON, the last one on a row counts; they belong to the texts, not to the row's id. Raises
-    OutputError where the file can't be written.
+    The file has a line of JSON per verdict. The last verdict on a row counts. Verdicts belong to the texts of a row,
+    not to its id. Raises OutputError if the file can't be written.
     """
 
     def __init__(self, rows: Sequence[Comparison], file: Path, *, seed: int) -> None:
@@ -39,43 +39,43 @@ class Session:
         self.over = threading.Event()
         self._stopped = False
         self._rows = {row_key(row): row for row in rows}
-        self._order = sorted(self._rows, key=lambda key: digest([seed, "order", key]))
-        self._left_is_b = {key: int(digest([seed, "side", key]), 16) % 2 == 1 for key in self._rows}
+        self._order = sorted(self._rows, key=lambda key: json_digest([seed, "order", key], 40))
+        self._left_is_b = {key: int(json_digest([seed, "side", key], 40), 16) % 2 == 1 for key in self._rows}
         self._given: list[str] = []  # keys in the order of their verdicts
         self._verdicts: dict[str, Verdict] = {}
         for line in self._read():
             self._take(line["key"], Verdict(line["verdict"]) if line["verdict"] else None)
 
     def verdict(self, row: Comparison) -> Verdict:
-        """The verdict on a row; UNJUDGED where there is none yet."""
+        """The verdict on a row; UNJUDGED if there is none yet."""
         return self._verdicts.get(row_key(row), Verdict.UNJUDGED)
 
     def state(self) -> dict[str, Any]:
-        """What the page shows: the first row without a verdict, how many have one."""
+        """What the page shows: the first row without a verdict (or None), and the numbers of done and of all rows."""
         with self._lock:
             waiting = [key for key in self._order if key not in self._verdicts]
             shown = None if self._stopped or not waiting else self._shown(waiting[0])
             done = len(self._order) - len(waiting)
             return {"row": shown, "done": done, "total": len(self._order), "stopped": self._stopped}
 
-    def say(self, key: str, said: str) -> None:
-        """Save what was said of a row: left, right, tie or invalid. Raises ValueError for anything else."""
-        if key not in self._rows or said not in ("left", "right", "tie", "invalid"):
+    def say(self, key: str, choice: str) -> None:
+        """Save the person's choice for a row: left, right, tie or invalid. Raises ValueError for anything else."""
+        if key not in self._rows or choice not in ("left", "right", "tie", "invalid"):
             raise ValueError("no such row or verdict")
         sides = {"left": Verdict.A, "right": Verdict.B}
         if self._left_is_b[key]:
             sides = {"left": Verdict.B, "right": Verdict.A}
-        self._save(key, sides.get(said) or Verdict(said))
+        self._save(key, sides.get(choice) or Verdict(choice))
 
     def undo(self) -> None:
-        """Take the last verdict on one of these rows back."""
+        """Remove the latest verdict on one of these rows."""
         with self._lock:
             last = next((key for key in reversed(self._given) if key in self._rows), None)
         if last is not None:
             self._save(last, None)
 
     def stop(self) -> None:
-        """No more rows are shown; what was said stays."""
+        """Show no more rows. Saved verdicts stay."""
         self._stopped = True
 
     def _shown(self, key: str) -> dict[str, Any]:
@@ -110,7 +110,7 @@ class Session:
             self._verdicts[key] = verdict
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        """Lines of the file; one that was cut off by a crash is passed over, and ended so that the next is whole."""
+        """Verdicts in the file. A line that a crash cut off is skipped, and gets a line end for the next verdict."""
         if not self._file.exists():
             return
         text = self._file.read_text(encoding="utf-8", errors="replace")
@@ -127,15 +127,15 @@ class Session:
 
 def row_key(row: Comparison) -> str:
     """Digest of a row's texts."""
-    return digest([row.prompt, row.a, row.b])[:20]
+    return json_digest([row.prompt, row.a, row.b], 20)
 
 
 @contextmanager
 def serve(session: Session, *, port: int = 0) -> Iterator[str]:
-    """Serve a session on 127.0.0.1 and yield the address of its page, which holds a secret word.
+    """Serve a session on 127.0.0.1 and yield the address of its page, which contains a secret word.
 
-    Requests without the word, or that name another host (a page elsewhere that had its name pointed at this machine),
-    get nothing. Raises OutputError where the port is taken.
+    Requests without the word get status 404. So do requests that name another host, because a foreign page can point
+    its own name at this machine (DNS rebinding). Raises OutputError if the port is taken.
     """
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(session, word := secrets.token_urlsafe(12)))
@@ -157,7 +157,7 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
         timeout = 30
 
         def do_GET(self) -> None:
-            what = self._asked()
+            what = self._resource()
             if what == "":
                 nonce = secrets.token_urlsafe(12)
                 page = _PAGE.read_text(encoding="utf-8").replace("NONCE", nonce)
@@ -168,7 +168,7 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
                 self._send(404, "nothing here")
 
         def do_POST(self) -> None:
-            what, content = self._asked(), self._content()
+            what, content = self._resource(), self._content()
             try:
                 if content is None or what not in ("verdict", "undo", "stop"):
                     self._send(404, "nothing here")
@@ -181,14 +181,14 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
                     session.stop()
                 self._send_state()
                 if what == "stop":
-                    session.over.set()  # only now, so that the page still hears of it
+                    session.over.set()  # after the reply, so that the page still gets it
             except ValueError as error:
                 self._send(400, str(error))
             except OutputError as error:
                 self._send(500, str(error))
 
-        def _asked(self) -> str | None:
-            """What is asked for below the secret word; None where the word or the host is wrong."""
+        def _resource(self) -> str | None:
+            """The part of the path after the secret word; None if the word or the host is wrong."""
             host = self.headers.get("host", "").rpartition(":")[0]
             given, _, what = self.path.removeprefix("/").partition("/")
             known = hmac.compare_digest(given.encode(), word.encode()) and host in ("127.0.0.1", "localhost")
@@ -209,7 +209,7 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
 
         def _send(self, code: int, text: str, kind: str = "text/plain; charset=utf-8", nonce: str = "") -> None:
             data = text.encode()
-            self.close_connection = code >= 400  # a body that was not read must not be taken for the next request
+            self.close_connection = code >= 400  # otherwise an unread body would be parsed as the next request
             self.send_response(code)
             allowed = f"script-src 'nonce-{nonce}'; style-src 'nonce-{nonce}'; connect-src 'self'" if nonce else ""
             policy = f"default-src 'none'; frame-ancestors 'none'; base-uri 'none'; {allowed}"
@@ -226,6 +226,6 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
             self.wfile.write(data)
 
         def log_message(self, *args: Any) -> None:
-            """Requests are not worth a line each."""
+            """Do not log requests."""
 
     return Handler

@@ -1,4 +1,4 @@
-"""The projection onto the vocabulary in pieces, so that no table of all answer tokens times the vocabulary is kept."""
+"""Projects hidden states onto the vocabulary in pieces, so that [answer tokens, vocabulary] never exists as a whole."""
 
 from __future__ import annotations
 
@@ -9,22 +9,23 @@ import torch
 
 
 class TokenScores(NamedTuple):
-    """[n] of every token each; gradients flow through the first three."""
+    """One value per token and field, [n] each, in nats if not noted. Gradients flow through the first three fields."""
 
     logp: torch.Tensor
     reference_kl: torch.Tensor | None
     spread: torch.Tensor | None  # the entropy again, with gradient
     collision: torch.Tensor | None
     entropy: torch.Tensor | None
-    correct: torch.Tensor | None
+    correct: torch.Tensor | None  # bool: whether the token is the most probable one
     mean_logit: torch.Tensor | None
 
 
 class ChunkedProjection(torch.autograd.Function):
-    """`see` applied to pieces of the hidden states, whose logits are not kept for the backward pass.
+    """Applies `see` to the hidden states piece by piece. The logits are not kept for the backward pass.
 
-    Where the projection is not trained and only log-probabilities carry a gradient, each token's slope with respect to
-    its hidden state is kept instead ([N, H]), and nothing is computed again.
+    The backward pass computes them again. If the projection is not trained and only log-probabilities carry a gradient,
+    the gradient of each token's log-probability with respect to its hidden state is kept instead ([N, H]), and nothing
+    is computed again.
     """
 
     @staticmethod

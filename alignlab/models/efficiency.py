@@ -1,4 +1,4 @@
-"""What spares time or memory, some of it at the cost of the other, without changing what is computed."""
+"""Time and memory optimisations. They do not change what is computed; some save memory and cost time."""
 
 from __future__ import annotations
 
@@ -12,21 +12,23 @@ from alignlab.models.forward import innermost
 
 COMPILE = ("auto", "always", "never")
 
-# Operations of a run above which compiling pays, on a CPU: it takes up to a minute, and then spares about a third.
+# Compiling pays on a CPU if a run has more operations than this: it takes up to a minute and then saves about a third.
 _WORTH_COMPILING = 3e13
 
-# Parameters up to which a model is small.
+# A model with at most so many parameters is small.
 SMALL = 1_000_000
 
-# Updates of small models above which it does: it takes some 15 s, and then spares some 5 ms of each.
+# Compiling pays for small models from so many updates on: it takes about 15 s and then saves about 5 ms per update.
 _UPDATES_WORTH_COMPILING = 8000
 
 
 @contextmanager
 def one_thread_where_small(parameters: int | None) -> Iterator[None]:
-    """Small models on one thread, however many there are: a second one is of little use to them, and where another
-    process has a core too, two threads wait for each other, ten times as long as the work takes. Sums come out a
-    little different with each number of threads, and this way every launcher's are the same.
+    """Run small models (see SMALL) on one thread inside the block. `None` stands for an unknown number of parameters.
+
+    A second thread helps them little. If other processes compete for the cores, two threads wait for each other ten
+    times longer than the work takes. Sums also depend slightly on the number of threads; with one thread, every
+    launcher computes the same numbers.
     """
     import torch
 
@@ -40,7 +42,7 @@ def one_thread_where_small(parameters: int | None) -> Iterator[None]:
 
 
 def checkpoint_layers(policy: Any) -> None:
-    """Keep only what goes into each layer for the backward pass; the rest is computed again.
+    """Gradient checkpointing: keep only the inputs of the layers, and compute the rest again in the backward pass.
 
     Chen et al. 2016, https://arxiv.org/abs/1604.06174.
     """
@@ -48,10 +50,10 @@ def checkpoint_layers(policy: Any) -> None:
 
 
 def flush_denormals() -> None:
-    """Take numbers below 1e-38 for 0 on CPUs, which multiply them some ten times slower than others.
+    """Treat numbers below 1e-38 as 0 on CPUs, which multiply them about ten times more slowly than others.
 
-    All gradients of a pair are such numbers once the policy is sure of it (beta times its margin around 90 nats).
-    Threads that are started later do the same, so this comes before any work.
+    All gradients of a pair become so small once the policy is sure of it (beta times its margin around 90 nats).
+    Threads inherit the setting when they start, so call this before any work.
     """
     import torch
 
@@ -59,47 +61,50 @@ def flush_denormals() -> None:
 
 
 def cpp_compiler() -> str | None:
-    """The C++ compiler that torch.compile would call on a CPU, where there is one."""
+    """Path of the C++ compiler that torch.compile would call on a CPU; None if there is none."""
     return shutil.which(os.environ.get("CXX", "g++"))
 
 
 def compiling_pays(policy: Any, tokens: int) -> bool:
-    """Whether a run over so many tokens is long enough, on a CPU with a C++ compiler. Elsewhere it was not measured."""
+    """Whether a run over so many tokens is long enough to make up for the compile time.
+
+    This was measured only on CPUs with a C++ compiler. The answer is False on all other machines.
+    """
     weights = [p for p in policy.parameters() if p.ndim > 1]
     if weights[0].device.type != "cpu" or cpp_compiler() is None:
         return False
-    # Two operations a weight and token forward, two for the input's gradient, two for its own where it has one.
+    # Operations per weight and token: 2 forward, 2 for the gradient of the input, 2 for its own gradient if trained.
     work = sum((6 if p.requires_grad else 4) * p.numel() for p in weights) * tokens
     return work > _WORTH_COMPILING
 
 
 def compiling_pays_for(updates: int) -> bool:
-    """Whether so many updates of small models, one after the other in a process without a GPU, are worth it.
+    """Whether compiling pays for so many updates of small models, done in sequence by one process without a GPU.
 
-    They are mostly overhead, of which compiling spares some milliseconds each.
+    Such updates are mostly overhead. Compiling saves some milliseconds of it per update.
     """
     return updates >= _UPDATES_WORTH_COMPILING and cpp_compiler() is not None
 
 
 def compiler_fault() -> str | None:
-    """What goes wrong where torch.compile is tried on one addition; None where it works."""
+    """The error that torch.compile raises for a single addition; None if it works."""
     import torch
 
     try:
         torch.compile(lambda x: x + 1)(torch.ones(8))
-    except Exception as error:  # whatever a compiler, its headers or its cache may lack
+    except Exception as error:  # a compiler, its headers or its cache can fail in many ways
         return f"{type(error).__name__}: {str(error).strip().splitlines()[0]}"
     return None
 
 
 def compile_layers(policy: Any) -> None:
-    """Compile the decoder layers, one for all of them, for any length of rows (torch.compile)."""
+    """Compile the decoder layers with torch.compile. All layers share one compilation, for rows of any length."""
     for layer in _layers(innermost(policy)):
         layer.compile(dynamic=True)
 
 
 def _layers(model: Any) -> list[Any]:
-    """The decoder's layers: the longest list of modules."""
+    """The decoder's layers, which are the longest ModuleList of the model."""
     from torch.nn import ModuleList
 
     lists: list[list[Any]] = [list(module) for module in model.modules() if isinstance(module, ModuleList)]

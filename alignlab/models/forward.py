@@ -1,4 +1,4 @@
-"""A forward through a causal language model up to what predicts the answers: masks, backbone, projection."""
+"""The forward pass of a causal language model that predicts the answer tokens: masks, backbone, projection."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from alignlab.data.layout import Rows
 
 @dataclass(frozen=True, eq=False)
 class Predictions:
-    """What a model predicts of N answer tokens, as logits on demand.
+    """What a model predicts for N answer tokens. Logits are computed on demand.
 
-    hidden:     [N, H] last hidden states, with what `project` needs of them; logits [N, V] where the model makes those.
-    project:    [n, H] -> [n, V] logits, float32 also where the model is in less.
+    hidden:     [N, H] last hidden states; [N, V] logits if the model's own head computed them.
+    project:    [n, H] -> [n, V] logits, in float32 even if the model has half precision.
     vocabulary: V.
-    parameters: of the projection; None where `hidden` are logits already.
+    parameters: parameters of the projection; None if `hidden` are logits already.
     """
 
     hidden: torch.Tensor
@@ -30,7 +30,7 @@ class Predictions:
 
 
 def predict(model: torch.nn.Module, rows: Rows) -> Predictions:
-    """One forward of all rows, to the predictions of their answer tokens, row by row."""
+    """Predictions of all answer tokens, row by row, by one forward pass of all rows."""
     whole = innermost(model)
     if not rows.layout.split:
         logits = _own_logits(model, rows)
@@ -55,16 +55,16 @@ def at_temperature(predictions: Predictions, temperature: float) -> Predictions:
 
 
 def hidden_states(base: torch.nn.Module, rows: Rows) -> torch.Tensor:
-    """[S * L, H] last hidden states of the model without its head."""
+    """[S * L, H] last hidden states of a model without its head (S sequences of L columns)."""
     out = _call(base, rows, {"position_ids": rows.positions, "use_cache": False})
     return out.last_hidden_state.flatten(0, 1)
 
 
 @contextmanager
 def watched_states(model: Any) -> Iterator[list[torch.Tensor]]:
-    """A list that holds what the model's head was given in the last forward made meanwhile: [B, L, H] hidden states.
+    """A list that holds the input of the model's head in the latest forward pass: one tensor [B, L, H].
 
-    Those are the last ones where `Layout.split` holds.
+    For models whose layout is `split`, this input is the last hidden states.
     """
     seen: list[torch.Tensor] = []
 
@@ -84,27 +84,30 @@ def backbone(model: Any) -> Any:
 
 
 def innermost(model: Any) -> Any:
-    """The Hugging Face model below a peft wrapper, whose layers have the adapter in them."""
+    """The Hugging Face model inside a peft wrapper. Its layers contain the adapter."""
     get_base = getattr(model, "get_base_model", None)
     return get_base() if callable(get_base) else model
 
 
 def precision(model: torch.nn.Module) -> str:
-    """Name of the dtype of its weights, "float32"."""
+    """Name of the dtype of a model's weights, such as "float32"."""
     return str(next(model.parameters()).dtype).removeprefix("torch.")
 
 
 def at_least_float32(values: torch.Tensor) -> torch.Tensor:
-    """Half-precision values as float32; float64 stays (tests against closed forms run in it)."""
+    """Values as float32. float64 stays as it is, because tests against closed forms use it."""
     return values if values.dtype == torch.float64 else values.float()
 
 
 def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor | dict[str, torch.Tensor]:
-    """What a model is given as mask: int64[S, L] for plain rows, else one of [S, 1, L, L] that is added to the scores.
+    """The argument `attention_mask` of a model.
 
-    A token sees its own prompt and answer up to itself (`Rows.ends`), padding itself alone: a row of a mask in which
-    nothing is seen is NaN for some attentions. A window counts positions, not columns.
-    Models with layers of several kinds take a mask for each kind.
+    - Plain rows: int64[S, L].
+    - Answers that share a prompt: [S, 1, L, L] in `dtype`, which the model adds to its attention scores.
+    - The same, and a model with several kinds of layers: one such mask for each kind.
+
+    A token sees its own prompt and answer up to itself (`Rows.ends`). Padding sees only itself, because some attention
+    implementations return NaN for a token that sees nothing. A sliding window counts positions, not columns.
     """
     if not rows.layout.shared:
         return rows.attention
@@ -124,7 +127,7 @@ def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor 
 
 
 def window_of(config: Any) -> int | None:
-    """How many tokens back a layer with a sliding window sees, itself included; None where no layer has one."""
+    """Number of tokens that a layer with a sliding window sees, including the current one; None without such layers."""
     kinds = getattr(config, "layer_types", None)
     if kinds is not None and "sliding_attention" not in kinds:
         return None
@@ -134,19 +137,22 @@ def window_of(config: Any) -> int | None:
 
 
 def _added(seen: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    """bool[S, L, L] -> [S, 1, L, L], 0 where seen, else the most negative number (-inf may turn into NaN)."""
+    """bool[S, L, L] -> [S, 1, L, L]: 0 if seen, else the most negative number (-inf may turn into NaN)."""
     mask = torch.zeros(seen.shape, dtype=dtype, device=seen.device)
     return mask.masked_fill_(~seen, torch.finfo(dtype).min)[:, None]
 
 
 def _scale_and_cap(config: Any) -> tuple[float, float | None]:
-    """By what logits are multiplied (Granite, Cohere), and what they are squashed to (Gemma 2)."""
+    """(factor of the logits, as in Granite and Cohere; bound that tanh squashes them to, as in Gemma 2, or None)."""
     scale = getattr(config, "logit_scale", None) or 1.0
     return scale / (getattr(config, "logits_scaling", None) or 1.0), getattr(config, "final_logit_softcapping", None)
 
 
 def _own_logits(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
-    """[N, V] logits that predict the answer tokens, by the model's own head; of no other columns where it can."""
+    """[N, V] logits that predict the answer tokens, by the model's own head.
+
+    If the model supports `logits_to_keep`, it computes no logits for other columns.
+    """
     at = rows.predicted_at
     length = rows.ids.shape[1]
     columns, place = (at % length).unique(return_inverse=True)
@@ -157,7 +163,7 @@ def _own_logits(model: torch.nn.Module, rows: Rows) -> torch.Tensor:
 
 
 def _call(model: torch.nn.Module, rows: Rows, optional: dict[str, Any]) -> Any:
-    """Forward with those of the optional arguments that the model has."""
+    """Forward pass with those optional arguments that the model accepts."""
     inner = innermost(model)
     accepts = inspect.signature(inner.forward).parameters
     given = {k: v for k, v in optional.items() if k in accepts}

@@ -1,4 +1,4 @@
-"""The tokens at which a model's `generate` stops: read for sampling, and saved with a policy."""
+"""The tokens at which a model's `generate` stops. They are read for sampling and saved with a policy."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def template_of(model: Any, tokenizer: Any) -> Template:
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Save a model and its tokenizer to `folder` in Hugging Face format. Of a model with an adapter, save the adapter.
+    """Save a model (or only its adapter, if it has one) and its tokenizer to `folder` in Hugging Face format.
 
-    The saved generation config names all tokens that end an answer, and is otherwise unchanged. It is saved beside an
-    adapter too, since peft saves none and would use the base's.
+    The saved generation config names all tokens that end an answer, and is otherwise unchanged. It is also saved with
+    an adapter, because peft saves none and would use the base's.
     """
     whole = innermost(model)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""Which layout a model can take: a list of architectures, and a look at real rows before it is believed."""
+"""Chooses the layout of rows for a model: by a list of architectures, and by a comparison on real rows."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ log = logging.getLogger(__name__)
 
 LAYOUTS = ("auto", "plain")
 
-# Causal language models of transformers whose attention is the scores plus the mask they are given, and whose logits
-# are their last hidden states times one matrix. Others (ALiBi, local attention by columns, state spaces, linear
-# attention) are silently wrong with answers side by side.
+# Causal language models of transformers that add the given mask to their attention scores, and whose logits are their
+# last hidden states times one matrix. Other models (ALiBi, local attention by columns, state spaces, linear attention)
+# are silently wrong if several answers share a row.
 _KNOWN = frozenset(
     f"{name}ForCausalLM"
     for name in (
@@ -31,22 +31,22 @@ _KNOWN = frozenset(
     )
 ) | {"GPT2LMHeadModel"}  # fmt: skip
 
-# Rows among which some are chosen to be looked at.
+# The rows to compare are chosen among the first so many rows.
 _FIRST = 8
 
-# Attention implementations that take a mask that is added to the scores.
+# Attention implementations that add a given mask to the scores.
 _WITH_MASK = ("sdpa", "eager")
 
-# How far log-probabilities may be from those of plain rows, nats per token on average, and rewards, in units of their
-# deviation: rounding only. What is wrong in the attention is off by tenths.
-_FAR_OFF = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
+# How much values may differ from those of plain rows on average: log-probabilities in nats per token, rewards in units
+# of their standard deviation. Rounding stays below these numbers; errors in the attention cause tenths.
+_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
 
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
-    """The fastest layout that gives the model's own log-probabilities on `answers`, or a reward model's own rewards;
-    `asked` is one of LAYOUTS.
+    """The fastest layout that reproduces the model's own log-probabilities (or a reward model's rewards) on `answers`.
 
-    Says in the log what was chosen, and why.
+    asked: one of LAYOUTS; "plain" skips the comparison.
+    The log names the choice and its reason.
     """
     name, width = type(innermost(model)).__name__, int(getattr(model.config, "hidden_size", 0) or 1)
     unit = "deviations per reward" if _gives_rewards(model) else "nats per token"
@@ -54,35 +54,37 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     if asked == "plain":
         return PLAIN
     if not _is_known(name):
-        log.info("layout: plain rows, since %s is not known to be exact with answers side by side", name)
+        log.info("layout: plain rows, because %s is not known to be exact with several answers in a row", name)
         return PLAIN
     layout = Layout(shared=attention in _WITH_MASK, split=True, width=width)
     far = _distance(model, answers, layout)
     if far is None:
-        log.warning("layout: plain rows, since this %s refuses answers side by side", name)
+        log.warning("layout: plain rows, because this %s fails with several answers in a row", name)
         return PLAIN
-    if not far <= _FAR_OFF[precision(model)]:  # NaN as well
-        log.warning("layout: plain rows, since %s is off by %.2g %s with answers side by side", name, far, unit)
+    if not far <= _TOLERANCE[precision(model)]:  # also true for NaN
+        log.warning("layout: plain rows, because %s is off by %.2g %s with several answers in a row", name, far, unit)
         return PLAIN
     if layout.shared:
         log.info("layout: answers share their prompt (off by %.1g %s from plain rows)", far, unit)
     else:
-        log.info("layout: plain rows, since %s attention takes no mask of ours", attention)
+        log.info("layout: plain rows, because %s attention accepts no custom mask", attention)
     return layout
 
 
 def _is_known(name: str) -> bool:
-    """Whether a class is a known language model, or the classifier on the same backbone."""
+    """Whether a class is a known language model or a classifier on the backbone of one."""
     stem = name.removesuffix("ForSequenceClassification").removesuffix("Text")
     return bool({name, f"{stem}ForCausalLM", f"{stem}LMHeadModel"} & _KNOWN)
 
 
 def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]:
-    """Two answers each of two rows; with them two of the longest, where that is longer than a window.
+    """The answers on which layouts are compared: two answers from each of two rows.
 
-    Of the first few rows those with the longest answers: whether an answer is disturbed by one beside it shows from its
-    second token on.
-    Rows of one answer lend each other a second one, which begins as the first does: online runs draw several.
+    - The two rows are those with the longest answers among the first few, because an answer that is disturbed by its
+      neighbour shows it only from its second token on.
+    - If the longest row exceeds the model's sliding window, two of its answers are added.
+    - If all rows have one answer, the first two lend each other a second one that begins like their own, because online
+      runs sample several answers per prompt.
     """
     window = window_of(model.config)
     longest = max(rows, key=_longest)
@@ -91,13 +93,13 @@ def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]
     found = [sorted(row.answers(), key=_length)[-2:] for row in (*first, *beyond)]
     if len(found) > 1 and all(len(answers) == 1 for answers in found):
         (prompt, one), (other_prompt, two) = found[0][0], found[1][0]
-        found[0].append((prompt, [*one[: len(one) // 2], *two][: len(one)]))  # no longer: models end somewhere
+        found[0].append((prompt, [*one[: len(one) // 2], *two][: len(one)]))  # not longer: a model has a maximum length
         found[1].append((other_prompt, [*two[: len(two) // 2], *one][: len(two)]))
     return [answer for answers in found for answer in answers]
 
 
 def _second_length(row: Tokens) -> int:
-    """Tokens of the row's second longest answer, or of its only one."""
+    """Number of tokens in the row's second longest answer, or in its only one."""
     return sorted(len(answer) for _, answer in row.answers())[-2:][0]
 
 
@@ -112,14 +114,14 @@ def _length(answer: PromptAndAnswer) -> int:
 def _distance(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> float | None:
     """Mean absolute difference from plain rows and the model's own head: nats per token, or deviations per reward.
 
-    None where the model does not run with `layout` (Falcon with ALiBi wants a mask of two dimensions).
+    None if the model does not run with `layout` (Falcon with ALiBi needs a mask of two dimensions).
     """
     training = model.training
     model.eval()
     try:
         plain, _ = _look(model, answers, PLAIN)
         try:
-            # A width so large that padding is all that costs: sequences filled with several prompts are looked at, too.
+            # With such a width only padding counts as a cost, so the comparison includes rows with several prompts.
             found, tokens = _look(model, answers, replace(layout, width=10**6))
         except Exception as error:
             if out_of_memory(error):
@@ -135,10 +137,12 @@ def _gives_rewards(model: Any) -> bool:
 
 
 def _look(model: Any, answers: Sequence[PromptAndAnswer], layout: Layout) -> tuple[torch.Tensor, float]:
-    """What is compared between layouts, and what its sum is divided by: log-probabilities of so many tokens, or
-    rewards, and their number times their deviation.
+    """(values to compare between layouts, divisor of the sum of their differences).
+
+    For a language model these are log-probabilities (nats) and the number of tokens. For a reward model they are
+    rewards, and the number of rewards times their standard deviation.
     """
-    from alignlab.models.heads import answer_rewards  # its classes are torch's: a config is read without them
+    from alignlab.models.heads import answer_rewards  # imports torch, which is not needed to read a config
 
     rows = to_device(collate_rows(answers, layout), next(model.parameters()).device)
     with torch.no_grad():

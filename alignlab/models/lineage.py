@@ -1,4 +1,4 @@
-"""Resolves a model's name: to a whole model, or to adapters (peft) and the base that their configs name."""
+"""Resolves the name of a model to a whole model, or to adapters (peft) and the base that their configs name."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ _MODEL_CARD = "README.md"
 class Lineage:
     """A whole model and the adapters on it.
 
-    base:     hub name or folder of a whole model; a folder is absolute.
-    revision: of a hub name; empty takes the default.
-    adapters: their folders; the first one stands on the base, each other one on the adapter before it.
+    base:     hub name or absolute folder of a whole model.
+    revision: revision of a hub name; empty takes the default.
+    adapters: folders of the adapters. The first one was trained on the base, each other one on the one before it.
     """
 
     base: str
@@ -38,8 +38,8 @@ class Lineage:
 def lineage(name: str, revision: str = "") -> Lineage:
     """The base and the adapters that a folder or a hub name stands for.
 
-    revision: of the base, if it is a hub name and the config of its adapter names none.
-    Raises ModelError if the config of an adapter can't be read, or if its base is not there.
+    revision: revision of the base, if the base is a hub name and the config of its adapter names no revision.
+    Raises ModelError if the config of an adapter can't be read, or if its base does not exist.
     """
     adapters: list[Path] = []
     while is_adapter(name):
@@ -59,7 +59,7 @@ def is_adapter(name: str) -> bool:
 
 
 def adapter_faults(name: str) -> Iterator[str]:
-    """Faults of an adapter's folder that can be found without loading weights; none for other names."""
+    """Faults of an adapter's folder that are visible without loading weights. Other names have none."""
     try:
         lineage(name)
     except ModelError as error:
@@ -81,9 +81,10 @@ def comes_with_code(name: str) -> bool:
 
 
 def weights_fingerprint(name: str, revision: str = "") -> str:
-    """Digest of a model's weights, independent of their folder. A hub name stands for its weights with its revision.
+    """Digest of a model's weights, independent of their folder. For a hub name: digest of the name and the revision.
 
     Adapters and their base count. Model cards of adapters and the paths of their bases do not.
+    Raises ModelError if the config of an adapter can't be read.
     """
     found = lineage(name, revision)
     base = path_digest(found.base) if Path(found.base).is_dir() else f"{found.base}@{found.revision or 'main'}"
@@ -105,9 +106,9 @@ def read_config(adapter: Path) -> dict[str, Any]:
 
 
 def _base_of(adapter: Path) -> tuple[str, str]:
-    """(folder or hub name, revision) of the model under an adapter.
+    """(folder or hub name, revision) of the model that an adapter was trained on.
 
-    As in peft, a relative path starts at the working directory; otherwise it may start at the adapter's own folder.
+    A relative path starts at the working directory, as in peft. If nothing is there, it starts at the adapter's folder.
     """
     config = read_config(adapter)
     name = config.get("base_model_name_or_path")
@@ -119,7 +120,7 @@ def _base_of(adapter: Path) -> tuple[str, str]:
     if name.startswith((".", "/", "~")) or name.count("/") > 1:
         raise ModelError(
             f"the adapter {adapter} belongs to the model {name}, and there is no such folder\n"
-            f"  put the model back, or write its new place into base_model_name_or_path of {adapter / _CONFIG}"
+            f"  put the model back, or write its new path into base_model_name_or_path of {adapter / _CONFIG}"
         )
     return name, config.get("revision") or ""
 

@@ -1,4 +1,4 @@
-"""Log-probabilities of answers: the only place that shifts labels and reduces the vocabulary."""
+"""Log-probabilities of answers. Only this file shifts labels and reduces over the vocabulary."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from alignlab.models.chunked_projection import ChunkedProjection, TokenScores
 from alignlab.models.forward import Predictions, at_temperature, predict
 from alignlab.types import TokenStats
 
-# Logits that are made at a time, where they are made in pieces: 64 MB in float32.
+# Maximum number of logits in a piece, if they are computed in pieces: 64 MB in float32.
 _LOGITS_AT_ONCE = 2**24
 
 
 @dataclass(frozen=True, eq=False)
 class AnswerScores:
-    """What a model says of the answers of R rows, nats, float32; 0 where `rows.answer_mask` is False.
+    """How a model scores the answers of R rows, in nats and float32. Values off `rows.answer_mask` are 0.
 
     tokens:       [R, T] log pi(y_t | x, y_<t).
     collision:    [R, T] log sum_v pi(v | x, y_<t)^2, without gradient, or None.
     reference_kl: [R] sum_t KL(ref(.|s_t) || pi(.|s_t)), or None.
-    stats:        of every token's prediction, without gradient, or None.
-    entropy:      [R, T] of every token's prediction, with gradient, or None.
+    stats:        [R, T] statistics of every token's prediction, without gradient, or None.
+    entropy:      [R, T] entropy of every token's prediction, with gradient, or None.
     """
 
     tokens: torch.Tensor
@@ -44,10 +44,11 @@ def score_answers(
     stats: bool = False,
     logits_at_once: int = _LOGITS_AT_ONCE,
 ) -> AnswerScores:
-    """One forward of all rows; `collision`, `stats` and the KL from a reference's predictions where asked for.
+    """Score all rows in one forward pass. Everything but `tokens` is computed only on request.
 
-    Where the layout is `split`, no tensor of all answer tokens times the vocabulary is kept: at most `logits_at_once`
-    logits are there at a time, and those that a gradient needs are computed again.
+    reference: predictions of the reference, for `reference_kl`.
+    If the layout is `split`, no tensor of all answer tokens times the vocabulary is kept. At most `logits_at_once`
+    logits exist at a time, and the backward pass computes those that it needs again.
     """
     return score_predictions(
         at_temperature(predict(model, rows), temperature),
@@ -69,7 +70,7 @@ def score_predictions(
     entropy: bool = False,
     logits_at_once: int = _LOGITS_AT_ONCE,
 ) -> AnswerScores:
-    """`score_answers` of a forward that has been made."""
+    """`score_answers` for a forward pass that was done before. `entropy` requests the entropy with its gradient."""
     targets = rows.targets
 
     def see(hidden: torch.Tensor, tokens: slice) -> TokenScores:
@@ -96,7 +97,7 @@ def score_predictions(
 
 
 def answer_logps(model: torch.nn.Module, rows: Rows, *, temperature: float = 1.0) -> torch.Tensor:
-    """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32; 0 where `rows.answer_mask` is False."""
+    """[R, T] log pi(y_t | x, y_<t) of every answer token, nats, float32. Values off `rows.answer_mask` are 0."""
     return score_answers(model, rows, temperature=temperature).tokens
 
 
@@ -108,7 +109,7 @@ def summed(logps: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
 def _see(
     logits: torch.Tensor, targets: torch.Tensor, others: torch.Tensor | None, collision: bool, stats: bool, spread: bool
 ) -> TokenScores:
-    """[n, V] logits to what is wanted of them; `others` [n, V] are the reference's logits."""
+    """[n, V] logits -> the requested scores of n tokens. `others` [n, V] are the reference's logits."""
     logp = -torch.nn.functional.cross_entropy(logits, targets, reduction="none")
     kl = log_collision = entropy = correct = mean_logit = None
     if others is not None:
@@ -125,7 +126,10 @@ def _see(
 
 
 def _entropy(logits: torch.Tensor) -> torch.Tensor:
-    """[n, V] -> [n], log Z - E[z], with the logits moved to where sums of a large vocabulary lose nothing."""
+    """[n, V] logits -> [n] entropy in nats: log Z - E[z].
+
+    The maximum is subtracted first, so that sums over a large vocabulary stay precise.
+    """
     moved = logits - logits.amax(dim=-1, keepdim=True)
     return moved.logsumexp(dim=-1) - torch.linalg.vecdot(moved.softmax(dim=-1), moved)
 

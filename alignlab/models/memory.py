@@ -1,4 +1,4 @@
-"""What running out of memory looks like."""
+"""Recognises errors that mean that memory ran out."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import torch
 
 
 def out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had too little memory for what was tried."""
+    """Whether an error means that a device or the machine has too little memory."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
-    said = str(error)  # what other devices and the CPU's allocator raise are plain RuntimeErrors
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "DefaultCPUAllocator" in said)
+    text = str(error)  # other devices and the CPU's allocator raise plain RuntimeErrors
+    return isinstance(error, RuntimeError) and ("out of memory" in text or "DefaultCPUAllocator" in text)

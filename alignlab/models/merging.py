@@ -11,9 +11,9 @@ from alignlab.models.weights_check import check_finite, load_adapter, saved_weig
 
 
 def merged(model: Any, adapter: Path) -> Any:
-    """The model with a saved adapter merged into its weights, all of them trainable. `model` itself is changed.
+    """The model with a saved adapter merged into its weights. All weights are trainable. `model` itself is changed.
 
-    No folder and no hub name holds the merged weights, so the result has an empty `name_or_path`.
+    The merged weights are stored in no folder and under no hub name, so the result has an empty `name_or_path`.
     Raises ModelError if the adapter does not fit the model.
     """
     saved = saved_weights(str(adapter))

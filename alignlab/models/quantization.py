@@ -1,8 +1,8 @@
 """Weights in 4 bits under an adapter: QLoRA, Dettmers et al. 2023, https://arxiv.org/abs/2305.14314, by bitsandbytes.
 
-The linear layers are rounded, all but the last one (lm_head); embeddings and norms stay as they are. peft's
-`prepare_model_for_kbit_training` is left out: an adapter freezes its base anyway, and casting what is not rounded to
-float32 would make the policy another function than the reference that was scored before.
+All linear layers but the last one (lm_head) are quantized. Embeddings and norms stay as they are. peft's
+`prepare_model_for_kbit_training` is not used. It freezes the base, which an adapter does anyway. It also casts the
+other weights to float32, after which the policy would be another function than the reference that was scored before.
 """
 
 from __future__ import annotations
@@ -13,14 +13,15 @@ from typing import Any
 
 KINDS = ("none", "nf4")
 
-# Beside a saved adapter: how the base that it was trained on is rounded, as transformers reads it.
+# File in an adapter's folder: the quantization of the base that it was trained on, in the format of transformers.
 _FILE = "quantization_config.json"
 
 
 def quantization(kind: str, dtype: str) -> Any:
-    """What `from_pretrained` is to do with linear layers: section 3's NF4, its constants rounded too; None for nothing.
+    """The argument `quantization_config` of `from_pretrained`; None if `kind` is "none".
 
-    dtype: that they compute in.
+    kind:  one of KINDS. "nf4" is the NF4 of section 3 with double quantization (the constants are quantized too).
+    dtype: type in which the quantized layers compute.
     """
     if kind == "none":
         return None
@@ -35,14 +36,17 @@ def quantization(kind: str, dtype: str) -> Any:
 
 
 def save_quantization(policy: Any, folder: Path) -> None:
-    """Write into an adapter's folder how its base is rounded, where it is: peft keeps the base's name alone."""
+    """Write the quantization of an adapter's base, if it has one, into the adapter's folder.
+
+    peft saves only the name of the base.
+    """
     config = policy.config.to_dict().get("quantization_config")
     if config is not None:
         (folder / _FILE).write_text(json.dumps(config, indent=2))
 
 
 def quantization_under(adapter: str) -> Any:
-    """How the base below a saved adapter is rounded (`save_quantization`), for `from_pretrained`; None if it is not."""
+    """The quantization of a saved adapter's base, as `save_quantization` wrote it; None if the base has none."""
     file = Path(adapter) / _FILE
     if not file.is_file():
         return None
@@ -52,10 +56,10 @@ def quantization_under(adapter: str) -> Any:
 
 
 def one_function(model: Any) -> Any:
-    """The model, with evaluation and training computing the same.
+    """The model, changed so that it computes the same function in evaluation and in training.
 
     On CPUs with AVX-512, bitsandbytes repacks 4-bit weights at the first evaluation. From then on they compute in
-    bfloat16, which is not the function that is trained, and let no gradient through.
+    bfloat16, which is not the function that is trained, and no gradient passes through them.
     """
     for module in model.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):

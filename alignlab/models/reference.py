@@ -1,4 +1,7 @@
-"""The reference policy, always by name: `copy`, `adapter_off` or `cached`. It is the policy before any training."""
+"""The reference: the policy before training, frozen. Log-ratios are taken against it.
+
+There are three kinds: `copy`, `adapter_off` and `cached`.
+"""
 
 from __future__ import annotations
 
@@ -36,7 +39,7 @@ _NOT_THE_FUNCTION = ("_name_or_path", "transformers_version", "architectures", "
 
 
 class Reference(Protocol):
-    """Scores answers under the reference policy, without gradient; nats, float32."""
+    """Scores answers under the reference, without gradient. Log-probabilities are float32, in nats."""
 
     def sums(self, rows: Rows) -> torch.Tensor:
         """[R] summed log-probability of every answer."""
@@ -45,7 +48,10 @@ class Reference(Protocol):
         """[R, T] log-probability of every answer token."""
 
     def predictions(self, rows: Rows) -> Predictions:
-        """The whole distribution at every answer token."""
+        """The distribution over the whole vocabulary at every answer token.
+
+        Raises ValueError if the reference knows only the tokens of the answers.
+        """
 
 
 def weights_digest(model: Any) -> str:
@@ -65,7 +71,11 @@ def _bytes(tensor: torch.Tensor) -> bytes:
 
 @dataclass(frozen=True)
 class LiveReference:
-    """A reference that runs: `model` under the context that `switch` makes, dropout off."""
+    """A reference that `model` computes, in evaluation mode (no dropout).
+
+    switch:      makes the context manager under which the model computes the reference.
+    temperature: logits are divided by it.
+    """
 
     model: torch.nn.Module
     switch: Callable[[], AbstractContextManager[Any]] = nullcontext
@@ -80,17 +90,17 @@ class LiveReference:
 
     def predictions(self, rows: Rows) -> Predictions:
         with torch.no_grad(), self.ready(rows.ids.device):
-            found = predict(self.model, rows)
+            predictions = predict(self.model, rows)
 
         def project(hidden: torch.Tensor) -> torch.Tensor:
             with torch.no_grad(), self.ready(rows.ids.device):
-                return found.project(hidden)
+                return predictions.project(hidden)
 
-        return replace(found, project=project)
+        return replace(predictions, project=project)
 
     @contextmanager
     def ready(self, device: torch.device) -> Iterator[None]:
-        """While the block runs the model is the reference, on that device."""
+        """Move the model to `device`, and make it compute the reference inside the block."""
         training = self.model.training
         self.model.to(device).eval()
         try:
@@ -102,7 +112,12 @@ class LiveReference:
 
 @dataclass(frozen=True)
 class CachedReference:
-    """A reference that is looked up by the rows' keys: sums, and single tokens where the store was asked for them."""
+    """A reference that was computed before. It is looked up by the keys of the rows.
+
+    table:    key -> summed log-probability of the answer, nats.
+    by_token: key -> [T_i] log-probabilities of the answer's tokens, nats. Empty if they were not requested.
+    Raises ValueError for a row that it does not have.
+    """
 
     table: Mapping[bytes, float]
     by_token: Mapping[bytes, NDArray[np.float32]] = field(default_factory=dict)
@@ -127,21 +142,22 @@ class CachedReference:
 
 
 def frozen_copy(model: torch.nn.Module, temperature: float = 1.0) -> LiveReference:
-    """Reference `copy`: a second set of weights beside the policy's."""
+    """Reference `copy`: a frozen copy of the policy's weights."""
     return LiveReference(copy.deepcopy(model).requires_grad_(False).eval(), temperature=temperature)
 
 
 def adapter_off(policy: Any, temperature: float = 1.0) -> LiveReference:
-    """Reference `adapter_off`: the policy's own base weights, its adapter switched off for the pass."""
+    """Reference `adapter_off`: the policy's own base weights, with the adapter switched off during the forward pass."""
     return LiveReference(policy, policy.disable_adapter, temperature)
 
 
 @dataclass(frozen=True)
 class ScoringOptions:
-    """How the reference is run over answers.
+    """How a model scores many answers.
 
-    rows, tokens: most answers, and most tokens of prompts and answers, in a forward.
-    progress:     wraps what is gone through, with a word for it.
+    rows:     maximum number of answers in a forward pass.
+    tokens:   maximum number of tokens in a forward pass, prompts and answers together.
+    progress: wraps an iterable in a progress bar with the given label.
     """
 
     layout: Layout
@@ -160,19 +176,22 @@ def stored_reference(
     weights: str,
     by_token: bool = False,
 ) -> CachedReference:
-    """Reference log-probabilities of each different prompt and answer, by key (row_key).
+    """Reference log-probabilities (nats) of each distinct pair of prompt and answer, by key (`row_key`).
 
-    Read from the store below `root`; what it lacks is computed in one pass and added as it comes. A store belongs to
-    one set of weights (with their dtype) and one attention implementation, an entry to one prompt and answer as token
-    ids: so runs share entries whatever their objective, strength, seed or order of rows. Of what was stored before, a
-    few entries are computed again. Raises StoredReferenceError if they differ, and NonFiniteError if the
-    log-probability of an answer is not finite.
+    They are read from the store below `root`. Missing entries are computed in one pass and stored on the way.
+    A store belongs to one set of weights (with their dtype) and one attention implementation. An entry belongs to one
+    prompt and one answer as token ids. So runs share entries whatever their objective, strength, seed or order of rows.
+
+    weights:  digest of the weights, with their dtype.
+    by_token: also return the log-probabilities of single tokens.
+    A few entries that were stored before are computed again. Raises StoredReferenceError if they differ, and
+    NonFiniteError if the log-probability of an answer is not finite.
     """
     attention = str(getattr(model.config, "_attn_implementation", ""))
     store = ReferenceStore(root / digest([weights.encode(), attention.encode()]))
-    # Most come many times, as the same lists, which their place in memory tells while they are held here.
-    different = {(id(prompt), id(answer)): (prompt, answer) for prompt, answer in answers}
-    by_key = {row_key(prompt, answer): (prompt, answer) for prompt, answer in different.values()}
+    # Most answers occur many times as the same list objects, so duplicates are first removed by id (which is fast).
+    distinct = {(id(prompt), id(answer)): (prompt, answer) for prompt, answer in answers}
+    by_key = {row_key(prompt, answer): (prompt, answer) for prompt, answer in distinct.values()}
     keys = np.array(list(by_key))
     run = LiveReference(model)
     with store.lock():
@@ -186,7 +205,7 @@ def stored_reference(
             _fill(store, run, keys[unknown], [by_key[key] for key in keys[unknown]], how, by_token)
             found = store.find(keys, tokens=by_token)
             if np.isnan(found.sums).any():
-                raise StoredReferenceError(f"{store.folder}: what was just written there can't be read back")
+                raise StoredReferenceError(f"{store.folder}: the entries just written there can't be read back")
     table = dict(zip(by_key, found.sums.tolist(), strict=True))
     return CachedReference(table, {key: one for key, one in zip(by_key, found.tokens, strict=True) if one is not None})
 
@@ -194,19 +213,20 @@ def stored_reference(
 def token_logps(
     model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: ScoringOptions
 ) -> list[NDArray[np.float32]]:
-    """[T_i] log-probabilities of each answer's tokens under a model, without gradient, nats; nothing is stored."""
+    """[T_i] log-probabilities (nats) of each answer's tokens under a model, without gradient. Nothing is stored."""
     found = dict(_compute(LiveReference(model), answers, how))
     return [found[i] for i in range(len(answers))]
 
 
-# Shards that this process has written, or compared with the model: the points of a sweep look once.
+# Shards that this process wrote or has already compared with the model. The points of a sweep compare them only once.
 _verified: set[Path] = set()
 
-# Entries that are computed again where a store is opened, and how far they may be off, nats per token: rounding only.
-_LOOKED_AT = 8
-_FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
+# When a store is opened, so many of its entries are computed again.
+_RECOMPUTED = 8
+# They may differ by so many nats per token, which is more than rounding causes.
+_TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
-# Seconds of computing after which a pass stores what it has: an interrupted one loses no more.
+# A pass stores its results after so many seconds. If it is interrupted, it loses no more than that.
 _STORE_EVERY = 60.0
 
 
@@ -218,15 +238,15 @@ def _fill(
     how: ScoringOptions,
     by_token: bool,
 ) -> None:
-    """Compute entries and store them."""
+    """Compute entries and store them. Raises NonFiniteError if the log-probability of an answer is not finite."""
     places: list[int] = []
     found: list[NDArray[np.float32]] = []
     began = time.monotonic()
     for place, tokens in _compute(run, answers, how):
         if not np.isfinite(tokens).all():
             raise NonFiniteError(
-                "the reference's log-probabilities of an answer are not finite, before anything was trained: "
-                f"the weights are at fault, or the answer (token ids {answers[place][1][:20]})"
+                "the reference's log-probabilities of an answer are not finite, although nothing was trained yet: "
+                f"either the weights are at fault, or the answer is (token ids {answers[place][1][:20]})"
             )
         places.append(place)
         found.append(tokens)
@@ -240,8 +260,8 @@ def _fill(
 def _compute(
     run: LiveReference, answers: Sequence[PromptAndAnswer], how: ScoringOptions
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Each answer's place and the log-probabilities of its tokens, in an order that suits the pass."""
-    # Answers to one prompt together, prompts of like length together: what is shared is shared, padding is little.
+    """(index of an answer, log-probabilities of its tokens in nats), in the order in which they are computed."""
+    # Answers to one prompt are computed together, so that they share it; prompts of similar length need little padding.
     order = sorted(range(len(answers)), key=lambda i: (len(answers[i][0]), answers[i][0], len(answers[i][1])))
     sizes = [len(answers[i][0]) + len(answers[i][1]) for i in order]
     for part in how.progress(list(split_by_budget(sizes, how.rows, how.tokens)), "reference"):
@@ -250,7 +270,7 @@ def _compute(
 
 
 def _tokens(run: LiveReference, answers: Sequence[PromptAndAnswer], how: ScoringOptions) -> list[NDArray[np.float32]]:
-    """Log-probabilities of each answer's tokens; in halves where memory does not suffice."""
+    """Log-probabilities (nats) of each answer's tokens. If memory runs out, the answers are computed in halves."""
     try:
         rows = to_device(collate_rows(answers, how.layout), how.device)
         tokens = run.tokens(rows).float().cpu().numpy()
@@ -266,22 +286,23 @@ def _tokens(run: LiveReference, answers: Sequence[PromptAndAnswer], how: Scoring
 def _verify(
     run: LiveReference, answers: Sequence[PromptAndAnswer], found: Found, folder: Path, how: ScoringOptions
 ) -> None:
-    """Raise StoredReferenceError where stored values are not those of the model; looks at every new shard in turn."""
+    """Compare a few entries of the new shards with the model. Raises StoredReferenceError if they differ."""
     new = {file: hits for file, hits in found.shards.items() if file not in _verified and len(hits)}
     if not new:
         return
-    each = -(-_LOOKED_AT // len(new))
-    looked_at = [int(i) for hits in new.values() for i in hits[:: max(1, len(hits) // each)][:each]][:_LOOKED_AT]
+    each = -(-_RECOMPUTED // len(new))
+    compared = [int(i) for hits in new.values() for i in hits[:: max(1, len(hits) // each)][:each]][:_RECOMPUTED]
     worst = 0.0
-    for place, tokens in _compute(run, [answers[i] for i in looked_at], how):
-        stored, i = found.tokens[looked_at[place]], looked_at[place]
+    for place, tokens in _compute(run, [answers[i] for i in compared], how):
+        stored, i = found.tokens[compared[place]], compared[place]
         worst = max(worst, abs(float(tokens.sum() - found.sums[i])) / len(tokens))
         if stored is not None:
             worst = max(worst, float(np.abs(tokens - stored).mean()))
-    if worst > _FAR_OFF[precision(run.model)]:
+    if worst > _TOLERANCE[precision(run.model)]:
         raise StoredReferenceError(
-            f"{folder}: stored reference log-probabilities are not those of this model: off by up to {worst:.3g} nats "
-            f"per token in {len(looked_at)} entries computed again; written by other software\n"
+            f"{folder}: the stored reference log-probabilities are not those of this model: they differ by up to "
+            f"{worst:.3g} nats per token in {len(compared)} entries that were computed again; "
+            "other software wrote them\n"
             f"  type: rm -r {folder}"
         )
     _verified.update(new)

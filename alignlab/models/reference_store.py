@@ -1,4 +1,4 @@
-"""Reference log-probabilities on disk: computed once, shared by every run that starts from the same weights."""
+"""Reference log-probabilities on disk. Runs that start from the same weights share them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from alignlab.integrity import DAMAGE_EXTRA, set_aside, sha256_of
 
 log = logging.getLogger(__name__)
 
-# Length of a shard's name in older versions, whose names were no checksums.
+# Length of a shard's name in older versions, in which the name was not a checksum.
 _OLD_NAME = 32
 
 Keys = NDArray[np.bytes_]
@@ -28,11 +28,11 @@ Floats = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class Found:
-    """What a store has of M entries.
+    """What a store holds for M requested entries.
 
-    sums:   [M] NaN where it has none.
-    tokens: [M] the same token by token, or None.
-    shards: which entries each file gave.
+    sums:   [M] summed log-probabilities, nats; NaN for missing entries.
+    tokens: [M] arrays [T_i] of the tokens' log-probabilities, nats; None for those that are missing or not requested.
+    shards: file -> indices of the entries that it holds.
     """
 
     sums: Floats
@@ -44,23 +44,23 @@ class Found:
 class ReferenceStore:
     """A folder of shards, each written whole or not at all and never changed.
 
-    A shard's name is the SHA-256 of its bytes, which is verified at every reading. A damaged shard is renamed, and its
-    entries count as missing. Entries that are not finite count as missing too.
+    A shard's name is the SHA-256 of its bytes, which is verified every time it is read. A damaged shard is renamed, and
+    its entries count as missing. Entries that are not finite count as missing too.
 
     A shard holds the name of its folder (`store` uint8[N]) and M entries sorted by key: `keys` uint8[M, 32], `sums`
-    float32[M] (nats, summed over the answer's tokens), `counts` int32[M] (tokens), and where they were asked for
-    `tokens` float32[sum of counts].
+    float32[M] (nats, summed over the answer's tokens), `counts` int32[M] (tokens), and `tokens` float32[sum of counts]
+    (nats) if they were requested.
     """
 
     folder: Path
 
     def lock(self) -> FileLock:
-        """Held while missing entries are computed, so that two processes never compute the same ones."""
+        """A lock to hold while missing entries are computed, so that no two processes compute the same ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
         return FileLock(self.folder / ".lock")
 
     def find(self, keys: Keys, *, tokens: bool) -> Found:
-        """What is stored of entries. With `tokens`, those that are stored without count as not there.
+        """Look entries up by key. With `tokens=True`, entries that were stored without tokens count as missing.
 
         The caller must hold the lock.
         """
@@ -83,7 +83,7 @@ class ReferenceStore:
         return Found(sums, by_token, shards)
 
     def _shards(self) -> Iterator[tuple[Path, dict[str, NDArray]]]:
-        """Every undamaged shard. Damaged ones are renamed, with a warning."""
+        """(file, content) of every undamaged shard. Damaged ones are renamed, with a warning."""
         unverified = 0
         for file in sorted(self.folder.glob("*.safetensors")):
             try:
@@ -99,7 +99,7 @@ class ReferenceStore:
             log.warning(text, self.folder, unverified)
 
     def _read(self, file: Path) -> dict[str, NDArray]:
-        """Arrays of a shard, from the bytes that were verified. Raises DamagedError if it is not what was written."""
+        """The arrays of a shard, after its checksum was verified. Raises DamagedError if the file was changed."""
         from safetensors import SafetensorError
         from safetensors.numpy import load
 
@@ -119,7 +119,7 @@ class ReferenceStore:
         return found
 
     def add(self, keys: Keys, tokens: Sequence[Floats], *, keep_tokens: bool) -> Path:
-        """Store entries as a new shard, from the log-probabilities of their tokens; returns its file."""
+        """Write a new shard with the log-probabilities (nats) of each entry's tokens. Returns its file."""
         from safetensors.numpy import save_file
 
         unique, first = np.unique(keys, return_index=True)

@@ -20,11 +20,11 @@ from alignlab.errors import ModelError
 
 log = logging.getLogger(__name__)
 
-# Masks and position tables that older releases of transformers saved with the weights. Models compute them.
+# Masks and position tables that older releases of transformers saved with the weights. Models compute them anew.
 _COMPUTED = re.compile(
     r"(^|\.)((attn|attention)\.(bias|masked_bias|causal_mask)|rotary_emb\.(inv_freq|\w+_cached)|position_ids)$"
 )
-_LONGEST = 1000  # characters of an error that are shown
+_LONGEST = 1000  # maximum number of characters that are shown of an error
 _FLOATS = ("F64", "F32", "F16", "BF16")
 _MAX_LISTED = 3
 
@@ -58,7 +58,7 @@ def loading(what: str) -> Iterator[None]:
 
 
 def _cut(error: Exception) -> str:
-    """The beginning of an error's text: transformers lists hundreds of classes in some."""
+    """The beginning of an error's text, because transformers lists hundreds of classes in some errors."""
     text = str(error)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ..."
 
@@ -66,7 +66,9 @@ def _cut(error: Exception) -> str:
 def load_weights(
     auto_class: Any, path: str, *, new: Collection[str] = (), spare: Collection[str] = (), **how: Any
 ) -> tuple[Any, set[str]]:
-    """(model, names in `new` that got random weights), by `from_pretrained` of an auto class of transformers.
+    """Load weights with `from_pretrained` of an auto class of transformers, and check them.
+
+    Returns (model, those names in `new` that got random weights).
 
     new:   names of parameters that the files may lack.
     spare: names of layers whose tensors may be unused, such as the language head of a reward model's base.
@@ -106,7 +108,7 @@ def _load(auto_class: Any, path: str, new: Collection[str], spare: Collection[st
 
 @contextmanager
 def _silent_transformers() -> Iterator[None]:
-    """Hide progress bars and reports of transformers about missing weights, which are raised as errors here."""
+    """Hide progress bars of transformers and its reports about missing weights, which this file raises as errors."""
     from transformers.utils import logging as theirs
 
     level, bar = theirs.get_verbosity(), theirs.is_progress_bar_enabled()
@@ -143,7 +145,7 @@ def load_adapter(model: Any, adapter: str) -> Any:
     with loading(f"adapter {adapter}"):
         config = PeftConfig.from_pretrained(adapter)
         if model.device.type == "meta" and hasattr(config, "init_lora_weights"):
-            config.init_lora_weights = True  # others compute with the weights of the base, which are not read here
+            config.init_lora_weights = True  # other settings compute with the base's weights, which are not read here
         if config.is_prompt_learning:
             raise ModelError(f"adapter {adapter} is {config.peft_type}, which can't be merged into a model's weights")
         policy = get_peft_model(model, config)
@@ -177,8 +179,8 @@ def _is_copy(name: str, saved: Mapping[str, torch.Tensor], policy: Any) -> bool:
         return False
     layer, _, weight = name.rpartition(".")
     twins = (f"{layer}.default.{weight}", f"{name}.default", name.replace(".original_module.", "."))
-    there = policy.state_dict()
-    return any(twin in there and (there[twin].is_meta or torch.equal(there[twin], saved[name])) for twin in twins)
+    loaded = policy.state_dict()
+    return any(twin in loaded and (loaded[twin].is_meta or torch.equal(loaded[twin], saved[name])) for twin in twins)
 
 
 def check_finite(model: Any, path: str) -> None:
@@ -193,8 +195,9 @@ def check_finite(model: Any, path: str) -> None:
 def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
     """Raise ModelError if the tokenizer has tokens without an embedding in the model.
 
-    For added tokens that occur only if a text names them (they are not in the chat template, and are not BOS, EOS or
-    UNK), there is only a warning. Gemma 3's text models have such a token for images, some Llamas for padding.
+    Added tokens that occur only if a text names them cause only a warning. These are added tokens that are not in the
+    chat template and are not BOS, EOS or UNK. Gemma 3's text models have such a token for images, and some Llamas have
+    one for padding.
     """
     rows = model.get_input_embeddings().weight.shape[0]
     beyond = {token: number for token, number in tokenizer.get_vocab().items() if number >= rows}
@@ -218,18 +221,17 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
 
 def _finite(weight: torch.Tensor) -> bool:
     state = getattr(weight, "quant_state", None)
-    if state is not None:  # bitsandbytes: a bad number makes its block's scale bad, and the mean of all scales
+    if state is not None:  # bitsandbytes: a bad weight makes its block's scale and the mean of all scales bad
         scales = state.offset if state.nested else state.absmax
         return bool(torch.isfinite(scales).all())
     if not weight.is_floating_point() or not weight.numel() or weight.is_meta or weight.itemsize < 2:
         return True
-    return bool(
-        torch.isfinite(torch.stack(torch.aminmax(weight))).all()
-    )  # NaN is its own minimum; 6 times as fast as a full check
+    # This is 6 times as fast as checking every number. If there is a NaN, minimum and maximum are NaN.
+    return bool(torch.isfinite(torch.stack(torch.aminmax(weight))).all())
 
 
 def _is_tied(model: Any) -> bool:
-    """Whether language head and embeddings are one parameter, or have no values that could differ."""
+    """Whether language head and embeddings are one parameter, or have no values to compare."""
     head = model.get_output_embeddings()
     return head is None or head.weight.is_meta or head.weight is model.get_input_embeddings().weight
 
@@ -238,13 +240,13 @@ def _faults(
     missing: Collection[str], unexpected: Collection[str], shapes: Collection[tuple[str, Any, Any]], owner: str
 ) -> Iterator[str]:
     if missing:
-        yield f"missing, and would be random numbers: {_counted(missing, 'parameter')}"
+        yield f"missing, so they would be random numbers: {_counted(missing, 'parameter')}"
     if unexpected:
         yield f"not used by {owner}: {_counted(unexpected, 'tensor')}"
     for name, found, wanted in _natural_order(shapes)[:_MAX_LISTED]:
         yield f"{name} is {list(found)} in the file, and {list(wanted)} is needed"
     if len(shapes) > _MAX_LISTED:
-        yield f"{len(shapes) - _MAX_LISTED} more have another shape than is needed"
+        yield f"{len(shapes) - _MAX_LISTED} more have the wrong shape"
     if prefix := _prefix(missing, unexpected):
         yield f"names in the file begin with {prefix!r}" + (f": {_WRAPPERS[prefix]}" if prefix in _WRAPPERS else "")
     elif list(missing) == ["lm_head.weight"] and not unexpected:
@@ -253,7 +255,7 @@ def _faults(
 
 def _error(what: str, reason: str, faults: Iterable[str]) -> ModelError:
     fix = (
-        "copy or download the folder again, or correct its config; save_pretrained writes both as they belong together"
+        "copy or download the folder again, or correct its config; save_pretrained writes weights and config that match"
     )
     return ModelError("\n  ".join([f"{what} can't be used: {reason}", *faults, fix]))
 
@@ -271,12 +273,15 @@ def _shortened(names: Iterable[str]) -> str:
 
 
 def _natural_order(names: Iterable[Any]) -> list[Any]:
-    """Sorted, with layer 2 before layer 10."""
+    """The names sorted, with layer 2 before layer 10."""
     return sorted(names, key=lambda name: [int(p) if i % 2 else p for i, p in enumerate(re.split(r"(\d+)", str(name)))])
 
 
 def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
-    """The prefix of all unexpected names without which one of them is a missing name; empty if there is none."""
+    """The prefix that was added to tensor names in the file; empty if there is none.
+
+    All unexpected names begin with it, and one of them without the prefix is a missing name.
+    """
     for name in unexpected:
         rest = max((m for m in missing if name.endswith(f".{m}")), key=len, default="")
         prefix = name.removesuffix(rest) if rest else ""
@@ -285,12 +290,13 @@ def _prefix(missing: Collection[str], unexpected: Collection[str]) -> str:
     return ""
 
 
-def _other_shapes(saved: dict[str, Any], there: dict[str, Any]) -> list[tuple[str, Any, Any]]:
-    both = saved.keys() & there.keys()
+def _other_shapes(saved: dict[str, Any], expected: dict[str, Any]) -> list[tuple[str, Any, Any]]:
+    """(name, saved shape, expected shape) of the tensors whose shapes differ."""
+    both = saved.keys() & expected.keys()
     return [
-        (name, tuple(saved[name].shape), tuple(there[name].shape))
+        (name, tuple(saved[name].shape), tuple(expected[name].shape))
         for name in both
-        if saved[name].shape != there[name].shape
+        if saved[name].shape != expected[name].shape
     ]
 
 
@@ -304,14 +310,14 @@ def _check_architecture(config: Any, path: str) -> None:
             raise ModelError(
                 f"model {path} can't be used: its config.json names two kinds of models, model_type "
                 f"{config.model_type!r} and architectures {name!r}\n"
-                "  correct the one that does not belong to the weights"
+                "  correct the one that does not match the weights"
             )
 
 
 def _check_tied(model: Any, path: str) -> None:
     """Raise ModelError if the config ties weights that differ in the file.
 
-    transformers 5 keeps both tensors. Earlier releases and other software use one of them, which is another model.
+    transformers 5 keeps both tensors. Earlier releases and other software keep one of them, which makes another model.
     """
     if _is_tied(model) or not getattr(model.config.get_text_config(), "tie_word_embeddings", True):
         return
@@ -319,9 +325,9 @@ def _check_tied(model: Any, path: str) -> None:
         by_config = type(model)(model.config).all_tied_weights_keys
     if torn := by_config.keys() - model.all_tied_weights_keys.keys():
         raise ModelError(
-            f"model {path} can't be used: its config.json ties weights (tie_word_embeddings), and its file holds other "
-            f"numbers than the embeddings in {_counted(torn, 'tensor')}\n"
-            '  write "tie_word_embeddings": false into config.json to use them, or take them out of the file'
+            f"model {path} can't be used: its config.json ties weights to the embeddings (tie_word_embeddings), but "
+            f"its file holds other numbers for them: {_counted(torn, 'tensor')}\n"
+            '  write "tie_word_embeddings": false into config.json to use them, or remove them from the file'
         )
 
 
@@ -337,7 +343,7 @@ def _check_files(path: str) -> None:
         return
     if lacking := [file for file in files if not (folder / file).is_file()]:
         raise ModelError(
-            f"model {path} can't be used: {len(lacking)} of {len(files)} files that {index.name} names are not there: "
+            f"model {path} can't be used: {len(lacking)} of {len(files)} files that {index.name} names are missing: "
             f"{_shortened(lacking)}\n  copy or download them"
         )
     dtypes = _check_readable(folder, files)
@@ -346,8 +352,8 @@ def _check_files(path: str) -> None:
         bad = {name: dtype for name, dtype in dtypes.items() if name.endswith(".weight") and dtype not in _FLOATS}
         if bad:
             raise ModelError(
-                f"model {path} can't be used: its config.json has no quantization_config, and these weights are no "
-                f"floats but {_shortened(sorted(set(bad.values())))}: {_counted(bad, 'tensor')}"
+                f"model {path} can't be used: its config.json has no quantization_config, but these weights are "
+                f"{_shortened(sorted(set(bad.values())))} instead of floats: {_counted(bad, 'tensor')}"
             )
 
 

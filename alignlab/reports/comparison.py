@@ -14,7 +14,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from alignlab.reports.tables import label
-from alignlab.statistics.seeds import Comparison, compare_with_best, mean_interval
+from alignlab.statistics.intervals import mean_interval
+from alignlab.statistics.seeds import Comparison, compare_with_best
 
 GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
 
@@ -92,7 +93,7 @@ def better_than_start(values: Values, metric: str) -> bool | None:
     if interval.n < 2:
         return None
     pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
-    return interval.low > 0 and interval.mean > _SHARE_HALF_WIDTH / math.sqrt(min(pairs.values(), default=math.inf))
+    return interval.low > 0 and interval.value > _SHARE_HALF_WIDTH / math.sqrt(min(pairs.values(), default=math.inf))
 
 
 def equal_kl(settings: Mapping[str, Values]) -> list[list[str]]:

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from alignlab.statistics.seeds import mean_interval
+from alignlab.statistics.intervals import mean_interval
 
 CURVES = (
     ("train/loss", "training loss (nats)"),
@@ -52,12 +52,12 @@ def frontier_figure(
         kl, reward, best = (
             mean_interval([point[f"exact/{name}"] for point in group]) for name in ("kl", "reward", "frontier_reward")
         )
-        axes.vlines(kl.mean, reward.mean, best.mean, color=colour, lw=1, linestyles="dotted")
+        axes.vlines(kl.value, reward.value, best.value, color=colour, lw=1, linestyles="dotted")
         if len(group) > 1:
             every = ([point["exact/kl"] for point in group], [point["exact/reward"] for point in group])
             axes.plot(*every, marker, color=colour, ms=4, alpha=0.5, mew=0, zorder=2)
-            axes.errorbar(kl.mean, reward.mean, reward.half, kl.half, color=colour, lw=1, capsize=2, zorder=3)
-        axes.plot(kl.mean, reward.mean, marker, color=colour, ms=8, zorder=3, label=label)
+            axes.errorbar(kl.value, reward.value, reward.half, kl.half, color=colour, lw=1, capsize=2, zorder=3)
+        axes.plot(kl.value, reward.value, marker, color=colour, ms=8, zorder=3, label=label)
     axes.set(
         xlabel="exact KL(policy ‖ reference), nats per sequence",
         ylabel="exact expected gold reward",

@@ -26,7 +26,8 @@ from alignlab.reports.comparison import (
     strengths_to_add,
 )
 from alignlab.reports.tables import COLUMNS, label, table
-from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison, Interval, mean_interval
+from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison
 from alignlab.tracking.metrics import BETTER
 
 SEED = "seed"
@@ -54,7 +55,7 @@ class Setting:
 
     values: tuple[str, ...]
     points: Mapping[str, pd.Series]
-    metrics: Mapping[str, Interval]
+    metrics: Mapping[str, Estimate]
 
     def by_seed(self, metric: str) -> dict[str, float]:
         """seed -> value of a metric, for finished points that have it as a finite number."""
@@ -156,11 +157,11 @@ def settings_frame(found: Settings) -> pd.DataFrame:
     for row in found.rows:
         cells: dict[str, Any] = dict(zip(found.axes, row.values, strict=True))
         for metric, interval in row.metrics.items():
-            cells |= {metric: interval.mean, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
+            cells |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
             cells[f"{metric}/n"] = interval.n
         if (comparison := found.comparisons.get(found.name(row))) is not None:
             difference = comparison.difference
-            cells |= {"difference": difference.mean if difference else 0.0}
+            cells |= {"difference": difference.value if difference else 0.0}
             cells |= {f"difference/{end}": getattr(difference, end, None) for end in ("low", "high", "n")}
             cells |= {"tied": comparison.tied, "more_seeds": comparison.more_seeds}
         rows.append(cells)
@@ -224,7 +225,7 @@ def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
     """Sentences on settings whose KL no other setting has, and on strengths that would make them comparable."""
     if found.metric != GAP or found.asked:
         return
-    kl = {name: mean_interval(list(values[KL].values())).mean for name, values in found.values.items() if values[KL]}
+    kl = {name: mean_interval(list(values[KL].values())).value for name, values in found.values.items() if values[KL]}
     alone = [name for name in kl if not any(name in group.names for group in found.groups)]
     if not alone:
         return
@@ -242,7 +243,7 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
     if len(found.groups) == 1 and len(group.names) == len(found.rows):
         where = ""
     else:
-        kl = [mean_interval(list(found.values[name][KL].values())).mean for name in group.names]
+        kl = [mean_interval(list(found.values[name][KL].values())).value for name in group.names]
         where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
     still = [n for n in group.names if better_than_start(found.values[n], found.metric or "") is False]
     if still and not found.asked:
@@ -262,7 +263,7 @@ def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
     tied = [name for name, c in comparisons.items() if c.tied and name not in (group.best, *no_better)]
     beside = [name for name, c in comparisons.items() if c.tied and name in no_better]
     known = " of those that can be compared" if unknown else ""
-    if any(c.difference and abs(c.difference.mean) < _LEAST for c in comparisons.values()):
+    if any(c.difference and abs(c.difference.value) < _LEAST for c in comparisons.values()):
         yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
     if tied:
         names = "; ".join(tied)
@@ -310,10 +311,10 @@ def _seeds(row: Setting, metric: str | None) -> str:
     return str(done) if done == len(row.points) else f"{done} of {len(row.points)}"
 
 
-def _mean(interval: Interval, form: str) -> str:
+def _mean(interval: Estimate, form: str) -> str:
     if interval.n == 0:
         return ""
-    return format(interval.mean, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
+    return format(interval.value, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
 
 
 def _compared(found: Settings, name: str) -> list[str]:
@@ -327,7 +328,7 @@ def _compared(found: Settings, name: str) -> list[str]:
         return ["unknown" if alone else "best", "", ""]
     interval = comparison.difference
     if comparison.tied is None:
-        return ["unknown" if not interval.n else f"{interval.mean:+{form}}", "unknown", "unknown"]
-    bounds = f"{interval.mean:+{form}} [{interval.low:+{form}}, {interval.high:+{form}}]"
+        return ["unknown" if not interval.n else f"{interval.value:+{form}}", "unknown", "unknown"]
+    bounds = f"{interval.value:+{form}} [{interval.low:+{form}}, {interval.high:+{form}}]"
     more = str(comparison.more_seeds) if comparison.more_seeds is not None else "-"
     return [bounds, "yes" if comparison.tied else "no", more if comparison.tied else ""]

@@ -11,7 +11,7 @@ from typing import Any
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_record
 from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of, split_axes
-from alignlab.reports.tables import label, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, label, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir, write_text
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -19,6 +19,13 @@ log = logging.getLogger(__name__)
 
 _LOG_LINES = 20
 _PAIRS = "eval/pairs/accuracy"
+
+# What the line about a finished point shows: the first three that the run has.
+_LINE_METRICS = (
+    "exact/frontier_gap", "exact/kl", "eval/objective/scores", "eval/objective/kl", _PAIRS, "eval/rewards/accuracies",
+    "eval/accuracy", "eval/loss",
+)  # fmt: skip
+_MOST_IN_LINE = 3
 
 
 def write_report(directory: Path) -> str:
@@ -162,22 +169,22 @@ def _end_of_log(file: Path) -> str:
     return f"\n\n## End of {file}\n\n```\n" + "\n".join(lines) + "\n```" if lines else ""
 
 
-def point_lines(directory: Path, run_id: str, above: str) -> tuple[str, str]:
-    """The text to print for a point that has just ended, and the table head that applies after it.
-
-    above: the head that was printed last. The text begins with a head only if the row needs another one. A point that
-    is not done gets a sentence instead of a row.
-    """
+def point_line(directory: Path, run_id: str) -> str:
+    """One line about a point that has just ended: its axes, its run and the first of its numbers, or why it failed."""
     sweep = read_record(directory / "sweep.json")
     point = next((p for p in sweep["points"] if p["run"] == run_id), None)
     if point is None:
-        return f"{run_id} has ended; another command has started the sweep {directory.name} again", above
+        return f"{run_id} has ended, but another command has replaced the sweep {directory.name}"
     record = RunDir.of(directory.parents[1], run_id).record()
     if record.get("status") != "done":
-        return _unfinished(point, record, sweep["axes"]), above
-    *head, row = markdown(sweep_frame([point], {run_id: record}), sweep["axes"]).splitlines()
-    needed = "\n".join(head)
-    return (row if needed == above else f"{needed}\n{row}"), needed
+        return _unfinished(point, record, sweep["axes"]).removeprefix("- ")
+    summary = record.get("summary", {})
+    shown = [name for name in _LINE_METRICS if name in summary][:_MOST_IN_LINE]
+    numbers = [f"{COLUMNS[name][0]} {summary[name]:{COLUMNS[name][1]}}" for name in shown]
+    if "time/train_seconds" in summary:
+        numbers.append(f"{summary['time/train_seconds']:.0f} s")
+    name = label(sweep["axes"], [point[axis] for axis in sweep["axes"]])
+    return ", ".join([f"point {point['point']} ({name}; {run_id}): done", *numbers])
 
 
 def _figures(

@@ -1,4 +1,4 @@
-"""Answers to learn from, as rows that can be cut into micro-batches and kept in a checkpoint."""
+"""Sampled answers to train on, as rows that can be split into micro-batches and saved in a checkpoint."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from alignlab.data.tokenize import PromptAndAnswer
 
 @dataclass(frozen=True)
 class RolloutTokens:
-    """A prompt with K answers as token ids, and what is known of every token of them.
+    """A prompt with K sampled answers as token ids, and numbers for each token of them.
 
-    known:         of each answer [4, T_i]: log-probability when it was given (nats), advantage, return, value; empty
-                   before they are known.
-    demonstration: the data's own answer, where it is learnt from too.
+    index:         index of the prompt's row in the data.
+    known:         for each answer [4, T_i]: log-probability at sampling (nats), advantage, return, value. The list is
+                   empty before they are computed.
+    demonstration: the data's own answer, if the objective also trains on it.
     """
 
     index: int
@@ -30,19 +31,19 @@ class RolloutTokens:
     demonstration: list[int] | None = None
 
     def answers(self) -> list[PromptAndAnswer]:
-        """Everything of this row that goes through the model."""
+        """All answers of this row that go through the model."""
         own = [(self.prompt, self.demonstration)] if self.demonstration is not None else []
         return [*((self.prompt, completion) for completion in self.completions), *own]
 
 
 @dataclass(frozen=True, eq=False)
 class RolloutBatch(Batch):
-    """B answers as B rows, those to one prompt side by side.
+    """B answers as B rows. Answers to one prompt are neighbours.
 
-    known:          [B, T, 4] as RolloutTokens has them, 0 off the answers; T = 0 where nothing is known yet.
-    tables:         where `known` comes from: [4, T_i] of each answer, on the CPU.
-    asked: int64[B], which of the batch's prompts an answer belongs to.
-    demonstrations: for each prompt the data's own answer, or None.
+    known:          [B, T, 4] numbers of `RolloutTokens.known`, 0 off the answers. T = 0 before they are computed.
+    tables:         the same as [4, T_i] per answer, on the CPU; `known` was made from them.
+    asked:          int64[B], index of the answer's prompt within the batch.
+    demonstrations: the data's own answer to each prompt, or None.
     """
 
     known: Tensor
@@ -51,13 +52,13 @@ class RolloutBatch(Batch):
     demonstrations: Rows | None
 
     def learn(self, logps: Tensor) -> None:
-        """Take [B, T] log-probabilities for those that the answers were given with."""
+        """Replace the log-probabilities at sampling by `logps` [B, T] (nats), in `tables`."""
         for table, row in zip(self.tables, logps.float().cpu(), strict=True):
             table[0] = row[: table.shape[1]]
 
 
 def collate_rollouts(rows: Sequence[RolloutTokens], layout: Layout = PLAIN) -> RolloutBatch:
-    """P prompts with K answers each -> P K rows."""
+    """A batch of P prompts with K answers each: P K rows."""
     index = torch.tensor([row.index for row in rows for _ in row.completions])
     tables = [table for row in rows for table in row.known]
     shown = [(row.prompt, row.demonstration) for row in rows if row.demonstration is not None]
@@ -72,5 +73,5 @@ def collate_rollouts(rows: Sequence[RolloutTokens], layout: Layout = PLAIN) -> R
 
 
 def table(values: Sequence[Sequence[float]]) -> Tensor:
-    """Numbers of each answer's tokens -> [N, T] float32, 0 off the answers."""
+    """Lists of numbers, one per token of each answer -> [N, T] float32, 0 off the answers."""
     return pad_sequence([torch.tensor(row, dtype=torch.float32) for row in values], batch_first=True)

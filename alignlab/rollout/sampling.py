@@ -1,4 +1,4 @@
-"""Answers drawn from a policy: the same prompt, seed and number give the same answer, whatever else is in the batch."""
+"""Samples answers from a policy. Prompt, seed and number decide an answer; the other rows of its batch do not."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Sample:
-    """Token ids of one answer; with its end token where it `ended` by itself.
+    """Token ids of one sampled answer. They include the end token if the answer `ended` by itself.
 
-    logps:  of its tokens, as they were drawn (at the temperature of the draw), nats.
-    values: what was made of the hidden state before each token, where that was asked for.
+    logps:  log-probabilities of its tokens at the sampling temperature, nats.
+    values: critic's value before each token; empty if they were not requested.
     """
 
     ids: list[int]
@@ -36,7 +36,7 @@ class Sample:
 
 
 def uniforms(seed: int, prompt: str | Sequence[int], number: int, count: int) -> NDArray[np.float64]:
-    """[count] numbers in [0, 1) that decide the `number`-th sample of a prompt (text or ids), one a token."""
+    """[count] numbers in [0, 1), one per token, that decide the `number`-th sample of a prompt (text or token ids)."""
     key = prompt.encode() if isinstance(prompt, str) else prompt
     return np.random.default_rng([seed, number, *key]).random(count)
 
@@ -50,14 +50,16 @@ def draw(
     progress: Progress = lambda items, what: items,
     value: Callable[[torch.Tensor], torch.Tensor] | None = None,
 ) -> list[Sample]:
-    """One answer to each prompt (token ids), by inversion: a token is where its uniform number falls among the sums of
-    probabilities. Prompts of like length go together, and the same prompt goes through the model once.
+    """Sample one answer to each prompt (token ids), by inversion of the cumulative probabilities.
 
-    ends:  ids of the tokens that end an answer, at least one.
-    value: [B, H] last hidden states -> [B] numbers that come with the tokens which they predict.
+    Prompts of similar length form a batch. Equal prompts in a batch go through the model once.
 
-    Raises DataError where a prompt leaves the model no position for an answer, NotEnoughMemoryError where memory does
-    not suffice for one answer.
+    numbers: for each prompt [max_new_tokens] uniform numbers, one per token (see `uniforms`).
+    ends:    ids of the tokens that end an answer, at least one.
+    value:   [B, H] last hidden states -> [B] values before the tokens that they predict.
+
+    Raises DataError if prompt and answer exceed the model's positions, and NotEnoughMemoryError if there is not enough
+    memory for a single answer.
     """
     room = getattr(innermost(model).config, "max_position_embeddings", None)
     longest = max(map(len, prompts), default=0)
@@ -70,20 +72,20 @@ def draw(
     batches = [order[start : start + how.batch_size] for start in range(0, len(order), how.batch_size)]
     training, most = model.training, how.batch_size
     model.eval()
-    found: dict[int, Sample] = {}
+    samples: dict[int, Sample] = {}
     try:
         for batch in progress(batches, "sampling"):
-            while waiting := [i for i in batch if i not in found][:most]:
-                asked, draws = [prompts[i] for i in waiting], np.stack([numbers[i] for i in waiting])
-                drawn = _within_memory(model, asked, draws, how, ends, value)
-                if drawn is None:  # each answer is what it would have been
+            while waiting := [i for i in batch if i not in samples][:most]:
+                chosen, uniform = [prompts[i] for i in waiting], np.stack([numbers[i] for i in waiting])
+                sampled = _within_memory(model, chosen, uniform, how, ends, value)
+                if sampled is None:  # smaller batches give the same answers
                     most = (len(waiting) + 1) // 2
-                    log.warning("memory does not suffice for %d answers; now %d at a time", len(waiting), most)
+                    log.warning("not enough memory for %d answers at a time; continuing with %d", len(waiting), most)
                 else:
-                    found |= dict(zip(waiting, drawn, strict=True))
+                    samples |= dict(zip(waiting, sampled, strict=True))
     finally:
         model.train(training)
-    return [found[i] for i in range(len(prompts))]
+    return [samples[i] for i in range(len(prompts))]
 
 
 def _within_memory(
@@ -94,7 +96,7 @@ def _within_memory(
     ends: Sequence[int],
     value: Callable[[torch.Tensor], torch.Tensor] | None,
 ) -> list[Sample] | None:
-    """A batch; None where memory does not suffice for several answers at a time."""
+    """Sample a batch; None if there is not enough memory. Raises NotEnoughMemoryError for a batch of one answer."""
     try:
         with torch.no_grad():
             if value is None:
@@ -106,10 +108,10 @@ def _within_memory(
             raise
         if len(prompts) == 1:
             raise NotEnoughMemoryError(
-                f"memory does not suffice for one answer to a prompt of {len(prompts[0])} tokens: {error}\n"
+                f"not enough memory for one answer to a prompt of {len(prompts[0])} tokens: {error}\n"
                 f"  type: a smaller {how.group}.max_new_tokens or data.max_prompt_length"
             ) from None
-    if torch.cuda.is_initialized():  # outside the handler, so that what the failed attempt held is free by now
+    if torch.cuda.is_initialized():  # after the handler, in which the failed attempt's tensors are still alive
         torch.cuda.empty_cache()
     return None
 
@@ -122,17 +124,17 @@ def _batch(
     ends: Sequence[int],
     values_now: Callable[[], torch.Tensor | None],
 ) -> list[Sample]:
-    """Prompts padded on the left, then token by token; answers that have ended leave the batch.
+    """Sample a batch token by token, with prompts padded on the left. Answers that have ended leave the batch.
 
-    values_now: of the states that the last forward ended with, one a row of it.
+    values_now: values [B] of the last hidden states of the latest forward pass, or None.
     """
     device = next(model.parameters()).device
     accepts = inspect.signature(innermost(model).forward).parameters
-    different = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
-    whose = torch.tensor([different.index(tuple(prompt)) for prompt in prompts], device=device)
-    width = max(map(len, different))
-    ids = torch.tensor([[ends[0]] * (width - len(prompt)) + list(prompt) for prompt in different], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in different], device=device)
+    distinct = list(dict.fromkeys(tuple(prompt) for prompt in prompts))
+    prompt_of = torch.tensor([distinct.index(tuple(prompt)) for prompt in prompts], device=device)
+    width = max(map(len, distinct))
+    ids = torch.tensor([[ends[0]] * (width - len(prompt)) + list(prompt) for prompt in distinct], device=device)
+    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in distinct], device=device)
     answers: list[list[int]] = [[] for _ in prompts]
     logps: list[list[float]] = [[] for _ in prompts]
     values: list[list[float]] = [[] for _ in prompts]
@@ -143,12 +145,12 @@ def _batch(
         given = {name: value for name, value in given.items() if name in accepts}
         out = model(input_ids=ids, attention_mask=mask, past_key_values=cache, use_cache=True, **given)
         cache, logits, expected = out.past_key_values, out.logits[:, -1], values_now()
-        if place == 0 and len(different) < len(prompts):  # from here on each answer has a row of its own
-            cache.batch_select_indices(whose)
-            logits, mask = logits[whose], mask[whose]
-            expected = expected[whose] if expected is not None else None
-        tokens, found = _inverted(logits, numbers[open_rows, place], how.temperature)
-        for row, token, logp in zip(open_rows, tokens.tolist(), found.tolist(), strict=True):
+        if place == 0 and len(distinct) < len(prompts):  # from here on, each answer has its own row
+            cache.batch_select_indices(prompt_of)
+            logits, mask = logits[prompt_of], mask[prompt_of]
+            expected = expected[prompt_of] if expected is not None else None
+        tokens, token_logps = _inverted(logits, numbers[open_rows, place], how.temperature)
+        for row, token, logp in zip(open_rows, tokens.tolist(), token_logps.tolist(), strict=True):
             answers[row].append(token)
             logps[row].append(logp)
         if expected is not None:
@@ -168,7 +170,7 @@ def _batch(
 def _inverted(
     logits: torch.Tensor, numbers: NDArray[np.float64], temperature: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B, V] logits, [B] numbers in [0, 1) -> [B] tokens and their log-probabilities."""
+    """[B, V] logits, [B] numbers in [0, 1) -> [B] tokens and their log-probabilities at the temperature, nats."""
     probability = torch.softmax(at_least_float32(logits).double() / temperature, dim=-1)
     weights = probability.cumsum(dim=-1)
     wanted = torch.from_numpy(numbers).to(weights)[:, None] * weights[:, -1:]

@@ -1,4 +1,4 @@
-"""What answers are worth: from a scorer's numbers to the scores that are learnt from."""
+"""Turns the scores of a scorer into the scores that training uses."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ class ScoredResponse:
     ended: bool
 
 
-# One number an answer, higher is better.
+# One score per answer, higher is better.
 Scorer = Callable[[Sequence[ScoredResponse]], Sequence[float]]
 
 
 def shape_scores(scores: Tensor, ended: Tensor, how: Rollout) -> Tensor:
-    """[N] scores with what becomes of answers that were cut off, then held within the clip.
+    """[N] scores -> [N] scores after the rule for answers that were cut off (`missing_end`) and after clipping.
 
-    ended: bool[N].
+    ended: bool[N], False for answers that were cut off.
     """
     if how.missing_end == "replace":
         scores = torch.where(ended, scores, how.missing_end_score)

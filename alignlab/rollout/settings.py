@@ -1,4 +1,4 @@
-"""How answers are gathered while a policy trains, and what their scores are made into."""
+"""Settings of sampling, and of rollouts during training: number of updates, scores of answers that were cut off."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ MISSING_END = ("keep", "replace", "subtract")
 
 @dataclass(kw_only=True)
 class Sampling(Checked):
-    """How answers are drawn. There is no top-k, top-p or penalty: what they cut off would be missing from every KL.
+    """How answers are sampled. There is no top-k, top-p or penalty, because every KL would miss what they cut off.
 
-    max_new_tokens: longest answer in tokens, its end included; a longer one is cut off and has not ended.
-    temperature:    logits are divided by it; a KL is that of the policy itself at 1 only.
-    batch_size:     answers drawn at a time; a matter of memory, and halved where that does not suffice.
+    max_new_tokens: maximum length of an answer in tokens, including its end token. Longer answers are cut off and count
+                    as not ended.
+    temperature:    logits are divided by it. Only at 1 is a KL that of the policy itself.
+    batch_size:     number of answers that are sampled at a time. It is halved if there is not enough memory.
     """
 
-    group: ClassVar[str] = "evaluation"  # where these settings stand in a config
+    group: ClassVar[str] = "evaluation"  # group of these settings in a config
 
     max_new_tokens: int = 128
     temperature: float = 1.0
@@ -35,18 +36,21 @@ class Sampling(Checked):
 
 @dataclass(kw_only=True)
 class Rollout(Sampling):
-    """One batch of rollouts is `minibatches` x trainer.batch_size prompts, and serves for `epochs` x `minibatches`
-    updates, of trainer.batch_size prompts each. A sample is decided by the run's seed, the prompt and its number. In
-    the lab answers are cut off at its horizon, whatever `max_new_tokens` says.
+    """Settings of rollouts, the answers that an online run samples to train on.
 
-    epochs:            how often every answer is learnt from.
-    minibatches:       updates per epoch of a batch of rollouts.
-    missing_end:       what becomes of the score of an answer that was cut off: keep, replace (it becomes
-                       `missing_end_score`, N+) or subtract (`missing_end_score` is taken off, TRL).
-    missing_end_score: the score, or what is taken off.
-    score_clip:        scores are held within plus and minus this; 0 does not hold them.
-    max_kl:            nats per answer from the reference at which a run has diverged; 0 never ends it.
-    shown:             answers of each batch that are kept as a table.
+    A batch of rollouts has `minibatches` x trainer.batch_size prompts. It is used for `epochs` x `minibatches` updates
+    of trainer.batch_size prompts each. The run's seed, the prompt and the number of a sample decide the sample. In the
+    lab, answers are cut off at its horizon, and `max_new_tokens` has no effect.
+
+    epochs:            number of passes over each batch of rollouts.
+    minibatches:       number of updates per pass.
+    missing_end:       what happens to the score of an answer that was cut off: keep, replace (it becomes
+                       `missing_end_score`, as in N+, Huang et al. 2024), or subtract (`missing_end_score` is
+                       subtracted, as in TRL).
+    missing_end_score: the new score, or the number to subtract.
+    score_clip:        scores are clipped to [-score_clip, score_clip]; 0 does not clip.
+    max_kl:            the run counts as diverged at so many nats per answer from the reference; 0 never ends a run.
+    shown:             number of answers of each batch that are saved as a table.
     """
 
     group: ClassVar[str] = "rollout"
@@ -62,7 +66,7 @@ class Rollout(Sampling):
 
     @property
     def updates(self) -> int:
-        """Updates that a batch of rollouts serves for."""
+        """Number of updates per batch of rollouts."""
         return self.epochs * self.minibatches
 
     def problems(self) -> Iterator[Problem]:
@@ -72,8 +76,8 @@ class Rollout(Sampling):
         yield from one_of("missing_end", self.missing_end, MISSING_END)
         yield from finite("missing_end_score", self.missing_end_score, example=-1.0)
         if self.missing_end == "subtract" and self.missing_end_score < 0:
-            text = "must be at least 0 where it is taken off: less would reward answers that do not end"
+            text = "must be at least 0 if it is subtracted: less would reward answers that do not end"
             yield Problem("missing_end_score", self.missing_end_score, text, "missing_end_score=1.0")
-        yield from at_least("score_clip", self.score_clip, 0.0, example=5.0, hint="0 does not hold scores")
+        yield from at_least("score_clip", self.score_clip, 0.0, example=5.0, hint="0 does not clip scores")
         yield from at_least("max_kl", self.max_kl, 0.0, example=100.0, hint="0 never ends a run")
         yield from at_least("shown", self.shown, 0, example=8)

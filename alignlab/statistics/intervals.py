@@ -5,6 +5,7 @@ A cluster is a prompt: several answers to one prompt are not independent, so pro
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +27,11 @@ class Estimate:
     low: float
     high: float
     n: int
+
+    @property
+    def half(self) -> float:
+        """Half the width of the interval."""
+        return (self.high - self.low) / 2
 
     def __format__(self, form: str) -> str:
         """`0.621 [0.580, 0.660]`, every number in the given format."""
@@ -136,15 +142,25 @@ def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None
 
 
 def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
-    """Mean over rows with the standard error of a ratio of cluster sums and Student's quantile (clusters - 1)."""
+    """Mean over rows with Student's interval, mean ± t se. The bounds are NaN for fewer than two rows or clusters.
+
+    Without clusters, se = s / √n. With clusters, se is that of a ratio of cluster sums. t has as many degrees of
+    freedom as there are rows (or clusters), minus 1.
+    """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
         return NOTHING
     codes, groups = cluster_codes(clusters, len(data))
-    mean = float(data.mean())
-    error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
-    half = t_quantile(level, groups) * error if groups > 1 else float("nan")
-    return Estimate(mean, error if groups > 1 else float("nan"), mean - half, mean + half, groups)
+    mean, t = float(data.mean()), t_quantile(level, groups)
+    if groups < 2:
+        return Estimate(mean, float("nan"), float("nan"), float("nan"), groups)
+    if clusters is None:
+        spread, root = float(data.std(ddof=1)), math.sqrt(groups)
+        error, half = spread / root, t * spread / root
+    else:
+        error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
+        half = t * error
+    return Estimate(mean, error, mean - half, mean + half, groups)
 
 
 def _sum_variance(centred: Array, codes: Codes, groups: int) -> float:

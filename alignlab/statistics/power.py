@@ -1,4 +1,4 @@
-"""How many prompts it takes to see a difference of win-rates, and what can be seen with those there are."""
+"""Sample sizes: how many prompts or seeds it takes to see a difference, and what a given number can show."""
 
 from __future__ import annotations
 
@@ -39,16 +39,36 @@ def detectable(prompts: int, *, chance: float = 0.8, tie_rate: float = 0.0, leve
     return high
 
 
-def paired_prompts_needed(difference: float, deviation: float, *, chance: float = 0.8, level: float = 0.95) -> int:
-    """Fewest prompts with which two runs on the same prompts are told apart.
+def pairs_needed(
+    difference: float, deviation: float, *, chance: float = 0.8, level: float = 0.95, most: int = 10_000
+) -> int | None:
+    """Fewest pairs with which a two-sided paired t test finds a difference with the given chance.
 
-    difference: of their mean scores. deviation: standard deviation over prompts of the difference of scores, which is
-    small where prompts decide more than runs; take it from a pilot. Normal approximation.
+    A pair is a prompt that two runs answered, or a seed that two settings were trained with. `difference` is the mean
+    over pairs and `deviation` its standard deviation over pairs, both from a pilot. None if there is no difference, or
+    if it would take more than `most` pairs.
     """
-    if difference == 0 or deviation < 0:
-        raise ValueError("needs a difference other than 0 and a deviation of at least 0")
+    if deviation < 0:
+        raise ValueError(f"the deviation must be at least 0, not {deviation}")
+    if difference == 0:
+        return None
+    if deviation == 0:
+        return 2
+    effect = abs(difference) / deviation
+    # This many pairs would do if the deviation were known. The t test needs a few more, never fewer.
     z = float(scipy.special.ndtri((1 + level) / 2)) + float(scipy.special.ndtri(chance))
-    return max(1, math.ceil((z * deviation / difference) ** 2))
+    n = max(2, math.ceil((z * deviation / abs(difference)) ** 2))
+    while n <= most and paired_power(n, effect, level=level) < chance:
+        n += 1
+    return n if n <= most else None
+
+
+def paired_power(pairs: int, effect: float, *, level: float = 0.95) -> float:
+    """Chance that a two-sided paired t test rejects; `effect` is the mean difference over its standard deviation."""
+    critical = scipy.special.stdtrit(pairs - 1, (1 + level) / 2)
+    shift = effect * math.sqrt(pairs)
+    below, above = (float(scipy.special.nctdtr(pairs - 1, shift, t)) for t in (-critical, critical))
+    return (0.0 if math.isnan(below) else below) + 1 - above  # where scipy gives NaN, the chance is below 1e-11
 
 
 def _scales(rate: float, tie_rate: float, level: float) -> tuple[float, float, float]:

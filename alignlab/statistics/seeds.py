@@ -6,34 +6,18 @@ Settings are compared seed by seed: the same seed draws the same rows for both, 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import scipy
+
+from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.power import pairs_needed
 
 LEVEL, POWER = 0.95, 0.8
 
 # More seeds than this are not counted out.
 MOST_SEEDS = 10_000
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over n seeds and where it lies with the asked confidence; NaN where n does not suffice (n < 2 for the
-    bounds).
-    """
-
-    mean: float
-    low: float
-    high: float
-    n: int
-
-    @property
-    def half(self) -> float:
-        """Half of its width."""
-        return (self.high - self.low) / 2
 
 
 @dataclass(frozen=True)
@@ -48,21 +32,9 @@ class Comparison:
                 where that is unknown, or where it would take more than MOST_SEEDS.
     """
 
-    difference: Interval | None
+    difference: Estimate | None
     tied: bool | None
     more_seeds: int | None
-
-
-def mean_interval(values: Sequence[float], level: float = LEVEL) -> Interval:
-    """Mean and t interval: mean ± t_{n-1, (1+level)/2} s / √n."""
-    n = len(values)
-    if n == 0:
-        return Interval(math.nan, math.nan, math.nan, 0)
-    mean = float(np.mean(values))
-    if n == 1:
-        return Interval(mean, math.nan, math.nan, 1)
-    half = float(scipy.special.stdtrit(n - 1, (1 + level) / 2) * np.std(values, ddof=1) / math.sqrt(n))
-    return Interval(mean, mean - half, mean + half, n)
 
 
 def compare_with_best(
@@ -103,9 +75,9 @@ def compare_with_best(
             found[name] = Comparison(None, True, None)
             continue
         differences = paired(seeds, settings[best])
-        interval = mean_interval(differences, each)
+        interval = mean_interval(differences, level=each)
         worse = interval.low > 0 if lower_is_better else interval.high < 0
-        too_little = abs(interval.mean) < least
+        too_little = abs(interval.value) < least
         tied = (not worse or too_little) if interval.n > 1 else None
         more = seeds_to_separate(differences, level=each) if tied and not too_little else None
         found[name] = Comparison(interval, tied, None if more is None else max(1, more - interval.n))
@@ -125,20 +97,5 @@ def seeds_to_separate(differences: Sequence[float], *, level: float = LEVEL, pow
     """
     if len(differences) < 2:
         return None
-    mean, spread = abs(float(np.mean(differences))), float(np.std(differences, ddof=1))
-    if mean == 0:
-        return None
-    if spread == 0:
-        return 2
-    # With the spread known it would take this many; not knowing it takes a few more, never fewer.
-    n = max(2, math.ceil(((scipy.special.ndtri((1 + level) / 2) + scipy.special.ndtri(power)) * spread / mean) ** 2))
-    while n <= MOST_SEEDS and _power(n, mean / spread, level) < power:
-        n += 1
-    return n if n <= MOST_SEEDS else None
-
-
-def _power(n: int, effect: float, level: float) -> float:
-    """Probability that |t| of n differences exceeds its critical value, where mean / standard deviation is `effect`."""
-    critical = scipy.special.stdtrit(n - 1, (1 + level) / 2)
-    below, above = (float(scipy.special.nctdtr(n - 1, effect * math.sqrt(n), t)) for t in (-critical, critical))
-    return (0.0 if math.isnan(below) else below) + 1 - above  # scipy's NaN, far out, is less than 1e-11
+    mean, spread = float(np.mean(differences)), float(np.std(differences, ddof=1))
+    return pairs_needed(mean, spread, chance=power, level=level, most=MOST_SEEDS)

@@ -190,7 +190,6 @@ class Search:
         self._fixed = list(fixed)
         self.axes = list(axes)
         self.options = options
-        self._head = ""
         self._failed: set[int] = set()  # trials of this command that came to no result
         first = self._check()
         self._evaluates = first.train.evaluation.at_end
@@ -342,9 +341,7 @@ class Search:
     def _launch(self, sweep: Sweep, launcher: PointLauncher, points: Sequence[RunTask]) -> None:
         launcher.check(points)
         sweep.write()
-        sweep.head = self._head  # the table's head stands above its first row only
         sweep.run(launcher, points)
-        self._head = sweep.head
 
     def _unevaluated(self, study: optuna.Study) -> dict[int, RunTask]:
         """Trials that are done, were to be evaluated at their end, and were not."""

@@ -17,8 +17,9 @@ from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import DamagedError, OutputError, SweepFailedError
 from alignlab.integrity import read_record
+from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
-from alignlab.reports.sweep import point_lines, write_report
+from alignlab.reports.sweep import point_line, write_report
 from alignlab.runs.directory import FINISHED, RunDir, now, write_json
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
@@ -42,7 +43,6 @@ class Sweep:
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
         self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
         self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
-        self.head = ""  # of the table whose rows are printed as points end
 
     @property
     def directory(self) -> Path:
@@ -108,7 +108,7 @@ class Sweep:
         asked = self.points if points is None else points
         live = sys.stdout.isatty() and launcher.runs_in_subprocesses(asked)
         watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
-        with watching:
+        with watching, terminal_shows_sweep_only():
             run_points(asked, launcher, (lambda name: None) if live else self._tell)
 
     def prepare(self) -> None:
@@ -118,8 +118,7 @@ class Sweep:
                 task()
 
     def _tell(self, name: str) -> None:
-        text, self.head = point_lines(self.directory, name, self.head)
-        print(text, flush=True)
+        print(point_line(self.directory, name), flush=True)
 
     def raise_if_unfinished(self) -> None:
         """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""

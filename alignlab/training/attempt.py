@@ -183,7 +183,8 @@ def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
 
 
 def quiet_libraries() -> None:
-    """Libraries speak only of what is wrong: their notices and bars would bury the run's own lines."""
+    """Hide notices and progress bars of libraries, which would bury the run's own messages."""
+    import lightning.pytorch  # noqa: F401 - its import sets the levels of its loggers
     from transformers.utils import logging as transformers_logging
 
     for name in ("lightning.pytorch", "lightning.fabric", "bitsandbytes"):

@@ -1,22 +1,20 @@
-"""What alignlab adds to Hydra's search path: presets of sweeps, and the dataclasses that configs are checked by."""
+"""What alignlab adds to Hydra's search path: presets of sweeps. It also stores the schemas."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from copy import deepcopy
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
-from hydra.plugins.config_source import ConfigLoadError, ConfigResult, ConfigSource
+from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.paths import conf_dir, sweep_dirs
-from alignlab.config.registry import configs
+from alignlab.config.registry import store_schemas
 from alignlab.config.renamed import rename_in_file
 from alignlab.errors import ConfigError, Problem
 
@@ -80,56 +78,8 @@ def _problems_of_sweep(found: ConfigResult) -> Iterator[Problem]:
             yield Problem(f"hydra.{key}._target_", None, f"may not be set by a sweep file; {key}=<name> chooses one")
 
 
-class SchemaSource(ConfigSource):
-    """The dataclasses of the registry, each made a config when it is asked for.
-
-    Hydra's config store would hold them too, but Hydra copies all of that each time it composes, and all would have to
-    be made configs first: a quarter of a second of every command.
-    """
-
-    @staticmethod
-    def scheme() -> str:
-        return "schemas"
-
-    def load_config(self, config_path: str) -> ConfigResult:
-        if not self.is_config(config_path):
-            raise ConfigLoadError(f"Config not found: {config_path}")
-        package, cls = configs()[self._local(config_path)]
-        return ConfigResult(self.provider, self.full_path(), deepcopy(_structured(cls)), header={"package": package})
-
-    def available(self) -> bool:
-        return True
-
-    def is_group(self, config_path: str) -> bool:
-        return bool(self.list(config_path, None))
-
-    def is_config(self, config_path: str) -> bool:
-        return self._local(config_path) in configs()
-
-    def list(self, config_path: str, results_filter: ObjectType | None) -> list[str]:
-        above = f"{self._local(config_path)}/".removeprefix("/")
-        below = [path.removeprefix(above).split("/") for path in configs() if path.startswith(above)]
-        return sorted(
-            {
-                name
-                for name, *rest in below
-                if results_filter is None or results_filter == (ObjectType.GROUP if rest else ObjectType.CONFIG)
-            }
-        )
-
-    @staticmethod
-    def _local(config_path: str) -> str:
-        return config_path.strip("/").removesuffix(".yaml")
-
-
-@cache
-def _structured(cls: type) -> DictConfig:
-    """Making one takes several times as long as copying it."""
-    return OmegaConf.structured(cls)
-
-
 class AlignlabSearchPath(SearchPathPlugin):
-    """Adds the folders of sweeps and the schemas to the search path of an application whose configs are alignlab's."""
+    """Adds the folders of sweeps and the schemas, if the application's configs are alignlab's."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         primary = next((entry.path for entry in search_path.get_path() if entry.provider == "main"), "")
@@ -137,4 +87,4 @@ class AlignlabSearchPath(SearchPathPlugin):
             return  # another application of the same environment
         for folder in sweep_dirs():
             search_path.append(provider="alignlab-sweeps", path=f"sweeps://{folder}")
-        search_path.append(provider="alignlab-schemas", path="schemas://alignlab")
+        store_schemas()

@@ -63,7 +63,13 @@ CASES = {
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
     "below null": (["train", "experiment=lab_ppo", "reward=lab_gold", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
-    "below a list": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is a list"]),
+    "below a list": (["train", "evaluation.baselines.reference=1"], ["evaluation.baselines.reference = 1", "evaluation.baselines is a list"]),
+    "below a name": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is lab_sft"]),
+    "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
+    "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = ['lab_rm']", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
+    "no stage": (["train", "model.parent=3"], ["model.parent = 3", "must be the name of a stage, or a list of stages and overrides", "type: model.parent=sft"]),
+    "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
+    "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
     "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
@@ -202,15 +208,12 @@ def test_a_preset_runs_as_a_sweep_whether_or_not_it_says_so(mode: str, alignlab:
     assert shown.code == 0
 
 
-def test_a_preset_is_chosen_on_the_command_line(alignlab: Run, tmp_path: Path) -> None:
-    (tmp_path / "mine" / "experiment").mkdir(parents=True)
-    content = "# @package _global_\ndefaults:\n  - override /sweep: seeds\n"
-    (tmp_path / "mine" / "experiment" / "swept.yaml").write_text(content)
-    for words in (["--run", "sweep=seeds"], ["experiment=swept", "--config-dir", str(tmp_path / "mine")]):
-        found = alignlab("train", *words)
-        assert found.code == 2
-        assert "sweep = seeds\n      is not run as a sweep" in found.err
-        assert "type: sweep=seeds" in found.err
+def test_a_preset_is_refused_where_one_run_is_asked_for(alignlab: Run) -> None:
+    found = alignlab("train", "--run", "sweep=seeds")
+    assert found.code == 2
+    assert (
+        "sweep = seeds\n      is a sweep, and --run asks for one run\n      type: the same without --run" in found.err
+    )
 
 
 def test_a_bad_value_in_a_sweep_with_a_bad_type_beside_it(alignlab: Run) -> None:

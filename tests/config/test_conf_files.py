@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -18,7 +20,8 @@ from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.paths import conf_dir, share_dir, sweep_dirs
 from alignlab.config.points import plan_points
 from alignlab.config.preflight import to_evaluate, to_train
-from alignlab.config.registry import configs, schemas
+from alignlab.config.registry import schemas
+from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.online import Online
 
@@ -44,6 +47,7 @@ NEEDS = {
     "experiment/hh_dpo_smollm2": ["model.origin=hub"],
     "experiment/support_desk_dpo_smollm2": ["model.origin=hub"],
     "experiment/hh_ppo_smollm2": ["model.origin=hub"],
+    "stage/support_desk_reward_model_smollm2": ["model.origin=hub"],
     "reward/gold": ["objective=ppo", "reward.function=math:dist"],
     "reward/reward_model": ["objective=ppo"],
     "reward/lab_reward_model": ["objective=ppo"],
@@ -52,7 +56,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 78
+    assert len(FILES) == 86
     assert len(PRESETS) == len(POINTS)
 
 
@@ -66,7 +70,8 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     if not group:
         to_train(without_hydra(compose(option)))
         return
-    overrides = [f"{group}={option}", *NEEDS.get(f"{group}/{option}", [])]
+    chosen = f"+stage={option}" if group == "stage" else f"{group}={option}"
+    overrides = [chosen, *NEEDS.get(f"{group}/{option}", [])]
     train = to_train(without_hydra(compose("train", overrides)))
     if group in schemas() and "defaults" in yaml.safe_load(file.read_text()):
         named = (
@@ -121,13 +126,37 @@ def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
     assert repository.get_group_options("schema", ObjectType.GROUP) == sorted([*schemas(), "trainer"])
     assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "train"]
     assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
-    for path, (package, cls) in configs().items():
+    stored: dict[str, tuple[str, type]] = {
+        "schema/train": ("_global_", Train),
+        "schema/evaluate": ("_global_", Evaluate),
+        "schema/trainer/default": ("trainer", Trainer),
+    }
+    for group, classes in schemas().items():
+        stored |= {f"schema/{group}/{name}": (group, cls) for name, cls in classes.items()}
+    for path, (package, cls) in stored.items():
         found = repository.load_config(path)
         assert OmegaConf.get_type(found.config) is cls
         assert found.header == {"package": package}
     found = repository.load_config("schema/objective/dpo")
     found.config.beta = 0.1
     assert OmegaConf.is_missing(repository.load_config("schema/objective/dpo").config, "beta")
+
+
+def test_another_hydra_application_of_the_environment_has_no_schemas(tmp_path: Path) -> None:
+    (tmp_path / "app.yaml").write_text("beta: 0.1\n")
+    code = f"""
+import hydra
+from hydra.core.config_store import ConfigStore
+
+def groups(folder, name):
+    with hydra.initialize_config_dir(folder, version_base="1.3"):
+        hydra.compose(name)
+    return sorted(group for group in ConfigStore.instance().repo if not group.endswith(".yaml"))
+
+print(groups({str(tmp_path)!r}, "app"), groups({str(CONF)!r}, "train"))
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=300)
+    assert found.stdout.splitlines()[-1] == "['hydra'] ['hydra', 'schema']"
 
 
 @pytest.mark.parametrize("group", sorted(schemas()))
@@ -140,6 +169,39 @@ def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
         schema = content["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
         fields = {f.name for f in dataclasses.fields(schemas()[group][schema])}
         assert set(content) - {"defaults"} <= fields, file
+
+
+def defaults_of(schema: type) -> dict[str, object]:
+    """Field -> default, of those that have one."""
+    found: dict[str, object] = {}
+    for field in dataclasses.fields(schema):
+        if field.default is not dataclasses.MISSING:
+            found[field.name] = field.default
+        elif field.default_factory is not dataclasses.MISSING:
+            found[field.name] = field.default_factory()
+    return found
+
+
+@pytest.mark.parametrize("group", sorted(schemas()))
+def test_defaults_stand_in_the_dataclasses(group: str) -> None:
+    """An objective's YAML shows its defaults, and they are the dataclass's. Other options say only what differs."""
+    held = 0
+    for file in sorted((CONF / group).glob("*.yaml")):
+        content = yaml.safe_load(file.read_text())
+        if "defaults" not in content:
+            continue
+        schema = content.pop("defaults")[0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
+        defaults = defaults_of(schemas()[group][schema])
+        for key in content.keys() & defaults.keys():
+            assert (content[key] == defaults[key]) == (group == "objective"), f"{file}: {key}"
+            held += 1
+    assert held > (80 if group == "objective" else -1)
+
+
+def test_the_letters_of_a_model_without_a_lab_are_its_datas_default() -> None:
+    for name in ("lab", "bandit"):
+        said = yaml.safe_load((CONF / "model" / f"{name}.yaml").read_text())["alphabet"]
+        assert said == f"${{oc.select:data.alphabet,{defaults_of(schemas()['data'][name])['alphabet']}}}"
 
 
 @pytest.mark.parametrize("name", sorted(schemas()["objective"]))

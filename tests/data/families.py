@@ -52,12 +52,12 @@ DEEPSEEK = (
     "{% else %}<｜Assistant｜>{{ m['content'].split('</think>')[-1] }}{{ eos_token }}{% endif %}"
     "{% endfor %}{% if add_generation_prompt %}<｜Assistant｜>{% endif %}"
 )
-HARMONY = (  # the last turn returns, earlier ones end
+HARMONY = (  # the last turn ends with `return`, earlier turns with `end`
     "{% for m in messages %}{% if m['role'] == 'assistant' %}<|start|>assistant<|message|>{{ m['content'] }}"
     "{{ '<|return|>' if loop.last else '<|end|>' }}{% else %}<|start|>user<|message|>{{ m['content'] }}<|end|>"
     "{% endif %}{% endfor %}{% if add_generation_prompt %}<|start|>assistant<|message|>{% endif %}"
 )
-OLMO = (  # the last turn alone ends in a token
+OLMO = (  # only the last turn ends with a token
     "{{ bos_token }}{% for m in messages %}<|{{ m['role'] }}|>\n{{ m['content'] }}"
     "{% if m['role'] == 'assistant' and loop.last %}{{ eos_token }}{% else %}\n{% endif %}{% endfor %}"
     "{% if add_generation_prompt %}<|assistant|>\n{% endif %}"
@@ -70,11 +70,13 @@ HUMAN = (
 
 @dataclass(frozen=True)
 class Family:
-    """end: the token that ends the assistant's last turn; closing: text between an answer and that token.
+    """A model family's template and tokens.
 
+    end:     the token that ends the assistant's last turn.
+    closing: text between an answer and that token.
     added:   special tokens that no field of the tokenizer names.
     plain:   added tokens that are not special.
-    joined:  whether prompt and answer together are what the template renders of both.
+    joined:  whether the prompt's and the answer's ids together equal the ids of both rendered by the template.
     """
 
     name: str
@@ -134,7 +136,7 @@ FAMILIES = [
 
 
 def tokenizer_of(family: Family) -> Any:
-    """One token per byte, or with `metaspace` one per letter and per space, and the tokens of the family."""
+    """A tokenizer with the family's tokens, and one token per byte (with `metaspace`: per letter and space)."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Reading prompt and answers of a row: no turn is lost or invented, and unusable rows are refused."""
+"""Reading the prompt and the answers of a row: no turn is lost or invented, and unusable rows are rejected."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def turn(who: str, text: Any, **more: Any) -> dict[str, Any]:
 
 
 def talk(*texts: str) -> list[dict[str, Any]]:
-    """`u: Hi` is a user's turn."""
+    """Turns from short texts: `u: Hi` is a user turn."""
     return [turn(text[0], text[3:]) for text in texts]
 
 
@@ -73,17 +73,17 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
     ("prompt", "chosen", "rejected", "fault"),
     [
         ("Cats", talk("u: Dogs", "a: x"), talk("u: Dogs", "a: y"), "chosen is another conversation than prompt"),
-        (talk("u: Cats"), talk("u: Dogs", "a: x"), "y", "begins with user: 'Dogs', and prompt with user: 'Cats'"),
+        (talk("u: Cats"), talk("u: Dogs", "a: x"), "y", "user: 'Dogs', and prompt begins with user: 'Cats'"),
         ("Cats", talk("u: Cats", "a: x"), talk("u: Birds", "a: y"), "rejected is another conversation than prompt"),
         (None, talk("u: Dogs", "a: x"), talk("u: Birds", "a: y"), "chosen and rejected differ before the answer"),
         ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), talk("u: Cats", "a: 3", "u: 2", "a: y"), ": '1', and"),
-        ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), talk("u: Cats", "a: y"), "3 turns, and rejected 1"),
+        ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), talk("u: Cats", "a: y"), "3 turns, and rejected has 1"),
         ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), "y", "differ before the answer"),
         (talk("s: A", "u: Cats"), talk("s: B", "u: Cats", "a: x"), "y", "prompt and chosen differ before the answer"),
-        ("Cats", talk("s: A", "u: Cats", "a: x"), talk("s: B", "u: Cats", "a: y"), "'A', and rejected system: 'B'"),
-        (talk("u: Cats", "a: So: "), "x", "y", "the turn before the answer is the assistant's too"),
-        (talk("u: Cats", "a: So: "), talk("a: x"), talk("a: y"), "the turn before the answer is the assistant's too"),
-        (None, talk("u: Cats", "a: So", "a: x"), talk("u: Cats", "a: So", "a: y"), "is the assistant's too"),
+        ("Cats", talk("s: A", "u: Cats", "a: x"), talk("s: B", "u: Cats", "a: y"), "'A', and rejected has system: 'B'"),
+        (talk("u: Cats", "a: So: "), "x", "y", "the turn before the answer is an assistant turn too"),
+        (talk("u: Cats", "a: So: "), talk("a: x"), talk("a: y"), "the turn before the answer is an assistant turn too"),
+        (None, talk("u: Cats", "a: So", "a: x"), talk("u: Cats", "a: So", "a: y"), "is an assistant turn too"),
         ("Cats", talk("u: Cats"), "y", "chosen must end with an assistant turn, but ends with one of role user"),
         ("Cats", [], "y", "chosen is an empty conversation"),
         ("Cats", None, "y", "chosen is missing or null"),
@@ -96,12 +96,12 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
         ("Cats", [turn("a", [])], "y", "turn 1 of chosen has no text (content: [])"),
         ("Cats", [turn("a", 5)], "y", "the content of turn 1 of chosen must be text, not 5"),
         ("Cats", [{"role": "assistant"}], "y", "turn 1 of chosen has no content"),
-        ("Cats", [turn("a", None, tool_calls=[{"name": "w"}])], "y", "turn 1 of chosen has tool_calls, and only"),
-        ("Cats", [turn("a", "x", reasoning_content="hm", name="Al")], "y", "has reasoning_content, name, and only"),
+        ("Cats", [turn("a", None, tool_calls=[{"name": "w"}])], "y", "turn 1 of chosen has tool_calls, but only"),
+        ("Cats", [turn("a", "x", reasoning_content="hm", name="Al")], "y", "has reasoning_content, name, but only"),
         ([turn("u", "Cats"), turn("tool", "12")], "x", "y", "turn 2 of prompt has the role 'tool', which must"),
         ([turn("u", [{"type": "image_url", "image_url": "x"}])], "x", "y", "part 1 of turn 1 of prompt must be"),
         ([turn("u", [{"type": "text", "text": "a"}, "b"])], "x", "y", "part 2 of turn 1 of prompt must be {type: text"),
-        ("Cats", "\ud83d", "y", "chosen holds half of a surrogate pair"),
+        ("Cats", "\ud83d", "y", "chosen has half of a surrogate pair"),
     ],
 )  # fmt: skip
 def test_what_tells_of_no_answer_is_refused(prompt: Any, chosen: Any, rejected: Any, fault: str) -> None:
@@ -196,10 +196,10 @@ def test_conversations_beside_a_prompt_may_repeat_the_row(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("whole", "fault"),
     [
-        (talk(ABOUT, *MORE, "a: Rhine"), "prompt and {} differ before the answer: prompt has 1 turns, and {} 3"),
-        (talk("u: Name a lake.", "a: Rhine"), "user: 'Name a river.', and {} user: 'Name a lake.'"),
-        (talk("s: Short.", ABOUT, "a: Rhine"), "user: 'Name a river.', and {} system: 'Short.'"),
-        (talk("s: Short.", ABOUT), "and {} system: 'Short.'"),
+        (talk(ABOUT, *MORE, "a: Rhine"), "prompt and {} differ before the answer: prompt has 1 turns, and {} has 3"),
+        (talk("u: Name a lake.", "a: Rhine"), "user: 'Name a river.', and {} has user: 'Name a lake.'"),
+        (talk("s: Short.", ABOUT, "a: Rhine"), "user: 'Name a river.', and {} has system: 'Short.'"),
+        (talk("s: Short.", ABOUT), "and {} has system: 'Short.'"),
         (talk(ABOUT, "a: Elbe"), "{} ends with an answer that the row does not have (assistant: 'Elbe')"),
         (talk("u: Lake?", "a: Elbe"), "user: 'Lake?'\n  row 1: {} ends with an answer that the row does not have"),
         (talk("a: Rhine"), "prompt and {} differ before the answer"),

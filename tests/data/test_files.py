@@ -1,4 +1,4 @@
-"""Files of rows: texts are not converted, and every line that is not a row is named in an error."""
+"""Reading files of rows: texts are not converted, and errors name the lines that are not rows."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from alignlab.data.fingerprint import path_digest
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import DataError
 
-# Texts that readers with type inference turn into dates, numbers, booleans or nothing.
+# Texts that readers with type inference convert into dates, numbers, booleans or missing values.
 LOOK_LIKE = ["2024-01-01", "2021-03-01 10:00:00", "007", "1230.0", "1e3", "NA", "null", "None", "True", " x ", ""]
 
 
@@ -87,11 +87,11 @@ def test_other_line_ends_and_long_cells_are_text() -> None:
         ("x.jsonl", '{"a": 1}'.encode("utf-16"), "line 1 is not UTF-8 (byte 0xff)"),
         ("x.jsonl", b"[1]\n[2]\n", "line 1: must be an object"),
         ("x.jsonl", b"[" * 100_000, "is not JSON"),
-        ("x.json", b'{"data": [], "version": 1}', "must hold a list of rows, and holds one object with the keys data"),
-        ("x.json", b"null", "must hold a list of rows, and holds null"),
+        ("x.json", b'{"data": [], "version": 1}', "but contains one object with the keys data"),
+        ("x.json", b"null", "must contain a list of rows, but contains null"),
         ("x.json", b'[{"a": 1}, null]', "row 2: must be an object with named columns, not null"),
         ("x.json", b'[{"a": 1},\n {"a" 2}]', "line 2 is not JSON: Expecting ':' delimiter (column 7)"),
-        ("x.csv", b"a,b\n1,2\n3\n4,5,6\n", "2 rows can't be used\n  row 2: has 1 cells, and the header has 2"),
+        ("x.csv", b"a,b\n1,2\n3\n4,5,6\n", "2 rows can't be used\n  row 2: has 1 cells, but the header has 2"),
         ("x.csv", b'a,b\n1,"open\n', "is not CSV: unexpected end of data"),
         ("x.csv", b"a,a\n1,2\n", "has more than one column a"),
         ("x.parquet", b"PAR1 no", "can't be read"),
@@ -113,7 +113,7 @@ def test_a_file_without_rows(content: str, tmp_path: Path) -> None:
 
 
 def rewritten(file: Path, old: str, new: str) -> None:
-    """Other content with the same size and modification time."""
+    """Change the content of a file, but neither its size nor its modification time."""
     stat, text = file.stat(), file.read_text()
     file.write_text(text.replace(old, new))
     os.utime(file, ns=(stat.st_atime_ns, stat.st_mtime_ns))
@@ -144,5 +144,5 @@ def test_a_folder_as_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "data/train-00002.txt").write_text("x")
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(DataError, match=r"none of \.jsonl, \.json, \.parquet, \.csv: .*train-00002\.txt"):
+    with pytest.raises(DataError, match=r"not one of \.jsonl, \.json, \.parquet, \.csv: .*train-00002\.txt"):
         source.pairs("train", None)

@@ -1,6 +1,4 @@
-"""Answers laid out side by side: each sees its prompt and itself, nothing is lost or written twice, and the cheapest
-table is taken.
-"""
+"""Layouts: each answer sees its prompt and itself, every token is stored once, and the cheapest table is chosen."""
 
 from __future__ import annotations
 
@@ -17,7 +15,7 @@ WIDE = Layout(shared=True, split=True, width=4096)
 
 
 def drawn(seed: int) -> list[PromptAndAnswer]:
-    """Up to 12 answers to up to 4 prompts, some of them the same in their beginning, in any order."""
+    """Up to 12 answers to up to 4 prompts, in any order. Some answers have a common prefix."""
     rng = random.Random(seed)
     prompts = [[rng.randrange(3) for _ in range(rng.randint(1, 6))] for _ in range(rng.randint(1, 4))]
     return [
@@ -26,13 +24,13 @@ def drawn(seed: int) -> list[PromptAndAnswer]:
 
 
 def context(rows: Rows, place: int) -> list[int]:
-    """Columns that a token sees, by the definition of `ends`."""
+    """The columns that a token sees, by the definition of `ends`."""
     sequence, column = divmod(place, rows.ids.shape[1])
     return [c for c in range(column + 1) if column < rows.ends[sequence, c]]
 
 
 def written(answers: list[PromptAndAnswer]) -> int:
-    """Tokens where each prompt stands once, and once what answers to it begin with."""
+    """Number of tokens if each prompt, and each common prefix of its answers, is stored once."""
     return len({(tuple(p), *p[:k]) for p, _ in answers for k in range(1, len(p) + 1)}) + len(
         {(tuple(p), tuple(a[:k])) for p, a in answers for k in range(1, len(a) + 1)}
     )
@@ -40,7 +38,7 @@ def written(answers: list[PromptAndAnswer]) -> int:
 
 @pytest.mark.parametrize("layout", [PLAIN, Layout(True, True, 1), Layout(True, True, 4), WIDE], ids=str)
 def test_every_answer_is_there_after_its_prompt(layout: Layout) -> None:
-    """40 draws: what the last token of each answer sees is its prompt and itself, at positions 0, 1, 2, ..."""
+    """In 40 samples, the last token of each answer sees exactly its prompt and its answer, at positions 0, 1, 2, ..."""
     for seed in range(40):
         answers = drawn(seed)
         rows = collate_rows(answers, layout)
@@ -67,7 +65,7 @@ def test_every_answer_is_there_after_its_prompt(layout: Layout) -> None:
 
 
 def test_plain_rows_have_a_sequence_each_and_answers_in_one_column() -> None:
-    """Also where answers have the same prompt; padding stands before prompts and after answers."""
+    """Answers to the same prompt have rows of their own too. Padding is before prompts and after answers."""
     for seed in range(20):
         answers = drawn(seed)
         rows = collate_rows(answers)
@@ -79,7 +77,7 @@ def test_plain_rows_have_a_sequence_each_and_answers_in_one_column() -> None:
 
 
 def test_what_answers_begin_with_is_written_once_where_layers_are_wide() -> None:
-    """At width 4096 a token less is worth any mask; padding stands behind everything."""
+    """At width 4096, saving a token always outweighs a longer sequence. Padding is at the end of each sequence."""
     for seed in range(40):
         answers = drawn(seed)
         rows = collate_rows(answers, WIDE)
@@ -88,7 +86,7 @@ def test_what_answers_begin_with_is_written_once_where_layers_are_wide() -> None
 
 
 def test_equal_answers_are_one_and_a_beginning_is_an_answer_too() -> None:
-    """To the prompt 1 2: 5 6, 5 and 5 6 again, and 7. A tree of 1 2 5 6 7: 6 sees 5, and 7 sees neither."""
+    """The prompt 1 2 has the answers 5 6, 5, 5 6 and 7. They make the tree 1 2 5 6 7: 6 sees 5, and 7 sees neither."""
     rows = collate_rows([([1, 2], [5, 6]), ([1, 2], [7]), ([1, 2], [5]), ([1, 2], [5, 6])], WIDE)
     assert rows.ids.tolist() == [[1, 2, 5, 6, 7]]
     assert rows.positions.tolist() == [[0, 1, 2, 3, 2]]
@@ -113,8 +111,8 @@ def test_values_of_tokens_are_spread_over_their_rows() -> None:
 def test_the_cheapest_of_the_tried_capacities(width: int, table: tuple[int, int]) -> None:
     """Groups of 3, 2, 2 and 2 tokens.
 
-    S (6 width L + L^2) of 4 x 3, 3 x 4, 2 x 5 and 1 x 9 is 108, 120, 110, 135 at width 1; 180, 192, 170, 189 at 2; and
-    at 100, where padding costs most, least for the one without any.
+    The cost S (6 width L + L^2) of the tables 4 x 3, 3 x 4, 2 x 5 and 1 x 9 is 108, 120, 110, 135 at width 1 and
+    180, 192, 170, 189 at width 2. At width 100 padding costs most, so the table without padding is the cheapest.
     """
     answers: list[PromptAndAnswer] = [([1], [9, 9]), ([2], [9]), ([3], [9]), ([4], [9])]
     assert tuple(collate_rows(answers, Layout(True, True, width)).ids.shape) == table
@@ -122,7 +120,8 @@ def test_the_cheapest_of_the_tried_capacities(width: int, table: tuple[int, int]
 
 @pytest.mark.parametrize(("length", "shared"), [(6, True), (7, False)])
 def test_a_prompt_is_written_again_where_sharing_is_dearer(length: int, shared: bool) -> None:
-    """Prompt of 7 tokens, width 1, two answers of n: L (6 + L) of L = 7 + 2 n against twice that of L = 7 + n.
+    """A prompt of 7 tokens, width 1, two answers of n tokens. Sharing costs L (6 + L) at L = 7 + 2 n; not sharing
+    costs twice that at L = 7 + n.
 
     n = 6: 19 x 25 = 475 < 2 x 13 x 19 = 494. n = 7: 21 x 27 = 567 > 2 x 14 x 20 = 560.
     """
@@ -132,7 +131,7 @@ def test_a_prompt_is_written_again_where_sharing_is_dearer(length: int, shared: 
 
 
 def test_portions_are_as_large_as_both_limits_allow() -> None:
-    """100 draws: all items in order, none twice; one more item would be too many rows or tokens."""
+    """In 100 samples, all items come in order and once; one more item would exceed a range's rows or tokens."""
     rng = random.Random(0)
     for _ in range(100):
         sizes = [rng.randint(1, 9) for _ in range(rng.randint(0, 15))]
@@ -148,7 +147,7 @@ def test_portions_are_as_large_as_both_limits_allow() -> None:
 
 @pytest.mark.parametrize("layout", [PLAIN, WIDE])
 def test_rows_repeated(layout: Layout) -> None:
-    """Several times the same answers, one after the other, each in sequences of its own."""
+    """Repeated rows are the same answers several times, one copy after the other, each in sequences of its own."""
     for seed in range(20):
         answers = drawn(seed)
         once, thrice = collate_rows(answers, layout), collate_rows(answers, layout).repeated(3)

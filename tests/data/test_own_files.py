@@ -1,4 +1,4 @@
-"""Single and graded answers from files, and what other objectives make of pairs."""
+"""Single and graded answers from files, and pairs converted to them."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
     assert dict(labelled.dropped) == {"empty answer": 1}
     assert [row.completion for row in imitated.rows] == ["a"]
     assert dict(imitated.dropped) == {"empty answer": 1, "bad answer": 2}
-    with pytest.raises(DataError, match="single answers, and pairs were asked for"):
+    with pytest.raises(DataError, match="single answers, but the objective needs pairs"):
         source.pairs("train", None)
 
 
@@ -159,7 +159,7 @@ def split_prompts(source: Pairs, split: Split) -> list[str]:
 
 
 def test_no_prompt_is_on_both_sides(tmp_path: Path) -> None:
-    """40 prompts, each four times with other white space or as a conversation; a tenth of 160 rows is 16."""
+    """40 prompts, each in four rows with different white space or as a conversation. A tenth of the 160 rows is 16."""
     rows = [
         {"prompt": prompt, "chosen": f"a{i}", "rejected": f"b{i}"}
         for i in range(40)
@@ -173,7 +173,7 @@ def test_no_prompt_is_on_both_sides(tmp_path: Path) -> None:
 
 
 def test_all_turns_before_the_answer_make_the_prompt(tmp_path: Path) -> None:
-    """Ten conversations that begin alike are ten prompts."""
+    """Ten conversations with the same first turn are ten different prompts."""
     talk = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Yes?"}]
     rows = [
         {"prompt": [*talk, {"role": "user", "content": f"Q{i}"}], "chosen": "a", "rejected": "b"} for i in range(10)
@@ -223,7 +223,7 @@ def test_one_prompt_can_not_be_held_out(count: int, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("split", ["train", "eval"])
 def test_a_part_without_a_row_that_can_be_used_is_told_before_the_run(split: Split, tmp_path: Path) -> None:
-    """Ten prompts of which two are held out. The rows of one part have nothing to learn from."""
+    """Two of ten prompts are held out. The rows of one split have nothing to learn from."""
     pairs = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b"} for i in range(10)]
     source = Pairs(path=written(tmp_path, *pairs), eval_fraction=0.2)
     assert not list(source.missing())

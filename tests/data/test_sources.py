@@ -77,7 +77,7 @@ def test_lab_splits_differ_and_repeat() -> None:
 
 
 def flipped(share: float, split: Split = "train") -> list[bool]:
-    """Which pairs have their label turned round."""
+    """Whether each pair's label is flipped."""
     clean = LAB.pairs(split, reference).rows
     noisy = dataclasses.replace(LAB, flipped=share).pairs(split, reference).rows
     assert all({a.chosen, a.rejected} == {b.chosen, b.rejected} for a, b in zip(clean, noisy, strict=True))
@@ -86,7 +86,10 @@ def flipped(share: float, split: Split = "train") -> list[bool]:
 
 
 def test_lab_labels_are_flipped_as_often_as_asked() -> None:
-    """Exactly that often, the same pairs otherwise; those of a smaller share among those of a larger; none held out."""
+    """Exactly the given share of labels is flipped, and the pairs are the same otherwise.
+
+    A larger share flips the pairs of a smaller one too. No held-out label is flipped.
+    """
     few, many = flipped(0.1), flipped(0.4)
     assert (sum(few), sum(many), sum(flipped(0.0))) == (2000, 8000, 0)
     assert all(more for less, more in zip(few, many, strict=True) if less)
@@ -95,7 +98,7 @@ def test_lab_labels_are_flipped_as_often_as_asked() -> None:
 
 
 def test_lab_keeps_a_share_of_the_good_answers() -> None:
-    """Exactly that share, the bad ones all; held-out answers are left alone, pairs too."""
+    """Exactly the given share of good answers is kept, and all bad ones. Held-out answers and pairs do not change."""
     lab = dataclasses.replace(LAB, desirable_kept=0.1)
     rows, whole = lab.labelled("train", reference).rows, LAB.labelled("train", reference).rows
     assert sum(row.desirable for row in rows) == 2000
@@ -133,7 +136,7 @@ def test_transcripts() -> None:
 
 
 def test_hh_rlhf_counts_what_it_leaves_out(shared_data: Path) -> None:
-    """helpful-base: 2,354 rows, of which 9 differ before the last answer, 4 have an empty answer, 2 are identical."""
+    """helpful-base has 2,354 rows: 9 differ before the last answer, 4 have an empty answer, 2 have equal answers."""
     source = HHRLHF(path=str(shared_data / "hh_rlhf"), eval_limit=0)
     held_out = source.pairs("eval", None)
     assert dict(held_out.dropped) == {

@@ -1,4 +1,4 @@
-"""The end of a turn is trained on as the chat template renders it."""
+"""An answer ends in training as the chat template ends a turn."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
 
 
 def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
-    """To the tokenizer "~" is ordinary text; only a generation config can make it an end."""
+    """To the tokenizer, "~" is ordinary text. Only a generation config can make it an end token."""
     tokenizer = tokenizer_of(Family("t", CHATML.replace("<|im_end|>", "~"), "~"))
     mark = tokenizer.convert_tokens_to_ids("~")
     assert Template(tokenizer).end_id == tokenizer.eos_token_id
@@ -45,7 +45,7 @@ def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() 
 
 
 def test_unknown_tokens_end_nothing() -> None:
-    """A tokenizer of words that does not know the newline before its end."""
+    """A tokenizer of words whose end token follows a newline, which it does not know."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -70,7 +70,7 @@ def test_what_ends_an_answer_without_a_chat_template() -> None:
 
 
 def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
-    """Only an answer that ended has the template's closing text after it."""
+    """The template's closing text follows an answer only if the answer ended."""
     template = Template(tokenizer_of(next(family for family in FAMILIES if family.name == "text_before")))
     cut = template.answer_ids("?", "a</answer>", ended=False)
     assert template.text(cut) == "a</answer>"

@@ -1,4 +1,4 @@
-"""From rows to tensors: templates, cuts, padding, batches."""
+"""Turning rows into tensors: templates, cuts, padding, batches."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def test_chat_template_and_its_end_of_turn() -> None:
 
 
 def test_cuts_are_counted() -> None:
-    """Prompt of 5 + begin token cut to 4 on the left; answers have 8 - 4 = 4 tokens of room."""
+    """A prompt of 5 tokens and a begin token is cut on the left to 4. That leaves 8 - 4 = 4 tokens for an answer."""
     rows = [Pair("abcab", "ab", "abcabc"), Pair("a", "abc", "b")]
     tokens, report = tokenize_pairs(rows, Template(letters("abc")), Cutter(8, 4))
     assert tokens[0] == PairTokens(0, [1, 2, 0, 1], [0, 1, 3], [0, 1, 2, 0])
@@ -127,7 +127,7 @@ def test_layout() -> None:
 
 
 def test_token_values_never_decide_what_is_padding() -> None:
-    """0 is a real token here; lengths alone make the mask."""
+    """0 is a real token here. The mask depends on lengths only."""
     rows = collate_rows([([0], [0, 0])])
     assert rows.attention.tolist() == [[1, 1, 1]]
     assert rows.answer_mask.tolist() == [[True, True]]
@@ -153,7 +153,7 @@ def test_epochs_are_permutations_laid_end_to_end() -> None:
 
 
 def test_draws_with_replacement() -> None:
-    """A pure function of the step, also across the blocks that are drawn at once; every row as likely as any other."""
+    """The rows are a pure function of the step, also across blocks of steps; all rows are equally likely."""
     whole = indices_of(5, 4, 3, range(3000), "replacement")
     assert whole.shape == (3000, 4)
     for step in (0, 1023, 1024, 2999):
@@ -190,7 +190,7 @@ def test_a_resumed_stream_goes_on_where_it_stopped() -> None:
 
 
 def test_micro_batches_end_before_they_have_too_many_rows_or_tokens() -> None:
-    """Of sizes 2, 4, 3, 9, 2, 2, 2: at most 3 rows and 7 tokens, and the row of 9 alone."""
+    """Rows of 2, 4, 3, 9, 2, 2, 2 tokens, at most 3 rows and 7 tokens at once. The row of 9 tokens is alone."""
     rows = [CompletionTokens(i, [0], [0] * (size - 1)) for i, size in enumerate([2, 4, 3, 9, 2, 2, 2])]
 
     def indices(batch: list[CompletionTokens]) -> list[int]:
@@ -236,23 +236,23 @@ LABELLED = [LabelledTokens(i, [i], [i, i], i % 2 == 0) for i in range(5)]
 
 
 def test_mismatched_answers_are_a_rotation_without_fixed_points() -> None:
-    """By one, which also works for an odd number of rows: none gets its own answer, all answers are used."""
+    """A rotation by one row also works for an odd number of rows: no row gets its own answer, all answers are used."""
     rows = mismatched(LABELLED)
     assert [row.mismatched for row in rows] == [[4, 4], [0, 0], [1, 1], [2, 2], [3, 3]]
     assert [row.completion for row in rows] == [row.completion for row in LABELLED]
     for alone in (LABELLED[:1], LABELLED[:1] * 3):
-        with pytest.raises(DataError, match="one row only"):
+        with pytest.raises(DataError, match="only one row"):
             mismatched(alone)
 
 
 def test_mismatched_answers_are_to_other_prompts() -> None:
-    """Halves of pairs side by side, prompts that recur, rows that occur twice: no row meets its own prompt."""
+    """No row gets an answer to its own prompt, also with halves of pairs, repeated prompts and repeated rows."""
     halves = [LabelledTokens(2 * i + j, [i], [i, j], j == 0) for i in range(5) for j in (0, 1)]
     found = mismatched(halves)
     assert all(row.mismatched is not None and row.mismatched[0] != row.prompt[0] for row in found)
     used = sorted(map(tuple, (row.mismatched or [] for row in found)))
     assert used == sorted(tuple(row.completion) for row in halves), "a rotation: every answer once"
-    for seed in range(50):  # more rows of a few prompts than any rotation could serve
+    for seed in range(50):  # so many rows of a few prompts that no rotation works
         some = np.random.default_rng(seed).integers(0, 3, size=9).tolist()
         rows = [LabelledTokens(i, [prompt % 2], [prompt % 2, i], True) for i, prompt in enumerate(some)]
         if len(set(some)) > 1 and {p % 2 for p in some} == {0, 1}:
@@ -262,7 +262,7 @@ def test_mismatched_answers_are_to_other_prompts() -> None:
 
 
 def test_mismatched_answers_do_not_depend_on_processes() -> None:
-    """And are all told beforehand to the reference pass, whatever the seed and the step."""
+    """The reference pass knows all mismatched answers before training, for every seed and step."""
 
     def rows(rank: int, world: int) -> list[LabelledTokens]:
         stream = BatchStream(LABELLED, 4, steps=3, seed=3, batch_transform=mismatched, rank=rank, world=world)
@@ -287,7 +287,7 @@ def test_labelled_batches() -> None:
 
 
 def test_ranking_batches() -> None:
-    """One row an answer, prompt by prompt; shorter rankings are masked."""
+    """Each answer is one row, ordered by prompt. Shorter rankings are masked."""
     rows = [RankingTokens(3, [1], [[2], [3, 3]], [1.0, 0.0], 0.5), RankingTokens(4, [1], [[4]] * 3, [0.0, 2.0, 2.0])]
     batch = collate_rankings(rows)
     assert batch.rows.ids.tolist() == [[1, 2, 0], [1, 3, 3], [1, 4, 0], [1, 4, 0], [1, 4, 0]]

@@ -54,7 +54,7 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"prompt": [ASK, TELL]}, "the turn before the answer is the assistant's too"),
+        ({"prompt": [ASK, TELL]}, "the turn before the answer is an assistant turn too"),
         ({"prompt": [{"role": "user", "content": None}]}, "turn 1 of prompt has no text"),
         ({"prompt": "Ho", "chosen": [ASK, ANSWER]}, "chosen is another conversation than prompt"),
         ({"prompt": "Hi", "output": 7}, "output must be text or a list"),
@@ -71,7 +71,7 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ({"turns": ["Hi"], "messages": [ASK, TELL, MORE]}, "prompt and messages differ before the answer"),
         ({"instruction": "Hi", "prompt": "Ho"}, "instruction and prompt ask different things"),
         ({"instruction": "Hi", "prompt": [ASK, TELL, MORE]}, "instruction and prompt ask different things"),
-        ({"prompt": "Hi", "messages": [ASK, TELL, MORE]}, "prompt has 1 turns, and messages 3"),
+        ({"prompt": "Hi", "messages": [ASK, TELL, MORE]}, "prompt has 1 turns, and messages has 3"),
         ({"prompt": "Hi", "output": "x", "conversations": [ASK, TELL]}, "conversations ends with an answer that"),
         ({"prompt": "Hi", "messages": [ASK, TELL]}, "messages ends with an answer that the row does not have"),
         ({"prompt": []}, "needs instruction, turns or prompt"),

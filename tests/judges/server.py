@@ -1,4 +1,4 @@
-"""A chat endpoint on this machine that answers by rule and fails on demand. What it judges is decided by the prompt."""
+"""A chat endpoint on this machine that replies by a rule and fails on demand. The prompt decides its verdict."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FAULTS = ("none", "429", "500", "400", "401", "hang", "truncated", "disconnect",
 
 
 def longer(user: str) -> str:
-    """The verdict of a judge that likes the longer answer, as the built-in template frames answers."""
+    """The verdict of a judge that prefers the longer answer. It parses prompts of the built-in template."""
     a, b = (re.search(rf"\[start of answer {x}\]\n(.*?)\n\[end of answer {x}\]", user, re.DOTALL) for x in "AB")
     assert a is not None
     assert b is not None
@@ -26,7 +26,11 @@ def longer(user: str) -> str:
 
 @dataclass
 class Served:
-    """What was asked. fault: (prompt, how often this prompt came before) -> one of FAULTS."""
+    """The requests that the server got, and its settings.
+
+    fault: (prompt, how often this prompt came before) -> one of FAULTS.
+    say:   prompt -> text of the reply.
+    """
 
     url: str = ""
     fault: Callable[[str, int], str] = lambda user, before: "none"

@@ -1,4 +1,4 @@
-"""Judgements put together, and judges that score each answer by itself."""
+"""How judgements are combined, and judges that score each answer by itself."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored judgements are read as they were written, or the judge is asked again."""
+"""Stored judgements are read exactly as they were written; otherwise the judge is asked again."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_damage_is_said_and_kept(tmp_path: Path, caplog: pytest.LogCaptureFixtur
 
 
 def test_replies_of_older_versions_are_read(tmp_path: Path) -> None:
-    """Older judgements have no checksum, and making them again may cost money."""
+    """Older judgements have no checksum. They are still read, because repeating them may cost money."""
     store = Store(tmp_path)
     store.put(REQUEST, {})
     (file,) = tmp_path.rglob("*.json")

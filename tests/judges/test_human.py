@@ -1,4 +1,4 @@
-"""The human judge: saved at once, blind, resumable; the page in a real browser, and what it must not let in."""
+"""The human judge: verdicts are saved at once, blind and resumable. The page runs in a real browser, and is secure."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def request(address: str, what: str, content: dict[str, Any] | None = None, **he
 
 
 def prefer_a(state: dict[str, Any]) -> dict[str, str]:
-    """What a person says who likes the answers a, wherever they stand."""
+    """The request of a person who prefers the answers a, on whatever side they are."""
     return {"key": state["row"]["key"], "say": "left" if "answer A" in state["row"]["left"][0] else "right"}
 
 
@@ -43,22 +43,22 @@ def test_sides_and_order_are_drawn_and_stay(tmp_path: Path) -> None:
     while (row := session.state()["row"]) is not None:
         seen.append(row["prompt"][0])
         left += "answer A" in row["left"][0]
-        assert set(row) == {"key", "prompt", "left", "right"}, "nothing tells whose answer is whose"
+        assert set(row) == {"key", "prompt", "left", "right"}, "nothing reveals whose answer is whose"
         session.say(row["key"], "left")
     assert sorted(seen) == sorted(r.prompt[0] for r in ROWS)
     assert seen != [r.prompt[0] for r in ROWS]
     assert 2 <= left <= 10
     assert sum(session.verdict(r) is Verdict.A for r in ROWS) == left
     again, other = (Session(ROWS[::-1], tmp_path / f"{s}.jsonl", seed=s).state()["row"] for s in (1, 2))
-    assert again["prompt"][0] == seen[0], "by content, not by place"
+    assert again["prompt"][0] == seen[0], "the content decides, not the place"
     assert other["prompt"][0] != seen[0]
 
 
 def test_every_verdict_is_on_disk_at_once_and_resumed(tmp_path: Path) -> None:
     file = tmp_path / "store" / "v.jsonl"
     session = Session(ROWS, file, seed=1)
-    for said in ("left", "right", "tie", "invalid"):
-        session.say(session.state()["row"]["key"], said)
+    for choice in ("left", "right", "tie", "invalid"):
+        session.say(session.state()["row"]["key"], choice)
         assert json.loads(file.read_text().splitlines()[-1])["verdict"] in ("a", "b", "tie", "invalid")
     resumed = Session(ROWS, file, seed=1)
     assert resumed.state() == session.state()
@@ -205,7 +205,7 @@ def browser() -> Iterator[Any]:
 
 
 def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
-    """Shown, answered by keyboard, closed in the middle, resumed; hostile text stays text."""
+    """Pairs are shown, judged by keyboard, and resumed after the page was closed. Hostile text stays text."""
     hostile = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"><b>bold</b>"
     rows = [
         Comparison("1", ("What is 2 + 2?",), ("4",), (hostile,)),

@@ -1,4 +1,4 @@
-"""The LLM judge end to end with a real model behind a real endpoint: SmolLM2-135M, served on loopback by llama.cpp."""
+"""The LLM judge end to end, with a real model behind a real endpoint: llama.cpp serves SmolLM2-135M on loopback."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ ROWS = [
 
 
 def test_pairs_in_both_orders_then_from_the_store(endpoint: str, tmp_path: Path) -> None:
-    """llama.cpp's grammar makes a model this small say a mark at all."""
+    """llama.cpp's grammar forces a mark, which a model this small would not write by itself."""
     grammar = {"grammar": 'root ::= "[[" [ABC] "]]"'}
     judge = LLM(model="smollm2", base_url=endpoint, max_tokens=8, options=grammar, concurrency=2, timeout=300.0)
     first = judge.compare(ROWS, tmp_path)

@@ -1,4 +1,4 @@
-"""Reward models as judges: the rewards of the saved folder, whole or as an adapter; what is none is refused."""
+"""Reward models as judges: they give the saved model's rewards, whole or as an adapter; other models are rejected."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ ROWS = [Answer("1", ("ab",), ("c",)), Answer("2", ("b",), ("abcab",)), Answer("3
 
 
 def saved(folder: Path, *, lora: bool = False) -> tuple[Path, list[float]]:
-    """A reward model's folder, and the rewards of ROWS one by one."""
-    torch.manual_seed(0)  # an adapter's first matrices too: some draws are so large that sums differ in the fifth digit
+    """(folder of a reward model, rewards of ROWS one by one)."""
+    torch.manual_seed(0)  # also fixes an adapter's matrices; with some seeds, sums differ in the fifth digit
     model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
     if lora:
         model.save_pretrained(folder / "base")
@@ -63,33 +63,33 @@ def test_answers_share_their_prompt(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from alignlab.models import heads
 
     folder, _ = saved(tmp_path)
-    rows = [Answer(str(i), ("ababab" if i % 2 else "b",), (said,)) for i, said in enumerate(("c", "a", "cc", "b"))]
+    rows = [Answer(str(i), ("ababab" if i % 2 else "b",), (text,)) for i, text in enumerate(("c", "a", "cc", "b"))]
     alone = RewardModel(model=str(folder), batch_size=1).score(rows)
     seen: list[Rows] = []
     monkeypatch.setattr(heads, "hidden_states", lambda base, rows: seen.append(rows) or hidden_states(base, rows))
     score = RewardModel(model=str(folder), batch_size=4).ready()
     assert score(rows) == pytest.approx(alone, abs=1e-5)
-    plain, sharing, batch = seen  # it is looked at before it is believed
+    plain, sharing, batch = seen  # the first two compare the layouts
     assert (plain.layout.shared, sharing.layout.shared, batch.layout.shared) == (False, True, True)
-    assert batch.attention.sum() < plain.attention.sum() - 6, "a long prompt is there once"
+    assert batch.attention.sum() < plain.attention.sum() - 6, "a long prompt occurs once"
     seen.clear()
     score(rows)
     assert len(seen) == 1
     later = RewardModel(model=str(folder), batch_size=4).ready()
-    assert later(rows[:1]) == pytest.approx(alone[:1], abs=1e-5)  # one answer alone says nothing of layouts
+    assert later(rows[:1]) == pytest.approx(alone[:1], abs=1e-5)  # a single answer can't be compared
     seen.clear()
     assert later(rows) == pytest.approx(alone, abs=1e-5)
     assert [one.layout.shared for one in seen] == [False, True, True]
 
 
 def test_equal_answers_have_one_score(tmp_path: Path) -> None:
-    """To the last bit, wherever they stand: a policy that has not moved ties with its reference."""
+    """Scores are equal to the last bit wherever the answers stand, so an unchanged policy ties with its reference."""
     folder, _ = saved(tmp_path)
     score = RewardModel(model=str(folder), batch_size=3).ready()
-    said = ["abc", "b", "abc", "cc", "abc", "b"]
-    found = score([Answer(str(i), ("ababab",), (text,)) for i, text in enumerate(said)])
-    assert (found[0], found[1]) == (found[2], found[5])
-    assert found[0] == found[4] != found[1]
+    texts = ["abc", "b", "abc", "cc", "abc", "b"]
+    scores = score([Answer(str(i), ("ababab",), (text,)) for i, text in enumerate(texts)])
+    assert (scores[0], scores[1]) == (scores[2], scores[5])
+    assert scores[0] == scores[4] != scores[1]
     assert score([]) == []
 
 
@@ -119,6 +119,6 @@ def test_what_is_no_reward_model(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="saved without a head"):
         RewardModel(model=str(tmp_path / "lm")).score(ROWS)
     (tmp_path / "empty").mkdir()
-    for name, said in (("empty", "without config.json"), ("nowhere/at/all", "no such folder")):
+    for name, reason in (("empty", "without config.json"), ("nowhere/at/all", "no such folder")):
         (problem,) = RewardModel(model=str(tmp_path / name)).missing()
-        assert said in problem.allowed
+        assert reason in problem.allowed

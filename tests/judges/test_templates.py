@@ -1,4 +1,4 @@
-"""Templates: filling, neutralising, parsing, files of the user's own, AlpacaEval's raw answers."""
+"""Templates: filling, neutralising, parsing, template files of users, and AlpacaEval's raw replies."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_frames_of_conversations_are_neutralised() -> None:
 
 
 @pytest.mark.parametrize(
-    ("said", "score"),
+    ("reply", "score"),
     [
         ("[[A]]", 1.0),
         ("It is [[B]].", 0.0),
@@ -100,12 +100,12 @@ def test_frames_of_conversations_are_neutralised() -> None:
         ("", math.nan),
     ],
 )
-def test_verdicts(said: str, score: float) -> None:
-    assert PAIR.parse(said) == pytest.approx(score, nan_ok=True)
+def test_verdicts(reply: str, score: float) -> None:
+    assert PAIR.parse(reply) == pytest.approx(score, nan_ok=True)
 
 
 @pytest.mark.parametrize(
-    ("said", "score"),
+    ("reply", "score"),
     [
         ("Rating: [[8]]", 8.0),
         ("[[8.5]] yes [[8.5]]", 8.5),
@@ -119,12 +119,12 @@ def test_verdicts(said: str, score: float) -> None:
         ("[[rating]]", math.nan),
     ],
 )
-def test_ratings(said: str, score: float) -> None:
-    assert built_in("single").parse(said) == pytest.approx(score, nan_ok=True)
+def test_ratings(reply: str, score: float) -> None:
+    assert built_in("single").parse(reply) == pytest.approx(score, nan_ok=True)
 
 
 def test_alpaca_evals_raw_answers(shared_data: Path) -> None:
-    """1,602 raw answers: p(m) / (p(m) + p(M)) is the stored preference - 1 or its mirror (their order was drawn)."""
+    """In 1,602 raw replies, p(m) / (p(m) + p(M)) is the stored preference - 1, or 1 minus that (random order)."""
     template, count, mirrored = built_in("pairwise", name="token"), 0, 0
     with gzip.open(shared_data / "alpaca_eval/ae2_raw_completions.jsonl.gz", "rt") as lines:
         for line in lines:
@@ -134,7 +134,7 @@ def test_alpaca_evals_raw_answers(shared_data: Path) -> None:
                 continue
             first = {t["token"]: t["logprob"] for t in logps["content"][0]["top_logprobs"]}
             score = template.parse_tokens(first)
-            # a token that is not among the five likeliest has a chance of at most e-7, as far as one answer shows
+            # a token that is not among the five likeliest has a probability of at most e-7 in these replies
             same, mirror = abs(row["preference"] - 1 - score), abs(2 - row["preference"] - score)
             assert min(same, mirror) < 1e-6, row["index"]
             count += 1
@@ -192,7 +192,7 @@ def test_files_that_are_no_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="can't be read"):
         read_templates(str(tmp_path / "absent.jsonl"))
     (tmp_path / "bad.jsonl").write_text("{")
-    with pytest.raises(DataError, match="line 1 is no JSON"):
+    with pytest.raises(DataError, match="line 1 is not JSON"):
         read_templates(str(tmp_path / "bad.jsonl"))
     (tmp_path / "bad.txt").write_text("hello")
     with pytest.raises(DataError, match="im_start"):

@@ -6,7 +6,7 @@ from typing import Any
 
 
 def small_llama(vocabulary: int) -> Any:
-    """Random weights; its config says, as Llama's does by default, that token 2 ends a text."""
+    """A model with random weights. Token 2 ends a text, which is the default of Llama's config."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -17,7 +17,7 @@ def small_llama(vocabulary: int) -> Any:
 
 
 def always_saying(model: Any, token: int) -> Any:
-    """The model with weights that make `token` almost certain at every position."""
+    """The same model with weights that make `token` almost certain at every position."""
     import torch
 
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Checkpointed and compiled layers compute what plain ones do; when compiling is worth its time."""
+"""Checkpointed and compiled layers compute what plain ones do. Compiling starts where it pays."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SHARED = Layout(shared=True, split=True, width=32)
 
 
 def policy(*, adapter: bool) -> Any:
-    """In training mode, without dropout; an adapter has weights that are not zero."""
+    """A policy in training mode without dropout. The weights of its adapter are not zero."""
     torch.manual_seed(0)
     config = transformers.LlamaConfig(**SIZES, num_key_value_heads=2)
     model = transformers.AutoModelForCausalLM.from_config(config)
@@ -39,7 +39,7 @@ def policy(*, adapter: bool) -> Any:
 
 
 def step(model: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, int]:
-    """Loss, gradient of all that is trained, and bytes that were kept from the forward to the backward pass."""
+    """(loss, gradient of all trained weights, bytes kept from the forward to the backward pass)."""
     kept: dict[int, int] = {}
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -59,7 +59,7 @@ def step(model: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor, int]:
 
 @pytest.mark.parametrize("adapter", [False, True], ids=["full", "lora"])
 def test_checkpointed_layers_keep_less_and_compute_the_same(adapter: bool) -> None:
-    """Two layers: less than half is kept (what goes into each, and the ends of the model)."""
+    """With two layers, less than half is kept: the inputs of the layers, and the first and last part of the model."""
     rows = collate_rows(ANSWERS, SHARED)
     model = policy(adapter=adapter)
     loss, gradient, kept = step(model, rows)
@@ -75,7 +75,7 @@ def test_checkpointed_layers_keep_less_and_compute_the_same(adapter: bool) -> No
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
 def test_compiled_layers_compute_the_same(checkpointed: bool) -> None:
-    """Also for rows of another length, without compiling once more."""
+    """Rows of another length give the right result too, and are not compiled again."""
     torch._dynamo.reset()
     plain, compiled = policy(adapter=True), policy(adapter=True)
     if checkpointed:
@@ -96,7 +96,7 @@ def test_compiled_layers_compute_the_same(checkpointed: bool) -> None:
 
 
 def test_compiling_pays_where_a_run_is_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    """6 operations a weight of a matrix and token, 4 where it is frozen, against 3e13."""
+    """Each weight of a matrix costs 6 operations per token, or 4 if it is frozen. The threshold is 3e13 operations."""
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     model = policy(adapter=False)
     weights = sum(p.numel() for p in model.parameters() if p.ndim > 1)
@@ -110,17 +110,17 @@ def test_compiling_pays_where_a_run_is_long(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_compiling_needs_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one in CXX where that is set, as torch.compile takes it."""
-    there = {"g++"}
-    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in there else None)
+    """If CXX is set, it names the compiler, as for torch.compile."""
+    installed = {"g++"}
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}" if name in installed else None)
     monkeypatch.delenv("CXX", raising=False)
     model = policy(adapter=False)
     assert compiling_pays(model, 10**12)
     monkeypatch.setenv("CXX", "clang++")
     assert not compiling_pays(model, 10**12)
-    there.add("clang++")
+    installed.add("clang++")
     assert compiling_pays(model, 10**12)
-    there.clear()
+    installed.clear()
     monkeypatch.delenv("CXX")
     assert not compiling_pays(model, 10**12)
 
@@ -131,7 +131,7 @@ def test_compiling_is_for_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_numbers_that_a_cpu_is_slow_with_are_zero() -> None:
-    """1e-30 times 1e-10 is a denormal float32; half of the smallest normal one as well, and that one is kept."""
+    """1e-30 times 1e-10 and half of the smallest normal float32 are denormal. The smallest normal one is kept."""
     smallest = torch.finfo(torch.float32).tiny
     try:
         flush_denormals()

@@ -1,4 +1,4 @@
-"""Generation configs: where a model stops, and what is saved with a policy."""
+"""Generation configs: the tokens at which a model stops, and the config that is saved with a policy."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_the_saved_model_stops_at_the_end_of_a_turn_and_where_it_did_before(tmp_
     model.generation_config.eos_token_id = named
     end = tokenizer.convert_tokens_to_ids("<|im_end|>")
     before = [] if named is None else [named] if isinstance(named, int) else named
-    assert stop_ids(model) == (before or [2]), "a Llama's config says 2 where nothing else is said"
+    assert stop_ids(model) == (before or [2]), "2 is the default of Llama's config"
     ends = template_of(model, tokenizer).ends
     assert ends[0] == end
     assert set(ends) == {end, 256, *stop_ids(model)}
@@ -54,7 +54,7 @@ def test_a_config_that_says_it_all_stays_as_it_is(tmp_path: Path) -> None:
 
 
 def test_a_config_that_transformers_would_not_write_is_kept(tmp_path: Path) -> None:
-    """Published configs have a temperature and no do_sample; changing them is an error on saving."""
+    """Published configs have a temperature without do_sample. transformers refuses to save such a config."""
     tokenizer = tokenizer_of(PHI3)
     model = small_llama(len(tokenizer))
     model.generation_config = GenerationConfig(eos_token_id=256, temperature=0.6, top_p=0.9, do_sample=False)
@@ -79,7 +79,7 @@ def test_an_adapter_has_its_own(tmp_path: Path) -> None:
     assert saved(tmp_path / "base")["eos_token_id"] == 256
     merged, _ = Hub(name=str(tmp_path / "adapter")).load()
     assert stop_ids(merged) == ends
-    (tmp_path / "adapter/generation_config.json").unlink()  # as of an adapter that was saved by something else
+    (tmp_path / "adapter/generation_config.json").unlink()  # as if other software had saved the adapter
     assert stop_ids(Hub(name=str(tmp_path / "adapter")).load()[0]) == [256]
 
 

@@ -34,7 +34,7 @@ from alignlab.models.heads import (
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.tiny import Tiny
 
-# The second answer goes on after an end token, and 0, the padding's id, is a real letter.
+# The second answer continues after an end token. The id of padding, 0, is also the id of a letter.
 ANSWERS = [([6, 1], [2, 3, 6]), ([6], [1, 6, 0, 0]), ([6, 5, 4], [6])]
 
 
@@ -53,7 +53,7 @@ def rows() -> Rows:
 
 @pytest.mark.parametrize("make", [tiny, gpt2])
 def test_the_reward_is_read_on_the_last_token_of_the_answer(make: Any) -> None:
-    """Against each row by itself, unpadded: the backbone's last hidden state times the head's weights."""
+    """The expected reward of an unpadded row by itself is the backbone's last hidden state times the head's weights."""
     scorer = with_scalar_head(make(), 0)
     backbone = getattr(scorer, scorer.base_model_prefix)
     alone = [
@@ -113,7 +113,7 @@ def test_what_has_no_classifier_is_refused() -> None:
 @pytest.mark.parametrize("make", [tiny, gpt2])
 @pytest.mark.parametrize("kind", ["head", "network"])
 def test_critics_see_what_stands_before_each_token(make: Any, kind: str) -> None:
-    """Against each row by itself: the hidden state that predicts the token, through the critic's own layer."""
+    """Expected values are computed row by row: the critic's layer, applied to the state that predicts the token."""
     policy = make()
     if kind == "head":
         critic: Critic = HeadCritic(policy)
@@ -138,7 +138,7 @@ def test_a_new_head_expects_nothing() -> None:
 
 
 def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_path: Path) -> None:
-    """N+ 9. Without the file the rewards are those of the bare classifier."""
+    """N+ (Huang et al. 2024), detail 9. Without the offset's file the rewards are those of the bare classifier."""
     scorer = with_scalar_head(tiny(), 0)
     scorer.save_pretrained(tmp_path)
     Tiny(name="t", alphabet="abcdef", hidden_size=32).load()[1].save_pretrained(tmp_path)
@@ -151,7 +151,7 @@ def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_pat
 
 
 def test_an_adapter_is_merged_with_its_head_and_offset(tmp_path: Path) -> None:
-    """Rewards are those of base and adapter, and the model is a plain classifier."""
+    """The rewards are those of base and adapter together, and the loaded model is a plain classifier."""
     base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")
@@ -171,7 +171,7 @@ def test_an_adapter_is_merged_with_its_head_and_offset(tmp_path: Path) -> None:
 
 
 def test_a_critic_fits_states_that_are_projected_before_they_are_predicted_from() -> None:
-    """OPT-350m's last states are narrower than its layers."""
+    """The last hidden states of OPT-350m are narrower than its layers."""
     torch.manual_seed(0)
     config = OPTConfig(
         vocab_size=9, hidden_size=32, word_embed_proj_dim=16, ffn_dim=32, num_hidden_layers=1, num_attention_heads=2,
@@ -189,7 +189,7 @@ def test_a_critic_fits_states_that_are_projected_before_they_are_predicted_from(
 
 @pytest.mark.parametrize("task", ["CAUSAL_LM", None])
 def test_an_adapter_without_a_head_is_no_reward_model(task: str | None, tmp_path: Path) -> None:
-    """A policy's adapter: scores of a head that nobody has trained would be random numbers."""
+    """The adapter of a policy has no head. The scores of an untrained head would be random."""
     base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")
@@ -197,13 +197,13 @@ def test_an_adapter_without_a_head_is_no_reward_model(task: str | None, tmp_path
     policy.peft_config["default"].task_type = task
     policy.save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
-    with pytest.raises(ModelError, match="is no reward model: it was saved without a head"):
+    with pytest.raises(ModelError, match="is not a reward model: it was saved without a head"):
         load_scorer(str(tmp_path / "policy"))
 
 
 @pytest.mark.parametrize("adapter", [False, True])
 def test_a_reward_model_is_no_policy(adapter: bool, tmp_path: Path) -> None:
-    """Its head would be thrown away, and a fresh one put in its place."""
+    """transformers would drop its head and put a new one in its place."""
     base, tokenizer = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
     base.save_pretrained(tmp_path / "base")
     base.name_or_path = str(tmp_path / "base")

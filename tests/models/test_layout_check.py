@@ -1,4 +1,4 @@
-"""Answers side by side against plain rows, for every architecture that is known to take them, and who is not asked."""
+"""Compares shared rows with plain rows, for every architecture that is known to support them, and for some others."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ KV = {**MLP, "num_key_value_heads": 2}
 MOE = {"num_local_experts": 2, "num_experts_per_tok": 1}
 NEAR = {"sliding_window": 4}
 
-# A small model of each known class, some in several variants.
+# A small model of each known class. Some classes come in several variants.
 CONFIGS: dict[str, Callable[[], Any]] = {
     "llama": lambda: t.LlamaConfig(**KV),
     "llama_eager": lambda: t.LlamaConfig(**KV, attn_implementation="eager"),
@@ -60,11 +60,11 @@ CONFIGS: dict[str, Callable[[], Any]] = {
 WINDOWED = ["mistral", "mixtral", "qwen2_window", "gemma2", "gemma3", "phi3", "gpt_oss", "starcoder2"]
 SCALED = {"granite": 1 / 3, "cohere": 0.5}
 SHARED = Layout(shared=True, split=True, width=32)
-# At this width they are worth several sequences, of which some are padded.
+# At this width the answers fill several sequences, some of which are padded.
 NARROW = Layout(shared=True, split=True, width=5)
 
-# Three answers to a prompt, two that begin alike among them, and prompts alone, in one sequence and in several; most
-# are longer than the windows.
+# Two prompts have three answers each, of which two begin alike in one case, and two prompts have one answer. They fill
+# one sequence or several. Most rows are longer than the sliding windows.
 ANSWERS: list[PromptAndAnswer] = [
     ([1, 2, 3, 4, 5], [10, 11, 12, 13]),
     ([7, 8, 9], [1, 2]),
@@ -78,7 +78,7 @@ ANSWERS: list[PromptAndAnswer] = [
 
 
 def build(name: str) -> Any:
-    """Matrices 8 times as large as they are drawn, so that what a token attends to matters."""
+    """A small model. Its matrices are scaled by 8, so that it matters which tokens a token attends to."""
     torch.manual_seed(0)
     config = CONFIGS[name]()
     model = t.AutoModelForCausalLM.from_config(config).eval()
@@ -89,7 +89,7 @@ def build(name: str) -> Any:
 
 
 def logps_and_gradient(model: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
-    """[R, T], and the gradient of a weighted sum of them with respect to all parameters."""
+    """([R, T] log-probabilities, gradient of a weighted sum of them with respect to all parameters)."""
     model.zero_grad(set_to_none=True)
     logps = answer_logps(model, rows)
     weights = torch.linspace(-1.0, 2.0, logps.numel()).view_as(logps)
@@ -99,13 +99,13 @@ def logps_and_gradient(model: Any, rows: Rows) -> tuple[torch.Tensor, torch.Tens
 
 
 def off(model: Any, rows: Rows) -> float:
-    """Largest difference of a token's log-probability from plain rows by the model's own head."""
+    """Largest difference between a token's log-probability and that of plain rows with the model's own head."""
     with torch.no_grad():
         return float((answer_logps(model, rows) - answer_logps(model, collate_rows(ANSWERS))).abs().max())
 
 
 def together(rows: Rows) -> torch.Tensor:
-    """Ends as if answers to a prompt saw all those before them."""
+    """`Rows.ends` changed so that each answer sees the answers before it."""
     return rows.ends.cummax(dim=1).values
 
 
@@ -115,7 +115,7 @@ def test_every_known_class_has_its_small_model() -> None:
 
 
 def test_answers_are_really_side_by_side() -> None:
-    """All three answers to a prompt after it, two prompts or more in a sequence, and a prompt alone."""
+    """All three answers follow their prompt, some sequence holds several prompts, and some prompt has one answer."""
     rows = collate_rows(ANSWERS, NARROW)
     assert rows.attention.sum() == 5 + 3 + 1 + 9 + sum(len(answer) for _, answer in ANSWERS) - 2, "5, 6 stands once"
     assert (rows.positions == 0).sum() - (rows.attention == 0).sum() == 4, "prompts"
@@ -124,7 +124,7 @@ def test_answers_are_really_side_by_side() -> None:
 
 
 def test_padding_sees_itself_and_nothing_else() -> None:
-    """So no row of a mask is without a column, which some attentions make NaN of."""
+    """So each row of a mask has a column. Some attention implementations return NaN for rows without one."""
     rows = collate_rows(ANSWERS, NARROW)
     mask = forward.attention_mask(build("llama").config, rows, torch.float32)
     assert isinstance(mask, torch.Tensor)
@@ -159,14 +159,14 @@ def test_no_window_where_no_layer_has_one(name: str) -> None:
 
 
 def test_a_window_that_is_not_in_use() -> None:
-    """Configs that say so by a switch, without kinds of layers."""
+    """Some configs switch the window off by `use_sliding_window` and have no `layer_types`."""
     assert forward.window_of(SimpleNamespace(sliding_window=4, use_sliding_window=False)) is None
     assert forward.window_of(SimpleNamespace(sliding_window=4, use_sliding_window=True)) == 4
 
 
 @pytest.mark.parametrize("name", ["llama", "llama_eager", "gpt2", "opt", "gemma3", "gpt_oss"])
 def test_what_keeps_answers_apart_is_needed(name: str) -> None:
-    """Without it answers see those before them, or prompts of others, or stand too far back."""
+    """Without it, answers see earlier answers or other prompts, or have wrong positions."""
     model, rows = build(name), collate_rows(ANSWERS, SHARED)
     columns = torch.arange(rows.ids.shape[1]).expand_as(rows.ids)
     for broken in (
@@ -203,16 +203,16 @@ def test_unknown_classes_have_plain_rows(config: Any, caplog: pytest.LogCaptureF
     model = t.AutoModelForCausalLM.from_config(config)
     with caplog.at_level(logging.INFO):
         assert choose_layout(model, ANSWERS) == PLAIN
-    assert f"plain rows, since {type(model).__name__} is not known to be exact" in caplog.text
+    assert f"plain rows, because {type(model).__name__} is not known to be exact" in caplog.text
 
 
 def test_a_known_class_with_alibi_has_plain_rows(caplog: pytest.LogCaptureFixture) -> None:
-    """Falcon is known; this one counts positions from a mask of two dimensions, and refuses another."""
+    """Falcon is a known class. With ALiBi it computes positions from a mask of two dimensions and fails with others."""
     torch.manual_seed(0)
     model = t.AutoModelForCausalLM.from_config(t.FalconConfig(**SIZES, **IDS, alibi=True)).train()
     assert choose_layout(model, ANSWERS) == PLAIN
     assert [(r.levelname, r.message) for r in caplog.records if r.name.startswith("alignlab")] == [
-        ("WARNING", "layout: plain rows, since this FalconForCausalLM refuses answers side by side")
+        ("WARNING", "layout: plain rows, because this FalconForCausalLM fails with several answers in a row")
     ]
     assert model.training
 
@@ -231,7 +231,7 @@ def test_a_model_that_is_off_has_plain_rows(
     assert choose_layout(build("llama"), ANSWERS) == PLAIN
     (record,) = (r for r in caplog.records if r.name.startswith("alignlab"))
     assert record.levelname == "WARNING"
-    assert "plain rows, since LlamaForCausalLM is off by " + ("nan" if broken == "nan" else "") in record.message
+    assert "plain rows, because LlamaForCausalLM is off by " + ("nan" if broken == "nan" else "") in record.message
 
 
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma3"])
@@ -268,7 +268,7 @@ def test_memory_that_does_not_suffice_is_no_refusal(monkeypatch: pytest.MonkeyPa
 
 
 def test_other_attention_has_plain_rows_and_our_projection(caplog: pytest.LogCaptureFixture) -> None:
-    """An implementation of another name, which may not take a mask that is added to the scores."""
+    """An attention implementation with an unknown name may not add a given mask to its scores."""
     t.AttentionInterface.register("ours", sdpa_attention_forward)
     t.AttentionMaskInterface.register("ours", sdpa_mask)
     model = build("llama")
@@ -276,7 +276,7 @@ def test_other_attention_has_plain_rows_and_our_projection(caplog: pytest.LogCap
     with caplog.at_level(logging.INFO):
         layout = choose_layout(model, ANSWERS)
     assert layout == Layout(shared=False, split=True, width=32)
-    assert "layout: plain rows, since ours attention takes no mask of ours" in caplog.text
+    assert "layout: plain rows, because ours attention accepts no custom mask" in caplog.text
     assert off(model, collate_rows(ANSWERS, layout)) < 2e-5
 
 
@@ -296,7 +296,7 @@ def test_plain_rows_where_they_are_asked_for(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_rows_beyond_a_window_are_looked_at() -> None:
-    """Of pairs the longer answer counts; the window of 4 tokens is full, one of 8 is not left."""
+    """The longer answer of a pair counts. A row that just fills the window of 4 tokens is not beyond it."""
     pairs = [PairTokens(0, [1], [2], [3]), PairTokens(1, [1], [2], [4]), PairTokens(2, [1], [5], [6])]
     first = [*pairs[0].answers(), *pairs[1].answers()]
     full, beyond = PairTokens(3, [1, 2], [3, 4], [5]), PairTokens(4, [1, 2], [3], [4, 5, 6])
@@ -311,7 +311,7 @@ def test_rows_beyond_a_window_are_looked_at() -> None:
 
 
 def test_what_is_looked_at_has_answers_that_could_be_disturbed() -> None:
-    """Not those of one token, which nothing can come between."""
+    """Answers of one token are avoided, because nothing can disturb their first token."""
     rows = [
         PairTokens(0, [1], [2], [3, 4, 5]),
         PairTokens(1, [1], [2, 3], [4, 5]),

@@ -28,7 +28,7 @@ def save_base(folder: Path, seed: int = 0) -> Path:
 
 
 def save_adapter(base: Path, folder: Path, *, seed: int = 0, **config: Any) -> Path:
-    """An adapter on `base` that changes what it computes; `config` stands in its adapter_config.json."""
+    """Save an adapter on `base` with weights that are not zero. `config` changes its adapter_config.json."""
     torch.manual_seed(seed)
     model, tokenizer = load_pretrained(str(base), dtype="float32")
     policy = LoRA(r=2).wrap(model)
@@ -128,7 +128,7 @@ def test_content_counts_and_places_do_not(adapter: Path, tmp_path: Path) -> None
 
 
 def test_an_adapter_on_an_adapter(adapter: Path, tmp_path: Path) -> None:
-    """An adapter on an adapter loads with both merged, and its fingerprint depends on the base."""
+    """An adapter on an adapter is loaded with both merged, and its fingerprint depends on the base."""
     merged, tokenizer = load_pretrained(str(adapter), dtype="float32")
     merged.save_pretrained(tmp_path / "merged")
     tokenizer.save_pretrained(tmp_path / "merged")

@@ -1,4 +1,4 @@
-"""Answer log-probabilities against one plain forward per row, for several architectures."""
+"""Compares answer log-probabilities with one plain forward pass per row, for several architectures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def build(name: str) -> Any:
 
 
 def plain(model: Any, prompt: list[int], answer: list[int]) -> torch.Tensor:
-    """The definition: a softmax over all positions of one unpadded row, labels shifted by one."""
+    """Log-probabilities by definition: a softmax at all positions of one unpadded row, with labels shifted by one."""
     logits = model(torch.tensor([[*prompt, *answer]])).logits[0].double()
     logps = torch.log_softmax(logits, -1)
     return torch.stack([logps[len(prompt) - 1 + t, token] for t, token in enumerate(answer)])
@@ -82,10 +82,10 @@ def test_vocabulary_sums_are_those_of_plain_rows() -> None:
 
 
 def test_token_stats_are_those_of_plain_rows() -> None:
-    """-sum_v pi log pi, whether the token was the likeliest, and the mean logit; 0 on padding, no gradient."""
+    """-sum_v pi log pi, whether the token was the likeliest, and the mean logit: 0 on padding, and without gradient."""
     model = build("llama")
     model.lm_head.weight.data *= 10
-    with torch.no_grad():  # one answer that is the likeliest by construction
+    with torch.no_grad():  # makes one answer the likeliest
         likeliest = int(model(torch.tensor([PROMPTS[2]])).logits[0, -1].argmax())
     answers = [*ANSWERS[:2], [likeliest]]
     rows = collate_rows(list(zip(PROMPTS, answers, strict=True)))
@@ -106,7 +106,7 @@ def test_token_stats_are_those_of_plain_rows() -> None:
 
 
 def wider(rows: Rows, left: int, right: int) -> Rows:
-    """The same with more padding, a real token's id on it."""
+    """The same rows with more padding, which has the id of a real token."""
     pad, length = torch.nn.functional.pad, rows.ids.shape[1]
     return dataclasses.replace(
         rows,
@@ -137,7 +137,7 @@ def test_more_padding_changes_neither_value_nor_gradient(left: int, right: int) 
 
 
 def test_bfloat16_model_gives_float32_sums() -> None:
-    """The log-softmax is taken in float32: its error is that of bf16 logits, not of a bf16 softmax."""
+    """The log-softmax is computed in float32. So the error is that of bf16 logits, not of a bf16 softmax."""
     model = build("llama")
     rows = collate_rows(list(zip(PROMPTS, ANSWERS, strict=True)))
     exact = answer_logps(model, rows)
@@ -147,14 +147,14 @@ def test_bfloat16_model_gives_float32_sums() -> None:
     assert not torch.equal(rough, rough.bfloat16().float())
 
 
-# For logits in pieces: a vocabulary so large that N x V is larger than all else that a tiny model keeps.
+# Vocabulary for logits in pieces. N x V is larger than everything else that a tiny model keeps.
 VOCABULARY = 307
 BY_US = Layout(split=True)
 SIDE_BY_SIDE = Layout(shared=True, split=True, width=32)
 
 
 def wordy(tied: bool = False, seed: int = 0) -> Any:
-    """A model of many tokens, far from uniform."""
+    """A model with a large vocabulary, whose distributions are far from uniform."""
     torch.manual_seed(seed)
     config = transformers.LlamaConfig(
         **{**SIZES, "vocab_size": VOCABULARY}, num_key_value_heads=2, tie_word_embeddings=tied
@@ -167,7 +167,7 @@ def wordy(tied: bool = False, seed: int = 0) -> Any:
 
 
 def many_rows(layout: Layout) -> Rows:
-    """8 answers of 3 to 17 tokens, two to a prompt."""
+    """8 answers of 3 to 17 tokens. Two answers share each prompt."""
     generator = torch.Generator().manual_seed(0)
 
     def drawn(size: int) -> list[int]:
@@ -178,9 +178,9 @@ def many_rows(layout: Layout) -> Rows:
 
 
 TRAINED = {
-    "inner": lambda model: [layer.self_attn.q_proj.weight for layer in model.model.layers],  # slopes are kept
+    "inner": lambda model: [layer.self_attn.q_proj.weight for layer in model.model.layers],  # gradients are kept
     "all": lambda model: list(model.parameters()),
-    "projection": lambda model: [model.lm_head.weight],  # hidden states without a gradient, where it is not tied
+    "projection": lambda model: [model.lm_head.weight],  # if it is not tied, hidden states have no gradient
 }
 
 
@@ -195,7 +195,7 @@ def train_only(model: Any, trained: str) -> None:
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
 @pytest.mark.parametrize("trained", TRAINED)
 def test_logits_in_pieces_are_those_in_one(trained: str, tied: bool, kl: bool, layout: Layout) -> None:
-    """Values and gradients, 80 tokens at once, 7 at a time and one by one, against the model's own head."""
+    """Values and gradients equal those of the model's own head, with 80 tokens at once, 7 at a time, and one by one."""
     reference = frozen_copy(wordy(seed=1)) if kl else None
     found = []
     for one, at_once in ((PLAIN, 1), (layout, 2**24), (layout, 7 * VOCABULARY + 5), (layout, 1)):
@@ -233,7 +233,7 @@ def test_logits_in_pieces_are_those_in_one(trained: str, tied: bool, kl: bool, l
 
 
 def test_gradient_through_the_kl_alone() -> None:
-    """Nothing of the log-probabilities is wanted, though both come from the same pieces."""
+    """The log-probabilities get no gradient, although both come from the same pieces."""
     reference, found = frozen_copy(wordy(seed=1)), []
     for at_once in (2**24, 5 * VOCABULARY):
         model, rows = wordy(), many_rows(BY_US)
@@ -245,7 +245,7 @@ def test_gradient_through_the_kl_alone() -> None:
 
 
 def test_the_entropy_has_a_gradient_where_that_is_asked() -> None:
-    """Whole and in pieces; the same numbers as without one, and the slope of a finite difference."""
+    """Whole and in pieces, values equal those without a gradient, and the gradient equals a finite difference."""
     found = []
     for at_once in (2**24, 5 * VOCABULARY):
         model, rows = wordy(), many_rows(BY_US)
@@ -275,7 +275,7 @@ def test_the_entropy_has_a_gradient_where_that_is_asked() -> None:
 
 
 def test_a_temperature_divides_the_logits_everywhere() -> None:
-    """N+ 2: log-probabilities, statistics and pieces alike."""
+    """N+ (Huang et al. 2024), detail 2. Log-probabilities and statistics follow the temperature, also in pieces."""
     model, rows = wordy(), many_rows(BY_US)
     with torch.no_grad():
         plain = predict(model, rows)
@@ -290,7 +290,7 @@ def test_a_temperature_divides_the_logits_everywhere() -> None:
 
 
 def largest_kept(model: Any, rows: Rows, **how: Any) -> int:
-    """Numbers in the largest tensor that is kept for the backward pass."""
+    """Number of elements of the largest tensor that is kept for the backward pass."""
     sizes = [0]
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
@@ -315,7 +315,7 @@ def test_no_logits_of_all_tokens_are_kept(trained: str, kl: bool) -> None:
 
 @pytest.mark.parametrize(("trained", "again"), [("inner", 0), ("all", 12), ("projection", 12)])
 def test_a_frozen_projection_is_not_computed_again(trained: str, again: int) -> None:
-    """80 tokens, 7 at a time, are 12 pieces; slopes are kept where only hidden states have a gradient."""
+    """80 tokens, 7 at a time, make 12 pieces. If only hidden states need a gradient, their gradients are kept."""
     model, rows = wordy(), many_rows(BY_US)
     train_only(model, trained)
     calls: list[int] = []
@@ -329,7 +329,7 @@ def test_a_frozen_projection_is_not_computed_again(trained: str, again: int) -> 
 
 @pytest.mark.parametrize("layout", [BY_US, SIDE_BY_SIDE], ids=["plain", "shared"])
 def test_bfloat16_in_pieces_is_near_float32(layout: Layout) -> None:
-    """Within 0.06 nats for a token, which is what 8 bits leave of these logits; the sums are float32."""
+    """The error is below 0.06 nats per token, the rounding error of these logits in bfloat16. The sums are float32."""
     model, rows = wordy(), many_rows(layout)
     exact = answer_logps(model, rows)
     rough = score_answers(model.bfloat16(), rows, stats=True, logits_at_once=7 * VOCABULARY)

@@ -1,4 +1,4 @@
-"""An adapter's folder loads as what was trained, also if the vocabulary grew or weights are tied."""
+"""The folder of an adapter loads as the trained policy, also if the vocabulary grew or weights are tied."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def base(tmp_path: Path) -> Path:
 
 
 def trained(model: Any, folder: Path, **config: Any) -> Any:
-    """A policy with an adapter whose every number was trained, saved to `folder`."""
+    """A policy with an adapter that has no zero weights, saved to `folder`."""
     policy = get_peft_model(model, LoraConfig(task_type="CAUSAL_LM", r=2, **config))
     torch.manual_seed(0)
     for p in policy.parameters():
@@ -43,7 +43,7 @@ def trained(model: Any, folder: Path, **config: Any) -> Any:
 
 
 def loaded_twice(adapter: Path, folder: Path) -> tuple[Any, Any]:
-    """The model of an adapter's folder, and the same saved and loaded as a whole model."""
+    """(model from an adapter's folder, the same model after saving and loading it whole)."""
     model, tokenizer = Hub(name=str(adapter)).load()
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""4-bit weights: NF4 by its definition, their bytes, one function in training and evaluation, the references."""
+"""4-bit weights: NF4 by its definition, size in bytes, the same function in training and evaluation, references."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def moved(policy: Any) -> Any:
 
 
 def test_weights_are_the_nearest_of_sixteen(folder: str) -> None:
-    """Times the largest of their block of 64, which is rounded to 8 bits itself; 4.127 bits a weight in all."""
+    """A weight is one of 16 numbers times its block's maximum, which has 8 bits. In all, a weight takes 4.127 bits."""
     from bitsandbytes.functional import dequantize_4bit
 
     model, exact = load(folder), load(folder, "none")
@@ -73,7 +73,7 @@ def test_weights_are_the_nearest_of_sixteen(folder: str) -> None:
         original = exact.get_submodule(name).weight.detach().view(-1, 64)
         largest = original.abs().amax(1, keepdim=True)
         nearest = NF4[(original / largest).unsqueeze(-1).sub(NF4).abs().argmin(-1)]
-        # The constants are kept as distances from their mean, at most half a gap of 0.9 / 64 of the largest one off.
+        # The maxima are stored as differences from their mean. The error is at most 0.45 / 64 of the largest one.
         slack = 1.001 * 0.45 / 64 * (largest - largest.mean()).abs().max()
         back = dequantize_4bit(weight.data, state).view(-1, 64)
         assert ((back - nearest * largest).abs() <= slack * nearest.abs() + 1e-6).all()
@@ -87,7 +87,7 @@ def test_weights_are_the_nearest_of_sixteen(folder: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_it_is_near_the_model_as_it_was(folder: str, dtype: str) -> None:
-    """Log-probabilities within 0.3 nats each and 0.06 on average, of a model whose logits have deviation 0.23."""
+    """Log-probabilities differ by at most 0.3 nats, and by 0.06 on average. The logits' standard deviation is 0.23."""
     with torch.no_grad():
         one, two = (load(folder, q, dtype)(IDS).logits.float().log_softmax(-1) for q in ("nf4", "none"))
     assert (one - two).abs().max() < 0.3
@@ -96,7 +96,7 @@ def test_it_is_near_the_model_as_it_was(folder: str, dtype: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_evaluation_leaves_training_as_it_is(folder: str, dtype: str) -> None:
-    """The same function before, in and after an evaluation, and the same gradient."""
+    """The function and its gradient are the same before, during and after an evaluation."""
     policy = moved(LoRA(r=4).wrap(load(folder, dtype=dtype)))
 
     def gradient() -> tuple[torch.Tensor, list[torch.Tensor]]:

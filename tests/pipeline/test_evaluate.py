@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
+from alignlab.cli.main import main
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
 from alignlab.rollout import sampling
@@ -42,9 +44,25 @@ def evaluation(run: Path) -> Path:
     return found
 
 
-def test_estimates_hold_the_exact_numbers(alignlab: Run) -> None:
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The `outputs` of LAB, trained once for the tests of a process."""
+    folder = tmp_path_factory.mktemp("finished")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["alignlab"])
+        assert main(["train", *LAB]) == 0
+    return folder / "outputs"
+
+
+@pytest.fixture
+def trained(finished: Path, tmp_path: Path) -> None:
+    """A finished run of LAB and its parent, to be changed by one test."""
+    shutil.copytree(finished, tmp_path / "outputs", symlinks=True)
+
+
+def test_estimates_hold_the_exact_numbers(alignlab: Run, trained: None) -> None:
     """KL and gold reward of a run in the lab: within 3 standard errors of their enumeration, and those errors small."""
-    assert alignlab("train", *LAB).code == 0
     found = alignlab("evaluate", "run=dpo", "evaluation.samples=150", "evaluation.batch_size=400")
     assert found.code == 0, found.err
     folder = evaluation(only("dpo"))
@@ -70,10 +88,11 @@ def test_estimates_hold_the_exact_numbers(alignlab: Run) -> None:
     assert json.loads(json.dumps(again)) == {key: summary[key] for key in again}, "from the rows alone"
 
 
-def test_a_second_judge_draws_nothing_again(alignlab: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_second_judge_draws_nothing_again(
+    alignlab: Run, trained: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -len(answer)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    assert alignlab("train", *LAB).code == 0
     assert alignlab("evaluate", "run=dpo").code == 0
     before = Examples.read(evaluation(only("dpo")))
     monkeypatch.setattr(sampling, "_batch", lambda *args: pytest.fail("drawn again"))
@@ -89,12 +108,11 @@ def test_a_second_judge_draws_nothing_again(alignlab: Run, monkeypatch: pytest.M
 
 
 def test_rules_that_were_changed_are_asked_again(
-    alignlab: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    alignlab: Run, trained: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "my_rule.py").write_text("def score(prompt, answer):\n    return 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     command = ["evaluate", "run=dpo", "+judge@judge.mine=gold", "judge.mine.function=my_rule:score"]
-    assert alignlab("train", *LAB).code == 0
     assert alignlab(*command).code == 0
     assert set(Examples.read(evaluation(only("dpo")))["policy/score/mine"]) == {1.0}
     (tmp_path / "my_rule.py").write_text("def score(prompt, answer):\n    return 22\n")
@@ -167,9 +185,8 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     assert "no KL: the answers were not sampled at temperature 1" in hot.out
 
 
-def test_refusals_of_xstests_prompts(alignlab: Run) -> None:
+def test_refusals_of_xstests_prompts(alignlab: Run, trained: None) -> None:
     """In the lab the one refusal by rule is to say nothing: shares are those of empty first answers."""
-    assert alignlab("train", *LAB).code == 0
     rows = ["id,prompt,type,label", *(f"{i},{text},kind,safe" for i, text in enumerate(("a", "b", "c", "aa", "ab")))]
     Path("x.csv").write_text("\n".join([*rows, "5,ba,contrast,unsafe", "6,bb,contrast,unsafe", "7,bc,contrast,unsafe"]))
     asked = ["evaluation.questions=x.csv", "evaluation.prompts=0", "evaluation.samples=2"]
@@ -213,9 +230,8 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     assert "alpaca.json: 1 row can't be used\n  row 2: needs instruction, turns or prompt" in refused.err
 
 
-def test_pairs_of_a_file(alignlab: Run, tmp_path: Path) -> None:
+def test_pairs_of_a_file(alignlab: Run, trained: None, tmp_path: Path) -> None:
     """A reward run and a policy on RewardBench-style rows; the policy's numbers are those that training logs."""
-    assert alignlab("train", *LAB).code == 0
     assert alignlab("train", *LAB, "objective=reward_model", "trainer.max_steps=60").code == 0
     (reward,) = RUNS.glob("reward_model-*")
     own = alignlab("evaluate", f"run={reward.name}")
@@ -285,10 +301,8 @@ def test_bandits_too(alignlab: Run) -> None:
     assert found.code == 0, found.err
 
 
-def test_while_it_trains_and_at_its_end(alignlab: Run) -> None:
+def test_while_it_trains_and_at_its_end(alignlab: Run, trained: None) -> None:
     """Snapshots every 20 updates and an evaluation at the end; both agree."""
-    plain = alignlab("train", *LAB)
-    assert plain.code == 0
     before = record(only("dpo"))
     watched = [*LAB, "evaluation.every=20", "evaluation.at_end=true", "evaluation.samples=5", "rerun=true"]
     found = alignlab("train", *watched)
@@ -439,10 +453,9 @@ def suite_model(run: Path) -> Any:
     return load_pretrained(str(run / "policy"), dtype="float32")
 
 
-def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, tmp_path: Path) -> None:
+def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, trained: None, tmp_path: Path) -> None:
     """In the lab too, whose planted reward knows nothing of them."""
     (tmp_path / "q.jsonl").write_text('{"turns": ["ab", "bb"]}\n{"prompt": "ca"}')
-    assert alignlab("train", *LAB).code == 0
     before = record(only("dpo"))["summary"]
     found = alignlab("evaluate", "run=dpo", "evaluation.questions=q.jsonl")
     assert found.code == 0, found.err
@@ -461,9 +474,8 @@ def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
     assert "reference/second/llm" not in columns
 
 
-def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run) -> None:
+def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run, trained: None) -> None:
     """A folder by its content, and not by its name."""
-    assert alignlab("train", *LAB).code == 0
     asked = ["evaluate", "run=dpo", f"evaluation.baselines=[{only('sft')}/policy]", "evaluation.prompts=2"]
     assert alignlab(*asked).code == 0
     weights = only("sft") / "policy/model.safetensors"

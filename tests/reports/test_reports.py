@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from alignlab.reports.seeds_table import split_axes
-from alignlab.reports.sweep import point_lines, write_report
+from alignlab.reports.sweep import point_line, write_report
 from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir, write_json
 from alignlab.tracking.metrics import check_known
@@ -127,30 +127,25 @@ def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: 
 def test_a_point_of_a_sweep_that_another_command_started_again(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "s").mkdir(parents=True)
     write_json(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
-    assert "dpo-a has ended; another command" in point_lines(tmp_path / "sweeps" / "s", "dpo-a", "")[0]
+    assert "dpo-a has ended, but another command" in point_line(tmp_path / "sweeps" / "s", "dpo-a")
 
 
-def test_a_head_is_printed_when_columns_change(tmp_path: Path) -> None:
-    """Lines as points end: a head if it differs from the last one, a sentence if there are no numbers."""
-    points = [{"point": i, "run": f"dpo-{i}", "seed": str(i)} for i in range(4)]
+def test_a_line_for_each_point_that_ends(tmp_path: Path) -> None:
+    """The first three numbers that a run has, and its time; the reason if it failed."""
+    points = [{"point": i, "run": f"dpo-{i}", "seed": str(i)} for i in range(3)]
     write_json(tmp_path / "sweeps/s/sweep.json", {"axes": ["seed"], "points": points})
-    loss, kl = {"eval/loss": 0.5}, {"eval/loss": 0.4, "exact/kl": 1.0}
+    many = {"eval/loss": 0.4, "eval/pairs/accuracy": 0.625, "exact/kl": 1.0, "exact/frontier_gap": 0.25}
     ends: list[dict[str, Any]] = [
-        {"status": "diverged", "reason": "loss is nan"}, {"summary": loss}, {"summary": loss}, {"summary": kl},
+        {"status": "diverged", "reason": "loss is nan"}, {"summary": {"eval/loss": 0.5}},
+        {"summary": {**many, "time/train_seconds": 3.6}},
     ]  # fmt: skip
     for i, end in enumerate(ends):
         write_json(RunDir.of(tmp_path, f"dpo-{i}").record_file, {"id": f"dpo-{i}", "status": "done", **end})
-    above, printed = "", []
-    for i in range(4):
-        text, above = point_lines(tmp_path / "sweeps/s", f"dpo-{i}", above)
-        printed += text.splitlines()
-    assert printed == [
-        "- point 0 (seed 0; dpo-0): diverged, loss is nan",
-        "| seed | eval loss | status | run |", "|---|---|---|---|",
-        "| 1 | 0.5000 | done | dpo-1 |", "| 2 | 0.5000 | done | dpo-2 |",
-        "| seed | eval loss | exact KL (nats) | status | run |", "|---|---|---|---|---|",
-        "| 3 | 0.4000 | 1.000 | done | dpo-3 |",
-    ]  # fmt: skip
+    assert [point_line(tmp_path / "sweeps/s", f"dpo-{i}") for i in range(3)] == [
+        "point 0 (seed 0; dpo-0): diverged, loss is nan",
+        "point 1 (seed 1; dpo-1): done, eval loss 0.5000",
+        "point 2 (seed 2; dpo-2): done, gap 0.250, exact KL (nats) 1.000, held-out pair accuracy 0.625, 4 s",
+    ]
 
 
 def test_nothing_is_left_of_an_earlier_sweep_of_the_same_name(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Answers as rows: what is known of their tokens stands where the tokens stand."""
+"""Answers as rows: the numbers of their tokens have the same places as the tokens."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def test_what_is_known_stands_with_its_tokens(layout: Layout) -> None:
 
 @pytest.mark.parametrize("layout", [PLAIN, Layout(shared=True, split=True)], ids=["plain", "shared"])
 def test_log_probabilities_that_are_learnt_go_into_the_rows(layout: Layout) -> None:
-    """Of their own answers, without padding, and nothing else of what is known changes."""
+    """Each answer gets its own log-probabilities, without padding. The other numbers do not change."""
     rows = [row(3, [1, 2], [[5], [6, 7, 8]]), row(9, [4], [[9, 9]])]
     collate_rollouts(rows, layout).learn(torch.arange(9.0).view(3, 3))
     tables = [table for one in rows for table in one.known]

@@ -1,4 +1,4 @@
-"""Sampling: the same answer whatever the batch, the distribution of the model, ends, cuts, refusals."""
+"""Sampling: answers do not depend on the batch and follow the model's distribution; ends, cuts and errors."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ CONFIGS: list[PretrainedConfig] = [
 
 
 def sharp(model: Any) -> Any:
-    """Weights large enough for the model to have preferences, and to notice what stands far back."""
+    """The model with large weights, so that it has preferences and attends to distant tokens."""
     torch.manual_seed(0)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -52,7 +52,7 @@ def numbers(count: int, tokens: int, seed: int = 0) -> list[Any]:
 
 
 def by_hand(model: Any, prompt: Sequence[int], draws: Any, end: int) -> list[int]:
-    """One forward over everything for each token, no cache, no batch."""
+    """Sample with a full forward pass per token, without cache or batch."""
     answer: list[int] = []
     for u in draws:
         with torch.no_grad():
@@ -66,13 +66,13 @@ def by_hand(model: Any, prompt: Sequence[int], draws: Any, end: int) -> list[int
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
 def test_batched_is_one_by_one(config: PretrainedConfig) -> None:
-    """Prompts of unlike lengths, answers that end at unlike times; windows shorter than the rows among them."""
+    """Prompts have different lengths, answers end at different times, and some windows are shorter than the rows."""
     model = sharp(AutoModelForCausalLM.from_config(config))
     prompts = [[3], [4, 5, 6, 7, 8, 9], [1, 2, 3], [5, 5], [9, 8, 7, 6, 5, 4, 3, 2]]
     draws = numbers(5, 12)
-    end = by_hand(model, prompts[0], draws[0], end=-1)[3]  # a token that is said before long
+    end = by_hand(model, prompts[0], draws[0], end=-1)[3]  # a token that occurs early
     expected = [by_hand(model, prompt, u, end) for prompt, u in zip(prompts, draws, strict=True)]
-    assert len({len(answer) for answer in expected}) > 1, "they end at unlike times"
+    assert len({len(answer) for answer in expected}) > 1, "they end at different times"
     for size in (1, 2, 5):
         found = draw(model, prompts, draws, Sampling(max_new_tokens=12, batch_size=size), [end])
         assert [answer.ids for answer in found] == expected
@@ -81,7 +81,7 @@ def test_batched_is_one_by_one(config: PretrainedConfig) -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
 def test_a_prompt_that_is_asked_for_several_answers_goes_through_once(config: PretrainedConfig) -> None:
-    """The same answers as one by one, out of order and among others, and the model sees two rows, not five."""
+    """Equal prompts in any order give the same answers as one by one, but the model gets two rows instead of five."""
     model = sharp(AutoModelForCausalLM.from_config(config))
     prompts = [[4, 5, 6], [1, 2, 3], [4, 5, 6], [1, 2, 3], [4, 5, 6]]
     draws = numbers(5, 8)
@@ -94,7 +94,7 @@ def test_a_prompt_that_is_asked_for_several_answers_goes_through_once(config: Pr
 
 
 def test_answers_come_with_their_log_probabilities() -> None:
-    """Those of the temperature that they were drawn at, against one forward over everything."""
+    """The log-probabilities are those at the sampling temperature, and equal those of one forward pass."""
     model = sharp(AutoModelForCausalLM.from_config(CONFIGS[3]))
     prompts = [[1, 2, 3], [4], [1, 2, 3]]
     for answer, prompt in zip(
@@ -108,7 +108,7 @@ def test_answers_come_with_their_log_probabilities() -> None:
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda c: c.model_type)
 def test_answers_come_with_what_is_made_of_their_states(config: PretrainedConfig) -> None:
-    """Before every token, of rows that are padded, asked for several times and end at unlike times."""
+    """There is a value before each token, also if rows are padded, repeated, or end at different times."""
     model = sharp(AutoModelForCausalLM.from_config(config))
     prompts, draws = [[1, 2, 3], [4], [1, 2, 3], [5, 6, 7, 8]], numbers(4, 6)
     weight = torch.linspace(-1, 1, 16)
@@ -125,7 +125,7 @@ def test_answers_come_with_what_is_made_of_their_states(config: PretrainedConfig
 
 
 def test_answers_have_the_policy_s_probabilities() -> None:
-    """6,000 draws of each prompt against every completion's exact probability."""
+    """Frequencies in 6,000 samples of each prompt match the exact probability of every completion."""
     model, tokenizer = Tiny(name="t", alphabet="abc", hidden_size=32).load()
     with torch.no_grad():
         model.lm_head.weight *= 20
@@ -177,7 +177,7 @@ def test_refusals() -> None:
 
 @pytest.mark.parametrize("most", [1, 2, 3])
 def test_where_memory_ends_a_batch_is_halved(most: int, caplog: pytest.LogCaptureFixture) -> None:
-    """Whatever fits is drawn, the same as with all the memory there is, and what fitted is remembered."""
+    """A smaller batch gives the same answers as one with enough memory, and the smaller size is kept."""
     model = sharp(AutoModelForCausalLM.from_config(CONFIGS[0]))
     prompts, draws = [[3], [4, 5, 6], [1, 2, 3], [5, 5], [9, 8, 7, 6, 5]], numbers(5, 6)
     expected = draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), [11])
@@ -218,4 +218,4 @@ def test_each_of_several_tokens_ends_an_answer() -> None:
         first = next((i for i, token in enumerate(whole) if token in ends), len(whole))
         assert answer.ids == whole[: first + 1]
         assert answer.ended == (first < len(whole)) == (answer.ids[-1] in ends)
-    assert len({answer.ids[-1] for answer in found if answer.ended}) > 1, "not all by the same one"
+    assert len({answer.ids[-1] for answer in found if answer.ended}) > 1, "they end with different tokens"

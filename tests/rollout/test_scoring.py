@@ -1,4 +1,4 @@
-"""What becomes of scores where an answer was cut off, and of scores that are too large."""
+"""Scores of answers that were cut off, and clipped scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCORES, ENDED = torch.tensor([0.5, 0.5, -7.0]), torch.tensor([True, False, False
     ("fields", "expected"),
     [
         ({}, [0.5, 0.5, -7.0]),
-        ({"missing_end": "replace", "missing_end_score": -1.0}, [0.5, -1.0, -1.0]),  # N+ 5
+        ({"missing_end": "replace", "missing_end_score": -1.0}, [0.5, -1.0, -1.0]),  # N+ (Huang et al. 2024), detail 5
         ({"missing_end": "subtract", "missing_end_score": 1.0}, [0.5, -0.5, -8.0]),  # TRL
         ({"score_clip": 5.0}, [0.5, 0.5, -5.0]),
         ({"missing_end": "subtract", "missing_end_score": 1.0, "score_clip": 0.4}, [0.4, -0.4, -0.4]),

@@ -1,4 +1,4 @@
-"""What a batch of rollouts is made of, and what is refused."""
+"""The number of updates per batch of rollouts, and settings that are rejected."""
 
 from __future__ import annotations
 

@@ -150,3 +150,35 @@ def test_scores_that_are_all_the_same() -> None:
     alone = share_interval(0.6 * 40, 0, 0.4 * 40)
     assert found.value == pytest.approx(0.6)
     assert alone.low - 0.03 < found.low < found.high < alone.high + 0.03
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95, 0.99])
+def test_without_ties_it_is_the_wilson_interval_of_statsmodels(level: float) -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    for wins, losses in ((0, 9), (1, 0), (1, 8), (7, 3), (50, 50), (400, 405), (12_345, 6)):
+        found = share_interval(wins, 0, losses, level=level)
+        wilson = proportion_confint(wins, wins + losses, alpha=1 - level, method="wilson")
+        assert (found.low, found.high) == pytest.approx(wilson, abs=1e-9)
+    scores = [1.0] * 7 + [0.0] * 4
+    found = score_interval(scores, level=level)
+    assert (found.low, found.high) == pytest.approx(proportion_confint(7, 11, 1 - level, "wilson"), abs=1e-9)
+
+
+@pytest.mark.parametrize("level", [0.8, 0.95])
+def test_a_mean_is_that_of_statsmodels(level: float) -> None:
+    """Alone: a t interval. In clusters: a regression on a constant with cluster-robust errors, t with G - 1 degrees."""
+    from statsmodels.regression.linear_model import OLS
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    rng = np.random.default_rng(4)
+    values, names = rng.normal(2, 3, 60), rng.integers(0, 13, 60)
+    alone = mean_interval(values, level=level)
+    assert (alone.low, alone.high) == pytest.approx(DescrStatsW(values).tconfint_mean(alpha=1 - level), rel=1e-10)
+    fit = OLS(values, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": names}, use_t=True)
+    found = mean_interval(values, names.tolist(), level=level)
+    assert (found.value, found.standard_error) == pytest.approx((fit.params[0], fit.bse[0]), rel=1e-10)
+    assert (found.low, found.high) == pytest.approx(tuple(fit.conf_int(1 - level)[0]), rel=1e-10)
+    share = (values > 2).astype(float)
+    fit = OLS(share, np.ones(60)).fit(cov_type="cluster", cov_kwds={"groups": names})
+    assert score_interval(share, names.tolist()).standard_error == pytest.approx(fit.bse[0], rel=1e-10)

@@ -118,3 +118,22 @@ def test_a_rate_from_given_weights() -> None:
     rate, error = controlled_rate(Weights(quality=0.5, length=-3.0, difficulty=2.0), [0.0, -0.25, 1.0])
     chances = [1 / (1 + np.exp(-v)) for v in (0.5, 0.0, 2.5)]
     assert (rate, error) == pytest.approx((np.mean(chances), np.std(chances, ddof=1) / np.sqrt(3)))
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_weights_are_those_of_a_logistic_regression_of_statsmodels(graded: bool) -> None:
+    """So is the win-rate that it predicts with the length term at 0."""
+    from statsmodels.genmod.families import Binomial
+    from statsmodels.genmod.generalized_linear_model import GLM
+
+    rng = np.random.default_rng(7)
+    scores, length, baseline, hard = verbose(rng, 400, quality=0.2, liking=0.8)
+    scores = np.where(rng.random(400) < 0.3, rng.random(400), scores) if graded else scores
+    difference = length - baseline
+    design = np.stack([np.ones(400), np.tanh(difference / difference.std(ddof=1)), hard], axis=1)
+    theirs = GLM(scores, design, family=Binomial()).fit(tol=1e-12)
+    found = length_controlled(scores, length, baseline, difficulty=hard, ridge=1e-9)
+    weights = (found.weights.quality, found.weights.length, found.weights.difficulty)
+    assert weights == pytest.approx(tuple(theirs.params), abs=1e-7)
+    equal = design * [1, 0, 1]
+    assert found.rate.value == pytest.approx(theirs.predict(equal).mean(), abs=1e-8)

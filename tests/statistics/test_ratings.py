@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from alignlab.statistics.intervals import Array
 from alignlab.statistics.ratings import SCALE, bradley_terry
 
 RUNS = ["a", "b", "c", "d", "e", "f"]
@@ -90,3 +91,28 @@ def test_a_run_that_wins_everything_has_a_finite_rating() -> None:
 def test_runs_that_never_met_are_not_compared() -> None:
     with pytest.raises(ValueError, match=r"never compared with each other: w, x \| y, z"):
         bradley_terry(["w", "y", "x"], ["x", "z", "y"], [1, 0, float("nan")])
+
+
+def test_ratings_are_those_of_choix() -> None:
+    """Every comparison counted twice, so that a tie is a win for each; log-odds within 1e-6."""
+    import choix
+
+    rng = np.random.default_rng(6)
+    a, b, scores = battles(rng, 300)
+    scores = [0.5 if rng.random() < 0.2 else score for score in scores]
+    pairs = []
+    for i, j, score in zip(a, b, scores, strict=True):
+        left, right = RUNS.index(i), RUNS.index(j)
+        pairs += {1.0: [(left, right)] * 2, 0.5: [(left, right), (right, left)], 0.0: [(right, left)] * 2}[score]
+
+    def log_odds(ridge: float) -> Array:
+        found = bradley_terry(a, b, scores, ridge=ridge, draws=2)
+        return np.array([found.table[run].value - 1000 for run in RUNS]) / SCALE
+
+    plain = log_odds(ridge=1e-12)
+    np.testing.assert_allclose(plain, choix.ilsr_pairwise(6, pairs, max_iter=1000), atol=1e-6)
+    np.testing.assert_allclose(plain, choix.opt_pairwise(6, pairs, tol=1e-10), atol=1e-6)
+    # Their penalty is alpha |x|^2, ours ridge / 2 |x|^2 of half as many comparisons: alpha = ridge.
+    drawn_in = log_odds(ridge=5.0)
+    assert np.ptp(drawn_in) < 0.95 * np.ptp(plain)
+    np.testing.assert_allclose(drawn_in, choix.opt_pairwise(6, pairs, alpha=5.0, tol=1e-10), atol=1e-6)

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import scipy
 
-from alignlab.statistics.seeds import _power, compare_with_best, mean_interval, paired, seeds_to_separate
+from alignlab.statistics.intervals import mean_interval
+from alignlab.statistics.power import paired_power
+from alignlab.statistics.seeds import compare_with_best, paired, seeds_to_separate
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -18,7 +20,7 @@ def seeded(*values: float) -> dict[str, float]:
 def test_an_interval_by_hand() -> None:
     """1, 2, 3, 4: mean 5/2, s² = 5/3, t_3 = 3.18245 at 97.5 %, so ± 3.18245 √(5/12)."""
     found = mean_interval([1.0, 2.0, 3.0, 4.0])
-    assert found.mean == 2.5
+    assert found.value == 2.5
     assert found.half == pytest.approx(3.182446 * math.sqrt(5 / 12), rel=1e-6)
     assert found.low == pytest.approx(2.5 - found.half)
     assert found.n == 4
@@ -26,17 +28,17 @@ def test_an_interval_by_hand() -> None:
 
 def test_what_too_few_seeds_leave_unknown() -> None:
     one, none = mean_interval([2.0]), mean_interval([])
-    assert one.mean == 2.0
+    assert one.value == 2.0
     assert math.isnan(one.low)
     assert math.isnan(one.half)
-    assert math.isnan(none.mean)
+    assert math.isnan(none.value)
     assert seeds_to_separate([1.0]) is None
     best, found = compare_with_best({"a": seeded(1.0), "b": seeded(2.0)}, lower_is_better=True)
     assert best == "a"
     assert found["b"].tied is None
     assert found["b"].more_seeds is None
     assert found["b"].difference is not None
-    assert found["b"].difference.mean == 1.0
+    assert found["b"].difference.value == 1.0
     assert compare_with_best({"a": {}}, lower_is_better=True) == (None, {})
 
 
@@ -44,7 +46,7 @@ def test_what_too_few_seeds_leave_unknown() -> None:
 def test_coverage_of_the_interval(n: int) -> None:
     """95 % ± 1.5 of intervals of n normal numbers hold their mean."""
     rng = np.random.default_rng(n)
-    hits = [abs((found := mean_interval(list(row))).mean - 0.7) <= found.half for row in rng.normal(0.7, 2, (2000, n))]
+    hits = [abs((found := mean_interval(list(row))).value - 0.7) <= found.half for row in rng.normal(0.7, 2, (2000, n))]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
 
 
@@ -128,7 +130,7 @@ def test_power_where_scipy_has_none_for_the_far_tail(effect: float, level: float
     rng = np.random.default_rng(0)
     spread = np.sqrt(rng.chisquare(seeds - 1, 400_000) / (seeds - 1))
     drawn = (rng.standard_normal(400_000) + effect * math.sqrt(seeds)) / spread
-    found = _power(seeds, effect, level)
+    found = paired_power(seeds, effect, level=level)
     assert found == pytest.approx(np.mean(abs(drawn) > scipy.special.stdtrit(seeds - 1, (1 + level) / 2)), abs=0.003)
     assert found == pytest.approx(power, abs=0.01)
 
@@ -145,3 +147,37 @@ def test_what_differs_by_less_than_is_shown_is_tied() -> None:
     assert (sure.tied, sure.more_seeds) == (False, None)
     shown = compare_with_best(values, lower_is_better=True, least=5e-4)[1]["b"]
     assert (shown.tied, shown.more_seeds) == (True, None)
+
+
+def test_intervals_and_paired_differences_are_those_of_scipy_and_statsmodels() -> None:
+    from scipy.stats import ttest_rel
+    from statsmodels.stats.weightstats import DescrStatsW
+
+    rng = np.random.default_rng(5)
+    for n in (2, 3, 8):
+        low, best, other = (rng.normal(mean, 1, n) for mean in (0.0, 5.0, 9.0))
+        found = mean_interval(low, level=0.9)
+        assert (found.low, found.high) == pytest.approx(DescrStatsW(low).tconfint_mean(alpha=0.1), rel=1e-10)
+        _, alone = compare_with_best({"a": seeded(*best), "b": seeded(*low)}, lower_is_better=False, level=0.9)
+        settings = {"a": seeded(*best), "b": seeded(*low), "c": seeded(*(best - 2 + other / 10))}
+        _, three = compare_with_best(settings, lower_is_better=False, level=0.9)
+        test = ttest_rel(low, best)
+        for compared, level in ((alone["b"], 0.9), (three["b"], 0.95)):  # two comparisons: Bonferroni
+            theirs = test.confidence_interval(level)
+            assert compared.difference is not None
+            assert (compared.difference.low, compared.difference.high) == pytest.approx(theirs, rel=1e-9)
+            assert compared.tied == (test.pvalue >= 1 - level)
+
+
+@pytest.mark.parametrize("level", [0.95, 0.99])
+def test_power_of_a_t_test_is_that_of_statsmodels(level: float) -> None:
+    from statsmodels.stats.power import TTestPower
+
+    theirs = TTestPower()
+    for effect in (0.3, 0.7, 1.5):
+        for n in (2, 5, 30):
+            assert paired_power(n, effect, level=level) == pytest.approx(theirs.power(effect, n, 1 - level), abs=1e-9)
+        differences = [effect - math.sqrt(0.5), effect + math.sqrt(0.5)]  # spread 1
+        for power in (0.5, 0.8):
+            needed = theirs.solve_power(effect, alpha=1 - level, power=power)
+            assert seeds_to_separate(differences, level=level, power=power) == math.ceil(needed)

@@ -69,3 +69,29 @@ def test_compare_with_the_base_of_a_sweep() -> None:
     assert found["dpo"].adjusted_p < 1e-6
     assert found["dpo"].adjusted_p == pytest.approx(2 * found["dpo"].test.p_value)
     assert found["same"].adjusted_p == 1.0
+
+
+@pytest.mark.parametrize("share", [0.5, 0.6, 0.9])
+def test_sign_test_and_mcnemar_are_those_of_statsmodels(share: float) -> None:
+    from statsmodels.stats.contingency_tables import mcnemar as exact_mcnemar
+    from statsmodels.stats.descriptivestats import sign_test as their_sign_test
+
+    rng = np.random.default_rng(2)
+    x, y = (rng.choice([0.0, 0.5, 1.0], 80, p=[(1 - p) / 2, (1 - p) / 2, p]) for p in (share, 0.5))
+    found = sign_test(x, y)
+    statistic, p_value = their_sign_test(x - y)
+    assert (found.better - found.worse) / 2 == statistic
+    assert found.p_value == pytest.approx(p_value, rel=1e-10)
+    won = [[int((((x > 0.5) == a) & ((y > 0.5) == b)).sum()) for b in (True, False)] for a in (True, False)]
+    found = mcnemar(x, y)
+    assert (found.better, found.worse, found.equal) == (won[0][1], won[1][0], won[0][0] + won[1][1])
+    assert found.p_value == pytest.approx(exact_mcnemar(won, exact=True).pvalue, rel=1e-10)
+
+
+def test_holm_is_that_of_statsmodels() -> None:
+    from statsmodels.stats.multitest import multipletests
+
+    rng = np.random.default_rng(3)
+    for number in (1, 2, 7, 40):
+        p_values = np.round(rng.random(number) ** 3, 2)  # with ties and zeros
+        assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1], rel=1e-12)

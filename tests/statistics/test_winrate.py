@@ -156,3 +156,13 @@ def test_mt_bench_pairs(shared_data: Path) -> None:
     assert (found.orders.favours_first, found.orders.favours_second) == pytest.approx((16 / 73, 2 / 73))
     assert found.rate.low < 0.5 < found.rate.high
     assert found.orders.first_rate.low > 0.5, "GPT-4 likes what it reads first"
+
+
+def test_without_ties_a_rate_has_the_wilson_interval_of_statsmodels() -> None:
+    from statsmodels.stats.proportion import proportion_confint
+
+    scores = [1.0] * 31 + [0.5] * 12 + [0.0] * 20 + [NAN] * 3
+    for ties, wins, rows in (("drop", 31, 51), ("lose", 31, 63)):
+        rate = win_rate(scores, ties=ties, level=0.9).rate
+        assert rate.value == pytest.approx(wins / rows)
+        assert (rate.low, rate.high) == pytest.approx(proportion_confint(wins, rows, 0.1, "wilson"), abs=1e-9)

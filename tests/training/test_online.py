@@ -230,7 +230,7 @@ def test_a_rule_that_fails_is_told_with_what_it_was_asked(alignlab: Run, tmp_pat
     result = alignlab("train", *LAB, "objective=rloo", *words)
     assert result.code == 2
     assert "Traceback" not in result.err
-    assert "function=broken_rule:rule gave no number: AttributeError" in result.err
+    assert "function=broken_rule:rule returned no number: AttributeError" in result.err
     assert "broken_rule.py, line 2" in result.err
 
 

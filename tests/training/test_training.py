@@ -514,7 +514,9 @@ def test_what_a_run_starts_from_is_verified(alignlab: Run) -> None:
     flip(policy)
     shutil.rmtree(merged.parent)
     result = alignlab(*command, "rerun=true")
-    warned = f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS); if nobody edited it, make it anew"
+    warned = (
+        f"{policy.name} is damaged (its checksum is not the one in SHA256SUMS); if nobody edited it, create it again"
+    )
     assert warned in result.err
     assert any(warned in said for said in records()[only("dpo").name]["damaged"])
 

@@ -1,4 +1,4 @@
-"""Comparisons of a few actions without any context, as in the bandits of IPO, Azar et al. 2023, section 5.4."""
+"""Comparisons of a few actions without context, as in the bandits of IPO, Azar et al. 2023, section 5.4."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from alignlab.lab.bandit import Bandit as Actions
 
 @dataclass(kw_only=True)
 class Bandit(Source):
-    """Every comparison is a pair, the same ones for training and for evaluation.
+    """Every comparison is one pair. Training and evaluation use the same pairs.
 
     alphabet:    one letter for each action.
-    comparisons: two letters each, the preferred action first: [ab,bc,ac] says that a beat b, b beat c and a beat c. One
-                 that stands twice counts twice.
+    comparisons: two letters each, the preferred action first. [ab,bc,ac] means that a beat b, b beat c and a beat c. A
+                 comparison that is listed twice counts twice.
     """
 
     alphabet: str = "abc"
@@ -27,7 +27,7 @@ class Bandit(Source):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         if len(self.alphabet) < 2 or len(set(self.alphabet)) < len(self.alphabet):
-            yield Problem("alphabet", self.alphabet, "must hold at least two different letters", "alphabet=abc")
+            yield Problem("alphabet", self.alphabet, "must be at least two different letters", "alphabet=abc")
         wrong = [c for c in self.comparisons if len(c) != 2 or c[0] == c[1] or not set(c) <= set(self.alphabet)]
         if wrong or not self.comparisons:
             text = f"must each be two different letters of {self.alphabet}, the preferred one first"

@@ -1,4 +1,4 @@
-"""What a data source is: a dataclass that says where rows come from, and reads them."""
+"""Base of data sources: dataclasses that configure where rows come from, and read them."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
 from alignlab.types import DataShape
 
-# Completions of a world's prompts, scored by the reference policy: World -> [X, N] log-probabilities.
+# World -> [X, N] log-probabilities of all completions of all prompts under the reference, nats.
 ReferenceTable = Callable[[World], Any]
 
 
 def load_rows(name: str, **arguments: Any) -> Any:
-    """`datasets.load_dataset` of a hub data set. Its failures are raised as DataError.
+    """Load a hub data set with `datasets.load_dataset`. Its failures are raised as DataError.
 
-    Not for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
+    Do not use it for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
@@ -31,7 +31,10 @@ def load_rows(name: str, **arguments: Any) -> Any:
 
 
 def local_files(folder: str) -> list[str]:
-    """Files of a local folder that hold training rows, found by the rules of the hub. Raises DataError."""
+    """Files of a local folder with training rows, found by the rules of the hub.
+
+    Raises DataError if there is no split `train`, or if a file's format is not supported.
+    """
     from datasets import load_dataset_builder
 
     with _raising_data_errors(folder):
@@ -40,7 +43,7 @@ def local_files(folder: str) -> list[str]:
     if not files:
         raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
-        raise DataError(f"{folder} holds files that are none of {', '.join(FORMATS)}: {', '.join(others[:5])}")
+        raise DataError(f"{folder} has files that are not one of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     return files
 
 
@@ -51,8 +54,8 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
     from datasets.utils import logging as datasets_logging
 
-    disable_progress_bars()  # they would bury the run's own lines
-    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # what it would log is raised as well
+    disable_progress_bars()  # they would hide the run's own log lines
+    datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # its errors are raised as exceptions too
     try:
         yield
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
@@ -63,8 +66,8 @@ def _raising_data_errors(place: str) -> Iterator[None]:
 class Source(Checked, ABC):
     """Base of all data sources.
 
-    max_length:        longest prompt + answer in tokens; an answer is cut on the right.
-    max_prompt_length: longest prompt in tokens; a prompt is cut on the left.
+    max_length:        most tokens in a prompt and an answer together; a longer answer is cut on the right.
+    max_prompt_length: most tokens in a prompt; a longer prompt is cut on the left.
     train_limit:       use at most this many training rows; 0 uses all.
     eval_limit:        use at most this many held-out rows; 0 uses all.
     """
@@ -74,15 +77,15 @@ class Source(Checked, ABC):
     train_limit: int = 0
     eval_limit: int = 256
 
-    # Fields that a run on single answers (an SFT parent, say) never reads: they do not make it a different run.
+    # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()
     # Fields that only objectives on labelled answers read.
     labelled_fields: ClassVar[tuple[str, ...]] = ()
-    # Fields that only say where content lies: `fingerprint` stands for them in the identity of a run.
+    # Fields that only state where content is stored. In the identity of a run, `fingerprint` replaces them.
     content_fields: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with the fields; files are looked at in `missing`."""
+        """Yield every problem of the fields. Files are not read here; `missing` checks them."""
         yield from at_least("max_length", self.max_length, 2, example=512)
         if not 1 <= self.max_prompt_length < self.max_length:
             yield Problem(
@@ -95,42 +98,42 @@ class Source(Checked, ABC):
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
 
     def missing(self) -> Iterator[Problem]:
-        """Files that are not there. Looked at before any weights are loaded."""
+        """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""
         return iter(())
 
     @property
     def world(self) -> World | None:
-        """The enumerable world these rows come from, if they do: then exact evaluation is possible."""
+        """The enumerable World that the rows come from; it allows exact evaluation. None for other data."""
         return None
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of what the rows are made of; stands for `content_fields` in the identity of a run."""
+        """Digest of the content of the rows. It replaces `content_fields` in the identity of a run."""
 
     @property
     def shapes(self) -> tuple[DataShape, ...]:
-        """What kinds of rows there are to be had."""
+        """The kinds of rows that this source can provide."""
         return ("pairs", "completions", "labelled", "rankings")
 
     @abstractmethod
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
-        """Preference pairs; `reference` scores completions for sources that sample from the reference policy."""
+        """Preference pairs. Sources that sample answers from the reference need its table `reference`."""
 
     def completions(self, split: Split) -> Loaded[Completion]:
-        """Single answers to imitate; for preference data the preferred ones."""
+        """Single answers to imitate. For preference data these are the preferred answers."""
         loaded = self.pairs(split, None)
         return Loaded([pair.preferred() for pair in loaded.rows], loaded.dropped)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
-        """Answers said to be good or bad; pairs are split in two."""
+        """Answers labelled good or bad. A pair gives two rows."""
         loaded = self.pairs(split, reference)
         return Loaded([half for pair in loaded.rows for half in pair.halves()], loaded.dropped)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
-        """Prompts with graded answers; pairs are rankings of two."""
+        """Prompts with graded answers. A pair gives a ranking of two answers."""
         loaded = self.pairs(split, reference)
         return Loaded([pair.ranking() for pair in loaded.rows], loaded.dropped)
 
     def limited(self, split: Split) -> int | None:
-        """Row limit of a split, as a slice end."""
+        """Row limit of a split, to be used as the end of a slice. None if all rows are used."""
         return (self.train_limit if split == "train" else self.eval_limit) or None

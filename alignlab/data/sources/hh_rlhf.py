@@ -1,4 +1,4 @@
-"""HH-RLHF, Bai et al. 2022, https://arxiv.org/abs/2204.05862: transcripts of which the last answer was compared."""
+"""HH-RLHF, Bai et al. 2022, https://arxiv.org/abs/2204.05862: pairs of transcripts that differ in the last answer."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ class HHRLHF(Source):
     """Preference pairs of HH-RLHF.
 
     path:         hub name, or a folder with `<subset>/<split>.jsonl.gz` (as on the hub) or `<subset>.<split>.jsonl.gz`.
-    subsets:      what to train on.
-    eval_subsets: what to hold out; its official test split.
+    subsets:      subsets to train on.
+    eval_subsets: subsets whose official test split is held out for evaluation.
     """
 
     path: str = "Anthropic/hh-rlhf"
@@ -62,7 +62,7 @@ class HHRLHF(Source):
                     yield Problem(
                         key,
                         subset,
-                        "has no train split here and its test split is held out for evaluation",
+                        "has no train split here, and its test split is held out for evaluation",
                         f"{key}=[{', '.join(s for s in self.subsets if s != subset) or 'another-subset'}]",
                     )
 
@@ -86,7 +86,7 @@ class HHRLHF(Source):
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
     def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
-        """(chosen, rejected) of all rows. Raises DataError with the rows in which one of the two is not a text."""
+        """(chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""
         if Path(self.path).is_dir():
             where = str(self._file(subset, split))
             rows = read_records(where)
@@ -111,7 +111,11 @@ class HHRLHF(Source):
         return {f.name.removesuffix(".jsonl.gz").removeprefix(f"{subset}."): f for f in sorted(found)}
 
     def _file(self, subset: str, split: Split) -> Path:
-        """Training rows come from the train split, or from the test split of a subset that is not held out."""
+        """The file of one split of a subset.
+
+        Training rows come from the train split. If there is none, they come from the test split, which is then not held
+        out. Raises DataError if there is no test split to hold out.
+        """
         files = self._files(subset)
         file = files.get("train", files.get("test")) if split == "train" else files.get("test")
         if file is None:
@@ -122,7 +126,10 @@ class HHRLHF(Source):
 
 
 def parse_transcripts(chosen: str, rejected: str) -> Pair:
-    """The shared conversation and the two last answers. Raises UnusableRowError with the first fault."""
+    """The common turns as prompt, and the last turn of each transcript as answer.
+
+    Raises UnusableRowError with the first fault.
+    """
     turns, other = _turns(chosen), _turns(rejected)
     if turns[:-1] != other[:-1]:
         raise UnusableRowError("transcripts differ before the last answer")
@@ -135,8 +142,8 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair:
 
 
 def _turns(transcript: str) -> list[Message]:
-    """All turns; the last one is the assistant's. Raises UnusableRowError."""
-    start, *pieces = _TURN.split(transcript)  # text before the first turn, then role and text in turn
+    """All turns of a transcript. Raises UnusableRowError unless the last turn is the assistant's."""
+    start, *pieces = _TURN.split(transcript)  # text before the first turn, then a role and a text for each turn
     turns = [
         Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)
     ]

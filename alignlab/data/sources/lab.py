@@ -1,4 +1,4 @@
-"""The lab: a planted world, demonstrations of its author, and pairs sampled from the reference policy."""
+"""The lab: an enumerable World, demonstrations sampled from its author, and pairs sampled from the reference."""
 
 from __future__ import annotations
 
@@ -17,31 +17,33 @@ from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import MAX_LEAVES, World
 
-# One stream of random numbers for each thing that is drawn, so that changing one count leaves the others alone.
+# Each split has its own streams of random numbers. So a change of one count does not change the other rows.
 _STREAM = {"train": 0, "eval": 1}
 
 
-# Redraws before a reference that always says the same is given up on.
-_MAX_DRAWS = 1000
+# How often a second answer that equals the first is sampled again, before the reference counts as constant.
+_MAX_ATTEMPTS = 1000
 
 
 @dataclass(kw_only=True)
 class Lab(Source):
-    """Rows of an enumerable world (alignlab.lab.world); `train_limit` and `eval_limit` are not needed here.
+    """Rows sampled from an enumerable World (alignlab.lab.world).
 
-    Both splits are drawn from all prompts of the world, so they share prompts.
+    Both splits are sampled from all prompts of the World, so they share prompts.
 
-    alphabet, length, prompts, prompt_length, world_seed: the world.
-    demonstrations: training rows for SFT.
-    pair_count:     training pairs; two different completions drawn from the reference policy for a random prompt.
-    labels:         "bradley_terry": the better one wins with probability sigmoid(label_scale * difference of gold
-                    rewards); "deterministic": it always wins.
-    label_scale:    how sure the labeller is; larger is surer.
-    flipped:        share of the training pairs whose label is turned round, in [0, 0.5]. Drawn with `seed`: the same
-                    ones and more as the share grows. Held-out pairs keep their labels.
-    desirable_kept: share of the good training answers that objectives on labelled answers see, in [0, 1]; the bad ones
-                    stay. Drawn like `flipped`.
-    seed:           of the samples and labels.
+    alphabet, length, prompts, prompt_length, world_seed: the fields of the World; `world_seed` is its `seed`.
+    demonstrations: number of training rows for SFT.
+    pair_count:     number of training pairs. A pair has a random prompt and two different answers, which are sampled
+                    from the reference.
+    labels:         "bradley_terry": the better answer wins with probability sigmoid(label_scale * difference of gold
+                    rewards); "deterministic": the better answer always wins.
+    label_scale:    certainty of the labeller; with a larger scale, the better answer wins more often.
+    flipped:        share of the training pairs whose label is flipped, in [0, 0.5]. `seed` decides which ones. With a
+                    larger share, the same pairs and more are flipped. Held-out pairs keep their labels.
+    desirable_kept: share of the good training answers that objectives on labelled answers get, in [0, 1]. All bad
+                    answers are kept. `seed` decides which good ones, as for `flipped`.
+    seed:           of the samples and the labels.
+    train_limit, eval_limit: not needed here, as `demonstrations` and `pair_count` decide the number of rows.
     """
 
     alphabet: str = "abcdef"
@@ -64,7 +66,7 @@ class Lab(Source):
         yield from super().problems()
         v = len(self.alphabet)
         if v < 2 or len(set(self.alphabet)) < v:
-            yield Problem("alphabet", self.alphabet, "must hold at least two different letters", "alphabet=abcdef")
+            yield Problem("alphabet", self.alphabet, "must be at least two different letters", "alphabet=abcdef")
         yield from at_least("length", self.length, 1, example=5)
         yield from at_least("prompt_length", self.prompt_length, 1, example=2)
         if v >= 2 and self.length >= 1 and v**self.length > MAX_LEAVES:
@@ -84,8 +86,8 @@ class Lab(Source):
         yield from at_least("demonstrations", self.demonstrations, 1, example=8000)
         yield from at_least("pair_count", self.pair_count, 1, example=8000)
         yield from one_of("labels", self.labels, ("bradley_terry", "deterministic"))
-        yield from positive("label_scale", self.label_scale, example=1.0, hint="sureness of the labeller")
-        yield from within("flipped", self.flipped, 0.0, 0.5, example=0.1, hint="at 0.5 labels say nothing")
+        yield from positive("label_scale", self.label_scale, example=1.0, hint="certainty of the labeller")
+        yield from within("flipped", self.flipped, 0.0, 0.5, example=0.1, hint="at 0.5 labels are pure chance")
         yield from within("desirable_kept", self.desirable_kept, 0.0, 1.0, example=0.1)
 
     @property
@@ -98,7 +100,7 @@ class Lab(Source):
     def completions(self, split: Split) -> Loaded[Completion]:
         world = self.world
         rng = np.random.default_rng([self.seed, 10 + _STREAM[split]])
-        prompts, leaves = _draw(rng, np.exp(world.demonstrator_logps), self._size(split, self.demonstrations))
+        prompts, leaves = _sample(rng, np.exp(world.demonstrator_logps), self._size(split, self.demonstrations))
         texts = world.completion_texts
         return Loaded(
             [
@@ -109,20 +111,20 @@ class Lab(Source):
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         if reference is None:
-            raise ValueError("lab pairs are sampled from the reference policy, and none was given")
+            raise ValueError("the lab's pairs are sampled from the reference, but no reference was given")
         world = self.world
         probability = np.exp(np.asarray(reference(world), dtype=np.float64))
         rng = np.random.default_rng([self.seed, 20 + _STREAM[split]])
         wanted = self._size(split, self.pair_count)
-        prompts, first = _draw(rng, probability, wanted)
+        prompts, first = _sample(rng, probability, wanted)
         second = first.copy()
-        for _ in range(_MAX_DRAWS):
+        for _ in range(_MAX_ATTEMPTS):
             same = first == second  # a pair compares two different answers
             if not same.any():
                 break
             second[same] = _leaves(rng, probability, prompts[same])
         else:
-            raise DataError("the reference policy gives one answer only, so there are no pairs to compare")
+            raise DataError("the reference always gives the same answer, so there are no pairs to compare")
         gold = world.gold_reward
         difference = gold[prompts, first] - gold[prompts, second]
         if self.labels == "deterministic":
@@ -155,21 +157,24 @@ class Lab(Source):
 
 @lru_cache(maxsize=8)
 def _world(alphabet: str, length: int, prompts: int, prompt_length: int, seed: int) -> World:
-    """One World per description: its tables are the same for every point of a sweep."""
+    """The World with these fields. It is cached, because all points of a sweep use the same tables."""
     return World(alphabet, length, prompts, prompt_length, seed)
 
 
 def _share(rng: np.random.Generator, count: int, share: float) -> NDArray[np.bool_]:
-    """bool[count], True for a random round(share * count); those of a smaller share are among those of a larger."""
+    """bool[count], True for round(share * count) random places. A larger share contains the places of a smaller one."""
     chosen = np.zeros(count, dtype=bool)
     chosen[rng.permutation(count)[: round(share * count)]] = True
     return chosen
 
 
-def _draw(
+def _sample(
     rng: np.random.Generator, probability: NDArray[np.float64], count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Uniform prompts and, for each, a completion from its row of [X, N] probabilities."""
+    """(prompts, completions), int64[count] each: uniform prompts, and a completion for each.
+
+    probability: [X, N] of each completion, given the prompt.
+    """
     prompts = rng.integers(len(probability), size=count)
     return prompts, _leaves(rng, probability, prompts)
 
@@ -177,7 +182,7 @@ def _draw(
 def _leaves(
     rng: np.random.Generator, probability: NDArray[np.float64], prompts: NDArray[np.int64]
 ) -> NDArray[np.int64]:
-    """Inverse-transform sampling, row by row of the table."""
+    """A completion for each prompt, by inverse-transform sampling from the prompt's row of [X, N] probabilities."""
     cumulative = np.cumsum(probability, axis=1)
     leaves = np.empty(len(prompts), dtype=np.int64)
     for x in np.unique(prompts):

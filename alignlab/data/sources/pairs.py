@@ -22,8 +22,8 @@ class Pairs(OwnFiles):
     `chosen` and `rejected` may be whole conversations. Then their last turns are the answers. The turns before them are
     the prompt, and must be the same in both. Such rows need no `prompt`.
 
-    A column `margin` says by how much a reward model should tell the two apart (objective.margins); what is no number
-    there counts as none.
+    An optional column `margin` states by how much a reward model's rewards of the two answers should differ
+    (objective.margins). A value that is not a finite number counts as no margin.
     """
 
     def read(self, path: str) -> Sequence[Pair]:

@@ -19,9 +19,10 @@ from alignlab.data.sources.base import ReferenceTable
 class Rankings(OwnFiles):
     """Rows with `prompt`, `completions` (a list) and `grades` (a list of numbers, larger is better).
 
-    Completions may be whole conversations with the same turns before their last ones; such rows need no `prompt`.
+    Completions may be whole conversations. Then their last turns are the answers, and the turns before them are the
+    prompt, which must be the same in all of them. Such rows need no `prompt`.
 
-    Where pairs are asked for, the best and the worst answer of a prompt make one.
+    For objectives on pairs, the best and the worst answer of each prompt are one pair.
     """
 
     def read(self, path: str) -> Sequence[Ranking]:

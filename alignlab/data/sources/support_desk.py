@@ -1,4 +1,4 @@
-"""Synthetic pairs of a small domain with a rule that knows the better reply: a support desk."""
+"""Synthetic pairs of a small domain, a support desk, where a rule knows the better reply."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from alignlab.lab.support_desk import HELD_OUT, exchanges
 
 @dataclass(kw_only=True)
 class SupportDesk(Source):
-    """Messages to a support desk (alignlab.lab.support_desk): the courteous reply is preferred to the curt one.
+    """Messages to a support desk (alignlab.lab.support_desk). The courteous reply is preferred to the curt one.
 
-    Single answers to imitate are those of a desk where every other reply is curt: what is trained on them is to be
-    improved by the pairs.
+    Half of the single answers to imitate are curt, so that preference training can improve a model that imitated them.
 
-    pair_count: training pairs.
-    seed:       of the messages and phrases; held-out messages are the same for all seeds, and in no training row.
+    pair_count: number of training pairs.
+    seed:       of the messages and phrases. The held-out messages are the same for all seeds and never in a training
+                row.
     """
 
     pair_count: int = 300
@@ -40,8 +40,8 @@ class SupportDesk(Source):
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         held_out = split == "eval"
         count = self.eval_limit if held_out else self.pair_count
-        found = exchanges(count, seed=self.seed, held_out=held_out)
-        return Loaded([Pair(e.message, e.courteous, e.curt) for e in found][: self.limited(split)])
+        rows = exchanges(count, seed=self.seed, held_out=held_out)
+        return Loaded([Pair(e.message, e.courteous, e.curt) for e in rows][: self.limited(split)])
 
     def completions(self, split: Split) -> Loaded[Completion]:
         rows = self.pairs(split, None).rows

@@ -1,4 +1,4 @@
-"""Single answers said to be good or bad, from the user's own file or a hub data set."""
+"""Single answers that are labelled good or bad, from the user's own file or a hub data set."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from alignlab.types import DataShape
 class Unpaired(OwnFiles):
     """Rows with `prompt`, `completion` and `label` (true or false, 1 or 0), or with `messages` and `label`.
 
-    `completion` and `messages` may be whole conversations, whose last turn is the answer. If a row has both, they must
-    agree.
+    `completion` and `messages` may be whole conversations. Then the last turn is the answer. If a row has both columns,
+    they must agree.
 
-    Only good answers, or only bad ones, are rows as well.
+    All answers may have the same label.
     """
 
     @property
@@ -50,7 +50,7 @@ class Unpaired(OwnFiles):
         return Loaded(good, loaded.dropped + Counter({"bad answer": len(loaded.rows) - len(good)}))
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
-        raise DataError(f"{self.path} has single answers, and pairs were asked for")
+        raise DataError(f"{self.path} has single answers, but the objective needs pairs")
 
 
 def _labelled(row: Record) -> Labelled:

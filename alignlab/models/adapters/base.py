@@ -1,4 +1,4 @@
-"""What an adapter is: a dataclass that turns a loaded model into the policy that is trained."""
+"""Base class of adapters: dataclasses that turn a loaded model into the policy that is trained."""
 
 from __future__ import annotations
 
@@ -13,9 +13,12 @@ from alignlab.checks import Checked
 class Adapter(Checked, ABC):
     """Base of full fine-tuning and parameter-efficient methods."""
 
-    # Whether the trained part can be switched off, which gives the reference back from the same weights.
+    # Whether the trained part can be switched off, so that the same weights also compute the reference.
     can_switch_off: ClassVar[bool]
 
     @abstractmethod
     def wrap(self, model: Any) -> Any:
-        """The policy: exactly the given model as a function, with some of its parameters (or new ones) trainable."""
+        """The policy to train: the same function as the given model, with some of its parameters or new ones trainable.
+
+        Raises ModelError if the adapter does not fit the model.
+        """

@@ -17,8 +17,8 @@ class LoRA(Adapter):
 
     r:              rank.
     alpha:          scale.
-    dropout:        on the adapter's input; 0 keeps policy and reference equal at the start.
-    target_modules: names of linear layers, or "all-linear".
+    dropout:        dropout rate on the adapter's input. With 0, policy and reference are equal at the start.
+    target_modules: comma-separated names of linear layers, or "all-linear".
     """
 
     r: int = 16
@@ -37,12 +37,12 @@ class LoRA(Adapter):
         from peft import LoraConfig, TaskType, get_peft_model
 
         targets = self.target_modules if self.target_modules == "all-linear" else self.target_modules.split(",")
-        head = ["score"] if hasattr(model, "score") else None  # of a reward model: new, so trained and saved whole
+        head = ["score"] if hasattr(model, "score") else None  # a reward model's new head is trained and saved whole
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
             modules_to_save=head,
             r=self.r,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides by r, any number will do
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft only divides it by r, so any number works
             lora_dropout=self.dropout,
             target_modules=targets,
         )

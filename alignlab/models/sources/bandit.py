@@ -1,4 +1,4 @@
-"""A policy over a few actions: softmax of one number for each, whatever stands before."""
+"""A tabular policy over a few actions: one logit per action, independent of the context."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from alignlab.errors import Problem
 from alignlab.models.sources.base import ModelSource
 from alignlab.models.sources.tiny import letters
 
-# The logit of the end: its probability, e^-10000, and its gradient are 0 in any float.
+# Logit of the end token. Its probability (e^-10000) and its gradient are 0 in every float type.
 _NEVER = -1e4
 
 
@@ -19,8 +19,8 @@ _NEVER = -1e4
 class Bandit(ModelSource):
     """softmax(theta), theta = 0 at the start: the tabular policy of IPO's bandits (Azar et al. 2023, section 5.4).
 
-    It is a Llama of width 1 without layers, whose hidden state is 1 everywhere and whose head is theta: only the head
-    is trained. The letters are its actions, and it never ends by itself.
+    It is a Llama of width 1 without layers. Its hidden state is 1 everywhere, and its head is theta. Only the head is
+    trained. The letters are the actions. The policy never samples the end token.
 
     alphabet: one letter for each action.
     """

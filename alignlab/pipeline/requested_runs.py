@@ -1,0 +1,86 @@
+"""Which runs an `alignlab evaluate` asks for, and whether they can be evaluated."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from alignlab.config.from_record import recorded_plan
+from alignlab.config.plan import Plan
+from alignlab.config.schemas import Evaluate
+from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.integrity import read_record
+from alignlab.models.adapters.base import Adapter
+from alignlab.runs.directory import RunDir
+from alignlab.runs.query import find, runs_of, sweeps_of
+
+log = logging.getLogger(__name__)
+
+
+def peft_of(request: Evaluate) -> Adapter | None:
+    """The adapter settings that all requested runs share. None if they differ or a record can't be read."""
+    try:
+        root, ids = requested_runs(request)
+        found = [recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code).train.peft for run_id in ids]
+    except AlignlabError:  # `evaluate` reports the error
+        return None
+    return found[0] if all(peft == found[0] for peft in found) else None
+
+
+def sweep_of(request: Evaluate) -> Path | None:
+    """Folder of the requested sweep, given as a folder, a name or the beginning of a name. None for a run.
+
+    Raises ConfigError if the name stands for several sweeps, or for a sweep and a run.
+    """
+    folder = Path(request.run)
+    if (folder / "sweep.json").is_file():
+        return folder.resolve()
+    if (folder / "run.json").is_file() or RunDir.of(request.output_root, request.run).record():
+        return None
+    names = [name for name, _ in sweeps_of(request.output_root)]
+    found = [name for name in names if name == request.run] or [name for name in names if name.startswith(request.run)]
+    if request.run not in found and found:
+        found += [record["id"] for record in runs_of(request.output_root) if record["id"].startswith(request.run)]
+    if len(found) > 1:
+        raise ConfigError([Problem("run", request.run, f"stands for {', '.join(found[:5])}")])
+    return Path(request.output_root) / "sweeps" / found[0] if found else None
+
+
+def requested_runs(request: Evaluate) -> tuple[str, list[str]]:
+    """(output root, ids of the requested runs)."""
+    if sweep := sweep_of(request):
+        return str(sweep.parents[1]), _done(sweep)
+    folder = Path(request.run)
+    if (folder / "run.json").is_file():
+        return str(folder.resolve().parents[1]), [folder.resolve().name]
+    return request.output_root, [find(runs_of(request.output_root), request.run)["id"]]
+
+
+def _done(directory: Path) -> list[str]:
+    """Ids of the finished runs of a sweep, in the order of its points. Logs which runs are left out."""
+    root, sweep = directory.parents[1], directory.name
+    points = read_record(directory / "sweep.json")["points"]
+    ids = list(dict.fromkeys(point["run"] for point in points))
+    left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
+    if left_out:
+        log.warning(
+            "%s: %d of %d runs are not done and left out: %s", sweep, len(left_out), len(ids), ", ".join(left_out)
+        )
+    if len(left_out) == len(ids):
+        raise ConfigError([Problem("run", sweep, "none of its runs is done")])
+    return [run_id for run_id in ids if run_id not in left_out]
+
+
+def evaluable(root: str, run_id: str, request: Evaluate) -> Plan:
+    run = RunDir.of(root, run_id)
+    if damage := run.damage():
+        raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
+    if (status := run.status()) != "done":
+        raise ConfigError(
+            [Problem("run", run_id, f"is {status or 'missing'}: only finished runs (status done) have a policy")]
+        )
+    return recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code)
+
+
+def is_reward_model(plan: Plan) -> bool:
+    return plan.train.objective.requires.data == "rankings"

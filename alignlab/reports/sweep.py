@@ -99,7 +99,7 @@ def without_pairs(
 
 def _why_without_pairs(record: Mapping[str, Any]) -> str:
     if record.get("config", {}).get("reference") == "none":
-        return "because of reference=none"
+        return "because reference=none"
     if "pairs" not in record.get("data", {}):
         return "because an earlier version of alignlab made the run (rerun=true makes it again)"
     if any(name.startswith("exact/") for name in record.get("summary", {})):

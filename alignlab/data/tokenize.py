@@ -195,7 +195,7 @@ class Tokenizer:
 
 
 def tokenize_completions(
-    rows: Iterable[Completion], template: Template, cut: Cutter
+    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter
 ) -> tuple[list[CompletionTokens], LengthReport]:
     """Token ids of single answers, with the report of what was cut."""
     tokens = Tokenizer(template, cut)
@@ -239,14 +239,12 @@ def tokenize_labelled(
     rows: Iterable[Labelled], template: Template, cut: Cutter
 ) -> tuple[list[LabelledTokens], LengthReport]:
     """Token ids of labelled answers, with the report of what was cut."""
-    tokens = Tokenizer(template, cut)
-    out: list[LabelledTokens] = []
-    for place, row in enumerate(rows):
-        with tokens.report.row():
-            prompt = tokens.prompt(row.prompt)
-            answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
-            out.append(LabelledTokens(len(out), prompt, answer, row.desirable))
-    return out, tokens.report
+    rows = list(rows)
+    tokens, report = tokenize_completions(rows, template, cut)
+    return [
+        LabelledTokens(one.index, one.prompt, one.completion, row.desirable)
+        for one, row in zip(tokens, rows, strict=True)
+    ], report
 
 
 def tokenize_rankings(

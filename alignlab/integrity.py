@@ -234,3 +234,16 @@ def verify_folder(folder: Path) -> None:
             raise DamagedError(folder / name, f"can't be read, though {MANIFEST} names it ({error})") from error
         if found != expected:
             raise DamagedError(folder / name, f"is damaged (its checksum is not the one in {MANIFEST})")
+
+
+def is_whole(folder: Path, then: str) -> bool:
+    """Whether a folder has checksums and its files match them. A damaged folder is renamed, with a warning.
+
+    then: what happens to a damaged folder next, as in `set_aside`.
+    """
+    try:
+        verify_folder(folder)
+    except DamagedError as error:
+        found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
+        log.warning("%s", set_aside(found, then), extra=DAMAGE_EXTRA)
+    return is_sealed(folder)

@@ -12,6 +12,7 @@ import pytest
 from alignlab.errors import DamagedError
 from alignlab.integrity import (
     MANIFEST,
+    is_whole,
     new_file,
     new_folder,
     read_sealed,
@@ -126,6 +127,19 @@ def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_sealed(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
     assert read_sealed(file) == {"status": "done"}
     assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_folder_is_renamed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert is_whole(folder, "it is made anew")
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    assert not is_whole(folder, "it is made anew")
+    assert not folder.exists()
+    assert folder.with_name(f"{folder.name}.damaged").is_dir()
+    (message,) = caplog.messages
+    assert message.startswith(f"{folder} is damaged (model.safetensors is damaged"), message
+    assert "and it is made anew" in message
+    folder.mkdir()
+    assert not is_whole(folder, "it is made anew"), "it has no checksums"
 
 
 def stop_half_way(file: Path) -> None:

@@ -55,8 +55,8 @@ BATCH: dict[str, str] = {
     "policy/clipfrac_avg": "policy gradient: share of tokens (RLOO, REINFORCE: of answers) whose loss is clipped",
     "policy/entropy_avg": "the same as entropy, under PPO's name (nats per token)",
     "val/ratio": "policy gradient: mean of a token's probability now / its probability when it was sampled",
-    "val/token_ratio_var": "policy gradient: variance of that ratio over tokens (TRL's val/ratio_var is the variance of "
-    "its means over minibatches)",
+    "val/token_ratio_var": "policy gradient: variance of that ratio over tokens (TRL's val/ratio_var is the variance "
+    "of its means over minibatches)",
     "loss/policy_avg": "PPO: clipped surrogate, mean over tokens",
     "loss/value_avg": "PPO: loss of the critic before its weight, mean over tokens",
     "loss/ptx": "PPO-ptx: negative log-probability of the data's own answers (nats per token)",
@@ -73,7 +73,7 @@ ROLLOUTS: dict[str, str] = {
     "objective/entropy": "minus the summed log-probability of an answer, mean (nats per answer)",
     "objective/non_score_reward": "- weight of the KL x objective/kl",
     "objective/rlhf_reward": "objective/scores + objective/non_score_reward",
-    "objective/scores": "mean score of an answer, including the penalty for a missing end",
+    "objective/scores": "mean score of an answer, after the rules for missing ends and for clipping",
     "objective/scores_std": "standard deviation of the scores over all answers",
     "objective/gold_scores": "mean gold reward of the same answers, if the policy is trained on another reward",
     "objective/kl_coef": "weight of the KL in the reward",
@@ -143,7 +143,7 @@ SUMMARY: dict[str, str] = {
     "reward/deviation": "reward model: standard deviation of the rewards of preferred answers",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
-    "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt's",
+    "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt",
 }
 
 # Metrics of answers sampled from the policy, logged as eval/<name>. <judge> is the judge's name. `/se` after a name of
@@ -155,8 +155,8 @@ SAMPLED: dict[str, str] = {
     "kl_ref/token_k3": "the same KL by exp(-x) - 1 + x of every token's log-ratio x, summed (nats per answer)",
     "kl_ref/per_token": "kl_ref/sequence_k1 / mean length (nats per token)",
     "kl_ref/forward_k1": "KL(reference || policy) from the reference's answers (nats per answer)",
-    "kl_ref/forward_on_data": "log-probability of the data's preferred answers under the reference minus that under the "
-    "policy (nats per answer)",
+    "kl_ref/forward_on_data": "log-probability of the data's preferred answers under the reference minus that under "
+    "the policy (nats per answer)",
     "samples/mean_length": "mean tokens of an answer, including its end token",
     "samples/eos_frac": "share of answers that ended with an end token",
     "samples/repetition": "share of an answer's four-word sequences that occur earlier in it",

@@ -133,7 +133,7 @@ def with_sides(value: Any, new: list[Logps]) -> Any:
 
 
 def moved(value: Any, good: float, bad: float, *, reference: bool) -> Any:
-    """The batch with `good` added to log-ratios (log-probabilities, rewards) of good answers, and `bad` to bad ones'."""
+    """The batch with `good` added to log-ratios (log-probabilities, rewards) of good answers, `bad` to bad ones'."""
     if isinstance(value, RankedRewards):
         return dataclasses.replace(value, rewards=value.rewards + torch.tensor([good, *[bad] * (K - 1)]))
     reference = reference and not isinstance(

@@ -299,7 +299,7 @@ def test_kto_without_one_of_the_classes() -> None:
 
 
 def test_no_gradient_through_the_reference_point_of_kto() -> None:
-    """An answer is its own mismatched answer. Its gradient is that of a constant z0 = 2, though the loss is constant."""
+    """An answer is its own mismatched one. Its gradient is that of a constant z0 = 2, though the loss is constant."""
     answers = logps([[-1.0]], [-3.0])
     loss = KTO(beta=0.1)(LabelledLogps(answers, torch.tensor([True]), answers))
     (slope,) = torch.autograd.grad(loss.sum(), answers.tokens)

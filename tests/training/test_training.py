@@ -594,9 +594,7 @@ def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run,
     axes = ["-m", "objective=orpo,simpo", "reference=none,auto", "launcher=serial"]
     result = alignlab("train", *own_pairs, *axes)
     assert result.code == 0, result.err
-    line = (
-        "- not measured on held-out pairs, because reference=none: objective orpo, reference none; objective simpo, "
-    )
+    line = "- not measured on held-out pairs, because reference=none: objective orpo, reference none; objective simpo, "
     assert line in result.out
 
 

@@ -1,4 +1,6 @@
-"""Checksums of files. They are verified when a file is read, and a damaged file is renamed.
+"""Files that are written whole or not at all, and their checksums.
+
+Checksums are verified when a file is read, and a damaged file is renamed.
 
 The place of the checksum depends on the format:
 
@@ -15,8 +17,11 @@ import itertools
 import json
 import logging
 import os
+import shutil
+import uuid
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +43,51 @@ _edited: set[Path] = set()
 
 _SEAL = ',\n  "sha256": "'
 _BLOCK = 1 << 20
+
+
+@contextmanager
+def new_file(file: Path) -> Iterator[Path]:
+    """Write a file whole or not at all, and make its folder. The `with` block writes the path that it gets.
+
+    When the block ends, that path replaces `file`. If the block fails, that path is removed and `file` is unchanged.
+    """
+    file.parent.mkdir(parents=True, exist_ok=True)
+    scratch = file.with_name(f"{file.name}.{uuid.uuid4().hex}.tmp")
+    try:
+        yield scratch
+        replace_file(scratch, file)
+    finally:
+        scratch.unlink(missing_ok=True)
+
+
+def replace_file(scratch: Path, file: Path) -> None:
+    """Rename `scratch` to `file`, after its content is on the disk: a power cut leaves the old file or the new one."""
+    with scratch.open("rb") as handle:
+        os.fsync(handle.fileno())
+    os.replace(scratch, file)
+
+
+@contextmanager
+def new_folder(folder: Path) -> Iterator[Path]:
+    """Write a folder whole or not at all. The `with` block writes the folder `<name>.tmp` that it gets.
+
+    When the block ends, that folder replaces `folder`. If the block fails, that folder is removed and `folder` is
+    unchanged. The caller holds a lock: only one process may write the folder.
+    """
+    scratch = folder.with_name(f"{folder.name}.tmp")
+    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
+    try:
+        yield scratch
+        shutil.rmtree(folder, ignore_errors=True)
+        scratch.rename(folder)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text file in UTF-8, whole or not at all. Raises OSError if that fails."""
+    with new_file(file) as scratch:
+        scratch.write_text(text, encoding="utf-8")
 
 
 def sha256_of(file: Path, size: int | None = None) -> str:
@@ -99,10 +149,7 @@ def write_sealed(file: Path, value: Mapping[str, Any]) -> None:
 
     Raises OSError if writing fails.
     """
-    partial = file.with_name(f"{file.name}.{os.getpid()}.part")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(sealed(value), encoding="utf-8")
-    partial.replace(file)
+    write_text(file, sealed(value))
 
 
 def read_sealed(file: Path) -> dict[str, Any]:
@@ -187,3 +234,16 @@ def verify_folder(folder: Path) -> None:
             raise DamagedError(folder / name, f"can't be read, though {MANIFEST} names it ({error})") from error
         if found != expected:
             raise DamagedError(folder / name, f"is damaged (its checksum is not the one in {MANIFEST})")
+
+
+def is_whole(folder: Path, then: str) -> bool:
+    """Whether a folder has checksums and its files match them. A damaged folder is renamed, with a warning.
+
+    then: what happens to a damaged folder next, as in `set_aside`.
+    """
+    try:
+        verify_folder(folder)
+    except DamagedError as error:
+        found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
+        log.warning("%s", set_aside(found, then), extra=DAMAGE_EXTRA)
+    return is_sealed(folder)

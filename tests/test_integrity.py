@@ -1,4 +1,4 @@
-"""A change of any bit in a file is noticed, and the damaged file is renamed."""
+"""Files are written whole or not at all. A change of any bit is noticed, and the damaged file is renamed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,19 @@ import numpy as np
 import pytest
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import MANIFEST, read_sealed, seal_folder, sealed, set_aside, verify_folder
+from alignlab.integrity import (
+    MANIFEST,
+    is_whole,
+    new_file,
+    new_folder,
+    read_sealed,
+    seal_folder,
+    sealed,
+    set_aside,
+    verify_folder,
+    write_sealed,
+    write_text,
+)
 
 RECORD = {"status": "done", "summary": {"exact/kl": 4.36, "steps": 10}, "config": {"seed": 1}}
 
@@ -106,3 +118,64 @@ def test_nothing_that_was_set_aside_is_lost(tmp_path: Path) -> None:
         said = set_aside(DamagedError(file, "is damaged"), "it is made anew")
         assert said.startswith(f"{file} is damaged, and it is made anew; it is kept as a.json.damaged")
     assert sorted(f.read_text() for f in tmp_path.iterdir()) == ["1", "2", "3"]
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "run.json"
+    write_sealed(file, {"status": "done"})
+    with pytest.raises(TypeError):
+        write_sealed(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
+    assert read_sealed(file) == {"status": "done"}
+    assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_damaged_folder_is_renamed(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    assert is_whole(folder, "it is made anew")
+    (folder / "model.safetensors").write_bytes(b"other weights")
+    assert not is_whole(folder, "it is made anew")
+    assert not folder.exists()
+    assert folder.with_name(f"{folder.name}.damaged").is_dir()
+    (message,) = caplog.messages
+    assert message.startswith(f"{folder} is damaged (model.safetensors is damaged"), message
+    assert "and it is made anew" in message
+    folder.mkdir()
+    assert not is_whole(folder, "it is made anew"), "it has no checksums"
+
+
+def stop_half_way(file: Path) -> None:
+    file.parent.mkdir(exist_ok=True)
+    file.write_text("half")
+    raise RuntimeError("stopped")
+
+
+def test_a_new_file_replaces_the_old_one_only_if_its_block_ends(tmp_path: Path) -> None:
+    file = tmp_path / "made" / "a.txt"
+    write_text(file, "ä")
+    with pytest.raises(RuntimeError, match="stopped"), new_file(file) as scratch:
+        stop_half_way(scratch)
+    assert [f.name for f in file.parent.iterdir()] == ["a.txt"]
+    assert file.read_bytes() == "ä".encode()
+    with new_file(file) as scratch, new_file(file) as other:
+        assert scratch != other, "several processes may write the same file"
+        for path in (scratch, other):
+            path.write_text("new")
+        assert file.read_bytes() == "ä".encode()
+        assert scratch.suffix == ".tmp", "what a killed run leaves behind is found by this ending"
+    assert [f.name for f in file.parent.iterdir()] == ["a.txt"]
+    assert file.read_text() == "new"
+
+
+def test_a_new_folder_replaces_the_old_one_only_if_its_block_ends(tmp_path: Path) -> None:
+    folder = tmp_path / "model-0.5"
+    for content in ("old", "new"):
+        with new_folder(folder) as scratch:
+            scratch.mkdir()
+            (scratch / content).touch()
+    with pytest.raises(RuntimeError, match="stopped"), new_folder(folder) as scratch:
+        stop_half_way(scratch / "half")
+    assert [str(f.relative_to(tmp_path)) for f in sorted(tmp_path.rglob("*"))] == ["model-0.5", "model-0.5/new"]
+    (tmp_path / "model-0.5.tmp").mkdir()  # by a process that was killed
+    (tmp_path / "model-0.5.tmp" / "half").touch()
+    with new_folder(folder) as scratch:
+        scratch.mkdir()
+    assert list(folder.iterdir()) == []

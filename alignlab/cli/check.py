@@ -30,11 +30,10 @@ def _task(config: DictConfig) -> None:
 def tell(point: Plan, overrides: Sequence[str]) -> None:
     """Print a run's id with its overrides, whether the run and the runs before it are done, and remarks on its rows."""
     from alignlab.config.remarks import remarks_on_file
-    from alignlab.runs.directory import RunDir
 
     print(f"{point.id}  {' '.join(overrides)}")
     for step in point.chain():
-        state = RunDir.of(step.train.output_root, step.id).status() or "not run yet"
+        state = step.run.status() or "not run yet"
         role = "" if step is point else "starts from "
         print(f"    {role}{step.id}: {state}", flush=True)
     for remark in remarks_on_file(point.train):

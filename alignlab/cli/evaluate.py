@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import AlignlabError, ConfigError
+from alignlab.evaluation.examples import FILE, Examples
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +27,6 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
-    from alignlab.evaluation.examples import FILE
     from alignlab.pipeline.evaluate import evaluate
     from alignlab.pipeline.requested_runs import peft_of, sweep_of
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
@@ -55,7 +55,6 @@ def _task(config: DictConfig) -> None:
 
 def _drift(argv: Sequence[str]) -> int:
     from alignlab.evaluation.drift import drift
-    from alignlab.evaluation.examples import Examples
     from alignlab.reports.evaluation import drift_text
 
     if len(argv) != 2:

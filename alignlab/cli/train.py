@@ -10,6 +10,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
+from alignlab.config.plan import plan
+from alignlab.reports.tables import headline
 
 
 def main(argv: Sequence[str]) -> int:
@@ -25,11 +27,9 @@ def _task(config: DictConfig) -> dict[str, Any]:
     """One run. What it returns is what launchers hand back to Hydra."""
     from hydra.core.hydra_config import HydraConfig
 
-    from alignlab.config.plan import plan
     from alignlab.errors import DivergedError
     from alignlab.pipeline.run import run_plan
     from alignlab.reports.evaluation import stored_text
-    from alignlab.reports.tables import headline
 
     typed = list(HydraConfig.get().overrides.task)
     planned = plan(config, typed)

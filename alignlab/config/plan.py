@@ -22,7 +22,7 @@ from alignlab.config.stages import keys_of_stages, stage_overrides
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.judges.base import Judge
-from alignlab.runs.directory import RunDir
+from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.runs.identity import run_id
 
 # A parent trains the same weights with the same peft on the same data. The rest of its config comes from defaults and
@@ -51,6 +51,15 @@ class Plan:
     judges: Mapping[str, Plan] = field(default_factory=dict)
     reward: Plan | None = None
     content: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def run(self) -> RunDir:
+        """The directory of its run."""
+        return RunDir.of(self.train.output_root, self.id)
+
+    def needs_training(self) -> bool:
+        """Whether its run has no result yet, or has to be made again (`rerun`)."""
+        return self.train.rerun or self.run.status() not in FINISHED
 
     @property
     def needed(self) -> list[Plan]:
@@ -271,6 +280,6 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
 
 def judge_from_plan(plan: Plan, judge: Judge) -> Judge:
     """A judge that a run of a reward model makes, ready to judge."""
-    data, policy = plan.train.data, RunDir.of(plan.train.output_root, plan.id).policy
+    data, policy = plan.train.data, plan.run.policy
     plan.train.model.restore_base(str(policy))
     return judge.from_run(policy, max_length=data.max_length, max_prompt_length=data.max_prompt_length)

@@ -11,7 +11,7 @@ from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from alignlab.data.rows import Message, Prompt
+from alignlab.data.rows import Message, Prompt, messages_of
 
 # Role names that rows may use, including ShareGPT's, and the role that each name means.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
@@ -93,7 +93,7 @@ def refuse_other_conversations(
 
     used: columns that the prompt or the answers were read from. They are not checked again.
     """
-    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    turns = messages_of(prompt)
     names = [name for name in _WHOLE if name not in used and row.get(name) not in _EMPTY_VALUES]
     gather(*(partial(_require_repetition, row[name], name, turns, texts) for name in names))
 
@@ -135,7 +135,7 @@ def read_boolean(value: Any, name: str) -> bool:
 
 def prompt_key(prompt: Prompt) -> str:
     """A key for comparing prompts. It ignores differences in white space. A text counts as one turn of the user."""
-    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    turns = messages_of(prompt)
     return "\n".join(f"{turn['role']}: {_normalised(turn['content'])}" for turn in turns)
 
 
@@ -206,7 +206,7 @@ def _full_prompt(prompt: Prompt, before: list[Message], name: str) -> list[Messa
     if _is_blank(prompt):
         return before
     text = isinstance(prompt, str)
-    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    turns = messages_of(prompt)
     (system, question), (own_system, own) = _split_system(turns), _split_system(before)
     if system and own_system:
         _require_same_turns(system, own_system, "prompt", name)

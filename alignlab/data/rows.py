@@ -19,6 +19,11 @@ class Message(TypedDict):
 Prompt = str | list[Message]
 
 
+def messages_of(prompt: Prompt) -> list[Message]:
+    """A prompt as messages. A text is one message of the user."""
+    return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+
+
 @dataclass(frozen=True)
 class Completion:
     """A prompt and one answer. `ended` is False if a length limit cut the answer off; it then gets no end token."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from jinja2 import TemplateError
 
-from alignlab.data.rows import Message, Prompt
+from alignlab.data.rows import Message, Prompt, messages_of
 from alignlab.errors import DataError
 
 _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
@@ -57,7 +57,7 @@ class Template:
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of everything before the answer. Raises DataError if the chat template rejects the prompt."""
         if self._chat:
-            messages = prompt if isinstance(prompt, list) else [Message(role="user", content=prompt)]
+            messages = messages_of(prompt)
             try:
                 return list(
                     self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
@@ -198,6 +198,13 @@ def _cached(tokenizer: Any) -> Callable[..., tuple[int, ...]]:
         return tuple(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
 
     return ids
+
+
+def prompt_text(prompt: Prompt) -> str:
+    """A prompt as one text, for judges, rules and people. Several messages become a transcript with roles."""
+    if isinstance(prompt, str):
+        return prompt
+    return prompt[0]["content"] if len(prompt) == 1 else plain_transcript(prompt).strip()
 
 
 def plain_transcript(messages: list[Message]) -> str:

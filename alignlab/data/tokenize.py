@@ -221,7 +221,7 @@ class Tokenizer:
 
 
 def tokenize_completions(
-    rows: Iterable[Completion], template: Template, cut: Cutter
+    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter
 ) -> tuple[list[CompletionTokens], LengthReport]:
     """(token ids of single answers, report of their cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut)
@@ -267,6 +267,7 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
 def tokenize_labelled(
     rows: Iterable[Labelled], template: Template, cut: Cutter
 ) -> tuple[list[LabelledTokens], LengthReport]:
+<<<<<<< HEAD
     """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut)
     out: list[LabelledTokens] = []
@@ -276,6 +277,15 @@ def tokenize_labelled(
             answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
             out.append(LabelledTokens(len(out), prompt, answer, row.desirable))
     return out, tokens.report
+=======
+    """Token ids of labelled answers, with the report of what was cut."""
+    rows = list(rows)
+    tokens, report = tokenize_completions(rows, template, cut)
+    return [
+        LabelledTokens(one.index, one.prompt, one.completion, row.desirable)
+        for one, row in zip(tokens, rows, strict=True)
+    ], report
+>>>>>>> w-dup
 
 
 def tokenize_rankings(

@@ -1,4 +1,7 @@
-"""Has a model changed? A later set of samples against a stored one: every measure with a test, Holm-corrected."""
+"""Tests whether a model has changed, by comparing a later set of samples with a stored one.
+
+Every measure is tested. The p-values are corrected by Holm's method.
+"""
 
 from __future__ import annotations
 
@@ -20,10 +23,10 @@ _LEVEL = 0.05
 
 @dataclass(frozen=True)
 class Change:
-    """A measure of the policy's answers then and now.
+    """A measure of the policy's answers in the earlier set (`then`) and in the later one (`now`).
 
-    difference: now minus then, with its interval; over prompts that both have where they have the same ones.
-    p:          Holm-adjusted over all measures.
+    difference: now minus then, with its interval. If both sets have the same prompts, it is the mean over prompts.
+    p:          p-value, Holm-adjusted over all measures.
     """
 
     measure: str
@@ -41,34 +44,32 @@ _UNDER_REFERENCE = "log-probability under the reference, nats"
 
 
 def drift(earlier: Examples, later: Examples) -> list[Change]:
-    """Every measure that both sets have: lengths, ends, repetition, log-probabilities, scores.
+    """Changes of every measure that both sets have: lengths, ends, repetition, log-probabilities (nats), scores.
 
-    Where both answer the same prompts, differences are taken prompt by prompt; else means are compared (Welch).
-    Raises DataError where scores come from judges that differ in more than their name.
+    If both sets have the same prompts, differences are taken prompt by prompt. Otherwise means are compared (Welch).
+    Raises DataError if a judge had other settings in one of the sets.
     """
     paired = same_prompts(earlier, later)
     then, now = _measures(earlier), _measures(later)
     judges = [name.removeprefix("score: ") for name in then if name in now and name.startswith("score: ")]
     for judge in judges:
-        ours, theirs = (found.facts.get(f"judge/{judge}") for found in (earlier, later))
-        if ours != theirs:
-            raise DataError(
-                f"scores of {judge} can't be compared: the judge had other settings then ({ours}, {theirs})"
-            )
+        old, new = (examples.facts.get(f"judge/{judge}") for examples in (earlier, later))
+        if old != new:
+            raise DataError(f"scores of {judge} can't be compared: the judge had other settings then ({old}, {new})")
     if earlier.facts.get("reference") != later.facts.get("reference"):
-        then.pop(_UNDER_REFERENCE, None)  # of another model
-    found = []
+        then.pop(_UNDER_REFERENCE, None)  # the reference was another model
+    changes = []
     for name in [name for name in then if name in now]:
         before, after = (mean_interval(*_valid(v, e)) for v, e in ((then[name], earlier), (now[name], later)))
         same = mean_interval(*_valid(now[name] - then[name], earlier)) if paired else None
         difference = same or _welch(before, after)
-        found.append(Change(name, before.value, after.value, difference, _p(difference)))
-    adjusted = holm([change.p for change in found])
-    return [replace(change, p=p) for change, p in zip(found, adjusted, strict=True)]
+        changes.append(Change(name, before.value, after.value, difference, _p(difference)))
+    adjusted = holm([change.p for change in changes])
+    return [replace(change, p=p) for change, p in zip(changes, adjusted, strict=True)]
 
 
 def _measures(examples: Examples) -> dict[str, Array]:
-    """[rows] of each measure, NaN where a row has none."""
+    """Name of a measure -> [rows] values, NaN for rows without one."""
     found: dict[str, Sequence[float]] = {
         "tokens": examples["policy/tokens"],
         "characters": [len(text) for text in examples["policy/answer"]],
@@ -95,8 +96,10 @@ def _welch(before: Estimate, after: Estimate) -> Estimate:
 
 
 def _p(difference: Estimate) -> float:
-    """Two-sided, Student's distribution with prompts - 1 degrees of freedom; 1 where nothing differs, or one prompt is
-    all there is. Where all differ by the same, that of as many equal signs.
+    """Two-sided p-value by Student's distribution with (prompts - 1) degrees of freedom.
+
+    It is 1 if there is no difference or only one prompt. If all prompts differ by the same number, it is the
+    probability of so many equal signs.
     """
     if difference.n < 2 or not abs(difference.value) > 0:
         return 1.0

@@ -1,4 +1,4 @@
-"""Exact evaluation in the lab: every completion's probability under a policy, and where that puts it."""
+"""Exact evaluation in the lab: the probability of every completion under a policy, and metrics that follow from it."""
 
 from __future__ import annotations
 
@@ -15,20 +15,23 @@ from alignlab.lab.world import World
 
 Array = NDArray[np.float64]
 
-# Prefixes that go through the model at a time: their keys and values are held.
+# Maximum number of prefixes in a forward pass. Their keys and values stay in memory.
 _ROWS = 2**14
 
 
 @torch.no_grad()
-@torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
+@torch.compiler.set_stance("force_eager")  # otherwise layers would be compiled again for every length
 def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     """[X, N] log-probability of every completion of every prompt under the model, nats, float64.
 
-    The tree of completions goes through the model once, a depth at a time: a prefix has its keys and values from its
-    parent. Raises ValueError where the tokenizer knows other tokens than the world's letters and the end.
+    The tree of completions goes through the model once, one depth at a time. A prefix reuses the keys and values of the
+    prefix that is one letter shorter. Raises ValueError if the tokenizer does not have exactly the lab's letters and
+    an end token.
     """
     if len(tokenizer) != world.symbols + 1:
-        raise ValueError(f"the tokenizer has {len(tokenizer)} tokens, the world {world.symbols} letters and an end")
+        raise ValueError(
+            f"the tokenizer has {len(tokenizer)} tokens, but the lab has {world.symbols} letters and an end token"
+        )
     template = Template(tokenizer)
     device = next(model.parameters()).device
     letters = torch.tensor([tokenizer.convert_tokens_to_ids(letter) for letter in world.alphabet], device=device)
@@ -38,7 +41,7 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     prompts = torch.tensor([template.prompt_ids(text) for text in world.prompt_texts], device=device)
     table = []
     for ids in prompts.split(max(1, _ROWS // world.symbols ** (world.length - 1))):
-        steps, cache, count = [], None, len(ids)  # of each depth k, [prompts, V^k, V + 1]
+        steps, cache, count = [], None, len(ids)  # steps: [prompts, V^k, V + 1] for each depth k
         for depth in range(1, world.length + 1):
             deeper = depth < world.length
             out = model(input_ids=ids, past_key_values=cache, use_cache=deeper)
@@ -53,7 +56,10 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
 
 
 def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, float]:
-    """Where a policy stands: exact KL, exact gold reward, its gap to the frontier (alignlab/tracking/metrics.py)."""
+    """Exact KL (nats), gold reward and gap to the frontier of a policy (see alignlab/tracking/metrics.py).
+
+    policy, reference: [X, N] log-probabilities of all completions, nats (`completion_logps`).
+    """
     frontier = Frontier(reference, world.gold_reward)
     distance = kl(policy, reference)
     reward = expected(policy, world.gold_reward)

@@ -1,29 +1,28 @@
-"""Stored examples: one row a sample, with every side's answer to the same prompt. All statistics start from these.
+"""Stored examples. A row is a sample: every side's answer to the same prompt. All statistics are computed from them.
 
-Columns, where a side is `policy` or a baseline (`reference`, `chosen`, a run, a model) and a judge goes by its name:
+A side is `policy` or a baseline (`reference`, `chosen`, a run, a model). A judge is named by its name. Columns:
 
     prompt_id, prompt, sample    digest and text of the prompt, number of the sample
-    turn                         1 or 2, where some prompts have two; a second turn's row stands behind its first
-    conversation                 the prompt's messages as JSON, null where it is one text
-    <side>/answer, /tokens, /ended
-    <side>/policy_logps, /reference_logps    of every token of the answer, nats, at temperature 1
-    <side>/score/<judge>         what a judge that scores gave; NaN where it gave nothing valid
-    <side>/first/<judge>, /second/<judge>    what the policy's answer got against this side's when shown first, second:
-                                 1 won, 1/2 tied, 0 lost, NaN invalid, null unjudged
-    <side>/said/<judge>          the judge's words
-    sha256                       checksum of all other columns and the facts; every row has the same
+    turn                         1 or 2, only if some prompts have two turns; the second turn's row follows its first
+    conversation                 the prompt's messages as JSON, null if the prompt is one text
+    <side>/answer, /tokens, /ended           text, number of tokens, whether the answer ended by itself
+    <side>/policy_logps, /reference_logps    log-probability of every token of the answer, nats, at temperature 1
+    <side>/score/<judge>         score of a judge that scores; NaN if it gave no valid one
+    <side>/first/<judge>, /second/<judge>    score of the policy's answer against this side's, when the policy's answer
+                                 is shown first or second: 1 won, 1/2 tied, 0 lost, NaN invalid, null unjudged
+    <side>/said/<judge>          text of the judge
+    sha256                       checksum of all other columns and the facts, the same in every row
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError, DataError
-from alignlab.integrity import json_digest
+from alignlab.integrity import json_digest, new_file
 
 FILE = "rows.parquet"
 _SEAL = "sha256"
@@ -32,9 +31,9 @@ _ABOUT = ("prompt_id", "prompt", "sample")
 
 @dataclass(frozen=True)
 class Examples:
-    """Columns of one length.
+    """Columns of equal length.
 
-    facts: what was done: settings, prompts, digests of weights and judges.
+    facts: how the examples were made: settings, prompts, digests of weights and judges.
     """
 
     columns: dict[str, list[Any]]
@@ -51,7 +50,7 @@ class Examples:
 
     @property
     def sides(self) -> list[str]:
-        """The policy first."""
+        """All sides, the policy first."""
         return [name.removesuffix("/answer") for name in self.columns if name.endswith("/answer")]
 
     @property
@@ -69,12 +68,12 @@ class Examples:
         return [name.removeprefix(start) for name in self.columns if name.startswith(start)]
 
     def without(self, judge: str) -> dict[str, list[Any]]:
-        """Columns, those of one judge left out."""
+        """All columns except those of one judge."""
         endings = tuple(f"/{kind}/{judge}" for kind in ("score", "first", "second", "said"))
         return {name: values for name, values in self.columns.items() if not name.endswith(endings)}
 
     def write(self, folder: Path) -> None:
-        """Store as Parquet, whole or not at all, with the checksum of columns and facts as one more column."""
+        """Store as a Parquet file, whole or not at all. One more column holds the checksum of columns and facts."""
         import pyarrow
         from pyarrow import parquet
 
@@ -82,16 +81,15 @@ class Examples:
         seal = json_digest([table.to_pydict(), self.facts])
         table = table.append_column(_SEAL, pyarrow.array([seal] * len(table), pyarrow.string()))
         table = table.replace_schema_metadata(self.facts)
-        folder.mkdir(parents=True, exist_ok=True)
-        scratch = folder / f"{FILE}.{os.getpid()}.tmp"
-        parquet.write_table(table, scratch)
-        scratch.replace(folder / FILE)
+        with new_file(folder / FILE) as scratch:
+            parquet.write_table(table, scratch)
 
     @staticmethod
     def read(place: Path) -> Examples:
-        """Read a folder or a file. Older versions wrote no checksum; such a file is not verified.
+        """Read a folder or a file. Files of older versions have no checksum and are not verified.
 
-        Raises DataError if there is no file or it holds no examples, and DamagedError if it is not what was written.
+        Raises DataError if there is no file or it holds no examples, and DamagedError if it changed since it was
+        written.
         """
         import pyarrow
         from pyarrow import parquet
@@ -121,5 +119,5 @@ def same_prompts(one: Examples, other: Examples) -> bool:
 
 
 def unscored(values: Iterable[Any]) -> list[float]:
-    """Scores with NaN for null: Parquet keeps the two apart, arithmetic does not."""
+    """Scores with NaN instead of null. Parquet distinguishes the two; arithmetic does not."""
     return [float("nan") if value is None else float(value) for value in values]

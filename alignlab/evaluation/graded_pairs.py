@@ -1,4 +1,4 @@
-"""Pairs with a better answer: read, kept with their scores, and how often the scores tell them apart."""
+"""Pairs of a better and a worse answer: reads them, stores them with their scores, and computes the accuracy."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ PAIRS = "pairs.jsonl"
 
 @dataclass(frozen=True)
 class GradedPair:
-    """A prompt with a better and a worse answer; `subset` is RewardBench's, empty where there is none.
+    """A prompt with a better and a worse answer.
 
-    *_ended: False where a length limit cut the answer off.
+    subset:  subset of RewardBench; empty if there is none.
+    *_ended: False if a length limit cut the answer off.
     """
 
     prompt: Prompt
@@ -39,7 +40,7 @@ class GradedPair:
 
 
 def read_pairs(path: str) -> list[GradedPair]:
-    """Rows with prompt, chosen and rejected, and perhaps subset and *_ended.
+    """Read rows with prompt, chosen and rejected, and optionally subset and *_ended.
 
     Raises DataError with every row that can't be used.
     """
@@ -55,13 +56,13 @@ def _pair(row: Row) -> GradedPair:
 
 
 def _ended(row: Row, name: str) -> bool:
-    """True unless the row says otherwise; null and an empty cell say nothing."""
+    """The value of the row, or True if it is missing, null or an empty cell."""
     value = row.get(name)
     return True if value in (None, "") else read_boolean(value, name)
 
 
 def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Keep every pair with its scores; returns accuracy with interval, by subset and by RewardBench's sections."""
+    """Store every pair with its scores. Returns `accuracy_of` the stored rows."""
     rows = [
         {**asdict(pair), "chosen_score": chosen, "rejected_score": rejected}
         for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
@@ -71,9 +72,9 @@ def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tupl
 
 
 def read_stored(folder: Path) -> list[dict[str, Any]]:
-    """The rows that `store_pairs` wrote. The checksum in each row is that of all rows; older versions wrote none.
+    """The rows that `store_pairs` wrote. Each row holds the checksum of all rows; older versions wrote none.
 
-    Raises DamagedError if the file is not what was written.
+    Raises DamagedError if the file changed since it was written.
     """
     file = folder / PAIRS
     try:
@@ -87,15 +88,15 @@ def read_stored(folder: Path) -> list[dict[str, Any]]:
 
 
 def accuracy_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """From stored rows, as plain values."""
-    found = reward_bench(
+    """Accuracy of stored rows with its interval, by subset and by RewardBench's sections, as plain values."""
+    result = reward_bench(
         [row["chosen_score"] for row in rows],
         [row["rejected_score"] for row in rows],
         [row["subset"] for row in rows],
         prompts=[json.dumps(row["prompt"]) for row in rows],
     )
-    subsets = {name: _plain(accuracy) for name, accuracy in found.subsets.items() if name}
-    return {**_plain(found.overall), "subsets": subsets, "sections": found.sections, "score": found.score}
+    subsets = {name: _plain(accuracy) for name, accuracy in result.subsets.items() if name}
+    return {**_plain(result.overall), "subsets": subsets, "sections": result.sections, "score": result.score}
 
 
 def _plain(accuracy: Accuracy) -> dict[str, Any]:

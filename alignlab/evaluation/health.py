@@ -1,4 +1,7 @@
-"""Over-optimisation watch: one word for a run, and the numbers that it rests on. No model and no torch."""
+"""Checks a run for over-optimisation and other faults. The result is a verdict of one word, with its numbers.
+
+It needs no model and no torch.
+"""
 
 from __future__ import annotations
 
@@ -16,15 +19,15 @@ NO_VERDICT = "no verdict"
 
 @dataclass(frozen=True)
 class Limits:
-    """Limits of the checks. All but `max_kl` and `displacement` are relative to the policy that training started from,
-    and a check is hit only if the whole interval lies beyond the limit.
+    """Limits of the checks. All but `max_kl` and `displacement` are relative to the policy before training (the
+    reference). A check with an interval is hit only if the whole interval lies beyond the limit.
 
-    repetition:    how much more of the answers may be repeated runs of words.
-    shortest:      least share of the reference's mean length, tokens.
-    ended:         how much smaller the share of answers that end by themselves may be.
-    distinct:      least share of the reference's distinct pairs of words.
-    displacement:  by how much held-out preferred answers may lose, nats per token.
-    max_kl:        largest KL to the reference without a proven gain, nats per answer; 0 switches the check off.
+    repetition:    maximum increase of the share of repeated 4-grams of words.
+    shortest:      minimum mean length in tokens, as a share of the reference's.
+    ended:         maximum decrease of the share of answers that end by themselves.
+    distinct:      minimum share of distinct pairs of words, as a share of the reference's.
+    displacement:  maximum loss of log-probability of held-out preferred answers, nats per token.
+    max_kl:        maximum KL to the reference without a proven gain, nats per answer; 0 switches the check off.
     """
 
     repetition: float = 0.2
@@ -37,7 +40,7 @@ class Limits:
 
 @dataclass(frozen=True)
 class Check:
-    """One look: what was found, against what, and the verdict that it would mean."""
+    """One check: a value, its limit, whether the value is beyond it (`hit`), and the verdict if so (`means`)."""
 
     name: str
     value: float
@@ -48,9 +51,9 @@ class Check:
 
 @dataclass(frozen=True)
 class Health:
-    """The worst of what the checks found.
+    """The worst verdict of the checks.
 
-    unknown: what `healthy` needs but could not be checked. If there is any and no check is hit, there is no verdict.
+    unknown: reasons why `healthy` could not be confirmed. If there are any and no check is hit, there is no verdict.
     unseen:  problems that no check covers, so that `healthy` does not exclude them.
     """
 
@@ -74,19 +77,22 @@ def health(
 ) -> Health:
     """Verdict on a summary of examples that has the reference as a baseline.
 
-    proxy:         judge whose score was trained on (directly, or by preferences that came from it); all others are
-                   held out.
+    proxy:         judge whose score the run trained on (directly, or through preferences made from it). All other
+                   judges are held out.
     earlier:       summaries of the same prompts from earlier in the run, to find scores that fell from their best.
     held_out:      the run's own metrics on `held_out_rows` held-out rows: `eval/logratios/chosen_per_token`,
                    `eval/pref/accuracy_ties_half`, and in the lab `exact/kl`, `exact/reward`, `exact/reward_reference`.
 
-    collapsed: the texts are broken (repetition, no end, nothing said, no variety).
-    over-optimised: a held-out judge finds the answers worse than the reference's, or than earlier in the run, and the
-    interval leaves no doubt; where there is a proxy it has not fallen likewise.
-    drifted: the KL to the reference is above `limits.max_kl`, and no held-out score, win-rate or accuracy is above that
-    of the start by more than its interval.
-    displaced: held-out preferred answers have lost probability (Razin et al. 2024, https://arxiv.org/abs/2410.08847).
-    healthy: none of these, in an evaluation that could have shown collapse and drift; else there is no verdict.
+    The verdicts, the worst one first:
+
+    - collapsed: the texts are broken (repetition, no end, empty, no variety).
+    - over-optimised: a held-out judge scores the answers lower than the reference's, or lower than earlier in the run,
+      by more than the interval, and the proxy (if there is one) has not fallen too.
+    - drifted: the KL to the reference is above `limits.max_kl`, and no held-out score, win-rate or accuracy is above
+      that of the start by more than its interval.
+    - displaced: held-out preferred answers have lost probability (Razin et al. 2024, https://arxiv.org/abs/2410.08847).
+    - healthy: none of these, in an evaluation that could have shown collapse and drift.
+    - no verdict: none of these, but the evaluation could not have shown all of them.
     """
     metrics = held_out or {}
     found = [
@@ -149,7 +155,7 @@ def _gains(summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float],
         if judge != proxy:
             yield "score_difference" in found and found["score_difference"]["low"] > 0
             yield "win_rate" in found and found["win_rate"]["ci_low"] > 0.5
-    yield "pairs" in summary and summary["pairs"]["rate"]["low"] > 0.5  # at the start all implied rewards are 0
+    yield "pairs" in summary and summary["pairs"]["rate"]["low"] > 0.5  # before training, all implicit rewards are 0
     accuracy = metrics.get("eval/pref/accuracy_ties_half", math.nan)
     if rows and not math.isnan(accuracy):
         yield share_interval(accuracy * rows, 0, (1 - accuracy) * rows).low > 0.5
@@ -159,7 +165,7 @@ def _gains(summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float],
 def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
     policy, reference = summary["answers"]["policy"], summary["answers"].get("reference")
     if summary["rows"]:
-        wordless = math.isnan(policy["distinct_1"])  # a share of no words at all is NaN
+        wordless = math.isnan(policy["distinct_1"])  # without any word, the share is NaN
         yield Check("an answer with a word in it", float(not wordless), 1.0, wordless, "collapsed")
     if reference is None:
         return
@@ -173,7 +179,7 @@ def _collapse(summary: Mapping[str, Any], limits: Limits) -> Iterator[Check]:
         ("tokens", limits.shortest * reference["tokens"]["value"]),
         ("ended", reference["ended"]["value"] - limits.ended),
     ):
-        if not least <= 0:  # nothing can lie below a limit of 0
+        if not least <= 0:  # no value is below a limit of 0
             yield Check(name, policy[name]["value"], least, policy[name]["high"] < least, "collapsed")
     distinct, least = policy["distinct_2"], limits.distinct * reference["distinct_2"]
     yield Check("distinct_2", distinct, least, distinct < least, "collapsed")
@@ -195,7 +201,7 @@ def _scores(summary: Mapping[str, Any], proxy: str, earlier: Sequence[Mapping[st
         if before and key in summary["answers"]["policy"]:
             best, now = max(before, key=lambda e: e["value"]), summary["answers"]["policy"][key]
             spread = math.hypot(best["standard_error"], now["standard_error"])
-            sure = NormalDist().inv_cdf(1 - 0.025 / len(before)) * spread  # the best was chosen out of so many
+            sure = NormalDist().inv_cdf(1 - 0.025 / len(before)) * spread  # Bonferroni: the best of so many was chosen
             fall = best["value"] - now["value"]
             yield Check(f"{judge}: fall from its best", fall, sure, fall > sure and not fallen, "over-optimised")
 

@@ -1,4 +1,4 @@
-"""The lab's planted reward as a judge: every answer of an enumerable world has one."""
+"""The lab's gold reward as a judge. Every answer in the lab has one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,10 @@ from alignlab.lab.world import World
 
 @dataclass(kw_only=True)
 class LabReward(ScoreJudge):
-    """world: the one that prompts and answers are strings of."""
+    """Scores answers by the gold reward.
+
+    world: the World that the prompts and answers belong to.
+    """
 
     world: World
 

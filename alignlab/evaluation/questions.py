@@ -1,4 +1,4 @@
-"""The prompts that sides are asked: read from a file, or taken from the rows of a run's data."""
+"""The prompts of an evaluation. They are read from a file, or taken from the rows of a run's data."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from alignlab.data.conversations import (
     refuse_unsupported_columns,
 )
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Message, Prompt
-from alignlab.data.template import plain_transcript
+from alignlab.data.rows import Completion, Message, Prompt, messages_of
+from alignlab.data.template import prompt_text
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.benchmarks.files import Row, parse_rows
 
@@ -28,8 +28,10 @@ from alignlab.evaluation.benchmarks.files import Row, parse_rows
 class Question:
     """A prompt of the evaluation, and the data's preferred answer to it.
 
-    second: what is asked after the answer; empty where nothing is.
-    name:   what the question is called in its file, if it is.
+    chosen: the preferred answer; empty if there is none.
+    ended:  whether the preferred answer is complete.
+    second: prompt of the second turn, after the answer; empty if there is one turn.
+    name:   name of the question in its file, if it has one.
     """
 
     prompt: Prompt
@@ -40,23 +42,24 @@ class Question:
 
     @property
     def text(self) -> str:
-        """As a judge or a person reads it: one text, roles written out where there are several turns."""
-        if isinstance(self.prompt, str):
-            return self.prompt
-        return self.prompt[0]["content"] if len(self.prompt) == 1 else plain_transcript(self.prompt).strip()
+        """The prompt as one text for judges and people. If there are several turns, the roles are written out."""
+        return prompt_text(self.prompt)
 
     @property
     def id(self) -> str:
         return digest([json.dumps([self.prompt, self.second] if self.second else self.prompt).encode()])[:12]
 
     def after(self, answer: str) -> list[Message]:
-        """The conversation in which the second turn is asked."""
-        asked = [Message(role="user", content=self.prompt)] if isinstance(self.prompt, str) else self.prompt
-        return [*asked, Message(role="assistant", content=answer), Message(role="user", content=self.second)]
+        """The conversation that ends with the prompt of the second turn. `answer` is the answer to the first one."""
+        return [
+            *messages_of(self.prompt),
+            Message(role="assistant", content=answer),
+            Message(role="user", content=self.second),
+        ]
 
 
 def read_questions(path: str) -> list[Question]:
-    """Prompts of a file with their preferred answers, which are empty if the file has none.
+    """The prompts of a file with their preferred answers. The answers are empty if the file has none.
 
     Raises DataError with every row that can't be used.
     """
@@ -67,7 +70,7 @@ def read_questions(path: str) -> list[Question]:
 
 def _question(row: Row) -> Question:
     refuse_unsupported_columns(row)
-    asked = _asked(row)
+    column = _prompt_column(row)
     name = "" if row.get("question_id") is None else str(row["question_id"])
     if turns := row.get("turns"):
         if not (isinstance(turns, list) and 1 <= len(turns) <= 2 and all(isinstance(turn, str) for turn in turns)):
@@ -79,33 +82,34 @@ def _question(row: Row) -> Question:
         return Question(first, "", True, "".join(second), name)
     answer = next((key for key in ("output", "chosen") if row.get(key) is not None), None)
     if answer is None:
-        prompt = read_prompt(row[asked], asked)
+        prompt = read_prompt(row[column], column)
         refuse_other_conversations(row, prompt)
         return Question(prompt, "", True, name=name)
-    prompt, (text,) = read_row(row, {answer: row[answer]}, asked)
+    prompt, (text,) = read_row(row, {answer: row[answer]}, column)
     return Question(prompt, text, True, name=name)
 
 
-def _asked(row: Row) -> str:
-    """The column that holds what is asked; other such columns must hold the same. Of `turns` the first one counts.
+def _prompt_column(row: Row) -> str:
+    """The name of the column that holds the prompt.
 
-    Raises UnusableRowError.
+    If several columns can hold one, their prompts must be equal. The prompt of `turns` is its first turn.
+    Raises UnusableRowError if there is no prompt, or if prompts differ.
     """
-    asked = {name: row[name] for name in ("turns", "instruction", "prompt") if row.get(name)}
-    if not asked:
+    given = {name: row[name] for name in ("turns", "instruction", "prompt") if row.get(name)}
+    if not given:
         raise UnusableRowError("needs instruction, turns or prompt, a text or a list of messages")
-    firsts = {name: value[0] if name == "turns" and isinstance(value, list) else value for name, value in asked.items()}
+    firsts = {name: value[0] if name == "turns" and isinstance(value, list) else value for name, value in given.items()}
     if len(firsts) > 1:
         keys = {prompt_key(read_prompt(value, name)) for name, value in firsts.items()}
         if len(keys) > 1:
-            raise UnusableRowError(f"{' and '.join(firsts)} ask different things: keep the one that is to be asked")
-    return next(iter(asked))
+            raise UnusableRowError(f"{' and '.join(firsts)} hold different prompts: keep one of them")
+    return next(iter(given))
 
 
 def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Question]:
-    """The different prompts of rows, in their order, the first `most` of them (0: all), each with its first answer."""
-    found: dict[str, Question] = {}
+    """The first `most` distinct prompts of the rows (0: all), in their order, each with its first answer."""
+    questions: dict[str, Question] = {}
     for row in rows:
         question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
-        found.setdefault(question.id, question)
-    return list(found.values())[: most or None]
+        questions.setdefault(question.id, question)
+    return list(questions.values())[: most or None]

@@ -1,4 +1,4 @@
-"""Settings of an evaluation: which prompts, how many answers, and what they are compared with."""
+"""Settings of an evaluation: prompts, number of answers, baselines."""
 
 from __future__ import annotations
 
@@ -10,33 +10,37 @@ from alignlab.errors import DataError, Problem
 from alignlab.evaluation.graded_pairs import read_pairs
 from alignlab.evaluation.questions import read_questions
 from alignlab.models.lineage import comes_with_code, is_local_model
+from alignlab.models.sources.base import check_pretrained
 from alignlab.rollout.settings import Sampling
 
 
 @dataclass(kw_only=True)
 class Evaluation(Sampling):
-    """What is drawn, and what it is compared with.
+    """What an evaluation samples, and what it compares the samples with.
 
-    seed:      with a prompt's text and a sample's number it decides the sample.
+    seed:      seed of the samples. A sample depends on it, on the prompt's text and on the number of the sample.
 
-    prompts:   how many different held-out prompts, in their order; 0 takes all.
-    questions: a .json or .jsonl file of prompts (or XSTest's .csv, and refusals are counted) instead of the run's own
-               held-out ones: rows with `instruction` (AlpacaEval's form; answers are written as its model_outputs.json
-               too), `turns` (MT-Bench's: two, the second is asked after the side's own answer to the first; answers are
-               written in FastChat's form too) or `prompt`, a text or messages; `output` or `chosen`, where there, is
-               the preferred answer.
-    pairs:     a .json or .jsonl file of prompt, chosen, rejected and perhaps subset (RewardBench's form): how often the
-               rewards that the policy implies, or a reward run's, tell them apart. Reward runs are evaluated on their
-               own held-out pairs without it.
-    samples:   answers to each prompt; several give best-of-n curves and smaller errors within a prompt.
-    baselines: reference (what training started from), chosen (the data's preferred answers), the id of another run, or
-               a model (a folder or hub name).
-    proxy:     judge whose score was trained on, directly or by preferences that came from it; the watch for
-               over-optimisation takes all others for held out.
-    shown:     prompts on the page that shows answers side by side.
-    max_kl:    largest KL to the reference, nats per answer, that the verdict accepts from a run without a proven gain:
-               above it the verdict is `drifted`, unless a held-out score, win-rate or accuracy is above that of the
-               start by more than its 95 % interval. 0 switches this off.
+    prompts:   number of distinct held-out prompts, in their order; 0 takes all.
+    questions: a .json or .jsonl file of prompts, instead of the run's own held-out prompts. Its rows have one of these:
+               - `instruction`, as in AlpacaEval. Answers are also written as its model_outputs.json.
+               - `turns`, one or two as in MT-Bench. The second turn follows the side's own answer to the first one.
+                 Answers are also written in FastChat's format.
+               - `prompt`, a text or messages.
+               A column `output` or `chosen` holds the preferred answer, if there is one. XSTest's .csv works too; then
+               refusals are counted.
+    pairs:     a .json or .jsonl file with prompt, chosen, rejected and optionally subset (RewardBench's format). The
+               accuracy of the policy's implicit rewards, or of a reward run's rewards, is computed on it. Without it,
+               reward runs are evaluated on their own held-out pairs.
+    samples:   number of answers to each prompt. Several answers give best-of-n curves and smaller errors within a
+               prompt.
+    baselines: reference (the policy before training), chosen (the data's preferred answers), the id of another run, or
+               a model (a folder or a hub name).
+    proxy:     judge whose score the run trained on, directly or through preferences made from it. The check for
+               over-optimisation treats all other judges as held out.
+    shown:     number of prompts on the page that shows answers next to each other.
+    max_kl:    largest KL to the reference (nats per answer) of a run without a proven gain. Above it the verdict is
+               `drifted`, unless a held-out score, win-rate or accuracy is above that of the start by more than its 95 %
+               interval. 0 switches this off.
     """
 
     seed: int = 1
@@ -50,13 +54,10 @@ class Evaluation(Sampling):
     max_kl: float = 10.0
 
     def missing(self) -> Iterator[Problem]:
-        """Problems of files that can't be read or lack something, and of baselines whose weights are not complete."""
+        """Problems of files that can't be read or are incomplete, and of baselines with incomplete weights."""
         for name in self.baselines:
-            if is_local_model(name) and not comes_with_code(
-                name
-            ):  # models with code are checked where it is known if that may run
-                from alignlab.models.sources.base import check_pretrained  # seconds to import
-
+            # A model with code is checked later, when it is known whether its code may run.
+            if is_local_model(name) and not comes_with_code(name):
                 yield from model_problems("baselines", name, check_pretrained)
         if self.pairs:
             try:

@@ -1,4 +1,4 @@
-"""Samples of a policy and of what it is compared with, their log-probabilities, and what judges say of them."""
+"""Samples answers of a policy and its baselines, and computes their log-probabilities."""
 
 from __future__ import annotations
 
@@ -41,11 +41,13 @@ class ModelSide:
 
 @dataclass(frozen=True)
 class Suite:
-    """The same questions for every side.
+    """Samples and scores answers to the same questions for every side.
 
-    longest_prompt: tokens; longer prompts are cut on the left, as in training; those of a file are not cut.
-    how:            of the passes for log-probabilities.
-    kept_in:        folder of drawn answers, by content: a reference is sampled once for all runs of a sweep.
+    longest_prompt: maximum number of tokens of a prompt. Longer prompts are cut on the left, as in training. Prompts of
+                    a file are not cut.
+    how:            settings of the forward passes for log-probabilities.
+    kept_in:        folder of stored answers. They are found by content, so all runs of a sweep share the answers of
+                    their reference.
     """
 
     settings: Evaluation
@@ -55,45 +57,48 @@ class Suite:
     kept_in: Path
 
     def draw(self, side: ModelSide) -> list[Sample]:
-        """`samples` answers to each question, question by question, each followed by that to its second turn."""
+        """Sample `samples` answers to each question. They are ordered by question, and by turn within a sample."""
         template, rows = side.template, self._rows
-        found: dict[int, Sample] = {}
+        answers: dict[int, Sample] = {}
         for turn in (1, 2):
-            mine = [i for i, row in enumerate(rows) if row[2] == turn]
-            prompts = [self._prompt(template, rows[i], found.get(i - 1)) for i in mine]
-            texts = [q.text if turn == 1 else f"{q.text}\n{q.second}" for q, _, _ in (rows[i] for i in mine)]
-            asked = [(text, rows[i][1]) for text, i in zip(texts, mine, strict=True)]
-            found |= dict(zip(mine, self._drawn(side, template, prompts, asked), strict=True)) if mine else {}
-        return [found[i] for i in range(len(rows))]
+            places = [i for i, row in enumerate(rows) if row[2] == turn]
+            prompts = [self._prompt(template, rows[i], answers.get(i - 1)) for i in places]
+            texts = [q.text if turn == 1 else f"{q.text}\n{q.second}" for q, _, _ in (rows[i] for i in places)]
+            seeds = [(text, rows[i][1]) for text, i in zip(texts, places, strict=True)]
+            answers |= dict(zip(places, self._sample(side, template, prompts, seeds), strict=True)) if places else {}
+        return [answers[i] for i in range(len(rows))]
 
-    def _drawn(
-        self, side: ModelSide, template: Template, prompts: list[list[int]], asked: Sequence[tuple[str, int]]
+    def _sample(
+        self, side: ModelSide, template: Template, prompts: list[list[int]], seeds: Sequence[tuple[str, int]]
     ) -> list[Sample]:
-        """One answer to each prompt; `asked` are what decides it besides: the text and the sample's number."""
+        """One answer to each prompt, sampled or read from the store.
+
+        seeds: (text of the prompt, number of the sample), from which the random numbers are made.
+        """
         settings = self.settings
         decided = [settings.max_new_tokens, settings.temperature, settings.seed, settings.samples, template.ends]
         key = digest([side.weights.encode(), json.dumps([prompts, decided]).encode()])
         file = self.kept_in / f"{key}.json"
         kept = _kept_answers(file, key, len(prompts))
         if kept is None:
-            seeds = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in asked]
+            numbers = [uniforms(settings.seed, text, number, settings.max_new_tokens) for text, number in seeds]
             side.model.to(self.how.device)
-            drawn = draw(side.model, prompts, seeds, settings, template.ends, self.how.progress)
-            kept = [{"ids": answer.ids, "ended": answer.ended} for answer in drawn]
+            answers = draw(side.model, prompts, numbers, settings, template.ends, self.how.progress)
+            kept = [{"ids": answer.ids, "ended": answer.ended} for answer in answers]
             _keep_answers(file, key, kept)
         return [Sample(**answer) for answer in kept]
 
-    def texts(self, side: ModelSide, drawn: Sequence[Sample]) -> dict[str, list[Any]]:
-        """Columns of a side's answers: text without the end token, tokens with it."""
+    def texts(self, side: ModelSide, answers: Sequence[Sample]) -> dict[str, list[Any]]:
+        """Columns of a side's answers. Texts are without the end token, numbers of tokens include it."""
         template = side.template
         return {
-            "answer": [template.text(answer.ids) for answer in drawn],
-            "tokens": [len(answer.ids) for answer in drawn],
-            "ended": [answer.ended for answer in drawn],
+            "answer": [template.text(answer.ids) for answer in answers],
+            "tokens": [len(answer.ids) for answer in answers],
+            "ended": [answer.ended for answer in answers],
         }
 
     def chosen(self, side: ModelSide) -> tuple[dict[str, list[Any]], list[Sample]]:
-        """Columns of the data's preferred answers, and their tokens by this side's tokenizer."""
+        """(columns of the data's preferred answers, their tokens by the tokenizer of `side`)."""
         template = side.template
         answers = [
             Sample(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
@@ -107,17 +112,17 @@ class Suite:
         }
         return columns, answers
 
-    def logps(self, side: ModelSide, drawn: Sequence[Sample]) -> list[list[float]]:
-        """Log-probabilities of each answer's tokens under a model, nats; second turns after the answers' own first."""
-        template, before = side.template, [None, *drawn]
+    def logps(self, side: ModelSide, answers: Sequence[Sample]) -> list[list[float]]:
+        """Log-probabilities (nats) of each answer's tokens under a model. A second turn follows its first answer."""
+        template, before = side.template, [None, *answers]
         prompts = [self._prompt(template, row, first) for row, first in zip(self._rows, before, strict=False)]
-        asked: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, drawn, strict=True)]
-        return [tokens.tolist() for tokens in token_logps(side.model, asked, self.how)]
+        pairs: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
+        return [tokens.tolist() for tokens in token_logps(side.model, pairs, self.how)]
 
     def about(self) -> dict[str, list[Any]]:
-        """Columns that name each row."""
+        """Columns that identify each row."""
         rows = self._rows
-        found: dict[str, list[Any]] = {
+        columns: dict[str, list[Any]] = {
             "prompt_id": [question.id for question, _, _ in rows],
             "prompt": [question.text if turn == 1 else question.second for question, _, turn in rows],
             "conversation": [
@@ -126,11 +131,11 @@ class Suite:
             ],
             "sample": [number for _, number, _ in rows],
         }
-        return found | ({"turn": [turn for _, _, turn in rows]} if any(turn == 2 for _, _, turn in rows) else {})
+        return columns | ({"turn": [turn for _, _, turn in rows]} if any(turn == 2 for _, _, turn in rows) else {})
 
     @property
     def _rows(self) -> list[tuple[Question, int, int]]:
-        """(question, number of the sample, turn); a second turn stands behind its first."""
+        """(question, number of the sample, turn) of each row. A second turn follows its first."""
         return [
             (question, number, turn)
             for question in self.questions
@@ -139,7 +144,7 @@ class Suite:
         ]
 
     def _prompt(self, template: Template, row: tuple[Question, int, int], before: Sample | None) -> list[int]:
-        """Ids of what a row asks; `before` is the answer in the row before it, which a second turn comes after."""
+        """Token ids of a row's prompt. `before` is the answer of the previous row, which a second turn follows."""
         question, _, turn = row
         prompt: Prompt = question.prompt
         if turn == 2:
@@ -155,19 +160,19 @@ class Suite:
 def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | None:
     """Answers that were sampled before; None if there are none, or if their file is damaged."""
     try:
-        found = read_sealed(file)
-        if found.get("key") != key or len(found["answers"]) != count:
-            raise DamagedError(file, "holds other answers than its name says")
+        kept = read_sealed(file)
+        if kept.get("key") != key or len(kept["answers"]) != count:
+            raise DamagedError(file, "holds answers that do not belong to its name")
     except FileNotFoundError:
         return None
-    except DamagedError as error:  # older versions kept a list, without a checksum
-        log.warning("%s", set_aside(error, "the answers are drawn again"), extra=DAMAGE_EXTRA)
+    except DamagedError as error:  # older versions wrote a list without a checksum
+        log.warning("%s", set_aside(error, "the answers are sampled again"), extra=DAMAGE_EXTRA)
         return None
-    return list(found["answers"])
+    return list(kept["answers"])
 
 
 def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
-    """Store sampled answers, whole or not at all."""
+    """Store sampled answers, whole or not at all. Raises OutputError if the file can't be written."""
     try:
         write_sealed(file, {"key": key, "answers": answers})
     except OSError as error:
@@ -181,25 +186,25 @@ def sampled(
     others: Mapping[str, Callable[[], ModelSide]],
     facts: Mapping[str, str],
 ) -> Examples:
-    """Answers of all sides with their log-probabilities; nothing judged yet.
+    """Examples with the answers of all sides and their log-probabilities. No judge is asked.
 
-    others: baselines that are models of their own, loaded one after the other.
+    others: name -> loader of baselines that are separate models. They are loaded one after the other.
     """
-    drawn = {"policy": suite.draw(policy)}
-    columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, drawn["policy"]))}
+    scored = {"policy": suite.draw(policy)}  # answers that get log-probabilities
+    columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, scored["policy"]))}
     for name in suite.settings.baselines:
         if name == "reference":
-            drawn[name] = suite.draw(reference)
-            columns |= _prefixed(name, suite.texts(reference, drawn[name]))
+            scored[name] = suite.draw(reference)
+            columns |= _prefixed(name, suite.texts(reference, scored[name]))
         elif name == "chosen":
-            texts, drawn[name] = suite.chosen(policy)
+            texts, scored[name] = suite.chosen(policy)
             columns |= _prefixed(name, texts)
         else:
             side = others[name]()
             columns |= _prefixed(name, suite.texts(side, suite.draw(side)))
-            del side  # before the next one is loaded
+            del side  # free its memory before the next one is loaded
     if suite.settings.temperature == 1.0:
-        for name, answers in drawn.items():
+        for name, answers in scored.items():
             columns[f"{name}/policy_logps"] = suite.logps(policy, answers)
             columns[f"{name}/reference_logps"] = suite.logps(reference, answers)
     return Examples(columns, dict(facts))

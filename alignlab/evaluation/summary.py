@@ -1,4 +1,4 @@
-"""From stored examples to numbers with intervals. No model and no torch: any of it can be computed again later."""
+"""Computes numbers with intervals from stored examples. It needs no model and no torch, so it can be repeated later."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from alignlab.statistics.intervals import Estimate, bootstrap_mean, mean_interva
 from alignlab.statistics.kl import forward_kl, kl_estimates
 from alignlab.statistics.winrate import WinRate, win_rate
 
-# A curve of best-of-n is read off at these n, as far as there are samples.
+# Values of n of a best-of-n curve. Only those up to the number of samples are used.
 _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
 
 def summarise(examples: Examples) -> dict[str, Any]:
-    """Everything that the examples say, as plain values; estimates with standard error, interval and n (prompts).
+    """All statistics of the examples, as plain values. Estimates have a standard error, an interval and n (prompts).
 
-    kl:        by estimator, nats (alignlab/statistics/kl.py); absent where answers were drawn at another temperature.
-    answers:   side -> tokens, characters, share that ended, repetition, number of different texts, distinct runs of
-               words, mean scores.
-    compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores where the judge scores.
-    best_of_n: judge -> n -> mean score of the best of n samples, where there are several samples a prompt.
+    kl:        estimator -> KL in nats (alignlab/statistics/kl.py); empty if the temperature of sampling was not 1.
+    answers:   side -> tokens, characters, share that ended, repetition, number of different texts, share of distinct
+               n-grams, mean scores.
+    compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores if the judge scores.
+    best_of_n: judge -> n -> mean score of the best of n samples; empty for one sample per prompt.
     """
     prompts = examples["prompt_id"]
     return {
@@ -48,12 +48,12 @@ def summarise(examples: Examples) -> dict[str, Any]:
 def win_rate_of(examples: Examples, baseline: str, judge: str) -> WinRate:
     """Win-rate of the policy against a baseline."""
     first, second = examples[f"{baseline}/first/{judge}"], examples.columns.get(f"{baseline}/second/{judge}")
-    asked = [i for i, score in enumerate(first) if score is not None and (second is None or second[i] is not None)]
+    judged = [i for i, score in enumerate(first) if score is not None and (second is None or second[i] is not None)]
     return win_rate(
-        [first[i] for i in asked],
-        None if second is None else [second[i] for i in asked],
-        [examples["prompt_id"][i] for i in asked],
-        unjudged=len(first) - len(asked),
+        [first[i] for i in judged],
+        None if second is None else [second[i] for i in judged],
+        [examples["prompt_id"][i] for i in judged],
+        unjudged=len(first) - len(judged),
         disagreement=examples.facts.get(f"disagreement/{judge}", "tie"),
     )
 
@@ -94,10 +94,10 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
     if f"{baseline}/first/{judge}" in examples:
         found["win_rate"] = win_rate_of(examples, baseline, judge).numbers()
     if f"{baseline}/score/{judge}" in examples:
-        mine, theirs = (np.array(unscored(examples[f"{side}/score/{judge}"])) for side in ("policy", baseline))
-        valid = ~np.isnan(mine - theirs)
+        own, other = (np.array(unscored(examples[f"{side}/score/{judge}"])) for side in ("policy", baseline))
+        valid = ~np.isnan(own - other)
         prompts = [name for name, ok in zip(examples["prompt_id"], valid, strict=True) if ok]
-        found["score_difference"] = asdict(bootstrap_mean((mine - theirs)[valid], prompts))
+        found["score_difference"] = asdict(bootstrap_mean((own - other)[valid], prompts))
     return found
 
 
@@ -105,8 +105,8 @@ def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
     """Best-of-n scores. Empty if there are no rows, one sample per prompt, or different numbers of samples."""
     by_prompt: dict[tuple[str, int], list[float]] = {}
     turns = examples["turn"] if "turn" in examples else [1] * len(examples)
-    asked = zip(examples["prompt_id"], turns, strict=True)
-    for prompt, score in zip(asked, unscored(examples[f"policy/score/{judge}"]), strict=True):
+    keys = zip(examples["prompt_id"], turns, strict=True)
+    for prompt, score in zip(keys, unscored(examples[f"policy/score/{judge}"]), strict=True):
         by_prompt.setdefault(prompt, []).append(score)
     table = list(by_prompt.values())
     samples = len(table[0]) if table else 0
@@ -117,7 +117,7 @@ def _best_of(examples: Examples, judge: str) -> dict[str, Any]:
 
 
 def flat(summary: dict[str, Any], against: str) -> Iterator[tuple[str, float]]:
-    """The summary as metrics (alignlab/tracking/metrics.py); win-rates are those against one baseline."""
+    """(name, value) of the summary's metrics (see alignlab/tracking/metrics.py). Win-rates are against one baseline."""
     kl, policy = summary["kl"], summary["answers"]["policy"]
     for name in ("sequence_k1", "sequence_k2", "sequence_k3", "token_k3", "per_token", "forward_k1", "forward_on_data"):
         if name in kl:

@@ -1,4 +1,4 @@
-"""What texts look like, by counting words: repetition and variety. No tokenizer: the same numbers for every model."""
+"""Repetition and variety of texts. They count words, not tokens, so they are comparable between models."""
 
 from __future__ import annotations
 
@@ -8,14 +8,16 @@ _GRAM = 4
 
 
 def repetition(text: str) -> float:
-    """Share of an answer's runs of four words that stood in it before; 0 where it has fewer than two of them."""
+    """Share of an answer's 4-grams of words that occurred earlier in it; 0 if it has fewer than two 4-grams."""
     grams = _grams(text.split(), _GRAM)
     return 1 - len(set(grams)) / len(grams) if len(grams) > 1 else 0.0
 
 
 def distinct(texts: Iterable[str], n: int) -> float:
-    """Different runs of n words in all answers, as a share of all such runs (Li et al. 2016,
-    https://arxiv.org/abs/1510.03055); NaN where there is none. Falls with the number of answers: compare equal numbers.
+    """Distinct n-grams of words in all answers, as a share of all n-grams; NaN if there are none.
+
+    Li et al. 2016, https://arxiv.org/abs/1510.03055. The share falls with the number of answers, so compare only equal
+    numbers of answers.
     """
     grams = [gram for text in texts for gram in _grams(text.split(), n)]
     return len(set(grams)) / len(grams) if grams else float("nan")

@@ -1,5 +1,6 @@
-"""Base classes of judges. A judge is a dataclass of settings that compares or rates answers; its inputs and outputs are
-plain values.
+"""Base classes of judges: dataclasses of settings that compare or rate answers.
+
+Inputs and outputs of a judge are plain values.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A bandit as a world: one prompt, answers of one letter, and a reward that is read off comparisons of them."""
+"""A bandit as a World: one prompt, answers of one letter, and a gold reward computed from comparisons of them."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from alignlab.lab.world import Array, World
 class Bandit(World):
     """Actions a, b, c, ... after an empty prompt (Azar et al. 2023, https://arxiv.org/abs/2310.12036, section 5.4).
 
-    A policy that can end before it acts has one completion more, the empty one; `model=bandit` never does.
+    The empty completion is one of the N completions too, for policies that can end before they act. `model=bandit`
+    never ends before it acts.
 
-    comparisons: two letters each, of which the first one won.
+    comparisons: two letters each; the first one won.
     """
 
     length: int = 1
@@ -26,7 +27,7 @@ class Bandit(World):
 
     @cached_property
     def gold_reward(self) -> Array:
-        """[1, N] share of its comparisons that an action wins; 1/2 where it has none, 0 for no action at all."""
+        """[1, N] share of its comparisons that an action wins; 1/2 without comparisons, 0 for the empty completion."""
         wins = np.zeros(self.symbols)
         losses = np.zeros(self.symbols)
         for pair in self.comparisons:

@@ -1,6 +1,6 @@
-"""A small synthetic domain: messages to a support desk, courteous and curt replies, and a rule that tells which.
+"""A small synthetic domain: messages to a support desk, courteous and curt replies, and a rule that scores replies.
 
-Every message is one product with one trouble; replies are put together from phrases.
+Every message names one product and one trouble. Replies are put together from phrases.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ _CURT = (
 )  # fmt: skip
 _DULL = ("We got your message.", "Noted.", "Your ticket was closed.", "This happens.", "Try again later.")
 
-# Messages that are kept for evaluation, whatever the seed.
+# Number of messages that are held out for evaluation. They are the same for every seed.
 HELD_OUT = 60
 
 
@@ -55,7 +55,10 @@ class Exchange:
 
 
 def exchanges(count: int, *, seed: int, held_out: bool) -> list[Exchange]:
-    """`count` different messages, out of those kept for evaluation or of the others. Raises ValueError for more."""
+    """`count` different messages with replies, from the held-out messages or from the others.
+
+    Raises ValueError if there are fewer than `count` messages.
+    """
     order = np.random.default_rng(0).permutation(len(_PRODUCTS) * len(_TROUBLES))
     places = order[:HELD_OUT] if held_out else order[HELD_OUT:]
     if count > len(places):
@@ -65,19 +68,21 @@ def exchanges(count: int, *, seed: int, held_out: bool) -> list[Exchange]:
 
 
 def courtesy(message: str, reply: str) -> float:
-    """The gold rule, 0 to 4: an apology, the product by its name, a step to take, thanks or an offer; minus 1 for each
-    curt phrase, never below -2.
+    """The gold reward of a reply, from -2 to 4.
+
+    An apology, the product's name, a step to take, and thanks or an offer of help give 1 each. Each curt phrase costs
+    1. The reward is never below -2.
     """
     text = reply.lower()
     product = next((name for name in _PRODUCTS if name in message.lower()), None)
-    found = [
+    merits = [
         bool(re.search(r"\b(sorry|apolog\w+)\b", text)),
         product is not None and product in text,
         bool(re.search(r"\b(please|we will|we'll)\b", text)),
         bool(re.search(r"\b(thank|anything else|happy to help)", text)),
     ]
     curt = sum(phrase.lower().rstrip(".") in text for phrase in _CURT)
-    return max(-2.0, float(sum(found)) - curt)
+    return max(-2.0, float(sum(merits)) - curt)
 
 
 def _exchange(place: int, rng: np.random.Generator) -> Exchange:

@@ -1,11 +1,11 @@
-"""A world small enough to enumerate: every completion, its gold reward, and therefore every exact expectation.
+"""An enumerable task: all completions and their gold rewards are known, so every expectation can be computed exactly.
 
-Symbols are the letters of an alphabet; a completion is at most `length` tokens, the end-of-sequence token counted. So
-the completions are the leaves of a tree: shorter strings end with that token, strings of `length` letters are cut off
-by the horizon. Any policy over {letters, end} is exactly normalised on these leaves, whatever it does.
+The symbols are the letters of an alphabet. A completion has at most `length` tokens, including the end-of-sequence
+token. So the completions are the leaves of a tree: shorter strings end with that token, and strings of `length` letters
+are cut off. The probabilities of these leaves sum to 1 under any policy over {letters, end}.
 
-The construction follows the enumerable worlds of the DPO literature (a reference, a planted reward, Bradley-Terry
-labels; see Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, section 4).
+The construction follows the enumerable tasks of the DPO literature: a reference, a planted reward and Bradley-Terry
+labels (see Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, section 4).
 """
 
 from __future__ import annotations
@@ -24,12 +24,13 @@ Array = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class World:
-    """Prompts, completions, demonstrations and a gold reward, all fixed by a handful of numbers.
+    """Prompts, completions, an author of demonstrations and a gold reward. These fields determine all of them.
 
     alphabet:      the letters; V = len(alphabet).
-    length:        L, the horizon in tokens, end-of-sequence included.
+    length:        L, the most tokens in a completion, including the end-of-sequence token.
     prompts:       X, the number of prompts; each is a different string of `prompt_length` letters.
-    seed:          everything planted (demonstrator, reward, choice of prompts) is drawn from it.
+    prompt_length: letters of a prompt.
+    seed:          of the demonstrator, the gold reward and the choice of prompts.
     """
 
     alphabet: str = "abcdef"
@@ -50,14 +51,14 @@ class World:
 
     @cached_property
     def prompt_texts(self) -> list[str]:
-        """X strings, drawn without replacement from all strings of `prompt_length` letters."""
+        """X strings, sampled without replacement from all strings of `prompt_length` letters."""
         everything = ["".join(p) for p in itertools.product(self.alphabet, repeat=self.prompt_length)]
         chosen = np.random.default_rng([self.seed, 1]).permutation(len(everything))[: self.prompts]
         return [everything[i] for i in sorted(chosen)]
 
     @cached_property
     def completion_texts(self) -> list[str]:
-        """N strings in the order of all tables here: by length, then alphabetically."""
+        """N strings, ordered by length and then alphabetically. All tables [X, N] and [N] have this order."""
         return [
             "".join(letters)
             for length in range(self.length + 1)
@@ -65,12 +66,12 @@ class World:
         ]
 
     def ended(self, completion: str) -> bool:
-        """Whether the completion stopped by itself; the others were cut off by the horizon and carry no end token."""
+        """Whether the completion ends with the end-of-sequence token. Others have `length` letters and were cut off."""
         return len(completion) < self.length
 
     @cached_property
     def tokens(self) -> NDArray[np.int64]:
-        """[N, L] letter indices; the end is V, and so is the padding after it."""
+        """[N, L] letter indices. The end-of-sequence token is V, and so is the padding after it."""
         table = np.full((self.leaves, self.length), self.symbols, dtype=np.int64)
         index = {letter: i for i, letter in enumerate(self.alphabet)}
         for row, text in enumerate(self.completion_texts):
@@ -78,10 +79,10 @@ class World:
         return table
 
     def leaf_logps(self, steps: list[Array]) -> Array:
-        """[N] log-probability of each completion from next-token tables.
+        """[N] log-probability of each completion, computed from next-token tables, nats.
 
         steps: for each depth k < L, [V^k, V + 1] log-probabilities of the next token (letters, then the end) after
-        each prefix of k letters in alphabetical order.
+               each prefix of k letters in alphabetical order.
         """
         prefix = np.zeros(1)
         ended = []
@@ -92,9 +93,10 @@ class World:
 
     @cached_property
     def demonstrator_logps(self) -> Array:
-        """[X, N] log-probability of each completion under the planted author of the demonstrations.
+        """[X, N] log-probability of each completion under the author of the demonstrations, nats.
 
-        Next-token logits depend on the position, the previous letter and the prompt; the end grows likelier with depth.
+        Next-token logits depend on the position, the previous letter and the prompt. The logit of the end grows with
+        the position.
         """
         rng = np.random.default_rng([self.seed, 2])
         v = self.symbols
@@ -114,9 +116,10 @@ class World:
 
     @cached_property
     def gold_reward(self) -> Array:
-        """[X, N] planted reward: letter and bigram scores, part of them the prompt's own.
+        """[X, N] gold reward: the sum of the scores of a completion's letters and bigrams.
 
-        Standardised so that under the demonstrator its mean is 0 for every prompt and its variance 1 on average.
+        A letter's score is the sum of a score for all prompts and one of the prompt. The reward is standardised: under
+        the demonstrator its mean is 0 for every prompt, and its variance is 1 on average over prompts.
         """
         rng = np.random.default_rng([self.seed, 3])
         v = self.symbols

@@ -12,9 +12,10 @@ import torch
 from alignlab.data.collate import to_device
 from alignlab.data.layout import PLAIN, Layout, collate_rows
 from alignlab.data.tokenize import PromptAndAnswer, Tokens
-from alignlab.models.forward import innermost, precision, window_of
+from alignlab.models.forward import innermost, window_of
 from alignlab.models.logps import answer_logps
 from alignlab.models.memory import out_of_memory
+from alignlab.models.tolerances import tolerance_of
 
 log = logging.getLogger(__name__)
 
@@ -37,10 +38,6 @@ _FIRST = 8
 # Attention implementations that add a given mask to the scores.
 _WITH_MASK = ("sdpa", "eager")
 
-# How much values may differ from those of plain rows on average: log-probabilities in nats per token, rewards in units
-# of their standard deviation. Rounding stays below these numbers; errors in the attention cause tenths.
-_TOLERANCE = {"float64": 1e-8, "float32": 1e-4, "bfloat16": 0.1, "float16": 0.02}
-
 
 def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "auto") -> Layout:
     """The fastest layout that reproduces the model's own log-probabilities (or a reward model's rewards) on `answers`.
@@ -61,7 +58,7 @@ def choose_layout(model: Any, answers: Sequence[PromptAndAnswer], asked: str = "
     if far is None:
         log.warning("layout: plain rows, because this %s fails with several answers in a row", name)
         return PLAIN
-    if not far <= _TOLERANCE[precision(model)]:  # also true for NaN
+    if not far <= tolerance_of(model).rearranged:  # also true for NaN
         log.warning("layout: plain rows, because %s is off by %.2g %s with several answers in a row", name, far, unit)
         return PLAIN
     if layout.shared:

@@ -25,10 +25,11 @@ from alignlab.data.fingerprint import digest, row_key
 from alignlab.data.layout import Layout, Rows, collate_rows, split_by_budget
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import NonFiniteError, StoredReferenceError
-from alignlab.models.forward import Predictions, precision, predict
+from alignlab.models.forward import Predictions, predict
 from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference_store import Found, Keys, ReferenceStore
+from alignlab.models.tolerances import tolerance_of
 
 log = logging.getLogger(__name__)
 
@@ -223,8 +224,6 @@ _verified: set[Path] = set()
 
 # When a store is opened, so many of its entries are computed again.
 _RECOMPUTED = 8
-# They may differ by so many nats per token, which is more than rounding causes.
-_TOLERANCE = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 # A pass stores its results after so many seconds. If it is interrupted, it loses no more than that.
 _STORE_EVERY = 60.0
@@ -298,7 +297,7 @@ def _verify(
         worst = max(worst, abs(float(tokens.sum() - found.sums[i])) / len(tokens))
         if stored is not None:
             worst = max(worst, float(np.abs(tokens - stored).mean()))
-    if worst > _TOLERANCE[precision(run.model)]:
+    if worst > tolerance_of(run.model).reloaded:
         raise StoredReferenceError(
             f"{folder}: the stored reference log-probabilities are not those of this model: they differ by up to "
             f"{worst:.3g} nats per token in {len(compared)} entries that were computed again; "

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from filelock import FileLock
 from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import DAMAGE_EXTRA, set_aside, sha256_of
+from alignlab.integrity import DAMAGE_EXTRA, replace_file, set_aside, sha256_of
 
 log = logging.getLogger(__name__)
 
@@ -133,8 +132,6 @@ class ReferenceStore:
         }
         scratch = self.folder / f"{uuid.uuid4().hex}.tmp"
         save_file(shard, scratch)
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
         target = self.folder / f"{sha256_of(scratch)}.safetensors"
-        os.replace(scratch, target)
+        replace_file(scratch, target)
         return target

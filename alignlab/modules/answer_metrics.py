@@ -1,4 +1,4 @@
-"""What is logged about answers: the same definitions for every objective (alignlab/tracking/metrics.py)."""
+"""Metrics of answers. They are defined the same for every objective; alignlab/tracking/metrics.py describes them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from torch import Tensor
 
 from alignlab.types import LabelledLogps, Logps, PairLogps, map_tensors
 
+# A pair counts as saturated if sigmoid(-margin), the factor of its gradient, is below this.
 SATURATED_BELOW = 0.01
 
 
-# [B] implicit reward of answers (Objective.reward).
+# B answers -> [B] implicit rewards (Objective.reward).
 Reward = Callable[[Logps], Tensor]
 
 
 def token_metrics(*sides: Logps) -> dict[str, Tensor]:
-    """Entropy over the tokens of all answers, accuracy over those of the first kind (the preferred ones)."""
+    """Entropy (nats per token) over all answers, and token accuracy over the first kind (the preferred answers).
+
+    The result is empty if no kind has token statistics.
+    """
     seen = [(side, side.stats) for side in sides if side.stats is not None]
     if not seen:
         return {}
@@ -55,7 +59,7 @@ def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
 
 
 def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
-    """Metrics of a policy on held-out pairs, the same for every objective: scalars. Needs log-ratios to the start."""
+    """Metrics of a policy on held-out pairs, as scalars. They are the same for every objective and need a reference."""
     h = batch.chosen.logratio("sum") - batch.rejected.logratio("sum")
     return {
         "pairs/accuracy": _share(h > 0) + 0.5 * _share(h == 0),
@@ -66,9 +70,9 @@ def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
 
 
 def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
-    """Every metric of a batch of labelled answers, as scalars; good answers stand as chosen, bad ones as rejected.
+    """Every metric of a batch of labelled answers, as scalars. Good answers count as chosen, bad ones as rejected.
 
-    What belongs to a kind of answer that the batch has none of is left out.
+    If the batch has no answers of a kind, the metrics of that kind are left out.
     """
     out: dict[str, Tensor] = {}
     for name, rows in (("chosen", batch.desirable), ("rejected", ~batch.desirable)):
@@ -83,14 +87,14 @@ def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
             if f"{kind}/chosen" in out:
                 out[f"{kind}/margins"] = out[f"{kind}/chosen"] - out[f"{kind}/rejected"]
     out |= {name: value for name, value in token_metrics(batch.answers).items() if name == "entropy"}
-    found = reward(batch.answers)
-    towards = torch.where(batch.desirable, found, -found)
+    rewards = reward(batch.answers)
+    towards = torch.where(batch.desirable, rewards, -rewards)
     out["pref/saturated_frac"] = _share(torch.sigmoid(-towards) < SATURATED_BELOW)
     return out
 
 
 def _side(name: str, side: Logps) -> dict[str, Tensor]:
-    """Log-probabilities of one kind of answer, and its log-ratios where there is a reference."""
+    """Log-probabilities of one kind of answers (nats), and their log-ratios if there is a reference."""
     out = {f"logps/{name}": side.logp("sum").mean(), f"logps/{name}_per_token": _per_token(side, side.logp("sum"))}
     if side.stats is not None:
         out[f"logits/{name}"] = _per_token(side, side.stats.mean_logit)
@@ -101,7 +105,7 @@ def _side(name: str, side: Logps) -> dict[str, Tensor]:
 
 
 def _displacement(chosen: Logps) -> dict[str, Tensor]:
-    """How preferred answers moved from where the policy started, which is the reference."""
+    """How much the log-probabilities of preferred answers changed since the start of training, the reference."""
     if chosen.reference is None:
         return {}
     ratio = chosen.logratio("sum")
@@ -109,7 +113,7 @@ def _displacement(chosen: Logps) -> dict[str, Tensor]:
 
 
 def _per_token(side: Logps, total: Tensor) -> Tensor:
-    """Sums over answers divided by all their tokens."""
+    """[B] sums over each answer's tokens -> mean over all tokens."""
     return total.sum() / side.count.sum()
 
 

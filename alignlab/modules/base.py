@@ -1,7 +1,7 @@
-"""What all modules share: one optimizer step on a global batch that arrives as micro-batches.
+"""Base of all modules: one optimizer step on a global batch, which is processed in micro-batches.
 
-Loss and metrics are means over the whole global batch: what the micro-batches and the processes have seen is joined
-first and then evaluated once. So a batch of 8 is the same as 4 x 2 accumulated or as two processes with 4 each.
+Loss and metrics are means over the whole global batch. The outputs of all micro-batches and processes are joined first
+and then evaluated once. So a batch of 8 equals 4 accumulated batches of 2, and two processes with 4 rows each.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError,
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
+from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.distributed import gather, rows_before, total, without_sync
 from alignlab.modules.held_out_pairs import HeldOutPairs
@@ -37,16 +38,11 @@ from alignlab.types import Logps, PairLogps, halves, map_tensors
 
 log = logging.getLogger(__name__)
 
-# How far the first loss may be from its known value, as a share of it (or of 1 where it is smaller), and a log-ratio
-# per token from 0: rounding, which differs between batches of other widths.
-_START_LOSS = {torch.float64: 1e-6, torch.float32: 2e-3, torch.bfloat16: 0.25, torch.float16: 0.05}
-START_RATIO = {torch.float64: 1e-6, torch.float32: 1e-3, torch.bfloat16: 0.1, torch.float16: 0.02}
-
 Made = TypeVar("Made")
 
 
 class AlignmentModule(pl.LightningModule):
-    """Base of the modules. Subclasses say what is seen of a micro-batch and what is logged of a batch."""
+    """Base of the modules. Subclasses compute the log-probabilities of a micro-batch and the metrics of a batch."""
 
     temperature = 1.0  # logits are divided by it
 
@@ -65,7 +61,13 @@ class AlignmentModule(pl.LightningModule):
         log_every: int = 1,
         pairs: HeldOutPairs | None = None,
     ) -> None:
-        """pairs: held-out pairs that the policy is measured on, if its own held-out rows are not these pairs."""
+        """Arguments that need an explanation:
+
+        clip:        gradients are clipped to this 2-norm; 0 does not clip.
+        token_stats: also compute entropy, accuracy and mean logit of every token.
+        log_every:   metrics are computed at every so many updates.
+        pairs:       held-out pairs to measure the policy on, unless its own held-out rows are these pairs.
+        """
         super().__init__()
         self.automatic_optimization = False
         self.strict_loading = False  # checkpoints hold only what is trained
@@ -83,52 +85,56 @@ class AlignmentModule(pl.LightningModule):
         self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
-        self.last_metrics: dict[str, float] = {}  # of the last update; empty where it is not one to be logged
-        self.samples: list[dict[str, Any]] = []  # answers of the last update to be shown to people
+        self.last_metrics: dict[str, float] = {}  # of the latest update; empty if it is not logged
+        self.samples: list[dict[str, Any]] = []  # answers of the latest update, to show to people
         self._measured = True
         self._step_ended = 0.0
 
     @abstractmethod
     def compute_logps(self, batch: Any, mean_count: float) -> Any:
-        """What the objective is given of a micro-batch: log-probabilities or rewards, with gradient.
+        """The input of the objective for a micro-batch: log-probabilities (nats) or rewards, with gradient.
 
-        mean_count: tokens per answer that an NLL would be taken of, over the global batch.
+        mean_count: mean number of tokens per answer that an NLL covers, over the global batch.
         """
 
     def with_gradient(self, batch: Any) -> Any:
-        """The part of a micro-batch through which a gradient flows."""
+        """The part of a micro-batch that needs a gradient."""
         return batch
 
     def compute_without_grad(self, batch: Any, mean_count: float) -> Any:
-        """The other part: what no gradient flows through, and all rows of the global batch depend on; None if nothing.
+        """Values that need no gradient and on which all rows of the global batch depend; None if there are none.
 
-        It is seen of the whole batch first, so that the rest needs one forward and not two.
+        They are computed for the whole batch first, so that the other part needs one forward pass instead of two.
         """
         return None
 
     def attach_without_grad(self, values: Any, beside: Any) -> Any:
-        """What was seen with gradient, together with what was seen beside."""
+        """`values`, which have a gradient, together with those that have none (`beside`)."""
         return values
 
     @abstractmethod
     def compute_metrics(self, values: Any) -> dict[str, Tensor]:
-        """Metrics of a whole batch (scalars), the loss excepted; a metric that has no rows to average is left out."""
+        """Metrics of a whole batch (scalars) without the loss. A metric without any row to average is left out."""
 
     @abstractmethod
     def finiteness_check(self, values: Any) -> Tensor:
-        """[B] a number for each example that is finite where everything seen of the example is."""
+        """[B] one number per example. It is finite if all values of the example are."""
 
     def transfer_batch_to_device(self, batch: Any, device: torch.device, dataloader_idx: int) -> Any:
-        return batch  # rows of token ids; the micro-batches made of them are moved
+        return batch  # rows of token ids stay; their micro-batches are moved later
 
     def on_fit_start(self) -> None:
-        self.policy.train()  # Lightning keeps the mode it finds, and loaded models come in evaluation mode
+        self.policy.train()  # Lightning keeps a module's mode, and models are loaded in evaluation mode
 
     def on_train_start(self) -> None:
         self._step_ended = time.perf_counter()
 
     def training_step(self, rows: Sequence[Any], batch_idx: int) -> None:
-        """One update on a global batch, of which this process has `rows`."""
+        """One update on a global batch. `rows` are this process's share of it.
+
+        Raises NonFiniteError or DivergedError if a number is not finite, PolicyIsNotReferenceError if the first loss is
+        wrong, and NotEnoughMemoryError if memory does not suffice for one row.
+        """
         began = time.perf_counter()
         step = self.global_step
         self._measured = self.should_log(step)
@@ -165,12 +171,12 @@ class AlignmentModule(pl.LightningModule):
         self.log("loss", means["loss"], prog_bar=True, logger=False)
 
     def should_log(self, step: int) -> bool:
-        """Whether update `step` (from 0) gets a row of metrics: every `log_every`-th does, the first and the last."""
+        """Whether update `step` (from 0) is logged: the first, the last, and every `log_every`-th one are."""
         return step == 0 or (step + 1) % self.log_every == 0 or step + 1 == self.max_steps
 
     @torch.no_grad()
     def validate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
-        """Metrics over all rows of a split (this process's share of it) as one batch, and over the held-out pairs."""
+        """Metrics over all held-out rows as one batch, and over the held-out pairs. `rows` are this process's share."""
         self.policy.eval()
         self._measured = True
         found = self.held_out(rows, progress)
@@ -180,7 +186,7 @@ class AlignmentModule(pl.LightningModule):
         return {"train/global_step": self.global_step, **{f"eval/{name}": value for name, value in found.items()}}
 
     def held_out(self, rows: Sequence[Any], progress: Progress) -> dict[str, float]:
-        """Metrics over this process's share of the held-out rows as one batch, dropout off."""
+        """Metrics over all held-out rows as one batch, with dropout off. `rows` are this process's share."""
 
         def see(batches: Sequence[Any]) -> list[Any]:
             mean_count, values = self._mean_count(batches), []
@@ -194,11 +200,11 @@ class AlignmentModule(pl.LightningModule):
         return self.metric_values(whole) | {name: float(value) for name, value in self.on_pairs(whole).items()}
 
     def on_pairs(self, values: Any) -> dict[str, Tensor]:
-        """`preference_metrics` of the held-out rows, if these are pairs with log-ratios to the start."""
+        """`preference_metrics` of the held-out rows, if these are pairs and have a reference; empty otherwise."""
         return {}
 
     def _pair_metrics(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
-        """`preference_metrics` of pairs that are not the objective's own rows. Each process computes its share."""
+        """`preference_metrics` of pairs that are not the objective's own rows. Each process scores its share."""
 
         def see(batches: Sequence[PairBatch]) -> list[PairLogps]:
             found = []
@@ -209,12 +215,16 @@ class AlignmentModule(pl.LightningModule):
                 found.append(seen)
             return found
 
-        mine = pairs.rows[self.trainer.global_rank :: self.trainer.world_size]
-        _, values = self.within_memory(mine, see, partial(collate_pairs, layout=pairs.layout))
+        share = pairs.rows[self.trainer.global_rank :: self.trainer.world_size]
+        _, values = self.within_memory(share, see, partial(collate_pairs, layout=pairs.layout))
         return {name: float(value) for name, value in preference_metrics(gather(self.trainer, values)).items()}
 
     def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
-        """Log-probabilities of answers under the policy, with all that the objective needs of the reference."""
+        """Log-probabilities (nats) of answers under the policy, and what the objective needs of the reference.
+
+        mean_count: see `compute_logps`.
+        gradient:   whether the log-probabilities need a gradient.
+        """
         needs, reference = self.objective.requires, self.reference
         whole = reference.predictions(rows) if reference and needs.reference_kl else None
         tokens = reference.tokens(rows) if reference and needs.reference_tokens and whole is None else None
@@ -261,16 +271,18 @@ class AlignmentModule(pl.LightningModule):
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         lacking = {name for name, p in self.named_parameters() if p.requires_grad} - checkpoint["state_dict"].keys()
         if lacking:
-            raise ValueError(f"the checkpoint lacks {len(lacking)} trained parameters, {min(lacking)} for one")
+            raise ValueError(f"the checkpoint lacks {len(lacking)} trained parameters, for example {min(lacking)}")
         self.tokens_seen, self.rows_seen = checkpoint["seen"]["tokens"], checkpoint["seen"]["rows"]
         self.state = checkpoint["objective_state"]
 
     def within_memory(
         self, rows: Sequence[Any], work: Callable[[list[Any]], Made], collate: Callable[[Any], Any] | None = None
     ) -> tuple[list[Any], Made]:
-        """The rows' micro-batches and what `work` makes of them; smaller ones where memory does not suffice.
+        """(micro-batches of the rows, result of `work` on them). If memory runs out, smaller ones are tried.
 
-        collate: makes a batch of rows, where they are of another kind than those that are trained on.
+        The smaller size stays for the rest of the run.
+        collate: makes a batch of rows, if these are not of the kind that is trained on.
+        Raises NotEnoughMemoryError if memory does not suffice for one row.
         """
         device, state = next(self.policy.parameters()).device, self.state
         while True:
@@ -285,21 +297,19 @@ class AlignmentModule(pl.LightningModule):
                 if largest == 1:
                     tokens = max(micro.all_tokens for micro in micro_batches)
                     raise NotEnoughMemoryError(
-                        f"memory does not suffice for one row of {tokens} tokens at step {self.global_step}: {error}\n"
+                        f"not enough memory for one row of {tokens} tokens at step {self.global_step}: {error}\n"
                         "  type: trainer.gradient_checkpointing=true, or a smaller data.max_length"
                     ) from None
-            # Outside the handler, so that what the failed attempt held is free by now.
+            # This is after the handler, in which the failed attempt's tensors are still alive.
             self.zero_grad(set_to_none=True)
             self.state = state
             self.micro_batches = self.micro_batches.halved(largest)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-            log.warning(
-                "memory does not suffice for %d rows; from here on %d at a time", largest, self.micro_batches.rows
-            )
+            log.warning("not enough memory for %d rows at a time; continuing with %d", largest, self.micro_batches.rows)
 
     def _backward(self, micro_batches: list[Any]) -> Any:
-        """Gradients of the mean loss of a global batch; returns all that was seen of it."""
+        """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch."""
         mean_count = self._mean_count(micro_batches)
         seen = [
             self._with_step_seed(i, self.compute_without_grad, micro, mean_count)
@@ -312,8 +322,12 @@ class AlignmentModule(pl.LightningModule):
         return self._backward_each(micro_batches, mean_count, beside)
 
     def _backward_each(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
-        """Gradients of a loss that is a mean over rows, one micro-batch at a time; returns all that was seen."""
-        share = self.trainer.world_size / total(self.trainer, sum(map(len, micro_batches)))  # processes are averaged
+        """Compute the gradients of a loss that is a mean over rows, one micro-batch at a time.
+
+        Returns the values of the whole batch.
+        """
+        # Lightning averages the gradients of the processes, hence the factor world_size.
+        share = self.trainer.world_size / total(self.trainer, sum(map(len, micro_batches)))
         seen = []
         for i, micro in enumerate(micro_batches):
             with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
@@ -325,11 +339,13 @@ class AlignmentModule(pl.LightningModule):
         return self.with_state(self.attach_without_grad(gather(self.trainer, seen), beside), update=False)
 
     def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
-        """Gradients of a loss in which rows depend on each other; returns all that was seen.
+        """Compute the gradients of a loss in which rows depend on each other. Returns the values of the whole batch.
 
-        A first pass without gradient sees every micro-batch, the loss of the whole batch is differentiated with respect
-        to what was seen, and a second pass carries those derivatives into the parameters (Gao et al. 2021,
-        https://arxiv.org/abs/2101.06983, section 3.2). Exact, for one forward more.
+        Gao et al. 2021, https://arxiv.org/abs/2101.06983, section 3.2. The result is exact and costs one more forward:
+
+        1. A pass without gradient computes the values of every micro-batch.
+        2. The loss of the whole batch is differentiated with respect to these values.
+        3. A second pass propagates these derivatives to the parameters.
         """
         with torch.no_grad():
             seen = [self._compute_logps(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
@@ -347,22 +363,25 @@ class AlignmentModule(pl.LightningModule):
         return map_tensors(whole, torch.Tensor.detach)
 
     def _compute_logps(self, i: int, micro: Any, mean_count: float) -> Any:
-        """`compute_logps` at what carries a gradient of the i-th micro-batch, where all that is seen is finite."""
+        """`compute_logps` for the part of the i-th micro-batch that needs a gradient.
+
+        Raises NonFiniteError or DivergedError if a value is not finite.
+        """
         value = self._with_step_seed(i, self.compute_logps, self.with_gradient(micro), mean_count)
         self._refuse_non_finite(self.finiteness_check(value), micro.index, value)
         return value
 
     def _with_step_seed(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
-        """A look with random numbers that depend on the step and the micro-batch alone.
+        """Call `compute_logps` with random numbers that depend only on seed, step, process and micro-batch.
 
-        So a resumed run draws the same dropout masks, and so does a second look at the same micro-batch.
+        So a resumed run has the same dropout masks, and so does a second pass over the same micro-batch.
         """
         place = (self.seed * 1_000_003 + self.global_step) * 1_009 + i
         _seed(place * self.trainer.world_size + self.trainer.global_rank)
         return look(micro, mean_count)
 
     def with_state(self, values: Any, *, update: bool) -> Any:
-        """The batch with what the objective keeps from step to step, this batch taken in where it is trained on."""
+        """The batch with the objective's state. With `update=True`, the state is first updated with this batch."""
         if self.state is None:
             return values
         if update:
@@ -380,46 +399,51 @@ class AlignmentModule(pl.LightningModule):
         return {name: float(value) for name, value in found.items()}
 
     def _mean_count(self, batches: Sequence[Any]) -> float:
-        """Tokens per answer that an NLL would be taken of, over all processes."""
+        """Mean number of tokens per answer that an NLL covers, over all processes."""
         tokens = total(self.trainer, sum(batch.imitated_tokens for batch in batches))
         return tokens / total(self.trainer, sum(map(len, batches)))
 
     def _clip(self, optimizer: Any) -> float:
-        """2-norm of the gradient before clipping; clips to `clip` where that is above 0."""
+        """Clip the gradient to the 2-norm `clip`, if that is above 0. Returns the 2-norm before clipping."""
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
 
     def _refuse_non_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None:
-        moves = getattr(self.objective, "moving_reference", False)  # then the reference is an earlier policy
+        moves = getattr(self.objective, "moving_reference", False)  # if so, the reference is an earlier policy
         error = non_finite(numbers, index, self.global_step, None if moves else values)
         if error:
             raise error
 
     def check_start(self, loss: float, values: Any) -> None:
-        """Before any update the policy is its reference: all log-ratios are 0, and many losses a known number."""
+        """Check that the policy equals its reference before the first update.
+
+        Then all log-ratios are 0, and the loss of many objectives is known. With dropout, nothing is checked.
+        Raises PolicyIsNotReferenceError if a log-ratio or the loss is wrong.
+        """
         if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
             return
-        dtype, expected = next(self.policy.parameters()).dtype, self.objective.loss_at_reference
-        found = (
-            [f"log-ratios of up to {far:.6f} nats per token, where all must be 0"]
-            if (far := _farthest(values)) > START_RATIO[dtype]
+        tolerance, expected = tolerance_of(self.policy), self.objective.loss_at_reference
+        faults = (
+            [f"log-ratios of up to {far:.6f} nats per token, but all must be 0"]
+            if (far := _farthest(values)) > tolerance.start_ratio
             else []
         )
-        if expected is not None and abs(loss - expected) > _START_LOSS[dtype] * max(1.0, abs(expected)):
-            found.append(f"first loss is {loss:.6f} but must be {expected:.6f}")
-        if found:
+        if expected is not None and abs(loss - expected) > tolerance.start_loss * max(1.0, abs(expected)):
+            faults.append(f"first loss is {loss:.6f} but must be {expected:.6f}")
+        if faults:
             raise PolicyIsNotReferenceError(
-                f"{'; '.join(found)} while the policy equals its reference\n"
+                f"{'; '.join(faults)} while the policy equals its reference\n"
                 "  the reference log-probabilities belong to other weights, another tokenizer or another dtype;\n"
-                "  type: reference=copy to compute them afresh"
+                "  type: reference=copy to compute them again"
             )
 
 
 def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) -> NonFiniteError | None:
-    """What is wrong where a number of an example is not finite; `index` [B] are the examples' places in the data.
+    """The error for examples with a number that is not finite; None if all `numbers` [B] are finite.
 
-    values: log-probabilities of the examples. If the reference's are not finite, the run has not diverged, since
-            training does not change the reference.
+    index:  [B] places of the examples in the data.
+    values: log-probabilities of the examples. If those of the reference are not finite, the run has not diverged,
+            because training does not change the reference.
     """
     bad = ~torch.isfinite(numbers)
     if not bad.any():
@@ -427,26 +451,26 @@ def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) ->
     if values is not None and not _finite_reference(values):
         return NonFiniteError(
             f"the reference's log-probabilities are not finite at step {step} for rows "
-            f"{index[bad].tolist()} of the data; the weights that it was made with, or these rows, are at fault"
+            f"{index[bad].tolist()} of the data; either the reference's weights or these rows are at fault"
         )
     text = f"log-probabilities or loss are not finite at step {step} for rows {index[bad].tolist()} of the data"
     return _diverged_or_wrong(text, step)
 
 
 def gradient_not_finite(norm: float, step: int) -> NonFiniteError:
-    """What is wrong where everything is finite but the gradient."""
+    """The error for a gradient that is not finite although all other numbers are."""
     return _diverged_or_wrong(f"the gradient is not finite at step {step} (2-norm {norm})", step)
 
 
 def _diverged_or_wrong(text: str, step: int) -> NonFiniteError:
-    """Before the first update something is wrong with weights or data; after it, training diverged."""
+    """DivergedError after the first update. Before it, NonFiniteError: the weights or the data are wrong."""
     if step:
         return DivergedError(text)
-    return NonFiniteError(f"{text}: nothing is trained yet, so the weights as loaded, or the data, are at fault")
+    return NonFiniteError(f"{text}: nothing is trained yet, so either the loaded weights or the data are at fault")
 
 
 def _seed(number: int) -> None:
-    """`torch.manual_seed` for the devices that are in use: for one that is not it would note a traceback each time."""
+    """`torch.manual_seed` for the devices in use. torch's own function records a traceback for each unused device."""
     torch.default_generator.manual_seed(number)
     if torch.cuda.is_initialized():
         torch.cuda.manual_seed_all(number)
@@ -472,17 +496,17 @@ def _finite_reference(values: Any) -> bool:
 
 
 def _leaf(value: Tensor) -> Tensor:
-    """The tensor as something to differentiate with respect to, where that can be."""
+    """The tensor as a leaf that collects a gradient, if its type allows that."""
     return value.detach().requires_grad_(value.is_floating_point())
 
 
 def _surrogate_dot(values: Any, leaves: Any) -> list[Tensor]:
-    """Every tensor that can be differentiated, times the gradient of its leaf, summed."""
-    found: list[Tensor] = []
+    """For every tensor with a gradient: the sum of the tensor times the gradient of its leaf."""
+    dots: list[Tensor] = []
     for field in fields(values):
         value, leaf = getattr(values, field.name), getattr(leaves, field.name)
         if isinstance(value, Tensor) and value.requires_grad and leaf.grad is not None:
-            found.append((value * leaf.grad).sum())
+            dots.append((value * leaf.grad).sum())
         elif is_dataclass(value):
-            found += _surrogate_dot(value, leaf)
-    return found
+            dots += _surrogate_dot(value, leaf)
+    return dots

@@ -1,4 +1,4 @@
-"""What several processes that share a global batch tell each other; with one process, nothing."""
+"""Collective operations over the processes that share a global batch. With one process they do nothing."""
 
 from __future__ import annotations
 
@@ -14,39 +14,39 @@ from alignlab.types import join, map_tensors
 
 def total(trainer: pl.Trainer, value: float) -> float:
     """A number summed over all processes."""
-    return sum(_everyones(trainer, value))
+    return sum(_of_all(trainer, value))
 
 
-def rows_before(trainer: pl.Trainer, mine: int) -> int:
-    """How many rows the processes of lower rank hold, where this one holds `mine`."""
-    return sum(_everyones(trainer, mine)[: trainer.global_rank])
+def rows_before(trainer: pl.Trainer, own: int) -> int:
+    """Number of rows of all processes with a lower rank. `own` is the number of this process."""
+    return sum(_of_all(trainer, own)[: trainer.global_rank])
 
 
 def gather(trainer: pl.Trainer, values: Sequence[Any]) -> Any:
-    """What was seen of the micro-batches (log-probabilities, rewards) as one batch, with that of all processes.
+    """Join the values of micro-batches (log-probabilities, rewards) of all processes into one batch.
 
-    Other processes' rows come without gradient; this process's rows stand after those of lower rank.
+    The rows are ordered by rank. Only this process's own rows have a gradient.
     """
-    mine = join(list(values))
+    own = join(list(values))
     if trainer.world_size == 1:
-        return mine
+        return own
     device = trainer.strategy.root_device
-    everyones = _everyones(trainer, map_tensors(mine, lambda tensor: tensor.detach().cpu()))
-    parts = [map_tensors(part, lambda tensor: tensor.to(device)) for part in everyones]
-    parts[trainer.global_rank] = mine
+    gathered = _of_all(trainer, map_tensors(own, lambda tensor: tensor.detach().cpu()))
+    parts = [map_tensors(part, lambda tensor: tensor.to(device)) for part in gathered]
+    parts[trainer.global_rank] = own
     return join(parts)
 
 
 def without_sync(trainer: pl.Trainer) -> Any:
-    """A backward pass after which gradients are not exchanged yet: that is done at the last micro-batch."""
+    """A context in which a backward pass does not synchronise gradients. The last micro-batch does that for all."""
     no_sync = getattr(trainer.strategy.model, "no_sync", None)
     return no_sync() if no_sync else nullcontext()
 
 
-def _everyones(trainer: pl.Trainer, value: Any) -> list[Any]:
+def _of_all(trainer: pl.Trainer, value: Any) -> list[Any]:
     """The value of every process, by rank."""
     if trainer.world_size == 1:
         return [value]
-    found: list[Any] = [None] * trainer.world_size
-    torch.distributed.all_gather_object(found, value)
-    return found
+    gathered: list[Any] = [None] * trainer.world_size
+    torch.distributed.all_gather_object(gathered, value)
+    return gathered

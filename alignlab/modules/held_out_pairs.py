@@ -1,4 +1,4 @@
-"""Held-out pairs, on which every objective is measured in the same way, whatever it is trained on."""
+"""Held-out pairs. Every objective is measured on them in the same way, whatever data it trains on."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from alignlab.models.reference import Reference
 
 @dataclass(frozen=True)
 class HeldOutPairs:
-    """Pairs that a policy is measured on in addition to its own held-out rows.
+    """Pairs that measure a policy in addition to its own held-out rows.
 
-    reference: the policy as it was before training.
+    reference: the policy before training.
     layout:    how the answers are arranged in a forward pass.
     """
 

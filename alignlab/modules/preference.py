@@ -11,10 +11,10 @@ from alignlab.types import PairLogps, halves
 
 
 class PreferenceModule(AlignmentModule):
-    """Log-probabilities of chosen and rejected answers in, loss and preference metrics out."""
+    """Trains on the log-probabilities of chosen and rejected answers. Logs preference metrics."""
 
     def compute_logps(self, batch: PairBatch, mean_count: float) -> PairLogps:
-        """One forward for all 2B rows."""
+        """Log-probabilities of B pairs, by one forward pass of all 2B rows."""
         both = self.answers(batch.rows, mean_count)
         return PairLogps(*halves(both))
 
@@ -25,5 +25,5 @@ class PreferenceModule(AlignmentModule):
         return pair_metrics(values, self.objective.reward)
 
     def on_pairs(self, values: PairLogps) -> dict[str, Tensor]:
-        """`preference_metrics` of the held-out rows, which are the pairs."""
+        """`preference_metrics` of the held-out rows, which are pairs; empty without a reference."""
         return {} if values.chosen.reference is None else preference_metrics(values)

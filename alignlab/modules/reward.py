@@ -1,4 +1,4 @@
-"""Reward models: objectives on graded answers, scored by a scalar head."""
+"""Objectives of reward models, on graded answers that a scalar head scores."""
 
 from __future__ import annotations
 
@@ -10,23 +10,26 @@ from alignlab.models.heads import answer_rewards
 from alignlab.modules.base import AlignmentModule
 from alignlab.types import RankedRewards
 
-# Intervals of confidence over which it is compared with how often the reward model is right.
+# Number of confidence intervals of the calibration error.
 _BINS = 10
 
 
 class RewardModule(AlignmentModule):
-    """Rewards of all answers of a prompt in, loss and accuracy out; one forward for all answers."""
+    """Trains on the rewards of all answers to a prompt, by one forward pass. Logs accuracy and calibration."""
 
     def compute_logps(self, batch: RankingBatch, mean_count: float) -> RankedRewards:
-        found = answer_rewards(self.policy, batch.rows)
-        rewards = found.new_zeros(batch.mask.shape).masked_scatter(batch.mask, found)
+        """[B, K] rewards of the answers to each prompt, 0 off the mask."""
+        by_row = answer_rewards(self.policy, batch.rows)
+        rewards = by_row.new_zeros(batch.mask.shape).masked_scatter(batch.mask, by_row)
         return RankedRewards(rewards, batch.mask, batch.grades, batch.margin.to(rewards))
 
     def finiteness_check(self, values: RankedRewards) -> Tensor:
         return values.rewards.detach().sum(dim=1)
 
     def compute_metrics(self, values: RankedRewards) -> dict[str, Tensor]:
-        """Accuracy and margin over comparisons, each prompt weighing the same; rewards over answers."""
+        """Accuracy and margin are means over comparisons, with the same weight for each prompt. Rewards are means over
+        answers.
+        """
         lead = values.rewards[:, :, None] - values.rewards[:, None, :]
         better = values.better.float()
         share = better / better.sum(dim=(1, 2), keepdim=True) / len(better)
@@ -43,10 +46,11 @@ class RewardModule(AlignmentModule):
 
 
 def _calibration_error(lead: Tensor, share: Tensor) -> Tensor:
-    """How far σ(|lead|) is from the share of comparisons that are won, over intervals of it (Guo et al. 2017,
-    https://arxiv.org/abs/1706.04599, eq. 3).
+    """Expected calibration error (Guo et al. 2017, https://arxiv.org/abs/1706.04599, eq. 3), a scalar.
 
-    lead: rewards of better minus worse answers; share: weight of each comparison, summing to 1, 0 where there is none.
+    It compares the confidence σ(|lead|) with the share of won comparisons, in intervals of the confidence.
+    lead:  [B, K, K] rewards of better minus worse answers.
+    share: [B, K, K] weight of each comparison. The weights sum to 1, and are 0 if there is no comparison.
     """
     confidence = torch.sigmoid(lead.abs())
     won = (lead > 0).float() + 0.5 * (lead == 0)

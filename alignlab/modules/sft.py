@@ -11,7 +11,7 @@ from alignlab.types import Logps
 
 
 class SFTModule(AlignmentModule):
-    """Log-probabilities of answers in, loss out."""
+    """Trains on the log-probabilities of answers."""
 
     def compute_logps(self, batch: Batch, mean_count: float) -> Logps:
         return self.answers(batch.rows, mean_count)

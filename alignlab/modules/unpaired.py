@@ -1,4 +1,4 @@
-"""Objectives on single answers that are said to be good or bad."""
+"""Objectives on single answers that are labelled good or bad."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from alignlab.types import LabelledLogps, Logps
 
 
 class UnpairedModule(AlignmentModule):
-    """Log-probabilities of labelled (and where the objective asks, of mismatched) answers in, loss and metrics out."""
+    """Trains on the log-probabilities of labelled answers, and of mismatched answers if the objective needs them."""
 
     def compute_logps(self, batch: LabelledBatch, mean_count: float) -> LabelledLogps:
         answers = self.answers(batch.rows, mean_count)
@@ -23,7 +23,7 @@ class UnpairedModule(AlignmentModule):
         return replace(batch, mismatched=None)
 
     def compute_without_grad(self, batch: LabelledBatch, mean_count: float) -> Logps | None:
-        """The mismatched answers."""
+        """Log-probabilities of the mismatched answers, or None if there are none."""
         if batch.mismatched is None:
             return None
         seen = self.answers(batch.mismatched, mean_count, gradient=False)

@@ -18,8 +18,9 @@ from alignlab.types import PairLogps, Requires
 def aot_loss(better: torch.Tensor, worse: torch.Tensor, *, beta: float, label_smoothing: float = 0.0) -> torch.Tensor:
     """(1 - ε) ℓ(βΔ) + ε ℓ(-βΔ), Δ = sort(lp_w - lp_l) - sort(lr_w - lr_l) over the batch
 
-    better, worse: [B] samples of the two distributions, nats; the i-th smallest of one meets the i-th smallest of the
-    other. [B], nats, in the order of `better`.
+    better, worse: [B] samples of the two distributions, nats. The i-th smallest value of one is compared with the i-th
+    smallest value of the other.
+    Returns [B], nats, in the order of `better`. Raises ValueError if shapes differ.
     """
     check_same_shape(better, worse, rank=1)
     rank = better.detach().argsort(stable=True).argsort(stable=True)
@@ -29,12 +30,12 @@ def aot_loss(better: torch.Tensor, worse: torch.Tensor, *, beta: float, label_sm
 
 @dataclass
 class AOT(ReferencePairs):
-    """Stochastic dominance over the whole batch instead of a margin in every pair.
+    """Optimizes stochastic dominance over the whole batch, instead of the margin of each pair.
 
-    beta:            strength of the leash to the reference, > 0.
+    beta:            strength of the regularization towards the reference, > 0.
     label_smoothing: assumed share of flipped preferences, in [0, 0.5).
-    pairing:         paired: the policy's margins against the reference's; unpaired: log-ratios of the preferred answers
-                     against those of the dispreferred ones.
+    pairing:         paired: the policy's margins are compared with the reference's; unpaired: log-ratios of the
+                     preferred answers are compared with those of the dispreferred answers.
     """
 
     label_smoothing: float = 0.0

@@ -15,7 +15,8 @@ from alignlab.types import PairLogps
 def apo_down_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """σ(βρ_w) + [1 - σ(βh)]
 
-    chosen, rejected: [B] log-ratios, nats. [B], in (0, 2).
+    chosen, rejected: [B] log-ratios, nats.
+    Returns [B], in (0, 2). Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return torch.sigmoid(beta * chosen) + torch.sigmoid(-beta * (chosen - rejected))
@@ -23,9 +24,9 @@ def apo_down_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) 
 
 @dataclass
 class APODown(ReferencePairs):
-    """Both answers down, dispreferred ones further: for answers worse than the model's own.
+    """Pushes both answers down, the dispreferred one further. It is for answers that are worse than the model's own.
 
-    beta: strength of the leash to the reference, > 0.
+    beta: strength of the regularization towards the reference, > 0.
     """
 
     monotone: ClassVar[bool] = False

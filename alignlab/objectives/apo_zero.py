@@ -14,7 +14,8 @@ from alignlab.types import PairLogps
 def apo_zero_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """[1 - σ(βρ_w)] + σ(βρ_l)
 
-    chosen, rejected: [B] log-ratios, nats. [B], in (0, 2).
+    chosen, rejected: [B] log-ratios, nats.
+    Returns [B], in (0, 2). Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return torch.sigmoid(-beta * chosen) + torch.sigmoid(beta * rejected)
@@ -22,9 +23,9 @@ def apo_zero_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) 
 
 @dataclass
 class APOZero(ReferencePairs):
-    """Preferred answers up, dispreferred ones down: for answers better than the model's own.
+    """Pushes preferred answers up and dispreferred ones down. It is for answers that are better than the model's own.
 
-    beta: strength of the leash to the reference, > 0.
+    beta: strength of the regularization towards the reference, > 0.
     """
 
     @property

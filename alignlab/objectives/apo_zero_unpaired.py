@@ -1,4 +1,4 @@
-"""APO-zero on single answers, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, eq. 7 by halves."""
+"""APO-zero on single answers, D'Oosterlinck et al. 2024, https://arxiv.org/abs/2408.06266, the two halves of eq. 7."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from alignlab.types import LabelledLogps, Requires
 def apo_zero_unpaired_loss(logratio: torch.Tensor, desirable: torch.Tensor, *, beta: float) -> torch.Tensor:
     """1 - σ(βρ) for good answers, σ(βρ) for bad ones
 
-    logratio: [B] nats; desirable: bool[B]. [B], in (0, 1).
+    logratio: [B] nats; desirable: bool[B], True for good answers.
+    Returns [B], in (0, 1). Raises ValueError if shapes differ.
     """
     check_same_shape(logratio, desirable, rank=1)
     return torch.sigmoid(torch.where(desirable, -beta * logratio, beta * logratio))
@@ -24,9 +25,9 @@ def apo_zero_unpaired_loss(logratio: torch.Tensor, desirable: torch.Tensor, *, b
 
 @dataclass
 class APOZeroUnpaired(WithReference):
-    """KTO with its reference point held at 0: no KL batch is needed.
+    """KTO with its reference point fixed at 0, so that it needs no mismatched answers.
 
-    beta: strength of the leash to the reference, > 0.
+    beta: strength of the regularization towards the reference, > 0.
     """
 
     requires: ClassVar[Requires] = Requires(data="labelled", reference=True)

@@ -1,4 +1,9 @@
-"""What every objective is: a plain dataclass of hyper-parameters with a pure `__call__`."""
+"""Base of all objectives: a plain dataclass of hyper-parameters with a pure `__call__`.
+
+The docstrings of this package use one notation. w and l are the preferred and the dispreferred answer. lp and lr are
+summed log-probabilities under the policy and the reference, ρ = lp - lr, h = ρ_w - ρ_l, and n is the number of answer
+tokens. σ is the logistic function and ℓ(z) = -log σ(z).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +18,7 @@ from alignlab.checks import Checked, one_of, positive
 from alignlab.errors import Problem
 from alignlab.types import Logps, Requires
 
-# What a field says that takes its value from the dialect.
+# The value of a field that takes its value from the dialect.
 FROM_DIALECT = "dialect"
 
 # A label is called rare if the other label has more than this many times as many rows.
@@ -24,24 +29,28 @@ RARE_LABEL_RATIO = 10
 class Objective(Checked, ABC):
     """Base of all objectives. The dataclass is the config schema; `requires` decides loader, module and reference.
 
-    Where published code differs from the paper, the class has a field `dialect` and a table `dialects` of what each
-    one sets; fields that say "dialect" are filled from it when the instance is made, so an instance shows only
-    effective values.
+    If published code differs from the paper, the class has a field `dialect`, and `dialects` lists the field values of
+    each dialect. A field with the value "dialect" takes its value from that table when the instance is created, so an
+    instance shows effective values only.
+
+    Raises ConfigError with all problems of the fields when an instance is created.
     """
 
     requires: ClassVar[Requires]
-    # The field that decides how far the objective goes from where it starts, for which `strength` is another name; its
-    # docstring says which way it acts. Every objective declares its own, or with None that it has none.
+    # Name of the field that is the objective's regularization parameter; `strength` is an alias for it. The class
+    # docstring states in which direction it acts. Every objective declares it; None means that it has none.
     strength: ClassVar[str | None] = None
-    # The loss never rises with a good answer's log-ratio (log-probability, reward); with the values its YAML chooses.
+    # Whether the loss never rises with a good answer's log-ratio (log-probability, reward). This is declared for the
+    # field values in the objective's YAML.
     monotone: ClassVar[bool] = True
-    # The loss does not change when all log-ratios (rewards) of a row are shifted by the same constant.
+    # Whether the loss is unchanged if all log-ratios (rewards) of a row are shifted by the same constant.
     shift_invariant: ClassVar[bool] = False
+    # Dialect -> field -> the field's value in that dialect.
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 
     def __post_init__(self) -> None:
         if self.dialects:
-            first = next(iter(self.dialects))  # stands in for a dialect that there is not, which is refused below
+            first = next(iter(self.dialects))  # used for an unknown dialect, which `problems` rejects
             self._fill_from(self.dialects.get(getattr(self, "dialect", first), self.dialects[first]))
         super().__post_init__()
 
@@ -55,7 +64,7 @@ class Objective(Checked, ABC):
             yield from one_of("dialect", getattr(self, "dialect", ""), self.dialects)
 
     def matching_dialects(self) -> list[str]:
-        """All dialects whose convention the fields follow, as they are; it may be none."""
+        """All dialects whose values the fields have now. There may be none."""
         return [
             name
             for name, chosen in self.dialects.items()
@@ -64,50 +73,55 @@ class Objective(Checked, ABC):
 
     @property
     def reward_scale(self) -> float:
-        """What turns a log-ratio into the implicit reward that is logged (beta for the DPO family)."""
+        """Factor between a log-ratio (nats) and the implicit reward that is logged (beta for the DPO family)."""
         return 1.0
 
     def reward(self, answers: Logps) -> torch.Tensor:
-        """[B] implicit reward of answers: reward_scale times their summed log-ratio; for an objective without a
-        reference, times their log-probability as it reduces it.
+        """[B] implicit reward of answers: reward_scale times their summed log-ratio.
+
+        For an objective without a reference it is reward_scale times their log-probability, reduced as the objective
+        reduces it.
         """
         needs = self.requires
         return self.reward_scale * (answers.logratio("sum") if needs.reference else answers.logp(needs.length))
 
     @property
     def nondifferentiable_at_reference(self) -> bool:
-        """Whether the gradient jumps where the policy equals its reference, where training begins: rounding decides."""
+        """Whether the gradient jumps where the policy equals its reference. Rounding then decides the first update."""
         return False
 
     @property
     def loss_at_reference(self) -> float | None:
-        """Loss of every example while the policy still equals its reference; None where there is no such constant."""
+        """Loss of every example while the policy equals its reference. None if it is not the same for all examples."""
         return None
 
     @abstractmethod
     def __call__(self, batch: Any) -> torch.Tensor:
-        """[B] float32 loss of each example, to be minimised; the mean over the global batch is the loss."""
+        """[B] float32 loss of each example, to minimise. The loss of a step is the mean over the global batch.
+
+        Raises ValueError if the batch lacks something that the objective needs.
+        """
 
     def metrics(self, batch: Any) -> dict[str, torch.Tensor]:
-        """Scalars of its own that this objective wants logged, over the global batch."""
+        """Additional metrics of this objective over the global batch: name -> scalar."""
         return {}
 
     def initial_state(self) -> torch.Tensor | None:
-        """What the objective keeps from step to step, before the first; None for most."""
+        """State that the objective keeps between steps, before the first step. None for most objectives."""
         return None
 
     def next_state(self, batch: Any, state: torch.Tensor) -> torch.Tensor:
-        """The state with a training batch taken in; the loss of that batch is computed with it."""
+        """The state after a training batch. The loss of that batch is computed with the new state."""
         return state
 
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
-        """What the user should be told before training, given the training data's counts by kind of row."""
+        """Warnings and remarks to log before training. `counts` is the number of training rows of each kind."""
         return iter(())
 
 
 @dataclass
 class WithReference(Objective):
-    """Base of objectives that are held to a reference with a strength beta."""
+    """Base of objectives that are regularized towards a reference with a strength beta."""
 
     beta: float
 
@@ -115,7 +129,7 @@ class WithReference(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the leash to the reference")
+        yield from positive("beta", self.beta, example=0.1, hint="strength of the regularization towards the reference")
 
     @property
     def reward_scale(self) -> float:
@@ -123,10 +137,12 @@ class WithReference(Objective):
 
 
 def one_label_remarks(name: str, counts: Mapping[str, int], follows: str = "") -> Iterator[str]:
-    """A remark if all answers are good or all are bad, for losses that are monotone in each log-ratio.
+    """Yield a remark if all answers are good or all are bad. It is for losses that are monotone in each log-ratio.
 
-    follows: the name of a quantity without gradient that the loss compares log-ratios with and that follows them; empty
-             if there is none.
+    name:    of the objective.
+    counts:  rows by label: "desirable" and "undesirable".
+    follows: name of a quantity without gradient that the loss compares log-ratios with and that follows them; empty if
+             there is none.
     """
     good, bad = counts["desirable"], counts["undesirable"]
     if bool(good) == bool(bad):
@@ -138,19 +154,19 @@ def one_label_remarks(name: str, counts: Mapping[str, int], follows: str = "") -
     )
     yield (
         f"{name}: all {good or bad} answers are {label}, none is {other}. Every row pushes the log-ratio of its answer "
-        f"{way} and none pushes back: the loss has no minimum, and the policy moves away from the reference until "
-        f"training ends.{hidden} Better: {instead}"
+        f"{way}, and no row pushes it back. So the loss has no minimum, and the policy moves away from the reference "
+        f"until training ends.{hidden} Better: {instead}"
     )
 
 
 def rare_label_remarks(name: str, counts: Mapping[str, int]) -> Iterator[str]:
-    """A remark if one label is rare, for objectives without weights that make up for it."""
+    """Yield a remark if one label is rare. It is for objectives without weights that could make up for it."""
     few, many = sorted((counts["desirable"], counts["undesirable"]))
     if few and many > RARE_LABEL_RATIO * few:
         label = "good" if counts["desirable"] == few else "bad"
         yield (
-            f"{name}: {few} of {few + many} answers are {label}, and all rows weigh the same; objective=kto has "
-            "weights that make up for it"
+            f"{name}: only {few} of {few + many} answers are {label}, and all rows have the same weight. "
+            "objective=kto has weights that make up for it"
         )
 
 
@@ -167,7 +183,7 @@ def logsigmoid(x: torch.Tensor) -> torch.Tensor:
 
 
 def log1mexp(x: torch.Tensor) -> torch.Tensor:
-    """log(1 - exp(x)) for x < 0, without cancellation at either end (the branch is at -ln 2)."""
+    """log(1 - exp(x)) for x < 0, accurate near 0 and far below it. The two branches meet at -ln 2."""
     split = -0.6931471805599453
-    near, far = x.clamp(min=split), x.clamp(max=split)  # each branch stays finite where the other one is taken
+    near, far = x.clamp(min=split), x.clamp(max=split)  # so each branch is finite where the other one is used
     return torch.where(x > split, torch.log(-torch.expm1(near)), torch.log1p(-torch.exp(far)))

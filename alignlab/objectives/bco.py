@@ -18,7 +18,8 @@ from alignlab.types import LabelledLogps, Requires
 def bco_loss(logratio: torch.Tensor, desirable: torch.Tensor, shift: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βρ - δ) for good answers, ℓ(δ - βρ) for bad ones, δ = ½ (mean βρ of good + mean βρ of bad) so far
 
-    logratio: [B] nats; desirable: bool[B]; shift: scalar δ, nats, no gradient. [B], nats.
+    logratio: [B] nats; desirable: bool[B], True for good answers; shift: scalar δ, nats, no gradient.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(logratio, desirable, rank=1)
     z = beta * logratio - shift
@@ -27,14 +28,15 @@ def bco_loss(logratio: torch.Tensor, desirable: torch.Tensor, shift: torch.Tenso
 
 @dataclass
 class BCO(WithReference):
-    """A binary classifier of good and bad answers with the implicit reward as its logit.
+    """A binary classifier of good and bad answers, whose logit is the implicit reward.
 
-    Its loss for a pair split into two rows is half of what the pairwise form of other code sums over the pair.
+    A pair is split into two rows, and their mean is the pair's loss. It is half of the pair's loss in code that sums
+    the two.
 
-    beta:    strength of the leash to the reference, > 0.
-    shift:   running: rewards are shifted by their mean over all batches so far, both classes weighing the same; none:
-             they are not.
-    dialect: whose shift: running in the paper, none in TRL 1.x (bco_pair).
+    beta:    strength of the regularization towards the reference, > 0.
+    shift:   running: the mean reward over all batches so far is subtracted, with the same weight for both classes;
+             none: nothing is subtracted.
+    dialect: the source of `shift`: running in the paper, none in TRL 1.x (bco_pair).
     """
 
     shift: str = FROM_DIALECT
@@ -44,7 +46,7 @@ class BCO(WithReference):
 
     @property
     def requires(self) -> Requires:  # type: ignore[override]
-        """The shift is a mean over the whole batch, and over those before."""
+        """The running shift needs the whole batch: it is a mean over this batch and all batches before it."""
         return Requires(data="labelled", reference=True, couples_batch=self.shift == "running")
 
     def problems(self) -> Iterator[Problem]:
@@ -56,16 +58,15 @@ class BCO(WithReference):
         return math.log(2.0)
 
     def initial_state(self) -> torch.Tensor | None:
-        """Sum of rewards and number of rows, for good and for bad answers."""
+        """float64[4]: sum of rewards and number of rows of good answers, then of bad answers. None without a shift."""
         return torch.zeros(4, dtype=torch.float64) if self.shift == "running" else None
 
     def next_state(self, batch: LabelledLogps, state: torch.Tensor) -> torch.Tensor:
-        # on the CPU, where float64 is always to be had
+        # on the CPU, because not every device has float64
         reward = self.beta * batch.answers.logratio("sum").detach().cpu().double()
         good = batch.desirable.cpu().double()
         bad = 1 - good
-        now = torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
-        return state + now
+        return state + torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
 
     def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         logratio = batch.answers.logratio("sum")
@@ -80,7 +81,7 @@ class BCO(WithReference):
             yield from rare_label_remarks("BCO", counts)
 
     def _delta(self, batch: LabelledLogps) -> torch.Tensor:
-        """Scalar: mean of the class means of the rewards so far; of one class where the other has not been seen."""
+        """Scalar: mean of the two class means of the rewards so far. A class without rows so far is left out."""
         if batch.state is None:
             return torch.zeros(())
         totals, counts = batch.state[[0, 2]], batch.state[[1, 3]]

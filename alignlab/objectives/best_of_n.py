@@ -1,4 +1,4 @@
-"""Best-of-n, distilled, Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, appendix G.3."""
+"""Distilled best-of-n, Stiennon et al. 2020, https://arxiv.org/abs/2009.01325, appendix G.3."""
 
 from __future__ import annotations
 
@@ -14,18 +14,19 @@ from alignlab.types import Logps, Rollouts
 
 
 def best_of_n_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
-    """-lp(y*)/mean n, y* the best of n answers that the policy gave before training
+    """-lp(y*)/mean n, y* the best of n answers sampled from the policy before training
 
-    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B].
+    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch.
+    Returns [B], nats per token. Raises ValueError if `logp` is not [B].
     """
     return sft_loss(logp, mean_count=mean_count)
 
 
 @dataclass(kw_only=True)
 class BestOfN(Imitation):
-    """Imitates the best answer of the policy as it was before training.
+    """Imitates, for each prompt, the best of several answers sampled from the policy before training.
 
-    samples: n; the KL of best-of-n is at most log n - (n - 1)/n.
+    samples: n, answers per prompt, >= 2. The KL of best-of-n is at most log n - (n - 1)/n nats.
     """
 
     samples: int = 8

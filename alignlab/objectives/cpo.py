@@ -19,7 +19,8 @@ def cpo_loss(
 ) -> torch.Tensor:
     """ℓ(β (lp_w - lp_l)) - α lp_w
 
-    chosen, rejected: [B] log-probabilities, nats; chosen_nll: [B] NLL of the preferred answer, nats. [B], nats.
+    chosen, rejected: [B] log-probabilities, nats; chosen_nll: [B] NLL of the preferred answer, nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, chosen_nll, rank=1)
     return -logsigmoid(beta * (chosen - rejected)) + nll_weight * chosen_nll
@@ -27,12 +28,13 @@ def cpo_loss(
 
 @dataclass
 class CPO(Objective):
-    """DPO with a uniform reference, held to the data by the NLL of the preferred answer.
+    """DPO with a uniform reference. The NLL of the preferred answer keeps the policy near the data.
 
-    beta:       scale of the log-probabilities, > 0; larger outweighs the NLL and leads further.
+    beta:       scale of the log-probabilities, > 0. A larger beta outweighs the NLL and moves the policy further.
     nll_weight: alpha, weight of the NLL, >= 0.
-    nll:        sum: of the whole answer; mean: per token of each answer; tokens: over all tokens of the batch.
-    dialect:    whose NLL: sum in the paper, tokens in TRL.
+    nll:        sum: summed over the answer; mean: mean over the answer's tokens; tokens: mean over all preferred
+                tokens of the batch.
+    dialect:    the source of `nll`: sum in the paper, tokens in TRL.
     """
 
     beta: float

@@ -1,7 +1,7 @@
 """f-divergences in place of the reverse KL, Wang et al. 2023 (f-DPO), https://arxiv.org/abs/2309.16240.
 
-The alpha-divergence is that of TRL 1.x: f'(u) = (u^(a - 1) - 1) / (a - 1), the reverse KL at a = 1; TRL 0.x writes it
-with alpha = 1 - a. What enters the loss is f'(u) of the ratio u = pi/pi_ref; its constants cancel in differences.
+The loss uses f'(u) of the ratio u = pi/pi_ref. Constants of f' cancel in differences. The alpha-divergence is that of
+TRL 1.x: f'(u) = (u^(a - 1) - 1) / (a - 1), which is the reverse KL at a = 1. TRL 0.x's alpha is 1 - a.
 """
 
 from __future__ import annotations
@@ -19,14 +19,19 @@ from alignlab.types import Logps, PairLogps, Reduction
 DIVERGENCES = ("reverse_kl", "forward_kl", "js", "alpha")
 DEFAULT_ALPHA = 0.5
 
-# exp() of more than this would leave no room in float32 for the losses that square or sum it.
+# Exponents are clamped to this, because in float32 the square or the sum of a larger exp() could become infinite.
 _LARGEST_EXPONENT = 40.0
 
 
 def divergence_score(logratio: torch.Tensor, divergence: str, alpha: float) -> torch.Tensor:
-    """r, 1 - exp(-r), log 2 + log σ(r) or (exp((α - 1) r) - 1) / (α - 1): f' of the ratio exp(r).
+    """f'(exp(r)) of log-ratios r: the score that replaces the log-ratio. [B] -> [B].
 
-    [B] -> [B]; exponents are held at 40, where the gradient ends.
+    reverse_kl: r
+    forward_kl: 1 - exp(-r)
+    js:         log 2 + log σ(r)
+    alpha:      (exp((α - 1) r) - 1) / (α - 1)
+
+    Exponents are clamped to at most 40; beyond that the gradient is 0.
     """
     if divergence == "forward_kl":
         return 1 - torch.exp((-logratio).clamp(max=_LARGEST_EXPONENT))
@@ -40,7 +45,7 @@ def divergence_score(logratio: torch.Tensor, divergence: str, alpha: float) -> t
 def pair_scores(
     batch: PairLogps, divergence: str, alpha: float, reduction: Reduction = "sum"
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """[B], [B] scores of the chosen and of the rejected answers; per token of each where asked."""
+    """([B], [B]): scores of the chosen and of the rejected answers; divided by their tokens if `reduction` is mean."""
     chosen, rejected = (_score(side, divergence, alpha, reduction) for side in (batch.chosen, batch.rejected))
     return chosen, rejected
 
@@ -51,7 +56,7 @@ def _score(logps: Logps, divergence: str, alpha: float, reduction: Reduction) ->
 
 
 def divergence_problems(divergence: str, alpha: float) -> Iterator[Problem]:
-    """A divergence that is not there, or an alpha that nothing would read."""
+    """Yield a problem if the divergence is unknown, or if alpha is not finite or has no effect."""
     yield from one_of("divergence", divergence, DIVERGENCES)
     if divergence != "alpha" and alpha != DEFAULT_ALPHA:
         text = f"is read with divergence=alpha only, and divergence is {divergence}"
@@ -62,7 +67,7 @@ def divergence_problems(divergence: str, alpha: float) -> Iterator[Problem]:
 
 @dataclass
 class DivergencePairs(ReferencePairs):
-    """Base of pairwise objectives into which the log-ratio enters through the derivative of an f-divergence."""
+    """Base of pairwise objectives that use f' of an f-divergence in place of the log-ratio."""
 
     divergence: str = "reverse_kl"
     divergence_alpha: float = DEFAULT_ALPHA
@@ -72,5 +77,5 @@ class DivergencePairs(ReferencePairs):
         yield from divergence_problems(self.divergence, self.divergence_alpha)
 
     def scores(self, batch: PairLogps, reduction: Reduction = "sum") -> tuple[torch.Tensor, torch.Tensor]:
-        """[B], [B] scores of the chosen and of the rejected answers; per token of each where asked."""
+        """([B], [B]): scores of the chosen and the rejected answers; divided by their tokens if `reduction` is mean."""
         return pair_scores(batch, self.divergence, self.divergence_alpha, reduction)

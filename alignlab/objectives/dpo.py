@@ -24,7 +24,8 @@ def dpo_loss(
 ) -> torch.Tensor:
     """(1 - ε) ℓ(βh) + ε ℓ(-βh), h = ρ_w - ρ_l
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     z = beta * (chosen - rejected)
@@ -33,13 +34,14 @@ def dpo_loss(
 
 @dataclass
 class DPO(DivergencePairs):
-    """DPO on summed log-probabilities of the answer, end-of-sequence token included.
+    """DPO on summed log-probabilities of the answer, including its end-of-sequence token.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl (DPO), forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl (DPO), forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
-    label_smoothing:  assumed share of flipped preferences, in [0, 0.5); 0 is plain DPO, above it cDPO.
-    dialect:          whose convention; TRL 1.x ignores label smoothing here, so trl1 refuses it.
+    label_smoothing:  assumed share of flipped preferences, in [0, 0.5). 0 is plain DPO; a larger share is cDPO.
+    dialect:          the source whose convention is followed. TRL 1.x ignores label smoothing in its DPO, so trl1
+                      rejects it.
     """
 
     label_smoothing: float = 0.0

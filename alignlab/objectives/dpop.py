@@ -17,7 +17,8 @@ from alignlab.types import PairLogps
 def dpop_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, penalty: float) -> torch.Tensor:
     """ℓ(β (h - λ max(0, -ρ_w)))
 
-    chosen, rejected: [B] log-ratios, nats. [B], nats; at ρ_w = 0 the penalty's gradient is 0.
+    chosen, rejected: [B] log-ratios, nats.
+    Returns [B], nats. At ρ_w = 0 the penalty's gradient is 0. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return -logsigmoid(beta * (chosen - rejected - penalty * torch.relu(-chosen)))
@@ -25,10 +26,10 @@ def dpop_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, pena
 
 @dataclass
 class DPOP(ReferencePairs):
-    """DPO that pays for a preferred answer falling below its probability under the reference.
+    """DPO with a penalty if a preferred answer becomes less probable than it is under the reference.
 
-    beta:    strength of the leash to the reference, > 0.
-    penalty: lambda, weight of that fall, >= 0; 0 is DPO.
+    beta:    strength of the regularization towards the reference, > 0.
+    penalty: lambda, weight of the penalty, >= 0; 0 is DPO.
     """
 
     penalty: float = 50.0

@@ -19,7 +19,8 @@ from alignlab.types import PairLogps
 def exo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, epsilon: float) -> torch.Tensor:
     """KL( (σ(βh), σ(-βh)) ‖ (1 - ε, ε) )
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats. [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     z = beta * (chosen - rejected)
@@ -29,12 +30,12 @@ def exo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, epsil
 
 @dataclass
 class EXO(DivergencePairs):
-    """Reverse KL from the policy's preference to the label's, where DPO has the forward one.
+    """The reverse KL between the policy's preference and the label. DPO minimises the forward KL instead.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
-    epsilon:          probability that the label leaves to the rejected answer, in (0, 0.5).
+    epsilon:          probability that the smoothed label gives to the rejected answer, in (0, 0.5).
     """
 
     epsilon: float = 1e-3

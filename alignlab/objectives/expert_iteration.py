@@ -1,4 +1,4 @@
-"""Expert iteration, Anthony et al. 2017, https://arxiv.org/abs/1705.08439; as RAFT, https://arxiv.org/abs/2304.06767."""
+"""Expert iteration, Anthony et al. 2017, https://arxiv.org/abs/1705.08439, and RAFT, https://arxiv.org/abs/2304.06767."""
 
 from __future__ import annotations
 
@@ -17,17 +17,18 @@ from alignlab.types import Logps, Rollouts
 def expert_iteration_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
     """-lp(y)/mean n, y among the best of the policy's own answers to a prompt
 
-    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B].
+    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch.
+    Returns [B], nats per token. Raises ValueError if `logp` is not [B].
     """
     return sft_loss(logp, mean_count=mean_count)
 
 
 @dataclass(kw_only=True)
 class ExpertIteration(Imitation):
-    """Imitates the best of the policy's own answers, again and again.
+    """Repeatedly samples answers from the current policy and imitates the best of them.
 
-    samples: answers to each prompt.
-    kept_of_them: how many of them are imitated, fewer than all.
+    samples:      answers per prompt, >= 2.
+    kept_of_them: how many of a prompt's answers are imitated, at least 1 and fewer than `samples`.
     """
 
     samples: int = 4

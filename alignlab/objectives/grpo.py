@@ -33,7 +33,9 @@ def grpo_loss(
 ) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 - c, 1 + c')) + β k3 of every token, A_i = (R_i - mean R) / (std R + 1e-4) of its prompt
 
-    log_ratio: log π - log π_old; policy, reference: log π, log π_ref; all [B, T], nats. [B, T].
+    log_ratio: log π - log π_old; policy: log π; reference: log π_ref; all [B, T], nats.
+    low, high: c and c'.
+    Returns [B, T].
     """
     surrogate = clipped_surrogate(ratio_of(log_ratio), advantages, low=low, high=high)
     return surrogate + beta * k3(policy, reference) if beta else surrogate
@@ -41,16 +43,20 @@ def grpo_loss(
 
 @dataclass(kw_only=True)
 class GRPO(PolicyGradient):
-    """Advantages are rewards standardised within the answers to one prompt; the KL stands in the loss, as k3.
+    """A policy gradient whose advantages are rewards standardised over the answers to one prompt.
+
+    The loss contains the KL to the reference, estimated by k3.
 
     beta:        weight of the KL in the loss, >= 0; TRL's default is 0.
-    samples:     G, answers to each prompt, >= 2.
-    clip:        share by which a token's probability may fall before the surrogate is flat.
-    clip_higher: share by which it may rise; 0 takes `clip` (DAPO: 0.28).
-    normaliser:  what an answer's token losses are divided by: answers (its own tokens, then the mean over answers, the
-                 paper's), tokens (all tokens of the global batch; TRL's dapo, and bnpo, whose batch is one process's
-                 micro-batch) or constant (the most tokens an answer may have; Dr. GRPO).
-    scale:       whether rewards are divided by their deviation within the prompt; not so in Dr. GRPO.
+    samples:     G, answers per prompt, >= 2.
+    clip:        share by which a token's probability may fall before the surrogate becomes flat.
+    clip_higher: share by which a token's probability may rise before the surrogate becomes flat; 0 means `clip`
+                 (DAPO: 0.28).
+    normaliser:  divisor of the sum of an answer's token losses. answers: the answer's number of tokens, as in the
+                 paper; tokens: the mean number of tokens per answer of the global batch, which gives a mean over tokens
+                 as in TRL's dapo (and its bnpo, over the micro-batch of one process); constant: the largest number of
+                 tokens an answer may have, as in Dr. GRPO.
+    scale:       whether rewards are divided by their deviation within the prompt. Dr. GRPO does not do this.
     """
 
     beta: float
@@ -67,7 +73,7 @@ class GRPO(PolicyGradient):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         yield from at_least("beta", self.beta, 0.0, example=0.04, hint="weight of the KL in the loss")
-        yield from within("clip_higher", self.clip_higher, 0.0, 10.0, example=0.28, hint="0 takes clip")
+        yield from within("clip_higher", self.clip_higher, 0.0, 10.0, example=0.28, hint="0 means clip")
         yield from one_of("normaliser", self.normaliser, NORMALISERS)
 
     @property

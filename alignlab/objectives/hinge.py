@@ -23,10 +23,10 @@ def hinge_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> 
 
 @dataclass
 class Hinge(DivergencePairs):
-    """Pairs teach until their margin reaches 1 / beta, and nothing beyond it.
+    """A pair has a gradient until its margin h reaches 1 / beta, and none beyond that.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     """
 

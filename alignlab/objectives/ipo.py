@@ -18,7 +18,8 @@ from alignlab.types import PairLogps, Reduction, Requires
 def ipo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, tau: float) -> torch.Tensor:
     """(h - 1 / (2τ))²
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), summed or per token, nats. [B], nats squared.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), summed or per token, nats.
+    Returns [B], nats squared. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return (chosen - rejected - 1 / (2 * tau)) ** 2
@@ -26,15 +27,15 @@ def ipo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, tau: float) -> tor
 
 @dataclass
 class IPO(Objective):
-    """Regression of the log-ratio margin to 1 / (2 tau), where the paper's regularised preference problem has its root.
+    """Regression of the log-ratio margin to 1 / (2 tau), the root of the paper's regularised preference problem.
 
-    tau:              strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    tau:              strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
-    reduction:        of log-ratios over an answer: sum (as the paper writes it) or mean over its tokens. A tau of one
-                      means nothing in the other.
-    dialect:          whose reduction: sum in the paper, the DPO authors' repository and OpenRLHF, mean in TRL and
-                      HALOs.
+    reduction:        of log-ratios over the tokens of an answer: sum (as in the paper) or mean. The two need different
+                      values of tau.
+    dialect:          the source of `reduction`: sum in the paper, the DPO authors' repository and OpenRLHF; mean in TRL
+                      and HALOs.
     """
 
     tau: float
@@ -58,7 +59,7 @@ class IPO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("tau", self.tau, example=0.1, hint="the margin aimed at is 1 / (2 tau)")
+        yield from positive("tau", self.tau, example=0.1, hint="the target of the margin is 1 / (2 tau)")
         yield from divergence_problems(self.divergence, self.divergence_alpha)
         yield from one_of("reduction", self.reduction, ("sum", "mean"))
 
@@ -76,6 +77,6 @@ class IPO(Objective):
 
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         unit = "nats per token" if self.reduction == "mean" else "nats"
-        yield f"IPO aims at a log-ratio margin of 1 / (2 tau) = {1 / (2 * self.tau):g} {unit}"
+        yield f"IPO's target for the log-ratio margin is 1 / (2 tau) = {1 / (2 * self.tau):g} {unit}"
         if self.reduction == "mean" and self.tau >= 1:
-            yield f"tau = {self.tau:g} with reduction=mean: values from 1 up are usual for sums, 0.01 to 0.5 for means"
+            yield f"IPO: tau = {self.tau:g} is large for reduction=mean. Usual: 0.01 to 0.5 for mean, 1 or more for sum"

@@ -14,7 +14,8 @@ from alignlab.errors import Problem
 from alignlab.objectives.base import WithReference, one_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
-# The weighted counts of good and bad answers should have a ratio from 1 up to this; 4/3 in the first version (eq. 8).
+# The ratio of the weighted counts of good and bad answers should lie between 1 and this. The limit was 4/3 in the
+# paper's first version (eq. 8).
 LARGEST_RATIO, LARGEST_RATIO_V1 = 3 / 2, 4 / 3
 
 
@@ -29,7 +30,8 @@ def kto_loss(
 ) -> torch.Tensor:
     """λ_D [1 - σ(β(ρ - z0))] for good answers, λ_U [1 - σ(β(z0 - ρ))] for bad ones
 
-    logratio: [B] nats; desirable: bool[B]; kl: scalar z0 >= 0, nats, no gradient. [B].
+    logratio: [B] nats; desirable: bool[B], True for good answers; kl: scalar z0 >= 0, nats, no gradient.
+    Returns [B]. Raises ValueError if shapes differ.
     """
     check_same_shape(logratio, desirable, rank=1)
     z = beta * (logratio - kl)
@@ -38,12 +40,12 @@ def kto_loss(
 
 @dataclass
 class KTO(WithReference):
-    """Prospect theory on single answers, each said to be good or bad.
+    """A loss from prospect theory on single answers, each labelled good or bad.
 
-    The reference point z0 is the mean log-ratio of prompts with their neighbours' answers, over the global batch and
-    all processes, and 0 where that is negative.
+    The reference point z0 is the mean log-ratio of prompts with other rows' answers, over the global batch and all
+    processes. A negative mean is replaced by 0.
 
-    beta:               strength of the leash to the reference, > 0.
+    beta:               strength of the regularization towards the reference, > 0.
     desirable_weight:   lambda_D, weight of good answers, > 0.
     undesirable_weight: lambda_U, weight of bad answers, > 0.
     """
@@ -79,27 +81,27 @@ class KTO(WithReference):
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         good, bad = counts["desirable"], counts["undesirable"]
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
-        yield f"KTO: {good} good and {bad} bad answers, weights {weights}"
+        yield f"KTO: {good} good and {bad} bad answers, with weights {weights}"
         if not good or not bad:
-            # the reference point is clamped to at least 0, so it can only follow good answers
+            # the reference point is at least 0, so it can follow the log-ratios of good answers only
             yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")
             return
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
         if 1 - 1e-9 <= ratio <= LARGEST_RATIO:
             beyond = " (above the 4/3 of the paper's first version)" if ratio > LARGEST_RATIO_V1 else ""
-            yield f"KTO: weighted counts have the ratio {ratio:.2f}, in [1, 3/2] as the paper asks{beyond}"
+            yield f"KTO: the ratio of the weighted counts is {ratio:.2f}, within the paper's [1, 3/2]{beyond}"
         else:
-            # rounded towards a larger ratio, so that what is typed is never refused again
+            # rounded towards a larger ratio, so that the suggested weights give a ratio of at least 1
             good_weight = max(1.0, math.ceil(1000 * bad / good) / 1000)
             bad_weight = max(1.0, math.floor(1000 * good / bad) / 1000)
             yield (
-                f"KTO: weighted counts have the ratio {ratio:.4g}, outside the paper's [1, 3/2]; "
+                f"KTO: the ratio of the weighted counts is {ratio:.4g}, outside the paper's [1, 3/2]; "
                 f"type: objective.desirable_weight={good_weight:.10g} objective.undesirable_weight={bad_weight:.10g}"
             )
 
 
 def _raw_kl(batch: LabelledLogps) -> torch.Tensor:
-    """Scalar mean log-ratio of the mismatched answers, nats, before it is held at 0."""
+    """Scalar: mean log-ratio of the mismatched answers, nats, before negative values are replaced by 0."""
     if batch.mismatched is None:
         raise ValueError("this objective needs prompts with other rows' answers and the batch has none")
     return batch.mismatched.logratio("sum").mean().detach()

@@ -1,4 +1,4 @@
-"""LD-DPO (length desensitised), Liu et al. 2024, https://arxiv.org/abs/2409.06411, by eq. 10."""
+"""LD-DPO (length desensitised), Liu et al. 2024, https://arxiv.org/abs/2409.06411, eq. 10."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from alignlab.types import Logps, PairLogps, Requires
 def ld_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βh), tokens after the first min(n_w, n_l) of the longer answer weighted by α
 
-    chosen, rejected: [B] log-ratios with the weighting done, nats. [B], nats.
+    chosen, rejected: [B] log-ratios, already weighted, nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return -logsigmoid(beta * (chosen - rejected))
@@ -26,13 +27,13 @@ def ld_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) ->
 
 @dataclass
 class LDDPO(ReferencePairs):
-    """DPO that listens less to what the longer answer has beyond the length of the shorter one.
+    """DPO that gives less weight to the tokens of the longer answer beyond the length of the shorter one.
 
-    beta:           strength of the leash to the reference, > 0.
+    beta:           strength of the regularization towards the reference, > 0.
     alpha:          weight of those tokens, in [0, 1]; 1 is DPO.
-    reference_tail: weighted: they are weighted under the reference too; whole: they count in full there, so that the
-                    loss does not start at ln 2.
-    dialect:        whose reference: weighted in TRL 1.x, whole in TRL 0.x and LLaMA-Factory.
+    reference_tail: weighted: the reference's log-probabilities of those tokens are weighted too; whole: they count in
+                    full, so the loss does not start at ln 2.
+    dialect:        the source of `reference_tail`: weighted in TRL 1.x, whole in TRL 0.x and LLaMA-Factory.
     """
 
     alpha: float = 0.5

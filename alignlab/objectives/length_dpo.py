@@ -16,7 +16,8 @@ from alignlab.types import PairLogps
 def length_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(β (ρ_w/n_w - ρ_l/n_l))
 
-    chosen, rejected: [B] log-ratios per token (or f-divergence scores per token), nats. [B], nats.
+    chosen, rejected: [B] log-ratios per token (or f-divergence scores per token), nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return -logsigmoid(beta * (chosen - rejected))
@@ -24,10 +25,11 @@ def length_dpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float
 
 @dataclass
 class LengthDPO(DivergencePairs):
-    """DPO on log-ratios per token, so that long answers do not weigh more.
+    """DPO on log-ratios per token, so that long answers do not have more weight.
 
-    beta:             strength of the leash to the reference, > 0; about 50 times DPO's for answers of 50 tokens.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0. For answers of 50 tokens it is about 50
+                      times DPO's beta.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     """
 

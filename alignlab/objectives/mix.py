@@ -1,4 +1,4 @@
-"""Several objectives weighted in one run; three of them in MPO, Wang et al. 2024, https://arxiv.org/abs/2411.10442."""
+"""A weighted sum of objectives; of three in MPO, Wang et al. 2024, https://arxiv.org/abs/2411.10442."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignlab.types import LabelledLogps, Logps, PairLogps, Requires, join
 
 EXAMPLE = "parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"
 
-# What a part says that is not a field of its objective.
+# Keys of a part that are not fields of its objective.
 _OWN = ("name", "weight")
 
 _WORDS = {"float": "number", "bool": "true or false", "str": "word"}
@@ -27,26 +27,28 @@ _WORDS = {"float": "number", "bool": "true or false", "str": "word"}
 def mix_loss(losses: list[torch.Tensor], weights: list[float]) -> torch.Tensor:
     """Σ_k w_k L_k
 
-    losses: [B] each. [B].
+    losses: [B] each.
+    Returns [B].
     """
     return torch.stack([weight * loss for loss, weight in zip(losses, weights, strict=True)]).sum(dim=0)
 
 
 @dataclass
 class Mix(Objective):
-    """A weighted sum of objectives on the same pairs, or on the same rows of one other kind.
+    """A weighted sum of objectives on the same pairs, or on the same rows of another kind.
 
-    On pairs, an objective on single answers is applied to the preferred ones, and one on labelled answers to both, as
-    the mean of the two. Rewards are those of the first part that is not on single answers.
+    If the rows are pairs, an objective on single answers is applied to the preferred answers. An objective on labelled
+    answers is applied to both answers, and the mean of the two losses is taken. The rewards of the mix are those of the
+    first part that is not on single answers.
 
-    parts: for each its `name`, the fields of that objective, and `weight` (1 where it is not given).
+    parts: a list of mappings. Each has the `name` of an objective, that objective's fields, and a `weight` (default 1).
     """
 
     parts: list[Any]
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        # Effective values, so that a record shows them and equal mixes are one run.
+        # Replace the parts by their effective values, so that the config shows them and equal mixes are the same run.
         self.parts = [
             {"name": part["name"], "weight": weight, **asdict(made)}
             for part, weight, made in zip(self.parts, self._weights, self._objectives.values(), strict=True)
@@ -69,7 +71,7 @@ class Mix(Objective):
 
     @property
     def requires(self) -> Requires:  # type: ignore[override]
-        """All that any part needs."""
+        """The union of the needs of all parts."""
         needs = [part.requires for part in self._objectives.values()]
         flags: dict[str, Any] = {
             f.name: any(getattr(n, f.name) for n in needs) for f in fields(Requires) if f.type == "bool"
@@ -136,18 +138,18 @@ class Mix(Objective):
             if not fits or (shape == "pairs" and needs.mismatched):
                 yield Problem(key, name, f"works on {needs.data} and can't be mixed with {shape}")
             elif part.initial_state() is not None:
-                yield Problem(key, name, "keeps a state from step to step, which a mix does not")
+                yield Problem(key, name, "can't be part of a mix, because it keeps a state between steps")
 
 
 def make_part(part: Mapping[str, Any]) -> Objective:
-    """The objective that a part without problems names."""
+    """The objective of a part. The part must have no problems."""
     cls = offline_objectives()[part["name"]]
     kinds = {f.name: str(f.type) for f in fields(cls)}
     return cls(**{k: float(v) if kinds[k] == "float" else v for k, v in part.items() if k not in _OWN})
 
 
 def part_problems(key: str, part: Any) -> Iterator[Problem]:
-    """Everything that is wrong with one part by itself."""
+    """Yield every problem of one part, looked at on its own."""
     if not isinstance(part, Mapping) or not isinstance(part.get("name"), str):
         yield Problem(key, part, "must hold an objective's name and fields", f"objective.{EXAMPLE}")
         return
@@ -178,7 +180,7 @@ def part_problems(key: str, part: Any) -> Iterator[Problem]:
 
 
 def _is_a(kind: str, value: Any) -> bool:
-    """Whether a value fits a field declared as float, bool or str (a whole number is a number, true is none)."""
+    """Whether a value fits a field declared as float, bool or str. An integer is a float; true and false are not."""
     if kind not in _WORDS:
         return True
     if kind == "bool" or isinstance(value, bool):
@@ -187,7 +189,7 @@ def _is_a(kind: str, value: Any) -> bool:
 
 
 def offline_objectives() -> dict[str, type[Objective]]:
-    """Everything that can be a part: all objectives on given answers but this one."""
+    """Module name -> class of all objectives that can be a part: all offline ones except Mix."""
     found = classes_by_module("alignlab.objectives", Objective)
     return {name: cls for name, cls in found.items() if cls is not Mix and not issubclass(cls, Online)}
 
@@ -204,7 +206,7 @@ def _seen_by(part: Objective, batch: Any) -> Any:
 
 
 def _apply(part: Objective, batch: Any) -> torch.Tensor:
-    """[B] loss of a part, for pairs split into two rows their mean."""
+    """[B] loss of a part. If the part splits a pair into two rows, it is the mean of their losses."""
     seen = _seen_by(part, batch)
     loss = part(seen)
     return loss if not (isinstance(seen, LabelledLogps) and seen is not batch) else loss.view(2, -1).mean(dim=0)

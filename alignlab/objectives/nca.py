@@ -16,7 +16,8 @@ from alignlab.types import PairLogps
 def nca_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """ℓ(βρ_w) + ½ ℓ(-βρ_w) + ½ ℓ(-βρ_l)
 
-    chosen, rejected: [B] log-ratios, nats. [B], nats.
+    chosen, rejected: [B] log-ratios, nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     w, l = beta * chosen, beta * rejected
@@ -25,9 +26,9 @@ def nca_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> to
 
 @dataclass
 class NCA(ReferencePairs):
-    """Noise-contrastive: each answer is told from noise by itself, so the preferred one does not sink with the other.
+    """Noise-contrastive: separates each answer from noise on its own; a preferred one need not fall with the other.
 
-    beta: strength of the leash to the reference, > 0.
+    beta: strength of the regularization towards the reference, > 0.
     """
 
     monotone: ClassVar[bool] = False

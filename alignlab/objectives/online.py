@@ -1,4 +1,4 @@
-"""Bases of objectives on answers that the policy gives itself while it trains."""
+"""Bases of online objectives: the policy samples the answers during training."""
 
 from __future__ import annotations
 
@@ -15,22 +15,25 @@ from alignlab.objectives.advantages import ratio_of
 from alignlab.objectives.base import Objective
 from alignlab.types import Requires, RolloutLogps, Rollouts
 
-# Whose answers are learnt from: those of the policy as it is, or as it was before training.
+# Which model samples the answers: the current policy, or the policy as it was before training.
 Author = Literal["policy", "start"]
 
 
 @dataclass(kw_only=True)
 class Online(Objective):
-    """Base of all of them. `samples` is how many answers each prompt gets."""
+    """Base of all online objectives.
+
+    samples: answers per prompt.
+    """
 
     samples: int = 1
 
-    # The fewest answers to a prompt that make sense.
+    # Smallest allowed value of `samples`.
     fewest: ClassVar[int] = 1
     author: ClassVar[Author] = "policy"
     # Whether answers are scored: by a reward model, a rule, or the lab's gold reward.
     scored: ClassVar[bool] = True
-    # Whether the policy that gave the answers is the reference that pairs are held to, instead of the start.
+    # Whether the reference is the policy that sampled the answers, instead of the policy before training.
     moving_reference: ClassVar[bool] = False
 
     def problems(self) -> Iterator[Problem]:
@@ -40,10 +43,10 @@ class Online(Objective):
 
 @dataclass(kw_only=True)
 class PolicyGradient(Online):
-    """Base of objectives that make an answer's tokens likelier by how much better it was than expected.
+    """Base of policy gradients: they raise the probability of tokens with a positive advantage and lower the others'.
 
-    clip: the surrogate is flat where a token's probability (or an answer's, for whole answers) has changed by more
-          than this share since the answer was given.
+    clip: the surrogate becomes flat once the probability of a token (or of a whole answer) has changed by more than
+          this share since the answer was sampled.
     """
 
     clip: float = 0.2
@@ -57,28 +60,28 @@ class PolicyGradient(Online):
 
     @property
     def clip_above(self) -> float:
-        """By which share probabilities may rise, where that is another one."""
+        """Share by which a probability may rise before the surrogate becomes flat; `clip` unless overridden."""
         return self.clip
 
     @property
     def coefficient(self) -> float:
-        """Weight of the KL in the reward, before the first update; 0 where it is elsewhere."""
+        """Weight of the KL in the reward before the first update. 0 if the KL is not part of the reward."""
         return 0.0
 
     def next_coefficient(self, coefficient: float, kl: float, answers: int) -> float:
-        """The weight after a batch of so many answers, which were `kl` nats away from the reference."""
+        """The weight after a batch of `answers` answers, whose KL from the reference was `kl` nats per answer."""
         return coefficient
 
     @abstractmethod
     def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """(advantages [N, T], returns [N, T] or None) of a batch of rollouts; the weight of the KL is `coefficient`."""
+        """(advantages [N, T], returns [N, T] or None). `coefficient` is the weight of the KL in the reward."""
 
     def log_ratio(self, batch: RolloutLogps) -> torch.Tensor:
-        """log π - log π_old of what the surrogate clips: tokens [B, T]."""
+        """[B, T] log π - log π_old of tokens, nats. Subclasses that clip whole answers return [B]."""
         return batch.log_ratio
 
     def metrics(self, batch: RolloutLogps) -> dict[str, torch.Tensor]:
-        """What the update did to the ratio, over all tokens of the batch."""
+        """Statistics of the probability ratio between the current and the sampling policy, over the batch."""
         mask, far = batch.answers.mask, batch.log_ratio
         tokens, actions = ratio_of(far)[mask], ratio_of(self.log_ratio(batch))
         whole = actions.ndim == 1
@@ -95,7 +98,7 @@ class PolicyGradient(Online):
 
 @dataclass(kw_only=True)
 class SequenceGradient(PolicyGradient):
-    """Base of those that take a whole answer as one action, its KL being part of its reward.
+    """Base of policy gradients with a whole answer as one action. The answer's KL is part of its reward.
 
     beta: weight of the KL in the reward.
     """
@@ -113,7 +116,7 @@ class SequenceGradient(PolicyGradient):
         return self.beta
 
     def rewards(self, rollouts: Rollouts, coefficient: float) -> torch.Tensor:
-        """[P, K] score - β (log π - log π_ref) of whole answers."""
+        """[P, K] score - β (log π - log π_ref) of whole answers; `coefficient` is β."""
         return rollouts.scores - coefficient * rollouts.log_ratio.sum(dim=1).view_as(rollouts.scores)
 
     def log_ratio(self, batch: RolloutLogps) -> torch.Tensor:

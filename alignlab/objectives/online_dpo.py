@@ -13,23 +13,23 @@ from alignlab.types import PairLogps, Rollouts
 
 
 def online_dpo_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
-    """L(y_best, y_worst) of the policy's own answers to a prompt, L any loss on pairs, the reference where it starts
+    """L(y_best, y_worst), the best and the worst of the policy's own answers to a prompt; L any loss on pairs
 
-    [B].
+    The reference is the policy before training. Returns [B].
     """
     return loss(batch)
 
 
 @dataclass(kw_only=True)
 class OnlineDPO(GeneratedPairs):
-    """The best of a prompt's fresh answers against the worst.
+    """Compares the best of a prompt's sampled answers with the worst.
 
-    Where all are worth the same, the answer stands against itself, which pulls nowhere.
+    If all answers have the same score, an answer is paired with itself.
 
-    loss:     name of the objective on pairs.
-    beta:     its strength, whatever that is called there (DPO's beta, IPO's tau), > 0.
-    settings: its other fields, where they are not the ones it has by itself.
-    samples:  answers to each prompt, >= 2.
+    loss:     name of an objective on pairs.
+    beta:     strength of that objective (DPO's beta, IPO's tau), > 0.
+    settings: other fields of that objective, to replace their defaults.
+    samples:  answers per prompt, >= 2.
     """
 
     samples: int = 2

@@ -13,12 +13,13 @@ from alignlab.errors import Problem
 from alignlab.objectives.base import Objective, log1mexp, logsigmoid
 from alignlab.types import NllReduction, PairLogps, Requires
 
-# Odds of a probability of 1 are infinite, and their gradient grows as 1 / -logp: mean log-probabilities end here.
+# Mean log-probabilities are clamped to this: the odds of a probability of 1 are infinite, and their gradient grows as
+# 1 / -logp.
 LARGEST_LOGP = -1e-6
 
 
 def log_odds(logp: torch.Tensor) -> torch.Tensor:
-    """log P - log(1 - P) of P = exp(logp), logp held at -1e-6.  [B] -> [B]."""
+    """log P - log(1 - P) for P = exp(logp), with logp clamped to at most -1e-6. [B] -> [B], nats."""
     logp = logp.clamp(max=LARGEST_LOGP)
     return logp - log1mexp(logp)
 
@@ -28,7 +29,9 @@ def orpo_loss(
 ) -> torch.Tensor:
     """-lp_w/n_w + λ ℓ(log odds_w - log odds_l), log odds = log P - log(1 - P), log P = lp/n
 
-    chosen, rejected: [B] log-probabilities per token, nats; chosen_nll: [B] NLL of the preferred answer. [B], nats.
+    chosen, rejected: [B] log-probabilities per token, nats.
+    chosen_nll: [B] NLL of the preferred answer, nats per token.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, chosen_nll, rank=1)
     return chosen_nll - odds_weight * logsigmoid(log_odds(chosen) - log_odds(rejected))
@@ -36,11 +39,12 @@ def orpo_loss(
 
 @dataclass
 class ORPO(Objective):
-    """Fine-tuning on the preferred answer that widens its odds against the other one; needs no reference.
+    """SFT on the preferred answer, with a term that raises its odds against the dispreferred answer. No reference.
 
-    odds_weight: lambda, weight of the odds-ratio term, >= 0; 0 is SFT on the preferred answers, larger leads further.
-    nll:         mean: each answer per its own tokens, then over pairs (the paper); tokens: over all tokens of the
-                 batch. TRL and the authors' code count the tokens of the prompt as well, which is not offered here.
+    odds_weight: lambda, weight of the odds-ratio term, >= 0. 0 is SFT on the preferred answers; a larger weight moves
+                 the policy further.
+    nll:         mean: mean over the tokens of each answer, then over pairs (the paper); tokens: mean over all preferred
+                 tokens of the batch. TRL and the authors' code also count prompt tokens; that is not supported.
     """
 
     odds_weight: float

@@ -1,7 +1,8 @@
-"""PPO for language models, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, eq. 2, in its details as told in N+.
+"""PPO for language models, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, eq. 2, with the N+ details.
 
-Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7; Huang et al. 2024, https://arxiv.org/abs/2403.17031 (the
-N+ implementation details); adaptive KL: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593, section 2.2.
+Clipped surrogate: Schulman et al. 2017, https://arxiv.org/abs/1707.06347, eq. 7. The N+ implementation details: Huang
+et al. 2024, https://arxiv.org/abs/2403.17031. Adaptive KL: Ziegler et al. 2019, https://arxiv.org/abs/1909.08593,
+section 2.2.
 """
 
 from __future__ import annotations
@@ -27,37 +28,39 @@ from alignlab.types import Requires, RolloutLogps, Rollouts
 
 CRITICS = ("head", "network")
 
-# How far one batch may move the weight of the KL, as a share of its error.
+# The relative error of the KL is clipped to this, up and down, when the KL's weight is updated.
 _ERROR_CLIP = 0.2
 
 
 def ppo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)) of every token, q = π(y_t)/π_old(y_t), A by GAE from score - β Σ log π_old/π_ref
 
-    log_ratio, advantages: [B, T]. [B, T].
+    log_ratio: [B, T] log q, nats; advantages: [B, T]; clip: c.
+    Returns [B, T].
     """
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
 
 @dataclass(kw_only=True)
 class PPO(PolicyGradient):
-    """Every token is an action, and a critic says what to expect before it.
+    """A policy gradient with tokens as actions. A critic estimates the value before each token.
 
-    kl_coef:        β, weight of the KL in the reward, token by token (k1), > 0; where the KL is held, its first value.
-    target_kl:      nats per answer that the KL is held at by moving β; 0 leaves β as it is.
-    kl_horizon:     answers over which an error of 20 % moves β by 20 %; smaller is faster.
-    gamma:          discount; 1 is none.
-    lam:            lambda of GAE; 1 is what answers got, less what was expected.
-    clip:           share by which a token's probability may change before the surrogate is flat.
-    value_clip:     how far the critic may move from what it said when the answers were given; 0 does not hold it.
-    value_weight:   of the critic's loss.
-    critic:         head (a linear layer on the policy's last hidden states) or network (a model of its own: the reward
-                    model where that is one of the policy's kind, else the start with a new head).
+    kl_coef:        β, weight of each token's KL (k1) in the reward, > 0. With a `target_kl` it is the first value of β.
+    target_kl:      the KL that β is adapted to reach, nats per answer; 0 keeps β constant.
+    kl_horizon:     number of answers over which an error of 20 % changes β by 20 %; a smaller horizon adapts faster.
+    gamma:          discount per token; 1 is no discount.
+    lam:            lambda of GAE; at 1 an advantage is the return minus the value.
+    clip:           share by which a token's probability may change before the surrogate becomes flat.
+    value_clip:     how far a value may move from the critic's value when the answer was sampled; 0 sets no limit.
+    value_weight:   weight of the critic's loss.
+    critic:         head: a linear layer on the policy's last hidden states; network: a model of its own. The network
+                    starts from the reward model if that has the policy's architecture, else from the policy before
+                    training with a new head.
     whiten_rewards: whether token rewards are divided by their deviation over the batch.
     entropy_bonus:  weight of the mean entropy of a token's prediction.
-    ptx:            gamma of PPO-ptx: weight of the NLL of the data's own answers, each per its own tokens; 27.8 in
-                    InstructGPT, on pretraining text.
-    samples:        answers to each prompt.
+    ptx:            gamma of PPO-ptx: weight of the NLL of the data's own answers, nats per token of each answer.
+                    InstructGPT used 27.8, on pretraining text.
+    samples:        answers per prompt.
     """
 
     kl_coef: float
@@ -79,11 +82,11 @@ class PPO(PolicyGradient):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         yield from positive("kl_coef", self.kl_coef, example=0.05, hint="weight of the KL in the reward")
-        yield from at_least("target_kl", self.target_kl, 0.0, example=6.0, hint="0 leaves kl_coef as it is")
+        yield from at_least("target_kl", self.target_kl, 0.0, example=6.0, hint="0 keeps kl_coef constant")
         yield from positive("kl_horizon", self.kl_horizon, example=10_000)
         yield from within("gamma", self.gamma, 0.0, 1.0, example=1.0)
         yield from within("lam", self.lam, 0.0, 1.0, example=0.95)
-        yield from at_least("value_clip", self.value_clip, 0.0, example=0.2, hint="0 does not hold the critic")
+        yield from at_least("value_clip", self.value_clip, 0.0, example=0.2, hint="0 sets no limit")
         yield from at_least("value_weight", self.value_weight, 0.0, example=0.1)
         yield from one_of("critic", self.critic, CRITICS)
         yield from at_least("entropy_bonus", self.entropy_bonus, 0.0, example=0.01)
@@ -105,14 +108,14 @@ class PPO(PolicyGradient):
         return self.kl_coef
 
     def next_coefficient(self, coefficient: float, kl: float, answers: int) -> float:
-        """β (1 + e n / horizon), e the KL's relative error held within 20 %."""
+        """β (1 + e n / horizon) after n answers; e is the KL's relative error, clipped to ±20 %."""
         if not self.target_kl:
             return coefficient
         error = min(max(kl / self.target_kl - 1, -_ERROR_CLIP), _ERROR_CLIP)
         return coefficient * (1 + error * answers / self.kl_horizon)
 
     def advantages(self, rollouts: Rollouts, coefficient: float) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """Whitened over all tokens of the rollouts; returns are not."""
+        """(advantages, returns), [N, T] each. Only the advantages are whitened, over all tokens of the rollouts."""
         assert rollouts.values is not None
         mask = rollouts.mask
         rewards = token_rewards(rollouts.log_ratio, mask, rollouts.scores.flatten(), coefficient)
@@ -137,7 +140,7 @@ class PPO(PolicyGradient):
         values, _, returned = self._critic(batch)
         policy = ppo_loss(batch.log_ratio.to(batch.advantages), batch.advantages, clip=self.clip)[mask]
         loss = self._value_loss(batch)
-        held = loss > 0.5 * (values - returned) ** 2  # the clip only ever raises it
+        held = loss > 0.5 * (values - returned) ** 2  # clipping never lowers the loss
         error, returns = (returned - values)[mask], returned[mask]
         found = super().metrics(batch) | {
             "loss/policy_avg": policy.mean(),
@@ -151,7 +154,7 @@ class PPO(PolicyGradient):
         return found
 
     def _value_loss(self, batch: RolloutLogps) -> torch.Tensor:
-        """[B, T]"""
+        """[B, T] loss of the critic, before its weight."""
         values, old, returns = self._critic(batch)
         if not self.value_clip:
             return 0.5 * (values - returns) ** 2
@@ -159,7 +162,7 @@ class PPO(PolicyGradient):
 
     @staticmethod
     def _critic(batch: RolloutLogps) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """(values, old values, returns); ValueError where the batch has none."""
+        """(values, old values, returns), [B, T] each. Raises ValueError if the batch has none."""
         if batch.values is None or batch.old_values is None or batch.returns is None:
             raise ValueError("this objective needs a critic's values and the batch has none")
         return batch.values, batch.old_values, batch.returns

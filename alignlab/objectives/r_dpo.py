@@ -20,9 +20,10 @@ def r_dpo_loss(
 ) -> torch.Tensor:
     """ℓ(βh + α (n_w - n_l))
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; longer: [B] tokens by which the preferred
-    answer is longer. [B], nats.
-    The optimum on Bradley-Terry labels is π_ref exp((r - αn) / β).
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    longer: [B] n_w - n_l, tokens.
+    Returns [B], nats. Raises ValueError if shapes differ.
+    With Bradley-Terry labels of a reward r, the optimal policy is proportional to π_ref exp((r - αn) / β).
     """
     check_same_shape(chosen, rejected, longer, rank=1)
     return -logsigmoid(beta * (chosen - rejected) + alpha * longer)
@@ -30,10 +31,10 @@ def r_dpo_loss(
 
 @dataclass
 class RDPO(DivergencePairs):
-    """DPO that takes alpha nats per token off the reward that it fits.
+    """DPO that subtracts alpha nats per token from the reward that it fits.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     alpha:            price of a token, nats; 0 is DPO.
     """

@@ -1,4 +1,4 @@
-"""REINFORCE, Williams 1992, https://doi.org/10.1007/BF00992696, on whole answers; clipped as PPO is."""
+"""REINFORCE, Williams 1992, https://doi.org/10.1007/BF00992696, on whole answers, clipped like PPO."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from alignlab.types import RolloutLogps, Rollouts
 def reinforce_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)), q = π(y)/π_old(y), A = R - b, R = score - β log π_old/π_ref
 
-    log_ratio, advantages: [B] of whole answers. [B].
+    log_ratio: [B] log q of whole answers, nats; advantages: [B] of whole answers; clip: c.
+    Returns [B].
     """
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
@@ -27,10 +28,10 @@ class Reinforce(SequenceGradient):
     """The policy gradient with one baseline for all answers.
 
     beta:     weight of the KL in the reward, >= 0.
-    baseline: batch (mean reward of all answers of the batch; it includes an answer's own, which shrinks the gradient by
-              1 / answers) or none.
-    samples:  answers to each prompt.
-    clip:     share by which an answer's probability may change before the surrogate is flat.
+    baseline: batch: the mean reward of all answers of the batch. It includes the answer's own reward, which shrinks the
+              gradient by the factor 1 - 1 / answers. none: no baseline.
+    samples:  answers per prompt.
+    clip:     share by which an answer's probability may change before the surrogate becomes flat.
     """
 
     beta: float

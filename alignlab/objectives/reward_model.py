@@ -23,8 +23,10 @@ def reward_model_loss(
 ) -> torch.Tensor:
     """mean over pairs i > j of one prompt: ℓ(r_i - r_j - m) + μ (r_i + r_j)²
 
-    rewards: [B, K]; better: bool[B, K, K], True where answer i was preferred to answer j, somewhere for every prompt;
-    margin: [B] or None. [B], nats.
+    rewards: [B, K].
+    better:  bool[B, K, K], True where answer i was preferred to answer j.
+    margin:  [B] m, or None for m = 0.
+    Returns [B], nats. Raises ValueError if shapes differ, or if a prompt has no preference between two answers.
     """
     check_same_shape(rewards, better[:, 0], better[:, :, 0], rank=2)
     if margin is not None:
@@ -40,10 +42,10 @@ def reward_model_loss(
 
 @dataclass
 class RewardModel(Objective):
-    """Bradley-Terry over all comparisons of a prompt's answers; the comparisons of one prompt are one batch element.
+    """Bradley-Terry over all comparisons of a prompt's answers. The comparisons of one prompt are one example.
 
-    centring: mu, weight of the squared sum of a pair's rewards, which keeps them near 0; 0 leaves it out.
-    margins:  whether a pair's rewards must differ by the margin that the data gives it.
+    centring: mu, weight of the squared sum of a pair's rewards. The term keeps rewards near 0; at 0 it is left out.
+    margins:  whether the rewards of a pair must differ by the margin that the data gives.
     """
 
     centring: float = 0.0

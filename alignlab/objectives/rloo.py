@@ -1,4 +1,4 @@
-"""RLOO, Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, eq. 8; clipped as PPO is, over whole answers."""
+"""RLOO, Ahmadian et al. 2024, https://arxiv.org/abs/2402.14740, eq. 8, on whole answers, clipped like PPO."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from alignlab.types import RolloutLogps, Rollouts
 def rloo_loss(log_ratio: torch.Tensor, advantages: torch.Tensor, *, clip: float) -> torch.Tensor:
     """max(-A q, -A clip(q, 1 ± c)), q = π(y)/π_old(y), A_i = R_i - mean of the other R_j, R = score - β log π_old/π_ref
 
-    log_ratio, advantages: [B] of whole answers. [B].
+    log_ratio: [B] log q of whole answers, nats; advantages: [B] of whole answers; clip: c.
+    Returns [B].
     """
     return clipped_surrogate(ratio_of(log_ratio), advantages, low=clip, high=clip)
 
 
 @dataclass(kw_only=True)
 class RLOO(SequenceGradient):
-    """REINFORCE with the mean reward of the prompt's other answers as baseline: unbiased.
+    """REINFORCE whose baseline is the mean reward of the prompt's other answers. It is unbiased.
 
     beta:    weight of the KL in the reward, >= 0.
-    samples: k, answers to each prompt, >= 2.
-    clip:    share by which an answer's probability may change before the surrogate is flat.
+    samples: k, answers per prompt, >= 2.
+    clip:    share by which an answer's probability may change before the surrogate becomes flat.
     """
 
     beta: float

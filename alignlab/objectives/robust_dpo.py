@@ -21,8 +21,9 @@ def robust_dpo_loss(
 ) -> torch.Tensor:
     """[(1 - ε) ℓ(βh) - ε ℓ(-βh)] / (1 - 2ε)
 
-    Its expectation over labels flipped with probability ε is the clean DPO loss. chosen, rejected: [B] log-ratios (or
-    f-divergence scores of them), nats. [B], nats; not bounded below.
+    Its expectation over labels flipped with probability ε is the DPO loss on clean labels.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    Returns [B], nats, which has no lower bound. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     z = beta * (chosen - rejected)
@@ -32,10 +33,10 @@ def robust_dpo_loss(
 
 @dataclass
 class RobustDPO(DivergencePairs):
-    """DPO made unbiased under a known share of flipped labels.
+    """DPO with a correction that makes its loss unbiased if a known share of labels is flipped.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     label_smoothing:  the share of flipped preferences ε, in [0, 0.5).
     """

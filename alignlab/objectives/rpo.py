@@ -20,9 +20,9 @@ def rpo_loss(
 ) -> torch.Tensor:
     """ℓ(βh) - α lp_w/n_w
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; chosen_nll: [B] negative log-probability of
-    the preferred answer, per token.
-    [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    chosen_nll: [B] negative log-probability of the preferred answer, nats per token.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, chosen_nll, rank=1)
     return -logsigmoid(beta * (chosen - rejected)) + nll_weight * chosen_nll
@@ -30,14 +30,15 @@ def rpo_loss(
 
 @dataclass
 class RPO(DivergencePairs):
-    """DPO that goes on imitating the preferred answer.
+    """DPO that also imitates the preferred answer.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
     nll_weight:       alpha, weight of the NLL, >= 0; 0 is DPO.
-    nll:              mean: each answer per its own tokens, then over pairs; tokens: over all tokens of the batch.
-    dialect:          whose NLL: mean in the paper, OpenRLHF and Llama-3's recipe; tokens in TRL.
+    nll:              mean: mean over the tokens of each answer, then over pairs; tokens: mean over all preferred tokens
+                      of the batch.
+    dialect:          the source of `nll`: mean in the paper, OpenRLHF and Llama-3's recipe; tokens in TRL.
     """
 
     nll_weight: float = 1.0

@@ -1,4 +1,4 @@
-"""Bases of objectives that turn the policy's own answers into pairs, or into answers to imitate."""
+"""Bases of online objectives that turn the policy's own answers into pairs, or into answers to imitate."""
 
 from __future__ import annotations
 
@@ -16,17 +16,18 @@ from alignlab.objectives.mix import make_part, offline_objectives, part_problems
 from alignlab.objectives.online import Online
 from alignlab.types import Logps, PairLogps, Requires, Rollouts
 
-# A fresh pair: its prompt, which of the prompt's answers is preferred (None: the data's own), and to which one.
+# A pair of sampled answers: index of the prompt, index of the preferred answer (None: the data's own answer), and index
+# of the dispreferred answer.
 GeneratedPair = tuple[int, int | None, int]
 
 
 @dataclass(kw_only=True)
 class GeneratedPairs(Online):
-    """Base of objectives that put an objective on pairs to fresh ones.
+    """Base of online objectives that apply an objective on pairs to pairs of sampled answers.
 
-    loss:     name of the objective on pairs.
-    beta:     its strength, whatever that is called there (DPO's beta, IPO's tau), > 0.
-    settings: its other fields, where they are not the ones it has by itself.
+    loss:     name of an objective on pairs.
+    beta:     strength of that objective (DPO's beta, IPO's tau), > 0.
+    settings: other fields of that objective, to replace their defaults.
     """
 
     loss: str = "dpo"
@@ -85,29 +86,29 @@ class GeneratedPairs(Online):
 
     @abstractmethod
     def pairs(self, rollouts: Rollouts) -> list[GeneratedPair]:
-        """What is preferred to what, prompt by prompt."""
+        """The pairs to train on, prompt by prompt."""
 
 
 @dataclass(kw_only=True)
 class Imitation(Online):
-    """Base of objectives that imitate those of the policy's answers that are good enough."""
+    """Base of online objectives that imitate the best of the policy's answers."""
 
     strength: ClassVar[str | None] = None
     requires: ClassVar[Requires] = Requires(data="completions", online=True)
 
     @abstractmethod
     def kept(self, rollouts: Rollouts) -> torch.Tensor:
-        """bool[P, K], True for answers to imitate; somewhere for every prompt."""
+        """bool[P, K], True for answers to imitate. Every prompt has at least one."""
 
 
 def best(scores: torch.Tensor, count: int) -> torch.Tensor:
-    """bool[P, K], True for the `count` answers of each prompt with the highest scores; of equal ones the first."""
+    """bool[P, K], True for the `count` answers of each prompt with the highest scores. The first one wins a tie."""
     order = scores.argsort(dim=1, descending=True, stable=True)[:, :count]
     return (scores != scores).scatter(1, order, True)
 
 
 def _fits(cls: type[Objective]) -> bool:
-    """Whether it takes pairs, and what can be known of fresh answers is enough for it."""
+    """Whether the objective takes pairs, has a strength, and needs nothing that sampled answers lack."""
     needs = cls.requires
     fixed = cls.strength is not None and not isinstance(needs, property)
     return fixed and needs.data == "pairs" and not (needs.reference_kl or needs.margin)

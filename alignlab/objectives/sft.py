@@ -1,6 +1,6 @@
 """Supervised fine-tuning: InstructGPT's first stage, Ouyang et al. 2022, https://arxiv.org/abs/2203.02155, section 3.5.
 
-As a formula it is eq. 1 of ORPO, Hong et al. 2024, https://arxiv.org/abs/2403.07691, applied to answer tokens only.
+The formula is eq. 1 of ORPO, Hong et al. 2024, https://arxiv.org/abs/2403.07691, applied to answer tokens only.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from alignlab.types import Logps, Requires
 def sft_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.Tensor:
     """-lp / (mean n over the batch)
 
-    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch. [B], nats per token:
-    their mean over the batch is the mean over all its answer tokens.
+    logp: [B] summed log-probabilities, nats; mean_count: tokens per answer over the global batch.
+    Returns [B], nats per token. The mean over the batch is then the mean over all of its answer tokens.
+    Raises ValueError if `logp` is not [B].
     """
     check_same_shape(logp, rank=1)
     return -logp / mean_count
@@ -27,7 +28,7 @@ def sft_loss(logp: torch.Tensor, *, mean_count: float | torch.Tensor) -> torch.T
 
 @dataclass
 class SFT(Objective):
-    """Next-token cross-entropy on the answer, as a token mean over the global batch."""
+    """Next-token cross-entropy on the answer: the mean over all answer tokens of the global batch."""
 
     strength: ClassVar[str | None] = None
     requires: ClassVar[Requires] = Requires(data="completions")

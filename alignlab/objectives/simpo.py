@@ -17,7 +17,8 @@ from alignlab.types import PairLogps, Requires
 def simpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, gamma: float) -> torch.Tensor:
     """ℓ(β (lp_w/n_w - lp_l/n_l) - γ)
 
-    chosen, rejected: [B] log-probabilities per token, nats. [B], nats.
+    chosen, rejected: [B] log-probabilities per token, nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return -logsigmoid(beta * (chosen - rejected) - gamma)
@@ -25,13 +26,14 @@ def simpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float, gam
 
 @dataclass
 class SimPO(Objective):
-    """A length-normalised margin without a reference.
+    """A margin between log-probabilities per token, without a reference.
 
-    beta:    scale of the log-probabilities per token, > 0; larger is content with a smaller difference.
-    gamma:   margin aimed at, >= 0; in the unit that `margin` names.
-    margin:  absolute: gamma stands beside beta times the difference; ratio: gamma is a multiple of beta (gamma / beta
-             of the absolute form), so that a sweep over beta keeps the margin in log-probability.
-    dialect: whose margin: absolute in the paper and TRL; ratio in the authors' repository (simpo_repo) and HALOs.
+    beta:    scale of the log-probabilities per token, > 0. With a larger beta, a smaller difference is enough.
+    gamma:   target margin, >= 0, in the unit that `margin` selects.
+    margin:  absolute: gamma is subtracted from beta times the difference, as in eq. 6; ratio: gamma times beta is
+             subtracted. With ratio, a sweep over beta keeps the target difference of log-probabilities per token.
+    dialect: the source of `margin`: absolute in the paper and TRL; ratio in the authors' repository (simpo_repo) and
+             HALOs.
     """
 
     beta: float

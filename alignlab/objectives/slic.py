@@ -17,7 +17,8 @@ from alignlab.types import PairLogps, Requires
 def slic_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, delta: float, nll_weight: float) -> torch.Tensor:
     """max(0, δ - lp_w + lp_l) - λ lp_w
 
-    chosen, rejected: [B] log-probabilities, nats. [B], nats; gradient of the hinge 0 at its kink.
+    chosen, rejected: [B] log-probabilities, nats.
+    Returns [B], nats. The hinge's gradient is 0 at its kink. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     return torch.relu(delta - chosen + rejected) - nll_weight * chosen
@@ -25,9 +26,9 @@ def slic_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, delta: float, nll
 
 @dataclass
 class SLiC(Objective):
-    """Sequence likelihood calibration: a hinge on log-probabilities, and the preferred answer as target of the NLL.
+    """Sequence likelihood calibration: a hinge on log-probabilities, and the NLL of the preferred answer.
 
-    delta:      margin at which a pair teaches no more, nats, > 0; larger leads further.
+    delta:      margin from which on the hinge is 0, nats, > 0. A larger margin moves the policy further.
     nll_weight: lambda, weight of the NLL, >= 0.
     """
 

@@ -13,21 +13,21 @@ from alignlab.types import PairLogps, Requires, Rollouts
 
 
 def spin_loss(loss: Objective, batch: PairLogps) -> torch.Tensor:
-    """L(y, y') of the data's answer y against y' of the policy that an iteration began with, which is the reference
+    """L(y, y') of the data's answer y and the policy's own answer y', L any loss on pairs
 
-    [B].
+    The reference is the policy that sampled y', at the start of the iteration. Returns [B].
     """
     return loss(batch)
 
 
 @dataclass(kw_only=True)
 class SPIN(GeneratedPairs):
-    """The data's answers against the policy's own; an iteration is a batch of rollouts and the updates made with it.
+    """Prefers the data's answers to the policy's own. An iteration is a batch of rollouts and the updates on it.
 
-    loss:     name of the objective on pairs.
-    beta:     its strength, whatever that is called there (DPO's beta, IPO's tau), > 0.
-    settings: its other fields, where they are not the ones it has by itself.
-    samples:  answers to each prompt, each against the data's.
+    loss:     name of an objective on pairs.
+    beta:     strength of that objective (DPO's beta, IPO's tau), > 0.
+    settings: other fields of that objective, to replace their defaults.
+    samples:  answers per prompt. Each is paired with the data's answer.
     """
 
     scored: ClassVar[bool] = False

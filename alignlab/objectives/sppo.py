@@ -15,7 +15,8 @@ from alignlab.types import PairLogps
 def sppo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> torch.Tensor:
     """(ρ_w - 1/(2β))² + (ρ_l + 1/(2β))²
 
-    chosen, rejected: [B] log-ratios, nats. [B], nats squared.
+    chosen, rejected: [B] log-ratios, nats.
+    Returns [B], nats squared. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, rank=1)
     target = 1 / (2 * beta)
@@ -26,7 +27,7 @@ def sppo_loss(chosen: torch.Tensor, rejected: torch.Tensor, *, beta: float) -> t
 class SPPO(ReferencePairs):
     """Regression of each answer's own log-ratio to plus or minus 1 / (2 beta).
 
-    beta: strength of the leash to the reference, > 0.
+    beta: strength of the regularization towards the reference, > 0.
     """
 
     monotone: ClassVar[bool] = False

@@ -26,7 +26,8 @@ def tdpo_loss(
 ) -> torch.Tensor:
     """ℓ(βh - αβ (K_l - K_w)), K = Σ_t KL(π_ref(·|s_t) ‖ π(·|s_t))
 
-    chosen, rejected: [B] log-ratios, nats; chosen_kl, rejected_kl: [B] K of the two answers, nats. [B], nats.
+    chosen, rejected: [B] log-ratios, nats; chosen_kl, rejected_kl: [B] K of the two answers, nats.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, chosen_kl, rejected_kl, rank=1)
     return -logsigmoid(beta * (chosen - rejected) - alpha * beta * (rejected_kl - chosen_kl))
@@ -34,11 +35,11 @@ def tdpo_loss(
 
 @dataclass
 class TDPO(ReferencePairs):
-    """DPO that also weighs how far the policy moved at every token, over the whole vocabulary.
+    """DPO that also compares how far the policy moved on the two answers: the KL at every token, over the vocabulary.
 
-    beta:          strength of the leash to the reference, > 0.
+    beta:          strength of the regularization towards the reference, > 0.
     alpha:         weight of the KL difference, >= 0; 0 is DPO.
-    stop_gradient: whether the preferred answer's KL is held fixed (TDPO2) or learnt from (TDPO1, with alpha 1).
+    stop_gradient: whether the preferred answer's KL has no gradient (TDPO2). False with alpha 1 is TDPO1.
     """
 
     alpha: float = 0.5

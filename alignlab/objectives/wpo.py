@@ -19,8 +19,9 @@ from alignlab.types import Logps, PairLogps, Requires
 def wpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor, *, beta: float) -> torch.Tensor:
     """w_w w_l ℓ(βh), w = exp(mean_t [log π(y_t|s_t) - log Σ_v π(v|s_t)²])
 
-    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats; weight: [B] the product of both weights,
-    without gradient. [B], nats.
+    chosen, rejected: [B] log-ratios (or f-divergence scores of them), nats.
+    weight: [B] w_w w_l, without gradient.
+    Returns [B], nats. Raises ValueError if shapes differ.
     """
     check_same_shape(chosen, rejected, weight, rank=1)
     return weight * dpo_loss(chosen, rejected, beta=beta)
@@ -28,13 +29,14 @@ def wpo_loss(chosen: torch.Tensor, rejected: torch.Tensor, weight: torch.Tensor,
 
 @dataclass
 class WPO(DivergencePairs):
-    """DPO in which pairs count the more, the likelier the policy is to write them itself.
+    """DPO that gives more weight to pairs that the policy is more likely to sample itself.
 
-    beta:             strength of the leash to the reference, > 0.
-    divergence:       of which f-divergence the leash is made: reverse_kl, forward_kl, js, alpha.
+    beta:             strength of the regularization towards the reference, > 0.
+    divergence:       f-divergence of the regularization: reverse_kl, forward_kl, js or alpha.
     divergence_alpha: alpha of divergence=alpha; 1 is the reverse KL.
-    cap:              one: a pair's weight is at most 1; none: it is as it comes out.
-    dialect:          whose cap: none in the paper and TRL 1.x, one in the authors' code (wpo_repo) and TRL 0.x.
+    cap:              one: a pair's weight is at most 1; none: it has no upper limit.
+    dialect:          the source of `cap`: none in the paper and TRL 1.x; one in the authors' code (wpo_repo) and in
+                      TRL 0.x.
     """
 
     cap: str = FROM_DIALECT
@@ -61,7 +63,9 @@ class WPO(DivergencePairs):
 
 
 def _log_weight(side: Logps) -> torch.Tensor:
-    """[B] mean over tokens of log pi(y_t) minus the log-probability of drawing the same token twice."""
+    """[B] mean over tokens of log pi(y_t) - log sum_v pi(v)^2. The latter is the log-probability of a collision: of
+    sampling the same token twice.
+    """
     if side.collision is None:
         raise ValueError("this objective needs log sum_v pi(v)^2 at every token and the batch has none")
     difference = Logps(side.tokens.detach() - side.collision, side.mask)

@@ -15,7 +15,11 @@ from alignlab.optim.base import Optim, like
 
 @dataclass(kw_only=True)
 class AdamW(Optim):
-    """torch.optim.AdamW."""
+    """torch.optim.AdamW.
+
+    beta1, beta2: decay rates of the running means of g and g^2, in [0, 1).
+    eps:          added to the root of the second moment, > 0.
+    """
 
     beta1: float = 0.9
     beta2: float = 0.999
@@ -49,7 +53,7 @@ class AdamW(Optim):
         rate: float | torch.Tensor,
         step: int,
     ) -> torch.Tensor:
-        """theta - eta lambda theta - eta m^ / (sqrt(v^) + eps): algorithm 2, m^ and v^ freed of their start."""
+        """theta - eta lambda theta - eta m^ / (sqrt(v^) + eps): algorithm 2, with bias-corrected moments m^ and v^."""
         first, second = moments["exp_avg"], moments["exp_avg_sq"]
         first.lerp_(gradient, like(1 - self.beta1, weights))
         second.mul_(like(self.beta2, weights)).add_(gradient * gradient * like(1 - self.beta2, weights))

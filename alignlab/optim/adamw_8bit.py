@@ -1,4 +1,4 @@
-"""AdamW with its moments in 8 bits, Dettmers et al. 2022, https://arxiv.org/abs/2110.02861, through bitsandbytes."""
+"""AdamW with 8-bit moments, Dettmers et al. 2022, https://arxiv.org/abs/2110.02861, from bitsandbytes."""
 
 from __future__ import annotations
 
@@ -13,17 +13,19 @@ from alignlab.optim.adamw import AdamW
 
 @dataclass(kw_only=True)
 class AdamW8bit(AdamW):
-    """bitsandbytes.optim.AdamW8bit: 2 bytes of moments per parameter instead of 8, rounded in blocks of 256.
+    """bitsandbytes.optim.AdamW8bit: 2 bytes of moments per parameter instead of 8, rounded in blocks of 256 elements.
 
-    Tensors of fewer than 4096 elements, a small adapter's for instance, keep moments of 32 bits.
+    Tensors of fewer than 4096 elements, such as those of a small adapter, keep 32-bit moments.
 
-    paged: moments make room on a full GPU by moving to the CPU's memory (Dettmers et al. 2023,
-           https://arxiv.org/abs/2305.14314, section 3); the numbers are the same.
+    paged: whether moments move to CPU memory when the GPU's memory is full (Dettmers et al. 2023,
+           https://arxiv.org/abs/2305.14314, section 3). This does not change the results.
     """
 
     paged: bool = False
 
-    moments: ClassVar[tuple[str, ...] | None] = None  # they are rounded in blocks, which would span several models
+    moments: ClassVar[tuple[str, ...] | None] = (
+        None  # they are rounded in blocks, and a block could span several models
+    )
 
     def missing(self) -> Iterator[Problem]:
         yield from installed("", "adamw_8bit", "bitsandbytes", extra="gpu")

@@ -1,4 +1,4 @@
-"""What an optimizer is: a dataclass of hyper-parameters that builds a torch optimizer and its schedule."""
+"""Base of optimizers: dataclasses of hyper-parameters that build a torch optimizer and its schedule."""
 
 from __future__ import annotations
 
@@ -21,9 +21,10 @@ class Optim(Checked, ABC):
     """Base of all optimizers.
 
     lr:           peak learning rate.
-    weight_decay: decoupled where the optimizer decouples it.
-    schedule:     after the warm-up: constant, or linear or cosine towards 0, reached one step after the last.
-    warmup_steps: linear from 0 to lr over this many steps.
+    weight_decay: decoupled from the gradient in AdamW, added to the gradient in RMSprop.
+    schedule:     of the learning rate after the warm-up: constant, or linear or cosine decay, which would reach 0 one
+                  step after the last step.
+    warmup_steps: number of steps in which the learning rate rises linearly from 0 to lr.
     """
 
     lr: float
@@ -31,7 +32,8 @@ class Optim(Checked, ABC):
     schedule: str = "constant"
     warmup_steps: int = 0
 
-    # What `update` keeps of every weight, by torch's names; None where there is no `update`, as where state is rounded.
+    # Names, as in torch, of the state that `update` keeps for every weight. None if there is no `update`, so that the
+    # optimizer can't train several runs as one model.
     moments: ClassVar[tuple[str, ...] | None] = None
 
     def problems(self) -> Iterator[Problem]:
@@ -41,12 +43,12 @@ class Optim(Checked, ABC):
         yield from at_least("warmup_steps", self.warmup_steps, 0, example=0)
 
     def missing(self) -> Iterator[Problem]:
-        """Packages that are not there. Looked at before anything is loaded."""
+        """Yield a problem for each package that is not installed. This is checked before anything is loaded."""
         return iter(())
 
     @abstractmethod
     def build(self, parameters: Any) -> Any:
-        """A torch optimizer over the parameters, at the peak learning rate."""
+        """A torch optimizer for the parameters, with the peak learning rate."""
 
     def update(
         self,
@@ -56,13 +58,19 @@ class Optim(Checked, ABC):
         rate: float | torch.Tensor,
         step: int,
     ) -> torch.Tensor:
-        """[P, D] weights of P models after update `step` (from 1), as torch's optimizer computes them; `moments` are
-        changed in place. `rate` and the numbers of this optimizer may be [P, 1] tensors in float64.
+        """[P, D] weights of P models after update `step` (counted from 1), as torch's optimizer computes them.
+
+        weights:  [P, D] before the update.
+        gradient: [P, D].
+        moments:  name -> [P, D]; changed in place.
+        rate:     learning rate.
+        `rate` and the fields of this optimizer may be float64 tensors [P, 1], with one value for each model.
+        Raises NotImplementedError if this optimizer trains one model at a time.
         """
         raise NotImplementedError(f"{type(self).__name__} trains one model at a time")
 
     def factor(self, step: int, steps: int) -> float:
-        """Share of the peak learning rate at update `step` (from 0) of `steps`."""
+        """The learning rate of update `step` (counted from 0) of `steps`, as a share of the peak learning rate."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
         if self.schedule == "constant":
@@ -72,5 +80,5 @@ class Optim(Checked, ABC):
 
 
 def like(number: float | torch.Tensor, weights: torch.Tensor) -> float | torch.Tensor:
-    """A number, or the models' own numbers, for arithmetic with `weights` that keeps their dtype."""
+    """A number, or one number per model as a tensor, converted so that arithmetic with `weights` keeps their dtype."""
     return number.to(weights) if isinstance(number, torch.Tensor) else number

@@ -1,4 +1,7 @@
-"""RMSprop, the optimizer of the DPO paper (Rafailov et al. 2023, appendix B): half the state of Adam."""
+"""RMSprop, the optimizer of the DPO paper (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290, appendix B).
+
+Its state is half as large as Adam's.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,11 @@ from alignlab.optim.base import Optim, like
 
 @dataclass(kw_only=True)
 class RMSprop(Optim):
-    """torch.optim.RMSprop."""
+    """torch.optim.RMSprop.
+
+    alpha: decay rate of the running mean of g^2, in [0, 1).
+    eps:   added to the root of that mean, > 0.
+    """
 
     alpha: float = 0.99
     eps: float = 1e-8
@@ -40,7 +47,7 @@ class RMSprop(Optim):
         rate: float | torch.Tensor,
         step: int,
     ) -> torch.Tensor:
-        """theta - eta g / (sqrt(v) + eps), v the running mean of g^2; weight decay is added to the gradient."""
+        """theta - eta g / (sqrt(v) + eps), v being the running mean of g^2. Weight decay is added to the gradient."""
         square = moments["square_avg"]
         gradient = gradient + like(self.weight_decay, weights) * weights
         square.mul_(like(self.alpha, weights)).add_(gradient * gradient * like(1 - self.alpha, weights))

@@ -64,6 +64,6 @@ def _of_a_baseline(problem: Problem) -> Problem:
 
 
 def policy_of(plan: Plan) -> ModelSide:
-    run = RunDir.of(plan.train.output_root, plan.id)
+    run = plan.run
     model, tokenizer = plan.train.model.load_from(str(run.policy))
     return ModelSide(model, tokenizer, weights_digest(model))

@@ -22,6 +22,7 @@ from alignlab.evaluation.questions import read_questions
 from alignlab.evaluation.settings import Evaluation
 from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
+from alignlab.integrity import write_sealed
 from alignlab.judges.base import JudgingCost
 from alignlab.models.reference import ScoringOptions
 from alignlab.pipeline.baselines import baseline, policy_of
@@ -39,7 +40,7 @@ from alignlab.pipeline.stored_evaluation import (
 )
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.reports.evaluation import SUMMARY, write_answers
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.directory import RunDir
 from alignlab.training.attempt import reason_of
 from alignlab.training.evaluation_suite import (
     REFERENCE_ROWS,
@@ -103,7 +104,7 @@ def evaluate_at_end(plan: Plan) -> Path | None:
 
     Returns the folder of the evaluation, or None. A failure is recorded in run.json and raised again.
     """
-    run, train = RunDir.of(plan.train.output_root, plan.id), plan.train
+    run, train = plan.run, plan.train
     if not train.evaluation.at_end or run.status() != "done":
         return None
     try:
@@ -127,7 +128,7 @@ def evaluate_at_end(plan: Plan) -> Path | None:
 
 
 def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], ModelSide]]) -> Evaluated:
-    run, world = RunDir.of(plan.train.output_root, plan.id), plan.train.data.world
+    run, world = plan.run, plan.train.data.world
     settings = cap_to_horizon(request.evaluation, world)
     folder = run.path / "evaluation" / folder_name(settings, plan.train.output_root)
     with run.locked():
@@ -144,7 +145,7 @@ def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], 
                 examples.write(folder)
                 cost += asked
         summary = _summary(plan, run, settings, examples, folder, request)
-        write_json(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
+        write_sealed(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
             write_outputs(folder, run.id, examples, read_questions(settings.questions))
@@ -190,7 +191,7 @@ def _refusals(file: str, examples: Examples) -> dict[str, dict[str, Any]]:
 
 def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
     """Evaluate a reward model: its accuracy on the pairs of a file, or on its own held-out pairs."""
-    run, file = RunDir.of(plan.train.output_root, plan.id), request.evaluation.pairs
+    run, file = plan.run, request.evaluation.pairs
     folder = run.path / "evaluation" / (f"pairs-{path_digest(file)[:8]}" if file else "pairs")
     with run.locked():
         summary = stored_pairs(folder)
@@ -198,7 +199,7 @@ def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
             pairs = read_pairs(file) if file else held_out_pairs(plan)
             summary = store_pairs(folder, pairs, rewards(plan, pairs))
         summary = {"pairs": summary}
-        write_json(folder / SUMMARY, {"run": run.id, **summary})
+        write_sealed(folder / SUMMARY, {"run": run.id, **summary})
     return Evaluated(run.id, folder, summary, JudgingCost())
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from alignlab.config.plan import Plan
+from alignlab.data.template import prompt_text
 from alignlab.evaluation.graded_pairs import GradedPair
-from alignlab.evaluation.questions import Question
 from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.base import Answer
 from alignlab.judges.reward_model import RewardModel
 from alignlab.models.reference import ScoringOptions, token_logps
-from alignlab.runs.directory import RunDir
 from alignlab.training.dataset import refuse_changed_data
 from alignlab.training.setup import load_initial_policy
 
@@ -34,7 +33,7 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
     """(chosen, rejected) rewards by a reward run."""
-    folder = str(RunDir.of(plan.train.output_root, plan.id).policy)
+    folder = str(plan.run.policy)
     plan.train.model.restore_base(folder)
     judge = RewardModel(
         model=folder,
@@ -42,7 +41,7 @@ def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]
         trust_remote_code=plan.train.model.allows_remote_code,
     )
     rows = [
-        Answer(str(i), (Question(pair.prompt, "", True).text,), (text,), conversation=pair.prompt, ended=ended)
+        Answer(str(i), (prompt_text(pair.prompt),), (text,), conversation=pair.prompt, ended=ended)
         for i, pair in enumerate(pairs)
         for text, ended in pair.answers()
     ]

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Sequence
 
 from alignlab.config.plan import Plan
-from alignlab.runs.directory import FINISHED, RunDir
+from alignlab.runs.directory import FINISHED
 
 
 def different_requests(plans: Sequence[Plan]) -> list[list[Plan]]:
@@ -14,7 +14,7 @@ def different_requests(plans: Sequence[Plan]) -> list[list[Plan]]:
     same_start: dict[Hashable, dict[Hashable, Plan]] = defaultdict(dict)
     for plan in plans:
         train = plan.train
-        if train.reference_kind == "cached" and RunDir.of(train.output_root, plan.id).status() not in FINISHED:
+        if train.reference_kind == "cached" and plan.run.status() not in FINISHED:
             parent = plan.parent.id if plan.parent else None
             same_start[(parent, repr(train.model), repr(train.data), train.output_root)][_request_of(plan)] = plan
     return [list(asked.values()) for asked in same_start.values() if len(asked) > 1]

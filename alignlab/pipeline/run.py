@@ -41,8 +41,8 @@ def run_plan(
     A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run
     that another process has in hand is waited for, or left to it (`if_running`).
     """
-    run = RunDir.of(plan.train.output_root, plan.id)
-    if plan.train.rerun or run.status() not in FINISHED:
+    run = plan.run
+    if plan.needs_training():
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
     with run.locked(wait=plan.train.if_running == "wait") as mine:
@@ -122,7 +122,6 @@ def _run(
     gc.collect()  # a sweep in one process starts its next point with this one's memory free
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    gc.freeze()  # what is left are libraries and what was compiled: no later collection has to look at it
 
 
 def _attempt(

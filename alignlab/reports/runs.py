@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import sys
-import tempfile
 import textwrap
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignlab.integrity import new_file
 from alignlab.reports.live import last_row
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
@@ -116,18 +115,12 @@ def export(records: Sequence[Record], file: Path) -> None:
         for record in records
     ]
     frame = pd.DataFrame(rows)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(dir=file.parent)) / file.name
-    try:
+    with new_file(file) as scratch:
         if file.suffix == ".csv":
             frame.to_csv(scratch, index=False)
         else:
             mixed = [name for name in frame if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
             frame.astype(dict.fromkeys(mixed, "string")).to_parquet(scratch, index=False)
-        os.replace(scratch, file)
-    finally:
-        scratch.unlink(missing_ok=True)
-        scratch.parent.rmdir()
 
 
 def console() -> Console:

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
-from alignlab.integrity import read_record
+from alignlab.integrity import read_record, write_text
 from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of, split_axes
 from alignlab.reports.tables import COLUMNS, label, markdown, objectives, sweep_frame
-from alignlab.runs.directory import RunDir, write_text
+from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 
 log = logging.getLogger(__name__)

@@ -9,7 +9,6 @@ import platform
 import shutil
 import socket
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from typing import Any, Literal
 from filelock import FileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGED, read_record, sealed, set_aside
+from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
 from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
 
 log = logging.getLogger(__name__)
@@ -219,7 +218,7 @@ class RunDir:
         except DamagedError as error:
             log.warning("%s: %s", self.id, set_aside(error, "a new record is begun"))
             before = {}
-        write_json(self.record_file, {**before, **values})
+        write_sealed(self.record_file, {**before, **values})
 
     def queue(self, **values: Any) -> None:
         """Mark this run as queued, unless it is finished or a process works on it.
@@ -404,30 +403,3 @@ def _changes(before: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
     new = {"alignlab's revision": code["git"], **code["versions"]}
     return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
-
-
-def replace_whole(scratch: Path, file: Path) -> None:
-    """Replace `file` by `scratch`, which is on the disk first: a power cut leaves the old file or the new one."""
-    with scratch.open("rb") as handle:
-        os.fsync(handle.fileno())
-    os.replace(scratch, file)
-
-
-def write_json(file: Path, value: Mapping[str, Any]) -> None:
-    """Write indented JSON with a checksum at its end, atomically. `integrity.read_record` reads it."""
-    write_text(file, sealed(value))
-
-
-def write_text(file: Path, text: str) -> None:
-    """Write beside the target, then rename: a reader sees the old file or the new one, also after a power cut."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=file.parent, suffix=".tmp", delete=False) as handle:
-        try:
-            handle.write(text)
-            handle.flush()
-            os.fsync(handle.fileno())
-            os.chmod(handle.name, 0o644)
-            os.replace(handle.name, file)
-        except BaseException:
-            os.unlink(handle.name)
-            raise

@@ -1,4 +1,4 @@
-"""Best-of-n curves from scores of N samples a prompt, without drawing anything again."""
+"""Best-of-n curves for all n <= N from the scores of N samples per prompt."""
 
 from __future__ import annotations
 
@@ -21,13 +21,17 @@ def best_of_n(
 ) -> dict[int, Estimate]:
     """n -> mean score of the best of n samples, with its interval over prompts.
 
-    proxy: [X, N] scores that choose, N samples for each of X prompts.
-    gold:  [X, N] scores that are reported; None reports the ones that choose.
-    prompts: [X] names, where several rows (turns of a question) share one.
+    proxy:   [X, N] scores that choose the best sample: N samples for each of X prompts.
+    n:       how many samples to choose from; several values.
+    gold:    [X, N] scores that are reported; None reports `proxy`.
+    prompts: [X] name of each row's prompt, if several rows (turns of a question) share one; None if no rows do.
+    level:   of the intervals.
 
     The estimate is the mean over all subsets of n of the N samples, which is unbiased: the sample of rank i is the best
-    of C(i - 1, n - 1) of the C(N, n) subsets (Nakano et al. 2021, https://arxiv.org/abs/2112.09332). Samples that the
-    proxy finds equal share their subsets.
+    of C(i - 1, n - 1) of the C(N, n) subsets (Nakano et al. 2021, https://arxiv.org/abs/2112.09332). Samples with equal
+    `proxy` scores share their subsets equally.
+
+    Raises ValueError if the scores are not [X, N], if their shapes differ, or if an n is not in [1, N].
     """
     chooses = np.asarray(proxy, dtype=np.float64)
     reported = chooses if gold is None else np.asarray(gold, dtype=np.float64)
@@ -35,16 +39,18 @@ def best_of_n(
         raise ValueError(f"scores must be [prompts, samples]: {chooses.shape} and {reported.shape}")
     samples = chooses.shape[1]
     if not all(1 <= k <= samples for k in n):
-        raise ValueError(f"n must lie in [1, {samples}], the number of samples a prompt: {list(n)}")
+        raise ValueError(
+            f"n must lie in [1, {samples}], where {samples} is the number of samples per prompt; got {list(n)}"
+        )
     by_rank = np.stack([_by_rank(row, value) for row, value in zip(chooses, reported, strict=True)])
     return {k: mean_interval(by_rank @ _rank_weights(samples, k), prompts, level=level) for k in n}
 
 
 def best_of_n_kl(n: int) -> float:
-    """log n - (n - 1) / n, nats: KL of best-of-n from the policy it samples from, or more than that.
+    """log n - (n - 1) / n, nats: an upper bound of the KL between best-of-n and the policy that it samples from.
 
-    It is an upper bound (Beirami et al. 2024, https://arxiv.org/abs/2401.01879), exact without ties and in the limit of
-    answers of vanishing probability.
+    It is exact without ties and in the limit of answers of vanishing probability (Beirami et al. 2024,
+    https://arxiv.org/abs/2401.01879). Raises ValueError if n < 1.
     """
     if n < 1:
         raise ValueError(f"n must be at least 1, not {n}")
@@ -52,14 +58,17 @@ def best_of_n_kl(n: int) -> float:
 
 
 def _by_rank(chooses: Array, reported: Array) -> Array:
-    """Reported scores from the proxy's worst to its best, equal ones replaced by their mean."""
+    """[N] reported scores, ordered from the proxy's worst sample to its best.
+
+    For samples with equal proxy scores, the reported scores are replaced by their mean.
+    """
     _, group = np.unique(chooses, return_inverse=True)
     means = np.bincount(group, weights=reported) / np.bincount(group)
     return means[np.sort(group)]
 
 
 def _rank_weights(samples: int, n: int) -> Array:
-    """[N] chance that the sample of each rank, worst first, is the best of n drawn without replacement."""
+    """[N] probability that the sample of each rank (worst first) is the best of n, sampled without replacement."""
     rank = np.arange(1, samples + 1, dtype=np.float64)
     logs = np.full(samples, -np.inf)
     able = rank >= n

@@ -1,6 +1,6 @@
-"""Estimates with intervals: shares with ties, means over clusters, bootstrap draws.
+"""Estimates with intervals: shares with ties, means over clusters, bootstrap samples.
 
-A cluster is a prompt: several answers to one prompt are not independent, so prompts are counted, not rows.
+A cluster is a prompt. Several answers to one prompt are not independent, so prompts are counted instead of rows.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Codes = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number and how sure it is: standard error, interval [low, high], and from how many clusters (prompts)."""
+    """An estimate with its standard error, its interval [low, high], and n, the number of clusters (prompts)."""
 
     value: float
     standard_error: float
@@ -34,7 +34,7 @@ class Estimate:
         return (self.high - self.low) / 2
 
     def __format__(self, form: str) -> str:
-        """`0.621 [0.580, 0.660]`, every number in the given format."""
+        """`0.621 [0.580, 0.660]`: the value and its interval, each number in the given format."""
         form = form or ".3f"
         return f"{self.value:{form}} [{self.low:{form}}, {self.high:{form}}]"
 
@@ -46,7 +46,11 @@ NOTHING = Estimate(float("nan"), float("nan"), float("nan"), float("nan"), 0)
 
 
 def cluster_codes(clusters: Sequence[Hashable] | None, rows: int) -> tuple[Codes, int]:
-    """[rows] -> (a number from 0 for each row's cluster, number of clusters); None makes every row its own."""
+    """(int64[rows], a number from 0 on for the cluster of each row; number of clusters).
+
+    clusters: [rows] name of each row's cluster. If it is None, every row is its own cluster.
+    Raises ValueError if the number of names is not `rows`.
+    """
     if clusters is None:
         return np.arange(rows), rows
     if len(clusters) != rows:
@@ -57,7 +61,7 @@ def cluster_codes(clusters: Sequence[Hashable] | None, rows: int) -> tuple[Codes
 
 
 def chosen(names: Sequence[Hashable] | None, mask: NDArray[np.bool_]) -> list[Hashable] | None:
-    """The names where the mask is True."""
+    """The names for which the mask is True. None if `names` is None."""
     return None if names is None else [name for name, kept in zip(names, mask, strict=True) if kept]
 
 
@@ -67,16 +71,20 @@ def normal_quantile(level: float) -> float:
 
 
 def t_quantile(level: float, clusters: int) -> float:
-    """t with P(|T| <= t) = level, T of Student's distribution with clusters - 1 degrees of freedom."""
+    """t with P(|T| <= t) = level, where T has Student's distribution with clusters - 1 degrees of freedom.
+
+    It is infinite for fewer than two clusters.
+    """
     return float(scipy.special.stdtrit(clusters - 1, (1 + level) / 2)) if clusters > 1 else float("inf")
 
 
 def share_interval(wins: float, ties: float, losses: float, *, level: float = 0.95) -> Estimate:
     """Win-rate (wins + ties / 2) / n from counts of independent rows, n = wins + ties + losses.
 
-    2 x win-rate - 1 is a difference of two matched proportions, so this is Tango's score interval, 1998,
-    Statistics in Medicine 17:891, with its restricted estimate of the loss rate. Without ties it is Wilson's,
-    1927, https://doi.org/10.1080/01621459.1927.10502953. Counts need not be whole: an effective number of rows will do.
+    2 x win-rate - 1 is a difference of two matched proportions, so the interval is Tango's score interval (1998,
+    Statistics in Medicine 17:891), with its restricted estimate of the loss rate. Without ties it is Wilson's interval
+    (1927, https://doi.org/10.1080/01621459.1927.10502953). Counts may be fractions, such as effective numbers of rows.
+    Raises ValueError if a count is negative. Without rows all numbers of the result are NaN.
     """
     n = wins + ties + losses
     if min(wins, ties, losses) < 0:
@@ -96,27 +104,36 @@ def share_interval(wins: float, ties: float, losses: float, *, level: float = 0.
 
 
 def _tango_upper(b: float, c: float, n: float, z: float) -> float:
-    """Largest difference d of P(win) - P(loss) with |b - c - n d| <= z sqrt(n (2 q + d (1 - d)))."""
+    """Largest d = P(win) - P(loss) with |b - c - n d| <= z sqrt(n (2 q + d (1 - d))), for b wins and c losses of n.
+
+    q is the estimate of the loss rate, given d.
+    """
 
     def beyond(d: float) -> float:
         half = (2 * n - b + c) * d - b - c
         root = (np.sqrt(max(0.0, half**2 + 8 * n * c * d * (1 - d))) - half) / (4 * n)
-        q = max(root, -d, 0.0)  # loss rate given d; rounding must not take it where it can't be
+        q = max(root, -d, 0.0)  # loss rate given d; rounding could put it below its lower limit
         return float(n * d - (b - c) - z * np.sqrt(n * (2 * q + d * (1 - d))))
 
-    start = (b - c) / n + 1e-9  # at the estimate itself nothing is beyond, and where the variance is 0 it is a root
+    start = (b - c) / n + 1e-9  # just above the estimate, which is itself a root if the variance is 0
     return 1.0 if b >= n else float(scipy.optimize.brentq(beyond, start, 1.0, xtol=1e-12))
 
 
-_ROUNDING = 1e-24  # variance of a mean of scores that is no more than rounding
+_ROUNDING = 1e-24  # a variance of a mean of scores below this is a rounding error
 
 
 def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
-    """Mean of scores in [0, 1] with a score interval (Wilson's kind) that knows ties and clusters.
+    """Mean of scores in [0, 1], with a score interval (like Wilson's) that accounts for ties and clusters.
 
-    Scores of 0, 1/2 and 1 are counted as losses, ties and wins; where rows share clusters, counts are divided by the
-    design effect. Other scores are worth as many independent yes-or-no rows as have the same standard error. Effective
-    sizes: Franco et al. 2019, https://doi.org/10.1093/jssam/smy019; adjusted for few clusters by (t / z)^2.
+    - If all scores are 0, 1/2 or 1, they are counted as losses, ties and wins. If rows share clusters, the counts are
+      divided by the design effect.
+    - For other scores, the counts are those of as many independent yes-or-no rows as give the same standard error.
+
+    Effective sizes: Franco et al. 2019, https://doi.org/10.1093/jssam/smy019, adjusted for few clusters by (t / z)^2.
+
+    scores:   [R].
+    clusters: [R] name of each row's cluster; None if every row is its own cluster.
+    Raises ValueError if a score is not in [0, 1]. Without rows all numbers of the result are NaN.
     """
     values = np.asarray(scores, dtype=np.float64)
     n = len(values)
@@ -127,7 +144,7 @@ def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None
     codes, groups = cluster_codes(clusters, n)
     mean = values.mean()
     clustered = _sum_variance(values - mean, codes, groups) / n**2
-    clustered = clustered if clustered > _ROUNDING else 0.0  # scores that are all the same have none
+    clustered = clustered if clustered > _ROUNDING else 0.0  # equal scores have no variance
     counts = np.array([(values == 1).sum(), (values == 0.5).sum(), (values == 0).sum()], dtype=np.float64)
     few = (t_quantile(level, groups) / normal_quantile(level)) ** 2 if 1 < groups < n else 1.0
     if counts.sum() < n:
@@ -164,7 +181,7 @@ def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None,
 
 
 def _sum_variance(centred: Array, codes: Codes, groups: int) -> float:
-    """Variance of a sum of centred values whose clusters are independent."""
+    """Variance of the sum of centred values [R] with independent clusters. `codes` [R] are the rows' clusters."""
     if groups < 2:
         return 0.0
     sums = np.bincount(codes, weights=centred, minlength=groups)
@@ -172,16 +189,16 @@ def _sum_variance(centred: Array, codes: Codes, groups: int) -> float:
 
 
 def resampled_sums(totals: Array, draws: int, *, seed: int = 0) -> Array:
-    """[G, K] sums by cluster -> [draws, K] sums over G clusters drawn with replacement."""
+    """Bootstrap samples of sums: [G, K] sums by cluster -> [draws, K] sums over G clusters sampled with replacement."""
     generator, groups = np.random.default_rng(seed), len(totals)
-    block = max(1, 2_000_000 // groups)  # draws at once, so that memory stays small
-    found = []
+    block = max(1, 2_000_000 // groups)  # bootstrap samples at a time; it limits the memory
+    sums = []
     for done in range(0, draws, block):
         rows = min(block, draws - done)
-        drawn = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
-        times = np.bincount(drawn.ravel(), minlength=rows * groups).reshape(rows, groups)
-        found.append(times.astype(np.float64) @ totals)
-    return np.concatenate(found)
+        sampled = generator.integers(groups, size=(rows, groups)) + groups * np.arange(rows)[:, None]
+        times = np.bincount(sampled.ravel(), minlength=rows * groups).reshape(rows, groups)
+        sums.append(times.astype(np.float64) @ totals)
+    return np.concatenate(sums)
 
 
 def bootstrap_mean(
@@ -192,9 +209,11 @@ def bootstrap_mean(
     draws: int = 2000,
     seed: int = 0,
 ) -> Estimate:
-    """Mean over rows with a percentile interval over resampled clusters.
+    """Mean over rows [R], with a percentile interval over resampled clusters.
 
-    For the paired interval of a difference between two runs, give the differences row by row.
+    clusters: [R] name of each row's cluster; None if every row is its own cluster.
+    draws:    number of bootstrap samples.
+    For a paired interval of the difference between two runs, pass the difference of each row.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
@@ -207,7 +226,7 @@ def bootstrap_mean(
 
 
 def from_draws(value: float, draws: ArrayLike, groups: int, *, level: float = 0.95) -> Estimate:
-    """Percentile interval of bootstrap draws, widened for few clusters.
+    """`value` with the percentile interval of bootstrap samples `draws`, widened for few clusters (`groups`).
 
     Hesterberg 2015, https://arxiv.org/abs/1411.5279 ("expanded percentile"): quantiles at Phi(-t sqrt(n / (n - 1))).
     """

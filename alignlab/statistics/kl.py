@@ -1,7 +1,7 @@
-"""KL between policy and reference from samples, with standard errors; the estimator is in the name.
+"""KL between policy and reference, estimated from samples, with standard errors. Names contain the estimator.
 
-k1, k2, k3: Schulman 2020, http://joschu.net/blog/kl-approx.html. Nats per answer, or per token where that is said. An
-answer that was cut off counts as it stands: what is estimated is the KL of answers cut off there.
+k1, k2, k3: Schulman 2020, http://joschu.net/blog/kl-approx.html. The unit is nats per answer, or nats per token if the
+name says so. Answers that were cut off are used as they are: the estimate is the KL of answers cut off at that length.
 """
 
 from __future__ import annotations
@@ -21,29 +21,31 @@ def kl_estimates(
     *,
     level: float = 0.95,
 ) -> dict[str, Estimate]:
-    """KL(policy || reference) from the policy's own samples.
+    """KL(policy || reference), estimated from the policy's own samples.
 
-    policy, reference: of each answer the log-probabilities of its tokens, [T_i] nats, at temperature 1.
-    prompts:           name of each answer's prompt; errors are over prompts.
+    policy, reference: for each answer, the log-probabilities [T_i] of its tokens, nats, at temperature 1.
+    prompts:           name of each answer's prompt; standard errors are over prompts. None: every answer has its own.
 
-    sequence_k1: mean log-ratio x of whole answers; unbiased, and may come out negative.
-    sequence_k2: mean x^2 / 2; biased, small in spread.
-    sequence_k3: mean exp(-x) - 1 + x; unbiased and never negative. Far from the reference its spread is hopeless and
-                 its interval too short: what it misses are answers that the policy hardly ever gives any more.
-    token_k3:    the same of every token's log-ratio, summed over the answer: unbiased for the same KL, of little spread
-                 near the reference, and with the same weakness far from it.
+    sequence_k1: mean log-ratio x of whole answers; unbiased, can be negative.
+    sequence_k2: mean x^2 / 2; biased, with a small variance.
+    sequence_k3: mean exp(-x) - 1 + x; unbiased, never negative. Far from the reference its variance is very large and
+                 its interval too short, because it depends on answers that the policy hardly ever samples.
+    token_k3:    exp(-x) - 1 + x of every token's log-ratio x, summed over the answer; unbiased for the same KL. Its
+                 variance is small near the reference; far from it, it has the same weakness as sequence_k3.
     per_token:   sequence_k1 divided by the mean number of tokens, nats per token.
+
+    Raises ValueError if an answer has different numbers of tokens in `policy` and `reference`.
     """
     ratios = [np.asarray(p, dtype=np.float64) - np.asarray(q, dtype=np.float64) for p, q in _same(policy, reference)]
     x = np.array([ratio.sum() for ratio in ratios])
-    with np.errstate(over="ignore"):  # infinite is what k3 then is
-        found = {
+    with np.errstate(over="ignore"):  # k3 is infinite then
+        estimates = {
             "sequence_k1": mean_interval(x, prompts, level=level),
             "sequence_k2": mean_interval(x**2 / 2, prompts, level=level),
             "sequence_k3": mean_interval(np.expm1(-x) + x, prompts, level=level),
             "token_k3": mean_interval([(np.expm1(-r) + r).sum() for r in ratios], prompts, level=level),
         }
-    return found | {"per_token": per_token(x, np.array([len(ratio) for ratio in ratios]), prompts, level=level)}
+    return estimates | {"per_token": per_token(x, np.array([len(ratio) for ratio in ratios]), prompts, level=level)}
 
 
 def forward_kl(
@@ -53,10 +55,11 @@ def forward_kl(
     *,
     level: float = 0.95,
 ) -> Estimate:
-    """KL(reference || policy) from the reference's samples: mean log-ratio of whole answers, nats per answer.
+    """KL(reference || policy) from the reference's samples: the mean log-ratio of whole answers, nats per answer.
 
-    Over the answers of a data set it is the same up to what does not depend on the policy (forward KL on
-    data): by how much the policy finds them less likely than the reference does.
+    The arguments are as in `kl_estimates`, but for answers sampled from the reference. With the answers of a data set,
+    the result is the forward KL on data, up to a constant that does not depend on the policy: by how much their
+    log-probability is lower under the policy than under the reference.
     """
     x = np.array([np.sum(q) - np.sum(p) for p, q in _same(policy, reference)])
     return mean_interval(x, prompts, level=level)
@@ -65,7 +68,10 @@ def forward_kl(
 def per_token(
     sums: Array, tokens: Array, prompts: Sequence[Hashable] | None = None, *, level: float = 0.95
 ) -> Estimate:
-    """Ratio of two sums over answers with the error of a ratio (the mean of sum - ratio x tokens, by prompt)."""
+    """Ratio of the total of `sums` [R] to the total of `tokens` [R], with the standard error of a ratio.
+
+    The error is that of the mean of sum - ratio x tokens over answers, clustered by prompt.
+    """
     if len(sums) == 0:
         return mean_interval(sums, level=level)
     ratio = float(sums.sum() / tokens.sum())
@@ -76,12 +82,12 @@ def per_token(
 
 
 def _same(policy: Sequence[ArrayLike], reference: Sequence[ArrayLike]) -> list[tuple[Array, Array]]:
-    """Pairs of arrays of one length. Raises ValueError where they are not."""
+    """(policy, reference) arrays of each answer, [T_i] both. Raises ValueError if an answer's lengths differ."""
     pairs = [
         (np.asarray(p, dtype=np.float64), np.asarray(q, dtype=np.float64))
         for p, q in zip(policy, reference, strict=True)
     ]
     wrong = [i for i, (p, q) in enumerate(pairs) if p.shape != q.shape or p.ndim != 1]
     if wrong:
-        raise ValueError(f"answers {wrong[:5]} have other numbers of tokens under the policy than under the reference")
+        raise ValueError(f"answers {wrong[:5]} have different numbers of tokens under the policy and the reference")
     return pairs

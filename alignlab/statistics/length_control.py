@@ -1,8 +1,8 @@
 """Length-controlled win-rate, Dubois et al. 2024, https://arxiv.org/abs/2404.04475.
 
-P(candidate preferred on prompt x) = sigmoid(quality + length tanh(D_x / std(D)) + difficulty g_x), D_x being by how
-much longer the candidate's answer is. The controlled win-rate is the mean over prompts with the length term at 0: what
-the win-rate would be were the answers equally long.
+P(candidate preferred on prompt x) = sigmoid(quality + length tanh(D_x / std(D)) + difficulty g_x), where D_x is the
+length of the candidate's answer minus that of the baseline's. The controlled win-rate is the mean over prompts with the
+length term set to 0: the win-rate that answers of equal length would have.
 """
 
 from __future__ import annotations
@@ -19,7 +19,12 @@ from alignlab.statistics.intervals import Array, Estimate, chosen, cluster_codes
 
 @dataclass(frozen=True)
 class Weights:
-    """The fitted model. quality: at equal length and difficulty 0, log-odds. length: positive where longer is liked."""
+    """Weights of the fitted model, in log-odds.
+
+    quality:    log-odds of a win at equal length and difficulty 0.
+    length:     positive if the judge prefers longer answers.
+    difficulty: weight of the prompt's difficulty.
+    """
 
     quality: float
     length: float
@@ -28,7 +33,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class LengthControlled:
-    """The controlled win-rate, in [0, 1], beside the raw one and the weights."""
+    """The controlled win-rate and the raw one, both in [0, 1], and the weights."""
 
     rate: Estimate
     raw: float
@@ -36,9 +41,10 @@ class LengthControlled:
 
 
 def controlled_rate(weights: Weights, difficulty: ArrayLike) -> tuple[float, float]:
-    """(win-rate, standard error) from given weights, over the prompts whose difficulties are given, [n].
+    """(controlled win-rate, standard error) from given weights, over the prompts with these difficulties [n].
 
-    The standard error is the leaderboard's: the spread of the prompts' probabilities, the weights taken as known.
+    The standard error is computed as on the AlpacaEval leaderboard: from the spread of the prompts' probabilities, with
+    the weights taken as known.
     """
     chances = expit(weights.quality + weights.difficulty * np.asarray(difficulty, dtype=np.float64))
     spread = float(chances.std(ddof=1)) / np.sqrt(len(chances)) if len(chances) > 1 else float("nan")
@@ -55,17 +61,20 @@ def length_controlled(
     level: float = 0.95,
     ridge: float = 1e-3,
 ) -> LengthControlled:
-    """Fit the model to scores and read the controlled win-rate off it.
+    """Fit the model to scores and compute the controlled win-rate from it.
 
-    scores:          [R] in [0, 1]; NaN is left out.
-    length, baseline_length: [R] of the candidate's and the baseline's answers; characters, as in the paper.
-    difficulty:      [R] difficulty of the prompt, where it is known from other models; None leaves the term out.
-    ridge:           penalty on the squared weights, so that a candidate that wins everything has finite ones.
+    scores:          [R] in [0, 1]; rows with NaN are left out.
+    length, baseline_length: [R] lengths of the candidate's and the baseline's answers; in characters, as in the paper.
+    difficulty:      [R] difficulty of the prompt, if it is known from other models; None leaves the term out.
+    prompts:         [R] name of each row's prompt; None if every row has its own.
+    ridge:           penalty on the squared weights. It keeps them finite for a candidate that wins every comparison.
 
-    The standard error has both parts, that of the weights and that of the prompts (sandwich, clustered by prompt); the
-    interval is made on the log-odds. AlpacaEval's own fit has an L1 penalty and a gamed copy of the baseline in
-    its data, so that it differs by a point or two. Raises ValueError if fewer than two prompts have a score, if
-    arrays have different lengths, or if numbers are not finite.
+    The standard error accounts for the uncertainty of the weights and for that of the prompts (sandwich estimator,
+    clustered by prompt). The interval is computed on the log-odds. AlpacaEval's own fit has an L1 penalty and a gamed
+    copy of the baseline in its data, so its result differs by one or two points.
+
+    Raises ValueError if fewer than two prompts have a score, if arrays have different lengths, or if numbers are not
+    finite.
     """
     y = np.asarray(scores, dtype=np.float64)
     for name, values in (("length", length), ("baseline_length", baseline_length), ("difficulty", difficulty)):
@@ -89,7 +98,7 @@ def length_controlled(
     equal[:, 1] = 0.0
     chances = expit(equal @ weights)
     rate = float(chances.mean())
-    slope = (chances * (1 - chances)) @ equal  # of the sum of chances in the weights
+    slope = (chances * (1 - chances)) @ equal  # derivative of the sum of chances by the weights
     influence = chances - rate + (design * (y - expit(design @ weights))[:, None]) @ inverse @ slope
     sums = np.bincount(codes, weights=influence, minlength=groups)
     error = float(np.sqrt((sums**2).sum() * groups / (groups - 1))) / len(y)

@@ -8,19 +8,21 @@ import scipy
 
 
 def power(prompts: int, rate: float, *, tie_rate: float = 0.0, level: float = 0.95) -> float:
-    """Chance that the two-sided score test of "win-rate = 1/2" rejects when the win-rate is `rate`.
+    """Probability that the two-sided score test of "win-rate = 1/2" rejects if the win-rate is `rate`.
 
-    tie_rate: share of rows that tie, counted half; ties carry no noise, so the more the better. Normal approximation.
+    tie_rate: share of rows that are ties, which count half. More ties mean more power, because ties add no noise.
+    level:    1 - the significance level of the test.
+    This is a normal approximation. Raises ValueError if such a win-rate and tie rate are impossible or `rate` is 1/2.
     """
-    z, null, there = _scales(rate, tie_rate, level)
+    z, null, actual = _scales(rate, tie_rate, level)
     shift, width = abs(rate - 0.5) * math.sqrt(prompts), z * null
-    return float(scipy.special.ndtr((shift - width) / there) + scipy.special.ndtr((-shift - width) / there))
+    return float(scipy.special.ndtr((shift - width) / actual) + scipy.special.ndtr((-shift - width) / actual))
 
 
 def prompts_needed(difference: float = 0.05, *, chance: float = 0.8, tie_rate: float = 0.0, level: float = 0.95) -> int:
-    """Fewest prompts with which a win-rate of 1/2 + difference is told from 1/2 with the given chance."""
-    z, null, there = _scales(0.5 + difference, tie_rate, level)
-    start = ((z * null + float(scipy.special.ndtri(chance)) * there) / difference) ** 2  # neglects the far tail
+    """Smallest number of prompts that show a win-rate of 1/2 + difference to differ from 1/2, with power `chance`."""
+    z, null, actual = _scales(0.5 + difference, tie_rate, level)
+    start = ((z * null + float(scipy.special.ndtri(chance)) * actual) / difference) ** 2  # ignores the far tail
     count = max(1, math.floor(start) - 2)
     while power(count, 0.5 + difference, tie_rate=tie_rate, level=level) < chance:
         count += 1
@@ -28,7 +30,7 @@ def prompts_needed(difference: float = 0.05, *, chance: float = 0.8, tie_rate: f
 
 
 def detectable(prompts: int, *, chance: float = 0.8, tie_rate: float = 0.0, level: float = 0.95) -> float:
-    """Smallest difference from 1/2 that so many prompts show with the given chance; NaN where none is."""
+    """Smallest difference from 1/2 that this many prompts show with power `chance`. NaN if they show none."""
     low, high = 0.0, (1 - tie_rate) / 2
     if prompts < 1 or power(prompts, 0.5 + high * (1 - 1e-12), tie_rate=tie_rate, level=level) < chance:
         return float("nan")
@@ -72,8 +74,11 @@ def paired_power(pairs: int, effect: float, *, level: float = 0.95) -> float:
 
 
 def _scales(rate: float, tie_rate: float, level: float) -> tuple[float, float, float]:
-    """Quantile, standard deviation of one row under 1/2 and under `rate`. Ties take a quarter each off the variance."""
+    """(normal quantile, standard deviation of one row if the win-rate is 1/2, the same if it is `rate`).
+
+    Ties reduce the variance of a row by tie_rate / 4. Raises ValueError for impossible rates.
+    """
     if not tie_rate / 2 < rate < 1 - tie_rate / 2 or not 0 <= tie_rate < 1 or rate == 0.5:
-        raise ValueError(f"no such rows: win-rate {rate} with {tie_rate:.0%} ties (it must differ from 1/2)")
-    null, there = (math.sqrt(p * (1 - p) - tie_rate / 4) for p in (0.5, rate))
-    return float(scipy.special.ndtri((1 + level) / 2)), null, there
+        raise ValueError(f"a win-rate of {rate} with {tie_rate:.0%} ties is impossible, or is 1/2")
+    null, actual = (math.sqrt(p * (1 - p) - tie_rate / 4) for p in (0.5, rate))
+    return float(scipy.special.ndtri((1 + level) / 2)), null, actual

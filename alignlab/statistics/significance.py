@@ -1,4 +1,4 @@
-"""Do two runs differ? Exact tests on the same prompts, corrected where there are many."""
+"""Exact tests of whether two runs differ on the same prompts, and corrections for many tests."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignlab.statistics.winrate import paired_difference
 
 @dataclass(frozen=True)
 class SignTest:
-    """Prompts on which one run did better, the other did, neither; and the two-sided p-value."""
+    """Number of prompts on which the first run is better, worse or equal, and the two-sided p-value."""
 
     better: int
     worse: int
@@ -24,38 +24,41 @@ class SignTest:
 
 
 def sign_test(x: ArrayLike, y: ArrayLike, prompts: Sequence[Hashable] | None = None) -> SignTest:
-    """Exact sign test: of the prompts on which two runs differ, is either better on more than half?
+    """Exact sign test: is one run better on more than half of the prompts on which the runs differ?
 
-    x, y: [R] scores on the same rows. Rows of a prompt are summed first; a row that is NaN in one is out of both.
-    On scores of 0 and 1 this is the exact McNemar test (McNemar 1947, https://doi.org/10.1007/BF02295996).
+    x, y:    [R] scores of the two runs on the same rows. Rows of one prompt are summed first. A row with NaN in one of
+             them is left out.
+    prompts: [R] name of each row's prompt; None if every row has its own.
+    With scores of 0 and 1 this is the exact McNemar test (McNemar 1947, https://doi.org/10.1007/BF02295996).
     """
     difference = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
     codes, groups = cluster_codes(prompts, len(difference))
     valid = ~np.isnan(difference)
     sums = np.bincount(codes[valid], weights=difference[valid], minlength=groups)
-    there = np.bincount(codes[valid], minlength=groups) > 0
-    signs = np.sign(np.round(sums, 12))[there]  # thirds and tenths that cancel leave no dust
+    has_rows = np.bincount(codes[valid], minlength=groups) > 0
+    signs = np.sign(np.round(sums, 12))[has_rows]  # a sum of 0 must not get a sign from rounding errors
     better, worse = int((signs > 0).sum()), int((signs < 0).sum())
     return SignTest(better, worse, int((signs == 0).sum()), _two_sided(better, worse))
 
 
 def mcnemar(x: ArrayLike, y: ArrayLike, prompts: Sequence[Hashable] | None = None) -> SignTest:
-    """Exact McNemar test of wins against everything else: ties count as not won. As `sign_test` otherwise."""
+    """Exact McNemar test of wins: `sign_test` of whether a score is above 1/2, so ties count as not won."""
     a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
     won = [np.where(np.isnan(scores), np.nan, scores > 0.5) for scores in (a, b)]
     return sign_test(won[0], won[1], prompts)
 
 
 def _two_sided(better: int, worse: int) -> float:
-    """P of a split at least this uneven when heads and tails are equally likely."""
+    """Probability of a split at least this uneven if both sides are equally likely."""
     return min(1.0, 2 * float(scipy.special.bdtr(min(better, worse), better + worse, 0.5)))
 
 
 def holm(p_values: ArrayLike) -> list[float]:
     """Adjusted p-values of a family of tests, in the given order.
 
-    Holm 1979, https://www.jstor.org/stable/4615733: the k-th smallest of m times m - k + 1, never falling. Reject where
-    the adjusted one is below the level, and no true hypothesis of the family is rejected more often than that.
+    Holm 1979, https://www.jstor.org/stable/4615733: the k-th smallest of m p-values is multiplied by m - k + 1, and the
+    adjusted values never decrease. If hypotheses are rejected when the adjusted value is below a level, the probability
+    of rejecting any true hypothesis of the family is at most that level.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -67,7 +70,11 @@ def holm(p_values: ArrayLike) -> list[float]:
 
 @dataclass(frozen=True)
 class AgainstBase:
-    """One run against the base of a sweep."""
+    """One run compared with the base of a sweep.
+
+    difference: mean score of the run minus that of the base.
+    adjusted_p: p-value of `test`, adjusted for all comparisons of the sweep.
+    """
 
     run: str
     difference: Estimate
@@ -78,9 +85,11 @@ class AgainstBase:
 def compare_with(
     base: str, scores: Mapping[str, ArrayLike], prompts: Sequence[Hashable] | None = None, *, level: float = 0.95
 ) -> list[AgainstBase]:
-    """Every other run of a sweep against one of them: paired difference, sign test, Holm over all of them.
+    """Compare every other run of a sweep with the run `base`: paired difference, sign test, Holm's correction.
 
-    scores: run -> [R] scores on the same rows (win-rates against one baseline, say). The intervals are not corrected.
+    scores:  run -> [R] scores on the same rows, such as win-rates against one baseline.
+    prompts: [R] name of each row's prompt; None if every row has its own.
+    The intervals of the differences are not corrected.
     """
     others = [run for run in scores if run != base]
     tests = [sign_test(scores[run], scores[base], prompts) for run in others]

@@ -1,7 +1,7 @@
-"""Win-rates that state their error: wins, ties, losses, invalid; both orders; position bias; intervals by prompt.
+"""Win-rates with intervals over prompts, counts of wins, ties, losses and invalid rows, and position bias.
 
-A score is what the candidate got on a row: 1 won, 1/2 tied, 0 lost, anything between for a judge that grades, NaN where
-the judge's answer was no verdict. No torch here, and no model: all of it can be computed again from stored rows.
+A score is the candidate's result on a row: 1 won, 1/2 tied, 0 lost, a value between for a judge that grades, and NaN if
+the judge gave no verdict. No torch and no model is needed, so all results can be recomputed from stored rows.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ TIES = ("half", "drop", "lose")
 
 @dataclass(frozen=True)
 class Orders:
-    """What showing every pair in both orders says about the judge; rows that are valid in both.
+    """The judge's position bias, from rows that were shown in both orders. Only rows with two verdicts count.
 
     consistency:    share of rows with the same verdict in both orders (Zheng et al. 2023, table 2).
-    favours_first:  share of rows where whatever was shown first won both times.
-    favours_second: share of rows where whatever was shown second won both times.
-    first_rate:     mean score of the answer shown first; 1/2 for a judge without position bias, whatever the answers.
+    favours_first:  share of rows in which the answer shown first won in both orders.
+    favours_second: share of rows in which the answer shown second won in both orders.
+    first_rate:     mean score of the answer shown first; 1/2 for a judge without position bias.
     """
 
     consistency: Estimate
@@ -35,13 +35,13 @@ class Orders:
 
 @dataclass(frozen=True)
 class WinRate:
-    """A win-rate and all that stands behind it.
+    """A win-rate with its counts.
 
-    rate:      the win-rate with its interval; `rate.n` prompts.
-    wins, ties, losses: rows, after the two orders of a row were put together.
-    invalid:   rows where the judge gave no verdict (in one of the orders at least); in no rate.
-    unjudged:  rows that the judge could not be asked about; in no rate.
-    orders:    None where each row was shown in one order only.
+    rate:      the win-rate with its interval, from `rate.n` prompts.
+    wins, ties, losses: numbers of rows, after the two orders of each row were combined.
+    invalid:   rows without a verdict in at least one order. They are not part of the rate.
+    unjudged:  rows that the judge could not be asked about. They are not part of the rate.
+    orders:    position bias; None if each row was shown in one order only.
     """
 
     rate: Estimate
@@ -53,7 +53,7 @@ class WinRate:
     orders: Orders | None
 
     def numbers(self) -> dict[str, float]:
-        """Flat, for logging and tables."""
+        """All numbers as a flat mapping, for logging and tables."""
         judged = self.wins + self.ties + self.losses
         found = {
             "value": self.rate.value,
@@ -91,11 +91,13 @@ def win_rate(
     """Win-rate of a candidate from its scores.
 
     first:        [R] scores with the candidate shown first.
-    second:       [R] scores of the same rows with the candidate shown second; None where only one order was shown.
-    prompts:      [R] name of each row's prompt; None where every row has its own.
-    unjudged:     rows that are not among these because the judge could not be asked; only counted.
-    ties:         half, drop (wins / (wins + losses)) or lose (wins / all, as in the tables of KTO's paper).
-    disagreement: what two orders that disagree come to: tie, or mean (for judges that grade).
+    second:       [R] scores of the same rows with the candidate shown second; None if only one order was shown.
+    prompts:      [R] name of each row's prompt; None if every row has its own.
+    unjudged:     number of further rows that the judge could not be asked about. They are only counted.
+    ties:         half: a tie counts half; drop: wins / (wins + losses); lose: wins / all, as in the tables of KTO's
+                  paper.
+    disagreement: score of a row whose two orders disagree: tie, or mean (for judges that grade).
+    Raises ValueError for other values of `ties` or `disagreement`, or if `first` and `second` differ in length.
     """
     if ties not in TIES:
         raise ValueError(f"ties must be one of {', '.join(TIES)}, not {ties}")
@@ -119,10 +121,12 @@ def win_rate(
 
 
 def resolve(first: Array, second: Array, *, disagreement: str = "tie") -> Array:
-    """[R], [R] -> [R] one score a row from its two orders; NaN where one of them is.
+    """[R], [R] -> [R] one score per row from the scores in two orders. NaN if one of them is NaN.
 
-    tie: verdicts that differ make a tie, the rule of MT-Bench (Zheng et al. 2023, https://arxiv.org/abs/2306.05685,
-    section 3.4). mean: the mean, which for wins and losses is the same and keeps what a grading judge said.
+    tie:  different verdicts make a tie. This is the rule of MT-Bench (Zheng et al. 2023,
+          https://arxiv.org/abs/2306.05685, section 3.4).
+    mean: the mean of the two scores. For wins and losses it gives the same as `tie`, and it keeps a judge's grades.
+    Raises ValueError if the lengths differ, or for another `disagreement`.
     """
     if first.shape != second.shape:
         raise ValueError(f"{len(first)} scores in one order and {len(second)} in the other")
@@ -150,9 +154,10 @@ def _orders(ab: Array, ba: Array, prompts: Sequence[Hashable] | None, level: flo
 def paired_difference(
     x: ArrayLike, y: ArrayLike, prompts: Sequence[Hashable] | None = None, *, level: float = 0.95, seed: int = 0
 ) -> Estimate:
-    """Mean of x - y over the rows where both are scores, with a bootstrap interval over prompts.
+    """Mean of x - y over the rows in which neither is NaN, with a bootstrap interval over prompts.
 
-    x, y: [R] scores of two runs on the same rows; what the prompts have in common cancels.
+    x, y:    [R] scores of two runs on the same rows. Effects of the prompt that both runs share cancel.
+    prompts: [R] name of each row's prompt; None if every row has its own.
     """
     difference = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
     valid = ~np.isnan(difference)

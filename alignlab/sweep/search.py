@@ -33,9 +33,9 @@ from alignlab.config.plan import Plan
 from alignlab.config.points import plan_points
 from alignlab.data.fingerprint import digest
 from alignlab.errors import AlignlabError, ConfigError, DamagedError, OutputError, Problem, SweepFailedError
-from alignlab.integrity import set_aside
+from alignlab.integrity import set_aside, write_sealed
 from alignlab.reports.sweep import write_report
-from alignlab.runs.directory import FINISHED, write_json
+from alignlab.runs.directory import FINISHED
 from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.sweep import Sweep, why_unfinished
 from alignlab.sweep.tasks import RunTask, lacks_evaluation
@@ -422,7 +422,7 @@ class Search:
         if not done:
             return "no trial has a value yet"
         best, moved = study.best_trial, _importance(study)
-        write_json(
+        write_sealed(
             self.directory / "search.json",
             {
                 **self._about,

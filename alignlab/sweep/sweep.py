@@ -16,11 +16,11 @@ from omegaconf import DictConfig
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import DamagedError, OutputError, SweepFailedError
-from alignlab.integrity import read_record
+from alignlab.integrity import read_record, write_sealed
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_line, write_report
-from alignlab.runs.directory import FINISHED, RunDir, now, write_json
+from alignlab.runs.directory import FINISHED, now
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
@@ -55,7 +55,7 @@ class Sweep:
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
         ]
         try:
-            write_json(
+            write_sealed(
                 self.directory / "sweep.json",
                 {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
             )
@@ -142,7 +142,7 @@ def why_unfinished(state: dict[str, object], point: Plan) -> str:
     if state.get("status") == "running":
         return f"in hand of process {state.get('pid')} on {state.get('host')}"
     for step in reversed(point.chain()[:-1]):
-        before = RunDir.of(step.train.output_root, step.id).state()
+        before = step.run.state()
         if state.get("status") != "failed" and before.get("status") == "failed":
             return f"its parent {step.id}: {before.get('reason')}"
     return str(state.get("reason") or "see its train.log")

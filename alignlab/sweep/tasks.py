@@ -47,7 +47,7 @@ class RunTask:
 
     @property
     def run(self) -> RunDir:
-        return RunDir.of(self.plan.train.output_root, self.plan.id)
+        return self.plan.run
 
     @property
     def logs(self) -> Path:
@@ -157,7 +157,7 @@ class VectorizedTask:
         overrides = {point.name: point.overrides for point in points}
         handled: set[str] = set()
         try:
-            if plans[0].parent is not None and any(map(_is_wanted, plans)):  # the stack starts from it
+            if plans[0].parent is not None and any(plan.needs_training() for plan in plans):  # the stack starts from it
                 run_plan(plans[0].parent, group=self.points[0].sweep)
             handled = set(run_vectorized(plans, group=self.points[0].sweep, overrides=overrides))
         except NotVectorizableError as error:
@@ -269,11 +269,11 @@ def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> Seq
 
 def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
     """Waves of what has to be there before the points: their ancestors, oldest first, then the reference."""
-    waiting = [point for point in points if _is_wanted(point.plan)]
+    waiting = [point for point in points if point.plan.needs_training()]
     ancestors: dict[int, dict[str, Task]] = {}
     for point in waiting:
         for generation, plan in enumerate(point.plan.chain()[:-1]):
-            if _is_wanted(plan):
+            if plan.needs_training():
                 ancestors.setdefault(generation, {})[plan.id] = RunTask(plan, point.sweep)
     waves = [list(ancestors[generation].values()) for generation in sorted(ancestors)]
     plans = [point.plan for point in waiting]
@@ -287,8 +287,8 @@ def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
     found = {}
     for point in points:
         for ancestor in point.plan.chain()[:-1]:
-            state = RunDir.of(ancestor.train.output_root, ancestor.id).state()
-            if state.get("status") in ("failed", "diverged") and _is_wanted(point.plan):
+            state = ancestor.run.state()
+            if state.get("status") in ("failed", "diverged") and point.plan.needs_training():
                 reason = f"what it starts from, {ancestor.id}, {state['status']}: {state.get('reason')}"
                 point.failed(reason)
                 found[point.name] = reason
@@ -299,10 +299,6 @@ def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
 def _logs(plan: Plan, sweep: str) -> Path:
     """Where processes of a sweep leave what they print."""
     return Path(plan.train.output_root) / "sweeps" / sweep / "logs"
-
-
-def _is_wanted(plan: Plan) -> bool:
-    return plan.train.rerun or RunDir.of(plan.train.output_root, plan.id).status() not in FINISHED
 
 
 def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:

@@ -1,93 +1,93 @@
-"""THE table of metric names: what a name means, in which unit. A name that is not here is not logged.
+"""The table of all metrics: name -> meaning and unit. Only metrics with an entry here can be logged.
 
-Names under `train/` and `eval/` that TRL has too mean what they mean there; what TRL has not has a name of its own. One
-exception: `logps/*` are sums for every objective, where TRL logs means per token for ORPO and SimPO.
-Values are example-weighted means over the global batch (or the whole held-out split), taken once over what all
-micro-batches and processes have seen.
+A name under `train/` or `eval/` that TRL uses too has TRL's meaning, and other metrics have names that TRL does not
+use. There is one exception: `logps/*` are sums for every objective, but TRL logs means per token for ORPO and SimPO.
+Values are means over the examples of the global batch (or of the whole held-out split), computed once over all
+micro-batches and processes.
 """
 
 from __future__ import annotations
 
-# Logged as train/<name> at every step and as eval/<name> at every evaluation. Of labelled answers the good ones stand
-# as chosen and the bad ones as rejected.
+# Logged as train/<name> at every step and as eval/<name> at every evaluation. Labelled answers are logged as chosen if
+# they are good and as rejected if they are bad.
 BATCH: dict[str, str] = {
-    "loss": "objective, global mean: over rows, or over answer tokens for SFT",
-    "rewards/chosen": "reward scale x summed log-ratio of the preferred answer (nats); without a reference in the "
-    "objective, reward scale x log-probability as the objective reduces it",
+    "loss": "loss of the objective: mean over rows, or over answer tokens for SFT",
+    "rewards/chosen": "reward scale x summed log-ratio of the preferred answer (nats); for an objective without a "
+    "reference, reward scale x log-probability as the objective reduces it",
     "rewards/rejected": "the same for the dispreferred answer (nats)",
     "rewards/margins": "rewards/chosen - rewards/rejected (nats)",
-    "rewards/accuracies": "share of pairs with a larger reward for the preferred answer, ties count 0",
+    "rewards/accuracies": "share of pairs whose preferred answer has the larger reward, ties count 0",
     "logps/chosen": "log-probability of the preferred answer, summed over its tokens for every objective (nats)",
     "logps/rejected": "the same for the dispreferred answer (nats)",
     "logps/chosen_per_token": "summed log-probabilities divided by summed tokens (nats per token)",
     "logps/rejected_per_token": "the same for the dispreferred answer (nats per token)",
     "logits/chosen": "logit averaged over the vocabulary, then over the tokens of preferred answers",
     "logits/rejected": "the same for dispreferred answers",
-    "entropy": "of the prediction of an answer token, mean over the tokens of all answers (nats per token)",
-    "mean_token_accuracy": "share of answer tokens that were the likeliest; of pairs, in the preferred answers",
+    "entropy": "entropy of the prediction of an answer token, mean over the tokens of all answers (nats per token)",
+    "mean_token_accuracy": "share of answer tokens that were the most likely ones; for pairs, of the preferred answers",
     "nll_loss": "- logps/chosen_per_token of pairs (nats per token)",
     "logratios/chosen": "log pi/pi_ref of the preferred answer, not scaled by beta (nats)",
     "logratios/rejected": "the same for the dispreferred answer (nats)",
     "logratios/margins": "logratios/chosen - logratios/rejected (nats)",
     "logratios/chosen_per_token": "summed log-ratios divided by summed tokens (nats per token)",
     "logratios/rejected_per_token": "the same for the dispreferred answer (nats per token)",
-    "displacement/chosen_delta": "log-probability of the preferred answer now minus where training started (nats)",
-    "displacement/frac_chosen_down": "share of preferred answers that lost probability against the reference",
-    "pref/accuracy_ties_half": "share of pairs with the preferred answer's reward larger, ties count 1/2",
+    "displacement/chosen_delta": "log-probability of the preferred answer now minus that before training (nats)",
+    "displacement/frac_chosen_down": "share of preferred answers that are less probable than under the reference",
+    "pref/accuracy_ties_half": "share of pairs whose preferred answer has the larger reward, ties count 1/2",
     "pref/saturated_frac": "share of pairs whose reward margin m has sigmoid(-m) below 0.01 (the weight of DPO's "
-    "gradient); of a labelled answer m is its reward, with a minus for bad ones",
+    "gradient); for labelled answers, m is the reward of a good answer and minus that of a bad one",
     "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
-    "pref/length_corr": "correlation over pairs of the reward margin and the tokens by which the preferred is longer",
-    "kl": "KTO's reference point: mean log-ratio of mismatched answers, held at 0 from below (nats); GRPO: mean k3 of "
-    "a token (nats per token)",
-    "kto/kl_raw": "the same before it is held at 0 (nats)",
-    "bco/delta": "BCO's shift of the rewards: their running mean, both classes weighing the same (nats)",
-    "loss_min": "smallest loss of a pair; robust DPO is not bounded below",
+    "pref/length_corr": "correlation over pairs between the reward margin and the preferred answer's additional tokens",
+    "kl": "KTO's reference point: mean log-ratio of mismatched answers, at least 0 (nats); GRPO: mean k3 of a token "
+    "(nats per token)",
+    "kto/kl_raw": "KTO's reference point before negative values are replaced by 0 (nats)",
+    "bco/delta": "BCO's shift of the rewards: their running mean, with the same weight for both classes (nats)",
+    "loss_min": "smallest loss of a pair; the loss of robust DPO has no lower bound",
     "log_odds_ratio": "ORPO: mean log sigmoid of the difference of log-odds",
     "log_odds_chosen": "ORPO: mean difference of log-odds, preferred minus dispreferred (the name is TRL's)",
-    "log_odds_clamped_frac": "ORPO: share of pairs with a probability per token held below 1 to keep its odds finite",
-    "accuracy": "reward model: share of comparisons won by the better answer, prompts weighing the same, ties count 0",
-    "margin": "reward model: mean reward of the better minus the worse answer",
-    "calibration_error": "reward model: mean distance of σ(lead) from the share of comparisons won, in ten intervals",
-    "mean_reward": "reward model: mean over answers",
-    "policy/approxkl_avg": "policy gradient: half the mean squared log-ratio of a token to the one that it "
-    "was given with",
-    "policy/clipfrac_avg": "policy gradient: share of tokens (RLOO, REINFORCE: of answers) that the clip holds",
+    "log_odds_clamped_frac": "ORPO: share of pairs with a probability per token clamped below 1 to keep odds finite",
+    "accuracy": "reward model: share of comparisons won by the better answer; prompts have equal weight, ties count 0",
+    "margin": "reward model: mean of the better answer's reward minus the worse answer's",
+    "calibration_error": "reward model: mean distance between σ(lead) and the share of comparisons won, over ten bins",
+    "mean_reward": "reward model: mean reward of an answer",
+    "policy/approxkl_avg": "policy gradient: half the mean squared log-ratio of a token between the current policy and "
+    "the one that sampled it",
+    "policy/clipfrac_avg": "policy gradient: share of tokens (RLOO, REINFORCE: of answers) whose loss is clipped",
     "policy/entropy_avg": "the same as entropy, under PPO's name (nats per token)",
-    "val/ratio": "policy gradient: mean ratio of a token's probability to the one that it was given with",
-    "val/token_ratio_var": "variance of that ratio over tokens (TRL's val/ratio_var is one of its means over "
-    "minibatches)",
+    "val/ratio": "policy gradient: mean of a token's probability now / its probability when it was sampled",
+    "val/token_ratio_var": "policy gradient: variance of that ratio over tokens (TRL's val/ratio_var is the variance "
+    "of its means over minibatches)",
     "loss/policy_avg": "PPO: clipped surrogate, mean over tokens",
     "loss/value_avg": "PPO: loss of the critic before its weight, mean over tokens",
     "loss/ptx": "PPO-ptx: negative log-probability of the data's own answers (nats per token)",
-    "val/clipfrac_avg": "PPO: share of tokens at which the critic's loss is that of its clipped value",
-    "val/explained_variance": "PPO: 1 - variance of what the critic missed / variance of returns",
+    "val/clipfrac_avg": "PPO: share of tokens whose critic loss is that of the clipped value",
+    "val/explained_variance": "PPO: 1 - variance of (returns - values) / variance of returns",
     "min_reward": "reward model: smallest reward of an answer",
     "max_reward": "reward model: largest reward of an answer",
 }
 
-# Of the answers that an online objective gathers: logged as train/<name> for the batch of rollouts that an update
-# learns from, and as eval/<name> for one answer to each held-out prompt. Of the policy that gave the answers.
+# Metrics of answers that an online objective samples. They describe the policy that sampled them. train/<name> is over
+# the batch of rollouts that an update trains on, eval/<name> over one answer to each held-out prompt.
 ROLLOUTS: dict[str, str] = {
     "objective/kl": "summed log-ratio to the reference, mean over answers (nats per answer)",
     "objective/entropy": "minus the summed log-probability of an answer, mean (nats per answer)",
     "objective/non_score_reward": "- weight of the KL x objective/kl",
     "objective/rlhf_reward": "objective/scores + objective/non_score_reward",
-    "objective/scores": "score of an answer, mean; ends that are missing told",
-    "objective/scores_std": "deviation of the scores over all answers",
-    "objective/gold_scores": "the lab's own reward of the same answers, where another one is learnt from",
+    "objective/scores": "mean score of an answer, including the penalty for a missing end",
+    "objective/scores_std": "standard deviation of the scores over all answers",
+    "objective/gold_scores": "mean gold reward of the same answers, if the policy is trained on another reward",
     "objective/kl_coef": "weight of the KL in the reward",
     "kl_ref/sequence_k1": "the same as objective/kl, under the estimator's name (nats per answer)",
     "kl_ref/token_k3": "KL by exp(-x) - 1 + x of every token's log-ratio x, summed (nats per answer)",
-    "val/num_eos_tokens": "answers that ended by themselves",
-    "completions/mean_length": "tokens of an answer, its end included",
-    "completions/min_length": "of the shortest answer",
-    "completions/max_length": "of the longest answer",
+    "val/num_eos_tokens": "number of answers that ended with an end token",
+    "completions/mean_length": "mean tokens of an answer, including its end token",
+    "completions/min_length": "tokens of the shortest answer",
+    "completions/max_length": "tokens of the longest answer",
     "completions/clipped_ratio": "share of answers that were cut off",
-    "completions/distinct_frac": "different answers / answers",
-    "reward_std": "deviation of the scores of a prompt's answers, mean over prompts",
-    "sampling/sampling_logp_difference/mean": "policy gradient: distance of a token's log-probability when it was "
-    "drawn from what training gives it before it has learnt from it, mean (nats per token)",
+    "completions/distinct_frac": "number of different answers / number of answers",
+    "reward_std": "standard deviation of the scores of a prompt's answers, mean over prompts",
+    "sampling/sampling_logp_difference/mean": "policy gradient: mean distance between a token's log-probability in "
+    "sampling and in training, before the policy is trained on it (nats per token)",
     "frac_reward_zero_std": "share of prompts whose answers all have the same score",
 }
 
@@ -100,25 +100,25 @@ PAIRS: dict[str, str] = {
     "pairs/accuracy": "share of held-out pairs with h > 0, ties count 1/2",
     "pairs/margin": "mean of h over the held-out pairs (nats per pair)",
     "pairs/distance": "mean of |h|: how far the policy moved on the held-out pairs (nats per pair)",
-    "pairs/n": "held-out pairs",
+    "pairs/n": "number of held-out pairs",
 }
 
-# train/parts/<objective> and eval/parts/<objective>: mean loss of a part of a mix, before its weight.
+# train/parts/<objective> and eval/parts/<objective> are the mean loss of a part of a mix, before its weight.
 PART = "parts/"
 
 # Logged at training steps only.
 STEP: dict[str, str] = {
     "train/global_step": "optimizer updates so far; the x-axis",
     "train/epoch": "training rows seen / training rows",
-    "train/learning_rate": "of this update",
+    "train/learning_rate": "learning rate of this update",
     "train/grad_norm": "2-norm of the gradient before clipping",
     "train/num_tokens": "prompt and answer tokens seen so far",
     "train/tokens/per_second": "prompt and answer tokens of this step / its duration",
-    "train/episode": "answers gathered so far",
-    "train/step_seconds": "wall time of this update, batch preparation included (s)",
+    "train/episode": "answers sampled so far",
+    "train/step_seconds": "wall time of this update, including the preparation of its batch (s)",
 }
 
-# Once, when a run ends.
+# Logged once, when a run ends.
 EXACT: dict[str, str] = {
     "exact/kl": "KL(policy || reference) by enumeration, mean over prompts (nats per sequence)",
     "exact/kl_reverse": "KL(reference || policy) by enumeration (nats per sequence)",
@@ -130,43 +130,44 @@ EXACT: dict[str, str] = {
     "exact/entropy": "entropy of the policy's completions (nats per sequence)",
 }
 
-# Batch metrics whose training value is also summarised over the end of a run: one batch alone is noise.
+# Batch metrics whose training values are averaged over the end of a run, because the value of one batch is noisy.
 TAIL = (
     "loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen", "accuracy", "margin",
     "objective/kl", "objective/scores", "objective/gold_scores",
 )  # fmt: skip
 
 SUMMARY: dict[str, str] = {
-    "train/tokens/truncated_frac": "share of training rows of which a prompt or an answer was cut",
+    "train/tokens/truncated_frac": "share of training rows whose prompt or answer was cut",
     "eval/tokens/truncated_frac": "the same for held-out rows",
-    "reward/offset": "reward model: mean reward of preferred answers, which counts as 0 where the model is used",
-    "reward/deviation": "deviation of those rewards",
+    "reward/offset": "reward model: mean reward of preferred answers, which is subtracted when the model is used",
+    "reward/deviation": "reward model: standard deviation of the rewards of preferred answers",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
-    "time/train_seconds": "wall time of training and evaluation; a share of the last attempt where points train as one",
+    "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs a share of the last attempt's",
 }
 
-# Of answers drawn from the policy: logged as eval/<name>. <judge> is the judge's name; `/se` after a name of kl_ref and
-# score is its standard error, over prompts.
+# Metrics of answers sampled from the policy, logged as eval/<name>. <judge> is the judge's name. `/se` after a name of
+# kl_ref and score is its standard error, over prompts.
 SAMPLED: dict[str, str] = {
     "kl_ref/sequence_k1": "KL(policy || reference), mean log-ratio of the policy's answers (nats per answer)",
-    "kl_ref/sequence_k2": "the same, mean of half the squared log-ratio; biased (nats per answer)",
-    "kl_ref/sequence_k3": "the same, mean of exp(-x) - 1 + x (nats per answer)",
-    "kl_ref/token_k3": "the same of every token, summed (nats per answer)",
+    "kl_ref/sequence_k2": "the same KL by the mean of half the squared log-ratio; biased (nats per answer)",
+    "kl_ref/sequence_k3": "the same KL by the mean of exp(-x) - 1 + x of the log-ratio x (nats per answer)",
+    "kl_ref/token_k3": "the same KL by exp(-x) - 1 + x of every token's log-ratio x, summed (nats per answer)",
     "kl_ref/per_token": "kl_ref/sequence_k1 / mean length (nats per token)",
     "kl_ref/forward_k1": "KL(reference || policy) from the reference's answers (nats per answer)",
-    "kl_ref/forward_on_data": "log-probability that the data's preferred answers have lost (nats per answer)",
-    "samples/mean_length": "tokens of an answer, its end included",
-    "samples/eos_frac": "share of answers that ended by themselves",
-    "samples/repetition": "share of an answer's runs of four words that stood in it before",
-    "samples/distinct_2": "different pairs of words in all answers / all pairs of words",
-    "score/<judge>/mean": "score of the policy's answers",
-    "winrate/<judge>": "of the policy against the first baseline, ties half",
-    "winrate/<judge>/ci_low": "lower end of its 95 % interval",
-    "winrate/<judge>/ci_high": "upper end",
-    "winrate/<judge>/n": "prompts that were judged",
+    "kl_ref/forward_on_data": "log-probability of the data's preferred answers under the reference minus that under "
+    "the policy (nats per answer)",
+    "samples/mean_length": "mean tokens of an answer, including its end token",
+    "samples/eos_frac": "share of answers that ended with an end token",
+    "samples/repetition": "share of an answer's four-word sequences that occur earlier in it",
+    "samples/distinct_2": "number of different word pairs in all answers / number of word pairs",
+    "score/<judge>/mean": "mean score of the policy's answers",
+    "winrate/<judge>": "win-rate of the policy against the first baseline, ties count 1/2",
+    "winrate/<judge>/ci_low": "lower end of the win-rate's 95 % interval",
+    "winrate/<judge>/ci_high": "upper end of the win-rate's 95 % interval",
+    "winrate/<judge>/n": "number of prompts that were judged",
     "winrate/<judge>/tie_rate": "share of judged rows that were ties",
-    "winrate/<judge>/invalid": "rows where the judge gave no verdict",
+    "winrate/<judge>/invalid": "number of rows without a verdict of the judge",
     "winrate/<judge>/order_consistency": "share of rows with the same verdict in both orders",
 }
 
@@ -178,8 +179,8 @@ ALL: dict[str, str] = {
     **SUMMARY,
 }
 
-# Whether lower or higher is better, for metrics of which that is certain. Reward is not among them: a policy with more
-# reward at more KL need not be better.
+# Whether lower or higher is better, for metrics for which this is certain. Reward is not one of them: a policy with a
+# higher reward at a higher KL need not be better.
 BETTER: dict[str, str] = {
     "exact/frontier_gap": "lower",
     "eval/pairs/accuracy": "higher",
@@ -201,7 +202,7 @@ def check_known(names: object) -> None:
 
 
 def _sampled(name: str) -> bool:
-    """Whether it is `eval/` and a name of SAMPLED, a judge's put in where <judge> stands."""
+    """Whether the name is `eval/` and a name of SAMPLED, with a judge's name in place of <judge>."""
     split, _, rest = name.partition("/")
     kind, *others = rest.split("/")
     if kind in ("score", "winrate") and others:

@@ -14,9 +14,10 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
+from alignlab.integrity import replace_file
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import Progress
-from alignlab.runs.directory import RunDir, replace_whole
+from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 from alignlab.training.pruning import PruningThresholds
@@ -171,7 +172,7 @@ class Checkpoint(pl.Callback):
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
-            replace_whole(scratch, self._run.checkpoint)
+            replace_file(scratch, self._run.checkpoint)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if number in self._asked:

@@ -21,7 +21,6 @@ from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
-from alignlab.runs.directory import RunDir
 from alignlab.training.data_shapes import SHAPES, Shape, shape_of
 from alignlab.training.setup import InitialPolicy
 
@@ -130,7 +129,7 @@ def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
 def refuse_changed_data(plan: Plan) -> None:
     """Raise DataError if a run's files have changed since it was trained, so that its held-out rows are unknown."""
     source = plan.train.data
-    trained_on = RunDir.of(plan.train.output_root, plan.id).record().get("data", {}).get("fingerprint")
+    trained_on = plan.run.record().get("data", {}).get("fingerprint")
     if source.content_fields and trained_on and source.fingerprint() != trained_on:
         text = f"not what {plan.id} was trained on: its held-out rows are no longer known"
         raise DataError(f"{_paths(source)}: {text}\n  type: evaluation.questions=<a file of prompts>")

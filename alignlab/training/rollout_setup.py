@@ -11,7 +11,7 @@ from typing import Any
 from alignlab.config.plan import judge_from_plan
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.rows import Prompt
-from alignlab.data.template import Template, plain_transcript
+from alignlab.data.template import Template, prompt_text
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.lab_reward import LabReward
 from alignlab.judges.base import Answer, Judge, ScoreJudge
@@ -77,19 +77,14 @@ def _scorer(judge: ScoreJudge) -> Scorer:
     def scores(said: Sequence[ScoredResponse]) -> Sequence[float]:
         return score(
             [
-                Answer(str(i), (_text(one.prompt),), (one.answer,), conversation=_turns(one.prompt), ended=one.ended)
+                Answer(
+                    str(i), (prompt_text(one.prompt),), (one.answer,), conversation=_turns(one.prompt), ended=one.ended
+                )
                 for i, one in enumerate(said)
             ]
         )
 
     return scores
-
-
-def _text(prompt: Prompt) -> str:
-    """As a rule reads it: one text, roles written out where there are several turns."""
-    if isinstance(prompt, str):
-        return prompt
-    return prompt[0]["content"] if len(prompt) == 1 else plain_transcript(prompt).strip()
 
 
 def _turns(prompt: Prompt) -> Prompt | None:

@@ -17,13 +17,13 @@ from alignlab.data.collate import to_device
 from alignlab.data.layout import collate_rows
 from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
-from alignlab.integrity import seal_folder
+from alignlab.integrity import new_folder, seal_folder, write_sealed
 from alignlab.lab.frontier import Frontier
 from alignlab.models.generation import save_model
 from alignlab.models.heads import answer_rewards, save_offset
 from alignlab.models.quantization import save_quantization
 from alignlab.progress import bars_wanted, progress_bar
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import TAIL, check_known
 from alignlab.tracking.sinks.base import RunIdentity, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
@@ -152,7 +152,7 @@ class RunRecorder:
         found = exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
         reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
         curve = Frontier(self._before, world.gold_reward).curve(reach)
-        write_json(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
+        write_sealed(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
         return found
 
 
@@ -162,14 +162,12 @@ def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> I
 
     The `with` block gets the scratch folder. It becomes the run's policy unless the block raises an error.
     """
-    scratch = run.policy.with_suffix(".tmp")
-    for left_over in (scratch, run.policy):  # of an attempt that was stopped between saving and its last status
-        shutil.rmtree(left_over, ignore_errors=True)
-    save_model(policy, tokenizer, scratch)
-    if (scratch / "adapter_config.json").is_file():
-        save_quantization(policy, scratch)
-    if offset is not None:
-        save_offset(scratch, offset)
-    seal_folder(scratch)
-    yield scratch
-    scratch.rename(run.policy)
+    shutil.rmtree(run.policy, ignore_errors=True)  # of an attempt that was stopped between saving and its last status
+    with new_folder(run.policy) as scratch:
+        save_model(policy, tokenizer, scratch)
+        if (scratch / "adapter_config.json").is_file():
+            save_quantization(policy, scratch)
+        if offset is not None:
+            save_offset(scratch, offset)
+        seal_folder(scratch)
+        yield scratch

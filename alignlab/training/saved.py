@@ -21,14 +21,12 @@ from alignlab.models.heads import answer_rewards, load_scorer
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.models.sources.base import ModelSource
+from alignlab.models.tolerances import tolerance_of
 
 log = logging.getLogger(__name__)
 
 # The shortest _MAX_ANSWERS answers among the first _FIRST_ROWS training rows are scored.
 _MAX_ANSWERS, _FIRST_ROWS = 4, 64
-
-# How far a score s may be off, in units of 1 + |s|. Merging an adapter causes rounding errors of this size.
-_FAR_OFF = {"float64": 1e-4, "float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 
 
 def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[Tokens], offset: Tensor | None) -> None:
@@ -42,7 +40,7 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
     weights, a warning says that nothing was compared.
     """
     answers, scores = _shortest_answers(rows), _rewards if offset is not None else _logps
-    device, tolerance = next(policy.parameters()).device, _FAR_OFF[precision(policy)]
+    device, tolerance = next(policy.parameters()).device, tolerance_of(policy).reloaded
     trained = scores(policy, answers, device)
     if offset is not None:
         trained = trained - float(offset.mean())

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,9 +15,8 @@ from filelock import FileLock
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
 from alignlab.data.tokenize import PromptAndAnswer
-from alignlab.errors import DamagedError
 from alignlab.evaluation.exact import Array, completion_logps
-from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.integrity import is_whole, new_folder, seal_folder
 from alignlab.lab.world import World
 from alignlab.models.efficiency import flush_denormals
 from alignlab.models.generation import save_model, stop_ids, template_of
@@ -104,7 +102,7 @@ def save_adapter_base(start: InitialPolicy) -> None:
     folder = Path(start.plan.train.output_root).resolve() / "bases" / start.weights
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
-        if not _is_whole(folder):
+        if not is_whole(folder, "it is made anew"):
             log.info("the start is saved once, as the base of adapters: %s", folder)
             _save_whole(start.model, start.tokenizer, folder)
     start.model.name_or_path = str(folder)
@@ -186,32 +184,15 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
     if not (parent.policy / "adapter_config.json").is_file():
         return str(parent.policy.resolve())
     with parent.lock():
-        if not _is_whole(parent.merged):
+        if not is_whole(parent.merged, "it is made anew"):
             log.info("merging the adapter of %s into its base once", parent.id)
             model, tokenizer = source.load_from(str(parent.policy))
             _save_whole(model, tokenizer, parent.merged)
     return str(parent.merged.resolve())
 
 
-def _is_whole(folder: Path) -> bool:
-    """Whether a model that alignlab saved is there and undamaged. A damaged one is renamed."""
-    try:
-        verify_folder(folder)
-    except DamagedError as error:
-        found = DamagedError(folder, f"is damaged ({error.file.name} {error.why})")
-        log.warning("%s", set_aside(found, "it is made anew"), extra=DAMAGE_EXTRA)
-    return is_sealed(folder)
-
-
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
     """Write a full model with its tokenizer and their checksums; whole or not at all."""
-    scratch = folder.with_suffix(".tmp")
-    shutil.rmtree(scratch, ignore_errors=True)  # left by a process that was killed while it wrote
-    try:
+    with new_folder(folder) as scratch:
         save_model(model, tokenizer, scratch)
         seal_folder(scratch)
-        if folder.is_dir():  # older versions wrote no checksums
-            shutil.rmtree(folder)
-        scratch.rename(folder)
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)

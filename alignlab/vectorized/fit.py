@@ -23,9 +23,9 @@ from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import DamagedError, NotVectorizableError, OutputError
-from alignlab.integrity import set_aside
+from alignlab.integrity import replace_file, set_aside
 from alignlab.models.efficiency import one_thread_where_small
-from alignlab.runs.directory import FINISHED, RunDir, at_work_elsewhere, replace_whole
+from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.training.attempt import (
     log_code_changes,
@@ -66,9 +66,9 @@ def run_vectorized(
     """
     quiet_libraries()
     with ExitStack() as holding:
-        elsewhere = at_work_elsewhere(map(_run_of, plans))
+        elsewhere = at_work_elsewhere(plan.run for plan in plans)
         free = [plan for plan in plans if _is_locked(plan, holding, elsewhere)]
-        done = [plan for plan in free if not _is_wanted(plan)]
+        done = [plan for plan in free if not plan.needs_training()]
         finished = [plan.id for plan in done]
         by_step: dict[int, list[Plan]] = {}
         damage: list[str] = []
@@ -95,17 +95,9 @@ def resume_vectorized(plan: Plan, group: str | None, overrides: Sequence[str]) -
         raise error
 
 
-def _run_of(plan: Plan) -> RunDir:
-    return RunDir.of(plan.train.output_root, plan.id)
-
-
-def _is_wanted(plan: Plan) -> bool:
-    return plan.train.rerun or _run_of(plan).record().get("status") not in FINISHED
-
-
 def _is_locked(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
     """Whether the run is ours now; where that can't be known, the run by itself will tell why."""
-    run = _run_of(plan)
+    run = plan.run
     try:
         return not elsewhere.get(run) and holding.enter_context(run.locked(wait=False, watched=run in elsewhere))
     except (OSError, OutputError):
@@ -113,12 +105,12 @@ def _is_locked(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool])
 
 
 def _begun_alone(plan: Plan) -> bool:
-    return _run_of(plan).checkpoint.exists() and not plan.train.rerun
+    return plan.run.checkpoint.exists() and not plan.train.rerun
 
 
 def _step_of(plan: Plan) -> tuple[int, str]:
     """(updates that an earlier attempt made, what was wrong with its state); the text is empty if nothing was."""
-    run = _run_of(plan)
+    run = plan.run
     return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
 
@@ -137,7 +129,7 @@ class _VectorizedFit:
         """damage: messages about damaged training states of these points."""
         self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
         self.damage = damage
-        self.runs = [_run_of(plan) for plan in plans]
+        self.runs = [plan.run for plan in plans]
         self.results: dict[str, BaseException | None] = {}
         self.points: list[RunRecorder] = []
 
@@ -346,7 +338,7 @@ class _Checkpoint(Checkpoint):
             file = self._stack.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
             torch.save({**self._module.state_of(p), **about(self._stack.runs[p])}, scratch)
-            replace_whole(scratch, file)
+            replace_file(scratch, file)
 
 
 class _DataOrder:

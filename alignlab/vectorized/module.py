@@ -16,25 +16,21 @@ from typing import Any, TypeVar
 import lightning.pytorch as pl
 import torch
 from torch import Tensor
-from torch.fx.experimental.proxy_tensor import disable_proxy_modes_tracing
 
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.errors import AlignlabError
 from alignlab.models.logps import AnswerScores
+from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import preference_metrics
 from alignlab.modules.base import AlignmentModule, gradient_not_finite, non_finite
 from alignlab.types import LabelledLogps, Logps, PairLogps, halves, join, map_tensors
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.policy import VectorizedInputs, VectorizedPolicy, written_out
+from alignlab.vectorized.policy import VectorizedInputs, VectorizedPolicy
 
 # Answers of all policies that are scored at a time where no gradient is kept.
 _ANSWERS_AT_ONCE = 4096
 
-# How far one objective for all points may be from each point's own: rounding only.
-_SAME = 1e-4
-
 _EACH_ITS_OWN = "each its own"
-_NOT_WRITTEN_OUT = "not written out"
 
 Made = TypeVar("Made")
 
@@ -110,7 +106,6 @@ class VectorizedModule(pl.LightningModule):
         self.last_metrics: dict[int, dict[str, float]] = {}
         self._objective: Any = None  # one for all points, or _EACH_ITS_OWN; None before a look
         self._optim = with_numbers([m.optim_config for m in members], lambda numbers: numbers.double()[:, None])
-        self._program: Any = None  # of the gradient, or _NOT_WRITTEN_OUT; None before a look
         self._clips = any(m.clip > 0 for m in members)
         self._limit = torch.tensor([m.clip if m.clip > 0 else math.inf for m in members])
         self._rates: list[float] = []
@@ -137,8 +132,7 @@ class VectorizedModule(pl.LightningModule):
         began = time.perf_counter()
         first = self.members[0]
         logged = first.should_log(self.step)
-        at_once = None if logged else self._gradient_at_once(batch)
-        gradient, norms, means = at_once or self._gradient_by_looking(batch, logged=logged)
+        gradient, norms, means = self._gradient(batch, logged=logged)
         rates = self._update(gradient, norms)
         tokens = self.table.rows.lengths[batch.places[:, : self._answers]].sum(dim=(1, 2)).cpu()
         self.tokens_seen += tokens
@@ -232,24 +226,24 @@ class VectorizedModule(pl.LightningModule):
         """Whether a row's loss hangs on other rows: mismatched answers give one KL for a whole batch."""
         return self.needs.couples_batch or self.needs.mismatched
 
-    def _look(self, batch: VectorizedBatch, *, stats: bool, weights: Tensor | None = None) -> Any:
+    def _look(self, batch: VectorizedBatch, *, stats: bool) -> Any:
         """What the objective is given of all points' batches: P * B examples, point by point."""
         k = self._answers
-        seen = self._seen(batch.places[:, :k], stats=stats, weights=weights)
+        seen = self._seen(batch.places[:, :k], stats=stats)
         others = None
         if batch.places.shape[1] > k:
             with torch.no_grad():
                 others = self._seen(batch.places[:, k:], stats=False)
         return self._values(seen, batch, others)
 
-    def _seen(self, places: Tensor, *, stats: bool, weights: Tensor | None = None) -> Logps:
+    def _seen(self, places: Tensor, *, stats: bool) -> Logps:
         """[P, k, B] places -> log-probabilities of k * P * B answers: first answers of all points, then second ones."""
         points, k, size = places.shape
         if len(self.table) <= k * size:  # the whole table is no more than a batch, and what is given never changes
             if self._whole is None:
                 every = torch.arange(len(self.table), device=places.device)
                 self._whole = (
-                    self.policy.fixed(self.policy.given_all(self.table.take(every))),
+                    self.policy.given_all(self.table.take(every)),
                     self._reference_of(every.repeat(points)),
                     (len(self.table) * torch.arange(points, device=places.device))[:, None, None],
                 )
@@ -263,7 +257,7 @@ class VectorizedModule(pl.LightningModule):
             else:
                 given = self.policy.given_all(self.table.laid_out(places[0].flatten(), self.layout))
             rows = torch.arange(len(flat), device=places.device).view_as(places).transpose(0, 1).flatten()
-        found = self._logps(self._score(given, stats=stats, weights=weights), given, reference)
+        found = self._logps(self._score(given, stats=stats), given, reference)
         seen = map_tensors(found, lambda tensor: tensor[rows])
         return replace(seen, mean_count=self._imitated(places[:, 0]).repeat_interleave(size).repeat(k))
 
@@ -271,8 +265,8 @@ class VectorizedModule(pl.LightningModule):
         """[P, B] places -> [P] tokens per answer that an NLL would be taken of."""
         return self.table.counts[places].float().mean(dim=1)
 
-    def _score(self, given: VectorizedInputs, *, stats: bool, weights: Tensor | None = None) -> AnswerScores:
-        return self.policy.score(given, weights=weights, collision=self.needs.collision, stats=stats)
+    def _score(self, given: VectorizedInputs, *, stats: bool) -> AnswerScores:
+        return self.policy.score(given, collision=self.needs.collision, stats=stats)
 
     def _reference_of(self, places: Tensor) -> ReferenceColumns | None:
         """The reference of the answers at int64[n] places."""
@@ -314,7 +308,7 @@ class VectorizedModule(pl.LightningModule):
             return self._one_by_one(values, batch, update=True)
         return self._objective(values).view_as(batch.index)
 
-    def _gradient_by_looking(self, batch: VectorizedBatch, *, logged: bool) -> Update:
+    def _gradient(self, batch: VectorizedBatch, *, logged: bool) -> Update:
         """Of an update: its gradient, and if logged the metrics of points alive. Ends points that are not finite."""
         values = self._look(batch, stats=logged and self.members[0].token_stats)
         losses = self._losses(values, batch)
@@ -329,87 +323,6 @@ class VectorizedModule(pl.LightningModule):
         if not finite:
             self._retire(values, losses.detach(), norms, batch)
         return gradient, norms, means
-
-    def _gradient_at_once(self, batch: VectorizedBatch) -> Update | None:
-        """The same by a program that was written out once; None where there is none, or what it gives is not finite."""
-        if self._program is None:
-            self._program = self._written_out(batch) or _NOT_WRITTEN_OUT
-        if self._program is _NOT_WRITTEN_OUT:
-            return None
-        with torch.no_grad():
-            gradient = self._program(self.policy.weights, self._shares(batch))
-        norms = gradient.norm(dim=1)
-        if torch.isfinite(norms).all():
-            return gradient, norms, {}
-        self._program = _NOT_WRITTEN_OUT  # a point ends here, and is not finite from now on
-        return None
-
-    def _written_out(self, batch: VectorizedBatch) -> Callable[..., Tensor] | None:
-        """[P, D] weights and [P, E] shares of each possible example in a batch -> [P, D] gradient of the mean loss.
-
-        Where there are no more possible examples than a batch has rows, every batch is the same forward but for how
-        much each of them counts, and what is left of an update are its operations, without what leads to them. None
-        where a row's loss hangs on more than that row, and where the program gives another gradient.
-        """
-        every = self._every_example()
-        equal_lengths = int(self.table.counts.min()) == int(self.table.counts.max())  # so has any batch
-        too_many = every.index.shape[1] > batch.index.shape[1]
-        if too_many or not equal_lengths or self._coupled or self.needs.collision:
-            return None
-        values = self._look(every, stats=False)
-        objective = self._objective_of_all(values, every)
-        if objective is None:
-            return None
-        given = self._whole[0]
-        rows = (every.places + self._whole[2]).transpose(0, 1).flatten()
-        fixed = map_tensors(values, Tensor.detach)
-
-        def gradient_of(weights: Tensor, shares: Tensor) -> Tensor:
-            tokens = self.policy.score(given, weights=weights).tokens[rows].chunk(self._answers)
-            with disable_proxy_modes_tracing():  # masks are looked at, which can't be written out
-                made = _with_tokens(fixed, tokens)
-            return torch.autograd.grad(objective(made).view_as(shares), weights, shares)[0]
-
-        generator = torch.Generator().manual_seed(0)
-        weights, shares = self.policy.weights.detach(), self._shares(batch)
-        # Not the weights that it is written out at: what was taken for fixed and is not shows elsewhere only.
-        moved = (weights + torch.rand(weights.shape, generator=generator).to(weights)).requires_grad_()
-        try:
-            program = written_out(gradient_of, weights.clone().requires_grad_(), shares)
-            with torch.no_grad():
-                found = program(moved, shares)
-        except (RuntimeError, TypeError, ValueError):  # a number that something is decided by, for one
-            return None
-        seen = self._look(batch, stats=False, weights=moved)
-        (expected,) = torch.autograd.grad(self._losses(seen, batch).mean(dim=1).sum(), moved)
-        return program if torch.allclose(found, expected, rtol=_SAME, atol=_SAME) else None
-
-    def _every_example(self) -> VectorizedBatch:
-        """Each example that the table's answers can make, the same ones for all points."""
-        points, size = len(self.members), len(self.table)
-        answers = torch.arange(size, device=self.table.rows.ids.device)
-        desirable = None
-        if self.needs.data == "pairs":
-            places = torch.cartesian_prod(answers, answers).T
-        elif self.needs.data == "labelled":
-            places = answers.repeat(2)[None]
-            desirable = (torch.arange(2 * size, device=answers.device) >= size).expand(points, -1)
-        else:
-            places = answers[None]
-        index = torch.arange(places.shape[1], device=answers.device).expand(points, -1)
-        return VectorizedBatch(places.expand(points, -1, -1), index, desirable)
-
-    def _shares(self, batch: VectorizedBatch) -> Tensor:
-        """[P, E] the share of each of `_every_example` in a batch."""
-        size = len(self.table)
-        which = batch.places[:, 0]
-        examples = size
-        if self.needs.data == "pairs":
-            which, examples = which * size + batch.places[:, 1], size * size
-        elif batch.desirable is not None:
-            which, examples = which + size * batch.desirable, 2 * size
-        one = self.policy.weights.detach().new_full(which.shape, 1 / which.shape[1])
-        return one.new_zeros(len(which), examples).scatter_add_(1, which, one)
 
     def _one_by_one(self, values: Any, batch: VectorizedBatch, *, update: bool) -> Tensor:
         losses = []
@@ -447,9 +360,13 @@ class VectorizedModule(pl.LightningModule):
             slopes = [_slopes(losses, trial) for losses in (found, alone)]
         except (RuntimeError, TypeError, ValueError):  # a number that something is decided by, for one
             return None
-        same = torch.allclose(found, alone, rtol=_SAME, atol=_SAME)
-        same = same and all(torch.allclose(a, b, rtol=_SAME, atol=_SAME) for a, b in zip(*slopes, strict=True))
+        same = self._same(found, alone) and all(self._same(a, b) for a, b in zip(*slopes, strict=True))
         return made if same else None
+
+    def _same(self, found: Tensor, expected: Tensor) -> bool:
+        """Whether numbers computed for all points at once are those of each point, but for rounding."""
+        tolerance = tolerance_of(self.policy).rearranged
+        return torch.allclose(found, expected, rtol=tolerance, atol=tolerance)
 
     def _of(self, values: Any, point: int, batch: VectorizedBatch) -> Any:
         """One point's examples."""
@@ -494,16 +411,6 @@ class VectorizedModule(pl.LightningModule):
 def _selected_rows(values: Logps, rows: Tensor) -> Logps:
     """The given rows of all tensors, in the given order."""
     return map_tensors(values, lambda tensor: tensor[rows])
-
-
-def _with_tokens(values: Any, tokens: Sequence[Tensor]) -> Any:
-    """Examples with other log-probabilities of the tokens of their answers, [N, T] each."""
-    if isinstance(values, PairLogps):
-        chosen, rejected = tokens
-        return PairLogps(replace(values.chosen, tokens=chosen), replace(values.rejected, tokens=rejected))
-    if isinstance(values, LabelledLogps):
-        return replace(values, answers=replace(values.answers, tokens=tokens[0]))
-    return replace(values, tokens=tokens[0])
 
 
 def with_numbers(instances: Sequence[Made], spread: Callable[[Tensor], Tensor]) -> Made:

@@ -3,26 +3,20 @@
 from __future__ import annotations
 
 import copy
-import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
-from torch.fx.experimental.const_fold import split_const_subgraphs
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import embedding
 
 from alignlab.data.layout import Layout, Rows
 from alignlab.models.forward import Predictions, at_least_float32, attention_mask
 from alignlab.models.logps import AnswerScores, answer_logps, score_predictions
+from alignlab.models.tolerances import tolerance_of
 from alignlab.vectorized.answer_table import AnswerTable
-
-# How far log-probabilities (nats) and gradients (a share of them) of a stack may be from its policy's: rounding only.
-_FAR_OFF = 1e-4
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,7 +28,6 @@ class VectorizedInputs:
     points:    P, or None where all policies are given the same.
     columns:   of the sequences, those that logits are made of.
     at:        int64[N] sequence, and int64[N] column of `columns`, of what predicts each answer token.
-    program:   [P, D] weights -> logits of these rows, where it was written out once (VectorizedPolicy.fixed).
     """
 
     rows: Rows
@@ -42,7 +35,6 @@ class VectorizedInputs:
     points: int | None
     columns: slice
     at: tuple[Tensor, Tensor]
-    program: Callable[[Tensor], Tensor] | None = None
 
 
 class VectorizedPolicy(nn.Module):
@@ -81,25 +73,9 @@ class VectorizedPolicy(nn.Module):
         """R rows as what every policy is given."""
         return self._given(rows.repeated(len(self.weights)), self._arguments(rows), None)
 
-    def fixed(self, given: VectorizedInputs) -> VectorizedInputs:
-        """Rows that every policy will be given again and again, with what does not hang on weights done once."""
-
-        def forward(weights: Tensor) -> Tensor:
-            return self._logits(weights, given)
-
-        program = written_out(forward, self.weights.detach())
-        made, expected = program(self.weights), forward(self.weights)
-        slope, wanted = (torch.autograd.grad(logits.square().sum(), self.weights)[0] for logits in (made, expected))
-        if not (torch.allclose(made, expected, rtol=1e-6) and torch.allclose(slope, wanted, rtol=1e-5, atol=1e-6)):
-            return given
-        return replace(given, program=program)
-
-    def score(
-        self, given: VectorizedInputs, *, weights: Tensor | None = None, collision: bool = False, stats: bool = False
-    ) -> AnswerScores:
-        """What the policies say of the answers, as R rows of each, policy by policy. weights: others than their own."""
-        found = (given.program or partial(self._logits, given=given))(self.weights if weights is None else weights)
-        found = at_least_float32(found.flatten(0, 1)[given.at])
+    def score(self, given: VectorizedInputs, *, collision: bool = False, stats: bool = False) -> AnswerScores:
+        """What the policies say of the answers, as R rows of each, policy by policy."""
+        found = at_least_float32(self._logits(given).flatten(0, 1)[given.at])
         predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
         return score_predictions(predictions, given.rows, collision=collision, stats=stats)
 
@@ -111,7 +87,7 @@ class VectorizedPolicy(nn.Module):
             rows, arguments, points, slice(first, int(column.max()) + 1), (sequence, column - first)
         )
 
-    def _logits(self, weights: Tensor, given: VectorizedInputs) -> Tensor:
+    def _logits(self, given: VectorizedInputs) -> Tensor:
         """[P, S, C, V] logits of all sequences, in the columns that they are made of."""
         model = self._model[0]
         fixed = {"use_cache": False, "logits_to_keep": given.columns}
@@ -120,8 +96,8 @@ class VectorizedPolicy(nn.Module):
             return functional_call(model, self._named(weights), (), {**arguments, **fixed}).logits
 
         if given.points is None:
-            return vmap(logits, in_dims=(0, None))(weights, given.arguments)
-        return vmap(logits)(weights, _unflatten(given.arguments, given.points))
+            return vmap(logits, in_dims=(0, None))(self.weights, given.arguments)
+        return vmap(logits)(self.weights, _unflatten(given.arguments, given.points))
 
     def _arguments(self, rows: Rows) -> dict[str, Any]:
         mask = attention_mask(self._model[0].config, rows, self.weights.dtype)
@@ -132,14 +108,6 @@ class VectorizedPolicy(nn.Module):
         sizes = [shape.numel() for shape in self._trained.values()]
         parts = weights.split(sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)}
-
-
-def written_out(function: Callable[..., Tensor], *given: Tensor) -> Callable[..., Tensor]:
-    """A function of tensors as the list of its operations, those that hang on none of `given` done once."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of its own making: attributes that it moves
-        program = split_const_subgraphs(make_fx(function)(*given))
-    return program.__call__  # and not a module, which would become a part of one that keeps it
 
 
 def _unflatten(values: Any, points: int) -> Any:
@@ -181,6 +149,7 @@ def vectorization_error(
         return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
     far = float((found.detach().unflatten(0, (2, -1)) - alone.detach()).abs().max())
     off = float((found_slope - slope).norm(dim=1).max() / slope.norm())
-    if far <= _FAR_OFF and off <= _FAR_OFF:
+    tolerance = tolerance_of(policy).rearranged
+    if far <= tolerance and off <= tolerance:
         return None
     return f"several models at once are off by {far:.2g} nats, and their gradients by {off:.2g} of them"

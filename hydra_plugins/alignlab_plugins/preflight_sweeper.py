@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.config_store import ConfigStore
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper
+from hydra.types import HydraContext, TaskFunction
+from omegaconf import DictConfig
 
 from alignlab.errors import Problem
 from alignlab.sweep.launchers.auto import as_point_launcher
@@ -30,25 +33,31 @@ class PreflightSweeperConf:
 ConfigStore.instance().store(group="hydra/sweeper", name="preflight", node=PreflightSweeperConf, provider="alignlab")
 
 
-class PreflightSweeper(BasicSweeper):
-    """Hydra's grid, with the whole sweep checked first, one job's failure kept to itself, and a table at the end."""
+class PreflightSweeper(Sweeper):
+    """A grid, with the whole sweep checked first, one job's failure kept to itself, and a table at the end."""
 
     def __init__(self, params: dict[str, str] | None = None, dry: bool = False) -> None:
-        super().__init__(max_batch_size=None, params=params)
+        self.params = params or {}
         self.dry = dry
+
+    def setup(self, *, hydra_context: HydraContext, task_function: TaskFunction, config: DictConfig) -> None:
+        self.config = config
+        self.loader = hydra_context.config_loader
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
 
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
-        assert self.hydra_context is not None
         # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
         from alignlab.config.axes import grid
         from alignlab.config.composer import Composer
         from alignlab.config.points import plan_points, unique
 
         hydra = self.config.hydra
-        composer = Composer(self.hydra_context.config_loader, hydra.job.config_name, hydra.overrides.hydra)
-        given = [composer.parse(text) for text in [*self._parse_config(), *arguments]]
+        composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
+        given = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
         asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
         preset = hydra.runtime.choices.get("sweep")
         if preset and not self.params and not asked.axes:

@@ -12,7 +12,8 @@ import pandas as pd
 import pytest
 from rich.console import Console
 
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.integrity import write_sealed
+from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
 
@@ -24,7 +25,7 @@ def runs(alignlab: Run, tmp_path: Path) -> Run:
         config = {"objective": {"name": "dpo", "beta": 0.1 * seed}, "seed": seed}
         record = {"id": f"dpo-{seed}", "status": status, "config": config, "overrides": [f"seed={seed}"]}
         record |= {"summary": {"eval/loss": loss}} if loss else {"reason": "out of luck"}
-        write_json(RunDir.of("outputs", f"dpo-{seed}").record_file, record)
+        write_sealed(RunDir.of("outputs", f"dpo-{seed}").record_file, record)
     return lambda *args: alignlab("runs", *args)
 
 

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 from hydra import compose
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import DictConfig
 
 from alignlab.config.axes import Grid, grid
 from alignlab.config.composer import Composer, without_hydra
@@ -127,13 +127,13 @@ def test_hydra_composes_500_points_once_for_each_choice_of_groups(
 ) -> None:
     """Which is what lets them be checked in 3 to 8 s on 2 cores; Hydra composing each takes 200."""
     composed: list[list[str]] = []
-    load = ConfigLoaderImpl.load_configuration
+    load = Composer.load
 
-    def counted(self: ConfigLoaderImpl, config_name: str, overrides: list[str], *given: Any, **named: Any) -> Any:
-        composed.append(overrides)
-        return load(self, config_name, overrides, *given, **named)
+    def counted(self: Composer, overrides: Sequence[str]) -> DictConfig:
+        composed.append(list(overrides))
+        return load(self, overrides)
 
-    monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", counted)
+    monkeypatch.setattr(Composer, "load", counted)
     betas, seeds = [0.01 * i for i in range(1, 26)], range(1, 11)
     jobs = [
         ["experiment=lab_dpo", f"objective={o}", f"strength={b:.2f}", f"seed={s}"]

@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from alignlab.data.template import Template
+from alignlab.data.rows import Message, messages_of
+from alignlab.data.template import Template, prompt_text
 from alignlab.errors import DataError
 from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
 
@@ -76,3 +77,13 @@ def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
     assert template.text(cut) == "a</answer>"
     assert template.text([*cut, template.end_id]) == "a"
     assert template.text([*cut, template.ends[1]]) == "a</answer>", "ended by the end of the text, not by the turn's"
+
+
+def test_a_prompt_as_one_text() -> None:
+    turns = [
+        Message(role="user", content="a?"),
+        Message(role="assistant", content="b"),
+        Message(role="user", content="c?"),
+    ]
+    assert prompt_text("a?") == prompt_text(messages_of("a?")) == "a?"
+    assert prompt_text(turns) == "Human: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant:"

@@ -1,4 +1,4 @@
-"""The examples of docs/evaluation.md run, and say what is printed of them there."""
+"""The examples of docs/evaluation.md run, and print what the page shows."""
 
 from __future__ import annotations
 

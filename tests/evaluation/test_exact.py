@@ -1,4 +1,4 @@
-"""Exact probabilities of a model's completions against one forward per completion, and sampling."""
+"""Compares exact probabilities of a model's completions with one forward pass per completion; tests exact metrics."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def test_one_token_of_horizon() -> None:
 
 def test_another_vocabulary_is_refused() -> None:
     model, tokenizer = Tiny(name="t", alphabet="abcd").load()
-    with pytest.raises(ValueError, match="5 tokens, the world 3 letters"):
+    with pytest.raises(ValueError, match="5 tokens, but the lab has 3 letters"):
         completion_logps(model, tokenizer, WORLD)
 
 

@@ -1,4 +1,4 @@
-"""Stored examples are read as they were written, or not at all."""
+"""Stored examples are read exactly as they were written, or not at all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def test_examples_are_read_as_they_were_written(tmp_path: Path) -> None:
 
 
 def test_flipped_bits_are_seen_or_change_nothing(tmp_path: Path) -> None:
-    """Damage in values, names, facts and the metadata of the file."""
+    """The damage is in values, names, facts and the metadata of the file."""
     EXAMPLES.write(tmp_path)
     file = tmp_path / FILE
     good, random, seen = file.read_bytes(), np.random.default_rng(0), 0

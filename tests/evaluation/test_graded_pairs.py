@@ -1,4 +1,4 @@
-"""Scores of pairs are read as they were written, or not at all."""
+"""Scores of pairs are read exactly as they were written, or not at all."""
 
 from __future__ import annotations
 

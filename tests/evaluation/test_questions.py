@@ -1,4 +1,4 @@
-"""Users' files of questions and graded pairs: conversations are used as a whole, or their rows are refused."""
+"""Users' files of questions and graded pairs: whole conversations are used, or their rows are rejected."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Stored examples, and everything that is read off them without a model."""
+"""Stored examples, and everything that is computed from them without a model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignlab.reports.evaluation import summary_text
 
 
 def examples(prompts: int = 40, samples: int = 2, seed: int = 0, shift: float = 0.5, **columns: list[Any]) -> Examples:
-    """A policy whose log-ratio is 2 nats an answer and whose score is `shift` above the reference's."""
+    """Examples of a policy with a log-ratio of 2 nats per answer and a score that is `shift` above the reference's."""
     rng = np.random.default_rng(seed)
     rows = prompts * samples
     names = [f"p{i}" for i in range(prompts) for _ in range(samples)]
@@ -127,7 +127,7 @@ def test_healthy_and_collapsed() -> None:
 
 
 def drifting(kl: float, **columns: list[Any]) -> Examples:
-    """Every answer has this log-ratio; the scores of the policy are those of the reference."""
+    """Examples in which every answer has this log-ratio, and policy and reference have the same scores."""
     level = {f"{side}/score/gold": [float(i % 7) for i in range(80)] for side in ("policy", "reference")}
     rows = examples(**level, **{"reference/first/gold": [0.5] * 80}, **columns)
     logps = rows["policy/policy_logps"]
@@ -157,7 +157,7 @@ def test_a_proven_gain_is_no_drift() -> None:
     columns = {name: values for name, values in far.columns.items() if "score" not in name}
     for wins, verdict in (([1.0] * 60 + [0.0] * 20, "healthy"), ([1.0] * 44 + [0.0] * 36, "drifted")):
         assert health(summarise(Examples(columns | {"reference/first/gold": wins}))).verdict == verdict
-    # 0.6 of 200 pairs is above 1/2 by more than the interval, [0.53, 0.67]; of 20 it is not, [0.39, 0.78]
+    # 0.6 of 200 pairs is above 1/2 by more than the interval, [0.53, 0.67]; 0.6 of 20 pairs is not, [0.39, 0.78]
     accuracy = {"eval/pref/accuracy_ties_half": 0.6}
     assert health(summarise(far), held_out=accuracy, held_out_rows=200).verdict == "healthy"
     assert health(summarise(far), held_out=accuracy, held_out_rows=20).verdict == "drifted"
@@ -173,9 +173,9 @@ def test_in_the_lab_the_exact_kl_decides() -> None:
 
 
 NONE = float("nan")
-# what is evaluated, and why it has no verdict
+# (examples, reason why there is no verdict)
 GROUNDLESS: dict[str, tuple[dict[str, Any], str]] = {
-    "nothing drawn": ({name: [] for name in examples().columns}, "there are no answers"),
+    "nothing sampled": ({name: [] for name in examples().columns}, "there are no answers"),
     "one prompt": (examples(prompts=1, samples=4).columns, "one prompt gives no intervals"),
     "no KL": (
         {name: v for name, v in examples().columns.items() if "logps" not in name},
@@ -250,7 +250,7 @@ def test_displaced() -> None:
 
 
 def test_over_optimised() -> None:
-    """Below the reference beyond doubt; not where the proxy has fallen too, or the interval holds 0."""
+    """The whole interval lies below the reference. If the proxy fell too or the interval holds 0, it is no fault."""
     low = examples(shift=-0.5)
     assert health(summarise(low)).verdict == "over-optimised"
     assert health(summarise(examples(shift=-0.05))).verdict == "healthy"
@@ -272,7 +272,7 @@ def test_a_fall_from_its_best_is_told() -> None:
 
 
 def test_no_drift_between_two_draws_of_one_model() -> None:
-    """Of 100 pairs of sets, at most some show any of five measures drifted."""
+    """Of 100 pairs of sets, only a few show a drift in any of the five measures."""
     false = 0
     for seed in range(100):
         earlier, later = examples(samples=1, seed=2 * seed), examples(samples=1, seed=2 * seed + 1)
@@ -305,7 +305,7 @@ def run_at(kl: float, score: float, seed: int = 0) -> Examples:
 
 
 def test_scores_at_equal_kl() -> None:
-    """score = sqrt(KL) in runs at KL 1 and 4, read off between them, at them, and beyond."""
+    """The score is sqrt(KL) in runs at KL 1 and 4. It is read between these KLs, at them, and beyond."""
     method = [run_at(1.0, 1.0), run_at(4.0, 2.0)]
     low, middle, beyond = score_at_kl(method, "gold", [0.5, 2.5, 9.0])
     start = float(np.mean(method[0]["reference/score/gold"]))

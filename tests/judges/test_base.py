@@ -69,7 +69,7 @@ def test_rows_are_put_together_from_their_orders() -> None:
     wins = found.win_rate()
     assert (wins.ties, wins.invalid, wins.unjudged) == (1, 1, 1)
     assert Judged([], JudgingCost()).win_rate().rate.n == 0
-    with pytest.raises(ValueError, match="ids of their own"):
+    with pytest.raises(ValueError, match="two rows share an id"):
         Judged([*judgements, judgements[0]], JudgingCost()).scores()
 
 

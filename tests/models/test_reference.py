@@ -138,7 +138,9 @@ def test_stored_values_that_are_not_the_models_are_refused(model: Any, tmp_path:
         shard["tokens"] += 0.5
 
     with_other_numbers(file, change)
-    with pytest.raises(StoredReferenceError, match=r"off by up to 0\.\d+ nats per token in 6 entries.*\n.*type: rm -r"):
+    with pytest.raises(
+        StoredReferenceError, match=r"differ by up to 0\.\d+ nats per token in 6 entries.*\n.*type: rm -r"
+    ):
         stored(model, tmp_path)
 
 
@@ -264,7 +266,7 @@ def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path
     assert stored(model, tmp_path, by_token=True).table == expected.table
     with torch.no_grad():
         model.lm_head.weight[3] = float("nan")
-    with pytest.raises(NonFiniteError, match="not finite, before anything was trained") as caught:
+    with pytest.raises(NonFiniteError, match="not finite, although nothing was trained yet") as caught:
         stored(model, tmp_path)
     assert not isinstance(caught.value, DivergedError)
 

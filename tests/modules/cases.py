@@ -1,4 +1,4 @@
-"""One real module per objective on a tiny model, with rows of its shape: what the equivalence tests run over."""
+"""One real module per objective, on a tiny model and with suitable rows. The equivalence tests use them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ for _ranking in RANKINGS[::4]:
     _ranking.grades[:] = [1.0, 0.0]
 ROWS: dict[str, Any] = {"completions": ANSWERS, "pairs": PAIRS, "labelled": LABELLED, "rankings": RANKINGS}
 
-# Fields that an objective can't be made without, and whole variants that take another path through the code.
+# Required fields of objectives, and variants that take another path through the code.
 FIELDS: dict[str, dict[str, Any]] = {
     "ipo": {"tau": 0.5},
     "orpo": {"odds_weight": 0.5},
@@ -74,7 +74,7 @@ VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
 
 
 def objectives() -> dict[str, Objective]:
-    """Every objective on given answers, by name, and the variants."""
+    """Every objective on given answers, and the variants, by name."""
     known = schemas()["objective"]
     given = {name: cls for name, cls in known.items() if not issubclass(cls, Online)}
     found = {name: cls(**FIELDS.get(name, {"beta": 0.5})) for name, cls in given.items()}
@@ -82,7 +82,7 @@ def objectives() -> dict[str, Objective]:
 
 
 def in_one_dtype(model: Any) -> Any:
-    """The model with its norms in its own dtype: transformers takes Llama's in float32, also in a float64 model."""
+    """The model with its norms in its own dtype. transformers computes Llama's norms in float32, even for float64."""
     for name, module in list(model.named_modules()):
         if type(module).__name__ == "LlamaRMSNorm":
             norm = torch.nn.RMSNorm(len(module.weight), module.variance_epsilon, dtype=module.weight.dtype)
@@ -101,9 +101,9 @@ def build(
     micro: int = 8,
     layout: Layout = PLAIN,
 ) -> AlignmentModule:
-    """A module with the tiny model as policy; its reference is the same, or `drift` away from it.
+    """A module with the tiny model as policy. Its reference is the same model, or one that differs by `drift`.
 
-    micro: rows a forward.
+    micro: number of rows per forward pass.
     """
     torch.manual_seed(0)
     model, _ = Tiny(name="t", alphabet="abcdef", hidden_size=32).load()
@@ -123,7 +123,7 @@ def build(
 
 
 def data_for(objective: Objective, steps: int) -> AlignmentData:
-    """Global batches of 8 out of 16 rows."""
+    """16 rows in global batches of 8."""
     needs = objective.requires
     rows = ROWS[needs.data]
     return AlignmentData(
@@ -132,7 +132,7 @@ def data_for(objective: Objective, steps: int) -> AlignmentData:
 
 
 class Keep(pl.Callback):
-    """Metrics and gradients of every step."""
+    """Records metrics and gradients of every step."""
 
     def __init__(self) -> None:
         self.steps: list[dict[str, float]] = []
@@ -148,7 +148,7 @@ class Keep(pl.Callback):
 
 @dataclass
 class Trained:
-    """What a short training left behind."""
+    """The results of a short training."""
 
     steps: list[dict[str, float]]
     held_out: dict[str, float]

@@ -1,4 +1,4 @@
-"""For every objective: how a global batch is cut up, shared out, padded or ordered changes nothing."""
+"""For every objective, results do not depend on how a global batch is split, distributed, padded or ordered."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
 
 
 def assert_same(one: Trained, two: Trained) -> None:
-    """Loss, every metric, gradients of every step, the evaluation and the weights."""
+    """Compare loss, all metrics, the gradients of every step, the evaluation and the weights."""
     assert len(one.steps) == len(one.gradients) == 3
     for a, b in zip([*one.steps, one.held_out], [*two.steps, two.held_out], strict=True):
         assert b == pytest.approx(a, **EXACT)
@@ -52,13 +52,13 @@ def assert_same(one: Trained, two: Trained) -> None:
 @pytest.mark.parametrize("micro", [2, 3])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES), ids=lambda name: name.replace(" ", "_"))
 def test_a_batch_of_8_is_4_times_2(name: str, micro: int, whole: dict[str, Trained], tmp_path: Path) -> None:
-    """3 does not divide 8, and rows differ in length. At 2, answers also share their prompts and their sequences."""
+    """3 does not divide 8, and rows have different lengths. With 2, answers also share prompts and sequences."""
     layout = SHARED if micro == 2 else PLAIN
     assert_same(whole[name], train(build(OBJECTIVES[name], micro=micro, layout=layout), tmp_path))
 
 
 def test_two_processes_are_one(whole: dict[str, Trained], tmp_path: Path) -> None:
-    """Two processes over gloo with half of every batch each, in micro-batches of 3, with shared prompts."""
+    """Two processes over gloo get half of every batch each, in micro-batches of 3, with shared prompts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -69,7 +69,7 @@ def test_two_processes_are_one(whole: dict[str, Trained], tmp_path: Path) -> Non
 
 
 def _process(rank: int, port: int, folder: str) -> None:
-    """One of two processes; the first keeps what was trained."""
+    """One of two processes. The first one stores the results."""
     torch.set_num_threads(1)
     os.environ.update(
         MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), WORLD_SIZE="2", RANK=str(rank), LOCAL_RANK=str(rank),
@@ -85,7 +85,7 @@ def _process(rank: int, port: int, folder: str) -> None:
 
 @pytest.mark.parametrize("name", ["aot", "kto", "bco", "mix"])
 def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: Path) -> None:
-    """Gradients of a coupled loss, an adapter's dropout on, against one graph through all micro-batches."""
+    """Gradients of a coupled loss with an adapter's dropout equal those of one graph through all micro-batches."""
 
     def with_adapter() -> AlignmentModule:
         module = build(OBJECTIVES[name], micro=3)
@@ -105,7 +105,7 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
     mean_count = sum(micro.imitated_tokens for micro in micro_batches) / 8
     values, beside = [], []
     for i, micro in enumerate(micro_batches):
-        torch.manual_seed(i)  # as AlignmentModule seeds looks in step 0 of seed 0
+        torch.manual_seed(i)  # AlignmentModule does the same in step 0 of seed 0
         values.append(plain.compute_logps(plain.with_gradient(micro), mean_count))
         torch.manual_seed(i)
         beside.append(plain.compute_without_grad(micro, mean_count))
@@ -122,7 +122,7 @@ def test_a_second_look_has_the_dropout_masks_of_the_first(name: str, tmp_path: P
 
 
 def test_padding_changes_nothing(objective: Objective) -> None:
-    """More columns to the left of prompts and to the right of answers, filled with a real token's id."""
+    """There are more columns on the left of prompts and on the right of answers, with the id of a real token."""
 
     batch = collated(objective)
     wide = dataclasses.replace(batch, rows=wider(batch.rows, 3, 4))
@@ -145,7 +145,7 @@ def collated(objective: Objective, order: list[int] | None = None, layout: Layou
 
 
 def assert_same_loss(objective: Objective, batch: Any, other: Any, order: torch.Tensor) -> None:
-    """Losses row by row, the gradient of their mean, and every metric."""
+    """Compare the losses row by row, the gradient of their mean, and every metric."""
     module = build(objective, drift=0.02)
     first, second = _of(module, batch), _of(module, other)
     torch.testing.assert_close(second[0], first[0][order], rtol=1e-9, atol=1e-10)

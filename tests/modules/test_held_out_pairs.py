@@ -57,7 +57,7 @@ def by_a_plain_loop(policy: torch.nn.Module, reference: torch.nn.Module) -> tupl
 def test_every_objective_is_measured_on_the_same_pairs(
     objective: DPO | ORPO | KTO | SFT, layout: object, tmp_path: Path
 ) -> None:
-    """Compared with a plain loop over policy and start. DPO and ORPO hold out pairs themselves."""
+    """The metrics equal those of a plain loop over policy and start. DPO and ORPO have held-out pairs of their own."""
     module = build(objective, layout=layout, micro=3)  # type: ignore[arg-type]
     start = frozen_copy(module.policy)
     if objective.requires.data != "pairs":

@@ -1,4 +1,4 @@
-"""Too little memory for a batch: smaller micro-batches, from the same state as before, with the same results."""
+"""If memory runs out, a batch is repeated with smaller micro-batches, from the same state and with equal results."""
 
 from __future__ import annotations
 
@@ -23,7 +23,10 @@ FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
 
 
 def refuse(module: AlignmentModule, when: Callable[[int], bool], error: BaseException = FULL) -> None:
-    """A policy that raises `error` where `when` says so of the sequences in a forward; its reference does not."""
+    """Make the policy raise `error` if `when` is true for the number of sequences in a forward pass.
+
+    The reference never raises it.
+    """
 
     def before(backbone: Any, args: Any, kwargs: dict[str, Any]) -> None:
         if when(len(kwargs["input_ids"])):
@@ -45,25 +48,25 @@ def test_what_counts_as_out_of_memory() -> None:
 
 @pytest.mark.parametrize("name", ["sft", "dpo", "tdpo", "kto", "bco", "aot", "mix", "reward_model"])
 def test_training_goes_on_with_fewer_rows(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Metrics (with num_tokens), gradients, weights and evaluation of a run with 2 rows from its start.
+    """Metrics (including num_tokens), gradients, weights and evaluation equal those of a run that starts with 2 rows.
 
-    Forwards without gradient have room for 4 rows: so a coupled loss runs out of memory in its second pass, when what
-    the objective keeps (BCO) is already that of after the batch.
+    Forward passes without gradient have room for 4 rows. So a coupled loss runs out of memory in its second pass, after
+    the objective's state (BCO) was updated with the batch.
     """
     small = train(build(OBJECTIVES[name], micro=2), tmp_path)
     module = build(OBJECTIVES[name], micro=8)
-    each = {"pairs": 2, "rankings": 4}.get(module.objective.requires.data, 1)  # at most so many answers a row
+    each = {"pairs": 2, "rankings": 4}.get(module.objective.requires.data, 1)  # maximum number of answers per row
     refuse(module, lambda answers: answers > each * (2 if torch.is_grad_enabled() else 4))
     assert_same(small, train(module, tmp_path))
     assert warnings_of(caplog) == [
-        "memory does not suffice for 8 rows; from here on 4 at a time",
-        "memory does not suffice for 4 rows; from here on 2 at a time",
+        "not enough memory for 8 rows at a time; continuing with 4",
+        "not enough memory for 4 rows at a time; continuing with 2",
     ]
 
 
 @pytest.mark.parametrize("name", ["dpo", "bco", "kto", "mix"])
 def test_what_an_attempt_left_behind_is_not_kept(name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Memory is short once, in the second step: after half of the batch has its gradients."""
+    """Memory runs out once, in the second step, after half of the batch has its gradients."""
     small = train(build(OBJECTIVES[name], micro=2), tmp_path)
     module = build(OBJECTIVES[name], micro=4)
     forwards = 0
@@ -76,11 +79,11 @@ def test_what_an_attempt_left_behind_is_not_kept(name: str, tmp_path: Path, capl
 
     refuse(module, second_half_of_second_step)
     assert_same(small, train(module, tmp_path))
-    assert warnings_of(caplog) == ["memory does not suffice for 4 rows; from here on 2 at a time"]
+    assert warnings_of(caplog) == ["not enough memory for 4 rows at a time; continuing with 2"]
 
 
 def test_an_evaluation_goes_on_with_fewer_rows(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Of 16 rows, 8 at a time and then 2; a later training keeps to them."""
+    """16 rows are tried 8 at a time and end up 2 at a time. A later training keeps that size."""
     module = build(OBJECTIVES["bco"])
     plain = train(module, tmp_path)
     refuse(module, lambda answers: answers > 2)
@@ -106,7 +109,7 @@ def test_a_single_row_that_is_too_large(error: BaseException, tmp_path: Path) ->
     with pytest.raises(NotEnoughMemoryError) as found:
         train(module, tmp_path)
     message = str(found.value)
-    assert message.startswith("memory does not suffice for one row of ")
+    assert message.startswith("not enough memory for one row of ")
     assert 2 <= int(message.split("one row of ")[1].split()[0]) <= tokens
     assert f"at step 0: {error}" in message
     assert "type: trainer.gradient_checkpointing=true, or a smaller data.max_length" in message
@@ -115,11 +118,11 @@ def test_a_single_row_that_is_too_large(error: BaseException, tmp_path: Path) ->
 def test_rows_that_were_cut_by_tokens_are_halved_from_what_was_tried(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Portions of up to 64 rows that never were larger than 8: the next ones have 4, not 32."""
+    """Portions may have 64 rows but never had more than 8. The next ones have 4 rows, not 32."""
     module = build(DPO(beta=0.5), micro=64)
     refuse(module, lambda answers: answers > 8)
     train(module, tmp_path)
-    assert warnings_of(caplog) == ["memory does not suffice for 8 rows; from here on 4 at a time"]
+    assert warnings_of(caplog) == ["not enough memory for 8 rows at a time; continuing with 4"]
 
 
 @pytest.mark.parametrize("error", [RuntimeError("size mismatch"), ValueError("out of memory")], ids=repr)

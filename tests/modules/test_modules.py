@@ -1,4 +1,4 @@
-"""Updates of real modules on a tiny model: known starts, refusals, metrics against their definitions."""
+"""Updates of real modules on a tiny model: known first losses, errors, and metrics by their definitions."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_dpo_starts_at_ln_2_and_falls(tmp_path: Path) -> None:
 
 
 def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> None:
-    """Against a plain loop over unpadded rows: 16 rows, one number."""
+    """The loss of 16 rows equals that of a plain loop over unpadded rows."""
     sft = module(SFT(), micro=3)
     policy, total = sft.policy, 0.0
     with torch.no_grad():
@@ -70,7 +70,7 @@ def test_a_policy_that_is_not_its_reference_is_noticed(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["wpo", "r_dpo", "sppo", "simpo", "kto"])
 def test_a_wrong_reference_is_noticed_whatever_the_loss(name: str, tmp_path: Path) -> None:
-    """Also where the first loss is no known number, or so large that the difference drowns in it."""
+    """This also works if the first loss is unknown, or so large that it hides the difference."""
     fields = {"sppo": {"beta": 1e-3}, "simpo": {"beta": 2.0, "gamma": 0.5}}.get(name, {"beta": 0.1})
     objective = schemas()["objective"][name](**fields)
     with pytest.raises(PolicyIsNotReferenceError, match=r"log-ratios of up to 0\.\d+ nats per token"):
@@ -81,7 +81,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
     class Overflowing(DPO):
         def __call__(self, batch: PairLogps) -> torch.Tensor:
             loss = super().__call__(batch)
-            return loss + (loss * 0).sqrt()  # the value is 0, the slope infinite
+            return loss + (loss * 0).sqrt()  # the value is 0, the gradient infinite
 
     refused = module(Overflowing(beta=0.5))
     before = [p.clone() for p in refused.policy.parameters()]
@@ -92,7 +92,7 @@ def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("micro", [1, 8])
 def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path) -> None:
-    """KTO's whole batch would become NaN through the KL; still only the row at fault is named."""
+    """One row makes KTO's whole batch NaN through the KL. The error names only that row."""
     for objective in (DPO(beta=0.5), KTO(beta=0.5)):
         broken = module(objective, micro=micro)
         reference = broken.reference
@@ -104,7 +104,7 @@ def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path)
 
 @pytest.mark.parametrize("micro", [1, 8])
 def test_a_run_does_not_diverge_by_its_reference(micro: int, tmp_path: Path) -> None:
-    """Training does not change the reference, so a run with a reference that is not finite has failed."""
+    """Training does not change the reference. So a run whose reference is not finite has failed, not diverged."""
     for objective in (DPO(beta=0.5), KTO(beta=0.5)):
         broken = module(objective, micro=micro)
         assert broken.reference is not None
@@ -118,7 +118,7 @@ def test_a_run_does_not_diverge_by_its_reference(micro: int, tmp_path: Path) -> 
 
 @dataclasses.dataclass
 class Broken:
-    """A reference that knows nothing of the first row it is asked for."""
+    """A reference that returns NaN for the first row of a batch."""
 
     real: Any
 
@@ -149,7 +149,7 @@ class BrokenLater:
 
 
 def two_pairs() -> PairLogps:
-    """Log-ratios (1, -3) and (-2, -2); answers of 2 and 1, 1 and 2 tokens."""
+    """Two pairs with log-ratios (1, -3) and (-2, -2), and with answers of (2, 1) and (1, 2) tokens."""
     mask = torch.tensor([[True, True], [True, False]])
     chosen = Logps(torch.tensor([[-1.0, -2.0], [-4.0, 9.0]]), mask, torch.tensor([-4.0, -2.0]))
     rejected = Logps(torch.tensor([[-5.0, 9.0], [-1.0, -3.0]]), mask.flip(0), torch.tensor([-2.0, -2.0]))
@@ -172,7 +172,7 @@ PLAIN = {
 
 
 def test_pair_metrics_are_their_definitions() -> None:
-    """At beta 0.5: rewards (.5, -1.5) and (-1, -1); lengths differ by +1 and -1, margins are 2 and 0."""
+    """At beta 0.5, rewards are (.5, -1.5) and (-1, -1), lengths differ by +1 and -1, and margins are 2 and 0."""
     found = pair_metrics(two_pairs(), DPO(beta=0.5).reward)
     assert {k: float(v) for k, v in found.items()} == pytest.approx(
         {
@@ -191,7 +191,7 @@ def test_pair_metrics_are_their_definitions() -> None:
 
 
 def test_what_is_told_of_tokens() -> None:
-    """Answers of 2 and 1, 1 and 2 tokens: entropy over all six, accuracy over the three chosen ones, logits by side."""
+    """Entropy is over all six tokens, accuracy over the three chosen ones, and logits are by side."""
 
     def told(side: Logps, entropy: list[list[float]], correct: list[list[bool]]) -> Logps:
         stats = TokenStats(torch.tensor(entropy), torch.tensor(correct), 10 * torch.tensor(entropy))
@@ -209,7 +209,7 @@ def test_what_is_told_of_tokens() -> None:
 
 
 def test_saturation_and_displacement_at_their_edges() -> None:
-    """sigmoid(-4.59) > 0.01 > sigmoid(-4.6); an answer that kept its probability did not go down."""
+    """sigmoid(-4.59) > 0.01 > sigmoid(-4.6). An answer with the same probability as before did not go down."""
     ones = torch.ones(3, 1, dtype=torch.bool)
     chosen = Logps(torch.full((3, 1), -1.0), ones, torch.tensor([-1.0 - 4.59, -1.0 - 4.6, -1.0]))
     rejected = Logps(torch.full((3, 1), -1.0), ones, torch.full((3,), -1.0))
@@ -223,7 +223,7 @@ def test_saturation_and_displacement_at_their_edges() -> None:
 
 
 def test_rewards_without_a_reference_are_log_probabilities_as_the_loss_uses_them() -> None:
-    """ORPO: 0.5 times the mean log-probability: (-1.5, -4) against (-5, -2)."""
+    """ORPO's reward is 0.5 times the mean log-probability: (-1.5, -4) against (-5, -2)."""
     found = pair_metrics(two_pairs(), ORPO(odds_weight=0.5).reward)
     assert float(found["rewards/chosen"]) == pytest.approx(0.5 * (-1.5 - 4) / 2)
     assert float(found["rewards/rejected"]) == pytest.approx(0.5 * (-5 - 2) / 2)
@@ -232,7 +232,7 @@ def test_rewards_without_a_reference_are_log_probabilities_as_the_loss_uses_them
 
 
 def test_rewards_of_a_mix_are_those_of_its_first_part() -> None:
-    """SimPO's mean log-probabilities, though the DPO beside it brings a reference."""
+    """They are SimPO's mean log-probabilities, although the mix has a reference for its second part, DPO."""
     simpo, dpo = {"name": "simpo", "beta": 2.0, "gamma": 0.5}, {"name": "dpo", "beta": 0.5}
     for parts, leading in (([simpo, dpo], SimPO(beta=2.0, gamma=0.5)), ([dpo, simpo], DPO(beta=0.5))):
         mixed = pair_metrics(two_pairs(), Mix(parts=parts).reward)
@@ -257,7 +257,7 @@ def test_labelled_metrics_are_those_of_the_pairs_they_came_from() -> None:
 
 
 def test_reward_metrics_weigh_prompts_the_same() -> None:
-    """One prompt with three comparisons (two right), one with a single one that ties: accuracy (2/3 + 0) / 2."""
+    """One prompt has three comparisons (two right), the other has one (a tie), so the accuracy is (2/3 + 0) / 2."""
     reward = module(RewardModel())
     rewards = torch.tensor([[1.0, 2.0, 0.0], [0.5, 0.5, 9.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
@@ -267,7 +267,7 @@ def test_reward_metrics_weigh_prompts_the_same() -> None:
             "accuracy": 1 / 3,
             "pref/accuracy_ties_half": (2 / 3 + 0.5) / 2,
             "margin": ((-1 + 1 + 2) / 3 + 0) / 2,
-            # σ(1) twice, once right, and σ(2), right, in intervals of their own; the tie is as sure as it should be
+            # σ(1) twice (once right) and σ(2) (right) are in different intervals; the tie's confidence is exact
             "calibration_error": abs(1 - 2 * 0.7310585786) / 6 + (1 - 0.8807970780) / 6,
             "mean_reward": 4 / 5,
             "min_reward": 0.0,
@@ -295,7 +295,7 @@ def test_training_lowers_the_loss_and_logs_what_the_table_knows(objective: Any, 
 
 
 def test_ktos_reference_point_is_over_the_whole_batch(tmp_path: Path) -> None:
-    """Against a plain loop: the mean log-ratio of each prompt with the answer of the row before it."""
+    """It equals a plain loop over the log-ratios of each prompt with the answer of the row before it."""
     kto = module(KTO(beta=0.5), torch.float64)
     train(kto, tmp_path, steps=5)
     total, policy, reference = 0.0, kto.policy.eval(), kto.reference.model  # type: ignore[union-attr]

@@ -1,9 +1,10 @@
-"""The online loop on a tiny model: fresh answers, what is learnt from them, and what must not change it."""
+"""The online loop on a tiny model: sampling, training on the samples, and changes that must not affect the result."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError,
 from alignlab.models.heads import HeadCritic, NetworkCritic, with_scalar_head
 from alignlab.models.reference import frozen_copy
 from alignlab.models.sources.tiny import Tiny
+from alignlab.models.tolerances import TOLERANCES
 from alignlab.modules.online import OnlineModule, RolloutContext
 from alignlab.objectives.best_of_n import BestOfN
 from alignlab.objectives.expert_iteration import ExpertIteration
@@ -36,7 +38,7 @@ from tests.modules.cases import END, SHARED, Trained, in_one_dtype, train
 from tests.modules.test_memory import refuse, warnings_of
 
 LETTERS = "abcdef"
-# Four different prompts, each asked twice in a batch of eight; the data answers "aab" to "af", "bab" to "bf" and so on.
+# A batch of eight has four distinct prompts, twice each. The data's answers are "aab" to "af", "bab" to "bf" and so on.
 PROMPTS = [PromptTokens(i, [i % 4, 5], [i % 4, 0, 1, END], LETTERS[i % 4] + "f") for i in range(8)]
 FIELDS: list[Online] = [
     PPO(kl_coef=0.05, samples=2),
@@ -51,7 +53,7 @@ FIELDS: list[Online] = [
     ExpertIteration(samples=4),
 ]
 GRADIENTS = FIELDS[:5]
-STILL = 1e-30  # a learning rate that moves nothing
+STILL = 1e-30  # a learning rate that changes nothing
 
 
 def name(objective: Online) -> str:
@@ -59,7 +61,7 @@ def name(objective: Online) -> str:
 
 
 def copies(said: Sequence[ScoredResponse]) -> list[float]:
-    """How often an answer has the first letter of its prompt."""
+    """For each answer, how often it has the first letter of its prompt."""
     return [float(one.answer.count(str(one.prompt)[0])) for one in said]
 
 
@@ -113,7 +115,7 @@ def short(**fields: Any) -> Rollout:
 
 @pytest.mark.parametrize("objective", FIELDS, ids=name)
 def test_answers_get_better(objective: Online, tmp_path: Path) -> None:
-    """More of the right letters (for SPIN: what the data says becomes likelier); every number has a definition."""
+    """The scores rise (for SPIN, the data's answers become likelier), and every metric is defined."""
     rollout = short(minibatches=2, epochs=2)
     made = build(objective, rollout, lr=1e-2)
     found = run(made, tmp_path, 24)
@@ -135,7 +137,10 @@ def test_answers_get_better(objective: Online, tmp_path: Path) -> None:
 def test_at_the_first_minibatch_the_policy_is_the_one_that_answered(
     objective: Online, temperature: float, tmp_path: Path
 ) -> None:
-    """N+ 1, 2 and 12: ratio 1, no KL to the old policy, nothing clipped; at the start no KL to the reference either."""
+    """N+ (Huang et al. 2024), details 1, 2, 12: the ratio is 1, the KL to the old policy 0, and nothing is clipped.
+
+    Before training, the KL to the reference is 0 too.
+    """
     found = run(build(objective, short(minibatches=2, epochs=2, temperature=temperature)), tmp_path, 9)
     for step in (0, 4, 8):
         assert found.steps[step]["train/val/ratio"] == pytest.approx(1.0, abs=1e-6)
@@ -148,7 +153,7 @@ def test_at_the_first_minibatch_the_policy_is_the_one_that_answered(
 
 @pytest.mark.parametrize("objective", GRADIENTS, ids=name)
 def test_portions_and_layouts_change_nothing(objective: Online, tmp_path: Path) -> None:
-    """Answers drawn one at a time or together, learnt from one prompt at a time or all, side by side or not."""
+    """Answers are sampled and trained on one at a time or together, and share rows or not."""
     found = [
         run(build(objective, short(batch_size=size, epochs=2), micro=micro, layout=layout), tmp_path, 2)
         for size, micro, layout in ((64, 8, PLAIN), (1, 1, PLAIN), (64, 3, SHARED))
@@ -193,14 +198,15 @@ def test_a_prompt_that_is_asked_twice_gets_other_answers_and_so_does_every_batch
 def test_the_first_epoch_spares_a_pass_for_the_old_policy(
     objective: Online, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is one update: the same losses, values and gradients as with that pass.
+    """If an epoch is one update, losses, values and gradients are the same as with the extra pass.
 
-    Half precision makes it, and so does a critic on states that are not known to be what the model's head is given.
+    Half precision needs the extra pass. So does a critic whose hidden states may differ from the input of the model's
+    head.
     """
     passes: list[int] = []
-    passed = OnlineModule._passed
-    monkeypatch.setattr(OnlineModule, "_passed", lambda *args: passes.append(1) or passed(*args))
-    references = 3  # of two batches of answers, and of those to held-out prompts
+    passed = OnlineModule._by_token
+    monkeypatch.setattr(OnlineModule, "_by_token", lambda *args: passes.append(1) or passed(*args))
+    references = 3  # two batches of answers, and the held-out answers
     critic = objective.requires.critic
 
     def trained(layout: Layout, expected: int) -> Trained:
@@ -215,14 +221,15 @@ def test_the_first_epoch_spares_a_pass_for_the_old_policy(
     whole = trained(SHARED, True)
     for one, two in zip(spared.steps, whole.steps, strict=True):
         assert one == pytest.approx(two, abs=1e-5)
-    for mine, other in zip(spared.gradients, whole.gradients, strict=True):
-        for key, value in mine.items():
+    for own, other in zip(spared.gradients, whole.gradients, strict=True):
+        for key, value in own.items():
             torch.testing.assert_close(other[key], value, atol=1e-5, rtol=0)
 
 
 def test_ratios_are_taken_of_what_the_first_epoch_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the draw said: with its log-probabilities off by 0.05 all steps are what they were."""
-    monkeypatch.setattr("alignlab.modules.online.START_RATIO", {torch.float64: 1.0})
+    """Wrong log-probabilities from sampling (by 0.05 nats) do not change any step."""
+    allowed = replace(TOLERANCES["float64"], start_ratio=1.0)
+    monkeypatch.setattr("alignlab.modules.online.tolerance_of", lambda policy: allowed)
     honest, tampered = (build(GRPO(beta=0.05), short(epochs=3)) for _ in range(2))
     gather = tampered._gather
 
@@ -255,7 +262,7 @@ def test_old_log_probabilities_that_are_not_the_policys_are_noticed(micro: int, 
         return found
 
     made._gather = tampered  # type: ignore[method-assign]
-    with pytest.raises(PolicyIsNotReferenceError, match=r"fresh answers are off by 0\.1\d* nats per token"):
+    with pytest.raises(PolicyIsNotReferenceError, match=r"fresh answers differ by 0\.1\d* nats per token"):
         run(made, tmp_path, 1)
 
 
@@ -273,7 +280,7 @@ def test_a_policy_that_always_says_the_same_has_collapsed(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("minibatches", [1, 2])
 def test_a_batch_of_rollouts_survives_a_checkpoint_in_the_middle_of_it(minibatches: int, tmp_path: Path) -> None:
-    """What is stored loads without unpickling anything but tensors and plain values, and goes on as it would have."""
+    """The checkpoint holds only tensors and plain values. A resumed run continues as if it had not stopped."""
     for objective in (PPO(kl_coef=0.1, target_kl=0.1, kl_horizon=10), OnlineDPO(beta=0.1), ExpertIteration()):
         rollout = short(minibatches=minibatches, epochs=4 // minibatches)
         made = build(objective, rollout)
@@ -316,7 +323,7 @@ def test_the_critic_learns_and_is_kept_beside_the_policy(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_the_kl_is_held_at_its_target(tmp_path: Path) -> None:
-    """Its weight moves after every batch, and the KL ends near 1 where without a target it goes past 2."""
+    """The KL coefficient changes after every batch, and the KL ends near 1. Without a target it exceeds 2."""
     means = []
     for target in (0.0, 1.0):
         made = build(PPO(kl_coef=0.05, target_kl=target, kl_horizon=100, samples=8), short(epochs=2), lr=1e-2)
@@ -328,7 +335,7 @@ def test_the_kl_is_held_at_its_target(tmp_path: Path) -> None:
 
 
 def test_spin_plays_against_the_policy_that_an_iteration_began_with(tmp_path: Path) -> None:
-    """ln 2 at the beginning of every iteration, less within it."""
+    """The loss is ln 2 at the beginning of every iteration, and lower within it."""
     found = run(build(SPIN(beta=0.1), short(epochs=4)), tmp_path, 12)
     for step in (0, 4, 8):
         assert found.steps[step]["train/loss"] == pytest.approx(math.log(2), abs=1e-6)
@@ -379,7 +386,7 @@ def test_ends_that_are_missing_cost_what_the_settings_say(tmp_path: Path) -> Non
 
 
 def test_memory_that_does_not_suffice_for_all_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    """Fewer prompts at a time, with the same result; a prompt whose answers do not fit is told, not tried for ever."""
+    """Fewer prompts at a time give the same result. If one prompt's answers do not fit, there is an error."""
     small = run(build(RLOO(beta=0.1), short(), micro=2), tmp_path, 2)
     made = build(RLOO(beta=0.1), short(), micro=8)
     refuse(made, lambda answers: torch.is_grad_enabled() and answers > 2 * 4)

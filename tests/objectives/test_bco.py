@@ -130,7 +130,7 @@ def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
     assert "δ can follow" in good
     assert good.endswith("Better: objective=sft, or add bad answers")
     (bad,) = BCO(beta=0.1, shift="none").data_warnings({"desirable": 0, "undesirable": 7})
-    assert "answer down and none pushes back" in bad
+    assert "answer down, and no row pushes it back" in bad
     assert "δ" not in bad
     (rare,) = BCO(beta=0.1).data_warnings({"desirable": 99, "undesirable": 1})
     assert "1 of 100 answers are bad" in rare

@@ -80,7 +80,7 @@ def test_what_is_said_of_it(reduction: str) -> None:
 
 
 def test_remarks_tell_the_target_and_a_tau_of_the_other_reduction() -> None:
-    assert [*IPO(tau=0.1).data_warnings({})] == ["IPO aims at a log-ratio margin of 1 / (2 tau) = 5 nats"]
+    assert [*IPO(tau=0.1).data_warnings({})] == ["IPO's target for the log-ratio margin is 1 / (2 tau) = 5 nats"]
     assert len([*IPO(tau=2.0).data_warnings({})]) == 1
     target, warning = IPO(tau=2.0, dialect="trl1").data_warnings({})
     assert target.endswith("= 0.25 nats per token")

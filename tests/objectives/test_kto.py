@@ -111,8 +111,8 @@ def test_weights_by_the_rule_are_left_alone(
 ) -> None:
     objective = KTO(beta=0.1, desirable_weight=weights[0], undesirable_weight=weights[1])
     counts, rule = objective.data_warnings({"desirable": good, "undesirable": bad})
-    assert counts == f"KTO: {good} good and {bad} bad answers, weights {weights[0]:g} and {weights[1]:g}"
-    assert f"ratio {shown}, in [1, 3/2]" in rule
+    assert counts == f"KTO: {good} good and {bad} bad answers, with weights {weights[0]:g} and {weights[1]:g}"
+    assert f"counts is {shown}, within the paper's [1, 3/2]" in rule
     assert ("first version" in rule) is beyond
 
 
@@ -132,10 +132,10 @@ def test_weights_outside_the_rule_bring_a_suggestion_that_keeps_it(
     found = {"desirable": good, "undesirable": bad}
     _, rule = KTO(beta=0.1).data_warnings(found)
     typed = f"objective.desirable_weight={suggestion[0]:g} objective.undesirable_weight={suggestion[1]:g}"
-    assert f"ratio {shown}, outside the paper's [1, 3/2]" in rule
+    assert f"counts is {shown}, outside the paper's [1, 3/2]" in rule
     assert rule.endswith(f"type: {typed}")
     _, after = KTO(beta=0.1, desirable_weight=suggestion[0], undesirable_weight=suggestion[1]).data_warnings(found)
-    assert "in [1, 3/2]" in after
+    assert "within the paper's [1, 3/2]" in after
 
 
 @pytest.mark.parametrize(("good", "bad"), [(3, 7), (3, 4)])
@@ -144,7 +144,7 @@ def test_a_suggestion_is_never_refused_when_it_is_typed(good: int, bad: int) -> 
     _, rule = KTO(beta=0.1).data_warnings(counts)
     typed = dict(word.removeprefix("objective.").split("=") for word in rule.split("type: ")[1].split())
     _, after = KTO(beta=0.1, **{key: float(value) for key, value in typed.items()}).data_warnings(counts)
-    assert "in [1, 3/2]" in after
+    assert "within the paper's [1, 3/2]" in after
 
 
 @pytest.mark.parametrize(
@@ -153,20 +153,25 @@ def test_a_suggestion_is_never_refused_when_it_is_typed(good: int, bad: int) -> 
         (
             7,
             0,
-            ["all 7 answers are good, none is bad", "answer up and none pushes back", "z0 can follow", "objective=sft"],
+            [
+                "all 7 answers are good, none is bad",
+                "answer up, and no row pushes it back",
+                "z0 can follow",
+                "objective=sft",
+            ],
         ),
-        (0, 7, ["all 7 answers are bad, none is good", "answer down and none pushes back", "add good answers"]),
+        (0, 7, ["all 7 answers are bad, none is good", "answer down, and no row pushes it back", "add good answers"]),
     ],
 )
 def test_one_label_alone_is_warned_of(good: int, bad: int, expected: list[str]) -> None:
     counts, warning = KTO(beta=0.1).data_warnings({"desirable": good, "undesirable": bad})
-    assert counts == f"KTO: {good} good and {bad} bad answers, weights 1 and 1"
+    assert counts == f"KTO: {good} good and {bad} bad answers, with weights 1 and 1"
     assert all(text in warning for text in expected)
     assert ("objective=sft" in warning, "z0" in warning) == (bad == 0, bad == 0), "z0 is held at 0 from below"
 
 
 def test_good_answers_alone_push_up_at_any_distance_while_the_loss_stays() -> None:
-    """z0 follows the log-ratios: at 0, 50 and 240 nats the loss is 1/2 and the slope -beta/4."""
+    """z0 equals the log-ratios: at 0, 50 and 240 nats the loss is 1/2 and the slope -beta/4."""
     for far in (0.0, 50.0, 240.0):
         batch = labelled([far, far], [True, True], [far, far])
         loss = KTO(beta=0.1)(batch)

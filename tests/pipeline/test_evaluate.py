@@ -509,7 +509,7 @@ def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
     assert repr(Examples.read(folder)) == repr(before)
     assert "rows.parquet" in again.err
     assert "its answers are drawn again; it is kept as rows.parquet.damaged" in again.err
-    assert again.err.count("and the answers are drawn again; it is kept as") == 2
+    assert again.err.count("and the answers are sampled again; it is kept as") == 2
 
     flip(only("dpo") / "policy/model.safetensors")
     warned = alignlab("evaluate", "run=dpo", "evaluation.samples=2")

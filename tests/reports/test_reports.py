@@ -9,10 +9,11 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from alignlab.integrity import write_sealed
 from alignlab.reports.seeds_table import split_axes
 from alignlab.reports.sweep import point_line, write_report
 from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
 
 POINTS = [{"point": 0, "run": "dpo-a", "objective.beta": "0.1"}, {"point": 1, "run": "dpo-b", "objective.beta": "0.3"}]
@@ -38,15 +39,15 @@ def test_markdown_shows_the_columns_that_points_have() -> None:
 
 def test_a_report_needs_files_only(tmp_path: Path) -> None:
     directory = tmp_path / "sweeps" / "s"
-    write_json(
+    write_sealed(
         directory / "sweep.json", {"name": "s", "question": "Why?", "axes": ["objective.beta"], "points": POINTS}
     )
     for run_id, record in RECORDS.items():
         run = RunDir.of(tmp_path, run_id)
         summary = {**record.get("summary", {}), "exact/frontier_reward": 1.5, "exact/reward_reference": 0.0}
-        write_json(run.record_file, {**record, "summary": summary})
+        write_sealed(run.record_file, {**record, "summary": summary})
     done = RunDir.of(tmp_path, "dpo-a")
-    write_json(done.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})
+    write_sealed(done.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})
     done.metrics.write_text(json.dumps({"train/global_step": 1, "train/loss": 0.69}) + "\n")
     text = write_report(directory)
     assert "RuntimeError: x" in text
@@ -69,9 +70,9 @@ def test_runs_made_by_different_code_are_reported(tmp_path: Path) -> None:
     ]
     for number, (point, parent, said) in enumerate(cases):
         root = tmp_path / str(number)
-        write_json(root / "sweeps/s/sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS[:1]})
-        write_json(RunDir.of(root, "dpo-a").record_file, {"id": "dpo-a", **point})
-        write_json(RunDir.of(root, "sft-a").record_file, {"id": "sft-a", "status": "done", **parent})
+        write_sealed(root / "sweeps/s/sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS[:1]})
+        write_sealed(RunDir.of(root, "dpo-a").record_file, {"id": "dpo-a", **point})
+        write_sealed(RunDir.of(root, "sft-a").record_file, {"id": "sft-a", "status": "done", **parent})
         text = write_report(root / "sweeps/s")
         (line,) = [line for line in text.splitlines() if "made by different code" in line] or [""]
         assert sorted(line.rpartition("revision: ")[2].split(", ")) == sorted(said.split(", "))
@@ -79,11 +80,11 @@ def test_runs_made_by_different_code_are_reported(tmp_path: Path) -> None:
 
 def test_the_output_of_a_process_that_died_is_shown(tmp_path: Path) -> None:
     directory = tmp_path / "sweeps" / "s"
-    write_json(directory / "sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS})
+    write_sealed(directory / "sweep.json", {"name": "s", "question": "", "axes": [], "points": POINTS})
     reasons = ("its process ended with signal SIGSEGV", "RuntimeError: out of luck")
     for point, reason in zip(POINTS, reasons, strict=True):
         run = RunDir.of(tmp_path, str(point["run"]))
-        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reason, "stack": None})
+        write_sealed(run.record_file, {"id": run.id, "status": "failed", "reason": reason, "stack": None})
         run.log.write_text("\n".join(f"{run.id} line {i}" for i in range(30)))
         (directory / "logs").mkdir(exist_ok=True)
         (directory / "logs" / f"{run.id}.log").write_text(f"{run.id} printed: terminate called\n")
@@ -96,7 +97,7 @@ def test_the_output_of_a_process_that_died_is_shown(tmp_path: Path) -> None:
         assert f"{run_id} line 9\n" not in table, "the last twenty lines"
     for point in POINTS:
         run = RunDir.of(tmp_path, str(point["run"]))
-        write_json(run.record_file, {"id": run.id, "status": "failed", "reason": reasons[0], "stack": "dpo-b"})
+        write_sealed(run.record_file, {"id": run.id, "status": "failed", "reason": reasons[0], "stack": "dpo-b"})
     write_report(directory)
     table = (directory / "table.md").read_text()
     assert table.count("dpo-b printed: terminate called") == 2, "vectorized runs share the log of the first of them"
@@ -114,33 +115,33 @@ def seeds_sweep(tmp_path: Path, values: dict[str, list[float | None]], **sweep: 
             summary = {**numbers, "exact/reward_reference": 0.0, "exact/frontier_gap": gap}
             record = {"status": "failed", "reason": "NonFiniteError: row 3"} if gap is None else {"status": "done"}
             run = RunDir.of(tmp_path, run_id)
-            write_json(run.record_file, {"id": run_id, **record, **({"summary": summary} if gap is not None else {})})
-            write_json(run.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})
+            write_sealed(run.record_file, {"id": run_id, **record, **({"summary": summary} if gap is not None else {})})
+            write_sealed(run.frontier, {"kl": [0.0, 1.0, 3.0], "reward": [0.0, 1.2, 1.8]})
             run.metrics.write_text(
                 "".join(json.dumps({"train/global_step": s, "train/loss": 0.6}) + "\n" for s in (1, 2))
             )
     axes = {"name": "s", "question": "", "axes": ["objective.beta", "seed"], "points": points}
-    write_json(tmp_path / "sweeps/s/sweep.json", {**axes, **sweep})
+    write_sealed(tmp_path / "sweeps/s/sweep.json", {**axes, **sweep})
     return write_report(tmp_path / "sweeps/s")
 
 
 def test_a_point_of_a_sweep_that_another_command_started_again(tmp_path: Path) -> None:
     (tmp_path / "sweeps" / "s").mkdir(parents=True)
-    write_json(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
+    write_sealed(tmp_path / "sweeps" / "s" / "sweep.json", {"axes": [], "points": [{"point": 0, "run": "dpo-x"}]})
     assert "dpo-a has ended, but another command" in point_line(tmp_path / "sweeps" / "s", "dpo-a")
 
 
 def test_a_line_for_each_point_that_ends(tmp_path: Path) -> None:
     """The first three numbers that a run has, and its time; the reason if it failed."""
     points = [{"point": i, "run": f"dpo-{i}", "seed": str(i)} for i in range(3)]
-    write_json(tmp_path / "sweeps/s/sweep.json", {"axes": ["seed"], "points": points})
+    write_sealed(tmp_path / "sweeps/s/sweep.json", {"axes": ["seed"], "points": points})
     many = {"eval/loss": 0.4, "eval/pairs/accuracy": 0.625, "exact/kl": 1.0, "exact/frontier_gap": 0.25}
     ends: list[dict[str, Any]] = [
         {"status": "diverged", "reason": "loss is nan"}, {"summary": {"eval/loss": 0.5}},
         {"summary": {**many, "time/train_seconds": 3.6}},
     ]  # fmt: skip
     for i, end in enumerate(ends):
-        write_json(RunDir.of(tmp_path, f"dpo-{i}").record_file, {"id": f"dpo-{i}", "status": "done", **end})
+        write_sealed(RunDir.of(tmp_path, f"dpo-{i}").record_file, {"id": f"dpo-{i}", "status": "done", **end})
     assert [point_line(tmp_path / "sweeps/s", f"dpo-{i}") for i in range(3)] == [
         "point 0 (seed 0; dpo-0): diverged, loss is nan",
         "point 1 (seed 1; dpo-1): done, eval loss 0.5000",
@@ -157,10 +158,10 @@ def test_nothing_is_left_of_an_earlier_sweep_of_the_same_name(tmp_path: Path) ->
     (folder / "figures/curves.png").unlink()
     write_report(folder)
     drawn = (folder / "figures/curves.png").stat().st_mtime_ns
-    write_json(folder / "sweep.json", {**json.loads((folder / "sweep.json").read_text()), "question": "Why?"})
+    write_sealed(folder / "sweep.json", {**json.loads((folder / "sweep.json").read_text()), "question": "Why?"})
     write_report(folder)
     assert (folder / "figures/curves.png").stat().st_mtime_ns > drawn, "the title has changed"
-    write_json(folder / "sweep.json", {"name": "s", "question": "", "axes": ["objective.beta"], "points": POINTS})
+    write_sealed(folder / "sweep.json", {"name": "s", "question": "", "axes": ["objective.beta"], "points": POINTS})
     write_report(folder)
     assert sorted(f.name for f in folder.rglob("*") if f.is_file()) == ["sweep.json", "table.csv", "table.md"]
 

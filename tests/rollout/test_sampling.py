@@ -188,7 +188,7 @@ def test_where_memory_ends_a_batch_is_halved(most: int, caplog: pytest.LogCaptur
 
     hook = model.register_forward_pre_hook(full, with_kwargs=True)
     assert draw(model, prompts, draws, Sampling(max_new_tokens=6, batch_size=5), [11]) == expected
-    assert "for 5 answers; now 3 at a time" in caplog.text
+    assert "for 5 answers at a time; continuing with 3" in caplog.text
     assert len(caplog.records) == {1: 3, 2: 2, 3: 1}[most]
     hook.remove()
 

@@ -16,10 +16,10 @@ from pathlib import Path
 import pytest
 
 from alignlab.errors import OutputError
-from alignlab.integrity import read_sealed
+from alignlab.integrity import write_sealed
 from alignlab.runs import directory as run_dir
 from alignlab.runs import heartbeat
-from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision, write_json
+from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision
 from alignlab.runs.heartbeat import Heartbeat, beating, is_locked, is_recent
 from alignlab.runs.identity import flatten, run_id
 
@@ -74,15 +74,6 @@ def test_a_run_from_start_to_end(tmp_path: Path) -> None:
     run.start("seed: 1\n", fresh=True)
     assert not run.checkpoint.exists()
     assert run.record()["attempt"] == 3
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "run.json"
-    write_json(file, {"status": "done"})
-    with pytest.raises(TypeError):
-        write_json(file, {("not", "a", "key"): 1})  # type: ignore[dict-item]
-    assert read_sealed(file) == {"status": "done"}
-    assert [f.name for f in tmp_path.iterdir()] == ["run.json"]
 
 
 def test_an_output_folder_that_cannot_be_written_is_reported(tmp_path: Path) -> None:
@@ -157,7 +148,7 @@ def test_the_heartbeat_of_another_machine_is_watched(tmp_path: Path, monkeypatch
     monkeypatch.setattr(heartbeat, "BEAT", 0.05)
     monkeypatch.setattr(heartbeat, "STILL", 0.3)
     run = RunDir.of(tmp_path, "dpo-1")
-    write_json(run.record_file, ELSEWHERE)
+    write_sealed(run.record_file, ELSEWHERE)
     with Heartbeat(run.heartbeat):
         time.sleep(0.1)
         assert run.status() == "running"
@@ -179,7 +170,7 @@ def test_the_heartbeat_of_another_machine_is_watched(tmp_path: Path, monkeypatch
 
 def test_a_lock_held_on_this_machine_is_not_watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
-    write_json(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
+    write_sealed(run.record_file, {**ELSEWHERE, "host": socket.gethostname()})
     monkeypatch.setattr(run_dir, "beating", watched_never)
     with run.locked(wait=False) as mine:
         assert mine
@@ -203,7 +194,7 @@ def test_machines_that_went_down_are_watched_together(tmp_path: Path, monkeypatc
     monkeypatch.setattr(heartbeat, "STILL", 3.0)
     runs = [RunDir.of(tmp_path, f"dpo-{i}") for i in range(5)]
     for run in runs[1:]:
-        write_json(run.record_file, ELSEWHERE)
+        write_sealed(run.record_file, ELSEWHERE)
         run.heartbeat.write_text("3")
     began = time.monotonic()
     with Heartbeat(runs[2].heartbeat):
@@ -327,7 +318,7 @@ def test_looking_at_a_lock_does_not_keep_others_from_taking_it(tmp_path: Path, m
 
 def test_queueing_does_not_wait_for_a_run_of_another_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     run = RunDir.of(tmp_path, "dpo-1")
-    write_json(run.record_file, ELSEWHERE)
+    write_sealed(run.record_file, ELSEWHERE)
     monkeypatch.setattr(run_dir, "beating", watched_never)
     run.queue(sweep="s")
     assert run.record() == ELSEWHERE

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.integrity import write_sealed
+from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Filter, children_of, difference, find, runs_of, select
 
 
@@ -34,7 +35,7 @@ def root(tmp_path: Path) -> Path:
         summary={"exact/kl": 0.5},
     )
     add(tmp_path, "kto-ccc1", status="failed", reason="out of luck", config={"data": {"path": "lab"}})
-    write_json(
+    write_sealed(
         tmp_path / "sweeps" / "s2" / "sweep.json", {"name": "s2", "points": [{"run": "dpo-bbb1"}, {"run": "kto-ccc1"}]}
     )
     return tmp_path

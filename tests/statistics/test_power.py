@@ -51,7 +51,7 @@ def test_pairs() -> None:
 
 def test_impossible_rates_are_refused() -> None:
     for rate, tie_rate in ((0.5, 0.0), (0.9, 0.5), (1.0, 0.0)):
-        with pytest.raises(ValueError, match="no such rows"):
+        with pytest.raises(ValueError, match="is impossible, or is 1/2"):
             power(100, rate, tie_rate=tie_rate)
 
 

@@ -20,8 +20,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from alignlab.integrity import write_sealed
 from alignlab.runs import directory as run_dir
-from alignlab.runs.directory import RunDir, write_json
+from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.callbacks import UpdatesBar
 
@@ -288,7 +289,7 @@ def test_stopped_between_the_saved_policy_and_the_last_word(alignlab: Run, rows:
     assert alignlab(*command).code == 0
     run = only("dpo")
     before = rows(run)
-    write_json(run / "run.json", {**records()[run.name], "status": "running"})
+    write_sealed(run / "run.json", {**records()[run.name], "status": "running"})
     assert alignlab(*command).code == 0
     assert records()[run.name]["status"] == "done"
     assert rows(run) == before

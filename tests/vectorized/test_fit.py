@@ -32,7 +32,7 @@ from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.eligibility import even, groups, overhead_bound, refuse_ineligible, worth_vectorizing
 from alignlab.vectorized.fit import run_vectorized
-from alignlab.vectorized.module import VectorizedBatch, VectorizedModule
+from alignlab.vectorized.module import VectorizedModule
 
 # A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
 LAB = [
@@ -223,22 +223,7 @@ def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
     assert_same_runs(tmp_path, base, ["optim.alpha=0.9"], ["seed=2", "optim.eps=1e-4"], ["optim.weight_decay=0.01"])
 
 
-@pytest.fixture
-def at_once(monkeypatch: pytest.MonkeyPatch) -> list[bool]:
-    """Of every update that asked for it: whether its gradient was a program's."""
-    found: list[bool] = []
-    gradient_at_once = VectorizedModule._gradient_at_once
-
-    def watched(module: VectorizedModule, batch: VectorizedBatch) -> torch.Tensor | None:
-        gradient = gradient_at_once(module, batch)
-        found.append(gradient is not None)
-        return gradient
-
-    monkeypatch.setattr(VectorizedModule, "_gradient_at_once", watched)
-    return found
-
-
-def test_bandits(tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits(tmp_path: Path) -> None:
     """The table of answers is smaller than a batch here, and points have comparisons of their own.
 
     All actions are compared: where one is in no comparison its gradient is rounding, of which Adam makes steps.
@@ -249,40 +234,21 @@ def test_bandits(tmp_path: Path, at_once: list[bool]) -> None:
         ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba,ac]"],
     ]
     assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
-    assert len(at_once) > 200
-    assert all(at_once)
 
 
 @pytest.mark.parametrize(
     ("objective", "key"), [("dpo", "objective.beta"), ("sft", "optim.lr"), ("apo_zero_unpaired", "objective.beta")]
 )
-def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path) -> None:
     base = [*BANDIT, f"objective={objective}", "trainer.max_steps=60", "data.comparisons=[ab,bc,ac]"]
     assert_same_runs(tmp_path, base, [f"{key}=0.1", "seed=1"], [f"{key}=0.3", "seed=4"])
-    assert at_once
-    assert all(at_once)
 
 
 @pytest.mark.parametrize("objective", ["kto", "wpo"])
-def test_bandits_that_no_program_is_written_for(objective: str, tmp_path: Path, at_once: list[bool]) -> None:
+def test_bandits_of_objectives_that_see_a_batch_or_a_distribution(objective: str, tmp_path: Path) -> None:
     """Rows that hang on their batch, and weights of tokens that are made of whole distributions."""
     base = [*BANDIT, f"objective={objective}", "trainer.max_steps=5"]
     assert_same_runs(tmp_path, base, ["objective.beta=0.1", "seed=1"], ["objective.beta=0.3", "seed=4"])
-    assert at_once
-    assert not any(at_once)
-
-
-def test_a_program_that_is_right_where_it_was_written_only_is_not_used(
-    tmp_path: Path, at_once: list[bool], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def there(function: Callable[..., Any], *given: torch.Tensor) -> Callable[..., Any]:
-        return lambda weights, shares: function(given[0], shares)
-
-    monkeypatch.setattr("alignlab.vectorized.module.written_out", there)
-    points = [["objective.tau=0.1", "seed=1"], ["objective.tau=1.0", "seed=2"]]
-    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=30"], *points)
-    assert at_once
-    assert not any(at_once)
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,7 @@
-"""AlpacaEval 2 as a data format: prompts in, `model_outputs.json` out, the leaderboard's numbers from annotations.
+"""AlpacaEval 2's file formats: reads prompts and annotations, writes `model_outputs.json`, computes the leaderboard.
 
-A preference is 1 where the baseline is surely better and 2 where the model is (AlpacaEval's convention); here and below
-numbers named as on the leaderboard are in per cent. Length control: Dubois et al. 2024,
-https://arxiv.org/abs/2404.04475.
+A preference is 1 if the baseline is surely better and 2 if the model is (AlpacaEval's convention). Numbers that are
+named as on the leaderboard are in per cent. Length control: Dubois et al. 2024, https://arxiv.org/abs/2404.04475.
 """
 
 from __future__ import annotations
@@ -34,7 +33,10 @@ class Prompt:
 
 
 def read_prompts(path: str | Path) -> list[Prompt]:
-    """The evaluation set, in its order: `alpaca_eval.json`, or any file of rows with `instruction`."""
+    """The evaluation set in its order, from `alpaca_eval.json` or any file of rows with `instruction`.
+
+    Raises DataError with every row that can't be used.
+    """
 
     def prompt(row: Row) -> Prompt:
         return Prompt(read_text(row["instruction"], "instruction"), row.get("dataset", ""))
@@ -43,7 +45,10 @@ def read_prompts(path: str | Path) -> list[Prompt]:
 
 
 def write_model_outputs(path: str | Path, prompts: Sequence[Prompt], outputs: Sequence[str], generator: str) -> None:
-    """`model_outputs.json` as `alpaca_eval --model_outputs` takes it; one output a prompt, in the set's order."""
+    """Write `model_outputs.json` for `alpaca_eval --model_outputs`, with one output per prompt in the set's order.
+
+    Raises ValueError if the numbers of prompts and outputs differ.
+    """
     if len(prompts) != len(outputs):
         raise ValueError(f"{len(prompts)} prompts and {len(outputs)} outputs")
     write_rows(
@@ -57,10 +62,10 @@ def write_model_outputs(path: str | Path, prompts: Sequence[Prompt], outputs: Se
 
 @dataclass(frozen=True)
 class Annotations:
-    """What the judge said of one model, [R] each; lengths in characters.
+    """A judge's preferences on one model, [R] each. Lengths are in characters.
 
-    preference: in [1, 2]; NaN where there was none.
-    index: position of the prompt in the evaluation set, which its difficulty is looked up by.
+    preference: in [1, 2]; NaN if there is none.
+    index:      position of the prompt in the evaluation set. Its difficulty is looked up by it.
     """
 
     preference: Array
@@ -70,12 +75,12 @@ class Annotations:
 
     @property
     def scores(self) -> Array:
-        """[R] in [0, 1]: preference - 1; a preference of 0 is an old way to write a tie."""
+        """[R] preference - 1, in [0, 1]. Old files write a tie as a preference of 0."""
         return np.where(self.preference == 0, 1.5, self.preference) - 1
 
 
 def read_annotations(path: str | Path, evaluation_set: str | Path | None = None) -> Annotations:
-    """`annotations.json` of one model: output_1 is the baseline's, output_2 the model's; rows in any order.
+    """Read `annotations.json` of one model. output_1 is the baseline's, output_2 the model's. Rows are in any order.
 
     evaluation_set: file with the instructions of the evaluation set in its order (`read_prompts`). If every row has an
                     `index`, it gives the row's prompt. Otherwise the row's instruction does.
@@ -128,12 +133,12 @@ def _is_preference(value: Any) -> bool:
 
 @dataclass(frozen=True)
 class Leaderboard:
-    """A row of the leaderboard, with our own intervals beside it.
+    """A row of the leaderboard, with intervals that AlpacaEval does not compute.
 
-    win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total, discrete_win_rate, avg_length: as it has them
-                (avg_length is over the annotated rows).
-    wins:       the same as a `WinRate`, with an interval.
-    controlled: our fit of the length-controlled win-rate, in [0, 1].
+    win_rate, standard_error, n_wins, n_wins_base, n_draws, n_total, discrete_win_rate, avg_length: the leaderboard's
+                columns (avg_length is over the annotated rows, in characters).
+    wins:       the win-rate as a `WinRate`, with an interval.
+    controlled: alignlab's fit of the length-controlled win-rate, in [0, 1].
     """
 
     win_rate: float
@@ -149,7 +154,7 @@ class Leaderboard:
 
 
 def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = None) -> Leaderboard:
-    """The leaderboard's numbers from annotations.
+    """Compute the leaderboard's numbers from annotations.
 
     difficulty: [prompts of the set] from `read_difficulty`; None leaves the term out of the length-controlled fit.
     Raises DataError if fewer than two prompts have a preference.
@@ -196,7 +201,7 @@ def _difficulty_of(index: np.ndarray, difficulty: ArrayLike) -> Array:
 
 
 def read_difficulty(path: str | Path) -> Array:
-    """[prompts] instruction difficulty by index: a table with columns index and instruction_difficulty.
+    """[prompts] instruction difficulty by index, from a table with columns index and instruction_difficulty.
 
     Raises DataError unless the table has each index from 0 on once, with a number.
     """
@@ -215,7 +220,8 @@ def read_difficulty(path: str | Path) -> Array:
 def read_weights(path: str | Path) -> dict[str, Weights]:
     """Model -> its published weights (`length_controlled_v1/baseline_*.csv`).
 
-    Their length term is of baseline minus model, ours of model minus baseline: its weight changes its sign.
+    The published length term is that of baseline minus model. alignlab uses model minus baseline, so the weight changes
+    its sign.
     """
     length, difficulty, quality = (
         "np.tanh(std_delta_len)",
@@ -229,7 +235,7 @@ def read_weights(path: str | Path) -> dict[str, Weights]:
 def published_length_controlled(weights: Weights, difficulty: ArrayLike, n_total: int = 805) -> tuple[float, float]:
     """(length_controlled_winrate, lc_standard_error), per cent, from weights over the first n_total prompts.
 
-    The leaderboard takes the first n_total of the 805 prompts, even if the model lacks annotations of some of these.
+    The leaderboard uses the first n_total of the 805 prompts, even if the model has no annotations of some of them.
     """
     rate, error = controlled_rate(weights, np.asarray(difficulty)[:n_total])
     return 100 * rate, 100 * error

@@ -1,6 +1,7 @@
 """Win counts of HALOs' evaluations (KTO, Ethayarajh et al. 2024, https://arxiv.org/abs/2402.01306) with intervals.
 
-A row is one run: exp_name, judge, seed, total, candidate and baseline with name and wins. What neither won is a tie.
+A row is one run, with exp_name, judge, seed, total, and with name and wins of candidate and baseline. Comparisons that
+neither won are ties.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from alignlab.statistics.intervals import Estimate, share_interval
 class Row:
     """One run's counts and win-rates.
 
-    paper: wins / total, as the paper's tables have it: a tie counts as not won.
-    rate:  ties counted half.
+    paper: wins / total, as in the paper's tables. A tie counts as not won.
+    rate:  win-rate in which a tie counts half.
     """
 
     run: str
@@ -31,7 +32,7 @@ class Row:
 
 
 def read_table(path: str | Path, *, level: float = 0.95) -> list[Row]:
-    """All runs of a `results.jsonl`, in its order. DataError names a row whose counts do not add up."""
+    """All runs of a `results.jsonl`, in its order. Raises DataError for a row whose counts do not add up."""
     table = []
     for i, row in enumerate(read_rows(path, "exp_name", "total", "candidate", "baseline"), 1):
         wins, losses = int(row["candidate"]["wins"]), int(row["baseline"]["wins"])

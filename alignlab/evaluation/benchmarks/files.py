@@ -1,9 +1,8 @@
-"""Reading and writing rows of benchmarks."""
+"""Reads and writes rows of benchmarks."""
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TypeVar
@@ -12,12 +11,13 @@ from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import Record as Row
 from alignlab.data.files import read_records, unusable_rows
 from alignlab.errors import DataError, OutputError
+from alignlab.integrity import write_text
 
 Parsed = TypeVar("Parsed")
 
 
 def read_rows(path: str | Path, *needed: str) -> list[Row]:
-    """All rows of a file of rows (alignlab/data/files.py). DataError names the rows that lack a needed key."""
+    """All rows of a file (see alignlab/data/files.py). Raises DataError with the rows that lack a needed key."""
     rows = read_records(path)
     absent = [(f"row {i}", [key for key in needed if key not in row]) for i, row in enumerate(rows, 1)]
     if faults := [(place, f"has no {', '.join(keys)}") for place, keys in absent if keys]:
@@ -26,7 +26,7 @@ def read_rows(path: str | Path, *needed: str) -> list[Row]:
 
 
 def parse_rows(path: str | Path, parse: Callable[[Row], Parsed], *needed: str) -> list[Parsed]:
-    """`parse(row)` of all rows. Raises DataError with every row that `parse` refuses, and if there is no row."""
+    """`parse(row)` for all rows. Raises DataError with every row that `parse` rejects, and if there is no row."""
     found, faults = [], []
     for number, row in enumerate(read_rows(path, *needed), 1):
         try:
@@ -41,7 +41,7 @@ def parse_rows(path: str | Path, parse: Callable[[Row], Parsed], *needed: str) -
 
 
 def read_table(path: str | Path, *needed: str) -> list[Row]:
-    """As `read_rows`, of a file that must have at least one row; its first row must have the needed columns."""
+    """All rows of a file. Raises DataError if it has no rows, or if its first row lacks a needed column."""
     rows = read_records(path)
     if not rows or not set(needed) <= rows[0].keys():
         raise DataError(f"{path} must have the columns {', '.join(map(repr, needed))} and at least one row")
@@ -49,16 +49,13 @@ def read_table(path: str | Path, *needed: str) -> list[Row]:
 
 
 def write_rows(path: str | Path, rows: Sequence[Row]) -> None:
-    """Write a .json list or .jsonl lines, all or nothing."""
+    """Write a .json list or .jsonl lines, whole or not at all. Raises OutputError if the file can't be written."""
     path = Path(path)
     if path.suffix == ".json":
         text = json.dumps(list(rows), ensure_ascii=False, indent=2) + "\n"
     else:
         text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise OutputError(f"{path} can't be written: {error}") from error

@@ -1,7 +1,7 @@
-"""MT-Bench as a data format: 80 questions of two turns, answers and judgements as FastChat stores them.
+"""MT-Bench's file formats: 80 questions of two turns, and answers and judgements as FastChat stores them.
 
-Zheng et al. 2023, https://arxiv.org/abs/2306.05685. Templates come from a file (`judge_prompts.jsonl` for numbers that
-can be compared with published ones); see alignlab/judges/templates.py.
+Zheng et al. 2023, https://arxiv.org/abs/2306.05685. Judge templates come from a file; use `judge_prompts.jsonl` for
+numbers that are comparable with published ones (see alignlab/judges/templates.py).
 """
 
 from __future__ import annotations
@@ -21,16 +21,20 @@ from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
 from alignlab.judges.base import Answer, Comparison, Turns
 from alignlab.statistics.intervals import Estimate, mean_interval
 
-# Categories whose judge is shown a reference answer.
+# Categories in which the judge sees a reference answer.
 WITH_REFERENCE = ("math", "reasoning", "coding")
 
-# The most turns that a question may have; FastChat has templates for one and for two.
+# Maximum number of turns of a question. FastChat has templates for one and for two.
 MAX_TURNS = 2
 
 
 @dataclass(frozen=True)
 class Question:
-    """One question; the turns are the user's. reference: correct answers, only where the judge is to see them."""
+    """One question.
+
+    turns:     the user's turns.
+    reference: correct answers, one per turn; empty if the judge sees none.
+    """
 
     id: str
     category: str
@@ -39,13 +43,16 @@ class Question:
 
 
 def read_questions(questions: str | Path, references: str | Path | None = None) -> list[Question]:
-    """`question.jsonl`, with `reference_answer/gpt-4.jsonl` to judge maths, reasoning and coding by."""
+    """Read `question.jsonl`. `references` is `reference_answer/gpt-4.jsonl`, for maths, reasoning and coding.
+
+    Raises DataError with every row that can't be used.
+    """
     known = read_answers(references) if references else {}
 
     seen: set[tuple[str, str]] = set()
 
     def question(row: Row) -> Question:
-        name, turns = gather(partial(_new_id, row, seen), partial(_asked, row["turns"]))
+        name, turns = gather(partial(_new_id, row, seen), partial(_user_turns, row["turns"]))
         category = row["category"]
         reference = known.get(name, ()) if category in WITH_REFERENCE else ()
         return Question(name, category, turns, reference)
@@ -54,14 +61,14 @@ def read_questions(questions: str | Path, references: str | Path | None = None) 
 
 
 def read_answers(path: str | Path) -> dict[str, Turns]:
-    """Question id -> the turns of one model's answer (`model_answer/<model>.jsonl`), the first one if it has several.
+    """Question id -> turns of one model's answer (`model_answer/<model>.jsonl`). The first of several answers counts.
 
-    Raises DataError with every row that can't be used, and if the rows are of several models.
+    Raises DataError with every row that can't be used, and if the rows belong to several models.
     """
     seen: set[tuple[str, str]] = set()
 
     def answer(row: Row) -> tuple[str, Turns, Any]:
-        name, turns = gather(partial(_new_id, row, seen), partial(_answered, row["choices"]))
+        name, turns = gather(partial(_new_id, row, seen), partial(_model_turns, row["choices"]))
         return name, turns, row.get("model_id")
 
     rows = parse_rows(path, answer, "question_id", "choices")
@@ -72,9 +79,9 @@ def read_answers(path: str | Path) -> dict[str, Turns]:
 
 
 def _new_id(row: Row, seen: set[tuple[str, str]]) -> str:
-    """The row's question_id. Raises UnusableRowError if an earlier row of the same model has it.
+    """The row's question_id. Raises UnusableRowError if it is invalid, or if an earlier row of the same model has it.
 
-    seen: (model, id) of the earlier rows; the row's own is added.
+    seen: (model, id) of the earlier rows. The row's own is added.
     """
     value = row["question_id"]
     name = str(value)
@@ -87,7 +94,7 @@ def _new_id(row: Row, seen: set[tuple[str, str]]) -> str:
     return name
 
 
-def _asked(turns: Any) -> Turns:
+def _user_turns(turns: Any) -> Turns:
     texts = _texts(turns)
     if len(texts) > MAX_TURNS:
         raise UnusableRowError(f"turns must be one text or two, not {len(texts)}")
@@ -96,7 +103,7 @@ def _asked(turns: Any) -> Turns:
     return texts
 
 
-def _answered(choices: Any) -> Turns:
+def _model_turns(choices: Any) -> Turns:
     if not isinstance(choices, list) or not choices or not isinstance(choices[0], dict) or "turns" not in choices[0]:
         raise UnusableRowError(f"choices must be a list that begins with {{turns: [...]}}, not {choices!r:.80}")
     return _texts(choices[0]["turns"])
@@ -109,7 +116,7 @@ def _texts(turns: Any) -> Turns:
 
 
 def write_answers(path: str | Path, answers: Mapping[str, Turns], model: str) -> None:
-    """`model_answer/<model>.jsonl`, as FastChat's own judge reads it."""
+    """Write `model_answer/<model>.jsonl` for FastChat's own judge."""
     rows = [
         {
             "question_id": int(id_) if id_.isdigit() else id_,
@@ -124,9 +131,9 @@ def write_answers(path: str | Path, answers: Mapping[str, Turns], model: str) ->
 
 
 def to_rate(questions: Sequence[Question], answers: Mapping[str, Turns]) -> list[Answer]:
-    """Rows for single grading: every turn of a question by itself, the second one with the first before it.
+    """Rows for single grading, one per turn. The row of a second turn includes the first one.
 
-    Ids are `<question>-<turn>`. Raises DataError where an answer is not there.
+    Ids are `<question>-<turn>`. Raises DataError if an answer is missing.
     """
     return [
         Answer(f"{q.id}-{turn}", q.turns[:turn], _answer(answers, q)[:turn], q.reference[:turn])
@@ -135,7 +142,7 @@ def to_rate(questions: Sequence[Question], answers: Mapping[str, Turns]) -> list
 
 
 def to_compare(questions: Sequence[Question], a: Mapping[str, Turns], b: Mapping[str, Turns]) -> list[Comparison]:
-    """Rows for pairwise comparison; as `to_rate`. Rows of one question are one prompt: `prompt_of`."""
+    """Rows for pairwise comparison, as in `to_rate`. All rows of a question count as one prompt (`prompt_of`)."""
     return [
         Comparison(f"{q.id}-{turn}", q.turns[:turn], _answer(a, q)[:turn], _answer(b, q)[:turn], q.reference[:turn])
         for turn, q in _turns(questions)
@@ -143,21 +150,22 @@ def to_compare(questions: Sequence[Question], a: Mapping[str, Turns], b: Mapping
 
 
 def _turns(questions: Sequence[Question]) -> list[tuple[int, Question]]:
-    """(number of the turn, question): the first turns of all questions, then the second turns where there are any."""
+    """(number of the turn, question): the first turns of all questions, then all second turns."""
     most = max((len(q.turns) for q in questions), default=0)
     return [(turn, q) for turn in range(1, most + 1) for q in questions if turn <= len(q.turns)]
 
 
 def prompt_of(row: str) -> str:
-    """Question of a row's id."""
+    """The question's id in the id of a row."""
     return row.rpartition("-")[0]
 
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean ratings with intervals over questions; `score` is over both turns of all questions.
+    """Mean ratings with intervals over questions.
 
-    invalid: ratings that could not be read; they are in no mean.
+    score:   mean over both turns of all questions.
+    invalid: number of ratings that could not be parsed. No mean includes them.
     """
 
     score: Estimate
@@ -167,7 +175,10 @@ class Scores:
 
 
 def summarise(questions: Sequence[Question], ratings: Mapping[str, float], *, level: float = 0.95) -> Scores:
-    """Scores from ratings by row id (`to_rate`); NaN is invalid. A row that is not there was not judged."""
+    """Scores from ratings by row id (`to_rate`). NaN is an invalid rating. Rows that are missing were not judged.
+
+    Raises DataError if a rating belongs to no question of the set.
+    """
     category = {q.id: q.category for q in questions}
     unknown = {prompt_of(row) for row in ratings} - category.keys()
     if unknown:
@@ -191,5 +202,5 @@ def summarise(questions: Sequence[Question], ratings: Mapping[str, float], *, le
 def _answer(answers: Mapping[str, Turns], question: Question) -> Turns:
     found = answers.get(question.id, ())
     if len(found) < len(question.turns):
-        raise DataError(f"question {question.id} has {len(question.turns)} turns, and {len(found)} answers to them")
+        raise DataError(f"question {question.id} has {len(question.turns)} turns, but {len(found)} answers to them")
     return found

@@ -1,6 +1,6 @@
-"""Finds the prompt of an evaluation set that each row of a file belongs to: by its `index`, or by its instruction.
+"""Finds the prompt of an evaluation set that each row of a file belongs to, by its `index` or by its instruction.
 
-A row's number in the file is not used, since files lack rows or have another order.
+The row's number in the file does not count, because files lack rows or have another order.
 """
 
 from __future__ import annotations
@@ -12,15 +12,15 @@ from typing import Any
 
 from alignlab.evaluation.benchmarks.files import Row
 
-# How many rows a message lists by number. It gives the count of all of them.
+# Maximum number of rows that a message lists by number. It also gives the count of all of them.
 MAX_LISTED = 5
 
 
 def prompt_places(rows: Sequence[Row], instructions: Sequence[str] | None) -> tuple[list[int], list[str]]:
     """(each row's position in the evaluation set, a line for each kind of fault).
 
-    instructions: those of the evaluation set, in its order; None if they are not known. Rows without an `index` need
-                  them.
+    instructions: the evaluation set's instructions in its order; None if they are unknown. Rows without an `index`
+                  need them.
     """
     if all(row.get("index") is not None for row in rows):
         places, wrong = _by_index(rows, instructions)
@@ -36,7 +36,10 @@ def prompt_places(rows: Sequence[Row], instructions: Sequence[str] | None) -> tu
 
 
 def faulty_rows(wrong: Iterable[bool], what: str) -> list[str]:
-    """A line with the count of rows for which `wrong` is true, `what` they have, and the first row numbers, from 1."""
+    """A line for the rows for which `wrong` is true; empty if there are none.
+
+    It has their count, `what` they have, and the first row numbers (from 1).
+    """
     flags = list(wrong)
     some = [i for i, flag in enumerate(flags, 1) if flag]
     shown = ", ".join(map(str, some[:MAX_LISTED])) + (", ..." if len(some) > MAX_LISTED else "")

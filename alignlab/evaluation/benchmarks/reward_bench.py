@@ -1,7 +1,7 @@
-"""RewardBench-style accuracy from scores: how often the chosen answer scores higher, by subset and section.
+"""RewardBench's accuracy from scores: how often the chosen answer scores higher, by subset and section.
 
-Lambert et al. 2024, https://arxiv.org/abs/2403.13787. The scores may be a reward model's or the implicit rewards of a
-policy, beta log(pi / ref), or log-probabilities.
+Lambert et al. 2024, https://arxiv.org/abs/2403.13787. The scores may be the rewards of a reward model, the implicit
+rewards of a policy (beta log(pi / ref)), or log-probabilities.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from numpy.typing import ArrayLike, NDArray
 
 from alignlab.statistics.intervals import Estimate, score_interval
 
-# section -> subset -> weight in its section: RewardBench's counts of examples; maths (447) weighs as much as all code
+# Section -> subset -> weight in its section. Weights are RewardBench's numbers of examples, except that maths (447
+# examples) weighs as much as all code.
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
         "alpacaeval-easy": 100,
@@ -44,9 +45,10 @@ SECTIONS: dict[str, dict[str, int]] = {
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Accuracy on a set of pairs; a tie counts half, `strict` counts it wrong as RewardBench does.
+    """Accuracy on a set of pairs.
 
-    rate's n are prompts; errors are over them.
+    rate:   accuracy in which a tie counts half. Its n is the number of prompts, and its errors are over prompts.
+    strict: accuracy in which a tie counts as wrong, as in RewardBench.
     """
 
     rate: Estimate
@@ -58,8 +60,10 @@ class Accuracy:
 
 @dataclass(frozen=True)
 class RewardBench:
-    """sections: weighted means of the strict accuracies of their subsets; only sections all of whose subsets are there.
-    score: mean of the four sections; NaN where one is absent.
+    """Accuracy on all pairs, by subset, and by section.
+
+    sections: weighted mean of the strict accuracies of a section's subsets. Incomplete sections are left out.
+    score:    mean of the four sections; NaN if one is missing.
     """
 
     overall: Accuracy
@@ -69,7 +73,10 @@ class RewardBench:
 
 
 def accuracy(chosen: ArrayLike, rejected: ArrayLike, prompts: Sequence[Hashable] | None = None) -> Accuracy:
-    """How often chosen > rejected; [R] scores each. A pair with a NaN is invalid and in no rate."""
+    """How often chosen > rejected, from [R] scores each. A pair with a NaN is invalid and counts in no rate.
+
+    prompts: [R] names of the pairs' prompts, if several pairs share one.
+    """
     difference = np.asarray(chosen, dtype=np.float64) - np.asarray(rejected, dtype=np.float64)
     valid = ~np.isnan(difference)
     scores = (np.sign(difference[valid]) + 1) / 2
@@ -91,12 +98,17 @@ def reward_bench(
     prompts: Sequence[Hashable] | None = None,
     sections: Mapping[str, Mapping[str, float]] = SECTIONS,
 ) -> RewardBench:
-    """Accuracy by subset and section; chosen, rejected, subsets: [R]; prompts: [R], where several rows share one."""
+    """Accuracy by subset and section.
+
+    chosen, rejected: [R] scores.
+    subsets:          [R] names of the pairs' subsets.
+    prompts:          [R] names of the pairs' prompts, if several pairs share one.
+    """
     first, second, names = np.asarray(chosen), np.asarray(rejected), np.asarray(subsets)
-    asked = list(range(len(first))) if prompts is None else list(prompts)
+    prompt_of = list(range(len(first))) if prompts is None else list(prompts)
 
     def of(place: NDArray[np.bool_]) -> Accuracy:
-        return accuracy(first[place], second[place], [asked[i] for i in np.flatnonzero(place)])
+        return accuracy(first[place], second[place], [prompt_of[i] for i in np.flatnonzero(place)])
 
     by_subset = {str(s): of(names == s) for s in np.unique(names)}
     by_section = {

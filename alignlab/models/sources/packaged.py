@@ -6,8 +6,6 @@ import copy
 import importlib.util
 import logging
 import os
-import shutil
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,8 +15,8 @@ from typing import Any, ClassVar
 from filelock import FileLock
 
 from alignlab.data.fingerprint import path_digest
-from alignlab.errors import DamagedError, Problem
-from alignlab.integrity import DAMAGE_EXTRA, is_sealed, seal_folder, set_aside, verify_folder
+from alignlab.errors import Problem
+from alignlab.integrity import is_whole, new_folder, seal_folder
 from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import load_pretrained
 from alignlab.models.sources.hub import Hub
@@ -94,23 +92,15 @@ class Packaged(Hub):
         file = _gguf_file(self.package)
         assert file is not None
         target = _target(file)
-        root = target.parent
-        root.mkdir(parents=True, exist_ok=True)
+        target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{target}.lock"):
-            try:
-                verify_folder(target)
-            except DamagedError as error:
-                found = DamagedError(target, f"is damaged ({error.file.name} {error.why})")
-                log.warning("%s", set_aside(found, "it is converted again"), extra=DAMAGE_EXTRA)
-            if not is_sealed(target):
+            if not is_whole(target, "it is converted again"):
                 if target.is_dir():
                     log.warning("%s has no checksums (an older version wrote it); it is converted again", target)
                 log.info("converting %s to safetensors once (about 20 s)", file.name)
-                with tempfile.TemporaryDirectory(dir=root) as scratch:
-                    _convert(file, Path(scratch) / "model")
-                    seal_folder(Path(scratch) / "model")
-                    shutil.rmtree(target, ignore_errors=True)
-                    (Path(scratch) / "model").rename(target)
+                with new_folder(target) as scratch:
+                    _convert(file, scratch)
+                    seal_folder(scratch)
         return target
 
 

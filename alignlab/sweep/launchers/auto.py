@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from hydra.plugins.launcher import Launcher
 
 from alignlab.sweep.launchers.base import PointLauncher
+from alignlab.sweep.launchers.host import free_gpus, share_gpus
 from alignlab.sweep.launchers.serial import SerialLauncher
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
@@ -49,7 +50,6 @@ class AutoLauncher(PointLauncher):
                 self._pool = None
 
     def width(self) -> int:
-        from alignlab.sweep.launchers.host import free_gpus
 
         return max(1, len(free_gpus()))
 
@@ -69,14 +69,12 @@ class AutoLauncher(PointLauncher):
     @staticmethod
     def _in_processes(alone: Sequence[RunTask]) -> bool:
         """Whether processes pay for points that are in no stack, on a machine without GPUs."""
-        from alignlab.sweep.launchers.host import free_gpus
         from alignlab.vectorized.eligibility import worth_processes
 
         waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
         return waiting and not free_gpus() and worth_processes([point.plan for point in alone])
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
-        from alignlab.sweep.launchers.host import share_gpus
         from alignlab.sweep.launchers.local_pool import Pool
         from alignlab.sweep.tasks import VectorizedTask, with_vectorized
         from alignlab.vectorized.eligibility import overhead_bound, worth_vectorizing
@@ -98,7 +96,8 @@ def as_point_launcher(launcher: Launcher) -> PointLauncher | None:
 
     The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
     """
-    # Hydra executes its plugins' modules once more when it looks for plugins: only now is this class the one it uses.
+    # Imported here, because Hydra executes plugin modules again when it looks for them, which makes another class.
+    # Hydra has no public name for its default launcher.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 
     if isinstance(launcher, BasicLauncher):

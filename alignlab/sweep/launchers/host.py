@@ -12,6 +12,8 @@ from pathlib import Path
 
 import psutil
 
+from alignlab.sweep.launchers.process import library_settings
+
 log = logging.getLogger(__name__)
 
 _IN_USE = 0.1  # share of a GPU's memory from which on somebody computes on it
@@ -27,8 +29,8 @@ class Slot:
 
     def environment(self) -> dict[str, str]:
         """What the worker's libraries read before they start."""
-        told = {name: str(self.threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
-        return {**os.environ, **told, **({} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu})}
+        gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
+        return {**os.environ, **library_settings(self.threads), **gpu}
 
 
 def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:

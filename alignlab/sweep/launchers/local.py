@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from alignlab.checks import at_least
 from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
+from alignlab.sweep.launchers.host import slots
 
 if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
@@ -57,6 +58,4 @@ class LocalLauncher(PointLauncher):
         return True
 
     def width(self) -> int:
-        from alignlab.sweep.launchers.host import slots
-
         return len(slots(sys.maxsize, self.limits["at_once"], self.limits["per_gpu"]))

@@ -51,11 +51,10 @@ class _Worker:
     def give(self, task: Task, attempt: int) -> None:
         """Send it a task."""
         output = (task.logs / f"{task.name}.log").absolute()
-        output.parent.mkdir(parents=True, exist_ok=True)
         self.task, self.attempt, self.oom_kills = task, attempt, oom_kills()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # it died: that is seen when it is looked at
-            self.process.stdin.write(pickle.dumps((task, str(output))))
+            self.process.stdin.write(pickle.dumps((task, output)))
             self.process.stdin.flush()
 
     def has_ended(self) -> bool:

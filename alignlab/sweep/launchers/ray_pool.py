@@ -8,14 +8,14 @@ from __future__ import annotations
 import os
 import pickle
 import socket
-import sys
 from collections import deque
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from alignlab.errors import AlignlabError
+from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.launchers.process import library_settings, print_to
 from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
 
 _LOOK = 0.5  # seconds between two looks at signals
@@ -124,24 +124,11 @@ def _knock(address: str) -> None:
 def work_on(pickled: bytes, directory: str, threads: int) -> None:
     """One task, in a worker."""
     os.chdir(directory)
-    os.environ.update(
-        OMP_NUM_THREADS=str(threads), MKL_NUM_THREADS=str(threads), TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1"
-    )
+    os.environ.update(library_settings(threads))
     task = pickle.loads(pickled)  # imports torch, which reads what was just set
-    _print_to(task.logs / f"{task.name}.log")
-    from alignlab.progress import log_to_terminal
-
+    print_to(task.logs / f"{task.name}.log")
     log_to_terminal()
     task()
-
-
-def _print_to(file: Path) -> None:
-    """What the task prints goes beside the sweep, and not to the files of Ray's worker."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    with file.open("ab") as opened:
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-            os.dup2(opened.fileno(), stream.fileno())
 
 
 def _end_of(ray: Any, reference: Any) -> tuple[str | None, bool]:

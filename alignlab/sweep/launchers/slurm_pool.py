@@ -18,7 +18,9 @@ from typing import Any
 
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
+from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.launchers.process import library_settings
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
 
 _LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
@@ -128,16 +130,10 @@ class _Job:
 
     def __call__(self) -> None:
         os.chdir(self.directory)
-        os.environ.update(
-            OMP_NUM_THREADS=str(self.threads),
-            MKL_NUM_THREADS=str(self.threads),
-            TOKENIZERS_PARALLELISM="false",
-            TQDM_DISABLE="1",
-        )
+        os.environ.update(library_settings(self.threads))
         task = pickle.loads(self.task)  # imports torch, which reads what was just set
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # queued again by SLURM itself
             task = _going_on(task)
-        from alignlab.progress import log_to_terminal
 
         log_to_terminal()
         task()

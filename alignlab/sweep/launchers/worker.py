@@ -12,13 +12,13 @@ import signal
 import sys
 import threading
 
+from alignlab.progress import log_to_terminal
+from alignlab.sweep.launchers.process import print_to
+
 
 def main(alive: int, ended: int) -> int:
     """Run what comes, until no more does; returns the exit code."""
-    from alignlab.progress import log_to_terminal
-
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()
     try:
         import alignlab.training.fit  # noqa: F401 - seconds, which pass while the first task is still to come
@@ -29,23 +29,13 @@ def main(alive: int, ended: int) -> int:
             except EOFError:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the other pipe closes too, while this process ends
                 return 0
-            _print_to(output)
+            print_to(output)
             log_to_terminal()
             task()
             sys.stdout.flush()
             os.write(ended, b".")
     except KeyboardInterrupt:
         return 130
-
-
-def _print_to(file: str) -> None:
-    """Everything that this process prints from now on is added to the file."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    descriptor = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
-    os.dup2(descriptor, 1)
-    os.dup2(descriptor, 2)
-    os.close(descriptor)
 
 
 def _stop_when_alone(alive: int) -> None:

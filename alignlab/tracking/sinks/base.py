@@ -1,4 +1,4 @@
-"""Where metrics go. A tracking config is a dataclass that opens a sink for a run."""
+"""Base of trackers. A tracking config is a dataclass that opens a sink for a run; the sink receives its metrics."""
 
 from __future__ import annotations
 
@@ -13,7 +13,14 @@ from alignlab.checks import Checked
 
 @dataclass(frozen=True)
 class RunIdentity:
-    """What a tracker needs to know of a run."""
+    """The data about a run that a tracker needs.
+
+    id:        the run's id.
+    directory: the run directory.
+    group:     name of the sweep, or None.
+    job_type:  kind of the run.
+    config:    the run's config.
+    """
 
     id: str
     directory: Path
@@ -23,22 +30,25 @@ class RunIdentity:
 
 
 class Sink(Protocol):
-    """Receives rows of metrics while a run lasts and a summary at its end."""
+    """Receives rows of metrics during a run, and a summary at its end."""
 
     def log(self, row: Mapping[str, float]) -> None:
-        """One row; holds `train/global_step`."""
+        """Log one row of metrics. It contains `train/global_step`."""
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Rows of text and numbers for people; each holds `step`, the updates so far."""
+        """Log rows of text and numbers for people to read. Each row contains `step`: the number of updates so far."""
 
     def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        """The run is over; nothing is logged after this."""
+        """End the run. Nothing is logged after this."""
 
 
 @dataclass(kw_only=True)
 class Tracking(Checked, ABC):
-    """Base of tracking configs. Files are always written; this decides what mirrors them."""
+    """Base of tracking configs. Files in the run directory are always written; a tracker mirrors them."""
 
     @abstractmethod
     def open(self, run: RunIdentity) -> Sink:
-        """A sink for this run; never asks for anything on the terminal."""
+        """Open a sink for this run. This never prompts on the terminal.
+
+        Raises TrackingError if the tracker can't be used as configured.
+        """

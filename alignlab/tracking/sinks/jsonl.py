@@ -1,13 +1,14 @@
-"""`metrics.jsonl`, and tables beside it: one JSON object a row, in the order they were logged."""
+"""Writes `metrics.jsonl`, and tables beside it: one JSON object per row, in the order of logging."""
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from alignlab.integrity import write_text
 
 log = logging.getLogger(__name__)
 
@@ -15,14 +16,16 @@ STEP = "train/global_step"
 
 
 class JsonlSink:
-    """Appends rows to a file, flushed row by row, so that a killed run has lost nothing that it logged."""
+    """Appends rows to a file. Each row is flushed, so that a killed run loses no logged row."""
 
     def __init__(self, file: Path, *, resume_at: int, step: str = STEP) -> None:
-        """Rows after step `resume_at` belong to work that is done again: they are dropped. `step` is what holds it."""
+        """Open the file, and drop the rows after step `resume_at`, because a resumed run logs them again.
+
+        resume_at: step at which the run resumes; 0 drops all rows.
+        step:      key of the step in a row.
+        """
         kept = [row for row in read_rows(file) if row.get(step, 0) <= resume_at] if resume_at else []
-        scratch = file.with_suffix(".tmp")
-        scratch.write_text("".join(json.dumps(row) + "\n" for row in kept))
-        os.replace(scratch, file)
+        write_text(file, "".join(json.dumps(row) + "\n" for row in kept))
         self._handle = file.open("a")
         self._file, self._resume_at = file, resume_at
         self._tables: dict[str, JsonlSink] = {}
@@ -32,7 +35,7 @@ class JsonlSink:
         self._handle.flush()
 
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Into `<name>.jsonl` beside the metrics."""
+        """Append the rows to `<name>.jsonl` beside the metrics."""
         if name not in self._tables:
             file = self._file.with_name(f"{name}.jsonl")
             self._tables[name] = JsonlSink(file, resume_at=self._resume_at, step="step")
@@ -46,9 +49,9 @@ class JsonlSink:
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:
-    """All complete rows of a file. A last line that a crash cut off is left out.
+    """All complete rows of a file; none if there is no file. A last line that a crash cut off is left out.
 
-    Damaged rows are left out too, with a warning that counts them.
+    Damaged rows are left out too, and a warning states how many.
     """
     if not file.is_file():
         return []

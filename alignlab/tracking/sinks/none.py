@@ -10,7 +10,7 @@ from alignlab.tracking.sinks.base import RunIdentity, Sink, Tracking
 
 
 class NullSink:
-    """Takes everything, keeps nothing."""
+    """Accepts everything and does nothing."""
 
     def log(self, row: Mapping[str, float]) -> None:
         pass
@@ -24,7 +24,7 @@ class NullSink:
 
 @dataclass(kw_only=True)
 class NoTracking(Tracking):
-    """Files only."""
+    """No tracker: only the files in the run directory are written."""
 
     def open(self, run: RunIdentity) -> Sink:
         return NullSink()

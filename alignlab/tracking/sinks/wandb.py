@@ -1,4 +1,4 @@
-"""Weights & Biases: one run per point, grouped by sweep, offline where there is no login."""
+"""Weights & Biases (W&B): one W&B run per point, grouped by sweep; offline if there is no login."""
 
 from __future__ import annotations
 
@@ -25,9 +25,10 @@ MODES = ("auto", "online", "offline")
 class Wandb(Tracking):
     """W&B as a mirror of the run directory.
 
-    project, entity: as in W&B; an empty entity takes your default one.
-    mode:            "auto" (online with a stored key or WANDB_API_KEY, else offline), "online" or "offline".
-    tags:            shown in the W&B table.
+    project, entity: as in W&B. An empty entity means your default entity.
+    mode:            "online", "offline" or "auto". "auto" is the value of WANDB_MODE if that is set; else it is online
+                     if there is a stored key or WANDB_API_KEY, and offline if there is none.
+    tags:            shown in the W&B table of runs.
     """
 
     project: str = "alignlab"
@@ -43,10 +44,10 @@ class Wandb(Tracking):
 
 
 class WandbSink:
-    """One W&B run under the run's own id.
+    """One W&B run with the run's own id.
 
-    Online, a resumed run continues the same W&B run; offline, each attempt writes files of its own.
-    Raises TrackingError where W&B can't be had as asked.
+    Online, a resumed run continues the same W&B run. Offline, each attempt writes its own files.
+    Raises TrackingError if W&B can't start, or if mode=online has no key.
     """
 
     def __init__(self, config: Wandb, run: RunIdentity) -> None:
@@ -63,10 +64,10 @@ class WandbSink:
                 job_type=run.job_type,
                 config=dict(run.config),
                 tags=config.tags,
-                dir=run.directory.resolve(),  # its service process may stand in another folder
+                dir=run.directory.resolve(),  # W&B's service process may have another working directory
                 mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
                 resume="allow" if mode == "online" else None,
-                reinit="create_new",  # the points of a stack are open side by side
+                reinit="create_new",  # the runs of a vectorized group are open at the same time
                 settings=wandb.Settings(silent=True, console="off", x_save_requirements=False),
             )
         except wandb.Error as error:
@@ -76,7 +77,7 @@ class WandbSink:
         log.info("wandb: %s", self._run.url if mode == "online" else f"{mode}, files in {run.directory}/wandb")
 
     def _save_requirements(self) -> None:
-        """The list of packages that W&B makes for every run anew, which takes it a fifth of a second."""
+        """Save the list of installed packages. W&B would make it again for every run, which takes 0.2 seconds."""
         folder = Path(self._run.dir)
         if not folder.is_dir():  # WANDB_MODE=disabled
             return
@@ -101,13 +102,16 @@ class WandbSink:
 
 @cache
 def _requirements() -> str:
-    """Every installed package with its version, one a line."""
+    """Every installed package with its version, one per line."""
     found = {f"{package.name}=={package.version}" for package in distributions()}
     return "\n".join(sorted(found, key=str.lower)) + "\n"
 
 
 def _mode(configured: str) -> str:
-    """Online only where a key is at hand: W&B would otherwise stop and ask on the terminal."""
+    """The mode for W&B. It is online only if there is a key, because W&B would otherwise prompt on the terminal.
+
+    Raises TrackingError if mode=online has no key.
+    """
     import wandb
 
     if configured == "auto" and os.environ.get("WANDB_MODE"):

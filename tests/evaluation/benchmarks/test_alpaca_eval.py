@@ -1,4 +1,4 @@
-"""AlpacaEval 2: the published leaderboard from the published annotations and weights; files in its own form."""
+"""AlpacaEval 2: reproduces the published leaderboard from published annotations and weights; tests its file formats."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def leaderboard(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def test_published_win_rates(folder: Path) -> None:
-    """All 51 listed models: win-rate and standard error to 1e-6, counts exactly."""
+    """For all 51 listed models, win-rate and standard error agree to 1e-6, and counts are equal."""
     listed, known, difficulty = (
         leaderboard(folder),
         annotations(folder),
@@ -81,7 +81,7 @@ def test_published_win_rates(folder: Path) -> None:
 
 
 def test_published_length_controlled_win_rates(folder: Path) -> None:
-    """To 1e-6 for 168 of 171 models; the other three are within 0.2."""
+    """168 of 171 models agree to 1e-6, and the other three to 0.2."""
     listed, difficulty = leaderboard(folder), read_difficulty(folder / "ae2_instruction_difficulty.csv")
     weights = read_weights(folder / "ae2_lc_weights.csv")
     assert len(weights) == 171
@@ -101,7 +101,7 @@ def test_published_length_controlled_win_rates(folder: Path) -> None:
 
 
 def test_annotations_in_their_own_form(folder: Path, tmp_path: Path) -> None:
-    """`annotations.json` made of real outputs has the lengths and the numbers of the table."""
+    """An `annotations.json` made from real outputs gives the lengths and the numbers of the table."""
     with gzip.open(folder / "eval_set_outputs.jsonl.gz", "rt") as lines:
         outputs = [json.loads(line) for line in lines]
     known = annotations(folder)["vicuna-13b-v1.5"]
@@ -131,7 +131,7 @@ def test_annotations_in_their_own_form(folder: Path, tmp_path: Path) -> None:
 def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
     """Annotations of a model without an index, in the order of its file, with some prompts missing.
 
-    The texts of most models' outputs are not at hand; letters stand for them, so many as the texts have.
+    The outputs of most models are not available. Letters replace them, as many as the texts have characters.
     """
     with gzip.open(folder / "eval_set_outputs.jsonl.gz", "rt") as lines:
         instructions = [json.loads(line)["instruction"] for line in lines]
@@ -156,7 +156,7 @@ def in_its_own_form(folder: Path, model: str) -> list[dict[str, Any]]:
     [("text_davinci_001", 803, 6.41), ("phi-2", 803, 3.15), ("minotaur-13b", 804, 8.21)],
 )
 def test_files_that_lack_rows_and_index(folder: Path, tmp_path: Path, model: str, rows: int, controlled: float) -> None:
-    """With row numbers text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
+    """By row numbers, text_davinci_001 would have 16.56, phi-2 4.12 and minotaur-13b 13.05."""
     file, prompts = tmp_path / "annotations.json", folder / "eval_set_outputs.jsonl.gz"
     made = in_its_own_form(folder, model)
     difficulty = read_difficulty(folder / "ae2_instruction_difficulty.csv")
@@ -178,7 +178,7 @@ SET = ["a?", "b?", "c?", "d?"]
 
 
 def annotated(*instructions: str, index: Sequence[Any] | None = None, **changed: Any) -> list[dict[str, Any]]:
-    """Rows in which the model wins c? and d? and loses the others; all outputs have the same length."""
+    """Rows in which the model wins on c? and d? and loses on the others. All outputs have the same length."""
     rows = [
         {
             "instruction": text,
@@ -215,8 +215,8 @@ def test_places_by_index_and_by_instruction(tmp_path: Path) -> None:
 def test_difficulty_is_that_of_the_rows_prompt_by_hand(tmp_path: Path) -> None:
     """Prompt 0 of 9 is missing. The model wins 3 of 4 prompts of difficulty -1 and 1 of 4 of +1. Lengths are equal.
 
-    So quality + difficulty * (-1) = log 3 and quality + difficulty * 1 = -log 3: difficulty is -log 3. By row number
-    the two kinds change places, and it would be +log 3.
+    So quality + difficulty * (-1) = log 3 and quality + difficulty * 1 = -log 3, which gives difficulty = -log 3. With
+    row numbers, the two kinds would be exchanged, and it would be +log 3.
     """
     asked = [f"{i}?" for i in range(9)]
     rows = annotated(*asked[1:])

@@ -1,4 +1,4 @@
-"""MT-Bench: prompts byte for byte, verdicts as stored, scores by category; FastChat's files in and out."""
+"""MT-Bench: prompts are byte for byte FastChat's, verdicts as stored, scores by category; FastChat's file formats."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def answers(folder: Path) -> dict[str, dict[str, Turns]]:
 
 
 def judged_text(template: Template, prompt: str) -> tuple[str, ...]:
-    """The answers that stand in a stored prompt, where the model's stored answers are newer."""
+    """The answers in a stored prompt, for models whose stored answers are newer than the prompt."""
     fixed = re.escape(template.text)
     for place in template.places:
         group = "(?s:.*)" if place.startswith(("question", "ref")) else f"(?P<{place}>(?s:.*))"
@@ -76,7 +76,7 @@ def judged_text(template: Template, prompt: str) -> tuple[str, ...]:
 def test_prompts_for_single_grading(
     folder: Path, questions: dict[str, Question], templates: tuple[Template, ...], answers: dict[str, dict[str, Turns]]
 ) -> None:
-    """All 960 byte for byte: 800 from the stored answers; 160 judge an older answer, which is read off the prompt."""
+    """All 960 prompts are equal byte for byte. 800 use stored answers; 160 use older ones, taken from the prompt."""
     stored, neutral = 0, 0
     rows = rows_of(folder / "judgments_single_gpt-4.jsonl.gz")
     for row in rows:
@@ -136,7 +136,7 @@ def test_all_verdicts_are_read_as_stored(folder: Path, templates: tuple[Template
 
 
 def test_scores_by_category(folder: Path, questions: dict[str, Question]) -> None:
-    """phi-3-dpo's 160 ratings; means against a plain computation."""
+    """The means of phi-3-dpo's 160 ratings equal a plain computation."""
     rows = [r for r in rows_of(folder / "judgments_single_gpt-4.jsonl.gz") if r["model"] == "phi-3-dpo"]
     ratings = {f"{r['question_id']}-{r['turn']}": float(r["score"]) for r in rows}
     found = summarise(list(questions.values()), ratings)
@@ -163,7 +163,7 @@ def test_rows_for_a_judge(questions: dict[str, Question], answers: dict[str, dic
     pairs = to_compare(list(questions.values()), answers["gpt-4"], answers["claude-v1"])
     assert (pairs[0].a, pairs[0].b) == (answers["gpt-4"]["81"][:1], answers["claude-v1"]["81"][:1])
     assert prompt_of(pairs[0].id) == "81"
-    with pytest.raises(DataError, match="question 81 has 2 turns, and 0 answers"):
+    with pytest.raises(DataError, match="question 81 has 2 turns, but 0 answers"):
         to_rate(list(questions.values()), {})
 
 

@@ -15,7 +15,7 @@ from alignlab.evaluation.benchmarks.reward_bench import SECTIONS, accuracy, rewa
 
 
 def test_archangel(shared_data: Path) -> None:
-    """102 runs; the paper's table of Mistral-7B on OASST: .525 before, DPO .600, KTO .652, one answer a prompt .631."""
+    """102 runs. Mistral-7B on OASST in the paper: start .525, DPO .600, KTO .652, KTO (one answer a prompt) .631."""
     table = {row.run: row for row in archangel.read_table(shared_data / "halos/archangel_gpt4_results.jsonl.gz")}
     assert len(table) == 102
     paper = {"unaligned": 0.525, "dpo": 0.600, "kto": 0.652, "kto-unary": 0.631}
@@ -48,7 +48,7 @@ def test_accuracy_of_scores() -> None:
 
 
 def test_sections_weigh_their_subsets() -> None:
-    """Maths at 50 %, all code right: (984 * .5 + 984) / 1968; llmbar and the rest right; safety by its counts."""
+    """Maths is 50 % right and all code right: (984 * .5 + 984) / 1968. All others but donotanswer are right."""
     names, chosen = [], []
     for subsets in SECTIONS.values():
         for subset in subsets:
@@ -71,7 +71,7 @@ def test_sections_that_are_not_all_there_have_no_score() -> None:
 
 
 def test_refusal_rules_against_people(shared_data: Path) -> None:
-    """2,250 completions labelled by two people: the rules agree as often as the data set's own string match."""
+    """On 2,250 completions labelled by two people, the rules agree as often as the data set's own string match."""
     prompts = {f"v2-{p.id}": p for p in xstest.read_prompts(shared_data / "xstest/xstest_prompts.csv")}
     assert len(prompts) == 450
     with gzip.open(shared_data / "xstest/completions_labelled.jsonl.gz", "rt") as lines:

@@ -24,6 +24,7 @@ from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
 from alignlab.runs.directory import RunDir
 from alignlab.sweep.launchers.host import Slot, free_gpus, share_gpus, slots
 from alignlab.sweep.launchers.local_pool import Pool
+from alignlab.sweep.launchers.process import library_settings
 from alignlab.training import pool, stackable
 from alignlab.vectorized.eligibility import worth_processes
 from tests.training.test_training import LAB
@@ -198,6 +199,7 @@ def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     assert slots(1, 0, 2) == [Slot(16, "0")]
     told = Slot(8, "2").environment()
     assert (told["OMP_NUM_THREADS"], told["CUDA_VISIBLE_DEVICES"], told["PATH"]) == ("8", "2", os.environ["PATH"])
+    assert library_settings(8).items() <= told.items(), "as in workers of Ray and SLURM"
 
 
 @pytest.mark.parametrize(

@@ -267,25 +267,13 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
 def tokenize_labelled(
     rows: Iterable[Labelled], template: Template, cut: Cutter
 ) -> tuple[list[LabelledTokens], LengthReport]:
-<<<<<<< HEAD
     """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
-    tokens = Tokenizer(template, cut)
-    out: list[LabelledTokens] = []
-    for place, row in enumerate(rows):
-        with tokens.report.row():
-            prompt = tokens.prompt(row.prompt)
-            answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
-            out.append(LabelledTokens(len(out), prompt, answer, row.desirable))
-    return out, tokens.report
-=======
-    """Token ids of labelled answers, with the report of what was cut."""
     rows = list(rows)
     tokens, report = tokenize_completions(rows, template, cut)
     return [
         LabelledTokens(one.index, one.prompt, one.completion, row.desirable)
         for one, row in zip(tokens, rows, strict=True)
     ], report
->>>>>>> w-dup
 
 
 def tokenize_rankings(

@@ -273,7 +273,7 @@ class OnlineModule(AlignmentModule):
         return by_token[..., 0], by_token[..., 1] if critic is not None else None
 
     def _by_token(self, rows: Sequence[RolloutTokens], look: Callable[[RolloutBatch], Tensor]) -> Tensor:
-        """[N, T, ...] results of `compute_logps` for all tokens, on the CPU. `compute_logps` is called with one micro-batch at a time."""
+        """[N, T, ...] results of `look` for all tokens, on the CPU. `look` is called with one micro-batch at a time."""
 
         def see(batches: list[RolloutBatch]) -> list[Tensor]:
             return [part for batch in batches for part in look(batch).float().cpu()]

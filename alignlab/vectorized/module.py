@@ -19,7 +19,8 @@ from torch import Tensor
 from alignlab.data.layout import Layout
 from alignlab.errors import AlignlabError
 from alignlab.modules.answer_metrics import preference_metrics
-from alignlab.modules.base import AlignmentModule, gradient_not_finite, non_finite
+from alignlab.modules.base import AlignmentModule
+from alignlab.modules.validity import gradient_not_finite, non_finite
 from alignlab.types import Logps, PairLogps, halves, map_tensors
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs

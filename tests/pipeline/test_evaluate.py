@@ -168,7 +168,7 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     assert alignlab("train", *small, "objective=reward_model").code == 0
     refused = alignlab("evaluate", "run=reward_model", "judge=human")
     assert refused.code == 2
-    assert "is a reward model, which writes none" in refused.err
+    assert "is a reward model, which writes no answers" in refused.err
     told = alignlab("evaluate", "run=reward_model")
     assert told.code == 0, told.err
     assert "| all | 4 |" in told.out, "a tenth of 40 pairs is held out"
@@ -508,7 +508,7 @@ def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
     assert again.code == 0, again.err
     assert repr(Examples.read(folder)) == repr(before)
     assert "rows.parquet" in again.err
-    assert "its answers are drawn again; it is kept as rows.parquet.damaged" in again.err
+    assert "its answers are sampled again; it is kept as rows.parquet.damaged" in again.err
     assert again.err.count("and the answers are sampled again; it is kept as") == 2
 
     flip(only("dpo") / "policy/model.safetensors")

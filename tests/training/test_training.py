@@ -111,7 +111,7 @@ def test_a_done_run_of_other_code_says_so(alignlab: Run, monkeypatch: pytest.Mon
     monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
     again = alignlab(*command)
     assert again.code == 0
-    assert re.search(rf"{only('dpo').name}: was made with another alignlab's revision: .* -> abc", again.err)
+    assert re.search(rf"{only('dpo').name}: was made by another version of the code: alignlab's revision: .* -> abc", again.err)
 
 
 @pytest.mark.parametrize("launcher", ["serial", "vectorized"])
@@ -147,7 +147,7 @@ def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -
         other.kill()
     assert left.code == 3
     assert "1 of 2 points have no result" in left.err
-    assert f"{names[0]}: another process has it in hand; left to it" in left.err
+    assert f"{names[0]}: another process is running it; skipped" in left.err
     assert [records().get(name, {}).get("status") for name in names] == [None, "done"]
     assert alignlab(*command, "if_running=skip").code == 0
     assert [records()[name]["status"] for name in names] == ["done", "done"]

@@ -172,7 +172,7 @@ def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
-    with pytest.raises(NotVectorizableError, match="several models at once are off by"):
+    with pytest.raises(NotVectorizableError, match="its log-probabilities differ by up to .* when vectorized"):
         run_vectorized(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
     assert set(run_vectorized(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
 
@@ -376,7 +376,7 @@ def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, mo
     assert run_vectorized(plans) == {point.id: None for point in plans}
     for point in plans:
         said = RunDir.of(tmp_path / "stopped", point.id).log.read_text()
-        assert f"{point.id}: was begun with another alignlab's revision" in said
+        assert f"{point.id}: was begun by another version of the code: alignlab's revision" in said
         same(tmp_path / "stopped", tmp_path / "whole", point.id)
         assert RunDir.of(tmp_path / "stopped", point.id).record()["attempt"] == 2
 
@@ -519,5 +519,5 @@ def test_from_the_command_line(alignlab: Any) -> None:
         assert run.id in ends[0]
     refused = alignlab(*command, "output_root=other", "objective.tau=0.1,0.5", "model.dtype=float32,bfloat16")
     assert refused.code == 2
-    assert "rounds differently in a stack [point 1, 3]" in refused.err
+    assert "rounds differently when vectorized [point 1, 3]" in refused.err
     assert not list(Path("other").glob("runs/*"))

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Before anything imports a library that reads them: no hub, no tracker login, and one thread each, since processes of
-# pytest-xdist share the cores.
+# Set before anything imports a library that reads them: no hub, no tracker login, and one thread per process, because
+# the processes of pytest-xdist share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
@@ -19,7 +19,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @dataclass
 class Result:
-    """What a command left behind."""
+    """The result of a command: exit code and output."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ def alignlab(
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Folder with real data sets; tests that need them are skipped, and say so, where it is absent."""
+    """Folder with real data sets. Tests that need it are skipped with a reason if it is absent."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
@@ -58,7 +58,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def hydra_conf() -> Iterator[None]:
-    """An initialised Hydra over conf/, for composing configs without running anything."""
+    """Initialise Hydra over conf/, so that configs can be composed without running anything."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 

@@ -47,12 +47,12 @@ def test_every_flipped_bit_of_a_record_is_seen_or_changes_nothing(tmp_path: Path
             found = read_sealed(file)
         except DamagedError:
             seen += 1
-        else:  # the word sha256 itself, or white space behind it
+        else:  # the word sha256 itself, or white space after it
             assert {key: found[key] for key in RECORD} == RECORD
     assert seen > 0.9 * 8 * len(good)
 
 
-def test_what_is_no_object_is_damaged(tmp_path: Path) -> None:
+def test_json_that_is_not_an_object_is_damaged(tmp_path: Path) -> None:
     file = tmp_path / "run.json"
     for content in (b"", b"[]", b"3", b"\xff\xfe", b'{"status": "do', bytes(64), b"[" * 100_000):
         file.write_bytes(content)
@@ -160,7 +160,7 @@ def test_a_new_file_replaces_the_old_one_only_if_its_block_ends(tmp_path: Path) 
         for path in (scratch, other):
             path.write_text("new")
         assert file.read_bytes() == "ä".encode()
-        assert scratch.suffix == ".tmp", "what a killed run leaves behind is found by this ending"
+        assert scratch.suffix == ".tmp", "files of killed runs are found by this ending"
     assert [f.name for f in file.parent.iterdir()] == ["a.txt"]
     assert file.read_text() == "new"
 
@@ -174,7 +174,7 @@ def test_a_new_folder_replaces_the_old_one_only_if_its_block_ends(tmp_path: Path
     with pytest.raises(RuntimeError, match="stopped"), new_folder(folder) as scratch:
         stop_half_way(scratch / "half")
     assert [str(f.relative_to(tmp_path)) for f in sorted(tmp_path.rglob("*"))] == ["model-0.5", "model-0.5/new"]
-    (tmp_path / "model-0.5.tmp").mkdir()  # by a process that was killed
+    (tmp_path / "model-0.5.tmp").mkdir()  # left by a process that was killed
     (tmp_path / "model-0.5.tmp" / "half").touch()
     with new_folder(folder) as scratch:
         scratch.mkdir()

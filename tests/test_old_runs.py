@@ -1,4 +1,4 @@
-"""Runs of version 0.1 are still listed, shown and evaluated; reading them changes nothing that they wrote."""
+"""Runs of version 0.1 are still listed, shown and evaluated. Reading them does not change their files."""
 
 from __future__ import annotations
 
@@ -56,8 +56,8 @@ def test_an_old_run_is_shown(old_runs: Path, alignlab: Run) -> None:
     assert contents(old_runs) == contents(FIXTURE)
 
 
-def test_what_an_old_run_was_made_with(old_runs: Path) -> None:
-    """Its parent is a list of overrides, as stages were described in 0.1."""
+def test_the_config_of_an_old_run(old_runs: Path) -> None:
+    """Its parent is a list of overrides, which is how version 0.1 described stages."""
     plan = recorded_plan(str(old_runs), HIGH, trust_remote_code=False)
     assert plan.train.objective.beta == 0.3  # type: ignore[attr-defined]
     assert plan.train.model.parent[0] == "objective=sft"
@@ -66,7 +66,7 @@ def test_what_an_old_run_was_made_with(old_runs: Path) -> None:
 
 
 def test_an_old_run_is_evaluated(old_runs: Path, alignlab: Run, tmp_path: Path) -> None:
-    """With the numbers that version 0.1 itself found."""
+    """The numbers equal those of version 0.1."""
     (tmp_path / "rules.py").write_text("def length(prompt, answer):\n    return len(answer)\n")
     found = alignlab(
         "evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=rules:length", "evaluation.prompts=8"

@@ -1,4 +1,4 @@
-"""Which words count as misspellings, and which are other words."""
+"""Misspelt words are recognised, and other words are not taken for misspellings."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from alignlab.spelling import correct_option, correct_spelling
         ("min_length", ["max_length"], ""),
         ("beta3", ["beta1", "beta2"], ""),
         ("lr", ["r"], ""),
-        ("sted", ["step", "stem"], ""),  # two are as near
+        ("sted", ["step", "stem"], ""),  # two words are equally near
     ],
 )
 def test_keys(word: str, known: list[str], expected: str) -> None:

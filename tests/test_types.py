@@ -45,7 +45,7 @@ def two_rows(mean_count: float | None = None) -> Logps:
 
 
 def test_nll_by_each_reduction() -> None:
-    """Divided by nothing, by 2 and 3, and by the batch's mean of 2.5 (or what it is told): 9 / 5 a token on average."""
+    """Divided by nothing, by 2 and 3 tokens, and by the batch's mean of 2.5 (or a given mean): on average 9 / 5."""
     assert two_rows().nll("sum").tolist() == [3.0, 6.0]
     assert two_rows().nll("mean").tolist() == [1.5, 2.0]
     assert two_rows().nll("tokens").tolist() == pytest.approx([1.2, 2.4])
@@ -54,13 +54,13 @@ def test_nll_by_each_reduction() -> None:
 
 
 def test_tail_weighted() -> None:
-    """Heads of 1 and 2 tokens, the rest by half: -1 - 1 and -1 - 2 - 1.5."""
+    """Heads of 1 and 2 tokens count fully, the tails half: -1 - 1 and -1 - 2 - 1.5."""
     rows = two_rows()
     assert rows.tail_weighted(rows.tokens, torch.tensor([1, 2]), 0.5).tolist() == [-2.0, -4.5]
     assert rows.tail_weighted(rows.tokens, torch.tensor([9, 9]), 0.5).tolist() == [-3.0, -6.0]
 
 
-def test_checksum_sees_what_is_not_finite() -> None:
+def test_checksum_sees_values_that_are_not_finite() -> None:
     assert torch.isfinite(two_rows().checksum).all(), "padding may be anything"
     broken = map_tensors(two_rows(), lambda t: t.clone())
     assert broken.reference is not None
@@ -89,13 +89,13 @@ def test_join_lets_gradients_through() -> None:
     assert leaf.grad.tolist() == [[1.0]]
 
 
-def test_pairs_have_as_many_on_either_side() -> None:
+def test_pairs_have_as_many_chosen_as_rejected_answers() -> None:
     with pytest.raises(ValueError, match="2 chosen and 1 rejected"):
         PairLogps(two_rows(), halves(two_rows())[0])
 
 
 def test_comparisons_of_graded_answers() -> None:
-    """Ties and what is masked are not compared."""
+    """Ties and masked answers are not compared."""
     grades = torch.tensor([[2.0, 1.0, 1.0], [0.0, 1.0, 9.0]])
     mask = torch.tensor([[True, True, True], [True, True, False]])
     better = RankedRewards(torch.zeros(2, 3), mask, grades).better

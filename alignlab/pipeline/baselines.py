@@ -23,9 +23,10 @@ log = logging.getLogger(__name__)
 
 
 def baseline(name: str, root: str, request: Evaluate, problems: list[Problem]) -> Callable[[], ModelSide] | None:
-    """A function that loads a baseline. None for `reference` and `chosen`, which are no models of their own.
+    """A function that loads a baseline. None for `reference` and `chosen`, because they are not models of their own.
 
-    Problems are added to `problems`.
+    name:     id of a run, folder, hub name, `reference` or `chosen`.
+    problems: a problem with the baseline is appended to this list.
     """
     if name in ("reference", "chosen"):
         return None
@@ -44,7 +45,7 @@ def baseline(name: str, root: str, request: Evaluate, problems: list[Problem]) -
             problems += model_problems("evaluation.baselines", str(run.policy), check)
         return partial(policy_of, plan)
     if not Path(name).is_dir() and (name.startswith((".", "/", "~")) or name.count("/") != 1):
-        text = "is no run below output_root, no folder and no hub name; else: reference, chosen"
+        text = "is no run below output_root, no folder and no hub name; other baselines: reference, chosen"
         problems.append(Problem("evaluation.baselines", name, text, "evaluation.baselines=[reference,chosen]"))
         return None
     if comes_with_code(name):
@@ -64,6 +65,7 @@ def _of_a_baseline(problem: Problem) -> Problem:
 
 
 def policy_of(plan: Plan) -> ModelSide:
+    """The saved policy of a finished run."""
     run = plan.run
     model, tokenizer = plan.train.model.load_from(str(run.policy))
     return ModelSide(model, tokenizer, weights_digest(model))

@@ -61,7 +61,7 @@ class Evaluated:
 
     folder:  where its rows and summary are stored.
     summary: its numbers, as in `summary.json`.
-    cost:    of the judges that were asked now; earlier verdicts cost nothing again.
+    cost:    of the judges that were asked this time. Stored verdicts cost nothing.
     """
 
     run: str
@@ -82,13 +82,13 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
         try:
             plans.append(evaluable(root, run_id, request))
             if is_reward_model(plans[-1]) and request.judge:
-                text = f"judges answers, and {run_id} is a reward model, which writes none; leave it out"
+                text = f"judges answers, but {run_id} is a reward model, which writes no answers; leave out the judge"
                 problems.append(Problem("judge", ", ".join(request.judge), text))
         except ConfigError as error:
             problems += [problem for problem in error.problems if problem not in problems]
     if request.evaluation.proxy and request.evaluation.proxy not in {*request.judge, "gold"}:
-        there = ", ".join(request.judge) or "none"
-        problems.append(Problem("evaluation.proxy", request.evaluation.proxy, f"is none of the judges ({there})"))
+        names = ", ".join(request.judge) or "none"
+        problems.append(Problem("evaluation.proxy", request.evaluation.proxy, f"is none of the judges ({names})"))
     others = {n: source for n in request.evaluation.baselines if (source := baseline(n, root, request, problems))}
     if problems:
         raise ConfigError(problems)

@@ -1,4 +1,4 @@
-"""Rewards of pairs: a reward run's, or those that a policy implies."""
+"""Rewards of both answers of pairs: by a reward model, or as a policy implies them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignlab.training.setup import load_initial_policy
 
 
 def held_out_pairs(plan: Plan) -> list[GradedPair]:
-    """All held-out pairs of a run's own data; of rankings, each answer against each that has a smaller grade."""
+    """All held-out pairs of a run's own data. Rankings give a pair for each two answers with different grades."""
     refuse_changed_data(plan)
     source, found = plan.train.data, []
     start = load_initial_policy(plan) if source.world is not None else None
@@ -32,7 +32,7 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
 
 
 def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
-    """(chosen, rejected) rewards by a reward run."""
+    """(chosen, rejected) rewards of each pair by the reward model of a finished run."""
     folder = str(plan.run.policy)
     plan.train.model.restore_base(folder)
     judge = RewardModel(
@@ -52,15 +52,15 @@ def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]
 def implied_rewards(
     policy: ModelSide, reference: ModelSide, pairs: Sequence[GradedPair], how: ScoringOptions
 ) -> list[tuple[float, float]]:
-    """(chosen, rejected) log-ratios of whole answers, nats: a policy's rewards up to its beta."""
+    """(chosen, rejected) log-ratios of whole answers, nats. They are the policy's implied rewards divided by beta."""
     sums = []
     for side in (policy, reference):
         template = side.template
-        asked = [
+        answers = [
             (template.prompt_ids(pair.prompt), template.answer_ids(pair.prompt, text, ended=ended))
             for pair in pairs
             for text, ended in pair.answers()
         ]
-        sums.append([float(tokens.sum()) for tokens in token_logps(side.model, asked, how)])
+        sums.append([float(tokens.sum()) for tokens in token_logps(side.model, answers, how)])
     ratios = [p - q for p, q in zip(*sums, strict=True)]
     return list(zip(ratios[0::2], ratios[1::2], strict=True))

@@ -1,4 +1,4 @@
-"""Which runs an `alignlab evaluate` asks for, and whether they can be evaluated."""
+"""Finds the runs that `alignlab evaluate` names, and checks that they can be evaluated."""
 
 from __future__ import annotations
 
@@ -47,7 +47,10 @@ def sweep_of(request: Evaluate) -> Path | None:
 
 
 def requested_runs(request: Evaluate) -> tuple[str, list[str]]:
-    """(output root, ids of the requested runs)."""
+    """(output root, ids of the requested runs).
+
+    Raises ConfigError if no run or several runs match, or if no run of a sweep is done.
+    """
     if sweep := sweep_of(request):
         return str(sweep.parents[1]), _done(sweep)
     folder = Path(request.run)
@@ -72,6 +75,7 @@ def _done(directory: Path) -> list[str]:
 
 
 def evaluable(root: str, run_id: str, request: Evaluate) -> Plan:
+    """The plan of a finished run, from its record. Raises ConfigError if the run is damaged or not done."""
     run = RunDir.of(root, run_id)
     if damage := run.damage():
         raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])

@@ -1,4 +1,4 @@
-"""A run from plan to record: what it starts from first, then itself, once, held against every other process."""
+"""Runs a plan: first the runs that it needs, then the run itself, under a lock so that no two processes train it."""
 
 from __future__ import annotations
 
@@ -36,19 +36,25 @@ log = logging.getLogger(__name__)
 def run_plan(
     plan: Plan, *, group: str | None = None, overrides: Sequence[str] = (), thresholds: PruningThresholds | None = None
 ) -> dict[str, Any]:
-    """Run a plan and everything it starts from; return the record (run.json) of the run.
+    """Run a plan and the runs that it needs. Returns the record (run.json) of the run.
 
-    A finished run is not run again (unless `rerun`), an interrupted one resumes from its last checkpoint, and a run
-    that another process has in hand is waited for, or left to it (`if_running`).
+    - A finished run is not run again, unless `rerun` is set.
+    - An interrupted run resumes from its last training state.
+    - If another process is running it, `if_running` decides whether to wait for that process or to skip the run.
+
+    group:      name of the sweep that the run belongs to.
+    overrides:  command-line overrides for the record.
+    thresholds: the run is stopped if an evaluation is worse than these.
+    Raises the error that ended the run, or ParentError if a run that it needs diverged.
     """
     run = plan.run
     if plan.needs_training():
         for needed in plan.needed:
             _run_needed(plan, needed, run, group)
-    with run.locked(wait=plan.train.if_running == "wait") as mine:
+    with run.locked(wait=plan.train.if_running == "wait") as locked:
         status = run.record().get("status")
-        if not mine:
-            log.info("%s: another process has it in hand; left to it", run.id)
+        if not locked:
+            log.info("%s: another process is running it; skipped", run.id)
         elif status in FINISHED and not plan.train.rerun:
             log_already_finished(run)
         elif not _resume_vectorized(plan, run, group, overrides, thresholds):
@@ -59,67 +65,74 @@ def run_plan(
 def _resume_vectorized(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], thresholds: PruningThresholds | None
 ) -> bool:
-    """Whether a run that we hold was stopped as part of a stack, and was trained from there as a stack of one."""
+    """Resume a run that was interrupted in a vectorized fit, as a vectorized fit of one point.
+
+    Call it only with the lock of the run. Returns False if the run has no such state or can't resume from it.
+    """
     if plan.train.rerun or not run.stacked_checkpoint.exists() or run.checkpoint.exists():
         return False
     from alignlab.vectorized.fit import resume_vectorized  # seconds to import
 
-    reason = "its search may end it early" if thresholds else ineligible_reason(plan.train)
+    reason = "its search may stop it early" if thresholds else ineligible_reason(plan.train)
     try:
         if reason is None:
             resume_vectorized(plan, group, overrides)
             return True
     except (NotVectorizableError, DamagedError) as error:
         reason = str(error)
-    log.warning("%s: was begun in a stack, and starts anew: %s", run.id, reason)
+    log.warning("%s: starts anew, because its vectorized run can't be resumed: %s", run.id, reason)
     return False
 
 
 def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict[str, Judge]:
-    """Judges that can judge: the runs that some of them are made by are trained, once, or found."""
-    made = {}
+    """The judges, ready to judge. If a judge needs the reward model of a run, that run is trained first if necessary.
+
+    plans: judge's name -> plan of the reward model that it needs.
+    Raises ParentError if the run of a reward model is not done afterwards.
+    """
+    trained = {}
     for name, plan in plans.items():
-        log.info("%s: makes the judge %s", plan.id, name)
+        log.info("%s: is the reward model of the judge %s", plan.id, name)
         record = run_plan(plan)
         if record["status"] != "done":
             raise ParentError(f"judge {name}: {plan.id} is {record['status']}: {record.get('reason')}")
-        made[name] = judge_from_plan(plan, judges[name])
-    return {**judges, **made}
+        trained[name] = judge_from_plan(plan, judges[name])
+    return {**judges, **trained}
 
 
 def _run_needed(plan: Plan, needed: Plan, run: RunDir, group: str | None) -> None:
-    """Run what `plan` starts from; where that can't be had, `plan` failed, and its record says whose fault it was."""
+    """Run `needed`, which `plan` starts from. If it fails, record that `plan` failed and why, and raise the error."""
     try:
-        found = run_plan(needed, group=group)
-        if found["status"] == "diverged":
-            raise ParentError(f"{needed.id} diverged: {found.get('reason')}")
+        record = run_plan(needed, group=group)
+        if record["status"] == "diverged":
+            raise ParentError(f"{needed.id} diverged: {record.get('reason')}")
     except Exception as error:
-        with run.locked(wait=False) as mine:
-            if mine:
-                run.end("failed", f"what it starts from can't be had: {reason_of(error)}", id=run.id, sweep=group)
+        with run.locked(wait=False) as locked:
+            if locked:
+                run.end("failed", f"a run that it starts from failed: {reason_of(error)}", id=run.id, sweep=group)
         raise
 
 
 def _run(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], thresholds: PruningThresholds | None
 ) -> None:
-    """Train, with the run's directory telling what goes on from beginning to end."""
+    """Train a run. If its training state turns out to be damaged during the start, train it from the beginning."""
     import torch
 
     from alignlab.training.attempt import quiet_libraries
 
-    # Imported here: it takes seconds, and a run that is done does not need it.
+    # Imported here because it takes seconds, and a finished run does not need it.
     from alignlab.training.state import STARTS_ANEW, updates_in
 
     quiet_libraries()
-    done, said = (0, "") if plan.train.rerun else updates_in(run, run.checkpoint)
+    done, damage = (0, "") if plan.train.rerun else updates_in(run, run.checkpoint)
     try:
-        _attempt(plan, run, group, overrides, thresholds, done, said)
+        _attempt(plan, run, group, overrides, thresholds, done, damage)
     except DamagedError as error:
         if not done or error.file != run.checkpoint:
             raise
         _attempt(plan, run, group, overrides, thresholds, 0, set_aside(error, STARTS_ANEW))
-    gc.collect()  # a sweep in one process starts its next point with this one's memory free
+    gc.collect()  # frees the memory for the next point of a sweep in the same process
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
 
@@ -133,9 +146,9 @@ def _attempt(
     done: int,
     damage: str,
 ) -> None:
-    """Train from the state after `done` updates to the end.
+    """Train from the state after `done` updates to the end, and record how the attempt ends.
 
-    damage: what was wrong with an earlier state; empty if nothing was.
+    damage: a message about a damaged training state; empty if there was none.
     """
     from alignlab.training.fit import fit
 
@@ -149,6 +162,6 @@ def _attempt(
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
             run.end("done", **fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges))
         except BaseException as error:
-            told = record_failure(run, error, group)
-            raise told from (None if told is error else error)
+            raised = record_failure(run, error, group)
+            raise raised from (None if raised is error else error)
         log.info("%s: done, in %s", run.id, run.path)

@@ -1,4 +1,4 @@
-"""One reference pass for the points of a sweep that ask it for different answers."""
+"""One reference pass for points of a sweep that need the reference for different answers."""
 
 from __future__ import annotations
 
@@ -17,34 +17,38 @@ log = logging.getLogger(__name__)
 
 
 def share_reference(plans: Sequence[Plan], group: str) -> None:
-    """Compute beforehand what points with the same start and data will look up, where they differ in what they ask.
+    """Compute reference log-probabilities for points with the same start and data before the points run.
 
-    Another seed draws other rows, another objective pairs other answers with a prompt: each point would add its own
-    part in a pass of its own. Where all ask the same, the first of them computes it. A failure is left to the points.
+    Points with other seeds sample other rows, and other objectives pair other answers with a prompt. Without this
+    pass, each such point would compute its own part. If all points need the same answers, nothing is done here: the
+    first point computes them.
+
+    group: name of the sweep.
+    A failure is only logged, because each point that has the same failure records it.
     """
-    for asked in different_requests(plans):
+    for different in different_requests(plans):
         try:
-            _one_pass(asked, group)
-        except Exception as error:  # each point meets it again, or does not, and says so in its own record
-            log.warning("no common reference pass: %s: %s", type(error).__name__, error)
+            _one_pass(different, group)
+        except Exception as error:  # each point that fails for the same reason records it
+            log.warning("no shared reference pass: %s: %s", type(error).__name__, error)
 
 
 def _one_pass(plans: Sequence[Plan], group: str) -> None:
-    """All answers of all plans, in one pass."""
+    """Compute and store the reference log-probabilities of all answers of all plans."""
     first = plans[0]
     if first.parent is not None:
         run_plan(first.parent, group=group)
     start, device = load_initial_policy(first), device_of(first.train.trainer.accelerator)
     start.model.to(device)
     starts = [replace(start, plan=plan) for plan in plans]
-    log.info("one reference pass for what the points of the sweep ask")
+    log.info("one reference pass for %d different sets of answers", len(plans))
     layout = choose_layout_for(start, load_rows(start).train)
     by_token = any(plan.train.objective.requires.reference_tokens for plan in plans)
     reference_pass(start, _answers(starts), layout, device, by_token=by_token)
 
 
 def _answers(starts: Sequence[InitialPolicy]) -> Iterator[PromptAndAnswer]:
-    """What each will ask for; rows are read once for each shape of data."""
+    """All answers that the runs need. Rows are read once for each shape of data."""
     rows: dict[str, RunRows] = {}
     for start in starts:
         shape = start.plan.train.objective.requires.data

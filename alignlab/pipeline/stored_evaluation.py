@@ -68,7 +68,7 @@ def earlier_evaluations(run: RunDir, examples: Examples) -> list[dict[str, Any]]
 
 
 def stored_pairs(folder: Path) -> dict[str, Any] | None:
-    """Accuracy from pairs that an earlier evaluation scored. None, with a warning if the file is damaged, otherwise."""
+    """Accuracy on pairs that an earlier evaluation scored; None if there are none. A damaged file is set aside."""
     if not (folder / PAIRS).exists():
         return None
     try:
@@ -79,7 +79,7 @@ def stored_pairs(folder: Path) -> dict[str, Any] | None:
 
 
 def folder_name(settings: Evaluation, root: str) -> str:
-    """Name of an evaluation's folder: 8 hex digits of everything that decides its rows before they are judged."""
+    """Name of an evaluation's folder: 8 hex digits of a digest of all that determines its rows before judging."""
     files = [path_digest(file) if file else "" for file in (settings.questions, settings.pairs)]
     folders = [RunDir.of(root, name).policy for name in settings.baselines] + [Path(n) for n in settings.baselines]
     files += [weights_fingerprint(str(folder)) for folder in folders if folder.is_dir()]
@@ -88,8 +88,11 @@ def folder_name(settings: Evaluation, root: str) -> str:
     return digest([repr((decided, sampling)).encode()])[:8]
 
 
-def stored_examples(folder: Path, otherwise: str = "its answers are drawn again") -> Examples | None:
-    """Examples of an earlier evaluation. None, with a warning if their file is damaged, otherwise."""
+def stored_examples(folder: Path, otherwise: str = "its answers are sampled again") -> Examples | None:
+    """Examples of an earlier evaluation; None if there are none. A damaged file is set aside.
+
+    otherwise: what the log says will happen after damage.
+    """
     if not (folder / FILE).exists():
         return None
     try:

@@ -1,4 +1,4 @@
-"""An attempt at a run: how it begins, where its messages go, and how it ends, in the run's record."""
+"""One attempt at a run: its beginning and its end in the run's record, and the log that its messages go to."""
 
 from __future__ import annotations
 
@@ -21,29 +21,36 @@ from alignlab.runs.directory import RunDir, Status
 log = logging.getLogger(__name__)
 
 _CANT_WRITE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
-_FULL = 2**20  # a disk with less than this many bytes left is full
+_FULL = 2**20  # a disk with fewer free bytes than this counts as full
 
 
 def log_already_finished(run: RunDir) -> None:
-    """Say that there is nothing left to do, and by what other code that was done."""
+    """Log that a run is finished, and warn if it was made by another version of the code."""
     log.info("%s: %s already, in %s", run.id, run.record().get("status"), run.path)
     for change in run.code_changes():
-        log.warning("%s: was made with another %s", run.id, change)
+        log.warning("%s: was made by another version of the code: %s", run.id, change)
 
 
-def log_damage(said: str) -> None:
-    """Log the damage that `updates_in` found. Call it while the logs and records of the damaged runs are open."""
-    if said:
-        log.warning("%s", said, extra=DAMAGE_EXTRA)
+def log_damage(message: str) -> None:
+    """Log the damage that `updates_in` found; an empty message logs nothing.
+
+    Call it while the logs and records of the damaged runs are open.
+    """
+    if message:
+        log.warning("%s", message, extra=DAMAGE_EXTRA)
 
 
 def start_attempt(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], *, done: int, **facts: Any
 ) -> list[str]:
-    """Start the record of a run that the caller holds and that goes on after `done` updates. Returns how the code
-    differs from what it was begun with.
+    """Start the record of an attempt. Returns how the code differs from that of the run's first attempt.
 
-    facts: of a run in a stack, of how many points (`stacked`) and under which point's name (`stack`).
+    The caller must hold the lock of the run.
+
+    group: name of the sweep that the run belongs to.
+    done:  updates in the training state that the run resumes from; 0 if it starts anew.
+    facts: further entries of the record. A vectorized run has the number of points that are trained as one model
+           (`stacked`) and the id of the first point of that group (`stack`).
     """
     return run.start(
         OmegaConf.to_yaml(OmegaConf.create(dict(plan.config))),
@@ -60,13 +67,16 @@ def start_attempt(
 
 
 def log_code_changes(run: RunDir, changes: Sequence[str]) -> None:
-    """What `start_attempt` has found."""
+    """Warn about each change that `start_attempt` returned."""
     for change in changes:
-        log.warning("%s: was begun with another %s", run.id, change)
+        log.warning("%s: was begun by another version of the code: %s", run.id, change)
 
 
 def record_failure(run: RunDir, error: BaseException, group: str | None) -> BaseException:
-    """Put into the record how a run ended that did not come to its end. Returns what to raise: `error`, in words."""
+    """Record that a run was interrupted, diverged or failed.
+
+    Returns the exception to raise: `error`, or an OutputError with its cause if the run's directory can't be written.
+    """
     if isinstance(error, KeyboardInterrupt | SystemExit):
         _end(run, "interrupted", "stopped by a signal")
         return error
@@ -79,13 +89,13 @@ def record_failure(run: RunDir, error: BaseException, group: str | None) -> Base
         _note(run, "".join(traceback.format_exception(error)))
     status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
     _end(run, status, reason)
-    if group:  # a sweep goes on, and tells the rest at its end
+    if group:  # the sweep continues, so nothing else reports the error now
         log.error("%s: %s: %s", run.id, status, reason)
     return error if reason == reason_of(error) else OutputError(reason)
 
 
 def _end(run: RunDir, status: Status, reason: str) -> None:
-    """The last word, after what was half-written is gone, which may be what makes room for it."""
+    """Record the final status. Half-written files are deleted first, because the record may need their disk space."""
     for left_over in run.half_written():
         if left_over.is_dir():
             shutil.rmtree(left_over, ignore_errors=True)
@@ -106,16 +116,19 @@ def _note(run: RunDir, text: str) -> None:
 
 
 def reason_of(error: BaseException) -> str:
-    """An error as a record tells it."""
+    """An error as the `reason` of a record: alignlab's own message, or `<type>: <message>` for other errors."""
     return str(error) if isinstance(error, AlignlabError) else f"{type(error).__name__}: {error}"
 
 
 def _why_not_written(error: BaseException, run: RunDir) -> str:
-    """In words, where an error comes from a disk that is full or closed to us; libraries raise it in many types."""
-    there = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
-    full = shutil.disk_usage(there).free < _FULL
-    closed = isinstance(error, OSError) and error.errno in _CANT_WRITE
-    if not (full or closed):
+    """The message for an error that a full or unwritable disk caused; empty for other errors.
+
+    Libraries raise such errors in many types, so the free space of the disk is looked at too.
+    """
+    nearest = next(place for place in (run.path, *run.path.absolute().parents) if place.exists())
+    full = shutil.disk_usage(nearest).free < _FULL
+    unwritable = isinstance(error, OSError) and error.errno in _CANT_WRITE
+    if not (full or unwritable):
         return ""
     what = "the disk is full" if full or getattr(error, "errno", None) == errno.ENOSPC else str(error)
     return (
@@ -124,8 +137,9 @@ def _why_not_written(error: BaseException, run: RunDir) -> str:
 
 
 class _LogFile(logging.FileHandler):
-    """The run's log, without what is about other runs only. Where it can't be written, the run itself will meet that
-    and say it, once.
+    """Writes the log of a run, without the messages that are only about other runs.
+
+    Errors of writing are ignored here: the run itself fails with the same error and reports it once.
     """
 
     def __init__(self, run: RunDir, others: Sequence[str]) -> None:
@@ -135,7 +149,7 @@ class _LogFile(logging.FileHandler):
     def filter(self, record: logging.LogRecord) -> bool:
         try:
             text = record.getMessage()
-        except Exception:  # a library's malformed message: what writes it says so
+        except Exception:  # a malformed message of a library: the handler that formats it reports it
             return True
         return _is_about(text, self._id, self._others)
 
@@ -165,7 +179,7 @@ def _is_about(text: str, run: str, others: Sequence[str]) -> bool:
 
 @contextmanager
 def logged_to(runs: Sequence[RunDir]) -> Iterator[None]:
-    """Messages go to the logs of these runs as well, each to those that it is about."""
+    """Write messages to the logs of these runs as well. A message goes to each run that it is about."""
     ids = [run.id for run in runs]
     handlers: list[logging.Handler] = []
     for run in runs:

@@ -1,4 +1,4 @@
-"""What happens around the steps of a run: metrics are written, held-out rows evaluated, training state saved."""
+"""Callbacks of training: write metrics, evaluate held-out rows, show progress, prune, and save training state."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from alignlab.training.pruning import PruningThresholds
 from alignlab.training.state import about
 
 _STOPS = (signal.SIGINT, signal.SIGTERM)
-_SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # a time limit or a preemption, where somebody handles them
+_SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # time limit or preemption; caught only if something handles them
 
 
 class MetricsCallback(pl.Callback):
@@ -34,12 +34,13 @@ class MetricsCallback(pl.Callback):
         self._sinks = sinks
         self._every = every
         self._progress = progress
-        self.eval_metrics: dict[str, float] = {}  # the last one's; a resumed run is told of it and does not repeat it
+        # Metrics of the last evaluation. A resumed run reads them from its metrics file and does not evaluate again.
+        self.eval_metrics: dict[str, float] = {}
         self._spent, self._began = 0.0, time.perf_counter()
 
     @property
     def seconds(self) -> float:
-        """Wall time so far, with that of earlier attempts up to the state that this one went on from."""
+        """Wall time in seconds. Earlier attempts count up to the training state that this one resumed from."""
         return self._spent + time.perf_counter() - self._began
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
@@ -62,25 +63,28 @@ class MetricsCallback(pl.Callback):
             self.validate(trainer, pl_module, trainer.datamodule)  # type: ignore[attr-defined]
 
     def validate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
-        """Evaluate all held-out rows as the policy stands, once for each step."""
+        """Evaluate the current policy on all held-out rows, once per step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
             self.eval_metrics = module.validate(data.held_out_rows(), self._progress)
             if trainer.is_global_zero:
                 self.write(self.eval_metrics)
 
     def due(self, step: int) -> bool:
-        """Whether held-out rows are evaluated after so many updates."""
+        """Whether held-out rows are evaluated after `step` updates."""
         return bool(self._every) and step % self._every == 0
 
     def write(self, row: dict[str, float]) -> None:
-        """One row of metrics to all sinks."""
+        """Send one row of metrics to all sinks. Raises KeyError for a metric that has no definition."""
         check_known(row)
         for sink in self._sinks:
             sink.log(row)
 
 
 class UpdatesBar(TQDMProgressBar):
-    """Lightning's bar, over all updates of a run: its own counts the batches of an epoch, and from 0 after a resume."""
+    """Lightning's progress bar over all updates of a run.
+
+    Lightning's own bar counts the batches of one epoch, and it starts at 0 after a resume.
+    """
 
     def __init__(self, updates: int) -> None:
         super().__init__()
@@ -93,7 +97,7 @@ class UpdatesBar(TQDMProgressBar):
         bar.set_description("updates")
 
     def on_train_epoch_start(self, *args: Any) -> None:
-        """Nothing begins anew with an epoch."""
+        """Do nothing: the bar does not start again with an epoch."""
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self.train_progress_bar.n = self._at(trainer, pl_module)
@@ -101,12 +105,12 @@ class UpdatesBar(TQDMProgressBar):
 
     @staticmethod
     def _at(trainer: pl.Trainer, pl_module: Any) -> int:
-        """Updates so far; a stack counts its own."""
+        """Updates so far. A vectorized module counts its own updates in `step`."""
         return int(getattr(pl_module, "step", trainer.global_step))
 
 
 class Pruner(pl.Callback):
-    """Saves and stops a run whose evaluation is worse than the thresholds of its search."""
+    """Saves and stops a run if its evaluation is worse than the thresholds of its search."""
 
     def __init__(self, thresholds: PruningThresholds, metrics: MetricsCallback, checkpoint: Checkpoint) -> None:
         self._thresholds = thresholds
@@ -114,7 +118,7 @@ class Pruner(pl.Callback):
         self._checkpoint = checkpoint
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        """Raises PrunedError."""
+        """Raises PrunedError if the evaluation after this update is worse than the threshold of its step."""
         row, step = self._metrics.eval_metrics, trainer.global_step
         if row.get("train/global_step") != step or step >= trainer.max_steps or self._thresholds.metric not in row:
             return
@@ -124,30 +128,31 @@ class Pruner(pl.Callback):
 
 
 class Checkpoint(pl.Callback):
-    """Saves training state every `every` updates, at the end, and when a signal asks for it.
+    """Saves the training state every `every` updates, at the end, and after a signal.
 
-    A first signal is kept until the step at hand is complete: state saved in the middle of an update could not be
-    resumed. Then whoever handled it before is told, and decides what comes of it: the run ends, is queued again by a
-    cluster's scheduler, or goes on. A second one of its kind does not wait.
+    The first signal of a kind waits until the current update is complete, because a state saved in the middle of an
+    update could not be resumed. Then the state is saved, and the earlier handler of the signal is called. It ends the
+    run, lets a cluster's scheduler queue it again, or lets it continue. A second signal of the same kind calls that
+    handler at once.
     """
 
     def __init__(self, run: RunDir, every: int) -> None:
         self._run = run
         self._every = every
-        self._asked: list[int] = []
+        self._pending: list[int] = []
         self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _STOPS + _SCHEDULERS}
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         if threading.current_thread() is threading.main_thread():
             kept = [number for number in self._before if number in _STOPS or callable(self._before[number])]
-            self._handlers = {number: signal.signal(number, self._ask) for number in kept}
+            self._handlers = {number: signal.signal(number, self._on_signal) for number in kept}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._asked or (self._every and self._step(trainer) % self._every == 0):
+        if self._pending or (self._every and self._step(trainer) % self._every == 0):
             self.save(trainer)
-        while self._asked:
-            self._tell(self._asked.pop(0))
+        while self._pending:
+            self._call_earlier_handler(self._pending.pop(0))
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self.save(trainer)
@@ -157,29 +162,29 @@ class Checkpoint(pl.Callback):
         checkpoint |= about(self._run)
 
     def restore_signals(self) -> None:
-        """Give signals back to whoever had them before training: what Lightning put there has gone with its trainer."""
+        """Restore the signal handlers from before training. Lightning's own handlers end with its trainer."""
         for number, handler in self._handlers.items():
             before = self._before[number]
             signal.signal(number, handler if before is None else before)
         self._handlers = {}
 
     def _step(self, trainer: pl.Trainer) -> int:
-        """Updates so far, in all attempts."""
+        """Updates so far, over all attempts."""
         return trainer.global_step
 
     def save(self, trainer: pl.Trainer) -> None:
-        """Replace the last training state; between two steps only."""
+        """Replace the saved training state. Call it only between two updates."""
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
             replace_file(scratch, self._run.checkpoint)
 
-    def _ask(self, number: int, frame: FrameType | None) -> None:
-        if number in self._asked:
-            self._tell(number)
-        self._asked.append(number)
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if number in self._pending:
+            self._call_earlier_handler(number)
+        self._pending.append(number)
 
-    def _tell(self, number: int) -> None:
+    def _call_earlier_handler(self, number: int) -> None:
         handler = self._before[number]
         if not callable(handler):
             raise KeyboardInterrupt

@@ -1,4 +1,4 @@
-"""What follows from the shape of an objective's data: how rows are read, tokenized, batched, and by which module."""
+"""Data shapes: how rows of each shape are read, tokenized and batched, and which module trains on them."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ from alignlab.types import Requires
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape of data, from source to module.
+    """The steps from source to module for one shape of data.
 
     read:     (source, split, reference) -> rows as text.
     tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut.
     collate:  (rows, layout) -> a batch of tensors.
-    module:   what trains on such batches.
-    count:    rows -> counts by kind of row, for the objective's remarks.
+    module:   class of the module that trains on these batches.
+    count:    rows -> number of rows of each kind, for the objective's warnings about its data.
     """
 
     read: Callable[[Source, Split, ReferenceTable], Loaded[Any]]
@@ -53,7 +53,7 @@ def _count_labels(rows: Sequence[LabelledTokens]) -> dict[str, int]:
 
 
 def shape_of(needs: Requires) -> Shape:
-    """The shape of an objective's data; what is learnt from answers given while it trains begins with prompts."""
+    """The shape of an objective's data. Online objectives read only prompts, and sample answers while they train."""
     return (ONLINE if needs.online else SHAPES)[needs.data]
 
 

@@ -1,4 +1,4 @@
-"""Rows of a run as token ids, and the record of what was loaded, left out and cut."""
+"""The rows of a run as token ids, with a record of how many were loaded, left out and cut."""
 
 from __future__ import annotations
 
@@ -26,14 +26,15 @@ from alignlab.training.setup import InitialPolicy
 
 log = logging.getLogger(__name__)
 
-_IN_WORDS = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
+_PART_NAMES = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
 
 
 @dataclass(frozen=True)
 class RunRows:
-    """Training and held-out rows; `index` counts on from the training rows to the held-out ones.
+    """Training and held-out rows. The `index` of held-out rows continues that of the training rows.
 
-    pairs: held-out pairs that the policy is measured on in addition; empty if the held-out rows are these pairs.
+    record: the entry `data` of run.json.
+    pairs:  further held-out pairs that the policy is measured on; empty if the held-out rows are these pairs.
     """
 
     train: Sequence[Tokens]
@@ -45,8 +46,8 @@ class RunRows:
 def load_rows(start: InitialPolicy) -> RunRows:
     """Load, tokenize and cut both splits.
 
-    Raises DataError if a split is left empty, or if a file has changed since the run was planned: the run's id would
-    belong to other rows.
+    Raises DataError if a split is empty, or if a file has changed since the run was planned. The id of the run would
+    then belong to other rows.
     """
     source = start.plan.train.data
     content = source.fingerprint()
@@ -59,7 +60,7 @@ def load_rows(start: InitialPolicy) -> RunRows:
         "train": _split_record(start, "train", train),
         "eval": _split_record(start, "eval", held_out),
     }
-    if source.world is None:  # both splits of a world are drawn from all of its prompts
+    if source.world is None:  # both splits of the lab are sampled from all of its prompts
         record["eval"]["prompts_in_train"] = _count_shared_prompts(train, held_out)
     pairs, record["pairs"] = _pairs(start, content, record["eval"])
     after = len(train.tokens)
@@ -72,12 +73,12 @@ def load_rows(start: InitialPolicy) -> RunRows:
 
 
 def batch_transform_of(config: Train) -> BatchTransform | None:
-    """What gives the rows of a batch their part of each other, where the objective asks for it."""
+    """The function that gives each row of a batch the answer of another row; None if the objective needs none."""
     return mismatched if config.objective.requires.mismatched else None
 
 
 def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
-    """Everything that a run will ask the reference for."""
+    """All (prompt, answer) token ids whose reference log-probabilities a run needs, in the order of its batches."""
     trainer, batch_transform = config.trainer, batch_transform_of(config)
     train = rows_of_run(
         rows.train, trainer.batch_size, config.seed, trainer.max_steps, batch_transform, trainer.sampling
@@ -87,18 +88,18 @@ def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer
 
 
 def choose_layout_for(start: InitialPolicy, rows: Sequence[Tokens]) -> Layout:
-    """The layout of a run, from a look at some of its rows."""
+    """The layout of a run's batches. It is chosen by trying some of the rows."""
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
 def _split_record(start: InitialPolicy, split: Split, read: _Read) -> dict[str, Any]:
-    """The record of a split. Raises DataError if the run can't use its rows."""
+    """The record of a split. Raises DataError if the run can't use the rows of the split."""
     needs = start.plan.train.objective.requires
     _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
     if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, read.tokens)
-    log.info("%s rows: %s", split, _in_words(len(read.tokens), read.dropped, read.report))
+    log.info("%s rows: %s", split, _summary(len(read.tokens), read.dropped, read.report))
     return read.record
 
 
@@ -112,12 +113,12 @@ def _pairs(
     if needs.data == "pairs" and not needs.online:
         return (), eval_record
     read = _read(start, "eval", content, SHAPES["pairs"], "pairs")
-    log.info("held-out pairs: %s", _in_words(len(read.tokens), read.dropped, read.report))
+    log.info("held-out pairs: %s", _summary(len(read.tokens), read.dropped, read.report))
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
 def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
-    """The number of held-out rows whose prompt is in the training rows too, with a warning if there are any."""
+    """The number of held-out rows whose prompt is also in the training rows. Logs a warning if there are any."""
     known = set(train.prompts)
     shared = sum(prompt in known for prompt in held_out.prompts)
     if shared:
@@ -163,13 +164,13 @@ class _Read:
         return {**kept, **self.report.summary()}
 
 
-# The last splits that were read: most points of a sweep train on the same rows.
+# A cache of the last splits that were read, because most points of a sweep train on the same rows.
 _MOST_KEPT = 8
 _kept: dict[str, _Read] = {}
 
 
 def _read_own(start: InitialPolicy, split: Split, content: str) -> _Read:
-    """A split in the shape that the run's objective learns from."""
+    """A split in the shape that the run's objective needs."""
     needs = start.plan.train.objective.requires
     return _read(start, split, content, shape_of(needs), needs.rows)
 
@@ -181,8 +182,8 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
     """
     config, template = start.plan.train, template_of(start.model, start.tokenizer)
     source = config.data
-    drawn_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), content, split, rows, template.identity, drawn_from)
+    sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
+    parts = (repr(source), content, split, rows, template.identity, sampled_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
@@ -200,24 +201,27 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
 
 
 def _refuse_too_long(start: InitialPolicy, tokens: Sequence[Tokens]) -> None:
-    """DataError for rows longer than the model has positions for."""
+    """Raise DataError if a row has more tokens than the model has positions."""
     limit = getattr(start.model.config, "max_position_embeddings", None)
     longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
     if limit is not None and longest > limit:
-        raise DataError(f"a row has {longest} tokens and the model {limit} positions\n  type: data.max_length={limit}")
+        raise DataError(
+            f"a row has {longest} tokens, but the model has {limit} positions\n  type: data.max_length={limit}"
+        )
 
 
 def _refuse_too_few(split: Split, tokens: Sequence[Tokens], least: int, dropped: Counter[str]) -> None:
-    """DataError where nothing is left, or one row where a KL estimate needs another row's answer."""
+    """Raise DataError if fewer than `least` rows are left. Two are needed to estimate a KL from other rows' answers."""
     if not tokens:
         raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
     if len(tokens) < least:
-        raise DataError(f"one {split} row is left, and this objective estimates a KL from other rows' answers")
+        raise DataError(f"one {split} row is left, but this objective estimates a KL from the answers of other rows")
 
 
-def _in_words(rows: int, dropped: Counter[str], report: LengthReport) -> str:
+def _summary(rows: int, dropped: Counter[str], report: LengthReport) -> str:
+    """The number of rows with counts of what was left out and shares of what was cut, for the log."""
     left_out = [f"{count} left out ({reason})" for reason, count in dropped.items()]
     cut = [
-        f"{100 * n / report.rows:.1f} % of {_IN_WORDS[part]} cut" for part, n in sorted(report.truncated.items()) if n
+        f"{100 * n / report.rows:.1f} % of {_PART_NAMES[part]} cut" for part, n in sorted(report.truncated.items()) if n
     ]
     return ", ".join([str(rows), *left_out, *cut])

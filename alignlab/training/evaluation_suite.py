@@ -1,4 +1,4 @@
-"""The evaluation suite of a run: its held-out prompts, how answers to them are sampled, and the judges."""
+"""The evaluation suite of a run: its prompts, its sampling settings and its judges."""
 
 from __future__ import annotations
 
@@ -23,14 +23,17 @@ from alignlab.progress import Progress
 from alignlab.training.dataset import refuse_changed_data
 from alignlab.training.setup import InitialPolicy
 
-# Answers, and tokens, of a pass for log-probabilities.
+# Most answers, and most tokens, of one forward pass that computes log-probabilities.
 REFERENCE_ROWS, REFERENCE_TOKENS = 32, 4096
 
 
 def suite_of(
     plan: Plan, start: InitialPolicy, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path
 ) -> Suite:
-    """The questions of a run's held-out rows, and how they are put."""
+    """The prompts of an evaluation with its settings. Prompts come from a file or from the run's held-out rows.
+
+    kept_in: folder of sampled answers, which later evaluations reuse.
+    """
     return Suite(
         settings,
         questions_of(_rows(plan, start, settings.questions), settings.prompts),
@@ -41,22 +44,22 @@ def suite_of(
 
 
 def sampling_of(settings: Evaluation) -> str:
-    """What decides answers besides the weights and the prompts."""
+    """A text of the settings that determine sampled answers, besides the weights and the prompts."""
     return f"{settings.max_new_tokens} tokens, temperature {settings.temperature}, seed {settings.seed}"
 
 
 def cap_to_horizon(settings: Evaluation, world: World | None) -> Evaluation:
-    """The settings with answers cut off where the lab's own are."""
+    """The settings with at most as many new tokens as an answer of the lab has; unchanged outside the lab."""
     return settings if world is None else replace(settings, max_new_tokens=world.length)
 
 
 def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Judge]:
-    """In the lab its gold reward is a judge by itself."""
+    """The given judges. In the lab its gold reward is added as the judge `gold`, unless a judge has that name."""
     return {**({"gold": LabReward(world=world)} if world is not None else {}), **judges}
 
 
 def _rows(plan: Plan, start: InitialPolicy, questions: str) -> Iterable[Completion | Question]:
-    """Prompts of a file, or the run's held-out ones, with the answers that the data prefers."""
+    """The prompts of a file, or the run's held-out prompts with the best answer that the data has for each."""
     if questions:
         return read_questions(questions)
     refuse_changed_data(plan)

@@ -1,4 +1,4 @@
-"""Training proper: Lightning around a module, its metrics written out, the policy evaluated and saved."""
+"""Trains one run with Lightning, evaluates the policy and saves it."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def fit(
     thresholds: PruningThresholds | None = None,
     judges: Mapping[str, Judge] | None = None,
 ) -> dict[str, Any]:
-    """Train one run and save its policy; returns the results for run.json.
+    """Train one run and save its policy. Returns the results for run.json.
 
     group:      name of the sweep that the run belongs to.
     done:       updates in the saved training state that the run resumes from.
     thresholds: the run is stopped if an evaluation is worse than these.
-    judges:     for the evaluations during training.
+    judges:     judges of the evaluations during training, by name.
     """
     config = plan.train
     start = load_initial_policy(plan)
@@ -82,7 +82,10 @@ def fit(
 
 
 def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:
-    """Lightning's trainer with everything switched off that is done elsewhere; `length` is when it stops."""
+    """Lightning's trainer without the features that alignlab implements itself.
+
+    length: when training stops: `max_steps` or `max_epochs`.
+    """
     shown = bars_wanted(settings.progress)
     with lightning_quiet():
         return pl.Trainer(
@@ -90,7 +93,7 @@ def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length:
             accelerator=settings.accelerator,
             devices=1,
             callbacks=[*callbacks, *([UpdatesBar(settings.max_steps)] if shown else [])],
-            limit_val_batches=0,  # evaluation is the recorder's: Lightning's own counts batches, and forgets on resume
+            limit_val_batches=0,  # MetricsCallback evaluates: Lightning counts batches, and forgets the count on resume
             logger=False,
             enable_checkpointing=False,
             enable_progress_bar=shown,
@@ -104,7 +107,10 @@ def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length:
 def make_module(
     config: Train, policy: Any, layout: Layout, reference: Reference | None, **more: Any
 ) -> AlignmentModule:
-    """What trains the policy by the config's objective; `more` is what modules of its kind take besides."""
+    """The module that trains the policy on the config's objective.
+
+    more: further arguments of the module's class, such as `context` for online objectives.
+    """
     settings, shape = config.trainer, shape_of(config.objective.requires)
     return shape.module(
         policy,
@@ -122,7 +128,7 @@ def make_module(
 
 
 def make_data(config: Train, rows: RunRows, *, start: int) -> AlignmentData:
-    """Batches of the rows from update `start` on. A batch of rollouts serves for several updates."""
+    """The batches of the rows, beginning with update `start`. Each batch of rollouts is used for several updates."""
     settings, rollout = config.trainer, config.rollout
     online = config.objective.requires.online
     data = AlignmentData(
@@ -140,19 +146,19 @@ def make_data(config: Train, rows: RunRows, *, start: int) -> AlignmentData:
 
 
 def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:
-    """Train to the last step, from the last checkpoint where there is one."""
+    """Train up to the last step. `resume` continues from the saved training state."""
     with lightning_quiet():
         try:
             trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
         except SystemExit as stop:
-            if stop.code != 1:  # a scheduler's, which has queued this run again
+            if stop.code != 1:  # of a cluster's scheduler that has queued this run again
                 raise
-            raise KeyboardInterrupt from stop  # 1 is what Lightning makes of it, after its callbacks have seen it
+            raise KeyboardInterrupt from stop  # after its callbacks, Lightning turns this error into exit code 1
 
 
 @contextmanager
 def lightning_quiet() -> Iterator[None]:
-    """Without its advice on data loaders, loggers and checkpoints that are ours to decide."""
+    """Hide Lightning's warnings about data loaders, loggers and checkpoints, which alignlab handles itself."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield

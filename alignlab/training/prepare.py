@@ -24,10 +24,10 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Prepared:
-    """The policy on its device, and what its module needs besides.
+    """The policy on its device, and the other arguments of its module.
 
-    reference: None for online objectives, whose rollouts have it.
-    extras:    further arguments of the module: held-out pairs, and the context of rollouts if answers are sampled.
+    reference: None for online objectives, because their rollouts have the reference.
+    extras:    further arguments of the module: held-out pairs, and the rollout context if answers are sampled.
     """
 
     policy: Any
@@ -57,7 +57,7 @@ def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepar
 
 
 def _save_memory_and_time(start: InitialPolicy, rows: RunRows, policy: Any) -> None:
-    """Gradient checkpointing if the config says so, and compiled layers if the run is long enough to pay for them."""
+    """Apply gradient checkpointing if the config asks for it, and compile layers in runs that are long enough."""
     settings = start.plan.train.trainer
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)

@@ -1,4 +1,4 @@
-"""What an online run gathers its answers with: who scores them, what is expected of them, how they are read."""
+"""Sets up rollouts for online training: reward scorer, critic, sampling settings and layout."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ log = logging.getLogger(__name__)
 def online_policy(
     start: InitialPolicy, layout: Layout, to_look_at: Sequence[PromptAndAnswer]
 ) -> tuple[Any, RolloutContext]:
-    """(policy to train, what it gathers answers with); reward models are loaded.
+    """(policy to train, context of its rollouts). Loads the reward model if there is one.
 
-    to_look_at: answers on which a critic that is a model of its own shows whether it takes the policy's layout.
+    to_look_at: answers on which the layout is tried with a critic that is a model of its own.
     """
     train, world, tokenizer = start.plan.train, start.plan.train.data.world, start.tokenizer
     judge = reward_judge(start)
     device = next(start.model.parameters()).device
     network = _network(start, judge) if train.objective.requires.critic == "network" else None
-    if network is not None and layout != PLAIN:  # the critic reads what the policy reads
-        theirs = choose_layout(network.to(device).scorer, to_look_at)
-        layout = replace(layout, shared=layout.shared and theirs.shared)
+    if network is not None and layout != PLAIN:  # the critic reads the same batches as the policy
+        critic_layout = choose_layout(network.to(device).scorer, to_look_at)
+        layout = replace(layout, shared=layout.shared and critic_layout.shared)
     policy, live = policy_and_start(start)
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head
@@ -57,13 +57,16 @@ def online_policy(
 
 
 def reward_judge(start: InitialPolicy) -> ScoreJudge | None:
-    """What answers are learnt by: as the config says, in the lab else its own reward; None where nothing is scored."""
+    """The judge whose scores are the rewards of sampled answers.
+
+    It is the config's `reward`; without one it is the lab's gold reward. None if the objective uses no scores.
+    """
     plan, world = start.plan, start.plan.train.data.world
     reward: Judge | None = plan.train.reward
     if not getattr(plan.train.objective, "scored", False):
         return None
     if reward is None:
-        assert world is not None  # the preflight has seen to it
+        assert world is not None  # the checks before a run refuse other data without a reward
         return LabReward(world=world)
     if plan.reward is not None:
         reward = judge_from_plan(plan.reward, reward)
@@ -74,13 +77,13 @@ def reward_judge(start: InitialPolicy) -> ScoreJudge | None:
 def _scorer(judge: ScoreJudge) -> Scorer:
     score = judge.ready()
 
-    def scores(said: Sequence[ScoredResponse]) -> Sequence[float]:
+    def scores(responses: Sequence[ScoredResponse]) -> Sequence[float]:
         return score(
             [
                 Answer(
                     str(i), (prompt_text(one.prompt),), (one.answer,), conversation=_turns(one.prompt), ended=one.ended
                 )
-                for i, one in enumerate(said)
+                for i, one in enumerate(responses)
             ]
         )
 
@@ -92,11 +95,11 @@ def _turns(prompt: Prompt) -> Prompt | None:
 
 
 def _network(start: InitialPolicy, judge: ScoreJudge | None) -> NetworkCritic:
-    """The reward model where it reads the policy's tokens, else the start with a new head."""
+    """A critic of its own: the reward model if it has the policy's tokens, otherwise the start with a new head."""
     train = start.plan.train
     if judge is not None and judge.weights:
         scorer, tokenizer = load_scorer(judge.weights, trust_remote_code=judge.allows_remote_code)
         if Template(tokenizer).identity == Template(start.tokenizer).identity:
             return NetworkCritic(train.peft.wrap(scorer.requires_grad_(True)))
-        log.warning("the critic starts with a new head: %s reads other tokens than the policy", judge.weights)
+        log.warning("the critic starts with a new head: %s has other tokens than the policy", judge.weights)
     return NetworkCritic(train.peft.wrap(with_scalar_head(copy.deepcopy(start.model), train.seed)))

@@ -1,4 +1,4 @@
-"""A run around its training: where its metrics go, what is evaluated and saved at its end, what its record keeps."""
+"""Records a run: opens its metric sinks, evaluates and saves the policy at the end, and collects its results."""
 
 from __future__ import annotations
 
@@ -32,28 +32,31 @@ from alignlab.training.dataset import RunRows
 from alignlab.training.saved import check_saved
 from alignlab.training.setup import InitialPolicy
 
-# How far past its own KL a run's frontier is drawn, and at least how far.
+# The stored frontier reaches to this multiple of the run's own KL, and at least to this KL (nats).
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
 
 
-# Training rows whose preferred answers say where a reward model's rewards are counted from.
+# Number of training rows over whose preferred answers a reward model's offset is averaged.
 _OFFSET_ROWS = 256
 
-# What a row of held-out metrics has, one or the other.
+# Each row of held-out metrics has one of these.
 _EVALUATED = ("eval/loss", "eval/objective/scores")
 
 
 class RunRecorder:
-    """One run, from its opened sinks to its saved policy; as a context it tells every sink how the run ended."""
+    """Records one run from its opened sinks to its saved policy.
+
+    As a context manager it closes all sinks at the end and passes on whether the run failed.
+    """
 
     def __init__(
         self, plan: Plan, run: RunDir, start: InitialPolicy, rows: RunRows, *, group: str | None, done: int = 0
     ) -> None:
-        """`done` updates were made by earlier attempts, and stay recorded."""
+        """done: updates of earlier attempts. Their metrics are kept."""
         config = plan.train
         self.plan, self.run, self.start, self.rows = plan, run, start, rows
         self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
-        self._spoken = ", ".join(config.objective.matching_dialects())
+        self._dialects = ", ".join(config.objective.matching_dialects())
         self.summary: dict[str, float] = {}
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
@@ -70,13 +73,17 @@ class RunRecorder:
         self.close(failed=kind is not None)
 
     def close(self, *, failed: bool) -> None:
-        """Tell every sink that the run is over."""
+        """Close all sinks. `failed` says whether the run failed."""
         for sink in self.sinks:
             sink.finish(self.summary, failed=failed)
         self.sinks.clear()
 
     def finish(self, policy: Any, seconds: float) -> dict[str, Any]:
-        """Evaluate exactly where that can be done, and save the policy; returns what run.json keeps."""
+        """Compute exact metrics if the run has them, save and check the policy, and return the results for run.json.
+
+        seconds: duration of the training; of vectorized runs, one run's share of it.
+        Raises SavedPolicyError if the saved policy differs from the trained one.
+        """
         config, record = self.plan.train, self.rows.record
         self.summary |= {
             f"{split}/tokens/truncated_frac": record[split]["truncated_frac"] for split in ("train", "eval")
@@ -91,7 +98,7 @@ class RunRecorder:
         kind = self.plan.id.rpartition("-")[0]
         return {
             "summary": self.summary,
-            "objective": {"name": kind, **self.plan.config["objective"], "spoken": self._spoken},
+            "objective": {"name": kind, **self.plan.config["objective"], "spoken": self._dialects},
             "data": record,
             "model": {"fingerprint": config.model.fingerprint(), "reference_weights": self.start.weights},
         }
@@ -101,7 +108,7 @@ class RunRecorder:
         facts = {
             "data/record": self.rows.record,
             "ref/digest": self.start.weights,
-            "objective/dialect": self._spoken,
+            "objective/dialect": self._dialects,
         }
         config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
         kind = plan.id.rpartition("-")[0]
@@ -109,7 +116,7 @@ class RunRecorder:
         return [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
 
     def _steps(self, seconds: float) -> dict[str, float]:
-        """First loss, means over the last tenth of the logged updates, last step's metrics, last evaluation's."""
+        """First loss, means over the last tenth of the logged updates, and metrics of the last step and evaluation."""
         steps = [row for row in read_rows(self.run.metrics) if "train/loss" in row]
         tail = steps[-max(1, len(steps) // 10) :]
         return {
@@ -125,7 +132,7 @@ class RunRecorder:
         }
 
     def _offset(self, policy: Any) -> Tensor | None:
-        """[N] rewards that a reward model gives to preferred answers of its training rows; None for policies."""
+        """[N] a reward model's rewards of preferred answers of its training rows; None for policies."""
         if self.plan.train.objective.requires.data != "rankings":
             return None
         best = [
@@ -145,7 +152,7 @@ class RunRecorder:
         return rewards
 
     def _exact(self, policy: Any) -> dict[str, float]:
-        """Exact metrics of the trained policy; the frontier of its reference is stored for figures."""
+        """Exact metrics of the trained policy. Also stores the frontier of its reference, for figures."""
         world = self.plan.train.data.world
         assert world is not None
         assert self._before is not None
@@ -162,7 +169,7 @@ def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> I
 
     The `with` block gets the scratch folder. It becomes the run's policy unless the block raises an error.
     """
-    shutil.rmtree(run.policy, ignore_errors=True)  # of an attempt that was stopped between saving and its last status
+    shutil.rmtree(run.policy, ignore_errors=True)  # left by an attempt that stopped between saving and recording
     with new_folder(run.policy) as scratch:
         save_model(policy, tokenizer, scratch)
         if (scratch / "adapter_config.json").is_file():

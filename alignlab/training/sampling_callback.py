@@ -1,4 +1,4 @@
-"""Answers drawn while a run trains: evaluated as `alignlab evaluate` would, logged beside the other metrics."""
+"""Evaluations during training: samples and judges answers as `alignlab evaluate` does, and logs the results."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from alignlab.training.setup import InitialPolicy, device_of
 
 
 class EvaluationCallback(pl.Callback):
-    """Evaluates the policy every so many updates; rows go to `<run>/evaluation/step-<n>`.
+    """Evaluates the policy every `evaluation.every` updates. Rows go to `<run>/evaluation/step-<n>`.
 
-    Keeps one more copy of the model, as it is before training, for the log-probabilities of the reference.
+    It keeps a copy of the model from before training, for log-probabilities under the reference.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class EvaluationCallback(pl.Callback):
 
     @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
     def evaluate(self, policy: Any, step: int) -> None:
-        """Draw, judge, store and log, as the policy stands after `step` updates."""
+        """Sample answers of the policy after `step` updates, have them judged, and store and log the results."""
         side = ModelSide(policy, self._reference.tokenizer, f"{self._run.id} after {step} updates")
         facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
         examples = sampled(self._suite, side, self._reference, {}, facts)

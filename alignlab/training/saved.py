@@ -57,7 +57,7 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
         unit = "in reward" if offset is not None else "nats per token"
         raise SavedPolicyError(
             f"the saved policy, loaded again, is not the one that was trained: {len(answers)} answers are off by up to "
-            f"{far:.3g} {unit}, where {precision(policy)} allows {tolerance:g}\n"
+            f"{far:.3g} {unit}; {precision(policy)} allows {tolerance:g}\n"
             f"  the weights that training started from have changed since then, or can't be loaded as they were"
         )
 

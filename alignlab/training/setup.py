@@ -1,4 +1,4 @@
-"""Where a run starts: the policy as loaded, and the reference that it is held to, which is that same policy."""
+"""The start of a run: the policy before training, and the reference, which has the same weights."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ from alignlab.runs.directory import RunDir
 log = logging.getLogger(__name__)
 
 
-# Of the last policy that was started from: most points of a sweep start from the same one.
+# Exact log-probabilities of the last start, because most points of a sweep start from the same weights.
 _exact: dict[tuple[str, World], Array] = {}
 
 
@@ -53,7 +53,7 @@ class InitialPolicy:
 
     @cached_property
     def exact_logps(self) -> Array:
-        """[X, N] log-probability of every completion of the lab's world; taken before anything is trained."""
+        """[X, N] log-probability (nats) of each of the lab's N completions to each of X prompts, before training."""
         world = self.plan.train.data.world
         assert world is not None
         if (self.weights, world) not in _exact:
@@ -69,7 +69,7 @@ def load_initial_policy(plan: Plan) -> InitialPolicy:
         parent = RunDir.of(plan.train.output_root, plan.parent.id)
         model, tokenizer = plan.train.model.load_from(_full_policy(parent, plan.parent.train.model))
         if not plan.train.model.trainable:
-            log.info("the policy of %s is rounded to 4 bits: start and reference are near it, not equal", parent.id)
+            log.info("the policy of %s is rounded to 4 bits: start and reference differ from it slightly", parent.id)
     else:
         model, tokenizer = plan.train.model.load()
     return InitialPolicy(plan, model, tokenizer, weights_digest(model))
@@ -81,7 +81,7 @@ def log_end_of_turn(start: InitialPolicy) -> None:
     if template.end_id in named:
         return
     end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))
-    rewards = start.plan.train.objective.requires.data == "rankings"  # reward models don't sample
+    rewards = start.plan.train.objective.requires.data == "rankings"  # reward models do not sample
     log.info(
         "answers end in %s, which %s names; the model's generation config names %s%s",
         end,
@@ -108,17 +108,17 @@ def save_adapter_base(start: InitialPolicy) -> None:
     start.model.name_or_path = str(folder)
 
 
-def device_of(asked: str) -> torch.device:
-    """What an accelerator of the config (auto, cpu, gpu, mps) comes to on this machine."""
-    if asked in ("auto", "gpu") and torch.cuda.is_available():
+def device_of(accelerator: str) -> torch.device:
+    """The device on this machine for an accelerator of the config (auto, cpu, gpu or mps)."""
+    if accelerator in ("auto", "gpu") and torch.cuda.is_available():
         return torch.device("cuda", 0)
-    if asked in ("auto", "mps") and torch.backends.mps.is_available():
+    if accelerator in ("auto", "mps") and torch.backends.mps.is_available():
         return torch.device("mps", 0)
     return torch.device("cpu")
 
 
 def policy_and_start(start: InitialPolicy) -> tuple[Any, LiveReference]:
-    """The policy to train, and the start as a model that runs beside it, at the temperature of the rollouts."""
+    """(policy to train, reference). The reference is the start as a model, at the temperature of the rollouts."""
     train, model, temperature = start.plan.train, start.model, start.plan.train.rollout.temperature
     if train.reference_kind == "adapter_off":
         log.info("reference: the start, which is the policy with its adapter switched off")
@@ -132,7 +132,10 @@ def policy_and_start(start: InitialPolicy) -> tuple[Any, LiveReference]:
 def policy_and_reference(
     start: InitialPolicy, answers: Callable[[], Iterable[PromptAndAnswer]], layout: Layout, device: torch.device
 ) -> tuple[Any, Reference | None]:
-    """The policy to train, and the reference as the config names it; `answers` are all that will be asked for."""
+    """(policy to train, reference of the kind that the config names; None without a reference).
+
+    answers: returns all answers whose reference log-probabilities the run needs. Only a cached reference calls it.
+    """
     train, model = start.plan.train, start.model
     if train.objective.requires.data == "rankings":
         return train.peft.wrap(with_scalar_head(model, train.seed)), None
@@ -154,7 +157,10 @@ def policy_and_reference(
 def reference_pass(
     start: InitialPolicy, answers: Iterable[PromptAndAnswer], layout: Layout, device: torch.device, *, by_token: bool
 ) -> CachedReference:
-    """Reference log-probabilities of `answers` under the policy as loaded: from the store, or computed and stored."""
+    """Log-probabilities (nats) of `answers` under the start. They are read from the store, or computed and stored.
+
+    by_token: whether each token's log-probability is needed, besides the sum of each answer.
+    """
     trainer = start.plan.train.trainer
     how = ScoringOptions(
         layout=layout,
@@ -178,8 +184,8 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
 
     source: the model source of the parent.
 
-    An adapter is merged into its base and written out once: what is trained on top of it then names a base that holds
-    the parent's training too, and switching the new adapter off gives the parent back, not the base below it.
+    If the parent trained an adapter, the adapter is merged into its base and saved once. A new adapter then has the
+    trained parent as its base, and switching the new adapter off gives the parent, not the parent's base.
     """
     if not (parent.policy / "adapter_config.json").is_file():
         return str(parent.policy.resolve())
@@ -192,7 +198,7 @@ def _full_policy(parent: RunDir, source: ModelSource) -> str:
 
 
 def _save_whole(model: Any, tokenizer: Any, folder: Path) -> None:
-    """Write a full model with its tokenizer and their checksums; whole or not at all."""
+    """Save a full model with its tokenizer and checksums, whole or not at all."""
     with new_folder(folder) as scratch:
         save_model(model, tokenizer, scratch)
         seal_folder(scratch)

@@ -14,11 +14,11 @@ from alignlab.runs.directory import RunDir
 
 STARTS_ANEW = "the run starts anew"
 
-# Keys of a training state: of a run that trains alone (Lightning's checkpoint), and of one in a stack.
-_ALONE = (
+# Keys of a training state: of a run that trains on its own (Lightning's checkpoint), and of a vectorized run.
+_LIGHTNING_KEYS = (
     "global_step", "state_dict", "optimizer_states", "lr_schedulers", "loops", "callbacks", "seen", "objective_state",
 )  # fmt: skip
-_STACKED = ("step", "weights", "moments", "tokens", "objective_state")
+_VECTORIZED_KEYS = ("step", "weights", "moments", "tokens", "objective_state")
 
 
 def about(run: RunDir) -> dict[str, Any]:
@@ -31,7 +31,7 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
     """The training state of a run, on the CPU, with its tensors mapped from the file.
 
     Raises DamagedError if the run can't resume from it: its checksums are wrong, it is not the state of this run, or
-    the metrics that the run had logged by then have changed. Raises OSError if it can't be read at all.
+    the metrics that the run had logged by then have changed. Raises OSError if the file can't be read at all.
     """
     verify_zip(file)
     try:
@@ -40,7 +40,7 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
         raise
     except Exception as error:  # the archive is whole but holds no state: torch raises many types
         raise DamagedError(file, f"holds no training state ({type(error).__name__})") from error
-    needed = _STACKED if file == run.stacked_checkpoint else _ALONE
+    needed = _VECTORIZED_KEYS if file == run.stacked_checkpoint else _LIGHTNING_KEYS
     lacking = [key for key in needed if key not in state] if isinstance(state, dict) else list(needed)
     if lacking:
         raise DamagedError(file, f"holds no training state (it lacks {', '.join(lacking)})")
@@ -56,7 +56,7 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
 
 
 def refuse_other_model(file: Path, state: Mapping[str, Any], trained: Mapping[str, torch.Tensor]) -> None:
-    """Raise DamagedError if a state lacks tensors that are trained, or has them in another shape."""
+    """Raise DamagedError if a state lacks trained tensors, or has them in another shape."""
     unlike = [name for name, tensor in trained.items() if name not in state or state[name].shape != tensor.shape]
     if unlike:
         raise DamagedError(file, f"is the training state of another model ({len(unlike)} tensors differ: {unlike[0]})")

@@ -1,4 +1,4 @@
-"""Every different prompt and answer of one or several runs laid out once, to take batches from by place."""
+"""A table of all different (prompt, answer) rows of one or several runs, from which batches are taken by place."""
 
 from __future__ import annotations
 
@@ -15,14 +15,18 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout, Rows, collate_rows
 from alignlab.data.tokenize import PromptAndAnswer
 
-# Plain rows, but with a mask of our own: it is made of tensors alone, so that it can be made for many models at once.
+# Plain rows with an explicit mask. vmap can build that mask, because it is computed from tensors alone.
 _PLAIN_MASKED = Layout(shared=True)
 
+# Number of answers among which `telling` looks.
 _LOOKED_AT = 256
 
 
 class AnswerTable:
-    """M different prompts and answers as M plain rows: prompts end at one column, and answers begin there."""
+    """M different (prompt, answer) rows as M plain rows. All prompts end at the same column, where the answers begin.
+
+    The place of an answer is its row in the table, 0 to M - 1.
+    """
 
     def __init__(self, answers: Iterable[PromptAndAnswer], device: torch.device) -> None:
         self.answers = {row_key(prompt, answer): (prompt, answer) for prompt, answer in answers}
@@ -36,8 +40,10 @@ class AnswerTable:
         return len(self.answers)
 
     def telling(self) -> list[int]:
-        """Places of up to four answers, two to a prompt where there are such, as long as the first few hundred have: by
-        these it shows whether an answer is disturbed by one beside it."""
+        """Places of up to four answers that show whether answers side by side influence each other.
+
+        They are long answers among the first _LOOKED_AT, if possible two to the same prompt.
+        """
         by_prompt: dict[tuple[int, ...], list[int]] = {}
         for place, (prompt, _) in enumerate(self._answers[:_LOOKED_AT]):
             by_prompt.setdefault(tuple(prompt), []).append(place)
@@ -53,20 +59,20 @@ class AnswerTable:
         return np.array([[self._place[row_key(*answer)] for answer in row] for row in rows], dtype=np.int64)
 
     def laid_out(self, places: Tensor, layout: Layout) -> Rows:
-        """Answers at int64[n] places, in that order, in sequences that share what they can where the layout says so."""
+        """Rows at int64[n] places, in that order, in the given layout. A shared layout stores common prompts once."""
         if not layout.shared:
             return self.take(places)
         return to_device(collate_rows([self._answers[place] for place in places.tolist()], layout), places.device)
 
     def take(self, places: Tensor) -> Rows:
-        """Rows at int64[n] places, in that order, without columns that are padding in all of them."""
+        """Plain rows at int64[n] places, in that order. Columns that are padding in all of these rows are dropped."""
         rows = self.rows
         width = rows.ids.shape[1]
         counts = self.counts[places]
         answer = int(counts.max())
         first = self._start - int((rows.lengths[places] - counts).max())
         columns = slice(first, self._start + answer)
-        # columns of the prompt's last token and of the answer's, which are the same for all plain rows
+        # columns of the prompt's last token and of the answer's tokens, which are the same for all plain rows
         where = rows.places[places, : answer + 1] - places[:, None] * width
         kept = columns.stop - columns.start
         start = torch.arange(len(places), device=places.device)[:, None] * kept

@@ -1,4 +1,4 @@
-"""Which points of a sweep can be trained as one model, and why the others can't."""
+"""Finds points of a sweep that can be trained as one model, and the reasons why other points can't."""
 
 from __future__ import annotations
 
@@ -14,26 +14,28 @@ from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
 from alignlab.models.efficiency import SMALL
 
-# Numbers of all policies and their activations in a stack, above which it is cut in two: 1 GB in float32.
+# Most numbers (weights and activations of all policies) in one vectorized run: 1 GB in float32. Larger ones are split.
 _FLOATS_AT_ONCE = 2**28
 
-# Parameters times rows of a batch up to which a step alone is mostly overhead, which a stack has once for all points.
+# Parameters x rows of a batch up to which an update is mostly overhead. A vectorized update has the overhead only once.
 _MOSTLY_OVERHEAD = 1_000_000
 
-# Points of models above that in a stack: what more would spare is lost to the size of what lies between two layers.
+# Most points of larger models in one vectorized run. More would not be faster, because the activations grow too large.
 _WIDTH = 8
 
-# Parameters x rows x updates of a sweep's points from which processes, which take some seconds to start, pay: about a
-# minute.
+# Parameters x rows x updates, summed over the points, from which more processes pay off: about a minute of work. A
+# process takes some seconds to start.
 _WORTH_PROCESSES = 10_000_000_000
 
 
 def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
-    """Stacks of points that differ only in numbers, each as large as memory allows; reasons of the rest, by run id.
+    """(groups of points that can be trained as one model, run id -> reason for each point that can't).
 
-    What may differ: the objective's and the optimizer's numbers, the clipping, and, where a step is mostly overhead,
-    the seed and the data. Larger models gain by batches that are the same for all: those are laid out once, answers
-    side by side. A run that stands several times among the plans stands once in its stack.
+    Points of a group may differ in numbers of the objective and the optimizer, and in the clipping. If an update is
+    mostly overhead, they may also differ in the seed and the data. Larger models need the same batches, because they
+    are faster only if the batches are laid out once for all points, with answers side by side.
+
+    Each group is as large as memory allows. A run that occurs several times among the plans occurs once in its group.
     """
     alike: dict[Hashable, dict[str, Plan]] = defaultdict(dict)
     refused: dict[str, str] = {}
@@ -43,42 +45,46 @@ def groups(plans: Sequence[Plan]) -> tuple[list[list[Plan]], dict[str, str]]:
             refused[plan.id] = reason
         else:
             alike[_kind(plan)][plan.id] = plan
-    stacks = []
-    for found in alike.values():
-        members = list(found.values())
-        stacks += _parts(members, -(-len(members) // _most(members[0].train)))
-    return stacks, refused
+    together = []
+    for same_kind in alike.values():
+        members = list(same_kind.values())
+        together += _parts(members, -(-len(members) // _most(members[0].train)))
+    return together, refused
 
 
 def overhead_bound(plans: Sequence[Plan]) -> bool:
-    """Whether these points are a stack that is worth no process: a step is mostly overhead."""
+    """Whether to train these points as one model in this process, because an update is mostly overhead."""
     return len(plans) > 1 and _is_mostly_overhead(plans[0].train)
 
 
 def worth_vectorizing(plans: Sequence[Plan]) -> bool:
-    """Whether a stack of these points is faster than one after the other."""
+    """Whether training these points as one model is faster than training one after the other."""
     return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= SMALL
 
 
-def even(stacks: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
-    """The stacks, the last of them in parts where there would be fewer than processes that go through them."""
-    last = len(stacks) % processes
-    whole, rest = stacks[: len(stacks) - last], stacks[len(stacks) - last :]
-    return [*whole, *(part for stack in rest for part in _parts(stack, -(-processes // last)))]
+def even(together: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
+    """The groups, with the last ones split so that all processes have a group at the end.
+
+    The number of groups that are split is the remainder of their number divided by `processes`.
+    """
+    last = len(together) % processes
+    whole, rest = together[: len(together) - last], together[len(together) - last :]
+    return [*whole, *(part for group in rest for part in _parts(group, -(-processes // last)))]
 
 
 def _parts(points: list[Plan], count: int) -> list[list[Plan]]:
-    """Points in order, in so many parts of about the same size, none of them empty."""
+    """The points in order, in at most `count` parts of about the same size. No part is empty."""
     bounds = [len(points) * i // count for i in range(count + 1)]
     return [points[a:b] for a, b in itertools.pairwise(bounds) if a < b]
 
 
 def _is_mostly_overhead(train: Train) -> bool:
+    """Whether an update of one run takes mostly fixed time, whatever the size of its model and batch."""
     return (train.model.parameters or math.inf) * train.trainer.batch_size <= _MOSTLY_OVERHEAD
 
 
 def worth_processes(plans: Sequence[Plan]) -> bool:
-    """Whether small models, of which one thread each is enough, have so much to do that more processes pay."""
+    """Whether more processes pay off: all models are small enough for one thread each, and there is enough work."""
     work = [
         (plan.train.model.parameters or math.inf) * plan.train.trainer.batch_size * plan.train.trainer.max_steps
         for plan in plans
@@ -88,41 +94,44 @@ def worth_processes(plans: Sequence[Plan]) -> bool:
 
 
 def ineligible_reason(train: Train) -> str | None:
-    """Why a run can't be part of a stack and still be what it is by itself; None where it can."""
+    """Why a run can't be vectorized with the results that it has on its own; None if it can."""
     needs, trainer = train.objective.requires, train.trainer
     reasons = (
         (
             train.model.parameters is None,
-            f"model={train.model.name}: its size is not known before it is loaded; stacks are for small models that "
-            "are built from their config",
+            f"model={train.model.name}: its size is not known before it is loaded; only small models that are "
+            "built from their config are vectorized",
         ),
-        (train.model.dtype != "float32", f"model.dtype={train.model.dtype} rounds differently in a stack"),
+        (train.model.dtype != "float32", f"model.dtype={train.model.dtype} rounds differently when vectorized"),
         (
             train.peft.can_switch_off,
-            "peft: an adapter's base goes through the model for every point anyway; a stack trains whole models",
+            "peft: an adapter's base is computed for every point anyway; only whole models are vectorized",
         ),
-        (needs.data == "rankings", "a reward model's head is not stacked"),
-        (needs.online, "answers are drawn from one model at a time"),
+        (needs.data == "rankings", "a reward model's head can't be vectorized"),
+        (needs.online, "answers are sampled from one model at a time"),
         (
             train.objective.nondifferentiable_at_reference,
-            "the objective's gradient jumps where training begins, so that rounding decides, and a stack rounds "
-            "differently",
+            "the objective's gradient jumps where training begins, so that rounding decides the first update, and "
+            "vectorized runs round differently",
         ),
         (needs.reference_kl, "the objective needs the reference's whole distributions, which are not stored"),
         (
             train.reference_kind not in ("cached", "none"),
-            f"reference={train.reference_kind} runs a model beside each point; a stack looks its reference up",
+            f"reference={train.reference_kind} runs a model beside each point; vectorized runs look the reference up",
         ),
         (train.optim.moments is None, "the optimizer rounds its state in blocks, which would span several models"),
         (trainer.compile == "always", "trainer.compile=always compiles the layers of one model"),
-        (train.evaluation.every > 0, "evaluation.every draws answers from one model at a time"),
-        (trainer.gradient_checkpointing, "trainer.gradient_checkpointing is for a model that hardly fits by itself"),
+        (train.evaluation.every > 0, "evaluation.every samples answers from one model at a time"),
+        (
+            trainer.gradient_checkpointing,
+            "trainer.gradient_checkpointing is for a model that hardly fits into memory on its own",
+        ),
     )
     return next((reason for applies, reason in reasons if applies), None)
 
 
 def _kind(plan: Plan) -> Hashable:
-    """The same for points that differ only in numbers (and in where their metrics are shown)."""
+    """A key that is equal for points that can be trained as one model. Their trackers may differ."""
     train = plan.train
     return (
         plan.parent.id if plan.parent else None,
@@ -140,7 +149,7 @@ def _kind(plan: Plan) -> Hashable:
 
 
 def _words(part: Any) -> Hashable:
-    """A config's class and its fields, numbers left out."""
+    """A config's class and its fields, without the values of numbers."""
     return type(part), repr({f.name: _without_numbers(getattr(part, f.name)) for f in fields(part)})
 
 
@@ -153,7 +162,7 @@ def _without_numbers(value: Any) -> Any:
 
 
 def _most(train: Train) -> int:
-    """How many points fit into memory at once, by a rough count of what a step of one keeps for its gradient."""
+    """How many points fit into memory at once, by a rough count of the activations that each keeps for its gradient."""
     parameters, world = train.model.parameters or 1, train.data.world
     longest = train.data.max_length if world is None else world.prompt_length + world.length + 1
     activations = 2 * train.trainer.batch_size * longest * 20 * math.isqrt(parameters)
@@ -162,7 +171,7 @@ def _most(train: Train) -> int:
 
 
 def refuse_ineligible(plans: Sequence[Plan], reasons: Mapping[str, str]) -> None:
-    """Raise ConfigError naming the points that can't be part of a stack, each reason once."""
+    """Raise ConfigError with each reason and the points that it keeps from being vectorized."""
     points: dict[str, list[int]] = defaultdict(list)
     for i, plan in enumerate(plans):
         if plan.id in reasons:

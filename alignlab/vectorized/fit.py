@@ -1,4 +1,4 @@
-"""Points of a sweep that differ only in numbers, trained as one model; each writes the run it would write alone."""
+"""Trains points that differ only in numbers as one model. Each point writes the run that it would write on its own."""
 
 from __future__ import annotations
 
@@ -50,19 +50,23 @@ from alignlab.vectorized.policy import VectorizedPolicy, vectorization_error
 
 log = logging.getLogger(__name__)
 
-# Steps whose rows are looked up at a time.
+# Number of steps whose rows are looked up together.
 _BLOCK = 256
 
 
 def run_vectorized(
     plans: Sequence[Plan], *, group: str | None = None, overrides: Mapping[str, Sequence[str]] | None = None
 ) -> dict[str, BaseException | None]:
-    """Run plans that belong together (training/stackable.py) as one model, each into its own directory.
+    """Run the plans of one group (`eligibility.groups`) as one model, each into its own directory.
 
-    Finished runs are left alone (unless `rerun`), interrupted ones go on from the last state of their stack, and runs
-    that another process has in hand are passed over, as are those that were begun outside a stack: they are not in what
-    is returned, which is run id -> None, or what went wrong with that run. `overrides` are recorded, by run id.
-    Raises NotVectorizableError where a look at the model shows that a stack would not be the same; nothing is trained
+    - Finished runs are not run again, unless `rerun` is set.
+    - Interrupted vectorized runs resume from their last training state.
+    - Runs that another process is running are skipped, and so are runs that were begun on their own.
+
+    group:     name of the sweep.
+    overrides: run id -> command-line overrides for the record.
+    Returns run id -> None, or the error of that run. Skipped runs are left out.
+    Raises NotVectorizableError if a check of the model shows that vectorized results would differ. Nothing is trained
     then.
     """
     quiet_libraries()
@@ -75,11 +79,11 @@ def run_vectorized(
         damage: list[str] = []
         for plan in free:
             if plan.id not in finished and not _begun_alone(plan):
-                step, said = _step_of(plan)
+                step, message = _step_of(plan)
                 by_step.setdefault(step, []).append(plan)
-                damage += [said] if said else []
+                damage += [message] if message else []
         results: dict[str, BaseException | None] = dict.fromkeys(finished)
-        for step, members in sorted(by_step.items()):  # points with a damaged state start at step 0, in the first stack
+        for step, members in sorted(by_step.items()):  # points with a damaged state start at step 0, so they come first
             results |= _VectorizedFit(members, step, group, overrides or {}, plans[0].id, damage).run()
             damage = []
             gc.collect()
@@ -87,17 +91,23 @@ def run_vectorized(
 
 
 def resume_vectorized(plan: Plan, group: str | None, overrides: Sequence[str]) -> None:
-    """Train one plan as a stack of one, from where its stack was stopped; for the process that holds the run."""
+    """Resume one interrupted vectorized run as a vectorized fit of one point. The caller must hold the lock of the run.
+
+    Raises the error that ended the run.
+    """
     quiet_libraries()
-    step, said = _step_of(plan)
-    error = _VectorizedFit([plan], step, group, {plan.id: overrides}, plan.id, [said]).run()[plan.id]
+    step, message = _step_of(plan)
+    error = _VectorizedFit([plan], step, group, {plan.id: overrides}, plan.id, [message]).run()[plan.id]
     gc.collect()
     if error is not None:
         raise error
 
 
 def _is_locked(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool]) -> bool:
-    """Whether the run is ours now; where that can't be known, the run by itself will tell why."""
+    """Lock a run until `holding` closes. Returns False if another process has it or if it can't be locked.
+
+    A run that can't be locked is tried again on its own, and reports the reason.
+    """
     run = plan.run
     try:
         return not elsewhere.get(run) and holding.enter_context(run.locked(wait=False, watched=run in elsewhere))
@@ -106,17 +116,18 @@ def _is_locked(plan: Plan, holding: ExitStack, elsewhere: Mapping[RunDir, bool])
 
 
 def _begun_alone(plan: Plan) -> bool:
+    """Whether an earlier attempt trained this run on its own."""
     return plan.run.checkpoint.exists() and not plan.train.rerun
 
 
 def _step_of(plan: Plan) -> tuple[int, str]:
-    """(updates that an earlier attempt made, what was wrong with its state); the text is empty if nothing was."""
+    """(updates in the training state of an earlier attempt, message if that state is damaged, else an empty text)."""
     run = plan.run
     return (0, "") if plan.train.rerun else updates_in(run, run.stacked_checkpoint)
 
 
 class _VectorizedFit:
-    """One fit of several points, which have all made `done` updates."""
+    """One vectorized fit of several points. All points have made `done` updates."""
 
     def __init__(
         self,
@@ -127,7 +138,10 @@ class _VectorizedFit:
         name: str,
         damage: Sequence[str],
     ) -> None:
-        """damage: messages about damaged training states of these points."""
+        """name: id of the point that the record calls the group after (`stack` in run.json).
+
+        damage: messages about damaged training states of these points.
+        """
         self.plans, self.done, self.group, self.overrides, self.name = plans, done, group, overrides, name
         self.damage = damage
         self.runs = [plan.run for plan in plans]
@@ -135,15 +149,15 @@ class _VectorizedFit:
         self.points: list[RunRecorder] = []
 
     def run(self) -> dict[str, BaseException | None]:
-        """Train, with every run's directory telling what goes on from beginning to end."""
+        """Train all points, and record how each one begins and ends. Returns run id -> None or its error."""
         changes = {}
         for plan, run in list(zip(self.plans, self.runs, strict=True)):
             overrides = self.overrides.get(plan.id, ())
             try:
-                stack = {"stacked": len(self.plans), "stack": self.name}
-                changes[run] = start_attempt(plan, run, self.group, overrides, done=self.done, **stack)
-            except Exception as error:  # a file in the way, say: the others go on without it
-                self.results[run.id] = record_failure(run, error, self.group or "stack")
+                facts = {"stacked": len(self.plans), "stack": self.name}
+                changes[run] = start_attempt(plan, run, self.group, overrides, done=self.done, **facts)
+            except Exception as error:  # for example a file in the way; the other points continue
+                self.results[run.id] = record_failure(run, error, self.group or "vectorized")
                 self.plans = [other for other in self.plans if other is not plan]
                 self.runs.remove(run)
         if not self.runs:
@@ -152,8 +166,8 @@ class _VectorizedFit:
         with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
             how = f"resuming at step {self.done}" if self.done else "starting"
             log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
-            for said in self.damage:
-                log_damage(said)
+            for message in self.damage:
+                log_damage(message)
             for run in self.runs:
                 log_code_changes(run, changes[run])
             try:
@@ -164,7 +178,7 @@ class _VectorizedFit:
         return self.results
 
     def _prepare(self) -> tuple[list[InitialPolicy], list[RunRows], AnswerTable]:
-        """Start, rows and the table of all answers; what is the same for several points is loaded once."""
+        """(start of each point, rows of each point, table of all answers). What points share is loaded once."""
         loaded = load_initial_policy(self.plans[0])
         starts: dict[str, InitialPolicy] = {}
         rows: dict[str, RunRows] = {}
@@ -177,8 +191,8 @@ class _VectorizedFit:
         distinct = {(key, plan.train.seed): (plan, rows[key]) for plan, key in zip(self.plans, keys, strict=True)}
         device = device_of(self.plans[0].train.trainer.accelerator)
         loaded.model.to(device)
-        asked = chain.from_iterable(reference_requests(plan.train, found) for plan, found in distinct.values())
-        table = AnswerTable(asked, device)
+        answers = chain.from_iterable(reference_requests(plan.train, own) for plan, own in distinct.values())
+        table = AnswerTable(answers, device)
         return [starts[key] for key in keys], [rows[key] for key in keys], table
 
     def _fit(self, starts: Sequence[InitialPolicy], rows: Sequence[RunRows], table: AnswerTable) -> None:
@@ -186,24 +200,24 @@ class _VectorizedFit:
         policy = starts[0].model
         device = table.rows.ids.device
         layout = choose_layout_for(starts[0], rows[0].train)
-        lanes = _data_orders(self.plans, rows, table)
-        same_rows = layout if len(set(lanes)) == 1 else None
-        fault = vectorization_error(policy, table, table.telling(), same_rows)
+        orders = _data_orders(self.plans, rows, table)
+        shared_layout = layout if len(set(orders)) == 1 else None
+        fault = vectorization_error(policy, table, table.telling(), shared_layout)
         if fault:
-            raise NotVectorizableError(f"{type(policy).__name__} can't be stacked: {fault}")
+            raise NotVectorizableError(f"{type(policy).__name__} can't be vectorized: {fault}")
         reference = None
         if first.reference_kind == "cached":
             by_token = first.objective.requires.reference_tokens
-            found = reference_pass(starts[0], table.answers.values(), layout, device, by_token=by_token)
-            tokens = found.tokens(table.rows) if by_token else None
-            reference = ReferenceColumns(found.sums(table.rows), tokens)
-        self._tell_remarks(rows)
+            cached = reference_pass(starts[0], table.answers.values(), layout, device, by_token=by_token)
+            tokens = cached.tokens(table.rows) if by_token else None
+            reference = ReferenceColumns(cached.sums(table.rows), tokens)
+        self._log_data_warnings(rows)
         for plan, run, start, loaded in zip(self.plans, self.runs, starts, rows, strict=True):
             self.points.append(RunRecorder(plan, run, start, loaded, group=self.group, done=self.done))
         members = [make_module(plan.train, policy, layout, None) for plan in self.plans]
-        stack = VectorizedPolicy(policy, len(members))
+        policies = VectorizedPolicy(policy, len(members))
         train_rows = [len(found.train) for found in rows]
-        module = VectorizedModule(members, stack, table, reference, train_rows, same_rows).to(device)
+        module = VectorizedModule(members, policies, table, reference, train_rows, shared_layout).to(device)
         if self.done:
             module.resume(self._states(module))
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
@@ -215,8 +229,8 @@ class _VectorizedFit:
         try:
             with lightning_quiet():
                 steps = range(self.done, first.trainer.max_steps)
-                trainer.fit(module, _Stream(lanes, first.trainer.batch_size, first.trainer.sampling, steps, device))
-        except SystemExit as stop:  # what Lightning makes of a KeyboardInterrupt, after its callbacks have seen it
+                trainer.fit(module, _Stream(orders, first.trainer.batch_size, first.trainer.sampling, steps, device))
+        except SystemExit as stop:  # after its callbacks, Lightning turns a KeyboardInterrupt into this error
             raise KeyboardInterrupt from stop
         finally:
             checkpoint.restore_signals()
@@ -224,7 +238,7 @@ class _VectorizedFit:
         recorder.validate()
         seconds = (time.perf_counter() - began) / len(self.points)
         for p in module.alive:
-            stack.write_into(policy, p)
+            policies.write_into(policy, p)
             self._finish(p, policy, seconds)
 
     def _states(self, module: VectorizedModule) -> list[dict[str, Any]]:
@@ -244,7 +258,7 @@ class _VectorizedFit:
         return states
 
     def _finish(self, p: int, policy: Any, seconds: float) -> None:
-        """The last word on a point; what goes wrong with one leaves the others alone."""
+        """Finish one point: evaluate, save, and record the result. An error ends this point only."""
         run, point = self.runs[p], self.points[p]
         try:
             outcome = point.finish(policy, seconds)
@@ -257,13 +271,13 @@ class _VectorizedFit:
         log.info("%s: done, in %s", run.id, run.path)
 
     def fail(self, p: int, error: BaseException) -> None:
-        """A point ends here; the others go on."""
+        """End one point with an error. The other points continue."""
         run = self.runs[p]
         self.points[p].close(failed=True)
-        self.results[run.id] = record_failure(run, error, self.group or "stack")
+        self.results[run.id] = record_failure(run, error, self.group or "vectorized")
 
     def _end_all(self, error: BaseException) -> None:
-        """Every point that has not ended yet ends like this."""
+        """End all unfinished points with this error."""
         for p, run in enumerate(self.runs):
             if run.id in self.results:
                 continue
@@ -274,14 +288,14 @@ class _VectorizedFit:
             else:
                 record_failure(run, error, self.group)
 
-    def _tell_remarks(self, rows: Sequence[RunRows]) -> None:
-        """What the objectives have to say of their data, each thing once."""
-        told: dict[str, None] = {}
-        for plan, found in zip(self.plans, rows, strict=True):
+    def _log_data_warnings(self, rows: Sequence[RunRows]) -> None:
+        """Log the objectives' warnings about their data, each text once."""
+        warnings: dict[str, None] = {}
+        for plan, own in zip(self.plans, rows, strict=True):
             objective = plan.train.objective
-            told |= dict.fromkeys(objective.data_warnings(shape_of(objective.requires).count(found.train)))
-        for remark in told:
-            log.info("%s", remark)
+            warnings |= dict.fromkeys(objective.data_warnings(shape_of(objective.requires).count(own.train)))
+        for warning in warnings:
+            log.info("%s", warning)
 
 
 def _tensors(state: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -293,24 +307,24 @@ class _Recorder(pl.Callback):
 
     def __init__(
         self,
-        stack: _VectorizedFit,
+        fit: _VectorizedFit,
         module: VectorizedModule,
         held_out: Sequence[VectorizedBatch],
         pairs: Sequence[VectorizedPairs | None],
     ) -> None:
-        self._stack, self._module, self._held_out, self._pairs = stack, module, held_out, pairs
+        self._fit, self._module, self._held_out, self._pairs = fit, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
         self._retire()
         trainer.should_stop = not self._module.alive
         for p, row in self._module.last_metrics.items():
-            self._stack.points[p].metrics.write(row)
-        if self._stack.points[0].metrics.due(self._module.step):
+            self._fit.points[p].metrics.write(row)
+        if self._fit.points[0].metrics.due(self._module.step):
             self.validate()
 
     def validate(self) -> None:
-        """Evaluate all points as they stand, once for each step."""
-        step, points = self._module.step, self._stack.points
+        """Evaluate all points after the current step, once per step."""
+        step, points = self._module.step, self._fit.points
         if all(points[p].metrics.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
         for p, row in self._module.validate(self._held_out, self._pairs).items():
@@ -320,44 +334,45 @@ class _Recorder(pl.Callback):
 
     def _retire(self) -> None:
         for p, error in self._module.failures.items():
-            if self._stack.runs[p].id not in self._stack.results:
-                self._stack.fail(p, error)
+            if self._fit.runs[p].id not in self._fit.results:
+                self._fit.fail(p, error)
 
 
 class _Checkpoint(Checkpoint):
     """Saves each point's part of the training state into its own directory."""
 
-    def __init__(self, stack: _VectorizedFit, module: VectorizedModule, every: int) -> None:
-        super().__init__(stack.runs[0], every)
-        self._stack, self._module = stack, module
+    def __init__(self, fit: _VectorizedFit, module: VectorizedModule, every: int) -> None:
+        super().__init__(fit.runs[0], every)
+        self._fit, self._module = fit, module
 
     def _step(self, trainer: pl.Trainer) -> int:
         return self._module.step
 
     def save(self, trainer: pl.Trainer) -> None:
         for p in self._module.alive:
-            file = self._stack.runs[p].stacked_checkpoint
+            file = self._fit.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
-            torch.save({**self._module.state_of(p), **about(self._stack.runs[p])}, scratch)
+            torch.save({**self._module.state_of(p), **about(self._fit.runs[p])}, scratch)
             replace_file(scratch, file)
 
 
 class _DataOrder:
-    """Training rows of one data set in the order of one seed, as places of their answers."""
+    """The training rows of one data set in the order of one seed, as places of their answers in the table."""
 
     def __init__(
         self, rows: Sequence[Tokens], batch_transform: BatchTransform | None, seed: int, table: AnswerTable
     ) -> None:
         self._rows, self._batch_transform, self._seed, self._table = rows, batch_transform, seed, table
         self._index = np.array([row.index for row in rows])
-        self._places = np.full((len(rows), len(rows[0].answers())), -1)  # filled as rows are met: some never are
+        # -1 until a row is first used; some rows never are
+        self._places = np.full((len(rows), len(rows[0].answers())), -1)
         self._desirable = np.array([getattr(row, "desirable", False) for row in rows])
         self.labelled = hasattr(rows[0], "desirable")
 
     def batches(
         self, size: int, sampling: str, steps: range
     ) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.bool_]]:
-        """[S, B, k] places, [S, B] indices and [S, B] labels of the batches of some steps."""
+        """([S, B, k] places, [S, B] row indices, [S, B] labels) of the batches of these S steps."""
         chosen = indices_of(len(self._rows), size, self._seed, steps, sampling)
         if self._batch_transform is None:
             met = np.unique(chosen)
@@ -372,22 +387,22 @@ class _DataOrder:
 
 
 def _data_orders(plans: Sequence[Plan], rows: Sequence[RunRows], table: AnswerTable) -> list[_DataOrder]:
-    """A lane for each point, the same one where data and seed are the same."""
+    """The data order of each point. Points with the same data and seed share one."""
     made: dict[tuple[int, int], _DataOrder] = {}
-    for plan, found in zip(plans, rows, strict=True):
-        key = (id(found), plan.train.seed)
+    for plan, own in zip(plans, rows, strict=True):
+        key = (id(own), plan.train.seed)
         if key not in made:
-            made[key] = _DataOrder(found.train, batch_transform_of(plan.train), plan.train.seed, table)
-    return [made[id(found), plan.train.seed] for plan, found in zip(plans, rows, strict=True)]
+            made[key] = _DataOrder(own.train, batch_transform_of(plan.train), plan.train.seed, table)
+    return [made[id(own), plan.train.seed] for plan, own in zip(plans, rows, strict=True)]
 
 
 class _Stream:
     """Batches of all points, step by step."""
 
     def __init__(
-        self, lanes: Sequence[_DataOrder], size: int, sampling: str, steps: range, device: torch.device
+        self, orders: Sequence[_DataOrder], size: int, sampling: str, steps: range, device: torch.device
     ) -> None:
-        self._data_orders, self._size, self._sampling, self._steps, self._device = lanes, size, sampling, steps, device
+        self._data_orders, self._size, self._sampling, self._steps, self._device = orders, size, sampling, steps, device
 
     def __len__(self) -> int:
         return len(self._steps)
@@ -396,9 +411,10 @@ class _Stream:
         labelled = self._data_orders[0].labelled
         for start in range(self._steps.start, self._steps.stop, _BLOCK):
             steps = range(start, min(start + _BLOCK, self._steps.stop))
-            found = {lane: lane.batches(self._size, self._sampling, steps) for lane in set(self._data_orders)}
+            batches = {order: order.batches(self._size, self._sampling, steps) for order in set(self._data_orders)}
             places, index, desirable = (
-                self._tensor(np.stack([found[lane][part] for lane in self._data_orders], axis=1)) for part in range(3)
+                self._tensor(np.stack([batches[order][part] for order in self._data_orders], axis=1))
+                for part in range(3)
             )
             places = places.transpose(2, 3).contiguous()  # [S, P, B, k] -> [S, P, k, B]
             for i in range(len(steps)):
@@ -409,7 +425,7 @@ class _Stream:
 
 
 def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> VectorizedBatch:
-    """All held-out rows of one point as a batch of that point alone."""
+    """All held-out rows of one point as one batch with P = 1."""
     batch_transform = batch_transform_of(plan.train)
     examples: Sequence[Tokens] = batch_transform(rows.held_out) if batch_transform else rows.held_out
     places = torch.from_numpy(table.places([row.answers() for row in examples]).T.copy())[None]
@@ -425,7 +441,7 @@ def _held_out(plan: Plan, rows: RunRows, table: AnswerTable) -> VectorizedBatch:
 def _pairs(
     start: InitialPolicy, rows: RunRows, table: AnswerTable, layout: Layout, reference: ReferenceColumns | None
 ) -> VectorizedPairs | None:
-    """Held-out pairs of one point, with their log-probabilities under the start (see training/pairs.py)."""
+    """Further held-out pairs of one point, with their log-probabilities under the start (see training/pairs.py)."""
     if not rows.pairs:
         return None
     device = table.rows.ids.device

@@ -1,4 +1,4 @@
-"""Many policies of one architecture as one model whose weights have a leading point dimension (torch.func)."""
+"""Several policies of one architecture as one model. Its weights have a leading dimension of points (torch.func)."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ from alignlab.vectorized.answer_table import AnswerTable
 class VectorizedInputs:
     """Rows for P policies.
 
-    rows:      P times R rows, policy by policy.
-    arguments: of the model's forward: tensors [P * S, ...], or [S, ...] where all policies are given the same.
-    points:    P, or None where all policies are given the same.
-    columns:   of the sequences, those that logits are made of.
-    at:        int64[N] sequence, and int64[N] column of `columns`, of what predicts each answer token.
+    rows:      P * R rows, ordered by policy.
+    arguments: arguments of the model's forward: tensors [P * S, ...], or [S, ...] if all policies get the same input.
+    points:    P, or None if all policies get the same input.
+    columns:   columns of the sequences for which logits are computed.
+    at:        (int64[N] sequence, int64[N] column within `columns`) of the logits that predict each answer token.
     """
 
     rows: Rows
@@ -38,10 +38,10 @@ class VectorizedInputs:
 
 
 class VectorizedPolicy(nn.Module):
-    """P policies that start from the same weights. What is trained of them is one parameter [P, D], the rest is shared.
+    """P policies that start from the same weights. Their trained weights are one parameter [P, D]; the rest is shared.
 
-    policy:  any one of them; it is left as it is.
-    weights: [P, D] each policy's trained parameters, one after the other, in the order of `policy.named_parameters()`.
+    policy:  a policy with the initial weights; it is not changed.
+    weights: [P, D] the trained parameters of each policy, flattened in the order of `policy.named_parameters()`.
     """
 
     weights: Tensor
@@ -49,34 +49,34 @@ class VectorizedPolicy(nn.Module):
     def __init__(self, policy: Any, points: int) -> None:
         super().__init__()
         model = copy.deepcopy(policy).eval()
-        # Of the implementations of attention this one is made of operations that are there for many models at once.
+        # This implementation of attention uses only operations that vmap supports.
         model.set_attn_implementation("eager")
         for module in model.modules():
             if isinstance(module, nn.Embedding) and module.padding_idx is not None:
                 module.__class__ = _Embedding
-        self._model = (model,)  # in a tuple: its weights are not this module's
+        self._model = (model,)  # in a tuple, so that its weights are not parameters of this module
         self._trained = {name: p.shape for name, p in policy.named_parameters() if p.requires_grad}
         flat = torch.cat([p.detach().flatten() for p in policy.parameters() if p.requires_grad])
         self.weights = nn.Parameter(flat.expand(points, -1).clone())
 
     def write_into(self, policy: Any, point: int) -> None:
-        """Give a policy of the same architecture the weights of a point."""
+        """Copy the weights of a point into a policy of the same architecture."""
         with torch.no_grad():
             for name, value in self._named(self.weights[point]).items():
                 policy.get_parameter(name).copy_(value)
 
     def given_each(self, rows: Rows) -> VectorizedInputs:
-        """P times R plain rows, policy by policy, as what each policy is given."""
+        """Inputs from P * R plain rows, ordered by policy: each policy gets its own R rows."""
         return self._given(rows, self._arguments(rows), len(self.weights))
 
     def given_all(self, rows: Rows) -> VectorizedInputs:
-        """R rows as what every policy is given."""
+        """Inputs from R rows, which every policy gets."""
         return self._given(rows.repeated(len(self.weights)), self._arguments(rows), None)
 
     def score(self, given: VectorizedInputs, *, collision: bool = False, stats: bool = False) -> AnswerScores:
-        """What the policies say of the answers, as R rows of each, policy by policy."""
-        found = at_least_float32(self._logits(given).flatten(0, 1)[given.at])
-        predictions = Predictions(found, lambda logits: logits, found.shape[-1], None)
+        """Log-probabilities (nats) of the answers and, if asked for, statistics: P * R rows, ordered by policy."""
+        logits = at_least_float32(self._logits(given).flatten(0, 1)[given.at])
+        predictions = Predictions(logits, lambda states: states, logits.shape[-1], None)
         return score_predictions(predictions, given.rows, collision=collision, stats=stats)
 
     def _given(self, rows: Rows, arguments: dict[str, Any], points: int | None) -> VectorizedInputs:
@@ -88,7 +88,7 @@ class VectorizedPolicy(nn.Module):
         )
 
     def _logits(self, given: VectorizedInputs) -> Tensor:
-        """[P, S, C, V] logits of all sequences, in the columns that they are made of."""
+        """[P, S, C, V] logits of all sequences, for `given.columns`."""
         model = self._model[0]
         fixed = {"use_cache": False, "logits_to_keep": given.columns}
 
@@ -104,21 +104,21 @@ class VectorizedPolicy(nn.Module):
         return {"input_ids": rows.ids, "attention_mask": mask, "position_ids": rows.positions}
 
     def _named(self, weights: Tensor) -> dict[str, Tensor]:
-        """[D] -> each trained parameter by its name."""
+        """Name -> trained parameter, from the flat weights [D] of one policy."""
         sizes = [shape.numel() for shape in self._trained.values()]
         parts = weights.split(sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self._trained.items(), parts, strict=True)}
 
 
 def _unflatten(values: Any, points: int) -> Any:
-    """Tensors [P * R, ...] as [P, R, ...], in dictionaries too."""
+    """Tensors [P * R, ...] as [P, R, ...], also inside dictionaries."""
     if isinstance(values, dict):
         return {key: _unflatten(value, points) for key, value in values.items()}
     return values.unflatten(0, (points, -1))
 
 
 class _Embedding(nn.Embedding):
-    """An embedding that learns nothing for its padding token, which vmap forgets where weights are many models'."""
+    """An embedding without a gradient for its padding token: vmap ignores `padding_idx` if the weights are batched."""
 
     def forward(self, input: Tensor) -> Tensor:
         padding = torch.arange(self.num_embeddings, device=input.device).eq(self.padding_idx or 0)[:, None]
@@ -128,28 +128,35 @@ class _Embedding(nn.Embedding):
 def vectorization_error(
     policy: Any, table: AnswerTable, places: Sequence[int], layout: Layout | None = None
 ) -> str | None:
-    """Why a policy can't be stacked, from a look at some rows: two in a stack must say and learn what it does.
+    """Why a policy can't be vectorized; None if it can.
 
-    layout: of rows that are the same for all points; None where each has its own.
+    Two copies of the policy are computed as one model on some answers. Their log-probabilities and gradients must equal
+    those of the policy itself, except for rounding.
+
+    places: places of the answers in the table.
+    layout: layout of the rows, if they are the same for all points; None if each point has its own plain rows.
     """
     looked_at = torch.tensor(list(places), device=table.rows.ids.device)
     trained = [p for p in policy.parameters() if p.requires_grad]
     alone = answer_logps(policy, table.take(looked_at))
-    slopes = torch.autograd.grad(alone.sum(), trained, allow_unused=True, materialize_grads=True)
-    slope = torch.cat([part.flatten() for part in slopes])
+    gradients = torch.autograd.grad(alone.sum(), trained, allow_unused=True, materialize_grads=True)
+    expected = torch.cat([part.flatten() for part in gradients])
     try:
-        stack = VectorizedPolicy(policy, 2).to(looked_at.device)
+        pair = VectorizedPolicy(policy, 2).to(looked_at.device)
         if layout is None:
-            given = stack.given_each(table.take(looked_at.repeat(2)))
+            given = pair.given_each(table.take(looked_at.repeat(2)))
         else:
-            given = stack.given_all(table.laid_out(looked_at, layout))
-        found = stack.score(given).tokens
-        (found_slope,) = torch.autograd.grad(found.sum(), stack.weights)
+            given = pair.given_all(table.laid_out(looked_at, layout))
+        vectorized = pair.score(given).tokens
+        (gradient,) = torch.autograd.grad(vectorized.sum(), pair.weights)
     except (RuntimeError, ValueError, TypeError) as error:
-        return f"its forward can't be made for several models at once ({str(error).splitlines()[0]})"
-    far = float((found.detach().unflatten(0, (2, -1)) - alone.detach()).abs().max())
-    off = float((found_slope - slope).norm(dim=1).max() / slope.norm())
+        return f"its forward can't be vectorized ({str(error).splitlines()[0]})"
+    logp_error = float((vectorized.detach().unflatten(0, (2, -1)) - alone.detach()).abs().max())
+    gradient_error = float((gradient - expected).norm(dim=1).max() / expected.norm())
     tolerance = tolerance_of(policy).rearranged
-    if far <= tolerance and off <= tolerance:
+    if logp_error <= tolerance and gradient_error <= tolerance:
         return None
-    return f"several models at once are off by {far:.2g} nats, and their gradients by {off:.2g} of them"
+    return (
+        f"its log-probabilities differ by up to {logp_error:.2g} nats when vectorized, and its gradient by "
+        f"{gradient_error:.2g} of its norm"
+    )

@@ -1,4 +1,4 @@
-"""No import circles, imports inside functions included, and no import inside a function without a reason."""
+"""There are no import circles, even through imports inside functions, and each import in a function has a reason."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HEAVY = {
 
 @dataclass(frozen=True)
 class Import:
-    """`source`, a file's module, imports `target` in this line; late: inside a function."""
+    """An import of the module `target` in the module `source`, at this line. late: whether it is inside a function."""
 
     source: str
     target: str
@@ -79,7 +79,7 @@ def tree() -> list[Import]:
 
 
 def circles(imports: list[Import]) -> list[list[Import]]:
-    """The imports that tie each circle: those between modules that reach each other."""
+    """The imports of each circle: those between modules that reach each other."""
     names = sorted({i.source for i in imports})
     number = {name: k for k, name in enumerate(names)}
     ours = [i for i in imports if i.target in number and i.target != i.source]
@@ -115,7 +115,7 @@ def test_no_import_circles() -> None:
 
 
 def test_no_circles_between_rooms() -> None:
-    """A room is what stands directly below a package, with all that it holds."""
+    """A room is a module or a folder directly below a package, with everything in it."""
     if found := told(circles(between_rooms(tree()))):
         pytest.fail(found, pytrace=False)
 
@@ -138,12 +138,12 @@ def heavy_libraries(imports: list[Import]) -> dict[str, set[str]]:
 
 
 def late_without_a_reason(imports: list[Import]) -> list[Import]:
-    """Imports of our own modules inside functions that put off no heavy library."""
+    """Imports of our own modules inside functions that delay no heavy library."""
     heavy = heavy_libraries(imports)
     return [i for i in imports if i.late and i.target in heavy and not heavy[i.target]]
 
 
-def test_imports_inside_functions_put_off_heavy_libraries() -> None:
+def test_imports_inside_functions_delay_heavy_libraries() -> None:
     if found := late_without_a_reason(tree()):
         pytest.fail("\n".join(map(str, found)), pytrace=False)
 
@@ -184,14 +184,14 @@ def test_the_finder_sees_late_imports_and_no_type_checking(small: list[Import]) 
     )
     assert circles(between_rooms(small)) == []
     back = Import("alignlab.heavy.words", "alignlab.cli.train", 9, late=True)
-    assert len(circles([*small, back])[0]) == 6, "one circle, with what hangs on it"
+    assert len(circles([*small, back])[0]) == 6, "one circle, with all imports between its modules"
     assert {(i.source, i.target) for i in circles(between_rooms([*small, back]))[0]} == {
         ("alignlab.cli", "alignlab.heavy"),
         ("alignlab.heavy", "alignlab.cli"),
     }
 
 
-def test_the_finder_knows_which_late_imports_put_something_off(small: list[Import]) -> None:
+def test_the_finder_knows_which_late_imports_delay_a_library(small: list[Import]) -> None:
     assert heavy_libraries(small)["alignlab.heavy.model"] == {"torch"}
     assert heavy_libraries(small)["alignlab.cli.train"] == set(), "torch is imported later"
     assert [str(i) for i in late_without_a_reason(small)] == [

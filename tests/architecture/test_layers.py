@@ -1,4 +1,4 @@
-"""One way only: which room may import which, and which library lives where."""
+"""Imports between rooms go one way only, and each library is imported only in its rooms."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ ALLOWED = {
     "__main__": {"cli"},
 }
 
-# library -> rooms that may import it at all; deferred imports inside functions count too
+# library -> rooms that may import it; imports inside functions count too
 HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
@@ -79,7 +79,7 @@ HOME = {
     "openai": {"judges"},
     "pyarrow": {"evaluation", "data"},
 }
-# modules of a room that otherwise may use torch
+# modules without torch in rooms whose other modules may use it
 NO_TORCH_MODULES = sorted(
     f
     for room in ("statistics", "judges", "evaluation")
@@ -104,7 +104,7 @@ def imports(file: Path) -> set[str]:
 
 
 def broken_rules(file: Path) -> Iterator[str]:
-    """What a file imports and its room must not."""
+    """The imports of a file that its room must not have."""
     here = room(file)
     if here == "__init__":
         return
@@ -141,7 +141,7 @@ def test_package_inits_are_empty() -> None:
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["nonsense"]])
-def test_what_needs_no_torch_imports_none(words: list[str]) -> None:
+def test_commands_that_need_no_torch_do_not_import_it(words: list[str]) -> None:
     code = (
         "import sys; from alignlab.cli.main import main; main(sys.argv[1:]);"
         "assert not {'torch', 'hydra', 'lightning', 'numpy'} & set(sys.modules), 'heavy import'"

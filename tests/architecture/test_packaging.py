@@ -1,4 +1,4 @@
-"""The wheel holds everything and works where it is installed."""
+"""The wheel is complete and works where it is installed."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def digest(content: bytes) -> str:
 
 
 def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
-    """Built, unpacked into a folder of its own, and asked from another one; its own conf/ and sweeps/ are used."""
+    """The wheel is built and unpacked, and works from another folder with its own conf/ and sweeps/."""
     build = [sys.executable, "-m", "build", "--wheel", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
     subprocess.run(build, check=True, capture_output=True)
     (wheel,) = tmp_path.glob("*.whl")

@@ -1,4 +1,4 @@
-"""What a few rows and a tiny model do without: threads, caches and progress bars."""
+"""Switches off threads, caches and progress bars, which a few rows and a tiny model do not need."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @pytest.fixture(autouse=True, scope="package")
 def light() -> Iterator[None]:
-    """One thread, since more only wait for each other, and nothing that outlives the tests; put back afterwards."""
+    """Use one thread, because more would only wait for each other, and no caches. Both are restored afterwards."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     datasets.disable_caching()

@@ -1,7 +1,7 @@
-"""TRL's trainers and alignlab's modules on one tiny Llama and one set of rows, down to loss and gradients.
+"""Compares TRL's trainers with alignlab's modules on one tiny Llama and one set of rows: loss and gradients.
 
-Both sides get their own copy of the same float64 weights and the same text, which each turns into tokens and batches
-its own way (TRL's log-probabilities are float32 all the same). The reference is another set of weights.
+Each side gets its own copy of the same float64 weights and the same text, and makes tokens and batches in its own way.
+TRL computes log-probabilities in float32 even so. The reference is another set of weights.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ from trl.experimental.orpo import ORPOConfig, ORPOTrainer
 
 LETTERS, PADDING = "abcdef", "_"
 
-# float32 log-probabilities and their sums: a few units in the last of seven digits.
+# Log-probabilities and their sums are float32: a few units in the last of seven digits.
 TOLERANCE = 1e-6
 
 
@@ -114,7 +114,7 @@ def moved(model: Any, noise: float, seed: int) -> Any:
 
 @dataclass
 class ModelSide:
-    """What one side makes of a batch."""
+    """The loss, gradients and metrics that one side computes on a batch."""
 
     loss: float
     gradients: dict[str, Tensor]
@@ -122,7 +122,7 @@ class ModelSide:
 
 
 def take(model: Any, loss: Tensor, metrics: dict[str, Any]) -> ModelSide:
-    """The loss with the gradients it leaves in the model's parameters."""
+    """The loss, with the gradients of the model's parameters from its backward pass."""
     model.zero_grad()
     loss.backward()
     return ModelSide(loss.item(), gradients(model), {name: torch.as_tensor(x).item() for name, x in metrics.items()})
@@ -136,14 +136,17 @@ def gradients(model: Any) -> dict[str, Tensor]:
 
 
 def combined(parts: Sequence[tuple[float, ModelSide]]) -> ModelSide:
-    """A weighted sum of losses, with that of their gradients."""
+    """The weighted sums of losses and of gradients."""
     names = parts[0][1].gradients
     total = {name: sum((weight * side.gradients[name] for weight, side in parts), torch.zeros(())) for name in names}
     return ModelSide(sum(weight * side.loss for weight, side in parts), total, {})
 
 
 def deviation(ours: ModelSide, theirs: ModelSide, factor: float = 1.0) -> tuple[float, float]:
-    """Of our loss and of our gradients, `factor` times, from theirs: relative, of gradients to their largest entry."""
+    """(relative difference of the losses, largest difference of the gradients relative to the largest gradient entry).
+
+    factor: our loss and gradients are multiplied by it before they are compared.
+    """
     assert ours.gradients.keys() == theirs.gradients.keys()
     scale = max(float(g.abs().max()) for g in theirs.gradients.values())
     assert scale > 1e-3, "a gradient of zero compares nothing"
@@ -249,7 +252,7 @@ def module(objective: Objective, on: Models) -> AlignmentModule:
 
 
 def tokens(objective: Objective, rows: Sequence[Any], tokenizer: Any) -> list[Any]:
-    """Rows as the objective needs them; of pairs, the preferred answers or both halves where it asks for those."""
+    """Rows as the objective needs them. From pairs, it may need the preferred answers or both halves."""
     template, cut = Template(tokenizer), Cutter(max_length=64, max_prompt_length=32)
     needs, pairs = objective.requires, isinstance(rows[0], Pair)
     if needs.data == "pairs":
@@ -285,5 +288,5 @@ def ours(objective: Objective, on: Models, rows: Sequence[Any], *, micro: int = 
 
 
 def rewarding(on: Models) -> Models:
-    """The same with a scalar head in place of the vocabulary."""
+    """The same models with a scalar head instead of the vocabulary."""
     return Models(with_scalar_head(copy.deepcopy(on.policy), seed=3), None, on.tokenizer)

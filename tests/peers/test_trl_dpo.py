@@ -1,4 +1,4 @@
-"""TRL's DPOTrainer against our objectives on pairs: every loss type, f-divergence and switch, and what differs."""
+"""TRL's DPOTrainer against our objectives on pairs: every loss type, f-divergence and switch, and the differences."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ def on() -> Models:
 
 
 def trl_dpo(folder: Path, on: Models, **options: Any) -> ModelSide:
-    """What DPOTrainer makes of all pairs as one batch."""
+    """DPOTrainer's loss, gradients and metrics on all pairs as one batch."""
     return theirs(trainer("dpo", folder, on, PAIRS, **{"beta": BETA, **options}))
 
 
 def precision(objective: Objective) -> float:
-    """DiscoPOP divides by tau = 0.05 in a sigmoid, and so multiplies rounding by 20; the forward KL does by exp(-r)."""
+    """DiscoPOP divides by tau = 0.05 in a sigmoid and multiplies rounding by 20. The forward KL does so by exp(-r)."""
     if isinstance(objective, DiscoPOP):
         return TOLERANCE / objective.tau
     return 4 * TOLERANCE if getattr(objective, "divergence", "") == "forward_kl" else TOLERANCE
@@ -113,7 +113,7 @@ def test_loss_types(loss_type: str, more: dict[str, Any], objective: Objective, 
     ],
 )
 def test_f_divergences(loss_type: str, name: str, divergence: dict[str, Any], on: Models, tmp_path: Path) -> None:
-    """Every divergence but the default one with every loss type that TRL allows it for (sft has no use for it)."""
+    """Every divergence except the default, with every loss type that TRL allows it for (sft does not use it)."""
     objective: Objective = {
         "sigmoid": lambda: DPO(beta=BETA, **divergence),
         "hinge": lambda: Hinge(beta=BETA, **divergence),
@@ -142,7 +142,7 @@ def test_use_weighting(on: Models, tmp_path: Path) -> None:
 
 
 def test_a_mix_as_in_mpo(on: Models, tmp_path: Path) -> None:
-    """Three loss types with weights; bco_pair's weight is doubled on our side, see below."""
+    """Three loss types with weights. Our weight of bco_pair is doubled; see the known differences below."""
     mix = Mix(
         parts=[
             {"name": "dpo", "beta": BETA, "weight": 0.8},
@@ -164,11 +164,13 @@ def test_rpo_is_sigmoid_with_sft(on: Models, tmp_path: Path) -> None:
     options = {"loss_type": ["sigmoid", "sft"], "loss_weights": [1.0, 0.6]}
     side = trl_dpo(tmp_path, on, **options)
     assert_same(ours(RPO(beta=BETA, nll_weight=0.6, dialect="trl1"), on, PAIRS), side)
-    assert_different(ours(RPO(beta=BETA, nll_weight=0.6, dialect="paper"), on, PAIRS), side)  # a mean of means
+    assert_different(
+        ours(RPO(beta=BETA, nll_weight=0.6, dialect="paper"), on, PAIRS), side
+    )  # its NLL is a mean of means
 
 
 def test_accumulation_of_a_loss_that_is_a_mean_over_rows(on: Models, tmp_path: Path) -> None:
-    """TRL's own training loop on three micro-batches of two pairs, our global batch of six."""
+    """TRL's own training loop on three micro-batches of two pairs, and our global batch of six."""
     made = trainer("dpo", tmp_path, on, PAIRS, batch=2, gradient_accumulation_steps=3, beta=BETA)
     side = accumulated(made)
     assert_same(ours(DPO(beta=BETA), on, PAIRS, micro=2), side)
@@ -187,7 +189,7 @@ def test_accumulation_of_a_loss_that_is_a_mean_over_rows(on: Models, tmp_path: P
 def test_metrics_of_the_same_name_are_the_same(
     options: dict[str, Any], objective: Objective, on: Models, tmp_path: Path
 ) -> None:
-    """rewards/accuracies among them: strictly larger, so a tie counts as wrong on both sides."""
+    """rewards/accuracies is among them. It counts strictly larger rewards, so a tie is wrong on both sides."""
     side, mine = trl_dpo(tmp_path, on, **options), ours(objective, on, PAIRS)
     shared = [f"{kind}/{of}" for kind in ("rewards", "logps", "logits") for of in ("chosen", "rejected")]
     tokens = ("entropy", "mean_token_accuracy")
@@ -196,7 +198,7 @@ def test_metrics_of_the_same_name_are_the_same(
 
 
 def test_rewards_accuracies_count_a_tie_as_wrong(on: Models, tmp_path: Path) -> None:
-    """Policy and reference the same, so all rewards are 0: an accuracy of 0 on both sides, half that of ours beside."""
+    """Policy equals reference, so all rewards are 0: the accuracy is 0 on both sides; ours with ties as half is 0.5."""
     start = Models(on.policy, on.policy, on.tokenizer)
     side, mine = trl_dpo(tmp_path, start), ours(DPO(beta=BETA), start, PAIRS)
     assert mine.metrics["rewards/accuracies"] == side.metrics["rewards/accuracies"] == 0
@@ -224,7 +226,7 @@ def test_the_comparison_notices(options: dict[str, Any], wrong: Objective, on: M
 
 
 def test_trl_sigmoid_ignores_label_smoothing(on: Models, tmp_path: Path) -> None:
-    """TRL 1.x: loss_type=sigmoid with label_smoothing=0.2 is plain DPO; ours is cDPO, and dialect trl1 refuses it."""
+    """In TRL 1.x loss_type=sigmoid with label_smoothing=0.2 is plain DPO. Ours is cDPO, and dialect trl1 refuses it."""
     side = trl_dpo(tmp_path, on, label_smoothing=0.2)
     assert_same(ours(DPO(beta=BETA), on, PAIRS), side)
     assert_different(ours(DPO(beta=BETA, label_smoothing=0.2), on, PAIRS), side)
@@ -249,7 +251,7 @@ def test_trl_ipo_is_the_mean_reduction(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_bco_pair_has_no_running_shift_and_sums_the_two_halves(on: Models, tmp_path: Path) -> None:
-    """TRL adds the losses of both answers, ours takes the mean over twice as many rows: half; the paper shifts."""
+    """TRL adds the losses of both answers; our mean over twice as many rows is half of it. The paper shifts rewards."""
     side = trl_dpo(tmp_path, on, loss_type=["bco_pair"])
     mine = ours(BCO(beta=BETA, dialect="trl1"), on, PAIRS)
     assert_same(mine, side, factor=2.0)
@@ -259,7 +261,7 @@ def test_trl_bco_pair_has_no_running_shift_and_sums_the_two_halves(on: Models, t
 
 
 def test_trl_sft_term_is_a_token_mean_over_the_micro_batch(on: Models, tmp_path: Path) -> None:
-    """One batch: the same. Accumulated: TRL averages the micro-batches' token means, ours stays the global one."""
+    """On one batch both agree. With accumulation TRL averages token means of micro-batches; ours is the global mean."""
     made = trainer("dpo", tmp_path, on, PAIRS, batch=2, gradient_accumulation_steps=3, beta=BETA, loss_type=["sft"])
     side, whole = accumulated(made), trl_dpo(tmp_path, on, loss_type=["sft"])
     parts = [ours(SFT(), on, PAIRS[i : i + 2]) for i in (0, 2, 4)]
@@ -270,7 +272,7 @@ def test_trl_sft_term_is_a_token_mean_over_the_micro_batch(on: Models, tmp_path:
 
 
 def test_trl_aot_sorts_the_micro_batch(on: Models, tmp_path: Path) -> None:
-    """TRL couples the rows of one micro-batch, ours of the global batch."""
+    """TRL couples the rows of a micro-batch; ours couples those of the global batch."""
     made = trainer("dpo", tmp_path, on, PAIRS, batch=2, gradient_accumulation_steps=3, beta=BETA, loss_type=["aot"])
     side = accumulated(made)
     parts = [ours(AOT(beta=BETA), on, PAIRS[i : i + 2]) for i in (0, 2, 4)]
@@ -279,7 +281,7 @@ def test_trl_aot_sorts_the_micro_batch(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_logs_weighted_rewards_under_ld_alpha(on: Models, tmp_path: Path) -> None:
-    """TRL's rewards and logps count the tail at ld_alpha, ours in full: comparable with every other objective."""
+    """TRL's rewards and logps weight the tail by ld_alpha. Ours count it fully, so that objectives are comparable."""
     side, plain = trl_dpo(tmp_path, on, ld_alpha=0.5), trl_dpo(tmp_path, on)
     mine = ours(LDDPO(beta=BETA, alpha=0.5), on, PAIRS)
     for name in ("rewards/chosen", "rewards/rejected", "logps/chosen", "logps/rejected"):
@@ -288,21 +290,21 @@ def test_trl_logs_weighted_rewards_under_ld_alpha(on: Models, tmp_path: Path) ->
 
 
 def test_trl_ld_alpha_weights_the_reference_too(on: Models, tmp_path: Path) -> None:
-    """TRL 1.x: tails of both models; TRL 0.x and LLaMA-Factory: of the policy alone, as two of our dialects."""
+    """TRL 1.x weights tails of both models. TRL 0.x and LLaMA-Factory, two of our dialects, only the policy's."""
     side = trl_dpo(tmp_path, on, ld_alpha=0.5)
     for dialect in ("trl0", "llama_factory"):
         assert_different(ours(LDDPO(beta=BETA, alpha=0.5, dialect=dialect), on, PAIRS), side)
 
 
 def scaled(on: Models, factor: float) -> Models:
-    """The policy's distribution flatter or sharper, its reference where it was before."""
+    """Models with a flatter or sharper policy and the same reference."""
     policy = copy.deepcopy(on.policy)
     policy.lm_head.weight.data *= factor
     return Models(policy, on.policy, on.tokenizer)
 
 
 def test_trl_use_weighting_has_no_cap(on: Models, tmp_path: Path) -> None:
-    """A weight above 1 stays above 1 in the paper and TRL 1.x; the authors' code and TRL 0.x cut it."""
+    """A weight above 1 stays above 1 in the paper and TRL 1.x. The authors' code and TRL 0.x cut it to 1."""
     flat = scaled(on, 0.2)
     side = trl_dpo(tmp_path, flat, use_weighting=True)
     assert_same(ours(WPO(beta=BETA, dialect="trl1"), flat, PAIRS), side)
@@ -321,7 +323,7 @@ def test_trl_use_weighting_weights_every_loss_type(on: Models, tmp_path: Path) -
     ("loss_type", "error"), [("hinge", "modified by an inplace"), ("sft", "single memory location")]
 )
 def test_trl_use_weighting_fails_with_hinge_and_sft(loss_type: str, error: str, on: Models, tmp_path: Path) -> None:
-    """TRL multiplies in place what autograd still needs, or an expanded scalar; our mix of wpo with others works."""
+    """TRL multiplies in place a tensor that autograd needs, or an expanded scalar. Our mix of wpo and others works."""
     with pytest.raises(RuntimeError, match=error):
         trl_dpo(tmp_path, on, loss_type=["sigmoid", loss_type], use_weighting=True)
     part = {"hinge": {"name": "hinge", "beta": BETA}, "sft": {"name": "sft"}}[loss_type]
@@ -333,7 +335,7 @@ def test_trl_use_weighting_fails_with_hinge_and_sft(loss_type: str, error: str, 
 def test_trl_forward_kl_overflows_on_answers_far_below_the_reference(
     name: str, divergence: str, on: Models, tmp_path: Path
 ) -> None:
-    """exp(-r) of r = -100 is infinite in float32: NaN in TRL. Ours ends exponents at 40, TRL's alpha ones at 80."""
+    """exp(-r) is infinite in float32 at r = -100: TRL's loss is NaN. Our exponents end at 40, TRL's alpha at 80."""
     far = scaled(on, 30.0)
     mine = ours(DPO(beta=BETA, divergence=divergence), far, PAIRS)
     side = trl_dpo(tmp_path, far, f_divergence_type=name)
@@ -346,7 +348,7 @@ def test_trl_forward_kl_overflows_on_answers_far_below_the_reference(
 
 
 def test_trl_discopop_is_nan_for_pairs_that_are_very_wrong(on: Models, tmp_path: Path) -> None:
-    """exp(-βh) overflows where its weight is 0 and TRL's loss becomes NaN; ours stays finite, and linear there."""
+    """exp(-βh) overflows where its weight is 0, so TRL's loss becomes NaN. Ours stays finite and linear there."""
     objective = DiscoPOP(beta=200.0)
     side, mine = trl_dpo(tmp_path, on, loss_type=["discopop"], beta=200.0), ours(objective, on, PAIRS)
     assert math.isnan(side.loss)

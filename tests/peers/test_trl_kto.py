@@ -1,4 +1,4 @@
-"""TRL's KTOTrainer against our objectives on labelled answers, and what differs."""
+"""TRL's KTOTrainer against our objectives on labelled answers, and the differences."""
 
 from __future__ import annotations
 
@@ -43,17 +43,17 @@ def on() -> Models:
 
 @pytest.fixture(scope="module")
 def below(on: Models) -> Models:
-    """Policy and reference exchanged: the mean is below 0 and z0 is held there."""
+    """Policy and reference are exchanged, so that the mean is below 0 and z0 is held at 0."""
     return Models(on.reference, on.policy, on.tokenizer)
 
 
 def trl_kto(folder: Path, on: Models, **options: Any) -> ModelSide:
-    """What KTOTrainer makes of all rows as one batch."""
+    """KTOTrainer's loss, gradients and metrics on all rows as one batch."""
     return theirs(trainer("kto", folder, on, LABELLED, **{"beta": BETA, **options}))
 
 
 def test_token_ids_and_mismatched_answers_are_the_same(on: Models, tmp_path: Path) -> None:
-    """Both rotate the answers by one row, and the first row gets the last one's."""
+    """Both rotate the answers by one row, so that the first row gets the last answer."""
     made = trainer("kto", tmp_path, on, LABELLED)
     for row, mine in zip(made.train_dataset, tokens(KTO(beta=BETA), LABELLED, on.tokenizer), strict=True):
         assert (row["prompt_ids"], row["completion_ids"]) == (mine.prompt, mine.completion)
@@ -111,7 +111,7 @@ def test_the_comparison_notices(options: dict[str, Any], wrong: Objective, on: M
 
 
 def test_trl_kto_kl_is_of_the_micro_batch(on: Models, tmp_path: Path) -> None:
-    """TRL rotates answers within each micro-batch and estimates z0 there; ours does both over the global batch."""
+    """TRL rotates answers and estimates z0 within each micro-batch; ours does both over the global batch."""
     made = trainer("kto", tmp_path, on, LABELLED, batch=4, gradient_accumulation_steps=2, beta=BETA)
     first, second = theirs(made, 0), theirs(made, 1)
     whole = ours(KTO(beta=BETA), on, LABELLED)
@@ -126,7 +126,7 @@ def test_trl_kto_kl_is_of_the_micro_batch(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_kto_leaves_out_rows_that_are_not_finite(on: Models, tmp_path: Path) -> None:
-    """TRL's loss is the mean of the rows that are numbers (nanmean); ours sees the row and refuses the step."""
+    """TRL's loss is the mean over rows that are not NaN (nanmean). Ours reports the row and refuses the step."""
     made = trainer("kto", tmp_path, on, LABELLED, beta=BETA, loss_type="apo_zero_unpaired")
     batch = next(iter(made.get_train_dataloader()))
     objective = APOZeroUnpaired(beta=BETA)

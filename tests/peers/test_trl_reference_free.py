@@ -1,4 +1,4 @@
-"""TRL's CPOTrainer (with SimPO in it) and ORPOTrainer against our objectives without a reference, and what differs."""
+"""TRL's CPOTrainer (with SimPO) and ORPOTrainer against our objectives without a reference, and the differences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ from tests.peers.side_by_side import (
 pytestmark = pytest.mark.filterwarnings("ignore::FutureWarning")
 
 BETA = 0.4
-UNPROMPTED = preferences(6, seed=4, prompt=0)  # the prompt is the one token that begins every text
+UNPROMPTED = preferences(6, seed=4, prompt=0)  # the prompt is only the token that begins every text
 
 
 @pytest.fixture(scope="module")
@@ -45,12 +45,12 @@ def on() -> Models:
 
 
 def trl_cpo(folder: Path, on: Models, **options: Any) -> ModelSide:
-    """What CPOTrainer makes of all pairs as one batch."""
+    """CPOTrainer's loss, gradients and metrics on all pairs as one batch."""
     return theirs(trainer("cpo", folder, on, PAIRS, **{"beta": BETA, **options}))
 
 
 def trl_orpo(folder: Path, on: Models, beta: float, rows: Any = PAIRS) -> ModelSide:
-    """What ORPOTrainer makes of all pairs as one batch."""
+    """ORPOTrainer's loss, gradients and metrics on all pairs as one batch."""
     return theirs(trainer("orpo", folder, on, rows, beta=beta))
 
 
@@ -85,14 +85,14 @@ def test_cpo(options: dict[str, Any], objective: Objective, on: Models, tmp_path
 
 
 def test_orpo_on_prompts_of_one_token(on: Models, tmp_path: Path) -> None:
-    """There the NLL counts the same tokens; a token mean, so nll=tokens."""
+    """With such prompts both NLLs count the same tokens. TRL's is a token mean, so ours has nll=tokens."""
     side = trl_orpo(tmp_path, on, 0.6, UNPROMPTED)
     assert_same(ours(ORPO(odds_weight=0.6, nll="tokens"), on, UNPROMPTED), side)
     assert_different(ours(ORPO(odds_weight=0.6), on, UNPROMPTED), side)
 
 
 def test_orpo_odds_ratio_term(on: Models, tmp_path: Path) -> None:
-    """What the weight adds to loss and gradients."""
+    """The part of loss and gradients that the weight of the odds-ratio term adds."""
     side = combined([(1.0, trl_orpo(tmp_path, on, 0.6)), (-1.0, trl_orpo(tmp_path, on, 0.0))])
     mine = combined([(w, ours(ORPO(odds_weight=x), on, PAIRS)) for w, x in ((1.0, 0.6), (-1.0, 0.0))])
     assert_same(mine, side)
@@ -142,7 +142,7 @@ def test_the_comparison_notices_another_weight_of_the_odds(on: Models, tmp_path:
 
 
 def test_trl_cpo_nll_is_a_token_mean(on: Models, tmp_path: Path) -> None:
-    """The paper, our default, takes the NLL of whole answers; TRL per token of the micro-batch, even accumulated."""
+    """The paper, our default, has the NLL of whole answers. TRL has the mean per token of each micro-batch."""
     assert_different(ours(CPO(beta=BETA), on, PAIRS), trl_cpo(tmp_path, on))
     made = trainer("cpo", tmp_path, on, PAIRS, batch=2, gradient_accumulation_steps=3, beta=BETA)
     side = accumulated(made)
@@ -153,7 +153,7 @@ def test_trl_cpo_nll_is_a_token_mean(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_cpo_has_label_smoothing(on: Models, tmp_path: Path) -> None:
-    """TRL smooths the labels of CPO and SimPO (not of DPO); ours has no such field, so TRL's loss is another one."""
+    """TRL smooths the labels of CPO and SimPO (not of DPO). Ours has no such field, so the losses differ."""
     side = trl_cpo(tmp_path, on, label_smoothing=0.2, cpo_alpha=0.0)
     plain = trl_cpo(tmp_path, on, cpo_alpha=0.0)
     mine = ours(CPO(beta=BETA, nll_weight=0.0), on, PAIRS)
@@ -164,14 +164,14 @@ def test_trl_cpo_has_label_smoothing(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_simpo_gamma_is_absolute(on: Models, tmp_path: Path) -> None:
-    """γ stands beside β times the difference; the authors' repository means γ/β by it."""
+    """TRL subtracts γ from β times the difference. In the authors' repository the same number means γ/β."""
     side = trl_cpo(tmp_path, on, loss_type="simpo", cpo_alpha=0.0, simpo_gamma=0.7)
     assert_different(ours(SimPO(beta=BETA, gamma=0.7, dialect="simpo_repo"), on, PAIRS), side)
     assert_same(ours(SimPO(beta=BETA, gamma=0.7 / BETA, dialect="simpo_repo"), on, PAIRS), side)
 
 
 def test_trl_simpo_adds_the_nll_by_default(on: Models, tmp_path: Path) -> None:
-    """loss_type=simpo alone keeps cpo_alpha=1: SimPO is cpo_alpha=0, which users must set."""
+    """loss_type=simpo alone keeps cpo_alpha=1. Users must set cpo_alpha=0 to get SimPO."""
     side = trl_cpo(tmp_path, on, loss_type="simpo", simpo_gamma=0.7)
     assert_different(ours(SimPO(beta=BETA, gamma=0.7), on, PAIRS), side)
     mix = Mix(parts=[{"name": "simpo", "beta": BETA, "gamma": 0.7}, {"name": "sft"}])
@@ -179,7 +179,7 @@ def test_trl_simpo_adds_the_nll_by_default(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_orpo_nll_counts_prompt_tokens(on: Models, tmp_path: Path) -> None:
-    """TRL's NLL is of prompt and answer, a token mean; ours is of the answer. The rest is the same."""
+    """TRL's NLL is a token mean over prompt and answer; ours is over the answer. The rest is the same."""
     side, mine = trl_orpo(tmp_path, on, 0.6), ours(ORPO(odds_weight=0.6, nll="tokens"), on, PAIRS)
     assert_different(mine, side)
     whole_rows = ours(SFT(), on, [Completion("", f"{pair.prompt}{pair.chosen}") for pair in PAIRS])
@@ -190,7 +190,7 @@ def test_trl_orpo_nll_counts_prompt_tokens(on: Models, tmp_path: Path) -> None:
 
 
 def test_trl_orpo_has_no_gradient_at_a_probability_of_one(on: Models, tmp_path: Path) -> None:
-    """Odds of 1 are infinite: TRL's gradient is NaN there, ours holds log-probabilities at -1e-6."""
+    """The odds of probability 1 are infinite, so TRL's gradient is NaN. Ours holds log-probabilities at -1e-6."""
     made = trainer("orpo", tmp_path, on, PAIRS, beta=0.6)
     chosen, rejected = torch.zeros(1, requires_grad=True), torch.tensor([-1.0])
     (-made.odds_ratio_loss(chosen, rejected)[0]).sum().backward()
@@ -203,7 +203,7 @@ def test_trl_orpo_has_no_gradient_at_a_probability_of_one(on: Models, tmp_path: 
 
 @pytest.mark.parametrize("kind", ["orpo", "simpo"])
 def test_trl_logs_logps_per_token_where_the_loss_does(kind: str, on: Models, tmp_path: Path) -> None:
-    """logps/chosen and logps/rejected are of per-token means in TRL's ORPO and SimPO, and of sums in all of ours."""
+    """logps/chosen and logps/rejected are means per token in TRL's ORPO and SimPO, and sums in all our objectives."""
     if kind == "orpo":
         side, mine = trl_orpo(tmp_path, on, 0.6), ours(ORPO(odds_weight=0.6), on, PAIRS)
     else:

@@ -1,4 +1,4 @@
-"""TRL's RewardTrainer against our reward model, and what differs."""
+"""TRL's RewardTrainer against our reward model, and the differences."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def on() -> Models:
 
 
 def trl_reward(folder: Path, on: Models, rows: Any = UNMARKED, **options: Any) -> ModelSide:
-    """What RewardTrainer makes of all pairs as one batch."""
+    """RewardTrainer's loss, gradients and metrics on all pairs as one batch."""
     return theirs(trainer("reward", folder, on, rows, **options))
 
 
@@ -71,14 +71,14 @@ def test_the_comparison_notices(wrong: RewardModel, on: Models, tmp_path: Path) 
 
 
 def test_trl_uses_a_margin_column_unasked(on: Models, tmp_path: Path) -> None:
-    """TRL subtracts a margin wherever the data has one; ours only with margins=true."""
+    """TRL subtracts a margin whenever the data has one; ours only with margins=true."""
     side = trl_reward(tmp_path, on, PAIRS)
     assert_different(ours(RewardModel(), on, PAIRS), side)
     assert_same(ours(RewardModel(margins=True), on, PAIRS), side)
 
 
 def test_trl_scores_the_token_before_the_end_where_padding_is_the_end_token(tmp_path: Path) -> None:
-    """The classifier finds a row's last token by its id: with pad = eos, the last letter. Ours goes by lengths."""
+    """TRL finds a row's last token by its id, so with pad = eos it takes the last letter. Ours uses lengths."""
     on = rewarding(models(pad=None))
     assert on.tokenizer.pad_token_id == on.tokenizer.eos_token_id
     side, mine = trl_reward(tmp_path, on), ours(RewardModel(), on, UNMARKED)

@@ -1,4 +1,4 @@
-"""`alignlab evaluate` on real tiny runs: rows, numbers against exact ones, judges, baselines, refusals."""
+"""`alignlab evaluate` on real tiny runs: rows, estimates against exact numbers, judges, baselines and refusals."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def evaluation(run: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The `outputs` of LAB, trained once for the tests of a process."""
+    """The `outputs` folder of LAB, trained once for all tests of a process."""
     folder = tmp_path_factory.mktemp("finished")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -57,12 +57,12 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def trained(finished: Path, tmp_path: Path) -> None:
-    """A finished run of LAB and its parent, to be changed by one test."""
+    """A finished run of LAB with its parent. Each test gets its own copy and may change it."""
     shutil.copytree(finished, tmp_path / "outputs", symlinks=True)
 
 
-def test_estimates_hold_the_exact_numbers(alignlab: Run, trained: None) -> None:
-    """KL and gold reward of a run in the lab: within 3 standard errors of their enumeration, and those errors small."""
+def test_estimates_agree_with_the_exact_numbers(alignlab: Run, trained: None) -> None:
+    """KL and gold reward in the lab are within 3 standard errors of the enumerated values, and the errors are small."""
     found = alignlab("evaluate", "run=dpo", "evaluation.samples=150", "evaluation.batch_size=400")
     assert found.code == 0, found.err
     folder = evaluation(only("dpo"))
@@ -73,7 +73,7 @@ def test_estimates_hold_the_exact_numbers(alignlab: Run, trained: None) -> None:
     ratios = np.array(
         [sum(p) - sum(q) for p, q in zip(rows["policy/policy_logps"], rows["policy/reference_logps"], strict=True)]
     )
-    # the lab's number is a mean over its 8 prompts, which are all there: only sampling within prompts is chance
+    # the exact number is a mean over the same 8 prompts, so only the answers to each prompt are random
     error = np.sqrt(np.mean([np.var(ratios[i * 150 : (i + 1) * 150], ddof=1) / 150 for i in range(8)]) / 8)
     assert error < 0.1 * exact["exact/kl"] + 0.02
     for name in ("sequence_k1", "token_k3"):
@@ -85,17 +85,17 @@ def test_estimates_hold_the_exact_numbers(alignlab: Run, trained: None) -> None:
     assert exact["eval/kl_ref/sequence_k1"] == summary["kl"]["sequence_k1"]["value"]
     assert exact["eval/winrate/gold"] == summary["compared"]["reference"]["gold"]["win_rate"]["value"] > 0.5
     again = summarise(rows)
-    assert json.loads(json.dumps(again)) == {key: summary[key] for key in again}, "from the rows alone"
+    assert json.loads(json.dumps(again)) == {key: summary[key] for key in again}, "the rows alone give the summary"
 
 
-def test_a_second_judge_draws_nothing_again(
+def test_a_second_judge_samples_nothing_again(
     alignlab: Run, trained: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -len(answer)\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     assert alignlab("evaluate", "run=dpo").code == 0
     before = Examples.read(evaluation(only("dpo")))
-    monkeypatch.setattr(sampling, "_batch", lambda *args: pytest.fail("drawn again"))
+    monkeypatch.setattr(sampling, "_batch", lambda *args: pytest.fail("sampled again"))
     found = alignlab("evaluate", "run=dpo", "judge=gold", "judge.gold.function=rules:short", "+judge.gold.tie_margin=0")
     assert found.code != 0, "the field is there already"
     found = alignlab("evaluate", "run=dpo", "+judge@judge.short=gold", "judge.short.function=rules:short")
@@ -122,7 +122,7 @@ def test_rules_that_were_changed_are_asked_again(
 
 
 def test_a_name_that_stands_for_a_run_and_a_sweep(alignlab: Run) -> None:
-    """And a sweep of reward models, which write no answers."""
+    """The sweep is one of reward models, which write no answers."""
     sweep = [*LAB, "objective=reward_model", "trainer.max_steps=2", "-m", "seed=1,2", "sweep.name=reward_seeds"]
     assert alignlab("train", *sweep).code == 0
     refused = alignlab("evaluate", "run=reward")
@@ -144,7 +144,7 @@ def test_baselines_and_pages(alignlab: Run) -> None:
     assert second["policy/answer"] == second[f"{ids[1]}/answer"] == first[f"{ids[1]}/answer"]
     gold = summarise(second)["compared"][ids[1]]["gold"]["win_rate"]
     assert (gold["value"], gold["ties"]) == (0.5, 4), "a model against itself ties"
-    assert first["reference/answer"] == second["reference/answer"], "drawn once for the sweep"
+    assert first["reference/answer"] == second["reference/answer"], "sampled once for the sweep"
     assert len(list(Path("outputs/samples").iterdir())) == 3
     assert "forward_on_data" in summarise(first)["kl"]
     page = (evaluation(RUNS / ids[0]) / "answers.md").read_text()
@@ -157,7 +157,7 @@ def test_baselines_and_pages(alignlab: Run) -> None:
 
 
 def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: Path) -> None:
-    """A tiny model on own pairs; judged by a reward model that was trained here on the same."""
+    """A tiny model on a user's pairs, judged by a reward model that was trained on the same pairs."""
     rows = [{"prompt": f"Say {i}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = [
@@ -168,7 +168,7 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     assert alignlab("train", *small, "objective=reward_model").code == 0
     refused = alignlab("evaluate", "run=reward_model", "judge=human")
     assert refused.code == 2
-    assert "is a reward model, which writes none" in refused.err
+    assert "is a reward model, which writes no answers" in refused.err
     told = alignlab("evaluate", "run=reward_model")
     assert told.code == 0, told.err
     assert "| all | 4 |" in told.out, "a tenth of 40 pairs is held out"
@@ -186,7 +186,7 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
 
 
 def test_refusals_of_xstests_prompts(alignlab: Run, trained: None) -> None:
-    """In the lab the one refusal by rule is to say nothing: shares are those of empty first answers."""
+    """In the lab only an empty answer counts as a refusal, so the shares are those of empty first answers."""
     rows = ["id,prompt,type,label", *(f"{i},{text},kind,safe" for i, text in enumerate(("a", "b", "c", "aa", "ab")))]
     Path("x.csv").write_text("\n".join([*rows, "5,ba,contrast,unsafe", "6,bb,contrast,unsafe", "7,bc,contrast,unsafe"]))
     asked = ["evaluation.questions=x.csv", "evaluation.prompts=0", "evaluation.samples=2"]
@@ -208,7 +208,7 @@ def test_refusals_of_xstests_prompts(alignlab: Run, trained: None) -> None:
 
 
 def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
-    """In AlpacaEval's form: its instructions in, model_outputs.json out, compared with the file's own outputs."""
+    """AlpacaEval's format: instructions are read, model_outputs.json is written, and its own outputs are compared."""
     rows = [{"instruction": f"Name {i} animals", "output": "cat", "dataset": "d", "generator": "g"} for i in range(5)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     (tmp_path / "own_rules.py").write_text("def first(prompt, answer):\n    return answer == 'cat'\n")
@@ -231,7 +231,7 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
 
 
 def test_pairs_of_a_file(alignlab: Run, trained: None, tmp_path: Path) -> None:
-    """A reward run and a policy on RewardBench-style rows; the policy's numbers are those that training logs."""
+    """A reward model and a policy on RewardBench-style rows. The policy's numbers equal those logged in training."""
     assert alignlab("train", *LAB, "objective=reward_model", "trainer.max_steps=60").code == 0
     (reward,) = RUNS.glob("reward_model-*")
     own = alignlab("evaluate", f"run={reward.name}")
@@ -276,7 +276,7 @@ def test_refusals_name_everything(alignlab: Run) -> None:
 
 
 def test_drift_of_two_evaluations(alignlab: Run) -> None:
-    """A run against itself drawn with other seeds, then against the SFT policy that it came from."""
+    """A run against itself with other sampling seeds, then against the SFT policy that it started from."""
     assert alignlab("train", *LAB, "objective.beta=0.01").code == 0
     for seed in (1, 2):
         assert alignlab("evaluate", "run=dpo", f"evaluation.seed={seed}", "evaluation.samples=40").code == 0
@@ -302,14 +302,14 @@ def test_bandits_too(alignlab: Run) -> None:
 
 
 def test_while_it_trains_and_at_its_end(alignlab: Run, trained: None) -> None:
-    """Snapshots every 20 updates and an evaluation at the end; both agree."""
+    """The last of the evaluations every 20 updates agrees with the evaluation at the end."""
     before = record(only("dpo"))
     watched = [*LAB, "evaluation.every=20", "evaluation.at_end=true", "evaluation.samples=5", "rerun=true"]
     found = alignlab("train", *watched)
     assert found.code == 0, found.err
     run = only("dpo")
     after = record(run)
-    assert after["id"] == before["id"], "what is looked at makes no other run"
+    assert after["id"] == before["id"], "settings of evaluations do not change the id of a run"
     for name in ("exact/kl", "eval/loss", "train/loss"):
         assert after["summary"][name] == before["summary"][name], name
     rows = [row for row in read_rows(run / "metrics.jsonl") if "eval/kl_ref/sequence_k1" in row]
@@ -333,15 +333,17 @@ def test_while_it_trains_and_at_its_end(alignlab: Run, trained: None) -> None:
     proxied = alignlab("evaluate", f"run={run.name}", "evaluation.samples=5", "evaluation.proxy=gold")
     assert proxied.code == 0
     health = json.loads((run / "evaluation" / names[0] / "summary.json").read_text())["health"]
-    assert not any(check["name"].startswith("gold") for check in health["checks"]), "it is no held-out judge then"
+    assert not any(check["name"].startswith("gold") for check in health["checks"]), (
+        "as the proxy, gold is not a held-out judge"
+    )
     assert "| reference | gold |" in found.out
     again = alignlab("train", *watched[:-1])
     assert again.code == 0
-    assert "| reference | gold |" in again.out, "a run that is done tells it again"
+    assert "| reference | gold |" in again.out, "a finished run prints its evaluation again"
 
 
-def test_a_judge_that_is_made_by_a_run(alignlab: Run) -> None:
-    """The reward model is trained once, by the first that needs it; a stack says why it can't draw on the way."""
+def test_a_judge_whose_reward_model_is_a_run(alignlab: Run) -> None:
+    """The reward model is trained once, by the first point that needs it. Contradicting settings are refused."""
     desk = [
         "model=tiny", "data=support_desk", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4",
         "evaluation.at_end=true", "evaluation.prompts=3", "evaluation.max_new_tokens=6", "evaluation.samples=1",
@@ -367,7 +369,7 @@ def test_a_judge_that_is_made_by_a_run(alignlab: Run) -> None:
     assert "judge.reward_model.run" in refused.err
 
 
-def test_a_reward_model_draws_nothing(alignlab: Run) -> None:
+def test_a_reward_model_samples_no_answers(alignlab: Run) -> None:
     refused = alignlab("train", *LAB, "objective=reward_model", "evaluation.every=5")
     assert refused.code == 2
     assert "a reward model writes no answers" in refused.err
@@ -378,7 +380,7 @@ def test_a_reward_model_draws_nothing(alignlab: Run) -> None:
 
 
 def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Into W&B, under the run's own name, at its last step."""
+    """They go to W&B, under the run's own name, at its last step."""
     from alignlab.tracking.sinks import wandb
 
     sent: list[tuple[str, Any]] = []
@@ -406,7 +408,7 @@ def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monke
 
 
 def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run, tmp_path: Path) -> None:
-    """MT-Bench's form: two questions of two turns and one of one; rows, judges and FastChat's file see both turns."""
+    """MT-Bench's format: two questions of two turns, one of one. Rows, judges and FastChat's file have both turns."""
     from alignlab.data.template import Template
     from alignlab.evaluation import suite
     from alignlab.evaluation.benchmarks.mt_bench import read_answers
@@ -454,7 +456,7 @@ def suite_model(run: Path) -> Any:
 
 
 def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, trained: None, tmp_path: Path) -> None:
-    """In the lab too, whose planted reward knows nothing of them."""
+    """This also holds in the lab, whose planted reward does not cover other prompts."""
     (tmp_path / "q.jsonl").write_text('{"turns": ["ab", "bb"]}\n{"prompt": "ca"}')
     before = record(only("dpo"))["summary"]
     found = alignlab("evaluate", "run=dpo", "evaluation.questions=q.jsonl")
@@ -462,8 +464,8 @@ def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, trained
     assert record(only("dpo"))["summary"] == before
 
 
-def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
-    """Half of the rows are shown the other way round; every verdict counts, and nothing stays open."""
+def test_a_judge_may_see_each_pair_in_one_order_only() -> None:
+    """Half of the rows are shown in the other order. Every verdict counts, and no row stays unjudged."""
     from alignlab.evaluation.suite import _verdicts
     from alignlab.judges.base import Judged, Judgement, JudgingCost, Verdict
 
@@ -475,7 +477,7 @@ def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
 
 
 def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run, trained: None) -> None:
-    """A folder by its content, and not by its name."""
+    """A baseline's folder is identified by its content, not by its name."""
     asked = ["evaluate", "run=dpo", f"evaluation.baselines=[{only('sft')}/policy]", "evaluation.prompts=2"]
     assert alignlab(*asked).code == 0
     weights = only("sft") / "policy/model.safetensors"
@@ -488,13 +490,13 @@ def test_a_baseline_whose_weights_have_changed_is_asked_again(alignlab: Run, tra
 
 
 def flip(file: Path) -> None:
-    """One bit in the middle of a file."""
+    """Flip one bit in the middle of a file."""
     content = bytearray(file.read_bytes())
     content[len(content) // 2] ^= 4
     file.write_bytes(bytes(content))
 
 
-def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
+def test_damaged_files_are_made_again_or_reported(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "trainer.max_steps=5").code == 0
     assert alignlab("evaluate", "run=dpo").code == 0
     folder = evaluation(only("dpo"))
@@ -508,7 +510,7 @@ def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
     assert again.code == 0, again.err
     assert repr(Examples.read(folder)) == repr(before)
     assert "rows.parquet" in again.err
-    assert "its answers are drawn again; it is kept as rows.parquet.damaged" in again.err
+    assert "its answers are sampled again; it is kept as rows.parquet.damaged" in again.err
     assert again.err.count("and the answers are sampled again; it is kept as") == 2
 
     flip(only("dpo") / "policy/model.safetensors")
@@ -520,7 +522,7 @@ def test_what_is_damaged_is_made_again_or_told_of(alignlab: Run) -> None:
     unread = alignlab("evaluate", "run=dpo")
     assert unread.code == 2
     assert "run.json is damaged" in unread.err
-    (only("sft") / "run.json").write_text("{")  # of what it starts from
+    (only("sft") / "run.json").write_text("{")  # the record of its parent
     mended = alignlab("train", *LAB, "trainer.max_steps=5", "rerun=true")
     assert mended.code == 0, mended.err
     assert alignlab("evaluate", "run=dpo").code == 0

@@ -1,4 +1,4 @@
-"""A sweep whose points ask the reference for different answers makes one pass."""
+"""A sweep whose points need the reference for different answers makes one reference pass."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ TINY = [
 
 @pytest.fixture
 def passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
-    """How many answers each pass computed; 40 pairs are there to be read."""
+    """The number of answers that each pass computed. The data has 40 pairs."""
     rows = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no" * (i % 3 + 1)} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     made: list[int] = []
@@ -37,7 +37,7 @@ def passes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[int]:
 
 
 def test_objectives_betas_and_seeds_share_one_pass(alignlab: Run, passes: list[int]) -> None:
-    """Pairs and labelled rows (with mismatched answers), two seeds that draw other rows: 8 points, one pass."""
+    """Pairs and labelled rows (with mismatched answers), and two seeds that sample other rows: 8 points, one pass."""
     found = alignlab(*TINY, "-m", "objective=dpo,kto", "objective.beta=0.1,0.3", "seed=1,2")
     assert found.code == 0, found.err
     assert len(passes) == 1
@@ -49,7 +49,7 @@ def test_objectives_betas_and_seeds_share_one_pass(alignlab: Run, passes: list[i
     assert len(passes) == 1, "and none when it is all there"
 
 
-def test_points_that_ask_the_same_leave_the_pass_to_the_first(
+def test_the_first_of_points_with_the_same_answers_makes_the_pass(
     alignlab: Run, passes: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("alignlab.pipeline.shared_reference._one_pass", lambda *args: pytest.fail("not needed"))

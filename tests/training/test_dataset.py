@@ -1,4 +1,4 @@
-"""The rows of a run are those that belong to its id and its record."""
+"""A run trains only on the rows that its id and its record stand for."""
 
 from __future__ import annotations
 
@@ -35,8 +35,8 @@ def write(file: Path, *prompts: str, answer: str = "good") -> None:
     os.utime(file, (10**9, 10**9))
 
 
-def test_prompts_that_held_out_rows_share_are_told(alignlab: Run, tmp_path: Path) -> None:
-    """A held-out file of the user may share prompts with training; rows that alignlab holds out never do."""
+def test_prompts_shared_by_held_out_rows_are_reported(alignlab: Run, tmp_path: Path) -> None:
+    """A user's held-out file may share prompts with the training rows. Rows that alignlab holds out never do."""
     write(tmp_path / "train.jsonl", *"abcdefghij")
     write(tmp_path / "eval.jsonl", "a", " b\n", "x", "a")
     shared = []
@@ -63,7 +63,7 @@ def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hy
         load_rows(start)
 
 
-def test_nor_is_one_that_changes_while_it_is_read(
+def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "rows.jsonl"
@@ -83,7 +83,7 @@ def test_nor_is_one_that_changes_while_it_is_read(
 def test_a_file_is_digested_once_for_all_points(
     tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The next sweep reads the file again: same path, size and time, but another run."""
+    """The next sweep reads the file again, even if path, size and time are the same, and it makes another run."""
     file, asked = tmp_path / "rows.jsonl", []
     fingerprint = Pairs.fingerprint
 

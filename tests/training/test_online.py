@@ -16,7 +16,7 @@ from alignlab.tracking.sinks.jsonl import read_rows
 
 Run = Callable[..., Any]
 
-# A lab of 40 completions and a model of a few thousand parameters: seconds a run.
+# A lab of 40 completions and a model of a few thousand parameters: a run takes seconds.
 LAB = [
     "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
     "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
@@ -39,8 +39,8 @@ def only(kind: str) -> Path:
 @pytest.mark.parametrize(
     "objective", ["ppo", "rloo", "grpo", "reinforce", "online_dpo", "spin", "best_of_n", "expert_iteration"]
 )
-def test_every_one_of_the_family_runs_in_the_lab(objective: str, alignlab: Run) -> None:
-    """Placed exactly; those that are scored gain gold reward."""
+def test_every_online_objective_runs_in_the_lab(objective: str, alignlab: Run) -> None:
+    """Each run has exact metrics, and objectives that use scores gain gold reward."""
     result = alignlab("train", *LAB, f"objective={objective}", "trainer.max_steps=30", "trainer.batch_size=32")
     assert result.code == 0, result.err
     summary = records()[only(objective).name]["summary"]
@@ -73,7 +73,7 @@ def test_three_stages_in_one_command_each_once(alignlab: Run) -> None:
 
 @pytest.mark.slow
 def test_ppo_in_the_lab_ends_near_the_frontier(alignlab: Run) -> None:
-    """The recipe as it stands, on the lab's own reward, held at 1 nat: 0.021 below what any policy could have there."""
+    """The unchanged recipe with the lab's gold reward, held at 1 nat, ends 0.021 below the frontier at equal KL."""
     held = ["objective.target_kl=1", "objective.kl_coef=0.5", "objective.kl_horizon=1000"]  # as in sweep=ppo_kl
     result = alignlab("train", "experiment=lab_ppo", "reward=lab_gold", *held, "tracking=none")
     assert result.code == 0, result.err
@@ -100,7 +100,7 @@ def test_another_reward_is_another_run(alignlab: Run) -> None:
     assert len({name for text in lines for name in re.findall(r"ppo-[0-9a-f]+", text)}) == 3
     shown = alignlab("check", *LAB, "objective=ppo", "rollout.shown=3", "rollout.batch_size=7")
     assert re.findall(r"ppo-[0-9a-f]+", shown.out) == re.findall(r"ppo-[0-9a-f]+", lines[0]), (
-        "how many are drawn at a time, and how many are shown, makes no other run"
+        "batch size of sampling and number of shown answers make no other run"
     )
 
 
@@ -110,7 +110,7 @@ def test_another_reward_is_another_run(alignlab: Run) -> None:
 def test_a_resumed_run_is_the_uninterrupted_one(
     words: list[str], alignlab: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Stopped after 8 of 12 updates; with 6 updates a batch of rollouts that is in the middle of one."""
+    """The run stops after 8 of 12 updates. With 6 updates per batch of rollouts, that is in the middle of a batch."""
     from alignlab.training import callbacks
 
     base = ["train", *LAB, "objective=ppo", "objective.target_kl=0.1", "trainer.max_steps=12", *words]
@@ -158,7 +158,7 @@ def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
 
 
 def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
-    """N+ 10: at a rate that moves nothing its weights, head included, are still the reward model's."""
+    """At a learning rate that moves nothing, its weights, head included, equal the reward model's (N+ detail 10)."""
     words = ["objective=ppo", "objective.critic=network", "optim.lr=1e-30", "trainer.max_steps=1"]
     result = alignlab("train", *LAB, *REWARD, *words)
     assert result.code == 0, result.err
@@ -172,7 +172,7 @@ def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
 @pytest.mark.parametrize("policy", ["none", "lora"])
 @pytest.mark.parametrize("reward", ["none", "lora"])
 def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, alignlab: Run) -> None:
-    """Whole or adapter on either side: some of the network learns, and is kept with the training state."""
+    """Whole model or adapter on either side: a part of the network is trained, and the training state holds it."""
     run = f'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=3","peft={reward}"]'
     words = ["objective=ppo", "objective.critic=network", f"peft={policy}", "reward=reward_model", run]
     result = alignlab("train", *LAB, *words, "trainer.max_steps=2")
@@ -192,7 +192,7 @@ def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:
     assert "above rollout.max_kl=0.3" in record["reason"]
 
 
-def test_what_cannot_be_is_told_before_anything_starts(alignlab: Run) -> None:
+def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -> None:
     text = ["model=tiny", "data=support_desk"]
     for words, key, said in (
         ([*text, "objective=ppo"], "reward", "type: reward=reward_model"),
@@ -209,7 +209,7 @@ def test_what_cannot_be_is_told_before_anything_starts(alignlab: Run) -> None:
     assert not Path("outputs").exists()
 
 
-def test_a_rule_of_ones_own_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
+def test_a_users_own_rule_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "own_brevity.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
     words = ["reward=gold", "reward.function=own_brevity:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
     result = alignlab("train", *LAB, "objective=rloo", *words)
@@ -224,7 +224,7 @@ def test_an_online_run_is_evaluated_as_any_other(alignlab: Run) -> None:
     assert result.code == 0, result.err
 
 
-def test_a_rule_that_fails_is_told_with_what_it_was_asked(alignlab: Run, tmp_path: Path) -> None:
+def test_a_rule_that_fails_is_reported_with_its_input(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "broken_rule.py").write_text("def rule(prompt, answer):\n    return answer.nope\n")
     words = ["reward=gold", "reward.function=broken_rule:rule", "trainer.max_steps=2"]
     result = alignlab("train", *LAB, "objective=rloo", *words)

@@ -1,4 +1,4 @@
-"""Runs on a 4-bit base and with 8-bit moments through the command line; needs bitsandbytes, no GPU."""
+"""Runs with a 4-bit base or 8-bit moments, through the command line. They need bitsandbytes, but no GPU."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def command(tmp_path: Path) -> list[str]:
 
 
 def logits(base: str, adapter: Path | None = None) -> torch.Tensor:
-    """Of a saved model, or of an adapter on its base as it was trained on: with transformers and peft alone."""
+    """Log-probabilities of a saved model, or of an adapter on its base as trained, with transformers and peft alone."""
     from peft import PeftModel
     from transformers import AutoModelForCausalLM
 
@@ -86,7 +86,7 @@ def test_four_bits_are_another_run_with_another_reference(alignlab: Run, command
 
 @pytest.mark.parametrize(("of_parent", "of_child"), [("nf4", "none"), ("none", "nf4")])
 def test_parent_or_child_in_four_bits(of_parent: str, of_child: str, alignlab: Run, command: list[str]) -> None:
-    """What the child is given is the parent's policy: an adapter on the base as it was trained on, rounded or not."""
+    """The child starts from the parent's policy: an adapter on the base that it was trained on, rounded or not."""
     model = f'"model=hub","model.name=base","model.quantize={of_parent}"'
     parent = f'model.parent=["objective=sft","peft=lora","optim.lr=1e-2","trainer.max_steps=6",{model}]'
     result = alignlab(*command, parent, f"model.quantize={of_child}")
@@ -102,7 +102,7 @@ def test_parent_or_child_in_four_bits(of_parent: str, of_child: str, alignlab: R
 
 @pytest.mark.parametrize("quantize", ["nf4", "none"])
 def test_rewards_count_from_the_preferred_answers(quantize: str, alignlab: Run, command: list[str]) -> None:
-    """Also where they are scored later, by the adapter on its base as it was trained on, rounded or not."""
+    """The same holds for later scoring by the adapter on the base that it was trained on, rounded or not."""
     words = ["objective=reward_model", f"model.quantize={quantize}", "data.eval_path=mine.jsonl"]
     result = alignlab(*command, *words)
     assert result.code == 0, result.err
@@ -123,7 +123,7 @@ def test_a_policy_is_not_rounded_twice(alignlab: Run, command: list[str]) -> Non
 
 
 def test_8_bit_moments_are_resumed(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full fine-tuning, whose larger weights have 4096 elements: it ends as the uninterrupted run, to the last bit."""
+    """Full fine-tuning with weights of up to 4096 elements ends like the uninterrupted run, to the last bit."""
     from safetensors.torch import load_file
 
     command = ["train", *LAB, "optim=adamw_8bit", "trainer.max_steps=24"]

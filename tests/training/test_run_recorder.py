@@ -90,8 +90,8 @@ def test_an_adapter_is_loaded_with_the_config_beside_it(alignlab: Run, tmp_path:
         assert generated(model, tokenizer, "<|im_end|>") == [end]
 
 
-def test_a_base_that_is_ours_stops_there_by_itself(alignlab: Run, tmp_path: Path) -> None:
-    """A parent's adapter is merged into its base, so plain peft can load what is trained on top of it."""
+def test_a_base_that_alignlab_wrote_stops_at_the_end_of_a_turn(alignlab: Run, tmp_path: Path) -> None:
+    """A parent's adapter is merged into its base, so that plain peft can load an adapter trained on top of it."""
     parent = 'model.parent=["objective=sft","trainer.max_steps=1","peft=lora"]'
     result = alignlab(*begun(tmp_path, "chatml"), "peft=lora", parent)
     assert result.code == 0, result.err
@@ -104,7 +104,7 @@ def test_a_base_that_is_ours_stops_there_by_itself(alignlab: Run, tmp_path: Path
 
 
 @pytest.mark.parametrize(("name", "token"), [("phi3", "<|end|>"), ("phi3", "<|endoftext|>"), ("chatml", "x")])
-def test_drawn_answers_end_there_and_where_the_model_stopped_before(
+def test_sampled_answers_end_there_and_where_the_model_stopped_before(
     alignlab: Run, tmp_path: Path, name: str, token: str
 ) -> None:
     """A model that always predicts one end token, trained online and evaluated: every answer is that token."""

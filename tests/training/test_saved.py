@@ -1,4 +1,4 @@
-"""A saved policy loads as what was trained, also from adapter folders and LoRA parents."""
+"""A saved policy loads as the trained policy, also if it starts from an adapter folder or a LoRA parent."""
 
 from __future__ import annotations
 
@@ -108,13 +108,13 @@ def test_a_reward_model_from_an_adapters_folder(alignlab: Run, folders: Path) ->
     assert result.code == 0, result.err
     judge = RewardModel(model=str(only("reward_model") / "policy"))
     preferred = judge.score([Answer(str(i), (f"Say {i}",), (f"{i}!",)) for i in range(12)])
-    assert sum(preferred) / 12 == pytest.approx(0.0, abs=1e-4), "counted from the preferred answers"
+    assert sum(preferred) / 12 == pytest.approx(0.0, abs=1e-4), "relative to the preferred answers"
     base = json.loads((only("reward_model") / "policy/adapter_config.json").read_text())["base_model_name_or_path"]
     torch.testing.assert_close(logits(Path(base)), logits(folders / "adapter"), atol=1e-5, rtol=0)
 
 
 def test_the_base_of_an_adapter_decides_the_run(alignlab: Run, folders: Path) -> None:
-    """Another base of an adapter makes another run; the same base in another folder makes the same run."""
+    """A run with another base of its adapter has another id. The same base in another folder gives the same id."""
     command = ["train", *ADAPTER, "peft=lora", *DATA]
     assert alignlab(*command).code == 0
     first = only("dpo").name
@@ -128,7 +128,7 @@ def test_the_base_of_an_adapter_decides_the_run(alignlab: Run, folders: Path) ->
 
 
 def test_baselines_and_judges_of_adapters(alignlab: Run, folders: Path) -> None:
-    """The base of a baseline counts; a run that trains a judge inherits the peft of the evaluated run."""
+    """A baseline's base decides the evaluation's folder. A run that trains a judge inherits the peft of the policy."""
     assert alignlab("train", "model=tiny", "peft=lora", "peft.r=3", *DATA).code == 0
     judge = json.dumps(["objective=reward_model", "model=tiny", *DATA, "output_root=judges"])
     words = ["evaluation.baselines=[./adapter]", "evaluation.max_new_tokens=2", "judge=reward_model"]
@@ -178,8 +178,8 @@ def test_a_policy_that_loads_as_another_one_fails(
     assert not list((RUNS / record["id"]).glob("*.tmp"))
 
 
-def test_points_of_a_stack_are_checked(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each policy is checked: one that would load as another policy fails, the other one is done."""
+def test_points_of_a_vectorized_run_are_checked(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each saved policy is checked. A point whose policy would load as another one fails; the other point is done."""
     checked = []
     check = point.check_saved
 

@@ -39,8 +39,8 @@ def equal(one: Any, two: Any) -> bool:
     return alike and repr(one) == repr(two)
 
 
-def stacked_state(run: RunDir) -> None:
-    """A state as a stack saves it."""
+def save_vectorized_state(run: RunDir) -> None:
+    """Save a training state as a vectorized fit saves it."""
     random = torch.Generator().manual_seed(0)
     moments = {name: torch.rand(64, generator=random) for name in ("exp_avg", "exp_avg_sq")}
     state = {"step": 5, "weights": torch.rand(64, generator=random), "moments": moments, "tokens": 7}
@@ -52,12 +52,12 @@ def run(tmp_path: Path) -> RunDir:
     run = RunDir.of(tmp_path, "dpo-1")
     run.checkpoint.parent.mkdir(parents=True)
     run.metrics.write_text('{"train/global_step": 5, "train/loss": 0.5}\n')
-    stacked_state(run)
+    save_vectorized_state(run)
     return run
 
 
 def test_a_flipped_bit_is_seen_wherever_it_is(run: RunDir) -> None:
-    """Damage anywhere in the file: the state is refused, or it equals the one that was saved."""
+    """With damage anywhere in the file, the state is refused or equals the saved state."""
     file = run.stacked_checkpoint
     good, expected = file.read_bytes(), read_state(file, run)
     refused = 0
@@ -89,7 +89,7 @@ def damaged(kind: str, file: Path) -> None:
         file.write_bytes(good)
         state = torch.load(file, weights_only=True)
         state["run"] = "dpo-000000000000"
-        if kind == "another model's":  # of an older version, which did not say whose state it is
+        if kind == "another model's":  # saved by an older version, which did not record the run of a state
             del state["run"], state["metrics"]
             state["state_dict"][next(iter(state["state_dict"]))] = torch.zeros(3)
         torch.save(state, file)
@@ -110,7 +110,7 @@ KINDS = ["flips", "zeroed", "cut", "empty", "text", "folder", "other keys", "no 
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_damaged_state_is_set_aside_and_said(kind: str, run: RunDir) -> None:
+def test_a_damaged_state_is_set_aside_and_logged(kind: str, run: RunDir) -> None:
     file = run.stacked_checkpoint
     assert updates_in(run, file) == (5, "")
     damaged(kind, file)
@@ -125,7 +125,7 @@ def test_a_damaged_state_is_set_aside_and_said(kind: str, run: RunDir) -> None:
 
 def test_one_damaged_state_does_not_replace_another(run: RunDir) -> None:
     for name in ("stacked.ckpt.damaged", "stacked.ckpt.damaged1"):
-        stacked_state(run)
+        save_vectorized_state(run)
         damaged("cut", run.stacked_checkpoint)
         assert updates_in(run, run.stacked_checkpoint)[1].endswith(f"kept as {name}")
 
@@ -138,9 +138,9 @@ def test_states_of_older_versions_are_read(run: RunDir) -> None:
 
 
 @pytest.mark.parametrize("content", ['{"train/global_step": 5, "train/loss": 0.7}\n', "", None])
-def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: RunDir) -> None:
-    """The summary of a run depends on all rows of its metrics."""
-    with run.metrics.open("a") as rows:  # of updates after the state: they are made again
+def test_earlier_metrics_belong_to_a_state(content: str | None, run: RunDir) -> None:
+    """A state is refused if the metrics logged before it have changed, because the summary of a run uses all rows."""
+    with run.metrics.open("a") as rows:  # rows of updates after the state, which are repeated
         rows.write('{"train/global_step": 6, "train/loss": 0.4}\n')
     assert updates_in(run, run.stacked_checkpoint) == (5, "")
     run.metrics.unlink()
@@ -152,7 +152,7 @@ def test_what_was_measured_before_belongs_to_a_state(content: str | None, run: R
 
 
 def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A run is interrupted, its state is damaged, and the same command runs again; for every kind of damage."""
+    """For each kind of damage: a run is interrupted, its state is damaged, and the same command runs again."""
     assert alignlab("train", *SHORT, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_step(patched, 4, lambda: os.kill(os.getpid(), signal.SIGINT))
@@ -183,11 +183,11 @@ def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeyp
             assert said in result.err
             assert said in run.log.read_text()
             assert run.checkpoint.with_name("last.ckpt.damaged").exists()
-    assert read_sealed(run.record_file)["attempt"] == 3, "one that found it out while it loaded the state"
+    assert read_sealed(run.record_file)["attempt"] == 3, "one attempt found the damage while it loaded the state"
 
 
-def test_a_damaged_state_in_a_stack(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The point with the damaged state starts anew, the other one goes on."""
+def test_a_damaged_state_of_a_vectorized_run(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The point with the damaged state starts anew, and the other point resumes."""
     from alignlab.vectorized.module import VectorizedModule
 
     command = ["train", *LAB, "trainer.max_steps=6", "-m", "objective.beta=0.1,0.3", "launcher=vectorized"]

@@ -28,7 +28,7 @@ from alignlab.training.callbacks import UpdatesBar
 
 Run = Callable[..., Any]
 
-# A lab of 40 completions and a model of a few thousand parameters: seconds a run.
+# A lab of 40 completions and a model of a few thousand parameters: a run takes seconds.
 LAB = [
     "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
     "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
@@ -76,7 +76,7 @@ def test_a_run_is_a_directory(alignlab: Run) -> None:
 
 
 def test_the_saved_policy_is_the_trained_one(alignlab: Run) -> None:
-    """Its exact reward, computed from the loaded folder, is the one in the record; the frontier is stored beside it."""
+    """Its exact reward, computed from the loaded folder, equals the record's. The frontier is stored beside it."""
     from alignlab.data.sources.lab import Lab
     from alignlab.evaluation.exact import completion_logps, exact_metrics
     from alignlab.models.sources.hub import Hub
@@ -104,14 +104,16 @@ def test_a_done_run_is_not_run_again_unless_asked(alignlab: Run) -> None:
     assert [r[only("dpo").name]["attempt"] for r in (before, after)] == [1, 2]
 
 
-def test_a_done_run_of_other_code_says_so(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_done_run_of_another_version_of_the_code_is_reported(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["train", *LAB, "trainer.max_steps=1"]
     assert "another" not in alignlab(*command).err
     assert "another" not in alignlab(*command).err
     monkeypatch.setattr(run_dir, "git_revision", lambda: "abc")
     again = alignlab(*command)
     assert again.code == 0
-    assert re.search(rf"{only('dpo').name}: was made with another alignlab's revision: .* -> abc", again.err)
+    assert re.search(
+        rf"{only('dpo').name}: was made by another version of the code: alignlab's revision: .* -> abc", again.err
+    )
 
 
 @pytest.mark.parametrize("launcher", ["serial", "vectorized"])
@@ -134,7 +136,7 @@ def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher:
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
-def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -> None:
+def test_a_point_that_another_process_is_running_is_skipped(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=serial", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
     code = "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
@@ -147,27 +149,27 @@ def test_a_point_that_another_process_has_in_hand_is_left_to_it(alignlab: Run) -
         other.kill()
     assert left.code == 3
     assert "1 of 2 points have no result" in left.err
-    assert f"{names[0]}: another process has it in hand; left to it" in left.err
+    assert f"{names[0]}: another process is running it; skipped" in left.err
     assert [records().get(name, {}).get("status") for name in names] == [None, "done"]
     assert alignlab(*command, "if_running=skip").code == 0
     assert [records()[name]["status"] for name in names] == ["done", "done"]
 
 
-def test_what_is_cosmetic_makes_no_other_run(alignlab: Run) -> None:
+def test_cosmetic_settings_make_no_other_run(alignlab: Run) -> None:
     def identity(*args: str) -> str:
         return str(alignlab("check", *LAB, *args).out.splitlines()[0].split()[0])
 
     base = identity()
     assert identity("output_root=elsewhere") == identity("tracking=wandb") == base
     assert identity("trainer.progress=false", "sweep.name=x", "rerun=true") == base
-    assert identity("reference=cached") == base, "what auto comes to"
-    assert identity("objective=orpo", "reference=none") != identity("objective=orpo"), "its metrics are fewer"
-    assert identity("objective=sft", "reference=copy") == identity("objective=sft"), "it has none"
+    assert identity("reference=cached") == base, "auto chooses cached"
+    assert identity("objective=orpo", "reference=none") != identity("objective=orpo"), "it has fewer metrics"
+    assert identity("objective=sft", "reference=copy") == identity("objective=sft"), "SFT has no reference"
     others = [identity("seed=2"), identity("objective.beta=0.2"), identity("optim.lr=1e-4"), identity("peft=lora")]
     assert len({base, *others}) == 5
 
 
-def test_a_parent_is_shared_whatever_only_the_child_reads(alignlab: Run) -> None:
+def test_settings_that_only_the_child_reads_do_not_change_the_parent(alignlab: Run) -> None:
     def parent(*args: str) -> str:
         return next(w for w in alignlab("check", *LAB, *args).out.split() if w.startswith("sft-")).rstrip(":")
 
@@ -179,14 +181,14 @@ def test_a_parent_is_shared_whatever_only_the_child_reads(alignlab: Run) -> None
     assert parent("model.hidden_size=16") != base
 
 
-# With evaluations, a schedule, and dropout, all of which have a state that a resume could lose.
+# With evaluations, a schedule and dropout: each has a state that a resume could lose.
 LONG = [
     *LAB, "trainer.max_steps=24", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
 ]  # fmt: skip
 
 
 def same_result(run: Path, whole: Path, rows: Any) -> None:
-    """Rows, weights and summary of two runs, to the last digit."""
+    """Assert that rows, weights and summary of two runs are equal, to the last digit."""
     from safetensors.torch import load_file
 
     assert rows(run) == rows(whole)
@@ -200,7 +202,7 @@ def same_result(run: Path, whole: Path, rows: Any) -> None:
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) -> None:
-    """Let something happen as DPO's update `step` (from 0) begins."""
+    """Make something happen at the beginning of DPO's update `step` (counted from 0)."""
     from alignlab.modules.base import AlignmentModule
 
     train = AlignmentModule.training_step
@@ -217,7 +219,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) 
 def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     number: int, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The step at hand is finished, its state saved; the resumed run ends as if nothing had happened."""
+    """The current update is finished and its state is saved. The resumed run equals the uninterrupted one."""
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_step(patched, 13, lambda: os.kill(os.getpid(), number))
@@ -233,7 +235,7 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     torch.save(state, RunDir.of("outputs", run.name).checkpoint)
     assert alignlab("train", *LONG).code == 0
     assert records()[run.name]["attempt"] == 2
-    assert records()[run.name]["summary"]["time/train_seconds"] > 1000, "of all attempts"
+    assert records()[run.name]["summary"]["time/train_seconds"] > 1000, "the time of all attempts"
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
@@ -254,10 +256,10 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
 
 
 @pytest.mark.parametrize("objective", ["bco", "kto"])
-def test_what_an_objective_keeps_is_resumed_too(
+def test_the_state_of_an_objective_is_resumed_too(
     objective: str, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """BCO's running shift; and KTO's mismatched answers are those of the uninterrupted run."""
+    """BCO resumes its running shift, and KTO has the same mismatched answers as the uninterrupted run."""
     command = ["train", *LONG, f"objective={objective}", "trainer.micro_batch_size=6", "data.eval_limit=20"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
@@ -284,7 +286,7 @@ def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: p
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
-def test_stopped_between_the_saved_policy_and_the_last_word(alignlab: Run, rows: Any) -> None:
+def test_stopped_between_the_saved_policy_and_the_final_status(alignlab: Run, rows: Any) -> None:
     command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
     assert alignlab(*command).code == 0
     run = only("dpo")
@@ -304,7 +306,7 @@ def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
     assert (table["status"] == "done").all()
     assert table["start/loss"].tolist() == pytest.approx([math.log(2)] * 4, abs=1e-5)
     kl = table["exact/kl"].tolist()
-    assert kl == sorted(kl, reverse=True), "larger beta stays nearer the reference"
+    assert kl == sorted(kl, reverse=True), "a larger beta stays nearer to the reference"
     assert len(list(RUNS.glob("sft-*/run.json"))) == 1
     assert len(list(Path("outputs/reference").iterdir())) == 1
     assert len(list(Path("outputs/reference").rglob("*.safetensors"))) == 1, "one reference pass for all points"
@@ -316,7 +318,7 @@ def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
     assert {r["sweep"] for r in records().values()} == {sweep.name}
 
 
-def test_what_waits_says_what_it_is(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_waiting_points_have_their_overrides_in_the_record(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     def stop(*args: Any) -> None:
         raise KeyboardInterrupt
 
@@ -386,8 +388,8 @@ def test_the_three_references_train_the_same(alignlab: Run) -> None:
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)
 
 
-def test_the_reference_runs_where_sums_are_not_enough(alignlab: Run) -> None:
-    """auto: no store for token-level DPO; and none at all where it is declined."""
+def test_the_reference_runs_if_sums_are_not_enough(alignlab: Run) -> None:
+    """reference=auto stores nothing for token-level DPO, and reference=none has no reference at all."""
     assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=tdpo", "peft=lora").code == 0
     assert not Path("outputs/reference").exists()
     assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=orpo", "reference=none").code == 0
@@ -403,7 +405,7 @@ def test_the_reference_runs_where_sums_are_not_enough(alignlab: Run) -> None:
     assert sum("exact/kl" in summary for summary in both) == 1
 
 
-def test_a_dialect_is_recorded_and_is_not_another_run_than_what_it_sets(alignlab: Run) -> None:
+def test_a_dialect_is_recorded_and_is_the_same_run_as_its_settings(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=2", "objective=ipo"]
     assert alignlab(*command, "objective.dialect=trl1").code == 0
     run = only("ipo")
@@ -424,7 +426,7 @@ def test_a_dialect_is_recorded_and_is_not_another_run_than_what_it_sets(alignlab
 
 
 def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
-    """The one loaded from its Hugging Face folder gives the rewards; no sub-class of a causal model is needed."""
+    """A classifier loaded from the Hugging Face folder gives the rewards. It needs no sub-class of a causal model."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     from alignlab.data.layout import collate_rows
@@ -453,7 +455,7 @@ def test_a_reward_model_is_a_sequence_classifier(alignlab: Run) -> None:
 
 
 def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:
-    """KTO on labelled rows with the weighting rule printed; only bad answers; a reward model on rankings of three."""
+    """KTO on labelled rows, with its weighting rule printed; only bad answers; a reward model on rankings of three."""
     text = [{"prompt": f"Say {i}", "completion": f"{i}!", "label": i % 4 == 0} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, text)))
     small = ["model=tiny", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.progress=false"]
@@ -488,8 +490,8 @@ def test_an_adapter_on_top_of_an_adapter(alignlab: Run) -> None:
     assert PeftModel.from_pretrained(base, dpo / "policy")(torch.tensor([[3, 0]])).logits.shape == (1, 2, 4)
 
 
-def test_what_a_run_starts_from_is_verified(alignlab: Run) -> None:
-    """A merged model that is damaged is merged again; a damaged policy is refused, and made anew when asked for."""
+def test_the_start_of_a_run_is_verified(alignlab: Run) -> None:
+    """A damaged merged model is merged again. A damaged policy is refused, but trained again if its run is named."""
 
     def flip(file: Path) -> None:
         content = bytearray(file.read_bytes())
@@ -541,7 +543,7 @@ ON_PAIRS = ("eval/pairs/accuracy", "eval/pairs/margin", "eval/pairs/n")
 
 @pytest.fixture
 def own_pairs(tmp_path: Path) -> list[str]:
-    """A run on pairs of a file, and a rule to score answers by."""
+    """Overrides for a run on pairs of a file, with a rule that scores answers."""
     rows = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(30)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -float(len(answer))\n")
@@ -552,7 +554,7 @@ def own_pairs(tmp_path: Path) -> list[str]:
 
 
 def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, own_pairs: list[str]) -> None:
-    """A sweep over objectives for pairs, halves of pairs and preferred answers, one of them without a reference."""
+    """A sweep over objectives that use pairs, halves of pairs or preferred answers; one has no reference."""
     result = alignlab("train", *own_pairs, "-m", "objective=dpo,kto,bco,sft,orpo", "seed=1,2", "launcher=serial")
     assert result.code == 0, result.err
     found = records()
@@ -571,7 +573,7 @@ def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, 
 
 
 def test_online_objectives_are_measured_at_temperature_one(alignlab: Run, own_pairs: list[str]) -> None:
-    """If hardly anything is learnt, policy and start agree, at any temperature of the rollouts."""
+    """If the policy hardly learns, policy and start agree, whatever the temperature of the rollouts."""
     online = ["objective=rloo", "reward=gold", "reward.function=rules:short", "rollout.max_new_tokens=4"]
     for lr in ("1e-9", "1e-2"):
         done = alignlab("train", *own_pairs, *online, "rollout.temperature=0.7", f"optim.lr={lr}")
@@ -582,7 +584,7 @@ def test_online_objectives_are_measured_at_temperature_one(alignlab: Run, own_pa
 
 
 def test_imitation_is_measured_exactly_against_the_start_that_it_was_given(alignlab: Run) -> None:
-    """SFT can be compared with other objectives in the lab; its parent, which had random weights, is not."""
+    """SFT is compared with other objectives in the lab. Its parent, which starts from random weights, is not."""
     assert alignlab("train", *LAB, "objective=sft", "trainer.max_steps=8").code == 0
     parent, sft = sorted((r for r in records().values()), key=lambda record: record["parent"] is not None)
     assert sft["parent"] == parent["id"]
@@ -635,7 +637,7 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
 
 
 def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever the compiler lacks: a run goes on without it, and says so. Its parent, which inherits the wish, too."""
+    """If the compiler fails, a run continues without it and logs why. So does its parent, with the same setting."""
     monkeypatch.setattr("alignlab.training.prepare.compiler_fault", lambda: "InvalidCxxCompiler: no headers")
     assert alignlab("train", *LAB, "debug=fast", "trainer.compile=always").code == 0
     for name in ("sft", "dpo"):
@@ -644,7 +646,7 @@ def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pyte
 
 
 def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(alignlab: Run, tmp_path: Path) -> None:
-    """A run that diverged is not repeated; one that failed to start is, once its model is repaired."""
+    """A diverged run is not repeated. A run that failed to start is repeated after its model is repaired."""
     from safetensors.torch import save_file
 
     assert alignlab("train", *LAB, "objective=sft", "model.parent=[]", "trainer.max_steps=1").code == 0
@@ -663,7 +665,7 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     assert records()[only("dpo").name]["status"] == "failed"
 
 
-def test_a_run_that_diverged_is_run_again_where_that_is_asked_for(alignlab: Run) -> None:
+def test_a_diverged_run_is_run_again_with_rerun(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=2"]
     assert alignlab(*command).code == 0
     run = RunDir(only("dpo"))
@@ -673,8 +675,8 @@ def test_a_run_that_diverged_is_run_again_where_that_is_asked_for(alignlab: Run)
     assert run.record()["status"] == "done"
 
 
-def test_signals_are_given_back_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Lightning handles SIGTERM while it trains; left in place, its handler would swallow the next run's signal."""
+def test_signal_handlers_are_restored_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Lightning handles SIGTERM during training. If its handler stayed, it would swallow the signal of the next run."""
 
     def crash() -> None:
         raise RuntimeError("power cut")
@@ -704,7 +706,7 @@ def test_the_bar_counts_the_updates_of_a_run(alignlab: Run, monkeypatch: pytest.
     with pytest.raises(RuntimeError, match="out of luck"):
         alignlab("train", *few)
     assert alignlab("train", *few).code == 0
-    assert found == [(1, 4), (2, 4), (3, 4), (4, 4)], "resumed after the second"
+    assert found == [(1, 4), (2, 4), (3, 4), (4, 4)], "resumed after the second update"
     found.clear()
     assert alignlab("train", *few, "launcher=vectorized", "-m", "seed=2,3").code == 0
     assert found == [(1, 4), (2, 4), (3, 4), (4, 4)]

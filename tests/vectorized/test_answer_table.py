@@ -1,4 +1,4 @@
-"""Batches taken out of a table of answers are those that are laid out for themselves."""
+"""Batches taken from a table of answers equal batches that are laid out directly."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def test_rows_side_by_side_are_those_of_a_batch() -> None:
         assert torch.equal(table.laid_out(torch.tensor(chosen), PLAIN).ids, table.take(torch.tensor(chosen)).ids)
 
 
-def test_what_tells_whether_answers_disturb_each_other() -> None:
-    """Two long answers to one prompt, not those that have one token, or no other beside them."""
+def test_answers_that_show_whether_they_influence_each_other() -> None:
+    """Two long answers to one prompt, rather than answers of one token, or without another answer to their prompt."""
     answers = [
         ([1], [2]),
         ([1], [3]),

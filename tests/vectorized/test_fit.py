@@ -1,4 +1,4 @@
-"""Points trained as one model are the runs that they are alone; what can't be stacked says why."""
+"""Vectorized runs equal the runs that are trained on their own. Points that can't be vectorized have a reason."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from alignlab.vectorized.eligibility import even, groups, overhead_bound, refuse
 from alignlab.vectorized.fit import run_vectorized
 from alignlab.vectorized.module import VectorizedModule
 
-# A lab of 40 completions and a Llama of 2,700 parameters, from random weights: a second a run.
+# A lab of 40 completions and a Llama of 2,700 parameters with random weights: a run takes one second.
 LAB = [
     "tracking=none", "trainer.progress=false", "model.parent=[]", "model.hidden_size=16", "model.heads=2",
     "model.intermediate_size=32", "data.alphabet=abc", "data.length=3", "data.prompts=3", "data.prompt_length=1",
@@ -43,10 +43,10 @@ LAB = [
 ]  # fmt: skip
 BANDIT = ["tracking=none", "trainer.progress=false", "experiment=bandit_ipo", "trainer.log_every=20"]
 
-# Of a step's metrics these are times; a stacked point's are its share of the stack's.
+# Metrics of time. A vectorized run records its share of the time of the vectorized fit.
 TIMES = ("train/step_seconds", "train/tokens/per_second", "time/train_seconds")
 
-# While the policy equals its reference these are the signs of rounding.
+# These depend only on the signs of log-ratios, which are rounding noise while the policy equals its reference.
 SIGNS = (
     "rewards/accuracies", "pref/accuracy_ties_half", "pairs/accuracy", "pref/length_corr",
     "displacement/frac_chosen_down",
@@ -57,7 +57,7 @@ pytestmark = pytest.mark.usefixtures("hydra_conf")
 
 @functools.cache
 def composer() -> Composer:
-    """One for all tests here, so that each choice of groups is composed once."""
+    """One composer for all tests of this file, so that each choice of groups is composed once."""
     return Composer(GlobalHydra.instance().config_loader(), "train")
 
 
@@ -66,7 +66,7 @@ def plans_of(root: Path, base: Sequence[str], *points: Sequence[str]) -> list[Pl
 
 
 def result(root: Path, run_id: str) -> tuple[list[dict[str, float]], dict[str, torch.Tensor], dict[str, Any]]:
-    """Metrics, weights and record of a run, without what the clock says."""
+    """(metrics, weights, record) of a run, without metrics of time."""
     run = RunDir.of(root, run_id)
     rows = [{k: v for k, v in row.items() if k not in TIMES} for row in read_rows(run.metrics)]
     record = run.record()
@@ -75,18 +75,18 @@ def result(root: Path, run_id: str) -> tuple[list[dict[str, float]], dict[str, t
 
 
 def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]) -> list[Plan]:
-    """Each point stacked and alone: losses, all other metrics, weights and summary to 1e-5."""
-    stacked = plans_of(tmp_path / "stack", base, *points)
+    """Train all points vectorized and each on its own: losses, other metrics, weights and summary agree to 1e-5."""
+    together = plans_of(tmp_path / "vectorized", base, *points)
     alone = plans_of(tmp_path / "alone", base, *points)
-    stacks, refused = groups(stacked)
+    found, refused = groups(together)
     assert not refused
-    assert [len(stack) for stack in stacks] == [len(points)], "one stack of all points"
-    if (parent := stacked[0].parent) is not None:
+    assert [len(group) for group in found] == [len(points)], "one group with all points"
+    if (parent := together[0].parent) is not None:
         run_plan(parent)
-    assert run_vectorized(stacks[0]) == {point.id: None for point in stacked}
+    assert run_vectorized(found[0]) == {point.id: None for point in together}
     for point in alone:
         run_plan(point)
-        rows, weights, record = result(tmp_path / "stack", point.id)
+        rows, weights, record = result(tmp_path / "vectorized", point.id)
         rows_alone, weights_alone, record_alone = result(tmp_path / "alone", point.id)
         assert len(rows) == len(rows_alone)
         for row, row_alone in zip(rows, rows_alone, strict=True):
@@ -100,10 +100,10 @@ def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]
         assert (record["status"], record["stacked"]) == ("done", len(points))
         for key in ("objective", "data", "model", "parent"):
             assert record[key] == record_alone[key], key
-    return stacked
+    return together
 
 
-# What numbers of a point may differ besides its strength: all at once.
+# Numbers in which points may differ besides the strength, all at once.
 OWN = [
     ["seed=1", "optim.lr=3e-3", "trainer.gradient_clip=0.05"],
     ["seed=2", "optim.lr=1e-3", "trainer.gradient_clip=0", "optim.warmup_steps=3"],
@@ -119,14 +119,15 @@ def test_points_with_numbers_of_their_own(objective: str, key: str, tmp_path: Pa
     base = [*LAB, f"objective={objective}", "optim.schedule=cosine", "trainer.eval_every=5"]
     plans = assert_same_runs(tmp_path, base, *points)
     norms = [
-        [row["train/grad_norm"] for row in result(tmp_path / "stack", p.id)[0] if "train/loss" in row] for p in plans
+        [row["train/grad_norm"] for row in result(tmp_path / "vectorized", p.id)[0] if "train/loss" in row]
+        for p in plans
     ]
     assert min(norms[0]) > 0.05, "clipping is active"
 
 
 @pytest.mark.parametrize("objective", ["sft", "kto"])
 def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Path) -> None:
-    """Neither run trains on the pairs; SFT looks up its reference only for them."""
+    """Neither objective trains on the pairs. SFT needs its reference only for them."""
     answers = [("ab"[i % 2] * (i % 4 + 1), f"c{'abc'[i % 3]}") for i in range(24)]
     rows = [{"prompt": "abc"[i % 3], "chosen": good, "rejected": bad} for i, (good, bad) in enumerate(answers)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
@@ -137,7 +138,7 @@ def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Pa
     ]  # fmt: skip
     plans = assert_same_runs(tmp_path, base, ["optim.lr=1e-2"], ["optim.lr=3e-3"])
     for plan in plans:
-        summary = result(tmp_path / "stack", plan.id)[2]["summary"]
+        summary = result(tmp_path / "vectorized", plan.id)[2]["summary"]
         assert summary["eval/pairs/n"] == 24
         assert abs(summary["eval/pairs/margin"]) > 0.01
         assert summary["eval/pairs/distance"] >= abs(summary["eval/pairs/margin"])
@@ -150,7 +151,7 @@ def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Pa
 def test_points_that_are_given_the_same_batches(
     objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Their rows are laid out once for all of them, answers side by side."""
+    """Rows are laid out once for all points, with answers side by side."""
     laid_out, shared = AnswerTable.laid_out, []
 
     def watched(table: AnswerTable, places: torch.Tensor, layout: Layout) -> Rows:
@@ -161,12 +162,12 @@ def test_points_that_are_given_the_same_batches(
     points = [[f"objective.{key}={strength}", f"optim.lr={rate}"] for strength, rate in ((0.1, 1e-3), (0.6, 4e-3))]
     base = [*LAB, f"objective={objective}", "trainer.eval_every=5"]
     assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
-    assert len(shared) > 8, "of each update, and of evaluations"
+    assert len(shared) > 8, "one for each update, and those of evaluations"
     assert all(shared)
 
 
-def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As of a model whose attention goes beyond its own answer, which rows of one answer do not show."""
+def test_models_that_fail_side_by_side_are_not_vectorized_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A model whose attention reaches beyond its own answer. Rows with one answer each do not show the fault."""
 
     def beyond(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
         ends = torch.where(rows.ends > 0, rows.ids.shape[1], 0)
@@ -174,7 +175,7 @@ def test_what_is_wrong_side_by_side_is_not_stacked_so(tmp_path: Path, monkeypatc
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
-    with pytest.raises(NotVectorizableError, match="several models at once are off by"):
+    with pytest.raises(NotVectorizableError, match="its log-probabilities differ by up to .* when vectorized"):
         run_vectorized(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
     assert set(run_vectorized(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
 
@@ -188,7 +189,7 @@ def test_where_nothing_is_left_to_do_nothing_is_prepared(tmp_path: Path) -> None
     assert not list(tmp_path.glob("runs/sft-*"))
 
 
-# One number of each objective; the mix's lie deeper, and it is calculated point by point.
+# One number of each objective. The numbers of a mix are nested, so that it is computed point by point.
 NUMBERS = {
     "aot": "beta", "apo_down": "beta", "apo_zero": "beta", "apo_zero_unpaired": "beta", "bco": "beta", "cpo": "beta",
     "discopop": "beta", "exo": "beta", "hinge": "beta", "ld_dpo": "alpha", "length_dpo": "beta",
@@ -197,11 +198,11 @@ NUMBERS = {
 }  # fmt: skip
 ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
 ONLINE = {name for name, cls in schemas()["objective"].items() if issubclass(cls, Online)}
-NOT_STACKED = {"tdpo", "reward_model", "dpop"} | ONLINE
+NOT_VECTORIZED = {"tdpo", "reward_model", "dpop"} | ONLINE
 
 
-def test_every_objective_is_stacked_here_or_refused() -> None:
-    assert NUMBERS.keys() | ELSEWHERE | NOT_STACKED == schemas()["objective"].keys()
+def test_every_objective_is_vectorized_here_or_refused() -> None:
+    assert NUMBERS.keys() | ELSEWHERE | NOT_VECTORIZED == schemas()["objective"].keys()
 
 
 @pytest.mark.parametrize("objective", NUMBERS)
@@ -226,9 +227,10 @@ def test_rmsprop_and_a_trained_parent(tmp_path: Path) -> None:
 
 
 def test_bandits(tmp_path: Path) -> None:
-    """The table of answers is smaller than a batch here, and points have comparisons of their own.
+    """The table of answers is smaller than a batch, and each point has its own comparisons.
 
-    All actions are compared: where one is in no comparison its gradient is rounding, of which Adam makes steps.
+    All actions are compared. The gradient of an action without a comparison would be rounding noise, which Adam scales
+    up to whole steps.
     """
     points = [
         ["objective.tau=0.1", "seed=1"],
@@ -248,7 +250,7 @@ def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("objective", ["kto", "wpo"])
 def test_bandits_of_objectives_that_see_a_batch_or_a_distribution(objective: str, tmp_path: Path) -> None:
-    """Rows that hang on their batch, and weights of tokens that are made of whole distributions."""
+    """KTO's loss of a row depends on its batch, and WPO's token weights depend on whole distributions."""
     base = [*BANDIT, f"objective={objective}", "trainer.max_steps=5"]
     assert_same_runs(tmp_path, base, ["objective.beta=0.1", "seed=1"], ["objective.beta=0.3", "seed=4"])
 
@@ -271,8 +273,8 @@ def test_bandits_of_objectives_that_see_a_batch_or_a_distribution(objective: str
 )
 def test_reasons(overrides: list[str], reason: str, tmp_path: Path) -> None:
     plans = plans_of(tmp_path, LAB if "model=hub" not in overrides else ["tracking=none"], [], overrides)[-1:]
-    stacks, refused = groups(plans)
-    assert stacks == []
+    found, refused = groups(plans)
+    assert found == []
     assert reason in refused[plans[0].id]
     with pytest.raises(ConfigError, match=r"\[point 0\]"):
         refuse_ineligible(plans, refused)
@@ -285,31 +287,33 @@ def test_only_numbers_may_differ(tmp_path: Path) -> None:
         ["model.hidden_size=32"], ["model.init_seed=1"], ["optim=rmsprop", "optim.warmup_steps=0"], ["objective=hinge"],
     ]  # fmt: skip
     plans = plans_of(tmp_path, LAB, [], *numbers, *words)
-    stacks, refused = groups([*plans, plans[1]])
+    found, refused = groups([*plans, plans[1]])
     assert not refused
-    assert [len(stack) for stack in stacks] == [1 + len(numbers), *[1] * len(words)], "a run stands in it once"
-    assert stacks[0] == plans[: 1 + len(numbers)]
+    assert [len(group) for group in found] == [1 + len(numbers), *[1] * len(words)], "a run is in its group once"
+    assert found[0] == plans[: 1 + len(numbers)]
 
 
-def test_what_is_worth_stacking(tmp_path: Path) -> None:
+def test_when_vectorizing_is_worth_it(tmp_path: Path) -> None:
     sizes = ["model.hidden_size=8"], [], ["model.hidden_size=512"]
     small, lab, large = plans_of(tmp_path, ["tracking=none", "experiment=lab_dpo"], *sizes)
     bandit = plans_of(tmp_path, BANDIT, [])[0]
-    for point, in_a_stack, in_this_process in (
+    for point, faster, in_this_process in (
         (bandit, True, True), (small, True, True), (lab, True, False), (large, False, False)
     ):  # fmt: skip
-        assert worth_vectorizing([point, point]) is in_a_stack
+        assert worth_vectorizing([point, point]) is faster
         assert overhead_bound([point, point]) is in_this_process
     assert not worth_vectorizing([bandit])
     assert not overhead_bound([bandit])
 
 
-def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_path: Path) -> None:
+def test_larger_models_are_vectorized_if_they_get_the_same_batches(tmp_path: Path) -> None:
     points = [[f"seed={seed}", f"strength={strength}"] for seed in (1, 2) for strength in range(1, 12)]
     plans = plans_of(tmp_path, ["tracking=none", "experiment=lab_dpo"], *points, ["data.flipped=0.1"])
-    stacks, refused = groups(plans)
+    found, refused = groups(plans)
     assert not refused
-    assert stacks == [plans[:5], plans[5:11], plans[11:16], plans[16:22], plans[22:]], "no more than 8, about as many"
+    assert found == [plans[:5], plans[5:11], plans[11:16], plans[16:22], plans[22:]], (
+        "at most 8 in a group, groups of about the same size"
+    )
 
 
 @pytest.mark.parametrize(
@@ -324,24 +328,24 @@ def test_larger_models_are_stacked_where_they_are_given_the_same_batches(tmp_pat
         ([], 2, []),
     ],
 )
-def test_stacks_for_so_many_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
+def test_groups_are_split_for_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
     numbers = iter(range(100))
-    stacks: Any = [list(itertools.islice(numbers, size)) for size in sizes]
-    found = even(stacks, processes)
+    before: Any = [list(itertools.islice(numbers, size)) for size in sizes]
+    found = even(before, processes)
     assert [len(part) for part in found] == expected
     assert [point for part in found for point in part] == list(range(sum(sizes)))
 
 
-def test_a_stack_is_as_large_as_memory_allows(tmp_path: Path) -> None:
+def test_a_group_is_as_large_as_memory_allows(tmp_path: Path) -> None:
     base = ["tracking=none", "experiment=lab_dpo", "model.hidden_size=128", "trainer.batch_size=512"]
     plans = plans_of(tmp_path, base, *[[f"seed={seed}"] for seed in range(12)])
-    stacks, _ = groups(plans)
-    assert len(stacks) > 1
-    assert [point for stack in stacks for point in stack] == plans
+    found, _ = groups(plans)
+    assert len(found) > 1
+    assert [point for group in found for point in group] == plans
 
 
 def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[VectorizedModule], None]) -> None:
-    """Let something happen as update `step` (from 0) begins."""
+    """Call `act` at the beginning of update `step` (counted from 0)."""
     train = VectorizedModule.training_step
 
     def training_step(module: VectorizedModule, *args: Any) -> None:
@@ -353,7 +357,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[Vectorize
 
 
 def same(one: Path, two: Path, run_id: str) -> None:
-    """To the last digit."""
+    """Assert that metrics, weights and summary of a run are equal, to the last digit."""
     rows, weights, record = result(one, run_id)
     rows_two, weights_two, record_two = result(two, run_id)
     assert rows == rows_two
@@ -378,7 +382,7 @@ def test_stopped_and_resumed_is_uninterrupted(objective: str, tmp_path: Path, mo
     assert run_vectorized(plans) == {point.id: None for point in plans}
     for point in plans:
         said = RunDir.of(tmp_path / "stopped", point.id).log.read_text()
-        assert f"{point.id}: was begun with another alignlab's revision" in said
+        assert f"{point.id}: was begun by another version of the code: alignlab's revision" in said
         same(tmp_path / "stopped", tmp_path / "whole", point.id)
         assert RunDir.of(tmp_path / "stopped", point.id).record()["attempt"] == 2
 
@@ -445,7 +449,7 @@ def test_so_does_a_bandit_that_diverges(
         at_step(patched, 5, diverge)
         outcome = run_vectorized(plans)
     assert isinstance(outcome[plans[1].id], NonFiniteError)
-    assert at_once[:5].count(False) == 1, "one update is looked at"
+    assert at_once[:5].count(False) == 1, "one update is computed point by point"
     for i in (0, 2):
         rows, weights, _ = result(tmp_path / "diverged", plans[i].id)
         rows_whole, weights_whole, _ = result(tmp_path / "whole", plans[i].id)
@@ -453,7 +457,7 @@ def test_so_does_a_bandit_that_diverges(
         torch.testing.assert_close(weights, weights_whole, rtol=1e-5, atol=1e-5)
 
 
-def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_while_vectorized_and_resumed_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     points = (["seed=1"], ["seed=2"])
     whole, plans = plans_of(tmp_path / "whole", LAB, *points), plans_of(tmp_path / "stopped", LAB, *points)
     run_vectorized(whole)
@@ -472,7 +476,9 @@ def test_stopped_in_a_stack_and_resumed_alone(tmp_path: Path, monkeypatch: pytes
     assert losses == pytest.approx(expected, rel=1e-5)
 
 
-def test_a_stack_that_fails_is_run_one_by_one(alignlab: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_points_of_a_vectorized_run_that_fails_are_run_one_by_one(
+    alignlab: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def full(module: VectorizedModule) -> None:
         raise MemoryError("too little for all of them")
 
@@ -504,7 +510,7 @@ def test_points_are_tracked_apart(tmp_path: Path) -> None:
 
 
 def test_from_the_command_line(alignlab: Any) -> None:
-    """A sweep with `hydra/launcher=vectorized`: runs, table, grouping; and a refusal before anything starts."""
+    """A sweep with `hydra/launcher=vectorized`: its runs, table and groups, and a refusal before anything starts."""
     GlobalHydra.instance().clear()  # the command line makes its own
     command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "hydra/launcher=vectorized", "-m"]
     found = alignlab(*command, "objective.tau=0.1,0.5", "seed=1,2")
@@ -514,12 +520,12 @@ def test_from_the_command_line(alignlab: Any) -> None:
     assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
     assert any("objective.tau=0.5" in r["overrides"] for r in records)
     assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
-    assert all(f"| done | {r['id']} |" in found.out for r in records), "each is told as it ends"
+    assert all(f"| done | {r['id']} |" in found.out for r in records), "each point is printed when it ends"
     for run in (RunDir.of("outputs", r["id"]) for r in records):
         ends = [line for line in run.log.read_text().splitlines() if ": done, in " in line]
-        assert len(ends) == 1, "a log tells of its own run"
+        assert len(ends) == 1, "a log has only its own run"
         assert run.id in ends[0]
     refused = alignlab(*command, "output_root=other", "objective.tau=0.1,0.5", "model.dtype=float32,bfloat16")
     assert refused.code == 2
-    assert "rounds differently in a stack [point 1, 3]" in refused.err
+    assert "rounds differently when vectorized [point 1, 3]" in refused.err
     assert not list(Path("other").glob("runs/*"))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -76,7 +78,7 @@ CASES = {
     "sweep name above": (["check", "sweep.name=..", "-m", "seed=1,2"], ["sweep.name = ..", "the name of one folder"]),
     "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, local, ray, serial", "type: launcher=local"]),
     "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),
-    "value of a launcher's option": (["check", "launcher=local", "launcher.at_once=-1", "-m", "seed=1,2"], ["launcher.at_once = -1", "at least 0"]),
+    "type of a launcher's option": (["check", "launcher=local", "launcher.at_once=x", "-m", "seed=1,2"], ["  launcher.at_once = x", "must be a whole number", "type: launcher.at_once=..."]),
     "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
     "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
@@ -104,6 +106,44 @@ def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:
     for key in ("objective.beta", "optim.lr", "trainer.max_steps", "foo", "data.path"):
         assert f"  {key} = " in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problems"),
+    [
+        (["launcher=local", "launcher.at_once=-1"], [("launcher.at_once = -1", "must be at least 0")]),
+        (["launcher=slurm", "launcher.cluster=nope"], [("launcher.cluster = nope", "must be one of: slurm, local")]),
+        (["launcher=slurm"], [("launcher = slurm", "there is no SLURM here")]),
+        (["launcher=ray"], [("launcher = ray", "needs the package ray")]),
+        (["sweeper=optuna"], [("sweeper = optuna", "needs the package optuna")]),
+        (
+            ["launcher=local", "launcher.per_gpu=0", "launcher.retries=-1", "optim.lr=-1"],
+            [
+                ("optim.lr = -1", "greater than 0"),
+                ("launcher.per_gpu = 0", "at least 1"),
+                ("launcher.retries", "at least 0"),
+            ],
+        ),
+    ],
+)
+def test_problems_of_a_launcher_are_shown_like_all_others(
+    options: list[str], problems: list[tuple[str, str]], alignlab: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("ray", "optuna"):
+        monkeypatch.setitem(sys.modules, package, None)
+    submitit = ModuleType("submitit")
+    submitit.__spec__ = ModuleSpec("submitit", None)
+    monkeypatch.setitem(sys.modules, "submitit", submitit)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    result = alignlab("check", *options, "-m", "seed=1,2")
+    assert result.code == 2
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    assert result.err.startswith(f"alignlab: {count} in the config; nothing was started\n  {problems[0][0]}")
+    for key, text in problems:
+        assert f"\n  {key}" in result.err
+        assert text in result.err
+    for word in ("Error in call", "ConfigError", "full_key", "hydra"):
+        assert word not in result.err
 
 
 def test_missing_packages_are_told_together(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

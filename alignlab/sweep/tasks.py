@@ -14,6 +14,7 @@ from alignlab.errors import AlignlabError, NotVectorizableError, PrunedError
 from alignlab.pipeline.reference_requests import different_requests
 from alignlab.pipeline.run import run_plan
 from alignlab.runs.directory import FINISHED, RunDir
+from alignlab.spelling import counted
 from alignlab.training.attempt import log_already_finished, reason_of
 from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import even, groups
@@ -163,7 +164,7 @@ class VectorizedTask:
         except NotVectorizableError as error:
             log.warning("not stacked: %s", error)
         except Exception as error:  # too little memory for all of them, say
-            log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
+            log.error("%s as one model failed, and are run one by one: %s", counted(len(plans), "point"), error)
         gc.collect()  # what a stack that failed held is in cycles
         for point in points:
             if point.name not in handled:
@@ -230,7 +231,8 @@ def _retry_of(task: RunTask, how: str | None, *, left: int, out_of_memory: bool)
     if left < 1:
         return None
     again = again.with_halved_batch() if out_of_memory else replace(again)  # asked for as things are now
-    smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
+    rows = counted(again.plan.train.trainer.micro_batch_size, "row")
+    smaller = f", with {rows} per forward pass" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, reason, smaller)
     return again
 

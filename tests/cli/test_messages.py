@@ -68,7 +68,7 @@ CASES = {
     "below a list": (["train", "evaluation.baselines.reference=1"], ["evaluation.baselines.reference = 1", "evaluation.baselines is a list"]),
     "below a name": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is lab_sft"]),
     "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
-    "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = ['lab_rm']", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
+    "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = [lab_rm]", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
     "no stage": (["train", "model.parent=3"], ["model.parent = 3", "must be the name of a stage, or a list of stages and overrides", "type: model.parent=sft"]),
     "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
     "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),

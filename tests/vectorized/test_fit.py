@@ -81,6 +81,8 @@ def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]
     stacks, refused = groups(stacked)
     assert not refused
     assert [len(stack) for stack in stacks] == [len(points)], "one stack of all points"
+    if (parent := stacked[0].parent) is not None:
+        run_plan(parent)
     assert run_vectorized(stacks[0]) == {point.id: None for point in stacked}
     for point in alone:
         run_plan(point)

@@ -271,7 +271,9 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_prompts_without_a_difficulty_are_refused(index: list[int]) -> None:
     values: list[Array] = [np.array([1.0, 2.0, 1.0, 2.0]), np.array([9.0, 5, 7, 2]), np.array([4.0, 8, 7, 7])]
     known = [0.5, 1.0, 0.1, 0.3, float("nan")]
-    with pytest.raises(DataError, match=r"1 of 4 annotations: no difficulty of the prompt .*; there are difficulties of 5 prompts"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 annotations: no difficulty of the prompt .*; there are difficulties of 5 prompts"
+    ):
         leaderboard_row(Annotations(*values, index=np.array(index)), known)
 
 

@@ -195,7 +195,7 @@ class Train(Checked):
                  axis over several objectives. `objective.<field>` and this are the same run.
     output_root: everything is written below it.
     rerun:       do a finished run again.
-    if_running:  what to do with a run that another process has in hand: wait for it, or skip it.
+    if_running:  what to do with a run that another process is running: wait for it, or skip it.
     """
 
     objective: Objective

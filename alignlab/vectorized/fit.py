@@ -27,6 +27,7 @@ from alignlab.integrity import replace_file, set_aside
 from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
+from alignlab.spelling import counted
 from alignlab.training.attempt import (
     log_code_changes,
     log_damage,
@@ -165,7 +166,8 @@ class _VectorizedFit:
         small = one_thread_where_small(self.plans[0].train.model.parameters)
         with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
             how = f"resuming at step {self.done}" if self.done else "starting"
-            log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
+            points, names = counted(len(self.plans), "point"), ", ".join(run.id for run in self.runs)
+            log.info("%s as one model: %s (%s)", points, how, names)
             for message in self.damage:
                 log_damage(message)
             for run in self.runs:

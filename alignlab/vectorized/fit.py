@@ -39,7 +39,7 @@ from alignlab.training.attempt import (
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
-from alignlab.training.fit import lightning_quiet, make_module, make_trainer
+from alignlab.training.fit import around_lightning, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
@@ -228,14 +228,9 @@ class _VectorizedFit:
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
-        try:
-            with lightning_quiet():
-                steps = range(self.done, first.trainer.max_steps)
-                trainer.fit(module, _Stream(orders, first.trainer.batch_size, first.trainer.sampling, steps, device))
-        except SystemExit as stop:  # after its callbacks, Lightning turns a KeyboardInterrupt into this error
-            raise KeyboardInterrupt from stop
-        finally:
-            checkpoint.restore_signals()
+        with around_lightning(checkpoint):
+            steps = range(self.done, first.trainer.max_steps)
+            trainer.fit(module, _Stream(orders, first.trainer.batch_size, first.trainer.sampling, steps, device))
         module.to(device)
         recorder.validate()
         seconds = (time.perf_counter() - began) / len(self.points)

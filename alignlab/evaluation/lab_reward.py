@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import ClassVar
 
 from alignlab.judges.base import Answer, Score, ScoreJudge
 from alignlab.lab.world import World
@@ -15,6 +16,8 @@ class LabReward(ScoreJudge):
 
     world: the World that the prompts and answers belong to.
     """
+
+    earlier_name: ClassVar[str] = "WorldGold"
 
     world: World
 

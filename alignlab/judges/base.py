@@ -194,13 +194,15 @@ class Judge(Checked, ABC):
 
     # Fields that do not change the verdicts.
     cosmetic: ClassVar[tuple[str, ...]] = ()
+    # Name of the class in fingerprints if it had another name in earlier versions.
+    earlier_name: ClassVar[str] = ""
 
     def fingerprint(self) -> str:
         """Digest of everything that decides verdicts. It is stored with every win-rate, because only win-rates with the
         same digest can be compared.
         """
         deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
-        return json_digest([type(self).__name__, deciding, self.content()], 16)
+        return json_digest([self.earlier_name or type(self).__name__, deciding, self.content()], 16)
 
     def content(self) -> str:
         """Digest of files that the settings only name (rules, weights); empty if there are none."""

@@ -39,6 +39,11 @@ class MetricsCallback(pl.Callback):
         self._spent, self._began = 0.0, time.perf_counter()
 
     @property
+    def state_key(self) -> str:
+        """Key of this callback in training states. It was the name of the class in 0.1, whose states can be resumed."""
+        return "Recorder"
+
+    @property
     def seconds(self) -> float:
         """Wall time in seconds. Earlier attempts count up to the training state that this one resumed from."""
         return self._spent + time.perf_counter() - self._began

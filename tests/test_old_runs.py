@@ -72,7 +72,7 @@ def test_an_old_run_is_evaluated(old_runs: Path, alignlab: Run, tmp_path: Path) 
         "evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=rules:length", "evaluation.prompts=8"
     )
     assert found.code == 0, found.err
-    assert "KL k1 (nats an answer): 0.259 [" in found.out
+    assert "KL k1 (nats per answer): 0.259 [" in found.out
     assert re.search(r"^\| policy \| 2\.1 .* \| 1\.125 \[", found.out, re.M)
     assert re.search(r"^\| reference \| gold \| 0\.375 \[", found.out, re.M)
     (summary,) = old_runs.glob(f"runs/{LOW}/evaluation/*/summary.json")

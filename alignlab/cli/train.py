@@ -11,6 +11,7 @@ from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.config.plan import plan
+from alignlab.errors import DivergedError
 from alignlab.reports.tables import headline
 
 
@@ -27,7 +28,6 @@ def _task(config: DictConfig) -> dict[str, Any]:
     """One run. What it returns is what launchers hand back to Hydra."""
     from hydra.core.hydra_config import HydraConfig
 
-    from alignlab.errors import DivergedError
     from alignlab.pipeline.run import run_plan
     from alignlab.reports.evaluation import stored_text
 

@@ -76,12 +76,12 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     return _checked_prompt(known[first]), texts
 
 
-def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], asked: str = "prompt") -> tuple[Prompt, list[str]]:
-    """Like `read_conversation`, with the prompt read from the column `asked`.
+def read_row(row: Mapping[str, Any], answers: Mapping[str, Any], column: str = "prompt") -> tuple[Prompt, list[str]]:
+    """Like `read_conversation`, with the prompt read from `row[column]`.
 
     Also raises UnusableRowError if `messages` or `conversations` disagree with the prompt and the answers.
     """
-    prompt, texts = read_conversation(row.get(asked), answers)
+    prompt, texts = read_conversation(row.get(column), answers)
     refuse_other_conversations(row, prompt, texts, used=answers)
     return prompt, texts
 

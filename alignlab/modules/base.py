@@ -12,7 +12,7 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import fields, is_dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -23,18 +23,19 @@ from torch import Tensor, nn
 from alignlab.data.collate import PairBatch, collate_pairs, to_device
 from alignlab.data.datamodule import MicroBatches
 from alignlab.data.layout import Rows
-from alignlab.errors import DivergedError, NonFiniteError, NotEnoughMemoryError, PolicyIsNotReferenceError
+from alignlab.errors import NotEnoughMemoryError
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
-from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.answer_metrics import preference_metrics
-from alignlab.modules.distributed import gather, rows_before, total, without_sync
+from alignlab.modules.distributed import gather, total
+from alignlab.modules.gradient import backward
 from alignlab.modules.held_out_pairs import HeldOutPairs
+from alignlab.modules.validity import check_start, gradient_not_finite, non_finite
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.progress import Progress, silent
-from alignlab.types import Logps, PairLogps, halves, map_tensors
+from alignlab.types import Logps, PairLogps, halves
 
 log = logging.getLogger(__name__)
 
@@ -139,7 +140,7 @@ class AlignmentModule(pl.LightningModule):
         step = self.global_step
         self._measured = self.should_log(step)
         optimizer: Any = self.optimizers()
-        micro_batches, values = self.within_memory(rows, self._backward)
+        micro_batches, values = self.within_memory(rows, partial(backward, self))
         means = self.metric_values(values) if self._measured else {}
         if step == 0:
             self.check_start(means["loss"], values)
@@ -189,10 +190,10 @@ class AlignmentModule(pl.LightningModule):
         """Metrics over all held-out rows as one batch, with dropout off. `rows` are this process's share."""
 
         def see(batches: Sequence[Any]) -> list[Any]:
-            mean_count, values = self._mean_count(batches), []
+            mean_count, values = self.mean_count(batches), []
             for batch in progress(batches, "evaluating"):
                 values.append(self.compute_logps(batch, mean_count))
-                self._refuse_non_finite(self.finiteness_check(values[-1]), batch.index, values[-1])
+                self.raise_if_not_finite(self.finiteness_check(values[-1]), batch.index, values[-1])
             return values
 
         _, values = self.within_memory(rows, see)
@@ -211,7 +212,7 @@ class AlignmentModule(pl.LightningModule):
             for batch in progress(batches, "evaluating pairs"):
                 tokens, reference = answer_logps(self.policy, batch.rows), pairs.reference.sums(batch.rows)
                 seen = PairLogps(*halves(Logps(tokens, batch.rows.answer_mask, reference)))
-                self._refuse_non_finite(seen.chosen.checksum + seen.rejected.checksum, batch.index)
+                self.raise_if_not_finite(seen.chosen.checksum + seen.rejected.checksum, batch.index)
                 found.append(seen)
             return found
 
@@ -308,78 +309,6 @@ class AlignmentModule(pl.LightningModule):
                 torch.cuda.empty_cache()
             log.warning("not enough memory for %d rows at a time; continuing with %d", largest, self.micro_batches.rows)
 
-    def _backward(self, micro_batches: list[Any]) -> Any:
-        """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch."""
-        mean_count = self._mean_count(micro_batches)
-        seen = [
-            self._with_step_seed(i, self.compute_without_grad, micro, mean_count)
-            for i, micro in enumerate(micro_batches)
-        ]
-        beside = None if seen[0] is None else gather(self.trainer, seen)
-        split = len(micro_batches) > 1 or self.trainer.world_size > 1
-        if split and self.objective.requires.couples_batch:
-            return self._backward_coupled(micro_batches, mean_count, beside)
-        return self._backward_each(micro_batches, mean_count, beside)
-
-    def _backward_each(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
-        """Compute the gradients of a loss that is a mean over rows, one micro-batch at a time.
-
-        Returns the values of the whole batch.
-        """
-        # Lightning averages the gradients of the processes, hence the factor world_size.
-        share = self.trainer.world_size / total(self.trainer, sum(map(len, micro_batches)))
-        seen = []
-        for i, micro in enumerate(micro_batches):
-            with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                value = self._compute_logps(i, micro, mean_count)
-                loss = self.objective(self.with_state(self.attach_without_grad(value, beside), update=True))
-                self._refuse_non_finite(loss, micro.index)
-                self.manual_backward(loss.sum() * share)
-            seen.append(map_tensors(value, torch.Tensor.detach))
-        return self.with_state(self.attach_without_grad(gather(self.trainer, seen), beside), update=False)
-
-    def _backward_coupled(self, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
-        """Compute the gradients of a loss in which rows depend on each other. Returns the values of the whole batch.
-
-        Gao et al. 2021, https://arxiv.org/abs/2101.06983, section 3.2. The result is exact and costs one more forward:
-
-        1. A pass without gradient computes the values of every micro-batch.
-        2. The loss of the whole batch is differentiated with respect to these values.
-        3. A second pass propagates these derivatives to the parameters.
-        """
-        with torch.no_grad():
-            seen = [self._compute_logps(i, micro, mean_count) for i, micro in enumerate(micro_batches)]
-        own = [map_tensors(value, _leaf) for value in seen]
-        whole = self.with_state(self.attach_without_grad(gather(self.trainer, own), beside), update=True)
-        loss = self.objective(whole)
-        index = torch.cat([micro.index for micro in micro_batches])
-        start = rows_before(self.trainer, len(index))
-        self._refuse_non_finite(loss[start : start + len(index)], index)
-        loss.mean().backward()
-        for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
-            with nullcontext() if i == len(micro_batches) - 1 else without_sync(self.trainer):
-                carried = _surrogate_dot(self._compute_logps(i, micro, mean_count), leaves)
-                self.manual_backward(torch.stack(carried).sum() * self.trainer.world_size)
-        return map_tensors(whole, torch.Tensor.detach)
-
-    def _compute_logps(self, i: int, micro: Any, mean_count: float) -> Any:
-        """`compute_logps` for the part of the i-th micro-batch that needs a gradient.
-
-        Raises NonFiniteError or DivergedError if a value is not finite.
-        """
-        value = self._with_step_seed(i, self.compute_logps, self.with_gradient(micro), mean_count)
-        self._refuse_non_finite(self.finiteness_check(value), micro.index, value)
-        return value
-
-    def _with_step_seed(self, i: int, look: Callable[[Any, float], Made], micro: Any, mean_count: float) -> Made:
-        """Call `compute_logps` with random numbers that depend only on seed, step, process and micro-batch.
-
-        So a resumed run has the same dropout masks, and so does a second pass over the same micro-batch.
-        """
-        place = (self.seed * 1_000_003 + self.global_step) * 1_009 + i
-        _seed(place * self.trainer.world_size + self.trainer.global_rank)
-        return look(micro, mean_count)
-
     def with_state(self, values: Any, *, update: bool) -> Any:
         """The batch with the objective's state. With `update=True`, the state is first updated with this batch."""
         if self.state is None:
@@ -398,7 +327,7 @@ class AlignmentModule(pl.LightningModule):
         }
         return {name: float(value) for name, value in found.items()}
 
-    def _mean_count(self, batches: Sequence[Any]) -> float:
+    def mean_count(self, batches: Sequence[Any]) -> float:
         """Mean number of tokens per answer that an NLL covers, over all processes."""
         tokens = total(self.trainer, sum(batch.imitated_tokens for batch in batches))
         return tokens / total(self.trainer, sum(map(len, batches)))
@@ -408,105 +337,12 @@ class AlignmentModule(pl.LightningModule):
         parameters = [p for group in optimizer.param_groups for p in group["params"]]
         return float(nn.utils.clip_grad_norm_(parameters, self.clip if self.clip > 0 else float("inf")))
 
-    def _refuse_non_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None:
+    def check_start(self, loss: float, values: Any) -> None:
+        """Raise PolicyIsNotReferenceError if the policy does not equal its reference before the first update."""
+        check_start(self.policy, self.objective, loss, values)
+
+    def raise_if_not_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None:
         moves = getattr(self.objective, "moving_reference", False)  # if so, the reference is an earlier policy
         error = non_finite(numbers, index, self.global_step, None if moves else values)
         if error:
             raise error
-
-    def check_start(self, loss: float, values: Any) -> None:
-        """Check that the policy equals its reference before the first update.
-
-        Then all log-ratios are 0, and the loss of many objectives is known. With dropout, nothing is checked.
-        Raises PolicyIsNotReferenceError if a log-ratio or the loss is wrong.
-        """
-        if any(isinstance(m, nn.Dropout) and m.p > 0 and m.training for m in self.policy.modules()):
-            return
-        tolerance, expected = tolerance_of(self.policy), self.objective.loss_at_reference
-        faults = (
-            [f"log-ratios of up to {far:.6f} nats per token, but all must be 0"]
-            if (far := _farthest(values)) > tolerance.start_ratio
-            else []
-        )
-        if expected is not None and abs(loss - expected) > tolerance.start_loss * max(1.0, abs(expected)):
-            faults.append(f"first loss is {loss:.6f} but must be {expected:.6f}")
-        if faults:
-            raise PolicyIsNotReferenceError(
-                f"{'; '.join(faults)} while the policy equals its reference\n"
-                "  the reference log-probabilities belong to other weights, another tokenizer or another dtype;\n"
-                "  type: reference=copy to compute them again"
-            )
-
-
-def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) -> NonFiniteError | None:
-    """The error for examples with a number that is not finite; None if all `numbers` [B] are finite.
-
-    index:  [B] places of the examples in the data.
-    values: log-probabilities of the examples. If those of the reference are not finite, the run has not diverged,
-            because training does not change the reference.
-    """
-    bad = ~torch.isfinite(numbers)
-    if not bad.any():
-        return None
-    if values is not None and not _finite_reference(values):
-        return NonFiniteError(
-            f"the reference's log-probabilities are not finite at step {step} for rows "
-            f"{index[bad].tolist()} of the data; either the reference's weights or these rows are at fault"
-        )
-    text = f"log-probabilities or loss are not finite at step {step} for rows {index[bad].tolist()} of the data"
-    return _diverged_or_wrong(text, step)
-
-
-def gradient_not_finite(norm: float, step: int) -> NonFiniteError:
-    """The error for a gradient that is not finite although all other numbers are."""
-    return _diverged_or_wrong(f"the gradient is not finite at step {step} (2-norm {norm})", step)
-
-
-def _diverged_or_wrong(text: str, step: int) -> NonFiniteError:
-    """DivergedError after the first update. Before it, NonFiniteError: the weights or the data are wrong."""
-    if step:
-        return DivergedError(text)
-    return NonFiniteError(f"{text}: nothing is trained yet, so either the loaded weights or the data are at fault")
-
-
-def _seed(number: int) -> None:
-    """`torch.manual_seed` for the devices in use. torch's own function records a traceback for each unused device."""
-    torch.default_generator.manual_seed(number)
-    if torch.cuda.is_initialized():
-        torch.cuda.manual_seed_all(number)
-    if torch.backends.mps.is_available():
-        torch.mps.manual_seed(number)
-
-
-def _farthest(values: Any) -> float:
-    """Largest absolute log-ratio per token of any answer in a batch; 0 without a reference."""
-    if isinstance(values, Logps):
-        return 0.0 if values.reference is None else float(values.logratio("mean").abs().max())
-    parts = [getattr(values, field.name) for field in fields(values)]
-    return max([0.0, *(_farthest(part) for part in parts if is_dataclass(part))])
-
-
-def _finite_reference(values: Any) -> bool:
-    """Whether all log-probabilities of the reference are finite."""
-    if isinstance(values, Logps):
-        seen = (values.reference, values.reference_tokens)
-        return all(bool(torch.isfinite(tensor).all()) for tensor in seen if tensor is not None)
-    parts = [getattr(values, field.name) for field in fields(values)]
-    return all(_finite_reference(part) for part in parts if is_dataclass(part))
-
-
-def _leaf(value: Tensor) -> Tensor:
-    """The tensor as a leaf that collects a gradient, if its type allows that."""
-    return value.detach().requires_grad_(value.is_floating_point())
-
-
-def _surrogate_dot(values: Any, leaves: Any) -> list[Tensor]:
-    """For every tensor with a gradient: the sum of the tensor times the gradient of its leaf."""
-    dots: list[Tensor] = []
-    for field in fields(values):
-        value, leaf = getattr(values, field.name), getattr(leaves, field.name)
-        if isinstance(value, Tensor) and value.requires_grad and leaf.grad is not None:
-            dots.append((value * leaf.grad).sum())
-        elif is_dataclass(value):
-            dots += _surrogate_dot(value, leaf)
-    return dots

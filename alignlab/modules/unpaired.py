@@ -27,7 +27,7 @@ class UnpairedModule(AlignmentModule):
         if batch.mismatched is None:
             return None
         seen = self.answers(batch.mismatched, mean_count, gradient=False)
-        self._refuse_non_finite(seen.checksum, batch.index, seen)
+        self.raise_if_not_finite(seen.checksum, batch.index, seen)
         return seen
 
     def attach_without_grad(self, values: LabelledLogps, beside: Logps | None) -> LabelledLogps:

@@ -66,7 +66,8 @@ class BCO(WithReference):
         reward = self.beta * batch.answers.logratio("sum").detach().cpu().double()
         good = batch.desirable.cpu().double()
         bad = 1 - good
-        return state + torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
+        batch_sums = torch.stack([(good * reward).sum(), good.sum(), (bad * reward).sum(), bad.sum()])
+        return state + batch_sums
 
     def __call__(self, batch: LabelledLogps) -> torch.Tensor:
         logratio = batch.answers.logratio("sum")

@@ -73,7 +73,7 @@ ROLLOUTS: dict[str, str] = {
     "objective/entropy": "minus the summed log-probability of an answer, mean (nats per answer)",
     "objective/non_score_reward": "- weight of the KL x objective/kl",
     "objective/rlhf_reward": "objective/scores + objective/non_score_reward",
-    "objective/scores": "mean score of an answer, including the penalty for a missing end",
+    "objective/scores": "mean score of an answer, after the rules for missing ends and for clipping",
     "objective/scores_std": "standard deviation of the scores over all answers",
     "objective/gold_scores": "mean gold reward of the same answers, if the policy is trained on another reward",
     "objective/kl_coef": "weight of the KL in the reward",
@@ -143,7 +143,7 @@ SUMMARY: dict[str, str] = {
     "reward/deviation": "reward model: standard deviation of the rewards of preferred answers",
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
-    "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs a share of the last attempt's",
+    "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt",
 }
 
 # Metrics of answers sampled from the policy, logged as eval/<name>. <judge> is the judge's name. `/se` after a name of

@@ -44,7 +44,8 @@ from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.module import ReferenceColumns, VectorizedBatch, VectorizedModule, VectorizedPairs
+from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs
+from alignlab.vectorized.module import VectorizedModule
 from alignlab.vectorized.policy import VectorizedPolicy, vectorization_error
 
 log = logging.getLogger(__name__)

@@ -1,4 +1,4 @@
-"""A bandit's world, its data and its tabular policy."""
+"""The bandit: its World, its data and its tabular policy."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_parameters_are_counted_before_loading(source: BanditModel | Tiny) -> No
 
 @pytest.mark.usefixtures("hydra_conf")
 def test_ipo_on_bandits_ends_at_its_closed_form(tmp_path: Path) -> None:
-    """s = Lap^+ (wins - losses) / (2 tau), policy = softmax(s): least squares over the comparisons' graph.
+    """s = Lap^+ (wins - losses) / (2 tau), policy = softmax(s): least squares over the graph of comparisons.
 
     D1 = {ab, bc, ac} with its normal equations solved by hand: s = (2, 0, -2) / 3 / (2 tau); D2, a circle: uniform.
     """

@@ -13,7 +13,7 @@ FRONTIER = Frontier(REFERENCE, REWARD)
 
 
 def reward_at(frontier: Frontier, distance: float) -> float:
-    """Largest expected reward of any policy at this KL."""
+    """The largest expected reward of any policy at this KL."""
     return frontier.point(frontier.strength_at(distance))[1]
 
 
@@ -62,7 +62,7 @@ def test_the_strength_inverts_the_curve() -> None:
 
 
 def test_no_policy_is_above_the_frontier_of_the_averages() -> None:
-    """Over 4 prompts: tilts of unequal strength stay below, one strength for all touches it."""
+    """With 4 prompts, tilts of different strengths lie below the frontier, and one strength for all lies on it."""
     rng = np.random.default_rng(1)
     reference = log_normalise(rng.normal(size=(4, 6)))
     reward = rng.normal(size=(4, 6))

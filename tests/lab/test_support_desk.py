@@ -1,4 +1,4 @@
-"""The support desk: messages kept apart, and a rule that tells its replies from each other."""
+"""The support desk: held-out messages are separate, and the gold rule separates courteous from curt replies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The enumerable world: sizes, normalisation, determinism."""
+"""The enumerable World: sizes, normalisation, determinism."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SMALL = World(alphabet="abc", length=3, prompts=2, prompt_length=1)
 
 
 def test_leaves_are_all_strings_up_to_the_horizon() -> None:
-    """1 + 3 + 9 ended and 27 cut off."""
+    """1 + 3 + 9 completions ended and 27 were cut off."""
     assert SMALL.leaves == 40
     assert len(set(SMALL.completion_texts)) == 40
     assert SMALL.completion_texts[:5] == ["", "a", "b", "c", "aa"]
@@ -19,7 +19,7 @@ def test_leaves_are_all_strings_up_to_the_horizon() -> None:
 
 
 def test_leaf_logps_follow_the_tree() -> None:
-    """Next-token tables that differ everywhere; the leaf of 'bc' is p(b) p(c|b) p(end|bc)."""
+    """With next-token tables that differ everywhere, the probability of 'bc' is p(b) p(c|b) p(end|bc)."""
     rng = np.random.default_rng(0)
     steps = []
     for depth in range(3):

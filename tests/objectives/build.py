@@ -17,12 +17,12 @@ LN2, LN3 = math.log(2.0), math.log(3.0)
 
 
 def scalar(value: float) -> Tensor:
-    """[1] float64, with gradient."""
+    """A float64 tensor [1] with gradient."""
     return torch.tensor([value], dtype=torch.float64, requires_grad=True)
 
 
 def logps(rows: Sequence[Sequence[float]], reference: Sequence[float] | None = None, **more: Any) -> Logps:
-    """Float64 answers of these token log-probabilities, as many tokens as each row has; NaN under a False mask."""
+    """Float64 answers with these token log-probabilities. Rows may differ in length; padding (mask False) is NaN."""
     width = max(len(row) for row in rows)
     tokens = torch.tensor([[*row, *[float("nan")] * (width - len(row))] for row in rows], dtype=torch.float64)
     mask = torch.arange(width)[None] < torch.tensor([len(row) for row in rows])[:, None]
@@ -36,17 +36,17 @@ def pair(
     chosen_reference: Sequence[float] | None = None,
     rejected_reference: Sequence[float] | None = None,
 ) -> PairLogps:
-    """Preferences between answers of these token log-probabilities."""
+    """Pairs of answers with these token log-probabilities."""
     return PairLogps(logps(chosen, chosen_reference), logps(rejected, rejected_reference))
 
 
 def gradients(loss: Tensor, *inputs: Tensor) -> list[float]:
-    """d(sum of the loss)/d(input), entry by entry, one input after the other."""
+    """Gradient of the summed loss: d(sum of the loss)/d(input) for each entry of each input, in one list."""
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss.sum(), inputs)]).tolist()
 
 
 def refused(objective: Callable[..., object], **fields: Any) -> list[str]:
-    """Keys of the problems for which these fields are refused, in the order in which they are told."""
+    """Keys of the problems for which these fields are rejected, in the order of the problems."""
     with pytest.raises(ConfigError) as caught:
         objective(**fields)
     return [problem.key for problem in caught.value.problems]

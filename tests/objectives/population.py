@@ -37,7 +37,7 @@ def tv(p: Array, q: Array) -> float:
 
 @dataclass(frozen=True)
 class Space:
-    """Responses with their log-probability under the reference and their number of tokens."""
+    """Answers, with their log-probability under the reference and their number of tokens."""
 
     reference: Array
     reward: Array
@@ -49,17 +49,17 @@ class Space:
 
     @cached_property
     def beats(self) -> Array:
-        """[N, N] P(i beats j), Bradley-Terry."""
+        """[N, N] P(i beats j) by Bradley-Terry."""
         return sigmoid(self.reward[:, None] - self.reward)
 
     @cached_property
     def sampled(self) -> Array:
-        """[N, N] probability of the ordered pair (preferred i, dispreferred j): both drawn from the reference."""
+        """[N, N] probability of the ordered pair (preferred i, dispreferred j), both sampled from the reference."""
         return 2 * self.ref[:, None] * self.ref * self.beats
 
     @cached_property
     def wins(self) -> Array:
-        """[N] p*(y beats mu), mu the reference; ties count ½."""
+        """[N] p*(y beats mu), where mu is the reference. Ties count ½."""
         return self.beats @ self.ref
 
     @cached_property
@@ -72,7 +72,7 @@ class Space:
 
     @cached_property
     def _rows(self) -> dict[str, tuple[Tensor, Tensor]]:
-        """Which responses stand in the two halves of a batch: of pairs, the sides; of answers, the good and the bad."""
+        """Indices of the answers in the two halves of a batch: chosen and rejected, or good and bad ones."""
         every = torch.arange(len(self.reference))
         return {"pairs": tuple(torch.cartesian_prod(every, every).T), "labelled": (every, every)}
 
@@ -80,7 +80,7 @@ class Space:
         return torch.log_softmax(self._reference + s, dim=0)
 
     def logps(self, lp: Tensor, rows: Tensor) -> Logps:
-        """The responses `rows`, log-probabilities in equal parts on their tokens; KL and collision for one token."""
+        """The answers `rows`, with log-probabilities split equally over tokens; KL and collision are for one token."""
         mask = torch.arange(int(self._counts.max())) < self._counts[rows, None]
         policy, reference = ((table / self._counts)[rows, None] * mask for table in (lp, self._reference))
         more: dict[str, Any] = {}
@@ -90,7 +90,8 @@ class Space:
         return Logps(policy, mask, self._reference[rows], reference_tokens=reference, **more)
 
     def losses(self, objective: Objective, lp: Tensor, state: Tensor | None = None) -> Tensor:
-        """[N²] of all ordered pairs (preferred, dispreferred), row by row; or [2N]: all as good ones, all as bad ones.
+        """Losses: [N²] of all ordered pairs (preferred, dispreferred), row by row; or [2N] of all answers as good ones,
+        then of all answers as bad ones.
 
         The mismatched answers' mean log-ratio is the one that y' ~ pi_ref has in expectation.
         """
@@ -103,7 +104,7 @@ class Space:
         return objective(LabelledLogps(self.logps(lp, torch.cat([first, second])), good, mismatched, state))
 
     def slope(self, objective: Objective, weights: Array, lp: Tensor) -> Array:
-        """[N] derivative of the mean of the losses under weights by each log-probability, taken as free."""
+        """[N] derivative of the weighted mean loss by each log-probability, as if these were independent."""
         free = lp.detach().clone().requires_grad_()
         (torch.as_tensor(weights).flatten() * self.losses(objective, free)).sum().backward()
         assert free.grad is not None
@@ -118,7 +119,7 @@ class Space:
         small_steps: int = 0,
         line_search: bool = True,
     ) -> Array:
-        """[N] policy at which L-BFGS ends on the mean of the losses under weights [N, N] or [2N].
+        """[N] policy at which L-BFGS ends when it minimises the mean loss under weights [N, N] or [2N].
 
         small_steps: of Adam, taken first: where losses saturate, a long step may end where no slope leads back.
         line_search: False for losses with a part that is held fixed: of those only the gradient is to be trusted.
@@ -175,7 +176,7 @@ class Space:
 
 
 def bisect(function: Callable[[float], float], low: float, high: float) -> float:
-    """Where an increasing function changes sign."""
+    """The point at which an increasing function changes sign."""
     for _ in range(64):
         middle = (low + high) / 2
         low, high = (low, middle) if function(middle) > 0 else (middle, high)
@@ -183,7 +184,7 @@ def bisect(function: Callable[[float], float], low: float, high: float) -> float
 
 
 def _enumerated() -> Space:
-    """A small World, its demonstrator as the reference; 13 completions of 1 or 2 tokens."""
+    """A small World with 13 completions of 1 or 2 tokens, and its demonstrator as the reference."""
     world = World(alphabet="abc", length=2, prompts=1, prompt_length=1, seed=1)
     lengths = np.array([len(text) + world.ended(text) for text in world.completion_texts])
     return Space(world.demonstrator_logps[0], world.gold_reward[0], lengths)

@@ -60,7 +60,7 @@ def one_answer() -> Rollouts:
 
 
 def scored(scores: Table, ratios: Sequence[float] | None = None) -> Rollouts:
-    """Answers of one token each; `ratios` are their log-ratios to the reference."""
+    """Rollouts of answers of one token each. `ratios` are their log-ratios to the reference."""
     table = torch.tensor(scores, dtype=torch.float64)
     count = table.numel()
     held = torch.zeros(count, 1, dtype=torch.float64)

@@ -1,4 +1,4 @@
-"""Rewards, GAE, whitening, baselines and clipping against numbers worked out by hand and published ones."""
+"""Rewards, GAE, whitening, baselines and clipping against published numbers and numbers worked out by hand."""
 
 from __future__ import annotations
 
@@ -20,7 +20,8 @@ from alignlab.objectives.advantages import (
     whitened,
 )
 
-# One answer of four tokens: log-probabilities, reference, values; KL weight 0.05, score 1.5.
+# One answer of four tokens: log-probabilities, those of the reference, and values. The KL's weight is 0.05, the score
+# 1.5.
 LOGPS, REFERENCE = [-1.0, -2.0, -0.5, -3.0], [-1.2, -1.5, -0.7, -2.0]
 VALUES, REWARDS = [0.1, 0.2, 0.3, 0.4], [-0.01, 0.025, -0.01, 1.55]
 ADVANTAGES, RETURNS = [1.27595625, 1.248375, 1.1825, 1.15], [1.37595625, 1.448375, 1.4825, 1.55]
@@ -32,7 +33,7 @@ def rows(*values: list[float]) -> torch.Tensor:
 
 
 def test_the_kl_of_every_token_is_taken_off_and_the_score_stands_on_the_last() -> None:
-    """N+ 6 and 11. A second answer of two tokens, its padding NaN: its score stands on its own last token."""
+    """N+ details 6 and 11. A second answer has two tokens and NaN as padding; its score is on its own last token."""
     ratio = rows([p - q for p, q in zip(LOGPS, REFERENCE, strict=True)], [0.1, -0.3, math.nan, math.nan])
     mask = torch.tensor([[True] * 4, [True, True, False, False]])
     found = token_rewards(ratio, mask, torch.tensor([1.5, -2.0]), 0.05)
@@ -48,7 +49,7 @@ def test_gae_by_hand() -> None:
 
 
 def test_nothing_is_expected_after_an_answer_has_ended() -> None:
-    """N+ 7: what a critic says off the answer, and rewards there, reach no token of it, whatever the padding holds."""
+    """N+ detail 7: values and rewards in the padding have no effect on the tokens of the answer."""
     mask = torch.tensor([[True, True, False, False]])
     expected = gae(rows([0.5, 1.0]), rows([0.2, 0.4]), mask[:, :2], gamma=0.9, lam=0.8)
     for filler in (0.0, 7.0, math.nan):
@@ -73,7 +74,7 @@ def test_whitening() -> None:
 
 
 def test_whitening_looks_at_tokens_of_answers_only() -> None:
-    """N+ 8."""
+    """N+ detail 8."""
     mask = torch.tensor([[True] * 4 + [False] * 2])
     padded = rows([*ADVANTAGES, 100.0, math.nan])
     torch.testing.assert_close(whitened(padded, mask), rows([*WHITENED, 0.0, 0.0]), atol=1e-6, rtol=0)
@@ -84,7 +85,7 @@ def test_leave_one_out() -> None:
 
 
 def test_group_normalised() -> None:
-    """std with K - 1; equal rewards give 0, not NaN."""
+    """The deviation divides by K - 1. Equal rewards give 0, not NaN."""
     found = group_normalised(rows([1.0, 0.0, 0.0, 3.0], [2.0] * 4))
     expected = [[0.0, -0.70705678, -0.70705678, 1.41411357], [0.0] * 4]
     torch.testing.assert_close(found, rows(*expected), atol=1e-6, rtol=0)
@@ -119,7 +120,9 @@ def test_at_ratio_1_the_gradient_is_the_policy_gradient() -> None:
 
 
 def test_clipped_value_loss() -> None:
-    """V 1, R 2: from V_old 0.9 within the clip, ½; from 0.1 the clipped 0.3 is further off: ½ 1.7²."""
+    """V = 1 and R = 2. With V_old = 0.9, V is within the clip: ½. With V_old = 0.1 the clipped value 0.3 is worse:
+    ½ 1.7².
+    """
     found = clipped_value_loss(rows([1.0, 1.0]), rows([0.9, 0.1]), rows([2.0, 2.0]), clip=0.2)
     assert found[0].tolist() == pytest.approx([0.5, 0.5 * 1.7**2], abs=1e-12)
 

@@ -1,4 +1,4 @@
-"""AOT against sorting by hand. At beta ln 3, a difference of k costs ln(1 + 3^-k) with slope 1 / (1 + 3^k)."""
+"""AOT against sorting by hand. At beta ln 3, a difference k has the loss ln(1 + 3^-k) and the slope 1 / (1 + 3^k)."""
 
 from __future__ import annotations
 
@@ -27,7 +27,9 @@ def crossed() -> PairLogps:
 
 
 def test_equal_ranks_meet() -> None:
-    """3, 1, 2 against 0, 2, -2: 3 - 2, 1 - (-2) and 2 - 0, so 1, 3 and 2. Gradients go through the permutation."""
+    """3, 1, 2 are compared with 0, 2, -2: the differences 3 - 2, 1 - (-2) and 2 - 0 are 1, 3 and 2. Gradients follow
+    the permutation.
+    """
     better, worse = vector(3.0, 1.0, 2.0), vector(0.0, 2.0, -2.0)
     loss = aot_loss(better, worse, beta=LN3)
     assert loss.tolist() == pytest.approx([math.log(4 / 3), math.log(28 / 27), math.log(10 / 9)], abs=1e-12)
@@ -59,7 +61,7 @@ def test_order_of_the_other_distribution_is_inert() -> None:
 
 
 def test_paired_sorts_margins() -> None:
-    """Only the policy's answers have gradient: -beta / (1 + 3) and -beta / (1 + 1/3), or the opposite."""
+    """Only the policy's log-probabilities have a gradient: -beta / (1 + 3) and -beta / (1 + 1/3), or the opposite."""
     batch = crossed()
     loss = AOT(beta=LN3)(batch)
     assert loss.tolist() == pytest.approx([math.log(4 / 3), math.log(4)], abs=1e-12)
@@ -68,7 +70,7 @@ def test_paired_sorts_margins() -> None:
 
 
 def test_unpaired_sorts_log_ratios() -> None:
-    """The preferred answer of one row meets the dispreferred one of the other."""
+    """The preferred answer of one row is compared with the dispreferred answer of the other row."""
     batch = crossed()
     loss = AOT(beta=LN3, pairing="unpaired")(batch)
     assert loss.tolist() == pytest.approx([LN2, LN2], abs=1e-12)

@@ -30,7 +30,7 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, w_gradi
 
 
 def test_both_answers_fall_once_they_are_apart() -> None:
-    """A step against the gradient takes log-probability from both, more from the dispreferred one."""
+    """A gradient step lowers the log-probability of both answers, and that of the dispreferred one more."""
     w, l = scalar(0.0), scalar(-3.0)
     down_w, down_l = gradients(apo_down_loss(w, l, beta=0.5), w, l)
     assert 0 < down_w < down_l

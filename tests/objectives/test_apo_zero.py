@@ -11,13 +11,13 @@ from alignlab.objectives.apo_zero import APOZero, apo_zero_loss
 from tests.objectives.build import LN3, gradients, pair, refused, right_and_wrong, scalar
 
 
-# [1 - σ(ρ_w / 2)] + σ(ρ_l / 2): the preferred answer is always pushed up and the other one down, wherever they are.
+# [1 - σ(ρ_w / 2)] + σ(ρ_l / 2): the preferred answer is always pushed up and the other one down.
 @pytest.mark.parametrize(
     ("chosen", "rejected", "loss", "w_gradient", "l_gradient"),
     [
         (0.0, 0.0, 1.0, -1 / 8, 1 / 8),
         (2 * LN3, -2 * LN3, 1 / 2, -3 / 32, 3 / 32),
-        (2 * LN3, 2 * LN3, 1.0, -3 / 32, 3 / 32),  # a common shift is not inert: each answer has its own σ
+        (2 * LN3, 2 * LN3, 1.0, -3 / 32, 3 / 32),  # a common shift changes the loss, because each answer has its own σ
         (-2 * LN3, 0.0, 5 / 4, -3 / 32, 1 / 8),
         (0.0, -4 * LN3, 1 / 2 + 1 / 10, -1 / 8, 9 / 200),
     ],

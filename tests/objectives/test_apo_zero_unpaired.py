@@ -34,7 +34,7 @@ def test_a_pair_as_two_rows_is_apo_zero() -> None:
 
 
 def test_it_saturates_on_both_sides() -> None:
-    """At log-ratios of +-1e4 a good answer costs 0 or 1, and teaches no more."""
+    """At log-ratios of +-1e4 a good answer has the loss 0 or 1 and no gradient."""
     answers = logps([[-1.0], [-1.0]], [-1e4, 1e4])
     loss = APOZeroUnpaired(beta=0.1)(LabelledLogps(answers, torch.tensor([True, True])))
     (slope,) = torch.autograd.grad(loss.sum(), answers.tokens)

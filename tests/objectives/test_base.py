@@ -1,4 +1,4 @@
-"""What all objectives share: log1mexp at both ends, and how a dialect fills fields."""
+"""The base of all objectives: log1mexp at both ends, and fields that a dialect sets."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_log1mexp_in_float32(x: float) -> None:
 
 @dataclass
 class Example(Objective):
-    """Two fields that the dialect sets, and one that it does not."""
+    """An objective with two fields that the dialect sets, and one that it does not set."""
 
     size: str = FROM_DIALECT
     damped: Any = FROM_DIALECT

@@ -26,7 +26,7 @@ def delta(state: torch.Tensor) -> float:
 
 
 def after(*batches: LabelledLogps) -> torch.Tensor:
-    """The state at beta 0.5 with these batches taken in."""
+    """The state after these batches, at beta 0.5."""
     objective = BCO(beta=0.5)
     state = objective.initial_state()
     assert state is not None
@@ -36,7 +36,7 @@ def after(*batches: LabelledLogps) -> torch.Tensor:
 
 
 def test_value_and_gradient() -> None:
-    """beta 0.5, delta 0.5: good 0.5 * 2 - 0.5 = 0.5, bad 0.5 * -1 - 0.5 = -1, turned round 1.
+    """beta 0.5, delta 0.5: z is 0.5 * 2 - 0.5 = 0.5 for the good answer, and -(0.5 * -1 - 0.5) = 1 for the bad one.
 
     softplus(-0.5) = 0.47407698418010668, slope -0.5 sigmoid(-0.5) = -0.5 * 0.37754066879814544; softplus(-1) =
     0.31326168751822283, slope 0.5 sigmoid(-1) = 0.5 * 0.26894142136999512.
@@ -49,7 +49,8 @@ def test_value_and_gradient() -> None:
 
 
 def test_delta_runs_over_batches_with_both_classes_weighing_the_same() -> None:
-    """beta 0.5. First batch: good 1, 2 and bad -1, means 1.5 and -1: delta 0.25. Second: good 3, 4, 5 and bad -3.
+    """beta 0.5. The first batch has rewards 1, 2 (good) and -1 (bad) with means 1.5 and -1, so delta is 0.25. The
+    second batch has rewards 3, 4, 5 (good) and -3 (bad).
 
     Over both: good 15 / 5 = 3, bad -4 / 2 = -2, delta 0.5; not 11 / 7 of all rows, nor (0.25 + 0.5) / 2 of the batches.
     """
@@ -72,7 +73,9 @@ def test_delta_shifts_the_loss_without_taking_gradient() -> None:
 
 
 def test_one_sided_batches() -> None:
-    """Good alone: 1 and 2, delta 1.5; then bad alone: -1, delta 0.25, as if both had come together."""
+    """A batch of good rewards 1 and 2 gives delta 1.5. A batch of one bad reward -1 then gives delta 0.25, the value
+    that both give in one batch.
+    """
     good, bad = labelled([2.0, 4.0], []), labelled([], [-2.0])
     assert delta(after(good)) == 1.5
     assert delta(after(bad)) == -1.0
@@ -124,7 +127,7 @@ def test_shapes_are_never_broadcast() -> None:
 
 
 def test_one_label_alone_and_a_rare_one_are_warned_of() -> None:
-    """The running shift follows log-ratios up and down; without it the loss falls as they move."""
+    """The running shift follows log-ratios up and down. Without it the loss falls as they move."""
     (good,) = BCO(beta=0.1).data_warnings({"desirable": 7, "undesirable": 0})
     assert "all 7 answers are good, none is bad" in good
     assert "δ can follow" in good

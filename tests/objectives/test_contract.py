@@ -1,4 +1,4 @@
-"""What every objective must keep, found by discovery: a new file in alignlab/objectives is tested by existing."""
+"""The contract of all objectives. They are found by discovery, so a new file in alignlab/objectives is tested too."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def objective(request: pytest.FixtureRequest, composed: dict[str, Objective]) ->
 
 
 class Draw:
-    """Random batches of whatever shape an objective works on, always the same ones."""
+    """Random batches of the shape that an objective needs. They are the same in every run."""
 
     def __init__(self, objective: Objective, dtype: torch.dtype = torch.float64, extra: int = 0) -> None:
         self.generator = torch.Generator().manual_seed(0)
@@ -120,7 +120,7 @@ def drawn(objective: Objective, dtype: torch.dtype = torch.float64, extra: int =
 
 
 def sides(value: Any) -> list[Logps]:
-    """The log-probabilities in a batch that a gradient flows into."""
+    """The log-probabilities of a batch that have a gradient."""
     if isinstance(value, Logps):
         return [value]
     return [value.chosen, value.rejected] if isinstance(value, PairLogps) else [value.answers]
@@ -133,10 +133,12 @@ def with_sides(value: Any, new: list[Logps]) -> Any:
 
 
 def moved(value: Any, good: float, bad: float, *, reference: bool) -> Any:
-    """The batch with `good` added to the log-ratio (log-probability, reward) of good answers, `bad` to that of bad."""
+    """The batch with `good` added to log-ratios (log-probabilities, rewards) of good answers, `bad` to bad ones'."""
     if isinstance(value, RankedRewards):
         return dataclasses.replace(value, rewards=value.rewards + torch.tensor([good, *[bad] * (K - 1)]))
-    reference = reference and not isinstance(value, RolloutLogps)  # what pulls there is not the reference
+    reference = reference and not isinstance(
+        value, RolloutLogps
+    )  # the loss of rollouts does not depend on the reference
     amounts = [good, bad] if isinstance(value, PairLogps) else [good]
     if isinstance(value, LabelledLogps):
         amounts = [torch.where(value.desirable, good, bad)]  # type: ignore[list-item]
@@ -198,14 +200,14 @@ def test_permuting_the_batch_permutes_the_loss(objective: Objective) -> None:
 
 
 def test_rows_stand_alone_unless_the_objective_says_otherwise(objective: Objective) -> None:
-    """Three rows of six have the losses that they have within the whole, or the objective `couples_batch`."""
+    """Three of six rows have the same losses as in the whole batch, unless the objective declares `couples_batch`."""
     value, rows = drawn(objective), torch.tensor([1, 3, 4])
     state = getattr(value, "state", None)
     half = map_tensors(value, lambda t: t if t is state else t[rows])
     if not isinstance(value, RankedRewards):
         mean = float(sides(value)[0].count.double().mean())
         half = with_sides(half, [dataclasses.replace(side, mean_count=mean) for side in sides(half)])
-    if getattr(value, "mismatched", None) is not None:  # those of the whole batch come with every part of it
+    if getattr(value, "mismatched", None) is not None:  # every part gets those of the whole batch
         half = dataclasses.replace(half, mismatched=value.mismatched)
     alone = torch.allclose(objective(half), objective(value)[rows], atol=1e-12, rtol=0)
     couples = objective.requires.couples_batch
@@ -237,7 +239,7 @@ def test_gradient_is_the_finite_difference(objective: Objective) -> None:
 
 @pytest.mark.parametrize("size", [1e4, -1e4])
 def test_finite_far_away(objective: Objective, size: float) -> None:
-    """Log-ratios of +-1e4 where there is a reference, log-probabilities or rewards of +-1e4 where there is none."""
+    """Log-ratios are +-1e4 with a reference; without one, log-probabilities or rewards are +-1e4."""
     value = drawn(objective, torch.float32)
     if isinstance(value, RankedRewards):
         rewards = (value.rewards * size).requires_grad_()
@@ -290,7 +292,7 @@ def test_loss_at_reference_is_what_it_says(objective: Objective) -> None:
 
 @pytest.mark.parametrize("trait", ["monotone", "shift_invariant"])
 def test_declared_traits_hold(objective: Objective, trait: str) -> None:
-    """And what is not declared does not hold: somewhere in steps from -3000 to 3000 there is a counterexample."""
+    """A property that is not declared does not hold: there is a counterexample in steps from -3000 to 3000."""
     value = drawn(objective)
     by_reference = objective.requires.reference
     steps = [-3000.0, -30.0, -3.0, 0.0, 3.0, 30.0, 70.0, 300.0, 3000.0] if by_reference else [-3.0, -2.0, -1.0, 0.0]
@@ -300,12 +302,12 @@ def test_declared_traits_hold(objective: Objective, trait: str) -> None:
     else:
         losses = torch.stack([objective(moved(value, step, step, reference=by_reference)) for step in steps])
         holds = bool((losses - losses[0]).abs().max() < 1e-9)
-    if not isinstance(objective, Mix):  # whose parts decide, and which declares nothing
+    if not isinstance(objective, Mix):  # a mix declares nothing, because it depends on its parts
         assert holds == getattr(objective, trait)
 
 
 def test_every_objective_declares_its_strength(objective: Objective) -> None:
-    """In its own class or in a base of a family, never by leaving it out; a field that must be a positive weight."""
+    """It is declared in the class or in the base of a family, and its field rejects negative values."""
     cls = type(objective)
     assert any("strength" in vars(base) for base in cls.__mro__ if base is not Objective)
     if cls.strength is not None:
@@ -327,7 +329,7 @@ def test_docstring_explains_every_field(objective: Objective) -> None:
 
 
 def test_every_number_has_values_that_are_refused(objective: Objective) -> None:
-    """NaN and minus infinity are no strength, weight or margin; the problem names the field."""
+    """NaN and minus infinity are rejected in every number, and the problem names the field."""
     for field in dataclasses.fields(objective):
         if isinstance(getattr(objective, field.name), float):
             for bad in (float("nan"), float("-inf")):

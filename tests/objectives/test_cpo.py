@@ -20,7 +20,7 @@ CHOSEN, REJECTED = [[-1.0, -2.0]], [[-2.0, -3.0, -1.0, -2.0]]
 MARGIN, SLOPE = 0.47407698418010668, 0.037754066879814544
 
 
-# The NLL is 3 as a sum, 1.5 per token; one row is a whole batch, so "tokens" is "mean". Weight 0.5.
+# The NLL is 3 as a sum and 1.5 per token. The batch has one row, so "tokens" equals "mean". The weight is 0.5.
 @pytest.mark.parametrize(
     ("nll", "term", "per_token"), [("sum", 1.5, 0.5), ("mean", 0.75, 0.25), ("tokens", 0.75, 0.25)]
 )
@@ -33,7 +33,8 @@ def test_value_and_gradient(nll: str, term: float, per_token: float) -> None:
     assert rejected[0].tolist() == pytest.approx([SLOPE] * 4, abs=1e-14)
 
 
-# Preferred answers with NLL 4 on 1 token and 9 on 3, 2 tokens on average; equal sums, so that the margin costs ln 2.
+# Preferred answers have NLL 4 on 1 token and NLL 9 on 3 tokens: 2 tokens on average. Both answers of a pair have equal
+# sums, so the margin's loss is ln 2.
 @pytest.mark.parametrize(("nll", "terms"), [("sum", [4.0, 9.0]), ("mean", [4.0, 3.0]), ("tokens", [2.0, 4.5])])
 def test_the_three_nlls_over_answers_of_different_lengths(nll: str, terms: list[float]) -> None:
     batch = pair([[-4.0], [-2.0, -3.0, -4.0]], [[-1.0, -3.0], [-9.0]])
@@ -42,7 +43,7 @@ def test_the_three_nlls_over_answers_of_different_lengths(nll: str, terms: list[
 
 
 def test_token_nll_divides_by_the_global_mean_length() -> None:
-    """With 6 tokens a row over the global batch the NLL of 3 counts 0.5."""
+    """With 6 tokens per row over the global batch, the NLL of 3 counts 0.5."""
     batch = pair(CHOSEN, REJECTED)
     batch = replace(batch, chosen=replace(batch.chosen, mean_count=6.0))
     assert CPO(beta=0.1, nll="tokens")(batch).item() == pytest.approx(MARGIN + 0.5, abs=1e-14)

@@ -36,7 +36,7 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, slope: 
 
 @pytest.mark.parametrize("tau", [0.05, 0.5, 0.95])
 def test_finite_far_from_the_reference(tau: float) -> None:
-    """There it is DPO: 0 or 1000, gradient 0 or -beta; exp(-z) alone would be infinite."""
+    """Far from 0 it equals DPO: the loss is 0 or 1000, the gradient 0 or -beta. exp(-z) alone would be infinite."""
     h = torch.tensor([1e4, -1e4], requires_grad=True)
     loss = discopop_loss(h, torch.zeros(2), beta=0.1, tau=tau)
     assert loss.tolist() == pytest.approx([0.0, 1000.0], abs=1e-3)
@@ -78,7 +78,7 @@ def test_all_problems_at_once() -> None:
 
 @pytest.mark.parametrize(("tau", "slope"), [(0.05, 0.784264), (0.2, -0.366434)])
 def test_the_slope_where_training_starts(tau: float, slope: float) -> None:
-    """(1 - ln 2) / (4 tau) - 3/4: above 0 at the default, and then said before training."""
+    """The slope is (1 - ln 2) / (4 tau) - 3/4. It is above 0 at the default, and then there is a remark."""
     chosen, rejected = scalar(0.0), scalar(0.0)
     discopop_loss(chosen, rejected, beta=1.0, tau=tau).backward()
     assert chosen.grad is not None

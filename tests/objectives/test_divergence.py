@@ -71,7 +71,7 @@ def test_alpha_1_is_the_reverse_kl_and_0_the_forward_kl() -> None:
 
 
 def test_alpha_near_1_keeps_its_digits_in_float32() -> None:
-    """exp((alpha - 1) r) - 1 taken literally would have none left."""
+    """A direct computation of exp((alpha - 1) r) - 1 would lose all digits."""
     r = torch.tensor([0.3, -2.0, 5.0])
     torch.testing.assert_close(divergence_score(r, "alpha", 1 + 1e-6), r, atol=0, rtol=1e-5)
 
@@ -90,7 +90,7 @@ def test_finite_and_increasing_far_away_in_float32(divergence: str, alpha: float
     assert (score.diff()[1:3] > 0).all()
 
 
-# The forward KL scores ratios of 4 and 1/2 with 3/4 and -1: that, and not the log-ratio, is what every loss gets.
+# The forward KL's scores of the ratios 4 and 1/2 are 3/4 and -1. Every loss gets these scores instead of log-ratios.
 @pytest.mark.parametrize(
     ("objective", "loss", "fields"),
     [
@@ -114,7 +114,9 @@ def test_every_margin_loss_takes_scores(
 
 
 def test_losses_with_another_term_beside_the_margin_take_scores() -> None:
-    """RPO, R-DPO (answers of one token) and WPO (weights of 1): DPO's loss of the scores 3/4 and -1, and the rest."""
+    """RPO, R-DPO (answers of one token) and WPO (weights of 1) are DPO's loss of the scores 3/4 and -1, plus their own
+    terms.
+    """
     batch = pair([[-1.0]], [[-2.0]], [-1 - 2 * LN2], [-2 + LN2])
     weighted = PairLogps(*(replace(s, collision=s.tokens.detach()) for s in (batch.chosen, batch.rejected)))
     expected = dpo_loss(scalar(3 / 4), scalar(-1.0), beta=0.3)

@@ -49,7 +49,7 @@ def test_far_from_the_reference() -> None:
 
 
 def test_sums_end_token_and_masks() -> None:
-    """Every token of an answer, its last one included, has the gradient of the sum; padding has none."""
+    """Every token of an answer, including the last one, has the gradient of the sum. Padding has no gradient."""
     batch = right_and_wrong()
     loss = DPO(beta=0.5)(batch)
     assert loss.tolist() == pytest.approx([RIGHT, WRONG], abs=1e-12)

@@ -42,7 +42,7 @@ def test_dpo_without_penalty() -> None:
 
 
 def test_sums_end_token_and_masks() -> None:
-    """Log-ratios (2 ln 3, 0) and (0, 2 ln 3) have no penalty; (-ln 3, -6 ln 3) has 3 ln 3 of it."""
+    """Log-ratios (2 ln 3, 0) and (0, 2 ln 3) have no penalty; (-ln 3, -6 ln 3) has a penalty of 3 ln 3."""
     batch = right_and_wrong()
     assert DPOP(beta=0.5, penalty=3.0)(batch).tolist() == pytest.approx([math.log(4 / 3), math.log(4)], abs=1e-12)
     batch = pair([[-1.0, -2.0], [-1.0]], [[-1.0], [-2.0, -2.0]], [-3 + LN3, -1.0], [-1 + 6 * LN3, -4.0])

@@ -29,7 +29,7 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, gradien
 
 
 def test_optimum_is_the_logit_of_the_label() -> None:
-    """Zero with zero gradient at beta h = logit(1 - e) = ln 9 at e = 0.1, and positive on both sides."""
+    """Loss and gradient are 0 at beta h = logit(1 - e) = ln 9 for e = 0.1. On both sides the loss is positive."""
     h = torch.tensor([math.log(9.0) / 0.2 + d for d in (-0.1, 0.0, 0.1)], dtype=torch.float64, requires_grad=True)
     loss = exo_loss(h, torch.zeros(3, dtype=torch.float64), beta=0.2, epsilon=0.1)
     left, middle, right = gradients(loss, h)
@@ -39,7 +39,7 @@ def test_optimum_is_the_logit_of_the_label() -> None:
 
 
 def test_bounded_far_from_the_reference() -> None:
-    """The policy's preference is (1, 0) or (0, 1): -ln(1 - e) or -ln e, and nothing pulls."""
+    """The policy's preference is (1, 0) or (0, 1): the loss is -ln(1 - e) or -ln e, and there is no gradient."""
     h = torch.tensor([1e4, -1e4], requires_grad=True)
     loss = exo_loss(h, torch.zeros(2), beta=0.1, epsilon=1e-3)
     assert loss.tolist() == pytest.approx([-math.log(0.999), -math.log(0.001)], rel=1e-6)

@@ -1,4 +1,4 @@
-"""The table of golden values that was worked out apart from this code, and what losses do at the edges.
+"""A table of golden values that were computed independently of this code, and the losses at extreme values.
 
 Golden answers have 20 and 25 tokens and -42 and -50 nats under the reference, so that lengths matter. `golden.json`
 beside this file holds the table: loss and slopes of each objective at three log-probabilities of the policy, computed
@@ -51,12 +51,12 @@ from alignlab.objectives.wpo import WPO
 from alignlab.types import LabelledLogps, Logps, PairLogps, RankedRewards, join
 from tests.objectives.build import logps, pair, scalar
 
-# Mean log-ratio of the mismatched answers: (0 + 1) / 2, as the golden KTO has it.
+# Mean log-ratio of the mismatched answers in the golden table's KTO: (0 + 1) / 2.
 HALF_A_NAT = logps([[-1.0], [-2.0]], [-1.0, -3.0])
 
 
 def spread(total: Tensor, count: int, reference: float | None) -> Logps:
-    """One answer of `count` tokens that share a log-probability [1] evenly, and all that any objective may need."""
+    """One answer of `count` tokens, with a log-probability [1] split equally, and all data that objectives need."""
     tokens = (total / count).expand(1, count)
     return Logps(
         tokens,
@@ -64,7 +64,7 @@ def spread(total: Tensor, count: int, reference: float | None) -> Logps:
         None if reference is None else torch.tensor([reference], dtype=torch.float64),
         reference_tokens=None if reference is None else torch.full((1, count), reference / count, dtype=torch.float64),
         reference_kl=torch.zeros(1, dtype=torch.float64),
-        collision=tokens.detach(),  # the policy draws each token as likely as any: WPO's weight is 1
+        collision=tokens.detach(),  # as for a uniform policy, so that WPO's weight is 1
     )
 
 
@@ -82,15 +82,15 @@ def outcome(
     counts: tuple[int, int],
     mismatched: Logps,
 ) -> list[float]:
-    """Loss summed over the rows, and its slopes in the two summed log-probabilities."""
+    """The loss summed over the rows, and its derivatives by the two summed log-probabilities."""
     chosen, rejected = scalar(values[0]), scalar(values[1])
     first, second = spread(chosen, counts[0], reference[0]), spread(rejected, counts[1], reference[1])
     loss = objective(seen(objective, first, second, mismatched)).sum()
     return [loss.item(), *(slope.item() for slope in torch.autograd.grad(loss, (chosen, rejected)))]
 
 
-# Name in the table, objective, and what its rows are divided by: KTO's golden value is the mean of a pair's two rows,
-# BCO's is their sum.
+# (name in the table, objective, divisor of the summed loss). KTO's golden value is the mean of a pair's two rows, BCO's
+# is their sum.
 TABLE: dict[str, tuple[Objective, int]] = {
     "dpo b=.1": (DPO(beta=0.1), 1),
     "cdpo b=.1 eps=.1": (DPO(beta=0.1, label_smoothing=0.1), 1),
@@ -239,7 +239,7 @@ def test_zero_tokens_are_refused_with_the_row() -> None:
         Logps(torch.zeros(3, 2), mask)
 
 
-# The same answer preferred to itself, 4 tokens, a log-ratio of 2: what is left is the gradient of an NLL, per token.
+# An answer of 4 tokens with a log-ratio of 2 is preferred to itself. Only the gradient of an NLL remains, per token.
 SAME_ANSWER: dict[str, tuple[Objective, float]] = {
     "dpo": (DPO(beta=0.1), 0.0),
     "cdpo": (DPO(beta=0.1, label_smoothing=0.1), 0.0),
@@ -256,7 +256,7 @@ SAME_ANSWER: dict[str, tuple[Objective, float]] = {
     "tdpo": (TDPO(beta=0.1), 0.0),
     "wpo": (WPO(beta=0.1), 0.0),
     "aot": (AOT(beta=0.1), 0.0),
-    "dpop": (DPOP(beta=0.1), 0.0),  # above the reference its penalty rests
+    "dpop": (DPOP(beta=0.1), 0.0),  # above the reference there is no penalty
     "simpo": (SimPO(beta=2.0, gamma=1.0), 0.0),
     "slic": (SLiC(nll_weight=0.5), -0.5),
     "cpo": (CPO(beta=0.1, nll_weight=0.5), -0.5),
@@ -299,7 +299,7 @@ def test_kto_without_one_of_the_classes() -> None:
 
 
 def test_no_gradient_through_the_reference_point_of_kto() -> None:
-    """An answer is its own mismatched one: the slope is that of a fixed z0 = 2, though the loss does not change."""
+    """An answer is its own mismatched one. Its gradient is that of a constant z0 = 2, though the loss is constant."""
     answers = logps([[-1.0]], [-3.0])
     loss = KTO(beta=0.1)(LabelledLogps(answers, torch.tensor([True]), answers))
     (slope,) = torch.autograd.grad(loss.sum(), answers.tokens)
@@ -322,7 +322,7 @@ def test_orpo_at_both_ends(mean: float, loss: float, slope: float) -> None:
     assert found.item() == pytest.approx(slope, rel=1e-9, abs=0)
 
 
-# One token each: a mean is a sum.
+# Answers have one token each, so the mean equals the sum.
 @pytest.mark.parametrize(
     ("by_mean", "by_sum"),
     [

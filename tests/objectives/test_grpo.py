@@ -21,13 +21,13 @@ def test_advantages_are_standardised_within_the_prompt() -> None:
     assert plain.flatten().tolist() == [0.0, -1.0, -1.0, 2.0, 0.0, 0.0, 0.0, 0.0]
 
 
-# Two answers of 1 and 3 tokens at ratio 1 with A = 1: -1 a token.
+# Two answers of 1 and 3 tokens at ratio 1 with A = 1: the loss is -1 per token.
 @pytest.mark.parametrize(
     ("normaliser", "losses"),
     [("answers", [-1.0, -1.0]), ("tokens", [-0.5, -1.5]), ("constant", [-0.125, -0.375])],
 )
 def test_normalisers(normaliser: str, losses: list[float]) -> None:
-    """Its own tokens; 2 tokens an answer on average; 8 at most."""
+    """The divisors are the answer's own tokens; 2, the mean tokens of an answer; and 8, the most an answer may have."""
     made = batch([[0.0], [0.0, 0.0, 0.0]], [[1.0], [1.0, 1.0, 1.0]], longest=8)
     assert GRPO(beta=0.0, normaliser=normaliser)(made).tolist() == pytest.approx(losses, abs=1e-12)
 

@@ -33,7 +33,7 @@ def test_far_from_the_reference() -> None:
 
 
 def test_sums_end_token_and_masks() -> None:
-    """z = ln 3 > 1 costs nothing, z = -ln 3 costs 1 + ln 3."""
+    """The loss is 0 at z = ln 3 > 1, and 1 + ln 3 at z = -ln 3."""
     batch = right_and_wrong()
     loss = Hinge(beta=0.5)(batch)
     assert loss.tolist() == pytest.approx([0.0, 1 + LN3], abs=1e-12)

@@ -29,13 +29,15 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, gradien
 
 
 def test_minimum_where_the_margin_is_half_of_one_over_tau() -> None:
-    """tau 0.25: h* = 2, and both sides of it cost more."""
+    """At tau 0.25 the minimum is at h* = 2. The loss is higher on both sides."""
     losses = [ipo_loss(scalar(h), scalar(0.0), tau=0.25).item() for h in (1.9, 2.0, 2.1)]
     assert losses == pytest.approx([0.01, 0.0, 0.01], abs=1e-12)
 
 
 def test_sum_and_mean_are_different_objectives() -> None:
-    """tau 0.25 aims at 2. Sums: (6 - 2)^2, gradient +-8 a token. Means: (2.5 - 2)^2, gradient 1/2 and -1/4 a token."""
+    """At tau 0.25 the target is 2. Sums: (6 - 2)^2, gradient +-8 per token. Means: (2.5 - 2)^2, gradient 1/2 and -1/4
+    per token.
+    """
     summed, mean = two_and_four_tokens(), two_and_four_tokens()
     out = IPO(tau=0.25, reduction="sum")(summed), IPO(tau=0.25, reduction="mean")(mean)
     assert [loss.item() for loss in out] == pytest.approx([16.0, 0.25], abs=1e-12)
@@ -44,7 +46,7 @@ def test_sum_and_mean_are_different_objectives() -> None:
 
 
 def test_end_token_and_masks() -> None:
-    """Rows of 1 and 2 tokens against 2 and 1: h = 1 - (-1) and 0.5 - 1.5 at tau 0.5, which aims at 1."""
+    """Rows of 1 and 2 tokens against 2 and 1: h = 1 - (-1) and 0.5 - 1.5. At tau 0.5 the target is 1."""
     batch = pair([[-3.0], [-1.0, -2.0]], [[-2.0, -2.0], [-5.0]], [-4.0, -3.5], [-3.0, -6.5])
     loss = IPO(tau=0.5)(batch)
     assert loss.tolist() == pytest.approx([1.0, 4.0], abs=1e-12)
@@ -71,7 +73,7 @@ def test_dialects(dialect: str, reduction: str) -> None:
 
 @pytest.mark.parametrize("reduction", ["sum", "mean"])
 def test_what_is_said_of_it(reduction: str) -> None:
-    """1 / (4 tau^2) = 25 at tau 0.1, whatever the lengths."""
+    """The loss is 1 / (4 tau^2) = 25 at tau 0.1, for all lengths."""
     objective = IPO(tau=0.1, reduction=reduction)
     assert objective.reward_scale == 0.1
     assert objective.loss_at_reference == pytest.approx(25.0)

@@ -60,7 +60,7 @@ def test_good_and_bad_are_mirror_images_where_the_kl_is_0() -> None:
 
 
 def test_a_negative_estimate_counts_as_0_and_is_reported_as_it_is() -> None:
-    """Mismatched log-ratios -3 and 1, mean -1: the loss is that of the objective that has no reference point."""
+    """Mismatched log-ratios -3 and 1 have the mean -1, which is replaced by 0: the loss equals that of APO-zero."""
     batch = labelled([2.0, -1.0], [True, False], [-3.0, 1.0])
     assert torch.equal(KTO(beta=0.2)(batch), APOZeroUnpaired(beta=0.2)(batch))
     metrics = KTO(beta=0.2).metrics(batch)
@@ -68,7 +68,7 @@ def test_a_negative_estimate_counts_as_0_and_is_reported_as_it_is() -> None:
 
 
 def test_the_reference_point_is_their_mean_and_gets_no_gradient() -> None:
-    """Log-ratios -1 and 4, mean 1.5: held at 0 one by one they would have the mean 2."""
+    """Log-ratios -1 and 4 have the mean 1.5. If each were replaced by 0 on its own, the mean would be 2."""
     batch = labelled([1.0], [True], [-1.0, 4.0])
     loss = KTO(beta=0.2)(batch)
     assert batch.mismatched is not None
@@ -81,7 +81,9 @@ def test_the_reference_point_is_their_mean_and_gets_no_gradient() -> None:
 
 @pytest.mark.parametrize("ratio", [0.0, 2.5, -40.0])
 def test_contradictory_labels_cost_1_an_answer_whatever_the_policy_does(ratio: float) -> None:
-    """y said to be good and bad: (1 - v) + v = 1. Two answers, each preferred once: four rows, 2, no gradient."""
+    """An answer labelled both good and bad has the loss (1 - v) + v = 1. Two answers that are each preferred once give
+    four rows with the loss 2 and no gradient.
+    """
     batch = labelled([ratio, ratio, 1.0, 1.0], [True, False, True, False], [0.7])
     loss = KTO(beta=0.1)(batch)
     (slope,) = torch.autograd.grad(loss.sum(), batch.answers.tokens)
@@ -116,7 +118,7 @@ def test_weights_by_the_rule_are_left_alone(
     assert ("first version" in rule) is beyond
 
 
-# The smaller weight stays 1 and the other brings the ratio to 1: 40/10 = 4 for the rarer class
+# The smaller weight is 1, and the other makes the ratio 1: 40/10 = 4 for the rarer class
 @pytest.mark.parametrize(
     ("good", "bad", "shown", "suggestion"),
     [

@@ -196,7 +196,7 @@ def test_losses_and_weights_go_together() -> None:
 
 
 def test_parts_are_recorded_with_their_effective_values() -> None:
-    """Dialects filled in, weights and whole numbers as they count; equal mixes are equal."""
+    """Parts show effective values: dialects are filled in, weights and integers are floats. Equal mixes are equal."""
     short = Mix(parts=[{"name": "cpo", "beta": 1}, {"name": "sft"}])
     assert short.parts == [
         {"name": "cpo", "weight": 1.0, "beta": 1.0, "nll_weight": 1.0, "nll": "sum", "dialect": "paper"},
@@ -213,7 +213,7 @@ def test_a_part_needs_a_name_that_is_a_word() -> None:
 
 
 def test_parts_that_log_the_same_name_do_not_overwrite_each_other() -> None:
-    """Two ORPOs: the first keeps the name, the second's stands under its own part."""
+    """With two ORPOs, the first one's metric keeps its name, and the second one's is under its own part."""
     mixed = Mix(parts=[{"name": "orpo", "odds_weight": 0.1}, {"name": "orpo", "odds_weight": 0.5}])
     found = mixed.metrics(pair([[-1.0, -2.0]], [[-3.0]]))
     assert {"log_odds_ratio", "parts/orpo", "parts/orpo_2", "parts/orpo_2/log_odds_ratio"} <= found.keys()

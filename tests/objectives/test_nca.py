@@ -31,14 +31,14 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, w_gradi
 
 
 def test_preferred_answer_has_an_optimum_of_its_own() -> None:
-    """σ(-z) = σ(z) / 2 at z = ln 2, whatever the other answer does."""
+    """The gradient is 0 where σ(-z) = σ(z) / 2, at z = ln 2, for any log-ratio of the other answer."""
     for other in (-9.0, 0.0, 9.0):
         w, l = scalar(LN2 / 0.5), scalar(other)
         assert gradients(nca_loss(w, l, beta=0.5), w) == pytest.approx([0.0], abs=1e-12)
 
 
 def test_far_from_the_reference() -> None:
-    """Half of 1000 for each answer that is far up, 1000 for the preferred one far down."""
+    """The loss is 500 for each answer with a large log-ratio, and 1000 for a preferred one with a very low one."""
     chosen, rejected = torch.tensor([1e4, -1e4, 1e4]), torch.tensor([-1e4, 1e4, 1e4])
     assert nca_loss(chosen, rejected, beta=0.1).tolist() == [500.0, 1500.0, 1000.0]
 

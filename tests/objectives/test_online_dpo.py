@@ -1,4 +1,4 @@
-"""Online DPO: the best fresh answer against the worst, with the loss of the objective on pairs."""
+"""Online DPO: the best sampled answer is paired with the worst, with the loss of the objective on pairs."""
 
 from __future__ import annotations
 

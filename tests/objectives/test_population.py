@@ -1,4 +1,4 @@
-"""In the lab: minimising each reference-based loss on exact expectations lands on its known optimum.
+"""In the lab, minimising the exact expectation of each loss with a reference gives its known optimum.
 
 The losses are those of the real objectives over all ordered pairs (or labelled answers) of a small space; pairs are
 drawn from the reference and labelled by Bradley-Terry unless it is said otherwise. Closed forms are computed without
@@ -43,7 +43,7 @@ from alignlab.objectives.wpo import WPO
 from alignlab.types import LabelledLogps, Logps, PairLogps
 from tests.objectives.population import LONG, THREE, WORLD, Array, Space, bisect, logit, sigmoid, tv
 
-TOLERANCE = 1e-5  # in total variation, where the project asks for 1e-3; most end below 1e-8, KTO at 2e-6
+TOLERANCE = 1e-5  # in total variation; the project requires 1e-3, most objectives reach 1e-8, and KTO 2e-6
 EVEN = replace(LONG, lengths=np.array([3, 3, 3]))
 
 # v = f'(u) up to the constants that objectives leave out -> log u; far beyond its end 600 or so stands for infinity
@@ -62,7 +62,7 @@ def tilted(space: Space, value: Array) -> Array:
 
 
 def flipped(table: Array, share: float) -> Array:
-    """Pair weights after a share of the labels has been turned round."""
+    """Pair weights after a share of the labels was flipped."""
     return (1 - share) * table + share * table.T
 
 
@@ -71,12 +71,12 @@ def labels(space: Space, kept: float = 1.0) -> Array:
     return np.concatenate([kept * space.ref * space.wins, space.ref * (1 - space.wins)])
 
 
-# ---- closed forms over several responses
+# ---- closed forms over several answers
 
 
 @dataclass(frozen=True)
 class Case:
-    """An objective, where it is minimised, and the optimum that is expected."""
+    """An objective, the distribution on which it is minimised, and the expected optimum."""
 
     objective: Objective
     space: Space
@@ -111,7 +111,7 @@ def cases() -> Iterator[tuple[str, Case]]:
             yield f"ipo mean {tau} {name}", Case(IPO(tau, dialect="trl1"), space, space.normalised(wins / tau))
             best = one.normalised(wins / tau, INVERSES["alpha"])
             yield f"ipo alpha {tau} {name}", Case(IPO(tau, divergence="alpha"), space, best)
-        # those that are DPO where a parameter of their own says so
+        # objectives that equal DPO for a value of their own parameter
         for objective in (DPOP(0.5, penalty=0.0), RPO(0.5, nll_weight=0.0), LDDPO(0.5, alpha=1.0)):
             yield f"{type(objective).__name__} as dpo {name}", Case(objective, space, tilted(space, 2 * r))
     best = tilted(THREE, 2 * THREE.reward)
@@ -127,7 +127,7 @@ CASES = dict(cases())
 
 @pytest.mark.parametrize("name", CASES)
 def test_lands_on_its_optimum(name: str) -> None:
-    """The closed form of each is the comment in cases()."""
+    """The comments in cases() give the closed forms."""
     case = CASES[name]
     landed = case.space.landing(case.objective, flipped(case.space.sampled, case.flips), line_search=case.line_search)
     assert case.optimum.sum() == pytest.approx(1.0, abs=1e-9)
@@ -163,7 +163,9 @@ def test_ipo_goldens(tau: float, policy: tuple[float, ...]) -> None:
 
 @pytest.mark.parametrize("noise", [0.1, 0.2, 0.3])
 def test_noise_moves_dpo_and_cdpo_but_not_robust_dpo(noise: float) -> None:
-    """On flipped Bradley-Terry labels DPO stops short of pi_ref e^{r / beta}, and cDPO, which flips again, shorter."""
+    """With flipped Bradley-Terry labels, DPO moves less far than pi_ref e^{r / beta}. cDPO flips again and moves even
+    less far.
+    """
     weights, clean = flipped(WORLD.sampled, noise), tilted(WORLD, 2 * WORLD.reward)
     order = [RobustDPO(0.5, label_smoothing=noise), DPO(0.5), DPO(0.5, label_smoothing=noise)]
     landed = [WORLD.landing(objective, weights) for objective in order]
@@ -178,7 +180,7 @@ def test_noise_moves_dpo_and_cdpo_but_not_robust_dpo(noise: float) -> None:
 
 
 def test_price_of_a_token_shortens_answers() -> None:
-    """E[n] of R-DPO is that of pi_ref e^{(r - alpha n) / beta}, and falls with alpha."""
+    """E[n] under R-DPO equals that under pi_ref e^{(r - alpha n) / beta}, and it falls with alpha."""
     lengths = []
     for alpha in (0.0, 0.01, 0.03, 0.1):
         landed = LONG.landing(RDPO(0.5, alpha=alpha), LONG.sampled)
@@ -228,7 +230,9 @@ def test_ipo_on_finite_data(pairs: tuple[tuple[int, int], ...], tau: float, prin
 
 
 def test_dpo_on_finite_data() -> None:
-    """On D1 DPO gives everything to a, on D3 with a loss of c nothing to c, whatever beta; a cycle keeps it uniform."""
+    """For every beta, DPO gives all probability to a on D1, and none to c on D3 with a loss of c. A cycle leaves the
+    policy uniform.
+    """
     for beta in (0.1, 1.0):
         assert BANDIT.landing(DPO(beta), counts(D1))[0] > 0.999
         assert BANDIT.landing(DPO(beta), counts(D2)) == pytest.approx(THIRDS, abs=1e-12)
@@ -237,7 +241,7 @@ def test_dpo_on_finite_data() -> None:
 
 @pytest.mark.parametrize("beta", [0.01, 0.1, 0.5])
 def test_contradictory_pair_does_not_hold_the_third_action(beta: float) -> None:
-    """y1 and y2 each beat the other once: DPO's loss only knows h = 0, at (½, ½, 0+) as at (0+, 0+, 1)."""
+    """y1 and y2 each beat the other once. DPO's loss depends only on h, so (½, ½, 0+) and (0+, 0+, 1) are optimal."""
     table = torch.as_tensor(counts(D3)).flatten()
     for eps in (1e-3, 1e-30, 1e-300):
         for p in ((0.5 - eps / 2, 0.5 - eps / 2, eps), (eps, eps, 1 - 2 * eps)):
@@ -252,7 +256,7 @@ TWO = Space(np.log(np.array([0.3, 0.7])), np.zeros(2))
 
 
 def turning_point(objective: Objective, p: float, reach: float) -> float:
-    """h at which the derivative of the mean loss turns from negative to positive, kinks and fixed parts included."""
+    """h at which the derivative of the mean loss changes from negative to positive, also at kinks."""
     weights = torch.tensor([0.0, p, 1 - p, 0.0], dtype=torch.float64)
 
     def derivative(h: float) -> float:
@@ -434,7 +438,7 @@ def test_kto_pushes_by_the_threshold_anywhere(good: float, kept: float) -> None:
 
 
 def test_kto_and_contradictory_answers() -> None:
-    """Every answer good as often as bad: the two terms of each sum to 1, the gradient is exactly 0 wherever one is."""
+    """If every answer is good as often as bad, its two terms sum to 1, and the gradient is exactly 0 everywhere."""
     lp = WORLD.policy(torch.randn(len(WORLD.ref), generator=torch.Generator().manual_seed(0), dtype=torch.float64))
     half = np.ones(2 * len(WORLD.ref))
     assert WORLD.slope(KTO(0.1), half, lp) == pytest.approx(0.0, abs=1e-15)

@@ -15,7 +15,7 @@ from tests.objectives.rollouts import batch, one_answer
 
 
 def test_advantages_of_one_answer() -> None:
-    """The numbers of test_advantages, from scores, log-probabilities and values of a batch; whitened over it."""
+    """The numbers of test_advantages, computed from a batch's scores, log-probabilities and values, then whitened."""
     advantages, returns = PPO(kl_coef=0.05).advantages(one_answer(), 0.05)
     assert returns is not None
     assert advantages[0].tolist() == pytest.approx([1.22833311, 0.67967206, -0.63074885, -1.27725632], abs=1e-6)
@@ -43,7 +43,7 @@ def test_rewards_are_divided_by_their_deviation_where_that_is_asked() -> None:
 
 
 def test_loss_is_a_mean_over_the_tokens_of_the_batch() -> None:
-    """Two answers of 1 and 3 tokens, ratio 1, A = 1: -1 a token, whatever answer it belongs to."""
+    """Two answers of 1 and 3 tokens at ratio 1 with A = 1: every token has the loss -1, in both answers."""
     made = batch([[0.0], [0.0, 0.0, 0.0]], [[1.0], [1.0, 1.0, 1.0]])
     loss = PPO(kl_coef=0.1, value_weight=0.0)(made)
     assert loss.tolist() == pytest.approx([-0.5, -1.5], abs=1e-12)
@@ -73,7 +73,7 @@ def test_critic_and_entropy_and_demonstrations_are_added_with_their_weights() ->
 
 
 def test_metrics_at_ratio_1() -> None:
-    """N+ 12: ratio 1, approxkl 0, clipfrac 0."""
+    """N+ detail 12: the ratio is 1, approxkl 0 and clipfrac 0."""
     made = batch([[0.0], [0.0, 0.0, 0.0]], [[1.0], [1.0, 0.0, 1.0]])
     found = {name: float(value) for name, value in PPO(kl_coef=0.1).metrics(made).items()}
     assert (found["val/ratio"], found["policy/approxkl_avg"], found["policy/clipfrac_avg"]) == (1.0, 0.0, 0.0)
@@ -117,7 +117,7 @@ def test_explained_variance() -> None:
     ("kl", "factor"), [(12.0, 1.02), (6.6, 1.01), (6.0, 1.0), (5.4, 0.99), (0.0, 0.98), (-3.0, 0.98)]
 )
 def test_the_kl_is_held_by_moving_its_weight(kl: float, factor: float) -> None:
-    """Target 6: errors of +100 %, +10 %, 0, -10 %, held within 20 %; 100 answers of a horizon of 1,000."""
+    """With target 6, the errors are +100 %, +10 %, 0 and -10 %, clipped to ±20 %; 100 answers, horizon 1,000."""
     held = PPO(kl_coef=0.2, target_kl=6.0, kl_horizon=1000)
     assert held.next_coefficient(0.3, kl, 100) == pytest.approx(0.3 * factor)
     assert PPO(kl_coef=0.2).next_coefficient(0.3, kl, 100) == 0.3

@@ -15,8 +15,8 @@ from tests.objectives.build import LN2, LN3, gradients, refused, right_and_wrong
 @pytest.mark.parametrize(
     ("chosen", "rejected", "longer", "loss", "gradient"),
     [
-        (0.0, 0.0, 2.0, math.log(4 / 3), -1 / 8),  # the longer answer is forgiven the rest of its margin
-        (0.0, 0.0, -2.0, math.log(4), -3 / 8),  # a shorter one has to earn more
+        (0.0, 0.0, 2.0, math.log(4 / 3), -1 / 8),  # the longer preferred answer needs a smaller margin
+        (0.0, 0.0, -2.0, math.log(4), -3 / 8),  # a shorter one needs a larger margin
         (-LN3, LN3, 2.0, LN2, -1 / 4),
         (LN3, -LN3, 2.0, math.log(10 / 9), -1 / 20),
     ],
@@ -63,7 +63,7 @@ def test_beta_out_of_range_is_refused(beta: float) -> None:
 
 
 def test_all_problems_at_once() -> None:
-    """A token may cost any finite price, also a negative one."""
+    """The price of a token may be any finite number, also a negative one."""
     for alpha in (math.nan, math.inf):
         assert refused(RDPO, beta=0.0, alpha=alpha) == ["beta", "alpha"]
     assert RDPO(beta=0.1, alpha=-0.01).alpha == -0.01

@@ -11,7 +11,7 @@ from tests.objectives.rollouts import batch, scored
 
 
 def test_advantages_with_and_without_a_baseline() -> None:
-    """Scores 2, 0, 1 less 0.5 times log-ratios 2, 0, 0: rewards 1, 0, 1, of which the mean is 2/3."""
+    """Scores 2, 0, 1 minus 0.5 times log-ratios 2, 0, 0 give the rewards 1, 0, 1, whose mean is 2/3."""
     made = scored([[2.0], [0.0], [1.0]], [2.0, 0.0, 0.0])
     batch_mean, _ = Reinforce(beta=0.5).advantages(made, 0.5)
     none, _ = Reinforce(beta=0.5, baseline="none").advantages(made, 0.5)
@@ -20,7 +20,7 @@ def test_advantages_with_and_without_a_baseline() -> None:
 
 
 def test_a_baseline_with_ones_own_reward_shrinks_the_gradient_by_one_share() -> None:
-    """k = 4 answers: 1 - 1/k of RLOO's."""
+    """With k = 4 answers, the advantages are 1 - 1/k times those of RLOO."""
     made = scored([[1.0], [0.0], [0.0], [3.0]])
     found, _ = Reinforce(beta=0.0).advantages(made, 0.0)
     assert found.flatten().tolist() == pytest.approx([0.75 * a for a in (0, -4 / 3, -4 / 3, 8 / 3)], abs=1e-12)

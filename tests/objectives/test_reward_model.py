@@ -77,7 +77,7 @@ def test_answers_come_in_any_order() -> None:
 
 
 def test_equal_grades_are_not_compared() -> None:
-    """Grades 2, 1, 1: the best leads by 1 and by 2, and the two others' own lead of 1 does not count."""
+    """With grades 2, 1, 1 the best answer leads by 1 and by 2. The others' difference of 1 does not count."""
     batch = ranked([[2.0, 1.0, 0.0]], [[2.0, 1.0, 1.0]])
     loss = RewardModel()(batch)
     (slope,) = torch.autograd.grad(loss.sum(), batch.rewards)
@@ -86,7 +86,7 @@ def test_equal_grades_are_not_compared() -> None:
 
 
 def test_a_prompt_is_one_element_however_many_answers_it_has() -> None:
-    """A pair padded to four answers: whatever reward and grade stand in the padding, the loss is that of the pair."""
+    """A pair padded to four answers has the loss of the pair, for any rewards and grades in the padding."""
     batch = ranked(
         [[2.0, 1.0, 0.0, -1.0], [2.0, 1.0, 1e9, -7.0]],
         [[3.0, 2.0, 1.0, 0.0], [1.0, 0.0, 5.0, -5.0]],

@@ -31,7 +31,7 @@ def test_the_kl_is_part_of_the_reward() -> None:
 
 
 def test_the_answer_is_one_action() -> None:
-    """Tokens moved by 0.1 each: an answer of three by 0.3, past the clip for A > 0, with a slope for A < 0."""
+    """Tokens moved by 0.1 each, so an answer of three by 0.3. It is clipped for A > 0 and has a gradient for A < 0."""
     made = batch([[0.1, 0.1, 0.1], [0.1, 0.1, 0.1]], [[1.0] * 3, [-1.0] * 3])
     loss = RLOO(beta=0.1)(made)
     (slope,) = torch.autograd.grad(loss.sum(), made.answers.tokens)
@@ -41,7 +41,7 @@ def test_the_answer_is_one_action() -> None:
 
 
 def test_unbiased_against_the_exact_gradient() -> None:
-    """Over every pair of answers that a policy of three can give: the mean gradient is that of E[R]."""
+    """Over all pairs of answers of a policy with three answers, the mean gradient is that of E[R]."""
     rewards = torch.tensor([1.0, 0.2, -0.7], dtype=torch.float64)
     logits = torch.tensor([0.3, -0.2, 0.5], dtype=torch.float64, requires_grad=True)
     (exact,) = torch.autograd.grad((logits.softmax(0) * rewards).sum(), logits)

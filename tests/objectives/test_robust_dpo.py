@@ -11,7 +11,7 @@ from alignlab.objectives.dpo import dpo_loss
 from alignlab.objectives.robust_dpo import RobustDPO, robust_dpo_loss
 from tests.objectives.build import LN2, LN3, gradients, pair, refused, right_and_wrong, scalar
 
-# e = 0.1, so what is divided by is 0.8.
+# e = 0.1, so the divisor is 0.8.
 RIGHT = (0.9 * math.log(4 / 3) - 0.1 * math.log(4)) / 0.8
 WRONG = (0.9 * math.log(4) - 0.1 * math.log(4 / 3)) / 0.8
 
@@ -42,7 +42,7 @@ def test_expectation_over_flips_is_the_clean_loss(noise: float) -> None:
 
 
 def test_unbounded_below() -> None:
-    """Far out the loss falls by e beta / (1 - 2e) = 0.0625 a nat."""
+    """For large h the loss falls by e beta / (1 - 2e) = 0.0625 per nat."""
     far, zero = torch.tensor([1000.0, 2000.0], dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
     assert robust_dpo_loss(far, zero, beta=0.5, label_smoothing=0.1).tolist() == pytest.approx([-62.5, -125.0])
 

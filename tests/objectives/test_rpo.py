@@ -28,7 +28,9 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, gradien
 
 
 def test_nll_per_token_of_each_answer() -> None:
-    """The preferred answers cost 3 over 2 tokens and 4 over 1, doubled: 3 and 8; a token adds -2/2 and -2/1."""
+    """Preferred answers have NLL 3 over 2 tokens and 4 over 1 token. Doubled, the terms are 3 and 8, and the gradients
+    per token -2/2 and -2/1.
+    """
     batch = right_and_wrong()
     loss = RPO(beta=0.5, nll_weight=2.0, nll="mean")(batch)
     assert loss.tolist() == pytest.approx([RIGHT + 3, WRONG + 8], abs=1e-12)

@@ -1,4 +1,4 @@
-"""What turns fresh answers into pairs, or into answers to imitate."""
+"""Turning sampled answers into pairs, or into answers to imitate."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignlab.objectives.self_generated import best
 
 
 def test_the_best_of_each_prompt() -> None:
-    """Of equal ones the first."""
+    """The first of equal scores is taken."""
     scores = torch.tensor([[1.0, 3.0, 2.0], [5.0, 5.0, 0.0]])
     assert best(scores, 1).tolist() == [[False, True, False], [True, False, False]]
     assert best(scores, 2).tolist() == [[False, True, True], [True, True, False]]

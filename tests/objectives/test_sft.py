@@ -19,7 +19,7 @@ def test_mean_over_the_batch_is_the_mean_over_its_answer_tokens() -> None:
     (slope,) = torch.autograd.grad(loss.mean(), batch.tokens)
     assert loss.tolist() == [3.0, 2.0]
     assert loss.mean().item() == 2.5
-    assert slope.tolist() == [[-0.25, -0.25, -0.25], [-0.25, 0.0, 0.0]]  # padding holds NaN and gets none
+    assert slope.tolist() == [[-0.25, -0.25, -0.25], [-0.25, 0.0, 0.0]]  # padding is NaN and has no gradient
 
 
 def test_uniform_over_four_tokens_costs_ln_4_a_token() -> None:
@@ -28,7 +28,7 @@ def test_uniform_over_four_tokens_costs_ln_4_a_token() -> None:
 
 
 def test_microbatches_divide_by_the_global_mean_length() -> None:
-    """Rows of 1 and 3 tokens, 2 on average, each alone in its microbatch: 4 / 2 and 9 / 2, as in one batch."""
+    """Rows of 1 and 3 tokens (2 on average) are in micro-batches of their own: 4 / 2 and 9 / 2, as in one batch."""
     rows = [[-4.0], [-2.0, -3.0, -4.0]]
     alone = [SFT()(logps([row], mean_count=2.0)).item() for row in rows]
     assert alone == [2.0, 4.5]

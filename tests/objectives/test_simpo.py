@@ -30,7 +30,7 @@ def test_value_and_gradient() -> None:
 
 @pytest.mark.parametrize("beta", [0.5, 2.0, 10.0])
 def test_ln_2_where_the_margin_is_reached(beta: float) -> None:
-    """absolute: at a difference of gamma / beta; ratio: at one of gamma, whatever beta is. The slope is -beta / 2."""
+    """z is 0 at a difference of gamma / beta (absolute) or of gamma, for every beta (ratio). The slope is -beta / 2."""
     for margin, difference in (("absolute", 1.5 / beta), ("ratio", 1.5)):
         batch = pair([[-1.0]], [[-1.0 - difference]])
         loss = SimPO(beta=beta, gamma=1.5, margin=margin)(batch)
@@ -47,7 +47,7 @@ def test_ratio_of_one_half_at_beta_2_is_an_absolute_1() -> None:
 
 
 def test_without_margin_and_with_equal_lengths_it_is_cpo_without_nll() -> None:
-    """Four tokens each: the mean times beta 2 is the sum times beta 0.5."""
+    """With four tokens each, the mean times beta 2 equals the sum times beta 0.5."""
     batch = pair([[-1.0, -2.0, -0.5, -3.0]], [[-2.0, -2.0, -1.0, -4.0]])
     assert torch.equal(SimPO(beta=2.0, gamma=0.0)(batch), CPO(beta=0.5, nll_weight=0.0)(batch))
 

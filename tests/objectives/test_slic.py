@@ -29,7 +29,7 @@ def test_value_and_gradient(rejected: float, loss: float, slopes: tuple[float, f
 
 
 def test_delta_moves_the_kink() -> None:
-    """A lead of 2 nats: short by 1 at delta 3, enough at delta 2."""
+    """A margin of 2 nats is 1 too small at delta 3, and large enough at delta 2."""
     batch = pair([[-3.0]], [[-5.0]])
     assert [SLiC(delta=d, nll_weight=0.0)(batch).item() for d in (3.0, 2.0, 1.0)] == [1.0, 0.0, 0.0]
 

@@ -1,4 +1,4 @@
-"""SPIN: the data's answers against the policy's own."""
+"""SPIN: the data's answers are preferred to the policy's own."""
 
 from __future__ import annotations
 

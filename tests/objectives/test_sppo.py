@@ -17,7 +17,7 @@ from tests.objectives.build import gradients, pair, refused, scalar
         (0.0, 0.0, 8.0, -4.0, 4.0),
         (2.0, -2.0, 0.0, 0.0, 0.0),  # the minimum: both targets met
         (1.0, 1.0, 10.0, -2.0, 6.0),
-        (5.0, -3.0, 10.0, 6.0, -2.0),  # too far: both are called back
+        (5.0, -3.0, 10.0, 6.0, -2.0),  # too far: both are pushed back
         (0.0, -4.0, 8.0, -4.0, -4.0),  # h = 4 as at the minimum, but each answer has its own target
     ],
 )

@@ -44,7 +44,7 @@ def test_value_and_gradient(chosen: float, rejected: float, loss: float, gradien
 
 @pytest.mark.parametrize(("cap", "second"), [("none", 8.0), ("one", 1.0)])
 def test_weights_from_tokens_and_collisions(cap: str, second: float) -> None:
-    """The gradient is the weight times DPO's: none goes through the weights. The cap is on the pair's product."""
+    """The gradient is the weight times DPO's: weights have no gradient. The cap is on the product of the pair."""
     batch, first = halves(), 2**-2.5
     loss = WPO(beta=0.5, cap=cap)(batch)
     assert loss.tolist() == pytest.approx([first * RIGHT, second * WRONG], abs=1e-12)

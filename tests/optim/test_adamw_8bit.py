@@ -1,4 +1,4 @@
-"""AdamW with 8-bit moments: its first update in closed form, how moments are rounded, how near it stays to AdamW."""
+"""AdamW with 8-bit moments: the first update in closed form, the rounding of moments, the distance to AdamW."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ pytestmark = [
 ]
 
 BLOCK = 256
-# Half the widest gap between two of the values that stand for a share of the block's largest: 64 of them lie in
-# [0.1, 1] with a sign, 128 without. (bitsandbytes finds the nearest to within a hundredth of that.)
+# Half of the widest gap between two neighbouring 8-bit values. A value is a share of the largest one of its block: 64
+# signed values lie in [0.1, 1], 128 unsigned ones. (bitsandbytes finds the nearest one to within 1 % of the gap.)
 SIGNED, UNSIGNED = 0.45 / 64, 0.45 / 128
 
 
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("decay", [0.0, 0.1])
 def test_the_first_update(paged: bool, decay: float) -> None:
-    """It is AdamW's, (1 - ηλ) θ - η sign(g); the moments kept of it are rounded, block by block, within half a gap."""
+    """The first update is AdamW's: (1 - ηλ) θ - η sign(g). The stored moments are rounded by at most half a gap."""
     generator = torch.Generator().manual_seed(0)
     start, gradient = torch.randn(2, 64, BLOCK, generator=generator).unbind()
     parameter = nn.Parameter(start.clone())
@@ -48,7 +48,7 @@ def test_the_first_update(paged: bool, decay: float) -> None:
 
 
 def test_small_tensors_keep_32_bits() -> None:
-    """As its docstring says: 4096 elements are the first to be rounded."""
+    """The smallest tensor with rounded moments has 4096 elements."""
     small, large = nn.Parameter(torch.ones(4095)), nn.Parameter(torch.ones(4096))
     optimizer = AdamW8bit(lr=0.01).build([small, large])
     for parameter in (small, large):
@@ -58,7 +58,7 @@ def test_small_tensors_keep_32_bits() -> None:
 
 
 def fitted(optim: Optim, *, stop_and_resume: bool = False) -> tuple[Tensor, list[float]]:
-    """A linear map of 4096 elements learnt from noise-free data in 200 updates: the map, and the losses."""
+    """(learnt map, losses): a linear map of 4096 elements, learnt from noise-free data in 200 updates."""
     generator = torch.Generator().manual_seed(0)
     inputs = torch.randn(512, 64, generator=generator)
     targets = inputs @ torch.randn(64, 64, generator=generator)
@@ -78,7 +78,7 @@ def fitted(optim: Optim, *, stop_and_resume: bool = False) -> tuple[Tensor, list
 
 
 def test_it_learns_as_adamw_does() -> None:
-    """From 64 to 0.1 with every loss on the way within 15 % and the weights within 2 % of AdamW's."""
+    """The loss falls from 64 to 0.1. Every loss is within 15 % of AdamW's, and the weights are within 2 %."""
     weight, losses = fitted(AdamW8bit(lr=0.02))
     exact, expected = fitted(AdamW(lr=0.02))
     assert expected[0] > 60

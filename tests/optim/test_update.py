@@ -1,4 +1,4 @@
-"""Updates of several models at once are those of torch's optimizers, model by model."""
+"""Updates of several models at once equal the updates of torch's optimizers for each model."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CASES = {
 
 @pytest.mark.parametrize("name", CASES)
 def test_update_is_torchs(name: str) -> None:
-    """Ten steps from N(0, 1) weights, gradients that change, rates that fall: to float32's rounding."""
+    """Ten steps from N(0, 1) weights, with changing gradients and falling rates, are equal up to float32 rounding."""
     optims: list[Any] = CASES[name]
     generator = torch.Generator().manual_seed(0)
     start = torch.randn(3, 5, generator=generator)

@@ -1,4 +1,4 @@
-"""Best-of-n: equal to all subsets, unbiased on draws, ties, the bound on KL."""
+"""Best-of-n: equal to the mean over all subsets, unbiased on random samples, ties, the bound on the KL."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def test_equal_to_all_subsets(ties: bool) -> None:
                 best = [i for i in subset if proxy[x, i] == max(proxy[x, j] for j in subset)]
                 means.append((x, np.mean([gold[x, i] for i in best])))
         expected = np.mean([np.mean([m for y, m in means if y == x]) for x in range(4)])
-        tolerance = 0.15 if ties else 1e-9  # a subset's own ties are shared within it, here within the whole row
+        tolerance = 0.15 if ties else 1e-9  # brute force shares ties within a subset, the estimator within the row
         assert found[n].value == pytest.approx(expected, abs=tolerance)
 
 
 def test_ties_over_the_whole_row_are_drawn_at_random() -> None:
-    """Every order in which equal samples could stand, averaged, is what sharing by mean gives."""
+    """The estimate with ties is the average over all orders of the equal samples."""
     proxy, gold = np.array([0.0, 1.0, 1.0, 1.0, 2.0]), np.array([3.0, 1.0, 5.0, 0.0, -2.0])
     orders = [
         best_of_n([proxy + 1e-6 * np.array([0, *noise, 0])], [2], gold=[gold])[2].value
@@ -46,7 +46,7 @@ def test_the_best_of_all_and_of_one() -> None:
 
 
 def test_unbiased_and_honest() -> None:
-    """The best of 4 uniform draws is 4/5 in the mean; intervals over 40 prompts with 10 samples each hold it."""
+    """The mean of the best of 4 uniform numbers is 4/5. Intervals over 40 prompts with 10 samples each contain it."""
     rng = np.random.default_rng(2)
     found = [best_of_n(rng.random((40, 10)), [4])[4] for _ in range(1200)]
     assert np.mean([f.value for f in found]) == pytest.approx(0.8, abs=0.002)

@@ -1,4 +1,4 @@
-"""Intervals against known answers, identities and their own promise: how often they hold the truth."""
+"""Intervals against known values, identities, and their coverage: how often they contain the true value."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def test_without_ties_it_is_wilsons() -> None:
 
 
 def test_counts_of_every_size_have_an_interval() -> None:
-    """All won: Wilson's n / (n + z^2), in closed form, from one row to a million, and for sizes that are not whole."""
+    """If all rows are won, Wilson's bound is n / (n + z^2), from one row to a million, also for fractional n."""
     for n in (1, 2, 7, 25, 400, 805.7, 1e6):
         assert share_interval(n, 0, 0).low == pytest.approx(n / (n + 1.959964**2), abs=1e-7)
         assert share_interval(0, 0, n).high == pytest.approx(1 - n / (n + 1.959964**2), abs=1e-7)
@@ -26,7 +26,7 @@ def test_counts_of_every_size_have_an_interval() -> None:
 
 @pytest.mark.parametrize(("wins", "ties", "losses"), [(1, 43, 0), (12, 20, 5), (3, 30, 3)])
 def test_bounds_are_where_the_score_test_stops_rejecting(wins: int, ties: int, losses: int) -> None:
-    """At a bound d the score statistic is z, with the loss rate that makes the counts likeliest given d (by search)."""
+    """At a bound d the score statistic is z, with the loss rate of maximum likelihood given d (found by search)."""
     n, found = wins + ties + losses, share_interval(wins, ties, losses)
     for d in (2 * found.low - 1, 2 * found.high - 1):
         rates = np.linspace(max(0.0, -d), (1 - d) / 2, 2_000_001)[1:-1]
@@ -74,7 +74,7 @@ def test_one_row_a_prompt_is_as_without_prompts() -> None:
 
 
 def test_the_same_row_twice_is_no_news() -> None:
-    """Every row doubled within its prompt has the interval of the rows, but for the few prompts' wider quantile."""
+    """Doubling every row within its prompt does not change the interval, except for the quantile of few prompts."""
     rng = np.random.default_rng(0)
     scores = rng.choice([0.0, 0.5, 1.0], size=2000)
     once, twice = score_interval(scores), score_interval(np.repeat(scores, 2), list(np.repeat(np.arange(2000), 2)))
@@ -91,7 +91,9 @@ def test_all_rows_alike_in_few_prompts_count_as_prompts() -> None:
 
 
 def test_mean_interval_by_hand() -> None:
-    """Sums of centred values by cluster: -2 and 2 over 4 rows, variance 8 * 2 / 1 = 16, error 4 / 4 = 1, t = 12.706."""
+    """The sums of centred values by cluster are -2 and 2 over 4 rows: variance 8 * 2 / 1 = 16, error 4 / 4 = 1,
+    t = 12.706.
+    """
     found = mean_interval([1.0, 2.0, 3.0, 4.0], ["a", "a", "b", "b"])
     assert (found.value, found.standard_error, found.n) == (2.5, 1.0, 2)
     assert found.high - found.value == pytest.approx(12.7062, abs=1e-4)
@@ -115,7 +117,7 @@ def test_win_rate_intervals_cover_at_their_rate(win: float, tie: float, n: int) 
 
 @pytest.mark.parametrize("graded", [False, True])
 def test_clustered_intervals_cover_where_plain_ones_do_not(graded: bool) -> None:
-    """120 prompts with 4 answers each; the prompt decides most of the chance to win."""
+    """120 prompts with 4 answers each. The probability of a win depends mostly on the prompt."""
     rng = np.random.default_rng(2)
     prompts, answers = 120, 4
     names = np.repeat(np.arange(prompts), answers).tolist()
@@ -132,7 +134,7 @@ def test_clustered_intervals_cover_where_plain_ones_do_not(graded: bool) -> None
 
 
 def test_bootstrap_intervals_cover() -> None:
-    """40 prompts of 1 to 5 rows: few enough for a plain percentile interval to be too narrow."""
+    """40 prompts of 1 to 5 rows are so few that a plain percentile interval would be too narrow."""
     rng = np.random.default_rng(3)
     found = []
     for trial in range(1500):
@@ -145,7 +147,7 @@ def test_bootstrap_intervals_cover() -> None:
 
 
 def test_scores_that_are_all_the_same() -> None:
-    """Rounding of their mean is no variance: as many yes-or-no rows as there are clusters."""
+    """A rounding error of the mean is no variance: the size is the number of clusters."""
     found = score_interval([0.6] * 80, [i // 2 for i in range(80)])
     alone = share_interval(0.6 * 40, 0, 0.4 * 40)
     assert found.value == pytest.approx(0.6)

@@ -1,4 +1,4 @@
-"""KL estimators: by hand, unbiased in simulation, honest errors."""
+"""KL estimators: values by hand, no bias in simulation, correct standard errors."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def draws(count: int, seed: int) -> tuple[list[list[float]], list[list[float]], 
     """Two-token answers from chains over three letters; KL by enumeration."""
     rng = np.random.default_rng(seed)
     fixed = np.random.default_rng(7)
-    p = fixed.dirichlet(np.full(3, 3.0), (4,))  # row 3 begins
+    p = fixed.dirichlet(np.full(3, 3.0), (4,))  # row 3 is for the first token
     q = 0.5 * p + 0.5 * fixed.dirichlet(np.full(3, 3.0), (4,))
     kl = float((p[3] * np.log(p[3] / q[3])).sum() + (p[3][:, None] * p[:3] * np.log(p[:3] / q[:3])).sum())
     first = rng.choice(3, size=count, p=p[3])
@@ -37,7 +37,7 @@ def draws(count: int, seed: int) -> tuple[list[list[float]], list[list[float]], 
 
 
 def test_unbiased_with_honest_errors() -> None:
-    """Of 400 sets of 50 answers each, 95 % intervals hold the KL; token_k3 spreads least."""
+    """Over 400 sets of 50 answers, 95 % intervals have their coverage, and token_k3 has the smallest spread."""
     held: dict[str, list[bool]] = {}
     values: dict[str, list[float]] = {}
     for seed in range(400):
@@ -64,7 +64,7 @@ def test_answers_to_one_prompt_count_once() -> None:
 
 
 def test_error_of_a_ratio() -> None:
-    """Against the spread of 500 such ratios."""
+    """The standard error equals the spread of 500 such ratios."""
     rng = np.random.default_rng(0)
 
     def ratio(count: int) -> tuple[np.ndarray, np.ndarray]:

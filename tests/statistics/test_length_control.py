@@ -13,7 +13,7 @@ from alignlab.statistics.length_control import Weights, controlled_rate, length_
 def verbose(
     rng: np.random.Generator, n: int = 805, *, quality: float, liking: float, longer: float = 1.35, spread: float = 0.8
 ) -> tuple[Array, Array, Array, Array]:
-    """(scores, lengths, baseline lengths, chance to win at equal length); the candidate's answers are longer."""
+    """(scores, lengths, baseline lengths, win probabilities at equal length). The candidate's answers are longer."""
     baseline = rng.lognormal(7.0, 0.5, n)
     length = longer * baseline * rng.lognormal(0.0, 0.4, n)
     difference = length - baseline
@@ -23,7 +23,9 @@ def verbose(
 
 
 def test_the_gain_of_length_is_taken_out() -> None:
-    """Claim 24: equal quality, longer answers, a judge that likes length: about .58 raw, 1/2 controlled."""
+    """Claim 24: with equal quality, longer answers and a judge that prefers length, the raw rate is about .58 and the
+    controlled rate 1/2.
+    """
     rng, raw, controlled, held = np.random.default_rng(0), [], [], []
     for _ in range(400):
         scores, length, baseline, hard = verbose(rng, quality=0.0, liking=1.0)
@@ -49,7 +51,7 @@ def test_planted_effects_are_recovered(liking: float) -> None:
 
 
 def test_intervals_cover() -> None:
-    """The truth is the mean over all prompts there could be; most of what is unsure here is which prompts there are."""
+    """The true value is the mean over all possible prompts. Most of the uncertainty is in the choice of prompts."""
     rng, held = np.random.default_rng(2), []
     truth = float(expit(0.4 + np.random.default_rng(3).normal(0, 3.0, 2_000_000)).mean())
     for _ in range(1500):
@@ -72,7 +74,9 @@ def test_rows_of_one_prompt_are_not_independent() -> None:
 
 
 def test_cutting_answers_short_does_not_pay() -> None:
-    """Longer answers win by their length alone; cut to a third, the raw rate falls, the controlled one stays near."""
+    """Longer answers win only by their length. If they are cut to a third, the raw rate falls and the controlled rate
+    hardly changes.
+    """
     rng = np.random.default_rng(5)
     scores, length, baseline, _ = verbose(rng, 5000, quality=0.0, liking=1.5, longer=1.35)
     cut, short, same, _ = verbose(rng, 5000, quality=0.0, liking=1.5, longer=0.45)

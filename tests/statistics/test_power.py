@@ -1,4 +1,4 @@
-"""How many prompts: textbook value, inverse functions of each other, and simulation."""
+"""Numbers of prompts: a textbook value, functions that are inverse to each other, and simulation."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_they_invert_each_other() -> None:
 
 @pytest.mark.parametrize(("rate", "tie_rate"), [(0.55, 0.0), (0.6, 0.3)])
 def test_as_often_as_said(rate: float, tie_rate: float) -> None:
-    """Intervals that leave 1/2 out, in simulation; the chance is asked for, and the interval is the score test."""
+    """In simulation, the share of intervals without 1/2 is the requested power: the interval inverts the score test."""
     n = prompts_needed(rate - 0.5, tie_rate=tie_rate)
     shares = [rate - tie_rate / 2, tie_rate, 1 - rate - tie_rate / 2]
     counts = np.random.default_rng(0).multinomial(n, shares, size=3000).tolist()

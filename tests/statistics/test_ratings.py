@@ -1,4 +1,4 @@
-"""Bradley-Terry: known strengths, order invariance beside Elo (claim 25), honest bootstrap, what can't be rated."""
+"""Bradley-Terry: known ratings, no dependence on order, unlike Elo (claim 25), bootstrap coverage, unrelated groups."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def elo(a: list[str], b: list[str], scores: list[float], k: float = 4.0) -> dict
 
 
 def test_two_runs_by_hand() -> None:
-    """3 of 4 won: odds of 3, 400 log10 3 = 190.85 points apart; a tie is half a win."""
+    """3 of 4 won gives odds of 3, which is 400 log10 3 = 190.85 points. A tie is half a win."""
     found = bradley_terry(["x"] * 4, ["y"] * 4, [1, 1, 1, 0], draws=10, ridge=1e-9)
     assert found.table["x"].value - found.table["y"].value == pytest.approx(400 * np.log10(3))
     assert found.chance("x", "y") == pytest.approx(0.75)
@@ -79,7 +79,7 @@ def test_prompts_are_what_is_resampled() -> None:
 def test_an_anchor_stands_still() -> None:
     found = bradley_terry(*battles(np.random.default_rng(5), 500), anchor="c", anchor_rating=1200, draws=50)
     assert (found.table["c"].low, found.table["c"].value, found.table["c"].high) == (1200, 1200, 1200)
-    with pytest.raises(ValueError, match="the anchor z is not among"):
+    with pytest.raises(ValueError, match="the anchor z is not one of the compared runs"):
         bradley_terry(["x"], ["y"], [1], anchor="z")
 
 

@@ -1,4 +1,4 @@
-"""Statistics over seeds: hand-checked numbers, and how often the intervals hold."""
+"""Statistics over seeds: numbers checked by hand, and the coverage of the intervals."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_what_too_few_seeds_leave_unknown() -> None:
 
 @pytest.mark.parametrize("n", [2, 3, 5, 10])
 def test_coverage_of_the_interval(n: int) -> None:
-    """95 % ± 1.5 of intervals of n normal numbers hold their mean."""
+    """95 % ± 1.5 % of the intervals of n normal numbers contain the true mean."""
     rng = np.random.default_rng(n)
     hits = [abs((found := mean_interval(list(row))).value - 0.7) <= found.half for row in rng.normal(0.7, 2, (2000, n))]
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
@@ -90,7 +90,9 @@ def test_a_setting_whose_bad_seeds_failed_is_not_the_best() -> None:
 
 
 def test_the_truly_best_is_among_the_tied() -> None:
-    """With 95 % or more, whatever the seed itself adds; here five settings as good as each other, the hardest case."""
+    """The best setting is tied with probability 95 % or more, for any effect of the seed. Five equally good settings
+    are the hardest case.
+    """
     rng = np.random.default_rng(1)
     kept = 0
     for _ in range(400):
@@ -111,7 +113,7 @@ def test_seeds_to_separate_are_those_of_the_power_tables() -> None:
 
 
 def test_so_many_seeds_do_separate_and_one_less_does_not() -> None:
-    """Simulated, few seeds and a large effect: where one degree of freedom matters."""
+    """Simulation with few seeds and a large effect, where one degree of freedom makes a difference."""
     n = seeds_to_separate([1.6 - math.sqrt(0.5), 1.6 + math.sqrt(0.5)])
     assert n is not None
 
@@ -126,7 +128,7 @@ def test_so_many_seeds_do_separate_and_one_less_does_not() -> None:
     ("effect", "level", "seeds", "power"), [(5.0, 0.99, 3, 0.53), (10.0, 0.99, 5, 1.0), (20.0, 0.99, 2, 0.345)]
 )
 def test_power_where_scipy_has_none_for_the_far_tail(effect: float, level: float, seeds: int, power: float) -> None:
-    """By 400,000 draws."""
+    """The power in 400,000 random samples."""
     rng = np.random.default_rng(0)
     spread = np.sqrt(rng.chisquare(seeds - 1, 400_000) / (seeds - 1))
     drawn = (rng.standard_normal(400_000) + effect * math.sqrt(seeds)) / spread

@@ -9,7 +9,7 @@ from alignlab.statistics.significance import compare_with, holm, mcnemar, sign_t
 
 
 def test_sign_test_by_hand() -> None:
-    """9 of 10 differing prompts one way: 2 (1 + 10) / 1024."""
+    """9 of 10 differing prompts favour one run: p = 2 (1 + 10) / 1024."""
     x, y = [1] * 9 + [0] + [1] * 5, [0] * 9 + [1] + [1] * 5
     found = sign_test(x, y)
     assert (found.better, found.worse, found.equal) == (9, 1, 5)
@@ -48,7 +48,9 @@ def test_holm_by_hand() -> None:
 
 
 def test_holm_holds_the_error_rate_of_a_sweep() -> None:
-    """12 runs as good as the base: without correction a quarter of the sweeps shows something, with it at most 5 %."""
+    """12 runs are as good as the base. Without correction a quarter of the sweeps shows a difference, with it at most
+    5 %.
+    """
     rng, plain, corrected = np.random.default_rng(0), [], []
     for _ in range(400):
         scores = {f"r{i}": (rng.random(60) < 0.5).astype(float) for i in range(13)}

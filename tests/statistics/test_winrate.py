@@ -82,7 +82,7 @@ def test_numbers_are_flat() -> None:
 
 
 def biased_judge(rng: np.random.Generator, n: int, gap: float, bias: float) -> tuple[np.ndarray, np.ndarray]:
-    """Scores in both orders by a judge that with chance `bias` takes what is first, and else sees a logit gap."""
+    """Scores in both orders. The judge takes the first answer with probability `bias`, else it sees a logit gap."""
 
     def verdict(first: bool) -> np.ndarray:
         sees = rng.random(n) < expit(gap)
@@ -93,7 +93,7 @@ def biased_judge(rng: np.random.Generator, n: int, gap: float, bias: float) -> t
 
 @pytest.mark.parametrize("bias", [0.0, 0.2, 0.5])
 def test_swapping_removes_position_bias(bias: float) -> None:
-    """Claim 26: at equal quality 1/2 for every bias; one order alone is off by bias / 2."""
+    """Claim 26: at equal quality, both orders together give 1/2 for every bias; one order alone is off by bias / 2."""
     first, second = biased_judge(np.random.default_rng(4), 20_000, 0.0, bias)
     found = win_rate(first, second)
     assert found.orders is not None
@@ -107,13 +107,13 @@ def test_swapping_removes_position_bias(bias: float) -> None:
 
 
 def test_bias_shrinks_a_real_difference() -> None:
-    """At a logit gap of 1 the mean of both orders is (1 - bias) sigmoid(1) + bias / 2."""
+    """At a logit gap of 1, the mean of both orders is (1 - bias) sigmoid(1) + bias / 2."""
     first, second = biased_judge(np.random.default_rng(5), 50_000, 1.0, 0.3)
     assert win_rate(first, second).rate.value == pytest.approx(0.7 * expit(1.0) + 0.15, abs=0.006)
 
 
 def test_a_model_against_itself_holds_one_half() -> None:
-    """Two samples a prompt from one model, judged in both orders by a biased and noisy judge, 60 prompts."""
+    """One model gives two samples per prompt for 60 prompts; a biased and noisy judge sees both orders."""
     rng, held = np.random.default_rng(6), []
     for _ in range(1500):
         hidden = np.repeat(rng.normal(0, 1.5, 60), 2) * np.tile([1, -1], 60)
@@ -124,7 +124,7 @@ def test_a_model_against_itself_holds_one_half() -> None:
 
 
 def test_the_same_prompts_cancel() -> None:
-    """Two runs that prompts move together: the paired interval is much narrower than the two alone, and right."""
+    """Two runs depend on the prompts in the same way. The paired interval is much narrower, and it has its coverage."""
     rng, covered, widths = np.random.default_rng(7), [], []
     for trial in range(500):
         ease = rng.normal(0, 2, 150)
@@ -144,7 +144,9 @@ def test_rows_that_one_run_lacks_are_out_of_the_difference() -> None:
 
 
 def test_mt_bench_pairs(shared_data: Path) -> None:
-    """GPT-4's 75 pairs of phi-3 and phi-3-dpo: 46 alike, 16 + 2 that flip with the order, 9 half ties, 2 errors."""
+    """GPT-4's 75 pairs of phi-3 and phi-3-dpo: 46 have the same verdict in both orders, 16 + 2 change with the order,
+    9 tie in one order, 2 are errors.
+    """
     with gzip.open(shared_data / "mt_bench/judgments_pair_gpt-4.jsonl.gz", "rt") as lines:
         rows = [json.loads(line) for line in lines]
     score = {"model_1": 0.0, "model_2": 1.0, "tie": 0.5, "error": NAN}

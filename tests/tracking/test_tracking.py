@@ -1,4 +1,4 @@
-"""Metrics on disk and in W&B's offline files; the table of names."""
+"""Metrics on disk and in W&B's offline files, and the table of metric names."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.tracking.sinks.none import NoTracking
 from alignlab.tracking.sinks.wandb import Wandb
 
-# What TRL users look for in W&B (TRL 1.x, DPOTrainer), under the same names.
+# Metrics that TRL users look for in W&B (TRL 1.x, DPOTrainer). They have the same names here.
 TRL_DPO = (
     "loss", "rewards/chosen", "rewards/rejected", "rewards/margins", "rewards/accuracies",
     "logps/chosen", "logps/rejected",
@@ -97,7 +97,7 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     sink.finish({"exact/kl": 0.5}, failed=True)
     deadline = time.monotonic() + 30
     records: list[Any] = []
-    while not any(r.WhichOneof("record_type") == "exit" for r in records):  # W&B's service writes in its own time
+    while not any(r.WhichOneof("record_type") == "exit" for r in records):  # W&B's service writes with a delay
         assert time.monotonic() < deadline, "no end of the run in W&B's file"
         records = []
         for file in tmp_path.glob("wandb/offline-run-*/*.wandb"):

@@ -116,7 +116,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     base = ["train", *LAB, "objective=ppo", "objective.target_kl=0.1", "trainer.max_steps=12", *words]
     assert alignlab(*base, "output_root=whole").code == 0
 
-    save, write = callbacks.Checkpoint.save, callbacks.Recorder.write
+    save, write = callbacks.Checkpoint.save, callbacks.MetricsCallback.write
 
     def stop(self: Any, row: dict[str, float]) -> None:
         write(self, row)
@@ -124,7 +124,7 @@ def test_a_resumed_run_is_the_uninterrupted_one(
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(callbacks.Recorder, "write", stop)
+        patch.setattr(callbacks.MetricsCallback, "write", stop)
         patch.setattr(callbacks.Checkpoint, "save", save)
         assert alignlab(*base, "output_root=cut", "trainer.checkpoint_every=1").code != 0
     assert alignlab(*base, "output_root=cut").code == 0

@@ -81,6 +81,8 @@ def assert_same_runs(tmp_path: Path, base: Sequence[str], *points: Sequence[str]
     found, refused = groups(together)
     assert not refused
     assert [len(group) for group in found] == [len(points)], "one group with all points"
+    if (parent := together[0].parent) is not None:
+        run_plan(parent)
     assert run_vectorized(found[0]) == {point.id: None for point in together}
     for point in alone:
         run_plan(point)

@@ -22,10 +22,11 @@ from alignlab.models import efficiency as economy
 from alignlab.models.efficiency import compiling_pays_for
 from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
 from alignlab.runs.directory import RunDir
+from alignlab.sweep.launchers import host, local_pool
 from alignlab.sweep.launchers.host import Slot, free_gpus, share_gpus, slots
 from alignlab.sweep.launchers.local_pool import Pool
 from alignlab.sweep.launchers.process import library_settings
-from alignlab.training import pool, stackable
+from alignlab.vectorized import eligibility
 from alignlab.vectorized.eligibility import worth_processes
 from tests.training.test_training import LAB
 
@@ -187,11 +188,11 @@ def test_ctrl_c(times: int, alignlab: Run) -> None:
 
 def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
-    monkeypatch.setattr(pool, "free_gpus", list)
+    monkeypatch.setattr(host, "free_gpus", list)
     assert slots(3, 0, 1) == [Slot(5)] * 3
     assert slots(40, 0, 1) == [Slot(1)] * 16
     assert slots(40, 4, 1) == [Slot(4)] * 4
-    monkeypatch.setattr(pool, "free_gpus", lambda: ["0", "2"])
+    monkeypatch.setattr(host, "free_gpus", lambda: ["0", "2"])
     assert slots(40, 0, 1) == [Slot(8, "0"), Slot(8, "2")]
     assert [s.gpu for s in slots(40, 0, 2)] == ["0", "0", "2", "2"]
     assert [s.gpu for s in slots(40, 3, 2)] == ["0", "0", "2"]
@@ -261,7 +262,7 @@ def test_memory_decides_how_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     memory = SimpleNamespace(available=free * 2**30, total=32 * 2**30)
-    monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: memory)
     workers = [
         SimpleNamespace(peak=peak * 2**30, look=lambda held=held: held * 2**30)
         for peak, held in zip(peaks, now, strict=True)
@@ -273,26 +274,26 @@ def test_memory_decides_how_many(
 def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A container or a job has less than the machine; what files could give back is not taken."""
     memory = SimpleNamespace(available=20e9, total=32e9)
-    monkeypatch.setattr(pool.psutil, "virtual_memory", lambda: memory)
-    monkeypatch.setattr(pool, "_GROUPS", tmp_path)
-    monkeypatch.setattr(pool, "_OWN_GROUPS", tmp_path / "own")
-    assert pool._memory() == (20e9, 32e9), "no such file elsewhere than on Linux"
+    monkeypatch.setattr(host.psutil, "virtual_memory", lambda: memory)
+    monkeypatch.setattr(host, "_GROUPS", tmp_path)
+    monkeypatch.setattr(host, "_OWN_GROUPS", tmp_path / "own")
+    assert host.memory() == (20e9, 32e9), "no such file elsewhere than on Linux"
     (tmp_path / "own").write_text("2:cpu,cpuacct:/job\n0::/job/step\n")
     job = tmp_path / "job"
     (job / "step").mkdir(parents=True)
     (job / "memory.max").write_text("8000000000\n")
     (job / "memory.current").write_text("5000000000\n")
     (job / "memory.stat").write_text("anon 4000000000\ninactive_file 1000000000\n")
-    assert pool._memory() == (4e9, 8e9)
+    assert host.memory() == (4e9, 8e9)
     (job / "memory.max").write_text("max\n")
-    assert pool._memory() == (20e9, 32e9)
+    assert host.memory() == (20e9, 32e9)
     (tmp_path / "own").write_text("4:memory:/box\n0::/\n")
     old = tmp_path / "memory" / "box"
     old.mkdir(parents=True)
     (old / "memory.limit_in_bytes").write_text("6000000000\n")
     (old / "memory.usage_in_bytes").write_text("1000000000\n")
     (old / "memory.stat").write_text("total_inactive_file 500000000\n")
-    assert pool._memory() == (5.5e9, 6e9)
+    assert host.memory() == (5.5e9, 6e9)
 
 
 def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
@@ -348,9 +349,9 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
 
 def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """By itself, where processes pay: two are started at once, and the parent's goes on with a point."""
-    monkeypatch.setattr(stackable, "_WORTH_PROCESSES", 1)
-    monkeypatch.setattr(stackable, "_MOSTLY_OVERHEAD", 0)
-    monkeypatch.setattr(pool, "slots", lambda *given: [Slot(1), Slot(1)])
+    monkeypatch.setattr(eligibility, "_WORTH_PROCESSES", 1)
+    monkeypatch.setattr(eligibility, "_MOSTLY_OVERHEAD", 0)
+    monkeypatch.setattr(local_pool, "slots", lambda *given: [Slot(1), Slot(1)])
     terminal = SimpleNamespace(stdout=SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("alignlab.sweep.sweep.sys", terminal)
     ended: list[str] = []

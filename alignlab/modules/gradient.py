@@ -1,0 +1,126 @@
+"""The gradient of the mean loss of a global batch, accumulated over micro-batches and processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from dataclasses import fields, is_dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from alignlab.modules.distributed import gather, rows_before, total, without_sync
+from alignlab.types import map_tensors
+
+if TYPE_CHECKING:
+    from alignlab.modules.base import AlignmentModule
+
+Made = TypeVar("Made")
+
+
+def backward(module: AlignmentModule, micro_batches: list[Any]) -> Any:
+    """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch."""
+    mean_count = module.mean_count(micro_batches)
+    seen = [
+        _with_step_seed(module, i, module.compute_without_grad, micro, mean_count)
+        for i, micro in enumerate(micro_batches)
+    ]
+    beside = None if seen[0] is None else gather(module.trainer, seen)
+    split = len(micro_batches) > 1 or module.trainer.world_size > 1
+    if split and module.objective.requires.couples_batch:
+        return _coupled_micro_batches(module, micro_batches, mean_count, beside)
+    return _each_micro_batch(module, micro_batches, mean_count, beside)
+
+
+def _each_micro_batch(module: AlignmentModule, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
+    """Compute the gradients of a loss that is a mean over rows, one micro-batch at a time.
+
+    Returns the values of the whole batch.
+    """
+    # Lightning averages the gradients of the processes, hence the factor world_size.
+    share = module.trainer.world_size / total(module.trainer, sum(map(len, micro_batches)))
+    seen = []
+    for i, micro in enumerate(micro_batches):
+        with nullcontext() if i == len(micro_batches) - 1 else without_sync(module.trainer):
+            value = _finite_values(module, i, micro, mean_count)
+            loss = module.objective(module.with_state(module.attach_without_grad(value, beside), update=True))
+            module.raise_if_not_finite(loss, micro.index)
+            module.manual_backward(loss.sum() * share)
+        seen.append(map_tensors(value, torch.Tensor.detach))
+    return module.with_state(module.attach_without_grad(gather(module.trainer, seen), beside), update=False)
+
+
+def _coupled_micro_batches(
+    module: AlignmentModule, micro_batches: Sequence[Any], mean_count: float, beside: Any
+) -> Any:
+    """Compute the gradients of a loss in which rows depend on each other. Returns the values of the whole batch.
+
+    Gao et al. 2021, https://arxiv.org/abs/2101.06983, section 3.2. The result is exact and costs one more forward:
+
+    1. A pass without gradient computes the values of every micro-batch.
+    2. The loss of the whole batch is differentiated with respect to these values.
+    3. A second pass propagates these derivatives to the parameters.
+    """
+    with torch.no_grad():
+        seen = [_finite_values(module, i, micro, mean_count) for i, micro in enumerate(micro_batches)]
+    own = [map_tensors(value, _leaf) for value in seen]
+    whole = module.with_state(module.attach_without_grad(gather(module.trainer, own), beside), update=True)
+    loss = module.objective(whole)
+    index = torch.cat([micro.index for micro in micro_batches])
+    start = rows_before(module.trainer, len(index))
+    module.raise_if_not_finite(loss[start : start + len(index)], index)
+    loss.mean().backward()
+    for i, (micro, leaves) in enumerate(zip(micro_batches, own, strict=True)):
+        with nullcontext() if i == len(micro_batches) - 1 else without_sync(module.trainer):
+            carried = _surrogate_dot(_finite_values(module, i, micro, mean_count), leaves)
+            module.manual_backward(torch.stack(carried).sum() * module.trainer.world_size)
+    return map_tensors(whole, torch.Tensor.detach)
+
+
+def _finite_values(module: AlignmentModule, i: int, micro: Any, mean_count: float) -> Any:
+    """`compute_logps` for the part of the i-th micro-batch that needs a gradient.
+
+    Raises NonFiniteError or DivergedError if a value is not finite.
+    """
+    value = _with_step_seed(module, i, module.compute_logps, module.with_gradient(micro), mean_count)
+    module.raise_if_not_finite(module.finiteness_check(value), micro.index, value)
+    return value
+
+
+def _with_step_seed(
+    module: AlignmentModule, i: int, compute: Callable[[Any, float], Made], micro: Any, mean_count: float
+) -> Made:
+    """Call `compute` with random numbers that depend only on seed, step, process and micro-batch.
+
+    So a resumed run has the same dropout masks, and so does a second pass over the same micro-batch.
+    """
+    place = (module.seed * 1_000_003 + module.global_step) * 1_009 + i
+    _seed(place * module.trainer.world_size + module.trainer.global_rank)
+    return compute(micro, mean_count)
+
+
+def _seed(number: int) -> None:
+    """`torch.manual_seed` for the devices in use. torch's own function records a traceback for each unused device."""
+    torch.default_generator.manual_seed(number)
+    if torch.cuda.is_initialized():
+        torch.cuda.manual_seed_all(number)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(number)
+
+
+def _leaf(value: Tensor) -> Tensor:
+    """The tensor as a leaf that collects a gradient, if its type allows that."""
+    return value.detach().requires_grad_(value.is_floating_point())
+
+
+def _surrogate_dot(values: Any, leaves: Any) -> list[Tensor]:
+    """For every tensor with a gradient: the sum of the tensor times the gradient of its leaf."""
+    dots: list[Tensor] = []
+    for field in fields(values):
+        value, leaf = getattr(values, field.name), getattr(leaves, field.name)
+        if isinstance(value, Tensor) and value.requires_grad and leaf.grad is not None:
+            dots.append((value * leaf.grad).sum())
+        elif is_dataclass(value):
+            dots += _surrogate_dot(value, leaf)
+    return dots

@@ -175,7 +175,7 @@ def test_models_that_fail_side_by_side_are_not_vectorized_so(tmp_path: Path, mon
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
-    with pytest.raises(NotVectorizableError, match="its log-probabilities differ by up to .* when vectorized"):
+    with pytest.raises(NotVectorizableError, match=r"its log-probabilities differ by up to .* when vectorized"):
         run_vectorized(plans_of(tmp_path / "shared", short, ["strength=0.1"], ["strength=0.2"]))
     assert set(run_vectorized(plans_of(tmp_path / "own", short, ["seed=1"], ["seed=2"])).values()) == {None}
 

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from alignlab.spelling import as_typed, counted
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -29,7 +31,7 @@ class Problem:
 
     def __str__(self) -> str:
         fix = f"\n      type: {self.type_this}" if self.type_this else ""
-        shown = "" if self.value is None else f" = {self.value}"
+        shown = "" if self.value is None else f" = {as_typed(self.value)}"
         return f"  {self.key}{shown}\n      {self.allowed}{fix}"
 
 
@@ -46,8 +48,7 @@ class ConfigError(AlignlabError):
 
     def __init__(self, problems: Iterable[Problem], *, where: str = "the config; nothing was started") -> None:
         self.problems = list(problems)
-        count = "1 problem" if len(self.problems) == 1 else f"{len(self.problems)} problems"
-        super().__init__(f"{count} in {where}\n" + "\n".join(map(str, self.problems)))
+        super().__init__(f"{counted(len(self.problems), 'problem')} in {where}\n" + "\n".join(map(str, self.problems)))
 
 
 class DataError(AlignlabError):

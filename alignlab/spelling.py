@@ -1,10 +1,14 @@
-"""Corrects misspelt words. The rules are strict, because a wrong correction would mislead the user."""
+"""Words of messages: corrections of misspelt words, counts, and values as they are typed.
+
+The rules of corrections are strict, because a wrong correction would mislead the user.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
+from typing import Any
 
 
 def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
@@ -21,6 +25,22 @@ def correct_spelling(word: str, known: Iterable[str], *, least: int = 4) -> str:
 def correct_option(word: str, options: Iterable[str]) -> str:
     """Like `correct_spelling`, but stricter for short words: `gspo`, `gpo` and `grpo` are three different methods."""
     return correct_spelling(word, options, least=5 if len(word) < 6 else 4)
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun: `1 point`, `2 points`. The plural of the noun must end with a plain `s`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def as_typed(value: Any) -> str:
+    """A value of a config as the command line takes it: `[a,b]`, `{beta:0.1}`, `true`, `null`."""
+    if value is None or isinstance(value, bool):
+        return "null" if value is None else str(value).lower()
+    if isinstance(value, Mapping):
+        return "{" + ",".join(f"{key}:{as_typed(part)}" for key, part in value.items()) + "}"
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return "[" + ",".join(map(as_typed, value)) + "]"
+    return str(value)
 
 
 def _misspells(word: str, name: str, least: int) -> bool:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from omegaconf import OmegaConf
 
 from alignlab.config.registry import schemas
-from alignlab.spelling import correct_option, correct_spelling
+from alignlab.spelling import as_typed, correct_option, correct_spelling, counted
 
 
 @pytest.mark.parametrize(
@@ -40,3 +43,25 @@ def test_misspelt_objectives(word: str, expected: str) -> None:
 )
 def test_other_methods_are_no_misspellings(word: str) -> None:
     assert correct_option(word, schemas()["objective"]) == ""
+
+
+@pytest.mark.parametrize(("number", "expected"), [(0, "0 points"), (1, "1 point"), (2, "2 points")])
+def test_counts(number: int, expected: str) -> None:
+    assert counted(number, "point") == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (None, "null"),
+        (True, "true"),
+        (0.5, "0.5"),
+        ("a b", "a b"),
+        ([], "[]"),
+        (["lab_sft", "seed=3"], "[lab_sft,seed=3]"),
+        ({"seed": [1, None], "on": False}, "{seed:[1,null],on:false}"),
+        (OmegaConf.create({"parts": [{"name": "dpo", "beta": 0.1}]}), "{parts:[{name:dpo,beta:0.1}]}"),
+    ],
+)
+def test_values_are_shown_as_they_are_typed(value: Any, expected: str) -> None:
+    assert as_typed(value) == expected

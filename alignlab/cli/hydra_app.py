@@ -66,7 +66,9 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
         if not hydras and not str(error).startswith(_OF_THE_COMMAND_LINE):
             raise
         problems = _why(config_name, args)
-        if not hydras and not problems:  # it only looked like one
+        if isinstance(error.__cause__, ConfigError):  # a launcher or sweeper rejected its options
+            problems += error.__cause__.problems
+        if not hydras and not problems:  # the command line did not cause it
             raise
         return _fail(ConfigError(problems or [Problem("", None, str(error))]))
     except AlignlabError as error:

@@ -10,6 +10,7 @@ from pathlib import Path
 from alignlab.errors import AlignlabError, OutputError
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
+from alignlab.spelling import counted
 
 _HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
        alignlab runs show <run>                     one run: config, attempts, metrics, end of its log
@@ -107,7 +108,7 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         left = [child for child in children_of(record, records) if child not in doomed]
         note = f"  (what {', '.join(left)} started from)" if left else ""
         print(f"{record['id']}  {record.get('status')}{note}")
-    if not flags.yes and not _agreed(f"remove these {len(doomed)} for good? [y/N] "):
+    if not flags.yes and not _agreed(f"remove {counted(len(doomed), 'run')} for good? [y/N] "):
         print("nothing removed; --yes does not ask")
         return 1
     runs = {id: RunDir.of(root, id) for id in doomed}
@@ -137,7 +138,7 @@ def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         export(found, Path(words[0]))
     except OSError as error:
         raise OutputError(f"{words[0]} can't be written: {error}") from error
-    print(f"{len(found)} runs written to {words[0]}")
+    print(f"{counted(len(found), 'run')} written to {words[0]}")
     return 0
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from hydra.core.override_parser.types import Override, RangeSweep
 
 from alignlab.errors import Problem
-from alignlab.spelling import correct_spelling
+from alignlab.spelling import as_typed, correct_spelling, counted
 
 log = logging.getLogger(__name__)
 
@@ -149,11 +149,11 @@ def _without(
     fits = [[all(point[a] in values for a, values in entry.items()) for point in points] for entry in entries]
     for entry, found in zip(excluded, fits, strict=True):
         if not any(found):
-            log.warning("sweep.exclude: %s leaves out no point", dict(entry))
+            log.warning("sweep.exclude: %s leaves out no point", as_typed(entry))
     kept = [job for i, job in enumerate(jobs) if not any(found[i] for found in fits)]
     if jobs and not kept:
-        text = f"leaves nothing of {len(jobs)} points"
-        return jobs, [Problem("sweep.exclude", [dict(entry) for entry in excluded], text, "'sweep.exclude=[]'")]
+        text = f"leaves nothing of {counted(len(jobs), 'point')}"
+        return jobs, [Problem("sweep.exclude", excluded, text, "'sweep.exclude=[]'")]
     return kept, []
 
 

@@ -122,6 +122,7 @@ class Composer:
         """One failed override as a problem with something to type. base: the config that it was added to."""
         key = override.key_or_group
         value = setting.split("=", 1)[1] if "=" in setting else None
+        typed = re.sub(r"^hydra\.(?=(launcher|sweeper)\.)", "", key)
         if key == "stage":
             text = "is no part of a run's own config; a run names the stage that it starts from"
             return Problem(key, value, text, f"model.parent={value}")
@@ -136,7 +137,7 @@ class Composer:
         if isinstance(node, DictConfig) and leaf not in node:
             known = {str(k) for k in node if not str(k).startswith("_")} | (set() if parent else self._optional(base))
             hint = self._hint(override, setting, base, known)
-            return unknown_key(re.sub(r"^hydra\.(?=launcher|sweeper)", "", key), sorted(known), value, hint)
+            return unknown_key(typed, sorted(known), value, hint)
         if (above := _without_fields(base, parent)) is not None:
             there = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
             others = [option for option in self.loader.get_group_options(above) if not option.startswith("_")]
@@ -146,12 +147,12 @@ class Composer:
             )
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
-            return Problem(key, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{key}=...")
+            return Problem(typed, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=...")
         if "is not a ListConfig" in reason:
-            return Problem(key, value, "must be a list", f"{key}=[...]")
+            return Problem(typed, value, "must be a list", f"{typed}=[...]")
         if not isinstance(node, DictConfig):
             return self._unknown_section(override, setting, base)
-        return Problem(key, value, reason)
+        return Problem(typed, value, reason)
 
     def _no_such_option(self, key: str, value: str | None, error: Exception, found: Sequence[str]) -> Problem:
         """The problem of an option that can't be chosen."""

@@ -17,22 +17,13 @@ from alignlab.config.composer import without_hydra
 from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
-from alignlab.config.schemas import Train
+from alignlab.config.schemas import Train, inherited_keys, keys_outside_id
 from alignlab.config.stages import keys_of_stages, stage_overrides
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.judges.base import Judge
 from alignlab.runs.directory import FINISHED, RunDir
-from alignlab.runs.identity import run_id
-
-# A parent trains the same weights with the same peft on the same data. The rest of its config comes from defaults and
-# from its own overrides.
-_INHERITED = ("model", "peft", "data", "output_root", "tracking", "sweep")
-_INHERITED_BY_JUDGES = ("peft", "output_root", "tracking", "sweep")
-_INHERITED_TRAINER = (
-    "accelerator", "progress", "micro_batch_size", "micro_batch_tokens", "layout", "gradient_checkpointing", "compile",
-    "token_stats",
-)  # fmt: skip
+from alignlab.runs.identity import flatten, run_id
 
 
 @dataclass(frozen=True)
@@ -148,7 +139,7 @@ def judge_plans(
     found = {}
     for name, judge in judges.items():
         if run := judge.required_run():
-            found[name] = _other_plan(f"judge.{name}.run", run, config, _INHERITED_BY_JUDGES, known, allowed)
+            found[name] = _other_plan(f"judge.{name}.run", run, config, "judges", known, allowed)
     return found
 
 
@@ -156,7 +147,7 @@ def _reward_plan(config: DictConfig, train: Train, known: PreflightCache, allowe
     """The reward model that an online run learns by: same start, same peft, same data, unless it says otherwise."""
     if train.reward is None or not (run := train.reward.required_run()):
         return None
-    return _other_plan("reward.run", run, config, _INHERITED, known, allowed, same_start=True)
+    return _other_plan("reward.run", run, config, "parents", known, allowed, same_start=True)
 
 
 def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[str, str]:
@@ -193,7 +184,7 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
         {**plain, "kinds": kinds},
         content=content,
         parent=parent.id if parent else None,
-        unused=tuple(unused),
+        ignored=(*keys_outside_id(), *unused, "model.parent"),
     )
 
 
@@ -209,8 +200,8 @@ def _parent(
 ) -> Plan | None:
     if not train.model.parent:
         return None
-    inherited = [[plain[key] for key in _INHERITED], [plain["trainer"][key] for key in _INHERITED_TRAINER]]
-    key = json.dumps(inherited, default=str)
+    values = {**flatten(plain), **plain}
+    key = json.dumps([values[inherited] for inherited in inherited_keys("parents")], default=str)
     if key not in known.parents:
         try:
             known.parents[key] = _made_parent(config, train, known, allowed)
@@ -222,7 +213,7 @@ def _parent(
 
 
 def _made_parent(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan:
-    made = _other_plan("model.parent", train.model.parent, config, _INHERITED, known, allowed)
+    made = _other_plan("model.parent", train.model.parent, config, "parents", known, allowed)
     if not (train.model.trainable or made.train.model.trainable):
         # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
         text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
@@ -234,16 +225,21 @@ def _other_plan(
     key: str,
     run: str | Sequence[str],
     config: DictConfig,
-    inherited: Sequence[str],
+    by: str,
     known: PreflightCache,
     allowed: frozenset[str],
     *,
     same_start: bool = False,
 ) -> Plan:
-    """A run that another one needs; `key` says where it is described, `run` as what (see `stage_overrides`).
+    """The plan of a run that another run needs.
 
-    same_start: whether it starts from what the other one starts from, or from the weights that that one names.
+    key:        the config key that describes the needed run, such as model.parent.
+    run:        the value of that key (see `stage_overrides`).
+    config:     of the run that needs it.
+    by:         "parents" or "judges": which values it inherits (see `schemas.setting`).
+    same_start: whether it starts from the parent of the run that needs it, instead of from the weights.
     """
+    inherited = inherited_keys(by)
     stages, overrides = stage_overrides(key, run)
     preset = keys_of_stages(stages)
     own = [*preset, *(text.lstrip("+").split("=", 1)[0] for text in overrides)]
@@ -254,16 +250,16 @@ def _other_plan(
         parent = _composed((*kind, f"+stage=[{','.join(stages)}]", *overrides)).copy()
     except HydraException as error:
         raise ConfigError([Problem(key, run, str(error).splitlines()[0])]) from error
-    said = {name: OmegaConf.select(parent, name) for name in own if "." in name}
+    own_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
     with open_dict(parent):
-        for group in inherited:
-            if group not in own and group in config:
-                parent[group] = OmegaConf.create(config)[group]
-        for name in _INHERITED_TRAINER if "trainer" in config else ():
-            parent.trainer[name] = config.trainer[name]
+        for name in inherited:
+            if name not in own and name in config:
+                parent[name] = OmegaConf.create(config)[name]
+            elif name.startswith("trainer.") and "trainer" in config:
+                OmegaConf.update(parent, name, OmegaConf.select(config, name))
         if "model" in inherited and "model" not in own and not same_start:
             parent.model.parent = []
-        for name, value in said.items():  # what it sets itself stands above what it inherits
+        for name, value in own_values.items():  # its own settings override what it inherits
             OmegaConf.update(parent, name, value)
     try:
         return plan(parent, overrides, known, keys_of_stage(key, overrides, preset, allowed, inherited))

@@ -10,6 +10,7 @@ from dataclasses import replace
 from alignlab.config.composer import Composer
 from alignlab.config.plan import Plan, PreflightCache, plan
 from alignlab.errors import ConfigError, Problem
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +47,7 @@ def unique(
     for index, kept in again[:5]:
         log.info("%s is the same run as %s and is run once", shown(index), shown(kept))
     if len(again) > 5:
-        log.info("and so are %d more: %d runs in all", len(again) - 5, len(first))
+        log.info("%s more like these; %s in all", counted(len(again) - 5, "point"), counted(len(first), "run"))
     return [plans[i] for i in first.values()], [list(jobs[i]) for i in first.values()]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -28,6 +28,38 @@ from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
 
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
+
+_SETTING = "alignlab"  # key of a field's metadata
+_ALL = ("parents", "judges")
+
+
+def setting(*, in_id: bool = True, inherited_by: Sequence[str] = (), **options: Any) -> Any:
+    """A field of `Train` or `Trainer`, with what its value means for run ids and for other runs.
+
+    in_id:        False if the value changes no result beyond rounding, such as a folder or the size of a forward. Runs
+                  that differ only in such values have the same id.
+    inherited_by: which runs that this run needs take over its value: "parents" (its parent and its reward model) and
+                  "judges" (reward models of its judges). What a stage sets itself is kept.
+    options:      of `dataclasses.field`, such as default.
+    """
+    return field(metadata={_SETTING: {"in_id": in_id, "inherited_by": tuple(inherited_by)}}, **options)
+
+
+def keys_outside_id() -> tuple[str, ...]:
+    """Dotted keys of a config that are not part of a run's id."""
+    return tuple(key for key, mark in _marks() if not mark.get("in_id", True))
+
+
+def inherited_keys(by: str) -> list[str]:
+    """Dotted keys of a config whose values `by` ("parents" or "judges") inherit from the run that needs them."""
+    return [key for key, mark in _marks() if by in mark.get("inherited_by", ())]
+
+
+def _marks() -> Iterator[tuple[str, Mapping[str, Any]]]:
+    for f in fields(Train):
+        yield f.name, f.metadata.get(_SETTING, {})
+    for f in fields(Trainer):
+        yield f"trainer.{f.name}", f.metadata.get(_SETTING, {})
 
 
 @dataclass(kw_only=True)
@@ -61,18 +93,18 @@ class Trainer(Checked):
     max_steps: int = 100
     batch_size: int = 16
     sampling: str = "epochs"
-    micro_batch_size: int = 16
-    micro_batch_tokens: int = 2048
-    layout: str = "auto"
-    gradient_checkpointing: bool = False
-    compile: str = "auto"
-    token_stats: bool = True
-    log_every: int = 1
+    micro_batch_size: int = setting(default=16, in_id=False, inherited_by=_ALL)
+    micro_batch_tokens: int = setting(default=2048, in_id=False, inherited_by=_ALL)
+    layout: str = setting(default="auto", in_id=False, inherited_by=_ALL)
+    gradient_checkpointing: bool = setting(default=False, in_id=False, inherited_by=_ALL)
+    compile: str = setting(default="auto", in_id=False, inherited_by=_ALL)
+    token_stats: bool = setting(default=True, in_id=False, inherited_by=_ALL)
+    log_every: int = setting(default=1, in_id=False)
     gradient_clip: float = 1.0
     eval_every: int = 0
-    checkpoint_every: int = 0
-    accelerator: str = "auto"
-    progress: bool = True
+    checkpoint_every: int = setting(default=0, in_id=False)
+    accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
+    progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
 
     def problems(self) -> Iterator[Problem]:
         for key, example in (
@@ -163,27 +195,27 @@ class Train(Checked):
                  axis over several objectives. `objective.<field>` and this are the same run.
     output_root: everything is written below it.
     rerun:       do a finished run again.
-    if_running:  what to do with a run that another process has in hand: wait for it, or skip it.
+    if_running:  what to do with a run that another process is running: wait for it, or skip it.
     """
 
     objective: Objective
-    model: ModelSource
-    peft: Adapter
-    data: Source
+    model: ModelSource = setting(inherited_by=["parents"])
+    peft: Adapter = setting(inherited_by=_ALL)
+    data: Source = setting(inherited_by=["parents"])
     optim: Optim
     trainer: Trainer
-    tracking: Tracking
-    evaluation: RunEvaluation = field(default_factory=RunEvaluation)
-    judge: dict[str, Judge] = field(default_factory=dict)
+    tracking: Tracking = setting(in_id=False, inherited_by=_ALL)
+    evaluation: RunEvaluation = setting(in_id=False, default_factory=RunEvaluation)
+    judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)
     reward: ScoreJudge | None = None
     rollout: Rollout = field(default_factory=Rollout)
-    sweep: Sweep = field(default_factory=Sweep)
+    sweep: Sweep = setting(in_id=False, inherited_by=_ALL, default_factory=Sweep)
     reference: str = "auto"
     seed: int = 1
     strength: float | None = None
-    output_root: str = "outputs"
-    rerun: bool = False
-    if_running: str = "wait"
+    output_root: str = setting(default="outputs", in_id=False, inherited_by=_ALL)
+    rerun: bool = setting(default=False, in_id=False)
+    if_running: str = setting(default="wait", in_id=False)
 
     @property
     def reference_kind(self) -> str:

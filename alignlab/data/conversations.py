@@ -12,6 +12,7 @@ from functools import partial
 from typing import Any
 
 from alignlab.data.rows import Message, Prompt, messages_of
+from alignlab.spelling import counted
 
 # Role names that rows may use, including ShareGPT's, and the role that each name means.
 _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human": "user", "gpt": "assistant"}
@@ -230,7 +231,7 @@ def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: 
         return
     place = next((i for i, (a, b) in enumerate(zip(one, other, strict=False)) if not _same(a, b)), None)
     if place is None:
-        difference = f"{len(one)} turns, and {other_name} has {len(other)}"
+        difference = f"{counted(len(one), 'turn')}, and {other_name} has {len(other)}"
     else:
         difference = f"{_turn_preview(one[place])}, and {other_name} has {_turn_preview(other[place])}"
     raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {difference}")

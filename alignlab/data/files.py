@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DataError
+from alignlab.spelling import counted
 
 FORMATS = (".jsonl", ".json", ".parquet", ".csv")
 
@@ -67,10 +68,10 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
 
 def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError:
     """An error that states how many rows of a file can't be used, and lists the first five faults."""
-    count = len({place for place, _ in faults})
+    rows = counted(len({place for place, _ in faults}), "row")
     shown = [f"\n  {place}: {text}" for place, text in faults[:_MAX_LISTED]]
     more = f"\n  and {len(faults) - _MAX_LISTED} more" if len(faults) > _MAX_LISTED else ""
-    return DataError(f"{path}: {count} row{'s' if count > 1 else ''} can't be used{''.join(shown)}{more}{note}")
+    return DataError(f"{path}: {rows} can't be used{''.join(shown)}{more}{note}")
 
 
 def columns_of(records: Iterable[Record]) -> list[str]:
@@ -154,7 +155,9 @@ def _csv(text: str, path: str | Path) -> list[Record]:
                 continue  # an empty line
             rows.append(dict(zip(header, cells, strict=False)))
             if len(cells) != len(header):
-                faults.append((f"row {len(rows)}", f"has {len(cells)} cells, but the header has {len(header)}"))
+                faults.append(
+                    (f"row {len(rows)}", f"has {counted(len(cells), 'cell')}, but the header has {len(header)}")
+                )
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
     if faults:

@@ -12,6 +12,7 @@ from torch import nn
 from alignlab.data.template import Template
 from alignlab.lab.frontier import Frontier, expected, kl
 from alignlab.lab.world import World
+from alignlab.spelling import counted
 
 Array = NDArray[np.float64]
 
@@ -30,7 +31,8 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     """
     if len(tokenizer) != world.symbols + 1:
         raise ValueError(
-            f"the tokenizer has {len(tokenizer)} tokens, but the lab has {world.symbols} letters and an end token"
+            f"the tokenizer has {counted(len(tokenizer), 'token')}, "
+            f"but the lab has {counted(world.symbols, 'letter')} and an end token"
         )
     template = Template(tokenizer)
     device = next(model.parameters()).device

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.judges.base import JudgingCost
+from alignlab.spelling import counted
 
 Body = Mapping[str, Any]
 Reply = dict[str, Any]
@@ -112,7 +113,9 @@ class Endpoint:
         with self._lock:
             self._failed_in_a_row += 1
             if self._failed_in_a_row >= self._limits.give_up_after:
-                self._stop(f"given up after {self._failed_in_a_row} failures in a row, the last one: {reason}")
+                self._stop(
+                    f"given up after {counted(self._failed_in_a_row, 'failure')} in a row, the last one: {reason}"
+                )
         raise _Unanswered(reason)
 
     def _count_call(self) -> None:

@@ -14,6 +14,7 @@ from alignlab.checks import within
 from alignlab.errors import Problem
 from alignlab.judges.base import Comparison, Judge, Judged, Judgement, JudgingCost, Verdict
 from alignlab.judges.web_page import Session, serve
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,12 @@ class Human(Judge):
         done = state["done"]
         if state["row"] is not None:
             with serve(session, port=self.port) as address:
-                log.info("%d of %d pairs are waiting for you at %s", len(rows) - done, len(rows), address)
+                log.info(
+                    "%d of %s still to judge, waiting for you at %s",
+                    len(rows) - done,
+                    counted(len(rows), "pair"),
+                    address,
+                )
                 if self.open_browser:
                     webbrowser.open(address)
                 session.over.wait()

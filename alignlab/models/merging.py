@@ -8,6 +8,7 @@ from typing import Any
 
 from alignlab.errors import ModelError
 from alignlab.models.weights_check import check_finite, load_adapter, saved_weights
+from alignlab.spelling import counted
 
 
 def merged(model: Any, adapter: Path) -> Any:
@@ -39,7 +40,9 @@ def _fit_vocabulary(model: Any, adapter: Path, saved: Mapping[str, Any]) -> None
     if output is not None and output.weight is not embedding.weight:
         name = _name_of(model, output)
         if _rows(saved, name) != rows:
-            raise ModelError(f"adapter {adapter} has embeddings of {rows} tokens, and no {name}.weight for as many")
+            raise ModelError(
+                f"adapter {adapter} has embeddings of {counted(rows, 'token')}, and no {name}.weight for as many"
+            )
     model.resize_token_embeddings(rows, mean_resizing=False)
 
 

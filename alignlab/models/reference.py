@@ -30,6 +30,7 @@ from alignlab.models.logps import answer_logps, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference_store import Found, Keys, ReferenceStore
 from alignlab.models.tolerances import tolerance_of
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -199,7 +200,10 @@ def stored_reference(
         found = store.find(keys, tokens=by_token)
         unknown = np.flatnonzero(np.isnan(found.sums))
         log.info(
-            "reference: %d answers known, %d to compute (%s)", len(keys) - len(unknown), len(unknown), store.folder
+            "reference: %s known, %d to compute (%s)",
+            counted(len(keys) - len(unknown), "answer"),
+            len(unknown),
+            store.folder,
         )
         _verify(run, [by_key[key] for key in keys], found, store.folder, how)
         if len(unknown):
@@ -300,7 +304,7 @@ def _verify(
     if worst > tolerance_of(run.model).reloaded:
         raise StoredReferenceError(
             f"{folder}: the stored reference log-probabilities are not those of this model: they differ by up to "
-            f"{worst:.3g} nats per token in {len(compared)} entries that were computed again; "
+            f"{worst:.3g} nats per token ({counted(len(compared), 'answer')} computed again); "
             "other software wrote them\n"
             f"  type: rm -r {folder}"
         )

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import DAMAGE_EXTRA, replace_file, set_aside, sha256_of
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -94,8 +95,8 @@ class ReferenceStore:
                 else:
                     log.warning("%s", set_aside(error, "its entries are computed again"), extra=DAMAGE_EXTRA)
         if unverified:
-            text = "%s: %d files of an older version have no checksum; they are renamed (.unverified), not used"
-            log.warning(text, self.folder, unverified)
+            text = "%s: renamed (.unverified) and not used, because an older version wrote no checksum: %s"
+            log.warning(text, self.folder, counted(unverified, "file"))
 
     def _read(self, file: Path) -> dict[str, NDArray]:
         """The arrays of a shard, after its checksum was verified. Raises DamagedError if the file was changed."""

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from alignlab.errors import ModelError
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -209,7 +210,7 @@ def check_tokens(model: Any, tokenizer: Any, path: str) -> None:
     needed = [token for token in beyond if token not in added or token in named or token in template]
     shown = _shortened(f"{token!r} ({beyond[token]})" for token in sorted(needed or beyond, key=beyond.__getitem__))
     if not needed:
-        log.warning("%s has %d rows of embeddings, but none for the added tokens %s", path, rows, shown)
+        log.warning("%s has embeddings of %s, but none of the added tokens %s", path, counted(rows, "token"), shown)
         return
     raise ModelError(
         f"model {path} can't be used with its tokenizer: it has {rows} rows of embeddings, and none for "
@@ -262,8 +263,7 @@ def _error(what: str, reason: str, faults: Iterable[str]) -> ModelError:
 
 def _counted(names: Collection[str], noun: str) -> str:
     """`2 parameters (a.weight, b.weight)`."""
-    count = f"1 {noun}" if len(names) == 1 else f"{len(names)} {noun}s"
-    return f"{count} ({_shortened(_natural_order(names))})"
+    return f"{counted(len(names), noun)} ({_shortened(_natural_order(names))})"
 
 
 def _shortened(names: Iterable[str]) -> str:

@@ -35,6 +35,7 @@ from alignlab.modules.validity import check_start, gradient_not_finite, non_fini
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.progress import Progress, silent
+from alignlab.spelling import counted
 from alignlab.types import Logps, PairLogps, halves
 
 log = logging.getLogger(__name__)
@@ -298,7 +299,8 @@ class AlignmentModule(pl.LightningModule):
                 if largest == 1:
                     tokens = max(micro.all_tokens for micro in micro_batches)
                     raise NotEnoughMemoryError(
-                        f"not enough memory for one row of {tokens} tokens at step {self.global_step}: {error}\n"
+                        f"not enough memory for one row of {counted(tokens, 'token')} at step {self.global_step}: "
+                        f"{error}\n"
                         "  type: trainer.gradient_checkpointing=true, or a smaller data.max_length"
                     ) from None
             # This is after the handler, in which the failed attempt's tensors are still alive.
@@ -307,7 +309,11 @@ class AlignmentModule(pl.LightningModule):
             self.micro_batches = self.micro_batches.halved(largest)
             if device.type == "cuda":
                 torch.cuda.empty_cache()
-            log.warning("not enough memory for %d rows at a time; continuing with %d", largest, self.micro_batches.rows)
+            log.warning(
+                "not enough memory for %s at a time; continuing with %d",
+                counted(largest, "row"),
+                self.micro_batches.rows,
+            )
 
     def with_state(self, values: Any, *, update: bool) -> Any:
         """The batch with the objective's state. With `update=True`, the state is first updated with this batch."""

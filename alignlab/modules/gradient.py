@@ -5,21 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import fields, is_dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from alignlab.modules.distributed import gather, rows_before, total, without_sync
+from alignlab.objectives.base import Objective
 from alignlab.types import map_tensors
-
-if TYPE_CHECKING:
-    from alignlab.modules.base import AlignmentModule
 
 Made = TypeVar("Made")
 
 
-def backward(module: AlignmentModule, micro_batches: list[Any]) -> Any:
+class Differentiable(Protocol):
+    """What a module provides so that its gradient can be computed (see AlignmentModule)."""
+
+    trainer: Any
+    objective: Objective
+    seed: int
+
+    @property
+    def global_step(self) -> int: ...
+    def with_gradient(self, batch: Any) -> Any: ...
+    def compute_logps(self, batch: Any, mean_count: float) -> Any: ...
+    def compute_without_grad(self, batch: Any, mean_count: float) -> Any: ...
+    def attach_without_grad(self, values: Any, beside: Any) -> Any: ...
+    def finiteness_check(self, values: Any) -> Tensor: ...
+    def with_state(self, values: Any, *, update: bool) -> Any: ...
+    def mean_count(self, batches: Sequence[Any]) -> float: ...
+    def raise_if_not_finite(self, numbers: Tensor, index: Tensor, values: Any = None) -> None: ...
+    def manual_backward(self, loss: Tensor) -> None: ...
+
+
+def backward(module: Differentiable, micro_batches: list[Any]) -> Any:
     """Compute the gradients of a global batch's mean loss. Returns the values of the whole batch."""
     mean_count = module.mean_count(micro_batches)
     seen = [
@@ -33,7 +51,7 @@ def backward(module: AlignmentModule, micro_batches: list[Any]) -> Any:
     return _each_micro_batch(module, micro_batches, mean_count, beside)
 
 
-def _each_micro_batch(module: AlignmentModule, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
+def _each_micro_batch(module: Differentiable, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
     """Compute the gradients of a loss that is a mean over rows, one micro-batch at a time.
 
     Returns the values of the whole batch.
@@ -51,9 +69,7 @@ def _each_micro_batch(module: AlignmentModule, micro_batches: Sequence[Any], mea
     return module.with_state(module.attach_without_grad(gather(module.trainer, seen), beside), update=False)
 
 
-def _coupled_micro_batches(
-    module: AlignmentModule, micro_batches: Sequence[Any], mean_count: float, beside: Any
-) -> Any:
+def _coupled_micro_batches(module: Differentiable, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
     """Compute the gradients of a loss in which rows depend on each other. Returns the values of the whole batch.
 
     Gao et al. 2021, https://arxiv.org/abs/2101.06983, section 3.2. The result is exact and costs one more forward:
@@ -78,7 +94,7 @@ def _coupled_micro_batches(
     return map_tensors(whole, torch.Tensor.detach)
 
 
-def _finite_values(module: AlignmentModule, i: int, micro: Any, mean_count: float) -> Any:
+def _finite_values(module: Differentiable, i: int, micro: Any, mean_count: float) -> Any:
     """`compute_logps` for the part of the i-th micro-batch that needs a gradient.
 
     Raises NonFiniteError or DivergedError if a value is not finite.
@@ -89,7 +105,7 @@ def _finite_values(module: AlignmentModule, i: int, micro: Any, mean_count: floa
 
 
 def _with_step_seed(
-    module: AlignmentModule, i: int, compute: Callable[[Any, float], Made], micro: Any, mean_count: float
+    module: Differentiable, i: int, compute: Callable[[Any, float], Made], micro: Any, mean_count: float
 ) -> Made:
     """Call `compute` with random numbers that depend only on seed, step, process and micro-batch.
 

@@ -12,6 +12,7 @@ import torch
 from alignlab.checks import check_same_shape, positive
 from alignlab.errors import Problem
 from alignlab.objectives.base import WithReference, one_label_remarks
+from alignlab.spelling import counted
 from alignlab.types import LabelledLogps, Requires
 
 # The ratio of the weighted counts of good and bad answers should lie between 1 and this. The limit was 4/3 in the
@@ -81,7 +82,7 @@ class KTO(WithReference):
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         good, bad = counts["desirable"], counts["undesirable"]
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
-        yield f"KTO: {good} good and {bad} bad answers, with weights {weights}"
+        yield f"KTO: {counted(good, 'good answer')} and {counted(bad, 'bad answer')}, with weights {weights}"
         if not good or not bad:
             # the reference point is at least 0, so it can follow the log-ratios of good answers only
             yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")

@@ -41,6 +41,7 @@ from alignlab.pipeline.stored_evaluation import (
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.reports.evaluation import SUMMARY, write_answers
 from alignlab.runs.directory import RunDir
+from alignlab.spelling import counted
 from alignlab.training.attempt import reason_of
 from alignlab.training.evaluation_suite import (
     REFERENCE_ROWS,
@@ -224,7 +225,7 @@ def _sample(
         side.model.to(device)
     bar = progress_bar(bars_wanted(request.progress))
     suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
-    samples = "1 answer" if settings.samples == 1 else f"{settings.samples} answers"
-    log.info("%s: %d prompts, %s per prompt", plan.id, len(suite.questions), samples)
+    prompts, answers = counted(len(suite.questions), "prompt"), counted(settings.samples, "answer")
+    log.info("%s: %s, %s per prompt", plan.id, prompts, answers)
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
     return sampled(suite, policy, reference, others, facts)

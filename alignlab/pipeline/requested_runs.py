@@ -13,6 +13,7 @@ from alignlab.integrity import read_record
 from alignlab.models.adapters.base import Adapter
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import find, runs_of, sweeps_of
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -67,7 +68,11 @@ def _done(directory: Path) -> list[str]:
     left_out = [run_id for run_id in ids if RunDir.of(root, run_id).status() != "done"]
     if left_out:
         log.warning(
-            "%s: %d of %d runs are not done and left out: %s", sweep, len(left_out), len(ids), ", ".join(left_out)
+            "%s: not done and left out: %d of %s (%s)",
+            sweep,
+            len(left_out),
+            counted(len(ids), "run"),
+            ", ".join(left_out),
         )
     if len(left_out) == len(ids):
         raise ConfigError([Problem("run", sweep, "none of its runs is done")])

@@ -16,6 +16,7 @@ from alignlab.evaluation.examples import Examples, same_prompts, unscored
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.tables import label, table
 from alignlab.runs.directory import RunDir
+from alignlab.spelling import counted
 from alignlab.statistics.power import detectable, prompts_needed
 from alignlab.statistics.significance import compare_with
 
@@ -38,7 +39,10 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     """A summary (alignlab/evaluation/summary.py) as text: a few lines and two tables, with intervals."""
     if "answers" not in summary:
         return _pairs(summary["pairs"])
-    lines = [f"{summary['rows']} answers to {summary['prompts']} prompts; 95 % intervals over prompts", ""]
+    lines = [
+        f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals over prompts",
+        "",
+    ]
     lines += [f"{text}: {_shown(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
     if not summary["kl"]:
         lines.append("no KL: the answers were not sampled at temperature 1")
@@ -107,7 +111,7 @@ def _health(health: Mapping[str, Any]) -> str:
         why = "; ".join(unknown)
     else:
         unseen = "".join(f"; not seen: {what}" for what in health.get("unseen", []))
-        why = f"{len(health['checks'])} checks passed{unseen}"
+        why = f"{counted(len(health['checks']), 'check')} passed{unseen}"
     return f"\nno verdict: {why}" if unknown and not hits else f"\nverdict: {health['verdict']} ({why})"
 
 
@@ -139,7 +143,7 @@ def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
         )
         possible = (1 - ties) / 2 > 0.05  # with more ties no win-rate differs by 0.05
         needed = f"; a difference of 0.05 needs {prompts_needed(0.05, tie_rate=ties):,}" if possible else ""
-        lines.append(f"with {prompts} prompts, {shown} (power 80 %{among}){needed}")
+        lines.append(f"with {counted(prompts, 'prompt')}, {shown} (power 80 %{among}){needed}")
     return lines
 
 
@@ -148,8 +152,8 @@ def bill_line(bill: JudgingCost) -> str:
     if not (bill.calls or bill.cached or bill.failures):
         return ""
     cost = f", cost {bill.cost:.4g}" if bill.cost else ""
-    failed = "".join(f"\n  {count} unjudged: {reason}" for reason, count in bill.failures.items())
-    return f"judging: {bill.calls} calls, {bill.cached} verdicts stored before{cost}{failed}"
+    failed = "".join(f"\n  {number} unjudged: {reason}" for reason, number in bill.failures.items())
+    return f"judging: {counted(bill.calls, 'call')}, {counted(bill.cached, 'verdict')} stored before{cost}{failed}"
 
 
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
@@ -249,7 +253,7 @@ def drift_text(changes: Sequence[Change]) -> str:
         for c in changes
     ]
     heads = ["measure", "then", "now", "difference", "p (Holm)", "drifted"]
-    return f"{table(heads, rows)}\n\n{sum(c.drifted for c in changes)} of {len(changes)} measures drifted"
+    return f"{table(heads, rows)}\n\n{sum(c.drifted for c in changes)} of {counted(len(changes), 'measure')} drifted"
 
 
 def write_answers(folder: Path, run: str, examples: Examples, shown: int) -> None:

@@ -22,6 +22,7 @@ from rich.text import Text
 
 from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
+from alignlab.spelling import counted
 
 REFRESH = 1.0  # seconds between two readings
 _TAIL = 8192  # bytes at the end of metrics.jsonl that contain its last row
@@ -106,7 +107,7 @@ def sweep_sights(directory: Path) -> list[Sight]:
 def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
     """Counts by status, time left, and a table of at most `rows` points, worst status first."""
     counts = Counter(s.status for s in sights)
-    head = Text(f"{title}: {len(sights)} points", style="bold")
+    head = Text(f"{title}: {counted(len(sights), 'point')}", style="bold")
     for status in _WORST_FIRST:
         if counts[status]:
             head.append(f"  {counts[status]} {status}", style=_COLOUR.get(status, ""))

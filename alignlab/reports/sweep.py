@@ -13,6 +13,7 @@ from alignlab.integrity import read_record, write_text
 from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of, split_axes
 from alignlab.reports.tables import COLUMNS, label, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
+from alignlab.spelling import counted
 from alignlab.tracking.sinks.jsonl import read_rows
 
 log = logging.getLogger(__name__)
@@ -117,9 +118,7 @@ def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
     for name in dict.fromkeys(name for parts in made for code in parts for name in code):
         counts = Counter(v for parts in made for v in dict.fromkeys(str(code.get(name)) for code in parts if code))
         if len(counts) > 1:
-            values = ", ".join(
-                f"{value} ({count} {'run' if count == 1 else 'runs'})" for value, count in counts.items()
-            )
+            values = ", ".join(f"{value} ({counted(number, 'run')})" for value, number in counts.items())
             lines.append(f"made by different code: {name}: {values}")
     return lines
 

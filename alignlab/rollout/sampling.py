@@ -17,6 +17,7 @@ from alignlab.models.forward import at_least_float32, innermost, watched_states
 from alignlab.models.memory import out_of_memory
 from alignlab.progress import Progress
 from alignlab.rollout.settings import Sampling
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +66,8 @@ def draw(
     longest = max(map(len, prompts), default=0)
     if room is not None and longest + how.max_new_tokens > room:
         raise DataError(
-            f"a prompt has {longest} tokens, an answer up to {how.max_new_tokens}, and the model {room} positions\n"
+            f"a prompt has {counted(longest, 'token')}, "
+            f"an answer up to {how.max_new_tokens}, and the model {counted(room, 'position')}\n"
             f"  type: {how.group}.max_new_tokens={max(1, room - longest)}"
         )
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))
@@ -80,7 +82,9 @@ def draw(
                 sampled = _within_memory(model, chosen, uniform, how, ends, value)
                 if sampled is None:  # smaller batches give the same answers
                     most = (len(waiting) + 1) // 2
-                    log.warning("not enough memory for %d answers at a time; continuing with %d", len(waiting), most)
+                    log.warning(
+                        "not enough memory for %s at a time; continuing with %d", counted(len(waiting), "answer"), most
+                    )
                 else:
                     samples |= dict(zip(waiting, sampled, strict=True))
     finally:
@@ -108,7 +112,7 @@ def _within_memory(
             raise
         if len(prompts) == 1:
             raise NotEnoughMemoryError(
-                f"not enough memory for one answer to a prompt of {len(prompts[0])} tokens: {error}\n"
+                f"not enough memory for one answer to a prompt of {counted(len(prompts[0]), 'token')}: {error}\n"
                 f"  type: a smaller {how.group}.max_new_tokens or data.max_prompt_length"
             ) from None
     if torch.cuda.is_initialized():  # after the handler, in which the failed attempt's tensors are still alive

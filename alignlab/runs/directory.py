@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
 from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -340,7 +341,8 @@ def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:
     """Run -> whether another machine still works on it, for the runs whose record says so. All are watched at once."""
     elsewhere = {run.heartbeat: run for run in runs if run.is_elsewhere()}
     if elsewhere:
-        log.info("watching for up to %.0f s whether other machines still work on %d runs", STILL, len(elsewhere))
+        text = "watching for up to %.0f s whether other machines still work on %s"
+        log.info(text, STILL, counted(len(elsewhere), "run"))
     moved = beating(elsewhere)
     return {run: file in moved for file, run in elsewhere.items()}
 

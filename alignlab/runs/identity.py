@@ -7,27 +7,6 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-# Keys that do not change the id: output paths, trackers, evaluation, devices, sizes of portions.
-COSMETIC = (
-    "output_root",
-    "tracking",
-    "evaluation",
-    "judge",
-    "sweep",
-    "rerun",
-    "if_running",
-    "trainer.accelerator",
-    "trainer.progress",
-    "trainer.checkpoint_every",
-    "trainer.micro_batch_size",
-    "trainer.micro_batch_tokens",
-    "trainer.layout",
-    "trainer.gradient_checkpointing",
-    "trainer.compile",
-    "trainer.token_stats",
-    "trainer.log_every",
-)
-
 
 def run_id(
     objective: str,
@@ -35,17 +14,17 @@ def run_id(
     *,
     content: Mapping[str, str],
     parent: str | None,
-    unused: tuple[str, ...],
+    ignored: tuple[str, ...],
 ) -> str:
     """`<objective>-<12 hex digits>`.
 
     config:  the effective config as plain containers.
     content: dotted key -> digest of the content behind a path; replaces the path.
-    parent:  id of the run whose policy this one starts from; it replaces `model.parent`.
-    unused:  dotted keys that this run never reads; they are left out.
+    parent:  id of the run whose policy this one starts from.
+    ignored: dotted keys that change no result of this run; they are left out, with all keys below them.
     """
     flat = flatten(config)
-    for key in (*COSMETIC, *unused, "model.parent"):
+    for key in ignored:
         flat = {k: v for k, v in flat.items() if k != key and not k.startswith(f"{key}.")}
     flat |= content
     flat["parent"] = parent

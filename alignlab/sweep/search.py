@@ -36,6 +36,7 @@ from alignlab.errors import AlignlabError, ConfigError, DamagedError, OutputErro
 from alignlab.integrity import set_aside, write_sealed
 from alignlab.reports.sweep import write_report
 from alignlab.runs.directory import FINISHED
+from alignlab.spelling import counted
 from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.sweep import Sweep, why_unfinished
 from alignlab.sweep.tasks import RunTask, lacks_evaluation
@@ -249,7 +250,7 @@ class Search:
         if reasons:
             lines = [f"  trial {n}: {why}" for n, why in sorted(reasons.items())]
             raise SweepFailedError(
-                f"{len(lines)} of {len(study.trials)} trials failed; the same command goes on with them\n"
+                f"{len(lines)} of {counted(len(study.trials), 'trial')} failed; the same command tries them again\n"
                 + "\n".join(lines)
             )
 
@@ -435,12 +436,12 @@ class Search:
             },
         )
         lines = [
-            f"best of {len(done)} done trials: {' '.join(self._settings(best))} ({best.user_attrs['run']}), "
+            f"best of {counted(len(done), 'done trial')}: {' '.join(self._settings(best))} ({best.user_attrs['run']}), "
             f"{self.options.metric} {best.value:.4g}"
         ]
         if moved:
             shares = ", ".join(f"{key} {share:.0%}" for key, share in moved.items())
-            lines.append(f"what moved it, among the {len(done)} done trials: {shares}")
+            lines.append(f"what moved it, among the {counted(len(done), 'done trial')}: {shares}")
         return "\n".join(lines)
 
 

@@ -21,6 +21,7 @@ from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
 from alignlab.reports.sweep import point_line, write_report
 from alignlab.runs.directory import FINISHED, now
+from alignlab.spelling import counted
 from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
@@ -69,10 +70,10 @@ class Sweep:
         finished = Counter(status for p in asked if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
         log.info(
-            "sweep %s: %d points%s%s",
+            "sweep %s: %s%s%s",
             self.name,
-            len(self.plans),
-            "".join(f", {count} {status} already" for status, count in finished.items()),
+            counted(len(self.plans), "point"),
+            "".join(f", {number} {status} already" for status, number in finished.items()),
             f", starting from {', '.join(sorted(parents))}" if parents else "",
         )
         self.queue(self.points)
@@ -93,8 +94,8 @@ class Sweep:
         gone = before - {plan.id for plan in self.plans}
         if gone:
             (self.directory / "evaluation.md").unlink(missing_ok=True)
-            text = "%s was a sweep with %d other points: they leave its table, and stay in `alignlab runs`"
-            log.warning(text, self.name, len(gone))
+            text = "%s was a sweep with %s: its table no longer shows them, but `alignlab runs` does"
+            log.warning(text, self.name, counted(len(gone), "other point"))
 
     def queue(self, points: Sequence[RunTask]) -> None:
         """Tell everybody who looks that these will be run."""
@@ -130,7 +131,7 @@ class Sweep:
         ]
         if lines:
             raise SweepFailedError(
-                f"{len(lines)} of {len(self.plans)} points have no result; the same command runs them again\n"
+                f"no result for {len(lines)} of {counted(len(self.plans), 'point')}; the same command runs them again\n"
                 + "\n".join(lines)
             )
 
@@ -140,7 +141,7 @@ def why_unfinished(state: dict[str, object], point: Plan) -> str:
     if state.get("status") in FINISHED:
         return f"its evaluation failed: {state.get('evaluation_failed') or 'it was cut off'}"
     if state.get("status") == "running":
-        return f"in hand of process {state.get('pid')} on {state.get('host')}"
+        return f"process {state.get('pid')} on {state.get('host')} is running it"
     for step in reversed(point.chain()[:-1]):
         before = step.run.state()
         if state.get("status") != "failed" and before.get("status") == "failed":

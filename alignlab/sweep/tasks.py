@@ -14,6 +14,7 @@ from alignlab.errors import AlignlabError, NotVectorizableError, PrunedError
 from alignlab.pipeline.reference_requests import different_requests
 from alignlab.pipeline.run import run_plan
 from alignlab.runs.directory import FINISHED, RunDir
+from alignlab.spelling import counted
 from alignlab.training.attempt import log_already_finished, reason_of
 from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import even, groups
@@ -90,7 +91,7 @@ class RunTask:
                 self.failed(reason_of(error))
 
     def failed(self, reason: str) -> None:
-        """Put into the record that it failed, where there can be one and nobody else has the run in hand."""
+        """Record that the run failed, if its record can be written and no other process is running it."""
         elsewhere = self.run.record().get("status") == "running" and not self.has_begun()
         if elsewhere or self.run.is_locked():
             log.error("%s: %s", self.name, reason)
@@ -163,7 +164,7 @@ class VectorizedTask:
         except NotVectorizableError as error:
             log.warning("not stacked: %s", error)
         except Exception as error:  # too little memory for all of them, say
-            log.error("a stack of %d points failed, and they are run one by one: %s", len(plans), error)
+            log.error("%s as one model failed, and are run one by one: %s", counted(len(plans), "point"), error)
         gc.collect()  # what a stack that failed held is in cycles
         for point in points:
             if point.name not in handled:
@@ -230,7 +231,8 @@ def _retry_of(task: RunTask, how: str | None, *, left: int, out_of_memory: bool)
     if left < 1:
         return None
     again = again.with_halved_batch() if out_of_memory else replace(again)  # asked for as things are now
-    smaller = f", {again.plan.train.trainer.micro_batch_size} rows a forward" if out_of_memory else ""
+    rows = counted(again.plan.train.trainer.micro_batch_size, "row")
+    smaller = f", with {rows} per forward pass" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, reason, smaller)
     return again
 

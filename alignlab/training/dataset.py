@@ -21,6 +21,7 @@ from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
+from alignlab.spelling import counted
 from alignlab.training.data_shapes import SHAPES, Shape, shape_of
 from alignlab.training.setup import InitialPolicy
 
@@ -122,8 +123,8 @@ def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
     known = set(train.prompts)
     shared = sum(prompt in known for prompt in held_out.prompts)
     if shared:
-        text = "%d of %d held-out rows have a prompt that is trained on: they do not measure how the policy generalises"
-        log.warning(text, shared, len(held_out.prompts))
+        text = "training also uses the prompts of %d of %s: these rows do not measure how the policy generalises"
+        log.warning(text, shared, counted(len(held_out.prompts), "held-out row"))
     return shared
 
 
@@ -206,22 +207,26 @@ def _refuse_too_long(start: InitialPolicy, tokens: Sequence[Tokens]) -> None:
     longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
     if limit is not None and longest > limit:
         raise DataError(
-            f"a row has {longest} tokens, but the model has {limit} positions\n  type: data.max_length={limit}"
+            f"a row has {counted(longest, 'token')}, but the model has {counted(limit, 'position')}\n"
+            f"  type: data.max_length={limit}"
         )
 
 
 def _refuse_too_few(split: Split, tokens: Sequence[Tokens], least: int, dropped: Counter[str]) -> None:
     """Raise DataError if fewer than `least` rows are left. Two are needed to estimate a KL from other rows' answers."""
     if not tokens:
-        raise DataError(f"no {split} rows are left; left out: {dict(dropped)}")
+        raise DataError(f"no {split} rows are left; {', '.join(_left_out(dropped)) or 'none was left out'}")
     if len(tokens) < least:
         raise DataError(f"one {split} row is left, but this objective estimates a KL from the answers of other rows")
 
 
 def _summary(rows: int, dropped: Counter[str], report: LengthReport) -> str:
     """The number of rows with counts of what was left out and shares of what was cut, for the log."""
-    left_out = [f"{count} left out ({reason})" for reason, count in dropped.items()]
     cut = [
         f"{100 * n / report.rows:.1f} % of {_PART_NAMES[part]} cut" for part, n in sorted(report.truncated.items()) if n
     ]
-    return ", ".join([str(rows), *left_out, *cut])
+    return ", ".join([str(rows), *_left_out(dropped), *cut])
+
+
+def _left_out(dropped: Counter[str]) -> list[str]:
+    return [f"{number} left out ({reason})" for reason, number in dropped.items()]

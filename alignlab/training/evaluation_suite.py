@@ -20,6 +20,7 @@ from alignlab.judges.base import Judge
 from alignlab.lab.world import World
 from alignlab.models.reference import ScoringOptions
 from alignlab.progress import Progress
+from alignlab.spelling import counted
 from alignlab.training.dataset import refuse_changed_data
 from alignlab.training.setup import InitialPolicy
 
@@ -45,7 +46,7 @@ def suite_of(
 
 def sampling_of(settings: Evaluation) -> str:
     """A text of the settings that determine sampled answers, besides the weights and the prompts."""
-    return f"{settings.max_new_tokens} tokens, temperature {settings.temperature}, seed {settings.seed}"
+    return f"{counted(settings.max_new_tokens, 'token')}, temperature {settings.temperature}, seed {settings.seed}"
 
 
 def cap_to_horizon(settings: Evaluation, world: World | None) -> Evaluation:

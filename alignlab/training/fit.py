@@ -72,10 +72,9 @@ def fit(
         if done:
             trained = {name: p for name, p in module.named_parameters() if p.requires_grad}
             refuse_other_model(run.checkpoint, read_state(run.checkpoint, run)["state_dict"], trained)
-        try:
-            _train(trainer, module, data, run, resume=done > 0)
-        finally:
-            checkpoint.restore_signals()
+        with around_lightning(checkpoint):
+            resumed_from = str(run.checkpoint) if done else None
+            trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
         module.to(trainer.strategy.root_device)
         recorder.metrics.validate(trainer, module, data)
         return recorder.finish(module.policy, recorder.metrics.seconds)
@@ -145,15 +144,18 @@ def make_data(config: Train, rows: RunRows, *, start: int) -> AlignmentData:
     return data
 
 
-def _train(trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData, run: RunDir, *, resume: bool) -> None:
-    """Train up to the last step. `resume` continues from the saved training state."""
-    with lightning_quiet():
-        try:
-            trainer.fit(module, datamodule=data, ckpt_path=str(run.checkpoint) if resume else None, weights_only=True)
-        except SystemExit as stop:
-            if stop.code != 1:  # of a cluster's scheduler that has queued this run again
-                raise
-            raise KeyboardInterrupt from stop  # after its callbacks, Lightning turns this error into exit code 1
+@contextmanager
+def around_lightning(checkpoint: Checkpoint) -> Iterator[None]:
+    """Around `Trainer.fit`: no warnings, KeyboardInterrupt instead of Lightning's exit code, and signals as before."""
+    try:
+        with lightning_quiet():
+            yield
+    except SystemExit as stop:
+        if stop.code != 1:  # of a cluster's scheduler that has queued this run again
+            raise
+        raise KeyboardInterrupt from stop  # after its callbacks, Lightning turns this error into exit code 1
+    finally:
+        checkpoint.restore_signals()
 
 
 @contextmanager

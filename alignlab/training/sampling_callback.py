@@ -16,6 +16,7 @@ from alignlab.evaluation.summary import flat, summarise
 from alignlab.judges.base import Judge
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.runs.directory import RunDir
+from alignlab.spelling import counted
 from alignlab.training.callbacks import MetricsCallback
 from alignlab.training.evaluation_suite import cap_to_horizon, judges_of, sampling_of, suite_of
 from alignlab.training.setup import InitialPolicy, device_of
@@ -51,7 +52,7 @@ class EvaluationCallback(pl.Callback):
     @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
     def evaluate(self, policy: Any, step: int) -> None:
         """Sample answers of the policy after `step` updates, have them judged, and store and log the results."""
-        side = ModelSide(policy, self._reference.tokenizer, f"{self._run.id} after {step} updates")
+        side = ModelSide(policy, self._reference.tokenizer, f"{self._run.id} after {counted(step, 'update')}")
         facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
         examples = sampled(self._suite, side, self._reference, {}, facts)
         for name, judge in self._judges.items():

@@ -22,6 +22,7 @@ from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.models.sources.base import ModelSource
 from alignlab.models.tolerances import tolerance_of
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -56,8 +57,8 @@ def check_saved(policy: Any, folder: Path, source: ModelSource, rows: Sequence[T
         far = float((found - trained).abs().max())
         unit = "in reward" if offset is not None else "nats per token"
         raise SavedPolicyError(
-            f"the saved policy, loaded again, is not the one that was trained: {len(answers)} answers are off by up to "
-            f"{far:.3g} {unit}; {precision(policy)} allows {tolerance:g}\n"
+            f"the saved policy, loaded again, is not the one that was trained: it is off by up to {far:.3g} {unit} on "
+            f"{counted(len(answers), 'answer')}; {precision(policy)} allows {tolerance:g}\n"
             f"  the weights that training started from have changed since then, or can't be loaded as they were"
         )
 

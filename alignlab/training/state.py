@@ -59,7 +59,9 @@ def refuse_other_model(file: Path, state: Mapping[str, Any], trained: Mapping[st
     """Raise DamagedError if a state lacks trained tensors, or has them in another shape."""
     unlike = [name for name, tensor in trained.items() if name not in state or state[name].shape != tensor.shape]
     if unlike:
-        raise DamagedError(file, f"is the training state of another model ({len(unlike)} tensors differ: {unlike[0]})")
+        raise DamagedError(
+            file, f"is the training state of another model (other tensors: {len(unlike)}, the first is {unlike[0]})"
+        )
 
 
 def updates_of(state: dict[str, Any]) -> int:

@@ -27,6 +27,7 @@ from alignlab.integrity import replace_file, set_aside
 from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
+from alignlab.spelling import counted
 from alignlab.training.attempt import (
     log_code_changes,
     log_damage,
@@ -38,7 +39,7 @@ from alignlab.training.attempt import (
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
-from alignlab.training.fit import lightning_quiet, make_module, make_trainer
+from alignlab.training.fit import around_lightning, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
@@ -165,7 +166,8 @@ class _VectorizedFit:
         small = one_thread_where_small(self.plans[0].train.model.parameters)
         with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
             how = f"resuming at step {self.done}" if self.done else "starting"
-            log.info("%d points as one model: %s (%s)", len(self.plans), how, ", ".join(run.id for run in self.runs))
+            points, names = counted(len(self.plans), "point"), ", ".join(run.id for run in self.runs)
+            log.info("%s as one model: %s (%s)", points, how, names)
             for message in self.damage:
                 log_damage(message)
             for run in self.runs:
@@ -226,14 +228,9 @@ class _VectorizedFit:
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
-        try:
-            with lightning_quiet():
-                steps = range(self.done, first.trainer.max_steps)
-                trainer.fit(module, _Stream(orders, first.trainer.batch_size, first.trainer.sampling, steps, device))
-        except SystemExit as stop:  # after its callbacks, Lightning turns a KeyboardInterrupt into this error
-            raise KeyboardInterrupt from stop
-        finally:
-            checkpoint.restore_signals()
+        with around_lightning(checkpoint):
+            steps = range(self.done, first.trainer.max_steps)
+            trainer.fit(module, _Stream(orders, first.trainer.batch_size, first.trainer.sampling, steps, device))
         module.to(device)
         recorder.validate()
         seconds = (time.perf_counter() - began) / len(self.points)

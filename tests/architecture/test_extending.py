@@ -16,7 +16,7 @@ DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
 # heading -> number of its code blocks
 HOW_TOS = {
     "Add a launcher": 2,
-    "Add a setting of the trainer": 4,
+    "Add a setting of the trainer": 3,
     "Add a metric": 2,
     "Add an objective": 2,
     "Add a judge": 2,

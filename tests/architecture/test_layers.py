@@ -34,7 +34,7 @@ FIT = MODELS_AND_DATA | {
     "config",
 }
 ALLOWED = {
-    "errors": set(),
+    "errors": {"spelling"},
     "types": set(),
     "spelling": set(),
     "progress": set(),
@@ -54,7 +54,7 @@ ALLOWED = {
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
     "evaluation": MODELS_AND_DATA | {"statistics", "judges"},
     "config": MODELS_AND_DATA | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation"},
-    "reports": {"errors", "integrity", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "reports": {"errors", "integrity", "spelling", "runs", "tracking", "statistics", "evaluation", "judges"},
     "training": FIT,
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports"},

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -66,7 +68,7 @@ CASES = {
     "below a list": (["train", "evaluation.baselines.reference=1"], ["evaluation.baselines.reference = 1", "evaluation.baselines is a list"]),
     "below a name": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is lab_sft"]),
     "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
-    "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = ['lab_rm']", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
+    "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = [lab_rm]", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
     "no stage": (["train", "model.parent=3"], ["model.parent = 3", "must be the name of a stage, or a list of stages and overrides", "type: model.parent=sft"]),
     "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
     "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
@@ -76,7 +78,7 @@ CASES = {
     "sweep name above": (["check", "sweep.name=..", "-m", "seed=1,2"], ["sweep.name = ..", "the name of one folder"]),
     "launcher": (["train", "launcher=locl", "-m", "seed=1,2"], ["  launcher = locl", "there are: auto, basic, local, ray, serial", "type: launcher=local"]),
     "option of a launcher": (["train", "launcher.atonce=2", "launcher=local", "-m", "seed=1,2"], ["  launcher.atonce = 2", "launcher has: at_once, per_gpu, retries", "type: launcher.at_once=2"]),
-    "value of a launcher's option": (["check", "launcher=local", "launcher.at_once=-1", "-m", "seed=1,2"], ["launcher.at_once = -1", "at least 0"]),
+    "type of a launcher's option": (["check", "launcher=local", "launcher.at_once=x", "-m", "seed=1,2"], ["  launcher.at_once = x", "must be a whole number", "type: launcher.at_once=..."]),
     "hydra's own": (["train", "hydra.rnu=1"], ["hydra.rnu = 1", "no such key; hydra has: callbacks, "]),
     "no list": (["train", "sweep.zip=seed", "-m", "seed=1,2"], ["sweep.zip = seed", "must be a list"]),
     "robust at a half": (["train", "objective=robust_dpo", "objective.label_smoothing=0.5"], ["objective.label_smoothing = 0.5", "[0.0, 0.5)"]),
@@ -104,6 +106,44 @@ def test_everything_wrong_at_once(alignlab: Run, tmp_path: Path) -> None:
     for key in ("objective.beta", "optim.lr", "trainer.max_steps", "foo", "data.path"):
         assert f"  {key} = " in result.err
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "problems"),
+    [
+        (["launcher=local", "launcher.at_once=-1"], [("launcher.at_once = -1", "must be at least 0")]),
+        (["launcher=slurm", "launcher.cluster=nope"], [("launcher.cluster = nope", "must be one of: slurm, local")]),
+        (["launcher=slurm"], [("launcher = slurm", "there is no SLURM here")]),
+        (["launcher=ray"], [("launcher = ray", "needs the package ray")]),
+        (["sweeper=optuna"], [("sweeper = optuna", "needs the package optuna")]),
+        (
+            ["launcher=local", "launcher.per_gpu=0", "launcher.retries=-1", "optim.lr=-1"],
+            [
+                ("optim.lr = -1", "greater than 0"),
+                ("launcher.per_gpu = 0", "at least 1"),
+                ("launcher.retries", "at least 0"),
+            ],
+        ),
+    ],
+)
+def test_problems_of_a_launcher_are_shown_like_all_others(
+    options: list[str], problems: list[tuple[str, str]], alignlab: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("ray", "optuna"):
+        monkeypatch.setitem(sys.modules, package, None)
+    submitit = ModuleType("submitit")
+    submitit.__spec__ = ModuleSpec("submitit", None)
+    monkeypatch.setitem(sys.modules, "submitit", submitit)
+    monkeypatch.setattr("shutil.which", lambda name: None)
+    result = alignlab("check", *options, "-m", "seed=1,2")
+    assert result.code == 2
+    count = "1 problem" if len(problems) == 1 else f"{len(problems)} problems"
+    assert result.err.startswith(f"alignlab: {count} in the config; nothing was started\n  {problems[0][0]}")
+    for key, text in problems:
+        assert f"\n  {key}" in result.err
+        assert text in result.err
+    for word in ("Error in call", "ConfigError", "full_key", "hydra"):
+        assert word not in result.err
 
 
 def test_missing_packages_are_told_together(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_what_can_not_be(zipped: Any, excluded: Any, key: str, text: str) -> Non
 
 def test_an_exclusion_without_effect_is_told(caplog: pytest.LogCaptureFixture) -> None:
     assert len(asked(["a=1,2"], (), [{"a": 3}]).jobs) == 2
-    assert "leaves out no point" in caplog.text
+    assert "sweep.exclude: {a:3} leaves out no point" in caplog.text
 
 
 COMMANDS = [

@@ -250,7 +250,7 @@ def test_files_allow_nothing_in_an_evaluation_either(alignlab: Run, tmp_path: Pa
     asked = ["evaluate", f"run={the_run()}", f"evaluation.baselines=[{own}]", "+sweep@_global_=ev"]
     found = alignlab(*asked)
     assert (found.code, mark.exists()) == (2, False)
-    assert "trust_remote_code = True\n      is set by a config file" in found.err
+    assert "trust_remote_code = true\n      is set by a config file" in found.err
 
 
 def test_the_key_of_the_model_is_not_that_of_a_judge(alignlab: Run, tmp_path: Path, mark: Path) -> None:

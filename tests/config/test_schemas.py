@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alignlab.config.schemas import reference_kind
+from alignlab.config.schemas import inherited_keys, keys_outside_id, reference_kind
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.adapters.none import FullFineTuning
 from alignlab.types import Requires
@@ -27,3 +27,22 @@ from alignlab.types import Requires
 def test_reference_kind(asked: str, needs: Requires, with_lora: str, full: str) -> None:
     assert reference_kind(asked, needs, LoRA()) == with_lora
     assert reference_kind(asked, needs, FullFineTuning()) == full
+
+
+def test_what_the_fields_say_of_ids_and_of_the_runs_that_are_needed() -> None:
+    """The ids of all runs depend on this list: a key that leaves it or joins it makes every run another one."""
+    assert set(keys_outside_id()) == {
+        "output_root", "tracking", "evaluation", "judge", "sweep", "rerun", "if_running", "trainer.accelerator",
+        "trainer.progress", "trainer.checkpoint_every", "trainer.micro_batch_size", "trainer.micro_batch_tokens",
+        "trainer.layout", "trainer.gradient_checkpointing", "trainer.compile", "trainer.token_stats",
+        "trainer.log_every",
+    }  # fmt: skip
+    inherited = set(inherited_keys("parents"))
+    assert inherited - set(inherited_keys("judges")) == {"model", "data"}
+    assert {key for key in inherited if "." not in key} == {
+        "model", "peft", "data", "output_root", "tracking", "sweep",
+    }  # fmt: skip
+    assert {key for key in inherited if "." in key} == {
+        "trainer.accelerator", "trainer.progress", "trainer.micro_batch_size", "trainer.micro_batch_tokens",
+        "trainer.layout", "trainer.gradient_checkpointing", "trainer.compile", "trainer.token_stats",
+    }  # fmt: skip

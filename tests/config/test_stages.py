@@ -137,7 +137,7 @@ def test_a_stage_file_does_not_allow_code_to_run(typed: list[str], alignlab: Run
         str(tmp_path / "mine"),
     )  # fmt: skip
     assert found.code == 2
-    assert "parent.model.trust_remote_code = True\n      is set by a config file" in found.err
+    assert "parent.model.trust_remote_code = true\n      is set by a config file" in found.err
 
 
 def test_code_that_was_allowed_for_the_model_is_allowed_for_its_parent(hydra_conf: None) -> None:

@@ -196,7 +196,7 @@ def test_conversations_beside_a_prompt_may_repeat_the_row(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("whole", "fault"),
     [
-        (talk(ABOUT, *MORE, "a: Rhine"), "prompt and {} differ before the answer: prompt has 1 turns, and {} has 3"),
+        (talk(ABOUT, *MORE, "a: Rhine"), "prompt and {} differ before the answer: prompt has 1 turn, and {} has 3"),
         (talk("u: Name a lake.", "a: Rhine"), "user: 'Name a river.', and {} has user: 'Name a lake.'"),
         (talk("s: Short.", ABOUT, "a: Rhine"), "user: 'Name a river.', and {} has system: 'Short.'"),
         (talk("s: Short.", ABOUT), "and {} has system: 'Short.'"),

@@ -91,7 +91,7 @@ def test_other_line_ends_and_long_cells_are_text() -> None:
         ("x.json", b"null", "must contain a list of rows, but contains null"),
         ("x.json", b'[{"a": 1}, null]', "row 2: must be an object with named columns, not null"),
         ("x.json", b'[{"a": 1},\n {"a" 2}]', "line 2 is not JSON: Expecting ':' delimiter (column 7)"),
-        ("x.csv", b"a,b\n1,2\n3\n4,5,6\n", "2 rows can't be used\n  row 2: has 1 cells, but the header has 2"),
+        ("x.csv", b"a,b\n1,2\n3\n4,5,6\n", "2 rows can't be used\n  row 2: has 1 cell, but the header has 2"),
         ("x.csv", b'a,b\n1,"open\n', "is not CSV: unexpected end of data"),
         ("x.csv", b"a,a\n1,2\n", "has more than one column a"),
         ("x.parquet", b"PAR1 no", "can't be read"),

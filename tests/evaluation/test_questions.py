@@ -71,7 +71,7 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
         ({"turns": ["Hi"], "messages": [ASK, TELL, MORE]}, "prompt and messages differ before the answer"),
         ({"instruction": "Hi", "prompt": "Ho"}, "instruction and prompt hold different prompts"),
         ({"instruction": "Hi", "prompt": [ASK, TELL, MORE]}, "instruction and prompt hold different prompts"),
-        ({"prompt": "Hi", "messages": [ASK, TELL, MORE]}, "prompt has 1 turns, and messages has 3"),
+        ({"prompt": "Hi", "messages": [ASK, TELL, MORE]}, "prompt has 1 turn, and messages has 3"),
         ({"prompt": "Hi", "output": "x", "conversations": [ASK, TELL]}, "conversations ends with an answer that"),
         ({"prompt": "Hi", "messages": [ASK, TELL]}, "messages ends with an answer that the row does not have"),
         ({"prompt": []}, "needs instruction, turns or prompt"),

@@ -25,7 +25,7 @@ from alignlab.runs.identity import flatten, run_id
 
 
 def identity(config: dict[str, object], **changes: object) -> str:
-    arguments = {"content": {}, "parent": None, "unused": ()} | changes
+    arguments = {"content": {}, "parent": None, "ignored": ()} | changes
     return run_id("dpo", config, **arguments)  # type: ignore[arg-type]
 
 
@@ -41,17 +41,15 @@ def test_the_id_is_stable_and_depends_on_what_decides_numbers() -> None:
     assert identity(CONFIG, parent="sft-1") != identity(CONFIG) != identity(CONFIG, content={"data.content": "x"})
 
 
-def test_the_id_ignores_cosmetic_and_unused_keys() -> None:
-    cosmetic = {
-        **CONFIG,
-        "output_root": "elsewhere",
-        "tracking": {"project": "x"},
-        "trainer": {"max_steps": 5, "progress": False, "accelerator": "cpu"},
-    }
-    assert identity(cosmetic) == identity(CONFIG)
+def test_the_id_leaves_out_ignored_keys_and_all_below_them() -> None:
+    other = {**CONFIG, "tracking": {"project": "x"}, "trainer": {"max_steps": 5, "progress": False}}
+    assert identity(other) != identity(CONFIG)
+    ignored = ("tracking", "trainer.progress")
+    assert identity(other, ignored=ignored) == identity(CONFIG) == identity(CONFIG, ignored=ignored)
     moved = {**CONFIG, "data": {"path": "b", "limit": 3}}
     assert identity(moved) != identity(CONFIG)
-    assert identity(moved, unused=("data.path",)) == identity(CONFIG, unused=("data.path",))
+    assert identity(moved, ignored=("data.path",)) == identity(CONFIG, ignored=("data.path",))
+    assert identity(CONFIG, ignored=("trainer.max",)) == identity(CONFIG), "a key is no beginning of another one"
 
 
 def test_flatten() -> None:

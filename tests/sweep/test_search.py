@@ -258,7 +258,7 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
         patched.setattr("alignlab.pipeline.evaluate.evaluate", fail)
         result = alignlab(*command)
     assert result.code == 3
-    assert "1 of 1 trials failed" in result.err
+    assert "1 of 1 trial failed" in result.err
     assert "trial 0: its evaluation failed: RuntimeError: out of luck" in result.err
     assert [t["state"] for t in found()["trials"]] == ["complete"]
     again = alignlab(*command)

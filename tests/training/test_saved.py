@@ -170,7 +170,7 @@ def test_a_policy_that_loads_as_another_one_fails(
     assert result.code == 1
     (record,) = (json.loads(file.read_text()) for file in RUNS.glob("*/run.json"))
     assert record["status"] == "failed"
-    said = "answers are off by up to "
+    said = "is not the one that was trained: it is off by up to "
     assert said in record["reason"]
     far, unit = record["reason"].split(said)[1].split()[:2]
     assert (float(far) > 0.01, unit) == (True, "in" if objective == "reward_model" else "nats")

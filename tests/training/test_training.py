@@ -148,7 +148,7 @@ def test_a_point_that_another_process_is_running_is_skipped(alignlab: Run) -> No
         left = alignlab(*command, "if_running=skip")
         other.kill()
     assert left.code == 3
-    assert "1 of 2 points have no result" in left.err
+    assert "no result for 1 of 2 points" in left.err
     assert f"{names[0]}: another process is running it; skipped" in left.err
     assert [records().get(name, {}).get("status") for name in names] == [None, "done"]
     assert alignlab(*command, "if_running=skip").code == 0
@@ -328,7 +328,7 @@ def test_waiting_points_have_their_overrides_in_the_record(alignlab: Run, monkey
     assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]
     named = ["train", *LAB, "sweep.name=s", "-m"]
     assert "other points" not in alignlab(*named, "seed=1,2").err + alignlab(*named, "seed=1,2,3").err
-    assert "s was a sweep with 2 other points" in alignlab(*named, "seed=3,4").err
+    assert "s was a sweep with 2 other points: its table no longer shows them" in alignlab(*named, "seed=3,4").err
 
 
 def test_any_axes_on_any_config(alignlab: Run) -> None:
@@ -363,7 +363,7 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     ]
     result = alignlab(*command)
     assert result.code == 3
-    assert "1 of 3 points have no result" in result.err
+    assert "no result for 1 of 3 points" in result.err
     assert "out of luck" in result.err
     table = pd.read_csv("outputs/sweeps/s/table.csv")
     assert table["status"].tolist() == ["done", "failed", "done"]

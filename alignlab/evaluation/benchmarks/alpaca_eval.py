@@ -19,6 +19,7 @@ from alignlab.data.conversations import read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, read_table, write_rows
 from alignlab.evaluation.benchmarks.prompt_places import MAX_LISTED, faulty_rows, prompt_places
+from alignlab.spelling import counted
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.length_control import LengthControlled, Weights, controlled_rate, length_controlled
 from alignlab.statistics.winrate import WinRate, win_rate
@@ -164,8 +165,8 @@ def leaderboard_row(annotations: Annotations, difficulty: ArrayLike | None = Non
     used = scores[valid]
     if len(prompts := np.unique(annotations.index[valid])) < 2:
         raise DataError(
-            f"{len(used)} of {len(scores)} annotations have a preference, on {len(prompts)} prompts: the leaderboard's "
-            "numbers need preferences on at least two prompts"
+            f"a preference in {len(used)} of {counted(len(scores), 'annotation')}, on "
+            f"{counted(len(prompts), 'prompt')}: the leaderboard's numbers need preferences on at least two prompts"
         )
     wins = win_rate(scores, prompts=annotations.index.tolist())
     hardness = None if difficulty is None else _difficulty_of(annotations.index, difficulty)
@@ -194,8 +195,9 @@ def _difficulty_of(index: np.ndarray, difficulty: ArrayLike) -> Array:
     if without.any():
         some = ", ".join(map(str, index[without][:MAX_LISTED]))
         raise DataError(
-            f"{without.sum()} of {len(index)} annotations are of prompts without a difficulty (index {some}"
-            f"{', ...' if without.sum() > MAX_LISTED else ''}); there are difficulties of {len(known)} prompts"
+            f"{without.sum()} of {counted(len(index), 'annotation')}: no difficulty of the prompt (index {some}"
+            f"{', ...' if without.sum() > MAX_LISTED else ''}); "
+            f"there are difficulties of {counted(len(known), 'prompt')}"
         )
     return known[index]
 

@@ -19,6 +19,7 @@ from alignlab.data.conversations import UnusableRowError, gather, read_text
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, write_rows
 from alignlab.judges.base import Answer, Comparison, Turns
+from alignlab.spelling import counted
 from alignlab.statistics.intervals import Estimate, mean_interval
 
 # Categories in which the judge sees a reference answer.
@@ -202,5 +203,8 @@ def summarise(questions: Sequence[Question], ratings: Mapping[str, float], *, le
 def _answer(answers: Mapping[str, Turns], question: Question) -> Turns:
     found = answers.get(question.id, ())
     if len(found) < len(question.turns):
-        raise DataError(f"question {question.id} has {len(question.turns)} turns, but {len(found)} answers to them")
+        raise DataError(
+            f"question {question.id} has {counted(len(question.turns), 'turn')}, "
+            f"but {counted(len(found), 'answer')} to them"
+        )
     return found

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from alignlab.evaluation.benchmarks.files import Row
+from alignlab.spelling import counted
 
 # Maximum number of rows that a message lists by number. It also gives the count of all of them.
 MAX_LISTED = 5
@@ -43,7 +44,8 @@ def faulty_rows(wrong: Iterable[bool], what: str) -> list[str]:
     flags = list(wrong)
     some = [i for i, flag in enumerate(flags, 1) if flag]
     shown = ", ".join(map(str, some[:MAX_LISTED])) + (", ..." if len(some) > MAX_LISTED else "")
-    return [f"{len(some)} of {len(flags)} rows have {what} (row {shown})"] if some else []
+    verb = "has" if len(some) == 1 else "have"
+    return [f"{len(some)} of {counted(len(flags), 'row')} {verb} {what} (row {shown})"] if some else []
 
 
 def _by_index(rows: Sequence[Row], instructions: Sequence[str] | None) -> tuple[list[int | None], list[str]]:

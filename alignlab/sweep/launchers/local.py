@@ -37,16 +37,14 @@ class LocalLauncher(PointLauncher):
     """One process for each point."""
 
     def __init__(self, at_once: int = 0, per_gpu: int = 1, retries: int = 1) -> None:
-        self.limits: dict[str, Any] = {"at_once": at_once, "per_gpu": per_gpu, "retries": retries}
-
-    def check(self, points: Sequence[RunTask]) -> None:
         problems = [
-            *at_least("launcher.at_once", self.limits["at_once"], 0, example=2, hint="0: as many as there is room for"),
-            *at_least("launcher.per_gpu", self.limits["per_gpu"], 1, example=1),
-            *at_least("launcher.retries", self.limits["retries"], 0, example=1),
+            *at_least("launcher.at_once", at_once, 0, example=2, hint="0: as many as there is room for"),
+            *at_least("launcher.per_gpu", per_gpu, 1, example=1),
+            *at_least("launcher.retries", retries, 0, example=1),
         ]
         if problems:
             raise ConfigError(problems)
+        self.limits: dict[str, Any] = {"at_once": at_once, "per_gpu": per_gpu, "retries": retries}
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.launchers.local_pool import Pool

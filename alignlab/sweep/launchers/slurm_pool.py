@@ -19,6 +19,7 @@ from typing import Any
 from alignlab.checks import at_least, installed, one_of
 from alignlab.errors import Problem
 from alignlab.progress import log_to_terminal
+from alignlab.spelling import counted
 from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.launchers.process import library_settings
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
@@ -40,7 +41,7 @@ def problems_of(limits: Mapping[str, Any]) -> Iterator[Problem]:
     yield from at_least("launcher.retries", limits["retries"], 0, example=1)
     yield from at_least("launcher.requeues", limits["requeues"], 0, example=100)
     if not 60 * limits["minutes"] > limits["notice_seconds"] > 0:
-        text = f"must be more than 0 and less than the limit of {limits['minutes']} minutes"
+        text = f"must be more than 0 and less than the limit of {counted(limits['minutes'], 'minute')}"
         yield Problem("launcher.notice_seconds", limits["notice_seconds"], text, "launcher.notice_seconds=120")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.integrity import write_text
+from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
     lines = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
     rows = [row for row in map(_row, lines) if row is not None]
     if bad := len(lines) - len(rows):
-        log.warning("%s is damaged: %d of %d rows can't be read and are left out", file, bad, len(lines))
+        log.warning("%s is damaged: %d of %s can't be read and are left out", file, bad, counted(len(lines), "row"))
     return rows
 
 

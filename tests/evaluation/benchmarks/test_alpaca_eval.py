@@ -234,14 +234,14 @@ BOTH = annotated("a?", "zz?", "b?", "c?", "yy?")
     ("rows", "instructions", "text"),
     [
         (BOTH, SET, "2 of 5 rows have an instruction that is not in the evaluation set (row 2, 5)"),
-        (annotated("a?", "b?"), ["a?", "a?", "b?"], "1 of 2 rows have an instruction that the evaluation set has more"),
+        (annotated("a?", "b?"), ["a?", "a?", "b?"], "1 of 2 rows has an instruction that the evaluation set has more"),
         (annotated("a?", "b?", "a?"), SET, "2 of 3 rows have the same prompt as another row (row 1, 3)"),
         (annotated(*SET, index=[0, 1, 2, 2]), None, "2 of 4 rows have the same prompt as another row (row 3, 4)"),
-        (annotated(*SET, index=[0, 1, 2, 4]), SET, "1 of 4 rows have an index that is not a whole number from 0 to 3"),
-        (annotated(*SET, index=[0, -1, 2, 3]), None, "1 of 4 rows have an index that is not a whole number from 0 on"),
+        (annotated(*SET, index=[0, 1, 2, 4]), SET, "1 of 4 rows has an index that is not a whole number from 0 to 3"),
+        (annotated(*SET, index=[0, -1, 2, 3]), None, "1 of 4 rows has an index that is not a whole number from 0 on"),
         (annotated(*SET, index=[0, "1", True, 2.5]), None, "3 of 4 rows have an index that is not a whole number"),
         (annotated(*SET, index=[0, 1, 3, 2]), SET, "2 of 4 rows have another instruction than the evaluation set has"),
-        (annotated(*SET, index=[0, 1, None, 3]), None, "1 of 4 rows have no index"),
+        (annotated(*SET, index=[0, 1, None, 3]), None, "1 of 4 rows has no index"),
         (annotated("a?", "b?", output_2=None), SET, "2 of 2 rows have an output that is not a text"),
         (annotated("a?", "b?", preference=3), SET, "2 of 2 rows have a preference that is not a number from 1 to 2"),
         (annotated("a?", "b?", preference="1"), SET, "2 of 2 rows have a preference that is not a number from 1 to 2"),
@@ -263,7 +263,7 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
     assert str(caught.value).splitlines()[1:] == [
         "  the annotations are of several models: model, other (generator_2)",
         "  2 of 3 rows have a preference that is not a number from 1 to 2, 0 (a tie) or null (row 1, 2)",
-        "  1 of 3 rows have an instruction that is not in the evaluation set (row 2)",
+        "  1 of 3 rows has an instruction that is not in the evaluation set (row 2)",
     ]
 
 
@@ -271,7 +271,9 @@ def test_everything_that_is_wrong_is_said_at_once(tmp_path: Path) -> None:
 def test_prompts_without_a_difficulty_are_refused(index: list[int]) -> None:
     values: list[Array] = [np.array([1.0, 2.0, 1.0, 2.0]), np.array([9.0, 5, 7, 2]), np.array([4.0, 8, 7, 7])]
     known = [0.5, 1.0, 0.1, 0.3, float("nan")]
-    with pytest.raises(DataError, match=r"1 of 4 annotations .*; there are difficulties of 5 prompts"):
+    with pytest.raises(
+        DataError, match=r"1 of 4 annotations: no difficulty of the prompt .*; there are difficulties of 5 prompts"
+    ):
         leaderboard_row(Annotations(*values, index=np.array(index)), known)
 
 
@@ -303,11 +305,11 @@ def test_old_ties_and_missing_preferences() -> None:
 @pytest.mark.parametrize(
     ("preferences", "index", "counts"),
     [
-        ([np.nan, np.nan], [0, 1], "0 of 2 annotations have a preference, on 0 prompts"),
-        ([1.5], [0], "1 of 1 annotations have a preference, on 1 prompts"),
-        ([1.5, np.nan], [0, 1], "1 of 2 annotations have a preference, on 1 prompts"),
-        ([1.5, 1.0], [3, 3], "2 of 2 annotations have a preference, on 1 prompts"),
-        ([], [], "0 of 0 annotations"),
+        ([np.nan, np.nan], [0, 1], "a preference in 0 of 2 annotations, on 0 prompts"),
+        ([1.5], [0], "a preference in 1 of 1 annotation, on 1 prompt"),
+        ([1.5, np.nan], [0, 1], "a preference in 1 of 2 annotations, on 1 prompt"),
+        ([1.5, 1.0], [3, 3], "a preference in 2 of 2 annotations, on 1 prompt"),
+        ([], [], "a preference in 0 of 0 annotations"),
     ],
 )
 def test_too_few_preferences_are_refused(preferences: list[float], index: list[int], counts: str) -> None:
@@ -343,7 +345,7 @@ def test_tables_that_are_something_else(tmp_path: Path) -> None:
         ("0,1\n-1,2\n", "indices must be 0 to 1"),
         ("0,1\n1,nan\n", "difficulties must be finite numbers"),
         ("0,1\n1,hard\n", "is not a number"),
-        ("0,1\n1\n", "row 2: has 1 cells, but the header has 2"),
+        ("0,1\n1\n", "row 2: has 1 cell, but the header has 2"),
     ):
         (tmp_path / "t.csv").write_text(f"index,instruction_difficulty\n{content}")
         with pytest.raises(DataError, match=text):

@@ -108,7 +108,7 @@ def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run
     in_the_way.write_text("something else")
     found = alignlab("train", *sweep)
     assert found.code == 3
-    assert "1 of 3 points have no result" in found.err
+    assert "no result for 1 of 3 points" in found.err
     assert [state.get("status") for state in states(Path("outputs"), "s")] == ["done", None, "done"]
     in_the_way.unlink()
     assert alignlab("train", *sweep).code == 0
@@ -339,7 +339,7 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
         patched.setattr("alignlab.pipeline.evaluate.evaluate", fail)
         result = alignlab("train", *sweep)
     assert result.code == 3
-    assert "2 of 2 points have no result" in result.err
+    assert "no result for 2 of 2 points" in result.err
     assert result.err.count("done: its evaluation failed: RuntimeError: out of luck") == 2
     assert [state["status"] for state in states(Path("outputs"), "s")] == ["done", "done"]
     result = alignlab("train", *sweep)

@@ -411,8 +411,8 @@ def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run,
     """MT-Bench's format: two questions of two turns, one of one. Rows, judges and FastChat's file have both turns."""
     from alignlab.data.template import Template
     from alignlab.evaluation import judging
-    from alignlab.evaluation.questions import Question
     from alignlab.evaluation.benchmarks.mt_bench import read_answers
+    from alignlab.evaluation.questions import Question
 
     turns = [["Name 0", "And 0?"], ["Name 1", "And 1?"], ["Name 2"]]
     rows = [{"question_id": 81 + i, "category": "c", "turns": asked} for i, asked in enumerate(turns)]

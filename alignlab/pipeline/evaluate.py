@@ -142,9 +142,9 @@ def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], 
         for name, judge in judges_of(request.judge, lab).items():
             if not is_judged_by(examples, name, judge):
                 log.info("%s: asking the judge %s", run.id, name)
-                examples, asked = judged(examples, name, judge, Path(plan.train.output_root) / "judgements")
+                examples, added = judged(examples, name, judge, Path(plan.train.output_root) / "judgements")
                 examples.write(folder)
-                cost += asked
+                cost += added
         summary = _summary(plan, run, settings, examples, folder, request)
         write_sealed(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
         write_answers(folder, run.id, examples, settings.shown)
@@ -181,9 +181,9 @@ def _summary(
 def _refusals(file: str, examples: Examples) -> dict[str, dict[str, Any]]:
     """Shares of XSTest's safe and unsafe prompts that each side refuses, by its first answer to each prompt."""
     known = zip(read_questions(file), xstest.read_prompts(file), strict=True)
-    asked = {question.id: prompt for question, prompt in known}
+    prompt_of = {question.id: prompt for question, prompt in known}
     first = [row for row, number in enumerate(examples["sample"]) if number == 0]
-    prompts = [asked[examples["prompt_id"][row]] for row in first]
+    prompts = [prompt_of[examples["prompt_id"][row]] for row in first]
     return {
         side: asdict(xstest.refusals(prompts, [xstest.is_refusal(examples[f"{side}/answer"][row]) for row in first]))
         for side in examples.sides

@@ -1,4 +1,4 @@
-"""The how-tos of docs/extending.md are applied to a copy of the package and run."""
+"""The how-tos of docs/extending.md, applied to a copy of the package and run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ HOW_TOS = {
 # A line that begins with the name of a file, and the code block below it.
 BLOCK = re.compile(r"^`([\w./]+)`[^\n]*:\n\n```(\w+)\n(.*?)```", re.MULTILINE | re.DOTALL)
 
-# Commands that a reader of the document would type. The runs that the new launcher starts are recorded.
+# What a reader of the document would type, with a record of the runs that the new launcher started.
 COMMANDS = """
 import sys
 import alignlab, torch
@@ -55,7 +55,7 @@ print("exit codes", *codes)
 
 
 def follow(root: Path, heading: str) -> int:
-    """Apply a section of the document to a copy of the package. Returns the number of its code blocks.
+    """Do in a copy of the package what the document says below a heading; returns the number of its code blocks.
 
     A diff is applied to the file that the text names: the lines without `+` must be in it exactly once. Any other code
     block is a new file.
@@ -79,7 +79,7 @@ def follow(root: Path, heading: str) -> int:
 
 
 def test_the_how_tos_work(tmp_path: Path) -> None:
-    """A launcher, a trainer setting and a metric from the document train a sweep. The other three pass the check."""
+    """A launcher, a trainer setting and a metric of the document train a sweep; the other three pass the check."""
     for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     assert {heading: follow(tmp_path, heading) for heading in HOW_TOS} == HOW_TOS

@@ -140,7 +140,7 @@ def test_a_point_that_another_process_is_running_is_skipped(alignlab: Run) -> No
     command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=serial", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
     code = "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
-    code += "with RunDir(Path(sys.argv[1])).held():\n  print('held', flush=True); time.sleep(600)"
+    code += "with RunDir(Path(sys.argv[1])).lock():\n  print('held', flush=True); time.sleep(600)"
     holder = [sys.executable, "-c", code, str(RUNS / names[0])]
     with subprocess.Popen(holder, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -322,7 +322,7 @@ def test_waiting_points_have_their_overrides_in_the_record(alignlab: Run, monkey
     def stop(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("alignlab.sweep.launchers.base.run_points", stop)
+    monkeypatch.setattr("alignlab.sweep.sweep.run_points", stop)
     assert alignlab("train", *LAB, "-m", "seed=1,2").code == 130
     assert {r["status"] for r in records().values()} == {"queued"}
     assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]

@@ -124,7 +124,7 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
         "-m",
         BETA,
     )
-    assert (stacked.code, "sweeper.prune may stop some earlier" in stacked.err) == (2, True)
+    assert (stacked.code, "sweeper.prune stops some earlier" in stacked.err) == (2, True)
     checked = alignlab("check", *SHORT, "-m", BETA)
     assert (checked.code, "objective.beta: 0.05 to 2, logarithmic" in checked.out) == (0, True)
     assert not Path("outputs").exists()
@@ -144,7 +144,7 @@ def test_what_is_better_of_a_metric_is_known_or_asked_for(alignlab: Run) -> None
     assert "maximize eval/rewards/accuracies" in said("sweeper.metric=eval/rewards/accuracies").out
     assert "minimize exact/frontier_gap" in said("sweeper.metric=exact/frontier_gap").out
     unsaid = said("sweeper.metric=exact/kl")
-    assert (unsaid.code, "must be said for exact/kl: minimize or maximize" in unsaid.err) == (2, True)
+    assert (unsaid.code, "must be minimize or maximize: exact/kl does not have a better direction" in unsaid.err) == (2, True)
     assert "maximize exact/kl" in said("sweeper.metric=exact/kl", "sweeper.direction=maximize").out
     assert "better is the other way" in said("sweeper.direction=maximize").err
 
@@ -226,7 +226,7 @@ def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
     assert alignlab(*command).code == 0
     study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/study.db")
-    Search._tell(None, study, 0, None)  # type: ignore[arg-type]
+    Search._store_result(None, study, 0, None)  # type: ignore[arg-type]
     assert study.trials[0].user_attrs["status"] == "done"
 
 
@@ -293,7 +293,7 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     run = RunDir.of("outputs", states["interrupted"]["run"])
     assert run.checkpoint.is_file()
     assert found()["importance"] == {}, "two trials tell nothing about an axis"
-    assert "what moved it" not in result.out
+    assert "importance of the axes" not in result.out
     best = min((t for t in found()["trials"] if t["status"] == "done"), key=lambda t: t["value"])
     assert found()["best"] == best["trial"]
     alone = [o for o in SHORT if not o.startswith("sweeper")]

@@ -164,7 +164,7 @@ def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: P
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(times: int, alignlab: Run) -> None:
-    """Once: what runs saves its state and the table is written. Twice: at once. The same command finishes."""
+    """After one Ctrl-C runs save their state and the table is written. Two stop at once. The same command finishes."""
     sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s", "launcher=local"]
     root = Path("outputs")
     command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
@@ -316,7 +316,7 @@ def test_a_worker_that_died_without_a_task_costs_nothing(alignlab: Run) -> None:
         worker.process.kill()
         worker.process.wait()
         workers.run([], lambda name: None)
-        workers._let_go_of_the_dead()
+        workers._drop_dead_workers()
         assert (workers._idle, workers._free) == ([], [worker.slot])
 
 

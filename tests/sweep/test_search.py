@@ -144,7 +144,10 @@ def test_what_is_better_of_a_metric_is_known_or_asked_for(alignlab: Run) -> None
     assert "maximize eval/rewards/accuracies" in said("sweeper.metric=eval/rewards/accuracies").out
     assert "minimize exact/frontier_gap" in said("sweeper.metric=exact/frontier_gap").out
     unsaid = said("sweeper.metric=exact/kl")
-    assert (unsaid.code, "must be minimize or maximize: exact/kl does not have a better direction" in unsaid.err) == (2, True)
+    assert (unsaid.code, "must be minimize or maximize: exact/kl does not have a better direction" in unsaid.err) == (
+        2,
+        True,
+    )
     assert "maximize exact/kl" in said("sweeper.metric=exact/kl", "sweeper.direction=maximize").out
     assert "better is the other way" in said("sweeper.direction=maximize").err
 

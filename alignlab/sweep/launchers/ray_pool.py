@@ -54,7 +54,9 @@ class RayPool:
                 ended, _ = ray.wait(list(running), timeout=_LOOK)
                 if stops.news():
                     for reference in running:
-                        ray.cancel(reference, force=stops.signals > 1)  # without force, the worker gets KeyboardInterrupt
+                        ray.cancel(
+                            reference, force=stops.signals > 1
+                        )  # without force, the worker gets KeyboardInterrupt
                 for reference in ended:
                     task, attempt = running.pop(reference)
                     how, out_of_memory = _end_of(ray, reference)

@@ -1,4 +1,4 @@
-"""Shared fixtures: the command line run in this process, small real models, and the lab."""
+"""Shared fixtures: the command line in this process, real data, and Hydra."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-# Set before anything imports a library that reads them: no hub, no tracker login, and one thread per process, because
-# the processes of pytest-xdist share the cores.
+# Set before a library that reads them is imported. No hub and no login to trackers. One thread per process, because the
+# processes of pytest-xdist share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
@@ -19,7 +19,7 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 @dataclass
 class Result:
-    """The result of a command: exit code and output."""
+    """Exit code and output of a command."""
 
     code: int
     out: str
@@ -49,7 +49,7 @@ def alignlab(
 
 @pytest.fixture
 def shared_data() -> Path:
-    """Folder with real data sets. Tests that need it are skipped with a reason if it is absent."""
+    """Folder with real data sets. Tests that need it are skipped if it does not exist."""
     folder = SHARED / "data"
     if not folder.is_dir():
         pytest.skip("no ../shared/data beside the checkout")
@@ -58,7 +58,7 @@ def shared_data() -> Path:
 
 @pytest.fixture
 def hydra_conf() -> Iterator[None]:
-    """Initialise Hydra over conf/, so that configs can be composed without running anything."""
+    """Initialise Hydra with conf/, to compose configs without a run."""
     import hydra
     from hydra.core.global_hydra import GlobalHydra
 

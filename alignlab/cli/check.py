@@ -1,4 +1,4 @@
-"""`alignlab check`: what `alignlab train` would do with the same arguments."""
+"""`alignlab check`: shows what `alignlab train` would do with the same arguments."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb; returns the exit code (2 where the config has problems)."""
+    """Run the verb. Returns the exit code, which is 2 if the config has problems."""
     return run_app("check", _task, argv)
 
 
@@ -24,11 +24,11 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.plan import plan
 
     overrides = HydraConfig.get().overrides.task
-    tell(plan(config, overrides), overrides)
+    print_plan(plan(config, overrides), overrides)
 
 
-def tell(point: Plan, overrides: Sequence[str]) -> None:
-    """Print a run's id with its overrides, whether the run and the runs before it are done, and remarks on its rows."""
+def print_plan(point: Plan, overrides: Sequence[str]) -> None:
+    """Print a run's id and overrides, the states of the run and of the runs that it needs, and remarks on its rows."""
     from alignlab.config.remarks import remarks_on_file
 
     print(f"{point.id}  {' '.join(overrides)}")

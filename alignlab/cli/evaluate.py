@@ -1,4 +1,4 @@
-"""`alignlab evaluate`: samples of runs that are done, their KL, and what judges say."""
+"""`alignlab evaluate`: samples answers of finished runs, estimates their KL, and has judges compare them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from alignlab.evaluation.examples import FILE, Examples
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb; returns the exit code."""
+    """Run the verb. Returns the exit code."""
     if argv and argv[0] == "--drift":
         return _drift(argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -44,13 +44,13 @@ def _task(config: DictConfig) -> None:
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
     found = evaluate(wanted, judge_plans(config, wanted.judge, PreflightCache(), typed))
-    for one in found:
-        print(f"{one.run}  {one.folder}\n{summary_text(one.summary)}")
-        if line := bill_line(one.cost):
+    for result in found:
+        print(f"{result.run}  {result.folder}\n{summary_text(result.summary)}")
+        if line := bill_line(result.cost):
             print(line)
-    written = all((one.folder / FILE).is_file() for one in found)  # reward models write no answers
+    written = all((result.folder / FILE).is_file() for result in found)  # reward models write no answers
     if written and (sweep := sweep_of(wanted)):
-        print(f"\n{write_sweep(sweep, {one.run: one.folder for one in found})}\n{sweep / 'evaluation.md'}")
+        print(f"\n{write_sweep(sweep, {result.run: result.folder for result in found})}\n{sweep / 'evaluation.md'}")
 
 
 def _drift(argv: Sequence[str]) -> int:

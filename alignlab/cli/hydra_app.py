@@ -1,4 +1,4 @@
-"""Runs a verb as a Hydra application and turns errors into messages and exit codes."""
+"""Runs a verb as a Hydra application, and turns errors into messages and exit codes."""
 
 from __future__ import annotations
 
@@ -28,17 +28,17 @@ from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 
-# Groups that stand in the defaults list with no choice: `+experiment=x` and `experiment=x` mean the same. Both forms of
-# `stage=x` are refused.
+# Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected in
+# both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
 
-# How the ValueErrors and the AssertionError begin that a command line can bring about.
+# First words of the ValueErrors and the AssertionError that a wrong command line causes.
 _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "invalid literal for int()")
 
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
-    """Run `task` for each composed config; returns the exit code."""
+    """Run `task` for each composed config. Returns the exit code."""
     log_to_terminal()
     args = _with_multirun(_flags_first([with_new_names(_plain_group(arg)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
@@ -50,9 +50,12 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     failed: list[AlignlabError] = []
 
     def quiet_task(config: DictConfig) -> Any:
-        """Hydra would print its own line about a failed single job; a sweep must see the failure to record it."""
+        """Run the task, and store the error of a single run, because Hydra would print a line of its own about it.
+
+        In a sweep the error is raised, so that the sweep records it.
+        """
         try:
-            _refuse_idle_preset()
+            _refuse_unused_preset()
             return task(config)
         except AlignlabError as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
@@ -62,20 +65,20 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
     except COMPOSE_ERRORS as error:
-        hydras = isinstance(error, HydraException | OmegaConfBaseException)
-        if not hydras and not str(error).startswith(_OF_THE_COMMAND_LINE):
+        of_hydra = isinstance(error, HydraException | OmegaConfBaseException)
+        if not of_hydra and not str(error).startswith(_OF_THE_COMMAND_LINE):
             raise
         problems = _why(config_name, args)
         if isinstance(error.__cause__, ConfigError):  # a launcher or sweeper rejected its options
             problems += error.__cause__.problems
-        if not hydras and not problems:  # the command line did not cause it
+        if not of_hydra and not problems:  # the command line did not cause it
             raise
         return _fail(ConfigError(problems or [Problem("", None, str(error))]))
     except AlignlabError as error:
         return _fail(error)
     except YAMLError as error:
         return _fail(ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]))
-    except SystemExit as stop:  # Hydra's --help and its parser's own errors end this way
+    except SystemExit as stop:  # raised by Hydra's --help and by errors of its parser
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
@@ -83,13 +86,13 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     return _fail(failed[0]) if failed else 0
 
 
-def _refuse_idle_preset() -> None:
-    """With --run, a preset would be read and its axes dropped."""
+def _refuse_unused_preset() -> None:
+    """Raise ConfigError for a sweep preset together with --run, which would ignore the preset's axes."""
     hydra_config = HydraConfig.get()
     preset = hydra_config.runtime.choices.get("sweep")
     if preset and hydra_config.mode != RunMode.MULTIRUN:
         raise ConfigError(
-            [Problem("sweep", preset, "is a sweep, and --run asks for one run", "the same without --run")]
+            [Problem("sweep", preset, "is a sweep, but --run asks for one run", "the same without --run")]
         )
 
 
@@ -104,13 +107,13 @@ def _plain_group(arg: str) -> str:
 
 
 def _flags_first(args: list[str]) -> list[str]:
-    """Hydra's parser takes overrides in one piece only; people write `a=1 -m b=2,3`."""
+    """The arguments with flags before overrides. Hydra's parser can't read overrides on both sides of a flag."""
     flags = [arg for arg in args if arg.startswith("-") or not re.search(r"[=~]", arg)]
     return flags + [arg for arg in args if arg not in flags]
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:
-    """Overrides and those of Hydra's flags that take a value or say what to do instead of running once."""
+    """The overrides, and Hydra's flags that take a value or ask for something else than one run."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("overrides", nargs="*")
     parser.add_argument("--multirun", "-m", action="store_true")
@@ -124,14 +127,14 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
 
 
 def _with_multirun(args: list[str]) -> list[str]:
-    """`sweep=<preset>` asks for a sweep, as -m does."""
+    """The arguments with --multirun if they choose a sweep preset (`sweep=<preset>`)."""
     parsed = _parse(args)
     chosen = any(re.match("sweep=(?!null$).", text) for text in parsed.overrides)
     return ["--multirun", *args] if chosen and not parsed.multirun and not parsed.other else args
 
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:
-    """All problems of the command line, composed again piece by piece."""
+    """All problems of the command line, which is composed again piece by piece."""
     parsed = _parse(args)
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):

@@ -1,4 +1,4 @@
-"""`alignlab <verb> ...`. A verb's module is imported when the verb is used, so that `--help` and `runs` are quick."""
+"""`alignlab <verb> ...`. A verb's module is imported when the verb is used, so that `--help` and `runs` are fast."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from alignlab.spelling import correct_spelling
 
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
-    "evaluate": "sample runs that are done: KL, win-rates, scores, with intervals; --drift compares two sets",
-    "objectives": "the objectives there are: formula, source, needs, defaults",
-    "runs": "the runs there are: list, filter, show, compare, remove, export, watch",
-    "check": "check the same command line without running it: problems, points, ids, what is done already",
+    "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
+    "objectives": "list the objectives: formula, source, needs, defaults",
+    "runs": "list, filter, show, compare, remove, export or watch runs",
+    "check": "check a command line of `train` without running it: problems, points, ids, finished runs",
 }
 
 
@@ -35,13 +35,14 @@ examples:
   alignlab train --cfg job         the composed config
   eval "$(alignlab -sc install=bash)"   tab completion
 
-Results lie below output_root (default: outputs)."""
+Results are written to output_root (default: outputs)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point; returns the exit code.
+    """Entry point. Returns the exit code.
 
-    0 done, 1 failed, 2 the command line or config is wrong, 3 points of a sweep failed, 130 stopped from the keyboard.
+    0: done. 1: failed. 2: the command line or config is wrong. 3: points of a sweep failed, or answers drifted.
+    130: stopped from the keyboard.
     """
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-sc", "--shell-completion"):
@@ -67,14 +68,14 @@ def _run(verb: str, args: list[str]) -> int:
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever read what is printed has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what Python itself flushes at its end
+    except BrokenPipeError:  # the reader of the output has closed it, for instance `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it exits
         return 1
     return code
 
 
 def _complete(args: list[str]) -> int:
-    """Tab completion: verbs are completed here, what follows them by Hydra."""
+    """Tab completion: this function completes verbs, and Hydra completes their arguments."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split(" ")
     if len(args) > 1 and args[1].startswith("query") and (len(words) < 2 or words[1] not in VERBS or len(words) == 2):

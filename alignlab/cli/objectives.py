@@ -1,4 +1,4 @@
-"""`alignlab objectives`: what there is to choose from."""
+"""`alignlab objectives`: lists the objectives."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 
 def main(argv: Sequence[str]) -> int:
-    """Print every objective, or those whose names are given; returns the exit code (2 for an unknown name)."""
+    """Print all objectives, or those whose names are given. Returns the exit code, which is 2 for an unknown name."""
     from alignlab.config.catalogue import HEADER, NOTATION, catalogue
 
     rows = {row[0]: row for row in catalogue()}

@@ -1,4 +1,4 @@
-"""`alignlab runs`: the runs there are."""
+"""`alignlab runs`: lists, compares, removes and exports runs."""
 
 from __future__ import annotations
 
@@ -12,21 +12,21 @@ from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
 
-_HELP = """usage: alignlab runs [list] [condition ...]         runs that meet all conditions
-       alignlab runs show <run>                     one run: config, attempts, metrics, end of its log
-       alignlab runs compare <run> <run>            where two configs differ, and how their metrics do
-       alignlab runs remove <run or condition ...>  asks first; --yes does not
-       alignlab runs export <file> [condition ...]  .csv or .parquet: config and summary, a row a run
-       alignlab runs --watch [condition ...]        follow them until all have ended
+_HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
+       alignlab runs show <run>                     show a run: config, attempts, metrics, end of its log
+       alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
+       alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
+       alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
+       alignlab runs --watch [condition ...]        follow the runs until all have ended
 
-conditions: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
-            any key of the config or metric of the summary; text may hold * and ?; a comma means or
-a run is named by its id or the beginning of it
-output_root=<folder> (default: outputs)"""
+condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
+           The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
+run:       the id of a run, or the beginning of its id
+folder:    output_root=<folder> (default: outputs)"""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb; returns the exit code."""
+    """Run the verb. Returns the exit code."""
     args = list(argv)
     if {"-h", "--help"} & set(args):
         print(_HELP)
@@ -91,7 +91,7 @@ def _compare(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     from alignlab.reports.runs import show_comparison
 
     if len(words) != 2:
-        return _some([], "compare takes two runs: alignlab runs compare <id> <id>")
+        return _some([], "compare needs two runs: alignlab runs compare <id> <id>")
     records = runs_of(root)
     show_comparison(find(records, words[0]), find(records, words[1]))
     return 0
@@ -106,21 +106,21 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         return _some([], "nothing to remove: name runs or conditions")
     for record in doomed.values():
         left = [child for child in children_of(record, records) if child not in doomed]
-        note = f"  (what {', '.join(left)} started from)" if left else ""
+        note = f"  (parent of {', '.join(left)})" if left else ""
         print(f"{record['id']}  {record.get('status')}{note}")
     if not flags.yes and not _agreed(f"remove {counted(len(doomed), 'run')} for good? [y/N] "):
-        print("nothing removed; --yes does not ask")
+        print("nothing removed; --yes removes without a question")
         return 1
     runs = {id: RunDir.of(root, id) for id in doomed}
     elsewhere = at_work_elsewhere(runs.values())
     kept = [id for id, run in runs.items() if elsewhere.get(run) or not run.remove(watched=run in elsewhere)]
     for id in kept:
-        print(f"{id}: a process works on it; left alone", file=sys.stderr)
+        print(f"{id}: not removed, because a process works on it", file=sys.stderr)
     return 1 if kept else 0
 
 
 def _agreed(question: str) -> bool:
-    """What the user says; no where nobody can be asked."""
+    """Whether the user answers yes. False if there is no terminal to answer on."""
     try:
         return input(question).strip().lower() in ("y", "yes")
     except EOFError:

@@ -1,4 +1,4 @@
-"""`alignlab train`: one run, or every point of a sweep."""
+"""`alignlab train`: trains one run, or every point of a sweep."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ from alignlab.reports.tables import headline
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb; returns the exit code."""
-    # Tokenizers are used before any worker is forked; their warning about it is noise.
+    """Run the verb. Returns the exit code."""
+    # Tokenizers warn if a process is forked after their use. Here that is harmless.
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
-        os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries would fill a log file
+        os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries would fill a log file
     return run_app("train", _task, argv)
 
 
 def _task(config: DictConfig) -> dict[str, Any]:
-    """One run. What it returns is what launchers hand back to Hydra."""
+    """Train one run. Returns its record, which Hydra's own launchers return too."""
     from hydra.core.hydra_config import HydraConfig
 
     from alignlab.pipeline.run import run_plan

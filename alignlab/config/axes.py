@@ -1,4 +1,4 @@
-"""The points of a sweep: axes as they were typed, walked together where they are zipped, less what is excluded."""
+"""The points of a sweep: all combinations of its axes, except for axes that are zipped and points that are excluded."""
 
 from __future__ import annotations
 
@@ -21,7 +21,12 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Grid:
-    """jobs: the overrides of each point, in the order in which they were typed; axes: keys that vary."""
+    """The points of a sweep.
+
+    jobs:     the overrides of each point, in the order in which they were typed.
+    axes:     keys that take several values.
+    problems: what is wrong with the axes.
+    """
 
     jobs: list[list[str]]
     axes: list[str]
@@ -29,12 +34,13 @@ class Grid:
 
 
 def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], excluded: Sequence[Mapping[str, Any]]) -> Grid:
-    """Every combination of the axes' values: the last axis changes fastest.
+    """Every combination of the axes' values. The last axis changes fastest.
 
-    overrides: as parsed; of two with the same key the later one counts.
-    zipped:    groups of axes that are walked together, value by value; all of a group have equally many.
-    excluded:  combinations that are left out: axis -> value, or a list of values; all that a mapping names must hold.
-    Where something is wrong, it is told in `problems`, and the points are those without it.
+    overrides: parsed overrides. If two have the same key, the later one counts.
+    zipped:    groups of axes that take their values together, one by one. All axes of a group have as many values.
+    excluded:  combinations that are left out, each a mapping from axes to a value or a list of values. A point is left
+               out if it agrees with all entries of one mapping.
+    The result lists what is wrong in `problems`. Its points are then those without the wrong parts.
     """
     settings: dict[str, list[str]] = {}
     axes: list[str] = []
@@ -47,7 +53,7 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
         if not override.is_sweep_override():
             settings[key] = [override.input_line or f"{key}={override.get_value_element_as_str()}"]
         elif not override.is_discrete_sweep():
-            text = "can't be drawn from in a grid; list the values, or use range(start,stop,step)"
+            text = "is an interval, and a grid needs values: list them, or use range(start,stop,step)"
             problems.append(Problem(key, _text(override), text, f"{key}=...,..."))
         else:
             try:
@@ -64,22 +70,23 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
 
 
 def values_of(override: Override) -> list[str]:
-    """The values of a list, a choice or a range, as they would be typed. Raises ValueError where it has none.
+    """The values of a list, a choice or a range, as they would be typed. Raises ValueError if there are none.
 
-    Hydra adds up the steps of a range: 0.1 + 0.1 + 0.1 is not 0.3, which would be another run, nor what ends a range.
+    The values of a range are computed in decimal numbers. Hydra adds up floating-point steps, and 0.1 + 0.1 + 0.1 is
+    not 0.3: that value would make another run, and a range could have one value too many.
     """
     sweep = override.value()
     if isinstance(sweep, RangeSweep):
         return _numbers(sweep)
     try:
         values = list(override.sweep_string_iterator())
-    except Exception as error:  # Hydra's and OmegaConf's have nothing in common
-        raise ValueError("is no list of values; a range stands alone, or its values are listed") from error
+    except Exception as error:  # the errors of Hydra and OmegaConf have no common base
+        raise ValueError("is not a list of values; a range can't be combined with other values") from error
     return values
 
 
 def _numbers(sweep: RangeSweep) -> list[str]:
-    """start, start + step, ... before stop. Raises ValueError where there are none."""
+    """start, start + step, ... before stop. Raises ValueError if there are none."""
     start, stop, step = (Decimal(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
     found = [start + i * step for i in range(max(0, math.ceil((stop - start) / step)) if step else 0)]
     if not found:
@@ -95,7 +102,7 @@ def _text(override: Override) -> str:
 
 
 def _zip_groups(zipped: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> tuple[list[list[str]], list[Problem]]:
-    """Groups that can be walked together, and what is wrong with the others."""
+    """Groups of axes that can be zipped, and what is wrong with the others."""
     good: list[list[str]] = []
     problems: list[Problem] = []
     for group in zipped:
@@ -111,8 +118,8 @@ def _zip_groups(zipped: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> 
         elif taken:
             problems.append(Problem("sweep.zip", shown, f"names {', '.join(taken)} a second time"))
         elif len(set(counts.values())) > 1:
-            said = ", ".join(f"{axis} {count}" for axis, count in counts.items())
-            text = f"axes that are walked together need equally many values; these have: {said}"
+            lengths_shown = ", ".join(f"{axis} {number}" for axis, number in counts.items())
+            text = f"zipped axes must have as many values as each other; these have: {lengths_shown}"
             problems.append(Problem("sweep.zip", shown, text))
         elif not unknown:
             good.append(list(group))
@@ -120,7 +127,7 @@ def _zip_groups(zipped: Sequence[Sequence[str]], lengths: Mapping[str, int]) -> 
 
 
 def _combinations(settings: Mapping[str, list[str]], groups: Sequence[Sequence[str]]) -> Iterator[list[str]]:
-    """The product over settings, each group of zipped ones standing where its first member stands."""
+    """The product over settings. A group of zipped axes varies like a single axis, in the place of its first member."""
     group_of = {key: group for group in groups for key in group}
     blocks: list[list[tuple[str, ...]]] = []
     keys: list[str] = []
@@ -138,7 +145,7 @@ def _combinations(settings: Mapping[str, list[str]], groups: Sequence[Sequence[s
 def _without(
     excluded: Sequence[Mapping[str, Any]], jobs: list[list[str]], axes: Sequence[str]
 ) -> tuple[list[list[str]], list[Problem]]:
-    """The jobs that no mapping of `excluded` fits, and what is wrong with the mappings."""
+    """The jobs that agree with no mapping of `excluded`, and what is wrong with the mappings."""
     problems = [_no_axis("sweep.exclude", str(axis), axes) for entry in excluded for axis in entry if axis not in axes]
     entries = [{str(a): _plain_set(v) for a, v in entry.items()} for entry in excluded]
     if not all(entries):
@@ -160,11 +167,11 @@ def _without(
 def _no_axis(key: str, axis: str, axes: Sequence[str] | Mapping[str, Any]) -> Problem:
     guess = correct_spelling(axis, axes)
     hint = f"; did you mean {guess}?" if guess else ""
-    return Problem(key, axis, f"is no axis of this sweep; there are: {', '.join(axes) or 'none'}{hint}")
+    return Problem(key, axis, f"is not an axis of this sweep; there are: {', '.join(axes) or 'none'}{hint}")
 
 
 def _plain(value: Any) -> float | str:
-    """A value by what it means: 1, 1.0 and "1.0" are the same."""
+    """A value in a form that can be compared: 1, 1.0 and "1.0" are the same."""
     text = str(value).strip().strip("'\"")
     try:
         return float(text)

@@ -1,4 +1,4 @@
-"""What objectives there are, as a table: generated from the code and the YAML files, nothing written twice."""
+"""A table of all objectives, generated from the code and the YAML files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ NOTATION = (
     "n: tokens, w and l: preferred and dispreferred, ℓ(z) = -log σ(z)"
 )
 
-# "what, address": the address becomes a link on what stands before it.
+# "text, address": in Markdown the text before an address becomes a link to it.
 _ADDRESS = re.compile(r"^(.*?),? (https://[^\s,]+)")
 
 _SHAPES = {
@@ -37,7 +37,7 @@ _SHAPES = {
 
 
 def catalogue() -> list[tuple[str, ...]]:
-    """One row an objective, by name: HEADER."""
+    """One row for each objective, sorted by name. The columns are those of HEADER."""
     return [_row(name, cls) for name, cls in sorted(schemas()["objective"].items())]
 
 
@@ -51,14 +51,14 @@ def markdown_table() -> str:
 
 
 def update(file: Path) -> None:
-    """Put the table between the markers of a Markdown file."""
+    """Replace the table between the markers BEGIN and END of a Markdown file."""
     text = file.read_text()
     before, after = text.partition(BEGIN)[0], text.partition(END)[2]
     file.write_text(f"{before}{BEGIN}\n{markdown_table()}\n{END}{after}")
 
 
 def formula(objective: type[Objective]) -> str:
-    """First line of the docstring of `<module>_loss`."""
+    """The formula of an objective's loss: the first line of the docstring of `<module>_loss`."""
     module = sys.modules[objective.__module__]
     function = getattr(module, f"{objective.__module__.rpartition('.')[2]}_loss")
     return (inspect.getdoc(function) or "").partition("\n")[0]
@@ -70,18 +70,22 @@ def _row(name: str, cls: type[Objective]) -> tuple[str, ...]:
     defaults = ", ".join(f"{key} {_word(value)}" for key, value in chosen.items() if _worth_showing(key, value))
     try:
         needs = ", ".join(_needs(cls(**chosen).requires))
-    except ConfigError:  # a mix of nothing
+    except ConfigError:  # `mix`, which has no parts by default
         needs = "what its parts need"
     return name, formula(cls), _source(cls), needs, defaults
 
 
 def _source(cls: type[Objective]) -> str:
-    """First line of the module's docstring: what it is, who wrote it, and where."""
+    """The first line of the module's docstring: the method, its authors and its address."""
     return (sys.modules[cls.__module__].__doc__ or "").partition("\n")[0].rstrip(".")
 
 
 def _worth_showing(key: str, value: Any) -> bool:
-    """The divergence is the reverse KL for all, an empty list says nothing, and "dialect" means the dialect's value."""
+    """Whether a default belongs in the table.
+
+    The divergence does not, because it is the reverse KL for all objectives. Neither do empty lists, nor "dialect",
+    which stands for the value of the chosen dialect.
+    """
     return not key.startswith("divergence") and value not in ([], "dialect")
 
 

@@ -1,7 +1,7 @@
-"""Composes many command lines over one set of config files: groups once for each choice, values on a copy of that.
+"""Composes many command lines over one set of config files: the files once for each choice of groups, then the values.
 
-Hydra's own composing takes a tenth of a second and more, nearly all of it the defaults list and the merging of files,
-which only groups decide. Values are applied to the result by the function that Hydra applies them with.
+Hydra needs a tenth of a second or more to compose a config. Nearly all of this time goes into the defaults list and the
+merging of files, which depend on the chosen groups only. Hydra's own function then applies values to a copy.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ from omegaconf.errors import OmegaConfBaseException
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.errors import Problem
-from alignlab.spelling import correct_option, correct_spelling
+from alignlab.spelling import as_typed, correct_option, correct_spelling
 
-# What composing raises for a bad override; an assertion of omegaconf's where a key is below one that is null.
+# What composing raises for a bad override. omegaconf fails an assertion if a key is below one that is null.
 COMPOSE_ERRORS = (HydraException, OmegaConfBaseException, ValueError, AssertionError)
 
 
 class Composer:
-    """One config and its files; composes command lines without the hydra node.
+    """Composes command lines for one config. The results have no `hydra` node.
 
     fixed: overrides of Hydra's own node that every command line has.
     """
@@ -47,13 +47,13 @@ class Composer:
         self._explained: dict[tuple[tuple[str, ...], str], Problem] = {}
 
     def parse(self, text: str) -> Override:
-        """One override. Raises HydraException where it can't be read."""
+        """One parsed override. Raises HydraException if it can't be read."""
         if text not in self._parsed:
             (self._parsed[text],) = self._parser.parse_overrides([text])
         return self._parsed[text]
 
     def chooses_group(self, override: Override) -> bool:
-        """Whether an override chooses files, or is Hydra's own, rather than setting a value."""
+        """Whether an override chooses config files or belongs to Hydra itself. Other overrides set values."""
         key = override.key_or_group
         if key == "hydra" or key.startswith(("hydra.", "hydra/")):
             return True
@@ -62,7 +62,7 @@ class Composer:
         return self.is_group(key) and not isinstance(override.value(), dict)
 
     def is_group(self, key: str) -> bool:
-        """Whether a key is that of a config group."""
+        """Whether a key names a config group."""
         return bool(self.loader.repository.group_exists(key))  # type: ignore[attr-defined]
 
     def groups(self) -> list[str]:
@@ -74,7 +74,10 @@ class Composer:
         return set(self.groups()) if "trainer" in config else set()
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Problem]]:
-        """A config of one's own to change, and what is wrong with the overrides; bad ones are left out of it."""
+        """The composed config, which the caller may change, and the problems of overrides.
+
+        Overrides with a problem are left out of the config.
+        """
         parsed = [self.parse(text) for text in overrides]
         groups = tuple(t for t, o in zip(overrides, parsed, strict=True) if self.chooses_group(o))
         base, found = self._base(groups)
@@ -91,7 +94,7 @@ class Composer:
         return config, problems
 
     def _base(self, groups: tuple[str, ...]) -> tuple[DictConfig, list[Problem]]:
-        """The config of these choices; of those that can be made, where some can't."""
+        """The config with these choices of groups, and the problems of choices that had to be left out."""
         if groups not in self._bases:
             problems: list[Problem] = []
             try:
@@ -99,7 +102,7 @@ class Composer:
             except COMPOSE_ERRORS:
                 good: list[str] = []
                 config = self._load(good)
-                for text in sorted(groups, key=_sets_a_value):  # what is chosen decides which values there are
+                for text in sorted(groups, key=_sets_a_value):  # groups first, because they decide which keys exist
                     try:
                         config = self._load([*good, text])
                         good.append(text)
@@ -113,18 +116,21 @@ class Composer:
         return without_hydra(self.load(groups))
 
     def load(self, overrides: Sequence[str]) -> DictConfig:
-        """Hydra's own composing, its node left in."""
+        """The config as Hydra composes it, with the `hydra` node."""
         return self.loader.load_configuration(
             self.config_name, [*self.fixed, *overrides], run_mode=RunMode.RUN, validate_sweep_overrides=False
         )
 
     def _explain(self, override: Override, setting: str, error: Exception, base: DictConfig) -> Problem:
-        """One failed override as a problem with something to type. base: the config that it was added to."""
+        """The problem of one override that failed, with a correction if one is known.
+
+        base: the config that the override was applied to.
+        """
         key = override.key_or_group
         value = setting.split("=", 1)[1] if "=" in setting else None
         typed = re.sub(r"^hydra\.(?=(launcher|sweeper)\.)", "", key)
         if key == "stage":
-            text = "is no part of a run's own config; a run names the stage that it starts from"
+            text = "can't be chosen for a run itself; a run names the stage that it starts from"
             return Problem(key, value, text, f"model.parent={value}")
         if self.is_group(key):
             return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
@@ -139,12 +145,10 @@ class Composer:
             hint = self._hint(override, setting, base, known)
             return unknown_key(typed, sorted(known), value, hint)
         if (above := _without_fields(base, parent)) is not None:
-            there = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
+            present = "a list" if isinstance(node, ListConfig) else OmegaConf.select(base, above)
             others = [option for option in self.loader.get_group_options(above) if not option.startswith("_")]
             fix = f"{above}=<one of {', '.join(others)}>" if others else f"{above}=<a new value>"
-            return Problem(
-                key, value, f"nothing can be set there: {above} is {'null' if there is None else there}", fix
-            )
+            return Problem(key, value, f"nothing can be set there: {above} is {as_typed(present)}", fix)
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return Problem(typed, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=...")
@@ -155,7 +159,7 @@ class Composer:
         return Problem(typed, value, reason)
 
     def _no_such_option(self, key: str, value: str | None, error: Exception, found: Sequence[str]) -> Problem:
-        """The problem of an option that can't be chosen."""
+        """The problem of an option that does not exist, or whose file can't be merged."""
         options = [option for option in found if not option.startswith("_")]
         words = [word.strip() for word in (value or "").strip("[]").split(",")]
         unknown = [word for word in words if word not in options]
@@ -195,7 +199,9 @@ class Composer:
         key, _, value = setting.lstrip("+~").partition("=")
         first, *rest = key.split(".")
         options = self.loader.get_group_options(first) if self.is_group(first) else []
-        if rest and rest[0] in options and isinstance(base._get_node(first), DictConfig):  # a group of several options
+        if (
+            rest and rest[0] in options and isinstance(base._get_node(first), DictConfig)
+        ):  # a group of which several options can be chosen
             chosen = ",".join([*map(str, base[first]), rest[0]])
             choice = f"{first}={chosen}" if chosen == rest[0] else f"'{first}=[{chosen}]'"
             return Problem(key, value, f"{first}={rest[0]} is not chosen", f"{choice} {setting}")
@@ -203,24 +209,24 @@ class Composer:
         parts = [".".join(key.split(".")[: n + 1]) for n in range(len(rest) + 1)]
         lacking = next(part for part in parts if OmegaConf.select(base, part) is None)
         above = lacking.rpartition(".")[0]
-        there = known if not above else {str(name) for name in OmegaConf.select(base, above)}
-        missing = unknown_key(lacking, sorted(there), None, self._hint(override, setting, base, known))
+        present = known if not above else {str(name) for name in OmegaConf.select(base, above)}
+        missing = unknown_key(lacking, sorted(present), None, self._hint(override, setting, base, known))
         return replace(missing, key=key, value=value)
 
 
 def _cause(error: Exception) -> str:
-    """The messages of Hydra and OmegaConf in one line, with file and key."""
+    """The messages of an error of Hydra and of its cause in one line, with file and key."""
     lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
     return " ".join(dict.fromkeys(line for line in lines if "_type=" not in line))
 
 
 def _sets_a_value(text: str) -> bool:
-    """Whether an override of Hydra's own node sets one of its values, rather than choosing one of its groups."""
+    """Whether an override sets a value of Hydra's own node. Other overrides choose groups."""
     return text.lstrip("+~").startswith("hydra.")
 
 
 def _without_fields(config: DictConfig, key: str) -> str | None:
-    """The first part of a key at which the config has something else than fields; None where there is no such part."""
+    """The first part of a key at which the config has a value without fields; None if there is no such part."""
     parts = key.split(".") if key else []
     for i, part in enumerate(parts):
         if not isinstance(config, DictConfig) or part not in config:
@@ -232,7 +238,7 @@ def _without_fields(config: DictConfig, key: str) -> str | None:
 
 
 def without_hydra(config: DictConfig) -> DictConfig:
-    """The job's own config, Hydra's node left out."""
+    """The config without its `hydra` node, which is removed in place."""
     if "hydra" in config:
         with open_dict(config):
             del config["hydra"]

@@ -1,4 +1,4 @@
-"""Why a command line does not compose. Hydra stops at the first bad override; this finds all of them."""
+"""Finds all problems of a command line that Hydra can't compose. Hydra itself stops at the first one."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ _QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quo
 def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[Problem]:
     """Every problem of a command line and of all points that it asks for.
 
-    many: whether several values were asked for with -m.
-    Needs an initialised GlobalHydra. Returns an empty list where everything composes and passes preflight.
+    many: whether -m allows several values.
+    Needs an initialised GlobalHydra. Returns an empty list if all points compose and pass preflight.
     """
     composer = Composer(GlobalHydra.instance().config_loader(), config_name)
     problems: list[Problem] = []
@@ -35,7 +35,9 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
     preset, zipped, excluded = _preset(composer, parsed)
-    listed = [o for o in (*preset, *parsed) if not o.is_interval_sweep()]  # what is no grid has said so itself
+    listed = [
+        o for o in (*preset, *parsed) if not o.is_interval_sweep()
+    ]  # intervals belong to a search, which reports its own problems
     points = grid(listed, zipped, excluded)
     try:
         plan_points(composer, points.jobs, [*problems, *points.problems])
@@ -45,7 +47,7 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
 
 
 def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[Any], Any]) -> list[Problem]:
-    """As `diagnose` for a config that has no points: `check` raises ConfigError with what is wrong with its values."""
+    """Like `diagnose`, for a config without points. `check` raises ConfigError if values of the config are wrong."""
     composer = Composer(GlobalHydra.instance().config_loader(), config_name)
     problems: list[Problem] = []
     read: list[str] = []
@@ -74,15 +76,15 @@ def _needs_m(override: Override) -> Problem:
 
 
 def _preset(composer: Composer, parsed: Sequence[Override]) -> tuple[list[Override], Any, Any]:
-    """The axes that a sweep preset brings, as if they had been typed; what is zipped and excluded."""
-    told = [o for o in parsed if not o.is_sweep_override() and (composer.chooses_group(o) or _is_about_sweep(o))]
+    """(axes of the sweep preset, as if they had been typed; zipped axes; excluded points)."""
+    relevant = [o for o in parsed if not o.is_sweep_override() and (composer.chooses_group(o) or _is_about_sweep(o))]
     try:
-        config = composer.load([str(o.input_line) for o in told])
+        config = composer.load([str(o.input_line) for o in relevant])
         params = config.hydra.sweeper.get("params") or {}
         axes = [composer.parse(f"{key}={values}") for key, values in params.items()]
         return axes, OmegaConf.to_container(config.sweep.zip), OmegaConf.to_container(config.sweep.exclude)
     except COMPOSE_ERRORS:
-        return [], [], []  # what does not compose is told of by itself
+        return [], [], []  # composing the points reports the problem
 
 
 def _is_about_sweep(override: Override) -> bool:

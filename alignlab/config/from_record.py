@@ -1,4 +1,4 @@
-"""A run's config as its directory records it, typed again; nothing that it names is imported but our own schemas."""
+"""Restores the typed config of a run from its record. Only alignlab's own schemas are imported for it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignlab.runs.directory import RunDir
 
 
 def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
-    """What a run was made with. Raises ConfigError where its record can't tell.
+    """The plan of a run, restored from its record. Raises ConfigError if the record does not hold it.
 
     trust_remote_code: whether the command line allows code that comes with models. Without it, a record that asks for
     such code is refused: somebody else may have written the record.
@@ -26,7 +26,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
     record = run.record()
     config, kinds = record.get("config"), record.get("kinds")
     if not (config and kinds):
-        text = "its record does not say what it was made with; it is of an older version"
+        text = "its record has no config, because an older version wrote it"
         raise ConfigError([Problem("run", run_id, text, "rerun=true with the command that made it")])
     if config.get("model", {}).get("trust_remote_code") and not trust_remote_code:
         name = config["model"].get("name")
@@ -54,7 +54,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
 
 
 def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a group. Relative paths that do not exist here start at `folder`, where the run was started."""
+    """Values of a group. A relative path that does not exist here is taken from `folder`, where the run started."""
     moved = {}
     for name in getattr(schema, "content_fields", ()):
         path = values.get(name)

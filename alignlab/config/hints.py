@@ -187,13 +187,13 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
     accepts:     whether the config accepts settings.
     """
     parent, _, leaf = key.rpartition(".")
-    there = _all_keys(config)
-    if guess := correct_spelling(leaf, [k.rpartition(".")[2] for k in there if k.rpartition(".")[0] == parent]):
+    keys = _all_keys(config)
+    if guess := correct_spelling(leaf, [k.rpartition(".")[2] for k in keys if k.rpartition(".")[0] == parent]):
         return Hint(type_this=_assignment({_joined_key(parent, guess): value}, text, accepts))
     if parent == "" and (group := correct_spelling(leaf, [g for g in schemas() if g in config])):
         return _option_hint(group, text, accepts)
     if parent and parent.split(".")[0] not in config:
-        return _other_group_hint(key, text, value, there, accepts)
+        return _other_group_hint(key, text, value, keys, accepts)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", leaf).lower()
     anywhere = parent in ("", "trainer")  # other software has no groups, or keeps all settings in its trainer
     target = SYNONYMS.get(f"{parent}.{name}") or SYNONYMS.get(name) or (key if key in _fields_of_options() else "")
@@ -205,7 +205,7 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         return hint
     if not anywhere:
         return Hint()
-    found = [k for k in there if k.rpartition(".")[2] == name and k.count(".") == 1]
+    found = [k for k in keys if k.rpartition(".")[2] == name and k.count(".") == 1]
     otherwise = EXPLANATIONS.get(name, "") if "trainer" in config and found != ["objective.kl_coef"] else ""
     if otherwise:
         return Hint(f"no such key; {otherwise}")
@@ -229,19 +229,19 @@ def _fields_of_options() -> list[str]:
 
 def _synonym_hint(target: str, text: str, value: Any, config: DictConfig, accepts: Accepts) -> Hint | None:
     """The hint for a setting under another name; None if no choice of option gives the config that setting."""
-    group, said = target.split(".")[0], f"no such key; it is called {target} here"
+    group, renamed = target.split(".")[0], f"no such key; it is called {target} here"
     option = OPTION_WITH_FIELDS.get(group, "")
-    there = target in _all_keys(config)
+    exists = target in _all_keys(config)
     # every option has model.name, but only `hub` loads a model by it
     other_option = option and group in config and OmegaConf.get_type(config[group]) is not schemas()[group][option]
-    if group == "model" and other_option and not there:
+    if group == "model" and other_option and not exists:
         return Hint(f"no such key; {target} {_HUB_ONLY}")  # to type model=hub would train another model
-    if target == "objective.nll_weight" and there and (ineligible_reason := _other_nll_weight(config)):
+    if target == "objective.nll_weight" and exists and (ineligible_reason := _other_nll_weight(config)):
         return Hint(f"no such key; {ineligible_reason}")
-    if other_option and (not there or target == "model.name"):
+    if other_option and (not exists or target == "model.name"):
         both = accepts({group: option, target: value})
-        return Hint(said, f"{group}={option} {target}={text}") if both else None
-    return Hint(said, _assignment({target: value}, text, accepts)) if there else None
+        return Hint(renamed, f"{group}={option} {target}={text}") if both else None
+    return Hint(renamed, _assignment({target: value}, text, accepts)) if exists else None
 
 
 def _other_nll_weight(config: DictConfig) -> str:
@@ -250,13 +250,13 @@ def _other_nll_weight(config: DictConfig) -> str:
     return next((text for name, text in _OTHER_NLL_WEIGHT.items() if options[name] is chosen), "")
 
 
-def _other_group_hint(key: str, text: str, value: Any, there: list[str], accepts: Accepts) -> Hint:
+def _other_group_hint(key: str, text: str, value: Any, keys: list[str], accepts: Accepts) -> Hint:
     """The hint for a key whose first part is another name, or a misspelling, of a part of the config."""
     first, _, rest = key.partition(".")
-    roots = list(dict.fromkeys(k.split(".")[0] for k in there))
+    roots = list(dict.fromkeys(k.split(".")[0] for k in keys))
     root = GROUP_SYNONYMS.get(first.lower()) or correct_spelling(first, roots)
     moved = f"{root}.{rest}"
-    return Hint(type_this=_assignment({moved: value}, text, accepts)) if root and moved in there else Hint()
+    return Hint(type_this=_assignment({moved: value}, text, accepts)) if root and moved in keys else Hint()
 
 
 def _option_hint(group: str, text: str, accepts: Accepts) -> Hint:

@@ -1,4 +1,4 @@
-"""Where `conf/` and `sweeps/` are: beside the package in a checkout, inside it in an installed wheel."""
+"""The folders `conf/` and `sweeps/`. In a checkout they are beside the package, in an installed wheel inside it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a composed config to a plan: what would be run, under which id, after which parent."""
+"""Turns a composed config into a plan: the run, its id, and the runs that it needs first."""
 
 from __future__ import annotations
 
@@ -28,10 +28,14 @@ from alignlab.runs.identity import flatten, run_id
 
 @dataclass(frozen=True)
 class Plan:
-    """One run before it runs: typed config, the same as plain containers, its id, and the run it starts from.
+    """One run before it starts.
 
-    judges: runs that its judges are made by, by the judge's name.
-    reward: run of the reward model that it learns by, where it is one of ours.
+    train:   typed config.
+    config:  the same config in plain containers, as the run's record holds it.
+    id:      id of the run.
+    parent:  run that it starts from, if any.
+    judges:  judge's name -> run that trains this judge.
+    reward:  run that trains the reward model that this run learns from; None if no run of alignlab does.
     content: dotted key -> digest of the files that a group names, taken when the run was planned.
     """
 
@@ -45,21 +49,21 @@ class Plan:
 
     @property
     def run(self) -> RunDir:
-        """The directory of its run."""
+        """The run's directory."""
         return RunDir.of(self.train.output_root, self.id)
 
     def needs_training(self) -> bool:
-        """Whether its run has no result yet, or has to be made again (`rerun`)."""
+        """Whether the run has no result yet, or is trained again (`rerun`)."""
         return self.train.rerun or self.run.status() not in FINISHED
 
     @property
     def needed(self) -> list[Plan]:
-        """Runs that have to be done before this one starts, each itself with what it needs."""
+        """Plans of the runs that must be done before this one starts. Each may need further runs."""
         return [plan for plan in (self.parent, self.reward) if plan is not None]
 
     @property
     def kinds(self) -> dict[str, str]:
-        """Config group -> which of its options this run has."""
+        """Config group -> name of the option that this run has."""
         parts = {name: getattr(self.train, name, None) for name in GROUPS}
         return {n: module_name(type(part)) for n, part in parts.items() if isinstance(part, GROUPS[n].base)}
 
@@ -89,7 +93,7 @@ class Plan:
         return self.train.reference != "none" and needs.data != "rankings"
 
     def chain(self) -> list[Plan]:
-        """What it needs first, each once, this run last."""
+        """All runs that this run needs, in an order in which they can run, each once. This run is the last one."""
         before = {plan.id: plan for needed in self.needed for plan in needed.chain()}
         return [*before.values(), self]
 
@@ -100,20 +104,20 @@ def plan(
     known: PreflightCache | None = None,
     allowed: frozenset[str] | None = None,
 ) -> Plan:
-    """Check a composed config and its parents. Raises ConfigError with all problems; needs an initialised Hydra.
+    """Check a composed config and its parents. Raises ConfigError with all problems. Needs an initialised Hydra.
 
-    typed:   the overrides that it was composed with.
-    known:   what was found out for other points of its sweep.
-    allowed: keys that count as typed on the command line, which may allow a model's code to run; None takes those of
-             `typed`.
+    typed:   the overrides that the config was composed with.
+    known:   results of checks, shared by the points of a sweep.
+    allowed: keys that count as typed on the command line. Only these may allow a model's code to run. None: the keys of
+             this process's command line.
     """
     config, known = without_hydra(config), known or PreflightCache()
     allowed = keys_of_command_line() if allowed is None else allowed
     train = _checked(config, typed, known, allowed)
     plain = cast(dict[str, Any], OmegaConf.to_container(config, resolve=True))
     parent = _parent(config, train, plain, known, allowed)
-    plain["objective"] = asdict(train.objective)  # what strength and dialect filled in is effective, and recorded
-    del plain["strength"]  # it stands in the objective's own field
+    plain["objective"] = asdict(train.objective)  # with the values that `strength` and `dialect` set
+    del plain["strength"]  # the objective's own field has it
     judges = judge_plans(config, train.judge, known, allowed)
     reward = _reward_plan(config, train, known, allowed)
     content = _content(train, reward, known)
@@ -121,7 +125,7 @@ def plan(
 
 
 def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:
-    """The typed config. Raises ConfigError with its problems, and with every key that may not allow code to run."""
+    """The typed config. Raises ConfigError with its problems and with every untyped key that allows code to run."""
     untyped = list(problems_of_config(config, allowed))
     try:
         train = to_train(config, typed, known)
@@ -135,7 +139,7 @@ def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, al
 def judge_plans(
     config: DictConfig, judges: Mapping[str, Judge], known: PreflightCache, allowed: frozenset[str]
 ) -> dict[str, Plan]:
-    """Plans of the runs that train judges. They inherit only peft, output root, tracking and sweep."""
+    """Judge's name -> plan of the run that trains it. These runs inherit only peft, output root, tracking and sweep."""
     found = {}
     for name, judge in judges.items():
         if run := judge.required_run():
@@ -144,7 +148,10 @@ def judge_plans(
 
 
 def _reward_plan(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan | None:
-    """The reward model that an online run learns by: same start, same peft, same data, unless it says otherwise."""
+    """Plan of the reward model that an online run learns from.
+
+    It has the start, peft and data of that run unless its description sets them.
+    """
     if train.reward is None or not (run := train.reward.required_run()):
         return None
     return _other_plan("reward.run", run, config, "parents", known, allowed, same_start=True)
@@ -162,7 +169,7 @@ def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[s
 
 
 def _made_by(run: Plan, judge: Judge) -> Judge:
-    """The judge with the id of its run in the place of the run's folder, however the config describes the run."""
+    """The judge with the id of its run in place of a folder. It does not depend on how the config describes the run."""
     data = run.train.data
     return judge.from_run(Path(run.id), max_length=data.max_length, max_prompt_length=data.max_prompt_length)
 
@@ -189,7 +196,7 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
 
 
 def _without_dialects(value: Any) -> Any:
-    """An objective's fields without names of dialects: the fields that they filled in decide."""
+    """An objective's fields without the names of dialects. The fields that a dialect sets decide the run's id."""
     if isinstance(value, Mapping):
         return {key: _without_dialects(part) for key, part in value.items() if key != "dialect"}
     return [_without_dialects(part) for part in value] if isinstance(value, list) else value
@@ -215,8 +222,8 @@ def _parent(
 def _made_parent(config: DictConfig, train: Train, known: PreflightCache, allowed: frozenset[str]) -> Plan:
     made = _other_plan("model.parent", train.model.parent, config, "parents", known, allowed)
     if not (train.model.trainable or made.train.model.trainable):
-        # Its weights lie on the 16 values of their blocks; small changes merged into them are rounded back.
-        text = "is trained in 4 bits, and rounding its policy once more would undo what it learnt"
+        # 4-bit weights have 16 values in each block: rounding would remove the small changes of a merged adapter.
+        text = "is trained in 4 bits, and rounding its policy to 4 bits again would undo what it learnt"
         raise ConfigError([Problem("model.parent", train.model.parent, text, "model.quantize=none")])
     return made
 
@@ -233,11 +240,10 @@ def _other_plan(
 ) -> Plan:
     """The plan of a run that another run needs.
 
-    key:        the config key that describes the needed run, such as model.parent.
-    run:        the value of that key (see `stage_overrides`).
+    key, run:   where and how it is described (see `stage_overrides`).
     config:     of the run that needs it.
     by:         "parents" or "judges": which values it inherits (see `schemas.setting`).
-    same_start: whether it starts from the parent of the run that needs it, instead of from the weights.
+    same_start: whether it also inherits `model.parent`, so that both runs start from the same policy.
     """
     inherited = inherited_keys(by)
     stages, overrides = stage_overrides(key, run)
@@ -250,7 +256,7 @@ def _other_plan(
         parent = _composed((*kind, f"+stage=[{','.join(stages)}]", *overrides)).copy()
     except HydraException as error:
         raise ConfigError([Problem(key, run, str(error).splitlines()[0])]) from error
-    own_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
+    set_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
     with open_dict(parent):
         for name in inherited:
             if name not in own and name in config:
@@ -259,7 +265,7 @@ def _other_plan(
                 OmegaConf.update(parent, name, OmegaConf.select(config, name))
         if "model" in inherited and "model" not in own and not same_start:
             parent.model.parent = []
-        for name, value in own_values.items():  # its own settings override what it inherits
+        for name, value in set_values.items():  # values of its description override what it inherits
             OmegaConf.update(parent, name, value)
     try:
         return plan(parent, overrides, known, keys_of_stage(key, overrides, preset, allowed, inherited))
@@ -270,12 +276,12 @@ def _other_plan(
 
 @lru_cache(maxsize=32)
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
-    """The parent's config; every point of a sweep asks for the same one."""
+    """The parent's config, cached because the points of a sweep mostly have the same parent."""
     return compose("train", list(overrides))
 
 
 def judge_from_plan(plan: Plan, judge: Judge) -> Judge:
-    """A judge that a run of a reward model makes, ready to judge."""
+    """The judge with the reward model that a run has trained."""
     data, policy = plan.train.data, plan.run.policy
     plan.train.model.restore_base(str(policy))
     return judge.from_run(policy, max_length=data.max_length, max_prompt_length=data.max_prompt_length)

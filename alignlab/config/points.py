@@ -1,4 +1,4 @@
-"""All points of a sweep as plans, or everything that is wrong with any of them."""
+"""Plans of all points of a sweep, or all problems of its points."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 
 def plan_points(composer: Composer, jobs: Sequence[Sequence[str]], problems: Iterable[Problem] = ()) -> list[Plan]:
-    """Plans of all points. Raises ConfigError with `problems` and those of every point, each told once."""
+    """Plans of all points. Raises ConfigError with `problems` and the problems of all points, each listed once."""
     plans, known = [], PreflightCache()
     told: dict[str, Problem] = {}
     points: dict[str, list[int]] = defaultdict(list)
@@ -37,7 +37,7 @@ def plan_points(composer: Composer, jobs: Sequence[Sequence[str]], problems: Ite
 def unique(
     plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
 ) -> tuple[list[Plan], list[list[str]]]:
-    """Each run once, by its id, with the first of the jobs that ask for it; the log names the others."""
+    """Each run once, with the first of the jobs that ask for it. The log names the other jobs."""
 
     def shown(index: int) -> str:
         return f"point {index} ({' '.join(text for text in jobs[index] if text.split('=', 1)[0] in axes)})"
@@ -52,7 +52,7 @@ def unique(
 
 
 def _at(problem: Problem, points: list[int], total: int) -> Problem:
-    """The problem with the points that have it, where not all have."""
+    """The problem, with the numbers of the points that have it unless all points have it."""
     if len(points) == total:
         return problem
     shown = ", ".join(map(str, points[:5])) + (", ..." if len(points) > 5 else "")

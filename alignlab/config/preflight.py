@@ -1,4 +1,4 @@
-"""Checks a composed config before anything starts, and turns it into a typed value. All problems at once."""
+"""Checks a composed config before anything starts, and turns it into a typed value. Reports all problems at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from alignlab.spelling import correct_spelling
 
 
 class PreflightCache:
-    """What was found while the points of one sweep were checked: most of them share most of their groups."""
+    """Results of checks that the points of one sweep share, because most of their groups are the same."""
 
     def __init__(self) -> None:
         self.groups: dict[tuple[type, str], Group] = {}
@@ -40,7 +40,7 @@ class PreflightCache:
 
 @dataclass(frozen=True)
 class Group:
-    """A group's dataclass, where its values allow one, and everything that is wrong with it."""
+    """The dataclass of a checked group (None if its values are wrong), and the group's problems."""
 
     made: Any
     problems: list[Problem]
@@ -49,8 +49,8 @@ class Group:
 def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCache | None = None) -> Train:
     """The typed config. Raises ConfigError with every unknown key, missing value, bad range and bad combination.
 
-    typed: the overrides that the config was composed with; `strength` must not contradict them.
-    known: of the sweep that this is a point of.
+    typed: the overrides that the config was composed with. `strength` must not contradict them.
+    known: results of checks, shared by the points of a sweep.
     """
     problems = list(_unchosen_groups(config))
     if problems:
@@ -65,7 +65,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         if not isinstance(node, DictConfig) or node._is_none():
             try:
                 rest[name] = config[name]
-            except OmegaConfBaseException as error:  # ${...} of what is not there
+            except OmegaConfBaseException as error:  # ${...} with an unknown name
                 raise ConfigError([*problems, Problem(name, None, str(error).splitlines()[0])]) from error
             continue
         if name == "judge":
@@ -100,25 +100,28 @@ def to_evaluate(config: DictConfig) -> Evaluate:
 
 
 def _judges(node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
-    """Judges by name, and what is wrong with those that are not among them."""
+    """(judge's name -> judge, problems). Judges with wrong values are left out."""
     found = {str(name): _group(f"judge.{name}", node._get_node(name), {}, known) for name in node}
     problems = [problem for group in found.values() for problem in group.problems]
     return {name: group.made for name, group in found.items() if group.made is not None}, problems
 
 
 def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) -> tuple[dict[str, float], list[Problem]]:
-    """The objective's own field with the value of `strength`; a problem where it has none, or another was typed."""
+    """The objective's own field with the value of `strength`.
+
+    There is a problem if the objective has no strength, or if another value was typed for the field.
+    """
     if strength is None:
         return {}, []
     objective = cast(type[Objective], OmegaConf.get_type(node))
     if objective.strength is None:
         name = module_name(objective)
-        text = f"{name} has none: no field says how far it may go; leave the key out, or exclude these points"
+        text = f"{name} has no strength; leave the key out, or exclude these points"
         return {}, [Problem("strength", strength, text, f"'sweep.exclude=[{{objective:{name}}}]'")]
     field = objective.strength
     for key, _, value in (text.lstrip("+").partition("=") for text in typed):
         if key == f"objective.{field}" and not _equal(value, strength):
-            text = f"is {key} here, which was set to {value}; leave one of the two out"
+            text = f"means {key} for this objective, but {key}={value} was typed too; leave one of the two out"
             return {}, [Problem("strength", strength, text)]
     return {field: strength}, []
 
@@ -127,16 +130,18 @@ def _equal(text: str, number: float) -> bool:
     try:
         return float(text) == number
     except ValueError:
-        return False  # told as a problem of its own
+        return False  # this is reported as a problem of its own
 
 
 def _by_strength(problem: Problem, given: Mapping[str, float]) -> Problem:
-    """A problem of the field that `strength` has set, told under the name that was typed."""
+    """The problem under the key `strength`, if it is one of the field that `strength` set."""
     _, _, field = problem.key.rpartition(".")
     if field not in given:
         return problem
     fix = problem.type_this.replace(problem.key, "strength", 1)
-    return Problem("strength", problem.value, f"{problem.allowed}; it is {problem.key} here", fix)
+    return Problem(
+        "strength", problem.value, f"{problem.allowed}; strength means {problem.key} for this objective", fix
+    )
 
 
 def unknown_key(key: str, known: Sequence[str], value: object, hint: Hint) -> Problem:
@@ -179,7 +184,7 @@ def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
 
 
 def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
-    """Groups that were taken away or set to nothing."""
+    """Problems of groups that were removed (`~optim`) or have no choice."""
     for field in fields(Train):
         if field.default is not dataclasses.MISSING or field.default_factory is not dataclasses.MISSING:
             continue
@@ -192,11 +197,11 @@ def _unchosen_groups(config: DictConfig) -> Iterator[Problem]:
 
 
 def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: PreflightCache) -> Group:
-    """A group checked: its keys, its values, the files it names. Its values alone decide, with `given` above them."""
+    """Check a group: its keys, its values and the files that it names. `given` replaces some of its values."""
     schema = cast(type, OmegaConf.get_type(node))
     try:
         values = cast(dict[str, Any], OmegaConf.to_container(node, resolve=True))
-    except OmegaConfBaseException as error:  # an interpolation that leads nowhere, for one
+    except OmegaConfBaseException as error:  # for instance an interpolation with an unknown name
         return Group(None, [Problem(name, None, str(error).splitlines()[0])])
     values |= given
     key = (schema, json.dumps(values, default=str))

@@ -1,7 +1,7 @@
-"""Finds every config dataclass by its folder and stores it with Hydra, as a schema.
+"""Finds all config dataclasses by their folders and registers them with Hydra as schemas.
 
-A schema is called after its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
-`conf/objective/dpo.yaml` selects it. Adding one is adding those two files.
+A schema has the name of its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
+`conf/objective/dpo.yaml` selects it. To add an option, add these two files.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from alignlab.tracking.sinks.base import Tracking
 
 @dataclass(frozen=True)
 class Group:
-    """A config group: the package its dataclasses live in and the base they share."""
+    """A config group: the package that holds its dataclasses, and their common base class."""
 
     package: str
     base: type
@@ -50,7 +50,7 @@ def schemas() -> dict[str, dict[str, type]]:
 
 @lru_cache(maxsize=1)
 def store_schemas() -> None:
-    """Put the dataclasses into Hydra's config store, once a process: `/schema/<group>/<module>`."""
+    """Put the dataclasses into Hydra's config store as `/schema/<group>/<module>`, once in each process."""
     store = ConfigStore.instance().store
     store(group="schema", name="train", node=Train, package="_global_", provider="alignlab")
     store(group="schema", name="evaluate", node=Evaluate, package="_global_", provider="alignlab")

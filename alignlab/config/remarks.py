@@ -1,4 +1,4 @@
-"""Remarks of an objective on its rows that can be made before a model is loaded."""
+"""Remarks of an objective on the labels of its rows, before a model is loaded."""
 
 from __future__ import annotations
 

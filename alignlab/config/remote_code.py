@@ -29,7 +29,7 @@ def note_command_line(arguments: Iterable[str]) -> None:
 
 
 def keys_of_command_line() -> frozenset[str]:
-    """Keys that the command line of this process sets; none in a process that was started otherwise."""
+    """Keys that the command line of this process sets. Empty if the process was not started by the command line."""
     return _command_line
 
 
@@ -41,7 +41,7 @@ def typed_keys(overrides: Iterable[str]) -> frozenset[str]:
 def problems_of_config(config: DictConfig, typed: frozenset[str]) -> Iterator[Problem]:
     """Every `trust_remote_code: true` of a composed config that was not typed.
 
-    typed: keys that stand on the command line.
+    typed: keys that were typed on the command line.
     """
     judges = config.get("judge") or {}
     groups = (*_GROUPS, *(f"judge.{name}" for name in judges))

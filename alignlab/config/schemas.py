@@ -64,30 +64,31 @@ def _marks() -> Iterator[tuple[str, Mapping[str, Any]]]:
 
 @dataclass(kw_only=True)
 class Trainer(Checked):
-    """How long, in which portions, on what.
+    """Length of the training, size of its batches, and its device.
 
-    max_steps:        optimizer updates.
-    batch_size:       rows (pairs or answers; where answers are drawn, prompts with all of theirs) per update, over all
-                      processes.
-    sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is drawn
+    max_steps:        number of optimizer updates.
+    batch_size:       rows per update over all processes. A row is a pair or an answer; for online objectives it is a
+                      prompt with all of its answers.
+    sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is sampled
                       from all rows).
-    micro_batch_size: most rows per forward; a matter of memory, not of results (beyond rounding, and the draws of
-                      dropout). Halved by itself, for the rest of the run, where memory does not suffice.
-    micro_batch_tokens: most tokens of prompts and answers per forward; a row that has more goes alone.
-    layout:           auto (answers side by side behind one prompt, and the vocabulary projected onto in pieces, for
-                      models that were found exact so) or plain (each answer behind its prompt, the model's own head);
-                      dropout, where there is any, draws otherwise.
-    gradient_checkpointing: keep only the inputs of layers for the backward pass and compute the rest again.
-    compile:          always or never compile the model's layers (torch.compile), which needs a C++ compiler and up to a
-                      minute; auto does where that pays: in long runs on a CPU. Dropout draws otherwise then.
+    micro_batch_size: largest number of rows per forward pass. It changes the use of memory, but no results (except for
+                      rounding and dropout masks). If memory does not suffice, it is halved for the rest of the run.
+    micro_batch_tokens: largest number of tokens of prompts and answers per forward pass. A longer row has its own pass.
+    layout:           auto or plain. In the plain layout each answer follows a copy of its prompt, and the model's own
+                      head computes the logits. With auto, answers to a prompt share it and logits are computed in
+                      pieces, if a check finds this exact for the model. The two have different dropout masks.
+    gradient_checkpointing: keep only the inputs of layers for the backward pass, and compute the rest again.
+    compile:          always, never or auto. Compiling the layers of the model (torch.compile) needs a C++ compiler and
+                      takes up to a minute. auto compiles if that pays: in long runs on a CPU. Compiled layers have
+                      other dropout masks.
     token_stats:      log entropy, token accuracy and mean logits.
-    log_every:        updates between rows of training metrics; the first and the last update are always logged. The
-                      means over the last tenth of a run (`tail/`) are over what was logged.
-    gradient_clip:    largest 2-norm of the gradient; 0 switches clipping off.
-    eval_every:       updates between evaluations on held-out rows; 0 evaluates at the end only.
-    checkpoint_every: updates between checkpoints; 0 writes one at the end only.
-    accelerator:      auto, cpu, gpu or mps; one device.
-    progress:         show progress bars where the terminal can.
+    log_every:        updates between rows of training metrics. The first and the last update are always logged. The
+                      means over the last tenth of a run (`tail/`) are over logged rows.
+    gradient_clip:    largest 2-norm of the gradient. 0: no clipping.
+    eval_every:       updates between evaluations on held-out rows. 0: only at the end.
+    checkpoint_every: updates between checkpoints. 0: only at the end.
+    accelerator:      auto, cpu, gpu or mps. One device is used.
+    progress:         show progress bars if the output is a terminal.
     """
 
     max_steps: int = 100
@@ -125,15 +126,15 @@ class Trainer(Checked):
 
 @dataclass(kw_only=True)
 class Sweep(Checked):
-    """What a sweep is called, what it asks, and which of its points are left out.
+    """Name and question of a sweep, and which combinations of its axes are points.
 
-    name:     folder below `<output_root>/sweeps`; empty takes the preset's name and a digest of the points.
-    question: printed above its table.
-    zip:      groups of axes that are walked together, value by value, instead of in all combinations.
+    name:     folder below `<output_root>/sweeps`. Empty: the preset's name with a digest of the points.
+    question: printed above the table.
+    zip:      groups of axes that take their values together, one by one, instead of in all combinations.
     exclude:  combinations that are not run: axis -> value, or a list of values.
-    metric:   ranks the settings if `seed` is an axis; empty takes the first of these that all settings have: the gap to
-              the frontier at equal KL, accuracy on held-out pairs, accuracy of rewards, the loss (one objective only).
-    better:   lower or higher; empty where the metric says it by itself.
+    metric:   ranks the settings if `seed` is an axis. Empty: the first of these that all settings have: the gap to the
+              frontier at equal KL, accuracy on held-out pairs, accuracy of rewards, the loss (one objective only).
+    better:   lower or higher. Empty: the known better direction of the metric.
     """
 
     name: str = ""
@@ -153,21 +154,21 @@ class Sweep(Checked):
             text = "no such metric; alignlab/tracking/metrics.py has all of them"
             yield Problem("metric", self.metric, text, f"metric={guess}" if guess else "")
         elif self.metric and not self.better and self.metric not in BETTER:
-            text = f"must be lower or higher: {self.metric} does not say it by itself"
+            text = f"must be lower or higher: {self.metric} does not have a better direction of its own"
             yield Problem("better", "''", text, "better=lower")
 
 
-# Groups that may name files, folders and packages; each says what is `missing`.
+# Groups that may name files, folders and packages. Each has a method `missing`, which yields problems.
 WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation")
 
 
 @dataclass(kw_only=True)
 class RunEvaluation(Evaluation):
-    """Samples of a run from within `alignlab train`; the rest as in `alignlab evaluate`.
+    """Evaluation of a run by `alignlab train`. The other settings are those of `alignlab evaluate`.
 
     at_end: evaluate the run when it is done, as `alignlab evaluate` would.
-    every:  updates between evaluations of the policy as it stands, logged under eval/; 0 for none. Judges are asked
-            each time.
+    every:  updates between evaluations of the current policy, which are logged under eval/. 0: none. Each of them calls
+            the judges.
     """
 
     at_end: bool = False
@@ -177,7 +178,7 @@ class RunEvaluation(Evaluation):
         yield from super().problems()
         yield from at_least("every", self.every, 0, example=50)
         if self.every and (others := [name for name in self.baselines if name not in ("reference", "chosen")]):
-            text = f"is compared with at the end only: {', '.join(others)}; while it trains: reference, chosen"
+            text = f"during training only reference and chosen are possible, not {', '.join(others)}"
             yield Problem("baselines", self.baselines, text, "evaluation.baselines=[reference,chosen]")
 
 
@@ -185,17 +186,18 @@ class RunEvaluation(Evaluation):
 class Train(Checked):
     """One run of `alignlab train`.
 
-    reference:   how reference log-probabilities are had: cached (one pass, stored and shared), copy, adapter_off; auto
-                 takes cached where they are enough; none spares them where the objective does not need them, and with
-                 them the metrics that compare with the reference.
-    seed:        of the order of rows, the initial adapter weights and dropout.
-    reward:      what answers that are drawn while training are worth; null takes the lab's own reward.
-    rollout:     how they are drawn.
-    strength:    the objective's own strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda): a name for one
-                 axis over several objectives. `objective.<field>` and this are the same run.
-    output_root: everything is written below it.
-    rerun:       do a finished run again.
-    if_running:  what to do with a run that another process is running: wait for it, or skip it.
+    reference:   source of the reference log-probabilities: cached (one pass, stored and shared by runs), copy (a second
+                 model in memory), adapter_off (the policy without its adapter), none or auto. auto is cached if
+                 log-probabilities of answers suffice. none is possible if the objective needs no reference; metrics
+                 that compare with the reference are then missing.
+    seed:        seed of the order of rows, the initial adapter weights and dropout.
+    reward:      scorer of the answers that the policy samples in training. null: the lab's gold reward.
+    rollout:     settings of sampling in training.
+    strength:    value of the objective's strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda). With it
+                 one axis covers several objectives. Setting `objective.<field>` instead gives the same run.
+    output_root: folder for all results.
+    rerun:       train a finished run again.
+    if_running:  wait for a run that another process works on, or skip it.
     """
 
     objective: Objective
@@ -219,11 +221,11 @@ class Train(Checked):
 
     @property
     def reference_kind(self) -> str:
-        """cached, copy, adapter_off or none: what `reference` comes to for this objective."""
+        """The source of the reference log-probabilities for this objective: cached, copy, adapter_off or none."""
         return reference_kind(self.reference, self.objective.requires, self.peft)
 
     def problems(self) -> Iterator[Problem]:
-        """Combinations of groups that can't be; what is wrong within a group the group says itself."""
+        """Problems of combinations of groups. A group reports problems of its own values itself."""
         return combination_problems({f.name: getattr(self, f.name) for f in fields(self)})
 
 
@@ -231,14 +233,14 @@ class Train(Checked):
 class Evaluate(Checked):
     """One `alignlab evaluate`.
 
-    run:         a run (its id, the beginning of it, or its folder), or a sweep: then every run of it that is done.
-    evaluation:  what is drawn, and what it is compared with.
-    judge:       who judges, by name; none gives lengths, KL and, in the lab, the gold reward.
-    output_root: the runs lie below it.
+    run:         a run (its id, the beginning of its id, or its folder), or a sweep: all of its runs that are done.
+    evaluation:  settings of sampling, and the baselines.
+    judge:       judge's name -> judge. Without judges the result has lengths, KL and, in the lab, the gold reward.
+    output_root: folder that holds the runs.
     accelerator: auto, cpu, gpu or mps.
-    progress:    show progress bars where the terminal can.
-    trust_remote_code: run code that comes with the models of the run, its baselines and its reward model judges. The
-                 record of a run can't allow this.
+    progress:    show progress bars if the output is a terminal.
+    trust_remote_code: run code that comes with the models of the run, its baselines and its reward model judges. Only
+                 the command line can allow this, not the record of a run.
     """
 
     run: str
@@ -254,7 +256,7 @@ class Evaluate(Checked):
 
 
 def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
-    """Problems between the parts of a Train; a part that is absent (because it is wrong in itself) is passed over."""
+    """Problems of combinations of the parts of a Train. A part with problems of its own is absent and is skipped."""
     yield from one_of("reference", parts["reference"], KINDS)
     yield from one_of("if_running", parts["if_running"], ("wait", "skip"))
     yield from within("seed", parts["seed"], 0, 2**32 - 1, example=1)
@@ -264,29 +266,29 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     if {"objective", "trainer"} <= parts.keys():
         size = parts["trainer"].batch_size
         if parts["objective"].requires.mismatched and size < 2:
-            text = "must be at least 2: the KL is estimated from other rows' answers, and one row has only its own"
+            text = "must be at least 2: each row's KL is estimated from the answers of other rows of the batch"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
     yield from _online_problems(parts)
     if {"objective", "evaluation"} <= parts.keys():
         every = parts["evaluation"].every
         if every and parts["objective"].requires.data == "rankings":
-            text = "a reward model writes no answers to look at on the way"
+            text = "must be 0: a reward model writes no answers that could be evaluated during training"
             yield Problem("evaluation.every", every, text, "evaluation.every=0 evaluation.at_end=true")
     if {"objective", "data"} <= parts.keys():
         yield from _unread_problems(parts["objective"].requires, parts["data"])
-        wanted, there = parts["objective"].requires.rows, parts["data"].shapes
-        if wanted not in (*there, "prompts"):
-            text = f"has {' and '.join(there)}, and this objective works on {wanted}"
+        wanted, shapes = parts["objective"].requires.rows, parts["data"].shapes
+        if wanted not in (*shapes, "prompts"):
+            text = f"has {' and '.join(shapes)}, but this objective works on {wanted}"
             yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
     if {"data", "model"} <= parts.keys():
         name, vocabulary, world = parts["model"].name, parts["model"].vocabulary, parts["data"].world
         if world is not None and vocabulary != world.alphabet:
-            text = f"the lab can be enumerated only for a model whose tokens are its letters ({world.alphabet})"
+            text = f"lab data needs a model whose tokens are the letters of the lab ({world.alphabet})"
             yield Problem("model", name, text, "model=lab")
         if vocabulary is not None and world is None:
-            yield Problem("model", name, f"knows only the letters {vocabulary}; this data is text", "model=tiny")
+            yield Problem("model", name, f"knows only the letters {vocabulary}, but this data is text", "model=tiny")
     if {"model", "peft"} <= parts.keys() and not (parts["model"].trainable or parts["peft"].can_switch_off):
-        text = "4-bit weights can't be trained, only an adapter on them"
+        text = "4-bit weights can't be trained themselves, but an adapter on them can"
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
@@ -295,64 +297,70 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
 
 
-def reference_kind(asked: str, needs: Requires, peft: Adapter) -> str:
-    """What `reference` comes to: single answers and rewards have none, `auto` is the cheapest that is enough."""
+def reference_kind(reference: str, needs: Requires, peft: Adapter) -> str:
+    """The source of the reference log-probabilities for a value of `reference`. `auto` is the cheapest that suffices.
+
+    It is "none" for imitation and reward models, which never use a reference.
+    """
     if not needs.any_reference:
         return "none"
-    if asked != "auto":
-        return asked
+    if reference != "auto":
+        return reference
     if not needs.live_reference:
         return "cached"
     return "adapter_off" if peft.can_switch_off else "copy"
 
 
 def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
-    """What answers are learnt by, and what would make drawing and learning see two policies."""
+    """Problems of the reward, and of settings with which sampling and training would use different policies."""
     if not {"objective", "data", "peft", "trainer", "reward", "rollout"} <= parts.keys():
         return
     objective, reward = parts["objective"], parts["reward"]
     if not objective.requires.online:
         if reward is not None:
-            text = "is learnt by online objectives only: ppo, rloo, grpo and their kin"
+            text = "is used by online objectives only, such as ppo, rloo and grpo"
             yield Problem("reward", module_name(type(reward)), text, "reward=lab_gold   or   objective=ppo")
         return
     if objective.scored and reward is None and parts["data"].world is None:
-        text = "needs what answers are worth: a reward model, or a function of yours"
+        text = "this objective needs a reward: a reward model, or a function of yours"
         yield Problem("reward", None, text, "reward=reward_model")
     if not objective.scored and reward is not None:
-        text = "is not asked by this objective; leave it out, or take away what an experiment says"
+        text = "is not used by this objective; leave it out, or remove it if an experiment sets it"
         yield Problem("reward", module_name(type(reward)), text, "'~reward'")
     if parts["data"].world is not None and parts["rollout"].missing_end != "keep":
-        text = "must be keep: the lab's longest answers are whole, and have no end token"
+        text = "must be keep: the longest answers of the lab are complete although they have no end token"
         yield Problem("rollout.missing_end", parts["rollout"].missing_end, text, "rollout.missing_end=keep")
     if getattr(parts["peft"], "dropout", 0.0):
-        text = "must be 0: answers are drawn without dropout, and learning has to see the policy that gave them"
+        text = "must be 0: answers are sampled without dropout, and training must use the same policy"
         yield Problem("peft.dropout", parts["peft"].dropout, text, "peft.dropout=0")
 
 
-def _reference_problems(asked: str, needs: Requires, peft: Adapter) -> Iterator[Problem]:
-    kind = reference_kind(asked, needs, peft)
+def _reference_problems(reference: str, needs: Requires, peft: Adapter) -> Iterator[Problem]:
+    kind = reference_kind(reference, needs, peft)
     if kind == "adapter_off" and not peft.can_switch_off:
         yield Problem("reference", kind, "needs an adapter that can be switched off", "peft=lora")
     if kind == "none" and needs.reference:
         yield Problem("reference", kind, "this objective compares with a reference", "reference=auto")
     if kind == "cached" and needs.live_reference:
-        text = "the store keeps log-probabilities of answers, and this objective needs the reference's distributions"
+        text = "stores log-probabilities of answers, but this objective needs the reference's whole distributions"
         yield Problem("reference", kind, text, "reference=auto")
 
 
 def _unread_problems(needs: Requires, data: Source) -> Iterator[Problem]:
-    """Fields of labelled answers that an objective on pairs would pass over; a parent on answers inherits them."""
+    """Problems of fields of labelled answers that an objective on pairs would ignore.
+
+    A parent that imitates answers inherits these fields, so it is not checked.
+    """
     defaults = {f.name: f.default for f in fields(data)}
     for name in data.labelled_fields if needs.data in ("pairs", "rankings") else ():
         value = getattr(data, name)
         if value != defaults[name]:
-            text = "is read by objectives on labelled answers only"
+            text = "is used by objectives on labelled answers only"
             yield Problem(f"data.{name}", value, text, f"data.{name}={defaults[name]}")
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
-    """What this machine has not: an output folder that can be written, the accelerator that is asked for."""
+    """Problems of this machine: the output folder, the accelerator and the C++ compiler."""
     if not parts["output_root"]:
         yield Problem("output_root", "''", "needs the name of a folder", "output_root=outputs")
     root = os.path.abspath(parts["output_root"])
@@ -368,6 +376,6 @@ def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:
             wanted == "mps" and not torch.backends.mps.is_available()
         )
         if missing:
-            yield Problem("trainer.accelerator", wanted, "is not there on this machine", "trainer.accelerator=auto")
+            yield Problem("trainer.accelerator", wanted, "this machine has none", "trainer.accelerator=auto")
         if parts["trainer"].compile == "always" and not torch.cuda.is_available() and cpp_compiler() is None:
             yield Problem("trainer.compile", "always", "needs a C++ compiler (g++, or CXX)", "trainer.compile=auto")

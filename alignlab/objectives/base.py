@@ -152,8 +152,9 @@ def one_label_remarks(name: str, counts: Mapping[str, int], follows: str = "") -
     instead = (
         "objective=sft, or add bad answers" if good else "add good answers; these do not say what to answer instead"
     )
+    every = "the only answer is" if good + bad == 1 else f"all {good or bad} answers are"
     yield (
-        f"{name}: all {good or bad} answers are {label}, none is {other}. Every row pushes the log-ratio of its answer "
+        f"{name}: {every} {label}, none is {other}. Every row pushes the log-ratio of its answer "
         f"{way}, and no row pushes it back. So the loss has no minimum, and the policy moves away from the reference "
         f"until training ends.{hidden} Better: {instead}"
     )

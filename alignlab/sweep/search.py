@@ -1,7 +1,7 @@
-"""A search over intervals and choices: trials that Optuna suggests are points of a sweep, run by any of our launchers.
+"""A search over intervals and choices. Optuna suggests trials, which are points of a sweep and run with any launcher.
 
-What comes of a trial stands in its run's record; the study (SQLite, beside the sweep's table) holds what the next
-suggestion needs. The same command goes on where it was and never repeats a finished run.
+The result of a trial is in the record of its run. The study (an SQLite file beside the sweep's table) holds what the
+next suggestions depend on. The same command continues a search and never repeats a finished run.
 """
 
 from __future__ import annotations
@@ -46,17 +46,17 @@ from alignlab.training.pruning import PRUNED, PruningThresholds
 
 log = logging.getLogger(__name__)
 
-# Done trials before it is said what moved the metric: it compares their best tenth with the rest.
+# Least number of done trials for the importance of axes, which compares the best tenth of the trials with the rest.
 _ENOUGH = 20
 
 _DIRECTIONS: dict[str, Literal["minimize", "maximize"]] = {"lower": "minimize", "higher": "maximize"}
 
-_DIGITS = 6  # a number that is trained with has so many; the study holds all of what was suggested
+_DIGITS = 6  # suggested numbers are rounded to so many digits for training; the study holds them in full
 
 
 @dataclass(frozen=True)
 class Options:
-    """What is searched for, and how long; hydra.sweeper in the config."""
+    """The settings of a search: `hydra.sweeper` in the config (see OptunaSweeperConf)."""
 
     metric: str
     direction: Literal["", "minimize", "maximize"]
@@ -69,12 +69,12 @@ class Options:
     storage: str
 
     def problems(self) -> Iterator[Problem]:
-        """Everything that is wrong with them."""
+        """Yield every problem of the settings."""
         if self.metric not in ALL:
             known = ", ".join(name for name in ALL if name.startswith(("eval/", "exact/")))
-            yield Problem("sweeper.metric", self.metric, f"is no metric; among others there are: {known}")
+            yield Problem("sweeper.metric", self.metric, f"is not a metric; among others there are: {known}")
         elif not self.direction and self.metric not in BETTER:
-            text = f"must be said for {self.metric}: minimize or maximize"
+            text = f"must be minimize or maximize: {self.metric} does not have a better direction of its own"
             yield Problem("sweeper.direction", self.direction, text, "sweeper.direction=maximize")
         if self.direction:
             yield from one_of("sweeper.direction", self.direction, tuple(_DIRECTIONS.values()))
@@ -84,20 +84,23 @@ class Options:
         yield from at_least("sweeper.seed", self.seed, 0, example=1)
         yield from at_least("sweeper.prune_after", self.prune_after, 1, example=5)
         if self.prune and not self.metric.startswith("eval/"):
-            text = "is known at the end of a run only; losers are found by what evaluations give"
+            text = "is known at the end of a run only, but pruning compares runs at their evaluations"
             yield Problem("sweeper.metric", self.metric, text, "sweeper.metric=eval/loss, or sweeper.prune=false")
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One dimension: a key of the config and what it may be."""
+    """One dimension of the space: a key of the config and its possible values."""
 
     key: str
     values: BaseDistribution
 
     @classmethod
     def of(cls, override: Override) -> Axis:
-        """From Hydra's syntax: a list, choice(), range(), interval(); tag(log, ...), int(...). Raises ConfigError."""
+        """An axis in Hydra's syntax: a list, choice(), range(), interval(), tag(log, ...), int(...).
+
+        Raises ConfigError if the values can't be searched over.
+        """
         key, sweep = str(override.get_key_element()), override.value()
         try:
             return cls(key, _distribution(override, sweep))
@@ -110,7 +113,7 @@ class Axis:
         return f"{self.key}={value:.{_DIGITS}g}" if isinstance(value, float) else f"{self.key}={value}"
 
     def ends(self) -> list[Any]:
-        """Values that show what is wrong with the axis: its ends, or every choice."""
+        """Values that are checked before the search starts: both ends of a range, or every choice."""
         if isinstance(self.values, CategoricalDistribution):
             return list(self.values.choices)
         assert isinstance(self.values, FloatDistribution | IntDistribution)
@@ -128,7 +131,7 @@ class Axis:
 def _distribution(override: Override, sweep: Any) -> BaseDistribution:
     unknown = set(sweep.tags) - {"log"} if hasattr(sweep, "tags") else set()
     if unknown:
-        raise ValueError(f"the tag {', '.join(unknown)} means nothing here; there is: log")
+        raise ValueError(f"there is no tag {', '.join(unknown)}; there is: log")
     if isinstance(sweep, IntervalSweep):
         assert sweep.start is not None
         assert sweep.end is not None
@@ -145,7 +148,10 @@ def _distribution(override: Override, sweep: Any) -> BaseDistribution:
 
 
 def sampler(options: Options, number: int) -> optuna.samplers.BaseSampler:
-    """For one trial: seeded by its number, so that a search that was cut off suggests what it would have."""
+    """The sampler (TPE) of one trial. Its seed depends on the trial's number.
+
+    So a search that was interrupted makes the same suggestions as an uninterrupted one.
+    """
     seed = int(np.random.SeedSequence([options.seed, number]).generate_state(1)[0])
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -163,7 +169,7 @@ def _verify_database(file: Path) -> None:
     try:
         with closing(sqlite3.connect(file)) as database:
             (found,) = database.execute("PRAGMA integrity_check").fetchone()
-    except sqlite3.OperationalError:  # in use by another command, say
+    except sqlite3.OperationalError:  # for instance because another command uses it
         return
     except sqlite3.DatabaseError as error:
         raise DamagedError(file, f"is damaged ({error})") from error
@@ -172,7 +178,7 @@ def _verify_database(file: Path) -> None:
 
 
 class Search:
-    """A study and the sweep that its trials are points of."""
+    """A study, and the sweep whose points are the study's trials."""
 
     def __init__(
         self,
@@ -182,36 +188,39 @@ class Search:
         axes: Sequence[Axis],
         options: Options,
     ) -> None:
-        """`fixed` are overrides that all points have.
+        """Check the options and the ends of the space. Writes nothing.
 
-        Raises ConfigError with whatever is wrong with the options or at the ends of the space; writes nothing.
+        fixed: overrides of all points.
+        Raises ConfigError with all problems.
         """
         self._config = config
         self._composer = composer
         self._fixed = list(fixed)
         self.axes = list(axes)
         self.options = options
-        self._failed: set[int] = set()  # trials of this command that came to no result
+        self._failed: set[int] = set()  # trials of this command that have no result
         first = self._check()
         self._evaluates = first.train.evaluation.at_end
         better = _DIRECTIONS.get(BETTER.get(options.metric, ""))
         direction = options.direction or better
-        assert direction, "or the check has refused it"
+        assert direction, "the check requires one"
         self.direction = direction
         if better not in (None, direction):
-            log.warning("sweeper.direction: %s %s, though better is the other way", self.direction, options.metric)
+            log.warning(
+                "sweeper.direction=%s, but for %s the other direction is better", self.direction, options.metric
+            )
         self._about = {
             "space": [*map(str, self.axes)],
             "metric": options.metric,
             "direction": self.direction,
-            "first corner": first.id,  # stands for everything that all trials have alike
+            "first corner": first.id,  # represents all settings that the trials have in common
         }
         identity = digest([json.dumps([self._about, options.seed]).encode()])
         self.name = first.train.sweep.name or f"search-{identity[:6]}"
         self.directory = Path(first.train.output_root) / "sweeps" / self.name
 
     def _check(self) -> Plan:
-        """Compose the ends of the space; the plan of its first corner."""
+        """Compose and check the ends of the space. Returns the plan of its first corner. Raises ConfigError."""
         problems = list(self.options.problems())
         corners = [[axis.setting(axis.ends()[0]) for axis in self.axes]]
         for i, axis in enumerate(self.axes):
@@ -223,14 +232,14 @@ class Search:
             RunTask(p, p.train.sweep.name, thresholds=thresholds) for p in {p.id: p for p in plans}.values()
         ]
         if self.options.prune and not plans[0].train.trainer.eval_every:
-            text = "must be greater than 0: losers are found by evaluations on the way"
+            text = "must be greater than 0: pruning compares runs at their evaluations"
             raise ConfigError([Problem("trainer.eval_every", 0, text, "trainer.eval_every=50")])
         return plans[0]
 
     def run(self, launcher: PointLauncher) -> None:
-        """Run trials until there are enough, and write the table and what was found, however it ends.
+        """Run trials until there are `n_trials`. Writes the table and the results, also after an error.
 
-        Raises SweepFailedError where trials came to no result.
+        Raises SweepFailedError if trials have no result.
         """
         study = self._open()
         at_once = self.options.at_once or launcher.width()
@@ -255,7 +264,7 @@ class Search:
             )
 
     def _open(self) -> optuna.Study:
-        """The study, made or found. Raises ConfigError where it is about something else."""
+        """The study, created or loaded. Raises ConfigError if the stored study is one of another search."""
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.directory.mkdir(parents=True, exist_ok=True)
         storage = self.options.storage or f"sqlite:///{(self.directory / 'study.db').absolute()}"
@@ -263,14 +272,14 @@ class Search:
         before = study.user_attrs.get("about")
         if before not in (None, self._about):
             changed = ", ".join(key for key in self._about if before[key] != self._about[key])
-            text = f"is a search over something else already (another {changed})"
+            text = f"is the name of another search, which has another {changed}"
             raise ConfigError([Problem("sweep.name", self.name, text, "sweep.name=<another>")])
         study.set_user_attr("about", self._about)
         known = {repr(trial.params) for trial in study.trials if trial.state != TrialState.FAIL}
         for trial in study.trials:
             if trial.state == TrialState.FAIL and repr(trial.params) not in known:
                 known.add(repr(trial.params))
-                study.enqueue_trial(trial.params)  # what failed before is tried again, first
+                study.enqueue_trial(trial.params)  # trials that failed before are tried again first
         return study
 
     def _verified(self, storage: str) -> optuna.Study:
@@ -318,7 +327,7 @@ class Search:
         return ""
 
     def _next(self, study: optuna.Study, at_once: int) -> list[int]:
-        """Numbers of the next trials: first those that a command before this one was cut off from."""
+        """Numbers of the next trials. Trials that an earlier, interrupted command began come first."""
         ended = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.PRUNED))
         begun = study.get_trials(deepcopy=False, states=(TrialState.RUNNING,))
         batch = [t.number for t in begun if t.number not in self._failed and self._is_suggested(t)][:at_once]
@@ -332,12 +341,12 @@ class Search:
         latest = self._latest(study)
         sweep = self._sweep(latest)
         points = {tuple(self._settings(trial)): point for trial, point in zip(latest, sweep.points, strict=True)}
-        mine = {number: points[tuple(self._settings(study.trials[number]))] for number in batch}  # some may be equal
+        chosen = {number: points[tuple(self._settings(study.trials[number]))] for number in batch}  # some may be equal
         thresholds = self._thresholds(study) if self.options.prune else None
-        sweep.queue(list(mine.values()))
-        self._launch(sweep, launcher, [replace(point, thresholds=thresholds) for point in mine.values()])
-        for number, point in mine.items():
-            self._tell(study, number, point)
+        sweep.queue(list(chosen.values()))
+        self._launch(sweep, launcher, [replace(point, thresholds=thresholds) for point in chosen.values()])
+        for number, point in chosen.items():
+            self._store_result(study, number, point)
 
     def _launch(self, sweep: Sweep, launcher: PointLauncher, points: Sequence[RunTask]) -> None:
         launcher.check(points)
@@ -345,7 +354,7 @@ class Search:
         sweep.run(launcher, points)
 
     def _unevaluated(self, study: optuna.Study) -> dict[int, RunTask]:
-        """Trials that are done, were to be evaluated at their end, and were not."""
+        """Trials that are done but lack the evaluation at their end."""
         trials = self._latest(study) if self._evaluates else []
         points = self._sweep(trials).points if trials else []
         return {
@@ -355,15 +364,17 @@ class Search:
         }
 
     def _latest(self, study: optuna.Study) -> list[FrozenTrial]:
-        """Trials in their order; of those with equal settings the last."""
+        """Trials in their order. Of trials with equal settings only the last one is kept."""
         trials = [
             t for t in study.get_trials(deepcopy=False) if t.state != TrialState.WAITING and self._is_suggested(t)
         ]
         return sorted({tuple(self._settings(t)): t for t in trials}.values(), key=lambda trial: trial.number)
 
     def _is_suggested(self, trial: FrozenTrial) -> bool:
-        """Whether all of its settings are there: the study has a trial before it has those, and for good where that was
-        cut off."""
+        """Whether a trial has all of its settings. The study stores a trial first and its settings one by one.
+
+        If a command is interrupted between these steps, the trial never gets all of them.
+        """
         return all(axis.key in trial.params for axis in self.axes)
 
     def _settings(self, trial: FrozenTrial) -> list[str]:
@@ -383,9 +394,9 @@ class Search:
             least=self.options.prune_after,
         )
 
-    def _tell(self, study: optuna.Study, number: int, point: RunTask) -> None:
-        """Put into the study what came of a run. To diverge and to be pruned are results, and no good ones."""
-        if study.trials[number].state.is_finished():  # another command of the same search was quicker
+    def _store_result(self, study: optuna.Study, number: int, point: RunTask) -> None:
+        """Store the result of a run in the study. A run that diverged or was pruned has a result: it is a bad one."""
+        if study.trials[number].state.is_finished():  # another command of the same search has stored it
             return
         run, record = point.run, point.state()
         status, reason = record.get("status"), str(record.get("reason") or "")
@@ -412,13 +423,13 @@ class Search:
     def _value(self, record: Mapping[str, Any]) -> float:
         summary = record["summary"]
         if self.options.metric not in summary:
-            there = ", ".join(name for name in summary if name.startswith(("eval/", "exact/")))
-            text = f"{record['id']} has no metric {self.options.metric}; it has: {there}"
+            known = ", ".join(name for name in summary if name.startswith(("eval/", "exact/")))
+            text = f"{record['id']} has no metric {self.options.metric}; it has: {known}"
             raise AlignlabError(f"{text}\n  type: sweeper.metric=<one of these>")
         return float(summary[self.options.metric])
 
     def _found(self, study: optuna.Study) -> str:
-        """The best trial and what moved the metric, in words; both, and every trial, into `search.json`."""
+        """The best trial and the importance of the axes, in words. Writes both, and all trials, to `search.json`."""
         done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
         if not done:
             return "no trial has a value yet"
@@ -441,18 +452,18 @@ class Search:
         ]
         if moved:
             shares = ", ".join(f"{key} {share:.0%}" for key, share in moved.items())
-            lines.append(f"what moved it, among the {counted(len(done), 'done trial')}: {shares}")
+            lines.append(f"importance of the axes in {counted(len(done), 'done trial')}: {shares}")
         return "\n".join(lines)
 
 
 def _importance(study: optuna.Study) -> dict[str, float]:
-    """Share of each axis in what made done trials good (PED-ANOVA); empty where there are too few of them."""
+    """Axis -> its share in what makes trials good (PED-ANOVA), in [0, 1]. Empty for too few done trials."""
     if len(study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))) < _ENOUGH:
         return {}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that it is experimental, and what it makes of few trials
+        warnings.simplefilter("ignore")  # the evaluator is experimental, and it warns of few trials
         evaluator = optuna.importance.PedAnovaImportanceEvaluator()
         try:
             return optuna.importance.get_param_importances(study, evaluator=evaluator)
-        except (ValueError, RuntimeError):  # all of them equal, for one
+        except (ValueError, RuntimeError):  # for instance because all values are equal
             return {}

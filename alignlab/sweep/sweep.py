@@ -1,4 +1,4 @@
-"""A sweep: its plan before the first point, its record while it runs, its table and figures at the end."""
+"""A sweep: its points, its record while it runs, and its table and figures at the end."""
 
 from __future__ import annotations
 
@@ -29,7 +29,10 @@ log = logging.getLogger(__name__)
 
 
 class Sweep:
-    """`<output_root>/sweeps/<name>/`: `sweep.json` from the start, table and figures at its end, however it ends."""
+    """A sweep and its folder, `<output_root>/sweeps/<name>/`.
+
+    `sweep.json` is written at the start. The table and the figures are written at the end, also after an error.
+    """
 
     def __init__(
         self, config: DictConfig, plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
@@ -38,9 +41,9 @@ class Sweep:
         self.root = Path(plans[0].train.output_root)
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"
         self.name = plans[0].train.sweep.name or f"{preset}-{digest(sorted(p.id.encode() for p in plans))[:6]}"
-        self.asked = asdict(plans[0].train.sweep)
+        self._settings = asdict(plans[0].train.sweep)
         self.axes = list(axes)
-        # each job is told the sweep's name: it groups the runs in trackers
+        # every job gets the sweep's name, by which trackers group the runs
         self.jobs = [[*job, f"++sweep.name={self.name}"] for job in jobs]
         self.points = [RunTask(p, self.name, tuple(job)) for p, job in zip(plans, self.jobs, strict=True)]
         self._overrides = [[o for o in job if o.split("=", 1)[0] in axes] for job in jobs]
@@ -50,7 +53,7 @@ class Sweep:
         return self.root / "sweeps" / self.name
 
     def write(self) -> None:
-        """Its points, into `sweep.json`."""
+        """Write the points to `sweep.json`. Raises OutputError if the folder can't be written."""
         points = [
             {"point": i, "run": p.id, **dict(o.split("=", 1) for o in overrides)}
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
@@ -58,16 +61,16 @@ class Sweep:
         try:
             write_sealed(
                 self.directory / "sweep.json",
-                {**self.asked, "name": self.name, "axes": self.axes, "started": now(), "points": points},
+                {**self._settings, "name": self.name, "axes": self.axes, "started": now(), "points": points},
             )
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
 
     def __enter__(self) -> Sweep:
-        self._tell_of_another()
+        self._warn_of_other_points()
         self.write()
-        asked = [p for p in self.points if not p.plan.train.rerun]
-        finished = Counter(status for p in asked if (status := p.run.status()) in FINISHED)
+        kept = [p for p in self.points if not p.plan.train.rerun]
+        finished = Counter(status for p in kept if (status := p.run.status()) in FINISHED)
         parents = {p.parent.id for p in self.plans if p.parent}
         log.info(
             "sweep %s: %s%s%s",
@@ -85,11 +88,11 @@ class Sweep:
         text = write_report(self.directory)
         print(f"\n{text}\n\nwritten to {self.directory}")
 
-    def _tell_of_another(self) -> None:
-        """Say where the name was another sweep's, whose table and figures end here; its runs stay."""
+    def _warn_of_other_points(self) -> None:
+        """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""
         try:
             before = {point["run"] for point in read_record(self.directory / "sweep.json")["points"]}
-        except (OSError, DamagedError, KeyError, TypeError):  # there is none, or nothing that can be read
+        except (OSError, DamagedError, KeyError, TypeError):  # there is no earlier sweep, or its record can't be read
             return
         gone = before - {plan.id for plan in self.plans}
         if gone:
@@ -98,31 +101,34 @@ class Sweep:
             log.warning(text, self.name, counted(len(gone), "other point"))
 
     def queue(self, points: Sequence[RunTask]) -> None:
-        """Tell everybody who looks that these will be run."""
+        """Mark points as queued in their records, for whoever watches the sweep."""
         for point in points:
             if not point.plan.train.rerun:
-                with suppress(OSError):  # whatever is in the way will meet the run itself, and be told there
+                with suppress(OSError):  # the run will have the same error and report it
                     point.run.queue(sweep=self.name, config=dict(point.plan.config), overrides=list(point.overrides))
 
     def run(self, launcher: PointLauncher, points: Sequence[RunTask] | None = None) -> None:
-        """Run points (all): the terminal tells of each that has ended, or shows those at work if several."""
-        asked = self.points if points is None else points
-        live = sys.stdout.isatty() and launcher.runs_in_subprocesses(asked)
+        """Run `points`, or all points of the sweep.
+
+        A terminal shows a live table if points run in other processes. Otherwise a line is printed as each point ends.
+        """
+        chosen = self.points if points is None else points
+        live = sys.stdout.isatty() and launcher.runs_in_subprocesses(chosen)
         watching: AbstractContextManager[object] = shown_live(self.directory) if live else nullcontext()
         with watching, terminal_shows_sweep_only():
-            run_points(asked, launcher, (lambda name: None) if live else self._tell)
+            run_points(chosen, launcher, (lambda name: None) if live else self._print_point)
 
     def prepare(self) -> None:
-        """What points need, done here, for a launcher that knows nothing of it."""
+        """Run what the points need in this process, for launchers that are not alignlab's."""
         for wave in preparations(self.points):
             for task in wave:
                 task()
 
-    def _tell(self, name: str) -> None:
+    def _print_point(self, name: str) -> None:
         print(point_line(self.directory, name), flush=True)
 
     def raise_if_unfinished(self) -> None:
-        """Raise SweepFailedError naming the points that have no result, with their reasons; to diverge is a result."""
+        """Raise SweepFailedError with the points that have no result, and why. A run that diverged has a result."""
         states = [point.state() for point in self.points]
         lines = [
             f"  point {i} ({plan.id}): {state.get('status', 'not run')}: {why_unfinished(state, plan)}"
@@ -141,7 +147,7 @@ def why_unfinished(state: dict[str, object], point: Plan) -> str:
     if state.get("status") in FINISHED:
         return f"its evaluation failed: {state.get('evaluation_failed') or 'it was cut off'}"
     if state.get("status") == "running":
-        return f"process {state.get('pid')} on {state.get('host')} is running it"
+        return f"process {state.get('pid')} on {state.get('host')} works on it"
     for step in reversed(point.chain()[:-1]):
         before = step.run.state()
         if state.get("status") != "failed" and before.get("status") == "failed":

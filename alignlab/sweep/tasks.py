@@ -1,4 +1,4 @@
-"""What a sweep has to have done, in an order in which everything finds what it needs; each part runs in any process."""
+"""The tasks of a sweep, and the order in which each task finds what it needs. A task runs in any process."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ OnFinished = Callable[[str], None]
 
 @dataclass(frozen=True)
 class RunTask:
-    """One run: a point, or what points start from. Whatever happens to it, its record tells."""
+    """One run: a point, or the parent of points. Its result, or why it failed, is in its record."""
 
     plan: Plan
     sweep: str
     overrides: tuple[str, ...] = ()
     thresholds: PruningThresholds | None = None
-    _before: dict[str, Any] = field(init=False, compare=False, repr=False)  # of the record, when this was asked for
+    _before: dict[str, Any] = field(init=False, compare=False, repr=False)  # state of the record when this was created
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "_before", self._said())
+        object.__setattr__(self, "_before", self._record_state())
 
     @property
     def name(self) -> str:
@@ -55,23 +55,28 @@ class RunTask:
         return _logs(self.plan, self.sweep)
 
     def state(self) -> dict[str, Any]:
-        """How things stand with the run; empty where it ended before this was asked for, unless with a result that is
-        not to be made anew."""
+        """The state of the run in its record. Empty if the run ended before this task was created.
+
+        A finished run whose result is kept (no `rerun`) is not treated as empty.
+        """
         state = self.run.state()
         status = state.get("status")
-        stands = status in ("queued", "running") or (status in FINISHED and not self.plan.train.rerun)
-        return state if stands or self._said() != self._before else {}
+        current = status in ("queued", "running") or (status in FINISHED and not self.plan.train.rerun)
+        return state if current or self._record_state() != self._before else {}
 
     def has_begun(self) -> bool:
-        """Whether it was, since this was asked for."""
-        return self._said()["attempt"] != self._before["attempt"]
+        """Whether a new attempt has begun since this task was created."""
+        return self._record_state()["attempt"] != self._before["attempt"]
 
     def is_finished(self) -> bool:
-        """Whether there is nothing left to do; what is to be evaluated finds out by itself."""
+        """Whether nothing is left to do. A run with an evaluation at its end always counts as unfinished.
+
+        Its evaluation finds out by itself whether it is done.
+        """
         train = self.plan.train
         return not (train.rerun or train.evaluation.at_end) and self.run.status() in FINISHED
 
-    def _said(self) -> dict[str, Any]:
+    def _record_state(self) -> dict[str, Any]:
         record = self.run.record()
         return {"attempt": record.get("attempt", 0), **{k: record.get(k) for k in ("status", "reason", "ended")}}
 
@@ -84,14 +89,14 @@ class RunTask:
             pass
         except Exception as error:
             status = self.state().get("status")
-            if status == "done":  # what came after training went wrong; the sweep tells it once more at its end
+            if status == "done":  # a step after training failed; the sweep reports it again at its end
                 log.error("%s: %s, but %s", self.name, status, reason_of(error))
-            elif status not in ("diverged", "failed"):  # it came to an end before its record was begun
+            elif status not in ("diverged", "failed"):  # the error occurred before the record was begun
                 log.error("%s: failed: %s", self.name, error, exc_info=not isinstance(error, AlignlabError))
                 self.failed(reason_of(error))
 
     def failed(self, reason: str) -> None:
-        """Record that the run failed, if its record can be written and no other process is running it."""
+        """Write to the record that the run failed, unless another process works on the run."""
         elsewhere = self.run.record().get("status") == "running" and not self.has_begun()
         if elsewhere or self.run.is_locked():
             log.error("%s: %s", self.name, reason)
@@ -102,7 +107,7 @@ class RunTask:
             log.error("%s: %s, and its record can't be written: %s", self.name, reason, error)
 
     def with_halved_batch(self) -> RunTask:
-        """The same run, half as much of a batch at a time; its identity does not depend on that."""
+        """The same run with half as many rows and tokens per forward pass. Its id does not depend on them."""
         trainer = self.plan.train.trainer
         return self._with(
             micro_batch_size=max(1, trainer.micro_batch_size // 2),
@@ -110,20 +115,24 @@ class RunTask:
         )
 
     def compiled(self) -> RunTask:
-        """The same run with its layers compiled, unless its config says otherwise or it goes on from a stack, which are
-        not compiled."""
-        stacked = self.run.stacked_checkpoint.is_file() and not self.run.checkpoint.is_file()
-        goes_on = stacked and not self.plan.train.rerun
-        return self if goes_on or self.plan.train.trainer.compile != "auto" else self._with(compile="always")
+        """The same run with compiled layers, unless its config chooses otherwise or it continues a vectorized run.
+
+        Vectorized runs are not compiled.
+        """
+        vectorized = self.run.stacked_checkpoint.is_file() and not self.run.checkpoint.is_file()
+        continues_vectorized = vectorized and not self.plan.train.rerun
+        return (
+            self if continues_vectorized or self.plan.train.trainer.compile != "auto" else self._with(compile="always")
+        )
 
     def resumed(self) -> RunTask:
-        """The same run going on from where it was, also where it was to be run anew, if that has begun."""
+        """The same run, which continues the attempt that it has begun, also with `rerun`."""
         if not self.has_begun():
             return self
         return replace(self, plan=replace(self.plan, train=replace(self.plan.train, rerun=False)))
 
     def _with(self, **how: Any) -> RunTask:
-        """The same run, trained in another way: settings of the trainer that make no other run."""
+        """The same run with other settings of the trainer that its id does not depend on."""
         train = replace(self.plan.train, trainer=replace(self.plan.train.trainer, **how))
         config = {**self.plan.config, "trainer": {**self.plan.config["trainer"], **how}}
         return replace(self, plan=replace(self.plan, train=train, config=config))
@@ -131,7 +140,7 @@ class RunTask:
 
 @dataclass(frozen=True)
 class VectorizedTask:
-    """Points that are trained as one model; what such a stack leaves is run point by point."""
+    """Points that are trained as one model. Points that this leaves without a result are run one by one."""
 
     points: tuple[RunTask, ...]
 
@@ -158,27 +167,29 @@ class VectorizedTask:
         overrides = {point.name: point.overrides for point in points}
         handled: set[str] = set()
         try:
-            if plans[0].parent is not None and any(plan.needs_training() for plan in plans):  # the stack starts from it
+            if plans[0].parent is not None and any(
+                plan.needs_training() for plan in plans
+            ):  # all of them start from it
                 run_plan(plans[0].parent, group=self.points[0].sweep)
             handled = set(run_vectorized(plans, group=self.points[0].sweep, overrides=overrides))
         except NotVectorizableError as error:
-            log.warning("not stacked: %s", error)
-        except Exception as error:  # too little memory for all of them, say
+            log.warning("not vectorized: %s", error)
+        except Exception as error:  # for instance too little memory for all of them
             log.error("%s as one model failed, and are run one by one: %s", counted(len(plans), "point"), error)
-        gc.collect()  # what a stack that failed held is in cycles
+        gc.collect()  # tensors of a model that failed are in reference cycles
         for point in points:
             if point.name not in handled:
                 point()
                 continue
             try:
                 _evaluate_at_end(point.plan)
-            except Exception as error:  # it stands in the record
+            except Exception as error:  # it is in the record
                 log.error("%s: its evaluation failed: %s", point.name, error)
 
 
 @dataclass(frozen=True)
 class ReferenceTask:
-    """One reference pass for points that ask for different answers."""
+    """One pass of the reference over all answers, for points that need different ones."""
 
     plans: Sequence[Plan] = field(repr=False)
     sweep: str
@@ -202,10 +213,11 @@ Task = RunTask | VectorizedTask | ReferenceTask
 
 
 def retries_of(task: Task, how: str | None, *, left: int, out_of_memory: bool = False) -> list[RunTask]:
-    """Put into the records how a task's process ended, where it could not itself; the runs that are tried again.
+    """Write to the records how a task's process died. Returns the runs that are tried again.
 
-    how:  what ended the process, in words; None where it ended by itself.
-    left: how often it may be tried again.
+    how:  what ended the process, in words; None if it ended by itself.
+    left: how often the task may be tried again.
+    out_of_memory: whether the process was killed for lack of memory.
     """
     if isinstance(task, ReferenceTask):
         if how is not None:
@@ -227,10 +239,12 @@ def _retry_of(task: RunTask, how: str | None, *, left: int, out_of_memory: bool)
     elif how is not None and lacks_evaluation(state, task.plan):
         reason = f"its process ended with {how} before it was evaluated"
     elif state.get("status") != "failed" or not out_of_memory:
-        return None  # it said itself how it ended, and would end so again
+        return None  # the run ended by itself and would end in the same way again
     if left < 1:
         return None
-    again = again.with_halved_batch() if out_of_memory else replace(again)  # asked for as things are now
+    again = (
+        again.with_halved_batch() if out_of_memory else replace(again)
+    )  # created anew, so that it compares with the present record
     rows = counted(again.plan.train.trainer.micro_batch_size, "row")
     smaller = f", with {rows} per forward pass" if out_of_memory else ""
     log.warning("%s: %s; tried again%s", task.name, reason, smaller)
@@ -238,16 +252,17 @@ def _retry_of(task: RunTask, how: str | None, *, left: int, out_of_memory: bool)
 
 
 def with_vectorized(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bool], processes: int = 1) -> list[Task]:
-    """Tasks with those points together that are `wanted` as one model, in as many parts as keep all processes busy.
+    """The tasks, with groups of points that are `wanted` as one model joined into vectorized tasks.
 
-    Finished points count where stacks are made: what is left of a sweep is run as the whole would have been.
+    Groups are divided into as many parts as keep all processes busy. Finished points count in the groups: so a sweep
+    that is continued computes exactly what an uninterrupted one would have.
     """
     points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.thresholds}
     stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
     parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
-    made = [VectorizedTask(tuple(part)) for part in parts]
-    stacked = {name for stack in made for name in stack.names}
-    return [*made, *(task for task in tasks if task.name not in stacked)]
+    vectorized = [VectorizedTask(tuple(part)) for part in parts]
+    names = {name for task in vectorized for name in task.names}
+    return [*vectorized, *(task for task in tasks if task.name not in names)]
 
 
 @overload
@@ -255,7 +270,10 @@ def unfinished(tasks: Sequence[RunTask], on_finished: Callable[[str], None]) -> 
 @overload
 def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> list[Task]: ...
 def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> Sequence[Task]:
-    """Tasks without the runs that have their result, of which is told at once: no process is started for those."""
+    """The tasks without runs that have their result, so that no process is started for these.
+
+    `on_finished` is called with the names of these runs.
+    """
     left: list[Task] = []
     for task in tasks:
         if isinstance(task, VectorizedTask):
@@ -270,7 +288,7 @@ def unfinished(tasks: Sequence[Task], on_finished: Callable[[str], None]) -> Seq
 
 
 def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
-    """Waves of what has to be there before the points: their ancestors, oldest first, then the reference."""
+    """Tasks that come before the points, in waves: their ancestors, oldest first, then the reference."""
     waiting = [point for point in points if point.plan.needs_training()]
     ancestors: dict[int, dict[str, Task]] = {}
     for point in waiting:
@@ -285,13 +303,16 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
 
 
 def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
-    """Points whose ancestors have no policy to start from, each with the reason; told in their records."""
+    """Point -> reason, for points that can't start because an ancestor failed or diverged.
+
+    The reasons are also written to the records of these points.
+    """
     found = {}
     for point in points:
         for ancestor in point.plan.chain()[:-1]:
             state = ancestor.run.state()
             if state.get("status") in ("failed", "diverged") and point.plan.needs_training():
-                reason = f"what it starts from, {ancestor.id}, {state['status']}: {state.get('reason')}"
+                reason = f"{ancestor.id}, which it needs, {state['status']}: {state.get('reason')}"
                 point.failed(reason)
                 found[point.name] = reason
                 break
@@ -299,15 +320,15 @@ def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
 
 
 def _logs(plan: Plan, sweep: str) -> Path:
-    """Where processes of a sweep leave what they print."""
+    """The folder for the output of a sweep's processes."""
     return Path(plan.train.output_root) / "sweeps" / sweep / "logs"
 
 
 def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Callable[[], bool]) -> list[Task]:
-    """Points of small models that one process after another goes through, with their layers compiled for all of them.
+    """The tasks, with compiled layers for points of small models if this saves time over all points of a process.
 
-    gpus: says whether the processes compute on GPUs, where compiling was not measured.
-    All points count, finished ones too: the same command compiles whatever it has to finish.
+    gpus: returns whether the processes compute on GPUs, for which the gain was not measured.
+    Finished points count too, so that the same command makes the same choice when it continues a sweep.
     """
     from alignlab.models.efficiency import compiling_pays_for
 
@@ -325,9 +346,9 @@ def this_process_has_gpus() -> bool:
 
 
 def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
-    """Whether a run is done and was to be evaluated at its end, and was not."""
-    asked = plan.train.evaluation.at_end and state.get("status") == "done"
-    return asked and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+    """Whether a run is done but lacks the evaluation at its end that its config asks for."""
+    wanted = plan.train.evaluation.at_end and state.get("status") == "done"
+    return wanted and bool(state.get("evaluation_failed") or not state.get("evaluated"))
 
 
 def _evaluate_at_end(plan: Plan) -> None:

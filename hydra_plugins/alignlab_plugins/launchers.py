@@ -1,6 +1,6 @@
 """Registers the launchers with Hydra. They are defined in alignlab/sweep/launchers; see docs/launchers.md.
 
-Hydra only accepts launcher classes whose module lies in `hydra_plugins`, so each one has a subclass here.
+Hydra accepts only launcher classes whose module is in `hydra_plugins`, so each launcher has a subclass here.
 """
 
 from hydra.core.config_store import ConfigStore

@@ -1,7 +1,7 @@
 """`sweeper=optuna`: a search over intervals and choices. See docs/search.md.
 
-Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
-resolve them.
+This module does not postpone annotations (`from __future__ import annotations`): Hydra executes plugin modules before
+they are in `sys.modules`, where dataclasses would look postponed annotations up.
 """
 
 from dataclasses import dataclass, field
@@ -22,18 +22,18 @@ from alignlab.sweep.launchers.auto import as_point_launcher
 class OptunaSweeperConf:
     """hydra/sweeper=optuna.
 
-    params:      the space, in Hydra's syntax: interval(0.01, 1), tag(log, interval(1e-5, 1e-3)), int(interval(1, 8)),
-                 choice(a, b) or a list, range(0, 1, 0.1). What is typed after -m is added.
-    metric:      of a run's summary (eval/loss, exact/frontier_gap, ...).
-    direction:   minimize or maximize; empty: whatever is better for the metric.
-    n_trials:    in all, those of earlier commands included.
-    at_once:     trials suggested together; 0: as many as the launcher runs at a time.
-    startup:     trials that are drawn at random before the sampler (TPE) has seen enough.
-    seed:        of the sampler.
-    prune:       stop a run whose metric is worse, at an evaluation, than the median of the finished ones there.
-    prune_after: finished runs with a value at a step before anything is stopped there.
-    storage:     where the study is kept, as SQLAlchemy writes it; empty: SQLite beside the sweep's table.
-    dry:         writes nothing (alignlab check).
+    params:      axis -> values in Hydra's syntax: interval(0.01, 1), tag(log, interval(1e-5, 1e-3)),
+                 int(interval(1, 8)), choice(a, b) or a list, range(0, 1, 0.1). Axes that are typed after -m are added.
+    metric:      metric of a run's summary (eval/loss, exact/frontier_gap, ...).
+    direction:   minimize or maximize. Empty: the known better direction of the metric.
+    n_trials:    number of trials in all, including those of earlier commands.
+    at_once:     number of trials that are suggested together. 0: as many as the launcher runs at a time.
+    startup:     number of random trials before the sampler (TPE) makes suggestions.
+    seed:        seed of the sampler.
+    prune:       stop a run if its metric at an evaluation is worse than the median of finished runs at the same step.
+    prune_after: no run is stopped at a step for which fewer finished runs than this have a value.
+    storage:     SQLAlchemy URL of the study. Empty: an SQLite file beside the sweep's table.
+    dry:         check the search without writing anything (`alignlab check`).
     """
 
     _target_: str = "hydra_plugins.alignlab_plugins.optuna_sweeper.OptunaSweeper"
@@ -54,7 +54,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="optuna", node=OptunaSw
 
 
 class OptunaSweeper(Sweeper):
-    """Trials by Optuna, through any of our launchers."""
+    """Runs trials that Optuna suggests, with any of alignlab's launchers."""
 
     def __init__(self, params: dict[str, str], dry: bool, **options: Any) -> None:
         problems = list(installed("sweeper", "optuna", "optuna", extra="search"))
@@ -72,7 +72,7 @@ class OptunaSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> None:
-        # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
+        # Imported here, because Hydra imports this module in every Hydra application of the environment.
         from alignlab.config.composer import Composer
         from alignlab.sweep.search import Axis, Options, Search
 
@@ -81,17 +81,17 @@ class OptunaSweeper(Sweeper):
         hydra = self.config.hydra
         composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
         typed = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
-        said = {str(o.get_key_element()): o for o in typed}  # of two with the same key the later one counts
-        swept = {key: o for key, o in said.items() if o.is_sweep_override()}
-        fixed = [str(o.input_line) for o in said.values() if not o.is_sweep_override()]
+        last = {str(o.get_key_element()): o for o in typed}  # of two overrides with the same key the later one counts
+        swept = {key: o for key, o in last.items() if o.is_sweep_override()}
+        fixed = [str(o.input_line) for o in last.values() if not o.is_sweep_override()]
         problems = [] if swept else [Problem("sweeper.params", None, _NOTHING, "-m 'optim.lr=interval(1e-4,1e-2)'")]
         for name in ("zip", "exclude"):
             if self.config.sweep[name]:
-                text = "is for grids: a search draws each axis by itself"
+                text = "is for grids: a search samples each axis on its own"
                 problems.append(Problem(f"sweep.{name}", list(self.config.sweep[name]), text, f"'sweep.{name}=[]'"))
         launcher = as_point_launcher(self.launcher)
         if launcher is None:
-            text = "runs no trials; there are: auto, serial, vectorized, local, ray, slurm"
+            text = "can't run trials; there are: auto, serial, vectorized, local, ray, slurm"
             problems.append(Problem("launcher", type(self.launcher).__name__, text, "launcher=local"))
         axes = []
         for override in swept.values():

@@ -1,7 +1,7 @@
-"""A grid sweeper that checks every point before the first one starts, and never loses the others' results.
+"""A grid sweeper. It checks all points before the first one starts, and keeps all results if a point fails.
 
-Annotations here are not postponed: Hydra runs plugin modules before it registers them, and dataclasses could not
-resolve them.
+This module does not postpone annotations (`from __future__ import annotations`): Hydra executes plugin modules before
+they are in `sys.modules`, where dataclasses would look postponed annotations up.
 """
 
 import logging
@@ -23,7 +23,11 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class PreflightSweeperConf:
-    """hydra/sweeper=preflight. `params` are axes as in Hydra's basic sweeper; `dry` writes nothing (alignlab check)."""
+    """hydra/sweeper=preflight, the default.
+
+    params: axis -> values, as for Hydra's basic sweeper.
+    dry:    check the sweep without writing anything (`alignlab check`).
+    """
 
     _target_: str = "hydra_plugins.alignlab_plugins.preflight_sweeper.PreflightSweeper"
     params: dict[str, str] = field(default_factory=dict)
@@ -34,7 +38,7 @@ ConfigStore.instance().store(group="hydra/sweeper", name="preflight", node=Prefl
 
 
 class PreflightSweeper(Sweeper):
-    """A grid, with the whole sweep checked first, one job's failure kept to itself, and a table at the end."""
+    """Runs a grid: checks all points first, continues if a point fails, and writes a table at the end."""
 
     def __init__(self, params: dict[str, str] | None = None, dry: bool = False) -> None:
         self.params = params or {}
@@ -50,7 +54,7 @@ class PreflightSweeper(Sweeper):
     def sweep(self, arguments: list[str]) -> Any:
         assert self.config is not None
         assert self.launcher is not None
-        # Hydra imports every plugin in every Hydra application of the environment: the heavy rooms are opened here.
+        # Imported here, because Hydra imports this module in every Hydra application of the environment.
         from alignlab.config.axes import grid
         from alignlab.config.composer import Composer
         from alignlab.config.points import plan_points, unique
@@ -58,22 +62,24 @@ class PreflightSweeper(Sweeper):
         hydra = self.config.hydra
         composer = Composer(self.loader, hydra.job.config_name, hydra.overrides.hydra)
         given = [composer.parse(text) for text in (*(f"{k}={v}" for k, v in self.params.items()), *arguments)]
-        asked = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
+        points = grid(given, self.config.sweep.zip, self.config.sweep.exclude)
         preset = hydra.runtime.choices.get("sweep")
-        if preset and not self.params and not asked.axes:
-            asked.problems.append(Problem("sweep", preset, "sweeps nothing: it has no axes under hydra.sweeper.params"))
-        plans, jobs = unique(plan_points(composer, asked.jobs, asked.problems), asked.jobs, asked.axes)
+        if preset and not self.params and not points.axes:
+            points.problems.append(
+                Problem("sweep", preset, "has no axes under hydra.sweeper.params, so there is nothing to sweep")
+            )
+        plans, jobs = unique(plan_points(composer, points.jobs, points.problems), points.jobs, points.axes)
         from alignlab.sweep.sweep import Sweep
 
-        sweep = Sweep(self.config, plans, jobs, asked.axes)
+        sweep = Sweep(self.config, plans, jobs, points.axes)
         launcher = as_point_launcher(self.launcher)
         if launcher:
             launcher.check(sweep.points)
         if self.dry:
-            from alignlab.cli.check import tell
+            from alignlab.cli.check import print_plan
 
             for point, job in zip(plans, jobs, strict=True):
-                tell(point, job)
+                print_plan(point, job)
             return None
         with sweep:
             if launcher:
@@ -85,7 +91,10 @@ class PreflightSweeper(Sweeper):
         return None
 
     def _launch(self, jobs: Sequence[Sequence[str]]) -> None:
-        """By somebody else's launcher. It may lose what points return, or end with one of them: the ledger does not."""
+        """Run jobs with a launcher that is not alignlab's.
+
+        It may lose return values or end when a point fails. The results are in the run directories all the same.
+        """
         assert self.launcher is not None
         try:
             self.launcher.launch(jobs, initial_job_idx=0)

@@ -1,4 +1,4 @@
-"""What alignlab adds to Hydra's search path: presets of sweeps. It also stores the schemas."""
+"""Adds sweep presets to Hydra's search path, and registers the schemas."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-# Hydra has no public source of YAML files; this one reads headers and encodings as its own folders are read.
+# Hydra has no public class for folders of YAML files. This one reads headers and encodings as for Hydra's own folders.
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_search_path import ConfigSearchPath
 from hydra.core.object_type import ObjectType
@@ -23,7 +23,7 @@ GROUP = "sweep"
 
 
 class SweepFolderSource(FileConfigSource):
-    """A flat folder of YAML files, the project's or one's own, seen as the config group `sweep`."""
+    """A flat folder of YAML files, the project's or the user's, as the config group `sweep`."""
 
     @staticmethod
     def scheme() -> str:
@@ -66,7 +66,10 @@ class SweepFolderSource(FileConfigSource):
 
 
 def _problems_of_sweep(found: ConfigResult) -> Iterator[Problem]:
-    """What a sweep file says of Hydra besides its axes: Hydra calls functions that some of its settings name."""
+    """Problems of a sweep file that sets more of Hydra than axes, mode and launcher.
+
+    Hydra calls functions that other settings name, and somebody else may have written the file.
+    """
     package = str(found.header.get("package") or "_global_")
     if package.split(".")[0] == "hydra":
         yield Problem("package", package, "a sweep file begins with `# @package _global_`")

@@ -1,4 +1,4 @@
-"""`alignlab --help` and `alignlab runs` import no torch; what trains nothing imports no library for training."""
+"""`alignlab --help` and `alignlab runs` do not import torch. Verbs that do not train import no training library."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Run = Callable[..., Any]
 
 TINY = ["model=bandit", "data=bandit", "tracking=none", "trainer.max_steps=2"]
 
-# Exits with the heavy libraries that were imported.
+# Exits with the names of the heavy libraries that were imported.
 ASK = """
 import sys
 from alignlab.cli.main import main

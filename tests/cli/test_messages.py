@@ -1,4 +1,4 @@
-"""What a user reads after a mistake: every problem, its key, what to type; exit code 2; nothing started."""
+"""Messages after a user's mistake: all problems, each with its key and what to type. Exit code 2, and nothing starts."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ CASES = {
     "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
-    "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "not there", "type: trainer.accelerator=auto"]),
+    "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
     "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective=<one of these>"]),
     "null judge": (["train", "judge=null"], ["judge = null", "nothing is chosen by an empty list", "type: judge=[]"]),
@@ -61,7 +61,7 @@ CASES = {
     "empty mix": (["train", "objective=mix"], ["objective.parts", "at least one objective", "type: objective.parts=[{name:dpo,beta:0.1}"]),
     "bad mix": (["train", "objective=mix", "objective.parts=[{name:dpo,beta:-1},{name:kto,beta:1},{nam:x}]"], ["objective.parts.0.beta = -1", "objective.parts.2"]),
     "single answers for pairs": (["train", "data=unpaired", "model=tiny", "data.path=org/rows"], ["data = unpaired", "this objective works on pairs"]),
-    "a reward nobody asks": (["train", "experiment=lab_ppo", "objective=spin"], ["reward = reward_model", "take away what an experiment says", "type: '~reward'"]),
+    "a reward nobody asks": (["train", "experiment=lab_ppo", "objective=spin"], ["reward = reward_model", "remove it if an experiment sets it", "type: '~reward'"]),
     "4 bits trained": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=nf4"], ["model.quantize = nf4", "can't be trained", "type: peft=lora"]),
     "other bits": (["train", "model=hub", "data=hh_rlhf", "model.name=org/model", "model.quantize=int8"], ["model.quantize = int8", "must be one of: none, nf4"]),
     "below null": (["train", "experiment=lab_ppo", "reward=lab_gold", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
@@ -70,8 +70,8 @@ CASES = {
     "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
     "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = [lab_rm]", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
     "no stage": (["train", "model.parent=3"], ["model.parent = 3", "must be the name of a stage, or a list of stages and overrides", "type: model.parent=sft"]),
-    "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
-    "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "is no part of a run's own config", "type: model.parent=lab_sft"]),
+    "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
+    "a stage added to the run": (["train", "+stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
     "below a number": (["train", "objective.beta.x=1"], ["objective.beta.x = 1", "objective.beta is 0.1"]),
     "unset variable": (["train", "output_root=${oc.env:NOT_SET_HERE}"], ["NOT_SET_HERE"]),
     "sweep name": (["train", "sweep.name=a/b", "-m", "seed=1,2"], ["sweep.name = a/b", "the name of one folder"]),
@@ -221,10 +221,10 @@ def test_a_preset_of_ones_own_is_checked_too(alignlab: Run, tmp_path: Path) -> N
         for text in texts:
             assert text in result.err
     for content, text in (
-        ("sweep:\n  question: Why?\n", "sweeps nothing"),
+        ("sweep:\n  question: Why?\n", "there is nothing to sweep"),
         ("objective:\n  beta: 1\n", "@package _global_"),
     ):
-        head = "# @package _global_\n" if "sweeps" in text else ""
+        head = "# @package _global_\n" if "sweep" in text else ""
         (tmp_path / "sweeps" / "mine.yaml").write_text(head + content)
         result = alignlab("check", "experiment=lab_dpo", "sweep=mine")
         assert result.code == 2
@@ -252,7 +252,7 @@ def test_a_preset_is_refused_where_one_run_is_asked_for(alignlab: Run) -> None:
     found = alignlab("train", "--run", "sweep=seeds")
     assert found.code == 2
     assert (
-        "sweep = seeds\n      is a sweep, and --run asks for one run\n      type: the same without --run" in found.err
+        "sweep = seeds\n      is a sweep, but --run asks for one run\n      type: the same without --run" in found.err
     )
 
 

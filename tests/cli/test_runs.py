@@ -1,4 +1,4 @@
-"""The ledger from the command line: listed, filtered, compared, exported, removed."""
+"""`alignlab runs`: runs are listed, filtered, compared, exported and removed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Run = Callable[..., Any]
 
 @pytest.fixture
 def runs(alignlab: Run, tmp_path: Path) -> Run:
-    """Three runs below `outputs`, of which one has failed."""
+    """Three runs in `outputs`. One of them has failed."""
     for seed, status, loss in ((1, "done", 0.5), (2, "done", 0.4), (3, "failed", None)):
         config = {"objective": {"name": "dpo", "beta": 0.1 * seed}, "seed": seed}
         record = {"id": f"dpo-{seed}", "status": status, "config": config, "overrides": [f"seed={seed}"]}
@@ -66,7 +66,7 @@ def test_a_terminal_wraps_what_was_typed(runs: Run, monkeypatch: pytest.MonkeyPa
 
 
 def test_watched_in_a_pipe(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Told once as they stand, again when a status has changed, and not after the last has ended."""
+    """Runs are printed once, and again when a status has changed. It ends with the last run."""
     run = RunDir.of("outputs", "dpo-4")
     with run.locked():
         run.update(id="dpo-4", status="running", overrides=["seed=4"])
@@ -92,11 +92,11 @@ def test_exported(runs: Run) -> None:
 
 
 def test_removed_when_agreed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    for said in ("", "n\n"):  # nobody there, and somebody who would rather not
+    for said in ("", "n\n"):  # no input, and the answer no
         monkeypatch.setattr("sys.stdin", io.StringIO(said))
         kept = runs("remove", "status=failed")
         assert (kept.code, left()) == (1, ["dpo-1", "dpo-2", "dpo-3"])
-        assert "nothing removed; --yes does not ask" in kept.out
+        assert "nothing removed; --yes removes without a question" in kept.out
     monkeypatch.setattr("sys.stdin", io.StringIO("yes\n"))
     assert runs("remove", "status=failed").code == 0
     assert left() == ["dpo-1", "dpo-2"]

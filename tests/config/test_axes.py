@@ -1,4 +1,4 @@
-"""Which points a sweep has, and that all of them are checked before the first, quickly."""
+"""The points of a sweep, and that all of them are checked before the first one starts, and quickly."""
 
 from __future__ import annotations
 
@@ -76,10 +76,10 @@ def test_excluded_combinations_are_left_out_by_what_their_values_mean() -> None:
     ("zipped", "excluded", "key", "text"),
     [
         ([["a", "c"]], [], "sweep.zip", "equally many values; these have: a 2, c 3"),
-        ([["a", "bb"]], [], "sweep.zip", "is no axis of this sweep; there are: a, b, c"),
+        ([["a", "bb"]], [], "sweep.zip", "is not an axis of this sweep; there are: a, b, c"),
         ([["a"]], [], "sweep.zip", "at least two axes"),
         ([["a", "b"], ["c", "b"]], [], "sweep.zip", "names b a second time"),
-        ([], [{"x": 1}], "sweep.exclude", "is no axis"),
+        ([], [{"x": 1}], "sweep.exclude", "is not an axis"),
         ([], [{}], "sweep.exclude", "must name an axis"),
         ([], [{"a": [1, 2]}], "sweep.exclude", "leaves nothing of 12 points"),
     ],
@@ -125,7 +125,7 @@ def test_points_checked_together_have_the_ids_that_each_has_alone(hydra_conf: No
 def test_hydra_composes_500_points_once_for_each_choice_of_groups(
     hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Which is what lets them be checked in 3 to 8 s on 2 cores; Hydra composing each takes 200."""
+    """So they are checked in 3 to 8 s on 2 cores. If Hydra composed each of them, it would take 200 s."""
     composed: list[list[str]] = []
     load = Composer.load
 
@@ -152,9 +152,12 @@ BAD = {
     "range": ("objective.beta=0.1,-1", "objective.beta = -1.0"),
     "option": ("objective=ipo,dppo", "objective = dppo"),
     "combination": ("reference=auto,adapter_off", "reference = adapter_off"),
-    "contradiction": ("strength=0.1,0.2", "is objective.beta here, which was set to 0.1"),
+    "contradiction": (
+        "strength=0.1,0.2",
+        "means objective.beta for this objective, but objective.beta=0.1 was typed too",
+    ),
     "no strength": ("objective=sft,dpo", "sft has none"),
-    "not discrete": ("data.label_scale=interval(1,2)", "can't be drawn from in a grid"),
+    "not discrete": ("data.label_scale=interval(1,2)", "is an interval, and a grid needs values"),
     "empty": ("seed=range(1,1)", "has no values"),
     "file": ("data=lab,pairs", "data.path"),
 }
@@ -162,7 +165,7 @@ BAD = {
 
 @pytest.mark.parametrize("case", BAD)
 def test_every_class_of_bad_value_is_refused_before_the_first_point(case: str, alignlab: Run, tmp_path: Path) -> None:
-    """Beside another one of it: all problems at once, nothing started."""
+    """Together with another problem of the sweep: both are shown and nothing starts."""
     axis, text = BAD[case]
     more = {"contradiction": ["objective.beta=0.1"], "no strength": ["strength=0.1"]}.get(case, [])
     result = alignlab("train", "experiment=lab_dpo", "-m", axis, "trainer.max_steps=5,0", *more)
@@ -216,5 +219,5 @@ def test_a_strength_out_of_range_is_told_by_the_name_that_was_typed(hydra_conf: 
         plan(compose("train", ["objective=orpo", "strength=-1"]))
     (problem,) = caught.value.problems
     assert problem.key == "strength"
-    assert problem.allowed.endswith("it is objective.odds_weight here")
+    assert problem.allowed.endswith("strength means objective.odds_weight for this objective")
     assert problem.type_this.startswith("strength=")

@@ -1,4 +1,4 @@
-"""Every YAML under conf/ and sweeps/ composes into a valid config, found recursively and counted."""
+"""Every YAML file under conf/ and sweeps/ composes into a valid config. Files are found recursively and counted."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ CONF = conf_dir()
 FILES = sorted(CONF.rglob("*.yaml"))
 PRESETS = sorted((share_dir() / "sweeps").rglob("*.yaml"))
 
-# What an option can't be composed without: files of the user's, and the partners that the preflight insists on.
+# What an option needs to be valid: files of the user, and matching options of other groups.
 NEEDS = {
     "data/hh_rlhf": ["model=tiny"],
     "data/pairs": ["model=tiny", "data.path=org/dataset"],
@@ -62,7 +62,7 @@ def test_nothing_is_left_out() -> None:
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: str(f.relative_to(CONF)))
 def test_composes(file: Path, hydra_conf: None) -> None:
-    """Into a config that passes preflight; an option of a group brings the dataclass that it names."""
+    """Each file gives a config that passes preflight. An option of a group has the dataclass that it names."""
     group, _, option = str(file.relative_to(CONF).with_suffix("")).rpartition("/")
     if option == "evaluate":
         to_evaluate(without_hydra(compose(option, ["run=dpo"])))
@@ -96,7 +96,7 @@ POINTS = {
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
 def test_every_point_of_a_sweep_composes(file: Path, hydra_conf: None) -> None:
-    """And no two of them are the same run."""
+    """No two of them are the same run."""
     preset = yaml.safe_load(file.read_text())
     assert preset["sweep"]["question"].endswith("?")
     composer = Composer(GlobalHydra.instance().config_loader(), "train")
@@ -163,7 +163,7 @@ print(groups({str(tmp_path)!r}, "app"), groups({str(CONF)!r}, "train"))
 def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
     for file in (CONF / group).glob("*.yaml"):
         content = yaml.safe_load(file.read_text())
-        if "defaults" not in content:  # an option that is the absence of one
+        if "defaults" not in content:  # an option that stands for none, such as peft=none
             assert content == {group: None}
             continue
         schema = content["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
@@ -172,7 +172,7 @@ def test_options_choose_only_keys_that_the_dataclass_has(group: str) -> None:
 
 
 def defaults_of(schema: type) -> dict[str, object]:
-    """Field -> default, of those that have one."""
+    """Field -> default, for fields that have one."""
     found: dict[str, object] = {}
     for field in dataclasses.fields(schema):
         if field.default is not dataclasses.MISSING:
@@ -184,7 +184,7 @@ def defaults_of(schema: type) -> dict[str, object]:
 
 @pytest.mark.parametrize("group", sorted(schemas()))
 def test_defaults_stand_in_the_dataclasses(group: str) -> None:
-    """An objective's YAML shows its defaults, and they are the dataclass's. Other options say only what differs."""
+    """An objective's YAML file shows the defaults of its dataclass. Other options show only what differs."""
     held = 0
     for file in sorted((CONF / group).glob("*.yaml")):
         content = yaml.safe_load(file.read_text())

@@ -1,4 +1,4 @@
-"""A run's record gives back what it was made with, for every choice of every group."""
+"""A run's config is restored from its record, for every option of every group."""
 
 from __future__ import annotations
 

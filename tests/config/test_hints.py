@@ -83,7 +83,7 @@ TYPED = [
     (LAB, "sede=-1", "seed=..."),
 ]
 
-# explained in words: there is no key of the same meaning and unit
+# explained in words, because no key has the same meaning and unit
 EXPLAINED = [
     ("epochs=3", "no setting counts epochs"),
     ("max_epochs=1", "no setting counts epochs"),
@@ -107,7 +107,7 @@ EXPLAINED = [
     ("name=mine", "there are: model.name, sweep.name"),
     ("eval_strategy=steps", "count updates"),
     ("resume_from_checkpoint=true", "type the same command again"),
-    # nothing near
+    # no similar key
     ("gamma=0.9", "no such key; the config has: data, debug"),
     ("num_generations=4", "no such key; the config has: data, debug"),
     ("label_smoothing_factor=0.1", "no such key; the config has: data, debug"),

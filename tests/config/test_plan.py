@@ -63,7 +63,7 @@ def test_a_field_that_the_inherited_peft_has_not_is_a_problem() -> None:
 
 
 def test_the_labs_parent_learns_everything() -> None:
-    """It starts from random weights; with LoRA it would learn next to nothing."""
+    """It starts from random weights, from which LoRA would learn next to nothing."""
     with_lora, without = (planned("experiment=lab_dpo", f"peft={peft}", "tracking=none") for peft in ("lora", "none"))
     assert with_lora.parent
     assert without.parent

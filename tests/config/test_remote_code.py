@@ -13,7 +13,7 @@ from alignlab.models.sources.tiny import Tiny
 
 Run = Callable[..., Any]
 
-# A model of its own, which leaves a mark wherever it is made.
+# A model class that writes a file when it is created.
 CODE = """
 from pathlib import Path
 from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification
@@ -41,7 +41,7 @@ PAIRS = ["data=pairs", "data.path=pairs.jsonl", "trainer.max_steps=1", "trainer.
 
 @pytest.fixture
 def mark(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A file that exists once the code of a model has run. Pairs to train on lie beside it."""
+    """A file that exists once the code of a model has run. A file with training pairs is in the same folder."""
     monkeypatch.setattr("transformers.dynamic_module_utils.HF_MODULES_CACHE", str(tmp_path / "modules"))
     rows = [{"prompt": f"say {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
@@ -265,7 +265,7 @@ def test_the_key_of_the_model_is_not_that_of_a_judge(alignlab: Run, tmp_path: Pa
 
 
 def test_a_run_is_evaluated_from_another_folder(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Paths of a record start where its run was started."""
+    """Relative paths in a record start at the folder in which the run was started."""
     model_folder(tmp_path / "plain")
     rows = [{"prompt": f"say {i}", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))

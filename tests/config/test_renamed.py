@@ -1,4 +1,4 @@
-"""Old names of options still work, and each is told once with its new name."""
+"""Old names of options still work. Each is logged once, with its new name."""
 
 from __future__ import annotations
 

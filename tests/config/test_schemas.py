@@ -1,4 +1,4 @@
-"""What the parts of a config come to together."""
+"""Combinations of the parts of a config."""
 
 from __future__ import annotations
 

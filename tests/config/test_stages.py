@@ -71,7 +71,7 @@ def test_a_stage_is_the_run_that_its_list_was(
 
 
 def test_stages_have_the_ids_that_they_had_as_lists(hydra_conf: None) -> None:
-    """As commit 248d320 had them."""
+    """The stages as they were in commit 248d320."""
     planned_runs = [
         planned("experiment=lab_ppo"),
         planned("experiment=hh_ppo_smollm2", "model.origin=hub"),
@@ -114,7 +114,7 @@ def test_keys_of_a_stage(hydra_conf: None) -> None:
 
 
 def test_a_stage_of_ones_own_may_build_on_another(alignlab: Run, tmp_path: Path) -> None:
-    """What it sets itself, and what the other one sets, is not inherited from the run."""
+    """Keys that a stage sets, or the stage that it is based on, are not inherited from the run."""
     (tmp_path / "mine" / "stage").mkdir(parents=True)
     text = "# @package _global_\ndefaults:\n  - lab_sft\n\ntrainer:\n  max_steps: 7\n"
     (tmp_path / "mine" / "stage" / "short.yaml").write_text(text)

@@ -362,7 +362,7 @@ def test_a_judge_whose_reward_model_is_a_run(alignlab: Run) -> None:
     )
     assert wrong.code == 2
     assert "one of the two" in wrong.err
-    assert "is compared with at the end only: no" in wrong.err
+    assert "during training only reference and chosen are possible, not no" in wrong.err
     bad = [word.replace("data.seed=1", "data.sede=1") for word in desk]
     refused = alignlab("train", *bad)
     assert refused.code == 2

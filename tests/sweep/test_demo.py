@@ -1,4 +1,4 @@
-"""The demo as a whole: minutes, so it is not part of `make test`."""
+"""The whole demo. It takes minutes, so it is not part of `make test`."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
 
 @pytest.mark.slow
 def test_the_demo_gives_the_table_of_the_readme(alignlab: Callable[..., Any]) -> None:
-    """Rounding differs between machines and grows over 400 updates: 15 % on KL, reward and gap, not more."""
+    """Rounding differs between machines and grows over 400 updates, to at most 15 % of KL, reward and gap."""
     assert alignlab("train", "experiment=lab_dpo", "sweep=dpo_beta", "sweep.name=demo").code == 0
     table = pd.read_csv("outputs/sweeps/demo/table.csv")
     header, *rows = [

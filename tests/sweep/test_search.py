@@ -1,4 +1,4 @@
-"""Searches: what is suggested, what becomes of trials, and that a search that was cut off ends as a whole one."""
+"""Searches: suggestions, results of trials, and that an interrupted search ends like an uninterrupted one."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_everything_wrong_is_told_before_the_first_trial(alignlab: Run) -> None:
         "-m",
         BETA,
     )
-    assert (stacked.code, "sweeper.prune may stop some earlier" in stacked.err) == (2, True)
+    assert (stacked.code, "sweeper.prune stops some earlier" in stacked.err) == (2, True)
     checked = alignlab("check", *SHORT, "-m", BETA)
     assert (checked.code, "objective.beta: 0.05 to 2, logarithmic" in checked.out) == (0, True)
     assert not Path("outputs").exists()
@@ -144,13 +144,16 @@ def test_what_is_better_of_a_metric_is_known_or_asked_for(alignlab: Run) -> None
     assert "maximize eval/rewards/accuracies" in said("sweeper.metric=eval/rewards/accuracies").out
     assert "minimize exact/frontier_gap" in said("sweeper.metric=exact/frontier_gap").out
     unsaid = said("sweeper.metric=exact/kl")
-    assert (unsaid.code, "must be said for exact/kl: minimize or maximize" in unsaid.err) == (2, True)
+    assert (unsaid.code, "must be minimize or maximize: exact/kl does not have a better direction" in unsaid.err) == (
+        2,
+        True,
+    )
     assert "maximize exact/kl" in said("sweeper.metric=exact/kl", "sweeper.direction=maximize").out
     assert "better is the other way" in said("sweeper.direction=maximize").err
 
 
 def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:
-    """Let the run of a trial (from 1 in this command) end so as it begins."""
+    """Let the run of a trial end in this way as it begins. Trials of this command are counted from 1."""
     from alignlab.modules.preference import PreferenceModule
 
     begun: list[int] = []
@@ -196,7 +199,7 @@ def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatc
 
 
 def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> None:
-    """One value to choose from: all three trials are the same."""
+    """There is one value to choose from, so all three trials are the same."""
     command = [
         "train",
         *SHORT,
@@ -226,7 +229,7 @@ def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
     assert alignlab(*command).code == 0
     study = optuna.load_study(study_name="s", storage="sqlite:///outputs/sweeps/s/study.db")
-    Search._tell(None, study, 0, None)  # type: ignore[arg-type]
+    Search._store_result(None, study, 0, None)  # type: ignore[arg-type]
     assert study.trials[0].user_attrs["status"] == "done"
 
 
@@ -248,7 +251,7 @@ def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.Mon
 
 
 def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The trial has its value; the search ends with 3, and the same command evaluates what it has."""
+    """The trial has its value. The search ends with exit code 3, and the same command evaluates the run."""
     command = ["train", *SHORT, "evaluation.at_end=true", "sweeper.n_trials=1", "-m", BETA]
 
     def fail(*given: Any) -> Any:
@@ -281,7 +284,7 @@ def test_what_moved_the_metric_is_said_of_enough_trials() -> None:
 
 
 def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
-    """Of four rates, in an order that is drawn, two blow up; a run that is behind is stopped, and can go on."""
+    """Two of four learning rates, in random order, blow up. A run that is behind is stopped and can be continued."""
     command = ["train", *SHORT, "trainer.eval_every=2", "sweeper.n_trials=5", "sweeper.startup=5", "sweeper.seed=3"]
     command += ["sweeper.prune=true", "sweeper.prune_after=1", "-m", "optim.lr=tag(log,interval(1e-4,1e8))"]
     result = alignlab(*command)
@@ -293,7 +296,7 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     run = RunDir.of("outputs", states["interrupted"]["run"])
     assert run.checkpoint.is_file()
     assert found()["importance"] == {}, "two trials tell nothing about an axis"
-    assert "what moved it" not in result.out
+    assert "importance of the axes" not in result.out
     best = min((t for t in found()["trials"] if t["status"] == "done"), key=lambda t: t["value"])
     assert found()["best"] == best["trial"]
     alone = [o for o in SHORT if not o.startswith("sweeper")]

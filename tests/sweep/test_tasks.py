@@ -1,4 +1,4 @@
-"""Tasks apart from what runs them: what a retry is."""
+"""Tasks without launchers: retries, and which points are joined into one model."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from tests.training.test_training import LAB
 
 @pytest.fixture
 def task(tmp_path: Path, hydra_conf: None) -> RunTask:
-    """A run that is to be done anew, and that a process has begun and left without a word."""
+    """A run with `rerun`, whose process began it and died without an entry in its record."""
     config = hydra.compose("train", [*LAB, "rerun=true", f"output_root={tmp_path}"])
     begun = RunTask(plan(config), "s")
     begun.run.start("", fresh=True)
@@ -29,7 +29,7 @@ def task(tmp_path: Path, hydra_conf: None) -> RunTask:
 
 @pytest.fixture
 def again(task: RunTask) -> RunTask:
-    """The same run, not to be done anew."""
+    """The same run without `rerun`."""
     return replace(task, plan=replace(task.plan, train=replace(task.plan.train, rerun=False)))
 
 
@@ -81,7 +81,7 @@ def test_a_worker_that_dies_while_it_waits_leaves_the_run_to_who_has_it(task: Ru
     with task.run.locked():
         assert retries_of(task, "signal SIGKILL", left=1)
         assert task.run.status() == "running"
-    waiting = replace(task)  # asked for when a machine whose locks are not seen had it in hand
+    waiting = replace(task)  # created while a machine whose locks can't be seen worked on the run
     assert retries_of(waiting, "signal SIGKILL", left=1)
     assert task.run.record()["status"] == "running"
 
@@ -98,13 +98,13 @@ def test_what_is_finished_starts_no_process(task: RunTask, again: RunTask) -> No
 
 @pytest.fixture
 def five(tmp_path: Path, hydra_conf: None) -> list[RunTask]:
-    """Points that differ in nothing but their strength."""
+    """Points that differ only in their strength."""
     configs = [hydra.compose("train", [*LAB, f"strength=0.{i}", f"output_root={tmp_path}"]) for i in range(1, 6)]
     return [RunTask(plan(config), "s") for config in configs]
 
 
 def test_points_together(five: list[RunTask]) -> None:
-    """In parts for all processes; finished ones count, and are not run again; those of a search stay alone."""
+    """Groups are divided among processes. Finished points count and are not run again. Trials of a search stay single."""
     five[1].run.end("done")
     first, second = with_vectorized(five, overhead_bound, processes=2)
     assert isinstance(first, VectorizedTask)
@@ -147,7 +147,7 @@ def test_what_a_stack_leaves_is_run_point_by_point(five: list[RunTask], monkeypa
     run_vectorized = "alignlab.vectorized.fit.run_vectorized"
     monkeypatch.setattr(run_vectorized, lambda plans, **how: {plans[1].id: None})
     assert five[0].plan.parent is not None
-    parent = five[0].plan.parent.id  # what the stack starts from is run first
+    parent = five[0].plan.parent.id  # the parent of all five runs first
     VectorizedTask(tuple(five[:3]))()
     assert ran == [parent, five[0].name, five[2].name]
     five[3].run.end("done")

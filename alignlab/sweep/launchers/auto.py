@@ -1,4 +1,4 @@
-"""Chooses between one model, all GPUs, all cores and one process by the points and the machine."""
+"""The default launcher: chooses between one model, all GPUs, all cores and one process."""
 
 from __future__ import annotations
 
@@ -13,23 +13,31 @@ from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.launchers.host import free_gpus, share_gpus
 from alignlab.sweep.launchers.serial import SerialLauncher
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.launchers.local_pool import Pool
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
 class AutoLauncherConf:
-    """hydra/launcher=auto, the default: vectorized for tiny models, on all GPUs if there are several, on all cores for
-    small models with much to do, else serial."""
+    """hydra/launcher=auto, the default.
+
+    Points of tiny models are vectorized. Other points run on all GPUs if there are several, or on all cores if the
+    models are small and there is much to compute. Otherwise they run one after another in this process.
+    """
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.AutoLauncher"
 
 
 class AutoLauncher(PointLauncher):
-    """Points of models so small that a step is mostly overhead as one model. Others on all GPUs at once, where there
-    are several; small ones, and what they start from, on all cores at once, where that is worth starting processes for,
-    several of them as one model where they are given the same batches; else one after another, in this process."""
+    """Chooses where points run:
+
+    - Points of models so small that a training step is mostly overhead are trained as one model.
+    - Other points run on all GPUs at once if there are several.
+    - Without GPUs, small points and their parents run on all cores at once, if starting processes pays. Points with the
+      same batches are trained as one model.
+    - All others run one after another, in this process.
+    """
 
     def __init__(self) -> None:
         self._pool: Pool | None = None
@@ -50,7 +58,6 @@ class AutoLauncher(PointLauncher):
                 self._pool = None
 
     def width(self) -> int:
-
         return max(1, len(free_gpus()))
 
     def runs_in_subprocesses(self, points: Sequence[RunTask]) -> bool:
@@ -59,8 +66,10 @@ class AutoLauncher(PointLauncher):
 
     @staticmethod
     def _alone(points: Sequence[RunTask]) -> list[RunTask]:
-        """Points that are in no stack; finished ones count too: what is left of a sweep is run as the whole would have
-        been, to the last digit."""
+        """Points that are not vectorized because of their size.
+
+        Finished points count too: so a sweep that is continued computes exactly what an uninterrupted one would have.
+        """
         from alignlab.vectorized.eligibility import groups, overhead_bound
 
         stacked = {p.id for stack in groups([p.plan for p in points])[0] if overhead_bound(stack) for p in stack}
@@ -68,7 +77,7 @@ class AutoLauncher(PointLauncher):
 
     @staticmethod
     def _in_processes(alone: Sequence[RunTask]) -> bool:
-        """Whether processes pay for points that are in no stack, on a machine without GPUs."""
+        """Whether points that are not vectorized run in processes: on a machine without GPUs, if that pays."""
         from alignlab.vectorized.eligibility import worth_processes
 
         waiting = len(alone) > 1 and any(not point.is_finished() for point in alone)
@@ -92,11 +101,12 @@ class AutoLauncher(PointLauncher):
 
 
 def as_point_launcher(launcher: Launcher) -> PointLauncher | None:
-    """The launcher, where it is one of ours; in the place of Hydra's default, ours; None for anybody else's.
+    """The launcher if it is alignlab's, the `auto` launcher if it is Hydra's default, and None for all others.
 
-    The default is not ours by config: what a config's defaults list overrides, no preset or experiment could choose.
+    The config does not name `auto` as its default, because a group that the primary config's defaults list overrides
+    can't be chosen by presets and experiments.
     """
-    # Imported here, because Hydra executes plugin modules again when it looks for them, which makes another class.
+    # Imported here: Hydra executes plugin modules again when it looks for plugins, which creates another class object.
     # Hydra has no public name for its default launcher.
     from hydra._internal.core_plugins.basic_launcher import BasicLauncher
 

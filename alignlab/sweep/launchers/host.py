@@ -1,4 +1,4 @@
-"""The machine that points run on: its cores and GPUs in slots, its memory, what the kernel killed."""
+"""The machine that points run on: slots of cores and GPUs, memory, and the kernel's out-of-memory kills."""
 
 from __future__ import annotations
 
@@ -16,52 +16,60 @@ from alignlab.sweep.launchers.process import library_settings
 
 log = logging.getLogger(__name__)
 
-_IN_USE = 0.1  # share of a GPU's memory from which on somebody computes on it
+_IN_USE = 0.1  # a GPU counts as in use if at least this share of its memory is taken
 _GROUPS, _OWN_GROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 @dataclass(frozen=True)
 class Slot:
-    """A part of the machine for one worker: its threads and, where there are any, its GPU."""
+    """A part of the machine for one worker: a number of threads and, if the machine has GPUs, one GPU."""
 
     threads: int
     gpu: str | None = None
 
     def environment(self) -> dict[str, str]:
-        """What the worker's libraries read before they start."""
+        """Environment variables of the worker. Libraries read them when they are imported."""
         gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
         return {**os.environ, **library_settings(self.threads), **gpu}
 
 
 def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:
-    """The machine in parts: `per_gpu` for each GPU that is free (each at all, where none is) or, without GPUs, one for
-    each core; at most `at_once` (0: no limit) and no more than there are tasks."""
+    """The machine divided into slots: `per_gpu` for each free GPU or, without GPUs, one for each core.
+
+    If no GPU is free, all of them are used. There are at most `at_once` slots (0: no limit), and at most as many as
+    tasks. Without GPUs, `at_once` may exceed the number of cores.
+    """
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     usable = free_gpus()
     if not usable and (usable := list(_gpus())):
-        log.warning("all GPUs are in use by others; points share them")
+        log.warning("all GPUs are in use by other processes; the points share them")
     gpus = [gpu for gpu in usable for _ in range(per_gpu)]
-    room = len(gpus) or at_once or cores  # cores can be shared, the memory of GPUs can't
+    room = len(gpus) or at_once or cores  # points can share cores, but not the memory of GPUs
     count = max(1, min(tasks, room, at_once or room))
     threads = max(1, cores // count)
     return [Slot(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
 
 
 def free_gpus() -> list[str]:
-    """GPUs that this process may use and that nobody computes on, by nvidia-smi."""
+    """GPUs that this process may use and that are not in use, according to nvidia-smi."""
     return [gpu for gpu, share in _gpus().items() if share < _IN_USE]
 
 
 def share_gpus() -> bool:
-    """Whether points belong in processes with a GPU each: several are free, or some only, and perhaps not the first."""
-    taken = [share >= _IN_USE for share in _gpus().values()]
-    return taken.count(False) > 1 or len(set(taken)) == 2
+    """Whether points should run in processes with one GPU each.
+
+    This is so if several GPUs are free. It is also so if some are free and some are not, because this process would
+    take the first GPU, which may be in use.
+    """
+    in_use = [share >= _IN_USE for share in _gpus().values()]
+    return in_use.count(False) > 1 or len(set(in_use)) == 2
 
 
 def _gpus() -> dict[str, float]:
-    """GPUs that this process may use, each with the share of its memory that is taken (0 where it is not told).
+    """GPU -> share of its memory that is taken (0 if nvidia-smi does not know it), for GPUs that this process may use.
 
-    By the names that it was given them by, else by those that are the same for CUDA, which may count in another order.
+    A GPU has the name that CUDA_VISIBLE_DEVICES gives it. Without that variable it has its UUID, because CUDA may
+    number GPUs in another order than nvidia-smi.
     """
     query = ["nvidia-smi", "--query-gpu=index,uuid,memory.used,memory.total", "--format=csv,noheader,nounits"]
     try:
@@ -74,17 +82,17 @@ def _gpus() -> dict[str, float]:
     for line in lines:
         index, uuid, used, total = (part.strip() for part in line.split(","))
         if names is None or index in names or uuid in names:
-            told = used.isdecimal() and total.isdecimal()  # "[N/A]" where memory is the machine's
-            found[index if names and index in names else uuid] = float(used) / float(total) if told else 0.0
+            known = used.isdecimal() and total.isdecimal()  # "[N/A]" if the GPU shares the machine's memory
+            found[index if names and index in names else uuid] = float(used) / float(total) if known else 0.0
     return found
 
 
 def memory() -> tuple[float, float]:
-    """Bytes that are available, and in all: of the machine, or of a control group (a container, a job) with less."""
+    """(available, total) memory in bytes, of the machine or of a control group (a container, a job) that has less."""
     memory = psutil.virtual_memory()
     available, total = memory.available, memory.total
     for place, (limit, use, unused) in _groups():
-        with suppress(OSError, ValueError):  # no limit, or none that is told
+        with suppress(OSError, ValueError):  # the group has no limit, or its files can't be read
             most = int((place / limit).read_text())
             stat = dict(line.split() for line in (place / "memory.stat").read_text().splitlines())
             used = int((place / use).read_text()) - int(stat.get(unused, 0))
@@ -93,14 +101,17 @@ def memory() -> tuple[float, float]:
 
 
 def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
-    """Folders of this process's control groups that may limit its memory, from the innermost on, with the names of
-    limit, use, and what of that files could give back."""
+    """Folders of the control groups that may limit this process's memory, innermost first.
+
+    With each come three names: the file with the limit, the file with the use, and the field of `memory.stat` with the
+    memory of cached files, which can be freed.
+    """
     with suppress(OSError):
         for line in _OWN_GROUPS.read_text().splitlines():
             _, controllers, name = line.split(":", 2)
             if not controllers:
                 root, names = _GROUPS, ("memory.max", "memory.current", "inactive_file")
-            elif "memory" in controllers.split(","):  # the first version
+            elif "memory" in controllers.split(","):  # version 1 of control groups
                 names = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
                 root = _GROUPS / "memory"
             else:
@@ -110,7 +121,7 @@ def _groups() -> Iterator[tuple[Path, tuple[str, str, str]]]:
 
 
 def oom_kills() -> int:
-    """How often the kernel has killed for memory: in the control group where it says so, else on the machine."""
+    """Number of processes that the kernel killed for lack of memory: in the control group, or else on the machine."""
     for file, key in (("/sys/fs/cgroup/memory.events", "oom_kill"), ("/proc/vmstat", "oom_kill")):
         with suppress(OSError):
             for line in Path(file).read_text().splitlines():

@@ -1,4 +1,4 @@
-"""Ctrl-C once, Ctrl-C twice: what launchers that run points elsewhere do about signals."""
+"""Signals to launchers that run points in other processes: the first Ctrl-C saves states, the second ends at once."""
 
 from __future__ import annotations
 
@@ -10,13 +10,14 @@ log = logging.getLogger(__name__)
 
 
 class InterruptCounter:
-    """Counts SIGINT and SIGTERM while the block runs: after the first, what runs saves its state; the second ends it.
+    """Counts SIGINT and SIGTERM while the block runs.
 
-    Handlers only count. A launcher looks at `asked` between two looks at its workers, where it may call anything.
+    After the first signal, running points save their state and stop. After the second, they are killed. The handler
+    only counts: the launcher reads `signals` in its own loop, where it may call any function.
     """
 
     def __init__(self) -> None:
-        self.asked = 0
+        self.signals = 0
         self._seen = 0
 
     def __enter__(self) -> InterruptCounter:
@@ -30,11 +31,11 @@ class InterruptCounter:
             signal.signal(number, handler)
 
     def news(self) -> bool:
-        """Whether there was a signal since the last time."""
-        before, self._seen = self._seen, self.asked
+        """Whether a signal arrived since the last call."""
+        before, self._seen = self._seen, self.signals
         return self._seen > before
 
     def _count(self, number: int, frame: FrameType | None) -> None:
-        self.asked += 1
-        if self.asked == 1:
-            log.warning("stopping: what runs saves its state first; once more stops at once")
+        self.signals += 1
+        if self.signals == 1:
+            log.warning("stopping: running points save their state first; press Ctrl-C again to stop at once")

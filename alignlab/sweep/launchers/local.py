@@ -1,4 +1,4 @@
-"""Several processes of this machine, each with one point at a time."""
+"""Runs points in several processes of this machine, one point at a time in each."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.launchers.host import slots
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in ever
 class LocalLauncherConf:
     """hydra/launcher=local: several processes, each with one point at a time.
 
-    at_once: most points at a time; 0 takes one for each free GPU (times per_gpu) or, without GPUs, one for each core,
-             as far as memory suffices.
-    per_gpu: points that share a GPU.
-    retries: how often a point is tried again whose process was killed; after running out of memory with half the
-             micro-batch.
+    at_once: largest number of points at a time. 0: per_gpu for each free GPU or, without GPUs, one for each core, as
+             far as memory suffices.
+    per_gpu: number of points that share a GPU.
+    retries: how often a point is tried again if its process was killed or ran out of memory. After a lack of memory it
+             is tried with half the micro-batch.
     """
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.LocalLauncher"

@@ -1,7 +1,6 @@
-"""Tasks on this machine in processes of their own, several at a time; one that dies takes no other with it.
+"""Runs tasks in several worker processes of this machine. If a worker dies, only its own task is affected.
 
-A process works on one task at a time, then on the next: what it has imported, compiled and read serves again, also for
-tasks that are given later.
+A worker runs one task after another, so it imports libraries, compiles layers and reads files only once.
 """
 
 from __future__ import annotations
@@ -28,16 +27,16 @@ from alignlab.sweep.tasks import OnFinished, RunTask, Task, compiled_where_it_pa
 
 log = logging.getLogger(__name__)
 
-_LOOK = 0.2  # seconds between two looks at the workers
-_GRACE = 10.0  # seconds that a worker has to end after it was told to stop at once
+_LOOK = 0.2  # seconds between two checks of the workers
+_GRACE = 10.0  # seconds that a worker may take to end before it is killed
 _GB = 2**30
-_UNKNOWN = 1.0 * _GB  # what a task is taken to need before any has shown it
-_SPARE = 0.05  # of all memory, kept free
+_UNKNOWN = 1.0 * _GB  # least memory that a task is assumed to need (bytes)
+_SPARE = 0.05  # share of the total memory that is kept free
 
 
 @dataclass
 class _Worker:
-    """A process and the task that it has; `alive` and `ended` are our ends of its pipes."""
+    """A process and its current task. `alive` and `ended` are this process's ends of the pipes to it."""
 
     slot: Slot
     process: subprocess.Popen[bytes]
@@ -53,16 +52,16 @@ class _Worker:
         output = (task.logs / f"{task.name}.log").absolute()
         self.task, self.attempt, self.oom_kills = task, attempt, oom_kills()
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it died: that is seen when it is looked at
+        with suppress(BrokenPipeError):  # the worker died, which the next check of it finds
             self.process.stdin.write(pickle.dumps((task, output)))
             self.process.stdin.flush()
 
     def has_ended(self) -> bool:
-        """Whether its task has."""
+        """Whether its task has ended."""
         return bool(select.select([self.ended], [], [], 0)[0]) and os.read(self.ended, 1) == b"."
 
     def close(self) -> None:
-        """Let go of its pipes: without a task it ends by itself."""
+        """Close the pipes. A worker without a task then ends by itself."""
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):
             self.process.stdin.close()
@@ -70,7 +69,7 @@ class _Worker:
         os.close(self.ended)
 
     def look(self) -> int:
-        """Bytes of memory that it holds now."""
+        """Memory that the process and its children use now (bytes); 0 if it is unknown. Also updates `peak`."""
         with suppress(psutil.Error):
             own = psutil.Process(self.process.pid)
             now = sum(p.memory_info().rss for p in (own, *own.children(recursive=True)))
@@ -80,10 +79,10 @@ class _Worker:
 
 
 class Pool:
-    """Runs tasks in workers, which end with its `with` block. What comes of the tasks stands in the ledger."""
+    """Runs tasks in workers, which end with the `with` block. Results are in the run directories."""
 
     def __init__(self, tasks: int, *, at_once: int, per_gpu: int, retries: int) -> None:
-        """At most `tasks` workers; `retries` is for those that were killed or ran out of memory."""
+        """There are at most `tasks` workers. See LocalLauncherConf for the other arguments."""
         self._free = slots(tasks, at_once, per_gpu)
         self._running: list[_Worker] = []
         self._idle: list[_Worker] = []
@@ -96,47 +95,50 @@ class Pool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Nothing that was started is left behind, whatever went wrong."""
+        """End all workers, also after an error."""
         for worker in self._running:
             worker.process.terminate()
         for worker in self._idle:
             worker.close()
         _wait_for((*self._running, *self._idle))
-        for worker in self._running:  # only now: closed pipes are another signal, and a second one does not wait
+        for worker in self._running:  # not earlier: a closed pipe also stops a worker, before its state is saved
             worker.close()
 
     @property
     def workers(self) -> int:
-        """How many there may be."""
+        """Largest number of workers."""
         return len(self._free) + len(self._idle) + len(self._running)
 
     def warm_up(self, most: int) -> None:
-        """Start workers, at most so many and as memory has room: they import what they need beside the first tasks."""
+        """Start at most `most` workers, as far as memory allows. They import libraries while the first tasks run."""
         while self._free and len(self._idle) < most and self._has_room(self._idle, []):
             self._idle.append(_start(self._free.pop()))
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
-        """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once the workers have ended."""
+        """Run tasks that do not depend on each other.
+
+        Raises KeyboardInterrupt after a signal, once the workers have ended.
+        """
         free, running, idle = self._free, self._running, self._idle
         gpus = any(slot.gpu is not None for slot in (*free, *(worker.slot for worker in idle)))
         ready = compiled_where_it_pays(tasks, self.workers, gpus=lambda: gpus)
         waiting = deque((task, 1) for task in unfinished(ready, on_finished))
-        patience = float("inf")  # when what still runs is killed
+        deadline = float("inf")  # time at which workers that still run are killed
         with InterruptCounter() as stops:
-            while running or (waiting and not stops.asked):
-                self._let_go_of_the_dead()
-                while waiting and (idle or free) and not stops.asked and self._has_room(running, idle):
+            while running or (waiting and not stops.signals):
+                self._drop_dead_workers()
+                while waiting and (idle or free) and not stops.signals and self._has_room(running, idle):
                     worker = idle.pop() if idle else _start(free.pop())
                     running.append(worker)
                     worker.give(*waiting.popleft())
                 time.sleep(_LOOK)
                 if stops.news():
-                    patience = time.monotonic() + _GRACE if stops.asked > 1 else patience
+                    deadline = time.monotonic() + _GRACE if stops.signals > 1 else deadline
                     for worker in running:
                         worker.process.send_signal(signal.SIGINT)
                 for worker in running:
                     worker.look()
-                    if time.monotonic() > patience:
+                    if time.monotonic() > deadline:
                         worker.process.kill()
                 for worker in running[:]:
                     dead = worker.process.poll() is not None
@@ -145,29 +147,32 @@ class Pool:
                     running.remove(worker)
                     self._largest = max(self._largest, worker.peak)
                     assert worker.task is not None
-                    again = self._ended(worker, worker.task, stopping=stops.asked > 0)
+                    again = self._ended(worker, worker.task, stopping=stops.signals > 0)
                     waiting.extendleft((run, worker.attempt + 1) for run in reversed(again))
                     for name in worker.task.names:
                         if name not in [run.name for run in again]:
                             on_finished(name)
-                    if dead or again or stops.asked:  # what has run out of memory once has it in pieces
+                    if dead or again or stops.signals:  # after a lack of memory, the memory of a process is fragmented
                         worker.close()
                         _wait_for([worker])
                         free.append(worker.slot)
                     else:
                         idle.append(worker)
-        if stops.asked:
+        if stops.signals:
             raise KeyboardInterrupt
 
-    def _let_go_of_the_dead(self) -> None:
-        """Workers that died without a task."""
+    def _drop_dead_workers(self) -> None:
+        """Free the slots of workers that died while they had no task."""
         for worker in [worker for worker in self._idle if worker.process.poll() is not None]:
             self._idle.remove(worker)
             worker.close()
             self._free.append(worker.slot)
 
     def _has_room(self, running: Sequence[_Worker], idle: Sequence[_Worker]) -> bool:
-        """Memory for one more: what is free, less what those that run will still ask for. One always may run."""
+        """Whether the memory suffices for one more task, if the running ones come to need as much as the largest.
+
+        One task may always run.
+        """
         if not running:
             return True
         need = max(self._largest, *(worker.peak for worker in running), _UNKNOWN)
@@ -176,34 +181,34 @@ class Pool:
         return bool(available - to_come - (0 if idle else need) > _SPARE * total)
 
     def _ended(self, worker: _Worker, task: Task, *, stopping: bool) -> list[RunTask]:
-        """What of the task is to be tried again; how its worker ended, if it did, stands in the record."""
+        """The runs of an ended task that are tried again. If the worker died, their records state how."""
         code = worker.process.returncode
         return retries_of(
             task,
-            None if stopping or code in (None, 0) else _in_words(code),
+            None if stopping or code in (None, 0) else _describe_exit(code),
             left=0 if stopping else self._retries + 1 - worker.attempt,
             out_of_memory=oom_kills() > worker.oom_kills,
         )
 
 
 def _start(slot: Slot) -> _Worker:
-    told_alive, alive = os.pipe()
-    ended, tells_ended = os.pipe()
+    worker_alive, alive = os.pipe()
+    ended, worker_ended = os.pipe()
     process = subprocess.Popen(
-        [sys.executable, "-m", "alignlab.sweep.launchers.worker", str(told_alive), str(tells_ended)],
+        [sys.executable, "-m", "alignlab.sweep.launchers.worker", str(worker_alive), str(worker_ended)],
         stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,  # until it has a task, whose log takes it
+        stdout=subprocess.DEVNULL,  # with its first task, output goes to the task's log
         env=slot.environment(),
-        pass_fds=(told_alive, tells_ended),
-        start_new_session=True,  # Ctrl-C is ours to pass on
+        pass_fds=(worker_alive, worker_ended),
+        start_new_session=True,  # so that Ctrl-C reaches only this process, which passes it on
     )
-    os.close(told_alive)
-    os.close(tells_ended)
+    os.close(worker_alive)
+    os.close(worker_ended)
     return _Worker(slot, process, alive, ended)
 
 
 def _wait_for(workers: Sequence[_Worker]) -> None:
-    """Until all have ended; those that don't are killed."""
+    """Wait until all workers have ended. Those that take longer than _GRACE are killed."""
     until = time.monotonic() + _GRACE
     for worker in workers:
         try:
@@ -213,8 +218,8 @@ def _wait_for(workers: Sequence[_Worker]) -> None:
             worker.process.wait()
 
 
-def _in_words(code: int) -> str:
-    """Exit code or signal of a process."""
+def _describe_exit(code: int) -> str:
+    """The exit code of a process in words. A negative code is the number of a signal."""
     if code < 0:
         return f"signal {signal.Signals(-code).name}"
     return f"exit code {code}"

@@ -1,4 +1,4 @@
-"""What every worker process of a launcher sets up before it runs a task: its libraries and its output."""
+"""Sets up the libraries and the output of a launcher's worker process, before it runs a task."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points as tasks of a Ray."""
+"""Runs points as Ray tasks."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ from alignlab.checks import at_least, installed, positive
 from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
 class RayLauncherConf:
-    """hydra/launcher=ray: points on a Ray, which is started on this machine or runs at `address`.
+    """hydra/launcher=ray: points on a Ray cluster, or on a Ray that is started on this machine.
 
-    address: of a running Ray (host:port, or auto for the one that `ray start` left on this machine); empty starts one
+    address: a running Ray (host:port, or auto for one that `ray start` started on this machine). Empty: start a Ray
              that listens on loopback only and ends with the sweep.
-    at_once: most points at a time; 0: as many as there are resources for.
-    cpus:    of a point; it computes with as many threads. Fractions are allowed.
-    gpus:    of a point; 0.5 puts two on one GPU.
-    retries: how often a point is tried again whose worker or node was lost.
+    at_once: largest number of points at a time. 0: as many as there are resources for.
+    cpus:    CPUs for each point, which computes with as many threads. Fractions are allowed.
+    gpus:    GPUs for each point. With 0.5 two points share a GPU.
+    retries: how often a point is tried again if its worker or node was lost.
     """
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.RayLauncher"

@@ -1,6 +1,6 @@
-"""Tasks on a Ray, one machine or a cluster; a lost worker or node costs only the tasks that it had.
+"""Runs tasks on Ray, on one machine or a cluster. If a worker or node is lost, only its own tasks are affected.
 
-Ray's own retries are off: it would start a lost task again in the same directory without a word in its record.
+Ray's own retries are off, because they would start a lost task again without an entry in the record of its run.
 """
 
 from __future__ import annotations
@@ -18,22 +18,26 @@ from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.launchers.process import library_settings, print_to
 from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
 
-_LOOK = 0.5  # seconds between two looks at signals
-_KNOCK = 10.0  # seconds that a Ray may take to answer
+_LOOK = 0.5  # seconds between two checks for signals
+_KNOCK = 10.0  # seconds that Ray may take to accept a connection
 
 
 class RayPool:
-    """Runs tasks in Ray's workers. What comes of them stands in the ledger, on a file system that all machines see."""
+    """Runs tasks in Ray's workers. Results are in the run directories, on a file system that all machines share."""
 
     def __init__(self, *, address: str, at_once: int, cpus: float, gpus: float, retries: int) -> None:
-        """`address` of a running Ray, or "" for one of our own; `cpus` and `gpus` of a task, in fractions too."""
+        """See RayLauncherConf."""
         self._address = address
         self._at_once = at_once
         self._resources = {"num_cpus": cpus, "num_gpus": gpus}
         self._retries = retries
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
-        """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once all have ended."""
+        """Run tasks that do not depend on each other.
+
+        Raises KeyboardInterrupt after a signal, once all tasks have ended, and AlignlabError if this machine lacks the
+        resources of one task.
+        """
         waiting = deque((task, 1) for task in unfinished(tasks, on_finished))
         if not waiting:
             return
@@ -43,48 +47,50 @@ class RayPool:
         running: dict[Any, tuple[Task, int]] = {}
         most = self._at_once or len(tasks)
         with InterruptCounter() as stops:
-            while running or (waiting and not stops.asked):
-                while waiting and len(running) < most and not stops.asked:
+            while running or (waiting and not stops.signals):
+                while waiting and len(running) < most and not stops.signals:
                     task, attempt = waiting.popleft()
                     running[work.remote(pickle.dumps(task), os.getcwd(), self._threads())] = task, attempt
                 ended, _ = ray.wait(list(running), timeout=_LOOK)
                 if stops.news():
                     for reference in running:
-                        ray.cancel(reference, force=stops.asked > 1)  # the first is a KeyboardInterrupt to the worker
+                        ray.cancel(
+                            reference, force=stops.signals > 1
+                        )  # without force, the worker gets KeyboardInterrupt
                 for reference in ended:
                     task, attempt = running.pop(reference)
                     how, out_of_memory = _end_of(ray, reference)
                     again = retries_of(
                         task,
-                        None if stops.asked else how,
-                        left=0 if stops.asked else self._retries + 1 - attempt,
+                        None if stops.signals else how,
+                        left=0 if stops.signals else self._retries + 1 - attempt,
                         out_of_memory=out_of_memory,
                     )
                     waiting.extendleft((run, attempt + 1) for run in again)
                     if not again:
                         on_finished(task.name)
-        if stops.asked:
+        if stops.signals:
             raise KeyboardInterrupt
 
     def _refuse_too_much(self, ray: Any) -> None:
-        """Raise AlignlabError where a Ray of our own has not what one task asks for; a cluster may still grow."""
-        there = ray.cluster_resources()
-        for option, name, asked in (
+        """Raise AlignlabError if a Ray on this machine lacks the resources of one task. A cluster may still grow."""
+        resources = ray.cluster_resources()
+        for option, name, needed in (
             ("cpus", "CPU", self._resources["num_cpus"]),
             ("gpus", "GPU", self._resources["num_gpus"]),
         ):
-            has = there.get(name, 0.0)
-            if asked > has and not self._address:
+            has = resources.get(name, 0.0)
+            if needed > has and not self._address:
                 raise AlignlabError(
-                    f"launcher.{option}={asked:g} for each point, and this machine has {has:g}: none could ever start\n"
+                    f"launcher.{option}={needed:g} for each point, but this machine has {has:g}: no point could start\n"
                     f"  type: launcher.{option}={has:g}"
                 )
 
     def width(self) -> int:
-        """Tasks that the cluster has room for at a time, as it is now."""
-        there = connect(self._address).cluster_resources()
+        """Number of tasks that the cluster, as it is now, can run at a time. Raises AlignlabError without a cluster."""
+        resources = connect(self._address).cluster_resources()
         names = {"num_cpus": "CPU", "num_gpus": "GPU"}
-        room = min(int(there.get(names[kind], 0) / need) for kind, need in self._resources.items() if need)
+        room = min(int(resources.get(names[kind], 0) / need) for kind, need in self._resources.items() if need)
         return max(1, min(room, self._at_once or room))
 
     def _threads(self) -> int:
@@ -92,47 +98,47 @@ class RayPool:
 
 
 def connect(address: str) -> Any:
-    """The ray module, connected, until this process ends. Raises AlignlabError where there is no Ray at `address`."""
+    """The ray module, connected until this process ends. Raises AlignlabError if there is no Ray at `address`."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     if not address:
-        # What Ray calls its desktop mode binds every port to loopback; it is read when ray is imported.
+        # This binds every port of Ray to loopback. Ray reads the variable when it is imported.
         os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
     import ray
 
     if not ray.is_initialized():
-        _knock(address)
+        _refuse_silent_address(address)
         own: dict[str, Any] = {} if address else {"include_dashboard": False, "num_cpus": len(os.sched_getaffinity(0))}
         try:
             ray.init(address=address or "local", log_to_driver=False, **own)
-        except Exception as error:  # among others the bare class, where it did not come up in time
+        except Exception as error:  # Ray raises many types; a bare Exception if it did not start in time
             where = f"no Ray answers at {address}" if address else "no Ray can be started here"
             raise AlignlabError(f"{where}: {str(error).splitlines()[0]}") from error
     return ray
 
 
-def _knock(address: str) -> None:
-    """Raise AlignlabError where nobody listens at host:port; Ray itself would try for minutes."""
+def _refuse_silent_address(address: str) -> None:
+    """Raise AlignlabError if nothing listens at host:port. Ray itself would try for minutes."""
     host, _, port = address.rpartition(":")
     if not port.isdigit() or "://" in host:
         return
     try:
         socket.create_connection((host, int(port)), timeout=_KNOCK).close()
     except OSError as error:
-        raise AlignlabError(f"no Ray answers at {address}: {error}\n  see there: ray status") from error
+        raise AlignlabError(f"no Ray answers at {address}: {error}\n  type on that machine: ray status") from error
 
 
 def work_on(pickled: bytes, directory: str, threads: int) -> None:
-    """One task, in a worker."""
+    """Run one pickled task in a Ray worker, with a working directory and a number of threads."""
     os.chdir(directory)
     os.environ.update(library_settings(threads))
-    task = pickle.loads(pickled)  # imports torch, which reads what was just set
+    task = pickle.loads(pickled)  # imports torch, which reads the variables that were just set
     print_to(task.logs / f"{task.name}.log")
     log_to_terminal()
     task()
 
 
 def _end_of(ray: Any, reference: Any) -> tuple[str | None, bool]:
-    """(what ended a task that did not end by itself, whether that was a lack of memory)."""
+    """(how a task was ended from outside, or None; whether it was ended for lack of memory)."""
     try:
         ray.get(reference)
     except ray.exceptions.TaskCancelledError:

@@ -1,4 +1,4 @@
-"""One point after another, in this process."""
+"""Runs one point after another, in this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from alignlab.sweep.launchers.base import PointLauncher
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, Task
 
 
@@ -20,7 +20,7 @@ class SerialLauncherConf:
 
 
 class SerialLauncher(PointLauncher):
-    """One after another, in this process: imports, compiled layers and caches serve all of them."""
+    """One point after another, in this process, so that all points share imports, compiled layers and caches."""
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.tasks import compiled_where_it_pays, this_process_has_gpus

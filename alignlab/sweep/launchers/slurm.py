@@ -1,4 +1,4 @@
-"""Points as jobs of a SLURM array."""
+"""Runs points as jobs of a SLURM array."""
 
 from __future__ import annotations
 
@@ -9,26 +9,26 @@ from typing import TYPE_CHECKING, Any
 from alignlab.errors import ConfigError
 from alignlab.sweep.launchers.base import PointLauncher
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
 @dataclass
 class SlurmLauncherConf:
-    """hydra/launcher=slurm: every point, and what points start from, a job of a SLURM array, by submitit.
+    """hydra/launcher=slurm: each point, and each parent of points, is a job of a SLURM array (by submitit).
 
-    cluster:        slurm, or local: the same jobs as processes of this machine, all at once, for a dry run.
-    at_once:        most jobs of the array at a time.
-    gpus:           of a job.
-    cpus:           of a job; it computes with as many threads.
-    memory_gb:      of a job; null leaves it to SLURM.
-    minutes:        time limit of a job; before it, the state is saved and the job queued again.
-    notice_seconds: how long before the limit SLURM sends the signal: time for one update and to save its state.
-    requeues:       how often a job may run into its limit.
-    retries:        how often a job is submitted again that was lost (killed, node down).
-    partition, account, qos, constraint: as sbatch has them.
+    cluster:        slurm; or local, which runs the same jobs as processes of this machine, all at once, for a dry run.
+    at_once:        largest number of jobs of the array that run at a time.
+    gpus:           GPUs for each job.
+    cpus:           CPUs for each job, which computes with as many threads.
+    memory_gb:      memory for each job (GB); null: SLURM's default.
+    minutes:        time limit of a job. Shortly before it, the run saves its state and the job is queued again.
+    notice_seconds: how long before the time limit SLURM sends a signal. One update and saving must fit into this time.
+    requeues:       how often a job may reach its time limit.
+    retries:        how often a job is submitted again after it was lost (killed, node down).
+    partition, account, qos, constraint: the options of sbatch with these names.
     sbatch:         further options of sbatch, without their dashes: ["mail-user=me", exclusive].
-    setup:          shell commands before the job.
+    setup:          shell commands that run before the job.
     """
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.SlurmLauncher"

@@ -1,7 +1,7 @@
-"""Tasks as jobs of a SLURM array, by submitit; what a time limit or a preemption cuts off is queued again and resumes.
+"""Runs tasks as jobs of a SLURM array (submitit). After a time limit or a preemption a job is queued again and resumes.
 
-What the points start from are jobs too: the machine that submits is seldom one to train on. Hydra's own submitit
-launcher would train it here, and end with the first lost job while the others still run.
+Parents of points are jobs too, because the machine that submits is seldom made for training. Hydra's own submitit
+launcher would train them here, and would end at the first lost job while the other jobs still run.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.launchers.process import library_settings
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
 
-_LOOK = 1.0  # seconds between two looks at the jobs; submitit asks SLURM less often
+_LOOK = 1.0  # seconds between two checks of the jobs; submitit asks SLURM less often
 _CLUSTERS = ("slurm", "local")
 
 
 def problems_of(limits: Mapping[str, Any]) -> Iterator[Problem]:
-    """What is wrong with the launcher's options, or missing on this machine."""
+    """Problems of the launcher's options, and of programs and packages that this machine lacks."""
     yield from installed("launcher", "slurm", "submitit", extra="slurm")
     yield from one_of("launcher.cluster", limits["cluster"], _CLUSTERS)
     if limits["cluster"] == "slurm" and (shutil.which("sbatch") is None or shutil.which("srun") is None):
-        text = "there is no SLURM here: sbatch and srun are not on the PATH; a dry run needs none"
+        text = "there is no SLURM here: sbatch and srun are not on the PATH; a dry run does not need them"
         yield Problem("launcher", "slurm", text, "launcher.cluster=local")
     yield from at_least("launcher.at_once", limits["at_once"], 1, example=64)
     yield from at_least("launcher.gpus", limits["gpus"], 0, example=1)
@@ -46,7 +46,7 @@ def problems_of(limits: Mapping[str, Any]) -> Iterator[Problem]:
 
 
 class SlurmPool:
-    """Runs tasks as jobs. What comes of them stands in the ledger, on a file system that all machines see."""
+    """Runs tasks as jobs. Results are in the run directories, on a file system that all machines share."""
 
     def __init__(self, *, cluster: str, retries: int, requeues: int, **options: Any) -> None:
         self._cluster = cluster
@@ -55,7 +55,10 @@ class SlurmPool:
         self._options = options
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
-        """Run tasks that do not need each other. After a signal: KeyboardInterrupt, once their jobs have ended."""
+        """Run tasks that do not depend on each other.
+
+        Raises KeyboardInterrupt after a signal, once their jobs have ended.
+        """
         left = unfinished(tasks, on_finished)
         if not left:
             return
@@ -69,26 +72,26 @@ class SlurmPool:
                 time.sleep(_LOOK)
                 if stops.news():
                     for job in running:
-                        self._stop(job, at_once=stops.asked > 1)
+                        self._stop(job, at_once=stops.signals > 1)
                 for job in [job for job in running if job.done()]:
                     task, attempt = running.pop(job)
-                    if stops.asked and isinstance(task, RunTask) and task.run.record().get("status") == "queued":
-                        task.run.queue()  # by this process again, with whose end it is not any more
+                    if stops.signals and isinstance(task, RunTask) and task.run.record().get("status") == "queued":
+                        task.run.queue()  # marks it as queued by this process, which ends, so the run is interrupted
                     again = retries_of(
                         task,
-                        None if stops.asked else _lost(job),
-                        left=0 if stops.asked else self._retries + 1 - attempt,
+                        None if stops.signals else _lost(job),
+                        left=0 if stops.signals else self._retries + 1 - attempt,
                         out_of_memory=job.state.startswith("OUT_OF_ME"),
                     )
                     if again:
                         running |= dict.fromkeys(self._submit(executor, again), (again[0], attempt + 1))
                     else:
                         on_finished(task.name)
-        if stops.asked:
+        if stops.signals:
             raise KeyboardInterrupt
 
     def _executor(self, logs: Path) -> Any:
-        """submitit's, with our options under the names that it has for them."""
+        """The submitit executor, which has the launcher's options under its own names."""
         import submitit
 
         o = self._options
@@ -113,7 +116,10 @@ class SlurmPool:
         return jobs
 
     def _stop(self, job: Any, *, at_once: bool) -> None:
-        """First like Ctrl-C, so that what runs saves its state; what still waits is taken out of the queue."""
+        """Stop a job: a waiting job leaves the queue, a running one gets SIGINT and saves its state.
+
+        With `at_once`, and on the local cluster, the job is cancelled instead.
+        """
         if self._cluster == "local" or at_once:
             job.cancel(check=False)
         else:
@@ -123,7 +129,7 @@ class SlurmPool:
 
 @dataclass
 class _Job:
-    """A pickled task as submitit calls it, on another machine."""
+    """A pickled task, which submitit calls on another machine."""
 
     task: bytes
     directory: str
@@ -132,23 +138,22 @@ class _Job:
     def __call__(self) -> None:
         os.chdir(self.directory)
         os.environ.update(library_settings(self.threads))
-        task = pickle.loads(self.task)  # imports torch, which reads what was just set
-        if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # queued again by SLURM itself
-            task = _going_on(task)
-
+        task = pickle.loads(self.task)  # imports torch, which reads the variables that were just set
+        if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # SLURM itself queued the job again
+            task = _resumed(task)
         log_to_terminal()
         task()
 
     def checkpoint(self) -> Any:
-        """What is queued again after a time limit or a preemption: the same, its state being in its run directory."""
+        """The job that submitit queues after a time limit or a preemption. It resumes from the run directory."""
         import submitit
 
-        task = _going_on(pickle.loads(self.task))
+        task = _resumed(pickle.loads(self.task))
         return submitit.helpers.DelayedSubmission(replace(self, task=pickle.dumps(task)))
 
 
-def _going_on(task: Task) -> Task:
-    """A task that was begun before, from where it was."""
+def _resumed(task: Task) -> Task:
+    """The task, which continues a run that it has begun before."""
     return task.resumed() if isinstance(task, RunTask) else task
 
 
@@ -159,7 +164,7 @@ def _sbatch_option(text: str) -> tuple[str, str | bool]:
 
 
 def _lost(job: Any) -> str | None:
-    """How a job ended that left no result and that nobody cancelled."""
+    """How a job was lost, in words; None if it left a result or was cancelled."""
     if job.paths.result_pickle.exists() or job.state.startswith("CANCELLED"):
         return None
     return f"no result (job {job.job_id}: {job.state.lower()})"

@@ -1,4 +1,4 @@
-"""Points that differ only in numbers, as one model in this process."""
+"""Trains points that differ only in numbers as one model, in this process."""
 
 from __future__ import annotations
 
@@ -10,17 +10,21 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.launchers.serial import SerialLauncher
 
-if TYPE_CHECKING:  # Hydra imports its plugins, and with them this file, in every application of the environment
+if TYPE_CHECKING:  # Hydra imports plugins, and so this file, in every Hydra application of the environment
     from alignlab.sweep.tasks import OnFinished, RunTask, Task
 
 
-# Points of a search that a stack trains together, where it is not said: each was suggested without the others' results.
-_IN_A_STACK = 8
+# Trials of a search that are trained as one model, unless sweeper.at_once is set. Each of them is suggested without the
+# results of the others.
+_TRIALS_AT_ONCE = 8
 
 
 @dataclass
 class VectorizedLauncherConf:
-    """hydra/launcher=vectorized: points that differ only in numbers as one model; refused where that is not exact."""
+    """hydra/launcher=vectorized: train points that differ only in numbers as one model.
+
+    Points for which the results would not be exact are rejected.
+    """
 
     _target_: str = "hydra_plugins.alignlab_plugins.launchers.VectorizedLauncher"
 
@@ -32,13 +36,13 @@ class VectorizedLauncher(PointLauncher):
         from alignlab.vectorized.eligibility import groups, refuse_ineligible
 
         if any(point.thresholds for point in points):
-            text = "trains its points to the end, and sweeper.prune may stop some earlier"
+            text = "trains all points to the end, but sweeper.prune stops some earlier"
             raise ConfigError([Problem("hydra/launcher", "vectorized", text, "launcher=auto, or sweeper.prune=false")])
         plans = [point.plan for point in points]
         refuse_ineligible(plans, groups(plans)[1])
 
     def width(self) -> int:
-        return _IN_A_STACK
+        return _TRIALS_AT_ONCE
 
     def run(self, tasks: Sequence[Task], on_finished: OnFinished) -> None:
         from alignlab.sweep.tasks import with_vectorized

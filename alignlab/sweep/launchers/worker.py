@@ -1,7 +1,8 @@
-"""Tasks in a process of their own: `python -m alignlab.sweep.launchers.worker <alive> <ended>`.
+"""A worker process, which runs tasks: `python -m alignlab.sweep.launchers.worker <alive> <ended>`.
 
-Standard input brings them in turn, each pickled with the file that takes what is printed meanwhile. A byte goes to the
-descriptor `ended` after each. `alive` is a pipe that is never written to: it closes with whoever sends tasks.
+Standard input sends one task after another, each pickled with the file that its output goes to. After each task, the
+worker writes a byte to the file descriptor `ended`. `alive` is the descriptor of a pipe that is never written to: it
+closes when the process that sends tasks ends.
 """
 
 from __future__ import annotations
@@ -17,17 +18,17 @@ from alignlab.sweep.launchers.process import print_to
 
 
 def main(alive: int, ended: int) -> int:
-    """Run what comes, until no more does; returns the exit code."""
+    """Run tasks until standard input ends. Returns the exit code: 0, or 130 after a signal."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()
     try:
-        import alignlab.training.fit  # noqa: F401 - seconds, which pass while the first task is still to come
+        import alignlab.training.fit  # noqa: F401 - takes seconds, in which the worker waits for its first task
 
         while True:
             try:
                 task, output = pickle.load(sys.stdin.buffer)
             except EOFError:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # the other pipe closes too, while this process ends
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `alive` closes too, while this process ends
                 return 0
             print_to(output)
             log_to_terminal()

@@ -1,4 +1,4 @@
-"""Points in processes of their own: the same results as in one, whatever happens to any of them."""
+"""Points in several processes give the same results as in one, whatever happens to one of them."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STEADY = [*LAB, "trainer.max_steps=60", "trainer.checkpoint_every=5"]
 
 
 def table(root: Path, name: str) -> pd.DataFrame:
-    """A sweep's table without what no two runs have alike."""
+    """A sweep's table without the columns that differ between any two runs."""
     return (
         pd.read_csv(root / "sweeps" / name / "table.csv")
         .drop(columns=["time/train_seconds"])
@@ -58,7 +58,7 @@ def eventually(condition: Callable[[], Any], seconds: float = 120) -> Any:
 
 
 def running(root: Path, id: str, step: int) -> int:
-    """Process of a run that has come to a step; 0 before."""
+    """Process id of a run that has reached a step; 0 before."""
     run = RunDir.of(root, id)
     record = run.state()
     there = record.get("status") == "running" and last_row(run.metrics).get("train/global_step", 0) >= step
@@ -66,7 +66,7 @@ def running(root: Path, id: str, step: int) -> int:
 
 
 def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
-    # Without a launcher such small points are stacked, and as one model they round otherwise.
+    # Without a launcher such small points are vectorized, which changes the rounding.
     points = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
     assert alignlab("train", *points, "launcher=serial", "output_root=whole").code == 0
     sweep = [*points, "launcher=local", "launcher.at_once=2"]
@@ -90,7 +90,7 @@ def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A disk of 200 kB; `make_room` below enlarges it."""
+    """A disk of 200 kB, which `make_room` enlarges."""
     disk = tmp_path / "disk"
     disk.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", str(disk)], capture_output=True).returncode:
@@ -117,7 +117,7 @@ def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run
 
 @pytest.mark.slow
 def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: Path) -> None:
-    """Of 12 points one is killed, one raises, one meets a full disk, one diverges, and the parent is killed."""
+    """Of 12 points one is killed, one raises, one finds a full disk and one diverges. The parent is killed too."""
     betas = ",".join(str(round(0.05 * i, 2)) for i in range(1, 13))
     rates = ",".join(["3e-3"] * 11 + ["1e30"])
     sweep = [
@@ -128,7 +128,7 @@ def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: P
     assert alignlab("train", *sweep, "output_root=calm").code == 0
     runs = [point["run"] for point in json.loads((calm / "sweeps/s/sweep.json").read_text())["points"]]
 
-    (root / "runs" / ".locks" / runs[1]).mkdir(parents=True)  # where a file should be
+    (root / "runs" / ".locks" / runs[1]).mkdir(parents=True)  # a folder in place of the lock file
     (root / "runs" / runs[2]).symlink_to(small_disk)
     command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
     parent = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -164,7 +164,7 @@ def test_a_sweep_through_everything_that_can_happen(alignlab: Run, small_disk: P
 @pytest.mark.slow
 @pytest.mark.parametrize("times", [1, 2])
 def test_ctrl_c(times: int, alignlab: Run) -> None:
-    """Once: what runs saves its state and the table is written. Twice: at once. The same command finishes."""
+    """After one Ctrl-C runs save their state and the table is written. Two stop at once. The same command finishes."""
     sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s", "launcher=local"]
     root = Path("outputs")
     command = [sys.executable, "-m", "alignlab.cli.main", "train", *sweep]
@@ -207,7 +207,7 @@ def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
     ("visible", "found"), [(None, ["GPU-a", "GPU-d"]), ("1,3", ["3"]), ("GPU-d", ["GPU-d"]), ("", []), ("0", ["0"])]
 )
 def test_free_gpus(visible: str | None, found: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Asked of a program that answers as nvidia-smi does: index, uuid, used and total memory in MiB."""
+    """A script in place of nvidia-smi prints index, uuid, used and total memory (MiB)."""
     said = "0, GPU-a, 3, 81559\n1, GPU-b, 40000, 81559\n2, GPU-c, 81000, 81559\n3, GPU-d, 0, 81559"
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '{said}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
@@ -225,7 +225,7 @@ def test_free_gpus(visible: str | None, found: list[str], tmp_path: Path, monkey
 def test_gpus_that_are_busy_or_tell_nothing(
     memory: str, free: list[str], used: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One that is in use is shared, not passed over for a process for each core on it."""
+    """If the only GPU is in use, one process shares it. It does not get one process for each core."""
     (tmp_path / "nvidia-smi").write_text(f"#!/bin/sh\necho '0, GPU-a, {memory}'\n")
     (tmp_path / "nvidia-smi").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
@@ -242,14 +242,14 @@ def test_no_gpus_without_nvidia_smi(monkeypatch: pytest.MonkeyPatch, tmp_path: P
 @pytest.mark.parametrize(
     ("peaks", "now", "idle", "free", "room"),
     [
-        ([], [], [], 0.1, True),  # one always may run
+        ([], [], [], 0.1, True),  # one task may always run
         ([3.0], [3.0], [], 5.0, True),
-        ([3.0], [3.0], [], 3.5, False),  # 5 % of 32 stay free
-        ([3.0], [1.0], [], 5.0, False),  # it will still ask for 2
-        ([0.1], [0.1], [], 4.0, True),  # unknown needs count as 1
+        ([3.0], [3.0], [], 3.5, False),  # 5 % of 32 GB stay free
+        ([3.0], [1.0], [], 5.0, False),  # it may still need 2 GB more
+        ([0.1], [0.1], [], 4.0, True),  # an unknown need counts as 1 GB
         ([0.1], [0.1], [], 2.0, False),
-        ([6.0, 1.0], [6.0, 1.0], [], 12.0, False),  # the other one may come to 6 as well
-        ([3.0], [3.0], [2.5], 2.5, True),  # the one that is free has most of it already
+        ([6.0, 1.0], [6.0, 1.0], [], 12.0, False),  # the other one may come to need 6 GB too
+        ([3.0], [3.0], [2.5], 2.5, True),  # the idle worker has most of this memory already
         ([3.0], [3.0], [1.0], 2.5, False),
     ],
 )
@@ -272,7 +272,7 @@ def test_memory_decides_how_many(
 
 
 def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A container or a job has less than the machine; what files could give back is not taken."""
+    """A container or a job has less memory than the machine. Memory of cached files counts as available."""
     memory = SimpleNamespace(available=20e9, total=32e9)
     monkeypatch.setattr(host.psutil, "virtual_memory", lambda: memory)
     monkeypatch.setattr(host, "_GROUPS", tmp_path)
@@ -297,7 +297,7 @@ def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
-    """Three points, one process; what it prints about a point is in that point's log."""
+    """One process runs three points. Its output for a point is in that point's log."""
     sweep = [*STEADY, "model.parent=[]", "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
     result = alignlab("train", *sweep, "launcher=local", "launcher.at_once=1")
     assert result.code == 0, result.err
@@ -316,7 +316,7 @@ def test_a_worker_that_died_without_a_task_costs_nothing(alignlab: Run) -> None:
         worker.process.kill()
         worker.process.wait()
         workers.run([], lambda name: None)
-        workers._let_go_of_the_dead()
+        workers._drop_dead_workers()
         assert (workers._idle, workers._free) == ([], [worker.slot])
 
 
@@ -329,7 +329,7 @@ def test_options_of_local_are_checked(alignlab: Run) -> None:
 
 
 def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The run is done, the sweep is not; and the same command evaluates what it has."""
+    """The run is done, the sweep is not. The same command evaluates the run."""
     sweep = [*LAB, "trainer.max_steps=2", "evaluation.at_end=true", "-m", "objective.beta=0.1,0.2", "sweep.name=s"]
 
     def fail(*given: Any) -> Any:
@@ -348,7 +348,7 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
 
 
 def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By itself, where processes pay: two are started at once, and the parent's goes on with a point."""
+    """If processes pay, `auto` starts two at once. The one that trains the parent continues with a point."""
     monkeypatch.setattr(eligibility, "_WORTH_PROCESSES", 1)
     monkeypatch.setattr(eligibility, "_MOSTLY_OVERHEAD", 0)
     monkeypatch.setattr(local_pool, "slots", lambda *given: [Slot(1), Slot(1)])

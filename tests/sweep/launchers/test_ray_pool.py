@@ -1,4 +1,4 @@
-"""Points on a real Ray of two workers: the same results as in one process, whatever happens to any of them."""
+"""Points on a real Ray with two workers give the same results as in one process, whatever happens to one of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ needs_ray = pytest.mark.skipif(importlib.util.find_spec("ray") is None, reason='
 
 @pytest.fixture
 def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """As on a machine of two cores."""
+    """Ray on a machine with two cores."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0, 1})
     yield
     import ray
@@ -37,7 +37,7 @@ def two_workers(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 def listening() -> set[str]:
-    """Addresses on which this process and all that it started listen."""
+    """Addresses on which this process and its descendants listen."""
     me = psutil.Process()
     found = [c for p in (me, *me.children(recursive=True)) for c in p.net_connections() if c.status == "LISTEN"]
     return {c.laddr.ip.removeprefix("::ffff:") for c in found}
@@ -64,7 +64,7 @@ def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: No
     assert result.code == 0, result.err
     assert open_to == {"127.0.0.1"}, "Ray listens on loopback only"
     pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("ray"), "s"))
-    # What points start from has a thread on Ray and all cores in a process of its own: it rounds otherwise.
+    # The parent has one thread on Ray and all cores in a local process, which changes the rounding.
     pd.testing.assert_frame_equal(table(Path("outputs"), "s"), table(Path("local"), "s"), rtol=0.02, atol=0.02)
     first, *others = states(Path("outputs"), "s")
     assert first["attempts"][0]["reason"].startswith("its process ended with WorkerCrashedError")
@@ -78,7 +78,7 @@ def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: No
 @needs_ray
 @pytest.mark.slow
 def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
-    """As typed: a process of its own, with a Ray of its own, which ends with it."""
+    """The command in a process of its own. It starts a Ray, which ends with it."""
     sweep = [*STEADY, "trainer.max_steps=400", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
     sweep += ["launcher=ray", "launcher.at_once=2"]
     root = Path("outputs")
@@ -87,7 +87,7 @@ def test_ctrl_c_saves_the_state_of_what_runs(alignlab: Run) -> None:
     eventually(lambda: (root / "sweeps/s/sweep.json").is_file())
     first = json.loads((root / "sweeps/s/sweep.json").read_text())["points"][0]["run"]
     eventually(lambda: running(root, first, 7), 500)
-    os.killpg(parent.pid, signal.SIGINT)  # as a terminal does: to everything that was started
+    os.killpg(parent.pid, signal.SIGINT)  # like a terminal, which signals all processes of the command
     _, err = parent.communicate(timeout=120)
     assert parent.returncode == 130
     assert b"the same command resumes" in err

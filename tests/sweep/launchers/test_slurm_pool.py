@@ -1,4 +1,4 @@
-"""Points as jobs: submitit's own local executor, and a SLURM of a few shell scripts that runs what it is given."""
+"""Points as jobs of submitit's local executor, and of a SLURM that a few scripts imitate."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
 
 Run = Callable[..., Any]
 STEADY = [*LAB, "trainer.max_steps=60"]
-# Long enough for a run to be met at its eighth update.
+# Long enough to send a signal to a run at its eighth update.
 SWEEP = [*STEADY, "trainer.max_steps=300", "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
 
-# sbatch starts every job of the array at once; a job that asked to be queued again (scontrol) is started again.
+# sbatch starts all jobs of the array at once. It starts a job again if the job asked for it (scontrol).
 SBATCH = """#!/usr/bin/env python3
 import os, re, subprocess, sys
 script = open(sys.argv[1]).read()
@@ -76,7 +76,7 @@ SCONTROL = """#!/bin/sh
 
 @pytest.fixture
 def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Folder of a SLURM on the PATH: its batch scripts, states and requests to be queued again."""
+    """Folder of an imitated SLURM on the PATH: batch scripts, states, and requests to be queued again."""
     programs, root = tmp_path / "bin", tmp_path / "slurm"
     programs.mkdir()
     root.mkdir()
@@ -89,7 +89,7 @@ def slurm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def interfere(id: str, step: int, number: int) -> threading.Thread:
-    """Send a signal to the process of a run as it has come to a step."""
+    """Send a signal to the process of a run once it has reached a step."""
     thread = threading.Thread(
         target=lambda: os.kill(eventually(lambda: running(Path("outputs"), id, step), 500), number)
     )
@@ -107,7 +107,7 @@ def same(root: str, other: str) -> None:
 
 @pytest.mark.slow
 def test_a_dry_run_in_which_a_job_is_preempted_and_another_killed(alignlab: Run) -> None:
-    """Preempted: saved as the step ends, queued again by submitit, resumed there. Killed: submitted again."""
+    """A preempted job saves its state, is queued again by submitit and resumes. A killed job is submitted again."""
     assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     preempted, killed = points("whole")
     threads = [interfere(preempted, 8, signal.SIGUSR2), interfere(killed, 8, signal.SIGKILL)]
@@ -127,7 +127,7 @@ def test_a_dry_run_in_which_a_job_is_preempted_and_another_killed(alignlab: Run)
 
 @pytest.mark.slow
 def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path) -> None:
-    """The scripts are executed as SLURM would, parents first; SIGTERM (a warning) saves and goes on."""
+    """The batch scripts run as in SLURM, parents first. After SIGTERM (a warning) a run saves and continues."""
     assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     warned, limited = points("whole")
     threads = [interfere(warned, 8, signal.SIGTERM), interfere(limited, 8, signal.SIGUSR2)]
@@ -159,8 +159,8 @@ def test_slurm_queues_again_what_runs_into_its_limit(alignlab: Run, slurm: Path)
 
 
 @pytest.mark.slow
-def test_submitits_own_hydra_launcher_goes_by_the_ledger(alignlab: Run) -> None:
-    """Hydra's launcher raises at a killed job and loses what the others return; their records do not."""
+def test_submitits_own_hydra_launcher_keeps_the_records(alignlab: Run) -> None:
+    """Hydra's launcher raises if a job is killed, and loses the results of the others. Their records keep them."""
     pytest.importorskip("hydra_plugins.hydra_submitit_launcher")
     assert alignlab("train", *SWEEP, "output_root=whole", "launcher=serial").code == 0
     first, _ = points("whole")

@@ -75,7 +75,7 @@ def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: 
 
     with launcher.session(points):
         for wave in preparations(points):
-            log.info("running first what the points need: %s", ", ".join(name for task in wave for name in task.names))
+            log.info("needed by the points, run first: %s", ", ".join(name for task in wave for name in task.names))
             launcher.run(wave, lambda name: None)
         without_parent = orphans(points)
         for name in without_parent:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import gc
 import os
+import shutil
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.lab_runs import LAB, REWARD
 
 # Set before a library that reads them is imported. No hub and no login to trackers. One thread per process, because the
 # processes of pytest-xdist share the cores.
@@ -15,6 +20,12 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_collection_finish() -> None:
+    """Keep what the imports have made out of garbage collections, which visit half a million objects without this."""
+    gc.collect()
+    gc.freeze()
 
 
 @dataclass
@@ -30,9 +41,7 @@ class Result:
 def alignlab(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Callable[..., Result]:
-    """Run `alignlab ...` in this process, in an empty working directory."""
-    import sys
-
+    """Run `alignlab ...` in this process, in a working directory of the test's own."""
     from alignlab.cli.main import main
 
     monkeypatch.chdir(tmp_path)
@@ -45,6 +54,34 @@ def alignlab(
         return Result(code, captured.out, captured.err)
 
     return run
+
+
+@pytest.fixture(scope="session")
+def lab_parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The runs that LAB and REWARD start from, trained once for all tests of a process."""
+    from alignlab.cli.main import main
+
+    folder = tmp_path_factory.mktemp("parents")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["alignlab"])
+        assert main(["train", *LAB, *REWARD, "objective=ppo", "trainer.max_steps=1"]) == 0
+    return folder / "outputs/runs"
+
+
+@pytest.fixture
+def sft_parent(lab_parents: Path, tmp_path: Path) -> None:
+    """The SFT run that LAB starts from is done, in `outputs` and in `whole`."""
+    (run,) = lab_parents.glob("sft-*[0-9a-f]")
+    for root in ("outputs", "whole"):
+        shutil.copytree(run, tmp_path / root / "runs" / run.name)
+
+
+@pytest.fixture
+def reward_model(sft_parent: None, lab_parents: Path, tmp_path: Path) -> None:
+    """And so is the reward model of REWARD, in `outputs`."""
+    (run,) = lab_parents.glob("reward_model-*[0-9a-f]")
+    shutil.copytree(run, tmp_path / "outputs/runs" / run.name)
 
 
 @pytest.fixture

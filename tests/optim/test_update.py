@@ -10,7 +10,7 @@ import torch
 from alignlab.optim.adamw import AdamW
 from alignlab.optim.adamw_8bit import AdamW8bit
 from alignlab.optim.rmsprop import RMSprop
-from alignlab.vectorized.module import with_numbers
+from alignlab.vectorized.joint_objective import with_numbers
 
 CASES = {
     "adamw": [

@@ -14,7 +14,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from alignlab.errors import ConfigError
 from alignlab.runs.directory import RunDir
 from alignlab.training.pruning import PruningThresholds
-from tests.training.test_training import LAB
+from tests.lab_runs import LAB
 
 optuna = pytest.importorskip("optuna", reason='pip install "alignlab[search]"')
 from alignlab.sweep.search import Axis, Options, Search, _importance, sampler  # noqa: E402

@@ -15,7 +15,7 @@ from alignlab.errors import AlignlabError
 from alignlab.sweep.tasks import RunTask, VectorizedTask, retries_of, unfinished, with_vectorized
 from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import overhead_bound
-from tests.training.test_training import LAB
+from tests.lab_runs import LAB
 
 
 @pytest.fixture

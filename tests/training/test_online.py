@@ -13,32 +13,15 @@ import torch
 from safetensors.torch import load_file
 
 from alignlab.tracking.sinks.jsonl import read_rows
+from tests.lab_runs import LAB, REWARD, only, records
 
 Run = Callable[..., Any]
-
-# A lab of 40 completions and a model of a few thousand parameters: a run takes seconds.
-LAB = [
-    "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
-    "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
-    "optim.lr=3e-3", "tracking=none",
-    'model.parent=["objective=sft","optim.lr=1e-2","trainer.max_steps=40"]',
-]  # fmt: skip
-REWARD = ["reward=reward_model", 'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=30"]']
-RUNS = Path("outputs/runs")
-
-
-def records() -> dict[str, dict[str, Any]]:
-    return {f.parent.name: json.loads(f.read_text()) for f in sorted(RUNS.glob("*/run.json"))}
-
-
-def only(kind: str) -> Path:
-    (found,) = RUNS.glob(f"{kind}-*[0-9a-f]")
-    return found
 
 
 @pytest.mark.parametrize(
     "objective", ["ppo", "rloo", "grpo", "reinforce", "online_dpo", "spin", "best_of_n", "expert_iteration"]
 )
+@pytest.mark.usefixtures("sft_parent")
 def test_every_online_objective_runs_in_the_lab(objective: str, alignlab: Run) -> None:
     """Each run has exact metrics, and objectives that use scores gain gold reward."""
     result = alignlab("train", *LAB, f"objective={objective}", "trainer.max_steps=30", "trainer.batch_size=32")
@@ -82,6 +65,7 @@ def test_ppo_in_the_lab_ends_near_the_frontier(alignlab: Run) -> None:
     assert 0 < summary["exact/frontier_gap"] < 0.03
 
 
+@pytest.mark.usefixtures("reward_model")
 def test_a_learnt_reward_is_watched_by_the_labs_own(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "objective=rloo", *REWARD, "trainer.max_steps=4").code == 0
     row = read_rows(only("rloo") / "metrics.jsonl")[0]
@@ -107,6 +91,7 @@ def test_another_reward_is_another_run(alignlab: Run) -> None:
 @pytest.mark.parametrize(
     "words", [["rollout.epochs=2", "rollout.minibatches=3"], []], ids=["inside a batch", "between"]
 )
+@pytest.mark.usefixtures("sft_parent")
 def test_a_resumed_run_is_the_uninterrupted_one(
     words: list[str], alignlab: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -126,21 +111,22 @@ def test_a_resumed_run_is_the_uninterrupted_one(
     with monkeypatch.context() as patch:
         patch.setattr(callbacks.MetricsCallback, "write", stop)
         patch.setattr(callbacks.Checkpoint, "save", save)
-        assert alignlab(*base, "output_root=cut", "trainer.checkpoint_every=1").code != 0
-    assert alignlab(*base, "output_root=cut").code == 0
+        assert alignlab(*base, "trainer.checkpoint_every=1").code != 0
+    assert alignlab(*base).code == 0
 
     def kept(root: str) -> list[dict[str, float]]:
         (folder,) = Path(root, "runs").glob("ppo-*[0-9a-f]")
         return [{k: v for k, v in row.items() if "second" not in k} for row in read_rows(folder / "metrics.jsonl")]
 
-    whole, cut = kept("whole"), kept("cut")
+    whole, cut = kept("whole"), kept("outputs")
     assert [row["train/global_step"] for row in cut] == [row["train/global_step"] for row in whole]
     for one, two in zip(whole, cut, strict=True):
         assert two == pytest.approx(one, abs=1e-6)
-    (first,), (second,) = (list(Path(root, "runs").glob("ppo-*/completions.jsonl")) for root in ("whole", "cut"))
+    (first,), (second,) = (list(Path(root, "runs").glob("ppo-*/completions.jsonl")) for root in ("whole", "outputs"))
     assert first.read_text() == second.read_text()
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_lora_uses_its_own_base_as_the_reference(alignlab: Run) -> None:
     result = alignlab("train", *LAB, "objective=rloo", "peft=lora", "peft.r=4", "trainer.max_steps=5")
     assert result.code == 0, result.err
@@ -150,6 +136,7 @@ def test_lora_uses_its_own_base_as_the_reference(alignlab: Run) -> None:
 
 
 @pytest.mark.parametrize("critic", ["head", "network"])
+@pytest.mark.usefixtures("reward_model")
 def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
     words = [f"objective.critic={critic}", "trainer.max_steps=5"]
     assert alignlab("train", *LAB, "objective=ppo", *REWARD, *words).code == 0
@@ -157,6 +144,7 @@ def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
     assert (abs(first["train/val/explained_variance"]) < 1e-6) == (critic == "head"), "a new head expects 0"
 
 
+@pytest.mark.usefixtures("reward_model")
 def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
     """At a learning rate that moves nothing, its weights, head included, equal the reward model's (N+ detail 10)."""
     words = ["objective=ppo", "objective.critic=network", "optim.lr=1e-30", "trainer.max_steps=1"]
@@ -171,6 +159,7 @@ def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
 
 @pytest.mark.parametrize("policy", ["none", "lora"])
 @pytest.mark.parametrize("reward", ["none", "lora"])
+@pytest.mark.usefixtures("sft_parent")
 def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, alignlab: Run) -> None:
     """Whole model or adapter on either side: a part of the network is trained, and the training state holds it."""
     run = f'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=3","peft={reward}"]'
@@ -183,6 +172,7 @@ def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, align
     assert any("lora" in name for name in trained) == (policy == "lora")
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:
     words = ["objective.beta=0", "rollout.max_kl=0.3", "optim.lr=0.05", "trainer.max_steps=100"]
     result = alignlab("train", *LAB, "objective=rloo", *words)
@@ -209,6 +199,7 @@ def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -
     assert not Path("outputs").exists()
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_users_own_rule_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "own_brevity.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
     words = ["reward=gold", "reward.function=own_brevity:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
@@ -218,12 +209,14 @@ def test_a_users_own_rule_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
     assert found[-1]["eval/objective/scores"] > found[0]["train/objective/scores"] + 0.3
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_an_online_run_is_evaluated_as_any_other(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "objective=rloo", "trainer.max_steps=5").code == 0
     result = alignlab("evaluate", f"run={only('rloo').name}", "evaluation.prompts=2", "progress=false")
     assert result.code == 0, result.err
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_rule_that_fails_is_reported_with_its_input(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "broken_rule.py").write_text("def rule(prompt, answer):\n    return answer.nope\n")
     words = ["reward=gold", "reward.function=broken_rule:rule", "trainer.max_steps=2"]

@@ -20,7 +20,8 @@ from alignlab.judges.reward_model import RewardModel
 from alignlab.models.quantization import quantization_under
 from alignlab.models.sources.tiny import Tiny
 from alignlab.tracking.sinks.jsonl import read_rows
-from tests.training.test_training import LAB, RUNS, at_step, only, records
+from tests.lab_runs import LAB, RUNS, only, records
+from tests.training.test_training import at_step
 
 Run = Callable[..., Any]
 

@@ -18,7 +18,8 @@ from alignlab.errors import DamagedError
 from alignlab.integrity import read_sealed
 from alignlab.runs.directory import RunDir
 from alignlab.training.state import about, read_state, updates_in
-from tests.training.test_training import LAB, at_step
+from tests.lab_runs import LAB
+from tests.training.test_training import at_step
 
 Run = Callable[..., Any]
 

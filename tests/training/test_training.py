@@ -25,26 +25,9 @@ from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.callbacks import UpdatesBar
+from tests.lab_runs import LAB, RUNS, only, records
 
 Run = Callable[..., Any]
-
-# A lab of 40 completions and a model of a few thousand parameters: a run takes seconds.
-LAB = [
-    "data.alphabet=abc", "data.length=3", "data.prompts=2", "data.prompt_length=1", "data.demonstrations=400",
-    "data.pair_count=400", "data.eval_limit=200", "model.hidden_size=32", "trainer.batch_size=16",
-    "optim.lr=3e-3", "tracking=none",
-    'model.parent=["objective=sft","optim.lr=1e-2","trainer.max_steps=40"]',
-]  # fmt: skip
-RUNS = Path("outputs/runs")
-
-
-def records() -> dict[str, dict[str, Any]]:
-    return {f.parent.name: json.loads(f.read_text()) for f in sorted(RUNS.glob("*/run.json"))}
-
-
-def only(kind: str) -> Path:
-    (found,) = RUNS.glob(f"{kind}-*[0-9a-f]")
-    return found
 
 
 @pytest.fixture
@@ -75,6 +58,7 @@ def test_a_run_is_a_directory(alignlab: Run) -> None:
     assert "objective" in (dpo / "config.yaml").read_text()
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_the_saved_policy_is_the_trained_one(alignlab: Run) -> None:
     """Its exact reward, computed from the loaded folder, equals the record's. The frontier is stored beside it."""
     from alignlab.data.sources.lab import Lab
@@ -92,6 +76,7 @@ def test_the_saved_policy_is_the_trained_one(alignlab: Run) -> None:
     assert curve["reward"] == sorted(curve["reward"])
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_done_run_is_not_run_again_unless_asked(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "trainer.max_steps=3").code == 0
     before = records()
@@ -104,6 +89,7 @@ def test_a_done_run_is_not_run_again_unless_asked(alignlab: Run) -> None:
     assert [r[only("dpo").name]["attempt"] for r in (before, after)] == [1, 2]
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_done_run_of_another_version_of_the_code_is_reported(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["train", *LAB, "trainer.max_steps=1"]
     assert "another" not in alignlab(*command).err
@@ -117,6 +103,7 @@ def test_a_done_run_of_another_version_of_the_code_is_reported(alignlab: Run, mo
 
 
 @pytest.mark.parametrize("launcher", ["serial", "vectorized"])
+@pytest.mark.usefixtures("sft_parent")
 def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher: str, alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=3", "-m", "objective.beta=0.1,0.3", f"launcher={launcher}"]
     assert alignlab(*command, "output_root=whole").code == 0
@@ -136,6 +123,7 @@ def test_a_state_that_was_cut_off_with_the_machine_starts_the_run_anew(launcher:
         assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_point_that_another_process_is_running_is_skipped(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=serial", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
@@ -216,6 +204,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.usefixtures("sft_parent")
 def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     number: int, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -239,6 +228,7 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def crash() -> None:
         raise RuntimeError("power cut")
@@ -256,6 +246,7 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
 
 
 @pytest.mark.parametrize("objective", ["bco", "kto"])
+@pytest.mark.usefixtures("sft_parent")
 def test_the_state_of_an_objective_is_resumed_too(
     objective: str, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -269,6 +260,7 @@ def test_the_state_of_an_objective_is_resumed_too(
     same_result(only(objective), Path("whole/runs") / only(objective).name, rows)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignlab.modules.preference import PreferenceModule
 
@@ -286,6 +278,7 @@ def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: p
     same_result(run, Path("whole/runs") / run.name, rows)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_stopped_between_the_saved_policy_and_the_final_status(alignlab: Run, rows: Any) -> None:
     command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
     assert alignlab(*command).code == 0
@@ -331,6 +324,7 @@ def test_waiting_points_have_their_overrides_in_the_record(alignlab: Run, monkey
     assert "s was a sweep with 2 other points: its table no longer shows them" in alignlab(*named, "seed=3,4").err
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_any_axes_on_any_config(alignlab: Run) -> None:
     result = alignlab(
         "train", *LAB, "trainer.max_steps=2", "-m", "objective.beta=0.1,0.3", "seed=1,2", "sweep.name=grid"
@@ -341,6 +335,7 @@ def test_any_axes_on_any_config(alignlab: Run) -> None:
     assert table["run"].nunique() == 4
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignlab.modules.preference import PreferenceModule
 
@@ -388,6 +383,7 @@ def test_the_three_references_train_the_same(alignlab: Run) -> None:
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_the_reference_runs_if_sums_are_not_enough(alignlab: Run) -> None:
     """reference=auto stores nothing for token-level DPO, and reference=none has no reference at all."""
     assert alignlab("train", *LAB, "trainer.max_steps=3", "objective=tdpo", "peft=lora").code == 0
@@ -405,6 +401,7 @@ def test_the_reference_runs_if_sums_are_not_enough(alignlab: Run) -> None:
     assert sum("exact/kl" in summary for summary in both) == 1
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_dialect_is_recorded_and_is_the_same_run_as_its_settings(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=2", "objective=ipo"]
     assert alignlab(*command, "objective.dialect=trl1").code == 0
@@ -636,6 +633,7 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
     assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] == ids["input_ids"].shape[1] + 3
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the compiler fails, a run continues without it and logs why. So does its parent, with the same setting."""
     monkeypatch.setattr("alignlab.training.prepare.compiler_fault", lambda: "InvalidCxxCompiler: no headers")
@@ -665,6 +663,7 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     assert records()[only("dpo").name]["status"] == "failed"
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_diverged_run_is_run_again_with_rerun(alignlab: Run) -> None:
     command = ["train", *LAB, "trainer.max_steps=2"]
     assert alignlab(*command).code == 0
@@ -675,6 +674,7 @@ def test_a_diverged_run_is_run_again_with_rerun(alignlab: Run) -> None:
     assert run.record()["status"] == "done"
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_signal_handlers_are_restored_after_a_crash(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """Lightning handles SIGTERM during training. If its handler stayed, it would swallow the signal of the next run."""
 

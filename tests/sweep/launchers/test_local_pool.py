@@ -28,7 +28,7 @@ from alignlab.sweep.launchers.local_pool import Pool
 from alignlab.sweep.launchers.process import library_settings
 from alignlab.vectorized import eligibility
 from alignlab.vectorized.eligibility import worth_processes
-from tests.training.test_training import LAB
+from tests.lab_runs import LAB
 
 Run = Callable[..., Any]
 STEADY = [*LAB, "trainer.max_steps=60", "trainer.checkpoint_every=5"]

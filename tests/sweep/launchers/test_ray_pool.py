@@ -18,8 +18,8 @@ import psutil
 import pytest
 
 from alignlab.runs.directory import RunDir
+from tests.lab_runs import LAB
 from tests.sweep.launchers.test_local_pool import eventually, running, states, table
-from tests.training.test_training import LAB
 
 Run = Callable[..., Any]
 STEADY = [*LAB, "trainer.max_steps=60", "trainer.checkpoint_every=5"]

@@ -16,8 +16,8 @@ import pandas as pd
 import pytest
 
 from alignlab.runs.directory import RunDir
+from tests.lab_runs import LAB
 from tests.sweep.launchers.test_local_pool import eventually, running, states, table
-from tests.training.test_training import LAB
 
 pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
 

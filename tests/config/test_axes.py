@@ -52,7 +52,8 @@ def test_a_range_has_the_numbers_that_would_be_typed() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"), [("a=range(3,1)", "has no values"), ("a=range(1,3),7", "a range stands alone")]
+    ("text", "said"),
+    [("a=range(3,1)", "has no values"), ("a=range(1,3),7", "a range can't be combined with other values")],
 )
 def test_an_axis_without_a_list_of_values(text: str, said: str) -> None:
     found = asked([text, "b=1,2"])
@@ -75,7 +76,7 @@ def test_excluded_combinations_are_left_out_by_what_their_values_mean() -> None:
 @pytest.mark.parametrize(
     ("zipped", "excluded", "key", "text"),
     [
-        ([["a", "c"]], [], "sweep.zip", "equally many values; these have: a 2, c 3"),
+        ([["a", "c"]], [], "sweep.zip", "zipped axes must have as many values as each other; these have: a 2, c 3"),
         ([["a", "bb"]], [], "sweep.zip", "is not an axis of this sweep; there are: a, b, c"),
         ([["a"]], [], "sweep.zip", "at least two axes"),
         ([["a", "b"], ["c", "b"]], [], "sweep.zip", "names b a second time"),
@@ -156,7 +157,7 @@ BAD = {
         "strength=0.1,0.2",
         "means objective.beta for this objective, but objective.beta=0.1 was typed too",
     ),
-    "no strength": ("objective=sft,dpo", "sft has none"),
+    "no strength": ("objective=sft,dpo", "sft has no strength"),
     "not discrete": ("data.label_scale=interval(1,2)", "is an interval, and a grid needs values"),
     "empty": ("seed=range(1,1)", "has no values"),
     "file": ("data=lab,pairs", "data.path"),

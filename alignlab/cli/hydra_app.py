@@ -28,13 +28,8 @@ from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 
-<<<<<<< HEAD
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
 # in both forms.
-=======
-# Groups without a choice in the defaults list, for which `+experiment=x` and `experiment=x` mean the same. Both forms
-# of `stage=x` are rejected.
->>>>>>> w-e5
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
 

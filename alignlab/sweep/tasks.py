@@ -258,8 +258,8 @@ def with_vectorized(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bo
     that is continued computes exactly what an uninterrupted one would have.
     """
     points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.thresholds}
-    stacks = filter(wanted, groups([point.plan for point in points.values()])[0])
-    parts = [[points[plan.id] for plan in part] for part in even(list(stacks), processes) if len(part) > 1]
+    chosen = filter(wanted, groups([point.plan for point in points.values()])[0])
+    parts = [[points[plan.id] for plan in part] for part in even(list(chosen), processes) if len(part) > 1]
     vectorized = [VectorizedTask(tuple(part)) for part in parts]
     names = {name for task in vectorized for name in task.names}
     return [*vectorized, *(task for task in tasks if task.name not in names)]

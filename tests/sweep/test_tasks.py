@@ -104,11 +104,7 @@ def five(tmp_path: Path, hydra_conf: None) -> list[RunTask]:
 
 
 def test_points_together(five: list[RunTask]) -> None:
-<<<<<<< HEAD
     """Groups are divided among processes. Finished points count but are not run again. Trials stay single."""
-=======
-    """Processes share groups. Finished points count and are not run again. Trials of a search stay single."""
->>>>>>> w-e5
     five[1].run.end("done")
     first, second = with_vectorized(five, overhead_bound, processes=2)
     assert isinstance(first, VectorizedTask)

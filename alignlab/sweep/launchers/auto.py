@@ -72,8 +72,8 @@ class AutoLauncher(PointLauncher):
         """
         from alignlab.vectorized.eligibility import groups, overhead_bound
 
-        stacked = {p.id for stack in groups([p.plan for p in points])[0] if overhead_bound(stack) for p in stack}
-        return [point for point in points if point.name not in stacked]
+        together = {p.id for group in groups([p.plan for p in points])[0] if overhead_bound(group) for p in group}
+        return [point for point in points if point.name not in together]
 
     @staticmethod
     def _in_processes(alone: Sequence[RunTask]) -> bool:

@@ -165,12 +165,12 @@ class VectorizedTask:
 
         plans = [point.plan for point in points]
         overrides = {point.name: point.overrides for point in points}
+        parent = plans[0].parent  # the same for all of them
         handled: set[str] = set()
+        log.info("%s as one model", counted(len(plans), "point"))
         try:
-            if plans[0].parent is not None and any(
-                plan.needs_training() for plan in plans
-            ):  # all of them start from it
-                run_plan(plans[0].parent, group=self.points[0].sweep)
+            if parent is not None and any(plan.needs_training() for plan in plans):
+                run_plan(parent, group=self.points[0].sweep)
             handled = set(run_vectorized(plans, group=self.points[0].sweep, overrides=overrides))
         except NotVectorizableError as error:
             log.warning("not vectorized: %s", error)

@@ -48,7 +48,7 @@ def run_plan(
     with run.locked(wait=plan.train.if_running == "wait") as mine:
         status = run.record().get("status")
         if not mine:
-            log.info("%s: another process has it in hand; left to it", run.id)
+            log.warning("%s: another process has it in hand; left to it", run.id)
         elif status in FINISHED and not plan.train.rerun:
             log_already_finished(run)
         elif not _resume_vectorized(plan, run, group, overrides, thresholds):

@@ -154,16 +154,16 @@ def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException)
     from alignlab.modules.preference import PreferenceModule
 
     begun: list[int] = []
-    look = PreferenceModule.look
+    compute_logps = PreferenceModule.compute_logps
 
     def ending(self: PreferenceModule, *args: Any) -> Any:
         if self.global_step == 0:
             begun.append(1)
         if len(begun) == number:
             raise error
-        return look(self, *args)
+        return compute_logps(self, *args)
 
-    monkeypatch.setattr(PreferenceModule, "look", ending)
+    monkeypatch.setattr(PreferenceModule, "compute_logps", ending)
 
 
 def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,13 +19,16 @@ from tests.lab_runs import LAB, REWARD
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.update(HF_HUB_OFFLINE="1", WANDB_MODE="offline", TOKENIZERS_PARALLELISM="false", TQDM_DISABLE="1")
 
+gc.disable()
+
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """Keep what the imports have made out of garbage collections, which visit half a million objects without this."""
+    """Garbage is collected from here on, and what the imports have made is not visited: half a million objects."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @dataclass

@@ -54,7 +54,7 @@ def run_plan(
     with run.locked(wait=plan.train.if_running == "wait") as locked:
         status = run.record().get("status")
         if not locked:
-            log.info("%s: another process is running it; skipped", run.id)
+            log.warning("%s: another process is running it; skipped", run.id)
         elif status in FINISHED and not plan.train.rerun:
             log_already_finished(run)
         elif not _resume_vectorized(plan, run, group, overrides, thresholds):

@@ -128,7 +128,7 @@ def test_a_point_that_another_process_is_running_is_skipped(alignlab: Run) -> No
     command = ["train", *LAB, "trainer.max_steps=1", "-m", "objective.beta=0.1,0.3", "launcher=serial", "sweep.name=s"]
     names = [line.split()[0] for line in alignlab("check", *command[1:]).out.splitlines() if line.startswith("dpo")]
     code = "import sys, time; from pathlib import Path; from alignlab.runs.directory import RunDir\n"
-    code += "with RunDir(Path(sys.argv[1])).lock():\n  print('held', flush=True); time.sleep(600)"
+    code += "with RunDir(Path(sys.argv[1])).locked():\n  print('held', flush=True); time.sleep(600)"
     holder = [sys.executable, "-c", code, str(RUNS / names[0])]
     with subprocess.Popen(holder, stdout=subprocess.PIPE) as other:
         assert other.stdout is not None
@@ -219,8 +219,8 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     assert records()[run.name]["status"] == "interrupted"
     assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
     state = torch.load(RunDir.of("outputs", run.name).checkpoint, weights_only=True)
-    assert 0 < state["callbacks"]["Recorder"]["seconds"] < 1000
-    state["callbacks"]["Recorder"]["seconds"] = 1000.0
+    assert 0 < state["callbacks"]["MetricsCallback"]["seconds"] < 1000
+    state["callbacks"]["MetricsCallback"]["seconds"] = 1000.0
     torch.save(state, RunDir.of("outputs", run.name).checkpoint)
     assert alignlab("train", *LONG).code == 0
     assert records()[run.name]["attempt"] == 2
@@ -339,14 +339,14 @@ def test_any_axes_on_any_config(alignlab: Run) -> None:
 def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     from alignlab.modules.preference import PreferenceModule
 
-    look = PreferenceModule.look
+    compute_logps = PreferenceModule.compute_logps
 
     def failing(self: PreferenceModule, batch: Any, mean_count: float) -> Any:
         if self.objective.reward_scale == 0.2:
             raise RuntimeError("out of luck")
-        return look(self, batch, mean_count)
+        return compute_logps(self, batch, mean_count)
 
-    monkeypatch.setattr(PreferenceModule, "look", failing)
+    monkeypatch.setattr(PreferenceModule, "compute_logps", failing)
     command = [
         "train",
         *LAB,
@@ -365,7 +365,7 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     assert "RuntimeError: out of luck" in Path("outputs/sweeps/s/table.md").read_text()
     (log,) = [f for f in RUNS.glob("*/train.log") if "Traceback" in f.read_text()]
     assert records()[log.parent.name]["status"] == "failed"
-    monkeypatch.setattr(PreferenceModule, "look", look)
+    monkeypatch.setattr(PreferenceModule, "compute_logps", compute_logps)
     assert alignlab(*command).code == 0
     assert pd.read_csv("outputs/sweeps/s/table.csv")["status"].tolist() == ["done"] * 3
     assert [r["attempt"] for r in records().values() if r["id"].startswith("dpo")].count(2) == 1
@@ -412,7 +412,7 @@ def test_a_dialect_is_recorded_and_is_the_same_run_as_its_settings(alignlab: Run
     assert "reduction: mean" in (run / "config.yaml").read_text()
     assert alignlab(*command, "objective.reduction=mean").code == 0
     assert only("ipo") == run
-    assert "aims at a log-ratio margin of 1 / (2 tau) = 5 nats per token" in (run / "train.log").read_text()
+    assert "target for the log-ratio margin is 1 / (2 tau) = 5 nats per token" in (run / "train.log").read_text()
     assert alignlab(*command, "-m", "objective.dialect=trl1,paper", "sweep.name=s").code == 0
     table = Path("outputs/sweeps/s/table.md").read_text()
     for said, reduction in (("trl1, trl0, halos", "mean"), ("paper, dpo_repo, openrlhf", "sum")):

@@ -169,6 +169,7 @@ def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException)
     monkeypatch.setattr(PreferenceModule, "compute_logps", ending)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["train", *SHORT, "sweeper.startup=1", "sweeper.metric=exact/reward", "sweeper.direction=maximize"]
     command += ["-m", BETA, "optim.lr=3e-3,1e-2"]
@@ -198,6 +199,7 @@ def test_a_search_that_was_cut_off_ends_as_a_whole_one(alignlab: Run, monkeypatc
     assert (other.code, "another first corner" in other.err) == (2, True)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> None:
     """There is one value to choose from, so all three trials are the same."""
     command = [
@@ -214,6 +216,7 @@ def test_equal_trials_of_a_batch_have_one_run_and_an_end_each(alignlab: Run) -> 
     assert list(attempts().values()) == [1]
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_trial_that_was_cut_off_before_it_had_settings(alignlab: Run) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
     assert alignlab(*command).code == 0
@@ -225,6 +228,7 @@ def test_a_trial_that_was_cut_off_before_it_had_settings(alignlab: Run) -> None:
     assert trials(["state"]) == [["complete"], ["running"], ["complete"]]
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=1", "-m", BETA]
     assert alignlab(*command).code == 0
@@ -233,6 +237,7 @@ def test_what_another_command_has_told_is_left(alignlab: Run) -> None:
     assert study.trials[0].user_attrs["status"] == "done"
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     command = ["train", *SHORT, "sweeper.n_trials=2", "-m", BETA]
     with monkeypatch.context() as patched:
@@ -250,6 +255,7 @@ def test_what_failed_is_tried_again_first(alignlab: Run, monkeypatch: pytest.Mon
     assert (table["status"] == "done").all()
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The trial has its value. The search ends with exit code 3, and the same command evaluates the run."""
     command = ["train", *SHORT, "evaluation.at_end=true", "sweeper.n_trials=1", "-m", BETA]
@@ -283,6 +289,7 @@ def test_what_moved_the_metric_is_said_of_enough_trials() -> None:
     assert sum(found.values()) == pytest.approx(1)
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     """Two of four learning rates, in random order, blow up. A run that is behind is stopped and can be continued."""
     command = ["train", *SHORT, "trainer.eval_every=2", "sweeper.n_trials=5", "sweeper.startup=5", "sweeper.seed=3"]
@@ -306,6 +313,7 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
 
 
 @pytest.mark.parametrize("kind", ["bytes", "value", "settings"])
+@pytest.mark.usefixtures("sft_parent")
 def test_a_damaged_study_is_begun_anew_and_trains_nothing_twice(kind: str, alignlab: Run) -> None:
     import sqlite3
 

@@ -149,7 +149,7 @@ def test_what_is_better_of_a_metric_is_known_or_asked_for(alignlab: Run) -> None
         True,
     )
     assert "maximize exact/kl" in said("sweeper.metric=exact/kl", "sweeper.direction=maximize").out
-    assert "better is the other way" in said("sweeper.direction=maximize").err
+    assert "the other direction is better" in said("sweeper.direction=maximize").err
 
 
 def at_trial(monkeypatch: pytest.MonkeyPatch, number: int, error: BaseException) -> None:

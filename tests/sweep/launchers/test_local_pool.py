@@ -66,14 +66,9 @@ def running(root: Path, id: str, step: int) -> int:
 
 
 def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
-<<<<<<< HEAD
+    """Three points in two processes at a time; the log of each has only its own messages."""
     # Without a launcher such small points are vectorized, which changes the rounding.
-    points = [*STEADY, "-m", "objective.beta=0.1,0.3", "sweep.name=s"]
-=======
-    """Three points in two processes at a time, and the logs of each are its own."""
-    # Without a launcher such small points are stacked, and as one model they round otherwise.
     points = [*STEADY, "trainer.max_steps=40", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
->>>>>>> w-t2
     assert alignlab("train", *points, "launcher=serial", "output_root=whole").code == 0
     sweep = [*points, "launcher=local", "launcher.at_once=2"]
     point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
@@ -311,22 +306,6 @@ def test_memory_of_a_control_group(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert host.memory() == (5.5e9, 6e9)
 
 
-<<<<<<< HEAD
-def test_a_process_goes_on_with_the_next_point(alignlab: Run) -> None:
-    """One process runs three points. Its output for a point is in that point's log."""
-    sweep = [*STEADY, "model.parent=[]", "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s"]
-    result = alignlab("train", *sweep, "launcher=local", "launcher.at_once=1")
-    assert result.code == 0, result.err
-    records = states(Path("outputs"), "s")
-    assert len({record["pid"] for record in records} - {os.getpid()}) == 1
-    for record in records:
-        told = (Path("outputs/sweeps/s/logs") / f"{record['id']}.log").read_text()
-        assert told.count(f"{record['id']}: starting") == 1
-        assert not any(other["id"] in told for other in records if other is not record)
-
-
-=======
->>>>>>> w-t2
 def test_a_worker_that_died_without_a_task_costs_nothing(alignlab: Run) -> None:
     with Pool(1, at_once=1, per_gpu=1, retries=0) as workers:
         workers.warm_up(1)

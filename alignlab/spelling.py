@@ -33,14 +33,19 @@ def counted(number: int, noun: str) -> str:
 
 
 def as_typed(value: Any) -> str:
-    """A value of a config as the command line takes it: `[a,b]`, `{beta:0.1}`, `true`, `null`."""
+    """A value of a config as the command line takes it: `[a,"b=1"]`, `{beta:0.1}`, `true`, `null`."""
     if value is None or isinstance(value, bool):
         return "null" if value is None else str(value).lower()
     if isinstance(value, Mapping):
         return "{" + ",".join(f"{key}:{as_typed(part)}" for key, part in value.items()) + "}"
     if isinstance(value, Sequence) and not isinstance(value, str):
-        return "[" + ",".join(map(as_typed, value)) + "]"
+        return "[" + ",".join(map(_entry_as_typed, value)) + "]"
     return str(value)
+
+
+def _entry_as_typed(entry: Any) -> str:
+    """An entry of a list. Texts that hold = or , need quotes."""
+    return f'"{entry}"' if isinstance(entry, str) and re.search("[=,]", entry) else as_typed(entry)
 
 
 def _misspells(word: str, name: str, least: int) -> bool:

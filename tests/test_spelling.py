@@ -58,7 +58,7 @@ def test_counts(number: int, expected: str) -> None:
         (0.5, "0.5"),
         ("a b", "a b"),
         ([], "[]"),
-        (["lab_sft", "seed=3"], "[lab_sft,seed=3]"),
+        (["lab_sft", "seed=3"], '[lab_sft,"seed=3"]'),
         ({"seed": [1, None], "on": False}, "{seed:[1,null],on:false}"),
         (OmegaConf.create({"parts": [{"name": "dpo", "beta": 0.1}]}), "{parts:[{name:dpo,beta:0.1}]}"),
     ],

@@ -8,9 +8,13 @@ import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import hydra
+
+# Hydra has no public function that initialises it with a second folder of configs.
+from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import HydraException
@@ -40,7 +44,8 @@ _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "in
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
     """Run `task` for each composed config. Returns the exit code."""
     log_to_terminal()
-    args = _with_multirun(_flags_first([with_new_names(_plain_group(arg)) for arg in argv]))
+    own = _config_dir(argv)
+    args = _with_multirun(_flags_first([with_new_names(_plain_group(arg), own) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
@@ -126,6 +131,12 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     return parser.parse_known_args(args)[0]
 
 
+def _config_dir(args: Sequence[str]) -> Path | None:
+    """The folder of a user's own options: the value of --config-dir."""
+    folder = _parse(args).config_dir
+    return Path(folder).absolute() if folder else None
+
+
 def _with_multirun(args: list[str]) -> list[str]:
     """The arguments with --multirun if they choose a sweep preset (`sweep=<preset>`)."""
     parsed = _parse(args)
@@ -135,9 +146,16 @@ def _with_multirun(args: list[str]) -> list[str]:
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, which is composed again piece by piece."""
-    parsed = _parse(args)
+    parsed, own = _parse(args), _config_dir(args)
+    if own is not None and not own.is_dir():
+        return [Problem("--config-dir", own, "no such folder")]
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        if own is not None:
+            search_path = GlobalHydra.instance().config_loader().get_search_path()
+            GlobalHydra.instance().clear()
+            search_path.prepend("command-line", f"file://{own}", anchor="schema")
+            Hydra.create_main_hydra2("app", search_path)
         if config_name == "evaluate":
             return diagnose_one(config_name, parsed.overrides, to_evaluate)
         return diagnose(config_name, parsed.overrides, many=parsed.multirun)

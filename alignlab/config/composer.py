@@ -23,6 +23,7 @@ from omegaconf import DictConfig, ListConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.config.hints import Hint, hint_for
+from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
 from alignlab.errors import Problem
 from alignlab.spelling import as_typed, correct_option, correct_spelling
@@ -153,7 +154,11 @@ class Composer:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return Problem(typed, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=...")
         if "is not a ListConfig" in reason:
-            return Problem(typed, value, "must be a list", f"{typed}=[...]")
+            nested = typed == "sweep.zip"
+            fix = "'sweep.zip=[[objective,seed]]'" if nested else f"{typed}=[...]"
+            return Problem(typed, value, f"must be a list{' of lists' * nested}", fix)
+        if "to Dict[" in reason:
+            return Problem(typed, value, "must be a list of mappings", f"'{typed}=[{{objective:ipo}}]'")
         if not isinstance(node, DictConfig):
             return self._unknown_section(override, setting, base)
         return Problem(typed, value, reason)
@@ -164,8 +169,13 @@ class Composer:
         words = [word.strip() for word in (value or "").strip("[]").split(",")]
         unknown = [word for word in words if word not in options]
         if not unknown:
-            asks = "; is its first line `# @package _global_`?" if f"In '{key}/" in str(error) else ""
-            return Problem(key, value, f"can't be merged: {_cause(error)}{asks}")
+            explained = plain_cause(error)
+            asks = (
+                "; is its first line `# @package _global_`?"
+                if explained.startswith(f"{key}/") and f" sets {key}." in explained
+                else ""
+            )
+            return Problem(key, value, f"can't be used: {explained}{asks}")
         if value == "null" and not self._needs_option(key):
             return Problem(key, value, "no such option; nothing is chosen by an empty list", f"{key}=[]")
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
@@ -212,12 +222,6 @@ class Composer:
         present = known if not above else {str(name) for name in OmegaConf.select(base, above)}
         missing = unknown_key(lacking, sorted(present), None, self._hint(override, setting, base, known))
         return replace(missing, key=key, value=value)
-
-
-def _cause(error: Exception) -> str:
-    """The messages of an error of Hydra and of its cause in one line, with file and key."""
-    lines = [line.strip() for line in f"{error}\n{error.__cause__ or ''}".splitlines() if line.strip()]
-    return " ".join(dict.fromkeys(line for line in lines if "_type=" not in line))
 
 
 def _sets_a_value(text: str) -> bool:

@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from alignlab.config.axes import grid
 from alignlab.config.composer import COMPOSE_ERRORS, Composer
+from alignlab.config.hydra_errors import unreadable
 from alignlab.config.points import plan_points
 from alignlab.errors import ConfigError, Problem
-
-_QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quotes are for the shell)"""
 
 
 def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[Problem]:
@@ -30,8 +29,8 @@ def diagnose(config_name: str, overrides: Sequence[str], *, many: bool) -> list[
     for text in overrides:
         try:
             parsed.append(composer.parse(text))
-        except HydraException as error:
-            problems.append(_unreadable(text, error))
+        except HydraException:
+            problems.append(unreadable(text))
     if not many and not any(o.key_or_group == "sweep" for o in parsed):
         problems += [_needs_m(o) for o in parsed if o.is_sweep_override()]
     preset, zipped, excluded = _preset(composer, parsed)
@@ -55,19 +54,14 @@ def diagnose_one(config_name: str, overrides: Sequence[str], check: Callable[[An
         try:
             composer.parse(text)
             read.append(text)
-        except HydraException as error:
-            problems.append(_unreadable(text, error))
+        except HydraException:
+            problems.append(unreadable(text))
     config, found = composer.compose(read)
     try:
         check(config)
     except ConfigError as error:
         found += error.problems
     return [*problems, *found]
-
-
-def _unreadable(text: str, error: HydraException) -> Problem:
-    fix = _QUOTING if "=" in text.strip("=") else "key=value, without spaces around ="
-    return Problem(text, None, f"can't be read: {str(error).splitlines()[0]}", fix)
 
 
 def _needs_m(override: Override) -> Problem:

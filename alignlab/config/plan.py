@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
 
 from hydra import compose
-from hydra.errors import HydraException
+from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.config.composer import without_hydra
+from alignlab.config.hydra_errors import plain_cause, unreadable
 from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
@@ -143,7 +144,8 @@ def judge_plans(
     found = {}
     for name, judge in judges.items():
         if run := judge.required_run():
-            found[name] = _other_plan(f"judge.{name}.run", run, config, "judges", known, allowed)
+            key = f"judge.{name}.run"
+            found[name] = _reward_model(key, run, _other_plan(key, run, config, "judges", known, allowed))
     return found
 
 
@@ -154,7 +156,17 @@ def _reward_plan(config: DictConfig, train: Train, known: PreflightCache, allowe
     """
     if train.reward is None or not (run := train.reward.required_run()):
         return None
-    return _other_plan("reward.run", run, config, "parents", known, allowed, same_start=True)
+    return _reward_model(
+        "reward.run", run, _other_plan("reward.run", run, config, "parents", known, allowed, same_start=True)
+    )
+
+
+def _reward_model(key: str, run: str | Sequence[str], made: Plan) -> Plan:
+    """The plan, if its run trains a reward model. Raises ConfigError if it trains a policy, which scores nothing."""
+    if made.train.objective.requires.data != "rankings":
+        text = f"must train a reward model; this run's objective is {made.kinds['objective']}"
+        raise ConfigError([Problem(key, run, text, f"{key}=reward_model")])
+    return made
 
 
 def _content(train: Train, reward: Plan | None, known: PreflightCache) -> dict[str, str]:
@@ -254,8 +266,11 @@ def _other_plan(
     kind = [f"peft={module_name(cast(type, OmegaConf.get_type(config.peft)))}"] if inherits_peft else []
     try:
         parent = _composed((*kind, f"+stage=[{','.join(stages)}]", *overrides)).copy()
+    except OverrideParseException as error:
+        problem = unreadable(error.override)
+        raise ConfigError([replace(problem, key=key, value=error.override)]) from error
     except HydraException as error:
-        raise ConfigError([Problem(key, run, str(error).splitlines()[0])]) from error
+        raise ConfigError([Problem(key, run, plain_cause(error))]) from error
     set_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
     with open_dict(parent):
         for name in inherited:

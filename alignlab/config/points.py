@@ -56,4 +56,4 @@ def _at(problem: Problem, points: list[int], total: int) -> Problem:
     if len(points) == total:
         return problem
     shown = ", ".join(map(str, points[:5])) + (", ..." if len(points) > 5 else "")
-    return replace(problem, allowed=f"{problem.allowed} [point {shown}]")
+    return replace(problem, allowed=f"{problem.allowed} [point{'s' * (len(points) > 1)} {shown}]")

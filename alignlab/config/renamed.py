@@ -1,10 +1,11 @@
-"""Old names of options. They work for one release, on the command line and in config files of users."""
+"""Old names of options. They work for one release, on the command line and in sweep files of users."""
 
 from __future__ import annotations
 
 import logging
 import re
 from functools import cache
+from pathlib import Path
 
 from omegaconf import DictConfig, ListConfig, OmegaConf
 
@@ -38,19 +39,22 @@ OPTIONS = {
 }
 
 
-def with_new_names(override: str) -> str:
-    """An override such as `experiment=lab` or `judge=[support_desk,llm]` with today's names of options."""
+def with_new_names(override: str, own: Path | None = None) -> str:
+    """An override such as `experiment=lab` or `judge=[support_desk,llm]` with today's names of options.
+
+    own: the folder of the user's own options. An option there that has an old name keeps it.
+    """
     group, equals, options = override.partition("=")
-    return f"{group}{equals}{with_new_options(group.lstrip('+~'), options)}"
+    return f"{group}{equals}{with_new_options(group.lstrip('+~'), options, own)}"
 
 
-def with_new_options(group: str, options: str) -> str:
+def with_new_options(group: str, options: str, own: Path | None = None) -> str:
     """One or several options of a group with today's names. Logs each old name once."""
     names = OPTIONS.get(group, {})
 
     def new_name(found: re.Match[str]) -> str:
         old = found[0]
-        if old not in names:
+        if old not in names or (own and (own / group / f"{old}.yaml").is_file()):
             return old
         _log_new_name(group.removeprefix("hydra/"), old, names[old])
         return names[old]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
 from alignlab.models.tolerances import tolerance_of
 from alignlab.objectives.base import Objective
+from alignlab.spelling import counted
 from alignlab.types import Logps
 
 
@@ -50,11 +51,17 @@ def non_finite(numbers: Tensor, index: Tensor, step: int, values: Any = None) ->
         return None
     if values is not None and not _finite_reference(values):
         return NonFiniteError(
-            f"the reference's log-probabilities are not finite at step {step} for rows "
-            f"{index[bad].tolist()} of the data; either the reference's weights or these rows are at fault"
+            f"the reference's log-probabilities are not finite at step {step} for "
+            f"{_rows(index[bad])} of the data; either the reference's weights or these rows are at fault"
         )
-    text = f"log-probabilities or loss are not finite at step {step} for rows {index[bad].tolist()} of the data"
+    text = f"log-probabilities or loss are not finite at step {step} for {_rows(index[bad])} of the data"
     return _diverged_or_wrong(text, step)
+
+
+def _rows(index: Tensor) -> str:
+    """How many rows these are, and the places of the first ones."""
+    places = [str(int(place)) for place in index]
+    return f"{counted(len(places), 'row')} ({', '.join(places[:5])}{', ...' if len(places) > 5 else ''})"
 
 
 def gradient_not_finite(norm: float, step: int) -> NonFiniteError:

@@ -116,7 +116,9 @@ def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
     made = [[_code(attempt) for attempt in _attempts(record)] for record in records]
     lines = []
     for name in dict.fromkeys(name for parts in made for code in parts for name in code):
-        counts = Counter(v for parts in made for v in dict.fromkeys(str(code.get(name)) for code in parts if code))
+        counts = Counter(
+            v for parts in made for v in dict.fromkeys(str(code.get(name) or "unknown") for code in parts if code)
+        )
         if len(counts) > 1:
             values = ", ".join(f"{value} ({counted(number, 'run')})" for value, number in counts.items())
             lines.append(f"made by different code: {name}: {values}")

@@ -404,4 +404,8 @@ def _changes(before: Mapping[str, Any], code: Mapping[str, Any]) -> list[str]:
     """`name: old -> new` for the revision and every package that differs from the record `before`."""
     old = {"alignlab's revision": before.get("git"), **before.get("versions", {})}
     new = {"alignlab's revision": code["git"], **code["versions"]}
-    return [f"{name}: {old[name]} -> {new.get(name)}" for name in old if old[name] != new.get(name)]
+    return [
+        f"{name}: {old[name] or 'unknown'} -> {new.get(name) or 'unknown'}"
+        for name in old
+        if old[name] != new.get(name)
+    ]

@@ -165,7 +165,7 @@ def find(records: Sequence[Record], wanted: str) -> Record:
         return found[0]
     text = "there is no such run: see `alignlab runs`"
     if found:
-        text = f"fits several runs: {', '.join(r['id'] for r in found[:5])}"
+        text = f"fits several runs: {', '.join(r['id'] for r in found[:5])}{', ...' if len(found) > 5 else ''}"
     raise ConfigError([Problem("run", wanted, text)], where=_WHERE)
 
 

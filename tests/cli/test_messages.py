@@ -29,7 +29,14 @@ CASES = {
     "missing value": (["train", "model=hub", "data=hh_rlhf"], ["model.name", "needs a value"]),
     "missing file": (["train", "data=pairs", "model=tiny", "data.path=my.jsonl"], ["data.path = my.jsonl", "no such file"]),
     "missing folder": (["train", "model=hub", "data=hh_rlhf", "model.name=./here"], ["model.name = ./here", "no such folder"]),
-    "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read"]),
+    "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read: a bracket or a quote"]),
+    "list without quotes": (["check", "model.parent=[lab_sft,seed=3]"], ["entries that hold = need quotes", "type: 'model.parent=[lab_sft,\"seed=3\"]'"]),
+    "nested list without quotes": (["check", 'model.parent=["model.parent=[sft,seed=3]"]'], ["model.parent = model.parent=[sft,seed=3]", "entries that hold = need quotes"]),
+    "zip of one list": (["check", "-m", "seed=1,2", "sweep.zip=[seed,objective]"], ["sweep.zip = [seed,objective]", "must be a list of lists", "type: 'sweep.zip=[[objective,seed]]'"]),
+    "exclude without values": (["check", "-m", "seed=1,2", "sweep.exclude=[seed]"], ["sweep.exclude = [seed]", "must be a list of mappings", "type: 'sweep.exclude=[{objective:ipo}]'"]),
+    "reward of a policy": (["check", "experiment=lab_ppo", "reward.run=lab_sft"], ["reward.run = lab_sft", "must train a reward model; this run's objective is sft", "type: reward.run=reward_model"]),
+    "judge of a policy": (["check", "judge=reward_model", "judge.reward_model.run=sft"], ["judge.reward_model.run = sft", "must train a reward model"]),
+    "no config folder": (["check", "--config-dir", "nowhere"], ["--config-dir = ", "no such folder"]),
     "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
@@ -42,7 +49,7 @@ CASES = {
     "another word": (["train", "optim.schedule=exponential"], ["constant, linear, cosine", "type: optim.schedule=<one of these>"]),
     "judge not chosen": (["train", "judge.llm.model=m"], ["judge=llm is not chosen", "type: judge=llm judge.llm.model=m"]),
     "second judge not chosen": (["train", "judge=human", "judge.llm.model=m"], ["type: 'judge=[human,llm]' judge.llm.model=m"]),
-    "experiment of one objective": (["check", "experiment=hh_ppo_smollm2", "objective=grpo"], ["In 'experiment/hh_ppo_smollm2'", "Key 'lam' not in 'GRPO' full_key: objective.lam"]),
+    "experiment of one objective": (["check", "experiment=hh_ppo_smollm2", "objective=grpo"], ["can't be used: experiment/hh_ppo_smollm2 sets objective.lam, which does not exist"]),
     "misspelt key of an evaluation": (["evaluate", "run=x", "evaluation.sampels=4"], ["evaluation has: baselines, batch_size", "type: evaluation.samples=4"]),
     "unknown key of an evaluation": (["evaluate", "run=x", "max_new_tokens=4"], ["type: evaluation.max_new_tokens=4"]),
     "several values": (["train", "objective.beta=0.1,0.3"], ["objective.beta", "several values need -m", "type: -m objective.beta=0.1,0.3"]),
@@ -171,6 +178,36 @@ def test_a_bad_parent_in_a_sweep(alignlab: Run) -> None:
     assert "Traceback" not in result.err
 
 
+@pytest.mark.parametrize(
+    ("words", "texts"),
+    [
+        (["experiment=old"], ["experiment = old", "selects reward=planted, which is called lab_gold now"]),
+        (["experiment=older"], ["experiment/older selects experiment=lab, which is called lab_dpo now"]),
+        (["experiment=mine", "objective.taau=3"], ["objective has: dialect, divergence", "type: objective.tau=3"]),
+        (["model.parent=wrong"], ["model.parent = wrong", "stage/wrong sets trainer.max_stps, which does not exist"]),
+        (["experiment=relative"], ["overrides objective", "write `override /objective: ...` with the slash"]),
+    ],
+)
+def test_options_of_ones_own_are_known_to_messages(
+    words: list[str], texts: list[str], alignlab: Run, tmp_path: Path
+) -> None:
+    own = {
+        "experiment/old": "defaults:\n  - override /reward: planted\n",
+        "experiment/older": "defaults:\n  - lab\n",
+        "experiment/mine": "defaults:\n  - override /objective: ipo\n",
+        "experiment/relative": "defaults:\n  - override objective: ipo\n",
+        "stage/wrong": "defaults:\n  - sft\n  - _self_\ntrainer:\n  max_stps: 6\n",
+    }
+    for name, text in own.items():
+        (tmp_path / "mine" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "mine" / f"{name}.yaml").write_text(f"# @package _global_\n{text}")
+    result = alignlab("check", *words, "--config-dir", "mine")
+    assert result.code == 2
+    for text in texts:
+        assert text in result.err
+    assert "no such option" not in result.err
+
+
 def test_an_experiment_can_be_added_or_chosen(alignlab: Run) -> None:
     outputs = [alignlab("check", word).out.split()[0] for word in ("+experiment=lab_dpo", "experiment=lab_dpo")]
     assert outputs[0] == outputs[1]
@@ -183,7 +220,7 @@ def test_a_sweep_is_checked_whole_before_its_first_point(alignlab: Run, tmp_path
     assert "2 problems" in result.err
     assert "objective.beta = 0.0" in result.err
     assert "seed = -2" in result.err
-    assert "[point 2, 3]" in result.err
+    assert "[points 2, 3]" in result.err
     assert list(tmp_path.iterdir()) == []
 
 

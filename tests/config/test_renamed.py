@@ -91,6 +91,15 @@ hydra:
     assert "launcher=here is called serial now" in old.err
 
 
+def test_an_option_of_ones_own_keeps_an_old_name(alignlab: Run, tmp_path: Path) -> None:
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    text = "# @package _global_\ndefaults:\n  - override /objective: ipo\n"
+    (tmp_path / "mine" / "experiment" / "lab.yaml").write_text(text)
+    found = alignlab("check", "experiment=lab", "--config-dir", "mine")
+    assert (found.code, found.err) == (0, "")
+    assert found.out.startswith("ipo-")
+
+
 def test_the_changelog_has_every_old_name() -> None:
     text = (Path(__file__).resolve().parents[2] / "docs" / "CHANGELOG.md").read_text()
     for group, names in OPTIONS.items():

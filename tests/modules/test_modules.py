@@ -98,7 +98,7 @@ def test_a_non_finite_log_probability_names_its_rows(micro: int, tmp_path: Path)
         reference = broken.reference
         assert reference is not None
         broken.reference = Broken(reference)
-        with pytest.raises(NonFiniteError, match=r"step 0 for rows \[\d+\] of the data"):
+        with pytest.raises(NonFiniteError, match=r"step 0 for 1 row \(\d+\) of the data"):
             train(broken, tmp_path)
 
 

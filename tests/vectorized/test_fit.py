@@ -426,7 +426,7 @@ def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypat
     assert [outcome[plans[i].id] for i in (0, 2)] == [None, None]
     run = RunDir.of(tmp_path / "nan", plans[1].id)
     assert run.record()["status"] == "diverged"
-    assert run.record()["reason"].startswith("log-probabilities or loss are not finite at step 4 for rows [")
+    assert run.record()["reason"].startswith("log-probabilities or loss are not finite at step 4 for ")
     assert [row["train/global_step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]
     assert not run.policy.exists()
     for i in (0, 2):

@@ -40,9 +40,15 @@ def problems_of(limits: Mapping[str, Any]) -> Iterator[Problem]:
     yield from at_least("launcher.cpus", limits["cpus"], 1, example=4)
     yield from at_least("launcher.retries", limits["retries"], 0, example=1)
     yield from at_least("launcher.requeues", limits["requeues"], 0, example=100)
-    if not 60 * limits["minutes"] > limits["notice_seconds"] > 0:
+    yield from at_least("launcher.minutes", limits["minutes"], 1, example=720)
+    if limits["minutes"] >= 1 and not 60 * limits["minutes"] > limits["notice_seconds"] > 0:
         text = f"must be more than 0 and less than the limit of {counted(limits['minutes'], 'minute')}"
-        yield Problem("launcher.notice_seconds", limits["notice_seconds"], text, "launcher.notice_seconds=120")
+        yield Problem(
+            "launcher.notice_seconds",
+            limits["notice_seconds"],
+            text,
+            f"launcher.notice_seconds={min(120, 30 * limits['minutes'])}",
+        )
 
 
 class SlurmPool:

@@ -359,7 +359,7 @@ def test_a_judge_that_is_made_by_a_run(alignlab: Run) -> None:
         "train", *desk, "judge.reward_model.model=x/y", "evaluation.baselines=[nope]", "evaluation.every=1"
     )
     assert wrong.code == 2
-    assert "one of the two" in wrong.err
+    assert "set exactly one of model and run" in wrong.err
     assert "is compared with at the end only: no" in wrong.err
     bad = [word.replace("data.seed=1", "data.sede=1") for word in desk]
     refused = alignlab("train", *bad)
@@ -408,8 +408,9 @@ def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monke
 def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run, tmp_path: Path) -> None:
     """MT-Bench's form: two questions of two turns and one of one; rows, judges and FastChat's file see both turns."""
     from alignlab.data.template import Template
-    from alignlab.evaluation import suite
+    from alignlab.evaluation import judging
     from alignlab.evaluation.benchmarks.mt_bench import read_answers
+    from alignlab.evaluation.questions import Question
 
     turns = [["Name 0", "And 0?"], ["Name 1", "And 1?"], ["Name 2"]]
     rows = [{"question_id": 81 + i, "category": "c", "turns": asked} for i, asked in enumerate(turns)]
@@ -425,9 +426,9 @@ def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run,
     assert kept["turn"] == [1, 2, 1, 2, 1, 2, 1, 2, 1, 1]
     assert kept["prompt"][:2] == ["Name 0", "And 0?"]
     assert kept["policy/score/gold"] == [0.0, 1.0] * 4 + [0.0, 0.0]
-    (comparison,) = [row for row in suite._comparisons(kept, "reference") if row.id.endswith("-1-2")][:1]
+    (comparison,) = [row for row in judging._comparisons(kept, "reference") if row.id.endswith("-1-2")][:1]
     assert (comparison.prompt, len(comparison.a), len(comparison.b)) == (("Name 0", "And 0?"), 2, 2)
-    answer = suite._answers(kept, "reference")[3]
+    answer = judging._answers(kept, "reference")[3]
     assert isinstance(answer.conversation, list)
     assert [turn["content"] for turn in answer.conversation] == ["Name 0", kept["reference/answer"][2], "And 0?"]
     written = read_answers(folder / "model_answer.jsonl")
@@ -437,7 +438,7 @@ def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run,
     shown = (folder / "answers.md").read_text()
     assert shown.count("## ") == 5
     model, tokenizer = suite_model(only("dpo"))
-    conversation = suite.Question("Name 0", "", True, "And 0?").after(kept["policy/answer"][0])
+    conversation = Question("Name 0", "", True, "And 0?").after(kept["policy/answer"][0])
     prompt = Template(tokenizer).prompt_ids(conversation)
     drawn = sampling.draw(
         model, [prompt], [sampling.uniforms(1, "Name 0\nAnd 0?", 0, 4)], sampling.Sampling(max_new_tokens=4),
@@ -464,7 +465,7 @@ def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, trained
 
 def test_a_judge_that_sees_each_pair_in_one_order_is_heard() -> None:
     """Half of the rows are shown the other way round; every verdict counts, and nothing stays open."""
-    from alignlab.evaluation.suite import _verdicts
+    from alignlab.evaluation.judging import _verdicts
     from alignlab.judges.base import Judged, Judgement, JudgingCost, Verdict
 
     verdicts = [(False, 1.0), (True, 0.0), (True, 1.0), (False, 0.5)]

@@ -510,7 +510,7 @@ def test_from_the_command_line(alignlab: Any) -> None:
     assert {(r["status"], r["sweep"], r["stacked"]) for r in records} == {("done", "b", 4)}
     assert any("objective.tau=0.5" in r["overrides"] for r in records)
     assert Path("outputs/sweeps/b/table.md").read_text().count("| done | ipo-") == 4
-    assert all(f"| done | {r['id']} |" in found.out for r in records), "each is told as it ends"
+    assert all(f"; {r['id']}): done, " in found.out for r in records), "each is told as it ends"
     for run in (RunDir.of("outputs", r["id"]) for r in records):
         ends = [line for line in run.log.read_text().splitlines() if ": done, in " in line]
         assert len(ends) == 1, "a log tells of its own run"

@@ -67,9 +67,9 @@ def test_the_config_of_an_old_run(old_runs: Path) -> None:
 
 def test_an_old_run_is_evaluated(old_runs: Path, alignlab: Run, tmp_path: Path) -> None:
     """The numbers equal those of version 0.1."""
-    (tmp_path / "rules.py").write_text("def length(prompt, answer):\n    return len(answer)\n")
+    (tmp_path / "length_rule.py").write_text("def length(prompt, answer):\n    return len(answer)\n")
     found = alignlab(
-        "evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=rules:length", "evaluation.prompts=8"
+        "evaluate", "run=dpo-41b", "judge=gold", "judge.gold.function=length_rule:length", "evaluation.prompts=8"
     )
     assert found.code == 0, found.err
     assert "KL k1 (nats per answer): 0.259 [" in found.out

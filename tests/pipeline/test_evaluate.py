@@ -361,7 +361,7 @@ def test_a_judge_whose_reward_model_is_a_run(alignlab: Run) -> None:
         "train", *desk, "judge.reward_model.model=x/y", "evaluation.baselines=[nope]", "evaluation.every=1"
     )
     assert wrong.code == 2
-    assert "one of the two" in wrong.err
+    assert "set exactly one of model and run" in wrong.err
     assert "during training only reference and chosen are possible, not no" in wrong.err
     bad = [word.replace("data.seed=1", "data.sede=1") for word in desk]
     refused = alignlab("train", *bad)

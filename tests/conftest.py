@@ -43,8 +43,11 @@ class Result:
 @pytest.fixture
 def alignlab(
     capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Callable[..., Result]:
-    """Run `alignlab ...` in this process, in a working directory of the test's own."""
+) -> Iterator[Callable[..., Result]]:
+    """Run `alignlab ...` in this process, in a working directory of the test's own.
+
+    Modules that a test wrote there are forgotten afterwards, since another test may write one of the same name.
+    """
     from alignlab.cli.main import main
 
     monkeypatch.chdir(tmp_path)
@@ -56,7 +59,14 @@ def alignlab(
         captured = capsys.readouterr()
         return Result(code, captured.out, captured.err)
 
-    return run
+    yield run
+    own = [
+        name
+        for name, module in sys.modules.items()
+        if tmp_path in Path(getattr(module, "__file__", None) or ".").parents
+    ]
+    for name in own:
+        del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

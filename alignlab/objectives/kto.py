@@ -82,7 +82,7 @@ class KTO(WithReference):
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         good, bad = counts["desirable"], counts["undesirable"]
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
-        yield f"KTO: {counted(good, 'good answer')} and {counted(bad, 'bad answer')}, with weights {weights}"
+        yield f"KTO: {good} good and {counted(bad, 'bad answer')}, with weights {weights}"
         if not good or not bad:
             # the reference point is at least 0, so it can follow the log-ratios of good answers only
             yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")

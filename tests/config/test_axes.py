@@ -183,7 +183,7 @@ def test_a_missing_file_in_an_axis(alignlab: Run, tmp_path: Path) -> None:
     assert result.code == 2
     assert "data.path = b.jsonl" in result.err
     assert "no such file" in result.err
-    assert "[point 2, 3]" in result.err
+    assert "[points 2, 3]" in result.err
 
 
 def test_points_that_are_one_run_are_told_and_run_once(alignlab: Run) -> None:

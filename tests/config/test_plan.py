@@ -58,7 +58,7 @@ def test_stages_take_the_runs_peft(peft: Sequence[str], words: Sequence[str], ex
 
 
 def test_a_field_that_the_inherited_peft_has_not_is_a_problem() -> None:
-    with pytest.raises(ConfigError, match=r"model\.parent.*\n.*'peft\.r'"):
+    with pytest.raises(ConfigError, match=r"model\.parent.*\n.*it sets peft\.r, which does not exist"):
         planned(*TEXT, "peft=none", f"model.parent={override_list('objective=sft', 'peft.r=8')}")
 
 

@@ -267,7 +267,7 @@ def test_tokens_without_an_embedding(tmp_path: Path, caplog: pytest.LogCaptureFi
     tokenizer.save_pretrained(folder)
     with caplog.at_level(logging.WARNING):
         loaded(folder)
-    assert "none for the added tokens '<image>' (8)" in caplog.text
+    assert "none of the added tokens '<image>' (8)" in caplog.text
     tokenizer.chat_template = "{% for m in messages %}<image>{{ m.content }}{% endfor %}"
     tokenizer.save_pretrained(folder)
     assert "'<image>' (8)" in refusal(folder)

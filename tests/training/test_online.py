@@ -186,7 +186,7 @@ def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -
     text = ["model=tiny", "data=support_desk"]
     for words, key, said in (
         ([*text, "objective=ppo"], "reward", "type: reward=reward_model"),
-        ([*text, "objective=dpo", "reward=reward_model"], "reward", "learnt by online objectives only"),
+        ([*text, "objective=dpo", "reward=reward_model"], "reward", "is used by online objectives only"),
         ([*text, "objective=spin", "reward=reward_model"], "reward", "is not used by this objective"),
         ([*LAB, "objective=ppo", "peft=lora", "peft.dropout=0.1"], "peft.dropout", "must be 0"),
         ([*LAB, "objective=ppo", "rollout.top_p=0.9"], "rollout.top_p", ""),

@@ -219,8 +219,8 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     assert records()[run.name]["status"] == "interrupted"
     assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
     state = torch.load(RunDir.of("outputs", run.name).checkpoint, weights_only=True)
-    assert 0 < state["callbacks"]["MetricsCallback"]["seconds"] < 1000
-    state["callbacks"]["MetricsCallback"]["seconds"] = 1000.0
+    assert 0 < state["callbacks"]["Recorder"]["seconds"] < 1000
+    state["callbacks"]["Recorder"]["seconds"] = 1000.0
     torch.save(state, RunDir.of("outputs", run.name).checkpoint)
     assert alignlab("train", *LONG).code == 0
     assert records()[run.name]["attempt"] == 2
@@ -633,7 +633,6 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
     assert model.generate(**ids, max_new_tokens=3, do_sample=False).shape[1] == ids["input_ids"].shape[1] + 3
 
 
-@pytest.mark.usefixtures("sft_parent")
 def test_layers_that_cannot_be_compiled_are_not(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """If the compiler fails, a run continues without it and logs why. So does its parent, with the same setting."""
     monkeypatch.setattr("alignlab.training.prepare.compiler_fault", lambda: "InvalidCxxCompiler: no headers")

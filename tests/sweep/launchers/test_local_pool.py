@@ -114,7 +114,7 @@ def test_a_file_in_the_way_stops_its_own_point_only(launcher: str, alignlab: Run
     sweep = [*STEADY, "trainer.max_steps=5", "-m", "objective.beta=0.1,0.2,0.3", "sweep.name=s", f"launcher={launcher}"]
     ids = re.findall(r"^(dpo-\w+)", alignlab("check", *sweep[:-1]).out, re.M)
     in_the_way = Path("outputs/runs") / ids[1]
-    in_the_way.parent.mkdir(parents=True)
+    in_the_way.parent.mkdir(parents=True, exist_ok=True)
     in_the_way.write_text("something else")
     found = alignlab("train", *sweep)
     assert found.code == 3

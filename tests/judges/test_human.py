@@ -205,7 +205,7 @@ def browser() -> Iterator[Any]:
 
 
 def test_in_a_browser(browser: Any, tmp_path: Path) -> None:
-    """Pairs are shown, judged by keyboard, and resumed after the page was closed. Hostile text stays text."""
+    """Pairs are shown, judged by keyboard, and resumed after the page was closed. Markup is shown as text."""
     hostile = "<script>document.title='taken'</script><img src=x onerror=\"document.title='taken'\"><b>bold</b>"
     rows = [
         Comparison("1", ("What is 2 + 2?",), ("4",), (hostile,)),

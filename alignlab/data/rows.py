@@ -1,4 +1,4 @@
-"""Rows of data sources, as text before tokenization."""
+"""Rows of data sources, as text before tokenization. `place` says where a row comes from; None if it was generated."""
 
 from __future__ import annotations
 
@@ -19,6 +19,17 @@ class Message(TypedDict):
 Prompt = str | list[Message]
 
 
+@dataclass(frozen=True)
+class Place:
+    """Where a row comes from: a file, or a data set of the hub, and the row's number in it, counted from 1."""
+
+    file: str
+    row: int
+
+    def __str__(self) -> str:
+        return f"{self.file}, row {self.row}"
+
+
 def messages_of(prompt: Prompt) -> list[Message]:
     """A prompt as messages. A text is one message of the user."""
     return [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
@@ -31,6 +42,7 @@ class Completion:
     prompt: Prompt
     completion: str
     ended: bool = True
+    place: Place | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -43,22 +55,28 @@ class Pair:
     chosen_ended: bool = True
     rejected_ended: bool = True
     margin: float | None = None
+    place: Place | None = field(default=None, compare=False)
 
     def preferred(self) -> Completion:
         """The preferred answer alone."""
-        return Completion(self.prompt, self.chosen, self.chosen_ended)
+        return Completion(self.prompt, self.chosen, self.chosen_ended, self.place)
 
     def halves(self) -> list[Labelled]:
         """The pair as two labelled answers: the preferred one is good, the dispreferred one bad."""
         return [
-            Labelled(self.prompt, self.chosen, True, self.chosen_ended),
-            Labelled(self.prompt, self.rejected, False, self.rejected_ended),
+            Labelled(self.prompt, self.chosen, True, self.chosen_ended, self.place),
+            Labelled(self.prompt, self.rejected, False, self.rejected_ended, self.place),
         ]
 
     def ranking(self) -> Ranking:
         """The pair as a ranking of two answers with the grades 1 and 0."""
         return Ranking(
-            self.prompt, [self.chosen, self.rejected], [1.0, 0.0], [self.chosen_ended, self.rejected_ended], self.margin
+            self.prompt,
+            [self.chosen, self.rejected],
+            [1.0, 0.0],
+            [self.chosen_ended, self.rejected_ended],
+            self.margin,
+            self.place,
         )
 
 
@@ -70,6 +88,7 @@ class Labelled:
     completion: str
     desirable: bool
     ended: bool = True
+    place: Place | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True)
@@ -85,6 +104,7 @@ class Ranking:
     grades: list[float]
     ended: list[bool]
     margin: float | None = None
+    place: Place | None = field(default=None, compare=False)
 
 
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)

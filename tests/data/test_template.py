@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from alignlab.data.rows import Message, messages_of
+from alignlab.data.rows import Message, Prompt, messages_of
 from alignlab.data.template import Template, prompt_text
 from alignlab.errors import DataError
 from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
@@ -14,24 +14,34 @@ from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
 ANSWER = "It is 4."
 
 
+def question(family: Family) -> Prompt:
+    asked = [Message(role="user", content="2 + 2?")]
+    return [Message(role="system", content="Add."), *asked] if family.system else "2 + 2?"
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["letters", "words"])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
-    tokenizer = tokenizer_of(family)
+def test_an_answer_ends_as_the_template_ends_its_turn(family: Family, words: bool) -> None:
+    tokenizer = tokenizer_of(family, words=words)
     template = Template(tokenizer)
     end = tokenizer.convert_tokens_to_ids(family.end)
     assert template.end_id == end
     assert set(template.ends) == {end, tokenizer.eos_token_id}
-    answer = template.answer_ids("2 + 2?", ANSWER, ended=True)
+    prompt = question(family)
+    encoded = template.encode(prompt, [(ANSWER, True), (ANSWER, False)])
+    answer, cut = encoded.answers
+    written = ANSWER.upper() if family.name == "upper_case" else ANSWER
     assert answer[-1] == end
-    assert tokenizer.decode(answer).strip() == f"{ANSWER}{family.closing}{family.end}"
-    assert end not in template.answer_ids("2 + 2?", ANSWER, ended=False)
-    assert template.text(answer) == template.text(template.answer_ids("2 + 2?", ANSWER, ended=False)) == ANSWER
-    if family.joined:
-        turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": ANSWER}]
-        both = [*template.prompt_ids("2 + 2?"), *answer]
-        rendered = tokenizer.apply_chat_template(turns, return_dict=False)
-        assert rendered[: len(both)] == both
-        assert not tokenizer.decode(rendered[len(both) :], skip_special_tokens=True).strip()
+    assert tokenizer.decode(answer).strip() == f"{written}{family.closing}{family.end}"
+    assert end not in cut
+    assert template.text(answer) == template.text(cut) == written
+    assert encoded.prompt == template.prompt_ids(prompt)
+    assert not encoded.moved
+    turns = [*messages_of(prompt), {"role": "assistant", "content": ANSWER}]
+    own = tokenizer.apply_chat_template(turns, return_dict=False)
+    both = [*encoded.prompt, *(answer if family.writes_end else answer[:-1])]
+    assert own[: len(both)] == both
+    assert not tokenizer.decode(own[len(both) :], skip_special_tokens=True).strip("\n ").removeprefix("<|assistant|>")
 
 
 def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
@@ -73,7 +83,7 @@ def test_what_ends_an_answer_without_a_chat_template() -> None:
 def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
     """The template's closing text follows an answer only if the answer ended."""
     template = Template(tokenizer_of(next(family for family in FAMILIES if family.name == "text_before")))
-    cut = template.answer_ids("?", "a</answer>", ended=False)
+    (cut,) = template.encode("?", [("a</answer>", False)]).answers
     assert template.text(cut) == "a</answer>"
     assert template.text([*cut, template.end_id]) == "a"
     assert template.text([*cut, template.ends[1]]) == "a</answer>", "ended by the end of the text, not by the turn's"

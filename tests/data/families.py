@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -169,12 +170,17 @@ def tokenizer_of(family: Family, *, words: bool = False) -> Any:
     made = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(symbols)}, []))
     if family.metaspace:
         made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
-        made.decoder = decoders.Metaspace(prepend_scheme="first")
+        pieces = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(" ", 1, 0)]
+        made.decoder = decoders.Sequence(pieces)
     else:
         made.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=words)
         made.decoder = decoders.ByteLevel()
     if words:
         made.train_from_iterator(_CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=symbols))
+    if family.metaspace:  # letters that are not in the vocabulary become bytes
+        bpe = json.loads(made.to_str())["model"]
+        known = bpe["vocab"] | {f"<0x{byte:02X}>": len(bpe["vocab"]) + byte for byte in range(256)}
+        made.model = models.BPE(known, [tuple(merge) for merge in bpe["merges"]], byte_fallback=True)
     named = {name: token for name, token in (("bos_token", family.bos), ("eos_token", family.eos)) if token}
     special = [*dict.fromkeys(named.values()), *family.added]
     made.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])

@@ -108,7 +108,7 @@ def find(rows: Sequence[AnyRow], keys: Keys, held_out: Digests | None = None) ->
     if held_out is not None:
         masks[Reason.LEAKED] = np.isin(keys.prompts, held_out)
     if keys.opposites is not None:
-        of_labels = isinstance(rows[0], Labelled)
+        of_labels = isinstance(rows[0], Labelled)  # all rows of a split are of one kind
         opposed = np.isin(keys.opposites, keys.rows) & (keys.opposites != keys.rows)
         masks[Reason.CONTRADICTORY if of_labels else Reason.SWAPPED] = opposed
     found = {reason: np.asarray(masks[reason], dtype=bool) for reason in Reason if reason in masks}

@@ -1,0 +1,216 @@
+"""Errors, warnings and facts about the rows of a run, from what their texts and tokens show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alignlab.data.audit.texts import Found, Texts
+from alignlab.data.audit.tokens import TokenCounts
+from alignlab.data.filters import REASONS, Reason
+from alignlab.data.rows import Split
+from alignlab.data.sources.base import Source
+from alignlab.data.tokenize import IDENTICAL
+
+# The preferred answers count as longer (or shorter) if this share of pairs says so, and 1/2 is outside the interval.
+_BIAS = 0.6
+
+_SPLITS: dict[Split, str] = {"train": "training", "eval": "held-out"}
+
+# Words of a reason -> name of its finding. Other reasons that have no name in `Reason` are named by their words.
+_NAMES = {reason.value: reason.key for reason in Reason} | {
+    "transcripts differ before the last answer": "differing_prompts"
+}
+
+_PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answers", "rejected": "rejected answers"}
+
+_TEXTS = {
+    Reason.TIE: "have answers of equal grade",
+    Reason.SWAPPED: "are the same pairs both ways round",
+    Reason.CONTRADICTORY: "have the same answer labelled good and bad",
+    Reason.DUPLICATE: "are the same as an earlier row",
+    Reason.EMPTY: "have an empty answer",
+    Reason.IDENTICAL: "have identical answers",
+    Reason.LEAKED: "have a prompt that training uses too: they do not measure how the policy generalises",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that an audit found.
+
+    name:     its name for programs, such as `duplicate`.
+    text:     one sentence for people, with numbers.
+    split:    train or eval; empty if it is not about one split.
+    count:    number of rows.
+    share:    `count` divided by the number of rows that were looked at.
+    cure:     what to type; empty if nothing needs to be done.
+    examples: where up to five of the rows come from, as `file, row 3`.
+    """
+
+    name: str
+    text: str
+    split: str = ""
+    count: int = 0
+    share: float = 0.0
+    cure: str = ""
+    examples: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        places = f" ({'; '.join(self.examples)})" if self.examples else ""
+        cure = f"\n  type: {self.cure}" if self.cure else ""
+        return f"{self.text}{places}{cure}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one split shows. A part that was not looked at is None."""
+
+    texts: Texts | None = None
+    tokens: TokenCounts | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that the run would use, as far as they were looked at."""
+        if self.texts is None:
+            return 0 if self.tokens is None else self.tokens.kept
+        return self.texts.count - (0 if self.tokens is None else self.tokens.rows - self.tokens.kept)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of an audit. With errors a run can't learn anything, or would learn something else than the data says.
+
+    unchecked: what was not looked at, and why.
+    facts:     numbers of both splits.
+    """
+
+    errors: Sequence[Finding] = ()
+    warnings: Sequence[Finding] = ()
+    unchecked: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The audit in plain containers, for JSON."""
+        return {
+            "errors": [asdict(finding) for finding in self.errors],
+            "warnings": [asdict(finding) for finding in self.warnings],
+            "unchecked": list(self.unchecked),
+            "facts": dict(self.facts),
+        }
+
+
+def audit(source: Source, looks: Mapping[Split, Look], unchecked: Sequence[str] = ()) -> Audit:
+    """Errors, warnings and facts.
+
+    source:    configures the rows; its fields are named in cures.
+    looks:     what each split shows.
+    unchecked: what was not looked at, and why.
+    """
+    errors, warnings = [], []
+    for split, look in looks.items():
+        errors += _nothing_left(split, look)
+        if look.texts is not None:
+            warnings += _of_texts(source, split, look.texts)
+        if look.tokens is not None:
+            warnings += _of_tokens(source, split, look.tokens)
+    train, held_out = (looks[split].texts for split in ("train", "eval"))
+    if train is not None and held_out is not None:
+        warnings += _leaks(source, train, held_out)
+    facts = {split: _facts(look) for split, look in looks.items()}
+    return Audit(errors, warnings, unchecked, facts)
+
+
+def _nothing_left(split: Split, look: Look) -> Iterator[Finding]:
+    if look.rows or look == Look():
+        return
+    dropped = dict(look.texts.left_out) if look.texts else {}
+    after = look.tokens.dropped if look.tokens else {}
+    why = [f"{found.count} left out: {reason}" for reason, found in dropped.items()]
+    why += [f"{count} left out: {reason}" for reason, count in after.items()]
+    yield Finding("no_rows", f"no {_SPLITS[split]} rows are left ({', '.join(why) or 'there were none'})", split)
+
+
+def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
+    loaded = texts.count + sum(found.count for found in texts.left_out.values())
+    for reason, found in texts.left_out.items():
+        name = _NAMES.get(reason) or re.sub(r"\W+", "_", reason.lower()).strip("_")
+        yield _finding(name, f"were left out: {reason}", split, found, loaded)
+    for kind, found in texts.found.items():
+        yield _finding(kind.key, _TEXTS[kind], split, found, texts.count, _drop(source, kind))
+    if texts.good is not None and texts.good in (0, texts.count) and texts.count:
+        label, cure = ("good", "objective=sft") if texts.good else ("bad", "")
+        text = f"all {texts.count} {_SPLITS[split]} answers are {label}"
+        yield Finding("one_sided", text, split, texts.count, 1.0, cure)
+
+
+def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:
+    longer = f"data.max_length={2 * source.max_length} data.max_prompt_length={2 * source.max_prompt_length}"
+    for part, count in tokens.truncated.items():
+        if count:
+            limit = (
+                f"max_prompt_length={source.max_prompt_length}"
+                if part == "prompt"
+                else f"max_length={source.max_length}"
+            )
+            what = "prompts" if part == "prompt" else f"{part} answers".replace("completion ", "")
+            share = count / tokens.rows
+            text = f"{count} of {tokens.rows} {_SPLITS[split]} rows ({share:.1%}) have {what} cut to data.{limit}"
+            yield Finding(f"cut_{part}", text, split, count, share, longer)
+    for reason, count in tokens.dropped.items():
+        name = "identical_after_cutting" if reason == IDENTICAL else reason
+        yield _finding(name, f"were left out: {reason}", split, Found(count), tokens.rows, longer)
+    if split == "train" and tokens.bias is not None:
+        yield from _length_bias(tokens)
+
+
+def _length_bias(tokens: TokenCounts) -> Iterator[Finding]:
+    assert tokens.bias is not None
+    bias, preference = tokens.bias, tokens.bias.preference
+    toward_long = preference.value >= _BIAS and preference.low > 0.5
+    if toward_long or (preference.value <= 1 - _BIAS and preference.high < 0.5):
+        longer = bias.longer
+        text = (
+            f"the chosen answer is longer in {longer.value:.1%} of pairs [{longer.low:.1%}, {longer.high:.1%}] and "
+            f"shorter in {bias.shorter:.1%}, by {bias.difference:+.1f} tokens on average: length alone can be learnt"
+        )
+        yield Finding("length_bias", text, "train", tokens.kept, longer.value, "objective=r_dpo" if toward_long else "")
+
+
+def _leaks(source: Source, train: Texts, held_out: Texts) -> Iterator[Finding]:
+    prompts = held_out.at(np.isin(held_out.prompts, train.prompts))
+    rows = held_out.at(np.isin(held_out.rows, train.rows))
+    if prompts.count:
+        yield _finding("leaked", _TEXTS[Reason.LEAKED], "eval", prompts, held_out.count, _drop(source, Reason.LEAKED))
+    if rows.count:
+        text = "are training rows too, with all their answers"
+        yield _finding("leaked_row", text, "eval", rows, held_out.count, _drop(source, Reason.LEAKED))
+
+
+def _finding(name: str, text: str, split: Split, found: Found, of: int, cure: str = "", what: str = "rows") -> Finding:
+    share = found.count / of
+    words = f"{found.count} of {of} {_SPLITS[split]} {what} ({share:.1%}) {text}"
+    return Finding(name, words, split, found.count, share, cure, tuple(map(str, found.places)))
+
+
+def _drop(source: Source, reason: Reason) -> str:
+    """What to type to leave out the rows of a reason too."""
+    wanted = {*source.drop, reason.key}
+    return f"data.drop=[{','.join(key for key in REASONS if key in wanted)}]"
+
+
+def _facts(look: Look) -> dict[str, Any]:
+    facts: dict[str, Any] = {"rows": look.rows}
+    if (texts := look.texts) is not None:
+        facts["prompts"] = len(np.unique(texts.prompts))
+        facts["left_out"] = {reason: found.count for reason, found in texts.left_out.items()}
+        facts["found"] = {reason.key: found.count for reason, found in texts.found.items()}
+        if texts.good is not None:
+            facts["labels"] = {"desirable": texts.good, "undesirable": texts.count - texts.good}
+    if look.tokens is not None:
+        facts["tokens"] = look.tokens.record()
+    return facts

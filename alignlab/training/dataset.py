@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train
-from alignlab.data.audit.audit import Look, audit
+from alignlab.data.audit.audit import Look, audit, errors_for
 from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
 from alignlab.data.filters import read_split
@@ -24,7 +24,6 @@ from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
-from alignlab.spelling import counted
 from alignlab.training.data_shapes import SHAPES, Shape, shape_of
 from alignlab.training.setup import InitialPolicy
 
@@ -59,11 +58,11 @@ def load_rows(start: InitialPolicy) -> RunRows:
         raise _changed_error(source)
     train = _read_own(start, "train", content)
     held_out = _read_own(start, "eval", content)
-    found = _audit(source, train, held_out)
+    found = _audit(start, train, held_out)
     record: dict[str, Any] = {
         "fingerprint": content,
-        "train": _split_record(start, "train", train),
-        "eval": _split_record(start, "eval", held_out),
+        "train": train.record,
+        "eval": held_out.record,
         "audit": found,
     }
     if source.world is None:  # both splits of the lab are sampled from all of its prompts
@@ -100,18 +99,6 @@ def choose_layout_for(start: InitialPolicy, rows: Sequence[Tokens]) -> Layout:
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
 
 
-def _split_record(start: InitialPolicy, split: Split, read: _Read) -> dict[str, Any]:
-    """The record of a split. Raises DataError if the run can't use the rows of the split."""
-    needs = start.plan.train.objective.requires
-    if needs.mismatched and len(read.tokens) < 2:
-        raise DataError(f"one {split} row is left, but this objective estimates a KL from the answers of other rows")
-    if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
-        raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
-    _refuse_too_long(start, read.tokens)
-    log.info("%s rows: %d", split, len(read.tokens))
-    return read.record
-
-
 def _pairs(
     start: InitialPolicy, content: str, eval_record: Mapping[str, Any]
 ) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
@@ -126,11 +113,15 @@ def _pairs(
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
-def _audit(source: Source, train: _Read, held_out: _Read) -> dict[str, Any]:
+def _audit(start: InitialPolicy, train: _Read, held_out: _Read) -> dict[str, Any]:
     """The audit of both splits for run.json. Raises DataError with its errors, and logs its warnings."""
-    found = audit(source, {"train": train.look, "eval": held_out.look})
-    if found.errors:
-        raise DataError("\n".join(map(str, found.errors)))
+    config = start.plan.train
+    looks: dict[Split, Look] = {"train": train.look, "eval": held_out.look}
+    positions = getattr(start.model.config, "max_position_embeddings", None)
+    found = audit(config.data, looks, positions=positions)
+    if errors := [*found.errors, *errors_for(config.objective.requires, looks)]:
+        raise DataError("\n".join(map(str, errors)))
+    log.info("train rows: %d, eval rows: %d", len(train.tokens), len(held_out.tokens))
     for finding in found.warnings:
         log.log(logging.WARNING if finding.name == "leaked" else logging.INFO, "%s", finding)
     return found.record()
@@ -211,14 +202,3 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
         dropped = loaded.dropped + report.dropped
         _kept[key] = _Read(tokens, look, loaded.left_out, dropped, report, rows_digest)
     return _kept[key]
-
-
-def _refuse_too_long(start: InitialPolicy, tokens: Sequence[Tokens]) -> None:
-    """Raise DataError if a row has more tokens than the model has positions."""
-    limit = getattr(start.model.config, "max_position_embeddings", None)
-    longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
-    if limit is not None and longest > limit:
-        raise DataError(
-            f"a row has {counted(longest, 'token')}, but the model has {counted(limit, 'position')}\n"
-            f"  type: data.max_length={limit}"
-        )

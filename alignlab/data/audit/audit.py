@@ -14,7 +14,8 @@ from alignlab.data.audit.tokens import TokenCounts
 from alignlab.data.filters import REASONS, Reason
 from alignlab.data.rows import Split
 from alignlab.data.sources.base import Source
-from alignlab.data.tokenize import IDENTICAL
+from alignlab.spelling import counted
+from alignlab.types import Requires
 
 # The preferred answers count as longer (or shorter) if this share of pairs says so, and 1/2 is outside the interval.
 _BIAS = 0.6
@@ -104,20 +105,28 @@ class Audit:
         }
 
 
-def audit(source: Source, looks: Mapping[Split, Look], unchecked: Sequence[str] = ()) -> Audit:
-    """Errors, warnings and facts.
+def audit(
+    source: Source, looks: Mapping[Split, Look], *, positions: int | None = None, unchecked: Sequence[str] = ()
+) -> Audit:
+    """Errors, warnings and facts that do not depend on the objective.
 
     source:    configures the rows; its fields are named in cures.
     looks:     what each split shows.
+    positions: most tokens that the model can read; None if there is no limit or if it is not known.
     unchecked: what was not looked at, and why.
     """
-    errors, warnings = [], []
+    errors: list[Finding] = []
+    warnings: list[Finding] = []
     for split, look in looks.items():
-        errors += _nothing_left(split, look)
+        if not look.rows and (look.texts or look.tokens):
+            errors.append(_nothing_left(split, look))
         if look.texts is not None:
             warnings += _of_texts(source, split, look.texts)
         if look.tokens is not None:
+            errors += _too_long(split, look.tokens, positions)
             warnings += _of_tokens(source, split, look.tokens)
+    if looks["train"].texts is not None:  # pairs of a world have no texts
+        warnings += _length_bias(looks["train"].tokens)
     train, held_out = (looks[split].texts for split in ("train", "eval"))
     if train is not None and held_out is not None:
         warnings += _leaks(source, train, held_out)
@@ -125,21 +134,36 @@ def audit(source: Source, looks: Mapping[Split, Look], unchecked: Sequence[str] 
     return Audit(errors, warnings, unchecked, facts)
 
 
-def _nothing_left(split: Split, look: Look) -> Iterator[Finding]:
-    if look.rows or look == Look():
-        return
+def errors_for(needs: Requires, looks: Mapping[Split, Look]) -> Iterator[Finding]:
+    """Yield errors of rows that an objective with these needs can't use."""
+    for split, look in looks.items():
+        if needs.mismatched and look.rows == 1:
+            text = f"one {_SPLITS[split]} row is left, but this objective estimates a KL from the answers of other rows"
+            yield Finding("one_row", text, split, 1, 1.0)
+        if look.tokens is not None and needs.margin and (count := look.tokens.without_margin):
+            kept = look.tokens.kept
+            text = f"objective.margins: not all {_SPLITS[split]} rows have a margin ({count} of {kept} have none)"
+            yield Finding("no_margin", text, split, count, count / kept, "objective.margins=false")
+
+
+def _too_long(split: Split, tokens: TokenCounts, positions: int | None) -> Iterator[Finding]:
+    if positions is not None and tokens.longest > positions:
+        text = f"a row has {tokens.longest} tokens, but the model has {counted(positions, 'position')}"
+        yield Finding("too_long", text, split, 1, 1 / tokens.kept, f"data.max_length={positions}")
+
+
+def _nothing_left(split: Split, look: Look) -> Finding:
     dropped = dict(look.texts.left_out) if look.texts else {}
     after = look.tokens.dropped if look.tokens else {}
     why = [f"{found.count} left out: {reason}" for reason, found in dropped.items()]
     why += [f"{count} left out: {reason}" for reason, count in after.items()]
-    yield Finding("no_rows", f"no {_SPLITS[split]} rows are left ({', '.join(why) or 'there were none'})", split)
+    return Finding("no_rows", f"no {_SPLITS[split]} rows are left ({', '.join(why) or 'there were none'})", split)
 
 
 def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
     loaded = texts.count + sum(found.count for found in texts.left_out.values())
     for reason, found in texts.left_out.items():
-        name = _NAMES.get(reason) or re.sub(r"\W+", "_", reason.lower()).strip("_")
-        yield _finding(name, f"were left out: {reason}", split, found, loaded)
+        yield _finding(_name(reason), f"were left out: {reason}", split, found, loaded)
     for kind, found in texts.found.items():
         yield _finding(kind.key, _TEXTS[kind], split, found, texts.count, _drop(source, kind))
     if texts.good is not None and texts.good in (0, texts.count) and texts.count:
@@ -151,34 +175,28 @@ def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
 def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:
     longer = f"data.max_length={2 * source.max_length} data.max_prompt_length={2 * source.max_prompt_length}"
     for part, count in tokens.truncated.items():
+        limit = "max_prompt_length" if part == "prompt" else "max_length"
         if count:
-            limit = (
-                f"max_prompt_length={source.max_prompt_length}"
-                if part == "prompt"
-                else f"max_length={source.max_length}"
-            )
-            what = "prompts" if part == "prompt" else f"{part} answers".replace("completion ", "")
-            share = count / tokens.rows
-            text = f"{count} of {tokens.rows} {_SPLITS[split]} rows ({share:.1%}) have {what} cut to data.{limit}"
-            yield Finding(f"cut_{part}", text, split, count, share, longer)
+            text = f"were cut to data.{limit}={getattr(source, limit)}"
+            found, of, what = Found(count), tokens.parts[part].count, _PARTS[part]
+            yield _finding(f"cut_{part}", text, split, found, of, longer, what)
     for reason, count in tokens.dropped.items():
-        name = "identical_after_cutting" if reason == IDENTICAL else reason
-        yield _finding(name, f"were left out: {reason}", split, Found(count), tokens.rows, longer)
-    if split == "train" and tokens.bias is not None:
-        yield from _length_bias(tokens)
+        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
 
 
-def _length_bias(tokens: TokenCounts) -> Iterator[Finding]:
-    assert tokens.bias is not None
+def _length_bias(tokens: TokenCounts | None) -> Iterator[Finding]:
+    if tokens is None or tokens.bias is None:
+        return
     bias, preference = tokens.bias, tokens.bias.preference
     toward_long = preference.value >= _BIAS and preference.low > 0.5
     if toward_long or (preference.value <= 1 - _BIAS and preference.high < 0.5):
-        longer = bias.longer
+        longer = bias.share_longer
         text = (
             f"the chosen answer is longer in {longer.value:.1%} of pairs [{longer.low:.1%}, {longer.high:.1%}] and "
-            f"shorter in {bias.shorter:.1%}, by {bias.difference:+.1f} tokens on average: length alone can be learnt"
+            f"shorter in {bias.shorter / bias.pairs:.1%} ({bias.difference:+.1f} tokens on average): a policy can "
+            "learn the length instead of the preference"
         )
-        yield Finding("length_bias", text, "train", tokens.kept, longer.value, "objective=r_dpo" if toward_long else "")
+        yield Finding("length_bias", text, "train", bias.longer, longer.value, "objective=r_dpo" if toward_long else "")
 
 
 def _leaks(source: Source, train: Texts, held_out: Texts) -> Iterator[Finding]:
@@ -197,6 +215,11 @@ def _finding(name: str, text: str, split: Split, found: Found, of: int, cure: st
     return Finding(name, words, split, found.count, share, cure, tuple(map(str, found.places)))
 
 
+def _name(reason: str) -> str:
+    """The name of a finding about rows that were left out for a reason."""
+    return _NAMES.get(reason) or re.sub(r"\W+", "_", reason.lower()).strip("_")
+
+
 def _drop(source: Source, reason: Reason) -> str:
     """What to type to leave out the rows of a reason too."""
     wanted = {*source.drop, reason.key}
@@ -213,4 +236,6 @@ def _facts(look: Look) -> dict[str, Any]:
             facts["labels"] = {"desirable": texts.good, "undesirable": texts.count - texts.good}
     if look.tokens is not None:
         facts["tokens"] = look.tokens.record()
+        if look.texts is not None and look.tokens.bias is not None:
+            facts["length_bias"] = look.tokens.bias.record()
     return facts

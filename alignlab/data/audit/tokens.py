@@ -28,18 +28,34 @@ class Spread:
 
 @dataclass(frozen=True)
 class LengthBias:
-    """Whether the preferred answers are longer, over P pairs of a preferred and a dispreferred answer.
+    """How many of a number of pairs have a longer (shorter) preferred answer, counted in tokens.
 
-    longer:     share of pairs whose preferred answer has more tokens, with Wilson's 95 % interval.
-    shorter:    share of pairs whose preferred answer has fewer tokens.
-    preference: `longer` plus half of the pairs of equal length, with its 95 % interval. 1/2 means no bias.
     difference: mean of the preferred answer's length minus the other's, in tokens.
     """
 
-    longer: Estimate
-    shorter: float
-    preference: Estimate
+    pairs: int
+    longer: int
+    shorter: int
     difference: float
+
+    @property
+    def share_longer(self) -> Estimate:
+        """Share of pairs whose preferred answer is longer, with Wilson's 95 % interval."""
+        return share_interval(self.longer, 0, self.pairs - self.longer)
+
+    @property
+    def preference(self) -> Estimate:
+        """The share in which a pair of equal lengths counts 1/2, with its 95 % interval. 1/2 means no bias."""
+        return share_interval(self.longer, self.pairs - self.longer - self.shorter, self.shorter)
+
+    def record(self) -> dict[str, Any]:
+        """The numbers in plain containers."""
+        share = self.share_longer
+        return {
+            "chosen_longer": {"count": self.longer, "share": share.value, "low": share.low, "high": share.high},
+            "chosen_shorter": {"count": self.shorter, "share": self.shorter / self.pairs},
+            "mean_difference": round(self.difference, 3),
+        }
 
 
 @dataclass(frozen=True)
@@ -53,6 +69,7 @@ class TokenCounts:
     truncated: part of a row -> how often it was cut.
     per_row:   mean tokens of a row. A prompt counts once for each of its answers.
     longest:   most tokens of a prompt and an answer together.
+    without_margin: number of rows that give no margin (Ranking.margin).
     bias:      of pairs; None for other rows.
     """
 
@@ -63,23 +80,18 @@ class TokenCounts:
     truncated: Mapping[str, int]
     per_row: float
     longest: int
+    without_margin: int = 0
     bias: LengthBias | None = None
 
     def record(self) -> dict[str, Any]:
         """The numbers in plain containers."""
-        numbers: dict[str, Any] = {
+        return {
             "rows": self.rows,
             "per_row": round(self.per_row, 2),
             "longest": self.longest,
             "parts": {name: asdict(spread) for name, spread in self.parts.items()},
             "cut": {name: {"count": n, "share": n / self.parts[name].count} for name, n in self.truncated.items()},
         }
-        if self.bias is not None:
-            longer = self.bias.longer
-            numbers["chosen_longer"] = {"share": longer.value, "low": longer.low, "high": longer.high}
-            numbers["chosen_shorter"] = {"share": self.bias.shorter}
-            numbers["chosen_minus_rejected"] = round(self.bias.difference, 3)
-        return numbers
 
 
 def look_at_tokens(tokens: Sequence[Tokens], report: LengthReport) -> TokenCounts:
@@ -98,6 +110,7 @@ def look_at_tokens(tokens: Sequence[Tokens], report: LengthReport) -> TokenCount
         truncated={part: report.truncated[part] for part in lengths},
         per_row=mean_tokens(tokens) if tokens else 0.0,
         longest=longest,
+        without_margin=sum(getattr(row, "margin", None) is None for row in tokens),
         bias=_length_bias(lengths) if tokens and isinstance(tokens[0], PairTokens) else None,
     )
 
@@ -122,10 +135,5 @@ def _spread(lengths: Sequence[int], count: int) -> Spread:
 
 def _length_bias(lengths: Mapping[str, Sequence[int]]) -> LengthBias:
     differences = np.asarray(lengths["chosen"]) - np.asarray(lengths["rejected"])
-    pairs, longer, shorter = len(differences), int((differences > 0).sum()), int((differences < 0).sum())
-    return LengthBias(
-        longer=share_interval(longer, 0, pairs - longer),
-        shorter=shorter / pairs,
-        preference=share_interval(longer, pairs - longer - shorter, shorter),
-        difference=float(differences.mean()),
-    )
+    longer, shorter = int((differences > 0).sum()), int((differences < 0).sum())
+    return LengthBias(len(differences), longer, shorter, float(differences.mean()))

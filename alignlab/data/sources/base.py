@@ -12,7 +12,7 @@ from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
 from alignlab.data.filters import REASONS
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
 from alignlab.types import DataShape
 
@@ -62,6 +62,8 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # its errors are raised as exceptions too
     try:
         yield
+    except ConnectionError as error:
+        raise UnreachableError(f"{place} can't be reached: {error}") from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
         raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
 

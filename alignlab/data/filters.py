@@ -67,11 +67,18 @@ def keys_of(rows: Sequence[AnyRow]) -> Keys:
     )
 
 
+def _texts(row: AnyRow) -> list[str]:
+    """The texts of all answers of a row."""
+    if isinstance(row, Pair):
+        return [row.chosen, row.rejected]
+    return row.completions if isinstance(row, Ranking) else [row.completion]
+
+
 def _content(row: AnyRow) -> Any:
     """The answers of a row with their labels or grades."""
     if isinstance(row, Ranking):
         return sorted(zip(row.completions, row.grades, strict=True))
-    return (row.answers(), row.desirable) if isinstance(row, Labelled) else row.answers()
+    return (_texts(row), row.desirable) if isinstance(row, Labelled) else _texts(row)
 
 
 def _opposite(row: AnyRow) -> Any:
@@ -79,7 +86,7 @@ def _opposite(row: AnyRow) -> Any:
     if isinstance(row, Pair):
         return [row.rejected, row.chosen]
     if isinstance(row, Labelled):
-        return (row.answers(), not row.desirable)
+        return (_texts(row), not row.desirable)
     if isinstance(row, Ranking):
         ends = max(row.grades) + min(row.grades)
         return sorted((text, ends - grade) for text, grade in zip(row.completions, row.grades, strict=True))
@@ -100,8 +107,8 @@ def find(rows: Sequence[AnyRow], keys: Keys, held_out: Digests | None = None) ->
     The first of several equal rows is not a duplicate. Of rows that contradict each other, all are found.
     """
     masks: dict[Reason, Any] = {
-        Reason.EMPTY: [not all(text.strip() for text in row.answers()) for row in rows],
-        Reason.IDENTICAL: [len(answers := row.answers()) > 1 and len(set(answers)) == 1 for row in rows],
+        Reason.EMPTY: [not all(text.strip() for text in _texts(row)) for row in rows],
+        Reason.IDENTICAL: [len(answers := _texts(row)) > 1 and len(set(answers)) == 1 for row in rows],
         Reason.TIE: [_is_tie(row) for row in rows],
         Reason.DUPLICATE: _repeats(keys.rows),
     }
@@ -179,6 +186,6 @@ def drop_unusable(
 def _unusable(row: AnyRow) -> Reason | None:
     if isinstance(row, Ranking):
         return Reason.TIE if _is_tie(row) else None
-    if not all(text.strip() for text in row.answers()):
+    if not all(text.strip() for text in _texts(row)):
         return Reason.EMPTY
     return Reason.IDENTICAL if isinstance(row, Pair) and row.chosen == row.rejected else None

@@ -44,10 +44,6 @@ class Completion:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
-    def answers(self) -> list[str]:
-        """The texts of all answers of the row."""
-        return [self.completion]
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -60,10 +56,6 @@ class Pair:
     rejected_ended: bool = True
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
-
-    def answers(self) -> list[str]:
-        """The texts of all answers of the row: chosen, rejected."""
-        return [self.chosen, self.rejected]
 
     def preferred(self) -> Completion:
         """The preferred answer alone."""
@@ -98,10 +90,6 @@ class Labelled:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
-    def answers(self) -> list[str]:
-        """The texts of all answers of the row."""
-        return [self.completion]
-
 
 @dataclass(frozen=True)
 class Ranking:
@@ -117,10 +105,6 @@ class Ranking:
     ended: list[bool]
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
-
-    def answers(self) -> list[str]:
-        """The texts of all answers of the row."""
-        return self.completions
 
 
 AnyRow = Pair | Completion | Labelled | Ranking

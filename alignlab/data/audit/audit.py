@@ -128,6 +128,8 @@ def audit(
     if looks["train"].texts is not None:  # pairs of a world have no texts
         warnings += _length_bias(looks["train"].tokens)
     train, held_out = (looks[split].texts for split in ("train", "eval"))
+    if train is not None:
+        warnings += _one_sided(train)
     if train is not None and held_out is not None:
         warnings += _leaks(source, train, held_out)
     facts = {split: _facts(look) for split, look in looks.items()}
@@ -166,10 +168,14 @@ def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
         yield _finding(_name(reason), f"were left out: {reason}", split, found, loaded)
     for kind, found in texts.found.items():
         yield _finding(kind.key, _TEXTS[kind], split, found, texts.count, _drop(source, kind))
-    if texts.good is not None and texts.good in (0, texts.count) and texts.count:
-        label, cure = ("good", "objective=sft") if texts.good else ("bad", "")
-        text = f"all {texts.count} {_SPLITS[split]} answers are {label}"
-        yield Finding("one_sided", text, split, texts.count, 1.0, cure)
+
+
+def _one_sided(texts: Texts) -> Iterator[Finding]:
+    if texts.good is None or texts.good not in (0, texts.count):
+        return
+    label, cure = ("good", "objective=sft") if texts.good else ("bad", "")
+    more = "; bad answers can be sampled from the policy" if texts.good else ""
+    yield Finding("one_sided", f"all {texts.count} training answers are {label}{more}", "train", texts.count, 1.0, cure)
 
 
 def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:

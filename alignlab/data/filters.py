@@ -77,7 +77,7 @@ def _texts(row: AnyRow) -> list[str]:
 def _content(row: AnyRow) -> Any:
     """The answers of a row with their labels or grades."""
     if isinstance(row, Ranking):
-        return sorted(zip(row.completions, row.grades, strict=True))
+        return sorted(zip(row.completions, map(float, row.grades), strict=True))
     return (_texts(row), row.desirable) if isinstance(row, Labelled) else _texts(row)
 
 
@@ -88,7 +88,7 @@ def _opposite(row: AnyRow) -> Any:
     if isinstance(row, Labelled):
         return (_texts(row), not row.desirable)
     if isinstance(row, Ranking):
-        ends = max(row.grades) + min(row.grades)
+        ends = float(max(row.grades) + min(row.grades))
         return sorted((text, ends - grade) for text, grade in zip(row.completions, row.grades, strict=True))
     return None
 
@@ -145,9 +145,8 @@ def without(loaded: Loaded[Row], found: Mapping[Reason, Mask]) -> Loaded[Row]:
     if not why:
         return loaded
     kept = [row for i, row in enumerate(loaded.rows) if i not in why]
-    left_out = [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)]
-    dropped = loaded.dropped + Counter(row.reason for row in left_out)
-    return Loaded(kept, dropped, (*loaded.left_out, *left_out))
+    more = [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)]
+    return Loaded(kept, loaded.dropped + Counter(row.reason for row in more), (*loaded.left_out, *more))
 
 
 def read_split(read: Callable[[Split], Loaded[Row]], split: Split, drop: Sequence[str]) -> Loaded[Row]:

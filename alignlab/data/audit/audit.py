@@ -132,7 +132,7 @@ def audit(
         warnings += _one_sided(train)
     if train is not None and held_out is not None:
         warnings += _leaks(source, train, held_out)
-    facts = {split: _facts(look) for split, look in looks.items()}
+    facts: dict[str, Any] = {split: _facts(look) for split, look in looks.items()}
     return Audit(errors, warnings, unchecked, facts)
 
 

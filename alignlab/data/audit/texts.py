@@ -6,11 +6,12 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
+from typing import Any
 
 import numpy as np
 
 from alignlab.data.filters import Digests, Mask, Reason, find, keys_of
-from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Place
+from alignlab.data.rows import Labelled, LeftOut, Loaded, Place
 
 # Number of places that are listed as examples.
 EXAMPLES = 5
@@ -50,11 +51,11 @@ class Texts:
 
     def at(self, mask: Mask) -> Found:
         """The rows of a mask bool[R]."""
-        places = (self.places[i] for i in np.flatnonzero(mask))
+        places = (self.places[int(i)] for i in np.flatnonzero(mask))
         return Found(int(mask.sum()), _first(places))
 
 
-def look_at_texts(loaded: Loaded[AnyRow]) -> Texts:
+def look_at_texts(loaded: Loaded[Any]) -> Texts:
     """Look at all rows of a split, and at the record of the rows that were left out."""
     rows = loaded.rows
     keys = keys_of(rows)
@@ -65,7 +66,7 @@ def look_at_texts(loaded: Loaded[AnyRow]) -> Texts:
     return replace(texts, found={reason: texts.at(mask) for reason, mask in find(rows, keys).items()})
 
 
-def _left_out(loaded: Loaded[AnyRow]) -> dict[str, Found]:
+def _left_out(loaded: Loaded[Any]) -> dict[str, Found]:
     listed: dict[str, list[LeftOut]] = defaultdict(list)
     for row in loaded.left_out:
         listed[row.reason].append(row)

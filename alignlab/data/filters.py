@@ -145,7 +145,7 @@ def without(loaded: Loaded[Row], found: Mapping[Reason, Mask]) -> Loaded[Row]:
     if not why:
         return loaded
     kept = [row for i, row in enumerate(loaded.rows) if i not in why]
-    more = [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)]
+    more: list[LeftOut] = [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)]
     return Loaded(kept, loaded.dropped + Counter(row.reason for row in more), (*loaded.left_out, *more))
 
 

@@ -126,7 +126,7 @@ def test_held_out_rows_do_not_leak_into_themselves() -> None:
 def test_every_reason_can_be_typed(tmp_path: object) -> None:
     assert Pairs(path="x.jsonl", drop=[reason.key for reason in Reason])
     with pytest.raises(ConfigError) as caught:
-        Pairs(path="x.jsonl", drop=["duplicates"])
+        Pairs(path="x.jsonl", drop=["tie", "duplicates"])
     (problem,) = caught.value.problems
-    assert problem.type_this == "drop=duplicate"
+    assert problem.type_this == "drop=[duplicate]"
     assert "empty, identical, tie, leaked, swapped, contradictory, duplicate" in problem.allowed

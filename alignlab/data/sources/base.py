@@ -14,6 +14,7 @@ from alignlab.data.filters import REASONS
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
+from alignlab.spelling import correct_option
 from alignlab.types import DataShape
 
 # Values of `template`.
@@ -109,8 +110,9 @@ class Source(Checked, ABC):
         yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
         yield from one_of("template", self.template, TEMPLATES)
-        for name in self.drop:
-            yield from one_of("drop", name, REASONS)
+        if unknown := [name for name in self.drop if name not in REASONS]:
+            fix = ",".join(correct_option(name, REASONS) or "<one of these>" for name in unknown)
+            yield Problem("drop", self.drop, f"may have: {', '.join(REASONS)}", f"drop=[{fix}]")
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""

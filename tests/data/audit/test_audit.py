@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
 from alignlab.data.filters import drop_unusable
 from alignlab.data.rows import Labelled, Loaded, Pair, Place, Split
+from alignlab.data.sources.hh_rlhf import HHRLHF
 from alignlab.data.sources.pairs import Pairs
 from alignlab.data.tokenize import LengthReport, PairTokens, RankingTokens, Tokens
 from alignlab.types import Requires
@@ -189,3 +191,19 @@ def test_an_audit_is_json() -> None:
     record = json.loads(json.dumps(found.record()))
     assert [finding["name"] for finding in record["warnings"]] == ["identical", "duplicate"]
     assert record["facts"]["train"]["found"] == {"duplicate": 1}
+
+
+def test_real_pairs(shared_data: Path) -> None:
+    """HH-RLHF, all four official test splits: 8,552 pairs."""
+    subsets = ["helpful-rejection-sampled", "helpful-online", "harmless-base"]
+    source = HHRLHF(path=str(shared_data / "hh_rlhf"), subsets=subsets, eval_limit=0)
+    splits: tuple[Split, ...] = ("train", "eval")
+    loaded = {split: source.pairs(split, None) for split in splits}
+    found = audit(source, {split: Look(look_at_texts(rows)) for split, rows in loaded.items()})
+    counts: Counter[str] = Counter()
+    for finding in found.warnings:
+        counts[finding.name] += finding.count
+    assert {name: counts[name] for name in ("identical", "differing_prompts", "empty")} == {
+        "identical": 36, "differing_prompts": 17, "empty": 11,
+    }  # fmt: skip
+    assert sum(len(rows.rows) for rows in loaded.values()) == 8552 - 36 - 17 - 11

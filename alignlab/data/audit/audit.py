@@ -24,7 +24,8 @@ _SPLITS: dict[Split, str] = {"train": "training", "eval": "held-out"}
 
 # Words of a reason -> name of its finding. Other reasons that have no name in `Reason` are named by their words.
 _NAMES = {reason.value: reason.key for reason in Reason} | {
-    "transcripts differ before the last answer": "differing_prompts"
+    "transcripts differ before the last answer": "differing_prompts",
+    "the last turn is not the assistant's": "last_turn_of_user",
 }
 
 _PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answers", "rejected": "rejected answers"}

@@ -68,10 +68,7 @@ def keys_of(rows: Sequence[AnyRow]) -> Keys:
 
 
 def _texts(row: AnyRow) -> list[str]:
-    """The texts of all answers of a row."""
-    if isinstance(row, Pair):
-        return [row.chosen, row.rejected]
-    return row.completions if isinstance(row, Ranking) else [row.completion]
+    return [text for text, _ in row.answers()]
 
 
 def _content(row: AnyRow) -> Any:

@@ -101,7 +101,8 @@ class Auditor:
     ) -> AuditedRows:
         """The audit with tokens. Raises DataError if a row can't be tokenized."""
         source, shape = plan.train.data, shape_of(plan.train.objective.requires)
-        template, cut = template_of(configs, tokenizer), Cutter(source.max_length, source.max_prompt_length)
+        template = template_of(configs, tokenizer, source.template)
+        cut = Cutter(source.max_length, source.max_prompt_length)
         tokenized = {split: shape.tokenize(self._sample(rows.rows), template, cut) for split, rows in loaded.items()}
         both = {
             split: Look(looks[split].texts, look_at_tokens(tokens, report))
@@ -111,6 +112,7 @@ class Auditor:
             source,
             both,
             positions=getattr(configs.config, "max_position_embeddings", None),
+            vocabulary=getattr(configs.config.get_text_config(), "vocab_size", None),
             unchecked=list(_unsampled(loaded, self._every_row)),
         )
         shown = [show_row(row, tokenizer) for row in tokenized["train"][0][: self._shown]]

@@ -182,8 +182,8 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
 
     rows: the kind of rows that the shape reads.
     """
-    config, template = start.plan.train, template_of(start.model, start.tokenizer)
-    source = config.data
+    config, source = start.plan.train, start.plan.train.data
+    template = template_of(start.model, start.tokenizer, source.template)
     sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
     parts = (repr(source), content, split, rows, template.identity, sampled_from)
     key = digest(part.encode() for part in parts)

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import LlamaConfig
 
 from alignlab.training import audit_rows
+from tests.data.families import FAMILIES, tokenizer_of
 
 Run = Callable[..., Any]
 
@@ -160,6 +162,29 @@ def test_a_sample_of_many_rows(alignlab: Run, tmp_path: Path, monkeypatch: pytes
     (every,) = document(alignlab, *words, "--rows", "all")["audits"].values()
     assert every["facts"]["train"]["tokens"]["rows"] == 12
     assert every["unchecked"] == []
+
+
+def test_texts_with_marks_of_the_chat_template(alignlab: Run, tmp_path: Path) -> None:
+    """The folder of the model has no weights, because a check needs none."""
+    (family,) = (family for family in FAMILIES if family.name == "chatml")
+    tokenizer = tokenizer_of(family)
+    tokenizer.save_pretrained(tmp_path / "model")
+    LlamaConfig(vocab_size=len(tokenizer), max_position_embeddings=64).save_pretrained(tmp_path / "model")
+    write(tmp_path / "rows.jsonl", pair("p"), pair("<|im_start|>user\nq<|im_end|>"))
+    write(tmp_path / "eval.jsonl", pair("d"))
+    words = ["check", "model=hub", "model.name=./model", "data=pairs", "data.path=rows.jsonl"]
+    words += ["data.eval_path=eval.jsonl", "data.max_length=64", "data.max_prompt_length=48", "tracking=none"]
+    (audit,) = document(alignlab, *words, code=1)["audits"].values()
+    (error,) = audit["errors"]
+    assert error["name"] == "unusable_rows"
+    assert "row 2" in error["text"]
+    assert "<|im_end|>, <|im_start|>" in error["text"]
+    assert "type data.template=none" in error["text"]
+    shown = alignlab(*words, "data.template=none", "--show", "2")
+    assert shown.code == 0
+    assert "        prompt      <|im_start|>user⏎q<|im_end|>\n        chosen      |y|e|s|<|im_end|>|\n" in shown.out
+    too_long = alignlab(*words, "data.template=none", "data.max_length=128", "data.max_prompt_length=96")
+    assert too_long.code == 0, "no row is longer than the model"
 
 
 def test_a_model_out_of_reach_is_unchecked(alignlab: Run, pairs: list[str]) -> None:

@@ -30,6 +30,11 @@ _NAMES = {reason.value: reason.key for reason in Reason} | {
 
 _PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answers", "rejected": "rejected answers"}
 
+_SEAMS = {
+    "boundary_moved": "have a token that spans prompt and answer; it counts as the answer's",
+    "answer_rewritten": "have an answer that the chat template changes",
+}
+
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
     Reason.SWAPPED: "are the same pairs both ways round",
@@ -107,13 +112,19 @@ class Audit:
 
 
 def audit(
-    source: Source, looks: Mapping[Split, Look], *, positions: int | None = None, unchecked: Sequence[str] = ()
+    source: Source,
+    looks: Mapping[Split, Look],
+    *,
+    positions: int | None = None,
+    vocabulary: int | None = None,
+    unchecked: Sequence[str] = (),
 ) -> Audit:
     """Errors, warnings and facts that do not depend on the objective.
 
     source:    configures the rows; its fields are named in cures.
     looks:     what each split shows.
     positions: most tokens that the model can read; None if there is no limit or if it is not known.
+    vocabulary: number of tokens that the model has embeddings of; None if it is not known.
     unchecked: what was not looked at, and why.
     """
     errors: list[Finding] = []
@@ -124,7 +135,7 @@ def audit(
         if look.texts is not None:
             warnings += _of_texts(source, split, look.texts)
         if look.tokens is not None:
-            errors += _too_long(split, look.tokens, positions)
+            errors += _too_large(split, look.tokens, positions, vocabulary)
             warnings += _of_tokens(source, split, look.tokens)
     if looks["train"].texts is not None:  # pairs of a world have no texts
         warnings += _length_bias(looks["train"].tokens)
@@ -149,10 +160,13 @@ def errors_for(needs: Requires, looks: Mapping[Split, Look]) -> Iterator[Finding
             yield Finding("no_margin", text, split, count, count / kept, "objective.margins=false")
 
 
-def _too_long(split: Split, tokens: TokenCounts, positions: int | None) -> Iterator[Finding]:
+def _too_large(split: Split, tokens: TokenCounts, positions: int | None, vocabulary: int | None) -> Iterator[Finding]:
     if positions is not None and tokens.longest > positions:
         text = f"a row has {tokens.longest} tokens, but the model has {counted(positions, 'position')}"
         yield Finding("too_long", text, split, 1, 1 / tokens.kept, f"data.max_length={positions}")
+    if vocabulary is not None and tokens.largest_id >= vocabulary:
+        text = f"a row has a token with the id {tokens.largest_id}, but the model has {vocabulary} embeddings"
+        yield Finding("no_embedding", text, split, 1, 1 / tokens.kept)
 
 
 def _nothing_left(split: Split, look: Look) -> Finding:
@@ -187,6 +201,9 @@ def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Fi
             text = f"were cut to data.{limit}={getattr(source, limit)}"
             found, of, what = Found(count), tokens.parts[part].count, _PARTS[part]
             yield _finding(f"cut_{part}", text, split, found, of, longer, what)
+    for name, count in tokens.seams.items():
+        if count:
+            yield _finding(name, _SEAMS[name], split, Found(count), tokens.rows)
     for reason, count in tokens.dropped.items():
         yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
 

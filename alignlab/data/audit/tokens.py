@@ -69,6 +69,9 @@ class TokenCounts:
     truncated: part of a row -> how often it was cut.
     per_row:   mean tokens of a row. A prompt counts once for each of its answers.
     longest:   most tokens of a prompt and an answer together.
+    largest_id: largest token id.
+    seams:     what the tokenizer and the chat template do to the answers -> number of rows (LengthReport.seams).
+    compared:  number of rows whose ids were compared with the tokenizer's own rendering.
     without_margin: number of rows that give no margin (Ranking.margin).
     bias:      of pairs; None for other rows.
     """
@@ -80,6 +83,9 @@ class TokenCounts:
     truncated: Mapping[str, int]
     per_row: float
     longest: int
+    largest_id: int
+    seams: Mapping[str, int]
+    compared: int
     without_margin: int = 0
     bias: LengthBias | None = None
 
@@ -89,6 +95,8 @@ class TokenCounts:
             "rows": self.rows,
             "per_row": round(self.per_row, 2),
             "longest": self.longest,
+            "compared": self.compared,
+            **self.seams,
             "parts": {name: asdict(spread) for name, spread in self.parts.items()},
             "cut": {name: {"count": n, "share": n / self.parts[name].count} for name, n in self.truncated.items()},
         }
@@ -101,6 +109,7 @@ def look_at_tokens(tokens: Sequence[Tokens], report: LengthReport) -> TokenCount
         for part, ids in _parts(row):
             lengths.setdefault(part, []).append(len(ids))
     share_kept = len(tokens) / max(1, report.rows)
+    largest = max((max(prompt + answer) for row in tokens for prompt, answer in row.answers()), default=0)
     longest = max((len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers()), default=0)
     return TokenCounts(
         rows=report.rows,
@@ -110,6 +119,9 @@ def look_at_tokens(tokens: Sequence[Tokens], report: LengthReport) -> TokenCount
         truncated={part: report.truncated[part] for part in lengths},
         per_row=mean_tokens(tokens) if tokens else 0.0,
         longest=longest,
+        largest_id=largest,
+        seams=report.seams(),
+        compared=report.compared,
         without_margin=sum(getattr(row, "margin", None) is None for row in tokens),
         bias=_length_bias(lengths) if tokens and isinstance(tokens[0], PairTokens) else None,
     )

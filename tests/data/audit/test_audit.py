@@ -186,6 +186,21 @@ def test_rows_that_are_longer_than_the_model() -> None:
     assert str(error) == "a row has 8 tokens, but the model has 7 positions\n  type: data.max_length=7"
 
 
+def test_tokens_without_an_embedding() -> None:
+    look = tokenized(pairs_of((1, 1)))  # the rejected tokens have the id 2
+    assert audit(SOURCE, {"train": look, "eval": Look()}, vocabulary=3).errors == []
+    (error,) = audit(SOURCE, {"train": look, "eval": Look()}, vocabulary=2).errors
+    assert error.name == "no_embedding"
+    assert error.text == "a row has a token with the id 2, but the model has 2 embeddings"
+
+
+def test_answers_that_the_tokenizer_or_the_template_changes() -> None:
+    look = tokenized(pairs_of((1, 1), (1, 1)), moved=1, rewritten=2)
+    found = audit(SOURCE, {"train": look, "eval": Look()})
+    assert counted(found) == {"train boundary_moved": 1, "train answer_rewritten": 2}
+    assert found.warnings[0].text.startswith("1 of 2 training rows (50.0%) have a token that spans prompt and answer")
+
+
 def test_an_audit_is_json() -> None:
     found = audited([pair(1, "p"), pair(2, "p"), pair(3, "q", "x", "x")])
     record = json.loads(json.dumps(found.record()))

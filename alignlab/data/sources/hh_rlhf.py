@@ -83,7 +83,7 @@ class HHRLHF(Source):
                 except UnusableRowError as error:
                     dropped[error.faults[0]] += 1
         loaded = drop_unusable(pairs, dropped)
-        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
         """(chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""

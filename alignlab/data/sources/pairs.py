@@ -34,7 +34,7 @@ class Pairs(OwnFiles):
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = drop_unusable(self.split_rows(split))
-        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
 
 def _pair(row: Record) -> Pair:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,14 +31,12 @@ class Rankings(OwnFiles):
         return self.rankings(split, None)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
-        rows = self.split_rows(split)
-        kept = [row for row in rows if len(set(row.grades)) > 1]
-        dropped = Counter({"no two grades differ": len(rows) - len(kept)} if len(kept) < len(rows) else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        loaded = drop_unusable(self.split_rows(split))
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = self.rankings(split, reference)
-        return drop_unusable([_extremes(row) for row in loaded.rows], loaded.dropped)
+        return drop_unusable([_extremes(row) for row in loaded.rows], loaded.dropped, loaded.left_out)
 
 
 def _extremes(row: Ranking) -> Pair:

@@ -9,6 +9,7 @@ from typing import Any
 
 from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_row
 from alignlab.data.files import Record
+from alignlab.data.filters import drop_unusable
 from alignlab.data.own_files import OwnFiles, read_columns
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
@@ -39,10 +40,8 @@ class Unpaired(OwnFiles):
         return self.labelled(split, None)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
-        rows = self.split_rows(split)
-        kept = [row for row in rows if row.completion.strip()]
-        dropped = Counter({"empty answer": len(rows) - len(kept)} if len(kept) < len(rows) else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        loaded = drop_unusable(self.split_rows(split))
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def completions(self, split: Split) -> Loaded[Completion]:
         loaded = self.labelled(split, None)

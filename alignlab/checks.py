@@ -5,10 +5,32 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import field, fields
 from typing import Any
 
 from alignlab.errors import ConfigError, ModelError, Problem
 from alignlab.spelling import correct_option
+
+_LATER = "alignlab.later"
+
+
+def later_setting(**options: Any) -> Any:
+    """A field that a config dataclass got after runs were made with it. `options` are those of `dataclasses.field`.
+
+    At its default it is left out of a run's id, so that the runs made before keep their ids.
+    """
+    return field(metadata={_LATER: True}, **options)
+
+
+def untouched_later_settings(config: Any) -> list[str]:
+    """Names of the `later_setting` fields of a config dataclass that have their default."""
+    untouched = []
+    for f in fields(config):
+        if f.metadata.get(_LATER):
+            default = f.default_factory() if callable(f.default_factory) else f.default
+            if getattr(config, f.name) == default:
+                untouched.append(f.name)
+    return untouched
 
 
 class Checked:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, cast
@@ -13,6 +13,7 @@ from hydra import compose
 from hydra.errors import HydraException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf, open_dict
 
+from alignlab.checks import untouched_later_settings
 from alignlab.config.composer import without_hydra
 from alignlab.config.hydra_errors import plain_cause, unreadable
 from alignlab.config.preflight import PreflightCache, to_train
@@ -189,6 +190,8 @@ def _made_by(run: Plan, judge: Judge) -> Judge:
 def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, content: Mapping[str, str]) -> str:
     needs = train.objective.requires
     unused = [f"{group}.{f}" for group in ("data", "model") for f in getattr(train, group).content_fields]
+    groups = [f.name for f in fields(train) if is_dataclass(getattr(train, f.name))]
+    unused += [f"{group}.{name}" for group in groups for name in untouched_later_settings(getattr(train, group))]
     if needs.rows in ("completions", "prompts"):
         unused += [f"data.{f}" for f in train.data.pair_fields]
     plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}

@@ -69,3 +69,10 @@ def test_the_labs_parent_learns_everything() -> None:
     assert without.parent
     assert with_lora.parent.id == without.parent.id
     assert with_lora.id != without.id
+
+
+def test_a_later_setting_is_part_of_an_id_only_if_it_is_changed(hydra_conf: None) -> None:
+    """The id is that of commit 2dd229a, which had no `data.template`."""
+    words = ["experiment=support_desk_dpo_smollm2", "model.origin=hub"]
+    assert planned(*words).id == planned(*words, "data.template=auto").id == "dpo-ad6338000dbc"
+    assert planned(*words, "data.template=none").id != "dpo-ad6338000dbc"

@@ -9,12 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from alignlab.checks import Checked, at_least
+from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
 from alignlab.types import DataShape
+
+# Values of `template`.
+TEMPLATES = ("auto", "none")
 
 # World -> [X, N] log-probabilities of all completions of all prompts under the reference, nats.
 ReferenceTable = Callable[[World], Any]
@@ -74,12 +77,15 @@ class Source(Checked, ABC):
     max_prompt_length: most tokens in a prompt; a longer prompt is cut on the left.
     train_limit:       use at most this many training rows; 0 uses all.
     eval_limit:        use at most this many held-out rows; 0 uses all.
+    template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
+                       they are, for example because they were rendered before).
     """
 
     max_length: int = 512
     max_prompt_length: int = 384
     train_limit: int = 0
     eval_limit: int = 256
+    template: str = later_setting(default="auto")
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()
@@ -100,6 +106,7 @@ class Source(Checked, ABC):
             )
         yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
+        yield from one_of("template", self.template, TEMPLATES)
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""

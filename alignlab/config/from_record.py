@@ -58,6 +58,11 @@ def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[st
     moved = {}
     for name in getattr(schema, "content_fields", ()):
         path = values.get(name)
-        if folder and isinstance(path, str) and path and not Path(path).exists() and (Path(folder) / path).exists():
-            moved[name] = str(Path(folder) / path)
+        if folder and path:
+            moved[name] = [_found(folder, p) for p in path] if isinstance(path, list) else _found(folder, path)
     return {**values, **moved}
+
+
+def _found(folder: str, path: str) -> str:
+    here, there = Path(path), Path(folder) / path
+    return str(there) if not here.exists() and there.exists() else path

@@ -32,6 +32,9 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 _SETTING = "alignlab"  # key of a field's metadata
 _ALL = ("parents", "judges")
 
+# Shape of rows -> the source that reads a file of them.
+_SOURCE_OF = {"completions": "completions", "labelled": "unpaired", "rankings": "rankings"}
+
 
 def setting(*, in_id: bool = True, inherited_by: Sequence[str] = (), **options: Any) -> Any:
     """A field of `Train` or `Trainer`, with what its value means for run ids and for other runs.
@@ -278,8 +281,11 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _unread_problems(parts["objective"].requires, parts["data"])
         wanted, shapes = parts["objective"].requires.rows, parts["data"].shapes
         if wanted not in (*shapes, "prompts"):
-            text = f"has {' and '.join(shapes)}, but this objective works on {wanted}"
-            yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
+            text = f"has {' and '.join(shapes) or 'prompts without answers'}, but this objective works on {wanted}"
+            yield Problem("data", type(parts["data"]).__name__.lower(), text, f"data={_SOURCE_OF.get(wanted, 'pairs')}")
+        if parts["objective"].requires.demonstrations and "completions" not in shapes:
+            text = "has prompts without answers, but this objective learns from the data's answers too"
+            yield Problem("data", module_name(type(parts["data"])), text, "data=completions")
     if {"data", "model"} <= parts.keys():
         name, vocabulary, world = parts["model"].name, parts["model"].vocabulary, parts["data"].world
         if world is not None and vocabulary != world.alphabet:

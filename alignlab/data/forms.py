@@ -108,7 +108,7 @@ def prompt_of(row: Record) -> Completion:
     if not _given(row, PROMPT) and messages_of(prompt)[-1]["role"] == "assistant":
         raise UnusableRowError(f"{name} ends with an answer\n    type: data=completions, which reads both of them")
     refuse_other_conversations(row, prompt)
-    return Completion(_with_system(row, prompt), "", ended=False)
+    return Completion(_with_system(row, prompt), "")
 
 
 def read_form(row: Record, answers: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
@@ -195,8 +195,12 @@ def _prompt_value(row: Record, answers: Collection[Any]) -> Any:
     if whole is None:
         return next((row[name] for name in PROMPT if row.get(name) is not None), None)
     turns = turns_of(_turns_of_exchanges(row[whole]), whole)
-    answered = turns[-1]["role"] == "assistant" and len(turns) > 1
-    return turns[:-1] if answers and answered and _is_one_of(turns[-1], answers) else turns
+    if not answers or turns[-1]["role"] != "assistant":
+        return turns
+    if not _is_one_of(turns[-1], answers):
+        shown = f"assistant: {turns[-1]['content']!r:.40}"
+        raise UnusableRowError(f"{whole} ends with an answer that the row does not have ({shown})")
+    return turns[:-1]
 
 
 def _is_one_of(turn: Message, answers: Collection[Any]) -> bool:

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -194,7 +194,7 @@ class OwnFiles(Source):
             found = list(dict.fromkeys(str(record.get("split")) for record in records))
             rows = [row for row in rows if row[1].get("split") == split]
             if not rows:
-                raise DataError(f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}")
+                raise DataError(f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}\n  type: data.eval_split=<one of these>")
         return [(place, _renamed(record, self.columns)) for place, record in rows]
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
@@ -206,11 +206,9 @@ class OwnFiles(Source):
         known = {*self.columns, *(column for column in columns if column not in taken)}
         if lacking := [names[0] for names in self.needed if not known & set(names)]:
             example = ", ".join(f"{column}: <its name>" for column in lacking)
-            other = next((kind for kind, needed in NEEDED.items() if all(known & set(n) for n in needed)), "")
-            hint = f"   or: data={other}, which reads such rows" if other else ""
             raise DataError(
                 f"{name} has no column {', '.join(lacking)}; it has: {', '.join(columns)}\n"
-                f"  type: 'data.columns={{{example}}}'{hint}"
+                f"  type: 'data.columns={{{example}}}'{_other_source(known)}"
             )
         read = taken | {column for column in self.reads if column not in self.columns}
         left_out = {column for column, source in self.columns.items() if not source}
@@ -251,6 +249,14 @@ _cache: dict[Any, Loaded[Any]] = {}
 
 # Columns that are always looked at: a row with a value in one of them is refused. `split` selects rows.
 _LOOKED_AT = {*UNSUPPORTED_COLUMNS, "split"}
+
+
+def _other_source(columns: Collection[str]) -> str:
+    """What to type to read rows with these columns by another source; empty if none reads them."""
+    if "chosen" in columns and "rejected" not in columns:
+        return "   or: data=completions 'data.columns={completion: chosen}'"
+    found = [kind for kind, needed in NEEDED.items() if all(set(columns) & set(names) for names in needed)]
+    return f"   or: data={found[0]}, which reads such rows" if found else ""
 
 
 def _has_split_column(path: str) -> bool:

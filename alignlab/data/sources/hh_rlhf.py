@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,7 +13,7 @@ from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import read_records, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.rows import Loaded, Message, Pair, Split
+from alignlab.data.rows import Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.errors import DataError, Problem
 
@@ -77,16 +77,16 @@ class HHRLHF(Source):
         dropped: Counter[str] = Counter()
         pairs = []
         for subset in self.subsets if split == "train" else self.eval_subsets:
-            for chosen, rejected in self._transcripts(subset, split):
+            for place, chosen, rejected in self._transcripts(subset, split):
                 try:
-                    pairs.append(parse_transcripts(chosen, rejected))
+                    pairs.append(replace(parse_transcripts(chosen, rejected), place=place))
                 except UnusableRowError as error:
                     dropped[error.faults[0]] += 1
         loaded = drop_unusable(pairs, dropped)
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
-    def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
-        """(chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""
+    def _transcripts(self, subset: str, split: Split) -> list[tuple[Place, str, str]]:
+        """(place, chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""
         if Path(self.path).is_dir():
             where = str(self._file(subset, split))
             rows = read_records(where)
@@ -102,7 +102,7 @@ class HHRLHF(Source):
         ]
         if faults:
             raise unusable_rows(where, faults)
-        return [(row["chosen"], row["rejected"]) for row in rows]
+        return [(Place(where, number), row["chosen"], row["rejected"]) for number, row in enumerate(rows, 1)]
 
     def _files(self, subset: str) -> dict[str, Path]:
         """Split name -> file of a subset in a local folder."""

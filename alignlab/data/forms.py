@@ -113,7 +113,9 @@ def prompt_of(row: Record) -> Completion:
 
 def read_form(row: Record, answers: Mapping[str, Any]) -> tuple[Prompt, list[str]]:
     """(prompt, texts of the answers) of a row. `answers` is column -> value. Raises UnusableRowError."""
-    value = None if set(answers) & set(WHOLE) and not _given(row, PROMPT) else _prompt_value(row, list(answers.values()))
+    value = (
+        None if set(answers) & set(WHOLE) and not _given(row, PROMPT) else _prompt_value(row, list(answers.values()))
+    )
     prompt, texts = read_conversation(value, answers)
     full = _with_system(row, prompt)
     for name in ("messages", "conversations"):

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,7 +20,7 @@ from alignlab.data.conversations import (
     prompt_key,
     refuse_unsupported_columns,
 )
-from alignlab.data.files import Record, columns_of, parse_records, read_bytes, unusable_rows
+from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, read_number
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
@@ -51,8 +51,8 @@ class OwnFiles(Source):
 
     path:          a .jsonl, .json, .parquet or .csv file (or one of these with .gz), a folder with the structure of a
                    hub data set, a hub name, or a list of these.
-    eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`; if that is empty
-                   too, `eval_fraction` of `path` is held out.
+    eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`. If that is
+                   empty too, they are `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
     split:         the split of a folder or a hub set to train on. Of a single file with a column `split`, it selects
                    the rows with this value, if `eval_split` is set.
@@ -164,7 +164,8 @@ class OwnFiles(Source):
         """Whether `eval_split` can be read: from folders and hub sets, and from files with a column `split`."""
         if not self.eval_split:
             return False
-        without = [path for path in paths_of(self.path) if Path(path).is_file() and not _has_split_column(path)]
+        files = [Part(path, read_bytes(path)) for path in paths_of(self.path) if Path(path).is_file()]
+        without = [part.name for part in files if "split" not in _columns_of_part(part)]
         if without:
             text = "%s is a file without a column split, so %g of it is held out, not data.eval_split=%s"
             log.warning(text, without[0], self.eval_fraction, self.eval_split)
@@ -194,7 +195,8 @@ class OwnFiles(Source):
             found = list(dict.fromkeys(str(record.get("split")) for record in records))
             rows = [row for row in rows if row[1].get("split") == split]
             if not rows:
-                raise DataError(f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}\n  type: data.eval_split=<one of these>")
+                text = f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}"
+                raise DataError(f"{text}\n  type: data.eval_split=<one of these>")
         return [(place, _renamed(record, self.columns)) for place, record in rows]
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
@@ -259,8 +261,9 @@ def _other_source(columns: Collection[str]) -> str:
     return f"   or: data={found[0]}, which reads such rows" if found else ""
 
 
-def _has_split_column(path: str) -> bool:
-    return "split" in columns_of(parse_records(read_bytes(path), path)[:1])
+@lru_cache(maxsize=2)
+def _columns_of_part(part: Part) -> list[str]:
+    return columns_of(part.records())
 
 
 def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
@@ -274,7 +277,7 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
 
 
 def _columns_in(source: str, columns: Iterable[str]) -> list[str]:
-    """The columns that a name in `data.columns` stands for: one, the first step of a path, or the two of a difference."""
+    """The columns that a name in `data.columns` needs: itself, the first step of a path, or both of a difference."""
     if source in columns:
         return [source]
     parts = [part.strip() for part in source.split(" - ")]

@@ -29,6 +29,13 @@ CONF = conf_dir()
 FILES = sorted(CONF.rglob("*.yaml"))
 PRESETS = sorted((share_dir() / "sweeps").rglob("*.yaml"))
 
+# Public sets of pairs and rankings.
+PUBLIC_PAIRS = (
+    "arena_55k", "capybara_dpo", "dpo_mix_7k", "helpsteer2", "helpsteer3", "nectar", "oasst1", "orca_dpo_pairs",
+    "pku_saferlhf", "shp", "skywork_80k", "tldr", "tulu3_8b", "ultrafeedback_binarized", "ultrafeedback_cleaned",
+    "ultrafeedback_raw", "webgpt",
+)  # fmt: skip
+
 # What an option needs to be valid: files of the user, and matching options of other groups.
 NEEDS = {
     "data/hh_rlhf": ["model=tiny"],
@@ -42,6 +49,18 @@ NEEDS = {
     "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "data/completions": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/prompts": ["model=tiny", "data.path=org/dataset", "objective=best_of_n", "reward=gold", "reward.function=math:dist"],
+    "data/llama_factory_dpo": ["model=tiny", "data.path=org/dataset"],
+    "data/llama_factory_kto": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "data/llama_factory_alpaca": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/rasbt": ["model=tiny", "data.path=org/dataset"],
+    "data/self_instruct": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/imdb": ["model=tiny", "objective=kto"],
+    "data/kto_mix_15k": ["model=tiny", "objective=kto"],
+    "data/dolly": ["model=tiny", "objective=sft"],
+    "data/tldr_sft": ["model=tiny", "objective=sft"],
+    **{f"data/{name}": ["model=tiny"] for name in PUBLIC_PAIRS},
     "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
     "experiment/hh_dpo_smollm2": ["model.origin=hub"],
@@ -56,7 +75,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 86
+    assert len(FILES) == 114
     assert len(PRESETS) == len(POINTS)
 
 

@@ -216,7 +216,7 @@ def test_conversations_beside_a_prompt_must_not_disagree(whole: Any, name: str, 
     for source, row in rows.items():
         path = written(tmp_path, {**row, name: whole})
         with pytest.raises(DataError) as caught:
-            source(path=path, eval_path=path).split_rows("train").rows
+            source(path=path, eval_path=path).split_rows("train")
         assert "row 1: " in str(caught.value)
         assert fault.replace("{}", name) in str(caught.value)
 

@@ -86,7 +86,10 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
         ({"prompt": "p", "completion": "c", "label": [True]}, "row 1: label must be"),
         ({"prompt": "p", "completion": 5, "label": True}, "row 1: completion must be text or a list of"),
         ({"prompt": "p", "text": "c", "label": True}, "has no column completion; it has: prompt, text, label"),
-        ({"prompt": "p", "text": "c", "label": True}, "type: 'data.columns={completion: <its name>}'   or: data=prompts"),
+        (
+            {"prompt": "p", "text": "c", "label": True},
+            "type: 'data.columns={completion: <its name>}'   or: data=prompts",
+        ),
         (
             {"messages": [{"role": "user", "content": "Hi"}], "label": True},
             "row 1: messages must end with an assistant turn",

@@ -15,10 +15,8 @@ from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.rows import Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
+from alignlab.data.transcripts import transcript_turns
 from alignlab.errors import DataError, Problem
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
 @dataclass(kw_only=True)
@@ -86,7 +84,7 @@ class HHRLHF(Source):
         return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
 
     def _transcripts(self, subset: str, split: Split) -> list[tuple[Place, str, str]]:
-        """(place, chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""
+        """(place, chosen, rejected) of all rows. Raises DataError that lists the rows in which one is not a text."""
         if Path(self.path).is_dir():
             where = str(self._file(subset, split))
             rows = read_records(where)
@@ -143,14 +141,9 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair:
 
 def _turns(transcript: str) -> list[Message]:
     """All turns of a transcript. Raises UnusableRowError unless the last turn is the assistant's."""
-    start, *pieces = _TURN.split(transcript)  # text before the first turn, then a role and a text for each turn
-    turns = [
-        Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
+    turns = transcript_turns(transcript)
     if not any(turn["role"] == "assistant" for turn in turns):
         raise UnusableRowError("no answer")
-    if start.strip():
-        raise UnusableRowError("text before the first turn")
     if turns[-1]["role"] != "assistant":
         raise UnusableRowError("the last turn is not the assistant's")
     return turns

@@ -21,8 +21,8 @@ class Pairs(OwnFiles):
     the prompt, and must be the same in both. Such rows need no `prompt`.
 
     An optional column `margin` states by how much a reward model's rewards of the two answers should differ
-    (objective.margins). A value that is not a finite number counts as no margin. `chosen_ended` and `rejected_ended` are
-    false if a length limit cut the answer off.
+    (objective.margins). A value that is not a finite number counts as no margin. `chosen_ended` and `rejected_ended`
+    are false if a length limit cut the answer off.
     """
 
     needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["pairs"]

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.data.files import Record
-from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, prompt_of
+from alignlab.data.forms import NEEDED, prompt_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Completion, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable

@@ -93,8 +93,8 @@ class OwnFiles(Source):
             if self.columns[name] and name not in self.reads:
                 text = f"this data has no such column; it reads {', '.join(self.reads)}"
                 guess = correct_option(name, self.reads) or self.reads[0]
-                fix = f"'columns={{{guess}: {self.columns[name]}}}'"
-                yield Problem("columns", f"{{{name}: {self.columns[name]}}}", text, fix)
+                source = self.columns[name]
+                yield Problem("columns", f"{{{name}:{source}}}", text, f"columns={{{guess}:{source}}}")
 
     def missing(self) -> Iterator[Problem]:
         for key in ("path", "eval_path"):

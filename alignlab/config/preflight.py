@@ -78,6 +78,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         if group.made is not None:
             groups[name] = group.made
     problems += combination_problems({**groups, **rest})
+    problems += _two_lengths(groups.get("trainer"), typed)
     if problems:
         raise ConfigError(problems)
     return Train(**groups, **rest)
@@ -124,6 +125,13 @@ def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) ->
             text = f"means {key} for this objective, but {key}={value} was typed too; leave one of the two out"
             return {}, [Problem("strength", strength, text)]
     return {field: strength}, []
+
+
+def _two_lengths(trainer: Any, typed: Sequence[str]) -> Iterator[Problem]:
+    """The problem that `trainer.max_steps` was typed for a run whose length `trainer.max_epochs` decides."""
+    if trainer and trainer.max_epochs and any(text.lstrip("+").startswith("trainer.max_steps=") for text in typed):
+        text = f"trainer.max_epochs={trainer.max_epochs:g} decides the length already: leave one of the two out"
+        yield Problem("trainer.max_steps", trainer.max_steps, text, "trainer.max_epochs=0")
 
 
 def _equal(text: str, number: float) -> bool:

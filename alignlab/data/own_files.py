@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from abc import abstractmethod
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
@@ -17,12 +17,12 @@ from alignlab.data.conversations import (
     UNSUPPORTED_COLUMNS,
     UnusableRowError,
     gather,
-    prompt_key,
     refuse_unsupported_columns,
 )
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, read_number
+from alignlab.data.held_out import held_out_part
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
 from alignlab.data.rows import Loaded, Place, Split
 from alignlab.data.sources.base import Source
@@ -155,10 +155,7 @@ class OwnFiles(Source):
             return self._read(self.eval_path, self.split)
         if self.eval_path or self._has_splits():
             return self._read(self.path, self.split if split == "train" else self.eval_split)
-        loaded = self._read(self.path, self.split)
-        held_out = _held_out(loaded.rows, self.eval_fraction, shown(self.path))
-        rows = [row for i, row in enumerate(loaded.rows) if (i in held_out) == (split == "eval")]
-        return Loaded(rows, loaded.dropped if split == "train" else Counter())
+        return held_out_part(self._read(self.path, self.split), split, self.eval_fraction, shown(self.path))
 
     def _has_splits(self) -> bool:
         """Whether `eval_split` can be read: from folders and hub sets, and from files with a column `split`."""
@@ -298,29 +295,3 @@ def _value(record: Record, source: str) -> Any:
     for step in source.split("."):
         value = value.get(step) if isinstance(value, dict) else None
     return value
-
-
-def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
-    """Indices of the held-out rows: all rows of some prompts, together about `share` of all rows.
-
-    Prompts are taken in the order of a digest of their text, so the result depends neither on the order of the rows nor
-    on the objective. A prompt with more rows than are still needed is skipped. If every prompt has too many rows, the
-    prompt with the fewest rows is taken. Raises DataError if all rows have the same prompt.
-    """
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        groups[prompt_key(row.prompt)].append(place)
-    if len(groups) < 2:
-        count = f"all {len(rows)} rows of {path} have" if len(rows) > 1 else f"the only row of {path} has"
-        raise DataError(
-            f"{count} the same prompt, so no part of them can be held out\n"
-            "  type: data.eval_path=<a file with rows to evaluate on>"
-        )
-    order = [places for _, places in sorted(groups.items(), key=lambda group: digest([group[0].encode()]))]
-    wanted = min(max(1, round(len(rows) * share)), len(rows) - 1)
-    held_out: set[int] = set()
-    for places in order:
-        if len(held_out) + len(places) <= wanted:
-            held_out |= set(places)
-    smallest = min(order, key=len)
-    return held_out or set(smallest)

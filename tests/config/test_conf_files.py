@@ -39,6 +39,7 @@ PUBLIC_PAIRS = (
 # What an option needs to be valid: files of the user, and matching options of other groups.
 NEEDS = {
     "data/hh_rlhf": ["model=tiny"],
+    "data/hh_helpful_base": ["model=tiny"],
     "data/pairs": ["model=tiny", "data.path=org/dataset"],
     "model/hub": ["data=hh_rlhf", "model.name=org/model"],
     "model/tiny": ["data=hh_rlhf"],
@@ -81,7 +82,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 114
+    assert len(FILES) == 115
     assert len(PRESETS) == len(POINTS)
 
 
@@ -111,12 +112,17 @@ POINTS = {
     "dpo_beta": 4,
     "seeds": 5,
     "objectives_beta": 100,
-    "datasets_beta": 16,
+    "datasets_beta": 12,
+    "worlds_beta": 16,
     "noise": 30,
     "kto_imbalance": 21,
     "ppo_kl": 4,
     "online_beta": 15,
 }
+
+
+# preset -> places of its data in place of the user's files
+PLACES = {"datasets_beta": {"data.path": "org/a,org/b,org/c"}}
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
@@ -126,7 +132,8 @@ def test_every_point_of_a_sweep_composes(file: Path, hydra_conf: None) -> None:
     assert preset["sweep"]["question"].endswith("?")
     composer = Composer(GlobalHydra.instance().config_loader(), "train")
     config = composer.load([f"sweep={file.stem}"])
-    given = [f"{key}={values}" for key, values in config.hydra.sweeper.params.items()]
+    params = {**config.hydra.sweeper.params, **PLACES.get(file.stem, {})}
+    given = [f"{key}={values}" for key, values in params.items()]
     asked = grid([composer.parse(text) for text in given], config.sweep.zip, config.sweep.exclude)
     plans = plan_points(composer, [[f"sweep={file.stem}", *job] for job in asked.jobs], asked.problems)
     assert len({point.id for point in plans}) == len(plans) == POINTS[file.stem]

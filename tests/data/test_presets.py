@@ -221,7 +221,18 @@ PRESETS: list[tuple[str, list[str], list[dict[str, Any]], Sequence[Any], dict[st
 
 def test_every_public_set_is_tested() -> None:
     """A preset that names a set, but `hh_rlhf`, which has a test of its own."""
-    own = {"bandit", "lab", "support_desk", "pairs", "unpaired", "rankings", "completions", "prompts", "hh_rlhf"}
+    own = {
+        "bandit",
+        "lab",
+        "support_desk",
+        "pairs",
+        "unpaired",
+        "rankings",
+        "completions",
+        "prompts",
+        "hh_rlhf",
+        "hh_helpful_base",
+    }
     assert {file.stem for file in (conf_dir() / "data").glob("*.yaml")} - own == {name for name, *_ in PRESETS}
 
 

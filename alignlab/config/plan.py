@@ -136,6 +136,8 @@ def plan(
     parent = _parent(config, train, plain, known, allowed)
     plain["objective"] = asdict(train.objective)  # with the values that `strength` and `dialect` set
     del plain["strength"]  # the objective's own field has it
+    for name, part in getattr(train.data, "parts", {}).items():  # the parts of a mixture
+        plain["data"]["parts"][name]["source"] = module_name(type(part))
     judges = judge_plans(config, train.judge, known, allowed)
     reward = _reward_plan(config, train, known, allowed)
     content = _content(train, reward, known)

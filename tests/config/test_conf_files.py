@@ -67,6 +67,7 @@ NEEDS = {
     "data/kto_mix_15k": ["model=tiny", "objective=kto"],
     "data/dolly": ["model=tiny", "objective=sft"],
     "data/tldr_sft": ["model=tiny", "objective=sft"],
+    "data/mixture": ["model=tiny", "+data@data.parts.a=hh_rlhf", "+data@data.parts.b=support_desk"],
     **{f"data/{name}": ["model=tiny"] for name in PUBLIC_PAIRS},
     "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
@@ -82,7 +83,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 115
+    assert len(FILES) == 116
     assert len(PRESETS) == len(POINTS)
 
 

@@ -212,10 +212,10 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Preflig
     except OmegaConfBaseException as error:  # for instance an interpolation with an unknown name
         return Group(None, [Problem(name, None, str(error).splitlines()[0])])
     values |= given
-    for key, parts in _parts(name, node, known).items():
+    for field, parts in _parts(name, node, known).items():
         if problems := [problem for part in parts.values() for problem in part.problems]:
             return Group(None, problems)
-        values[key] = {part: group.made for part, group in parts.items()}
+        values[field] = {part: group.made for part, group in parts.items()}
     key = (schema, json.dumps(values, default=str))
     if key not in known.groups:
         known.groups[key] = _checked(name, schema, values)
@@ -224,14 +224,13 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Preflig
 
 def _parts(name: str, node: DictConfig, known: PreflightCache) -> dict[str, dict[str, Group]]:
     """Field -> key -> checked dataclass, for the fields of a group that are dicts of dataclasses (`data.parts`)."""
-    found = {}
-    for field in node:
+    found: dict[str, dict[str, Group]] = {}
+    for field in map(str, node):
         parts = node._get_node(field)
         if isinstance(parts, DictConfig) and OmegaConf.get_type(parts) is dict:
-            nodes = {str(key): parts._get_node(key) for key in parts}
+            nodes = {str(key): cast(DictConfig, parts._get_node(key)) for key in parts}
             if nodes and all(dataclasses.is_dataclass(OmegaConf.get_type(part)) for part in nodes.values()):
-                checked = {key: _group(f"{name}.{field}.{key}", part, {}, known) for key, part in nodes.items()}
-                found[str(field)] = checked
+                found[field] = {key: _group(f"{name}.{field}.{key}", part, {}, known) for key, part in nodes.items()}
     return found
 
 

@@ -57,12 +57,12 @@ _WORDS = {
 
 def pair_of(row: Record) -> Pair:
     """A pair from `chosen` and `rejected`, with `margin`, `chosen_ended` and `rejected_ended` if there are any."""
-    sides = ("chosen", "rejected")
-    (prompt, (chosen, rejected)), *ended = gather(
-        lambda: read_form(row, {side: row.get(side) for side in sides}),
-        *(partial(read_ended, row, f"{side}_ended") for side in sides),
+    (prompt, (chosen, rejected)), chosen_ended, rejected_ended = gather(
+        lambda: read_form(row, {side: row.get(side) for side in ("chosen", "rejected")}),
+        partial(read_ended, row, "chosen_ended"),
+        partial(read_ended, row, "rejected_ended"),
     )
-    return Pair(prompt, chosen, rejected, *ended, margin=_margin(row.get("margin")))
+    return Pair(prompt, chosen, rejected, chosen_ended, rejected_ended, _margin(row.get("margin")))
 
 
 def completion_of(row: Record) -> Completion:

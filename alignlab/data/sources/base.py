@@ -23,15 +23,15 @@ TEMPLATES = ("auto", "none")
 ReferenceTable = Callable[[World], Any]
 
 
-def load_rows(name: str, **arguments: Any) -> Any:
+def load_rows(path: str, **arguments: Any) -> Any:
     """Load a hub data set with `datasets.load_dataset`. Its failures are raised as DataError.
 
     Do not use it for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
-    with _raising_data_errors(name):
-        return load_dataset(name, **arguments)
+    with _raising_data_errors(path):
+        return load_dataset(path, **arguments)
 
 
 def local_files(folder: str, split: str = "train", subset: str = "") -> list[str]:

@@ -23,9 +23,9 @@ class TLDR(Pairs):
             raise UnusableRowError("info must have a post or an article")
         if not isinstance(summaries, list) or len(summaries) != 2 or not all(isinstance(s, dict) for s in summaries):
             raise UnusableRowError("summaries must be two of {text}")
-        if str(choice) not in ("0", "1"):
+        if choice not in (0, 1):
             raise UnusableRowError(f"choice must be 0 or 1, not {choice!r:.80}")
-        chosen, rejected = (summaries[i].get("text") for i in (int(choice), 1 - int(choice)))
+        chosen, rejected = (summaries[i].get("text") for i in ((0, 1) if choice == 0 else (1, 0)))
         return {"prompt": _prompt(info), "chosen": chosen, "rejected": rejected}
 
 

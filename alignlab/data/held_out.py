@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -19,7 +19,7 @@ def held_out_part(loaded: Loaded[Any], split: Split, share: float, path: str) ->
     """
     held_out = _held_out(loaded.rows, share, path)
     rows = [row for i, row in enumerate(loaded.rows) if (i in held_out) == (split == "eval")]
-    return Loaded(rows, loaded.dropped if split == "train" else Counter())
+    return loaded.with_rows(rows) if split == "train" else Loaded(rows)
 
 
 def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:

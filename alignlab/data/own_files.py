@@ -20,11 +20,12 @@ from alignlab.data.conversations import (
     refuse_unsupported_columns,
 )
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
+from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, read_number
 from alignlab.data.held_out import held_out_part
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
-from alignlab.data.rows import Loaded, Place, Split
+from alignlab.data.rows import LeftOut, Loaded, Place, Split
 from alignlab.data.sources.base import Source
 from alignlab.errors import DataError, Problem
 from alignlab.spelling import correct_option
@@ -146,6 +147,12 @@ class OwnFiles(Source):
             text = f"the {part} part of {text}\n  type: data.eval_path=<a file with rows to evaluate on>"
         raise DataError(text)
 
+    def kept_rows(self, split: Split) -> Loaded[Any]:
+        """The rows of one split without those that teach nothing, up to the limit."""
+        loaded = self.split_rows(split)
+        loaded = drop_unusable(loaded.rows, loaded.dropped, loaded.left_out)
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
+
     def split_rows(self, split: Split) -> Loaded[Any]:
         """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.
 
@@ -218,12 +225,13 @@ class OwnFiles(Source):
         dropped: Counter[str] = Counter()
         several = len({place.file for place, _ in located}) > 1
         rows: list[Any] = []
+        left_out: list[LeftOut] = []
         faults: list[tuple[str, str]] = []
         for place, record in self.arrange(located, dropped):
             try:
                 rows.append(replace(self._row(record), place=place))
             except LeftOutError as error:
-                dropped[error.reason] += 1
+                left_out.append(LeftOut(error.reason, place))
             except UnusableRowError as error:
                 faults += [(str(place) if several else f"row {place.row}", fault) for fault in error.faults]
         if faults:
@@ -231,7 +239,7 @@ class OwnFiles(Source):
             no_prompt = any(fault.startswith("prompt is missing") for _, fault in faults)
             note = f"\n  the columns are: {', '.join(columns)}\n  type: 'data.columns={{prompt: <its name>}}'"
             raise unusable_rows(shown(self.path), faults, note if no_prompt else "")
-        return Loaded(rows, dropped)
+        return Loaded(rows, dropped + Counter(row.reason for row in left_out), tuple(left_out))
 
     def _row(self, record: Record) -> Any:
         record = self.convert(record)

@@ -123,12 +123,30 @@ class Ranking:
         return list(zip(self.completions, self.ended, strict=True))
 
 
+AnyRow = Pair | Completion | Labelled | Ranking
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
+Other = TypeVar("Other", Pair, Completion, Labelled, Ranking)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that was left out, and why. `place` is None if it is not known where the row comes from."""
+
+    reason: str
+    place: Place | None
 
 
 @dataclass(frozen=True)
 class Loaded(Generic[Row]):
-    """The rows of one split, and how many rows were left out, by reason."""
+    """The rows of one split, and how many rows were left out, by reason.
+
+    left_out: the rows that were left out, as far as they are known one by one. `dropped` counts all of them.
+    """
 
     rows: list[Row]
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: tuple[LeftOut, ...] = ()
+
+    def with_rows(self, rows: list[Other]) -> Loaded[Other]:
+        """Other rows, with the same record of what was left out."""
+        return Loaded(rows, self.dropped, self.left_out)

@@ -43,7 +43,7 @@ def test_prompts_shared_by_held_out_rows_are_reported(alignlab: Run, tmp_path: P
     for more in ([], ["data.eval_path=eval.jsonl"]):
         result = alignlab("train", *SMALL, "data.path=train.jsonl", *more)
         assert result.code == 0, result.err
-        told = "training also uses the prompts of 3 of 4 held-out rows" in result.err
+        told = "3 of 4 held-out rows (75.0%) have a prompt that training uses too" in result.err
         assert told == bool(more)
     for file in sorted(tmp_path.glob("outputs/runs/*/run.json"), key=lambda file: file.stat().st_mtime):
         record = json.loads(file.read_text())["data"]["eval"]

@@ -11,9 +11,11 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
+from alignlab.data.filters import REASONS
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
+from alignlab.spelling import correct_option
 from alignlab.types import DataShape
 
 # Values of `template`.
@@ -65,6 +67,8 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # its errors are raised as exceptions too
     try:
         yield
+    except ConnectionError as error:
+        raise UnreachableError(f"{place} can't be reached: {error}") from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
         text = str(error.__cause__ or error) or "it is empty"
         raise DataError(f"{place} can't be read: {text}{_cure(text)}") from error
@@ -90,6 +94,8 @@ class Source(Checked, ABC):
     eval_limit:        use at most this many held-out rows; 0 uses all.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
+    drop:              further rows to leave out: empty, identical, tie, leaked, swapped, contradictory, duplicate
+                       (alignlab/data/filters.py). Pairs with identical or empty answers are always left out.
     """
 
     max_length: int = 512
@@ -97,6 +103,7 @@ class Source(Checked, ABC):
     train_limit: int = 0
     eval_limit: int = 256
     template: str = later_setting(default="auto")
+    drop: list[str] = later_setting(default_factory=list)
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()
@@ -118,6 +125,9 @@ class Source(Checked, ABC):
         yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
         yield from one_of("template", self.template, TEMPLATES)
+        if unknown := [name for name in self.drop if name not in REASONS]:
+            fix = ",".join(correct_option(name, REASONS) or "<one of these>" for name in unknown)
+            yield Problem("drop", self.drop, f"may have: {', '.join(REASONS)}", f"drop=[{fix}]")
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""
@@ -144,17 +154,17 @@ class Source(Checked, ABC):
     def completions(self, split: Split) -> Loaded[Completion]:
         """Single answers to imitate. For preference data these are the preferred answers."""
         loaded = self.pairs(split, None)
-        return Loaded([pair.preferred() for pair in loaded.rows], loaded.dropped)
+        return loaded.with_rows([pair.preferred() for pair in loaded.rows])
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         """Answers labelled good or bad. A pair gives two rows."""
         loaded = self.pairs(split, reference)
-        return Loaded([half for pair in loaded.rows for half in pair.halves()], loaded.dropped)
+        return loaded.with_rows([half for pair in loaded.rows for half in pair.halves()])
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         """Prompts with graded answers. A pair gives a ranking of two answers."""
         loaded = self.pairs(split, reference)
-        return Loaded([pair.ranking() for pair in loaded.rows], loaded.dropped)
+        return loaded.with_rows([pair.ranking() for pair in loaded.rows])
 
     def limited(self, split: Split) -> int | None:
         """Row limit of a split, to be used as the end of a slice. None if all rows are used."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -37,11 +36,7 @@ class Completions(OwnFiles):
         return self.completions(split)
 
     def completions(self, split: Split) -> Loaded[Completion]:
-        loaded = self.split_rows(split)
-        kept = [row for row in loaded.rows if row.completion.strip()]
-        left_out = len(loaded.rows) - len(kept)
-        dropped = loaded.dropped + Counter({"empty answer": left_out} if left_out else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        return self.kept_rows(split)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has single answers, but the objective needs pairs")

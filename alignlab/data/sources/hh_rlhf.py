@@ -15,7 +15,7 @@ from alignlab.data.files import read_records, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.held_out import held_out_part
-from alignlab.data.rows import Loaded, Message, Pair, Place, Split
+from alignlab.data.rows import LeftOut, Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.data.transcripts import transcript_turns
 from alignlab.errors import DataError, Problem
@@ -82,20 +82,20 @@ class HHRLHF(Source):
             loaded = self._read(self.subsets if split == "train" else self.eval_subsets, split)
         else:
             loaded = held_out_part(self._read(self.subsets, "train"), split, self.eval_fraction, self.path)
-        loaded = drop_unusable(loaded.rows, loaded.dropped)
-        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
+        loaded = drop_unusable(loaded.rows, loaded.dropped, loaded.left_out)
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def _read(self, subsets: Sequence[str], split: Split) -> Loaded[Pair]:
         """The pairs of some subsets, with counts of the transcripts that are none."""
-        dropped: Counter[str] = Counter()
-        pairs = []
+        pairs: list[Pair] = []
+        left_out: list[LeftOut] = []
         for subset in subsets:
             for place, chosen, rejected in self._transcripts(subset, split):
                 try:
                     pairs.append(replace(parse_transcripts(chosen, rejected), place=place))
                 except UnusableRowError as error:
-                    dropped[error.faults[0]] += 1
-        return Loaded(pairs, dropped)
+                    left_out.append(LeftOut(error.faults[0], place))
+        return Loaded(pairs, Counter(row.reason for row in left_out), tuple(left_out))
 
     def _transcripts(self, subset: str, split: Split) -> list[tuple[Place, str, str]]:
         """(place, chosen, rejected) of all rows. Raises DataError that lists the rows in which one is not a text."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import ClassVar
@@ -44,5 +43,4 @@ class IMDb(Unpaired):
 
     def completions(self, split: Split) -> Loaded[Completion]:
         loaded = self.labelled(split, None)
-        rows = [Completion(row.prompt, row.completion, row.ended, row.place) for row in loaded.rows]
-        return Loaded(rows, Counter(loaded.dropped))
+        return loaded.with_rows([Completion(row.prompt, row.completion, row.ended, row.place) for row in loaded.rows])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from itertools import chain, zip_longest
 from typing import Any, ClassVar, TypeVar
@@ -15,7 +15,7 @@ import numpy as np
 from alignlab.checks import untouched_later_settings
 from alignlab.data.conversations import prompt_key
 from alignlab.data.fingerprint import digest
-from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
+from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Ranking, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.discovery import classes_by_module, module_name
 from alignlab.errors import DataError, Problem
@@ -100,20 +100,18 @@ class Mixture(Source):
         if split == "eval":
             turns = zip_longest(*(loaded.rows for loaded in held_out.values()))
             rows = [row for row in chain.from_iterable(turns) if row is not None]
-            dropped = sum((loaded.dropped for loaded in held_out.values()), Counter())
-            return Loaded(rows[: self.limited("eval")], dropped)
+            return _counted(rows[: self.limited("eval")], held_out.values())
         known = {prompt_key(row.prompt) for loaded in held_out.values() for row in loaded.rows}
         loaded = {name: _without(known, read(part, "train")) for name, part in self.parts.items()}
-        dropped = sum((found.dropped for found in loaded.values()), Counter())
         sizes = self._sizes({name: len(found.rows) for name, found in loaded.items()})
         rng = np.random.default_rng(self.seed)
-        rows = []
+        rows: list[Row] = []
+        unused: Counter[str] = Counter()
         for name, found in loaded.items():
             rows += [found.rows[i] for i in sorted(rng.permutation(len(found.rows))[: sizes[name]])]
-            if unused := len(found.rows) - sizes[name]:
-                dropped[f"more than the mixture takes of {name}"] += unused
+            unused[f"more than the mixture takes of {name}"] = len(found.rows) - sizes[name]
         mixed = [rows[i] for i in rng.permutation(len(rows))]
-        return Loaded(mixed[: self.limited("train")], dropped)
+        return _counted(mixed[: self.limited("train")], [*loaded.values(), Loaded([], +unused)])
 
     def _sizes(self, rows: Mapping[str, int]) -> dict[str, int]:
         """The number of training rows of each part. Raises DataError if a part has fewer rows than it should give."""
@@ -129,9 +127,17 @@ class Mixture(Source):
 
 def _without(prompts: set[str], loaded: Loaded[Row]) -> Loaded[Row]:
     """The rows whose prompt is none of `prompts`."""
+    reason = "prompt is held out in another part"
+    leaked = [LeftOut(reason, row.place) for row in loaded.rows if prompt_key(row.prompt) in prompts]
     rows = [row for row in loaded.rows if prompt_key(row.prompt) not in prompts]
-    left_out = len(loaded.rows) - len(rows)
-    return Loaded(rows, loaded.dropped + Counter({"prompt is held out in another part": left_out} if left_out else {}))
+    return Loaded(rows, loaded.dropped + Counter({reason: len(leaked)}), (*loaded.left_out, *leaked))
+
+
+def _counted(rows: list[Row], parts: Iterable[Loaded[Any]]) -> Loaded[Row]:
+    """The rows, with everything that was left out of the parts."""
+    parts = list(parts)
+    dropped = sum((part.dropped for part in parts), Counter())
+    return Loaded(rows, dropped, tuple(row for part in parts for row in part.left_out))
 
 
 def _settings(part: Source) -> dict[str, Any]:

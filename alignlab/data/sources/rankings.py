@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -35,15 +34,11 @@ class Rankings(OwnFiles):
         return self.rankings(split, None)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
-        loaded = self.split_rows(split)
-        kept = [row for row in loaded.rows if len(set(row.grades)) > 1]
-        left_out = len(loaded.rows) - len(kept)
-        dropped = loaded.dropped + Counter({"no two grades differ": left_out} if left_out else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        return self.kept_rows(split)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = self.rankings(split, reference)
-        return drop_unusable([_extremes(row) for row in loaded.rows], loaded.dropped)
+        return drop_unusable([_extremes(row) for row in loaded.rows], loaded.dropped, loaded.left_out)
 
 
 def _extremes(row: Ranking) -> Pair:

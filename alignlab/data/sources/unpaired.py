@@ -11,7 +11,7 @@ from alignlab.checks import later_setting
 from alignlab.data.files import Record
 from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, labelled_of
 from alignlab.data.own_files import OwnFiles
-from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
+from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError, Problem
 from alignlab.types import DataShape
@@ -49,16 +49,13 @@ class Unpaired(OwnFiles):
         return self.labelled(split, None)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
-        loaded = self.split_rows(split)
-        kept = [row for row in loaded.rows if row.completion.strip()]
-        left_out = len(loaded.rows) - len(kept)
-        dropped = loaded.dropped + Counter({"empty answer": left_out} if left_out else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        return self.kept_rows(split)
 
     def completions(self, split: Split) -> Loaded[Completion]:
         loaded = self.labelled(split, None)
         good = [Completion(row.prompt, row.completion, row.ended, row.place) for row in loaded.rows if row.desirable]
-        return Loaded(good, loaded.dropped + Counter({"bad answer": len(loaded.rows) - len(good)}))
+        bad = tuple(LeftOut("bad answer", row.place) for row in loaded.rows if not row.desirable)
+        return Loaded(good, loaded.dropped + Counter({"bad answer": len(bad)}), (*loaded.left_out, *bad))
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has single answers, but the objective needs pairs")

@@ -76,7 +76,7 @@ def _audit(out: Console, rows: AuditedRows) -> None:
 def _split(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['rows']:,}"
     if "prompts" in facts:
-        yield counted(facts["prompts"], "different prompt")
+        yield f"{facts['prompts']:,} different prompt{'s' * (facts['prompts'] != 1)}"
     if labels := facts.get("labels"):
         yield f"{labels['desirable']:,} good and {labels['undesirable']:,} bad answers"
 

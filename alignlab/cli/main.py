@@ -14,7 +14,7 @@ VERBS = {
     "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, export or watch runs",
-    "check": "check a command line of `train` without running it: problems, points, ids, finished runs",
+    "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
 

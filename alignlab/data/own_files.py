@@ -20,6 +20,7 @@ from alignlab.data.conversations import (
     refuse_unsupported_columns,
 )
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
+from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, read_number
 from alignlab.data.held_out import held_out_part
@@ -145,6 +146,11 @@ class OwnFiles(Source):
             part = "training" if without == ["train"] else "held-out"
             text = f"the {part} part of {text}\n  type: data.eval_path=<a file with rows to evaluate on>"
         raise DataError(text)
+
+    def kept_rows(self, split: Split) -> Loaded[Any]:
+        """The rows of one split without those that teach nothing, up to the limit."""
+        loaded = drop_unusable(self.split_rows(split))
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def split_rows(self, split: Split) -> Loaded[Any]:
         """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.

@@ -232,7 +232,7 @@ OWN_FILES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "messages.jsonl": ("completions", {}, (36, 4)),
     "mix7k.jsonl": ("pairs", {"columns": {"margin": "chosen_rating - rejected_rating"}}, (36, 4)),
     "mixed_messages_prompt.jsonl": ("pairs", {}, (36, 4)),
-    "null.jsonl": ("pairs", {}, "row 6: chosen is missing or null"),
+    "null.jsonl": ("pairs", {}, "row 6: chosen is missing or null: fill it in, or remove the row"),
     "orca.jsonl": ("pairs", {}, (36, 4)),
     "pares.json": ("pairs", {}, (36, 4)),
     "pares.jsonl": ("pairs", {}, (36, 4)),

@@ -25,9 +25,13 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected from here on, and what the imports have made is not visited: half a million objects."""
+    """Garbage is collected from here on, but seldom. What the imports have made is not visited: a million objects."""
+    from tests.composing import merge_files_once
+
+    merge_files_once()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
 
 
@@ -60,13 +64,10 @@ def alignlab(
         return Result(code, captured.out, captured.err)
 
     yield run
-    own = [
-        name
-        for name, module in sys.modules.items()
-        if tmp_path in Path(getattr(module, "__file__", None) or ".").parents
-    ]
-    for name in own:
-        del sys.modules[name]
+    folder = f"{tmp_path}{os.sep}"
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")
@@ -79,6 +80,8 @@ def lab_parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["alignlab"])
         assert main(["train", *LAB, *REWARD, "objective=ppo", "trainer.max_steps=1"]) == 0
+    gc.collect()
+    gc.freeze()  # what the first training has imported
     return folder / "outputs/runs"
 
 

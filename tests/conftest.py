@@ -45,15 +45,27 @@ class Result:
 
 
 @pytest.fixture
+def drawn_figures() -> None:
+    """The figures of `alignlab` are drawn. Without this fixture their files are empty, which saves a second a sweep."""
+
+
+@pytest.fixture
 def alignlab(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Result]]:
     """Run `alignlab ...` in this process, in a working directory of the test's own.
 
     Modules that a test wrote there are forgotten afterwards, since another test may write one of the same name.
     """
+    from matplotlib.figure import Figure
+
     from alignlab.cli.main import main
 
+    if "drawn_figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **how: Path(file).touch())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["alignlab"])
 

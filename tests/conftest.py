@@ -25,14 +25,30 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected from here on, but seldom. What the imports have made is not visited: a million objects."""
+    """Garbage is collected from here on, but seldom."""
     from tests.composing import merge_files_once
 
     merge_files_once()
-    gc.collect()
-    gc.freeze()
+    _freeze_imports()
     gc.set_threshold(20_000, 20, 20)
     gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Imports are frozen again after a test that imported more."""
+    _freeze_imports()
+
+
+_frozen_modules = 0
+
+
+def _freeze_imports() -> None:
+    """From here on, collections do not visit what imports have made: a million objects, at the end of each run."""
+    global _frozen_modules
+    if len(sys.modules) > _frozen_modules + 100:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @dataclass
@@ -92,8 +108,6 @@ def lab_parents(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.chdir(folder)
         patch.setattr(sys, "argv", ["alignlab"])
         assert main(["train", *LAB, *REWARD, "objective=ppo", "trainer.max_steps=1"]) == 0
-    gc.collect()
-    gc.freeze()  # what the first training has imported
     return folder / "outputs/runs"
 
 

@@ -298,6 +298,17 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose("train", list(overrides))
 
 
+def start_plan(config: DictConfig, parent: str | Sequence[str], allowed: frozenset[str]) -> Plan:
+    """The plan of the run that a model starts from.
+
+    config:  of the command that names the model. The run inherits `model`, `peft` and `data` from it, if it has them.
+    parent:  `model.parent`.
+    allowed: as in `plan`.
+    """
+    given = OmegaConf.masked_copy(config, [str(key) for key in config if config[key] is not None])
+    return _other_plan("model.parent", parent, given, "parents", PreflightCache(), allowed)
+
+
 def judge_from_plan(plan: Plan, judge: Judge) -> Judge:
     """The judge with the reward model that a run has trained."""
     data, policy = plan.train.data, plan.run.policy

@@ -38,6 +38,7 @@ class Synthesis(Sampling):
 
     group: ClassVar[str] = "synthesis"
 
+    batch_size: int = 64
     prompts: int = 200
     questions: str = ""
     samples: int = 2

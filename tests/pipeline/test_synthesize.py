@@ -145,11 +145,10 @@ def test_a_persons_comparisons(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -
 
     def compare(self: Human, rows: Sequence[Comparison], store: Path) -> Judged:
         asked.extend(row.id for row in rows)
-        known = rows if len(asked) > len(rows) else rows[:-1]
-        scores = [float(len(row.a[0].encode()) >= len(row.b[0].encode())) for row in rows]
-        verdicts = [Verdict.of(score) if row in known else Verdict.UNJUDGED for row, score in zip(rows, scores)]
-        scores = [score if row in known else float("nan") for row, score in zip(rows, scores)]
-        return Judged([Judgement(r.id, False, v, s, "") for r, v, s in zip(rows, verdicts, scores)], JudgingCost())
+        done = len(rows) if len(asked) > len(rows) else len(rows) - 1
+        found = [Judgement(row.id, False, Verdict.A, 1.0, "") for row in rows[:done]]
+        left = [Judgement(row.id, False, Verdict.UNJUDGED, float("nan"), "") for row in rows[done:]]
+        return Judged([*found, *left], JudgingCost())
 
     monkeypatch.setattr(Human, "compare", compare)
     human = [*DESK[:3], "judge=human", "synthesis.prompts=3"]
@@ -176,11 +175,11 @@ def test_the_policy_of_a_run(alignlab: Run, sft_parent: None) -> None:
     assert found.code == 0, found.err
     file, provenance = made("pairs")
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert {row["prompt"] for row in rows} == {"a", "b"}
+    assert {row["prompt"] for row in rows} == {"a", "c"}
     assert all(len(row["chosen"]) <= 3 for row in rows), "answers end at the lab's horizon"
     assert provenance["names"]["policy"].startswith("sft-")
     assert provenance["settings"]["max_new_tokens"] == 3
-    assert rows and all(row["margin"] > 0 for row in rows)
+    assert all(row["margin"] > 0 for row in rows)
 
 
 def test_refusals_name_everything(alignlab: Run, sft_parent: None) -> None:

@@ -16,9 +16,10 @@ from alignlab.synthesis.settings import Synthesis
 FOUR = [Scored("a", True, 2.0), Scored("b", False, 5.0), Scored("c", True, -1.0), Scored("d", True, 4.0)]
 
 
-def made(
-    answers: list[Scored], tie_margin: float = 0.0, **settings: Any
-) -> tuple[list[dict[str, Any]], dict[str, int]]:
+Made = tuple[list[dict[str, Any]], dict[str, int]]
+
+
+def made(answers: list[Scored], tie_margin: float = 0.0, **settings: Any) -> Made:
     left_out: Counter[str] = Counter()
     return list(judged_rows("p", answers, Synthesis(**settings), tie_margin, left_out)), dict(left_out)
 
@@ -90,7 +91,7 @@ def test_empty_and_repeated_samples_are_counted() -> None:
     assert left_out == {"empty samples": 2, "samples that repeat another": 2}
 
 
-def against(own: list[str], samples: list[str], **settings: Any) -> tuple[list[dict[str, Any]], dict[str, int]]:
+def against(own: list[str], samples: list[str], **settings: Any) -> Made:
     left_out: Counter[str] = Counter()
     asked = AskedPrompt("p", tuple(OwnAnswer(text, True) for text in own))
     answers = [SampledAnswer(text, False) for text in samples]

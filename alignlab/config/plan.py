@@ -298,6 +298,13 @@ def _composed(overrides: tuple[str, ...]) -> DictConfig:
     return compose("train", list(overrides))
 
 
+def starting_from(made: Plan, parent: Plan | None) -> Plan:
+    """The plan of the same run with another parent. Without one it starts from the weights of its model."""
+    start = [] if parent is None else [parent.id]
+    config = {**made.config, "model": {**made.config["model"], "parent": start}}
+    return replace(made, config=config, parent=parent, id=_identity(made.train, config, parent, made.content))
+
+
 def start_plan(config: DictConfig, parent: str | Sequence[str], allowed: frozenset[str]) -> Plan:
     """The plan of the run that a model starts from.
 

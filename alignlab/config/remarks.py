@@ -6,6 +6,7 @@ from pathlib import Path
 
 from alignlab.config.schemas import Train
 from alignlab.data.own_files import OwnFiles
+from alignlab.spelling import counted
 
 
 def remarks_on_file(train: Train) -> list[str]:
@@ -13,6 +14,9 @@ def remarks_on_file(train: Train) -> list[str]:
 
     All training rows count, also those that tokenizing drops later.
     """
+    if train.rounds:
+        runs = counted(train.rounds, "run")
+        return [f"instead there will be {runs} on samples, whose ids are known when their rows are made"]
     source, needs = train.data, train.objective.requires
     if needs.data != "labelled" or not isinstance(source, OwnFiles) or not Path(source.path).exists():
         return []

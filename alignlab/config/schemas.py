@@ -23,7 +23,7 @@ from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
 from alignlab.spelling import correct_spelling
-from alignlab.synthesis.settings import Synthesis
+from alignlab.synthesis.settings import READ_BY, Synthesis
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
@@ -196,6 +196,9 @@ class Train(Checked):
     rollout:     settings of sampling in training.
     strength:    value of the objective's strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda). With it
                  one axis covers several objectives. Setting `objective.<field>` instead gives the same run.
+    rounds:      number of rounds of iterative training. Each round samples the policy of the round before, labels the
+                 samples and trains on them from that policy on, as a run of its own. 0 trains once, on the data.
+    synthesis:   settings of the samples and rows of `rounds`, as in `alignlab synthesize`.
     output_root: folder for all results.
     rerun:       train a finished run again.
     if_running:  wait for a run that another process works on, or skip it.
@@ -216,6 +219,8 @@ class Train(Checked):
     reference: str = "auto"
     seed: int = 1
     strength: float | None = None
+    rounds: int = setting(default=0, in_id=False)
+    synthesis: Synthesis = setting(in_id=False, default_factory=Synthesis)
     output_root: str = setting(default="outputs", in_id=False, inherited_by=_ALL)
     rerun: bool = setting(default=False, in_id=False)
     if_running: str = setting(default="wait", in_id=False)
@@ -351,6 +356,12 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             text = "must be at least 2: each row's KL is estimated from the answers of other rows of the batch"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
     yield from _online_problems(parts)
+    yield from at_least("rounds", parts["rounds"], 0, example=3, hint="0 trains once, on the data")
+    if parts["rounds"] > 0 and {"objective", "model", "data", "synthesis", "judge"} <= parts.keys():
+        yield from _round_problems(parts)
+    elif parts["rounds"] == 0 and parts.get("synthesis", Synthesis()) != Synthesis():
+        text = "the settings synthesis.* are used in rounds only"
+        yield Problem("rounds", 0, text, "rounds=3")
     if {"objective", "evaluation"} <= parts.keys():
         every = parts["evaluation"].every
         if every and parts["objective"].requires.data == "rankings":
@@ -372,6 +383,27 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         if warmup >= steps:
             text = f"must be smaller than trainer.max_steps ({steps})"
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
+
+
+def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of iterative training, whose rounds train on samples of the round before."""
+    needs, data, how, rounds = parts["objective"].requires, parts["data"], parts["synthesis"], parts["rounds"]
+    shapes = READ_BY[how.form](path="made").shapes
+    if data.world is not None:
+        text = "needs text: the lab's model reads the lab's own rows only"
+        yield Problem("rounds", rounds, text, "objective=online_dpo   or   data=support_desk model=tiny")
+    if needs.online:
+        text = "is for objectives on given answers; this objective samples answers while it trains"
+        yield Problem("rounds", rounds, text, "rounds=0")
+    elif needs.data == "rankings":
+        yield Problem("rounds", rounds, "needs a policy that writes answers; this objective trains a reward model")
+    elif needs.data not in shapes:
+        text = f"gives {' and '.join(shapes)}, but this objective works on {needs.data}"
+        yield Problem("synthesis.form", how.form, text, "synthesis.form=pairs")
+    if rounds > 1 and not parts["model"].trainable:
+        text = "rounding a policy to 4 bits again would undo what the round before has learnt"
+        yield Problem("model.quantize", parts["model"].quantize, text, "model.quantize=none   or   rounds=1")
+    yield from labelling_problems(how, parts["judge"], has_gold=data.world is not None)
 
 
 def letters_problems(model: ModelSource, data: Source) -> Iterator[Problem]:

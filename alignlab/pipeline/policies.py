@@ -32,13 +32,15 @@ class Policy:
     load: Callable[[], ModelSide]
 
 
-def policy_of_run(plan: Plan, group: str | None = None) -> Policy:
-    """The policy of a run. The run is trained first if it is not finished.
+def policy_of_run(plan: Plan) -> Policy:
+    """The policy of a run. The run is trained first if it is not finished. Raises ParentError if it then has none."""
+    run_plan(plan)
+    return finished_policy(plan)
 
-    group: name of the sweep that the run belongs to.
-    Raises ParentError if the run has no policy afterwards.
-    """
-    record = run_plan(plan, group=group)
+
+def finished_policy(plan: Plan) -> Policy:
+    """The policy of a run that has ended. Raises ParentError if it has none."""
+    record = plan.run.record()
     if record.get("status") != "done":
         raise ParentError(f"{plan.id} has no policy: it is {record.get('status')}: {record.get('reason')}")
     folder = str(plan.run.policy)

@@ -29,7 +29,7 @@ from alignlab.synthesis.prompts import AskedPrompt, Prompts, prompts_of_data, pr
 from alignlab.synthesis.rows import Row, Scored, distinct, judged_rows, rows_against_data
 from alignlab.synthesis.samples import SampledAnswer, Samples, sample_answers
 from alignlab.synthesis.scores import Scores, compared, rated
-from alignlab.synthesis.settings import Synthesis
+from alignlab.synthesis.settings import READ_BY, Synthesis
 from alignlab.training.setup import device_of
 
 log = logging.getLogger(__name__)
@@ -161,6 +161,7 @@ def _make(request: Request, how: Synthesis, prompts: Prompts) -> _Made:
             "data": request.how.questions or module_name(type(request.source)),
         },
         "data": None if request.source is None else asdict(request.source),
+        "read_by": module_name(READ_BY[how.form]),
         "rows": len(rows),
         "samples": len(drawn),
         "cut_off": sum(not answer.ended for answer in drawn),

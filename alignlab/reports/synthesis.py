@@ -8,9 +8,6 @@ from typing import Any
 
 from alignlab.spelling import counted
 
-# Form of the rows -> the option of `data=` that reads them.
-_READ_BY = {"pairs": "pairs", "labels": "unpaired", "rankings": "rankings"}
-
 
 def synthesis_text(file: Path, provenance: Mapping[str, Any]) -> str:
     """What was made, what was left out, and how to train on it.
@@ -29,5 +26,5 @@ def synthesis_text(file: Path, provenance: Mapping[str, Any]) -> str:
     lines += [f"  left out: {reason}: {number}" for reason, number in provenance["left_out"].items()]
     if provenance["unjudged"]:
         lines.append(f"  not judged: {provenance['unjudged']}; the same command asks the judge for them again")
-    lines.append(f"  train on it: alignlab train data={_READ_BY[settings['form']]} data.path={file}")
+    lines.append(f"  train on it: alignlab train data={provenance['read_by']} data.path={file}")
     return "\n".join(lines)

@@ -7,11 +7,15 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.checks import at_least, finite, one_of
+from alignlab.data.sources.pairs import Pairs
+from alignlab.data.sources.rankings import Rankings
+from alignlab.data.sources.unpaired import Unpaired
 from alignlab.errors import DataError, Problem
 from alignlab.evaluation.questions import read_questions
 from alignlab.rollout.settings import Sampling
 
-FORMS = ("pairs", "labels", "rankings")
+# Form of the rows -> the data source that reads them.
+READ_BY = {"pairs": Pairs, "labels": Unpaired, "rankings": Rankings}
 FORMATS = ("jsonl", "parquet")
 
 
@@ -56,7 +60,7 @@ class Synthesis(Sampling):
         yield from super().problems()
         yield from at_least("prompts", self.prompts, 0, example=200, hint="0 takes all")
         yield from at_least("seed", self.seed, 0, example=1)
-        yield from one_of("form", self.form, FORMS)
+        yield from one_of("form", self.form, READ_BY)
         yield from one_of("preferred", self.preferred, ("judge", "data"))
         yield from one_of("judging", self.judging, ("rate", "compare"))
         yield from one_of("pairs", self.pairs, ("extremes", "all"))

@@ -209,3 +209,58 @@ def test_no_row_is_an_error_with_the_reasons(alignlab: Run) -> None:
     found = alignlab("synthesize", *DESK, *RULE)
     assert found.code == 2
     assert "no row could be made (tied pairs: 5)\n  type: synthesis.samples=6" in found.err
+
+
+ROUNDS = [
+    *DESK[:4], *RULE, "synthesis.prompts=12", "rounds=2", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4",
+]  # fmt: skip
+
+
+def records() -> dict[str, dict[str, Any]]:
+    found = [json.loads(file.read_text()) for file in Path("outputs/runs").glob("*/run.json")]
+    return {record["id"]: record for record in sorted(found, key=lambda record: str(record["started"]))}
+
+
+def test_rounds(alignlab: Run) -> None:
+    """Each round samples the policy of the round before and starts from it. A third round leaves the first two alone."""
+    found = alignlab("train", *ROUNDS)
+    assert found.code == 0, found.err
+    (first, second), before = records(), records()
+    assert (before[first]["parent"], before[second]["parent"]) == (None, first)
+    assert before[second]["config"]["model"]["parent"] == [first]
+    assert before[first]["config"]["rounds"] == 0
+    for record in before.values():
+        assert record["summary"]["train/loss/first"] == pytest.approx(0.6931, abs=1e-4), "the start is the reference"
+    sources = [json.loads(file.read_text()) for file in Path("outputs/synthesis").glob("*/pairs.provenance.json")]
+    assert {made["names"]["policy"]: made["settings"]["seed"] for made in sources} == {"tiny": 1, first: 2}
+    for made in sources:
+        used = next(r for r in before.values() if made["id"] in r["config"]["data"]["path"])
+        assert used["data"]["train"]["rows"] + used["data"]["eval"]["rows"] == made["rows"]
+    assert found.out.index("round 1: ") < found.out.index(first) < found.out.index("round 2: ")
+    third = alignlab("train", *ROUNDS, "rounds=3")
+    assert third.code == 0, third.err
+    after = records()
+    assert [record["parent"] for record in after.values()] == [None, first, second]
+    assert {run: after[run] for run in before} == before, "finished rounds are not run again"
+    evaluated = alignlab("evaluate", f"run={second}", "evaluation.prompts=1", "evaluation.max_new_tokens=4")
+    assert evaluated.code == 0, evaluated.err
+
+
+def test_refusals_of_rounds(alignlab: Run) -> None:
+    for words, texts in (
+        ([*ROUNDS, "objective=kto", "synthesis.form=rankings"], []),
+        ([*ROUNDS, "synthesis.form=labels"], ["but this objective works on pairs", "type: synthesis.form=pairs"]),
+        ([*ROUNDS, "objective=reward_model"], ["needs a policy that writes answers"]),
+        ([*ROUNDS, "objective=best_of_n", "reward=gold", "reward.function=math:dist"], ["is for objectives on given"]),
+        (["rounds=2"], ["needs text: the lab's model reads the lab's own rows only"]),
+        (["model=tiny", "data=support_desk", "rounds=2"], ["needs a judge that scores the samples"]),
+        (["synthesis.samples=3"], ["the settings synthesis.* are used in rounds only", "type: rounds=3"]),
+        ([*ROUNDS, "-m", "seed=1,2"], ["is for a single run"]),
+        ([*ROUNDS, "rounds=-1"], ["rounds = -1"]),
+    ):
+        found = alignlab("check", *words)
+        assert found.code == (2 if texts else 0), (words, found.err)
+        assert all(text in found.err for text in texts), found.err
+        assert "Traceback" not in found.err
+    assert "instead there will be 2 runs on samples" in alignlab("check", *ROUNDS).out
+    assert not Path("outputs").exists()

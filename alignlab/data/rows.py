@@ -18,6 +18,9 @@ class Message(TypedDict):
 
 Prompt = str | list[Message]
 
+# (text of an answer, whether it ended; False if a length limit cut it off).
+AnswerText = tuple[str, bool]
+
 
 @dataclass(frozen=True)
 class Place:
@@ -44,6 +47,9 @@ class Completion:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
+    def answers(self) -> list[AnswerText]:
+        return [(self.completion, self.ended)]
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -56,6 +62,10 @@ class Pair:
     rejected_ended: bool = True
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
+
+    def answers(self) -> list[AnswerText]:
+        """The preferred answer, then the dispreferred one."""
+        return [(self.chosen, self.chosen_ended), (self.rejected, self.rejected_ended)]
 
     def preferred(self) -> Completion:
         """The preferred answer alone."""
@@ -90,6 +100,9 @@ class Labelled:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
+    def answers(self) -> list[AnswerText]:
+        return [(self.completion, self.ended)]
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -105,6 +118,9 @@ class Ranking:
     ended: list[bool]
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
+
+    def answers(self) -> list[AnswerText]:
+        return list(zip(self.completions, self.ended, strict=True))
 
 
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)

@@ -29,6 +29,11 @@ log = logging.getLogger(__name__)
 
 _PART_NAMES = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
 
+_SEAMS = {
+    "boundary_moved": "a token that spans prompt and answer (it counts as the answer's)",
+    "answer_rewritten": "an answer that the chat template changes",
+}
+
 
 @dataclass(frozen=True)
 class RunRows:
@@ -181,8 +186,8 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
 
     rows: the kind of rows that the shape reads.
     """
-    config, template = start.plan.train, template_of(start.model, start.tokenizer)
-    source = config.data
+    config, source = start.plan.train, start.plan.train.data
+    template = template_of(start.model, start.tokenizer, source.template)
     sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
     parts = (repr(source), content, split, rows, template.identity, sampled_from)
     key = digest(part.encode() for part in parts)
@@ -225,7 +230,8 @@ def _summary(rows: int, dropped: Counter[str], report: LengthReport) -> str:
     cut = [
         f"{100 * n / report.rows:.1f} % of {_PART_NAMES[part]} cut" for part, n in sorted(report.truncated.items()) if n
     ]
-    return ", ".join([str(rows), *_left_out(dropped), *cut])
+    seams = [f"{counted(n, 'row')} with {_SEAMS[name]}" for name, n in report.seams().items() if n]
+    return ", ".join([str(rows), *_left_out(dropped), *cut, *seams])
 
 
 def _left_out(dropped: Counter[str]) -> list[str]:

@@ -127,12 +127,15 @@ def _decided(request: Request, how: Synthesis, prompts: Prompts) -> dict[str, An
             "of": prompts.found,
             "digest": digest([repr(asked).encode()]),
             "longest": _longest(request),
+            "template": "" if request.source is None else request.source.template,
         },
     }
 
 
 def _make(request: Request, how: Synthesis, prompts: Prompts) -> _Made:
     side = request.policy.load()
+    if request.source is not None:
+        side = replace(side, template_use=request.source.template)
     side.model.to(device_of(request.accelerator))
     log.info("%s: %s for %s", request.policy.name, counted(how.samples, "sample"), counted(len(prompts.rows), "prompt"))
     samples = _samples(request, how, prompts, side)

@@ -64,7 +64,10 @@ def sample_answers(
             samples = drawn[place * how.samples : (place + 1) * how.samples]
             found[i] = [{"ids": sample.ids, "ended": sample.ended} for sample in samples]
             kept.put(requests[i], {"answers": found[i]})
-    texts = [[SampledAnswer(template.text(a["ids"]), a["ended"]) for a in found[i]] for i in range(len(prompts))]
+    texts = [
+        [SampledAnswer(template.text(answer["ids"], prompt), answer["ended"]) for answer in found[i]]
+        for i, prompt in enumerate(prompts)
+    ]
     return Samples(texts, sum(len(tokens) > longest for tokens in whole))
 
 

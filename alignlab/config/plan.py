@@ -193,7 +193,7 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
     groups = [f.name for f in fields(train) if is_dataclass(getattr(train, f.name))]
     unused += [f"{group}.{name}" for group in groups for name in untouched_later_settings(getattr(train, group))]
     if needs.rows in ("completions", "prompts"):
-        unused += [f"data.{f}" for f in train.data.pair_fields]
+        unused += [f"data.{f}" for f in (*train.data.pair_fields, "noise")]
     plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}
     if not needs.any_reference:
         unused.append("reference")

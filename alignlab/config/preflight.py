@@ -13,6 +13,7 @@ from typing import Any, cast
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.checks import with_parts
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
@@ -246,7 +247,7 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     if lacking:
         return Group(None, problems)
     try:
-        made = schema(**{key: value for key, value in values.items() if key in names})
+        made = schema(**with_parts(schema, {key: value for key, value in values.items() if key in names}))
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
     if name.partition(".")[0] in WITH_FILES:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from alignlab.config.schemas import Train
+from alignlab.data.noise import with_noise
 from alignlab.data.own_files import OwnFiles
 from alignlab.spelling import counted
 
@@ -20,7 +21,7 @@ def remarks_on_file(train: Train) -> list[str]:
     source, needs = train.data, train.objective.requires
     if needs.data != "labelled" or not isinstance(source, OwnFiles) or not Path(source.path).exists():
         return []
-    rows = source.labelled("train", None).rows
+    rows = with_noise(source.labelled("train", None), source.noise)[0].rows
     good = sum(row.desirable for row in rows)
     counts = {"rows": len(rows), "desirable": good, "undesirable": len(rows) - good}
     return list(train.objective.data_warnings(counts))

@@ -476,6 +476,9 @@ def _unread_problems(needs: Requires, data: Source) -> Iterator[Problem]:
         if value != defaults[name]:
             text = "is used by objectives on labelled answers only"
             yield Problem(f"data.{name}", value, text, f"data.{name}={defaults[name]}")
+    if needs.data in ("pairs", "rankings") and data.noise.desirable_kept != 1.0:
+        text = "is used by objectives on labelled answers only"
+        yield Problem("data.noise.desirable_kept", data.noise.desirable_kept, text, "data.noise.desirable_kept=1.0")
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:

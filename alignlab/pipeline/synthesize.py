@@ -163,7 +163,8 @@ def _make(request: Request, how: Synthesis, prompts: Prompts) -> _Made:
             "judge": "" if request.judge is None else request.judge[0],
             "data": request.how.questions or module_name(type(request.source)),
         },
-        "data": None if request.source is None else asdict(request.source),
+        "data_settings": None if request.source is None else asdict(request.source),
+        "judge_settings": None if request.judge is None else _settings(request.judge[1]),
         "read_by": module_name(READ_BY[how.form]),
         "rows": len(rows),
         "samples": len(drawn),
@@ -200,6 +201,10 @@ def _scored(answers: Sequence[SampledAnswer], scores: Sequence[float]) -> list[S
 def _longest(request: Request) -> int | None:
     """Most tokens of a prompt of the data. Prompts of a file are not cut."""
     return None if request.how.questions or request.source is None else request.source.max_prompt_length
+
+
+def _settings(judge: Judge) -> dict[str, Any]:
+    return {"kind": module_name(type(judge)), **asdict(judge)}
 
 
 def _remedy(how: Synthesis) -> str:

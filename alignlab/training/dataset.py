@@ -13,6 +13,7 @@ from alignlab.config.schemas import Train
 from alignlab.data.conversations import prompt_key
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
+from alignlab.data.noise import with_noise
 from alignlab.data.order import BatchTransform, rows_of_run
 from alignlab.data.rows import Split
 from alignlab.data.sources.base import Source
@@ -105,7 +106,8 @@ def _split_record(start: InitialPolicy, split: Split, read: _Read) -> dict[str, 
     if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
         raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
     _refuse_too_long(start, read.tokens)
-    log.info("%s rows: %s", split, _summary(len(read.tokens), read.dropped, read.report))
+    noise = f", {counted(read.flipped, 'label')} flipped" if read.flipped else ""
+    log.info("%s rows: %s%s", split, _summary(len(read.tokens), read.dropped, read.report), noise)
     return read.record
 
 
@@ -155,6 +157,7 @@ class _Read:
     """A split as token ids, with counts of what was left out and cut.
 
     prompts: a digest of the prompt of each loaded row.
+    flipped: number of labels that `data.noise` has flipped.
     """
 
     tokens: Sequence[Tokens]
@@ -162,12 +165,14 @@ class _Read:
     dropped: Counter[str]
     report: LengthReport
     digest: str
+    flipped: int = 0
 
     @property
     def record(self) -> dict[str, Any]:
         """The entry of the split in run.json."""
         kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
-        return {**kept, **self.report.summary()}
+        noise = {"flipped": self.flipped} if self.flipped else {}
+        return {**kept, **noise, **self.report.summary()}
 
 
 # A cache of the last splits that were read, because most points of a sweep train on the same rows.
@@ -193,7 +198,9 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
-        loaded = shape.read(source, split, lambda world: start.exact_logps)
+        loaded, flipped = shape.read(source, split, lambda world: start.exact_logps), 0
+        if split == "train":
+            loaded, flipped = with_noise(loaded, source.noise)
         cut = Cutter(source.max_length, source.max_prompt_length)
         tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
         rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
@@ -202,7 +209,7 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
             raise _changed_error(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
-        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)
+        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest, flipped)
     return _kept[key]
 
 

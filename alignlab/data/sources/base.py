@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
+from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem
 from alignlab.lab.world import World
@@ -75,6 +76,7 @@ class Source(Checked, ABC):
     eval_limit:        use at most this many held-out rows; 0 uses all.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
+    noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 
     max_length: int = 512
@@ -82,6 +84,7 @@ class Source(Checked, ABC):
     train_limit: int = 0
     eval_limit: int = 256
     template: str = later_setting(default="auto")
+    noise: Noise = later_setting(default_factory=Noise)
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()

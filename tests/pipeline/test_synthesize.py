@@ -17,6 +17,7 @@ from alignlab.judges.cache import Store
 from alignlab.judges.human import Human
 from alignlab.lab.support_desk import exchanges
 from alignlab.synthesis import samples
+from tests.judges.server import Served, serving
 
 Run = Callable[..., Any]
 
@@ -167,6 +168,29 @@ def test_a_persons_comparisons(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -
     assert (made("pairs")[1]["rows"], made("pairs")[1]["unjudged"], len(asked)) == (3, 0, 6)
     assert alignlab("synthesize", *human, "synthesis.judging=compare").code == 0
     assert len(asked) == 6, "all is judged"
+
+
+def test_a_language_model_is_not_asked_twice(alignlab: Run) -> None:
+    """A cap stops the judge after the first prompt. The same command goes on with the other two."""
+    with serving(Served()) as served:
+        llm = ["judge=llm", "judge.llm.model=rule", f"judge.llm.base_url={served.url}", "judge.llm.concurrency=1"]
+        words = [*DESK[:3], *llm, "synthesis.prompts=3", "synthesis.samples=2", "synthesis.judging=compare"]
+        found = alignlab("synthesize", *words, "judge.llm.max_calls=2")
+        assert found.code == 0, found.err
+        assert (len(served.bodies), made("pairs")[1]["unjudged"]) == (2, 2)
+        assert "4 unjudged: max_calls=2 reached" in found.out
+        found = alignlab("synthesize", *words)
+        assert found.code == 0, found.err
+        assert len(served.bodies) == len({json.dumps(body) for body in served.bodies}) == 6
+        assert "judging: 4 calls, 2 verdicts stored before" in found.out
+        file, provenance = made("pairs")
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert len(rows) + provenance["left_out"].get("tied pairs", 0) == 3
+        assert provenance["unjudged"] == 0
+        assert all((row["score_chosen"], row["score_rejected"]) == (1.0, 0.0) for row in rows)
+        assert all(len(row["chosen"]) > len(row["rejected"]) for row in rows)
+        assert alignlab("synthesize", *words).code == 0
+        assert len(served.bodies) == 6
 
 
 def test_the_policy_of_a_run(alignlab: Run, sft_parent: None) -> None:

@@ -15,7 +15,7 @@ from alignlab.pipeline.policies import policy_of_model, policy_of_run
 from alignlab.pipeline.requested_runs import evaluable, is_reward_model, requested_runs
 from alignlab.pipeline.run import ready_judges
 from alignlab.pipeline.synthesize import Request
-from alignlab.progress import bars_wanted, progress_bar
+from alignlab.progress import bar_or_lines
 from alignlab.synthesis.settings import Synthesis
 
 
@@ -58,7 +58,7 @@ def request_of(wanted: Synthesize, plan: Plan | None, judges: Mapping[str, Plan]
         judge_of(wanted.synthesis, wanted.judge, judges, source),
         Path(wanted.output_root),
         wanted.accelerator,
-        progress_bar(bars_wanted(wanted.progress)),
+        bar_or_lines(wanted.progress),
     )
 
 

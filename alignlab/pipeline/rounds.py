@@ -13,7 +13,7 @@ from alignlab.pipeline.policies import finished_policy, policy_of_model, policy_
 from alignlab.pipeline.requested_synthesis import judge_of
 from alignlab.pipeline.run import run_plan
 from alignlab.pipeline.synthesize import Request, Synthesized, synthesize
-from alignlab.progress import bars_wanted, progress_bar
+from alignlab.progress import bar_or_lines
 
 log = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def run_rounds(first: Plan, plan_round: PlanRound, overrides: list[str]) -> Iter
                 judge,
                 Path(train.output_root),
                 train.trainer.accelerator,
-                progress_bar(bars_wanted(train.trainer.progress)),
+                bar_or_lines(train.trainer.progress),
             )
         )
         plan = plan_round(made.file, before)

@@ -42,7 +42,7 @@ class Synthesis(Sampling):
 
     group: ClassVar[str] = "synthesis"
 
-    batch_size: int = 64
+    batch_size: int = 32
     prompts: int = 200
     questions: str = ""
     samples: int = 2

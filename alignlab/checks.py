@@ -38,7 +38,8 @@ def with_parts(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
 
     Raises ConfigError with the problems of the nested values.
     """
-    made, problems = dict(values), []
+    made = dict(values)
+    problems: list[Problem] = []
     for f in fields(schema):
         part, given = f.default_factory, values.get(f.name)
         if not (is_dataclass(part) and isinstance(given, Mapping)):

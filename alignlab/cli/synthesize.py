@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import ConfigError
+from alignlab.reports.synthesis import synthesis_text
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,7 +27,6 @@ def _task(config: DictConfig) -> None:
     from alignlab.pipeline.requested_synthesis import request_of, run_to_sample
     from alignlab.pipeline.synthesize import synthesize
     from alignlab.reports.evaluation import bill_line
-    from alignlab.reports.synthesis import synthesis_text
     from alignlab.training.attempt import quiet_libraries
 
     quiet_libraries()

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from alignlab.cli.hydra_app import run_app
 from alignlab.config.plan import Plan, plan
 from alignlab.errors import DivergedError
+from alignlab.reports.synthesis import synthesis_text
 from alignlab.reports.tables import headline
 
 
@@ -43,7 +44,6 @@ def _rounds(planned: Plan, config: DictConfig, typed: list[str]) -> dict[str, An
     """Run all rounds of iterative training. Returns the record of the last one."""
     from alignlab.config.rounds import round_plan
     from alignlab.pipeline.rounds import run_rounds
-    from alignlab.reports.synthesis import synthesis_text
 
     record: dict[str, Any] = {}
     rounds = run_rounds(planned, lambda rows, before: round_plan(config, planned, rows, before, typed), typed)

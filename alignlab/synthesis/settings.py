@@ -15,7 +15,7 @@ from alignlab.evaluation.questions import read_questions
 from alignlab.rollout.settings import Sampling
 
 # Form of the rows -> the data source that reads them.
-READ_BY = {"pairs": Pairs, "labels": Unpaired, "rankings": Rankings}
+READ_BY: dict[str, type[Pairs | Unpaired | Rankings]] = {"pairs": Pairs, "labels": Unpaired, "rankings": Rankings}
 FORMATS = ("jsonl", "parquet")
 
 

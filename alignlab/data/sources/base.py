@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
 from alignlab.data.filters import REASONS
+from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
@@ -96,6 +97,7 @@ class Source(Checked, ABC):
                        they are, for example because they were rendered before).
     drop:              further rows to leave out: empty, identical, tie, leaked, swapped, contradictory, duplicate
                        (alignlab/data/filters.py). Pairs with identical or empty answers are always left out.
+    noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 
     max_length: int = 512
@@ -104,6 +106,7 @@ class Source(Checked, ABC):
     eval_limit: int = 256
     template: str = later_setting(default="auto")
     drop: list[str] = later_setting(default_factory=list)
+    noise: Noise = later_setting(default_factory=Noise)
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()

@@ -61,6 +61,8 @@ def test_prompts_without_answers(alignlab: Run, tmp_path: Path) -> None:
     result = alignlab("train", *words, *online, "reward.function=rule:length")
     assert result.code == 0, result.err
     assert "eval score" in result.out
+    audited = alignlab("check", *words, *online, "reward.function=rule:length", "data.drop=[empty]").out
+    assert "empty" not in audited.replace("data.drop=[empty]", "")
     for objective, text in (
         ("sft", "has prompts without answers, but this objective works on completions"),
         ("dpo", "has prompts without answers, but this objective works on pairs"),
@@ -70,7 +72,7 @@ def test_prompts_without_answers(alignlab: Run, tmp_path: Path) -> None:
 
 
 def test_a_set_that_can_not_be_reached(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"org/nothing can't be read: .*\n  type: data.path=<a local copy>"):
+    with pytest.raises(DataError, match=r"org/nothing can't be reached: .*\n  type: data.path=<a local copy>"):
         Pairs(path="org/nothing").pairs("train", None)
     (tmp_path / "README.md").write_text(
         "---\nconfigs:\n- config_name: one\n  data_files: 1.jsonl\n- config_name: two\n  data_files: 2.jsonl\n---\n"

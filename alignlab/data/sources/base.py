@@ -69,7 +69,8 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
-        raise UnreachableError(f"{place} can't be reached: {error}") from error
+        text = f"{place} can't be reached: {error}\n  type: data.path=<a local copy>"
+        raise UnreachableError(text) from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
         text = str(error.__cause__ or error) or "it is empty"
         raise DataError(f"{place} can't be read: {text}{_cure(text)}") from error
@@ -77,11 +78,7 @@ def _raising_data_errors(place: str) -> Iterator[None]:
 
 def _cure(text: str) -> str:
     """What to type after a failure of `datasets` that says so."""
-    cures = {
-        "Config": "data.subset=<one of these>",
-        "Unknown split": "data.split=<one of these>",
-        "Couldn't reach": "data.path=<a local copy>",
-    }
+    cures = {"Config": "data.subset=<one of these>", "Unknown split": "data.split=<one of these>"}
     return next((f"\n  type: {cure}" for words, cure in cures.items() if words in text), "")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum
@@ -142,8 +141,7 @@ def without(loaded: Loaded[Row], found: Mapping[Reason, Mask]) -> Loaded[Row]:
     if not why:
         return loaded
     kept = [row for i, row in enumerate(loaded.rows) if i not in why]
-    more: list[LeftOut] = [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)]
-    return Loaded(kept, loaded.dropped + Counter(row.reason for row in more), (*loaded.left_out, *more))
+    return loaded.with_rows(kept, [LeftOut(why[i].value, loaded.rows[i].place) for i in sorted(why)])
 
 
 def read_split(read: Callable[[Split], Loaded[Row]], split: Split, drop: Sequence[str]) -> Loaded[Row]:
@@ -160,23 +158,12 @@ def read_split(read: Callable[[Split], Loaded[Row]], split: Split, drop: Sequenc
     return without(loaded, {reason: mask for reason, mask in found.items() if reason.key in drop})
 
 
-def drop_unusable(
-    rows: list[Row], dropped: Counter[str] | None = None, left_out: Sequence[LeftOut] = ()
-) -> Loaded[Row]:
-    """Leave out rows that teach nothing: pairs with identical answers, rankings without two grades, empty answers.
-
-    dropped, left_out: rows that were left out before. The result includes them.
-    """
-    kept: list[Row] = []
-    unusable: list[LeftOut] = []
-    for row in rows:
-        reason = _unusable(row)
-        if reason is None:
-            kept.append(row)
-        else:
-            unusable.append(LeftOut(reason.value, row.place))
-    counts = Counter(dropped or {}) + Counter(row.reason for row in unusable)
-    return Loaded(kept, counts, (*left_out, *unusable))
+def drop_unusable(loaded: Loaded[Row]) -> Loaded[Row]:
+    """Leave out rows that teach nothing: pairs with identical answers, rankings without two grades, empty answers."""
+    reasons = [_unusable(row) for row in loaded.rows]
+    kept = [row for row, reason in zip(loaded.rows, reasons, strict=True) if reason is None]
+    unusable = [LeftOut(why.value, row.place) for row, why in zip(loaded.rows, reasons, strict=True) if why is not None]
+    return loaded.with_rows(kept, unusable)
 
 
 def _unusable(row: AnyRow) -> Reason | None:

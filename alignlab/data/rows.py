@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypedDict, TypeVar
 
@@ -147,6 +148,7 @@ class Loaded(Generic[Row]):
     dropped: Counter[str] = field(default_factory=Counter)
     left_out: tuple[LeftOut, ...] = ()
 
-    def with_rows(self, rows: list[Other]) -> Loaded[Other]:
-        """Other rows, with the same record of what was left out."""
-        return Loaded(rows, self.dropped, self.left_out)
+    def with_rows(self, rows: list[Other], left_out: Sequence[LeftOut] = ()) -> Loaded[Other]:
+        """Other rows, with the same record of what was left out, and with further rows that are left out."""
+        dropped = self.dropped + Counter(row.reason for row in left_out)
+        return Loaded(rows, dropped, (*self.left_out, *left_out))

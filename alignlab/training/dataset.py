@@ -87,9 +87,8 @@ def batch_transform_of(config: Train) -> BatchTransform | None:
 def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
     """All (prompt, answer) token ids whose reference log-probabilities a run needs, in the order of its batches."""
     trainer, batch_transform = config.trainer, batch_transform_of(config)
-    train = rows_of_run(
-        rows.train, trainer.batch_size, config.seed, trainer.max_steps, batch_transform, trainer.sampling
-    )
+    steps = config.steps(len(rows.train))
+    train = rows_of_run(rows.train, trainer.batch_size, config.seed, steps, batch_transform, trainer.sampling)
     for row in (*train, *(batch_transform(rows.held_out) if batch_transform else rows.held_out), *rows.pairs):
         yield from row.answers()
 

@@ -69,13 +69,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
     start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
-    read = Pairs.read
+    pairs = Pairs.pairs
 
-    def changing(self: Pairs, path: str) -> Any:
+    def changing(self: Pairs, *arguments: Any) -> Any:
         write(file, "a", "b", "c", answer="evil")
-        return read(self, path)
+        return pairs(self, *arguments)
 
-    monkeypatch.setattr(Pairs, "read", changing)
+    monkeypatch.setattr(Pairs, "pairs", changing)
     with pytest.raises(DataError, match="changed since this command began"):
         load_rows(start)
 

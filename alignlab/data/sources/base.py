@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least, later_setting, one_of
@@ -24,29 +25,32 @@ TEMPLATES = ("auto", "none")
 ReferenceTable = Callable[[World], Any]
 
 
-def load_rows(name: str, **arguments: Any) -> Any:
+def load_rows(path: str, **arguments: Any) -> Any:
     """Load a hub data set with `datasets.load_dataset`. Its failures are raised as DataError.
 
     Do not use it for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
-    with _raising_data_errors(name):
-        return load_dataset(name, **arguments)
+    with _raising_data_errors(path):
+        return load_dataset(path, **arguments)
 
 
-def local_files(folder: str) -> list[str]:
-    """Files of a local folder with training rows, found by the rules of the hub.
+def local_files(folder: str, split: str = "train", subset: str = "") -> list[str]:
+    """Files of a local folder with the rows of a split, found by the rules of the hub.
 
-    Raises DataError if there is no split `train`, or if a file's format is not supported.
+    subset: a folder in it, or a configuration that its README names.
+    Raises DataError if there is no such split or subset, or if a file's format is not supported.
     """
     from datasets import load_dataset_builder
 
+    if subset and (Path(folder) / subset).is_dir():
+        folder, subset = str(Path(folder) / subset), ""
     with _raising_data_errors(folder):
-        found = load_dataset_builder(folder).config.data_files or {}
-    files = [str(file) for file in found.get("train", [])]
+        found = load_dataset_builder(folder, name=subset or None).config.data_files or {}
+    files = [str(file) for file in found.get(split, [])]
     if not files:
-        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files with rows'}")
+        raise DataError(f"{folder} has no split {split}; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} has files that are not one of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     return files

@@ -29,7 +29,7 @@ def pair(number: int, prompt: str, chosen: str = "good", rejected: str = "bad") 
 
 def audited(train: Sequence[Any], held_out: Sequence[Any] = (Pair("held out", "a", "b"),)) -> Audit:
     """The audit of the texts of both splits."""
-    looks = [Look(look_at_texts(drop_unusable(list(rows)))) for rows in (train, held_out)]
+    looks = [Look(look_at_texts(drop_unusable(Loaded(list(rows))))) for rows in (train, held_out)]
     return audit(SOURCE, {"train": looks[0], "eval": looks[1]})
 
 

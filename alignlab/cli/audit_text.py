@@ -46,7 +46,8 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
 
 def _length(facts: Mapping[str, float | None]) -> Iterator[str]:
     """The length of a run and its loss at the start, in words."""
-    yield f"{counted(int(facts['updates'] or 0), 'update')} of {facts['rows_per_update']:g} rows"
+    updates = "updates" if facts["updates"] is None else counted(int(facts["updates"]), "update")
+    yield f"{updates} of {facts['rows_per_update']:g} rows"
     if facts["epochs"] is not None:
         yield f"an epoch is {facts['updates_per_epoch']:.4g} updates"
         yield f"{facts['epochs']:.3g} epochs in all"

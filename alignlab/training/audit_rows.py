@@ -178,12 +178,13 @@ def _facts(train: Train, rows: Look) -> dict[str, float | None]:
     # a batch of rollouts is used for several passes
     per_update = trainer.batch_size / (train.rollout.epochs if online else 1)
     known = rows.rows > 0
+    updates = train.steps(rows.rows) if known or not trainer.max_epochs else None
     tokens = rows.tokens if not online else None  # the answers of online objectives are not sampled yet
     return {
         "rows_per_update": per_update,
-        "updates": trainer.max_steps,
+        "updates": updates,
         "updates_per_epoch": rows.rows / per_update if known else None,
-        "epochs": trainer.max_steps * per_update / rows.rows if known else None,
+        "epochs": updates * per_update / rows.rows if updates is not None and known else None,
         "tokens_per_update": per_update * tokens.per_row if tokens else None,
         "loss_at_start": train.objective.loss_at_reference,
     }

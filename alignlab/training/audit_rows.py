@@ -225,11 +225,8 @@ def _unchecked(loaded: Mapping[Split, Loaded[Any]], looks: Mapping[Split, Look],
         if tokens is not None and tokens.rows < rows:
             yield f"the tokens of {rows - tokens.rows} of {rows} {split} rows; --rows all looks at them too"
         if tokens is not None and rendered and tokens.compared < tokens.rows:
-            left = tokens.rows - tokens.compared
-            text = (
-                f"the ids of {left} of {tokens.rows} {split} rows are not compared with the tokenizer's own rendering"
-            )
-            yield f"{text}; --rows all compares them too"
+            left = f"{tokens.rows - tokens.compared} of {tokens.rows} {split} rows"
+            yield f"the ids of {left} against the tokenizer's own rendering; --rows all compares them too"
 
 
 def _first_model(plan: Plan) -> ModelSource:

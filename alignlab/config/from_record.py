@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignlab.checks import with_parts
 from alignlab.config.plan import Plan
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
@@ -37,7 +38,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         groups: dict[str, Any] = {}
         for name, kind in kinds.items():
             schema = schemas()[name][kind]
-            groups[name] = schema(**_found_from(started, schema, config[name]))
+            groups[name] = schema(**with_parts(schema, _found_from(started, schema, config[name])))
         train = Train(
             **groups,
             trainer=Trainer(**config["trainer"]),

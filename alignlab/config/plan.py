@@ -211,7 +211,7 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
     groups = [f.name for f in fields(train) if is_dataclass(getattr(train, f.name))]
     unused += [f"{group}.{name}" for group in groups for name in untouched_later_settings(getattr(train, group))]
     if needs.rows in ("completions", "prompts"):
-        unused += [f"data.{f}" for f in train.data.pair_fields]
+        unused += [f"data.{f}" for f in (*train.data.pair_fields, "noise")]
     plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}
     if train.trainer.max_epochs:
         unused.append("trainer.max_steps")
@@ -316,6 +316,24 @@ def _other_plan(
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """The parent's config, cached because the points of a sweep mostly have the same parent."""
     return compose("train", list(overrides))
+
+
+def starting_from(made: Plan, parent: Plan | None) -> Plan:
+    """The plan of the same run with another parent. Without one it starts from the weights of its model."""
+    start = [] if parent is None else [parent.id]
+    config = {**made.config, "model": {**made.config["model"], "parent": start}}
+    return replace(made, config=config, parent=parent, id=_identity(made.train, config, parent, made.content))
+
+
+def start_plan(config: DictConfig, parent: str | Sequence[str], allowed: frozenset[str]) -> Plan:
+    """The plan of the run that a model starts from.
+
+    config:  of the command that names the model. The run inherits `model`, `peft` and `data` from it, if it has them.
+    parent:  `model.parent`.
+    allowed: as in `plan`.
+    """
+    given = OmegaConf.masked_copy(config, [str(key) for key in config if config[key] is not None])
+    return _other_plan("model.parent", parent, given, "parents", PreflightCache(), allowed)
 
 
 def judge_from_plan(plan: Plan, judge: Judge) -> Judge:

@@ -6,16 +6,17 @@ import copy
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.checks import with_parts
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.registry import schemas
-from alignlab.config.schemas import WITH_FILES, Evaluate, Train, combination_problems
+from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
@@ -100,6 +101,25 @@ def to_evaluate(config: DictConfig) -> Evaluate:
     return Evaluate(evaluation=evaluation.made, judge=judges, **rest)
 
 
+def to_synthesize(config: DictConfig) -> Synthesize:
+    """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
+    names = [f.name for f in fields(Synthesize)]
+    problems, known = list(_added_keys(config, names)), PreflightCache()
+    parts: dict[str, Any] = {}
+    for name in ("model", "peft", "data", "synthesis"):
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none():
+            group = _group(name, node, {}, known)
+            parts[name] = group.made
+            problems += group.problems
+    parts["judge"], wrong = _judges(config._get_node("judge"), known)
+    problems += wrong
+    if problems:
+        raise ConfigError(problems)
+    rest = {name: config[name] for name in names if name not in ("model", "peft", "data", "synthesis", "judge")}
+    return Synthesize(**parts, **rest)
+
+
 def _judges(node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
     """(judge's name -> judge, problems). Judges with wrong values are left out."""
     found = {str(name): _group(f"judge.{name}", node._get_node(name), {}, known) for name in node}
@@ -169,12 +189,17 @@ def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:
                 OmegaConf.update(
                     trial, key, OmegaConf.structured(schemas()[key][value]) if chosen else value, merge=False
                 )
-        (to_train if "objective" in trial else to_evaluate)(trial)
+        _check_of(trial)(trial)
     except ConfigError as error:
         return not any(problem.key in settings for problem in error.problems)
     except (OmegaConfBaseException, ValueError):
         return False
     return True
+
+
+def _check_of(config: DictConfig) -> Callable[[DictConfig], Any]:
+    """The check of the verb that a config belongs to."""
+    return to_train if "objective" in config else to_evaluate if "evaluation" in config else to_synthesize
 
 
 def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
@@ -246,7 +271,7 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     if lacking:
         return Group(None, problems)
     try:
-        made = schema(**{key: value for key, value in values.items() if key in names})
+        made = schema(**with_parts(schema, {key: value for key, value in values.items() if key in names}))
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
     if name.partition(".")[0] in WITH_FILES:

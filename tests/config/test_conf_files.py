@@ -19,7 +19,7 @@ from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.paths import conf_dir, share_dir, sweep_dirs
 from alignlab.config.points import plan_points
-from alignlab.config.preflight import to_evaluate, to_train
+from alignlab.config.preflight import to_evaluate, to_synthesize, to_train
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.errors import ConfigError, Problem
@@ -83,7 +83,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 116
+    assert len(FILES) == 117
     assert len(PRESETS) == len(POINTS)
 
 
@@ -93,6 +93,9 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     group, _, option = str(file.relative_to(CONF).with_suffix("")).rpartition("/")
     if option == "evaluate":
         to_evaluate(without_hydra(compose(option, ["run=dpo"])))
+        return
+    if option == "synthesize":
+        to_synthesize(without_hydra(compose(option, ["run=dpo"])))
         return
     if not group:
         to_train(without_hydra(compose(option)))
@@ -157,7 +160,7 @@ def test_the_sweep_folder_of_the_working_directory_is_seen(tmp_path: Path, monke
 def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
     repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
     assert repository.get_group_options("schema", ObjectType.GROUP) == sorted([*schemas(), "trainer"])
-    assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "train"]
+    assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "synthesize", "train"]
     assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
     stored: dict[str, tuple[str, type]] = {
         "schema/train": ("_global_", Train),

@@ -12,6 +12,7 @@ from typing import Any, ClassVar
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
 from alignlab.data.filters import REASONS
+from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
@@ -68,9 +69,17 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
-        raise UnreachableError(f"{place} can't be reached: {error}") from error
+        text = f"{place} can't be reached: {error}\n  type: data.path=<a local copy>"
+        raise UnreachableError(text) from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
-        raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
+        text = str(error.__cause__ or error) or "it is empty"
+        raise DataError(f"{place} can't be read: {text}{_cure(text)}") from error
+
+
+def _cure(text: str) -> str:
+    """What to type after a failure of `datasets` that says so."""
+    cures = {"Config": "data.subset=<one of these>", "Unknown split": "data.split=<one of these>"}
+    return next((f"\n  type: {cure}" for words, cure in cures.items() if words in text), "")
 
 
 @dataclass(kw_only=True)
@@ -85,6 +94,7 @@ class Source(Checked, ABC):
                        they are, for example because they were rendered before).
     drop:              further rows to leave out: empty, identical, tie, leaked, swapped, contradictory, duplicate
                        (alignlab/data/filters.py). Pairs with identical or empty answers are always left out.
+    noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 
     max_length: int = 512
@@ -93,6 +103,7 @@ class Source(Checked, ABC):
     eval_limit: int = 256
     template: str = later_setting(default="auto")
     drop: list[str] = later_setting(default_factory=list)
+    noise: Noise = later_setting(default_factory=Noise)
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()

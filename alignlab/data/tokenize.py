@@ -22,7 +22,7 @@ IDENTICAL = "identical after cutting"
 # How many rows are tokenized in one call of the tokenizer.
 _CHUNK = 1024
 
-# How many rows are compared with the tokenizer's own rendering before training. `alignlab check` compares all rows.
+# How many rows are compared with the tokenizer's own rendering before training. `alignlab check` compares more.
 COMPARED = 256
 
 AnyRow = TypeVar("AnyRow", bound=Completion | Pair | Labelled | Ranking)
@@ -293,31 +293,33 @@ def _place(number: int, row: AnyRow) -> str:
 
 
 def tokenize_completions(
-    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter
+    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[CompletionTokens], LengthReport]:
     """(token ids of single answers, report of their cuts). Raises DataError if an answer has no token."""
-    tokens = Tokenizer(template, cut, ["completion"])
+    tokens = Tokenizer(template, cut, ["completion"], compare)
     out = [CompletionTokens(i, prompt, answers[0]) for i, (_, prompt, answers) in enumerate(tokens.rows(rows))]
     return out, tokens.report
 
 
 def tokenize_prompts(
-    rows: Iterable[Completion], template: Template, cut: Cutter
+    rows: Iterable[Completion], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[PromptTokens], LengthReport]:
     """(token ids of prompts and the data's own answers, report of cuts). Raises DataError if an answer has no token."""
-    tokens = Tokenizer(template, cut, ["completion"])
+    tokens = Tokenizer(template, cut, ["completion"], compare)
     out = [
         PromptTokens(i, prompt, answers[0], row.prompt) for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
     ]
     return out, tokens.report
 
 
-def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
+def tokenize_pairs(
+    rows: Iterable[Pair], template: Template, cut: Cutter, compare: int = COMPARED
+) -> tuple[list[PairTokens], LengthReport]:
     """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
 
     Pairs whose answers are identical after cutting are left out and counted in the report.
     """
-    tokens = Tokenizer(template, cut, ["chosen", "rejected"])
+    tokens = Tokenizer(template, cut, ["chosen", "rejected"], compare)
     out: list[PairTokens] = []
     for _, prompt, (chosen, rejected) in tokens.rows(rows):
         if chosen == rejected:
@@ -328,10 +330,10 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
 
 
 def tokenize_labelled(
-    rows: Iterable[Labelled], template: Template, cut: Cutter
+    rows: Iterable[Labelled], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[LabelledTokens], LengthReport]:
     """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
-    tokens = Tokenizer(template, cut, ["completion"])
+    tokens = Tokenizer(template, cut, ["completion"], compare)
     out = [
         LabelledTokens(i, prompt, answers[0], row.desirable)
         for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
@@ -340,13 +342,13 @@ def tokenize_labelled(
 
 
 def tokenize_rankings(
-    rows: Iterable[Ranking], template: Template, cut: Cutter
+    rows: Iterable[Ranking], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[RankingTokens], LengthReport]:
     """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
 
     Rankings whose answers are all identical after cutting are left out and counted in the report.
     """
-    tokens = Tokenizer(template, cut, ["completion"])
+    tokens = Tokenizer(template, cut, ["completion"], compare)
     out: list[RankingTokens] = []
     for row, prompt, answers in tokens.rows(rows):
         if all(answer == answers[0] for answer in answers):

@@ -28,6 +28,9 @@ from alignlab.training.data_shapes import read_rows, shape_of
 # So many rows of a split are tokenized at most, unless every row is asked for.
 SAMPLE = 20_000
 
+# So many rows of a split are compared with the tokenizer's own rendering, unless every row is asked for.
+COMPARED = 2_048
+
 _SPLITS: tuple[Split, ...] = ("train", "eval")
 
 
@@ -103,7 +106,13 @@ class Auditor:
         source, shape = plan.train.data, shape_of(plan.train.objective.requires)
         template = template_of(configs, tokenizer, source.template)
         cut = Cutter(source.max_length, source.max_prompt_length)
-        tokenized = {split: shape.tokenize(self._sample(rows.rows), template, cut) for split, rows in loaded.items()}
+        tokenized = {
+            split: shape.tokenize(
+                self._sample(rows.rows), template, cut, compare=len(rows.rows) if self._every_row else COMPARED
+            )
+            for split, rows in loaded.items()
+        }
+        rendered = source.template == "auto" and getattr(tokenizer, "chat_template", None) is not None
         both = {
             split: Look(looks[split].texts, look_at_tokens(tokens, report))
             for split, (tokens, report) in tokenized.items()
@@ -113,7 +122,7 @@ class Auditor:
             both,
             positions=getattr(configs.config, "max_position_embeddings", None),
             vocabulary=getattr(configs.config.get_text_config(), "vocab_size", None),
-            unchecked=list(_unsampled(loaded, self._every_row)),
+            unchecked=list(_unchecked(loaded, both, rendered)),
         )
         shown = [show_row(row, tokenizer) for row in tokenized["train"][0][: self._shown]]
         return AuditedRows(key, found, both, shown)
@@ -211,11 +220,15 @@ def _no_reference(world: World) -> Any:
     raise ValueError("rows that are sampled from the reference can't be audited before it is loaded")
 
 
-def _unsampled(loaded: Mapping[Split, Loaded[Any]], every_row: bool) -> Iterator[str]:
-    for split, rows in loaded.items():
-        left = len(rows.rows) - SAMPLE
-        if left > 0 and not every_row:
-            yield f"the tokens of {left} of {len(rows.rows)} {split} rows; --rows all looks at them too"
+def _unchecked(loaded: Mapping[Split, Loaded[Any]], looks: Mapping[Split, Look], rendered: bool) -> Iterator[str]:
+    """What `--rows all` would look at besides. `rendered` says whether a chat template renders the rows."""
+    for split, look in looks.items():
+        tokens, rows = look.tokens, len(loaded[split].rows)
+        if tokens is not None and tokens.rows < rows:
+            yield f"the tokens of {rows - tokens.rows} of {rows} {split} rows; --rows all looks at them too"
+        if tokens is not None and rendered and tokens.compared < tokens.rows:
+            left = f"{tokens.rows - tokens.compared} of {tokens.rows} {split} rows"
+            yield f"the ids of {left} against the tokenizer's own rendering; --rows all compares them too"
 
 
 def _first_model(plan: Plan) -> ModelSource:

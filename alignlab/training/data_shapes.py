@@ -36,7 +36,8 @@ class Shape:
     """The steps from source to module for one shape of data.
 
     read:     (source, split, reference) -> rows as text.
-    tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut.
+    tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut. `compare` is the number of
+              rows that are compared with the tokenizer's own rendering.
     collate:  (rows, layout) -> a batch of tensors.
     module:   class of the module that trains on these batches.
     count:    rows -> number of rows of each kind, for the objective's warnings about its data.

@@ -170,7 +170,7 @@ def test_a_sample_of_many_rows(alignlab: Run, tmp_path: Path, monkeypatch: pytes
     assert every["unchecked"] == []
 
 
-def test_texts_with_marks_of_the_chat_template(alignlab: Run, tmp_path: Path) -> None:
+def test_rows_that_a_chat_template_renders(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The folder of the model has no weights, because a check needs none."""
     (family,) = (family for family in FAMILIES if family.name == "chatml")
     tokenizer = tokenizer_of(family)
@@ -186,9 +186,17 @@ def test_texts_with_marks_of_the_chat_template(alignlab: Run, tmp_path: Path) ->
     assert "row 2" in error["text"]
     assert "<|im_end|>, <|im_start|>" in error["text"]
     assert "type data.template=none" in error["text"]
+    assert audit["facts"] == {}
     shown = alignlab(*words, "data.template=none", "--show", "2")
     assert shown.code == 0
     assert "        prompt      <|im_start|>user⏎q<|im_end|>\n        chosen      |y|e|s|<|im_end|>|\n" in shown.out
+    write(tmp_path / "rows.jsonl", *(pair(f"p{i}") for i in range(5)))
+    monkeypatch.setattr(audit_rows, "COMPARED", 3)
+    (some,) = document(alignlab, *words)["audits"].values()
+    assert some["facts"]["train"]["tokens"]["compared"] == 3
+    text = "the ids of 2 of 5 train rows against the tokenizer's own rendering"
+    assert some["unchecked"] == [f"{text}; --rows all compares them too"]
+    assert document(alignlab, *words, "--rows", "all")["audits"].popitem()[1]["unchecked"] == []
     too_long = alignlab(*words, "data.template=none", "data.max_length=128", "data.max_prompt_length=96")
     assert too_long.code == 0, "no row is longer than the model"
 

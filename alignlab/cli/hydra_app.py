@@ -25,6 +25,7 @@ from yaml import YAMLError
 
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
+from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_synthesize
 from alignlab.config.remote_code import note_command_line
@@ -48,7 +49,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     """Run `task` for each composed config. Returns the exit code."""
     log_to_terminal()
     own = _config_dir(argv)
-    args = _with_multirun(_flags_first([with_new_names(_plain_group(arg), own) for arg in argv]))
+    args = _with_multirun(_flags_first([with_own_keys(with_new_names(_plain_group(arg), own)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.

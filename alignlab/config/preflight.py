@@ -79,6 +79,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         if group.made is not None:
             groups[name] = group.made
     problems += combination_problems({**groups, **rest})
+    problems += _two_lengths(groups.get("trainer"), typed)
     if problems:
         raise ConfigError(problems)
     return Train(**groups, **rest)
@@ -144,6 +145,13 @@ def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) ->
             text = f"means {key} for this objective, but {key}={value} was typed too; leave one of the two out"
             return {}, [Problem("strength", strength, text)]
     return {field: strength}, []
+
+
+def _two_lengths(trainer: Any, typed: Sequence[str]) -> Iterator[Problem]:
+    """The problem that `trainer.max_steps` was typed for a run whose length `trainer.max_epochs` decides."""
+    if trainer and trainer.max_epochs and any(text.lstrip("+").startswith("trainer.max_steps=") for text in typed):
+        text = f"trainer.max_epochs={trainer.max_epochs:g} decides the length already: leave one of the two out"
+        yield Problem("trainer.max_steps", trainer.max_steps, text, "trainer.max_epochs=0")
 
 
 def _equal(text: str, number: float) -> bool:
@@ -229,10 +237,26 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Preflig
     except OmegaConfBaseException as error:  # for instance an interpolation with an unknown name
         return Group(None, [Problem(name, None, str(error).splitlines()[0])])
     values |= given
+    for field, parts in _parts(name, node, known).items():
+        if problems := [problem for part in parts.values() for problem in part.problems]:
+            return Group(None, problems)
+        values[field] = {part: group.made for part, group in parts.items()}
     key = (schema, json.dumps(values, default=str))
     if key not in known.groups:
         known.groups[key] = _checked(name, schema, values)
     return known.groups[key]
+
+
+def _parts(name: str, node: DictConfig, known: PreflightCache) -> dict[str, dict[str, Group]]:
+    """Field -> key -> checked dataclass, for the fields of a group that are dicts of dataclasses (`data.parts`)."""
+    found: dict[str, dict[str, Group]] = {}
+    for field in map(str, node):
+        parts = node._get_node(field)
+        if isinstance(parts, DictConfig) and OmegaConf.get_type(parts) is dict:
+            nodes = {str(key): cast(DictConfig, parts._get_node(key)) for key in parts}
+            if nodes and all(dataclasses.is_dataclass(OmegaConf.get_type(part)) for part in nodes.values()):
+                found[field] = {key: _group(f"{name}.{field}.{key}", part, {}, known) for key, part in nodes.items()}
+    return found
 
 
 def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:

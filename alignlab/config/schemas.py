@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alignlab.checks import Checked, at_least, one_of, within
+from alignlab.checks import Checked, at_least, later_setting, one_of, within
 from alignlab.data.order import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.discovery import module_name
@@ -32,6 +33,9 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 _SETTING = "alignlab"  # key of a field's metadata
 _ALL = ("parents", "judges")
+
+# Shape of rows -> the source that reads a file of them.
+_SOURCE_OF = {"completions": "completions", "labelled": "unpaired", "rankings": "rankings"}
 
 
 def setting(*, in_id: bool = True, inherited_by: Sequence[str] = (), **options: Any) -> Any:
@@ -67,7 +71,9 @@ def _marks() -> Iterator[tuple[str, Mapping[str, Any]]]:
 class Trainer(Checked):
     """Length of the training, size of its batches, and its device.
 
-    max_steps:        number of optimizer updates.
+    max_steps:        number of optimizer updates, unless `max_epochs` is set.
+    max_epochs:       number of passes over the training rows, in place of `max_steps`; 0: not used. The last update may
+                      begin another pass. Batches of rollouts are counted with their `rollout.epochs`.
     batch_size:       rows per update over all processes. A row is a pair or an answer; for online objectives it is a
                       prompt with all of its answers.
     sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is sampled
@@ -107,6 +113,12 @@ class Trainer(Checked):
     checkpoint_every: int = setting(default=0, in_id=False)
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
+    max_epochs: float = later_setting(default=0.0)
+
+    @property
+    def known_steps(self) -> int:
+        """The number of updates as far as it is known before rows are loaded: 0 if `max_epochs` decides it."""
+        return 0 if self.max_epochs else self.max_steps
 
     def problems(self) -> Iterator[Problem]:
         for key, example in (
@@ -117,7 +129,7 @@ class Trainer(Checked):
             ("log_every", 100),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
-        for key in ("gradient_clip", "eval_every", "checkpoint_every"):
+        for key in ("gradient_clip", "eval_every", "checkpoint_every", "max_epochs"):
             yield from at_least(key, getattr(self, key), 0, example=0)
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
@@ -229,6 +241,13 @@ class Train(Checked):
     def reference_kind(self) -> str:
         """The source of the reference log-probabilities for this objective: cached, copy, adapter_off or none."""
         return reference_kind(self.reference, self.objective.requires, self.peft)
+
+    def steps(self, rows: int) -> int:
+        """The number of updates of a run on this many training rows."""
+        if not self.trainer.max_epochs:
+            return self.trainer.max_steps
+        passes = self.trainer.max_epochs * (self.rollout.epochs if self.objective.requires.online else 1)
+        return math.ceil(rows * passes / self.trainer.batch_size)
 
     def problems(self) -> Iterator[Problem]:
         """Problems of combinations of groups. A group reports problems of its own values itself."""
@@ -371,8 +390,11 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _unread_problems(parts["objective"].requires, parts["data"])
         wanted, shapes = parts["objective"].requires.rows, parts["data"].shapes
         if wanted not in (*shapes, "prompts"):
-            text = f"has {' and '.join(shapes)}, but this objective works on {wanted}"
-            yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
+            text = f"has {' and '.join(shapes) or 'prompts without answers'}, but this objective works on {wanted}"
+            yield Problem("data", type(parts["data"]).__name__.lower(), text, f"data={_SOURCE_OF.get(wanted, 'pairs')}")
+        if parts["objective"].requires.demonstrations and "completions" not in shapes:
+            text = "has prompts without answers, but this objective learns from the data's answers too"
+            yield Problem("data", module_name(type(parts["data"])), text, "data=completions")
     if {"data", "model"} <= parts.keys():
         yield from letters_problems(parts["model"], parts["data"])
     if {"model", "peft"} <= parts.keys() and not (parts["model"].trainable or parts["peft"].can_switch_off):
@@ -380,7 +402,7 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
-        if warmup >= steps:
+        if warmup >= steps and not parts["trainer"].max_epochs:
             text = f"must be smaller than trainer.max_steps ({steps})"
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.checks import Checked, at_least, within
-from alignlab.data.rows import Labelled, Loaded, Pair, Ranking
+from alignlab.data.rows import Labelled, LeftOut, Loaded, Pair, Ranking, Split
 from alignlab.errors import Problem
 
 
@@ -36,16 +35,18 @@ class Noise(Checked):
         yield from at_least("seed", self.seed, 0, example=0)
 
 
-def with_noise(loaded: Loaded[Any], noise: Noise) -> tuple[Loaded[Any], int]:
-    """(the rows with noise, how many labels were flipped). Rows without labels are not changed."""
+def with_noise(loaded: Loaded[Any], split: Split, noise: Noise) -> tuple[Loaded[Any], int]:
+    """(the rows with noise, how many labels were flipped). Held-out rows and rows without labels are not changed."""
     rows = list(loaded.rows)
-    if not rows or not isinstance(rows[0], Pair | Labelled | Ranking):
+    if split == "eval" or not rows or not isinstance(rows[0], Pair | Labelled | Ranking):
         return loaded, 0
     chosen = _share(np.random.default_rng([noise.seed, 1]), len(rows), noise.flipped)
     rows = [flip(row) if flipped else row for row, flipped in zip(rows, chosen, strict=True)]
-    kept = _balanced(rows, noise) if isinstance(rows[0], Labelled) else rows
-    left_out = Counter({"data.noise.desirable_kept": len(rows) - len(kept)} if len(kept) < len(rows) else {})
-    return Loaded(kept, loaded.dropped + left_out), int(chosen.sum())
+    kept = _balanced(rows, noise) if isinstance(rows[0], Labelled) else np.ones(len(rows), dtype=bool)
+    left_out = [
+        LeftOut("data.noise.desirable_kept", row.place) for row, keep in zip(rows, kept, strict=True) if not keep
+    ]
+    return loaded.with_rows([row for row, keep in zip(rows, kept, strict=True) if keep], left_out), int(chosen.sum())
 
 
 def flip(row: Pair | Labelled | Ranking) -> Pair | Labelled | Ranking:
@@ -64,11 +65,12 @@ def flip(row: Pair | Labelled | Ranking) -> Pair | Labelled | Ranking:
     )
 
 
-def _balanced(rows: Sequence[Labelled], noise: Noise) -> list[Labelled]:
+def _balanced(rows: Sequence[Labelled], noise: Noise) -> NDArray[np.bool_]:
+    """bool[R], True for all bad answers and for a share of the good ones."""
     good = np.array([row.desirable for row in rows])
     kept = ~good
     kept[good] = _share(np.random.default_rng([noise.seed, 2]), int(good.sum()), noise.desirable_kept)
-    return [row for row, keep in zip(rows, kept, strict=True) if keep]
+    return kept
 
 
 def _share(rng: np.random.Generator, count: int, share: float) -> NDArray[np.bool_]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypedDict, TypeVar
 
@@ -123,12 +124,31 @@ class Ranking:
         return list(zip(self.completions, self.ended, strict=True))
 
 
+AnyRow = Pair | Completion | Labelled | Ranking
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
+Other = TypeVar("Other", Pair, Completion, Labelled, Ranking)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that was left out, and why. `place` is None if it is not known where the row comes from."""
+
+    reason: str
+    place: Place | None
 
 
 @dataclass(frozen=True)
 class Loaded(Generic[Row]):
-    """The rows of one split, and how many rows were left out, by reason."""
+    """The rows of one split, and how many rows were left out, by reason.
+
+    left_out: the rows that were left out, as far as they are known one by one. `dropped` counts all of them.
+    """
 
     rows: list[Row]
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: tuple[LeftOut, ...] = ()
+
+    def with_rows(self, rows: list[Other], left_out: Sequence[LeftOut] = ()) -> Loaded[Other]:
+        """Other rows, with the same record of what was left out, and with further rows that are left out."""
+        dropped = self.dropped + Counter(row.reason for row in left_out)
+        return Loaded(rows, dropped, (*self.left_out, *left_out))

@@ -47,7 +47,7 @@ ALLOWED = {
     "objectives": BASE | {"discovery"},
     "optim": BASE,
     "tracking": BASE,
-    "data": BASE | {"lab"},
+    "data": BASE | {"lab", "discovery", "statistics"},
     "models": BASE | {"data"},
     "judges": BASE | {"lab", "data", "models", "statistics"},
     "rollout": BASE | {"data", "models"},

@@ -25,10 +25,30 @@ SHARED = Path(__file__).resolve().parents[2] / "shared"
 
 
 def pytest_collection_finish() -> None:
-    """Garbage is collected from here on, and what the imports have made is not visited: half a million objects."""
-    gc.collect()
-    gc.freeze()
+    """Garbage is collected from here on, but seldom."""
+    from tests.composing import merge_files_once
+
+    merge_files_once()
+    _freeze_imports()
+    gc.set_threshold(20_000, 20, 20)
     gc.enable()
+
+
+def pytest_runtest_logfinish() -> None:
+    """Imports are frozen again after a test that imported more."""
+    _freeze_imports()
+
+
+_frozen_modules = 0
+
+
+def _freeze_imports() -> None:
+    """From here on, collections do not visit what imports have made: a million objects, at the end of each run."""
+    global _frozen_modules
+    if len(sys.modules) > _frozen_modules + 100:
+        gc.collect()
+        gc.freeze()
+        _frozen_modules = len(sys.modules)
 
 
 @dataclass
@@ -41,15 +61,27 @@ class Result:
 
 
 @pytest.fixture
+def drawn_figures() -> None:
+    """The figures of `alignlab` are drawn. Without this fixture their files are empty, which saves a second a sweep."""
+
+
+@pytest.fixture
 def alignlab(
-    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> Iterator[Callable[..., Result]]:
     """Run `alignlab ...` in this process, in a working directory of the test's own.
 
     Modules that a test wrote there are forgotten afterwards, since another test may write one of the same name.
     """
+    from matplotlib.figure import Figure
+
     from alignlab.cli.main import main
 
+    if "drawn_figures" not in request.fixturenames:
+        monkeypatch.setattr(Figure, "savefig", lambda figure, file, **how: Path(file).touch())
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "argv", ["alignlab"])
 
@@ -60,13 +92,10 @@ def alignlab(
         return Result(code, captured.out, captured.err)
 
     yield run
-    own = [
-        name
-        for name, module in sys.modules.items()
-        if tmp_path in Path(getattr(module, "__file__", None) or ".").parents
-    ]
-    for name in own:
-        del sys.modules[name]
+    folder = f"{tmp_path}{os.sep}"
+    for name, module in list(sys.modules.items()):
+        if (getattr(module, "__file__", None) or "").startswith(folder):
+            del sys.modules[name]
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,8 @@ LAB = [
     "optim.lr=3e-3", "tracking=none",
     'model.parent=["objective=sft","optim.lr=1e-2","trainer.max_steps=40"]',
 ]  # fmt: skip
+# A run with peft=lora starts from the parent of LAB, instead of training one with LoRA.
+FULL_PARENT = 'model.parent=["objective=sft","peft=none","optim.lr=1e-2","trainer.max_steps=40"]'
 REWARD = ["reward=reward_model", 'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=30"]']
 RUNS = Path("outputs/runs")
 

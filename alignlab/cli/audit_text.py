@@ -28,9 +28,6 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
         for step in point.plan.chain():
             role = "" if step is point.plan else "starts from "
             _print(out, f"    {role}{step.id}: {step.run.status() or 'not run yet'}")
-        if rounds := point.plan.train.rounds:
-            runs = counted(rounds, "run")
-            _print(out, f"    instead there will be {runs} on samples, whose ids are known when their rows are made")
         if point.found is not None:
             _print(out, f"    {', '.join(_length(point.found.facts))}")
             for remark in point.found.remarks:
@@ -49,7 +46,8 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
 
 def _length(facts: Mapping[str, float | None]) -> Iterator[str]:
     """The length of a run and its loss at the start, in words."""
-    yield f"{counted(int(facts['updates'] or 0), 'update')} of {facts['rows_per_update']:g} rows"
+    updates = "updates" if facts["updates"] is None else counted(int(facts["updates"]), "update")
+    yield f"{updates} of {facts['rows_per_update']:g} rows"
     if facts["epochs"] is not None:
         yield f"an epoch is {facts['updates_per_epoch']:.4g} updates"
         yield f"{facts['epochs']:.3g} epochs in all"
@@ -79,7 +77,7 @@ def _audit(out: Console, rows: AuditedRows) -> None:
 def _split(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['rows']:,}"
     if "prompts" in facts:
-        yield counted(facts["prompts"], "different prompt")
+        yield f"{facts['prompts']:,} different prompt{'s' * (facts['prompts'] != 1)}"
     if labels := facts.get("labels"):
         yield f"{labels['desirable']:,} good and {labels['undesirable']:,} bad answers"
 

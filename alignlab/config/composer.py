@@ -15,6 +15,7 @@ from typing import Any
 # Hydra has no public function that applies overrides to a composed config.
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
@@ -68,7 +69,9 @@ class Composer:
 
     def groups(self) -> list[str]:
         """Groups that a user may choose from."""
-        return [g for g in self.loader.list_groups("") if g not in ("schema", "hydra", "stage")]
+        # `loader.list_groups` would copy all schemas first.
+        found = self.loader.repository.get_group_options("", ObjectType.GROUP)  # type: ignore[attr-defined]
+        return [g for g in found if g not in ("schema", "hydra", "stage")]
 
     def _optional(self, config: DictConfig) -> set[str]:
         """Groups that can be chosen although the config has no key with their name."""

@@ -166,7 +166,7 @@ def _prompt(value: Any, name: str = "prompt") -> Prompt:
 def _answer(value: Any, name: str) -> tuple[list[Message], str]:
     """(turns before the answer, text of the answer)."""
     if value is None:
-        raise UnusableRowError(f"{name} is missing or null")
+        raise UnusableRowError(f"{name} is missing or null: fill it in, or remove the row")
     if isinstance(value, str):
         return [], read_text(value, name)
     if not isinstance(value, list | dict):

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.data.conversations import prompt_key
-from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, Ranking, Row, Split
+from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, PromptOnly, Ranking, Row, Split
 
 Digests = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -67,7 +67,7 @@ def keys_of(rows: Sequence[AnyRow]) -> Keys:
 
 
 def _texts(row: AnyRow) -> list[str]:
-    return [text for text, _ in row.answers()]
+    return [] if isinstance(row, PromptOnly) else [text for text, _ in row.answers()]
 
 
 def _content(row: AnyRow) -> Any:

@@ -30,7 +30,7 @@ from alignlab.data.conversations import (
     turns_of,
 )
 from alignlab.data.files import Record
-from alignlab.data.rows import Completion, Labelled, Message, Pair, Prompt, Ranking, messages_of
+from alignlab.data.rows import Completion, Labelled, Message, Pair, Prompt, PromptOnly, Ranking, messages_of
 
 PROMPT = ("prompt", "question", "instruction", "input")
 WHOLE = ("messages", "conversations", "conversation")
@@ -100,7 +100,7 @@ def ranking_of(row: Record) -> Ranking:
     return Ranking(prompt, texts, numbers, flags)
 
 
-def prompt_of(row: Record) -> Completion:
+def prompt_of(row: Record) -> PromptOnly:
     """A prompt without an answer. A whole conversation must end with a turn of the user."""
     value = _prompt_value(row, ())
     prompt = read_prompt(value)
@@ -108,7 +108,7 @@ def prompt_of(row: Record) -> Completion:
     if not _given(row, PROMPT) and messages_of(prompt)[-1]["role"] == "assistant":
         raise UnusableRowError(f"{name} ends with an answer\n    type: data=completions, which reads both of them")
     refuse_other_conversations(row, prompt)
-    return Completion(_with_system(row, prompt), "")
+    return PromptOnly(_with_system(row, prompt))
 
 
 def read_form(row: Record, answers: Mapping[str, Any]) -> tuple[Prompt, list[str]]:

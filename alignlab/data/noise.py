@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.checks import Checked, at_least, within
-from alignlab.data.rows import Labelled, LeftOut, Loaded, Pair, Ranking, Split
+from alignlab.data.rows import Labelled, LeftOut, Loaded, Pair, Ranking
 from alignlab.errors import Problem
 
 
@@ -35,14 +35,16 @@ class Noise(Checked):
         yield from at_least("seed", self.seed, 0, example=0)
 
 
-def with_noise(loaded: Loaded[Any], split: Split, noise: Noise) -> tuple[Loaded[Any], int]:
-    """(the rows with noise, how many labels were flipped). Held-out rows and rows without labels are not changed."""
+def with_noise(loaded: Loaded[Any], noise: Noise) -> tuple[Loaded[Any], int]:
+    """(the rows with noise, how many labels were flipped). Rows without labels are not changed."""
     rows = list(loaded.rows)
-    if split == "eval" or not rows or not isinstance(rows[0], Pair | Labelled | Ranking):
+    if not rows or not isinstance(rows[0], Pair | Labelled | Ranking):
         return loaded, 0
     chosen = _share(np.random.default_rng([noise.seed, 1]), len(rows), noise.flipped)
     rows = [flip(row) if flipped else row for row, flipped in zip(rows, chosen, strict=True)]
-    kept = _balanced(rows, noise) if isinstance(rows[0], Labelled) else np.ones(len(rows), dtype=bool)
+    if not isinstance(rows[0], Labelled):
+        return loaded.with_rows(rows), int(chosen.sum())
+    kept = _balanced(rows, noise)
     left_out = [
         LeftOut("data.noise.desirable_kept", row.place) for row, keep in zip(rows, kept, strict=True) if not keep
     ]
@@ -66,7 +68,7 @@ def flip(row: Pair | Labelled | Ranking) -> Pair | Labelled | Ranking:
 
 
 def _balanced(rows: Sequence[Labelled], noise: Noise) -> NDArray[np.bool_]:
-    """bool[R], True for all bad answers and for a share of the good ones."""
+    """bool[rows], False for good answers that are left out."""
     good = np.array([row.desirable for row in rows])
     kept = ~good
     kept[good] = _share(np.random.default_rng([noise.seed, 2]), int(good.sum()), noise.desirable_kept)

@@ -20,8 +20,9 @@ from alignlab.data.conversations import (
     refuse_unsupported_columns,
 )
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
+from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, read_number
+from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, read_number
 from alignlab.data.held_out import held_out_part
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
 from alignlab.data.rows import LeftOut, Loaded, Place, Split
@@ -121,8 +122,8 @@ class OwnFiles(Source):
         """A row with the columns that `parse` reads. Raises UnusableRowError, or LeftOutError."""
         return record
 
-    def arrange(self, rows: Sequence[Located], dropped: Counter[str]) -> Iterable[Located]:
-        """The rows to convert, from all rows of a split. `dropped` counts what is left out."""
+    def arrange(self, rows: Sequence[Located], left_out: list[LeftOut]) -> Iterable[Located]:
+        """The rows to convert, from all rows of a split. Rows that are left out are added to `left_out`."""
         return rows
 
     @abstractmethod
@@ -145,6 +146,11 @@ class OwnFiles(Source):
             part = "training" if without == ["train"] else "held-out"
             text = f"the {part} part of {text}\n  type: data.eval_path=<a file with rows to evaluate on>"
         raise DataError(text)
+
+    def kept_rows(self, split: Split) -> Loaded[Any]:
+        """The rows of one split without those that teach nothing, up to the limit."""
+        loaded = drop_unusable(self.split_rows(split))
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
     def split_rows(self, split: Split) -> Loaded[Any]:
         """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.
@@ -174,7 +180,7 @@ class OwnFiles(Source):
         content = [hashlib.sha256(part.content).hexdigest() for part in parts if part.content is not None]
         key = (repr(self), str(path), split, *content)
         if key not in _cache:
-            loaded = self._parsed([row for part in parts for row in self._records(part, split)])
+            loaded = self._parsed([row for part in parts for row in self._records(part, split)], shown(path))
             while len(_cache) >= _MAX_CACHED:
                 _cache.pop(next(iter(_cache)))
             _cache[key] = loaded
@@ -197,11 +203,15 @@ class OwnFiles(Source):
         return [(place, _renamed(record, self.columns)) for place, record in rows]
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
-        """Raise DataError if a file lacks columns. Columns that no part of alignlab reads are named in the log."""
-        taken = {column for source in self.columns.values() for column in _columns_in(source, columns)}
-        absent = [source for source in self.columns.values() if source and not _columns_in(source, columns)]
+        """Raise DataError if a file lacks columns that `columns` names, or that are needed."""
+        absent = {own: source for own, source in self.columns.items() if source and not _columns_in(source, columns)}
         if absent:
-            raise DataError(f"{name} has no column {', '.join(absent)} (data.columns); it has: {', '.join(columns)}")
+            example = ", ".join(f'{own}: ""' for own in absent)
+            raise DataError(
+                f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {', '.join(columns)}\n"
+                f"  type: other names, or 'data.columns={{{example}}}' to do without"
+            )
+        taken = self._taken(columns)
         known = {*self.columns, *(column for column in columns if column not in taken)}
         if lacking := [names[0] for names in self.needed if not known & set(names)]:
             example = ", ".join(f"{column}: <its name>" for column in lacking)
@@ -209,18 +219,27 @@ class OwnFiles(Source):
                 f"{name} has no column {', '.join(lacking)}; it has: {', '.join(columns)}\n"
                 f"  type: 'data.columns={{{example}}}'{_other_source(known)}"
             )
-        read = taken | {column for column in self.reads if column not in self.columns}
-        left_out = {column for column, source in self.columns.items() if not source}
-        if unread := [column for column in columns if column not in read | left_out | _LOOKED_AT]:
-            log.info("%s: columns not read: %s", name, ", ".join(unread))
 
-    def _parsed(self, located: Sequence[Located]) -> Loaded[Any]:
-        dropped: Counter[str] = Counter()
+    def _taken(self, columns: Sequence[str]) -> set[str]:
+        """The columns of a file that `columns` reads under another name."""
+        return {column for source in self.columns.values() for column in _columns_in(source, columns)}
+
+    def _unread(self, columns: Sequence[str]) -> list[str]:
+        """The columns that are not read, of rows with the names of `columns`."""
+        read = {*self.reads, *_LOOKED_AT, *self._taken(columns)}
+        if any(column in columns for column in PROMPT):
+            read.discard("conversation")  # it is a prompt only if there is no other
+        return [column for column in columns if column not in read]
+
+    def _parsed(self, located: Sequence[Located], path: str) -> Loaded[Any]:
+        columns = columns_of(record for _, record in located)
+        if unread := self._unread(columns):
+            log.info("%s: columns not read: %s", path, ", ".join(unread))
         several = len({place.file for place, _ in located}) > 1
         rows: list[Any] = []
         left_out: list[LeftOut] = []
         faults: list[tuple[str, str]] = []
-        for place, record in self.arrange(located, dropped):
+        for place, record in self.arrange(located, left_out):
             try:
                 rows.append(replace(self._row(record), place=place))
             except LeftOutError as error:
@@ -228,11 +247,10 @@ class OwnFiles(Source):
             except UnusableRowError as error:
                 faults += [(str(place) if several else f"row {place.row}", fault) for fault in error.faults]
         if faults:
-            columns = columns_of(record for _, record in located)
             no_prompt = any(fault.startswith("prompt is missing") for _, fault in faults)
             note = f"\n  the columns are: {', '.join(columns)}\n  type: 'data.columns={{prompt: <its name>}}'"
-            raise unusable_rows(shown(self.path), faults, note if no_prompt else "")
-        return Loaded(rows, dropped).with_rows(rows, left_out)
+            raise unusable_rows(path, faults, note if no_prompt else "")
+        return Loaded(rows).with_rows(rows, left_out)
 
     def _row(self, record: Record) -> Any:
         record = self.convert(record)
@@ -290,7 +308,10 @@ def _value(record: Record, source: str) -> Any:
         return record[source]
     parts = [part.strip() for part in source.split(" - ")]
     if len(parts) == 2:
-        first, second = (read_number(record[part], part) for part in parts)
+        try:
+            first, second = (read_number(record[part], part) for part in parts)
+        except UnusableRowError:
+            return None
         return first - second
     value: Any = record
     for step in source.split("."):

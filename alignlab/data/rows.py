@@ -53,6 +53,13 @@ class Completion:
 
 
 @dataclass(frozen=True)
+class PromptOnly(Completion):
+    """A prompt for objectives that sample the answers. `completion` is empty."""
+
+    completion: str = ""
+
+
+@dataclass(frozen=True)
 class Pair:
     """A prompt, a preferred answer and a dispreferred one. `*_ended` is as in Completion, `margin` as in Ranking."""
 

@@ -15,16 +15,15 @@ from alignlab.data.audit.audit import Audit, Finding, Look, audit, errors_for
 from alignlab.data.audit.shown import ShownRow, show_row
 from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
-from alignlab.data.filters import read_split
 from alignlab.data.fingerprint import digest
-from alignlab.data.noise import with_noise
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.tokenize import Cutter
 from alignlab.errors import DataError, ModelError, UnreachableError
 from alignlab.lab.world import World
 from alignlab.models.generation import template_of
 from alignlab.models.sources.base import ModelConfigs, ModelSource
-from alignlab.training.data_shapes import shape_of
+from alignlab.spelling import counted
+from alignlab.training.data_shapes import read_rows, shape_of
 
 # So many rows of a split are tokenized at most, unless every row is asked for.
 SAMPLE = 20_000
@@ -163,9 +162,15 @@ def audit_point(train: Train, looks: Mapping[Split, Look]) -> AuditedPoint:
     return AuditedPoint(
         list(errors_for(objective.requires, looks)),
         list(_too_few_prompts(train.evaluation, looks)),
-        list(objective.data_warnings(counts)) if looks else [],
+        [*_rounds(train), *(objective.data_warnings(counts) if looks else [])],
         _facts(train, rows),
     )
+
+
+def _rounds(train: Train) -> Iterator[str]:
+    if train.rounds:
+        runs = counted(train.rounds, "run")
+        yield f"instead there will be {runs} on samples, whose ids are known when their rows are made"
 
 
 def _facts(train: Train, rows: Look) -> dict[str, float | None]:
@@ -173,12 +178,13 @@ def _facts(train: Train, rows: Look) -> dict[str, float | None]:
     # a batch of rollouts is used for several passes
     per_update = trainer.batch_size / (train.rollout.epochs if online else 1)
     known = rows.rows > 0
+    updates = train.steps(rows.rows) if known or not trainer.max_epochs else None
     tokens = rows.tokens if not online else None  # the answers of online objectives are not sampled yet
     return {
         "rows_per_update": per_update,
-        "updates": trainer.max_steps,
+        "updates": updates,
         "updates_per_epoch": rows.rows / per_update if known else None,
-        "epochs": trainer.max_steps * per_update / rows.rows if known else None,
+        "epochs": updates * per_update / rows.rows if updates is not None and known else None,
         "tokens_per_update": per_update * tokens.per_row if tokens else None,
         "loss_at_start": train.objective.loss_at_reference,
     }
@@ -198,11 +204,7 @@ def _too_few_prompts(evaluation: RunEvaluation, looks: Mapping[Split, Look]) -> 
 
 def _texts_of(plan: Plan) -> dict[Split, Loaded[Any]]:
     source, shape = plan.train.data, shape_of(plan.train.objective.requires)
-
-    def read(split: Split) -> Loaded[Any]:
-        return shape.read(source, split, _no_reference)
-
-    return {split: with_noise(read_split(read, split, source.drop), split, source.noise)[0] for split in _SPLITS}
+    return {split: read_rows(shape, source, split, _no_reference)[0] for split in _SPLITS}
 
 
 def _no_reference(world: World) -> Any:

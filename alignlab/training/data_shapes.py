@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.collate import collate_completions, collate_labelled, collate_pairs, collate_rankings
+from alignlab.data.filters import read_split
 from alignlab.data.layout import Layout
+from alignlab.data.noise import with_noise
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.data.tokenize import (
@@ -55,6 +57,12 @@ def _count_labels(rows: Sequence[LabelledTokens]) -> dict[str, int]:
 def shape_of(needs: Requires) -> Shape:
     """The shape of an objective's data. Online objectives read only prompts, and sample answers while they train."""
     return (ONLINE if needs.online else SHAPES)[needs.data]
+
+
+def read_rows(shape: Shape, source: Source, split: Split, reference: ReferenceTable) -> tuple[Loaded[Any], int]:
+    """(rows of a split after `data.drop`, for training also after `data.noise`; number of labels that were flipped)."""
+    loaded = read_split(lambda part: shape.read(source, part, reference), split, source.drop)
+    return with_noise(loaded, source.noise) if split == "train" else (loaded, 0)
 
 
 def _online(collate: Callable[[Any, Layout], Any], module: type[AlignmentModule]) -> Shape:

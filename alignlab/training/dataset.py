@@ -13,10 +13,8 @@ from alignlab.config.schemas import Train
 from alignlab.data.audit.audit import Look, audit, errors_for
 from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
-from alignlab.data.filters import read_split
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
-from alignlab.data.noise import with_noise
 from alignlab.data.order import BatchTransform, rows_of_run
 from alignlab.data.rows import LeftOut, Split
 from alignlab.data.sources.base import Source
@@ -25,7 +23,8 @@ from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
-from alignlab.training.data_shapes import SHAPES, Shape, shape_of
+from alignlab.spelling import counted
+from alignlab.training.data_shapes import SHAPES, Shape, read_rows, shape_of
 from alignlab.training.setup import InitialPolicy
 
 log = logging.getLogger(__name__)
@@ -121,9 +120,8 @@ def _audit(start: InitialPolicy, train: _Read, held_out: _Read) -> dict[str, Any
     found = audit(config.data, looks, positions=positions)
     if errors := [*found.errors, *errors_for(config.objective.requires, looks)]:
         raise DataError("\n".join(map(str, errors)))
-    log.info("train rows: %d, eval rows: %d", len(train.tokens), len(held_out.tokens))
-    if train.flipped:
-        log.info("data.noise: the labels of %d training rows are flipped", train.flipped)
+    noise = f" ({counted(train.flipped, 'label')} flipped)" if train.flipped else ""
+    log.info("train rows: %d%s, eval rows: %d", len(train.tokens), noise, len(held_out.tokens))
     for finding in found.warnings:
         log.log(logging.WARNING if finding.name == "leaked" else logging.INFO, "%s", finding)
     return found.record()
@@ -194,8 +192,7 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
-        loaded = read_split(lambda part: shape.read(source, part, lambda world: start.exact_logps), split, source.drop)
-        loaded, flipped = with_noise(loaded, split, source.noise)
+        loaded, flipped = read_rows(shape, source, split, lambda world: start.exact_logps)
         cut = Cutter(source.max_length, source.max_prompt_length)
         tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
         rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)

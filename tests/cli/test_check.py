@@ -85,6 +85,12 @@ def test_json(alignlab: Run, pairs: list[str]) -> None:
     assert [run["status"] for run in point["runs"]] == [None]
 
 
+def test_the_length_of_a_run_in_epochs(alignlab: Run, pairs: list[str]) -> None:
+    words = [word for word in pairs if "max_steps" not in word]
+    (point,) = document(alignlab, *words, "trainer.max_epochs=2")["points"]
+    assert (point["facts"]["updates"], point["facts"]["epochs"]) == (4, pytest.approx(16 / 7))
+
+
 def test_points_that_share_rows_are_audited_once(
     alignlab: Run, pairs: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,8 +236,11 @@ def test_what_a_run_records_is_what_check_says(alignlab: Run, pairs: list[str], 
     }  # fmt: skip
     assert data["train"]["rows"] == 2
     listed = [json.loads(line) for line in (run / "dropped.jsonl").read_text().splitlines()]
-    assert len(listed) == 6
-    assert {row["split"] for row in listed} == {"train"}
+    assert {"split": "train", "file": "train.jsonl", "row": 8, "reason": "identical answers"} in listed
+    assert sorted((row["row"], row["reason"]) for row in listed) == [
+        (1, "prompt is held out"), (2, "prompt is held out"), (5, "prompt is held out"),
+        (6, "same pair the other way round"), (7, "same pair the other way round"), (8, "identical answers"),
+    ]  # fmt: skip
 
 
 def test_a_run_stops_on_errors(alignlab: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.forms import completion_of, labelled_of, pair_of, prompt_of, ranking_of
-from alignlab.data.rows import Completion, Labelled, Pair, Place, Ranking
+from alignlab.data.rows import Completion, Labelled, Pair, Place, PromptOnly, Ranking
 from alignlab.data.sources.completions import Completions
 from alignlab.data.sources.pairs import Pairs
 from alignlab.data.sources.prompts import Prompts
@@ -93,7 +93,7 @@ def test_single_answers_in_every_form(name: str) -> None:
 
 
 def test_prompts_alone() -> None:
-    assert prompt_of({"prompt": "Why?"}) == Completion("Why?", "")
+    assert prompt_of({"prompt": "Why?"}) == PromptOnly("Why?")
     assert prompt_of({"conversations": share(*TURNS)}).prompt == talk(*TURNS)
     assert prompt_of({"prompt": talk("u: Count.", "a: 1, ")}).prompt == talk("u: Count.", "a: 1, "), "is continued"
     with pytest.raises(UnusableRowError, match="messages ends with an answer\n    type: data=completions"):
@@ -232,7 +232,7 @@ OWN_FILES: dict[str, tuple[str, dict[str, Any], Any]] = {
     "messages.jsonl": ("completions", {}, (36, 4)),
     "mix7k.jsonl": ("pairs", {"columns": {"margin": "chosen_rating - rejected_rating"}}, (36, 4)),
     "mixed_messages_prompt.jsonl": ("pairs", {}, (36, 4)),
-    "null.jsonl": ("pairs", {}, "row 6: chosen is missing or null"),
+    "null.jsonl": ("pairs", {}, "row 6: chosen is missing or null: fill it in, or remove the row"),
     "orca.jsonl": ("pairs", {}, (36, 4)),
     "pares.json": ("pairs", {}, (36, 4)),
     "pares.jsonl": ("pairs", {}, (36, 4)),

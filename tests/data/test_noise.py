@@ -22,24 +22,23 @@ def places(rows: list[Any], changed: list[Any]) -> set[int]:
 
 
 def test_pairs_are_exchanged() -> None:
-    loaded, flipped = with_noise(Loaded(PAIRS), "train", Noise(flipped=0.25))
+    loaded, flipped = with_noise(Loaded(PAIRS), Noise(flipped=0.25))
     assert flipped == 5
     changed = places(PAIRS, loaded.rows)
     assert len(changed) == 5
     for i in changed:
         assert loaded.rows[i] == Pair(f"p{i}", f"bad {i}", f"good {i}", i % 2 == 0, True, margin=1.0)
-    more = places(PAIRS, with_noise(Loaded(PAIRS), "train", Noise(flipped=0.5))[0].rows)
+    more = places(PAIRS, with_noise(Loaded(PAIRS), Noise(flipped=0.5))[0].rows)
     assert changed < more, "with a larger share the same rows and more"
-    assert places(PAIRS, with_noise(Loaded(PAIRS), "train", Noise(flipped=0.25, seed=1))[0].rows) != changed
-    assert with_noise(Loaded(PAIRS), "train", Noise())[0].rows == PAIRS
-    assert with_noise(Loaded(PAIRS), "eval", Noise(flipped=0.5)) == (Loaded(PAIRS), 0)
+    assert places(PAIRS, with_noise(Loaded(PAIRS), Noise(flipped=0.25, seed=1))[0].rows) != changed
+    assert with_noise(Loaded(PAIRS), Noise())[0].rows == PAIRS
 
 
 def test_labels_are_flipped_and_good_answers_left_out() -> None:
-    loaded, flipped = with_noise(Loaded(LABELLED), "train", Noise(desirable_kept=0.2))
+    loaded, flipped = with_noise(Loaded(LABELLED), Noise(desirable_kept=0.2))
     assert (flipped, loaded.dropped) == (0, {"data.noise.desirable_kept": 12})
     assert [row.desirable for row in loaded.rows] == [True] * 3 + [False] * 5
-    loaded, flipped = with_noise(Loaded(LABELLED), "train", Noise(flipped=0.1))
+    loaded, flipped = with_noise(Loaded(LABELLED), Noise(flipped=0.1))
     changed = places(LABELLED, loaded.rows)
     assert len(changed) == flipped == 2
     assert all(loaded.rows[i].desirable != LABELLED[i].desirable for i in changed)
@@ -47,12 +46,12 @@ def test_labels_are_flipped_and_good_answers_left_out() -> None:
 
 def test_rankings_are_reversed_and_answers_to_imitate_are_not_changed() -> None:
     ranking = Ranking("p", ["a", "b", "c"], [1.0, 5.0, 2.0], [True] * 3)
-    loaded, flipped = with_noise(Loaded([ranking, ranking]), "train", Noise(flipped=0.5))
+    loaded, flipped = with_noise(Loaded([ranking, ranking]), Noise(flipped=0.5))
     assert flipped == 1
     assert sorted(row.grades for row in loaded.rows) == [[1.0, 5.0, 2.0], [5.0, 1.0, 4.0]]
     answers = Loaded([Completion("p", "a")])
-    assert with_noise(answers, "train", Noise(flipped=0.5)) == (answers, 0)
-    assert with_noise(Loaded([]), "train", Noise(flipped=0.5)) == (Loaded([]), 0)
+    assert with_noise(answers, Noise(flipped=0.5)) == (answers, 0)
+    assert with_noise(Loaded([]), Noise(flipped=0.5)) == (Loaded([]), 0)
 
 
 @pytest.mark.parametrize(
@@ -80,7 +79,7 @@ def test_the_record_counts_and_only_training_rows_change(alignlab: Callable[...,
     assert found.code == 0, found.err
     assert data_of("simpo")["train"]["flipped"] == 9, "a quarter of 36"
     assert "flipped" not in data_of("simpo")["eval"]
-    assert "the labels of 9 training rows are flipped" in found.err
+    assert "9 labels flipped" in found.err
     clean = alignlab("train", *small, "objective=cpo")
     assert clean.code == 0, clean.err
     assert data_of("cpo")["eval"]["digest"] == data_of("simpo")["eval"]["digest"]

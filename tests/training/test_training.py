@@ -25,7 +25,7 @@ from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.training.callbacks import UpdatesBar
-from tests.lab_runs import LAB, RUNS, only, records
+from tests.lab_runs import FULL_PARENT, LAB, RUNS, only, records
 
 Run = Callable[..., Any]
 
@@ -169,9 +169,10 @@ def test_settings_that_only_the_child_reads_do_not_change_the_parent(alignlab: R
     assert parent("model.hidden_size=16") != base
 
 
-# With evaluations, a schedule and dropout: each has a state that a resume could lose.
+# With evaluations, a schedule and dropout: each has a state that a resume could lose. The parent is that of LAB.
 LONG = [
     *LAB, "trainer.max_steps=24", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
+    FULL_PARENT,
 ]  # fmt: skip
 
 
@@ -267,7 +268,7 @@ def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: p
     def evaluate(*args: Any) -> None:
         raise KeyboardInterrupt
 
-    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
+    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora", FULL_PARENT]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         patched.setattr(PreferenceModule, "validate", evaluate)
@@ -280,7 +281,7 @@ def test_stopped_in_the_last_evaluation(alignlab: Run, rows: Any, monkeypatch: p
 
 @pytest.mark.usefixtures("sft_parent")
 def test_stopped_between_the_saved_policy_and_the_final_status(alignlab: Run, rows: Any) -> None:
-    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora"]
+    command = ["train", *LAB, "trainer.max_steps=6", "peft=lora", FULL_PARENT]
     assert alignlab(*command).code == 0
     run = only("dpo")
     before = rows(run)
@@ -290,6 +291,7 @@ def test_stopped_between_the_saved_policy_and_the_final_status(alignlab: Run, ro
     assert rows(run) == before
 
 
+@pytest.mark.usefixtures("drawn_figures")
 def test_a_sweep_has_a_table_and_figures_and_one_parent(alignlab: Run) -> None:
     result = alignlab("train", *LAB, "trainer.max_steps=30", "sweep=dpo_beta")
     assert result.code == 0, result.err

@@ -12,7 +12,7 @@ import numpy as np
 from alignlab.data.audit.texts import Found, Texts
 from alignlab.data.audit.tokens import TokenCounts
 from alignlab.data.filters import REASONS, Reason
-from alignlab.data.rows import Split
+from alignlab.data.rows import Place, Split
 from alignlab.data.sources.base import Source
 from alignlab.spelling import counted
 from alignlab.types import Requires
@@ -56,7 +56,7 @@ class Finding:
     count:    number of rows.
     share:    `count` divided by the number of rows that were looked at.
     cure:     what to type; empty if nothing needs to be done.
-    examples: where up to five of the rows come from, as `file, row 3`.
+    examples: where up to five of the rows come from.
     """
 
     name: str
@@ -65,10 +65,14 @@ class Finding:
     count: int = 0
     share: float = 0.0
     cure: str = ""
-    examples: tuple[str, ...] = ()
+    examples: tuple[Place, ...] = ()
 
     def __str__(self) -> str:
-        places = f" ({'; '.join(self.examples)})" if self.examples else ""
+        rows: dict[str, list[str]] = {}
+        for place in self.examples:
+            rows.setdefault(place.file, []).append(str(place.row))
+        files = [f"{file}, row{'s' * (len(of_file) > 1)} {', '.join(of_file)}" for file, of_file in rows.items()]
+        places = f" ({'; '.join(files)})" if files else ""
         cure = f"\n  type: {self.cure}" if self.cure else ""
         return f"{self.text}{places}{cure}"
 
@@ -236,7 +240,7 @@ def _leaks(source: Source, train: Texts, held_out: Texts) -> Iterator[Finding]:
 def _finding(name: str, text: str, split: Split, found: Found, of: int, cure: str = "", what: str = "rows") -> Finding:
     share = found.count / of
     words = f"{found.count} of {of} {_SPLITS[split]} {what} ({share:.1%}) {text}"
-    return Finding(name, words, split, found.count, share, cure, tuple(map(str, found.places)))
+    return Finding(name, words, split, found.count, share, cure, found.places)
 
 
 def _name(reason: str) -> str:

@@ -69,9 +69,17 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     try:
         yield
     except ConnectionError as error:
-        raise UnreachableError(f"{place} can't be reached: {error}") from error
+        text = f"{place} can't be reached: {error}\n  type: data.path=<a local copy>"
+        raise UnreachableError(text) from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
-        raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
+        text = str(error.__cause__ or error) or "it is empty"
+        raise DataError(f"{place} can't be read: {text}{_cure(text)}") from error
+
+
+def _cure(text: str) -> str:
+    """What to type after a failure of `datasets` that says so."""
+    cures = {"Config": "data.subset=<one of these>", "Unknown split": "data.split=<one of these>"}
+    return next((f"\n  type: {cure}" for words, cure in cures.items() if words in text), "")
 
 
 @dataclass(kw_only=True)

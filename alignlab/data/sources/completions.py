@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.data.files import Record
-from alignlab.data.filters import drop_unusable
 from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, completion_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Completion, Loaded, Pair, Split
@@ -37,8 +36,7 @@ class Completions(OwnFiles):
         return self.completions(split)
 
     def completions(self, split: Split) -> Loaded[Completion]:
-        loaded = drop_unusable(self.split_rows(split))
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return self.kept_rows(split)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has single answers, but the objective needs pairs")

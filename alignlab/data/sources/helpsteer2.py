@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import re
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.checks import one_of
 from alignlab.data.own_files import Located
+from alignlab.data.rows import LeftOut
 from alignlab.data.sources.rankings import Rankings
 from alignlab.errors import Problem
 
@@ -35,14 +36,14 @@ class HelpSteer2(Rankings):
         yield from super().problems()
         yield from one_of("aspect", self.aspect, ASPECTS)
 
-    def arrange(self, rows: Sequence[Located], dropped: Counter[str]) -> Iterable[Located]:
+    def arrange(self, rows: Sequence[Located], left_out: list[LeftOut]) -> Iterable[Located]:
         groups: defaultdict[str, list[Located]] = defaultdict(list)
         for place, record in rows:
             groups[str(record.get("prompt"))].append((place, record))
         for group in groups.values():
             place, first = group[0]
             if len(group) < 2:
-                dropped["only one answer to its prompt"] += 1
+                left_out.append(LeftOut("only one answer to its prompt", place))
                 continue
             texts, grades = ([record.get(name) for _, record in group] for name in ("response", self.aspect))
             yield place, {"prompt": _turns(first.get("prompt")), "completions": texts, "grades": grades}

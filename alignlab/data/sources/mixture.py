@@ -96,13 +96,17 @@ class Mixture(Source):
         return self._mixed(lambda part, which: part.rankings(which, reference), split)
 
     def _mixed(self, read: Callable[[Source, Split], Loaded[Row]], split: Split) -> Loaded[Row]:
-        held_out = {name: read(part, "eval") for name, part in self.parts.items()}
+        held_out = [read(part, "eval") for part in self.parts.values()]
         if split == "eval":
-            turns = zip_longest(*(loaded.rows for loaded in held_out.values()))
-            in_turn = [row for row in chain.from_iterable(turns) if row is not None]
-            return _joined(held_out.values()).with_rows(in_turn[: self.limited("eval")])
-        known = {prompt_key(row.prompt) for loaded in held_out.values() for row in loaded.rows}
+            in_turn = chain.from_iterable(zip_longest(*(part.rows for part in held_out)))
+            rows = [row for row in in_turn if row is not None]
+            return _joined(held_out).with_rows(rows[: self.limited("eval")])
+        known = {prompt_key(row.prompt) for part in held_out for row in part.rows}
         loaded = {name: _without(known, read(part, "train")) for name, part in self.parts.items()}
+        return self._chosen(loaded)
+
+    def _chosen(self, loaded: Mapping[str, Loaded[Row]]) -> Loaded[Row]:
+        """The training rows that `weights` or `counts` choose from the rows of the parts, in mixed order."""
         sizes = self._sizes({name: len(found.rows) for name, found in loaded.items()})
         rng = np.random.default_rng(self.seed)
         rows: list[Row] = []

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from alignlab.data.files import Record
 from alignlab.data.own_files import Located
+from alignlab.data.rows import LeftOut
 from alignlab.data.sources.rankings import Rankings
 
 _ROLE = {"prompter": "user", "assistant": "assistant"}
@@ -31,23 +32,23 @@ class OASST1(Rankings):
     )  # fmt: skip
     reads: ClassVar[tuple[str, ...]] = ("message_id", "parent_id", "text", "role", "lang", "rank")
 
-    def arrange(self, rows: Sequence[Located], dropped: Counter[str]) -> Iterable[Located]:
+    def arrange(self, rows: Sequence[Located], left_out: list[LeftOut]) -> Iterable[Located]:
         messages = {str(record.get("message_id")): record for _, record in rows}
         siblings: defaultdict[str, list[Located]] = defaultdict(list)
         for place, record in rows:
             if record.get("role") != "assistant":
                 continue
             if self.lang and record.get("lang") != self.lang:
-                dropped["another language"] += 1
+                left_out.append(LeftOut("another language", place))
             elif record.get("rank") in (None, ""):
-                dropped["no rank"] += 1
+                left_out.append(LeftOut("no rank", place))
             else:
                 siblings[str(record.get("parent_id"))].append((place, record))
         for parent, group in siblings.items():
-            if len(group) < 2:
-                dropped["no ranked sibling"] += 1
-                continue
             place, _ = group[0]
+            if len(group) < 2:
+                left_out.append(LeftOut("no ranked sibling", place))
+                continue
             texts = [record.get("text") for _, record in group]
             grades = [-float(record["rank"]) for _, record in group]
             yield place, {"prompt": _path(parent, messages), "completions": texts, "grades": grades}

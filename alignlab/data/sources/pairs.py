@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.data.files import Record
-from alignlab.data.filters import drop_unusable
 from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, pair_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Loaded, Pair, Split
@@ -37,5 +36,4 @@ class Pairs(OwnFiles):
         return self.pairs(split, None)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
-        loaded = drop_unusable(self.split_rows(split))
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return self.kept_rows(split)

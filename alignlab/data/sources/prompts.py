@@ -8,7 +8,7 @@ from typing import ClassVar
 from alignlab.data.files import Record
 from alignlab.data.forms import NEEDED, prompt_of
 from alignlab.data.own_files import OwnFiles
-from alignlab.data.rows import Completion, Loaded, Pair, Split
+from alignlab.data.rows import Completion, Loaded, Pair, PromptOnly, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError
 from alignlab.types import DataShape
@@ -24,7 +24,7 @@ class Prompts(OwnFiles):
     def shapes(self) -> tuple[DataShape, ...]:
         return ()
 
-    def parse(self, record: Record) -> Completion:
+    def parse(self, record: Record) -> PromptOnly:
         return prompt_of(record)
 
     def usable(self, split: Split) -> Loaded[Completion]:

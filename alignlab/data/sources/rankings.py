@@ -34,8 +34,7 @@ class Rankings(OwnFiles):
         return self.rankings(split, None)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
-        loaded = drop_unusable(self.split_rows(split))
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return self.kept_rows(split)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = self.rankings(split, reference)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.data.own_files import Located
+from alignlab.data.rows import LeftOut
 from alignlab.data.sources.completions import Completions
 
 
@@ -18,7 +18,7 @@ class SelfInstruct(Completions):
     needed: ClassVar[tuple[tuple[str, ...], ...]] = (("instruction",), ("instances",))
     reads: ClassVar[tuple[str, ...]] = ("instruction", "instances")
 
-    def arrange(self, rows: Sequence[Located], dropped: Counter[str]) -> Iterable[Located]:
+    def arrange(self, rows: Sequence[Located], left_out: list[LeftOut]) -> Iterable[Located]:
         for place, record in rows:
             instances = record.get("instances")
             for instance in instances if isinstance(instances, list) else [instances]:

@@ -8,7 +8,6 @@ from typing import ClassVar
 
 from alignlab.checks import later_setting
 from alignlab.data.files import Record
-from alignlab.data.filters import drop_unusable
 from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, labelled_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
@@ -49,8 +48,7 @@ class Unpaired(OwnFiles):
         return self.labelled(split, None)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
-        loaded = drop_unusable(self.split_rows(split))
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return self.kept_rows(split)
 
     def completions(self, split: Split) -> Loaded[Completion]:
         loaded = self.labelled(split, None)

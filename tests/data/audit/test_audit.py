@@ -51,9 +51,10 @@ def test_duplicates_have_a_count_a_share_places_and_a_cure() -> None:
     found = audited([pair(i, "p" if i < 8 else f"q{i}") for i in range(1, 11)])
     (finding,) = found.warnings
     assert (finding.name, finding.split, finding.count, finding.share) == ("duplicate", "train", 6, 0.6)
-    assert finding.examples == tuple(f"f.jsonl, row {i}" for i in (2, 3, 4, 5, 6)), "five of six"
+    assert finding.examples == tuple(Place("f.jsonl", i) for i in (2, 3, 4, 5, 6)), "five of six"
     assert finding.cure == "data.drop=[duplicate]"
-    assert str(finding).startswith("6 of 10 training rows (60.0%) are the same as an earlier row (f.jsonl, row 2; ")
+    text = "6 of 10 training rows (60.0%) are the same as an earlier row (f.jsonl, rows 2, 3, 4, 5, 6)"
+    assert str(finding) == f"{text}\n  type: data.drop=[duplicate]"
 
 
 def test_a_cure_keeps_what_is_left_out_already() -> None:
@@ -72,7 +73,7 @@ def test_swapped_left_out_and_tied_rows() -> None:
     assert counted(found) == {"train identical": 2, "train empty": 1, "train tie": 1, "train swapped": 2}
     assert [finding.share for finding in found.warnings] == [2 / 6, 1 / 6, 1 / 3, 2 / 3]
     assert found.facts["train"]["left_out"] == {"identical answers": 2, "empty answer": 1}
-    assert found.warnings[0].examples == ("f.jsonl, row 3", "f.jsonl, row 4")
+    assert found.warnings[0].examples == (Place("f.jsonl", 3), Place("f.jsonl", 4))
 
 
 def test_leaks_of_prompts_and_of_whole_rows() -> None:
@@ -205,6 +206,7 @@ def test_an_audit_is_json() -> None:
     found = audited([pair(1, "p"), pair(2, "p"), pair(3, "q", "x", "x")])
     record = json.loads(json.dumps(found.record()))
     assert [finding["name"] for finding in record["warnings"]] == ["identical", "duplicate"]
+    assert record["warnings"][1]["examples"] == [{"file": "f.jsonl", "row": 2}]
     assert record["facts"]["train"]["found"] == {"duplicate": 1}
 
 

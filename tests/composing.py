@@ -1,0 +1,65 @@
+"""Hydra composes most configs of the tests from the same files, which takes half of the time of all tests.
+
+Here it merges the files once for each choice of groups. The values of a command line are applied as always. The results
+are the same (`tests/test_composing.py`). Files that a test writes are always read.
+"""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any
+
+from hydra._internal import config_loader_impl
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import IConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides
+from hydra.core.config_store import ConfigStore
+from hydra.core.override_parser.types import Override
+from omegaconf import DictConfig
+
+from alignlab.config.paths import share_dir
+
+create_defaults_list = config_loader_impl.create_defaults_list
+merge_files = ConfigLoaderImpl._compose_config_from_defaults_list
+
+_lists: dict[Any, DefaultsList] = {}
+_merged: dict[Any, DictConfig] = {}
+
+
+def merge_files_once() -> None:
+    """From here on, Hydra merges the project's own files once for each choice of groups."""
+    config_loader_impl.create_defaults_list = _defaults_list_once
+    ConfigLoaderImpl._compose_config_from_defaults_list = _merged_once
+    # For each config, Hydra copies the schemas of all options with its sources. It only reads the copy.
+    ConfigStore.__deepcopy__ = lambda store, memo: store
+
+
+def _of_the_project(repo: IConfigRepository) -> bool:
+    folders = [Path(source.path) for source in repo.get_sources() if source.scheme() not in ("pkg", "structured")]
+    return all(folder.parent == share_dir() for folder in folders)
+
+
+def _defaults_list_once(
+    repo: IConfigRepository, config_name: str, overrides_list: list[Override], **how: Any
+) -> DefaultsList:
+    if not _of_the_project(repo):
+        return create_defaults_list(repo, config_name, overrides_list, **how)
+    values = Overrides(repo, overrides_list).config_overrides
+    ignored = {id(override) for override in values} | {id(o) for o in overrides_list if o.is_sweep_override()}
+    groups = tuple(o.input_line for o in overrides_list if id(o) not in ignored)
+    key = (config_name, groups, *how.values())
+    if key not in _lists:
+        _lists[key] = create_defaults_list(repo, config_name, overrides_list, **how)
+    found = copy.copy(_lists[key])
+    found.config_overrides = values
+    return found
+
+
+def _merged_once(self: ConfigLoaderImpl, defaults: list[Any], repo: IConfigRepository) -> DictConfig:
+    if not _of_the_project(repo):
+        return merge_files(self, defaults, repo)
+    key = repr(defaults)
+    if key not in _merged:
+        _merged[key] = merge_files(self, defaults, repo)
+    return copy.deepcopy(_merged[key])

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from alignlab.data.conversations import prompt_key
+from alignlab.data.filters import read_split
 from alignlab.data.rows import Completion, Labelled, Prompt
 from alignlab.data.sources.base import Source
 from alignlab.evaluation.questions import read_questions
@@ -45,13 +46,13 @@ def prompts_of_data(source: Source, most: int) -> Prompts:
     """The first `most` distinct prompts of the training rows (0: all)."""
     rows: Iterable[Completion | Labelled]
     if source.world is None and "pairs" in source.shapes:
-        pairs = source.pairs("train", None)
+        pairs = read_split(lambda split: source.pairs(split, None), "train", source.drop)
         rows, dropped = [pair.preferred() for pair in pairs.rows], pairs.dropped
     elif "labelled" in source.shapes and source.world is None:
-        labelled = source.labelled("train", None)
+        labelled = read_split(lambda split: source.labelled(split, None), "train", source.drop)
         rows, dropped = labelled.rows, labelled.dropped
     else:
-        completions = source.completions("train")
+        completions = read_split(source.completions, "train", source.drop)
         rows, dropped = completions.rows, completions.dropped
     return _distinct(rows, most, Counter({f"rows of the data: {reason}": n for reason, n in dropped.items()}))
 

@@ -56,7 +56,7 @@ def test_pairs(alignlab: Run) -> None:
     assert (provenance["prompts"]["number"], provenance["prompts"]["of"]) == (5, 300)
     assert provenance["names"] == {"policy": "tiny", "judge": "gold", "data": "support_desk"}
     assert provenance["left_out"] == {}
-    loaded = Pairs(path=str(file)).read(str(file))
+    loaded = Pairs(path=str(file), eval_path=str(file)).pairs("train", None).rows
     assert [(row.prompt, row.chosen, row.margin) for row in loaded] == [
         (row["prompt"], row["chosen"], row["margin"]) for row in rows
     ]
@@ -73,7 +73,7 @@ def test_labels_of_the_data_against_the_samples(alignlab: Run) -> None:
     found = alignlab("synthesize", "model=tiny", *data, *how)
     assert found.code == 0, found.err
     file, provenance = made("labels")
-    rows = Unpaired(path=str(file)).read(str(file))
+    rows = Unpaired(path=str(file), eval_path=str(file)).labelled("train", None).rows
     assert provenance["rows"] == len(rows) == 36, "two of the 20 rows are held out"
     assert [(row.prompt, row.completion) for row in rows if row.desirable] == [
         (row["prompt"], row["completion"]) for row in good if row["prompt"] in {found.prompt for found in rows}
@@ -92,13 +92,14 @@ def test_rankings_in_parquet_from_a_file_of_conversations(alignlab: Run) -> None
     found = alignlab("synthesize", "model=tiny", *DESK[2:4], *asked, *RULE)
     assert found.code == 0, found.err
     file, _ = made("rankings")
-    rows = Rankings(path=str(file)).read(str(file))
+    rows = Rankings(path=str(file), eval_path=str(file)).rankings("train", None).rows
     assert [row.prompt for row in rows] == [
         [{"role": "user", "content": "a"}],
         turns,
         [{"role": "user", "content": "b"}],
     ]
     for row in rows:
+        assert row.ended == [False] * 3, "the marks of cut answers are read"
         assert row.grades == [letters(text) for text in row.completions]
         assert len(row.grades) == 3
 

@@ -20,6 +20,7 @@ HOW_TOS = {
     "Add a metric": 2,
     "Add an objective": 2,
     "Add a judge": 2,
+    "Add a data set": 3,
     "Add a data source": 2,
 }
 
@@ -28,7 +29,8 @@ BLOCK = re.compile(r"^`([\w./]+)`[^\n]*:\n\n```(\w+)\n(.*?)```", re.MULTILINE | 
 
 # What a reader of the document would type, with a record of the runs that the new launcher started.
 COMMANDS = """
-import sys
+import json, sys
+from pathlib import Path
 import alignlab, torch
 from alignlab.cli.main import main
 from alignlab.sweep.launchers.paced import PacedLauncher
@@ -49,6 +51,11 @@ assert torch.are_deterministic_algorithms_enabled(), "the setting was not read"
 codes += [main(["check", *lab, *sweep, "launcher=vectorized"])]
 codes += [main(["check", *lab, "objective=squared_hinge"])]
 codes += [main(["check", "data=sums", "model=tiny", "tracking=none", "judge=shorter", "evaluation.at_end=true"])]
+quiz = [{"question": {"text": f"q{i}"}, "right_answer": "a", "wrong_answer": "b"} for i in range(20)]
+stars = [{"question": f"q{i}", "a": "x", "b": "y", "stars_a": i, "stars_b": "3"} for i in range(20)]
+for name, rows in (("quiz", quiz), ("stars", stars)):
+    Path(f"{name}.jsonl").write_text("".join(json.dumps(row) + "\\n" for row in rows))
+    codes += [main(["check", f"data={name}", f"data.path={name}.jsonl", "model=tiny", "tracking=none"])]
 print("started", *started)
 print("exit codes", *codes)
 """
@@ -79,7 +86,7 @@ def follow(root: Path, heading: str) -> int:
 
 
 def test_the_how_tos_work(tmp_path: Path) -> None:
-    """A launcher, a trainer setting and a metric of the document train a sweep; the other three pass the check."""
+    """A launcher, a trainer setting and a metric of the document train a sweep; the others pass the check."""
     for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     assert {heading: follow(tmp_path, heading) for heading in HOW_TOS} == HOW_TOS
@@ -91,7 +98,9 @@ def test_the_how_tos_work(tmp_path: Path) -> None:
         text=True,
     )
     *_, started, codes = done.stdout.splitlines() or ["", ""]
-    assert codes == "exit codes 0 2 0 0", done.stderr
+    assert codes == "exit codes 0 2 0 0 0 0", done.stderr
+    assert "training rows: 18, 18 different prompts" in done.stdout
+    assert "warning    1 of 18 training rows (5.6%) were left out: tie (stars.jsonl, row 4)" in done.stdout
     assert "trainer.deterministic is a setting of Lightning's trainer for one run" in done.stderr
 
     runs = {file.parent: json.loads(file.read_text()) for file in tmp_path.glob("outputs/runs/dpo-*/run.json")}

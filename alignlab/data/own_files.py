@@ -286,7 +286,7 @@ def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
     """The row under the names that `columns` gives."""
     if not columns:
         return record
-    taken = {source for source in columns.values() if source in record}
+    taken = {column for source in columns.values() for column in _columns_in(source, record)}
     kept = {key: value for key, value in record.items() if key not in taken and columns.get(key) != ""}
     found = {name: source for name, source in columns.items() if source and _columns_in(source, record)}
     return kept | {name: _value(record, source) for name, source in found.items()}

@@ -65,6 +65,12 @@ def test_conversations_with_labels(tmp_path: Path) -> None:
     assert row == Labelled([{"role": "user", "content": "Hi"}], "Yes?", True)
 
 
+def test_a_field_of_a_column_that_is_itself_a_prompt(tmp_path: Path) -> None:
+    path = written(tmp_path, {"question": {"text": "2 + 2?", "id": 7}, "chosen": "4", "rejected": "5"})
+    (row,) = Pairs(path=path, eval_path=path, columns={"prompt": "question.text"}).pairs("train", None).rows
+    assert row == Pair("2 + 2?", "4", "5")
+
+
 def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> None:
     rows = [{"prompt": "p", "completion": c, "label": i < 2} for i, c in enumerate(["a", " ", "b", "c"])]
     path = written(tmp_path, *rows)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import math
-from collections.abc import Callable, Collection, Iterator
-from dataclasses import field, fields
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import field, fields, is_dataclass
 from typing import Any
 
 from alignlab.errors import ConfigError, ModelError, Problem
@@ -31,6 +31,29 @@ def untouched_later_settings(config: Any) -> list[str]:
             if getattr(config, f.name) == default:
                 untouched.append(f.name)
     return untouched
+
+
+def with_parts(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of a config dataclass, with each mapping that stands for a nested dataclass made into that dataclass.
+
+    Raises ConfigError with the problems of the nested values.
+    """
+    made = dict(values)
+    problems: list[Problem] = []
+    for f in fields(schema):
+        part, given = f.default_factory, values.get(f.name)
+        if not (is_dataclass(part) and isinstance(given, Mapping)):
+            continue
+        known = [own.name for own in fields(part)]
+        has = f"no such key; there are: {', '.join(known)}"
+        problems += [Problem(f"{f.name}.{key}", given[key], has) for key in given if key not in known]
+        try:
+            made[f.name] = part(**{key: value for key, value in given.items() if key in known})
+        except ConfigError as error:
+            problems += [problem.under(f.name) for problem in error.problems]
+    if problems:
+        raise ConfigError(problems)
+    return made
 
 
 class Checked:

@@ -57,6 +57,14 @@ class DataError(AlignlabError):
     exit_code = 2
 
 
+class AuditError(AlignlabError):
+    """The audit of a run's rows found errors, which are printed already."""
+
+
+class UnreachableError(DataError):
+    """A data set of the hub that can't be reached from here. Nothing is known about its rows."""
+
+
 class ModelError(AlignlabError):
     """Weights or a tokenizer that can't be loaded. The message names the model."""
 

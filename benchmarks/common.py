@@ -264,8 +264,8 @@ def hh_rows(data: str, task: str, tokenizer: Any, max_length: int, count: int) -
         else:  # one answer of a pair, so that no prompt is repeated; KTO gets good and bad answers in turn
             good = task == "sft" or len(found) % 2 == 0
             row |= {"completion": pair.chosen if good else pair.rejected, "label": good}
-        prompt = template.prompt_ids(row["prompt"])
-        answers = [template.answer_ids(row["prompt"], row[name], ended=True) for name in ANSWERS[task]]
+        encoded = template.encode(row["prompt"], [(row[name], True) for name in ANSWERS[task]])
+        prompt, answers = encoded.prompt, encoded.answers
         text = as_text(tokenizer, row)
         joined = [tokenizer(text["prompt"] + text[name] + tokenizer.eos_token)["input_ids"] for name in ANSWERS[task]]
         fits = len(prompt) + max(map(len, answers)) <= max_length

@@ -1,21 +1,90 @@
-"""`alignlab check`: shows what `alignlab train` would do with the same arguments."""
+"""`alignlab check`: shows what `alignlab train` would do with the same arguments, and what is in its data."""
 
 from __future__ import annotations
 
+import argparse
+import json
+import sys
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
+from alignlab.errors import AuditError
+from alignlab.spelling import counted
 
 if TYPE_CHECKING:
     from alignlab.config.plan import Plan
+    from alignlab.training.audit_rows import AuditedPoint, AuditedRows
+
+_HELP = """
+flags of check:
+  --json       print one JSON document
+  --rows all   look at the tokens of all rows, not only of 20,000 of each split
+  --show N     show the first N training rows as tokens"""
+
+
+@dataclass(frozen=True)
+class Flags:
+    """Flags of the command line.
+
+    as_json:   print one JSON document.
+    every_row: look at the tokens of all rows.
+    shown:     number of training rows to show as tokens.
+    """
+
+    as_json: bool = False
+    every_row: bool = False
+    shown: int = 0
+
+
+@dataclass(frozen=True)
+class CheckedPoint:
+    """One point: its plan, what was typed for it, and what was found. `rows` is None if no rows were looked at."""
+
+    plan: Plan
+    overrides: Sequence[str]
+    rows: AuditedRows | None = None
+    found: AuditedPoint | None = None
+
+    def record(self) -> dict[str, Any]:
+        """The point in plain containers, for JSON. `audit` is a key of the document's `audits`."""
+        return {
+            "id": self.plan.id,
+            "overrides": list(self.overrides),
+            "runs": [{"id": step.id, "status": step.run.status()} for step in self.plan.chain()],
+            "audit": self.rows.key if self.rows else None,
+            **(self.found.record() if self.found else {}),
+        }
+
+
+# The flags of this command. Hydra calls `_task` and the sweeper with its own arguments only.
+_flags = Flags()
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the verb. Returns the exit code, which is 2 if the config has problems."""
-    return run_app("check", _task, argv)
+    """Run the verb. Returns the exit code: 1 if the data has errors, 2 if the config has problems."""
+    global _flags
+    try:
+        _flags, rest = _parsed(argv)
+    except SystemExit as stop:  # argparse has printed what is wrong
+        return int(stop.code or 0)
+    code = run_app("check", _task, rest)
+    if {"--help", "-h"} & set(rest):
+        print(_HELP)
+    return code
+
+
+def _parsed(argv: Sequence[str]) -> tuple[Flags, list[str]]:
+    usage = "alignlab check [key=value ...]\n" + _HELP
+    parser = argparse.ArgumentParser("alignlab check", usage=usage, add_help=False, allow_abbrev=False)
+    parser.add_argument("--json", action="store_true")
+    parser.add_argument("--rows", choices=["all"])
+    parser.add_argument("--show", type=int, default=0)
+    flags, rest = parser.parse_known_args(argv)
+    return Flags(flags.json, flags.rows == "all", flags.show), rest
 
 
 def _task(config: DictConfig) -> None:
@@ -24,17 +93,42 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.plan import plan
 
     overrides = HydraConfig.get().overrides.task
-    print_plan(plan(config, overrides), overrides)
+    check_plans([plan(config, overrides)], [overrides])
 
 
-def print_plan(point: Plan, overrides: Sequence[str]) -> None:
-    """Print a run's id and overrides, the states of the run and of the runs that it needs, and remarks on its rows."""
-    from alignlab.config.remarks import remarks_on_file
+def check_plans(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> None:
+    """Print what would run and what is in its data. Raises AuditError if the data has errors.
 
-    print(f"{point.id}  {' '.join(overrides)}")
-    for step in point.chain():
-        state = step.run.status() or "not run yet"
-        role = "" if step is point else "starts from "
-        print(f"    {role}{step.id}: {state}", flush=True)
-    for remark in remarks_on_file(point.train):
-        print(f"    {remark}", flush=True)
+    jobs: the overrides of each plan.
+    """
+    points = _checked(plans, jobs)
+    audits = {point.rows.key: point.rows for point in points if point.rows}
+    if _flags.as_json:
+        document = {
+            "points": [point.record() for point in points],
+            "audits": {key: rows.record() for key, rows in audits.items()},
+        }
+        json.dump(document, sys.stdout, indent=1, ensure_ascii=False)
+        print()
+    else:
+        from alignlab.cli.audit_text import print_points
+
+        print_points(points)
+    errors = sum(len(rows.audit.errors) for rows in audits.values())
+    errors += sum(len(point.found.errors) for point in points if point.found)
+    if errors:
+        raise AuditError(f"{counted(errors, 'error')} in the data")
+
+
+def _checked(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> list[CheckedPoint]:
+    if all(point.train.data.world is not None for point in plans):  # imports nothing that takes seconds
+        return [CheckedPoint(point, job) for point, job in zip(plans, jobs, strict=True)]
+    from alignlab.training.attempt import quiet_libraries
+    from alignlab.training.audit_rows import Auditor, audit_point
+
+    quiet_libraries()
+    auditor, points = Auditor(every_row=_flags.every_row, shown=_flags.shown), []
+    for point, job in zip(plans, jobs, strict=True):
+        rows = auditor.audit(point) if point.train.data.world is None else None
+        points.append(CheckedPoint(point, job, rows, audit_point(point.train, rows.looks if rows else {})))
+    return points

@@ -25,8 +25,9 @@ from yaml import YAMLError
 
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
+from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.paths import conf_dir
-from alignlab.config.preflight import to_evaluate
+from alignlab.config.preflight import to_evaluate, to_synthesize
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
@@ -37,6 +38,9 @@ from alignlab.progress import log_to_terminal
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
 
+# Checks of the configs that are not those of a run.
+_CHECKS = {"evaluate": to_evaluate, "synthesize": to_synthesize}
+
 # First words of the ValueErrors and the AssertionError that a wrong command line causes.
 _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "invalid literal for int()")
 
@@ -45,7 +49,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     """Run `task` for each composed config. Returns the exit code."""
     log_to_terminal()
     own = _config_dir(argv)
-    args = _with_multirun(_flags_first([with_new_names(_plain_group(arg), own) for arg in argv]))
+    args = _with_multirun(_flags_first([with_own_keys(with_new_names(_plain_group(arg), own)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
@@ -156,8 +160,8 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
             GlobalHydra.instance().clear()
             search_path.prepend("command-line", f"file://{own}", anchor="schema")
             Hydra.create_main_hydra2("app", search_path)
-        if config_name == "evaluate":
-            return diagnose_one(config_name, parsed.overrides, to_evaluate)
+        if config_name in _CHECKS:
+            return diagnose_one(config_name, parsed.overrides, _CHECKS[config_name])
         return diagnose(config_name, parsed.overrides, many=parsed.multirun)
 
 

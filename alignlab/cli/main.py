@@ -12,9 +12,10 @@ from alignlab.spelling import correct_spelling
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
     "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
+    "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, export or watch runs",
-    "check": "check a command line of `train` without running it: problems, points, ids, finished runs",
+    "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
 

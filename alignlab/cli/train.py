@@ -10,8 +10,9 @@ from typing import Any
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
-from alignlab.config.plan import plan
+from alignlab.config.plan import Plan, plan
 from alignlab.errors import DivergedError
+from alignlab.reports.synthesis import synthesis_text
 from alignlab.reports.tables import headline
 
 
@@ -25,21 +26,43 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _task(config: DictConfig) -> dict[str, Any]:
-    """Train one run. Returns its record, which Hydra's own launchers return too."""
+    """Train one run, or all rounds of iterative training. Returns the last record, as Hydra's own launchers do."""
     from hydra.core.hydra_config import HydraConfig
 
     from alignlab.pipeline.run import run_plan
-    from alignlab.reports.evaluation import stored_text
 
     typed = list(HydraConfig.get().overrides.task)
     planned = plan(config, typed)
+    if planned.train.rounds:
+        return _rounds(planned, config, typed)
     record = run_plan(planned, group=config.sweep.name or None, overrides=typed)
+    _finish(planned, record)
+    return record
+
+
+def _rounds(planned: Plan, config: DictConfig, typed: list[str]) -> dict[str, Any]:
+    """Run all rounds of iterative training. Returns the record of the last one."""
+    from alignlab.config.rounds import round_plan
+    from alignlab.pipeline.rounds import run_rounds
+
+    record: dict[str, Any] = {}
+    rounds = run_rounds(planned, lambda rows, before: round_plan(config, planned, rows, before, typed), typed)
+    for done in rounds:
+        print(f"round {done.number}: {synthesis_text(done.made.file, done.made.provenance)}", flush=True)
+        _finish(done.plan, done.record)
+        record = done.record
+    return record
+
+
+def _finish(planned: Plan, record: dict[str, Any]) -> None:
+    """Print the result of a run, and evaluate it if its config asks for it. Raises DivergedError if it diverged."""
+    from alignlab.reports.evaluation import stored_text
+
     if record.get("status") == "diverged":
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)
-    if config.evaluation.at_end:
+    if planned.train.evaluation.at_end:
         from alignlab.pipeline.evaluate import evaluate_at_end  # takes seconds to import
 
         if folder := evaluate_at_end(planned):
             print(stored_text(folder), flush=True)
-    return record

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from alignlab.checks import with_parts
 from alignlab.config.plan import Plan
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
@@ -37,7 +38,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         groups: dict[str, Any] = {}
         for name, kind in kinds.items():
             schema = schemas()[name][kind]
-            groups[name] = schema(**_found_from(started, schema, config[name]))
+            groups[name] = schema(**with_parts(schema, _found_from(started, schema, config[name])))
         train = Train(
             **groups,
             trainer=Trainer(**config["trainer"]),
@@ -55,9 +56,17 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
 
 def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a group. A relative path that does not exist here is taken from `folder`, where the run started."""
-    moved = {}
+    moved: dict[str, Any] = {}
     for name in getattr(schema, "content_fields", ()):
         path = values.get(name)
-        if folder and isinstance(path, str) and path and not Path(path).exists() and (Path(folder) / path).exists():
-            moved[name] = str(Path(folder) / path)
+        if isinstance(path, Mapping):  # the parts of a mixture
+            kinds = schemas()["data"]
+            moved[name] = {part: _found_from(folder, kinds[own["source"]], own) for part, own in path.items()}
+        elif folder and path:
+            moved[name] = [_found(folder, p) for p in path] if isinstance(path, list) else _found(folder, path)
     return {**values, **moved}
+
+
+def _found(folder: str, path: str) -> str:
+    here, there = Path(path), Path(folder) / path
+    return str(there) if not here.exists() and there.exists() else path

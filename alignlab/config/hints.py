@@ -38,6 +38,12 @@ SYNONYMS = {
     "adam_beta1": "optim.beta1",
     "adam_beta2": "optim.beta2",
     "adam_epsilon": "optim.eps",
+    "epoch": "trainer.max_epochs",
+    "epochs": "trainer.max_epochs",
+    "n_epochs": "trainer.max_epochs",
+    "num_epochs": "trainer.max_epochs",
+    "num_train_epochs": "trainer.max_epochs",
+    "total_epochs": "trainer.max_epochs",
     "batch_size": "trainer.batch_size",
     "global_batch_size": "trainer.batch_size",
     "max_grad_norm": "trainer.gradient_clip",
@@ -101,10 +107,6 @@ GROUP_SYNONYMS = {
     "wandb": "tracking",
 }
 
-_EPOCHS = (
-    "no setting counts epochs: trainer.max_steps counts updates, and an epoch has (training rows / "
-    "trainer.batch_size) updates, times rollout.epochs if the objective samples answers"
-)
 _BATCH_SIZE = (
     "trainer.batch_size is the total number of rows per update (rows per device x accumulation steps x devices); "
     "trainer.micro_batch_size is the number of rows that go through the model at once, which changes no result"
@@ -136,9 +138,6 @@ _RESUME = "type the same command again: it resumes a run that was stopped"
 
 # Settings that work differently here.
 EXPLANATIONS = {
-    **dict.fromkeys(
-        ("epoch", "epochs", "n_epochs", "num_epochs", "max_epochs", "num_train_epochs", "total_epochs"), _EPOCHS
-    ),
     **dict.fromkeys(
         (
             "per_device_train_batch_size",

@@ -94,6 +94,22 @@ class Plan:
         needs = self.train.objective.requires
         return self.train.reference != "none" and needs.data != "rankings"
 
+    def with_length(self, rows: int) -> Plan:
+        """The plan with the `trainer.max_steps` that `trainer.max_epochs` means for this many training rows.
+
+        Raises ConfigError if there are not more updates than optim.warmup_steps.
+        """
+        trainer, warmup = self.train.trainer, self.train.optim.warmup_steps
+        if not trainer.max_epochs:
+            return self
+        steps = self.train.steps(rows)
+        if warmup >= steps:
+            text = f"must be smaller than the number of updates: trainer.max_epochs={trainer.max_epochs:g} is {steps}"
+            raise ConfigError([Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")])
+        train = replace(self.train, trainer=replace(trainer, max_steps=steps))
+        config = {**self.config, "trainer": {**self.config["trainer"], "max_steps": steps}}
+        return replace(self, train=train, config=config)
+
     def chain(self) -> list[Plan]:
         """All runs that this run needs, in an order in which they can run, each once. This run is the last one."""
         before = {plan.id: plan for needed in self.needed for plan in needed.chain()}
@@ -120,6 +136,8 @@ def plan(
     parent = _parent(config, train, plain, known, allowed)
     plain["objective"] = asdict(train.objective)  # with the values that `strength` and `dialect` set
     del plain["strength"]  # the objective's own field has it
+    for name, part in getattr(train.data, "parts", {}).items():  # the parts of a mixture
+        plain["data"]["parts"][name]["source"] = module_name(type(part))
     judges = judge_plans(config, train.judge, known, allowed)
     reward = _reward_plan(config, train, known, allowed)
     content = _content(train, reward, known)
@@ -193,8 +211,10 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
     groups = [f.name for f in fields(train) if is_dataclass(getattr(train, f.name))]
     unused += [f"{group}.{name}" for group in groups for name in untouched_later_settings(getattr(train, group))]
     if needs.rows in ("completions", "prompts"):
-        unused += [f"data.{f}" for f in train.data.pair_fields]
+        unused += [f"data.{f}" for f in (*train.data.pair_fields, "noise")]
     plain = {**plain, "reference": train.reference_kind, "objective": _without_dialects(plain["objective"])}
+    if train.trainer.max_epochs:
+        unused.append("trainer.max_steps")
     if not needs.any_reference:
         unused.append("reference")
     unused += ["rollout.batch_size", "rollout.shown"] if needs.online else ["reward", "rollout"]
@@ -296,6 +316,24 @@ def _other_plan(
 def _composed(overrides: tuple[str, ...]) -> DictConfig:
     """The parent's config, cached because the points of a sweep mostly have the same parent."""
     return compose("train", list(overrides))
+
+
+def starting_from(made: Plan, parent: Plan | None) -> Plan:
+    """The plan of the same run with another parent. Without one it starts from the weights of its model."""
+    start = [] if parent is None else [parent.id]
+    config = {**made.config, "model": {**made.config["model"], "parent": start}}
+    return replace(made, config=config, parent=parent, id=_identity(made.train, config, parent, made.content))
+
+
+def start_plan(config: DictConfig, parent: str | Sequence[str], allowed: frozenset[str]) -> Plan:
+    """The plan of the run that a model starts from.
+
+    config:  of the command that names the model. The run inherits `model`, `peft` and `data` from it, if it has them.
+    parent:  `model.parent`.
+    allowed: as in `plan`.
+    """
+    given = OmegaConf.masked_copy(config, [str(key) for key in config if config[key] is not None])
+    return _other_plan("model.parent", parent, given, "parents", PreflightCache(), allowed)
 
 
 def judge_from_plan(plan: Plan, judge: Judge) -> Judge:

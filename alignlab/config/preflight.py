@@ -6,16 +6,17 @@ import copy
 import dataclasses
 import inspect
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from alignlab.checks import with_parts
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.registry import schemas
-from alignlab.config.schemas import WITH_FILES, Evaluate, Train, combination_problems
+from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
@@ -78,6 +79,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         if group.made is not None:
             groups[name] = group.made
     problems += combination_problems({**groups, **rest})
+    problems += _two_lengths(groups.get("trainer"), typed)
     if problems:
         raise ConfigError(problems)
     return Train(**groups, **rest)
@@ -97,6 +99,25 @@ def to_evaluate(config: DictConfig) -> Evaluate:
         raise ConfigError(problems)
     rest = {name: config[name] for name in names if name not in ("evaluation", "judge")}
     return Evaluate(evaluation=evaluation.made, judge=judges, **rest)
+
+
+def to_synthesize(config: DictConfig) -> Synthesize:
+    """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
+    names = [f.name for f in fields(Synthesize)]
+    problems, known = list(_added_keys(config, names)), PreflightCache()
+    parts: dict[str, Any] = {}
+    for name in ("model", "peft", "data", "synthesis"):
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none():
+            group = _group(name, node, {}, known)
+            parts[name] = group.made
+            problems += group.problems
+    parts["judge"], wrong = _judges(config._get_node("judge"), known)
+    problems += wrong
+    if problems:
+        raise ConfigError(problems)
+    rest = {name: config[name] for name in names if name not in ("model", "peft", "data", "synthesis", "judge")}
+    return Synthesize(**parts, **rest)
 
 
 def _judges(node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
@@ -124,6 +145,13 @@ def _strength(node: DictConfig, strength: float | None, typed: Sequence[str]) ->
             text = f"means {key} for this objective, but {key}={value} was typed too; leave one of the two out"
             return {}, [Problem("strength", strength, text)]
     return {field: strength}, []
+
+
+def _two_lengths(trainer: Any, typed: Sequence[str]) -> Iterator[Problem]:
+    """The problem that `trainer.max_steps` was typed for a run whose length `trainer.max_epochs` decides."""
+    if trainer and trainer.max_epochs and any(text.lstrip("+").startswith("trainer.max_steps=") for text in typed):
+        text = f"trainer.max_epochs={trainer.max_epochs:g} decides the length already: leave one of the two out"
+        yield Problem("trainer.max_steps", trainer.max_steps, text, "trainer.max_epochs=0")
 
 
 def _equal(text: str, number: float) -> bool:
@@ -161,12 +189,17 @@ def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:
                 OmegaConf.update(
                     trial, key, OmegaConf.structured(schemas()[key][value]) if chosen else value, merge=False
                 )
-        (to_train if "objective" in trial else to_evaluate)(trial)
+        _check_of(trial)(trial)
     except ConfigError as error:
         return not any(problem.key in settings for problem in error.problems)
     except (OmegaConfBaseException, ValueError):
         return False
     return True
+
+
+def _check_of(config: DictConfig) -> Callable[[DictConfig], Any]:
+    """The check of the verb that a config belongs to."""
+    return to_train if "objective" in config else to_evaluate if "evaluation" in config else to_synthesize
 
 
 def _added_keys(config: DictConfig, names: Sequence[str]) -> Iterator[Problem]:
@@ -204,10 +237,26 @@ def _group(name: str, node: DictConfig, given: Mapping[str, Any], known: Preflig
     except OmegaConfBaseException as error:  # for instance an interpolation with an unknown name
         return Group(None, [Problem(name, None, str(error).splitlines()[0])])
     values |= given
+    for field, parts in _parts(name, node, known).items():
+        if problems := [problem for part in parts.values() for problem in part.problems]:
+            return Group(None, problems)
+        values[field] = {part: group.made for part, group in parts.items()}
     key = (schema, json.dumps(values, default=str))
     if key not in known.groups:
         known.groups[key] = _checked(name, schema, values)
     return known.groups[key]
+
+
+def _parts(name: str, node: DictConfig, known: PreflightCache) -> dict[str, dict[str, Group]]:
+    """Field -> key -> checked dataclass, for the fields of a group that are dicts of dataclasses (`data.parts`)."""
+    found: dict[str, dict[str, Group]] = {}
+    for field in map(str, node):
+        parts = node._get_node(field)
+        if isinstance(parts, DictConfig) and OmegaConf.get_type(parts) is dict:
+            nodes = {str(key): cast(DictConfig, parts._get_node(key)) for key in parts}
+            if nodes and all(dataclasses.is_dataclass(OmegaConf.get_type(part)) for part in nodes.values()):
+                found[field] = {key: _group(f"{name}.{field}.{key}", part, {}, known) for key, part in nodes.items()}
+    return found
 
 
 def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
@@ -222,7 +271,7 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     if lacking:
         return Group(None, problems)
     try:
-        made = schema(**{key: value for key, value in values.items() if key in names})
+        made = schema(**with_parts(schema, {key: value for key, value in values.items() if key in names}))
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
     if name.partition(".")[0] in WITH_FILES:

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from hydra.core.config_store import ConfigStore
 
-from alignlab.config.schemas import Evaluate, Train, Trainer
+from alignlab.config.schemas import Evaluate, Synthesize, Train, Trainer
 from alignlab.data.sources.base import Source
 from alignlab.discovery import classes_by_module
 from alignlab.judges.base import Judge, ScoreJudge
@@ -54,6 +54,7 @@ def store_schemas() -> None:
     store = ConfigStore.instance().store
     store(group="schema", name="train", node=Train, package="_global_", provider="alignlab")
     store(group="schema", name="evaluate", node=Evaluate, package="_global_", provider="alignlab")
+    store(group="schema", name="synthesize", node=Synthesize, package="_global_", provider="alignlab")
     store(group="schema/trainer", name="default", node=Trainer, package="trainer", provider="alignlab")
     for group, classes in schemas().items():
         for name, cls in classes.items():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from alignlab.checks import Checked, at_least, one_of, within
+from alignlab.checks import Checked, at_least, later_setting, one_of, within
 from alignlab.data.order import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.discovery import module_name
@@ -23,6 +24,7 @@ from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
 from alignlab.spelling import correct_spelling
+from alignlab.synthesis.settings import READ_BY, Synthesis
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
@@ -31,6 +33,9 @@ ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 _SETTING = "alignlab"  # key of a field's metadata
 _ALL = ("parents", "judges")
+
+# Shape of rows -> the source that reads a file of them.
+_SOURCE_OF = {"completions": "completions", "labelled": "unpaired", "rankings": "rankings"}
 
 
 def setting(*, in_id: bool = True, inherited_by: Sequence[str] = (), **options: Any) -> Any:
@@ -66,7 +71,9 @@ def _marks() -> Iterator[tuple[str, Mapping[str, Any]]]:
 class Trainer(Checked):
     """Length of the training, size of its batches, and its device.
 
-    max_steps:        number of optimizer updates.
+    max_steps:        number of optimizer updates, unless `max_epochs` is set.
+    max_epochs:       number of passes over the training rows, in place of `max_steps`; 0: not used. The last update may
+                      begin another pass. Batches of rollouts are counted with their `rollout.epochs`.
     batch_size:       rows per update over all processes. A row is a pair or an answer; for online objectives it is a
                       prompt with all of its answers.
     sampling:         epochs (every row once, in a new order each time) or replacement (each row of a batch is sampled
@@ -106,6 +113,12 @@ class Trainer(Checked):
     checkpoint_every: int = setting(default=0, in_id=False)
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
+    max_epochs: float = later_setting(default=0.0)
+
+    @property
+    def known_steps(self) -> int:
+        """The number of updates as far as it is known before rows are loaded: 0 if `max_epochs` decides it."""
+        return 0 if self.max_epochs else self.max_steps
 
     def problems(self) -> Iterator[Problem]:
         for key, example in (
@@ -116,7 +129,7 @@ class Trainer(Checked):
             ("log_every", 100),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
-        for key in ("gradient_clip", "eval_every", "checkpoint_every"):
+        for key in ("gradient_clip", "eval_every", "checkpoint_every", "max_epochs"):
             yield from at_least(key, getattr(self, key), 0, example=0)
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
@@ -159,7 +172,7 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages. Each has a method `missing`, which yields problems.
-WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation")
+WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation", "synthesis")
 
 
 @dataclass(kw_only=True)
@@ -195,6 +208,9 @@ class Train(Checked):
     rollout:     settings of sampling in training.
     strength:    value of the objective's strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda). With it
                  one axis covers several objectives. Setting `objective.<field>` instead gives the same run.
+    rounds:      number of rounds of iterative training. Each round samples the policy of the round before, labels the
+                 samples and trains on them from that policy on, as a run of its own. 0 trains once, on the data.
+    synthesis:   settings of the samples and rows of `rounds`, as in `alignlab synthesize`.
     output_root: folder for all results.
     rerun:       train a finished run again.
     if_running:  wait for a run that another process works on, or skip it.
@@ -215,6 +231,8 @@ class Train(Checked):
     reference: str = "auto"
     seed: int = 1
     strength: float | None = None
+    rounds: int = setting(default=0, in_id=False)
+    synthesis: Synthesis = setting(in_id=False, default_factory=Synthesis)
     output_root: str = setting(default="outputs", in_id=False, inherited_by=_ALL)
     rerun: bool = setting(default=False, in_id=False)
     if_running: str = setting(default="wait", in_id=False)
@@ -223,6 +241,13 @@ class Train(Checked):
     def reference_kind(self) -> str:
         """The source of the reference log-probabilities for this objective: cached, copy, adapter_off or none."""
         return reference_kind(self.reference, self.objective.requires, self.peft)
+
+    def steps(self, rows: int) -> int:
+        """The number of updates of a run on this many training rows."""
+        if not self.trainer.max_epochs:
+            return self.trainer.max_steps
+        passes = self.trainer.max_epochs * (self.rollout.epochs if self.objective.requires.online else 1)
+        return math.ceil(rows * passes / self.trainer.batch_size)
 
     def problems(self) -> Iterator[Problem]:
         """Problems of combinations of groups. A group reports problems of its own values itself."""
@@ -255,6 +280,87 @@ class Evaluate(Checked):
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
 
 
+@dataclass(kw_only=True)
+class Synthesize(Checked):
+    """One `alignlab synthesize`.
+
+    run:         a finished run, whose policy is sampled: its id, the beginning of its id, or its folder.
+    model:       the policy that is sampled, instead of `run`. With `model.parent` it is the policy of that run.
+    peft:        adapter of runs that are trained first: the model's parent and the judge's reward model. With `run` it
+                 is that of the run.
+    data:        its training rows give the prompts. Without it they are those of the run's own data.
+    judge:       judge's name -> judge.
+    synthesis:   settings of prompts, samples and rows.
+    output_root: folder for all results. The rows are written to `<output_root>/synthesis/<id>/`.
+    accelerator: auto, cpu, gpu or mps.
+    progress:    show progress bars if the output is a terminal.
+    trust_remote_code: run code that comes with the models of the run and the judge. Only the command line can allow
+                 this, not the record of a run.
+    """
+
+    run: str = ""
+    model: ModelSource | None = None
+    peft: Adapter | None = None
+    data: Source | None = None
+    judge: dict[str, Judge] = field(default_factory=dict)
+    synthesis: Synthesis = field(default_factory=Synthesis)
+    output_root: str = "outputs"
+    accelerator: str = "auto"
+    progress: bool = True
+    trust_remote_code: bool = False
+
+    def problems(self) -> Iterator[Problem]:
+        yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        if bool(self.run) == (self.model is not None):
+            text = "needs the policy to sample: the id of a finished run, or model=<one of the models> instead"
+            value = None if not self.run else self.run
+            yield Problem("run", value, text if not self.run else f"{text}, not both", "run=dpo-3c90")
+        if self.model is not None and self.data is None and not self.synthesis.questions:
+            text = "needs prompts: data=<a data set>, or a file of prompts"
+            yield Problem("data", None, text, "synthesis.questions=my_prompts.jsonl")
+        if self.model is not None and self.data is not None:
+            yield from letters_problems(self.model, self.data)
+        world = self.data is not None and self.data.world is not None
+        yield from labelling_problems(self.synthesis, self.judge, has_gold=world or bool(self.run))
+        if self.synthesis.preferred == "data" and self.judge:
+            text = "is not asked if the data's own answers are preferred; leave it out"
+            yield Problem("judge", ", ".join(self.judge), text, "synthesis.preferred=judge")
+
+
+def labelling_problems(how: Synthesis, judges: Mapping[str, Judge], *, has_gold: bool) -> Iterator[Problem]:
+    """Problems of the judge that scores sampled answers.
+
+    has_gold: whether the data may have a gold reward of its own, which scores if no judge is chosen.
+    """
+    if how.preferred == "data":
+        return
+    if how.judge and how.judge not in judges:
+        names = ", ".join(judges) or "none is chosen"
+        yield Problem("synthesis.judge", how.judge, f"is none of the judges ({names})", "judge=gold")
+    elif not how.judge and len(judges) > 1:
+        text = f"must name the judge that scores the answers, since several are chosen: {', '.join(judges)}"
+        yield Problem("synthesis.judge", "''", text, f"synthesis.judge={next(iter(judges))}")
+    elif not judges and not has_gold:
+        text = "needs a judge that scores the samples, unless the data's own answers are preferred"
+        fix = "judge=gold judge.gold.function=my_rules:score   or   synthesis.preferred=data"
+        yield Problem("judge", None, text, fix)
+    else:
+        for name, judge in labelling_judge(how, judges).items():
+            if how.judging == "rate" and not judge.rates:
+                text = f"the judge {name} compares answers and does not rate single ones"
+                yield Problem("synthesis.judging", how.judging, text, "synthesis.judging=compare")
+            if how.judging == "compare" and isinstance(judge, ScoreJudge):
+                text = f"the judge {name} scores single answers, so there is nothing to compare"
+                yield Problem("synthesis.judging", how.judging, text, "synthesis.judging=rate")
+
+
+def labelling_judge(how: Synthesis, judges: Mapping[str, Judge]) -> dict[str, Judge]:
+    """The judge that scores sampled answers, under its name. Empty if there is none."""
+    if how.preferred == "data":
+        return {}
+    return {name: judge for name, judge in judges.items() if name == how.judge or len(judges) == 1}
+
+
 def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
     """Problems of combinations of the parts of a Train. A part with problems of its own is absent and is skipped."""
     yield from one_of("reference", parts["reference"], KINDS)
@@ -269,6 +375,12 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             text = "must be at least 2: each row's KL is estimated from the answers of other rows of the batch"
             yield Problem("trainer.batch_size", size, text, "trainer.batch_size=16")
     yield from _online_problems(parts)
+    yield from at_least("rounds", parts["rounds"], 0, example=3, hint="0 trains once, on the data")
+    if parts["rounds"] > 0 and {"objective", "model", "data", "synthesis", "judge"} <= parts.keys():
+        yield from _round_problems(parts)
+    elif parts["rounds"] == 0 and parts.get("synthesis", Synthesis()) != Synthesis():
+        text = "the settings synthesis.* are used in rounds only"
+        yield Problem("rounds", 0, text, "rounds=3")
     if {"objective", "evaluation"} <= parts.keys():
         every = parts["evaluation"].every
         if every and parts["objective"].requires.data == "rankings":
@@ -278,23 +390,52 @@ def combination_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
         yield from _unread_problems(parts["objective"].requires, parts["data"])
         wanted, shapes = parts["objective"].requires.rows, parts["data"].shapes
         if wanted not in (*shapes, "prompts"):
-            text = f"has {' and '.join(shapes)}, but this objective works on {wanted}"
-            yield Problem("data", type(parts["data"]).__name__.lower(), text, "data=pairs")
+            text = f"has {' and '.join(shapes) or 'prompts without answers'}, but this objective works on {wanted}"
+            yield Problem("data", type(parts["data"]).__name__.lower(), text, f"data={_SOURCE_OF.get(wanted, 'pairs')}")
+        if parts["objective"].requires.demonstrations and "completions" not in shapes:
+            text = "has prompts without answers, but this objective learns from the data's answers too"
+            yield Problem("data", module_name(type(parts["data"])), text, "data=completions")
     if {"data", "model"} <= parts.keys():
-        name, vocabulary, world = parts["model"].name, parts["model"].vocabulary, parts["data"].world
-        if world is not None and vocabulary != world.alphabet:
-            text = f"lab data needs a model whose tokens are the letters of the lab ({world.alphabet})"
-            yield Problem("model", name, text, "model=lab")
-        if vocabulary is not None and world is None:
-            yield Problem("model", name, f"knows only the letters {vocabulary}, but this data is text", "model=tiny")
+        yield from letters_problems(parts["model"], parts["data"])
     if {"model", "peft"} <= parts.keys() and not (parts["model"].trainable or parts["peft"].can_switch_off):
         text = "4-bit weights can't be trained themselves, but an adapter on them can"
         yield Problem("model.quantize", parts["model"].quantize, text, "peft=lora")
     if {"optim", "trainer"} <= parts.keys():
         warmup, steps = parts["optim"].warmup_steps, parts["trainer"].max_steps
-        if warmup >= steps:
+        if warmup >= steps and not parts["trainer"].max_epochs:
             text = f"must be smaller than trainer.max_steps ({steps})"
             yield Problem("optim.warmup_steps", warmup, text, f"optim.warmup_steps={steps // 10}")
+
+
+def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
+    """Problems of iterative training, whose rounds train on samples of the round before."""
+    needs, data, how, rounds = parts["objective"].requires, parts["data"], parts["synthesis"], parts["rounds"]
+    shapes = READ_BY[how.form](path="made").shapes
+    if data.world is not None:
+        text = "needs text: the lab's model reads the lab's own rows only"
+        yield Problem("rounds", rounds, text, "objective=online_dpo   or   data=support_desk model=tiny")
+    if needs.online:
+        text = "is for objectives on given answers; this objective samples answers while it trains"
+        yield Problem("rounds", rounds, text, "rounds=0")
+    elif needs.data == "rankings":
+        yield Problem("rounds", rounds, "needs a policy that writes answers; this objective trains a reward model")
+    elif needs.data not in shapes:
+        text = f"gives {' and '.join(shapes)}, but this objective works on {needs.data}"
+        yield Problem("synthesis.form", how.form, text, "synthesis.form=pairs")
+    if rounds > 1 and not parts["model"].trainable:
+        text = "rounding a policy to 4 bits again would undo what the round before has learnt"
+        yield Problem("model.quantize", parts["model"].quantize, text, "model.quantize=none   or   rounds=1")
+    yield from labelling_problems(how, parts["judge"], has_gold=data.world is not None)
+
+
+def letters_problems(model: ModelSource, data: Source) -> Iterator[Problem]:
+    """Problems of a model that knows only the letters of the lab, or of lab data with another model."""
+    name, vocabulary, world = model.name, model.vocabulary, data.world
+    if world is not None and vocabulary != world.alphabet:
+        text = f"lab data needs a model whose tokens are the letters of the lab ({world.alphabet})"
+        yield Problem("model", name, text, "model=lab")
+    if vocabulary is not None and world is None:
+        yield Problem("model", name, f"knows only the letters {vocabulary}, but this data is text", "model=tiny")
 
 
 def reference_kind(reference: str, needs: Requires, peft: Adapter) -> str:
@@ -357,6 +498,9 @@ def _unread_problems(needs: Requires, data: Source) -> Iterator[Problem]:
         if value != defaults[name]:
             text = "is used by objectives on labelled answers only"
             yield Problem(f"data.{name}", value, text, f"data.{name}={defaults[name]}")
+    if needs.data in ("pairs", "rankings") and data.noise.desirable_kept != 1.0:
+        text = "is used by objectives on labelled answers only"
+        yield Problem("data.noise.desirable_kept", data.noise.desirable_kept, text, "data.noise.desirable_kept=1.0")
 
 
 def _unusable_here(parts: Mapping[str, Any]) -> Iterator[Problem]:

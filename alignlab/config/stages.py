@@ -9,6 +9,7 @@ from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from omegaconf import DictConfig, OmegaConf
 
+from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import ConfigError, Problem
 from alignlab.runs.identity import flatten
@@ -24,7 +25,7 @@ def stage_overrides(key: str, run: str | Sequence[str]) -> tuple[list[str], list
     run: the name of a stage, or a list of stages and overrides.
     """
     words = [run] if isinstance(run, str) else run
-    overrides = [with_new_names(word) for word in words if "=" in word or word.startswith("~")]
+    overrides = [with_own_keys(with_new_names(word)) for word in words if "=" in word or word.startswith("~")]
     stages = [word for word in words if "=" not in word and not word.startswith("~")]
     known = _loader().get_group_options(GROUP)
     unknown = [name for name in stages if name not in known]

@@ -19,18 +19,18 @@ _ROLES = {"system": "system", "user": "user", "assistant": "assistant", "human":
 _SHAREGPT = {"from": "role", "value": "content"}
 
 # Columns that belong to the conversation but are not supported. A row with a value in one of them is rejected.
-_UNSUPPORTED_COLUMNS = (
+UNSUPPORTED_COLUMNS = (
     "system", "system_prompt", "history", "input", "query", "context", "documents", "tools", "functions",
     "image", "images", "audio", "audios", "video", "videos",
 )  # fmt: skip
 
 # Columns of whole conversations, which may repeat the row's prompt and answers.
-_WHOLE = ("messages", "conversations")
+WHOLE_COLUMNS = ("messages", "conversations")
 
 _BOOLEANS = {True: True, False: False, "true": True, "false": False, "1": True, "0": False, "1.0": True, "0.0": False}
 
 # Values of a key that carries no information, such as `tool_calls: null`.
-_EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
+EMPTY_VALUES: tuple[Any, ...] = (None, "", [], {})
 
 
 class UnusableRowError(Exception):
@@ -69,7 +69,7 @@ def read_conversation(prompt: Any, answers: Mapping[str, Any]) -> tuple[Prompt, 
     if not any(before.values()):
         if not start and not isinstance(start, str):
             raise UnusableRowError("prompt is missing or null, and no answer holds the turns before it")
-        return _checked_prompt(start), texts
+        return start, texts
     known = {name: _full_prompt(start, turns, name) for name, turns in before.items() if turns or not _is_blank(start)}
     first, *others = known
     for other in others:
@@ -95,23 +95,35 @@ def refuse_other_conversations(
     used: columns that the prompt or the answers were read from. They are not checked again.
     """
     turns = messages_of(prompt)
-    names = [name for name in _WHOLE if name not in used and row.get(name) not in _EMPTY_VALUES]
+    names = [name for name in WHOLE_COLUMNS if name not in used and row.get(name) not in EMPTY_VALUES]
     gather(*(partial(_require_repetition, row[name], name, turns, texts) for name in names))
 
 
 def read_prompt(value: Any, name: str = "prompt") -> Prompt:
-    """Read a prompt: a text, or a conversation that an answer can follow. Raises UnusableRowError."""
+    """Read a prompt: a text or a conversation. Raises UnusableRowError."""
     prompt = _prompt(value, name)
     if not prompt:
         raise UnusableRowError(f"{name} is missing or empty")
-    return _checked_prompt(prompt, name)
+    return prompt
 
 
-def refuse_unsupported_columns(row: Mapping[str, Any]) -> None:
-    """Raise UnusableRowError if an unsupported column contains a part of the conversation."""
-    if found := [key for key in _UNSUPPORTED_COLUMNS if row.get(key) not in _EMPTY_VALUES]:
+def turns_of(value: Any, name: str) -> list[Message]:
+    """Read a turn or a list of turns. `name` names it in errors. Raises UnusableRowError with every fault."""
+    if isinstance(value, dict):
+        return [_turn(value, name)]
+    return gather(*(partial(_turn, turn, f"turn {i} of {name}") for i, turn in enumerate(value, 1)))
+
+
+def refuse_unsupported_columns(row: Mapping[str, Any], read: Container[str] = (), cure: str = "remove it") -> None:
+    """Raise UnusableRowError if an unsupported column contains a part of the conversation.
+
+    read: columns that the caller reads itself.
+    cure: how to leave the column out.
+    """
+    found = [key for key in UNSUPPORTED_COLUMNS if key not in read and row.get(key) not in EMPTY_VALUES]
+    if found:
         raise UnusableRowError(
-            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or remove it"
+            f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or {cure}"
         )
 
 
@@ -147,30 +159,24 @@ def _prompt(value: Any, name: str = "prompt") -> Prompt:
     if value is None or value == []:
         return []
     if isinstance(value, list | dict):
-        return _turns(value, name)
+        return turns_of(value, name)
     raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_preview(value)}")
 
 
 def _answer(value: Any, name: str) -> tuple[list[Message], str]:
     """(turns before the answer, text of the answer)."""
     if value is None:
-        raise UnusableRowError(f"{name} is missing or null")
+        raise UnusableRowError(f"{name} is missing or null: fill it in, or remove the row")
     if isinstance(value, str):
         return [], read_text(value, name)
     if not isinstance(value, list | dict):
         raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_preview(value)}")
     if not value:
         raise UnusableRowError(f"{name} is an empty conversation")
-    *before, last = _turns(value, name)
+    *before, last = turns_of(value, name)
     if last["role"] != "assistant":
         raise UnusableRowError(f"{name} must end with an assistant turn, but ends with one of role {last['role']}")
     return before, last["content"]
-
-
-def _turns(value: Any, name: str) -> list[Message]:
-    if isinstance(value, dict):
-        return [_turn(value, name)]
-    return gather(*(partial(_turn, turn, f"turn {i} of {name}") for i, turn in enumerate(value, 1)))
 
 
 def _turn(value: Any, name: str) -> Message:
@@ -179,7 +185,7 @@ def _turn(value: Any, name: str) -> Message:
     turn = value if "role" in value else {_SHAREGPT.get(key) or key: part for key, part in value.items()}
     if absent := [key for key in ("role", "content") if key not in turn]:
         raise UnusableRowError(f"{name} has no {' and no '.join(absent)}: {_preview(value)}")
-    if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in _EMPTY_VALUES]:
+    if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in EMPTY_VALUES]:
         raise UnusableRowError(f"{name} has {', '.join(more)}, but only the role and the content of a turn can be used")
     role = turn["role"]
     if not isinstance(role, str) or role not in _ROLES:
@@ -241,7 +247,7 @@ def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts:
     """Raise UnusableRowError unless a column repeats the turns of the prompt, with or without one of the answers."""
     if not isinstance(value, list):
         raise UnusableRowError(f"{name} must be a list of {{role, content}} messages, not {_preview(value)}")
-    turns = _turns(value, name)
+    turns = turns_of(value, name)
     answered = len(turns) > len(prompt) and turns[-1]["role"] == "assistant"
     before, last = (turns[:-1], turns[-1:]) if answered else (turns, [])
     gather(
@@ -255,9 +261,12 @@ def _require_known_answer(answer: Message, name: str, texts: Sequence[str]) -> N
         raise UnusableRowError(f"{name} ends with an answer that the row does not have ({_turn_preview(answer)})")
 
 
-def _checked_prompt(prompt: Prompt, name: str = "prompt") -> Prompt:
-    """Return the prompt. Raises UnusableRowError if it ends with an assistant turn, which the answer would follow."""
-    if isinstance(prompt, list) and prompt[-1]["role"] == "assistant":
+def _checked_prompt(prompt: list[Message]) -> list[Message]:
+    """The turns before an answer that is itself a whole conversation.
+
+    Raises UnusableRowError if the last of them is the assistant's: which of the two turns is the answer is not clear.
+    """
+    if prompt[-1]["role"] == "assistant":
         raise UnusableRowError(
             f"the turn before the answer is an assistant turn too ({_turn_preview(prompt[-1])}): join the two turns"
         )

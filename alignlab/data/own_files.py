@@ -1,80 +1,130 @@
-"""Reads the user's own rows from a file, a local data set folder, or a hub data set with named columns."""
+"""Reads rows with named columns from files, folders, or data sets of the hub."""
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from abc import abstractmethod
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache, partial
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
-import numpy as np
-
-from alignlab.checks import within
-from alignlab.data.conversations import UnusableRowError, gather, prompt_key, refuse_unsupported_columns
-from alignlab.data.files import FORMATS, Record, columns_of, format_of, parse_records, read_bytes, unusable_rows
+from alignlab.checks import later_setting, within
+from alignlab.data.conversations import (
+    UNSUPPORTED_COLUMNS,
+    UnusableRowError,
+    gather,
+    refuse_unsupported_columns,
+)
+from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
+from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.rows import Loaded, Split
-from alignlab.data.sources.base import Source, load_rows, local_files
+from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, read_number
+from alignlab.data.held_out import held_out_part
+from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
+from alignlab.data.rows import LeftOut, Loaded, Place, Split
+from alignlab.data.sources.base import Source
 from alignlab.errors import DataError, Problem
+from alignlab.spelling import correct_option
 
-Row = TypeVar("Row")
+log = logging.getLogger(__name__)
 
-# A row of a file -> a row of alignlab/data/rows.py. Raises UnusableRowError.
-Parse = Callable[[Record], Any]
+Located = tuple[Place, Record]
+
+
+class LeftOutError(Exception):
+    """A row that says nothing about preferences, such as a tie. It is left out and counted by `reason`."""
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
 
 
 @dataclass(kw_only=True)
 class OwnFiles(Source):
-    """Base of sources that read the user's own rows.
+    """Base of sources that read rows with named columns.
+
+    A data set with columns of its own is a subclass. It overrides `convert` (one row becomes one row with the columns
+    of the parent class) or `arrange` (several rows become one).
 
     path:          a .jsonl, .json, .parquet or .csv file (or one of these with .gz), a folder with the structure of a
-                   hub data set, or a hub name.
-    eval_path:     held-out rows, in one of the same forms. If it is empty, `eval_fraction` of `path` is held out.
+                   hub data set, a hub name, or a list of these.
+    eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`. If that is
+                   empty too, they are `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
+    split:         the split of a folder or a hub set to train on. Of a single file with a column `split`, it selects
+                   the rows with this value, if `eval_split` is set.
+    eval_split:    the split of a folder, a hub set or such a file that is held out.
+    subset:        the subset (configuration) of a folder or a hub set.
+    columns:       what a column is called here: {prompt: instruction, chosen: good}. The name may lead into a column
+                   (`question.full_text`) or be a difference of two columns (`score_chosen - score_rejected`). An empty
+                   name leaves a column out: {input: ""}.
     """
 
-    path: str
-    eval_path: str = ""
+    path: Any
+    eval_path: Any = ""
     eval_fraction: float = 0.1
+    split: str = later_setting(default="train")
+    eval_split: str = later_setting(default="")
+    subset: str = later_setting(default="")
+    columns: dict[str, str] = later_setting(default_factory=dict)
 
     content_fields: ClassVar[tuple[str, ...]] = ("path", "eval_path")
+    # Columns that a file must have, each given as its possible names.
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = ()
+    # All columns that may be read.
+    reads: ClassVar[tuple[str, ...]] = PROMPT_COLUMNS
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
+        for key in ("path", "eval_path"):
+            value = getattr(self, key)
+            if not (isinstance(value, str) or (isinstance(value, list) and all(isinstance(p, str) for p in value))):
+                text = "must be a file, a folder or a hub name, or a list of these"
+                yield Problem(key, value, text, f"{key}=my_rows.jsonl")
         yield from within("eval_fraction", self.eval_fraction, 0.0, 0.9, example=0.1)
-        if not self.eval_path and self.eval_fraction == 0.0:
+        if not self.eval_path and not self.eval_split and self.eval_fraction == 0.0:
             yield Problem("eval_fraction", 0.0, "leaves no rows to evaluate on", "eval_fraction=0.1")
+        if self.eval_split and self.eval_split == self.split and not self.eval_path:
+            yield Problem("eval_split", self.eval_split, "is the split that is trained on", "eval_split=test")
+        for name in self.columns:
+            if self.columns[name] and name not in self.reads:
+                text = f"this data has no such column; it reads {', '.join(self.reads)}"
+                guess = correct_option(name, self.reads) or self.reads[0]
+                source = self.columns[name]
+                yield Problem("columns", f"{{{name}:{source}}}", text, f"columns={{{guess}:{source}}}")
 
     def missing(self) -> Iterator[Problem]:
         for key in ("path", "eval_path"):
-            path = getattr(self, key)
-            if not path:
-                continue
-            if not Path(path).exists():
-                if format_of(path) or path.startswith((".", "/", "~")):
-                    yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_rows.jsonl")
-            elif Path(path).is_file() and not format_of(path):
-                yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
-            else:
+            places = paths_of(getattr(self, key))
+            found = [problem for path in places for problem in missing(key, path)]
+            yield from found
+            if places and not found and all(Path(path).exists() for path in places):
                 try:
                     self._require_usable_rows(key)
                 except DataError as error:
-                    yield Problem(key, path, str(error))
+                    yield Problem(key, getattr(self, key), str(error))
 
     def fingerprint(self) -> str:
         return digest(
             (path_digest(path) if Path(path).exists() else path).encode()
-            for path in (self.path, self.eval_path)
-            if path
+            for path in (*paths_of(self.path), *paths_of(self.eval_path))
         )
 
     @abstractmethod
-    def read(self, path: str) -> Sequence[Any]:
-        """All rows of a file, checked. Raises DataError that names missing columns or the rows that can't be used."""
+    def parse(self, record: Record) -> Any:
+        """A row of alignlab/data/rows.py. Raises UnusableRowError, or LeftOutError."""
+
+    def convert(self, record: Record) -> Record:
+        """A row with the columns that `parse` reads. Raises UnusableRowError, or LeftOutError."""
+        return record
+
+    def arrange(self, rows: Sequence[Located], left_out: list[LeftOut]) -> Iterable[Located]:
+        """The rows to convert, from all rows of a split. Rows that are left out are added to `left_out`."""
+        return rows
 
     @abstractmethod
     def usable(self, split: Split) -> Loaded[Any]:
@@ -91,107 +141,179 @@ class OwnFiles(Source):
             return
         dropped = sum((loaded[split].dropped for split in without), Counter())
         left_out = ", ".join(f"{reason}: {count}" for reason, count in dropped.items())
-        text = f"{getattr(self, key)} has no row that can be used ({left_out})"
+        text = f"{shown(getattr(self, key))} has no row that can be used ({left_out})"
         if len(without) < len(splits):
             part = "training" if without == ["train"] else "held-out"
             text = f"the {part} part of {text}\n  type: data.eval_path=<a file with rows to evaluate on>"
         raise DataError(text)
 
-    def split_rows(self, split: Split) -> list[Any]:
-        """All rows of one split, before unusable rows are left out."""
-        if self.eval_path:
-            return list(self.read(self.path if split == "train" else self.eval_path))
-        rows = self.read(self.path)
-        held_out = _held_out(rows, self.eval_fraction, self.path)
-        return [row for i, row in enumerate(rows) if (i in held_out) == (split == "eval")]
+    def kept_rows(self, split: Split) -> Loaded[Any]:
+        """The rows of one split without those that teach nothing, up to the limit."""
+        loaded = drop_unusable(self.split_rows(split))
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
+    def split_rows(self, split: Split) -> Loaded[Any]:
+        """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.
 
-def read_columns(path: str, parse: Parse, *forms: tuple[str, ...]) -> Sequence[Any]:
-    """`parse(row)` of all rows of a file, a folder or a hub data set.
+        Raises DataError that names missing columns, or the rows that can't be used.
+        """
+        if self.eval_path and split == "eval":
+            return self._read(self.eval_path, self.split)
+        if self.eval_path or self._has_splits():
+            return self._read(self.path, self.split if split == "train" else self.eval_split)
+        return held_out_part(self._read(self.path, self.split), split, self.eval_fraction, shown(self.path))
 
-    forms: sets of columns. The data must have all columns of at least one set.
-    Raises DataError if columns are missing (it lists those that exist) or if rows can't be used (it lists the first).
-    """
-    place = Path(path)
-    if place.is_file():
-        raw = read_bytes(path)
-        key = (hashlib.sha256(raw).digest(), format_of(path), parse, forms)
+    def _has_splits(self) -> bool:
+        """Whether `eval_split` can be read: from folders and hub sets, and from files with a column `split`."""
+        if not self.eval_split:
+            return False
+        files = [Part(path, read_bytes(path)) for path in paths_of(self.path) if Path(path).is_file()]
+        without = [part.name for part in files if "split" not in _columns_of_part(part)]
+        if without:
+            text = "%s is a file without a column split, so %g of it is held out, not data.eval_split=%s"
+            log.warning(text, without[0], self.eval_fraction, self.eval_split)
+        return not without
+
+    def _read(self, path: Any, split: str) -> Loaded[Any]:
+        """All rows of files, folders or hub sets, checked."""
+        parts = [part for name in paths_of(path) for part in parts_of(name, split, self.subset)]
+        content = [hashlib.sha256(part.content).hexdigest() for part in parts if part.content is not None]
+        key = (repr(self), str(path), split, *content)
         if key not in _cache:
-            rows = _parsed(parse_records(raw, path), path, parse, forms)
+            loaded = self._parsed([row for part in parts for row in self._records(part, split)], shown(path))
             while len(_cache) >= _MAX_CACHED:
                 _cache.pop(next(iter(_cache)))
-            _cache[key] = rows
+            _cache[key] = loaded
         return _cache[key]
-    if place.is_dir():
-        records = [record for file in local_files(path) for record in parse_records(read_bytes(file), file)]
-    else:
-        records = list(load_rows(path, split="train"))
-    return _parsed(records, path, parse, forms)
+
+    def _records(self, part: Part, split: str) -> list[Located]:
+        """The rows of a part under the names that `columns` gives them. Raises DataError if columns are missing."""
+        records = part.records()
+        if not records:
+            raise DataError(f"{part.name} is empty: it has no rows")
+        columns = columns_of(records)
+        self._check_columns(part.name, columns)
+        rows = [(Place(part.name, number), record) for number, record in enumerate(records, 1)]
+        if part.content is not None and self.eval_split and "split" in columns:
+            found = list(dict.fromkeys(str(record.get("split")) for record in records))
+            rows = [row for row in rows if row[1].get("split") == split]
+            if not rows:
+                text = f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}"
+                raise DataError(f"{text}\n  type: data.eval_split=<one of these>")
+        return [(place, _renamed(record, self.columns)) for place, record in rows]
+
+    def _check_columns(self, name: str, columns: Sequence[str]) -> None:
+        """Raise DataError if a file lacks columns that `columns` names, or that are needed."""
+        absent = {own: source for own, source in self.columns.items() if source and not _columns_in(source, columns)}
+        if absent:
+            example = ", ".join(f'{own}: ""' for own in absent)
+            raise DataError(
+                f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {', '.join(columns)}\n"
+                f"  type: other names, or 'data.columns={{{example}}}' to do without"
+            )
+        taken = self._taken(columns)
+        known = {*self.columns, *(column for column in columns if column not in taken)}
+        if lacking := [names[0] for names in self.needed if not known & set(names)]:
+            example = ", ".join(f"{column}: <its name>" for column in lacking)
+            raise DataError(
+                f"{name} has no column {', '.join(lacking)}; it has: {', '.join(columns)}\n"
+                f"  type: 'data.columns={{{example}}}'{_other_source(known)}"
+            )
+
+    def _taken(self, columns: Sequence[str]) -> set[str]:
+        """The columns of a file that `columns` reads under another name."""
+        return {column for source in self.columns.values() for column in _columns_in(source, columns)}
+
+    def _unread(self, columns: Sequence[str]) -> list[str]:
+        """The columns that are not read, of rows with the names of `columns`."""
+        read = {*self.reads, *_LOOKED_AT, *self._taken(columns)}
+        if any(column in columns for column in PROMPT):
+            read.discard("conversation")  # it is a prompt only if there is no other
+        return [column for column in columns if column not in read]
+
+    def _parsed(self, located: Sequence[Located], path: str) -> Loaded[Any]:
+        columns = columns_of(record for _, record in located)
+        if unread := self._unread(columns):
+            log.info("%s: columns not read: %s", path, ", ".join(unread))
+        several = len({place.file for place, _ in located}) > 1
+        rows: list[Any] = []
+        left_out: list[LeftOut] = []
+        faults: list[tuple[str, str]] = []
+        for place, record in self.arrange(located, left_out):
+            try:
+                rows.append(replace(self._row(record), place=place))
+            except LeftOutError as error:
+                left_out.append(LeftOut(error.reason, place))
+            except UnusableRowError as error:
+                faults += [(str(place) if several else f"row {place.row}", fault) for fault in error.faults]
+        if faults:
+            no_prompt = any(fault.startswith("prompt is missing") for _, fault in faults)
+            note = f"\n  the columns are: {', '.join(columns)}\n  type: 'data.columns={{prompt: <its name>}}'"
+            raise unusable_rows(path, faults, note if no_prompt else "")
+        return Loaded(rows).with_rows(rows, left_out)
+
+    def _row(self, record: Record) -> Any:
+        record = self.convert(record)
+        cure = "leave it out: 'data.columns={<column>: \"\"}'"
+        refuse = partial(refuse_unsupported_columns, record, PROMPT_COLUMNS, cure)
+        _, row = gather(refuse, partial(self.parse, record))
+        return row
 
 
 # The files that were parsed last, by content. The checks before a run, both splits and all points of a sweep read the
 # same files.
 _MAX_CACHED = 4
-_cache: dict[Any, Sequence[Any]] = {}
+_cache: dict[Any, Loaded[Any]] = {}
+
+# Columns that are always looked at: a row with a value in one of them is refused. `split` selects rows.
+_LOOKED_AT = {*UNSUPPORTED_COLUMNS, "split"}
 
 
-def _parsed(records: Sequence[Record], path: str, parse: Parse, forms: Sequence[tuple[str, ...]]) -> Sequence[Any]:
-    if not records:
-        raise DataError(f"{path} is empty: it has no rows")
-    columns = columns_of(records)
-    if not any(set(form) <= set(columns) for form in forms):
-        absent = [column for column in forms[0] if column not in columns]
-        raise DataError(
-            f"{path} has no column {', '.join(absent)}; it has: {', '.join(columns)}\n"
-            f"  needed: {' -- or: '.join(', '.join(form) for form in forms)}"
-        )
-    rows: list[Any] = []
-    faults: list[tuple[str, str]] = []
-    for number, record in enumerate(records, 1):
+def _other_source(columns: Collection[str]) -> str:
+    """What to type to read rows with these columns by another source; empty if none reads them."""
+    if "chosen" in columns and "rejected" not in columns:
+        return "   or: data=completions 'data.columns={completion: chosen}'"
+    found = [kind for kind, needed in NEEDED.items() if all(set(columns) & set(names) for names in needed)]
+    return f"   or: data={found[0]}, which reads such rows" if found else ""
+
+
+@lru_cache(maxsize=2)
+def _columns_of_part(part: Part) -> list[str]:
+    return columns_of(part.records())
+
+
+def _renamed(record: Record, columns: Mapping[str, str]) -> Record:
+    """The row under the names that `columns` gives."""
+    if not columns:
+        return record
+    taken = {source for source in columns.values() if source in record}
+    kept = {key: value for key, value in record.items() if key not in taken and columns.get(key) != ""}
+    found = {name: source for name, source in columns.items() if source and _columns_in(source, record)}
+    return kept | {name: _value(record, source) for name, source in found.items()}
+
+
+def _columns_in(source: str, columns: Iterable[str]) -> list[str]:
+    """The columns that a name in `data.columns` needs: itself, the first step of a path, or both of a difference."""
+    if source in columns:
+        return [source]
+    parts = [part.strip() for part in source.split(" - ")]
+    if len(parts) == 2:
+        return parts if set(parts) <= set(columns) else []
+    first = source.split(".")[0]
+    return [first] if first in columns and "." in source else []
+
+
+def _value(record: Record, source: str) -> Any:
+    if source in record:
+        return record[source]
+    parts = [part.strip() for part in source.split(" - ")]
+    if len(parts) == 2:
         try:
-            _, row = gather(partial(refuse_unsupported_columns, record), partial(parse, record))
-            rows.append(row)
-        except UnusableRowError as error:
-            faults += [(f"row {number}", fault) for fault in error.faults]
-    if faults:
-        no_prompt = "prompt" not in columns and any(fault.startswith("prompt") for _, fault in faults)
-        note = f"\n  the columns are: {', '.join(columns)}" if no_prompt else ""
-        raise unusable_rows(path, faults, note)
-    return rows
-
-
-def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:
-    """Indices of the held-out rows: all rows of some prompts, together about `share` of all rows.
-
-    Prompts are taken in the order of a digest of their text, so the result depends neither on the order of the rows nor
-    on the objective. A prompt with more rows than are still needed is skipped. If every prompt has too many rows, the
-    prompt with the fewest rows is taken. Raises DataError if all rows have the same prompt.
-    """
-    groups: defaultdict[str, list[int]] = defaultdict(list)
-    for place, row in enumerate(rows):
-        groups[prompt_key(row.prompt)].append(place)
-    if len(groups) < 2:
-        count = f"all {len(rows)} rows of {path} have" if len(rows) > 1 else f"the only row of {path} has"
-        raise DataError(
-            f"{count} the same prompt, so no part of them can be held out\n"
-            "  type: data.eval_path=<a file with rows to evaluate on>"
-        )
-    order = [places for _, places in sorted(groups.items(), key=lambda group: digest([group[0].encode()]))]
-    wanted = min(max(1, round(len(rows) * share)), len(rows) - 1)
-    held_out: set[int] = set()
-    for places in order:
-        if len(held_out) + len(places) <= wanted:
-            held_out |= set(places)
-    smallest = min(order, key=len)
-    return held_out or set(smallest)
-
-
-def parse_number(value: Any, what: str) -> float:
-    """Read a finite number, given as a number or as text. `what` names it in the error. Raises UnusableRowError."""
-    try:
-        number = float("nan") if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = float("nan")
-    if not np.isfinite(number):
-        raise UnusableRowError(f"{what} must be a finite number, not {value!r:.80}")
-    return number
+            first, second = (read_number(record[part], part) for part in parts)
+        except UnusableRowError:
+            return None
+        return first - second
+    value: Any = record
+    for step in source.split("."):
+        value = value.get(step) if isinstance(value, dict) else None
+    return value

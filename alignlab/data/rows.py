@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Generic, Literal, TypedDict, TypeVar
 
@@ -17,6 +18,9 @@ class Message(TypedDict):
 
 
 Prompt = str | list[Message]
+
+# (text of an answer, whether it ended; False if a length limit cut it off).
+AnswerText = tuple[str, bool]
 
 
 @dataclass(frozen=True)
@@ -44,6 +48,16 @@ class Completion:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
+    def answers(self) -> list[AnswerText]:
+        return [(self.completion, self.ended)]
+
+
+@dataclass(frozen=True)
+class PromptOnly(Completion):
+    """A prompt for objectives that sample the answers. `completion` is empty."""
+
+    completion: str = ""
+
 
 @dataclass(frozen=True)
 class Pair:
@@ -56,6 +70,10 @@ class Pair:
     rejected_ended: bool = True
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
+
+    def answers(self) -> list[AnswerText]:
+        """The preferred answer, then the dispreferred one."""
+        return [(self.chosen, self.chosen_ended), (self.rejected, self.rejected_ended)]
 
     def preferred(self) -> Completion:
         """The preferred answer alone."""
@@ -90,6 +108,9 @@ class Labelled:
     ended: bool = True
     place: Place | None = field(default=None, compare=False)
 
+    def answers(self) -> list[AnswerText]:
+        return [(self.completion, self.ended)]
+
 
 @dataclass(frozen=True)
 class Ranking:
@@ -106,13 +127,35 @@ class Ranking:
     margin: float | None = None
     place: Place | None = field(default=None, compare=False)
 
+    def answers(self) -> list[AnswerText]:
+        return list(zip(self.completions, self.ended, strict=True))
 
+
+AnyRow = Pair | Completion | Labelled | Ranking
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
+Other = TypeVar("Other", Pair, Completion, Labelled, Ranking)
+
+
+@dataclass(frozen=True)
+class LeftOut:
+    """A row that was left out, and why. `place` is None if it is not known where the row comes from."""
+
+    reason: str
+    place: Place | None
 
 
 @dataclass(frozen=True)
 class Loaded(Generic[Row]):
-    """The rows of one split, and how many rows were left out, by reason."""
+    """The rows of one split, and how many rows were left out, by reason.
+
+    left_out: the rows that were left out, as far as they are known one by one. `dropped` counts all of them.
+    """
 
     rows: list[Row]
     dropped: Counter[str] = field(default_factory=Counter)
+    left_out: tuple[LeftOut, ...] = ()
+
+    def with_rows(self, rows: list[Other], left_out: Sequence[LeftOut] = ()) -> Loaded[Other]:
+        """Other rows, with the same record of what was left out, and with further rows that are left out."""
+        dropped = self.dropped + Counter(row.reason for row in left_out)
+        return Loaded(rows, dropped, (*self.left_out, *left_out))

@@ -1,53 +1,94 @@
-"""Renders rows as token ids, with the tokenizer's chat template if it has one, and one end-of-answer token."""
+"""Turns conversations into token ids.
+
+One rule holds for every row: the ids of the prompt followed by the ids of an answer are the ids of the whole
+conversation as the tokenizer's chat template renders it, up to the end of the answer. Without a chat template they are
+the ids of the joint text. So the text is always tokenized as a whole, and then divided.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
-from functools import lru_cache
-from itertools import takewhile
+import re
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import TemplateError
 
-from alignlab.data.rows import Message, Prompt, messages_of
+from alignlab.data.end_of_turn import ANSWER, QUESTION, end_of_turn, shared_length
+from alignlab.data.rows import AnswerText, Message, Prompt, messages_of
 from alignlab.errors import DataError
 
 _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 
-# Contents of test turns. They are rendered to find out how a chat template ends a turn.
-_QUESTION, _ANSWER = "alignlab-question", "alignlab-answer"
+# The test answer in a rendered conversation. Some templates change the case of a turn's content.
+_TEST_ANSWER = re.compile(re.escape(ANSWER), re.IGNORECASE)
 
-# How many texts' ids are cached. Pairs share prompts, and the lab has few different prompts and answers.
-_MAX_CACHED = 2**14
+# How much of both ends of a turn is looked for in a rendered conversation, in characters.
+_LOOKED_FOR = 30
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A row as text.
+
+    opening:   everything before the answers.
+    wholes:    for each answer, the text from the start of the conversation to the end of the answer. It includes the
+               end token if the chat template writes it there.
+    ends:      for each answer, whether the end token has to be appended to the ids of its text.
+    rewritten: whether the chat template changes an answer by more than the white space around it.
+    """
+
+    opening: str
+    wholes: list[str]
+    ends: list[bool]
+    rewritten: bool = False
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """A row as token ids.
+
+    prompt:  ids that all answers share.
+    answers: ids that follow the prompt in each answer. An answer that ended has its end token.
+    moved:   whether a token spans the boundary of prompt and answer. That token then belongs to the answer.
+    """
+
+    prompt: list[int]
+    answers: list[list[int]]
+    moved: bool = False
 
 
 class Template:
-    """Renders prompts and answers for one tokenizer.
-
-    Prompt and answer are tokenized separately and joined as ids. No token spans the boundary, so the tokens of an
-    answer do not depend on its prompt.
+    """Renders and tokenizes rows for one tokenizer.
 
     stops:  ids at which the model's own `generate` stops (`alignlab.models.generation.stop_ids`).
-    end_id: id of the token that ends an answer in training. It is the token with which the chat template ends a turn,
-            else the tokenizer's end-of-sequence token, else one of `stops`.
+    use:    auto (the chat template renders rows, if the tokenizer has one) or none (texts are used as they are).
+    end_id: id of the token that ends an answer in training (`alignlab.data.end_of_turn`).
     end_of: where that token comes from, in words for messages.
     ends:   ids that end an answer in sampling: `end_id`, then the tokenizer's end-of-sequence token and `stops`.
 
     Raises DataError if there is no token to end an answer with.
     """
 
-    def __init__(self, tokenizer: Any, stops: Collection[int] = ()) -> None:
+    def __init__(self, tokenizer: Any, stops: Collection[int] = (), use: str = "auto") -> None:
         self._tokenizer = tokenizer
-        self._chat = getattr(tokenizer, "chat_template", None) is not None
-        self._ids = _cached(tokenizer)
-        self.end_id, self._closing, self.end_of = self._end_of_answer(stops)
+        self._chat = use == "auto" and getattr(tokenizer, "chat_template", None) is not None
+        end = end_of_turn(tokenizer, stops)
+        self.end_id, self.end_of = end.id, end.origin
+        self._closing = end.closing if self._chat else ""
+        self._end_text = str(tokenizer.convert_ids_to_tokens(end.id))
         eos = tokenizer.eos_token_id
         others = {*stops, *([] if eos is None else [eos])} - {self.end_id}
         self.ends: tuple[int, ...] = (self.end_id, *sorted(others))
+        self._closing_text = self._decoded(self._split(self._closing)).strip()
+        self._word = self._split("a")  # decoded before an answer, see `text`
+        header = self._header() if self._chat else ""
+        self._header_length = len(header)
+        self._marks = self._special_texts(header)
 
     @property
     def identity(self) -> str:
-        """A text that is equal for tokenizers that turn the same rows into the same ids."""
+        """A text that is equal for templates that turn the same rows into the same ids."""
         tokenizer = self._tokenizer
         backend = getattr(tokenizer, "backend_tokenizer", None)
         made_of = backend.to_str() if backend is not None else f"{tokenizer!r}{sorted(tokenizer.get_vocab().items())}"
@@ -56,148 +97,184 @@ class Template:
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of everything before the answer. Raises DataError if the chat template rejects the prompt."""
+        opening = self._opening(prompt)[0] if self._chat else _plain_opening(prompt)
+        return self._begun(self._ids([self._cut(opening)])[0])
+
+    def encode(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Encoded:
+        """Ids of a prompt with its answers. Raises DataError if the chat template can't render them."""
+        return self.encode_all([self.render(prompt, answers)])[0]
+
+    def render(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
+        """A row as text. Raises DataError if the chat template rejects it or leaves a turn of the prompt out."""
         if self._chat:
-            messages = messages_of(prompt)
-            try:
-                return list(
-                    self._tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
-                )
-            except TemplateError as error:
-                roles = ", ".join(m["role"] for m in messages)
-                raise DataError(f"the chat template rejects a prompt with the roles {roles}: {error}") from error
-        text = prompt if isinstance(prompt, str) else plain_transcript(prompt)
-        ids = list(self._ids(text, add_special_tokens=True))
-        if len(ids) > 1 and ids[-1] == self._tokenizer.eos_token_id:
-            ids = ids[:-1]  # the answer follows
-        begin = self._tokenizer.bos_token_id
-        return ids or [self.end_id if begin is None else begin]  # the first answer token needs a token before it
+            return self._render_chat(prompt, answers)
+        opening = _plain_opening(prompt)
+        space = "" if isinstance(prompt, str) or opening.endswith(prompt[-1]["content"]) else " "
+        texts = [self._without_end(text) if ended else text for text, ended in answers]
+        return Rendered(opening, [f"{opening}{space}{text}" for text in texts], [ended for _, ended in answers])
 
-    def answer_ids(self, prompt: Prompt, answer: str, *, ended: bool) -> list[int]:
-        """Ids of an answer. The end token is appended if `ended`; it is not if a length limit cut the answer off."""
-        text = answer if self._chat or isinstance(prompt, str) else f" {answer}"
-        if not ended:
-            return list(self._ids(text, add_special_tokens=False))
-        return [*self._ids(text + self._closing, add_special_tokens=False), self.end_id]
+    def encode_all(self, rows: Sequence[Rendered]) -> list[Encoded]:
+        """Ids of many rows. Equal texts are tokenized once."""
+        texts = list(dict.fromkeys(text for row in rows for text in (self._cut(row.opening), *row.wholes)))
+        known = dict(zip(texts, self._ids(texts), strict=True))
+        return [self._divided(row, known) for row in rows]
 
-    def text(self, ids: Sequence[int]) -> str:
-        """The text of a sampled answer, without its end token, special tokens, and surrounding white space."""
-        text = self._decoded([token for token in ids if token not in self.ends])
+    def differs(self, prompt: Prompt, answer: str, ids: Sequence[int]) -> bool:
+        """Whether the ids of prompt and answer are not those of the tokenizer's own `apply_chat_template`.
+
+        They are compared up to the end of the answer. False if there is no chat template to compare with.
+        """
+        if not self._chat:
+            return False
+        own = list(self._tokenizer.apply_chat_template(_with_answer(messages_of(prompt), answer), return_dict=False))
+        shared = shared_length(own, ids)
+        if ids[-1] == self.end_id and self.end_id not in own[shared:]:  # the template does not write the end token,
+            return shared < len(ids) - 2  # and may join the last token of the answer with the text after it
+        return shared < len(ids)
+
+    def marks_in(self, text: str) -> list[str]:
+        """The chat template's own marks in a text, such as `<|im_start|>`. A text with marks was rendered before."""
+        return [mark for mark in self._marks if mark in text]
+
+    def text(self, ids: Sequence[int], prompt: Prompt | None = None) -> str:
+        """The text of a sampled answer, without its end token, special tokens, and surrounding white space.
+
+        prompt: what was answered. The white space is kept if the answer continues a plain text.
+        """
+        own = [token for token in ids if token not in self.ends]
+        if isinstance(prompt, str) and not self._chat:
+            word = self._word  # a decoder may drop the space at the start of a text
+            return self._decoded([*word, *own]).removeprefix(self._decoded(word))
+        text = self._decoded(own).strip()
         if ids and ids[-1] == self.end_id and self._closing:
-            text = text.removesuffix(self._decoded(self._ids(self._closing, add_special_tokens=False))).rstrip()
+            text = text.removesuffix(self._closing_text).rstrip()
         return text
 
-    def _decoded(self, ids: Sequence[int]) -> str:
-        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
+    def _render_chat(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
+        opening, rest = self._opening(prompt)
+        written = self._closing + self._end_text
+        has_end = rest.startswith(written)
+        wholes, rewritten = [], False
+        for text, ended in answers:
+            full = self._rendered(_with_answer(messages_of(prompt), text))
+            begin = shared_length(opening, full)
+            if not full.endswith(rest) or begin < len(opening) - self._header_length:
+                raise DataError(f"the chat template renders the conversation differently for the answer {text!r:.60}")
+            end = len(full) - len(rest)
+            rewritten |= text.strip().lower() != full[begin:end].strip().lower()
+            wholes.append(full[:end] + (written if ended and has_end else ""))
+        return Rendered(opening, wholes, [ended and not has_end for _, ended in answers], rewritten)
 
-    def _end_of_answer(self, stops: Collection[int]) -> tuple[int, str, str]:
-        """(id of the token that ends an answer, text between the answer and that token, where the token comes from)."""
-        if self._chat and (found := self._end_of_turn(stops)):
-            return (*found, "the chat template")
-        if self._tokenizer.eos_token_id is not None:
-            return int(self._tokenizer.eos_token_id), "", "the tokenizer's eos_token"
-        if stops:
-            return next(iter(stops)), "", "the model's generation config"
-        raise DataError("the tokenizer has no end-of-sequence token, so the model can't learn to end an answer")
+    def _opening(self, prompt: Prompt) -> tuple[str, str]:
+        """(rendered text before an answer, rendered text after it).
 
-    def _end_of_turn(self, stops: Collection[int]) -> tuple[int, str] | None:
-        """(id of the token that ends the last turn of a rendered conversation, text between the answer and that token).
-
-        None if no token ends the turn. If several tokens end it, the first one that ends the user's turns too is
-        taken, else the first one. Examples: Phi-3 renders `<|end|>` and then the end of the text; Command R7B renders
-        the end of a response and then the end of the turn.
+        The text is taken from a rendered answer. So it is also right for templates that ignore
+        `add_generation_prompt`, or that write more before an answer than they add with it.
         """
-        rendered = self._rendered_conversation()
-        if rendered is None:
-            return None
-        lower = rendered.lower()  # some templates change the case of a turn's content
-        first, last, question = lower.find(_ANSWER), lower.rfind(_ANSWER), lower.rfind(_QUESTION)
-        closing = last + len(_ANSWER)
-        opening = self._tokens(rendered[question + len(_QUESTION) : last])
-        ids, up_to_answer = self._tokens(rendered), self._tokens(rendered[:closing])
-        special = self._special(stops)
-        ends = self._possible_ends(ids[_shared(ids, up_to_answer) :], special)
-        if first < question:
-            between_turns = self._tokens(rendered[first + len(_ANSWER) : question])
-            # A token that opens an answer, but did not end the answer before it, is a header and not an end.
-            header = self._header() or opening
-            ends = [token for token in ends if token not in header or token in between_turns]
-            if not ends:  # Qwen 1.5 ends every turn but the last one
-                written = [token for token in between_turns if self._tokenizer.decode([token]).strip()]
-                # A token ends a turn if a special token follows it directly. A role follows a token that opens a turn.
-                is_end = len(written) > 1 and set(written[:2]) <= special and written[0] in opening
-                return (written[0], "") if is_end else None
-        if not ends:
-            return None
-        of_all_turns = sorted((token for token in ends if token in opening), key=lambda token: token not in special)
-        end = (of_all_turns or ends)[0]
-        between, is_text, _ = rendered[closing:].partition(str(self._tokenizer.convert_ids_to_tokens(end)))
-        return end, between if is_text else ""
+        turns = messages_of(prompt)
+        rendered = self._rendered(_with_answer(turns, ANSWER))
+        found = list(_TEST_ANSWER.finditer(rendered))
+        if not found:
+            raise DataError("the chat template does not render the answer of this conversation")
+        opening, rest = rendered[: found[-1].start()], rendered[found[-1].end() :]
+        for number, turn in enumerate(turns, 1):
+            if _is_left_out(turn["content"], opening):
+                raise DataError(
+                    f"the chat template leaves out turn {number} of the prompt "
+                    f"({turn['role']}: {turn['content']!r:.40}): remove it, or make it a part of another turn"
+                )
+        return opening, rest
 
-    def _header(self) -> list[int]:
-        """The tokens before an answer that `add_generation_prompt` adds; empty if the template ignores it."""
-        turns = [Message(role="user", content=_QUESTION)]
+    def _rendered(self, turns: list[Message]) -> str:
         try:
-            without, with_header = (
-                self._tokens(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=added))
-                for added in (False, True)
-            )
-        except TemplateError:
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+        except (TemplateError, TypeError, ValueError, KeyError) as error:
+            roles = ", ".join(turn["role"] for turn in turns)
+            raise DataError(f"the chat template rejects a conversation with the roles {roles}: {error}") from error
+
+    def _divided(self, row: Rendered, ids_of: dict[str, list[int]]) -> Encoded:
+        opening = ids_of[self._cut(row.opening)]
+        wholes = [ids_of[text] + [self.end_id] * end for text, end in zip(row.wholes, row.ends, strict=True)]
+        seam = min((shared_length(opening, whole) for whole in wholes), default=len(opening))
+        return Encoded(self._begun(opening[:seam]), [whole[seam:] for whole in wholes], moved=seam < len(opening))
+
+    def _begun(self, ids: list[int]) -> list[int]:
+        """The ids of a prompt. If there are none, one is added, because the first answer token needs one before it."""
+        begin = self._tokenizer.bos_token_id
+        return ids or [self.end_id if begin is None else begin]
+
+    def _ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts.
+
+        A chat template writes all special tokens itself. A plain text gets the token that begins a text, if the
+        tokenizer adds one, and none that ends it.
+        """
+        if not texts:
             return []
-        return with_header[_shared(without, with_header) :]
+        found = self._tokenizer(list(texts), add_special_tokens=not self._chat, return_attention_mask=False)
+        return [list(ids) if self._chat else self._plain(ids) for ids in found["input_ids"]]
 
-    def _rendered_conversation(self) -> str | None:
-        """The first of these conversations that the template accepts, rendered; None if it rejects all of them.
+    def _plain(self, ids: Sequence[int]) -> list[int]:
+        begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
+        plain = list(ids)
+        if len(plain) > 1 and plain[-1] == end:
+            plain.pop()
+        return plain[1:] if begin is not None and plain[:2] == [begin, begin] else plain
 
-        Two questions with answers, the same after a system turn, one question with its answer, the same after a system
-        turn.
+    def _without_end(self, text: str) -> str:
+        """The text of a plain answer. If it was rendered before, it may end with the end token, which is removed."""
+        ended = text.rstrip()
+        for mark in filter(None, (self._end_text, self._tokenizer.eos_token)):
+            if ended.endswith(mark):
+                return ended.removesuffix(mark)
+        return text
+
+    def _cut(self, opening: str) -> str:
+        """The opening without a space at its end, which most tokenizers join with the first word of the answer.
+
+        For example, "Assistant: " and "yes" become the tokens "Assistant", ":" and " yes".
         """
-        turns = [Message(role="user", content=_QUESTION), Message(role="assistant", content=_ANSWER)]
-        system = [Message(role="system", content="?")]
-        for messages in (turns * 2, system + turns * 2, turns, system + turns):
+        return opening.removesuffix(" ") if self._chat else opening
+
+    def _header(self) -> str:
+        """What the chat template writes between a user's turn and the answer to it; empty if it rejects such turns."""
+        question = Message(role="user", content=QUESTION)
+        for turns in ([question], [Message(role="system", content="?"), question]):
             try:
-                rendered = str(self._tokenizer.apply_chat_template(messages, tokenize=False))
-            except TemplateError:
+                opening = self._opening(turns)[0]
+            except DataError:
                 continue
-            if -1 < rendered.lower().rfind(_QUESTION) < rendered.lower().rfind(_ANSWER):
-                return rendered
-        return None
+            return re.split(re.escape(QUESTION), opening, flags=re.IGNORECASE)[-1]
+        return ""
 
-    def _special(self, stops: Collection[int]) -> set[int]:
-        """Ids of all special tokens except the unknown token, and the ids at which the model stops."""
+    def _special_texts(self, header: str) -> list[str]:
+        """Texts of the special tokens that the chat template writes around an answer, and of the tokenizer's own."""
+        if not self._chat:
+            return []
         tokenizer = self._tokenizer
-        special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
-        return (special - {tokenizer.unk_token_id}) | {*stops, tokenizer.eos_token_id}
+        around = f"{header}{self._closing}{self._end_text}"
+        own = {tokenizer.bos_token, tokenizer.eos_token, self._end_text}
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values()} - {tokenizer.unk_token, ""}
+        return sorted(text for text in added if text in around or text in own)
 
-    def _possible_ends(self, ids: Sequence[int], special: Collection[int]) -> list[int]:
-        """The tokens after an answer that may end it.
+    def _decoded(self, ids: Sequence[int]) -> str:
+        return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
 
-        These are the special tokens, and an added token if only white space stands between it and the answer.
-        """
-        added = self._tokenizer.added_tokens_decoder.keys() - {self._tokenizer.unk_token_id}
-        ends, directly = [], True
-        for token in ids:
-            if token in special or (directly and token in added):
-                ends.append(int(token))
-            directly = directly and not self._tokenizer.decode([token]).strip()
-        return ends
-
-    def _tokens(self, text: str) -> list[int]:
+    def _split(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _shared(one: Sequence[int], other: Sequence[int]) -> int:
-    """Length of the common prefix of two texts, in ids."""
-    return sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(one, other, strict=False)))
+def _with_answer(turns: Sequence[Message], answer: str) -> list[Message]:
+    """The conversation with the answer. An answer to a prompt that ends in an assistant's turn continues that turn."""
+    if turns[-1]["role"] == "assistant":
+        return [*turns[:-1], Message(role="assistant", content=turns[-1]["content"] + answer)]
+    return [*turns, Message(role="assistant", content=answer)]
 
 
-def _cached(tokenizer: Any) -> Callable[..., tuple[int, ...]]:
-    """A function that returns a text's ids. It caches the ids of the last texts."""
-
-    @lru_cache(_MAX_CACHED)
-    def ids(text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
-        return tuple(tokenizer(text, add_special_tokens=add_special_tokens)["input_ids"])
-
-    return ids
+def _is_left_out(content: str, rendered: str) -> bool:
+    """Whether neither the start nor the end of a turn's content is in a rendered conversation."""
+    content, rendered = content.strip().lower(), rendered.lower()
+    return content[:_LOOKED_FOR] not in rendered and content[-_LOOKED_FOR:] not in rendered
 
 
 def prompt_text(prompt: Prompt) -> str:
@@ -208,6 +285,13 @@ def prompt_text(prompt: Prompt) -> str:
 
 
 def plain_transcript(messages: list[Message]) -> str:
-    """A conversation in the format of HH-RLHF, up to the answer. It is used for models without a chat template."""
+    """A conversation in the format of HH-RLHF, up to the answer. It is used for models without a chat template.
+
+    If the last turn is the assistant's, the answer continues it.
+    """
     turns = "".join(f"\n\n{_PLAIN_ROLE.get(m['role'], m['role'].title())}: {m['content']}" for m in messages)
-    return f"{turns}\n\nAssistant:"
+    return turns if messages[-1]["role"] == "assistant" else f"{turns}\n\nAssistant:"
+
+
+def _plain_opening(prompt: Prompt) -> str:
+    return prompt if isinstance(prompt, str) else plain_transcript(prompt)

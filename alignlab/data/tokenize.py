@@ -6,17 +6,26 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from operator import ne
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
-from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking
-from alignlab.data.template import Template
+from alignlab.data.files import unusable_rows
+from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking, messages_of
+from alignlab.data.template import Encoded, Rendered, Template
 from alignlab.errors import DataError
 
 IDENTICAL = "identical after cutting"
 
+# How many rows are tokenized in one call of the tokenizer.
+_CHUNK = 1024
+
+# How many rows are compared with the tokenizer's own rendering before training. `alignlab check` compares more.
+COMPARED = 256
+
+AnyRow = TypeVar("AnyRow", bound=Completion | Pair | Labelled | Ranking)
 
 # A prompt and one answer to it, as token ids.
 PromptAndAnswer = tuple[list[int], list[int]]
@@ -143,6 +152,9 @@ class LengthReport:
     truncated: part of a row -> how often it was cut.
     dropped:   reason -> rows that were left out after cutting.
     rows_cut:  rows with at least one part cut.
+    moved:     rows in which a token spans the boundary of prompt and answer, so that the boundary moved to the left.
+    rewritten: rows with an answer that the chat template changes by more than the white space around it.
+    compared:  rows whose ids were compared with the tokenizer's own rendering of the whole conversation.
     """
 
     rows: int = 0
@@ -150,6 +162,9 @@ class LengthReport:
     truncated: Counter[str] = field(default_factory=Counter)
     dropped: Counter[str] = field(default_factory=Counter)
     rows_cut: int = 0
+    moved: int = 0
+    rewritten: int = 0
+    compared: int = 0
 
     @contextmanager
     def row(self) -> Iterator[None]:
@@ -159,11 +174,16 @@ class LengthReport:
         self.rows += 1
         self.rows_cut += self.truncated.total() > before
 
+    def seams(self) -> dict[str, int]:
+        """Counts of what the tokenizer and the chat template do to the answers of rows."""
+        return {"boundary_moved": self.moved, "answer_rewritten": self.rewritten}
+
     def summary(self) -> dict[str, float]:
         """Share of rows with a cut; and for each part of a row, its mean tokens and how often it was cut per row."""
         rows = max(1, self.rows)
         return {
             "truncated_frac": self.rows_cut / rows,
+            **{f"{name}_frac": count / rows for name, count in self.seams().items() if count},
             **{f"mean_{part}_tokens": round(count / rows, 2) for part, count in sorted(self.tokens.items())},
             **{f"truncated_{part}_frac": self.truncated[part] / rows for part in sorted(self.tokens)},
         }
@@ -195,68 +215,113 @@ class Cutter:
 
 @dataclass
 class Tokenizer:
-    """Turns prompts and answers into token ids with a template and a cutter, and counts them in a report."""
+    """Turns rows into token ids with a template and a cutter, and counts them in a report.
+
+    parts:   names of a row's answers in the report. One name may stand for all answers of a row.
+    compare: how many rows are compared with the tokenizer's own rendering.
+    """
 
     template: Template
     cut: Cutter
+    parts: Sequence[str]
+    compare: int = COMPARED
     report: LengthReport = field(default_factory=LengthReport)
 
-    def prompt(self, prompt: Prompt) -> list[int]:
-        """Ids of a prompt, cut to length."""
-        return self.cut.prompt(self.template.prompt_ids(prompt), self.report)
+    def rows(self, rows: Iterable[AnyRow]) -> Iterator[tuple[AnyRow, list[int], list[list[int]]]]:
+        """Yield (row, ids of its prompt, ids of its answers), cut to length.
 
-    def answer(self, part: str, row: tuple[Prompt, str, bool], prompt: list[int], place: int) -> list[int]:
-        """Ids of an answer, cut to length.
-
-        part:   name of the answer in the report.
-        row:    (prompt, text of the answer, whether the answer ended).
-        prompt: ids of the prompt.
-        place:  index of the row, for the error.
-        Raises DataError if no token is left.
+        Raises DataError after all rows were read. It lists the rows that can't be rendered, that have an empty answer,
+        or whose ids are not those of the tokenizer's own rendering.
         """
-        ids = self.cut.answer(part, self.template.answer_ids(row[0], row[1], ended=row[2]), prompt, self.report)
-        if not ids:
-            raise DataError(f"row {place + 1}: {part} has no token, not even the end of the answer")
-        return ids
+        faults: list[tuple[str, str]] = []
+        numbered = enumerate(rows, 1)
+        while chunk := list(islice(numbered, _CHUNK)):
+            rendered, usable = [], []
+            for number, row in chunk:
+                try:
+                    rendered.append(self._rendered(row))
+                    usable.append((number, row))
+                except DataError as error:
+                    faults.append((_place(number, row), str(error)))
+            for (number, row), encoded in zip(usable, self.template.encode_all(rendered), strict=True):
+                with self.report.row():
+                    prompt, answers = self._cut(encoded)
+                self.report.moved += encoded.moved
+                fault = self._fault(row, encoded, answers)
+                if fault:
+                    faults.append((_place(number, row), fault))
+                else:
+                    yield row, prompt, answers
+        if faults:
+            raise unusable_rows("the data", faults)
+
+    def _rendered(self, row: AnyRow) -> Rendered:
+        """The row as text. Raises DataError if it was rendered before, or if it can't be rendered."""
+        contents = [turn["content"] for turn in messages_of(row.prompt)] + [text for text, _ in row.answers()]
+        if marks := sorted({mark for text in contents for mark in self.template.marks_in(text)}):
+            raise DataError(
+                f"its texts hold marks of the chat template ({', '.join(marks)}), which would be written twice: "
+                "type data.template=none if the rows were rendered before, or remove the marks"
+            )
+        rendered = self.template.render(row.prompt, row.answers())
+        self.report.rewritten += rendered.rewritten
+        return rendered
+
+    def _fault(self, row: AnyRow, encoded: Encoded, cut: Sequence[Sequence[int]]) -> str:
+        """What is wrong with the ids of a row; empty if nothing is."""
+        if not all(cut):
+            empty = next(name for name, ids in zip(self._names(len(cut)), cut, strict=True) if not ids)
+            return f"{empty} has no token, not even the end of the answer"
+        if self.report.compared < self.compare:
+            self.report.compared += 1
+            for (text, ended), ids in zip(row.answers(), encoded.answers, strict=True):
+                if ended and self.template.differs(row.prompt, text, [*encoded.prompt, *ids]):
+                    return "its ids are not those of the tokenizer's own rendering of the conversation"
+        return ""
+
+    def _cut(self, encoded: Encoded) -> tuple[list[int], list[list[int]]]:
+        prompt = self.cut.prompt(encoded.prompt, self.report)
+        named = zip(self._names(len(encoded.answers)), encoded.answers, strict=True)
+        return prompt, [self.cut.answer(name, ids, prompt, self.report) for name, ids in named]
+
+    def _names(self, count: int) -> Sequence[str]:
+        return self.parts if len(self.parts) == count else [self.parts[0]] * count
+
+
+def _place(number: int, row: AnyRow) -> str:
+    return str(row.place or f"row {number}")
 
 
 def tokenize_completions(
-    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter
+    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[CompletionTokens], LengthReport]:
     """(token ids of single answers, report of their cuts). Raises DataError if an answer has no token."""
-    tokens = Tokenizer(template, cut)
-    out: list[CompletionTokens] = []
-    for place, row in enumerate(rows):
-        with tokens.report.row():
-            prompt = tokens.prompt(row.prompt)
-            answer = tokens.answer("completion", (row.prompt, row.completion, row.ended), prompt, place)
-            out.append(CompletionTokens(len(out), prompt, answer))
+    tokens = Tokenizer(template, cut, ["completion"], compare)
+    out = [CompletionTokens(i, prompt, answers[0]) for i, (_, prompt, answers) in enumerate(tokens.rows(rows))]
     return out, tokens.report
 
 
 def tokenize_prompts(
-    rows: Iterable[Completion], template: Template, cut: Cutter
+    rows: Iterable[Completion], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[PromptTokens], LengthReport]:
     """(token ids of prompts and the data's own answers, report of cuts). Raises DataError if an answer has no token."""
-    rows = list(rows)
-    tokens, report = tokenize_completions(rows, template, cut)
-    return [
-        PromptTokens(one.index, one.prompt, one.completion, row.prompt) for one, row in zip(tokens, rows, strict=True)
-    ], report
+    tokens = Tokenizer(template, cut, ["completion"], compare)
+    out = [
+        PromptTokens(i, prompt, answers[0], row.prompt) for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
+    ]
+    return out, tokens.report
 
 
-def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tuple[list[PairTokens], LengthReport]:
+def tokenize_pairs(
+    rows: Iterable[Pair], template: Template, cut: Cutter, compare: int = COMPARED
+) -> tuple[list[PairTokens], LengthReport]:
     """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
 
     Pairs whose answers are identical after cutting are left out and counted in the report.
     """
-    tokens = Tokenizer(template, cut)
+    tokens = Tokenizer(template, cut, ["chosen", "rejected"], compare)
     out: list[PairTokens] = []
-    for place, row in enumerate(rows):
-        with tokens.report.row():
-            prompt = tokens.prompt(row.prompt)
-            chosen = tokens.answer("chosen", (row.prompt, row.chosen, row.chosen_ended), prompt, place)
-            rejected = tokens.answer("rejected", (row.prompt, row.rejected, row.rejected_ended), prompt, place)
+    for _, prompt, (chosen, rejected) in tokens.rows(rows):
         if chosen == rejected:
             tokens.report.dropped[IDENTICAL] += 1
         else:
@@ -265,33 +330,27 @@ def tokenize_pairs(rows: Iterable[Pair], template: Template, cut: Cutter) -> tup
 
 
 def tokenize_labelled(
-    rows: Iterable[Labelled], template: Template, cut: Cutter
+    rows: Iterable[Labelled], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[LabelledTokens], LengthReport]:
     """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
-    rows = list(rows)
-    tokens, report = tokenize_completions(rows, template, cut)
-    return [
-        LabelledTokens(one.index, one.prompt, one.completion, row.desirable)
-        for one, row in zip(tokens, rows, strict=True)
-    ], report
+    tokens = Tokenizer(template, cut, ["completion"], compare)
+    out = [
+        LabelledTokens(i, prompt, answers[0], row.desirable)
+        for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
+    ]
+    return out, tokens.report
 
 
 def tokenize_rankings(
-    rows: Iterable[Ranking], template: Template, cut: Cutter
+    rows: Iterable[Ranking], template: Template, cut: Cutter, compare: int = COMPARED
 ) -> tuple[list[RankingTokens], LengthReport]:
     """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
 
     Rankings whose answers are all identical after cutting are left out and counted in the report.
     """
-    tokens = Tokenizer(template, cut)
+    tokens = Tokenizer(template, cut, ["completion"], compare)
     out: list[RankingTokens] = []
-    for place, row in enumerate(rows):
-        with tokens.report.row():
-            prompt = tokens.prompt(row.prompt)
-            answers = [
-                tokens.answer("completion", (row.prompt, text, ended), prompt, place)
-                for text, ended in zip(row.completions, row.ended, strict=True)
-            ]
+    for row, prompt, answers in tokens.rows(rows):
         if all(answer == answers[0] for answer in answers):
             tokens.report.dropped[IDENTICAL] += 1
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -22,6 +23,9 @@ from alignlab.data.rows import Completion, Message, Prompt, messages_of
 from alignlab.data.template import prompt_text
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.benchmarks.files import Row, parse_rows
+from alignlab.spelling import counted
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -112,4 +116,6 @@ def questions_of(rows: Iterable[Completion | Question], most: int) -> list[Quest
     for row in rows:
         question = row if isinstance(row, Question) else Question(row.prompt, row.completion, row.ended)
         questions.setdefault(question.id, question)
+    if len(questions) < most:
+        log.info("evaluation.prompts=%d, but there are only %s", most, counted(len(questions), "different prompt"))
     return list(questions.values())[: most or None]

@@ -28,15 +28,19 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ModelSide:
-    """A model with its tokenizer, and the digest of its weights."""
+    """A model with its tokenizer, and the digest of its weights.
+
+    template_use: `data.template` of the run; auto for other models.
+    """
 
     model: Any
     tokenizer: Any
     weights: str
+    template_use: str = "auto"
 
     @cached_property
     def template(self) -> Template:
-        return template_of(self.model, self.tokenizer)
+        return template_of(self.model, self.tokenizer, self.template_use)
 
 
 @dataclass(frozen=True)
@@ -90,34 +94,36 @@ class Suite:
 
     def texts(self, side: ModelSide, answers: Sequence[Sample]) -> dict[str, list[Any]]:
         """Columns of a side's answers. Texts are without the end token, numbers of tokens include it."""
-        template = side.template
+        template, rows = side.template, self._rows
         return {
-            "answer": [template.text(answer.ids) for answer in answers],
+            "answer": [
+                template.text(answer.ids, question.prompt)
+                for answer, (question, _, _) in zip(answers, rows, strict=True)
+            ],
             "tokens": [len(answer.ids) for answer in answers],
             "ended": [answer.ended for answer in answers],
         }
 
-    def chosen(self, side: ModelSide) -> tuple[dict[str, list[Any]], list[Sample]]:
+    def chosen(self, side: ModelSide) -> tuple[dict[str, list[Any]], list[PromptAndAnswer]]:
         """(columns of the data's preferred answers, their tokens by the tokenizer of `side`)."""
-        template = side.template
-        answers = [
-            Sample(template.answer_ids(question.prompt, question.chosen, ended=question.ended), question.ended)
-            for question in self.questions
-            for _ in self._numbers
-        ]
+        questions = [question for question in self.questions for _ in self._numbers]
+        encoded = [side.template.encode(one.prompt, [(one.chosen, one.ended)]) for one in questions]
         columns: dict[str, list[Any]] = {
-            "answer": [question.chosen for question in self.questions for _ in self._numbers],
-            "tokens": [len(answer.ids) for answer in answers],
-            "ended": [answer.ended for answer in answers],
+            "answer": [question.chosen for question in questions],
+            "tokens": [len(row.answers[0]) for row in encoded],
+            "ended": [question.ended for question in questions],
         }
-        return columns, answers
+        return columns, [(row.prompt[-self.longest_prompt :], row.answers[0]) for row in encoded]
 
-    def logps(self, side: ModelSide, answers: Sequence[Sample]) -> list[list[float]]:
-        """Log-probabilities (nats) of each answer's tokens under a model. A second turn follows its first answer."""
+    def tokens(self, side: ModelSide, answers: Sequence[Sample]) -> list[PromptAndAnswer]:
+        """Sampled answers with their prompts, as ids. The prompt of a second turn includes the first answer."""
         template, before = side.template, [None, *answers]
         prompts = [self._prompt(template, row, first) for row, first in zip(self._rows, before, strict=False)]
-        pairs: list[PromptAndAnswer] = [(prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
-        return [tokens.tolist() for tokens in token_logps(side.model, pairs, self.how)]
+        return [(prompt, answer.ids) for prompt, answer in zip(prompts, answers, strict=True)]
+
+    def logps(self, side: ModelSide, answers: Sequence[PromptAndAnswer]) -> list[list[float]]:
+        """Log-probabilities (nats) of each answer's tokens under a model."""
+        return [tokens.tolist() for tokens in token_logps(side.model, answers, self.how)]
 
     def about(self) -> dict[str, list[Any]]:
         """Columns that identify each row."""
@@ -149,7 +155,7 @@ class Suite:
         prompt: Prompt = question.prompt
         if turn == 2:
             assert before is not None
-            prompt = question.after(template.text(before.ids))
+            prompt = question.after(template.text(before.ids, prompt))
         return template.prompt_ids(prompt)[-self.longest_prompt :]
 
     @property
@@ -190,12 +196,14 @@ def sampled(
 
     others: name -> loader of baselines that are separate models. They are loaded one after the other.
     """
-    scored = {"policy": suite.draw(policy)}  # answers that get log-probabilities
-    columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, scored["policy"]))}
+    answers = suite.draw(policy)
+    scored = {"policy": suite.tokens(policy, answers)}  # answers that get log-probabilities
+    columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, answers))}
     for name in suite.settings.baselines:
         if name == "reference":
-            scored[name] = suite.draw(reference)
-            columns |= _prefixed(name, suite.texts(reference, scored[name]))
+            answers = suite.draw(reference)
+            scored[name] = suite.tokens(reference, answers)
+            columns |= _prefixed(name, suite.texts(reference, answers))
         elif name == "chosen":
             texts, scored[name] = suite.chosen(policy)
             columns |= _prefixed(name, texts)
@@ -204,9 +212,9 @@ def sampled(
             columns |= _prefixed(name, suite.texts(side, suite.draw(side)))
             del side  # free its memory before the next one is loaded
     if suite.settings.temperature == 1.0:
-        for name, answers in scored.items():
-            columns[f"{name}/policy_logps"] = suite.logps(policy, answers)
-            columns[f"{name}/reference_logps"] = suite.logps(reference, answers)
+        for name, tokens in scored.items():
+            columns[f"{name}/policy_logps"] = suite.logps(policy, tokens)
+            columns[f"{name}/reference_logps"] = suite.logps(reference, tokens)
     return Examples(columns, dict(facts))
 
 

@@ -212,6 +212,11 @@ class Judge(Checked, ABC):
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
         """Verdicts for all rows. `store` is the folder for replies that must not be requested twice; it is created."""
 
+    @property
+    def rates(self) -> bool:
+        """Whether this judge rates single answers. Some judges only compare."""
+        return type(self).rate is not Judge.rate
+
     def rate(self, rows: Sequence[Answer], store: Path) -> tuple[list[Rating], JudgingCost]:
         """(ratings of single answers, cost). Raises NotImplementedError for judges that only compare."""
         raise NotImplementedError(f"{type(self).__name__.lower()} compares answers; it does not rate single ones")

@@ -1,4 +1,4 @@
-"""Stored replies of a judge. A reply is found by the content of its request, so that no request is sent twice."""
+"""Stored replies. A reply is found by the content of its request, so that nothing is asked twice."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ class Store:
 
     Each file is written as soon as its reply arrives, and as a whole. So a run that is stopped loses nothing, and
     several processes may share a folder.
+
+    then: what happens if a file is damaged. It ends a sentence of the log.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, then: str = "the judge is asked again") -> None:
         self._folder = folder
+        self._then = then
 
     def get(self, request: Mapping[str, Any]) -> dict[str, Any] | None:
         """The stored reply to a request; None if there is none or if its file is damaged. Damage is logged."""
@@ -36,7 +39,7 @@ class Store:
         except OSError:
             return None
         except DamagedError as error:
-            log.warning("%s", set_aside(error, "the judge is asked again"), extra=DAMAGE_EXTRA)
+            log.warning("%s", set_aside(error, self._then), extra=DAMAGE_EXTRA)
             return None
         return dict(kept["reply"])
 
@@ -46,7 +49,7 @@ class Store:
         try:
             write_sealed(file, {"request": request, "reply": reply})
         except OSError as error:
-            raise OutputError(f"judgements can't be stored in {self._folder}: {error}") from error
+            raise OutputError(f"nothing can be stored in {self._folder}: {error}") from error
 
     def _file(self, request: Mapping[str, Any]) -> Path:
         key = json_digest(request, 40)

@@ -132,6 +132,10 @@ class LLM(Judge):
         """All templates of the file. Raises DataError if it can't be read or holds something else."""
         return read_templates(str(BUILT_IN.get(self.template, self.template)))
 
+    @property
+    def rates(self) -> bool:
+        return any(template.kind == "single" for template in self.templates())
+
     def compare(self, rows: Sequence[Comparison], store: Path) -> Judged:
         requests, shown = [], []
         for row in rows:

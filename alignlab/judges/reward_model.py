@@ -140,9 +140,10 @@ class RewardModel(ScoreJudge):
         An answer that ended has its end token. An empty answer also has one.
         """
         prompt = row.prompt[-1] if row.conversation is None else row.conversation
-        answer = template.answer_ids(prompt, row.answer[-1], ended=row.ended)[: self.max_length - 1]
+        encoded = template.encode(prompt, [(row.answer[-1], row.ended)])
+        answer = encoded.answers[0][: self.max_length - 1]
         room = self.max_length - len(answer)
-        return template.prompt_ids(prompt)[-min(room, self.max_prompt_length or room) :], answer or [template.end_id]
+        return encoded.prompt[-min(room, self.max_prompt_length or room) :], answer or [template.end_id]
 
 
 def _to_look_at(rows: Sequence[PromptAndAnswer]) -> list[PromptAndAnswer]:

@@ -22,9 +22,12 @@ def stop_ids(model: Any) -> list[int]:
     return []
 
 
-def template_of(model: Any, tokenizer: Any) -> Template:
-    """The template of a model's tokenizer. It also ends sampled answers where the model's `generate` stops."""
-    return Template(tokenizer, stop_ids(model))
+def template_of(model: Any, tokenizer: Any, use: str = "auto") -> Template:
+    """The template of a model's tokenizer. It also ends sampled answers where the model's `generate` stops.
+
+    use: `data.template` of the run.
+    """
+    return Template(tokenizer, stop_ids(model), use)
 
 
 def save_model(model: Any, tokenizer: Any, folder: Path) -> None:

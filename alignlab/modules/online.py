@@ -17,6 +17,7 @@ from torch import Tensor
 
 from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import Layout, Rows
+from alignlab.data.rows import Prompt
 from alignlab.data.tokenize import CompletionTokens, PairTokens, PromptTokens
 from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
 from alignlab.models.forward import at_temperature, precision, predict
@@ -52,7 +53,7 @@ class RolloutContext:
     rollout: their settings.
     start:   the policy before training, which is the reference.
     ends:    ids of the tokens that end an answer.
-    text_of: token ids of an answer -> its text, without the end token.
+    text_of: (token ids of an answer, prompt) -> its text, without the end token.
     layout:  layout of the answers in a forward pass.
     scorer:  scores of answers that the policy trains on; None if nothing is scored.
     gold:    the lab's gold reward, which is only logged; None if `scorer` is the gold reward or there is none.
@@ -62,7 +63,7 @@ class RolloutContext:
     rollout: Rollout
     start: LiveReference
     ends: Sequence[int]
-    text_of: Callable[[Sequence[int]], str]
+    text_of: Callable[[Sequence[int], Prompt], str]
     layout: Layout
     scorer: Scorer | None = None
     gold: Scorer | None = None
@@ -309,7 +310,8 @@ class OnlineModule(AlignmentModule):
         each = len(sampled) // len(prompts)
         repeated = [row for row in prompts for _ in range(each)]
         answers = [
-            ScoredResponse(row.said, self._text(one), one.ended) for row, one in zip(repeated, sampled, strict=True)
+            ScoredResponse(row.said, self._text(row, one), one.ended)
+            for row, one in zip(repeated, sampled, strict=True)
         ]
         scores = list(scorer(answers))
         for one, score in zip(answers, scores, strict=True):
@@ -321,8 +323,8 @@ class OnlineModule(AlignmentModule):
         gold = self.context.gold
         return None if gold is None else float(np.mean(self._scores(gold, prompts, sampled)))
 
-    def _text(self, answer: Sample) -> str:
-        return self.context.text_of(answer.ids)
+    def _text(self, row: PromptTokens, answer: Sample) -> str:
+        return self.context.text_of(answer.ids, row.said)
 
     def _rollout_metrics(
         self, rollouts: Rollouts, sampled: Sequence[Sample], author: str, gold: float | None
@@ -369,7 +371,7 @@ class OnlineModule(AlignmentModule):
             raise DivergedError(f"the KL is {kl:.1f} nats per answer, above rollout.max_kl={limit:g}")
         distinct = len({tuple(row.prompt) for row in prompts})
         if distinct > 1 and len(sampled) >= _COLLAPSED and len({tuple(answer.ids) for answer in sampled}) == 1:
-            text = self._text(sampled[0])
+            text = self._text(prompts[0], sampled[0])
             raise DivergedError(f"the policy has collapsed: the same answer to all {distinct} prompts: {text[:80]!r}")
 
     def _shown(
@@ -381,7 +383,7 @@ class OnlineModule(AlignmentModule):
         return [
             {
                 "prompt": row.said if isinstance(row.said, str) else row.said[-1]["content"],
-                "completion": self._text(sampled[i]),
+                "completion": self._text(row, sampled[i]),
                 "score": scores[i],
                 "kl": kl[i],
                 "ended": sampled[i].ended,

@@ -68,4 +68,4 @@ def policy_of(plan: Plan) -> ModelSide:
     """The saved policy of a finished run."""
     run = plan.run
     model, tokenizer = plan.train.model.load_from(str(run.policy))
-    return ModelSide(model, tokenizer, weights_digest(model))
+    return ModelSide(model, tokenizer, weights_digest(model), plan.train.data.template)

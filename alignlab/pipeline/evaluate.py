@@ -209,7 +209,7 @@ def _implied_accuracy(plan: Plan, file: str, folder: Path, request: Evaluate) ->
     if (found := stored_pairs(folder)) is not None:
         return found
     start, policy, device = load_initial_policy(plan), policy_of(plan), device_of(request.accelerator)
-    reference = ModelSide(start.model, start.tokenizer, start.weights)
+    reference = ModelSide(start.model, start.tokenizer, start.weights, plan.train.data.template)
     bar, pairs = progress_bar(bars_wanted(request.progress)), read_pairs(file)
     options = ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, bar)
     return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, options))
@@ -219,7 +219,7 @@ def _sample(
     plan: Plan, settings: Evaluation, request: Evaluate, others: dict[str, Callable[[], ModelSide]]
 ) -> Examples:
     start, policy = load_initial_policy(plan), policy_of(plan)
-    reference = ModelSide(start.model, start.tokenizer, start.weights)
+    reference = ModelSide(start.model, start.tokenizer, start.weights, plan.train.data.template)
     device = device_of(request.accelerator)
     for side in (policy, reference):
         side.model.to(device)

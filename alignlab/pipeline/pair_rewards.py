@@ -55,12 +55,8 @@ def implied_rewards(
     """(chosen, rejected) log-ratios of whole answers, nats. They are the policy's implied rewards divided by beta."""
     sums = []
     for side in (policy, reference):
-        template = side.template
-        answers = [
-            (template.prompt_ids(pair.prompt), template.answer_ids(pair.prompt, text, ended=ended))
-            for pair in pairs
-            for text, ended in pair.answers()
-        ]
+        encoded = [side.template.encode(pair.prompt, pair.answers()) for pair in pairs]
+        answers = [(row.prompt, answer) for row in encoded for answer in row.answers]
         sums.append([float(tokens.sum()) for tokens in token_logps(side.model, answers, how)])
     ratios = [p - q for p, q in zip(*sums, strict=True)]
     return list(zip(ratios[0::2], ratios[1::2], strict=True))

@@ -28,6 +28,6 @@ def _request_of(plan: Plan) -> Hashable:
     """The settings that determine for which answers a run needs the reference."""
     needs, trainer = plan.train.objective.requires, plan.train.trainer
     return (
-        needs.data, needs.mismatched, needs.reference_tokens, trainer.batch_size, trainer.max_steps, trainer.sampling,
-        plan.train.seed,
+        needs.data, needs.mismatched, needs.reference_tokens, trainer.batch_size, trainer.known_steps,
+        trainer.max_epochs, trainer.sampling, plan.train.seed,
     )  # fmt: skip

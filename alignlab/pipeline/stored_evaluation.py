@@ -44,7 +44,8 @@ def write_outputs(folder: Path, model: str, examples: Examples, questions: Seque
 
 def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples, shown: int) -> None:
     """Send metrics and the first answers to the tracker that the run used."""
-    record, step = run.record(), plan.train.trainer.max_steps
+    record = run.record()
+    step = record.get("config", {}).get("trainer", {}).get("max_steps", plan.train.trainer.max_steps)
     kind = run.id.rpartition("-")[0]
     sink = plan.train.tracking.open(RunIdentity(run.id, run.path, record.get("sweep"), kind, record.get("config", {})))
     columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]

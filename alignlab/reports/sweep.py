@@ -10,8 +10,15 @@ from typing import Any
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_record, write_text
-from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of, split_axes
-from alignlab.reports.tables import COLUMNS, label, markdown, objectives, sweep_frame
+from alignlab.reports.seeds_table import (
+    Settings,
+    conclusions,
+    settings_frame,
+    settings_markdown,
+    settings_of,
+    split_axes,
+)
+from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, label, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
 from alignlab.tracking.sinks.jsonl import read_rows
@@ -33,7 +40,8 @@ def write_report(directory: Path) -> str:
     """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text.
 
     If `seed` is an axis, the table has one row per setting (`settings.csv` has all digits), and `table.md` lists the
-    points below it.
+    points below it. If the data set is an axis, each set has a table of its own: nothing is compared or averaged over
+    sets.
     """
     sweep = read_record(directory / "sweep.json")
     root = directory.parents[1]
@@ -41,13 +49,17 @@ def write_report(directory: Path) -> str:
     records = {run_id: run.state() for run_id, run in runs.items()}
     frame = sweep_frame(sweep["points"], records)
     write_text(directory / "table.csv", frame.to_csv(index=False))
-    points = markdown(frame, sweep["axes"])
-    axes, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
+    blocks = blocks_by_set(frame, sweep["axes"])
+    points = in_blocks((name, markdown(part, own)) for name, part, own in blocks)
+    _, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
     if repeated:
-        found = settings_of(frame, axes, repeated, sweep)
-        write_text(directory / "settings.csv", settings_frame(found).to_csv(index=False))
-        sentences = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
-        text, below = f"{settings_markdown(found)}\n\n{sentences}", f"\n\n## Points\n\n{points}"
+        found = [
+            (name, settings_of(part, [axis for axis in own if axis not in repeated], repeated, sweep))
+            for name, part, own in blocks
+        ]
+        write_text(directory / "settings.csv", _settings_csv(found))
+        text = in_blocks((name, _settings_text(settings, sweep)) for name, settings in found)
+        below = f"\n\n## Points\n\n{points}"
     else:
         (directory / "settings.csv").unlink(missing_ok=True)  # left by an earlier sweep of this name
         text, below = points, ""
@@ -72,6 +84,23 @@ def write_report(directory: Path) -> str:
         if curves.is_file():
             write_text(drawn, about)
     return text
+
+
+def _settings_text(found: Settings, sweep: Mapping[str, Any]) -> str:
+    """The table of settings with its conclusions below."""
+    sentences = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
+    return f"{settings_markdown(found)}\n\n{sentences}"
+
+
+def _settings_csv(found: Sequence[tuple[str, Settings]]) -> str:
+    """The tables of settings of all sets with all digits. The column `set` names the set if there are several."""
+    import pandas as pd  # as in `sweep_frame`
+
+    frames = [settings_frame(settings) for _, settings in found]
+    if len(frames) > 1:
+        for (name, _), frame in zip(found, frames, strict=True):
+            frame.insert(0, "set", name)
+    return str(pd.concat(frames).to_csv(index=False))
 
 
 def _unfinished(point: Mapping[str, Any], record: Mapping[str, Any], axes: Sequence[str]) -> str:

@@ -33,6 +33,10 @@ COLUMNS = {
 }
 
 
+# Axes that choose the data set. Metrics on different sets are never compared or averaged.
+_SETS = ("data", "data.path", "data.subset", "data.subsets", "data.world_seed")
+
+
 def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
     """One row per point: its axes, run id, status, and all metrics of the summary."""
     rows = []
@@ -84,6 +88,24 @@ def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
         cells += ["" if math.isnan(value := float(row[c])) else format(value, COLUMNS[c][1]) for c in shown]
         rows.append([*cells, str(row["status"]), str(row["run"])])
     return table([*axes, *(COLUMNS[c][0] for c in shown), "status", "run"], rows)
+
+
+def blocks_by_set(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame, list[str]]]:
+    """(name of the data set, its points, the other axes) for each set; one block without a name if no axis is a set."""
+    sets = [axis for axis in axes if axis in _SETS]
+    if not sets:
+        return [("", frame, list(axes))]
+    others = [axis for axis in axes if axis not in sets]
+    named = ["data"] if "data" in sets and frame.groupby(sets).ngroups == frame["data"].nunique() else sets
+    return [
+        (label(named, [part[axis].iloc[0] for axis in named]), part, others)
+        for _, part in frame.groupby(sets, sort=False)
+    ]
+
+
+def in_blocks(blocks: Iterable[tuple[str, str]]) -> str:
+    """(name, text) of each block, one below the other. A name is a heading."""
+    return "\n\n".join(f"## {name}\n\n{text}" if name else text for name, text in blocks)
 
 
 def headline(record: Mapping[str, Any]) -> str:

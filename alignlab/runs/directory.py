@@ -76,6 +76,11 @@ class RunDir:
         return self.path / "frontier.json"
 
     @property
+    def dropped(self) -> Path:
+        """Rows that were left out, one a line: split, file, row and reason. Absent if none was."""
+        return self.path / "dropped.jsonl"
+
+    @property
     def log(self) -> Path:
         return self.path / "train.log"
 

@@ -15,7 +15,7 @@ from omegaconf import DictConfig
 
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
-from alignlab.errors import DamagedError, OutputError, SweepFailedError
+from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, SweepFailedError
 from alignlab.integrity import read_record, write_sealed
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
@@ -37,6 +37,9 @@ class Sweep:
     def __init__(
         self, config: DictConfig, plans: Sequence[Plan], jobs: Sequence[Sequence[str]], axes: Sequence[str]
     ) -> None:
+        if rounds := max(plan.train.rounds for plan in plans):
+            text = "is for a single run: the rows of a round are made when the round before is done"
+            raise ConfigError([Problem("rounds", rounds, text, "rounds=0   or   one command for each point")])
         self.plans = plans
         self.root = Path(plans[0].train.output_root)
         preset = config.hydra.runtime.choices.get("sweep") or "sweep"

@@ -333,7 +333,7 @@ def compiled_where_it_pays(tasks: Sequence[Task], processes: int, *, gpus: Calla
     from alignlab.models.efficiency import compiling_pays_for
 
     points = [task for task in tasks if isinstance(task, RunTask) and task.plan.train.model.parameters]
-    updates = sum(point.plan.train.trainer.max_steps for point in points)
+    updates = sum(point.plan.train.trainer.known_steps for point in points)
     if len(points) < 2 or not compiling_pays_for(updates // processes) or gpus():
         return list(tasks)
     return [task.compiled() if isinstance(task, RunTask) else task for task in tasks]

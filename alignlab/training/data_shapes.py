@@ -7,7 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.data.collate import collate_completions, collate_labelled, collate_pairs, collate_rankings
+from alignlab.data.filters import read_split
 from alignlab.data.layout import Layout
+from alignlab.data.noise import with_noise
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.data.tokenize import (
@@ -34,7 +36,8 @@ class Shape:
     """The steps from source to module for one shape of data.
 
     read:     (source, split, reference) -> rows as text.
-    tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut.
+    tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut. `compare` is the number of
+              rows that are compared with the tokenizer's own rendering.
     collate:  (rows, layout) -> a batch of tensors.
     module:   class of the module that trains on these batches.
     count:    rows -> number of rows of each kind, for the objective's warnings about its data.
@@ -55,6 +58,12 @@ def _count_labels(rows: Sequence[LabelledTokens]) -> dict[str, int]:
 def shape_of(needs: Requires) -> Shape:
     """The shape of an objective's data. Online objectives read only prompts, and sample answers while they train."""
     return (ONLINE if needs.online else SHAPES)[needs.data]
+
+
+def read_rows(shape: Shape, source: Source, split: Split, reference: ReferenceTable) -> tuple[Loaded[Any], int]:
+    """(rows of a split after `data.drop`, for training also after `data.noise`; number of labels that were flipped)."""
+    loaded = read_split(lambda part: shape.read(source, part, reference), split, source.drop)
+    return with_noise(loaded, source.noise) if split == "train" else (loaded, 0)
 
 
 def _online(collate: Callable[[Any, Layout], Any], module: type[AlignmentModule]) -> Shape:

@@ -10,11 +10,13 @@ from typing import Any
 
 from alignlab.config.plan import Plan
 from alignlab.config.schemas import Train
-from alignlab.data.conversations import prompt_key
+from alignlab.data.audit.audit import Look, audit, errors_for
+from alignlab.data.audit.texts import look_at_texts
+from alignlab.data.audit.tokens import look_at_tokens
 from alignlab.data.fingerprint import digest
 from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, rows_of_run
-from alignlab.data.rows import Split
+from alignlab.data.rows import LeftOut, Split
 from alignlab.data.sources.base import Source
 from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
@@ -22,12 +24,10 @@ from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.spelling import counted
-from alignlab.training.data_shapes import SHAPES, Shape, shape_of
+from alignlab.training.data_shapes import SHAPES, Shape, read_rows, shape_of
 from alignlab.training.setup import InitialPolicy
 
 log = logging.getLogger(__name__)
-
-_PART_NAMES = {"prompt": "prompts", "chosen": "chosen answers", "rejected": "rejected answers", "completion": "answers"}
 
 
 @dataclass(frozen=True)
@@ -35,20 +35,22 @@ class RunRows:
     """Training and held-out rows. The `index` of held-out rows continues that of the training rows.
 
     record: the entry `data` of run.json.
+    left_out: split -> the rows that were left out, as far as they are known one by one.
     pairs:  further held-out pairs that the policy is measured on; empty if the held-out rows are these pairs.
     """
 
     train: Sequence[Tokens]
     held_out: Sequence[Tokens]
     record: Mapping[str, Any]
+    left_out: Mapping[Split, Sequence[LeftOut]]
     pairs: Sequence[PairTokens] = ()
 
 
 def load_rows(start: InitialPolicy) -> RunRows:
     """Load, tokenize and cut both splits.
 
-    Raises DataError if a split is empty, or if a file has changed since the run was planned. The id of the run would
-    then belong to other rows.
+    Raises DataError if a split is empty, if the audit of the rows finds an error, or if a file has changed since the
+    run was planned. The id of the run would then belong to other rows.
     """
     source = start.plan.train.data
     content = source.fingerprint()
@@ -56,19 +58,23 @@ def load_rows(start: InitialPolicy) -> RunRows:
         raise _changed_error(source)
     train = _read_own(start, "train", content)
     held_out = _read_own(start, "eval", content)
+    found = _audit(start, train, held_out)
     record: dict[str, Any] = {
         "fingerprint": content,
-        "train": _split_record(start, "train", train),
-        "eval": _split_record(start, "eval", held_out),
+        "train": train.record,
+        "eval": held_out.record,
+        "audit": found,
     }
     if source.world is None:  # both splits of the lab are sampled from all of its prompts
-        record["eval"]["prompts_in_train"] = _count_shared_prompts(train, held_out)
+        leaked = [finding["count"] for finding in found["warnings"] if finding["name"] == "leaked"]
+        record["eval"]["prompts_in_train"] = sum(leaked)
     pairs, record["pairs"] = _pairs(start, content, record["eval"])
     after = len(train.tokens)
     return RunRows(
         train.tokens,
         [replace(row, index=row.index + after) for row in held_out.tokens],
         record,
+        {"train": train.left_out, "eval": held_out.left_out},
         [replace(row, index=row.index + after) for row in pairs],
     )
 
@@ -81,9 +87,8 @@ def batch_transform_of(config: Train) -> BatchTransform | None:
 def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer]:
     """All (prompt, answer) token ids whose reference log-probabilities a run needs, in the order of its batches."""
     trainer, batch_transform = config.trainer, batch_transform_of(config)
-    train = rows_of_run(
-        rows.train, trainer.batch_size, config.seed, trainer.max_steps, batch_transform, trainer.sampling
-    )
+    steps = config.steps(len(rows.train))
+    train = rows_of_run(rows.train, trainer.batch_size, config.seed, steps, batch_transform, trainer.sampling)
     for row in (*train, *(batch_transform(rows.held_out) if batch_transform else rows.held_out), *rows.pairs):
         yield from row.answers()
 
@@ -91,17 +96,6 @@ def reference_requests(config: Train, rows: RunRows) -> Iterator[PromptAndAnswer
 def choose_layout_for(start: InitialPolicy, rows: Sequence[Tokens]) -> Layout:
     """The layout of a run's batches. It is chosen by trying some of the rows."""
     return choose_layout(start.model, rows_to_look_at(start.model, rows), start.plan.train.trainer.layout)
-
-
-def _split_record(start: InitialPolicy, split: Split, read: _Read) -> dict[str, Any]:
-    """The record of a split. Raises DataError if the run can't use the rows of the split."""
-    needs = start.plan.train.objective.requires
-    _refuse_too_few(split, read.tokens, 2 if needs.mismatched else 1, read.dropped)
-    if needs.margin and any(getattr(row, "margin", None) is None for row in read.tokens):
-        raise DataError(f"objective.margins: not all {split} rows have a margin\n  type: objective.margins=false")
-    _refuse_too_long(start, read.tokens)
-    log.info("%s rows: %s", split, _summary(len(read.tokens), read.dropped, read.report))
-    return read.record
 
 
 def _pairs(
@@ -114,18 +108,23 @@ def _pairs(
     if needs.data == "pairs" and not needs.online:
         return (), eval_record
     read = _read(start, "eval", content, SHAPES["pairs"], "pairs")
-    log.info("held-out pairs: %s", _summary(len(read.tokens), read.dropped, read.report))
+    log.info("held-out pairs: %d", len(read.tokens))
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
-def _count_shared_prompts(train: _Read, held_out: _Read) -> int:
-    """The number of held-out rows whose prompt is also in the training rows. Logs a warning if there are any."""
-    known = set(train.prompts)
-    shared = sum(prompt in known for prompt in held_out.prompts)
-    if shared:
-        text = "training also uses the prompts of %d of %s: these rows do not measure how the policy generalises"
-        log.warning(text, shared, counted(len(held_out.prompts), "held-out row"))
-    return shared
+def _audit(start: InitialPolicy, train: _Read, held_out: _Read) -> dict[str, Any]:
+    """The audit of both splits for run.json. Raises DataError with its errors, and logs its warnings."""
+    config = start.plan.train
+    looks: dict[Split, Look] = {"train": train.look, "eval": held_out.look}
+    positions = getattr(start.model.config, "max_position_embeddings", None)
+    found = audit(config.data, looks, positions=positions)
+    if errors := [*found.errors, *errors_for(config.objective.requires, looks)]:
+        raise DataError("\n".join(map(str, errors)))
+    noise = f" ({counted(train.flipped, 'label')} flipped)" if train.flipped else ""
+    log.info("train rows: %d%s, eval rows: %d", len(train.tokens), noise, len(held_out.tokens))
+    for finding in found.warnings:
+        log.log(logging.WARNING if finding.name == "leaked" else logging.INFO, "%s", finding)
+    return found.record()
 
 
 def refuse_changed_data(plan: Plan) -> None:
@@ -149,20 +148,25 @@ def _paths(source: Source) -> str:
 class _Read:
     """A split as token ids, with counts of what was left out and cut.
 
-    prompts: a digest of the prompt of each loaded row.
+    look:     what the texts and the tokens of the split show.
+    left_out: the rows that were left out, as far as they are known one by one.
+    flipped:  number of labels that `data.noise` has flipped.
     """
 
     tokens: Sequence[Tokens]
-    prompts: Sequence[str]
+    look: Look
+    left_out: Sequence[LeftOut]
     dropped: Counter[str]
     report: LengthReport
     digest: str
+    flipped: int = 0
 
     @property
     def record(self) -> dict[str, Any]:
         """The entry of the split in run.json."""
         kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
-        return {**kept, **self.report.summary()}
+        noise = {"flipped": self.flipped} if self.flipped else {}
+        return {**kept, **noise, **self.report.summary()}
 
 
 # A cache of the last splits that were read, because most points of a sweep train on the same rows.
@@ -181,52 +185,23 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
 
     rows: the kind of rows that the shape reads.
     """
-    config, template = start.plan.train, template_of(start.model, start.tokenizer)
-    source = config.data
+    config, source = start.plan.train, start.plan.train.data
+    template = template_of(start.model, start.tokenizer, source.template)
     sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
     parts = (repr(source), content, split, rows, template.identity, sampled_from)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
         progress = progress_bar(bars_wanted(config.trainer.progress))
-        loaded = shape.read(source, split, lambda world: start.exact_logps)
+        loaded, flipped = read_rows(shape, source, split, lambda world: start.exact_logps)
         cut = Cutter(source.max_length, source.max_prompt_length)
         tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
         rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
-        prompts = [digest([prompt_key(row.prompt).encode()]) for row in loaded.rows]
+        # The rows of a world repeat, because they are samples of a few answers.
+        look = Look(look_at_texts(loaded) if source.world is None else None, look_at_tokens(tokens, report))
         if source.fingerprint() != content:
             raise _changed_error(source)
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
-        _kept[key] = _Read(tokens, prompts, loaded.dropped + report.dropped, report, rows_digest)
+        dropped = loaded.dropped + report.dropped
+        _kept[key] = _Read(tokens, look, loaded.left_out, dropped, report, rows_digest, flipped)
     return _kept[key]
-
-
-def _refuse_too_long(start: InitialPolicy, tokens: Sequence[Tokens]) -> None:
-    """Raise DataError if a row has more tokens than the model has positions."""
-    limit = getattr(start.model.config, "max_position_embeddings", None)
-    longest = max(len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers())
-    if limit is not None and longest > limit:
-        raise DataError(
-            f"a row has {counted(longest, 'token')}, but the model has {counted(limit, 'position')}\n"
-            f"  type: data.max_length={limit}"
-        )
-
-
-def _refuse_too_few(split: Split, tokens: Sequence[Tokens], least: int, dropped: Counter[str]) -> None:
-    """Raise DataError if fewer than `least` rows are left. Two are needed to estimate a KL from other rows' answers."""
-    if not tokens:
-        raise DataError(f"no {split} rows are left; {', '.join(_left_out(dropped)) or 'none was left out'}")
-    if len(tokens) < least:
-        raise DataError(f"one {split} row is left, but this objective estimates a KL from the answers of other rows")
-
-
-def _summary(rows: int, dropped: Counter[str], report: LengthReport) -> str:
-    """The number of rows with counts of what was left out and shares of what was cut, for the log."""
-    cut = [
-        f"{100 * n / report.rows:.1f} % of {_PART_NAMES[part]} cut" for part, n in sorted(report.truncated.items()) if n
-    ]
-    return ", ".join([str(rows), *_left_out(dropped), *cut])
-
-
-def _left_out(dropped: Counter[str]) -> list[str]:
-    return [f"{number} left out ({reason})" for reason, number in dropped.items()]

@@ -6,6 +6,7 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -59,6 +60,10 @@ def fit(
     log_end_of_turn(start)
     save_adapter_base(start)
     rows = load_rows(start)
+    if config.trainer.max_epochs:
+        plan = plan.with_length(len(rows.train))
+        config, start = plan.train, replace(start, plan=plan)
+        run.update(config=dict(plan.config))
     with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
         callbacks: list[pl.Callback] = [recorder.metrics]

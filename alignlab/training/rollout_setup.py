@@ -42,7 +42,7 @@ def online_policy(
     policy, live = policy_and_start(start)
     head = HeadCritic(policy) if train.objective.requires.critic == "head" else None
     critic = network or head
-    template = template_of(start.model, tokenizer)
+    template = template_of(start.model, tokenizer, train.data.template)
     gold = LabReward(world=world) if world is not None else None
     return policy, RolloutContext(
         train.rollout if world is None else replace(train.rollout, max_new_tokens=world.length),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from alignlab.data.collate import to_device
 from alignlab.data.layout import collate_rows
 from alignlab.data.tokenize import RankingTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
-from alignlab.integrity import new_folder, seal_folder, write_sealed
+from alignlab.integrity import new_folder, seal_folder, write_sealed, write_text
 from alignlab.lab.frontier import Frontier
 from alignlab.models.generation import save_model
 from alignlab.models.heads import answer_rewards, save_offset
@@ -58,6 +59,7 @@ class RunRecorder:
         self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
         self._dialects = ", ".join(config.objective.matching_dialects())
         self.summary: dict[str, float] = {}
+        _list_left_out(run, rows)
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
         self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar)
@@ -161,6 +163,22 @@ class RunRecorder:
         curve = Frontier(self._before, world.gold_reward).curve(reach)
         write_sealed(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
         return found
+
+
+def _list_left_out(run: RunDir, rows: RunRows) -> None:
+    """Write where the rows that were left out come from, and why, to the run's directory."""
+    listed = [
+        {
+            "split": split,
+            "file": row.place.file if row.place else None,
+            "row": row.place.row if row.place else None,
+            "reason": row.reason,
+        }
+        for split, left_out in rows.left_out.items()
+        for row in left_out
+    ]
+    if listed:
+        write_text(run.dropped, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in listed))
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import lightning.pytorch as pl
@@ -34,7 +35,12 @@ class EvaluationCallback(pl.Callback):
         config, world = plan.train, plan.train.data.world
         self._every, self._run, self._metrics = config.evaluation.every, run, metrics
         self._judges = judges_of(judges, world)
-        self._reference = ModelSide(copy.deepcopy(start.model).requires_grad_(False), start.tokenizer, start.weights)
+        self._reference = ModelSide(
+            copy.deepcopy(start.model).requires_grad_(False),
+            start.tokenizer,
+            start.weights,
+            start.plan.train.data.template,
+        )
         self._suite = suite_of(
             plan,
             start,
@@ -52,7 +58,7 @@ class EvaluationCallback(pl.Callback):
     @torch.compiler.set_stance("force_eager")  # compiled layers would be compiled again for every length
     def evaluate(self, policy: Any, step: int) -> None:
         """Sample answers of the policy after `step` updates, have them judged, and store and log the results."""
-        side = ModelSide(policy, self._reference.tokenizer, f"{self._run.id} after {counted(step, 'update')}")
+        side = replace(self._reference, model=policy, weights=f"{self._run.id} after {counted(step, 'update')}")
         facts = {"weights": side.weights, "sampling": sampling_of(self._suite.settings)}
         examples = sampled(self._suite, side, self._reference, {}, facts)
         for name, judge in self._judges.items():

@@ -77,7 +77,7 @@ def load_initial_policy(plan: Plan) -> InitialPolicy:
 
 def log_end_of_turn(start: InitialPolicy) -> None:
     """Log which token ends an answer, if the model's own `generate` does not stop at it."""
-    named, template = stop_ids(start.model), template_of(start.model, start.tokenizer)
+    named, template = stop_ids(start.model), template_of(start.model, start.tokenizer, start.plan.train.data.template)
     if template.end_id in named:
         return
     end, *others = (f"{start.tokenizer.convert_ids_to_tokens(token)} ({token})" for token in (template.end_id, *named))

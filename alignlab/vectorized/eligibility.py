@@ -86,7 +86,7 @@ def _is_mostly_overhead(train: Train) -> bool:
 def worth_processes(plans: Sequence[Plan]) -> bool:
     """Whether more processes pay off: all models are small enough for one thread each, and there is enough work."""
     work = [
-        (plan.train.model.parameters or math.inf) * plan.train.trainer.batch_size * plan.train.trainer.max_steps
+        (plan.train.model.parameters or math.inf) * plan.train.trainer.batch_size * plan.train.trainer.known_steps
         for plan in plans
     ]
     small = all((plan.train.model.parameters or math.inf) <= SMALL for plan in plans)
@@ -108,6 +108,7 @@ def ineligible_reason(train: Train) -> str | None:
             "peft: an adapter's base is computed for every point anyway; only whole models are vectorized",
         ),
         (needs.data == "rankings", "a reward model's head can't be vectorized"),
+        (trainer.max_epochs > 0, "trainer.max_epochs: the number of updates is known only after the rows are loaded"),
         (needs.online, "answers are sampled from one model at a time"),
         (
             train.objective.nondifferentiable_at_reference,

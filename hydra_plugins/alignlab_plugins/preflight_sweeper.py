@@ -76,10 +76,9 @@ class PreflightSweeper(Sweeper):
         if launcher:
             launcher.check(sweep.points)
         if self.dry:
-            from alignlab.cli.check import print_plan
+            from alignlab.cli.check import check_plans
 
-            for point, job in zip(plans, jobs, strict=True):
-                print_plan(point, job)
+            check_plans(plans, jobs)
             return None
         with sweep:
             if launcher:

@@ -47,17 +47,19 @@ ALLOWED = {
     "objectives": BASE | {"discovery"},
     "optim": BASE,
     "tracking": BASE,
-    "data": BASE | {"lab"},
+    "data": BASE | {"lab", "discovery", "statistics"},
     "models": BASE | {"data"},
     "judges": BASE | {"lab", "data", "models", "statistics"},
     "rollout": BASE | {"data", "models"},
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
     "evaluation": MODELS_AND_DATA | {"statistics", "judges"},
-    "config": MODELS_AND_DATA | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation"},
+    "synthesis": MODELS_AND_DATA | {"judges", "evaluation"},
+    "config": MODELS_AND_DATA
+    | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "runs", "tracking", "statistics", "evaluation", "judges"},
     "training": FIT,
     "vectorized": FIT | {"training"},
-    "pipeline": FIT | {"training", "vectorized", "reports"},
+    "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
     "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation"},
     "__main__": {"cli"},
@@ -77,7 +79,7 @@ HOME = {
     "pandas": {"reports"},
     "scipy": {"statistics", "evaluation", "reports"},
     "openai": {"judges"},
-    "pyarrow": {"evaluation", "data"},
+    "pyarrow": {"evaluation", "data", "synthesis"},
 }
 # modules without torch in rooms whose other modules may use it
 NO_TORCH_MODULES = sorted(

@@ -37,7 +37,7 @@ CASES = {
     "reward of a policy": (["check", "experiment=lab_ppo", "reward.run=lab_sft"], ["reward.run = lab_sft", "must train a reward model; this run's objective is sft", "type: reward.run=reward_model"]),
     "judge of a policy": (["check", "judge=reward_model", "judge.reward_model.run=sft"], ["judge.reward_model.run = sft", "must train a reward model"]),
     "no config folder": (["check", "--config-dir", "nowhere"], ["--config-dir = ", "no such folder"]),
-    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds", "type: sweep=dpo_beta"]),
+    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds, worlds_beta", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
@@ -345,20 +345,20 @@ def test_help_and_config(alignlab: Run) -> None:
 def test_check_warns_of_labels_that_are_all_the_same(objective: str, alignlab: Run, tmp_path: Path) -> None:
     row = '{{"prompt": "a{0}", "completion": "b{0}", "label": {1}}}\n'
     words = ["check", "model=tiny", "data=unpaired", "data.path=rows.jsonl"]
-    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, "true") for i in range(10)))
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, "true") for i in range(20)))
     result = alignlab(*words, f"objective={objective}")
     assert result.code == 0
-    assert "all 9 answers are good, none is bad" in result.out
+    assert "all 18 answers are good, none is bad" in result.out
     assert "objective=sft" in result.out
     assert "answers are good" not in alignlab(*words, "objective=sft").out
-    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, ["false", "true"][i % 2]) for i in range(10)))
+    (tmp_path / "rows.jsonl").write_text("".join(row.format(i, ["false", "true"][i % 2]) for i in range(20)))
     assert "none is" not in alignlab(*words, f"objective={objective}").out
 
 
 def test_check_warns_of_labels_in_a_folder(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "rows").mkdir()
     row = '{{"prompt": "a{0}", "completion": "b{0}", "label": false}}\n'
-    (tmp_path / "rows/train.jsonl").write_text("".join(map(row.format, range(10))))
+    (tmp_path / "rows/train.jsonl").write_text("".join(map(row.format, range(20))))
     result = alignlab("check", "model=tiny", "data=unpaired", "data.path=rows", "objective=kto")
     assert result.code == 0
-    assert "all 9 answers are bad, none is good" in result.out
+    assert "all 18 answers are bad, none is good" in result.out

@@ -19,7 +19,7 @@ from alignlab.config.axes import grid
 from alignlab.config.composer import Composer, without_hydra
 from alignlab.config.paths import conf_dir, share_dir, sweep_dirs
 from alignlab.config.points import plan_points
-from alignlab.config.preflight import to_evaluate, to_train
+from alignlab.config.preflight import to_evaluate, to_synthesize, to_train
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Evaluate, Train, Trainer
 from alignlab.errors import ConfigError, Problem
@@ -29,9 +29,17 @@ CONF = conf_dir()
 FILES = sorted(CONF.rglob("*.yaml"))
 PRESETS = sorted((share_dir() / "sweeps").rglob("*.yaml"))
 
+# Public sets of pairs and rankings.
+PUBLIC_PAIRS = (
+    "arena_55k", "capybara_dpo", "dpo_mix_7k", "helpsteer2", "helpsteer3", "nectar", "oasst1", "orca_dpo_pairs",
+    "pku_saferlhf", "shp", "skywork_80k", "tldr", "tulu3_8b", "ultrafeedback_binarized", "ultrafeedback_cleaned",
+    "ultrafeedback_raw", "webgpt",
+)  # fmt: skip
+
 # What an option needs to be valid: files of the user, and matching options of other groups.
 NEEDS = {
     "data/hh_rlhf": ["model=tiny"],
+    "data/hh_helpful_base": ["model=tiny"],
     "data/pairs": ["model=tiny", "data.path=org/dataset"],
     "model/hub": ["data=hh_rlhf", "model.name=org/model"],
     "model/tiny": ["data=hh_rlhf"],
@@ -42,6 +50,25 @@ NEEDS = {
     "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "data/completions": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/prompts": [
+        "model=tiny",
+        "data.path=org/dataset",
+        "objective=best_of_n",
+        "reward=gold",
+        "reward.function=math:dist",
+    ],
+    "data/llama_factory_dpo": ["model=tiny", "data.path=org/dataset"],
+    "data/llama_factory_kto": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "data/llama_factory_alpaca": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/rasbt": ["model=tiny", "data.path=org/dataset"],
+    "data/self_instruct": ["model=tiny", "data.path=org/dataset", "objective=sft"],
+    "data/imdb": ["model=tiny", "objective=kto"],
+    "data/kto_mix_15k": ["model=tiny", "objective=kto"],
+    "data/dolly": ["model=tiny", "objective=sft"],
+    "data/tldr_sft": ["model=tiny", "objective=sft"],
+    "data/mixture": ["model=tiny", "+data@data.parts.a=hh_rlhf", "+data@data.parts.b=support_desk"],
+    **{f"data/{name}": ["model=tiny"] for name in PUBLIC_PAIRS},
     "objective/mix": ["objective.parts=[{name:dpo,beta:0.1},{name:sft,weight:0.2}]"],
     "optim/rmsprop": ["trainer.max_steps=200"],
     "experiment/hh_dpo_smollm2": ["model.origin=hub"],
@@ -56,7 +83,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 86
+    assert len(FILES) == 117
     assert len(PRESETS) == len(POINTS)
 
 
@@ -66,6 +93,9 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     group, _, option = str(file.relative_to(CONF).with_suffix("")).rpartition("/")
     if option == "evaluate":
         to_evaluate(without_hydra(compose(option, ["run=dpo"])))
+        return
+    if option == "synthesize":
+        to_synthesize(without_hydra(compose(option, ["run=dpo"])))
         return
     if not group:
         to_train(without_hydra(compose(option)))
@@ -86,12 +116,17 @@ POINTS = {
     "dpo_beta": 4,
     "seeds": 5,
     "objectives_beta": 100,
-    "datasets_beta": 16,
+    "datasets_beta": 12,
+    "worlds_beta": 16,
     "noise": 30,
     "kto_imbalance": 21,
     "ppo_kl": 4,
     "online_beta": 15,
 }
+
+
+# preset -> places of its data in place of the user's files
+PLACES = {"datasets_beta": {"data.path": "org/a,org/b,org/c"}}
 
 
 @pytest.mark.parametrize("file", PRESETS, ids=lambda f: f.stem)
@@ -101,7 +136,8 @@ def test_every_point_of_a_sweep_composes(file: Path, hydra_conf: None) -> None:
     assert preset["sweep"]["question"].endswith("?")
     composer = Composer(GlobalHydra.instance().config_loader(), "train")
     config = composer.load([f"sweep={file.stem}"])
-    given = [f"{key}={values}" for key, values in config.hydra.sweeper.params.items()]
+    params = {**config.hydra.sweeper.params, **PLACES.get(file.stem, {})}
+    given = [f"{key}={values}" for key, values in params.items()]
     asked = grid([composer.parse(text) for text in given], config.sweep.zip, config.sweep.exclude)
     plans = plan_points(composer, [[f"sweep={file.stem}", *job] for job in asked.jobs], asked.problems)
     assert len({point.id for point in plans}) == len(plans) == POINTS[file.stem]
@@ -124,7 +160,7 @@ def test_the_sweep_folder_of_the_working_directory_is_seen(tmp_path: Path, monke
 def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
     repository = GlobalHydra.instance().config_loader().repository  # type: ignore[attr-defined]
     assert repository.get_group_options("schema", ObjectType.GROUP) == sorted([*schemas(), "trainer"])
-    assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "train"]
+    assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "synthesize", "train"]
     assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
     stored: dict[str, tuple[str, type]] = {
         "schema/train": ("_global_", Train),

@@ -53,6 +53,9 @@ TYPED = [
     (HUB, "max_train_samples=100", "data.train_limit=100"),
     (HUB, "model_name_or_path=org/other", "model.name=org/other"),
     (HUB, "torch_dtype=bfloat16", "model.dtype=bfloat16"),
+    (LAB, "epochs=3", "trainer.max_epochs=3"),
+    (LAB, "max_epochs=1", "trainer.max_epochs=1"),
+    (LAB, "num_train_epochs=3", "trainer.max_epochs=3"),
     (LORA, "lora_r=8", "peft.r=8"),
     (HUB, "lora_r=8", "peft=lora peft.r=8"),
     (HUB, "lora_alpha=16", "peft=lora peft.alpha=16"),
@@ -85,10 +88,6 @@ TYPED = [
 
 # explained in words, because no key has the same meaning and unit
 EXPLAINED = [
-    ("epochs=3", "no setting counts epochs"),
-    ("max_epochs=1", "no setting counts epochs"),
-    ("num_train_epochs=3", "no setting counts epochs"),
-    ("trainer.max_epochs=1", "no setting counts epochs"),
     ("per_device_train_batch_size=4", "total number of rows per update"),
     ("micro_batch_size=2", "total number of rows per update"),
     ("micro_train_batch_size=2", "total number of rows per update"),

@@ -35,6 +35,8 @@ SHORT, ABOUT, MORE = "s: Short.", "u: Name a river.", ("a: The Rhine.", "u: How 
     [
         ("Name a river.", "Rhine", "no", "Name a river."),
         ("Name a river.", talk("a: Rhine"), "no", "Name a river."),
+        (talk(ABOUT, "a: The "), "Rhine", "no", [ABOUT, "a: The "]),
+        (talk(ABOUT, "a: The "), talk("a: Rhine"), talk("a: no"), [ABOUT, "a: The "]),
         ("Name a river.", talk("a: Rhine"), talk("a: no"), "Name a river."),
         (talk(ABOUT), "Rhine", talk("a: no"), [ABOUT]),
         ("Name a river.", talk(ABOUT, *MORE, "a: Rhine"), talk(ABOUT, *MORE, "a: no"), [ABOUT, *MORE]),
@@ -81,8 +83,6 @@ def test_every_turn_before_the_answer_is_the_prompt(prompt: Any, chosen: Any, re
         ("Cats", talk("u: Cats", "a: 1", "u: 2", "a: x"), "y", "differ before the answer"),
         (talk("s: A", "u: Cats"), talk("s: B", "u: Cats", "a: x"), "y", "prompt and chosen differ before the answer"),
         ("Cats", talk("s: A", "u: Cats", "a: x"), talk("s: B", "u: Cats", "a: y"), "'A', and rejected has system: 'B'"),
-        (talk("u: Cats", "a: So: "), "x", "y", "the turn before the answer is an assistant turn too"),
-        (talk("u: Cats", "a: So: "), talk("a: x"), talk("a: y"), "the turn before the answer is an assistant turn too"),
         (None, talk("u: Cats", "a: So", "a: x"), talk("u: Cats", "a: So", "a: y"), "is an assistant turn too"),
         ("Cats", talk("u: Cats"), "y", "chosen must end with an assistant turn, but ends with one of role user"),
         ("Cats", [], "y", "chosen is an empty conversation"),
@@ -153,8 +153,8 @@ def test_conversations_in_pairs_single_answers_and_rankings(tmp_path: Path) -> N
 
 def test_all_rows_that_can_not_be_used_are_told_together(tmp_path: Path) -> None:
     good = {"prompt": "p", "chosen": "a", "rejected": "b"}
-    bad = [{**good, "chosen": 1, "rejected": None}, {**good, "prompt": talk("u: p", "a: q")}, {"prompt": "p"}]
-    path = written(tmp_path, good, *bad, good, *({**good, "system": "Short."} for _ in range(3)))
+    bad = [{**good, "chosen": 1, "rejected": None}, {**good, "prompt": talk("x: q")}, {"prompt": "p"}]
+    path = written(tmp_path, good, *bad, good, *({**good, "context": "Short."} for _ in range(3)))
     with pytest.raises(DataError) as caught:
         Pairs(path=path, eval_path=path).pairs("train", None)
     head, *lines = str(caught.value).split("\n")
@@ -165,7 +165,7 @@ def test_all_rows_that_can_not_be_used_are_told_together(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("column", [
-    "system", "history", "input", "query", "context", "documents", "tools", "functions", "images", "audios", "video",
+    "history", "query", "context", "documents", "tools", "functions", "images", "audios", "video",
 ])  # fmt: skip
 def test_a_part_of_the_conversation_in_a_column_of_its_own_is_refused(column: str, tmp_path: Path) -> None:
     row = {"prompt": "p", "chosen": "a", "rejected": "b"}
@@ -222,8 +222,8 @@ def test_conversations_beside_a_prompt_must_not_disagree(whole: Any, name: str, 
 
 
 def test_columns_are_told_where_the_prompt_is_called_otherwise(tmp_path: Path) -> None:
-    path = written(tmp_path, {"question": "p", "chosen": "a", "rejected": "b"})
-    with pytest.raises(DataError, match="the columns are: question, chosen, rejected"):
+    path = written(tmp_path, {"frage": "p", "chosen": "a", "rejected": "b"})
+    with pytest.raises(DataError, match=r"the columns are: frage, chosen, rejected\n  type: 'data.columns={prompt: "):
         Pairs(path=path, eval_path=path).pairs("train", None)
 
 

@@ -82,10 +82,14 @@ def test_single_answers_are_counted_where_they_are_left_out(tmp_path: Path) -> N
     ("row", "text"),
     [
         ({"prompt": "p", "completion": "c", "label": 2}, "row 1: label must be true or false, 1 or 0, not 2"),
-        ({"prompt": "p", "completion": "c", "label": "good"}, "row 1: label must be"),
+        ({"prompt": "p", "completion": "c", "label": "fine"}, "row 1: label must be"),
         ({"prompt": "p", "completion": "c", "label": [True]}, "row 1: label must be"),
         ({"prompt": "p", "completion": 5, "label": True}, "row 1: completion must be text or a list of"),
-        ({"prompt": "p", "answer": "c", "label": True}, "has no column completion; it has: prompt, answer, label"),
+        ({"prompt": "p", "text": "c", "label": True}, "has no column completion; it has: prompt, text, label"),
+        (
+            {"prompt": "p", "text": "c", "label": True},
+            "type: 'data.columns={completion: <its name>}'   or: data=prompts",
+        ),
         (
             {"messages": [{"role": "user", "content": "Hi"}], "label": True},
             "row 1: messages must end with an assistant turn",
@@ -227,7 +231,7 @@ def test_a_part_without_a_row_that_can_be_used_is_told_before_the_run(split: Spl
     pairs = [{"prompt": f"Q{i}", "chosen": "a", "rejected": "b"} for i in range(10)]
     source = Pairs(path=written(tmp_path, *pairs), eval_fraction=0.2)
     assert not list(source.missing())
-    spoilt = [row.prompt for row in source.split_rows(split)]
+    spoilt = [row.prompt for row in source.split_rows(split).rows]
     count, part = {"train": (8, "training"), "eval": (2, "held-out")}[split]
     assert len(spoilt) == count
 

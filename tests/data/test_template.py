@@ -6,32 +6,43 @@ from typing import Any
 
 import pytest
 
-from alignlab.data.rows import Message, messages_of
+from alignlab.data.rows import Message, Pair, Place, Prompt, messages_of
 from alignlab.data.template import Template, prompt_text
+from alignlab.data.tokenize import Cutter, tokenize_pairs
 from alignlab.errors import DataError
 from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
 
 ANSWER = "It is 4."
 
 
+def question(family: Family) -> Prompt:
+    asked = [Message(role="user", content="2 + 2?")]
+    return [Message(role="system", content="Add."), *asked] if family.system else "2 + 2?"
+
+
+@pytest.mark.parametrize("words", [False, True], ids=["letters", "words"])
 @pytest.mark.parametrize("family", FAMILIES, ids=lambda family: family.name)
-def test_an_answer_ends_as_the_template_ends_its_turn(family: Family) -> None:
-    tokenizer = tokenizer_of(family)
+def test_an_answer_ends_as_the_template_ends_its_turn(family: Family, words: bool) -> None:
+    tokenizer = tokenizer_of(family, words=words)
     template = Template(tokenizer)
     end = tokenizer.convert_tokens_to_ids(family.end)
     assert template.end_id == end
     assert set(template.ends) == {end, tokenizer.eos_token_id}
-    answer = template.answer_ids("2 + 2?", ANSWER, ended=True)
+    prompt = question(family)
+    encoded = template.encode(prompt, [(ANSWER, True), (ANSWER, False)])
+    answer, cut = encoded.answers
+    written = ANSWER.upper() if family.name == "upper_case" else ANSWER
     assert answer[-1] == end
-    assert tokenizer.decode(answer).strip() == f"{ANSWER}{family.closing}{family.end}"
-    assert end not in template.answer_ids("2 + 2?", ANSWER, ended=False)
-    assert template.text(answer) == template.text(template.answer_ids("2 + 2?", ANSWER, ended=False)) == ANSWER
-    if family.joined:
-        turns = [{"role": "user", "content": "2 + 2?"}, {"role": "assistant", "content": ANSWER}]
-        both = [*template.prompt_ids("2 + 2?"), *answer]
-        rendered = tokenizer.apply_chat_template(turns, return_dict=False)
-        assert rendered[: len(both)] == both
-        assert not tokenizer.decode(rendered[len(both) :], skip_special_tokens=True).strip()
+    assert tokenizer.decode(answer).strip() == f"{written}{family.closing}{family.end}"
+    assert end not in cut
+    assert template.text(answer) == template.text(cut) == written
+    assert encoded.prompt == template.prompt_ids(prompt)
+    assert not encoded.moved
+    turns = [*messages_of(prompt), {"role": "assistant", "content": ANSWER}]
+    own = tokenizer.apply_chat_template(turns, return_dict=False)
+    both = [*encoded.prompt, *(answer if family.writes_end else answer[:-1])]
+    assert own[: len(both)] == both
+    assert not tokenizer.decode(own[len(both) :], skip_special_tokens=True).strip("\n ").removeprefix("<|assistant|>")
 
 
 def test_a_token_of_the_vocabulary_ends_an_answer_where_the_model_stops_at_it() -> None:
@@ -73,7 +84,7 @@ def test_what_ends_an_answer_without_a_chat_template() -> None:
 def test_a_cut_answer_keeps_what_looks_like_a_closing() -> None:
     """The template's closing text follows an answer only if the answer ended."""
     template = Template(tokenizer_of(next(family for family in FAMILIES if family.name == "text_before")))
-    cut = template.answer_ids("?", "a</answer>", ended=False)
+    (cut,) = template.encode("?", [("a</answer>", False)]).answers
     assert template.text(cut) == "a</answer>"
     assert template.text([*cut, template.end_id]) == "a"
     assert template.text([*cut, template.ends[1]]) == "a</answer>", "ended by the end of the text, not by the turn's"
@@ -87,3 +98,117 @@ def test_a_prompt_as_one_text() -> None:
     ]
     assert prompt_text("a?") == prompt_text(messages_of("a?")) == "a?"
     assert prompt_text(turns) == "Human: a?\n\nAssistant: b\n\nHuman: c?\n\nAssistant:"
+
+
+def family(name: str) -> Family:
+    return next(family for family in FAMILIES if family.name == name)
+
+
+def test_an_answer_continues_an_assistants_turn() -> None:
+    tokenizer = tokenizer_of(family("chatml"))
+    begun = [Message(role="user", content="Count."), Message(role="assistant", content="Sure: ")]
+    encoded = Template(tokenizer).encode(begun, [("0, 1", True)])
+    text = "<|im_start|>user\nCount.<|im_end|>\n<|im_start|>assistant\nSure: 0, 1<|im_end|>"
+    assert tokenizer.decode([*encoded.prompt, *encoded.answers[0]]) == text
+    plain = Template(tokenizer, use="none").encode(begun, [("0, 1", True)])
+    text = "\n\nHuman: Count.\n\nAssistant: Sure: 0, 1<|im_end|>"
+    assert tokenizer.decode([*plain.prompt, *plain.answers[0]]) == text
+
+
+def test_a_turn_that_the_template_leaves_out_is_refused() -> None:
+    only_users = "{% for m in messages if m['role'] != 'system' %}" + CHATML.split("{% for m in messages %}")[1]
+    template = Template(tokenizer_of(Family("t", only_users, "<|im_end|>", ["<|im_start|>", "<|im_end|>"])))
+    turns = [Message(role="system", content="Be brief."), Message(role="user", content="Hi")]
+    with pytest.raises(DataError, match=r"leaves out turn 1 of the prompt \(system: 'Be brief\.'\)"):
+        template.encode(turns, [("a", True)])
+    assert template.encode(turns[1:], [("a", True)])
+
+
+def test_a_thought_in_an_answer_is_rendered_as_the_template_does() -> None:
+    """The template writes an empty thought before an answer without one. The two answers share less of it."""
+    tokenizer = tokenizer_of(family("qwen3"))
+    template = Template(tokenizer)
+    encoded = template.encode("?", [("a", True), ("<think>b</think>c", True)])
+    start = tokenizer.decode(encoded.prompt)
+    assert start.endswith("<|im_start|>assistant\n<think>\n")
+    assert [tokenizer.decode(ids) for ids in encoded.answers] == [
+        "\n</think>\n\na<|im_end|>",
+        "b\n</think>\n\nc<|im_end|>",
+    ]
+    assert encoded.moved
+    assert tokenizer.decode(template.prompt_ids("?")).endswith("<think>\n\n</think>\n\n")
+
+
+@pytest.mark.parametrize("use", ["auto", "none"])
+def test_texts_that_were_rendered_before(use: str) -> None:
+    tokenizer = tokenizer_of(family("llama3"))
+    template = Template(tokenizer, use=use)
+    prompt = "<|begin_of_text|><|start_header_id|>user<|end_header_id|>\n\nHi<|eot_id|>"
+    if use == "auto":
+        marks = ["<|begin_of_text|>", "<|end_header_id|>", "<|eot_id|>", "<|start_header_id|>"]
+        assert template.marks_in(prompt) == marks
+        assert template.marks_in("Hi <b>") == []
+        return
+    encoded = template.encode(prompt, [("Yes<|eot_id|>\n", True), ("No", True), ("N", False)])
+    assert [tokenizer.decode(ids) for ids in encoded.answers] == ["Yes<|eot_id|>", "No<|eot_id|>", "N"]
+    assert tokenizer.decode(encoded.prompt) == prompt
+    assert template.marks_in(prompt) == []
+
+
+def test_a_plain_text_begins_with_one_begin_and_ends_with_one_end() -> None:
+    """The tokenizer adds a begin and an end to every text, and the user's text has them too."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer: Any = tokenizer_of(family("gemma3"))
+    tokenizer.chat_template = None
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    special = [("<bos>", begin), ("<eos>", end)]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<bos> $A <eos>", special_tokens=special)
+    for prompt, answer in (("a", "b"), ("<bos>a", "b"), ("a", "b<eos>"), ("<bos>a", "b<eos>\n")):
+        encoded = Template(tokenizer).encode(prompt, [(answer, True)])
+        assert (tokenizer.decode(encoded.prompt), tokenizer.decode(encoded.answers[0])) == ("<bos>a", "b<eos>")
+
+
+def test_an_answer_continues_a_word() -> None:
+    tokenizer: Any = tokenizer_of(family("llama2"), words=True)
+    tokenizer.chat_template = None
+    template = Template(tokenizer)
+    joint = tokenizer("the answer", add_special_tokens=False)["input_ids"]
+    whole = template.encode("the", [(" answer", False)])
+    assert [*whole.prompt, *whole.answers[0]] == joint
+    assert template.text(whole.answers[0], "the") == " answer", "the space is a part of the answer"
+    within = template.encode("the ans", [("wer", False)])
+    assert [*within.prompt, *within.answers[0]] == joint
+    assert within.moved
+    assert tokenizer.decode(within.answers[0]) == "answer"
+
+
+def test_rows_that_cannot_be_rendered_are_all_named() -> None:
+    rows = [
+        Pair("fine", "a", "b"),
+        Pair("<|im_start|>user\nHi", "a", "b", place=Place("x.jsonl", 7)),
+        Pair([Message(role="user", content="a"), Message(role="user", content="b")], "a", "b"),
+        Pair("fine", "a<|im_end|>", "b", place=Place("x.jsonl", 9)),
+    ]
+    template = Template(tokenizer_of(family("one_question_only")))
+    with pytest.raises(DataError) as caught:
+        tokenize_pairs(rows, template, Cutter(500, 400))
+    text = str(caught.value)
+    assert "3 rows can't be used" in text
+    assert "x.jsonl, row 7: its texts hold marks of the chat template (<|im_start|>)" in text
+    assert "row 3: the chat template rejects a conversation with the roles user, user, assistant" in text
+    assert "x.jsonl, row 9: its texts hold marks of the chat template (<|im_end|>)" in text
+    assert "data.template=none" in text
+
+
+def test_what_templates_and_tokens_do_to_rows_is_counted() -> None:
+    plain: Any = tokenizer_of(family("llama2"), words=True)
+    plain.chat_template = None
+    rows = [Pair("the ans", "wer", " wers"), Pair("the", " answer", " yes")]
+    _, report = tokenize_pairs(rows, Template(plain), Cutter(60, 40))
+    assert report.seams() == {"boundary_moved": 1, "answer_rewritten": 0}
+    assert report.summary()["boundary_moved_frac"] == 0.5
+    rows = [Pair("a", "<think>x</think>b", "c"), Pair("a", "b ", "c")]
+    tokens, report = tokenize_pairs(rows, Template(tokenizer_of(family("deepseek"))), Cutter(90, 60))
+    assert report.seams() == {"boundary_moved": 0, "answer_rewritten": 1}
+    assert (report.compared, len(tokens)) == (2, 2)

@@ -17,7 +17,7 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import collate_rows
 from alignlab.data.order import batch_indices, indices_of, rows_of_run, rows_used
 from alignlab.data.rows import Completion, Labelled, Pair, Ranking
-from alignlab.data.template import Template, plain_transcript
+from alignlab.data.template import Encoded, Template, plain_transcript
 from alignlab.data.tokenize import (
     CompletionTokens,
     Cutter,
@@ -43,8 +43,7 @@ def test_letters() -> None:
     tokenizer = letters("abc")
     template = Template(tokenizer)
     assert template.prompt_ids("cab") == [3, 2, 0, 1]
-    assert template.answer_ids("cab", "ba", ended=True) == [1, 0, 3]
-    assert template.answer_ids("cab", "ba", ended=False) == [1, 0]
+    assert template.encode("cab", [("ba", True), ("ba", False)]) == Encoded([3, 2, 0, 1], [[1, 0, 3], [1, 0]])
 
 
 def test_an_empty_prompt_still_begins() -> None:
@@ -62,7 +61,7 @@ def test_pairs_that_cutting_makes_equal_are_left_out_and_counted() -> None:
 def test_bytes_round_trip() -> None:
     tokenizer = raw_bytes()
     text = "naïve 你好\n\nAssistant: ok"
-    ids = Template(tokenizer).answer_ids("p", text, ended=True)
+    (ids,) = Template(tokenizer).encode("p", [(text, True)]).answers
     assert len(ids) == len(text.encode()) + 1
     assert tokenizer.decode(ids, skip_special_tokens=True) == text
 
@@ -75,7 +74,7 @@ def test_conversations_without_a_chat_template() -> None:
     ]
     assert plain_transcript(messages) == "\n\nHuman: Hi\n\nAssistant: Yes?\n\nHuman: A\n\nAssistant:"
     tokenizer = raw_bytes()
-    assert tokenizer.decode(Template(tokenizer).answer_ids(messages, "B", ended=False)) == " B"
+    assert tokenizer.decode(*Template(tokenizer).encode(messages, [("B", False)]).answers) == " B"
 
 
 def test_chat_template_and_its_end_of_turn() -> None:

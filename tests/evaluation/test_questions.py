@@ -54,7 +54,6 @@ def test_questions_of_every_shape(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("row", "text"),
     [
-        ({"prompt": [ASK, TELL]}, "the turn before the answer is an assistant turn too"),
         ({"prompt": [{"role": "user", "content": None}]}, "turn 1 of prompt has no text"),
         ({"prompt": "Ho", "chosen": [ASK, ANSWER]}, "chosen is another conversation than prompt"),
         ({"prompt": "Hi", "output": 7}, "output must be text or a list"),

@@ -38,7 +38,8 @@ def saved(folder: Path, *, lora: bool = False) -> tuple[Path, list[float]]:
     template = Template(tokenizer)
     rewards = []
     for row in ROWS:
-        ids = [*template.prompt_ids(row.prompt[0]), *template.answer_ids(row.prompt[0], row.answer[0], ended=True)]
+        encoded = template.encode(row.prompt[0], [(row.answer[0], True)])
+        ids = [*encoded.prompt, *encoded.answers[0]]
         with torch.no_grad():
             hidden = policy.get_base_model().model if lora else scorer.model
             last = hidden(torch.tensor([ids])).last_hidden_state[0, -1]

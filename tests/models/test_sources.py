@@ -11,6 +11,7 @@ import torch
 
 from alignlab.errors import ModelError
 from alignlab.models.adapters.lora import LoRA
+from alignlab.models.generation import save_model, template_of
 from alignlab.models.sources import packaged
 from alignlab.models.sources.base import switch_dropout_off
 from alignlab.models.sources.hub import Hub
@@ -172,3 +173,20 @@ def test_a_converted_model_is_verified_and_converted_again(
     source.load()
     source.load()
     assert len(made) == 3
+
+
+def test_a_tokenizer_is_loaded_without_the_weights(tmp_path: Path) -> None:
+    """It renders rows as with the weights. The folder of the second model has none."""
+    tiny = Tiny(name="tiny", hidden_size=8, layers=1, heads=1, intermediate_size=8)
+    model, tokenizer = tiny.load()
+    configs, alone = tiny.load_tokenizer()
+    assert configs.config.to_dict() == model.config.to_dict()
+    assert template_of(configs, alone).identity == template_of(model, tokenizer).identity
+    model.generation_config.eos_token_id = [3, 5]
+    save_model(model, tokenizer, tmp_path)
+    whole = Hub(name=str(tmp_path))
+    with_weights = template_of(*whole.load())
+    (tmp_path / "model.safetensors").unlink()
+    without = template_of(*whole.load_tokenizer())
+    assert without.ends == with_weights.ends == (tokenizer.eos_token_id, 3, 5)
+    assert without.identity == with_weights.identity

@@ -87,7 +87,7 @@ def build(
         rollout,
         frozen_copy(model, rollout.temperature),
         [END],
-        lambda ids: "".join(LETTERS[i] for i in ids if i != END),
+        lambda ids, prompt: "".join(LETTERS[i] for i in ids if i != END),
         layout,
         scorer=scorer if objective.scored else None,
         gold=gold,

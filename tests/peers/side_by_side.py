@@ -253,7 +253,7 @@ def module(objective: Objective, on: Models) -> AlignmentModule:
 
 def tokens(objective: Objective, rows: Sequence[Any], tokenizer: Any) -> list[Any]:
     """Rows as the objective needs them. From pairs, it may need the preferred answers or both halves."""
-    template, cut = Template(tokenizer), Cutter(max_length=64, max_prompt_length=32)
+    template, cut = Template(tokenizer), Cutter(max_length=512, max_prompt_length=384)
     needs, pairs = objective.requires, isinstance(rows[0], Pair)
     if needs.data == "pairs":
         return tokenize_pairs(rows, template, cut)[0]

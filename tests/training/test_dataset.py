@@ -43,7 +43,7 @@ def test_prompts_shared_by_held_out_rows_are_reported(alignlab: Run, tmp_path: P
     for more in ([], ["data.eval_path=eval.jsonl"]):
         result = alignlab("train", *SMALL, "data.path=train.jsonl", *more)
         assert result.code == 0, result.err
-        told = "training also uses the prompts of 3 of 4 held-out rows" in result.err
+        told = "3 of 4 held-out rows (75.0%) have a prompt that training uses too" in result.err
         assert told == bool(more)
     for file in sorted(tmp_path.glob("outputs/runs/*/run.json"), key=lambda file: file.stat().st_mtime):
         record = json.loads(file.read_text())["data"]["eval"]
@@ -69,13 +69,13 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
     start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
-    read = Pairs.read
+    pairs = Pairs.pairs
 
-    def changing(self: Pairs, path: str) -> Any:
+    def changing(self: Pairs, *arguments: Any) -> Any:
         write(file, "a", "b", "c", answer="evil")
-        return read(self, path)
+        return pairs(self, *arguments)
 
-    monkeypatch.setattr(Pairs, "read", changing)
+    monkeypatch.setattr(Pairs, "pairs", changing)
     with pytest.raises(DataError, match="changed since this command began"):
         load_rows(start)
 

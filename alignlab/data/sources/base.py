@@ -6,13 +6,17 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, ClassVar
 
 from alignlab.checks import Checked, at_least, later_setting, one_of
 from alignlab.data.files import FORMATS, format_of
+from alignlab.data.filters import REASONS
+from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
+from alignlab.spelling import correct_option
 from alignlab.types import DataShape
 
 # Values of `template`.
@@ -22,29 +26,32 @@ TEMPLATES = ("auto", "none")
 ReferenceTable = Callable[[World], Any]
 
 
-def load_rows(name: str, **arguments: Any) -> Any:
+def load_rows(path: str, **arguments: Any) -> Any:
     """Load a hub data set with `datasets.load_dataset`. Its failures are raised as DataError.
 
     Do not use it for local files: `datasets` guesses types, and caches rows by a file's path and modification time.
     """
     from datasets import load_dataset
 
-    with _raising_data_errors(name):
-        return load_dataset(name, **arguments)
+    with _raising_data_errors(path):
+        return load_dataset(path, **arguments)
 
 
-def local_files(folder: str) -> list[str]:
-    """Files of a local folder with training rows, found by the rules of the hub.
+def local_files(folder: str, split: str = "train", subset: str = "") -> list[str]:
+    """Files of a local folder with the rows of a split, found by the rules of the hub.
 
-    Raises DataError if there is no split `train`, or if a file's format is not supported.
+    subset: a folder in it, or a configuration that its README names.
+    Raises DataError if there is no such split or subset, or if a file's format is not supported.
     """
     from datasets import load_dataset_builder
 
+    if subset and (Path(folder) / subset).is_dir():
+        folder, subset = str(Path(folder) / subset), ""
     with _raising_data_errors(folder):
-        found = load_dataset_builder(folder).config.data_files or {}
-    files = [str(file) for file in found.get("train", [])]
+        found = load_dataset_builder(folder, name=subset or None).config.data_files or {}
+    files = [str(file) for file in found.get(split, [])]
     if not files:
-        raise DataError(f"{folder} has no split train; it has: {', '.join(map(str, found)) or 'no files with rows'}")
+        raise DataError(f"{folder} has no split {split}; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} has files that are not one of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     return files
@@ -61,8 +68,18 @@ def _raising_data_errors(place: str) -> Iterator[None]:
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # its errors are raised as exceptions too
     try:
         yield
+    except ConnectionError as error:
+        text = f"{place} can't be reached: {error}\n  type: data.path=<a local copy>"
+        raise UnreachableError(text) from error
     except (DatasetsError, ValueError, OSError, StopIteration) as error:
-        raise DataError(f"{place} can't be read: {str(error.__cause__ or error) or 'it is empty'}") from error
+        text = str(error.__cause__ or error) or "it is empty"
+        raise DataError(f"{place} can't be read: {text}{_cure(text)}") from error
+
+
+def _cure(text: str) -> str:
+    """What to type after a failure of `datasets` that says so."""
+    cures = {"Config": "data.subset=<one of these>", "Unknown split": "data.split=<one of these>"}
+    return next((f"\n  type: {cure}" for words, cure in cures.items() if words in text), "")
 
 
 @dataclass(kw_only=True)
@@ -75,6 +92,9 @@ class Source(Checked, ABC):
     eval_limit:        use at most this many held-out rows; 0 uses all.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
+    drop:              further rows to leave out: empty, identical, tie, leaked, swapped, contradictory, duplicate
+                       (alignlab/data/filters.py). Pairs with identical or empty answers are always left out.
+    noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 
     max_length: int = 512
@@ -82,6 +102,8 @@ class Source(Checked, ABC):
     train_limit: int = 0
     eval_limit: int = 256
     template: str = later_setting(default="auto")
+    drop: list[str] = later_setting(default_factory=list)
+    noise: Noise = later_setting(default_factory=Noise)
 
     # Fields that a run on single answers (such as an SFT parent) does not read. They are not part of its identity.
     pair_fields: ClassVar[tuple[str, ...]] = ()
@@ -103,6 +125,9 @@ class Source(Checked, ABC):
         yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
         yield from one_of("template", self.template, TEMPLATES)
+        if unknown := [name for name in self.drop if name not in REASONS]:
+            fix = ",".join(correct_option(name, REASONS) or "<one of these>" for name in unknown)
+            yield Problem("drop", self.drop, f"may have: {', '.join(REASONS)}", f"drop=[{fix}]")
 
     def missing(self) -> Iterator[Problem]:
         """Yield a problem for each file that is missing or unusable. This is checked before weights are loaded."""
@@ -129,17 +154,17 @@ class Source(Checked, ABC):
     def completions(self, split: Split) -> Loaded[Completion]:
         """Single answers to imitate. For preference data these are the preferred answers."""
         loaded = self.pairs(split, None)
-        return Loaded([pair.preferred() for pair in loaded.rows], loaded.dropped)
+        return loaded.with_rows([pair.preferred() for pair in loaded.rows])
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         """Answers labelled good or bad. A pair gives two rows."""
         loaded = self.pairs(split, reference)
-        return Loaded([half for pair in loaded.rows for half in pair.halves()], loaded.dropped)
+        return loaded.with_rows([half for pair in loaded.rows for half in pair.halves()])
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         """Prompts with graded answers. A pair gives a ranking of two answers."""
         loaded = self.pairs(split, reference)
-        return Loaded([pair.ranking() for pair in loaded.rows], loaded.dropped)
+        return loaded.with_rows([pair.ranking() for pair in loaded.rows])
 
     def limited(self, split: Split) -> int | None:
         """Row limit of a split, to be used as the end of a slice. None if all rows are used."""

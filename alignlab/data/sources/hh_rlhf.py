@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
+from alignlab.checks import later_setting, within
 from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import read_records, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.rows import Loaded, Message, Pair, Split
+from alignlab.data.held_out import held_out_part
+from alignlab.data.rows import LeftOut, Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
+from alignlab.data.transcripts import transcript_turns
 from alignlab.errors import DataError, Problem
-
-_TURN = re.compile(r"\n\n(Human|Assistant):")
-_ROLE = {"Human": "user", "Assistant": "assistant"}
 
 
 @dataclass(kw_only=True)
@@ -27,20 +26,24 @@ class HHRLHF(Source):
 
     path:         hub name, or a folder with `<subset>/<split>.jsonl.gz` (as on the hub) or `<subset>.<split>.jsonl.gz`.
     subsets:      subsets to train on.
-    eval_subsets: subsets whose official test split is held out for evaluation.
+    eval_subsets: subsets whose official test split is held out for evaluation. If there are none, `eval_fraction` of
+                  the rows of `subsets` is held out, by prompt.
     """
 
     path: str = "Anthropic/hh-rlhf"
     subsets: list[str] = field(default_factory=lambda: ["helpful-rejection-sampled", "helpful-online"])
     eval_subsets: list[str] = field(default_factory=lambda: ["helpful-base"])
 
+    eval_fraction: float = later_setting(default=0.1)
+
     content_fields: ClassVar[tuple[str, ...]] = ("path",)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        for key in ("subsets", "eval_subsets"):
-            if not getattr(self, key):
-                yield Problem(key, "[]", "must name at least one subset", f"{key}=[helpful-base]")
+        if not self.subsets:
+            yield Problem("subsets", "[]", "must name at least one subset", "subsets=[helpful-base]")
+        if not self.eval_subsets:
+            yield from within("eval_fraction", self.eval_fraction, 0.01, 0.9, example=0.1)
 
     def missing(self) -> Iterator[Problem]:
         folder = Path(self.path)
@@ -74,19 +77,27 @@ class HHRLHF(Source):
         return digest(path_digest(file).encode() for file in files)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
-        dropped: Counter[str] = Counter()
-        pairs = []
-        for subset in self.subsets if split == "train" else self.eval_subsets:
-            for chosen, rejected in self._transcripts(subset, split):
-                try:
-                    pairs.append(parse_transcripts(chosen, rejected))
-                except UnusableRowError as error:
-                    dropped[error.faults[0]] += 1
-        loaded = drop_unusable(pairs, dropped)
-        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
+        if self.eval_subsets:
+            loaded = self._read(self.subsets if split == "train" else self.eval_subsets, split)
+        else:
+            loaded = held_out_part(self._read(self.subsets, "train"), split, self.eval_fraction, self.path)
+        loaded = drop_unusable(loaded)
+        return loaded.with_rows(loaded.rows[: self.limited(split)])
 
-    def _transcripts(self, subset: str, split: Split) -> list[tuple[str, str]]:
-        """(chosen, rejected) of all rows. Raises DataError if one of the two is not a text, and lists those rows."""
+    def _read(self, subsets: Sequence[str], split: Split) -> Loaded[Pair]:
+        """The pairs of some subsets, with counts of the transcripts that are none."""
+        pairs: list[Pair] = []
+        left_out = []
+        for subset in subsets:
+            for place, chosen, rejected in self._transcripts(subset, split):
+                try:
+                    pairs.append(replace(parse_transcripts(chosen, rejected), place=place))
+                except UnusableRowError as error:
+                    left_out.append(LeftOut(error.faults[0], place))
+        return Loaded(pairs).with_rows(pairs, left_out)
+
+    def _transcripts(self, subset: str, split: Split) -> list[tuple[Place, str, str]]:
+        """(place, chosen, rejected) of all rows. Raises DataError that lists the rows in which one is not a text."""
         if Path(self.path).is_dir():
             where = str(self._file(subset, split))
             rows = read_records(where)
@@ -102,7 +113,7 @@ class HHRLHF(Source):
         ]
         if faults:
             raise unusable_rows(where, faults)
-        return [(row["chosen"], row["rejected"]) for row in rows]
+        return [(Place(where, number), row["chosen"], row["rejected"]) for number, row in enumerate(rows, 1)]
 
     def _files(self, subset: str) -> dict[str, Path]:
         """Split name -> file of a subset in a local folder."""
@@ -143,14 +154,9 @@ def parse_transcripts(chosen: str, rejected: str) -> Pair:
 
 def _turns(transcript: str) -> list[Message]:
     """All turns of a transcript. Raises UnusableRowError unless the last turn is the assistant's."""
-    start, *pieces = _TURN.split(transcript)  # text before the first turn, then a role and a text for each turn
-    turns = [
-        Message(role=_ROLE[role], content=text.strip()) for role, text in zip(pieces[::2], pieces[1::2], strict=True)
-    ]
+    turns = transcript_turns(transcript)
     if not any(turn["role"] == "assistant" for turn in turns):
         raise UnusableRowError("no answer")
-    if start.strip():
-        raise UnusableRowError("text before the first turn")
     if turns[-1]["role"] != "assistant":
         raise UnusableRowError("the last turn is not the assistant's")
     return turns

@@ -2,50 +2,38 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from alignlab.data.conversations import read_row
 from alignlab.data.files import Record
-from alignlab.data.filters import drop_unusable
-from alignlab.data.own_files import OwnFiles, read_columns
+from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, pair_of
+from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 
 
 @dataclass(kw_only=True)
 class Pairs(OwnFiles):
-    """Rows with `prompt`, `chosen` and `rejected`: strings, or lists of {role, content} messages.
+    """Rows with a prompt (alignlab/data/forms.py), `chosen` and `rejected`: texts, or lists of {role, content} turns.
 
     `chosen` and `rejected` may be whole conversations. Then their last turns are the answers. The turns before them are
     the prompt, and must be the same in both. Such rows need no `prompt`.
 
     An optional column `margin` states by how much a reward model's rewards of the two answers should differ
-    (objective.margins). A value that is not a finite number counts as no margin.
+    (objective.margins). A value that is not a finite number counts as no margin. `chosen_ended` and `rejected_ended`
+    are false if a length limit cut the answer off.
     """
 
-    def read(self, path: str) -> Sequence[Pair]:
-        return read_columns(path, _pair, ("prompt", "chosen", "rejected"), ("chosen", "rejected"))
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["pairs"]
+    reads: ClassVar[tuple[str, ...]] = (
+        *PROMPT_COLUMNS, "chosen", "rejected", "margin", "chosen_ended", "rejected_ended",
+    )  # fmt: skip
+
+    def parse(self, record: Record) -> Pair:
+        return pair_of(record)
 
     def usable(self, split: Split) -> Loaded[Pair]:
         return self.pairs(split, None)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
-        loaded = drop_unusable(self.split_rows(split))
-        return Loaded(loaded.rows[: self.limited(split)], loaded.dropped)
-
-
-def _pair(row: Record) -> Pair:
-    answers = {name: row.get(name) for name in ("chosen", "rejected")}
-    prompt, (chosen, rejected) = read_row(row, answers)
-    return Pair(prompt, chosen, rejected, margin=_margin(row.get("margin")))
-
-
-def _margin(value: Any) -> float | None:
-    try:
-        margin = float(value)
-    except (TypeError, ValueError):
-        return None
-    return margin if math.isfinite(margin) else None
+        return self.kept_rows(split)

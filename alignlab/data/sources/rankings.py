@@ -2,62 +2,46 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from typing import ClassVar
 
-from alignlab.data.conversations import UnusableRowError, gather, read_row
 from alignlab.data.files import Record
 from alignlab.data.filters import drop_unusable
-from alignlab.data.own_files import OwnFiles, parse_number, read_columns
+from alignlab.data.forms import NEEDED, PROMPT_COLUMNS, ranking_of
+from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Loaded, Pair, Ranking, Split
 from alignlab.data.sources.base import ReferenceTable
 
 
 @dataclass(kw_only=True)
 class Rankings(OwnFiles):
-    """Rows with `prompt`, `completions` (a list) and `grades` (a list of numbers, larger is better).
+    """Rows with a prompt (alignlab/data/forms.py), `completions` (a list) and `grades` (a list; larger is better).
 
     Completions may be whole conversations. Then their last turns are the answers, and the turns before them are the
-    prompt, which must be the same in all of them. Such rows need no `prompt`.
+    prompt, which must be the same in all of them. Such rows need no `prompt`. An optional list `ended` is false for
+    answers that a length limit cut off.
 
     For objectives on pairs, the best and the worst answer of each prompt are one pair.
     """
 
-    def read(self, path: str) -> Sequence[Ranking]:
-        return read_columns(path, _ranking, ("prompt", "completions", "grades"), ("completions", "grades"))
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["rankings"]
+    reads: ClassVar[tuple[str, ...]] = (*PROMPT_COLUMNS, "completions", "grades", "ended")
+
+    def parse(self, record: Record) -> Ranking:
+        return ranking_of(record)
 
     def usable(self, split: Split) -> Loaded[Ranking]:
         return self.rankings(split, None)
 
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
-        rows = self.split_rows(split)
-        kept = [row for row in rows if len(set(row.grades)) > 1]
-        dropped = Counter({"no two grades differ": len(rows) - len(kept)} if len(kept) < len(rows) else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        return self.kept_rows(split)
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         loaded = self.rankings(split, reference)
-        return drop_unusable([_extremes(row) for row in loaded.rows], loaded.dropped)
+        return drop_unusable(loaded.with_rows([_extremes(row) for row in loaded.rows]))
 
 
 def _extremes(row: Ranking) -> Pair:
     best, worst = (pick(range(len(row.grades)), key=row.grades.__getitem__) for pick in (max, min))
-    return Pair(row.prompt, row.completions[best], row.completions[worst])
-
-
-def _ranking(row: Record) -> Ranking:
-    completions, grades = row.get("completions"), row.get("grades")
-    if not isinstance(completions, list) or not isinstance(grades, list) or len(completions) != len(grades):
-        raise UnusableRowError("completions and grades must be lists of the same length")
-    if len(completions) < 2:
-        raise UnusableRowError("a ranking needs at least two completions")
-    answers = {f"answer {i} of completions": answer for i, answer in enumerate(completions, 1)}
-    (prompt, texts), numbers = gather(
-        lambda: read_row(row, answers),
-        lambda: gather(*(partial(parse_number, grade, f"grade {i}") for i, grade in enumerate(grades, 1))),
-    )
-    if not all(text.strip() for text in texts):
-        raise UnusableRowError("an answer is empty")
-    return Ranking(prompt, texts, numbers, [True] * len(texts))
+    texts, ended = row.completions, row.ended
+    return Pair(row.prompt, texts[best], texts[worst], ended[best], ended[worst], row.margin, row.place)

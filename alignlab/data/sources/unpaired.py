@@ -2,67 +2,58 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import ClassVar
 
-from alignlab.data.conversations import UnusableRowError, gather, read_boolean, read_row
+from alignlab.checks import later_setting
 from alignlab.data.files import Record
-from alignlab.data.own_files import OwnFiles, read_columns
-from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
+from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, labelled_of
+from alignlab.data.own_files import OwnFiles
+from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
-from alignlab.errors import DataError
+from alignlab.errors import DataError, Problem
 from alignlab.types import DataShape
 
 
 @dataclass(kw_only=True)
 class Unpaired(OwnFiles):
-    """Rows with `prompt`, `completion` and `label` (true or false, 1 or 0), or with `messages` and `label`.
+    """Rows with a prompt and an answer (alignlab/data/forms.py), and `label`.
 
-    `completion` and `messages` may be whole conversations. Then the last turn is the answer. If a row has both columns,
-    they must agree.
+    The answer may be a whole conversation. Then its last turn is the answer. An optional column `ended` is false if a
+    length limit cut the answer off. All answers may have the same label.
 
-    All answers may have the same label.
+    labels: the words that labels may be, and whether each is good: {helpful: true, harmful: false}. Without it a label
+            is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or rejected.
     """
+
+    labels: dict[str, bool] = later_setting(default_factory=dict)
+
+    needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["unpaired"]
+    reads: ClassVar[tuple[str, ...]] = (*PROMPT_COLUMNS, *ANSWER, "label", "ended")
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if self.labels and len({word.lower() for word in self.labels}) < len(self.labels):
+            yield Problem("labels", self.labels, "has the same word twice", "'labels={good: true, bad: false}'")
 
     @property
     def shapes(self) -> tuple[DataShape, ...]:
         return ("labelled", "completions")
 
-    def read(self, path: str) -> Sequence[Labelled]:
-        return read_columns(
-            path, _labelled, ("prompt", "completion", "label"), ("messages", "label"), ("completion", "label")
-        )
+    def parse(self, record: Record) -> Labelled:
+        return labelled_of(record, self.labels)
 
     def usable(self, split: Split) -> Loaded[Labelled]:
         return self.labelled(split, None)
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
-        rows = self.split_rows(split)
-        kept = [row for row in rows if row.completion.strip()]
-        dropped = Counter({"empty answer": len(rows) - len(kept)} if len(kept) < len(rows) else {})
-        return Loaded(kept[: self.limited(split)], dropped)
+        return self.kept_rows(split)
 
     def completions(self, split: Split) -> Loaded[Completion]:
         loaded = self.labelled(split, None)
-        good = [Completion(row.prompt, row.completion) for row in loaded.rows if row.desirable]
-        return Loaded(good, loaded.dropped + Counter({"bad answer": len(loaded.rows) - len(good)}))
+        good = [Completion(row.prompt, row.completion, row.ended, row.place) for row in loaded.rows if row.desirable]
+        return loaded.with_rows(good, [LeftOut("bad answer", row.place) for row in loaded.rows if not row.desirable])
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has single answers, but the objective needs pairs")
-
-
-def _labelled(row: Record) -> Labelled:
-    name = "completion" if row.get("completion") is not None or "messages" not in row else "messages"
-    (prompt, (answer,)), label = gather(
-        lambda: read_row(row, {name: _messages(row, name)}), lambda: read_boolean(row.get("label"), "label")
-    )
-    return Labelled(prompt, answer, label)
-
-
-def _messages(row: Record, name: str) -> Any:
-    value = row.get(name)
-    if name == "messages" and not isinstance(value, list):
-        raise UnusableRowError(f"messages must be a list of {{role, content}} messages, not {value!r:.80}")
-    return value

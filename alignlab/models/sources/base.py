@@ -27,6 +27,14 @@ _DROPOUT_KEYS = (
 )  # fmt: skip
 
 
+@dataclass(frozen=True)
+class ModelConfigs:
+    """The configs of a model whose weights are not loaded. `template_of` and `stop_ids` take it in place of a model."""
+
+    config: Any
+    generation_config: Any = None
+
+
 @dataclass(kw_only=True)
 class ModelSource(Checked, ABC):
     """Base of all model sources.
@@ -80,6 +88,11 @@ class ModelSource(Checked, ABC):
     def load(self) -> tuple[Any, Any]:
         """(model, tokenizer), on the CPU, in `dtype`, with dropout off. Raises ModelError if loading fails."""
 
+    def load_tokenizer(self) -> tuple[ModelConfigs, Any]:
+        """(configs, tokenizer). Raises ModelError if loading fails. Sources that need no weights for it override it."""
+        model, tokenizer = self.load()
+        return ModelConfigs(model.config, getattr(model, "generation_config", None)), tokenizer
+
     def restore_base(self, folder: str) -> None:
         """Recreate the base of the adapter in `folder` if this source made it and it no longer exists."""
 
@@ -111,6 +124,29 @@ def load_pretrained(
     with loading(f"model {path}"):
         warn_of_changes(path)
         return _load(path, dtype, revision, attention, quantize, trust_remote_code)
+
+
+def load_tokenizer(path: str, *, revision: str = "", trust_remote_code: bool = False) -> tuple[ModelConfigs, Any]:
+    """(configs, tokenizer) from a hub name or a folder, which may be that of an adapter. No weights are read.
+
+    Raises ModelError if loading fails.
+    """
+    from transformers import AutoTokenizer, GenerationConfig
+
+    from alignlab.models.generation import FILE
+    from alignlab.models.weights_check import loading
+
+    with loading(f"the tokenizer of {path}"):
+        found = lineage(path, revision)
+        origin = origin_of(found, trust_remote_code)
+        config = _config_of_policy(path, found, origin)
+        own = [str(folder) for folder in found.adapters if (folder / FILE).is_file()]
+        try:
+            generation = GenerationConfig.from_pretrained(own[-1] if own else found.base, revision=origin["revision"])
+        except OSError:  # not every model has one
+            generation = None
+        tokenizer = AutoTokenizer.from_pretrained(tokenizer_of(found), **origin)
+    return ModelConfigs(config, generation), tokenizer
 
 
 def check_pretrained(path: str, *, trust_remote_code: bool = False) -> None:

@@ -11,7 +11,7 @@ from alignlab.checks import installed, one_of
 from alignlab.errors import Problem
 from alignlab.models.lineage import adapter_faults, is_adapter, weights_fingerprint
 from alignlab.models.quantization import KINDS
-from alignlab.models.sources.base import ModelSource, load_pretrained
+from alignlab.models.sources.base import ModelConfigs, ModelSource, load_pretrained, load_tokenizer
 
 
 @dataclass(kw_only=True)
@@ -82,3 +82,6 @@ class Hub(ModelSource):
             quantize=self.quantize,
             trust_remote_code=self.trust_remote_code,
         )
+
+    def load_tokenizer(self) -> tuple[ModelConfigs, Any]:
+        return load_tokenizer(self.name, revision=self.revision, trust_remote_code=self.trust_remote_code)

@@ -18,7 +18,7 @@ from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
 from alignlab.integrity import is_whole, new_folder, seal_folder
 from alignlab.models.lineage import is_adapter, read_config
-from alignlab.models.sources.base import load_pretrained
+from alignlab.models.sources.base import ModelConfigs, load_pretrained, load_tokenizer
 from alignlab.models.sources.hub import Hub
 from alignlab.models.weights_check import load_weights
 
@@ -71,6 +71,9 @@ class Packaged(Hub):
         return load_pretrained(
             str(self._converted()), dtype=self.dtype, attention=self.attention, quantize=self.quantize
         )
+
+    def load_tokenizer(self) -> tuple[ModelConfigs, Any]:
+        return super().load_tokenizer() if self._from_hub() else load_tokenizer(str(self._converted()))
 
     def restore_base(self, folder: str) -> None:
         """Convert the GGUF file again if it is the base of the adapter and was deleted from the cache."""

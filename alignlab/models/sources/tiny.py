@@ -9,7 +9,7 @@ from typing import Any
 from alignlab.checks import at_least
 from alignlab.data.fingerprint import digest
 from alignlab.errors import Problem
-from alignlab.models.sources.base import ModelSource
+from alignlab.models.sources.base import ModelConfigs, ModelSource
 
 END = "</s>"
 
@@ -59,7 +59,16 @@ class Tiny(ModelSource):
 
     def load(self) -> tuple[Any, Any]:
         import torch
-        from transformers import LlamaConfig, LlamaForCausalLM
+        from transformers import LlamaForCausalLM
+
+        configs, tokenizer = self.load_tokenizer()
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.init_seed)
+            model = LlamaForCausalLM(configs.config)
+        return model.to(getattr(torch, self.dtype)), tokenizer
+
+    def load_tokenizer(self) -> tuple[ModelConfigs, Any]:
+        from transformers import LlamaConfig
 
         tokenizer = letters(self.alphabet) if self.alphabet else raw_bytes()
         config = LlamaConfig(
@@ -73,10 +82,7 @@ class Tiny(ModelSource):
             eos_token_id=tokenizer.eos_token_id,
             pad_token_id=tokenizer.pad_token_id,
         )
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.init_seed)
-            model = LlamaForCausalLM(config)
-        return model.to(getattr(torch, self.dtype)), tokenizer
+        return ModelConfigs(config), tokenizer
 
 
 def letters(alphabet: str) -> Any:

@@ -1,0 +1,269 @@
+"""Errors, warnings and facts about the rows of a run, from what their texts and tokens show."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+
+from alignlab.data.audit.texts import Found, Texts
+from alignlab.data.audit.tokens import TokenCounts
+from alignlab.data.filters import REASONS, Reason
+from alignlab.data.rows import Place, Split
+from alignlab.data.sources.base import Source
+from alignlab.spelling import counted
+from alignlab.types import Requires
+
+# The preferred answers count as longer (or shorter) if this share of pairs says so, and 1/2 is outside the interval.
+_BIAS = 0.6
+
+_SPLITS: dict[Split, str] = {"train": "training", "eval": "held-out"}
+
+# Words of a reason -> name of its finding. Other reasons that have no name in `Reason` are named by their words.
+_NAMES = {reason.value: reason.key for reason in Reason} | {
+    "transcripts differ before the last answer": "differing_prompts",
+    "the last turn is not the assistant's": "last_turn_of_user",
+}
+
+_PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answers", "rejected": "rejected answers"}
+
+_SEAMS = {
+    "boundary_moved": "have a token that spans prompt and answer; it counts as the answer's",
+    "answer_rewritten": "have an answer that the chat template changes",
+}
+
+_TEXTS = {
+    Reason.TIE: "have answers of equal grade",
+    Reason.SWAPPED: "are the same pairs both ways round",
+    Reason.CONTRADICTORY: "have the same answer labelled good and bad",
+    Reason.DUPLICATE: "are the same as an earlier row",
+    Reason.EMPTY: "have an empty answer",
+    Reason.IDENTICAL: "have identical answers",
+    Reason.LEAKED: "have a prompt that training uses too: they do not measure how the policy generalises",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that an audit found.
+
+    name:     its name for programs, such as `duplicate`.
+    text:     one sentence for people, with numbers.
+    split:    train or eval; empty if it is not about one split.
+    count:    number of rows.
+    share:    `count` divided by the number of rows that were looked at.
+    cure:     what to type; empty if nothing needs to be done.
+    examples: where up to five of the rows come from.
+    """
+
+    name: str
+    text: str
+    split: str = ""
+    count: int = 0
+    share: float = 0.0
+    cure: str = ""
+    examples: tuple[Place, ...] = ()
+
+    def __str__(self) -> str:
+        rows: dict[str, list[str]] = {}
+        for place in self.examples:
+            rows.setdefault(place.file, []).append(str(place.row))
+        files = [f"{file}, row{'s' * (len(of_file) > 1)} {', '.join(of_file)}" for file, of_file in rows.items()]
+        places = f" ({'; '.join(files)})" if files else ""
+        cure = f"\n  type: {self.cure}" if self.cure else ""
+        return f"{self.text}{places}{cure}"
+
+
+@dataclass(frozen=True)
+class Look:
+    """What one split shows. A part that was not looked at is None."""
+
+    texts: Texts | None = None
+    tokens: TokenCounts | None = None
+
+    @property
+    def rows(self) -> int:
+        """Number of rows that the run would use, as far as they were looked at."""
+        if self.texts is None:
+            return 0 if self.tokens is None else self.tokens.kept
+        return self.texts.count - (0 if self.tokens is None else self.tokens.rows - self.tokens.kept)
+
+
+@dataclass(frozen=True)
+class Audit:
+    """The result of an audit. With errors a run can't learn anything, or would learn something else than the data says.
+
+    unchecked: what was not looked at, and why.
+    facts:     numbers of both splits.
+    """
+
+    errors: Sequence[Finding] = ()
+    warnings: Sequence[Finding] = ()
+    unchecked: Sequence[str] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+    def record(self) -> dict[str, Any]:
+        """The audit in plain containers, for JSON."""
+        return {
+            "errors": [asdict(finding) for finding in self.errors],
+            "warnings": [asdict(finding) for finding in self.warnings],
+            "unchecked": list(self.unchecked),
+            "facts": dict(self.facts),
+        }
+
+
+def audit(
+    source: Source,
+    looks: Mapping[Split, Look],
+    *,
+    positions: int | None = None,
+    vocabulary: int | None = None,
+    unchecked: Sequence[str] = (),
+) -> Audit:
+    """Errors, warnings and facts that do not depend on the objective.
+
+    source:    configures the rows; its fields are named in cures.
+    looks:     what each split shows.
+    positions: most tokens that the model can read; None if there is no limit or if it is not known.
+    vocabulary: number of tokens that the model has embeddings of; None if it is not known.
+    unchecked: what was not looked at, and why.
+    """
+    errors: list[Finding] = []
+    warnings: list[Finding] = []
+    for split, look in looks.items():
+        if not look.rows and (look.texts or look.tokens):
+            errors.append(_nothing_left(split, look))
+        if look.texts is not None:
+            warnings += _of_texts(source, split, look.texts)
+        if look.tokens is not None:
+            errors += _too_large(split, look.tokens, positions, vocabulary)
+            warnings += _of_tokens(source, split, look.tokens)
+    if looks["train"].texts is not None:  # pairs of a world have no texts
+        warnings += _length_bias(looks["train"].tokens)
+    train, held_out = (looks[split].texts for split in ("train", "eval"))
+    if train is not None:
+        warnings += _one_sided(train)
+    if train is not None and held_out is not None:
+        warnings += _leaks(source, train, held_out)
+    facts: dict[str, Any] = {split: _facts(look) for split, look in looks.items()}
+    return Audit(errors, warnings, unchecked, facts)
+
+
+def errors_for(needs: Requires, looks: Mapping[Split, Look]) -> Iterator[Finding]:
+    """Yield errors of rows that an objective with these needs can't use."""
+    for split, look in looks.items():
+        if needs.mismatched and look.rows == 1:
+            text = f"one {_SPLITS[split]} row is left, but this objective estimates a KL from the answers of other rows"
+            yield Finding("one_row", text, split, 1, 1.0)
+        if look.tokens is not None and needs.margin and (count := look.tokens.without_margin):
+            kept = look.tokens.kept
+            text = f"objective.margins: not all {_SPLITS[split]} rows have a margin ({count} of {kept} have none)"
+            yield Finding("no_margin", text, split, count, count / kept, "objective.margins=false")
+
+
+def _too_large(split: Split, tokens: TokenCounts, positions: int | None, vocabulary: int | None) -> Iterator[Finding]:
+    if positions is not None and tokens.longest > positions:
+        text = f"a row has {tokens.longest} tokens, but the model has {counted(positions, 'position')}"
+        yield Finding("too_long", text, split, 1, 1 / tokens.kept, f"data.max_length={positions}")
+    if vocabulary is not None and tokens.largest_id >= vocabulary:
+        text = f"a row has a token with the id {tokens.largest_id}, but the model has {vocabulary} embeddings"
+        yield Finding("no_embedding", text, split, 1, 1 / tokens.kept)
+
+
+def _nothing_left(split: Split, look: Look) -> Finding:
+    dropped = dict(look.texts.left_out) if look.texts else {}
+    after = look.tokens.dropped if look.tokens else {}
+    why = [f"{found.count} left out: {reason}" for reason, found in dropped.items()]
+    why += [f"{count} left out: {reason}" for reason, count in after.items()]
+    return Finding("no_rows", f"no {_SPLITS[split]} rows are left ({', '.join(why) or 'there were none'})", split)
+
+
+def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
+    loaded = texts.count + sum(found.count for found in texts.left_out.values())
+    for reason, found in texts.left_out.items():
+        yield _finding(_name(reason), f"were left out: {reason}", split, found, loaded)
+    for kind, found in texts.found.items():
+        yield _finding(kind.key, _TEXTS[kind], split, found, texts.count, _drop(source, kind))
+
+
+def _one_sided(texts: Texts) -> Iterator[Finding]:
+    if texts.good is None or texts.good not in (0, texts.count):
+        return
+    label, cure = ("good", "objective=sft") if texts.good else ("bad", "")
+    more = "; bad answers can be sampled from the policy" if texts.good else ""
+    yield Finding("one_sided", f"all {texts.count} training answers are {label}{more}", "train", texts.count, 1.0, cure)
+
+
+def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:
+    longer = f"data.max_length={2 * source.max_length} data.max_prompt_length={2 * source.max_prompt_length}"
+    for part, count in tokens.truncated.items():
+        limit = "max_prompt_length" if part == "prompt" else "max_length"
+        if count:
+            text = f"were cut to data.{limit}={getattr(source, limit)}"
+            found, of, what = Found(count), tokens.parts[part].count, _PARTS[part]
+            yield _finding(f"cut_{part}", text, split, found, of, longer, what)
+    for name, count in tokens.seams.items():
+        if count:
+            yield _finding(name, _SEAMS[name], split, Found(count), tokens.rows)
+    for reason, count in tokens.dropped.items():
+        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
+
+
+def _length_bias(tokens: TokenCounts | None) -> Iterator[Finding]:
+    if tokens is None or tokens.bias is None:
+        return
+    bias, preference = tokens.bias, tokens.bias.preference
+    toward_long = preference.value >= _BIAS and preference.low > 0.5
+    if toward_long or (preference.value <= 1 - _BIAS and preference.high < 0.5):
+        longer = bias.share_longer
+        text = (
+            f"the chosen answer is longer in {longer.value:.1%} of pairs [{longer.low:.1%}, {longer.high:.1%}] and "
+            f"shorter in {bias.shorter / bias.pairs:.1%} ({bias.difference:+.1f} tokens on average): a policy can "
+            "learn the length instead of the preference"
+        )
+        yield Finding("length_bias", text, "train", bias.longer, longer.value, "objective=r_dpo" if toward_long else "")
+
+
+def _leaks(source: Source, train: Texts, held_out: Texts) -> Iterator[Finding]:
+    prompts = held_out.at(np.isin(held_out.prompts, train.prompts))
+    rows = held_out.at(np.isin(held_out.rows, train.rows))
+    if prompts.count:
+        yield _finding("leaked", _TEXTS[Reason.LEAKED], "eval", prompts, held_out.count, _drop(source, Reason.LEAKED))
+    if rows.count:
+        text = "are training rows too, with all their answers"
+        yield _finding("leaked_row", text, "eval", rows, held_out.count, _drop(source, Reason.LEAKED))
+
+
+def _finding(name: str, text: str, split: Split, found: Found, of: int, cure: str = "", what: str = "rows") -> Finding:
+    share = found.count / of
+    words = f"{found.count} of {of} {_SPLITS[split]} {what} ({share:.1%}) {text}"
+    return Finding(name, words, split, found.count, share, cure, found.places)
+
+
+def _name(reason: str) -> str:
+    """The name of a finding about rows that were left out for a reason."""
+    return _NAMES.get(reason) or re.sub(r"\W+", "_", reason.lower()).strip("_")
+
+
+def _drop(source: Source, reason: Reason) -> str:
+    """What to type to leave out the rows of a reason too."""
+    wanted = {*source.drop, reason.key}
+    return f"data.drop=[{','.join(key for key in REASONS if key in wanted)}]"
+
+
+def _facts(look: Look) -> dict[str, Any]:
+    facts: dict[str, Any] = {"rows": look.rows}
+    if (texts := look.texts) is not None:
+        facts["prompts"] = len(np.unique(texts.prompts))
+        facts["left_out"] = {reason: found.count for reason, found in texts.left_out.items()}
+        facts["found"] = {reason.key: found.count for reason, found in texts.found.items()}
+        if texts.good is not None:
+            facts["labels"] = {"desirable": texts.good, "undesirable": texts.count - texts.good}
+    if look.tokens is not None:
+        facts["tokens"] = look.tokens.record()
+        if look.texts is not None and look.tokens.bias is not None:
+            facts["length_bias"] = look.tokens.bias.record()
+    return facts

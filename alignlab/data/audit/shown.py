@@ -1,0 +1,56 @@
+"""Rows as tokens, to show what a run reads and what it is supervised on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from alignlab.data.tokenize import LabelledTokens, PairTokens, RankingTokens, Tokens
+
+
+@dataclass(frozen=True)
+class ShownToken:
+    """The text of one token, and whether it is a special token."""
+
+    text: str
+    special: bool = False
+
+
+@dataclass(frozen=True)
+class ShownRow:
+    """A row as tokens.
+
+    prompt:  tokens that the model reads.
+    answers: name -> tokens that are supervised.
+    """
+
+    prompt: Sequence[ShownToken]
+    answers: dict[str, Sequence[ShownToken]]
+
+    def record(self) -> dict[str, Any]:
+        """The row in plain containers, for JSON."""
+        return asdict(self)
+
+
+def show_row(row: Tokens, tokenizer: Any) -> ShownRow:
+    """The texts of a row's tokens. Special tokens are written out, and no space is added or removed."""
+    special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+
+    def shown(ids: Sequence[int]) -> list[ShownToken]:
+        texts = (tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids)
+        return [ShownToken(text, token in special) for text, token in zip(texts, ids, strict=True)]
+
+    return ShownRow(shown(row.prompt), {name: shown(ids) for name, ids in _answers(row)})
+
+
+def _answers(row: Tokens) -> Iterator[tuple[str, Sequence[int]]]:
+    if isinstance(row, PairTokens):
+        yield from (("chosen", row.chosen), ("rejected", row.rejected))
+    elif isinstance(row, LabelledTokens):
+        yield "good" if row.desirable else "bad", row.completion
+    elif isinstance(row, RankingTokens):
+        graded = zip(row.completions, row.grades, strict=True)
+        yield from ((f"answer {i} (grade {grade:g})", ids) for i, (ids, grade) in enumerate(graded, 1))
+    else:
+        yield "answer", row.completion

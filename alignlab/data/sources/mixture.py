@@ -1,0 +1,158 @@
+"""Several data sets as one, in chosen shares."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from itertools import chain, zip_longest
+from typing import Any, ClassVar, TypeVar
+
+import numpy as np
+
+from alignlab.checks import untouched_later_settings
+from alignlab.data.conversations import prompt_key
+from alignlab.data.fingerprint import digest
+from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Ranking, Split
+from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.discovery import classes_by_module, module_name
+from alignlab.errors import DataError, Problem
+from alignlab.types import DataShape
+
+Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
+
+
+@dataclass(kw_only=True)
+class Mixture(Source):
+    """The rows of several sources, mixed. Each part holds out rows as it does on its own.
+
+    A training row whose prompt is held out in another part is left out and counted. max_length, max_prompt_length and
+    template of the mixture hold for all parts; those of the parts are not used. train_limit and eval_limit of a part
+    are applied to the part, and those of the mixture to the mixed rows.
+
+    parts:   name -> source.
+    weights: name -> share of a part in the training rows, relative to the others. Each row is used at most once, so the
+             part that is the first to run out decides the number of rows. Empty: all rows of all parts.
+    counts:  name -> number of training rows of a part, in place of weights. Of other parts, all rows are used.
+    seed:    of the choice of rows and of their order.
+    """
+
+    parts: dict[str, Source] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
+    counts: dict[str, int] = field(default_factory=dict)
+    seed: int = 0
+
+    # `fingerprint` covers the settings of all parts.
+    content_fields: ClassVar[tuple[str, ...]] = ("parts",)
+
+    def __post_init__(self) -> None:
+        # The record of a run holds parts as mappings with the name of their source.
+        self.parts = {n: part if isinstance(part, Source) else _from_mapping(part) for n, part in self.parts.items()}
+        super().__post_init__()
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        names = ", ".join(self.parts) or "none"
+        if len(self.parts) < 2:
+            yield Problem("parts", names, "must be at least two sources", "data.parts.hh=hh_rlhf data.parts.own=pairs")
+        for name, part in self.parts.items():
+            if part.world is not None:
+                yield Problem(f"parts.{name}", module_name(type(part)), "is a lab, which can't be mixed with others")
+        if self.weights and self.counts:
+            yield Problem("counts", self.counts, "can't be combined with weights: leave one of the two out")
+        for key, numbers, least in (("weights", self.weights, 0.0), ("counts", self.counts, 0)):
+            for name, number in numbers.items():
+                if name not in self.parts:
+                    yield Problem(f"{key}.{name}", number, f"no such part; there are: {names}")
+                elif not least < number < math.inf:
+                    yield Problem(f"{key}.{name}", number, f"must be greater than {least}", f"{key}.{name}=1")
+        if self.weights and (without := [name for name in self.parts if name not in self.weights]):
+            yield Problem("weights", self.weights, f"must be given for all parts; missing: {', '.join(without)}")
+
+    @property
+    def shapes(self) -> tuple[DataShape, ...]:
+        """The kinds of rows that all parts provide."""
+        first, *others = [part.shapes for part in self.parts.values()] or [()]
+        return tuple(shape for shape in first if all(shape in other for other in others))
+
+    def fingerprint(self) -> str:
+        return digest(
+            json.dumps([name, module_name(type(part)), _settings(part), part.fingerprint()], sort_keys=True).encode()
+            for name, part in sorted(self.parts.items())
+        )
+
+    def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
+        return self._mixed(lambda part, which: part.pairs(which, reference), split)
+
+    def completions(self, split: Split) -> Loaded[Completion]:
+        return self._mixed(lambda part, which: part.completions(which), split)
+
+    def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
+        return self._mixed(lambda part, which: part.labelled(which, reference), split)
+
+    def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
+        return self._mixed(lambda part, which: part.rankings(which, reference), split)
+
+    def _mixed(self, read: Callable[[Source, Split], Loaded[Row]], split: Split) -> Loaded[Row]:
+        held_out = [read(part, "eval") for part in self.parts.values()]
+        if split == "eval":
+            in_turn = chain.from_iterable(zip_longest(*(part.rows for part in held_out)))
+            rows = [row for row in in_turn if row is not None]
+            return _joined(held_out).with_rows(rows[: self.limited("eval")])
+        known = {prompt_key(row.prompt) for part in held_out for row in part.rows}
+        loaded = {name: _without(known, read(part, "train")) for name, part in self.parts.items()}
+        return self._chosen(loaded)
+
+    def _chosen(self, loaded: Mapping[str, Loaded[Row]]) -> Loaded[Row]:
+        """The training rows that `weights` or `counts` choose from the rows of the parts, in mixed order."""
+        sizes = self._sizes({name: len(found.rows) for name, found in loaded.items()})
+        rng = np.random.default_rng(self.seed)
+        rows: list[Row] = []
+        unused: list[LeftOut] = []
+        for name, found in loaded.items():
+            order = rng.permutation(len(found.rows))
+            rows += [found.rows[i] for i in sorted(order[: sizes[name]])]
+            reason = f"more than the mixture takes of {name}"
+            unused += [LeftOut(reason, found.rows[i].place) for i in sorted(order[sizes[name] :])]
+        mixed = [rows[i] for i in rng.permutation(len(rows))]
+        return _joined(loaded.values()).with_rows(mixed[: self.limited("train")], unused)
+
+    def _sizes(self, rows: Mapping[str, int]) -> dict[str, int]:
+        """The number of training rows of each part. Raises DataError if a part has fewer rows than it should give."""
+        if self.weights:
+            most = min(rows[name] / weight for name, weight in self.weights.items())
+            return {name: round(weight * most) for name, weight in self.weights.items()}
+        if short := [name for name, count in self.counts.items() if count > rows[name]]:
+            found = ", ".join(f"{name} has {rows[name]} training rows, not {self.counts[name]}" for name in short)
+            fix = ",".join(f"{name}:{rows[name]}" for name in short)
+            raise DataError(f"data.counts: {found}\n  type: data.counts={{{fix}}}")
+        return {**rows, **self.counts}
+
+
+def _joined(parts: Iterable[Loaded[Row]]) -> Loaded[Row]:
+    """What was left out of all parts, without rows."""
+    found = list(parts)
+    dropped = sum((part.dropped for part in found), Counter())
+    return Loaded([], dropped, tuple(row for part in found for row in part.left_out))
+
+
+def _without(prompts: set[str], loaded: Loaded[Row]) -> Loaded[Row]:
+    """The rows whose prompt is none of `prompts`."""
+    shared = [prompt_key(row.prompt) in prompts for row in loaded.rows]
+    rows = [row for row, is_shared in zip(loaded.rows, shared, strict=True) if not is_shared]
+    reason = "prompt is held out in another part"
+    left_out = [LeftOut(reason, row.place) for row, is_shared in zip(loaded.rows, shared, strict=True) if is_shared]
+    return loaded.with_rows(rows, left_out)
+
+
+def _settings(part: Source) -> dict[str, Any]:
+    """The fields of a part that decide its rows, without places and settings that are not used."""
+    unused = {*part.content_fields, *untouched_later_settings(part), "max_length", "max_prompt_length"}
+    return {name: value for name, value in asdict(part).items() if name not in unused}
+
+
+def _from_mapping(part: Mapping[str, Any]) -> Source:
+    fields = dict(part)
+    return classes_by_module("alignlab.data.sources", Source)[fields.pop("source")](**fields)

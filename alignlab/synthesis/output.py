@@ -1,0 +1,67 @@
+"""The file of the rows that were made, and the record of where they come from, `<name>.provenance.json`."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.data.rows import messages_of
+from alignlab.errors import DamagedError, OutputError
+from alignlab.integrity import new_file, read_sealed, set_aside, sha256_of, write_sealed
+
+log = logging.getLogger(__name__)
+
+
+def rows_file(folder: Path, form: str, kind: str) -> Path:
+    """The file of rows in a folder. form: pairs, labels or rankings. kind: jsonl or parquet."""
+    return folder / f"{form}.{kind}"
+
+
+def provenance_file(rows: Path) -> Path:
+    """The file that says where the rows of a file come from."""
+    return rows.with_name(f"{rows.stem}.provenance.json")
+
+
+def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], provenance: Mapping[str, Any]) -> None:
+    """Write the rows and then their provenance, each whole or not at all. Raises OutputError if that fails."""
+    try:
+        with new_file(file) as scratch:
+            if file.suffix == ".parquet":
+                _write_parquet(scratch, rows)
+            else:
+                text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+                scratch.write_text(text, encoding="utf-8")
+        write_sealed(provenance_file(file), {**provenance, "file": {"name": file.name, "sha256": sha256_of(file)}})
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error}\n  type: output_root=<another folder>") from error
+
+
+def finished(file: Path) -> dict[str, Any] | None:
+    """The provenance of rows that an earlier command made; None if they are missing, incomplete or damaged.
+
+    Rows are incomplete if answers were unjudged: the judge is asked for them again.
+    """
+    record = provenance_file(file)
+    if not (file.exists() and record.exists()):
+        return None
+    try:
+        found = read_sealed(record)
+        if found["file"]["sha256"] != sha256_of(file):
+            raise DamagedError(file, f"is damaged, or was changed by hand (its checksum is not the one in {record})")
+    except DamagedError as error:
+        log.warning("%s", set_aside(error, "the rows are made again"))
+        return None
+    return None if found["unjudged"] else found
+
+
+def _write_parquet(file: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """A column of Parquet has one type, so all prompts are lists of messages if one of them is."""
+    import pyarrow
+    from pyarrow import parquet
+
+    if any(not isinstance(row["prompt"], str) for row in rows):
+        rows = [{**row, "prompt": messages_of(row["prompt"])} for row in rows]
+    parquet.write_table(pyarrow.Table.from_pylist([dict(row) for row in rows]), file)

@@ -1,0 +1,274 @@
+"""Forms of rows: which columns are the prompt and the answers, what they are called here, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.data.conversations import UnusableRowError
+from alignlab.data.forms import completion_of, labelled_of, pair_of, prompt_of, ranking_of
+from alignlab.data.rows import Completion, Labelled, Pair, Place, PromptOnly, Ranking
+from alignlab.data.sources.completions import Completions
+from alignlab.data.sources.pairs import Pairs
+from alignlab.data.sources.prompts import Prompts
+from alignlab.data.sources.rankings import Rankings
+from alignlab.data.sources.unpaired import Unpaired
+from alignlab.errors import ConfigError, DataError
+from tests.conftest import SHARED
+
+SOURCES: dict[str, type[Any]] = {
+    "pairs": Pairs, "unpaired": Unpaired, "rankings": Rankings, "completions": Completions, "prompts": Prompts,
+}  # fmt: skip
+
+
+def turn(who: str, text: Any) -> dict[str, Any]:
+    return {"role": {"s": "system", "u": "user", "a": "assistant"}[who], "content": text}
+
+
+def talk(*texts: str) -> list[dict[str, Any]]:
+    """Turns from short texts: `u: Hi` is a user turn."""
+    return [turn(text[0], text[3:]) for text in texts]
+
+
+def share(*texts: str) -> list[dict[str, str]]:
+    return [{"from": {"s": "system", "u": "human", "a": "gpt"}[text[0]], "value": text[3:]} for text in texts]
+
+
+def written(folder: Path, *rows: dict[str, Any], name: str = "rows.jsonl") -> str:
+    (folder / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / name)
+
+
+TURNS = ("s: Be kind.", "u: Hi", "a: Yes?", "u: Why?")
+ANSWERS = {"chosen": "good", "rejected": "bad"}
+
+
+@pytest.mark.parametrize(
+    ("columns", "prompt"),
+    [
+        ({"question": "Why?"}, "Why?"),
+        ({"instruction": "Why?", "input": ""}, "Why?"),
+        ({"instruction": "Sort.", "input": "b a"}, "Sort.\nb a"),
+        ({"input": "Why?"}, "Why?"),
+        ({"prompt": "Why?", "question": " Why? "}, "Why?"),
+        ({"prompt": talk(*TURNS)}, talk(*TURNS)),
+        ({"messages": talk(*TURNS)}, talk(*TURNS)),
+        ({"messages": talk(*TURNS, "a: good")}, talk(*TURNS)),
+        ({"conversations": share(*TURNS)}, talk(*TURNS)),
+        ({"conversation": [{"input": "Hi", "output": "Yes?"}, {"input": "Why?", "output": None}]}, talk(*TURNS[1:])),
+        ({"conversation": [{"input": "Hi", "output": "Yes?"}, {"input": "Why?", "output": "bad"}]}, talk(*TURNS[1:])),
+        ({"system": "Be kind.", "question": "Why?"}, talk("s: Be kind.", "u: Why?")),
+        ({"system_prompt": "Be kind.", "conversations": share(*TURNS[1:])}, talk(*TURNS)),
+        ({"system": "Be  kind.", "prompt": talk(*TURNS)}, talk(*TURNS)),
+        ({"system": "Be kind.", "prompt": talk(*TURNS[1:]), "messages": talk(*TURNS, "a: good")}, talk(*TURNS)),
+        ({"system": "", "prompt": "Why?"}, "Why?"),
+        ({"prompt": "", "question": None}, ""),
+    ],
+)
+def test_the_prompt_in_every_form(columns: dict[str, Any], prompt: Any) -> None:
+    assert pair_of({**columns, **ANSWERS}) == Pair(prompt, "good", "bad")
+    assert ranking_of({**columns, "completions": ["good", "bad"], "grades": [1, 0]}).prompt == prompt
+    if "messages" not in columns and "conversation" not in columns:
+        assert completion_of({**columns, "completion": "good"}) == Completion(prompt, "good")
+
+
+@pytest.mark.parametrize("name", ["completion", "response", "answer", "output"])
+def test_single_answers_in_every_form(name: str) -> None:
+    assert completion_of({"prompt": "Why?", name: "good"}) == Completion("Why?", "good")
+    assert labelled_of({"instruction": "Why?", name: "good", "label": 0}, {}) == Labelled("Why?", "good", False)
+    assert not completion_of({"prompt": "Why?", name: "goo", "ended": False}).ended
+    for row in (
+        {"messages": talk(*TURNS, "a: good")},
+        {"conversations": share(*TURNS, "a: good")},
+        {
+            "system": "Be kind.",
+            "conversation": [{"input": "Hi", "output": "Yes?"}, {"input": "Why?", "output": "good"}],
+        },
+    ):
+        assert completion_of(row) == Completion(talk(*TURNS), "good")
+
+
+def test_prompts_alone() -> None:
+    assert prompt_of({"prompt": "Why?"}) == PromptOnly("Why?")
+    assert prompt_of({"conversations": share(*TURNS)}).prompt == talk(*TURNS)
+    assert prompt_of({"prompt": talk("u: Count.", "a: 1, ")}).prompt == talk("u: Count.", "a: 1, "), "is continued"
+    with pytest.raises(UnusableRowError, match="messages ends with an answer\n    type: data=completions"):
+        prompt_of({"messages": talk("u: Hi", "a: Yes?")})
+
+
+@pytest.mark.parametrize(
+    ("row", "fault"),
+    [
+        (
+            {"prompt": "a", "question": "b"},
+            "different prompts\n    type: 'data.columns={question: \"\"}' to read prompt",
+        ),
+        ({"instruction": "a", "question": "b"}, "'data.columns={prompt: question, instruction: \"\"}'"),
+        ({"prompt": "a", "input": "b"}, "prompt and input hold different prompts"),
+        ({"system": "x", "system_prompt": "y", "prompt": "a"}, "different system texts"),
+        ({"system": "x", "prompt": talk(*TURNS)}, "system is 'x', but the prompt has the system turn 'Be kind.'"),
+        ({"instruction": ["a"], "input": "b"}, "instruction must be text"),
+        ({"conversations": share(*TURNS, "a: other")}, "conversations ends with an answer that the row does not have"),
+        ({"prompt": "a", "chosen_ended": "maybe"}, "chosen_ended must be true or false"),
+    ],
+)
+def test_columns_that_disagree_are_refused(row: dict[str, Any], fault: str) -> None:
+    with pytest.raises(UnusableRowError) as caught:
+        pair_of({**row, **ANSWERS})
+    assert fault in str(caught.value)
+    with pytest.raises(UnusableRowError, match="completion and output hold different answers"):
+        completion_of({"prompt": "a", "completion": "b", "output": "c"})
+
+
+def test_the_cut_answers_of_pairs_and_rankings() -> None:
+    assert pair_of({"prompt": "a", **ANSWERS, "rejected_ended": 0}) == Pair("a", "good", "bad", rejected_ended=False)
+    row = {"prompt": "a", "completions": ["x", "y"], "grades": [1, 2], "ended": [True, "false"]}
+    assert ranking_of(row) == Ranking("a", ["x", "y"], [1.0, 2.0], [True, False])
+    with pytest.raises(UnusableRowError, match="ended must be a list of the same length"):
+        ranking_of({**row, "ended": [True]})
+
+
+@pytest.mark.parametrize(
+    ("label", "labels", "expected"),
+    [
+        ("good", {}, True), (" Bad", {}, False), ("desirable", {}, True), ("no", {}, False), (1.0, {}, True),
+        ("Hilfreich", {"hilfreich": True, "falsch": False}, True), (-1, {"1": True, "-1": False}, False),
+        (True, {"true": False, "false": True}, False),
+    ],
+)  # fmt: skip
+def test_words_as_labels(label: Any, labels: dict[str, bool], expected: bool) -> None:
+    assert labelled_of({"prompt": "a", "answer": "b", "label": label}, labels).desirable == expected
+    with pytest.raises(UnusableRowError, match=r"label must be one of hilfreich \(data.labels\), not 'good'"):
+        labelled_of({"prompt": "a", "answer": "b", "label": "good"}, {"hilfreich": True})
+
+
+def test_columns_are_called_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [
+        {"q": {"text": f"Q{i}"}, "good": "a", "rejected": "b", "s1": 3.5, "s2": 1, "context": "c", "id": i}
+        for i in range(3)
+    ]
+    path = written(tmp_path, *rows)
+    columns = {"prompt": "q.text", "chosen": "good", "margin": "s1 - s2", "context": ""}
+    with caplog.at_level(logging.INFO):
+        source = Pairs(path=path, eval_path=path, columns=columns)
+        assert source.pairs("train", None).rows == [Pair(f"Q{i}", "a", "b", margin=2.5) for i in range(3)]
+        source.pairs("eval", None)
+    assert [record.getMessage() for record in caplog.records] == [f"{path}: columns not read: id"], "once"
+    with pytest.raises(DataError, match=r"has no column best, s3 - s2 \(data.columns\); it has: q, good, rejected, s1"):
+        Pairs(path=path, eval_path=path, columns={"chosen": "best", "margin": "s3 - s2"}).pairs("train", None)
+    with pytest.raises(DataError, match="row 1: context: such a column is not supported; make it a part of the prompt"):
+        Pairs(path=path, eval_path=path, columns={"prompt": "q.text", "chosen": "good"}).pairs("train", None)
+    with pytest.raises(ConfigError, match=r"type: columns=\{chosen:good\}"):
+        Pairs(path=path, columns={"chosn": "good"})
+
+
+def test_rows_say_where_they_come_from(tmp_path: Path) -> None:
+    """Numbers count the rows of each file from 1, and survive the split, filters and conversions."""
+    rows = [{"prompt": f"Q{i}", "chosen": "a" if i else " ", "rejected": "b"} for i in range(10)]
+    first, second = written(tmp_path, *rows[:4], name="1.jsonl"), written(tmp_path, *rows[4:], name="2.jsonl")
+    source = Pairs(path=[first, second], eval_fraction=0.2)
+    found = {row.prompt: row.place for split in ("train", "eval") for row in source.pairs(split, None).rows}
+    assert found == {f"Q{i}": Place(first, i + 1) if i < 4 else Place(second, i - 3) for i in range(1, 10)}
+    assert source.labelled("eval", None).rows[1].place == source.pairs("eval", None).rows[0].place
+    graded = {"prompt": "q", "completions": ["x", "y"], "grades": [1, 2]}
+    ranked = Rankings(path=written(tmp_path, graded), eval_path="x")
+    assert ranked.pairs("train", None).rows[0].place == Place(str(ranked.path), 1)
+    bad = written(tmp_path, {**rows[1], "chosen": 1}, name="3.jsonl")
+    with pytest.raises(DataError, match=r"3.jsonl, row 1: chosen must be text"):
+        Pairs(path=[first, bad]).pairs("train", None)
+    with pytest.raises(ConfigError, match="must be a file, a folder or a hub name, or a list of these"):
+        Pairs(path=[first, 3])
+
+
+def test_splits_and_subsets_of_a_folder(tmp_path: Path) -> None:
+    for subset in ("one", "two"):
+        (tmp_path / subset).mkdir()
+        for split in ("train", "test"):
+            written(
+                tmp_path / subset,
+                *({"prompt": f"{subset} {split} {i}", **ANSWERS} for i in range(3)),
+                name=f"{split}.jsonl",
+            )
+    source = Pairs(path=str(tmp_path), subset="two", eval_split="test")
+    assert not list(source.missing())
+    assert [row.prompt for row in source.pairs("train", None).rows] == [f"two train {i}" for i in range(3)]
+    assert [row.prompt for row in source.pairs("eval", None).rows] == [f"two test {i}" for i in range(3)]
+    (problem,) = Pairs(path=str(tmp_path), subset="one", split="dev", eval_split="test").missing()
+    assert "has no split dev; it has: train, test" in problem.allowed
+    with pytest.raises(ConfigError, match="is the split that is trained on"):
+        Pairs(path="x", split="test", eval_split="test")
+
+
+def test_a_file_with_a_column_split(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"split": "test" if i % 3 else "train", "prompt": f"Q{i}", **ANSWERS} for i in range(9)]
+    source = Pairs(path=written(tmp_path, *rows), eval_split="test")
+    train = source.pairs("train", None).rows
+    assert [(row.prompt, row.place and row.place.row) for row in train] == [("Q0", 1), ("Q3", 4), ("Q6", 7)]
+    assert len(source.pairs("eval", None).rows) == 6
+    with pytest.raises(DataError, match="has no rows of the split dev; it has: train, test"):
+        Pairs(path=source.path, eval_split="dev").pairs("eval", None)
+    for row in rows:
+        del row["split"]
+    plain = Pairs(path=written(tmp_path, *rows, name="plain.jsonl"), eval_split="test", eval_fraction=0.3)
+    assert len(plain.pairs("eval", None).rows) == 3
+    assert "plain.jsonl is a file without a column split, so 0.3 of it is held out" in caplog.text
+
+
+# file of `cases/own_files` -> source, its settings, and (training rows, held-out rows) or words of the message
+OWN_FILES: dict[str, tuple[str, dict[str, Any], Any]] = {
+    "alpaca.jsonl": ("completions", {}, (36, 4)),
+    "dups.jsonl": ("pairs", {}, (27, 3)),
+    "evalsame.jsonl": ("pairs", {}, (9, 1)),
+    "few.jsonl": ("pairs", {}, (2, 1)),
+    "kto.jsonl": ("unpaired", {}, (36, 4)),
+    "kto_ok.jsonl": ("unpaired", {}, (36, 4)),
+    "lenbias.jsonl": ("pairs", {}, (27, 3)),
+    "long.jsonl": ("pairs", {}, (27, 3)),
+    "margin.jsonl": ("pairs", {}, (36, 4)),
+    "messages.jsonl": ("completions", {}, (36, 4)),
+    "mix7k.jsonl": ("pairs", {"columns": {"margin": "chosen_rating - rejected_rating"}}, (36, 4)),
+    "mixed_messages_prompt.jsonl": ("pairs", {}, (36, 4)),
+    "null.jsonl": ("pairs", {}, "row 6: chosen is missing or null: fill it in, or remove the row"),
+    "orca.jsonl": ("pairs", {}, (36, 4)),
+    "pares.json": ("pairs", {}, (36, 4)),
+    "pares.jsonl": ("pairs", {}, (36, 4)),
+    "preguntas.jsonl": ("prompts", {}, (18, 2)),
+    "prompts.jsonl": ("prompts", {}, (36, 4)),
+    "same.jsonl": ("pairs", {}, "no row that can be used (identical answers: 30)"),
+    "score_kto.jsonl": ("unpaired", {}, (36, 4)),
+    "sharegpt.jsonl": ("pairs", {}, (36, 4)),
+    "sharegpt_sft.jsonl": ("completions", {}, (36, 4)),
+    "solo_chosen.jsonl": ("unpaired", {}, (36, 4)),
+    "solo_chosen2.jsonl": ("pairs", {}, "or: data=completions 'data.columns={completion: chosen}'"),
+    "swapped.jsonl": ("pairs", {}, (18, 2)),
+    "uf.jsonl": ("pairs", {"columns": {"margin": "score_chosen - score_rejected"}}, (36, 4)),
+}
+
+
+@pytest.fixture
+def own_files() -> Path:
+    folder = SHARED / "cases" / "own_files"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is absent")
+    return folder
+
+
+def test_no_file_of_the_cases_is_left_out(own_files: Path) -> None:
+    assert sorted(file.name for file in own_files.iterdir()) == sorted(OWN_FILES)
+
+
+@pytest.mark.parametrize("name", OWN_FILES)
+def test_own_files_load_by_config_alone_or_are_refused(name: str, own_files: Path) -> None:
+    kind, settings, expected = OWN_FILES[name]
+    source = SOURCES[kind](path=str(own_files / name), eval_limit=0, **settings)
+    problems = list(source.missing())
+    if isinstance(expected, str):
+        (problem,) = problems
+        assert expected in problem.allowed
+    else:
+        assert not problems
+        assert tuple(len(source.usable(split).rows) for split in ("train", "eval")) == expected

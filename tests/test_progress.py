@@ -1,0 +1,26 @@
+"""Progress of long steps outside a terminal: lines with the time left."""
+
+from __future__ import annotations
+
+import logging
+
+import pytest
+
+from alignlab import progress
+
+
+def test_lines_with_the_time_left(caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Eight items of 10 s each: a line after every second one, with the time left at the mean speed so far."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(progress.time, "monotonic", lambda: float(next(clock)))
+    caplog.set_level(logging.INFO)
+    assert list(progress.bar_or_lines(True)(range(8), "sampling")) == list(range(8))
+    assert [record.message for record in caplog.records] == [
+        "sampling: 12 % done, about 2 min left",
+        "sampling: 37 % done, about 67 s left",
+        "sampling: 62 % done, about 36 s left",
+        "sampling: 87 % done, about 11 s left",
+    ]
+    caplog.clear()
+    assert list(progress.bar_or_lines(False)(range(8), "sampling")) == list(range(8))
+    assert caplog.records == []

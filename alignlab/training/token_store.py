@@ -108,7 +108,7 @@ def _write(split: TokenizedSplit, folder: Path) -> None:
             "rows": places.rows.tolist(),
         },
         "dropped": split.dropped,
-        "report": asdict(split.report),
+        "report": vars(split.report),
         "digest": split.digest,
         "counts": dict(split.counts),
         "flipped": split.flipped,

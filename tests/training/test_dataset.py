@@ -69,7 +69,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "rows.jsonl"
-    write(file, "a", "b", "c")
+    write(file, "d", "e", "f")  # rows that no other test has read
     start = load_initial_policy(
         plan(compose("train", [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]))
     )

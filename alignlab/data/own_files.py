@@ -102,7 +102,7 @@ class OwnFiles(Source):
             places = paths_of(getattr(self, key))
             found = [problem for path in places for problem in missing(key, path)]
             yield from found
-            if places and not found and all(Path(path).exists() for path in places):
+            if places and not found and _is_read_before_a_run(places):
                 try:
                     self._require_usable_rows(key)
                 except DataError as error:
@@ -264,6 +264,18 @@ class OwnFiles(Source):
 # same files.
 _MAX_CACHED = 4
 _cache: dict[Any, Loaded[Any]] = {}
+
+# Larger files are read when the run starts, and not before. Their stored token rows may make it needless.
+_MOST_BYTES_BEFORE = 50_000_000
+
+
+def _is_read_before_a_run(paths: Sequence[str]) -> bool:
+    """Whether rows are checked before the model is loaded: those of local files and folders that are not too large."""
+    if not all(Path(path).exists() for path in paths):
+        return False
+    files = [file for path in paths for file in [Path(path), *Path(path).rglob("*")] if file.is_file()]
+    return sum(file.stat().st_size for file in files) <= _MOST_BYTES_BEFORE
+
 
 # Columns that are always looked at: a row with a value in one of them is refused. `split` selects rows.
 _LOOKED_AT = {*UNSUPPORTED_COLUMNS, "split"}

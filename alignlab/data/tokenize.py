@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from operator import ne
 from typing import Any, TypeVar
 
@@ -292,67 +292,81 @@ def _place(number: int, row: AnyRow) -> str:
     return str(row.place or f"row {number}")
 
 
+# Collects the token rows of a split: into a list, or into a file (alignlab/data/token_table.py).
+Collect = Callable[[Iterator[Any]], Sequence[Any]]
+
+
 def tokenize_completions(
-    rows: Iterable[Completion | Labelled], template: Template, cut: Cutter, compare: int = COMPARED
-) -> tuple[list[CompletionTokens], LengthReport]:
+    rows: Iterable[Completion | Labelled],
+    template: Template,
+    cut: Cutter,
+    compare: int = COMPARED,
+    collect: Collect = list,
+) -> tuple[Sequence[CompletionTokens], LengthReport]:
     """(token ids of single answers, report of their cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut, ["completion"], compare)
-    out = [CompletionTokens(i, prompt, answers[0]) for i, (_, prompt, answers) in enumerate(tokens.rows(rows))]
-    return out, tokens.report
+    out = (CompletionTokens(i, prompt, answers[0]) for i, (_, prompt, answers) in enumerate(tokens.rows(rows)))
+    return collect(out), tokens.report
 
 
 def tokenize_prompts(
-    rows: Iterable[Completion], template: Template, cut: Cutter, compare: int = COMPARED
-) -> tuple[list[PromptTokens], LengthReport]:
+    rows: Iterable[Completion], template: Template, cut: Cutter, compare: int = COMPARED, collect: Collect = list
+) -> tuple[Sequence[PromptTokens], LengthReport]:
     """(token ids of prompts and the data's own answers, report of cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut, ["completion"], compare)
-    out = [
+    out = (
         PromptTokens(i, prompt, answers[0], row.prompt) for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
-    ]
-    return out, tokens.report
+    )
+    return collect(out), tokens.report
 
 
 def tokenize_pairs(
-    rows: Iterable[Pair], template: Template, cut: Cutter, compare: int = COMPARED
-) -> tuple[list[PairTokens], LengthReport]:
+    rows: Iterable[Pair], template: Template, cut: Cutter, compare: int = COMPARED, collect: Collect = list
+) -> tuple[Sequence[PairTokens], LengthReport]:
     """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
 
     Pairs whose answers are identical after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["chosen", "rejected"], compare)
-    out: list[PairTokens] = []
-    for _, prompt, (chosen, rejected) in tokens.rows(rows):
-        if chosen == rejected:
-            tokens.report.dropped[IDENTICAL] += 1
-        else:
-            out.append(PairTokens(len(out), prompt, chosen, rejected))
-    return out, tokens.report
+
+    def different() -> Iterator[PairTokens]:
+        places = count()
+        for _, prompt, (chosen, rejected) in tokens.rows(rows):
+            if chosen == rejected:
+                tokens.report.dropped[IDENTICAL] += 1
+            else:
+                yield PairTokens(next(places), prompt, chosen, rejected)
+
+    return collect(different()), tokens.report
 
 
 def tokenize_labelled(
-    rows: Iterable[Labelled], template: Template, cut: Cutter, compare: int = COMPARED
-) -> tuple[list[LabelledTokens], LengthReport]:
+    rows: Iterable[Labelled], template: Template, cut: Cutter, compare: int = COMPARED, collect: Collect = list
+) -> tuple[Sequence[LabelledTokens], LengthReport]:
     """(token ids of labelled answers, report of cuts). Raises DataError if an answer has no token."""
     tokens = Tokenizer(template, cut, ["completion"], compare)
-    out = [
+    out = (
         LabelledTokens(i, prompt, answers[0], row.desirable)
         for i, (row, prompt, answers) in enumerate(tokens.rows(rows))
-    ]
-    return out, tokens.report
+    )
+    return collect(out), tokens.report
 
 
 def tokenize_rankings(
-    rows: Iterable[Ranking], template: Template, cut: Cutter, compare: int = COMPARED
-) -> tuple[list[RankingTokens], LengthReport]:
+    rows: Iterable[Ranking], template: Template, cut: Cutter, compare: int = COMPARED, collect: Collect = list
+) -> tuple[Sequence[RankingTokens], LengthReport]:
     """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
 
     Rankings whose answers are all identical after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["completion"], compare)
-    out: list[RankingTokens] = []
-    for row, prompt, answers in tokens.rows(rows):
-        if all(answer == answers[0] for answer in answers):
-            tokens.report.dropped[IDENTICAL] += 1
-        else:
-            out.append(RankingTokens(len(out), prompt, answers, row.grades, row.margin))
-    return out, tokens.report
+
+    def different() -> Iterator[RankingTokens]:
+        places = count()
+        for row, prompt, answers in tokens.rows(rows):
+            if all(answer == answers[0] for answer in answers):
+                tokens.report.dropped[IDENTICAL] += 1
+            else:
+                yield RankingTokens(next(places), prompt, answers, row.grades, row.margin)
+
+    return collect(different()), tokens.report

@@ -98,7 +98,10 @@ def compiler_fault() -> str | None:
 
 
 def compile_layers(policy: Any) -> None:
-    """Compile the decoder layers with torch.compile. All layers share one compilation, for rows of any length."""
+    """Compile the decoder layers with torch.compile. All layers share one compilation, for sequences of any length.
+
+    A batch of one sequence is compiled apart from larger batches: torch.compile takes every size of 1 for a constant.
+    """
     for layer in _layers(innermost(policy)):
         layer.compile(dynamic=True)
 

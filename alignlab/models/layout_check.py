@@ -84,8 +84,7 @@ def rows_to_look_at(model: Any, rows: Sequence[Tokens]) -> list[PromptAndAnswer]
       runs sample several answers per prompt.
     """
     window = window_of(model.config)
-    longest = max(rows, key=_longest)
-    beyond = [longest] if window is not None and _longest(longest) > window else []
+    beyond = [] if window is None else [row for row in [max(rows, key=_longest)] if _longest(row) > window]
     first = sorted(rows[:_FIRST], key=_second_length, reverse=True)[:2]
     found = [sorted(row.answers(), key=_length)[-2:] for row in (*first, *beyond)]
     if len(found) > 1 and all(len(answers) == 1 for answers in found):

@@ -13,7 +13,11 @@ from alignlab.data.noise import with_noise
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.data.tokenize import (
+    CompletionTokens,
     LabelledTokens,
+    PairTokens,
+    PromptTokens,
+    RankingTokens,
     Tokens,
     tokenize_completions,
     tokenize_labelled,
@@ -38,6 +42,7 @@ class Shape:
     read:     (source, split, reference) -> rows as text.
     tokenize: (rows, template, cutter) -> rows as token ids and the report of what was cut. `compare` is the number of
               rows that are compared with the tokenizer's own rendering.
+    tokens:   class of the rows as token ids.
     collate:  (rows, layout) -> a batch of tensors.
     module:   class of the module that trains on these batches.
     count:    rows -> number of rows of each kind, for the objective's warnings about its data.
@@ -45,6 +50,7 @@ class Shape:
 
     read: Callable[[Source, Split, ReferenceTable], Loaded[Any]]
     tokenize: Callable[..., tuple[Sequence[Tokens], Any]]
+    tokens: type[Tokens]
     collate: Callable[[Any, Layout], Any]
     module: type[AlignmentModule]
     count: Callable[[Sequence[Any]], dict[str, int]] = lambda rows: {"rows": len(rows)}
@@ -67,7 +73,9 @@ def read_rows(shape: Shape, source: Source, split: Split, reference: ReferenceTa
 
 
 def _online(collate: Callable[[Any, Layout], Any], module: type[AlignmentModule]) -> Shape:
-    return Shape(lambda source, split, reference: source.completions(split), tokenize_prompts, collate, module)
+    return Shape(
+        lambda source, split, reference: source.completions(split), tokenize_prompts, PromptTokens, collate, module
+    )
 
 
 ONLINE = {
@@ -78,14 +86,23 @@ ONLINE = {
 
 SHAPES = {
     "completions": Shape(
-        lambda source, split, reference: source.completions(split), tokenize_completions, collate_completions, SFTModule
+        lambda source, split, reference: source.completions(split),
+        tokenize_completions,
+        CompletionTokens,
+        collate_completions,
+        SFTModule,
     ),
     "pairs": Shape(
-        lambda source, split, reference: source.pairs(split, reference), tokenize_pairs, collate_pairs, PreferenceModule
+        lambda source, split, reference: source.pairs(split, reference),
+        tokenize_pairs,
+        PairTokens,
+        collate_pairs,
+        PreferenceModule,
     ),
     "labelled": Shape(
         lambda source, split, reference: source.labelled(split, reference),
         tokenize_labelled,
+        LabelledTokens,
         collate_labelled,
         UnpairedModule,
         _count_labels,
@@ -93,6 +110,7 @@ SHAPES = {
     "rankings": Shape(
         lambda source, split, reference: source.rankings(split, reference),
         tokenize_rankings,
+        RankingTokens,
         collate_rankings,
         RewardModule,
     ),

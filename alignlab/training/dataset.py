@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from pathlib import Path
 from typing import Any
 
 from alignlab.config.plan import Plan
@@ -18,7 +18,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, rows_of_run
 from alignlab.data.rows import LeftOut, Split
 from alignlab.data.sources.base import Source
-from alignlab.data.tokenize import Cutter, LengthReport, PairTokens, PromptAndAnswer, Tokens, mismatched
+from alignlab.data.tokenize import Collect, Cutter, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
@@ -26,6 +26,7 @@ from alignlab.progress import bars_wanted, progress_bar
 from alignlab.spelling import counted
 from alignlab.training.data_shapes import SHAPES, Shape, read_rows, shape_of
 from alignlab.training.setup import InitialPolicy
+from alignlab.training.token_store import FORMAT, TokenizedSplit, stored_split
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,8 @@ log = logging.getLogger(__name__)
 class RunRows:
     """Training and held-out rows. The `index` of held-out rows continues that of the training rows.
 
+    counts: number of training rows of each kind, for the objective's warnings about its data.
+    mean_tokens: mean tokens of a training row. A prompt counts once for each of its answers.
     record: the entry `data` of run.json.
     left_out: split -> the rows that were left out, as far as they are known one by one.
     pairs:  further held-out pairs that the policy is measured on; empty if the held-out rows are these pairs.
@@ -43,6 +46,8 @@ class RunRows:
     held_out: Sequence[Tokens]
     record: Mapping[str, Any]
     left_out: Mapping[Split, Sequence[LeftOut]]
+    counts: Mapping[str, int]
+    mean_tokens: float
     pairs: Sequence[PairTokens] = ()
 
 
@@ -75,6 +80,8 @@ def load_rows(start: InitialPolicy) -> RunRows:
         [replace(row, index=row.index + after) for row in held_out.tokens],
         record,
         {"train": train.left_out, "eval": held_out.left_out},
+        train.counts,
+        train.look.tokens.per_row if train.look.tokens else 0.0,
         [replace(row, index=row.index + after) for row in pairs],
     )
 
@@ -112,7 +119,7 @@ def _pairs(
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record
 
 
-def _audit(start: InitialPolicy, train: _Read, held_out: _Read) -> dict[str, Any]:
+def _audit(start: InitialPolicy, train: TokenizedSplit, held_out: TokenizedSplit) -> dict[str, Any]:
     """The audit of both splits for run.json. Raises DataError with its errors, and logs its warnings."""
     config = start.plan.train
     looks: dict[Split, Look] = {"train": train.look, "eval": held_out.look}
@@ -144,43 +151,18 @@ def _paths(source: Source) -> str:
     return ", ".join(f"data.{name}={value}" for name in source.content_fields if (value := getattr(source, name)))
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A split as token ids, with counts of what was left out and cut.
-
-    look:     what the texts and the tokens of the split show.
-    left_out: the rows that were left out, as far as they are known one by one.
-    flipped:  number of labels that `data.noise` has flipped.
-    """
-
-    tokens: Sequence[Tokens]
-    look: Look
-    left_out: Sequence[LeftOut]
-    dropped: Counter[str]
-    report: LengthReport
-    digest: str
-    flipped: int = 0
-
-    @property
-    def record(self) -> dict[str, Any]:
-        """The entry of the split in run.json."""
-        kept = {"rows": len(self.tokens), "digest": self.digest, "dropped": dict(self.dropped)}
-        noise = {"flipped": self.flipped} if self.flipped else {}
-        return {**kept, **noise, **self.report.summary()}
-
-
 # A cache of the last splits that were read, because most points of a sweep train on the same rows.
 _MOST_KEPT = 8
-_kept: dict[str, _Read] = {}
+_kept: dict[str, TokenizedSplit] = {}
 
 
-def _read_own(start: InitialPolicy, split: Split, content: str) -> _Read:
+def _read_own(start: InitialPolicy, split: Split, content: str) -> TokenizedSplit:
     """A split in the shape that the run's objective needs."""
     needs = start.plan.train.objective.requires
     return _read(start, split, content, shape_of(needs), needs.rows)
 
 
-def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: str) -> _Read:
+def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: str) -> TokenizedSplit:
     """Load, tokenize and cut a split, or take it from the cache if another point of this process has read it.
 
     rows: the kind of rows that the shape reads.
@@ -188,20 +170,27 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
     config, source = start.plan.train, start.plan.train.data
     template = template_of(start.model, start.tokenizer, source.template)
     sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
-    parts = (repr(source), content, split, rows, template.identity, sampled_from)
+    settings = {f.name: getattr(source, f.name) for f in fields(source) if f.name not in source.content_fields}
+    parts = (type(source).__name__, repr(settings), content, split, rows, template.identity, sampled_from, FORMAT)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
-        progress = progress_bar(bars_wanted(config.trainer.progress))
-        loaded, flipped = read_rows(shape, source, split, lambda world: start.exact_logps)
-        cut = Cutter(source.max_length, source.max_prompt_length)
-        tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut)
-        rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
-        # The rows of a world repeat, because they are samples of a few answers.
-        look = Look(look_at_texts(loaded) if source.world is None else None, look_at_tokens(tokens, report))
-        if source.fingerprint() != content:
-            raise _changed_error(source)
+
+        def make(collect: Collect = list) -> TokenizedSplit:
+            progress = progress_bar(bars_wanted(config.trainer.progress))
+            loaded, flipped = read_rows(shape, source, split, lambda world: start.exact_logps)
+            cut = Cutter(source.max_length, source.max_prompt_length)
+            tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut, collect=collect)
+            rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
+            # The rows of a world repeat, because they are samples of a few answers.
+            look = Look(look_at_texts(loaded) if source.world is None else None, look_at_tokens(tokens, report))
+            if source.fingerprint() != content:
+                raise _changed_error(source)
+            dropped = loaded.dropped + report.dropped
+            counts = shape.count(tokens)
+            return TokenizedSplit(tokens, look, loaded.left_out, dropped, report, rows_digest, counts, flipped)
+
         while len(_kept) >= _MOST_KEPT:
             _kept.pop(next(iter(_kept)))
-        dropped = loaded.dropped + report.dropped
-        _kept[key] = _Read(tokens, look, loaded.left_out, dropped, report, rows_digest, flipped)
+        folder = Path(config.output_root) / "tokens" / key
+        _kept[key] = make() if source.world is not None else stored_split(folder, shape.tokens, make)
     return _kept[key]

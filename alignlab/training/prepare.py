@@ -9,11 +9,9 @@ from typing import Any
 import torch
 
 from alignlab.data.layout import Layout
-from alignlab.data.tokenize import mean_tokens
 from alignlab.models.efficiency import checkpoint_layers, compile_layers, compiler_fault, compiling_pays
 from alignlab.models.layout_check import rows_to_look_at
 from alignlab.models.reference import Reference
-from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, choose_layout_for, reference_requests
 from alignlab.training.pairs import held_out_pairs
 from alignlab.training.rollout_setup import online_policy
@@ -40,7 +38,7 @@ def prepare(start: InitialPolicy, rows: RunRows, device: torch.device) -> Prepar
     """Move the model to the device, choose its layout, compute the reference, and compile layers if that pays."""
     config = start.plan.train
     needs = config.objective.requires
-    for warning in config.objective.data_warnings(shape_of(needs).count(rows.train)):
+    for warning in config.objective.data_warnings(rows.counts):
         log.info("%s", warning)
     start.model.to(device)
     layout = choose_layout_for(start, rows.train)
@@ -61,7 +59,7 @@ def _save_memory_and_time(start: InitialPolicy, rows: RunRows, policy: Any) -> N
     settings = start.plan.train.trainer
     if settings.gradient_checkpointing:
         checkpoint_layers(policy)
-    tokens = settings.max_steps * settings.batch_size * mean_tokens(rows.train)
+    tokens = settings.max_steps * settings.batch_size * rows.mean_tokens
     if settings.compile == "always" or (settings.compile == "auto" and compiling_pays(policy, int(tokens))):
         if fault := compiler_fault():
             log.warning("the model's layers are not compiled: %s", fault)

@@ -296,7 +296,7 @@ def test_options_reach_the_request(served: Served, tmp_path: Path) -> None:
 
 def test_a_folder_that_can_not_be_written(served: Served, tmp_path: Path) -> None:
     (tmp_path / "llm").write_text("a file")
-    with pytest.raises(OutputError, match="can't be stored"):
+    with pytest.raises(OutputError, match="nothing can be stored in"):
         judge(served).compare(PAIRS, tmp_path)
 
 

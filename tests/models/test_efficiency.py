@@ -75,7 +75,7 @@ def test_checkpointed_layers_keep_less_and_compute_the_same(adapter: bool) -> No
 @pytest.mark.skipif(shutil.which("g++") is None, reason="no C++ compiler")
 @pytest.mark.parametrize("checkpointed", [False, True], ids=["", "checkpointed"])
 def test_compiled_layers_compute_the_same(checkpointed: bool) -> None:
-    """Rows of another length give the right result too, and are not compiled again."""
+    """Other lengths and other numbers of sequences are not compiled again. One sequence is a case of its own."""
     torch._dynamo.reset()
     plain, compiled = policy(adapter=True), policy(adapter=True)
     if checkpointed:
@@ -83,16 +83,21 @@ def test_compiled_layers_compute_the_same(checkpointed: bool) -> None:
     compile_layers(compiled)
     counters = torch._dynamo.utils.counters
     counters.clear()
-    compiles = []
-    for answers in (ANSWERS, [(prompt * 2, answer * 3) for prompt, answer in ANSWERS], ANSWERS[1:] * 2):
+    shapes, compiles = [], []
+    longer = [(prompt * 2, answer * 3) for prompt, answer in ANSWERS]
+    more = [([i] * 3, [i, i + 1] * 3) for i in range(1, 5)]
+    for answers in (ANSWERS, longer, ANSWERS[1:] * 2, more, more[1:]):
         rows = collate_rows(answers, SHARED)
         loss, gradient, _ = step(plain, rows)
         other_loss, other_gradient, _ = step(compiled, rows)
         torch.testing.assert_close(other_loss, loss, atol=1e-5, rtol=1e-5)
         assert (other_gradient - gradient).abs().max() <= 1e-5 * gradient.abs().max()
+        shapes.append(tuple(rows.ids.shape))
         compiles.append(counters["stats"]["unique_graphs"])
-    assert compiles[0] > 0
-    assert compiles == compiles[:1] * 3
+    assert shapes == [(1, 15), (1, 39), (2, 6), (4, 9), (3, 9)]
+    once = compiles[0]
+    assert once > 0
+    assert compiles == [once, once, 2 * once, 2 * once, 2 * once]
 
 
 def test_compiling_pays_where_a_run_is_long(monkeypatch: pytest.MonkeyPatch) -> None:

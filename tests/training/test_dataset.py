@@ -54,7 +54,9 @@ def test_prompts_shared_by_held_out_rows_are_reported(alignlab: Run, tmp_path: P
 def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hydra_conf: None) -> None:
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
-    start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    start = load_initial_policy(
+        plan(compose("train", [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]))
+    )
     assert len(load_rows(start).train) == 2
     write(file, "a", "b", "c", answer="evil")
     with pytest.raises(
@@ -67,8 +69,10 @@ def test_a_file_that_changes_while_it_is_read_is_refused(
     tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "rows.jsonl"
-    write(file, "a", "b", "c")
-    start = load_initial_policy(plan(compose("train", [*SMALL, f"data.path={file}"])))
+    write(file, "d", "e", "f")  # rows that no other test has read
+    start = load_initial_policy(
+        plan(compose("train", [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]))
+    )
     pairs = Pairs.pairs
 
     def changing(self: Pairs, *arguments: Any) -> Any:

@@ -6,9 +6,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import islice
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from alignlab.data.filters import Digests, Mask, Reason, find, keys_of
 from alignlab.data.rows import Labelled, LeftOut, Loaded, Place
@@ -23,6 +24,40 @@ class Found:
 
     count: int
     places: tuple[Place, ...] = ()
+
+
+@dataclass(frozen=True)
+class Places(Sequence[Place | None]):
+    """Where R rows come from.
+
+    names: the files.
+    files: int32[R] index of a row's file; -1 if it is not known where the row comes from.
+    rows:  int64[R] number of a row in its file.
+    """
+
+    names: list[str]
+    files: NDArray[np.int32]
+    rows: NDArray[np.int64]
+
+    @staticmethod
+    def of(places: Sequence[Place | None]) -> Places:
+        """The same places as arrays."""
+        index: dict[str, int] = {}
+        files = [-1 if place is None else index.setdefault(place.file, len(index)) for place in places]
+        rows = [0 if place is None else place.row for place in places]
+        return Places(list(index), np.array(files, np.int32), np.array(rows, np.int64))
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    @overload
+    def __getitem__(self, i: int) -> Place | None: ...
+    @overload
+    def __getitem__(self, i: slice) -> list[Place | None]: ...
+    def __getitem__(self, i: int | slice) -> Place | list[Place | None] | None:
+        if isinstance(i, slice):
+            return [self[k] for k in range(*i.indices(len(self)))]
+        return None if self.files[i] < 0 else Place(self.names[self.files[i]], int(self.rows[i]))
 
 
 @dataclass(frozen=True)
@@ -42,7 +77,7 @@ class Texts:
     found: Mapping[Reason, Found] = field(default_factory=dict)
     left_out: Mapping[str, Found] = field(default_factory=dict)
     good: int | None = None
-    places: Sequence[Place | None] = ()
+    places: Places = field(default_factory=lambda: Places.of([]))
 
     @property
     def count(self) -> int:
@@ -59,7 +94,7 @@ def look_at_texts(loaded: Loaded[Any]) -> Texts:
     """Look at all rows of a split, and at the record of the rows that were left out."""
     rows = loaded.rows
     keys = keys_of(rows)
-    places = [row.place for row in rows]
+    places = Places.of([row.place for row in rows])
     labels = [row.desirable for row in rows if isinstance(row, Labelled)]
     good = sum(labels) if labels else None
     texts = Texts(keys.prompts, keys.rows, left_out=_left_out(loaded), good=good, places=places)

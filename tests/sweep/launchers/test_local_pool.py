@@ -370,7 +370,7 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
 
 
 def test_small_models_with_much_to_do_get_processes_and_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:
-    trainer = SimpleNamespace(batch_size=64, max_steps=400)
+    trainer = SimpleNamespace(batch_size=64, known_steps=400)
     lab = SimpleNamespace(train=SimpleNamespace(model=SimpleNamespace(parameters=83_000), trainer=trainer))
     large = SimpleNamespace(train=SimpleNamespace(model=SimpleNamespace(parameters=None), trainer=trainer))
     assert worth_processes([lab] * 5)  # type: ignore[list-item]

@@ -46,6 +46,13 @@ _TEXTS = {
 }
 
 
+# What to type if all answers are good: imitate them, or make bad ones.
+_BAD_ANSWERS = (
+    "objective=sft, or label the policy's samples as bad answers first: "
+    "alignlab synthesize model=<the policy> data=<this data> synthesis.form=labels synthesis.preferred=data"
+)
+
+
 @dataclass(frozen=True)
 class Finding:
     """Something that an audit found.
@@ -94,8 +101,10 @@ class Look:
 
 @dataclass(frozen=True)
 class Audit:
-    """The result of an audit. With errors a run can't learn anything, or would learn something else than the data says.
+    """The result of an audit.
 
+    errors:    rows from which a run can't learn, or would learn something else than the data says.
+    warnings:  rows that a run can use, but that its user should know of.
     unchecked: what was not looked at, and why.
     facts:     numbers of both splits.
     """
@@ -127,7 +136,7 @@ def audit(
 
     source:    configures the rows; its fields are named in cures.
     looks:     what each split shows.
-    positions: most tokens that the model can read; None if there is no limit or if it is not known.
+    positions: most tokens that the model can read; None if there is no limit, or if the limit is not known.
     vocabulary: number of tokens that the model has embeddings of; None if it is not known.
     unchecked: what was not looked at, and why.
     """
@@ -192,9 +201,8 @@ def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
 def _one_sided(texts: Texts) -> Iterator[Finding]:
     if texts.good is None or texts.good not in (0, texts.count):
         return
-    label, cure = ("good", "objective=sft") if texts.good else ("bad", "")
-    more = "; bad answers can be sampled from the policy" if texts.good else ""
-    yield Finding("one_sided", f"all {texts.count} training answers are {label}{more}", "train", texts.count, 1.0, cure)
+    label, cure = ("good", _BAD_ANSWERS) if texts.good else ("bad", "")
+    yield Finding("one_sided", f"all {texts.count} training answers are {label}", "train", texts.count, 1.0, cure)
 
 
 def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:

@@ -88,7 +88,13 @@ def labelled(good: int, bad: int) -> list[Labelled]:
     return [Labelled(f"p{i}", "a", i < good) for i in range(good + bad)]
 
 
-@pytest.mark.parametrize(("good", "bad", "cure"), [(5, 0, "objective=sft"), (0, 4, "")])
+MADE = (
+    "objective=sft, or label the policy's samples as bad answers first: "
+    "alignlab synthesize model=<the policy> data=<this data> synthesis.form=labels synthesis.preferred=data"
+)
+
+
+@pytest.mark.parametrize(("good", "bad", "cure"), [(5, 0, MADE), (0, 4, "")])
 def test_labels_of_one_kind(good: int, bad: int, cure: str) -> None:
     found = audited(labelled(good, bad))
     assert [(finding.name, finding.count, finding.cure) for finding in found.warnings] == [

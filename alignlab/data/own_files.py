@@ -150,7 +150,7 @@ class OwnFiles(Source):
     def kept_rows(self, split: Split) -> Loaded[Any]:
         """The rows of one split without those that teach nothing, up to the limit."""
         loaded = drop_unusable(self.split_rows(split))
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return loaded.first(self.limited(split))
 
     def split_rows(self, split: Split) -> Loaded[Any]:
         """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.

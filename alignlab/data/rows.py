@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Generic, Literal, TypedDict, TypeVar
 
 Split = Literal["train", "eval"]
@@ -149,13 +149,20 @@ class Loaded(Generic[Row]):
     """The rows of one split, and how many rows were left out, by reason.
 
     left_out: the rows that were left out, as far as they are known one by one. `dropped` counts all of them.
+    beyond:   number of good rows that are not used because of a limit (`data.train_limit`, `data.eval_limit`).
     """
 
     rows: list[Row]
     dropped: Counter[str] = field(default_factory=Counter)
     left_out: tuple[LeftOut, ...] = ()
+    beyond: int = 0
+
+    def first(self, most: int | None) -> Loaded[Row]:
+        """The first `most` rows; all of them for None."""
+        rows = self.rows[:most]
+        return replace(self, rows=rows, beyond=self.beyond + len(self.rows) - len(rows))
 
     def with_rows(self, rows: list[Other], left_out: Sequence[LeftOut] = ()) -> Loaded[Other]:
         """Other rows, with the same record of what was left out, and with further rows that are left out."""
         dropped = self.dropped + Counter(row.reason for row in left_out)
-        return Loaded(rows, dropped, (*self.left_out, *left_out))
+        return Loaded(rows, dropped, (*self.left_out, *left_out), self.beyond)

@@ -98,6 +98,7 @@ def _write(split: TokenizedSplit, folder: Path) -> None:
             "found": {reason.key: _found_record(found) for reason, found in texts.found.items()},
             "left_out": {reason: _found_record(found) for reason, found in texts.left_out.items()},
             "good": texts.good,
+            "beyond": texts.beyond,
             "names": texts.places.names,
         },
         "tokens": asdict(tokens),
@@ -128,6 +129,7 @@ def _read(folder: Path, kind: type[Tokens]) -> TokenizedSplit:
                 {reason: _found(record) for reason, record in texts["left_out"].items()},
                 texts["good"],
                 Places(texts["names"], keys["files"], keys["places"]),
+                texts["beyond"],
             ),
             _token_counts(content["tokens"]),
         )

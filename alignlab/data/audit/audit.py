@@ -191,7 +191,7 @@ def _nothing_left(split: Split, look: Look) -> Finding:
 
 
 def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
-    loaded = texts.count + sum(found.count for found in texts.left_out.values())
+    loaded = texts.count + texts.beyond + sum(found.count for found in texts.left_out.values())
     for reason, found in texts.left_out.items():
         yield _finding(_name(reason), f"were left out: {reason}", split, found, loaded)
     for kind, found in texts.found.items():

@@ -70,6 +70,7 @@ class Texts:
     left_out: words of a reason -> rows that were left out for it.
     good:     number of rows that are labelled good; None if rows have no labels.
     places:   [R] where each row comes from.
+    beyond:   number of rows that a limit leaves unused (Loaded.beyond).
     """
 
     prompts: Digests
@@ -78,6 +79,7 @@ class Texts:
     left_out: Mapping[str, Found] = field(default_factory=dict)
     good: int | None = None
     places: Places = field(default_factory=lambda: Places.of([]))
+    beyond: int = 0
 
     @property
     def count(self) -> int:
@@ -97,7 +99,7 @@ def look_at_texts(loaded: Loaded[Any]) -> Texts:
     places = Places.of([row.place for row in rows])
     labels = [row.desirable for row in rows if isinstance(row, Labelled)]
     good = sum(labels) if labels else None
-    texts = Texts(keys.prompts, keys.rows, left_out=_left_out(loaded), good=good, places=places)
+    texts = Texts(keys.prompts, keys.rows, left_out=_left_out(loaded), good=good, places=places, beyond=loaded.beyond)
     return replace(texts, found={reason: texts.at(mask) for reason, mask in find(rows, keys).items()})
 
 

@@ -82,7 +82,7 @@ class HHRLHF(Source):
         else:
             loaded = held_out_part(self._read(self.subsets, "train"), split, self.eval_fraction, self.path)
         loaded = drop_unusable(loaded)
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return loaded.first(self.limited(split))
 
     def _read(self, subsets: Sequence[str], split: Split) -> Loaded[Pair]:
         """The pairs of some subsets, with counts of the transcripts that are none."""

@@ -100,7 +100,7 @@ class Mixture(Source):
         if split == "eval":
             in_turn = chain.from_iterable(zip_longest(*(part.rows for part in held_out)))
             rows = [row for row in in_turn if row is not None]
-            return _joined(held_out).with_rows(rows[: self.limited("eval")])
+            return _joined(held_out).with_rows(rows).first(self.limited("eval"))
         known = {prompt_key(row.prompt) for part in held_out for row in part.rows}
         loaded = {name: _without(known, read(part, "train")) for name, part in self.parts.items()}
         return self._chosen(loaded)
@@ -117,7 +117,7 @@ class Mixture(Source):
             reason = f"more than the mixture takes of {name}"
             unused += [LeftOut(reason, found.rows[i].place) for i in sorted(order[sizes[name] :])]
         mixed = [rows[i] for i in rng.permutation(len(rows))]
-        return _joined(loaded.values()).with_rows(mixed[: self.limited("train")], unused)
+        return _joined(loaded.values()).with_rows(mixed, unused).first(self.limited("train"))
 
     def _sizes(self, rows: Mapping[str, int]) -> dict[str, int]:
         """The number of training rows of each part. Raises DataError if a part has fewer rows than it should give."""
@@ -135,7 +135,8 @@ def _joined(parts: Iterable[Loaded[Row]]) -> Loaded[Row]:
     """What was left out of all parts, without rows."""
     found = list(parts)
     dropped = sum((part.dropped for part in found), Counter())
-    return Loaded([], dropped, tuple(row for part in found for row in part.left_out))
+    left_out = tuple(row for part in found for row in part.left_out)
+    return Loaded([], dropped, left_out, sum(part.beyond for part in found))
 
 
 def _without(prompts: set[str], loaded: Loaded[Row]) -> Loaded[Row]:

@@ -33,7 +33,7 @@ class Prompts(OwnFiles):
     def completions(self, split: Split) -> Loaded[Completion]:
         """The prompts with empty answers."""
         loaded = self.split_rows(split)
-        return loaded.with_rows(loaded.rows[: self.limited(split)])
+        return loaded.first(self.limited(split))
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has prompts without answers, but the objective needs pairs")

@@ -228,3 +228,12 @@ def test_real_pairs(shared_data: Path) -> None:
         counts[finding.name] += finding.count
     assert counts == {"identical": 36, "differing_prompts": 17, "empty": 11, "last_turn_of_user": 2}
     assert sum(len(rows.rows) for rows in loaded.values()) == 8552 - counts.total()
+
+
+def test_shares_of_rows_that_were_left_out_count_rows_beyond_a_limit() -> None:
+    rows = [Pair(f"p{i}", "a", "b") for i in range(9)] + [Pair("q", "a", "a")]
+    loaded = drop_unusable(Loaded(rows)).first(4)
+    assert (len(loaded.rows), loaded.beyond) == (4, 5)
+    held_out = Look(look_at_texts(Loaded([Pair("h", "a", "b")])))
+    (finding,) = audit(Pairs(path="x.jsonl"), {"train": Look(look_at_texts(loaded)), "eval": held_out}).warnings
+    assert finding.text == "1 of 10 training rows (10.0%) were left out: identical answers"

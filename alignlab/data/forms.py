@@ -106,7 +106,9 @@ def prompt_of(row: Record) -> PromptOnly:
     prompt = read_prompt(value)
     name = next((name for name in WHOLE if row.get(name) not in EMPTY_VALUES), "")
     if not _given(row, PROMPT) and messages_of(prompt)[-1]["role"] == "assistant":
-        raise UnusableRowError(f"{name} ends with an answer\n    type: data=completions, which reads both of them")
+        raise UnusableRowError(
+            f"{name} ends with an answer\n    type: data=completions, which reads the prompt and the answer"
+        )
     refuse_other_conversations(row, prompt)
     return PromptOnly(_with_system(row, prompt))
 

@@ -55,13 +55,13 @@ class OwnFiles(Source):
     eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`. If that is
                    empty too, they are `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
-    split:         the split of a folder or a hub set to train on. Of a single file with a column `split`, it selects
-                   the rows with this value, if `eval_split` is set.
-    eval_split:    the split of a folder, a hub set or such a file that is held out.
+    split:         the split to train on, of a folder or a hub set. If `eval_split` is set, it also selects the training
+                   rows of a single file by its column `split`.
+    eval_split:    the split that is held out, of a folder, a hub set, or a file with a column `split`.
     subset:        the subset (configuration) of a folder or a hub set.
-    columns:       what a column is called here: {prompt: instruction, chosen: good}. The name may lead into a column
-                   (`question.full_text`) or be a difference of two columns (`score_chosen - score_rejected`). An empty
-                   name leaves a column out: {input: ""}.
+    columns:       column that alignlab reads -> its name in this data: {prompt: instruction, chosen: good}. The name
+                   may be a field of a column (`question.full_text`) or a difference of two columns
+                   (`score_chosen - score_rejected`). An empty name leaves a column out: {input: ""}.
     """
 
     path: Any
@@ -170,8 +170,8 @@ class OwnFiles(Source):
         files = [Part(path, read_bytes(path)) for path in paths_of(self.path) if Path(path).is_file()]
         without = [part.name for part in files if "split" not in _columns_of_part(part)]
         if without:
-            text = "%s is a file without a column split, so %g of it is held out, not data.eval_split=%s"
-            log.warning(text, without[0], self.eval_fraction, self.eval_split)
+            text = "%s has no column split, so data.eval_split=%s is not used: %g of its rows are held out"
+            log.warning(text, without[0], self.eval_split, self.eval_fraction)
         return not without
 
     def _read(self, path: Any, split: str) -> Loaded[Any]:
@@ -206,10 +206,11 @@ class OwnFiles(Source):
         """Raise DataError if a file lacks columns that `columns` names, or that are needed."""
         absent = {own: source for own, source in self.columns.items() if source and not _columns_in(source, columns)}
         if absent:
-            example = ", ".join(f'{own}: ""' for own in absent)
+            named = ", ".join(f"{own}: <its name>" for own in absent)
+            left_out = ", ".join(f'{own}: ""' for own in absent)
             raise DataError(
                 f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {', '.join(columns)}\n"
-                f"  type: other names, or 'data.columns={{{example}}}' to do without"
+                f"  type: 'data.columns={{{named}}}', or 'data.columns={{{left_out}}}' to leave it out"
             )
         taken = self._taken(columns)
         known = {*self.columns, *(column for column in columns if column not in taken)}

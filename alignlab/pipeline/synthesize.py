@@ -56,7 +56,10 @@ class Request:
 
 @dataclass(frozen=True)
 class Synthesized:
-    """The file of the rows, and their provenance. cost: of the judge, this time."""
+    """The file of the rows, and their provenance.
+
+    cost: what the judge cost in this call; nothing if the rows were found.
+    """
 
     id: str
     file: Path
@@ -67,8 +70,8 @@ class Synthesized:
 def synthesize(request: Request) -> Synthesized:
     """Make the rows, or find those that the same request has made before.
 
-    Samples and scores are stored as they come. A stopped command continues there, and another request with the same
-    policy, prompts or judge reuses them.
+    Samples and scores are stored as they come. A stopped command continues from them, and other requests with the same
+    policy, prompts or judge reuse them.
     Raises DataError if no row could be made.
     """
     how, prompts = request.how, _prompts(request)
@@ -80,7 +83,7 @@ def synthesize(request: Request) -> Synthesized:
     file.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(file.parent / "lock"):
         if (found := finished(file)) is not None:
-            log.info("%s: made already, in %s", id_, file)
+            log.info("%s was made before: %s", id_, file)
             return Synthesized(id_, file, found, JudgingCost())
         made = _make(request, how, prompts)
         provenance = {"id": id_, "made": now(), **decided, **made.record}
@@ -210,4 +213,4 @@ def _settings(judge: Judge) -> dict[str, Any]:
 def _remedy(how: Synthesis) -> str:
     if how.preferred == "data":
         return "synthesis.seed=2, or data with good answers"
-    return f"synthesis.samples={max(4, 2 * how.samples)}, or a judge that tells these answers apart"
+    return f"synthesis.samples={max(4, 2 * how.samples)}, or a judge that gives these answers different scores"

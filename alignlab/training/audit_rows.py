@@ -25,10 +25,10 @@ from alignlab.models.sources.base import ModelConfigs, ModelSource
 from alignlab.spelling import counted
 from alignlab.training.data_shapes import read_rows, shape_of
 
-# So many rows of a split are tokenized at most, unless every row is asked for.
+# The most rows of a split that are tokenized, unless all rows are asked for.
 SAMPLE = 20_000
 
-# So many rows of a split are compared with the tokenizer's own rendering, unless every row is asked for.
+# The most rows of a split that are compared with the tokenizer's own rendering, unless all rows are asked for.
 COMPARED = 2_048
 
 _SPLITS: tuple[Split, ...] = ("train", "eval")
@@ -144,10 +144,10 @@ class Auditor:
 
 @dataclass(frozen=True)
 class AuditedPoint:
-    """What a run makes of its rows.
+    """What an audit found about one run: findings that depend on its settings, and its length.
 
     remarks: of the objective on its settings and its rows.
-    facts:   rows and tokens per update, updates per epoch, epochs, and the loss at the start if it is known before.
+    facts:   rows and tokens per update, updates per epoch, epochs, and the loss at the start if no row changes it.
     """
 
     errors: Sequence[Finding]
@@ -161,7 +161,7 @@ class AuditedPoint:
 
 
 def audit_point(train: Train, looks: Mapping[Split, Look]) -> AuditedPoint:
-    """What a run makes of its rows.
+    """Findings and facts about one run.
 
     looks: split -> what it shows. Empty for rows that were not looked at.
     """
@@ -182,7 +182,7 @@ def audit_point(train: Train, looks: Mapping[Split, Look]) -> AuditedPoint:
 def _rounds(train: Train) -> Iterator[str]:
     if train.rounds:
         runs = counted(train.rounds, "run")
-        yield f"instead there will be {runs} on samples, whose ids are known when their rows are made"
+        yield f"rounds: {runs} on samples take the place of this run. Their ids are known when their rows are made"
 
 
 def _facts(train: Train, rows: Look) -> dict[str, float | None]:
@@ -224,7 +224,10 @@ def _no_reference(world: World) -> Any:
 
 
 def _unchecked(loaded: Mapping[Split, Loaded[Any]], looks: Mapping[Split, Look], rendered: bool) -> Iterator[str]:
-    """What `--rows all` would look at besides. `rendered` says whether a chat template renders the rows."""
+    """What was not looked at, but would be with `--rows all`.
+
+    rendered: whether a chat template renders the rows.
+    """
     for split, look in looks.items():
         tokens, rows = look.tokens, len(loaded[split].rows)
         if tokens is not None and tokens.rows < rows:

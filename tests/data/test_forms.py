@@ -215,7 +215,10 @@ def test_a_file_with_a_column_split(tmp_path: Path, caplog: pytest.LogCaptureFix
         del row["split"]
     plain = Pairs(path=written(tmp_path, *rows, name="plain.jsonl"), eval_split="test", eval_fraction=0.3)
     assert len(plain.pairs("eval", None).rows) == 3
-    assert "plain.jsonl is a file without a column split, so 0.3 of it is held out" in caplog.text
+    assert (
+        "plain.jsonl has no column split, so data.eval_split=test is not used: 0.3 of its rows are held out"
+        in caplog.text
+    )
 
 
 # file of `cases/own_files` -> source, its settings, and (training rows, held-out rows) or words of the message

@@ -290,5 +290,5 @@ def test_refusals_of_rounds(alignlab: Run) -> None:
         assert found.code == (2 if texts else 0), (words, found.err)
         assert all(text in found.err for text in texts), found.err
         assert "Traceback" not in found.err
-    assert "instead there will be 2 runs on samples" in alignlab("check", *ROUNDS).out
+    assert "rounds: 2 runs on samples take the place of this run" in alignlab("check", *ROUNDS).out
     assert not Path("outputs").exists()

@@ -37,7 +37,7 @@ _SEAMS = {
 
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
-    Reason.SWAPPED: "are the same pairs both ways round",
+    Reason.SWAPPED: "prefer the opposite of another row with the same answers",
     Reason.CONTRADICTORY: "have the same answer labelled good and bad",
     Reason.DUPLICATE: "are the same as an earlier row",
     Reason.EMPTY: "have an empty answer",

@@ -193,7 +193,7 @@ def test_the_saved_policy_stops_where_it_was_trained_to(
     assert set(GenerationConfig.from_pretrained(tmp_path).eos_token_id) == stops
 
 
-OWN = {
+OWN: dict[str, tuple[type[Any], dict[str, Any]]] = {
     "uf.jsonl": (Pairs, {}),
     "mix7k.jsonl": (Pairs, {}),
     "orca.jsonl": (Pairs, {}),

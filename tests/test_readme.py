@@ -45,7 +45,7 @@ MINE = {
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 19
+    assert len(COMMANDS) == 20
     assert len(EVALUATIONS) == 7
 
 

@@ -32,7 +32,8 @@ class Problem:
     def __str__(self) -> str:
         fix = f"\n      type: {self.type_this}" if self.type_this else ""
         shown = "" if self.value is None else f" = {as_typed(self.value)}"
-        return f"  {self.key}{shown}\n      {self.allowed}{fix}"
+        allowed = self.allowed.replace("\n", "\n      ")
+        return f"  {self.key}{shown}\n      {allowed}{fix}"
 
 
 class AlignlabError(Exception):

@@ -135,6 +135,15 @@ def shared_data() -> Path:
     return folder
 
 
+@pytest.fixture(scope="session")
+def shared_cases() -> Path:
+    """Folder with small inputs of the shapes that public bug reports describe. Skips tests if it does not exist."""
+    folder = SHARED / "cases"
+    if not folder.is_dir():
+        pytest.skip("no ../shared/cases beside the checkout")
+    return folder
+
+
 @pytest.fixture
 def hydra_conf() -> Iterator[None]:
     """Initialise Hydra with conf/, to compose configs without a run."""

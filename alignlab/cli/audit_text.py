@@ -77,7 +77,8 @@ def _audit(out: Console, rows: AuditedRows) -> None:
 def _split(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['rows']:,}"
     if "prompts" in facts:
-        yield f"{facts['prompts']:,} different prompt{'s' * (facts['prompts'] != 1)}"
+        cut = " before cutting" if facts["prompts"] > facts["rows"] else ""
+        yield f"{facts['prompts']:,} different prompt{'s' * (facts['prompts'] != 1)}{cut}"
     if labels := facts.get("labels"):
         yield f"{labels['desirable']:,} good and {labels['undesirable']:,} bad answers"
 
@@ -107,7 +108,7 @@ def _marked(out: Console, kind: str, text: str) -> None:
 
 def _row(out: Console, number: int, row: Any) -> None:
     """One row as tokens: the prompt dimmed, the supervised tokens of each answer separated by bars."""
-    _print(out, f"    row {number}", "bold")
+    _print(out, f"    {row.place or f'row {number}'}", "bold")
     out.print(_tokens("prompt", row.prompt, "", "dim"), soft_wrap=True)
     for name, tokens in row.answers.items():
         out.print(_tokens(name, tokens, "|", ""), soft_wrap=True)

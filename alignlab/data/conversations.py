@@ -7,6 +7,7 @@ with or without one of the answers. A row that can't be used is rejected as a wh
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -21,8 +22,15 @@ _SHAREGPT = {"from": "role", "value": "content"}
 # Columns that belong to the conversation but are not supported. A row with a value in one of them is rejected.
 UNSUPPORTED_COLUMNS = (
     "system", "system_prompt", "history", "input", "query", "context", "documents", "tools", "functions",
-    "image", "images", "audio", "audios", "video", "videos",
+    "tool_calls", "function_call", "image", "images", "audio", "audios", "video", "videos",
 )  # fmt: skip
+
+# A list of turns, or of the parts of a turn, that was written as text: in JSON, or as Python or numpy print it.
+_WRITTEN_LIST = re.compile(
+    r"""\s*\[\s*\{\s*['"](?P<key>role|content|from|value|type|text)['"]\s*:(?=.*['"](?!(?P=key)['"])"""
+    r"""(?:role|content|from|value|type|text)['"]\s*:).*\}\s*\]\s*""",
+    re.DOTALL,
+)
 
 # Columns of whole conversations, which may repeat the row's prompt and answers.
 WHOLE_COLUMNS = ("messages", "conversations")
@@ -114,14 +122,16 @@ def turns_of(value: Any, name: str) -> list[Message]:
     return gather(*(partial(_turn, turn, f"turn {i} of {name}") for i, turn in enumerate(value, 1)))
 
 
-def refuse_unsupported_columns(row: Mapping[str, Any], read: Container[str] = (), cure: str = "remove it") -> None:
+def refuse_unsupported_columns(row: Mapping[str, Any], read: Container[str] = (), *, by_config: bool = False) -> None:
     """Raise UnusableRowError if an unsupported column contains a part of the conversation.
 
-    read: columns that the caller reads itself.
-    cure: how to leave the column out.
+    read:      columns that the caller reads itself.
+    by_config: whether `data.columns` can leave the column out.
     """
     found = [key for key in UNSUPPORTED_COLUMNS if key not in read and row.get(key) not in EMPTY_VALUES]
     if found:
+        left_out = ", ".join(f'{key}: ""' for key in found)
+        cure = f"leave it out: 'data.columns={{{left_out}}}'" if by_config else "remove it"
         raise UnusableRowError(
             f"{', '.join(found)}: such a column is not supported; make it a part of the prompt, or {cure}"
         )
@@ -155,7 +165,7 @@ def prompt_key(prompt: Prompt) -> str:
 def _prompt(value: Any, name: str = "prompt") -> Prompt:
     """The prompt as text or turns; an empty list if there is none."""
     if isinstance(value, str):
-        return read_text(value, name)
+        return _own_text(value, name)
     if value is None or value == []:
         return []
     if isinstance(value, list | dict):
@@ -168,15 +178,24 @@ def _answer(value: Any, name: str) -> tuple[list[Message], str]:
     if value is None:
         raise UnusableRowError(f"{name} is missing or null: fill it in, or remove the row")
     if isinstance(value, str):
-        return [], read_text(value, name)
+        return [], _own_text(value, name)
     if not isinstance(value, list | dict):
         raise UnusableRowError(f"{name} must be text or a list of {{role, content}} messages, not {_preview(value)}")
     if not value:
-        raise UnusableRowError(f"{name} is an empty conversation")
+        raise UnusableRowError(f"{name} is an empty conversation: fill it in, or remove the row")
     *before, last = turns_of(value, name)
     if last["role"] != "assistant":
-        raise UnusableRowError(f"{name} must end with an assistant turn, but ends with one of role {last['role']}")
+        text = f"{name} must end with an assistant turn, but ends with one of role {last['role']}"
+        raise UnusableRowError(f"{text}: remove what follows the answer, or remove the row")
     return before, last["content"]
+
+
+def _own_text(value: str, name: str) -> str:
+    """Read a text that is not a conversation written as text."""
+    if _WRITTEN_LIST.fullmatch(value):
+        text = f"{name} is a text, but it holds a list as some programs write it ({value!r:.60})"
+        raise UnusableRowError(f"{text}: store it as a list (in JSON lines or Parquet), or put the text into a turn")
+    return read_text(value, name)
 
 
 def _turn(value: Any, name: str) -> Message:
@@ -186,24 +205,30 @@ def _turn(value: Any, name: str) -> Message:
     if absent := [key for key in ("role", "content") if key not in turn]:
         raise UnusableRowError(f"{name} has no {' and no '.join(absent)}: {_preview(value)}")
     if more := [key for key, part in turn.items() if key not in ("role", "content") and part not in EMPTY_VALUES]:
-        raise UnusableRowError(f"{name} has {', '.join(more)}, but only the role and the content of a turn can be used")
+        text = f"{name} has {', '.join(more)}, but only the role and the content of a turn can be used"
+        raise UnusableRowError(f"{text}: write it into the content, remove it, or remove the row")
     role = turn["role"]
     if not isinstance(role, str) or role not in _ROLES:
-        raise UnusableRowError(f"{name} has the role {_preview(role)}, which must be one of: {', '.join(_ROLES)}")
+        allowed = ", ".join(_ROLES)
+        raise UnusableRowError(
+            f"{name} has the role {_preview(role)}, which must be one of: {allowed} (rename it, or remove the row)"
+        )
     return Message(role=_ROLES[role], content=_content(turn["content"], name))
 
 
 def _content(value: Any, name: str) -> str:
     """The text of a turn. If it consists of parts, their texts joined."""
     if value is None or value == []:
-        raise UnusableRowError(f"{name} has no text (content: {'null' if value is None else '[]'})")
+        written = "null" if value is None else "[]"
+        raise UnusableRowError(f"{name} has no text (content: {written}): fill it in, or remove the row")
     if not isinstance(value, list):
         return read_text(value, f"the content of {name}")
     texts: list[str] = []
     for i, part in enumerate(value, 1):
         used = {key: item for key, item in part.items() if item is not None} if isinstance(part, dict) else {}
         if used.keys() != {"type", "text"} or used["type"] != "text":
-            raise UnusableRowError(f"part {i} of {name} must be {{type: text, text: ...}}, not {_preview(part)}")
+            text = f"part {i} of {name} must be {{type: text, text: ...}}, not {_preview(part)}"
+            raise UnusableRowError(f"{text}: remove it, or remove the row")
         texts.append(read_text(used["text"], f"part {i} of {name}"))
     return "".join(texts)
 
@@ -227,7 +252,7 @@ def _full_prompt(prompt: Prompt, before: list[Message], name: str) -> list[Messa
         return [*system, *question, *own]
     raise UnusableRowError(
         f"{name} is another conversation than prompt: {name} begins with {_turn_preview(own[0])}, "
-        f"and prompt begins with {_turn_preview(question[0])}"
+        f"and prompt begins with {_turn_preview(question[0])} (correct the row, or remove it)"
     )
 
 
@@ -240,7 +265,8 @@ def _require_same_turns(one: Sequence[Message], other: Sequence[Message], name: 
         difference = f"{counted(len(one), 'turn')}, and {other_name} has {len(other)}"
     else:
         difference = f"{_turn_preview(one[place])}, and {other_name} has {_turn_preview(other[place])}"
-    raise UnusableRowError(f"{name} and {other_name} differ before the answer: {name} has {difference}")
+    text = f"{name} and {other_name} differ before the answer: {name} has {difference}"
+    raise UnusableRowError(f"{text} (correct the row, or remove it)")
 
 
 def _require_repetition(value: Any, name: str, prompt: Sequence[Message], texts: Sequence[str]) -> None:

@@ -150,6 +150,8 @@ def _csv(text: str, path: str | Path) -> list[Record]:
         header = next(reader, [])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise DataError(f"{path} has more than one column {', '.join(twice)}")
+        if others := [mark for mark in ";\t|" if len(header) == 1 and mark in header[0]]:
+            raise DataError(f"{path} has cells that are separated by {others[0]!r}: save it with commas")
         for cells in reader:
             if not "".join(cells).strip() and len(cells) < 2:
                 continue  # an empty line

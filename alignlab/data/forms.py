@@ -247,7 +247,12 @@ def _with_system(row: Record, prompt: Prompt) -> Prompt:
 
 
 def _given(row: Record, names: Sequence[str]) -> dict[str, Any]:
-    return {name: row[name] for name in names if row.get(name) not in EMPTY_VALUES}
+    """The columns that hold something. White space counts as nothing."""
+    return {name: row[name] for name in names if not _is_empty(row.get(name))}
+
+
+def _is_empty(value: Any) -> bool:
+    return value in EMPTY_VALUES or (isinstance(value, str) and not value.strip())
 
 
 def _disagree(names: Sequence[str], what: str, keep: str) -> UnusableRowError:

@@ -215,7 +215,7 @@ class OwnFiles(Source):
         taken = self._taken(columns)
         known = {*self.columns, *(column for column in columns if column not in taken)}
         if lacking := [names[0] for names in self.needed if not known & set(names)]:
-            example = ", ".join(f"{column}: <its name>" for column in lacking)
+            example = ", ".join(f"{column}: {_alike(column, columns) or '<its name>'}" for column in lacking)
             raise DataError(
                 f"{name} has no column {', '.join(lacking)}; it has: {', '.join(columns)}\n"
                 f"  type: 'data.columns={{{example}}}'{_other_source(known)}"
@@ -255,8 +255,7 @@ class OwnFiles(Source):
 
     def _row(self, record: Record) -> Any:
         record = self.convert(record)
-        cure = "leave it out: 'data.columns={<column>: \"\"}'"
-        refuse = partial(refuse_unsupported_columns, record, PROMPT_COLUMNS, cure)
+        refuse = partial(refuse_unsupported_columns, record, PROMPT_COLUMNS, by_config=True)
         _, row = gather(refuse, partial(self.parse, record))
         return row
 
@@ -288,6 +287,11 @@ def _other_source(columns: Collection[str]) -> str:
         return "   or: data=completions 'data.columns={completion: chosen}'"
     found = [kind for kind, needed in NEEDED.items() if all(set(columns) & set(names) for names in needed)]
     return f"   or: data={found[0]}, which reads such rows" if found else ""
+
+
+def _alike(name: str, columns: Iterable[str]) -> str:
+    """The column that differs from a name only in case and white space; empty if there is none."""
+    return next((f'"{column}"' for column in columns if column.strip().lower() == name), "")
 
 
 @lru_cache(maxsize=2)

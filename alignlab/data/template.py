@@ -85,6 +85,10 @@ class Template:
         header = self._header() if self._chat else ""
         self._header_length = len(header)
         self._marks = self._special_texts(header)
+        ends = {tokenizer.bos_token, tokenizer.eos_token, self._end_text} - {None}
+        self._ends_of_texts = sorted(ends) if use == "auto" and not self._chat else []
+        # Whether the chat template writes today's date, so that the same rows have other tokens on another day.
+        self.dated = self._chat and "strftime_now" in str(tokenizer.chat_template)
 
     @property
     def identity(self) -> str:
@@ -135,6 +139,10 @@ class Template:
     def marks_in(self, text: str) -> list[str]:
         """The chat template's own marks in a text, such as `<|im_start|>`. A text with marks was rendered before."""
         return [mark for mark in self._marks if mark in text]
+
+    def holds_ends(self, text: str) -> bool:
+        """Whether a plain text holds a token that begins or ends texts. False if that is expected (`template=none`)."""
+        return any(end in text for end in self._ends_of_texts)
 
     def text(self, ids: Sequence[int], prompt: Prompt | None = None) -> str:
         """The text of a sampled answer, without its end token, special tokens, and surrounding white space.

@@ -154,6 +154,8 @@ class LengthReport:
     rows_cut:  rows with at least one part cut.
     moved:     rows in which a token spans the boundary of prompt and answer, so that the boundary moved to the left.
     rewritten: rows with an answer that the chat template changes by more than the white space around it.
+    dated:     rows in which the chat template writes today's date.
+    with_ends: rows of a tokenizer without a chat template whose texts hold a token that begins or ends texts.
     compared:  rows whose ids were compared with the tokenizer's own rendering of the whole conversation.
     """
 
@@ -164,6 +166,8 @@ class LengthReport:
     rows_cut: int = 0
     moved: int = 0
     rewritten: int = 0
+    dated: int = 0
+    with_ends: int = 0
     compared: int = 0
 
     @contextmanager
@@ -176,7 +180,12 @@ class LengthReport:
 
     def seams(self) -> dict[str, int]:
         """Counts of what the tokenizer and the chat template do to the answers of rows."""
-        return {"boundary_moved": self.moved, "answer_rewritten": self.rewritten}
+        return {
+            "boundary_moved": self.moved,
+            "answer_rewritten": self.rewritten,
+            "dated": self.dated,
+            "rendered_before": self.with_ends,
+        }
 
     def summary(self) -> dict[str, float]:
         """Share of rows with a cut; and for each part of a row, its mean tokens and how often it was cut per row."""
@@ -265,6 +274,8 @@ class Tokenizer:
             )
         rendered = self.template.render(row.prompt, row.answers())
         self.report.rewritten += rendered.rewritten
+        self.report.dated += self.template.dated
+        self.report.with_ends += any(map(self.template.holds_ends, contents))
         return rendered
 
     def _fault(self, row: AnyRow, encoded: Encoded, cut: Sequence[Sequence[int]]) -> str:

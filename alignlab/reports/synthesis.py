@@ -26,5 +26,6 @@ def synthesis_text(file: Path, provenance: Mapping[str, Any]) -> str:
     lines += [f"  left out: {reason}: {number}" for reason, number in provenance["left_out"].items()]
     if provenance["unjudged"]:
         lines.append(f"  not judged: {provenance['unjudged']}; the same command asks the judge for them again")
-    lines.append(f"  train on it: alignlab train data={provenance['read_by']} data.path={file}")
+    objective = " objective=kto" if provenance["read_by"] == "unpaired" else ""
+    lines.append(f"  train on it: alignlab train model=... data={provenance['read_by']} data.path={file}{objective}")
     return "\n".join(lines)

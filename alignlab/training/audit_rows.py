@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Loaded, Split
+from alignlab.data.template import Template
 from alignlab.data.tokenize import Cutter
 from alignlab.errors import DataError, ModelError, UnreachableError
 from alignlab.lab.world import World
 from alignlab.models.generation import template_of
 from alignlab.models.sources.base import ModelConfigs, ModelSource
 from alignlab.spelling import counted
-from alignlab.training.data_shapes import read_rows, shape_of
+from alignlab.training.data_shapes import Shape, read_rows, shape_of
 
 # The most rows of a split that are tokenized, unless all rows are asked for.
 SAMPLE = 20_000
@@ -127,8 +129,15 @@ class Auditor:
             vocabulary=getattr(configs.config.get_text_config(), "vocab_size", None),
             unchecked=list(_unchecked(loaded, both, rendered)),
         )
-        shown = [show_row(row, tokenizer) for row in tokenized["train"][0][: self._shown]]
-        return AuditedRows(key, found, both, shown)
+        return AuditedRows(key, found, both, list(self._show(loaded["train"].rows, shape, template, cut, tokenizer)))
+
+    def _show(
+        self, rows: Sequence[Any], shape: Shape, template: Template, cut: Cutter, tokenizer: Any
+    ) -> Iterator[ShownRow]:
+        """Yield the first rows that a run uses, as tokens."""
+        tokenized = ((row, tokens) for row in rows for tokens in shape.tokenize([row], template, cut, compare=0)[0])
+        for row, tokens in islice(tokenized, self._shown):
+            yield show_row(tokens, tokenizer, row.place)
 
     def _sample(self, rows: list[Any]) -> list[Any]:
         """At most SAMPLE of the rows, in their order. Equal numbers of rows give the same places."""

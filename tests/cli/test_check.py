@@ -143,15 +143,16 @@ def test_too_few_held_out_prompts(asked: str, told: bool, alignlab: Run, pairs: 
 
 
 def test_rows_as_tokens(alignlab: Run, tmp_path: Path) -> None:
-    write(tmp_path / "rows.jsonl", pair("a\nb", "ja", "no"), pair("c"))
+    """A row is named by its place in the file. A character of several tokens is written once."""
+    write(tmp_path / "rows.jsonl", pair("x", "same", "same"), pair("a\nb", "já", "no"), pair("c"))
     write(tmp_path / "eval.jsonl", pair("d"))
     words = ["check", *TINY, "data=pairs", "data.path=rows.jsonl", "data.eval_path=eval.jsonl"]
     result = alignlab(*words, "--show", "1")
-    assert "row 1\n        prompt      </s>a⏎b\n" in result.out
-    assert "        chosen      |j|a|</s>|\n        rejected    |n|o|</s>|\n" in result.out
-    assert "row 2" not in result.out
+    assert "rows.jsonl, row 2\n        prompt      </s>a⏎b\n" in result.out
+    assert "        chosen      |j|á|</s>|\n        rejected    |n|o|</s>|\n" in result.out
+    assert "row 3" not in result.out
     (audit,) = document(alignlab, *words, "--show", "5")["audits"].values()
-    assert len(audit["shown"]) == 2, "the training rows"
+    assert [row["place"] for row in audit["shown"]] == ["rows.jsonl, row 2", "rows.jsonl, row 3"]
     assert audit["shown"][0]["answers"]["chosen"][-1] == {"text": "</s>", "special": True}
 
 

@@ -90,6 +90,13 @@ CASES = {
         b"prompt,chosen,chosen\np,a,b\n", ("more than one column chosen",), name="rows.csv"
     ),
     "CSV, an open quote": Case(b'prompt,chosen,rejected\np,"a,b\n', ("is not CSV",), name="rows.csv"),
+    "CSV, semicolons": Case(
+        b"prompt;chosen;rejected\np;a;b\n", ("separated by ';': save it with commas",), name="rows.csv"
+    ),
+    "CSV, names in another case": Case(
+        b"Prompt, Chosen ,REJECTED\np,a,b\n", ("type: 'data.columns={chosen: \" Chosen \", rejected: \"REJECTED\"}'",),
+        name="rows.csv",
+    ),
     "Parquet, damaged": Case(b"PAR1 no", ("can't be read",), name="rows.parquet"),
     "folder without rows": Case(None, ("can't be read",), name="folder", files={"folder/README.md": b"# rows\n"}),
     # columns
@@ -105,6 +112,17 @@ CASES = {
     "answer is a number": bad_pair("rejected must be text or a list", rejected=1.5),
     "half a surrogate pair": bad_pair("half of a surrogate pair", chosen="\ud83d"),
     "empty conversation": bad_pair("chosen is an empty conversation", chosen=[]),
+    "conversation as JSON text": bad_pair("holds a list as some programs write it", chosen=json.dumps([USER, ANSWER])),
+    "conversation as Python text": bad_pair("holds a list as some programs write it", prompt=str([USER])),
+    "conversation as numpy text": bad_pair(
+        "holds a list as some programs write it", rejected=f"[{USER}\n {ANSWER}]"
+    ),
+    "parts as text": bad_pair("or put the text into a turn", chosen=str([{"type": "text", "text": "a"}])),
+    "tool calls in a column": bad_pair("'data.columns={tool_calls: \"\"}'", tool_calls=[{"name": "search"}]),
+    "a thought beside the content": bad_pair(
+        "has reasoning_content", chosen=[{**ANSWER, "reasoning_content": "Hm."}]
+    ),
+    "parts that are no objects": bad_pair("part 1 of turn 1", chosen=[{**ANSWER, "content": ["a", "b"]}]),
     "unknown role": bad_pair("has the role 'narrator'", prompt=[{"role": "narrator", "content": "Once"}]),
     "turn without content": bad_pair("turn 1 of chosen has no content", chosen=[{"role": "assistant"}]),
     "content is null": bad_pair("has no text", chosen=[{"role": "assistant", "content": None}]),

@@ -201,7 +201,7 @@ def test_conversations_beside_a_prompt_may_repeat_the_row(tmp_path: Path) -> Non
         (talk("s: Short.", ABOUT, "a: Rhine"), "user: 'Name a river.', and {} has system: 'Short.'"),
         (talk("s: Short.", ABOUT), "and {} has system: 'Short.'"),
         (talk(ABOUT, "a: Elbe"), "{} ends with an answer that the row does not have (assistant: 'Elbe')"),
-        (talk("u: Lake?", "a: Elbe"), "user: 'Lake?'\n  row 1: {} ends with an answer that the row does not have"),
+        (talk("u: Lake?", "a: Elbe"), "or remove it)\n  row 1: {} ends with an answer that the row does not have"),
         (talk("a: Rhine"), "prompt and {} differ before the answer"),
         ("Name a river.", "{} must be a list of"),
         ([turn("u", None)], "turn 1 of {} has no text"),

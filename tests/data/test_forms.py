@@ -66,6 +66,7 @@ ANSWERS = {"chosen": "good", "rejected": "bad"}
         ({"system": "Be  kind.", "prompt": talk(*TURNS)}, talk(*TURNS)),
         ({"system": "Be kind.", "prompt": talk(*TURNS[1:]), "messages": talk(*TURNS, "a: good")}, talk(*TURNS)),
         ({"system": "", "prompt": "Why?"}, "Why?"),
+        ({"system": " ", "instruction": "Why?", "input": "\n"}, "Why?"),
         ({"prompt": "", "question": None}, ""),
     ],
 )

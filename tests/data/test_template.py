@@ -8,7 +8,7 @@ import pytest
 
 from alignlab.data.rows import Message, Pair, Place, Prompt, messages_of
 from alignlab.data.template import Template, prompt_text
-from alignlab.data.tokenize import Cutter, tokenize_pairs
+from alignlab.data.tokenize import Cutter, LengthReport, tokenize_pairs
 from alignlab.errors import DataError
 from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
 
@@ -206,9 +206,30 @@ def test_what_templates_and_tokens_do_to_rows_is_counted() -> None:
     plain.chat_template = None
     rows = [Pair("the ans", "wer", " wers"), Pair("the", " answer", " yes")]
     _, report = tokenize_pairs(rows, Template(plain), Cutter(60, 40))
-    assert report.seams() == {"boundary_moved": 1, "answer_rewritten": 0}
+    assert counted(report) == {"boundary_moved": 1}
     assert report.summary()["boundary_moved_frac"] == 0.5
     rows = [Pair("a", "<think>x</think>b", "c"), Pair("a", "b ", "c")]
     tokens, report = tokenize_pairs(rows, Template(tokenizer_of(family("deepseek"))), Cutter(90, 60))
-    assert report.seams() == {"boundary_moved": 0, "answer_rewritten": 1}
+    assert counted(report) == {"answer_rewritten": 1}
     assert (report.compared, len(tokens)) == (2, 2)
+
+
+def counted(report: LengthReport) -> dict[str, int]:
+    return {name: count for name, count in report.seams().items() if count}
+
+
+def test_a_template_that_writes_the_date_is_counted() -> None:
+    dated = tokenizer_of(family("chatml"))
+    dated.chat_template = "Today is {{ strftime_now('%d %b %Y') }}.\n" + dated.chat_template
+    for use, expected in (("auto", {"dated": 2}), ("none", {})):
+        _, report = tokenize_pairs([Pair("a", "b", "c")] * 2, Template(dated, use=use), Cutter(90, 60))
+        assert counted(report) == expected
+
+
+def test_plain_texts_that_hold_the_end_of_a_text_are_counted() -> None:
+    plain: Any = tokenizer_of(family("llama2"))
+    rows = [Pair("a", "b</s>", "c"), Pair("<s>a", "b", "c"), Pair("a", "b", "c <br>")]
+    for template, use, expected in ((None, "auto", {"rendered_before": 2}), (None, "none", {})):
+        plain.chat_template = template
+        _, report = tokenize_pairs(rows, Template(plain, use=use), Cutter(90, 60))
+        assert counted(report) == expected

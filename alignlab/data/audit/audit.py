@@ -33,6 +33,8 @@ _PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answer
 _SEAMS = {
     "boundary_moved": "have a token that spans prompt and answer; it counts as the answer's",
     "answer_rewritten": "have an answer that the chat template changes",
+    "dated": "are rendered with today's date by the chat template: they have other tokens on another day",
+    "rendered_before": "hold tokens that begin or end a text; they are used as they are (data.template=none)",
 }
 
 _TEXTS = {

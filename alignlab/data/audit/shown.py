@@ -6,12 +6,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from alignlab.data.rows import Place
 from alignlab.data.tokenize import LabelledTokens, PairTokens, RankingTokens, Tokens
+
+# A character has at most so many bytes, and so many tokens.
+_BYTES_OF_CHARACTER = 4
 
 
 @dataclass(frozen=True)
 class ShownToken:
-    """The text of one token, and whether it is a special token."""
+    """The text of one token, and whether it is a special token. Tokens that share a character are shown as one."""
 
     text: str
     special: bool = False
@@ -21,10 +25,12 @@ class ShownToken:
 class ShownRow:
     """A row as tokens.
 
+    place:   the file and the row that it comes from; empty if they are not known.
     prompt:  tokens that the model reads.
     answers: name -> tokens that are supervised.
     """
 
+    place: str
     prompt: Sequence[ShownToken]
     answers: dict[str, Sequence[ShownToken]]
 
@@ -33,15 +39,23 @@ class ShownRow:
         return asdict(self)
 
 
-def show_row(row: Tokens, tokenizer: Any) -> ShownRow:
+def show_row(row: Tokens, tokenizer: Any, place: Place | None) -> ShownRow:
     """The texts of a row's tokens. Special tokens are written out, and no space is added or removed."""
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
 
     def shown(ids: Sequence[int]) -> list[ShownToken]:
-        texts = (tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in ids)
-        return [ShownToken(text, token in special) for text, token in zip(texts, ids, strict=True)]
+        tokens: list[ShownToken] = []
+        part: list[int] = []
+        for token in ids:
+            part.append(token)
+            text = tokenizer.decode(part, clean_up_tokenization_spaces=False)
+            if "\ufffd" not in text or len(part) == _BYTES_OF_CHARACTER:
+                tokens.append(ShownToken(text, token in special))
+                part = []
+        rest = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in part]
+        return tokens + [ShownToken(text) for text in rest]
 
-    return ShownRow(shown(row.prompt), {name: shown(ids) for name, ids in _answers(row)})
+    return ShownRow(str(place or ""), shown(row.prompt), {name: shown(ids) for name, ids in _answers(row)})
 
 
 def _answers(row: Tokens) -> Iterator[tuple[str, Sequence[int]]]:

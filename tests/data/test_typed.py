@@ -47,7 +47,8 @@ def test_columns_and_labels_are_typed(alignlab: Run, tmp_path: Path) -> None:
     result = alignlab(*words, columns, "data.labels={oui: true, non: false}")
     assert result.code == 0, result.err
     assert "KTO: 9 good and 9 bad answers" in result.out
-    assert "label must be true or false, 1 or 0, not 'non'\n    type: 'data.labels={" in alignlab(*words, columns).err
+    unknown = alignlab(*words, columns)
+    assert "label must be true or false, 1 or 0, not 'non'\n          type: 'data.labels={" in unknown.err
     wrong = alignlab(*words, "data.columns={prompt: q, completions: a}")
     assert wrong.code == 2
     assert "type: data.columns={completion:a}" in wrong.err

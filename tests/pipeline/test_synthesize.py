@@ -60,7 +60,7 @@ def test_pairs(alignlab: Run) -> None:
     assert [(row.prompt, row.chosen, row.margin) for row in loaded] == [
         (row["prompt"], row["chosen"], row["margin"]) for row in rows
     ]
-    assert f"alignlab train data=pairs data.path={file}" in found.out
+    assert f"alignlab train model=... data=pairs data.path={file}" in found.out
     assert "5 rows from 15 samples of tiny for 5 prompts (the data has 300)" in found.out
 
 

@@ -227,7 +227,7 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "alpaca.json").write_text(json.dumps([{"instruction": "x"}, {"text": "y"}]))
     refused = alignlab("evaluate", "run=dpo", *asked)
     assert refused.code == 2
-    assert "alpaca.json: 1 row can't be used\n  row 2: needs instruction, turns or prompt" in refused.err
+    assert "alpaca.json: 1 row can't be used\n        row 2: needs instruction, turns or prompt" in refused.err
 
 
 def test_pairs_of_a_file(alignlab: Run, trained: None, tmp_path: Path) -> None:

@@ -66,14 +66,14 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:
-    from alignlab.reports.live import Sight, sight, watch
+    from alignlab.reports.live import RunStatus, run_status, watch
     from alignlab.reports.runs import labels
 
-    def sights() -> list[Sight]:
+    def runs() -> list[RunStatus]:
         found = select(runs_of(root), filters, root)
-        return [sight(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
+        return [run_status(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
 
-    watch(sights, title)
+    watch(runs, title)
     return 0
 
 

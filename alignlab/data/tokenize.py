@@ -94,10 +94,10 @@ class PromptTokens(CompletionTokens):
     """Token ids of a prompt that the policy answers.
 
     completion: token ids of the data's own answer.
-    said:       the prompt as text or turns, before tokenization.
+    content:    the prompt as text or turns, before tokenization.
     """
 
-    said: Prompt = ""
+    content: Prompt = ""
 
 
 Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens

@@ -81,14 +81,14 @@ class Judgement:
     swapped: whether b was shown first.
     verdict: which of a and b won. The order does not change its meaning.
     score:   score of a: 1, 1/2 or 0, or a number between if the judge grades; NaN if invalid or unjudged.
-    said:    the judge's text, or the reason why there is none.
+    reply:   the judge's text, or the reason why there is none.
     """
 
     id: str
     swapped: bool
     verdict: Verdict
     score: float
-    said: str
+    reply: str
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ class Rating:
 
     score:  NaN if the reply holds no valid score.
     judged: False if the judge sent no reply.
-    said:   the judge's text, or the reason why there is none.
+    reply:  the judge's text, or the reason why there is none.
     """
 
     id: str
     score: float
     judged: bool
-    said: str
+    reply: str
 
 
 @dataclass

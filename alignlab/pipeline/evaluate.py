@@ -27,7 +27,7 @@ from alignlab.judges.base import JudgingCost
 from alignlab.models.reference import ScoringOptions
 from alignlab.pipeline.baselines import baseline, policy_of
 from alignlab.pipeline.pair_rewards import held_out_pairs, implied_rewards, rewards
-from alignlab.pipeline.requested_runs import evaluable, is_reward_model, requested_runs
+from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
 from alignlab.pipeline.run import ready_judges
 from alignlab.pipeline.stored_evaluation import (
     earlier_evaluations,
@@ -81,7 +81,7 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
     plans, problems = [], []
     for run_id in ids:
         try:
-            plans.append(evaluable(root, run_id, request))
+            plans.append(finished_plan(root, run_id, request))
             if is_reward_model(plans[-1]) and request.judge:
                 text = f"judges answers, but {run_id} is a reward model, which writes no answers; leave out the judge"
                 problems.append(Problem("judge", ", ".join(request.judge), text))

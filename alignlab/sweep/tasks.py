@@ -17,7 +17,7 @@ from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.spelling import counted
 from alignlab.training.attempt import log_already_finished, reason_of
 from alignlab.training.pruning import PruningThresholds
-from alignlab.vectorized.eligibility import even, groups
+from alignlab.vectorized.eligibility import balanced, groups
 
 log = logging.getLogger(__name__)
 
@@ -259,7 +259,7 @@ def with_vectorized(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bo
     """
     points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.thresholds}
     chosen = filter(wanted, groups([point.plan for point in points.values()])[0])
-    parts = [[points[plan.id] for plan in part] for part in even(list(chosen), processes) if len(part) > 1]
+    parts = [[points[plan.id] for plan in part] for part in balanced(list(chosen), processes) if len(part) > 1]
     vectorized = [VectorizedTask(tuple(part)) for part in parts]
     names = {name for task in vectorized for name in task.names}
     return [*vectorized, *(task for task in tasks if task.name not in names)]
@@ -302,7 +302,7 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
     return waves
 
 
-def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
+def blocked_points(points: Sequence[RunTask]) -> Mapping[str, str]:
     """Point -> reason, for points that can't start because an ancestor failed or diverged.
 
     The reasons are also written to the records of these points.

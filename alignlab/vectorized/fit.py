@@ -204,7 +204,7 @@ class _VectorizedFit:
         layout = choose_layout_for(starts[0], rows[0].train)
         orders = _data_orders(self.plans, rows, table)
         shared_layout = layout if len(set(orders)) == 1 else None
-        fault = vectorization_error(policy, table, table.telling(), shared_layout)
+        fault = vectorization_error(policy, table, table.longest_answers(), shared_layout)
         if fault:
             raise NotVectorizableError(f"{type(policy).__name__} can't be vectorized: {fault}")
         reference = None

@@ -30,7 +30,7 @@ from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.eligibility import even, groups, overhead_bound, refuse_ineligible, worth_vectorizing
+from alignlab.vectorized.eligibility import balanced, groups, overhead_bound, refuse_ineligible, worth_vectorizing
 from alignlab.vectorized.fit import run_vectorized
 from alignlab.vectorized.module import VectorizedModule
 
@@ -152,13 +152,13 @@ def test_points_that_are_given_the_same_batches(
     objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are laid out once for all points, with answers side by side."""
-    laid_out, shared = AnswerTable.laid_out, []
+    rows_at, shared = AnswerTable.rows_at, []
 
     def watched(table: AnswerTable, places: torch.Tensor, layout: Layout) -> Rows:
         shared.append(layout.shared)
-        return laid_out(table, places, layout)
+        return rows_at(table, places, layout)
 
-    monkeypatch.setattr(AnswerTable, "laid_out", watched)
+    monkeypatch.setattr(AnswerTable, "rows_at", watched)
     points = [[f"objective.{key}={strength}", f"optim.lr={rate}"] for strength, rate in ((0.1, 1e-3), (0.6, 4e-3))]
     base = [*LAB, f"objective={objective}", "trainer.eval_every=5"]
     assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
@@ -170,8 +170,8 @@ def test_models_that_fail_side_by_side_are_not_vectorized_so(tmp_path: Path, mon
     """A model whose attention reaches beyond its own answer. Rows with one answer each do not show the fault."""
 
     def beyond(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
-        ends = torch.where(rows.ends > 0, rows.ids.shape[1], 0)
-        return attention_mask(config, replace(rows, ends=ends), dtype)
+        ends = torch.where(rows.visible_until > 0, rows.ids.shape[1], 0)
+        return attention_mask(config, replace(rows, visible_until=ends), dtype)
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
@@ -331,7 +331,7 @@ def test_larger_models_are_vectorized_if_they_get_the_same_batches(tmp_path: Pat
 def test_groups_are_split_for_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
     numbers = iter(range(100))
     before: Any = [list(itertools.islice(numbers, size)) for size in sizes]
-    found = even(before, processes)
+    found = balanced(before, processes)
     assert [len(part) for part in found] == expected
     assert [point for part in found for point in part] == list(range(sum(sizes)))
 

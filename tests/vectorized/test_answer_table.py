@@ -28,7 +28,8 @@ def test_rows_side_by_side_are_those_of_a_batch() -> None:
         expected = collate_rows([ANSWERS[i] for i in chosen], layout)
         for name in ("ids", "positions", "visible_until", "token_indices", "answer_mask", "lengths"):
             assert torch.equal(getattr(rows, name), getattr(expected, name)), (name, chosen)
-        assert torch.equal(table.rows_at(torch.tensor(chosen), PLAIN).ids, table.plain_rows_at(torch.tensor(chosen)).ids)
+        places = torch.tensor(chosen)
+        assert torch.equal(table.rows_at(places, PLAIN).ids, table.plain_rows_at(places).ids)
 
 
 def test_answers_that_show_whether_they_influence_each_other() -> None:

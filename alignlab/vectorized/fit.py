@@ -7,7 +7,6 @@ import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -38,11 +37,11 @@ from alignlab.training.attempt import (
 )
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
+from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_starts, reference_requests
 from alignlab.training.fit import around_lightning, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
-from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
+from alignlab.training.setup import InitialPolicy, device_of, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs
@@ -181,21 +180,15 @@ class _VectorizedFit:
 
     def _prepare(self) -> tuple[list[InitialPolicy], list[RunRows], AnswerTable]:
         """(start of each point, rows of each point, table of all answers). What points share is loaded once."""
-        loaded = load_initial_policy(self.plans[0])
-        starts: dict[str, InitialPolicy] = {}
-        rows: dict[str, RunRows] = {}
-        for plan in self.plans:
-            data = repr(plan.train.data)
-            if data not in starts:
-                starts[data] = replace(loaded, plan=plan)
-                rows[data] = load_rows(starts[data])
-        keys = [repr(plan.train.data) for plan in self.plans]
-        distinct = {(key, plan.train.seed): (plan, rows[key]) for plan, key in zip(self.plans, keys, strict=True)}
+        loaded = load_starts(self.plans)
+        starts, rows = [start for start, _ in loaded], [own for _, own in loaded]
+        distinct = {
+            (repr(plan.train.data), plan.train.seed): (plan, own) for plan, own in zip(self.plans, rows, strict=True)
+        }
         device = device_of(self.plans[0].train.trainer.accelerator)
-        loaded.model.to(device)
+        starts[0].model.to(device)
         answers = chain.from_iterable(reference_requests(plan.train, own) for plan, own in distinct.values())
-        table = AnswerTable(answers, device)
-        return [starts[key] for key in keys], [rows[key] for key in keys], table
+        return starts, rows, AnswerTable(answers, device)
 
     def _fit(self, starts: Sequence[InitialPolicy], rows: Sequence[RunRows], table: AnswerTable) -> None:
         first = self.plans[0].train

@@ -233,3 +233,38 @@ def test_plain_texts_that_hold_the_end_of_a_text_are_counted() -> None:
         plain.chat_template = template
         _, report = tokenize_pairs(rows, Template(plain, use=use), Cutter(90, 60))
         assert counted(report) == expected
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_passed_over() -> None:
+    """The backend of a fast tokenizer is asked directly only if the tokenizer itself gives the same ids."""
+    tokenizer = tokenizer_of(next(family for family in FAMILIES if family.name == "chatml"))
+
+    class Doubling(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, texts: Any, **arguments: Any) -> Any:
+            found = super().__call__(texts, **arguments)
+            found["input_ids"] = (
+                [[*ids, *ids] for ids in found["input_ids"]] if isinstance(texts, list) else found.input_ids
+            )
+            return found
+
+    rows = [("Is it?", [("Yes.", True), ("No.", False)])] * 2
+    template = Template(tokenizer)
+    plain = template.encode_all([template.render(*row) for row in rows])
+    tokenizer.__class__ = Doubling
+    (doubled, _) = Template(tokenizer).encode_all([template.render(*row) for row in rows])
+    assert len(doubled.prompt + doubled.answers[0]) == 2 * len(plain[0].prompt + plain[0].answers[0])
+
+
+def test_a_rejected_row_does_not_disturb_the_others() -> None:
+    strict = CHATML.replace(
+        "{% for", "{{ messages[0].role == 'system' and raise_exception('no system turns') }}{% for", 1
+    )
+    template = Template(tokenizer_of(Family("strict", strict, "<|im_end|>")))
+    system: Prompt = [Message(role="system", content="Be brief."), Message(role="user", content="Why?")]
+    first, second, third = template.render_all([(p, [("Yes.", True)]) for p in ("Why?", system, "Is it?")])
+    assert isinstance(second, DataError)
+    assert (
+        str(second)
+        == "the chat template rejects a conversation with the roles system, user, assistant: no system turns"
+    )
+    assert [first, third] == [template.render(p, [("Yes.", True)]) for p in ("Why?", "Is it?")]

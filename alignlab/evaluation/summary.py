@@ -11,9 +11,9 @@ import numpy as np
 from alignlab.evaluation.examples import Examples, unscored
 from alignlab.evaluation.text_metrics import distinct, repetition
 from alignlab.statistics.best_of_n import best_of_n
-from alignlab.statistics.intervals import Estimate, bootstrap_mean, mean_interval, score_interval
+from alignlab.statistics.intervals import Estimate, mean_interval, score_interval
 from alignlab.statistics.kl import forward_kl, kl_estimates
-from alignlab.statistics.winrate import WinRate, win_rate
+from alignlab.statistics.winrate import WinRate, paired_difference, win_rate
 
 # Values of n of a best-of-n curve. Only those up to the number of samples are used.
 _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -94,10 +94,8 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
     if f"{baseline}/first/{judge}" in examples:
         found["win_rate"] = win_rate_of(examples, baseline, judge).numbers()
     if f"{baseline}/score/{judge}" in examples:
-        own, other = (np.array(unscored(examples[f"{side}/score/{judge}"])) for side in ("policy", baseline))
-        valid = ~np.isnan(own - other)
-        prompts = [name for name, ok in zip(examples["prompt_id"], valid, strict=True) if ok]
-        found["score_difference"] = asdict(bootstrap_mean((own - other)[valid], prompts))
+        own, other = (unscored(examples[f"{side}/score/{judge}"]) for side in ("policy", baseline))
+        found["score_difference"] = asdict(paired_difference(own, other, examples["prompt_id"]))
     return found
 
 

@@ -208,12 +208,15 @@ def bootstrap_mean(
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
+    bounds: tuple[float, float] | None = None,
 ) -> Estimate:
     """Mean over rows [R], with a percentile interval over resampled clusters.
 
     clusters: [R] name of each row's cluster; None if every row is its own cluster.
     draws:    number of bootstrap samples.
-    For a paired interval of the difference between two runs, pass the difference of each row.
+    bounds:   smallest and largest possible value of a row. They matter only if all clusters agree (`_of_equals`). None:
+              [0, 1] or [-1, 1] if it holds all values, otherwise values are unbounded.
+    For a paired interval of the difference between two runs, use `winrate.paired_difference`.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
@@ -221,8 +224,34 @@ def bootstrap_mean(
     codes, groups = cluster_codes(clusters, len(data))
     totals = np.zeros((groups, 2))  # of values, of rows
     np.add.at(totals, codes, np.stack([data, np.ones_like(data)], axis=1))
+    means = totals[:, 0] / totals[:, 1]
+    if groups > 1 and np.ptp(means) <= _SAME * np.abs(means).max():
+        return _of_equals(float(data.mean()), groups, bounds or _bounds_of(data), level)
     sums = resampled_sums(totals, draws, seed=seed)
     return from_draws(float(data.mean()), sums[:, 0] / sums[:, 1], groups, level=level)
+
+
+_SAME = 1e-12  # clusters whose means differ by a smaller share agree
+
+
+def _bounds_of(values: Array) -> tuple[float, float]:
+    """The smallest of [0, 1], [-1, 1] and all numbers that holds the values."""
+    lowest, highest = float(values.min()), float(values.max())
+    known = ((0.0, 1.0), (-1.0, 1.0))
+    return next((b for b in known if b[0] <= lowest and highest <= b[1]), (-math.inf, math.inf))
+
+
+def _of_equals(value: float, groups: int, bounds: tuple[float, float], level: float) -> Estimate:
+    """The estimate if all clusters have the mean `value`, so that their spread is not known.
+
+    Clusters that were not drawn may differ. Wilson's upper limit of the share of such clusters is z^2 / (n + z^2) after
+    none of n; each of them has at most the largest possible value. For 0 wins of n this is Wilson's interval. Without
+    bounds the interval is infinite: nothing is known about the size of a difference that was never seen.
+    """
+    z = normal_quantile(level)
+    share = z**2 / (groups + z**2)
+    low, high = (value + share * (bound - value) for bound in bounds)
+    return Estimate(value, float("nan"), min(low, value), max(high, value), groups)
 
 
 def from_draws(value: float, draws: ArrayLike, groups: int, *, level: float = 0.95) -> Estimate:

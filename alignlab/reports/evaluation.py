@@ -14,9 +14,10 @@ from alignlab.errors import DataError
 from alignlab.evaluation.equal_kl import kl_of, score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts, unscored
 from alignlab.integrity import read_record, write_text
-from alignlab.reports.tables import label, table
+from alignlab.reports.tables import table
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import label
 from alignlab.statistics.power import detectable, prompts_needed
 from alignlab.statistics.significance import compare_with
 

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from alignlab.reports.tables import columns_of, table
@@ -25,7 +26,7 @@ from alignlab.statistics.comparison import (
     label,
     strengths_to_add,
 )
-from alignlab.statistics.intervals import NOTHING, Estimate, mean_interval
+from alignlab.statistics.intervals import NOTHING, Estimate
 from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget
 from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison
 from alignlab.tracking.metrics import BETTER
@@ -58,11 +59,15 @@ def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[li
 class Settings:
     """The settings of a sweep, and how they compare.
 
-    points: setting -> seed -> point, finished or not.
+    points: setting -> seed -> point, finished or not, with its `status`.
+    over:   what the intervals of means are over.
+    prompts_count: whether intervals include how prompts differ.
     """
 
     compared: ComparedSettings
-    points: Mapping[str, Mapping[str, pd.Series]]
+    points: Mapping[str, Mapping[str, Any]]
+    over: str = "over seeds"
+    prompts_count: bool = False
 
 
 def settings_of(
@@ -95,9 +100,7 @@ def settings_markdown(found: Settings) -> str:
     """
     compared = found.compared
     shown = _shown(compared)
-    quartiles = [
-        m for m in _compared_metrics(compared) if any(s.means[m].n >= _QUARTILES for s in _having(compared, m))
-    ]
+    quartiles = [m for m in _compared_metrics(compared) if any(s.seeds >= _QUARTILES for s in _having(compared, m))]
     header = [*compared.axes, "seeds", *(_heading(m) for m in shown), *(f"IQM of {_heading(m)}" for m in quartiles)]
     header += _COMPARED if compared.comparisons else ()
     rows = []
@@ -155,7 +158,7 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
     asked: the metric that the sweep names; empty if it names none.
     """
     compared = found.compared
-    yield f"± is half of a {_PERCENT} t interval of the mean over seeds"
+    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}"
     for row in compared.settings:
         points = found.points[row.name]
         lost = {seed: p for seed, p in points.items() if p["status"] != "done"}
@@ -169,13 +172,14 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         yield from _why_not_compared(compared, asked)
         yield from _hardly_moved(compared)
     elif compared.budgets is not None:
-        yield from _budget_conclusions(compared)
+        yield from _budget_conclusions(found)
     else:
-        yield from _setting_conclusions(compared)
+        yield from _setting_conclusions(found)
 
 
-def _setting_conclusions(compared: ComparedSettings) -> Iterator[str]:
+def _setting_conclusions(found: Settings) -> Iterator[str]:
     """Sentences on settings that are compared with each other, all of them or those with equal KL."""
+    compared = found.compared
     assert compared.metric is not None
     where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
@@ -183,7 +187,7 @@ def _setting_conclusions(compared: ComparedSettings) -> Iterator[str]:
         f"the best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
     )
     yield from _settings_without_equal_kl(compared)
-    yield from _prompts_not_counted(compared)
+    yield from _prompts_not_counted(found)
     yield from _hardly_moved(compared)
     for group in compared.groups:
         yield from _group_conclusions(group, compared)
@@ -194,8 +198,9 @@ def _setting_conclusions(compared: ComparedSettings) -> Iterator[str]:
         yield from _weak_settings(compared)
 
 
-def _budget_conclusions(compared: ComparedSettings) -> Iterator[str]:
+def _budget_conclusions(found: Settings) -> Iterator[str]:
     """Sentences on methods at the KLs that all of them reached."""
+    compared = found.compared
     assert compared.budgets is not None
     assert compared.plane is not None
     ranges = compared.budgets.ranges
@@ -214,7 +219,7 @@ def _budget_conclusions(compared: ComparedSettings) -> Iterator[str]:
         f"({_PERCENT}, Bonferroni)"
     )
     yield f"the settings have KLs of: {reached}"
-    yield from _prompts_not_counted(compared)
+    yield from _prompts_not_counted(found)
     for budget in compared.budgets.budgets:
         yield from _at_budget(budget)
     most = max(high for _, high in ranges.values())
@@ -224,7 +229,10 @@ def _budget_conclusions(compared: ComparedSettings) -> Iterator[str]:
     yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
 
 
-def _prompts_not_counted(compared: ComparedSettings) -> Iterator[str]:
+def _prompts_not_counted(found: Settings) -> Iterator[str]:
+    compared = found.compared
+    if found.prompts_count:
+        return
     if compared.at_equal_kl and compared.plane is not None and compared.plane.kl.startswith("eval/"):
         yield (
             "all runs answered the same prompts, and these intervals do not say how other prompts would differ; to "
@@ -300,7 +308,7 @@ def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
     best = [group.best for group in compared.groups if group.best]
     names = best + [n for group in compared.groups for n, c in group.comparisons.items() if c.tied and n not in best]
     if names:
-        shown = "; ".join(f"{n} {mean_interval(list(compared.values[n][kl].values())).value:.2g} nats" for n in names)
+        shown = "; ".join(f"{n} {_mean_of(compared.values[n][kl]):.2g} nats" for n in names)
         yield f"these settings have different KLs, so this does not say which is best at equal KL: {shown}"
 
 
@@ -326,7 +334,11 @@ def _kls(compared: ComparedSettings) -> dict[str, float]:
     if compared.plane is None:
         return {}
     kl = compared.plane.kl
-    return {name: mean_interval(list(of[kl].values())).value for name, of in compared.values.items() if of.get(kl)}
+    return {name: _mean_of(of[kl]) for name, of in compared.values.items() if of.get(kl)}
+
+
+def _mean_of(by_seed: Mapping[str, Any]) -> float:
+    return float(np.mean(list(by_seed.values())))
 
 
 def _settings_without_equal_kl(compared: ComparedSettings) -> Iterator[str]:

@@ -55,7 +55,7 @@ def columns_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
 
 
 # Axes that choose the data set. Metrics on different sets are never compared or averaged.
-_SETS = ("data", "data.path", "data.subset", "data.subsets", "data.world_seed")
+SETS = ("data", "data.path", "data.subset", "data.subsets", "data.world_seed")
 
 
 def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -108,7 +108,7 @@ def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
 
 def blocks_by_set(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame, list[str]]]:
     """(name of the data set, its points, the other axes) for each set; one block without a name if no axis is a set."""
-    sets = [axis for axis in axes if axis in _SETS]
+    sets = [axis for axis in axes if axis in SETS]
     if not sets:
         return [("", frame, list(axes))]
     others = [axis for axis in axes if axis not in sets]

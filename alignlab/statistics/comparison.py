@@ -12,16 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from alignlab.statistics import kl_budget
-from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.intervals import Estimate
 from alignlab.statistics.kl_budget import SAME_KL, Budgets
 from alignlab.statistics.seeds import (
+    LEVEL,
     Comparison,
+    Interval,
     compare_with_best,
     interquartile_mean,
+    over_seeds,
     probability_of_improvement,
 )
 
@@ -56,8 +60,8 @@ STRENGTHS = (
 # An axis that is tuned for each objective, so that its values are variants of one method.
 TUNED = "optim.lr"
 
-# metric -> seed -> value, for the finished points of a setting
-Values = Mapping[str, Mapping[str, float]]
+# metric -> seed -> value, for the finished points of a setting. A value is a number, or [P] numbers by prompt.
+Values = Mapping[str, Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -66,12 +70,12 @@ class Run:
 
     setting: values of the axes of settings, as text.
     seed:    what tells the runs of a setting apart.
-    metrics: metric -> finite number; empty if the run is not finished.
+    metrics: metric -> finite number, or [P] numbers, one for each prompt; empty if the run is not finished.
     """
 
     setting: tuple[str, ...]
     seed: str
-    metrics: Mapping[str, float]
+    metrics: Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -80,12 +84,12 @@ class RewardKl:
 
     kl:     KL to the reference (nats).
     reward: higher is better at equal KL.
-    start:  metric with the reward of the policy before training, or that reward; None if it is not known.
+    start:  metric with the reward of the policy before training; empty if there is none.
     """
 
     kl: str
     reward: str
-    start: str | float | None
+    start: str
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,8 @@ class ComparedSettings:
     plane:       metrics of reward and KL, if all settings have them.
     groups:      settings that are compared with each other: all of them, or those with equal KL.
     budgets:     methods at common KLs, in place of `groups`; None if there is one method or no reward and KL.
-    improvement: setting -> probability that a run of its group's best setting is better than one of its own.
+    improvement: setting -> probability that a run of its group's best setting is better than one of its own. Settings
+                 with one seed have none.
     values:      setting -> metric -> seed -> value.
     """
 
@@ -141,7 +146,13 @@ def label(axes: Sequence[str], values: Sequence[object]) -> str:
 
 
 def compare_settings(
-    runs: Sequence[Run], axes: Sequence[str], *, metric: str = "", better: str = "", least: float = 0.0
+    runs: Sequence[Run],
+    axes: Sequence[str],
+    *,
+    metric: str = "",
+    better: str = "",
+    least: float = 0.0,
+    interval_of: Interval = over_seeds,
 ) -> ComparedSettings:
     """Means, intervals and comparisons of all settings of a sweep.
 
@@ -150,21 +161,22 @@ def compare_settings(
             first of DEFAULT_METRICS that all have.
     better: lower or higher, for a `metric` that is given.
     least:  differences of means below this count as ties.
+    interval_of: interval of a mean over seeds, or over seeds and prompts (`seeds_and_prompts.Crossed`).
     """
-    values: dict[str, dict[str, dict[str, float]]] = {}
+    values: dict[str, dict[str, dict[str, Any]]] = {}
     named = {label(axes, run.setting): run.setting for run in runs}
     for run in runs:
         own = values.setdefault(label(axes, run.setting), {})
         for name, value in run.metrics.items():
-            if math.isfinite(value):
+            if np.isfinite(value).all():
                 own.setdefault(name, {})[run.seed] = value
     settings = [
         SettingStatistics(
             name,
             setting,
             len({seed for of in values[name].values() for seed in of}),
-            {m: mean_interval(list(of.values())) for m, of in values[name].items()},
-            {m: interquartile_mean(list(of.values())) for m, of in values[name].items()},
+            {m: interval_of(list(of.values()), LEVEL) for m, of in values[name].items()},
+            {m: interquartile_mean(_means(of)) for m, of in values[name].items()},
         )
         for name, setting in named.items()
     ]
@@ -174,7 +186,7 @@ def compare_settings(
         chosen: str | None = metric if any(of.get(metric) for of in values.values()) else None
         groups = [list(values)]
     elif plane and (curves := _curves(axes, named, values, plane)):
-        budgets, chosen, groups = kl_budget.at_common_kls(*curves), plane.reward, []
+        budgets, chosen, groups = kl_budget.at_common_kls(*curves, interval_of), plane.reward, []
     elif plane:
         has_gap = all(of.get(GAP) for of in values.values() if of)
         chosen, groups = (GAP if has_gap and plane.kl == KL else plane.reward), equal_kl(values, plane.kl)
@@ -185,17 +197,19 @@ def compare_settings(
     found: list[Group] = []
     if chosen and budgets is None:
         lower = direction == "lower"
-        found = compare(values, chosen, groups, lower=lower, least=least, asked=bool(metric), plane=plane)
+        found = compare(
+            values, chosen, groups, lower=lower, least=least, asked=bool(metric), plane=plane, interval_of=interval_of
+        )
     improvement = {
         name: probability_of_improvement(
-            list(values[group.best].get(chosen or "", {}).values()),
-            list(values[name].get(chosen or "", {}).values()),
+            _means(values[group.best].get(chosen or "", {})),
+            _means(values[name].get(chosen or "", {})),
             lower_is_better=direction == "lower",
         )
         for group in found
         if group.best is not None
         for name in group.names
-        if name != group.best
+        if name != group.best and len(values[name].get(chosen or "", {})) > 1
     }
     return ComparedSettings(axes, settings, chosen, direction, bool(metric), plane, found, budgets, improvement, values)
 
@@ -210,8 +224,8 @@ def reward_and_kl(settings: Mapping[str, Values]) -> RewardKl | None:
     candidates = [
         RewardKl(KL, "exact/reward", "exact/reward_reference"),
         *(RewardKl(sampled, name, name.removesuffix("/mean") + "/reference") for name in scores),
-        *(RewardKl(sampled, name, 0.5) for name in rates),
-        RewardKl("eval/objective/kl", "eval/objective/scores", None),
+        *(RewardKl(sampled, name, name + "/reference") for name in rates),
+        RewardKl("eval/objective/kl", "eval/objective/scores", ""),
     ]
     return next(
         (c for c in candidates if with_results and all(v.get(c.kl) and v.get(c.reward) for v in with_results)), None
@@ -248,11 +262,7 @@ def _curves(
 
 
 def _on_plane(values: Values, plane: RewardKl) -> kl_budget.Setting:
-    kl, reward = values.get(plane.kl, {}), values.get(plane.reward, {})
-    start = values.get(plane.start, {}) if isinstance(plane.start, str) else {}
-    return kl_budget.Setting(
-        kl, reward, dict.fromkeys(reward, plane.start) if isinstance(plane.start, float) else start
-    )
+    return kl_budget.Setting(values.get(plane.kl, {}), values.get(plane.reward, {}), values.get(plane.start, {}))
 
 
 @dataclass(frozen=True)
@@ -281,7 +291,9 @@ def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | 
     return next((m for m in comparable if with_results and all(values.get(m) for values in with_results)), None)
 
 
-def better_than_start(values: Values, metric: str, plane: RewardKl | None = None) -> bool | None:
+def better_than_start(
+    values: Values, metric: str, plane: RewardKl | None = None, interval_of: Interval = over_seeds
+) -> bool | None:
     """Whether a setting is better than the policy that it started from, beyond its 95 % interval over seeds.
 
     The metric itself decides, except for the gap, where the reward does. Accuracies must also be above 1/2 by more than
@@ -303,7 +315,7 @@ def better_than_start(values: Values, metric: str, plane: RewardKl | None = None
         gains = [value - 0.5 for value in values.get(metric, {}).values()]
     else:
         return None
-    interval = mean_interval(gains)
+    interval = interval_of(gains, LEVEL)
     if interval.n < 2:
         return None
     pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
@@ -331,6 +343,7 @@ def compare(
     least: float,
     asked: bool,
     plane: RewardKl | None = None,
+    interval_of: Interval = over_seeds,
 ) -> list[Group]:
     """Find the best setting of each group and compare the others with it. The intervals hold for all groups at once.
 
@@ -339,6 +352,7 @@ def compare(
     asked: whether the user chose the metric. Then a setting that hardly moved, or is not better than the start, can be
            best, too.
     plane: metrics of reward and KL, if all settings have them.
+    interval_of: interval of a mean.
 
     A setting can also be best if there are too few seeds to know whether it is better than the start.
     """
@@ -350,10 +364,14 @@ def compare(
         # compared within the group, whose settings have moved equally far if it is one of equal KL
         still = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
         moved = [name for name in group if name not in still]
-        can_be = [name for name in moved if asked or better_than_start(settings[name], metric, plane) is not False]
+        can_be = [
+            name
+            for name in moved
+            if asked or better_than_start(settings[name], metric, plane, interval_of) is not False
+        ]
         best, comparisons = compare_with_best(
             values, lower_is_better=lower, least=least, candidates=can_be, comparisons=count,
-            rows=_held_out_pairs(settings, group) if metric == "eval/pairs/accuracy" else None,
+            rows=_held_out_pairs(settings, group) if metric == "eval/pairs/accuracy" else None, interval_of=interval_of,
         )  # fmt: skip
         found.append(Group(list(group), best, comparisons, still))
     return found
@@ -419,7 +437,12 @@ def _has_numeric_values(axes: Sequence[str], axis: str, named: Mapping[tuple[str
         return False
 
 
-def _differences(values: Values, first: str, second: str) -> list[float]:
+def _means(of: Mapping[str, Any]) -> list[float]:
+    """The mean over prompts of each seed."""
+    return [float(np.mean(value)) for value in of.values()]
+
+
+def _differences(values: Values, first: str, second: str) -> list[Any]:
     """first - second, for every seed that has both metrics."""
     a, b = values.get(first, {}), values.get(second, {})
     return [a[seed] - b[seed] for seed in a if seed in b]

@@ -158,16 +158,28 @@ def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None
     return Estimate(float(mean), float(np.sqrt(clustered)), found.low, found.high, groups)
 
 
-def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
+def mean_interval(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    all_clusters: bool = False,
+) -> Estimate:
     """Mean over rows with Student's interval, mean ± t se. The bounds are NaN for fewer than two rows or clusters.
 
     Without clusters, se = s / √n. With clusters, se is that of a ratio of cluster sums. t has as many degrees of
     freedom as there are rows (or clusters), minus 1.
+
+    all_clusters: the clusters are all that there are, not a sample of them (the prompts of the lab). Then only the rows
+                  of each cluster vary (`_stratified`). If a cluster has one row, its variance is not known, and the
+                  interval is that of a sample of clusters, which is wider.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
         return NOTHING
     codes, groups = cluster_codes(clusters, len(data))
+    if all_clusters and np.bincount(codes).min() > 1:
+        return _stratified(data, codes, groups, level)
     mean, t = float(data.mean()), t_quantile(level, groups)
     if groups < 2:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), groups)
@@ -177,6 +189,23 @@ def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None,
     else:
         error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
         half = t * error
+    return Estimate(mean, error, mean - half, mean + half, groups)
+
+
+def _stratified(data: Array, codes: Codes, groups: int, level: float) -> Estimate:
+    """Mean over rows of a stratified sample: se^2 = sum over strata of n_h s_h^2 / N^2.
+
+    t has Satterthwaite's degrees of freedom (Cochran 1977, Sampling Techniques, equations 5.9 and 5.16).
+    """
+    counts = np.bincount(codes, minlength=groups).astype(np.float64)
+    centred = data - (np.bincount(codes, weights=data, minlength=groups) / counts)[codes]
+    parts = counts * np.bincount(codes, weights=centred**2, minlength=groups) / (counts - 1)
+    total, mean = float(parts.sum()), float(data.mean())
+    if total == 0:
+        return Estimate(mean, 0.0, mean, mean, groups)
+    freedom = total**2 / float((parts**2 / (counts - 1)).sum())
+    error = math.sqrt(total) / len(data)
+    half = float(scipy.special.stdtrit(freedom, (1 + level) / 2)) * error
     return Estimate(mean, error, mean - half, mean + half, groups)
 
 

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from alignlab.statistics.intervals import Estimate, mean_interval
-from alignlab.statistics.seeds import Comparison, compare_with_best
+from alignlab.statistics.intervals import Estimate
+from alignlab.statistics.seeds import LEVEL, Comparison, Interval, compare_with_best, over_seeds
 
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
@@ -27,11 +28,14 @@ _SHARES = (0.25, 0.5, 1.0)
 
 @dataclass(frozen=True)
 class Setting:
-    """KL (nats) and reward of a setting by seed. `start` is the reward of the policy before training, if known."""
+    """KL (nats) and reward of a setting by seed. `start` is the reward of the policy before training, if known.
 
-    kl: Mapping[str, float]
-    reward: Mapping[str, float]
-    start: Mapping[str, float]
+    A value is a number, or [P] numbers, one for each prompt.
+    """
+
+    kl: Mapping[str, Any]
+    reward: Mapping[str, Any]
+    start: Mapping[str, Any]
 
     @property
     def mean_kl(self) -> float:
@@ -72,7 +76,7 @@ class Budgets:
     budgets: Sequence[Budget]
 
 
-def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, float]:
+def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, Any]:
     """seed -> reward of a method at a KL. The mean over seeds is the value of the curve of means; {} if it is outside.
 
     curve: the settings of a method. If their start's reward is known, the curve begins there, at a KL of 0. `kl` may be
@@ -87,7 +91,7 @@ def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, float]:
         return {}
     first = known[0]
     if first.start and first.mean_kl > 0:
-        known = [Setting(dict.fromkeys(first.start, 0.0), first.start, first.start), *known]
+        known = [Setting({seed: 0.0 * value for seed, value in first.start.items()}, first.start, first.start), *known]
     after = next((i for i, s in enumerate(known) if s.mean_kl >= kl), len(known) - 1)
     upper = known[after]
     lower = known[max(after - 1, 0)]
@@ -109,7 +113,9 @@ def _means(setting: Setting, seeds: Sequence[str]) -> tuple[float, float]:
     return tuple(float(np.mean([of[seed] for seed in seeds])) for of in (setting.kl, setting.reward))  # type: ignore[return-value]
 
 
-def at_common_kls(curves: Mapping[str, Sequence[Setting]], families: Mapping[str, str]) -> Budgets:
+def at_common_kls(
+    curves: Mapping[str, Sequence[Setting]], families: Mapping[str, str], interval_of: Interval = over_seeds
+) -> Budgets:
     """Compare methods at KLs that every family of methods reached. All intervals hold at once (Bonferroni).
 
     curves:   method -> its settings.
@@ -124,33 +130,38 @@ def at_common_kls(curves: Mapping[str, Sequence[Setting]], families: Mapping[str
     if len(ranges) < 2 or len(ranges) < len(kls):
         return Budgets(ranges, [])
     most = min(high for _, high in ranges.values())
-    found: dict[float, dict[str, dict[str, float]]] = {}
+    found: dict[float, dict[str, dict[str, Any]]] = {}
     for kl in (share * most for share in _SHARES if most >= LEAST_KL):
         values = {method: at for method, curve in curves.items() if (at := reward_at(curve, kl))}
         if {families[method] for method in values} == ranges.keys():
             found[kl] = values
     comparisons = sum(len(values) - 1 for values in found.values())
     starts = {method: _start(curve) for method, curve in curves.items()}
-    return Budgets(ranges, [_budget(kl, values, starts, comparisons) for kl, values in found.items()])
+    return Budgets(ranges, [_budget(kl, values, starts, comparisons, interval_of) for kl, values in found.items()])
 
 
-def _start(curve: Sequence[Setting]) -> dict[str, float]:
+def _start(curve: Sequence[Setting]) -> dict[str, Any]:
     return {seed: value for setting in curve for seed, value in setting.start.items()}
 
 
 def _budget(
     kl: float,
-    values: Mapping[str, Mapping[str, float]],
-    starts: Mapping[str, Mapping[str, float]],
+    values: Mapping[str, Mapping[str, Any]],
+    starts: Mapping[str, Mapping[str, Any]],
     comparisons: int,
+    interval_of: Interval,
 ) -> Budget:
     gains = {
-        method: mean_interval([value - starts[method][seed] for seed, value in of.items() if seed in starts[method]])
+        method: interval_of(
+            [value - starts[method][seed] for seed, value in of.items() if seed in starts[method]], LEVEL
+        )
         for method, of in values.items()
     }
     gains = {method: gain for method, gain in gains.items() if gain.n}
     # Without two seeds it is not known whether a method is better than the start; then it can be the best, too.
     can_be = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
-    best, compared = compare_with_best(values, lower_is_better=False, candidates=can_be, comparisons=comparisons)
-    rewards = {method: mean_interval(list(of.values())) for method, of in values.items()}
+    best, compared = compare_with_best(
+        values, lower_is_better=False, candidates=can_be, comparisons=comparisons, interval_of=interval_of
+    )
+    rewards = {method: interval_of(list(of.values()), LEVEL) for method, of in values.items()}
     return Budget(kl, rewards, gains, best, compared)

@@ -10,8 +10,9 @@ cancels.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,8 +21,17 @@ from alignlab.statistics.power import pairs_needed
 
 LEVEL, POWER = 0.95, 0.8
 
+# (values of a setting, one for each seed, level) -> their mean with its interval. A value is a number, or [P] numbers,
+# one for each prompt.
+Interval = Callable[[Sequence[Any], float], Estimate]
+
 # The search for a number of seeds stops here.
 MOST_SEEDS = 10_000
+
+
+def over_seeds(values: Sequence[Any], level: float = LEVEL) -> Estimate:
+    """An `Interval` of numbers: Student's, over seeds."""
+    return mean_interval(values, level=level)
 
 
 @dataclass(frozen=True)
@@ -42,7 +52,7 @@ class Comparison:
 
 
 def compare_with_best(
-    settings: Mapping[str, Mapping[str, float]],
+    settings: Mapping[str, Mapping[str, Any]],
     *,
     lower_is_better: bool,
     level: float = LEVEL,
@@ -50,10 +60,11 @@ def compare_with_best(
     candidates: Collection[str] | None = None,
     comparisons: int | None = None,
     rows: int | None = None,
+    interval_of: Interval = over_seeds,
 ) -> tuple[str | None, dict[str, Comparison]]:
     """(name of the setting with the best mean, name -> comparison of each setting with it).
 
-    settings:    name -> seed -> metric.
+    settings:    name -> seed -> metric, a number or [P] numbers by prompt.
     least:       settings whose means differ by less than this are tied, even if the difference is significant.
     candidates:  settings that can be the best; None allows all of them. Without a candidate nothing is compared, and
                  the result is (None, {}).
@@ -62,6 +73,7 @@ def compare_with_best(
                  so seeds do not show how other rows would differ. A difference d between shares has a variance of
                  (|d| - d^2) / rows at least (that of McNemar's test, if all rows that differ speak for one setting),
                  and the interval includes it.
+    interval_of: interval of the differences.
 
     Only settings with the largest number of seeds can be the best. Means over different seeds can't be compared: a
     setting whose bad seeds failed would look good.
@@ -85,14 +97,15 @@ def compare_with_best(
             compared[name] = Comparison(None, True, None)
             continue
         differences = paired(seeds, settings[best])
-        over_seeds = mean_interval(differences, level=each)
-        interval = _with_rows(over_seeds, rows, each)
+        by_seed = interval_of(differences, each)
+        interval = _with_rows(by_seed, rows, each)
         worse = interval.low > 0 if lower_is_better else interval.high < 0
         too_little = abs(interval.value) < least
         tied = (not worse or too_little) if interval.n > 1 else None
-        by_seeds = over_seeds.low <= 0 <= over_seeds.high  # otherwise more rows are needed, not more seeds
-        more = seeds_to_separate(differences, level=each) if tied and by_seeds and not too_little else None
-        compared[name] = Comparison(interval, tied, None if more is None else max(1, more - interval.n))
+        means = [float(np.mean(d)) for d in differences]
+        seeds_decide = by_seed.low <= 0 <= by_seed.high  # otherwise more rows are needed, not more seeds
+        more = seeds_to_separate(means, level=each) if tied and seeds_decide and not too_little else None
+        compared[name] = Comparison(interval, tied, None if more is None else max(1, more - len(means)))
     return best, compared
 
 
@@ -131,7 +144,7 @@ def probability_of_improvement(better: Sequence[float], worse: Sequence[float], 
     return float((gains > 0).mean() + (gains == 0).mean() / 2)
 
 
-def paired(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]:
+def paired(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Any]:
     """a - b for every seed that both have."""
     return [a[seed] - b[seed] for seed in a if seed in b]
 

@@ -153,7 +153,9 @@ def test_baselines_and_pages(alignlab: Run) -> None:
     told = Path("outputs/sweeps/s/evaluation.md").read_text()
     assert "win-rates against chosen" in told
     assert all(f"| beta {beta} | {run} |" in told for beta, run in zip((0.05, 1.0), ids, strict=True))
-    assert "tied with the best" in told
+    assert "| objective.beta | seeds | sampled KL (nats) | score by gold | win-rate by gold |" in told
+    assert "nan" not in told
+    assert "| sampled KL (nats) | " in Path("outputs/sweeps/s/table.md").read_text(), "the sweep's table has it, too"
 
 
 def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: Path) -> None:

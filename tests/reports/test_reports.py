@@ -201,7 +201,7 @@ def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
 def test_missing_points_are_reported(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, None, None], "1.0": [0.1, None, 0.11]})
     assert "| 0.3 | 1 of 3 |" in text
-    assert "| -0.100 | 0.00 | unknown | unknown |" in text
+    assert "| -0.100 |  | unknown | unknown |" in text
     assert "beta 0.3 lacks seed 1 (failed), 2 (failed): its numbers are from the other seeds" in text
     assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
     assert "unknown, because they have fewer than two seeds in common with the best: beta 0.3" in text

@@ -135,7 +135,12 @@ def test_sampled_rewards_are_compared_at_equal_kl_too() -> None:
 def test_win_rates_are_rewards_whose_start_is_one_half() -> None:
     settings = {
         (name, strength): [
-            {"eval/kl_ref/sequence_k1": kl + seed / 100, "eval/winrate/llm": rate + seed / 100} for seed in range(3)
+            {
+                "eval/kl_ref/sequence_k1": kl + seed / 100,
+                "eval/winrate/llm": rate + seed / 100,
+                "eval/winrate/llm/reference": 0.5,
+            }
+            for seed in range(3)
         ]
         for name, strength, kl, rate in (
             ("dpo", "0.1", 2, 0.7),

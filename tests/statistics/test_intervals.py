@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import scipy
 
 from alignlab.statistics.intervals import bootstrap_mean, mean_interval, score_interval, share_interval
 
@@ -210,3 +211,23 @@ def test_bootstrap_intervals_of_few_rows_cover(rate: float) -> None:
     rows = (rng.random((400, 8)) < rate).astype(float)
     found = [bootstrap_mean(row, draws=300, seed=i) for i, row in enumerate(rows)]
     assert coverage(rate, [(f.low, f.high) for f in found]) >= 0.94
+
+
+def test_a_mean_over_all_clusters_by_hand() -> None:
+    """Clusters 0, 2 and 10, 14: variances 2 and 8 of two rows each, se² = (2 · 2 + 2 · 8) / 16 = 5/4, t with 25/17."""
+    found = mean_interval([0.0, 2.0, 10.0, 14.0], list("aabb"), all_clusters=True)
+    assert (found.value, found.n) == (6.5, 2)
+    assert found.standard_error == pytest.approx(np.sqrt(5 / 4))
+    assert found.half / found.standard_error == pytest.approx(scipy.stats.t.ppf(0.975, 400 / (16 + 256)))
+    alone = mean_interval([0.0, 2.0, 10.0], list("aab"), all_clusters=True)
+    assert alone == mean_interval([0.0, 2.0, 10.0], list("aab")), "one row does not show how the rows of a cluster vary"
+
+
+def test_means_over_all_clusters_cover() -> None:
+    """8 prompts with 4 answers each. As a sample of prompts they would have intervals that hold nearly always."""
+    rng = np.random.default_rng(10)
+    levels, names = rng.normal(0, 2, 8), np.repeat(np.arange(8), 4).tolist()
+    rows = np.repeat(levels, 4) + rng.normal(0, 1, (1500, 32))
+    for all_clusters, expected in ((True, PROMISED), (False, pytest.approx(1.0, abs=0.002))):
+        found = [mean_interval(row, names, all_clusters=all_clusters) for row in rows]
+        assert coverage(levels.mean(), [(f.low, f.high) for f in found]) == expected

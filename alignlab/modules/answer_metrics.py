@@ -93,6 +93,21 @@ def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     return out
 
 
+def without_rounding(metrics: dict[str, float], *, relative: bool) -> dict[str, float]:
+    """Metrics of the first batch, before any update, where the policy equals its reference.
+
+    All log-ratios are 0 there, but for rounding (a reference from the store was computed in other batches). So shares
+    that depend on their signs would be noise, and get the values that ties give. A correlation with them is left out.
+
+    relative: whether rewards are log-ratios to the reference.
+    """
+    ties = {"displacement/frac_chosen_down": 0.0}
+    if relative:
+        ties |= {"rewards/accuracies": 0.0, "pref/accuracy_ties_half": 0.5}
+        metrics = {name: value for name, value in metrics.items() if name != "pref/length_corr"}
+    return {name: ties.get(name, value) for name, value in metrics.items()}
+
+
 def _side(name: str, side: Logps) -> dict[str, Tensor]:
     """Log-probabilities of one kind of answers (nats), and their log-ratios if there is a reference."""
     out = {f"logps/{name}": side.logp("sum").mean(), f"logps/{name}_per_token": _per_token(side, side.logp("sum"))}

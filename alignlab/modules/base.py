@@ -27,7 +27,7 @@ from alignlab.errors import NotEnoughMemoryError
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
-from alignlab.modules.answer_metrics import preference_metrics
+from alignlab.modules.answer_metrics import preference_metrics, without_rounding
 from alignlab.modules.distributed import gather, total
 from alignlab.modules.gradient import backward
 from alignlab.modules.held_out_pairs import HeldOutPairs
@@ -145,6 +145,7 @@ class AlignmentModule(pl.LightningModule):
         means = self.metric_values(values) if self._measured else {}
         if step == 0:
             self.check_start(means["loss"], values)
+            means = self.without_rounding(means)
         norm = self._clip(optimizer)
         if not math.isfinite(norm):
             raise gradient_not_finite(norm, step)
@@ -332,6 +333,10 @@ class AlignmentModule(pl.LightningModule):
             **self.objective.metrics(values),
         }
         return {name: float(value) for name, value in found.items()}
+
+    def without_rounding(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics of the first batch without those that are rounding errors of the reference."""
+        return without_rounding(means, relative=self.objective.requires.reference)
 
     def mean_count(self, batches: Sequence[Any]) -> float:
         """Mean number of tokens per answer that an NLL covers, over all processes."""

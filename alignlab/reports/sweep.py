@@ -18,9 +18,10 @@ from alignlab.reports.seeds_table import (
     settings_of,
     split_axes,
 )
-from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, label, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import label
 from alignlab.tracking.sinks.jsonl import read_rows
 
 log = logging.getLogger(__name__)

@@ -146,7 +146,8 @@ SUMMARY: dict[str, str] = {
     "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt",
 }
 
-# Metrics of answers sampled from the policy, logged as eval/<name>. <judge> is the judge's name. `/se` after a name of
+# Metrics of answers sampled from the policy, logged as eval/<name>, or as questions/<file>/<name> if the prompts come
+# from a file (evaluation.questions). <judge> is the judge's name. `/se` after a name of
 # kl_ref and score is its standard error, over prompts.
 SAMPLED: dict[str, str] = {
     "kl_ref/sequence_k1": "KL(policy || reference), mean log-ratio of the policy's answers (nats per answer)",
@@ -162,7 +163,9 @@ SAMPLED: dict[str, str] = {
     "samples/repetition": "share of an answer's four-word sequences that occur earlier in it",
     "samples/distinct_2": "number of different word pairs in all answers / number of word pairs",
     "score/<judge>/mean": "mean score of the policy's answers",
+    "score/<judge>/reference": "the same for the reference, the policy before training",
     "winrate/<judge>": "win-rate of the policy against the first baseline, ties count 1/2",
+    "winrate/<judge>/reference": "win-rate of the reference against the first baseline: 1/2 if it is that baseline",
     "winrate/<judge>/ci_low": "lower end of the win-rate's 95 % interval",
     "winrate/<judge>/ci_high": "upper end of the win-rate's 95 % interval",
     "winrate/<judge>/n": "number of prompts that were judged",
@@ -202,8 +205,10 @@ def check_known(names: object) -> None:
 
 
 def _sampled(name: str) -> bool:
-    """Whether the name is `eval/` and a name of SAMPLED, with a judge's name in place of <judge>."""
+    """Whether the name is `eval/` or `questions/<file>/` and a name of SAMPLED, with a judge's name for <judge>."""
     split, _, rest = name.partition("/")
+    if split == "questions":
+        split, rest = "eval", rest.partition("/")[2]
     kind, *others = rest.split("/")
     if kind in ("score", "winrate") and others:
         others[0] = "<judge>"

@@ -15,6 +15,8 @@ VERBS = {
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, export or watch runs",
+    "report": "write one page (HTML, and Markdown) about a sweep or about runs: answer, intervals, figures, answers",
+    "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
@@ -32,6 +34,7 @@ examples:
   alignlab train experiment=lab_dpo sweep=dpo_beta
   alignlab train experiment=lab_dpo -m objective.beta=0.1,0.3 seed=1,2
   alignlab runs status=failed sweep=dpo_beta-*
+  alignlab report dpo_beta-7c897c
   alignlab train --help            groups, their options and the config
   alignlab train --cfg job         the composed config
   eval "$(alignlab -sc install=bash)"   tab completion

@@ -19,6 +19,7 @@ from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, Swe
 from alignlab.integrity import read_record, write_sealed
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
+from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.sweep import point_line, write_report
 from alignlab.runs.directory import FINISHED, now
 from alignlab.spelling import counted
@@ -31,7 +32,8 @@ log = logging.getLogger(__name__)
 class Sweep:
     """A sweep and its folder, `<output_root>/sweeps/<name>/`.
 
-    `sweep.json` is written at the start. The table and the figures are written at the end, also after an error.
+    `sweep.json` is written at the start. The table, the figures and the page are written at the end, also after
+    an error.
     """
 
     def __init__(
@@ -89,7 +91,8 @@ class Sweep:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         text = write_report(self.directory)
-        print(f"\n{text}\n\nwritten to {self.directory}")
+        page = write_sweep_page(self.directory)
+        print(f"\n{text}\n\nwritten to {self.directory}; open {page.name} in a browser")
 
     def _warn_of_other_points(self) -> None:
         """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""

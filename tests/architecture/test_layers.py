@@ -20,7 +20,7 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert"}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -41,6 +41,7 @@ ALLOWED = {
     "integrity": {"errors"},
     "checks": {"errors", "spelling"},
     "discovery": set(),
+    "inert": set(),
     "lab": set(),
     "statistics": set(),
     "runs": {"errors", "integrity", "spelling"},
@@ -56,7 +57,7 @@ ALLOWED = {
     "synthesis": MODELS_AND_DATA | {"judges", "evaluation"},
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
-    "reports": {"errors", "integrity", "spelling", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
     "training": FIT,
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
@@ -79,6 +80,7 @@ HOME = {
     "pandas": {"reports"},
     "scipy": {"statistics", "evaluation", "reports"},
     "openai": {"judges"},
+    "jinja2": {"reports", "data"},
     "pyarrow": {"evaluation", "data", "synthesis"},
 }
 # modules without torch in rooms whose other modules may use it
@@ -88,7 +90,19 @@ NO_TORCH_MODULES = sorted(
     for f in (PACKAGE / room).rglob("*.py")
     if f.name not in ("__init__.py", "exact.py", "suite.py")
 )
-NO_TORCH = {"errors", "checks", "integrity", "spelling", "progress", "lab", "statistics", "tracking", "runs", "reports"}
+NO_TORCH = {
+    "errors",
+    "checks",
+    "integrity",
+    "spelling",
+    "inert",
+    "progress",
+    "lab",
+    "statistics",
+    "tracking",
+    "runs",
+    "reports",
+}
 
 
 def room(file: Path) -> str:

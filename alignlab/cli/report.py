@@ -1,0 +1,65 @@
+"""`alignlab report`: writes one page about a sweep, or about runs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+
+_HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
+       alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
+       alignlab report <run or condition ...>       the same page for any runs, in <output_root>/reports/
+
+sweep:     its name, the beginning of its name, or its folder
+run:       the id of a run, or the beginning of its id
+condition: status=done  objective=dpo,ipo  objective.beta<=0.3  (as for `alignlab runs`)
+file:      to=<file.html> writes the page, and its Markdown twin, to another place
+folder:    output_root=<folder> (default: outputs)
+
+The page needs no network and no other file. A sweep writes it when it ends."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code."""
+    args = list(argv)
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return 0
+    try:
+        return _write(args)
+    except AlignlabError as error:
+        print(f"alignlab: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+
+
+def _write(args: Sequence[str]) -> int:
+    from alignlab.reports.answer import answers
+    from alignlab.reports.chosen import chosen_runs
+    from alignlab.reports.page.write import write_page
+
+    parser = argparse.ArgumentParser("alignlab report", usage=_HELP.removeprefix("usage: "), add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--against", default="")
+    flags = parser.parse_intermixed_args(args)
+    settings = {key: value for key, _, value in (w.partition("=") for w in flags.words) if key in ("output_root", "to")}
+    words = [word for word in flags.words if word.partition("=")[0] not in settings]
+    root, to = Path(settings.get("output_root") or "outputs"), settings.get("to", "")
+    if to and not to.endswith(".html"):
+        raise ConfigError([Problem("to", to, "must be the name of an HTML file", "to=report.html")])
+    found = chosen_runs(root, words)
+    older = chosen_runs(root, [flags.against]) if flags.against else None
+    file = Path(to) if to else (found.folder or root / "reports" / found.name) / "report.html"
+    try:
+        write_page(found, file, older)
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error}\n  type: to=<another file.html>") from error
+    for name, settings_of_set in found.settings:
+        for text in answers(settings_of_set, str(found.about.get("metric") or "")):
+            print(f"{name}: {text}" if name else text)
+    print(f"written to {file} and {file.with_suffix('.md').name}")
+    return 0

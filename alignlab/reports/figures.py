@@ -1,0 +1,326 @@
+"""Figures of a sweep for a paper: a `Collected` in, a matplotlib figure out. Imports no torch, so notebooks can use it:
+
+    from alignlab.reports.collect import read_sweep
+    from alignlab.reports.figures import frontier, save
+    save(frontier(read_sweep("outputs/sweeps/dpo_beta-7c897c")), "frontier.pdf")
+
+Each line (such as an objective) has one colour, of Okabe and Ito's palette for every kind of colour vision, and its own
+marker and dashes. Lines are labelled where they end. Bands are 95 % t intervals over seeds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from alignlab.errors import DataError
+from alignlab.inert import one_line
+from alignlab.integrity import new_file
+from alignlab.reports import series
+from alignlab.reports.collect import Collected
+
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#6b6b6b")
+_MARKERS, _DASHES = "osD^vP*", ("-", "--", ":", "-.")
+STYLES = ("paper", "screen")
+
+# Width of a column of two-column papers (inches), and of a figure on a screen.
+_WIDTH = {"paper": 3.25, "screen": 7.0}
+_COMMON = {
+    "pdf.fonttype": 42,  # TrueType: text stays text, and conferences accept it
+    "svg.fonttype": "path",  # looks the same without the font
+    "text.usetex": False,
+    "text.parse_math": False,  # names of runs are no formulas
+    "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.3, "grid.linewidth": 0.5,
+    "legend.frameon": False, "axes.axisbelow": True,
+}  # fmt: skip
+_RC: dict[str, dict[str, Any]] = {
+    "paper": {**_COMMON, "font.size": 8, "axes.labelsize": 8, "xtick.labelsize": 7, "ytick.labelsize": 7,
+              "lines.linewidth": 1.1, "lines.markersize": 3.5, "axes.linewidth": 0.6},
+    "screen": {**_COMMON, "font.size": 11, "lines.linewidth": 1.6, "lines.markersize": 6, "savefig.dpi": 150},
+}  # fmt: skip
+
+# Curves and metrics that are drawn if none is named: the first that the runs have.
+_CURVES = ("train/logratios/margins", "train/objective/scores", "train/loss")
+_METRICS = ("exact/frontier_gap", "exact/kl", series.SAMPLED_KL, "eval/pairs/accuracy", "eval/loss")
+
+
+def frontier(found: Collected, style: str = "paper") -> Figure:
+    """Reward against KL of each setting, and the exact frontier if there is one.
+
+    Raises DataError if no finished run has both.
+    """
+    frame = _some(series.frontier_frame(found), found, "has a KL and a reward")
+    points, (curves, _) = series.frontier_points(found), series.exact_frontiers(found)
+    exact = frame["kind"].iloc[0] == "exact"
+    with _styled(style):
+        figure, (axes,) = _panels(style, 1)
+        reach, rewards = 1.12 * max(0.5, points["kl"].max()), points["reward"].tolist()
+        for curve in curves if exact else ():
+            axes.plot(curve["kl"], curve["reward"], color="black", lw=1)
+            rewards += [r for kl, r in zip(curve["kl"], curve["reward"], strict=True) if kl <= reach]
+        _limits(axes, rewards, 0.06)
+        axes.set_xlim(min(0.0, points["kl"].min()) - 0.02 * reach, reach)
+        ends = {}
+        for place, (line, rows) in _lines(found, frame):
+            at = points[points["line"] == line]
+            if len(points) > len(frame):
+                axes.plot(at["kl"], at["reward"], _marker(place), color=_colour(place), ms=2, alpha=0.4, mew=0)
+            axes.errorbar(
+                rows["kl"], rows["reward"], yerr=_bars(rows, "reward"), xerr=_bars(rows, "kl"), color=_colour(place),
+                ls=_dash(place), marker=_marker(place), elinewidth=0.6, capsize=0,
+            )  # fmt: skip
+            last = rows.iloc[int(rows["kl"].to_numpy().argmax())]
+            if last["kl"] > 0.7 * reach:
+                ends[line] = (last["kl"], last["reward"], _colour(place))
+            elif frame["line"].nunique() > 1:  # far from the right edge: the name stands at the end of the line
+                axes.annotate(
+                    one_line(line, 40), (last["kl"], last["reward"]), (4, -9), textcoords="offset points",
+                    color=_colour(place), fontsize=mpl.rcParams["xtick.labelsize"],
+                )  # fmt: skip
+        if exact and curves:
+            kl, reward = _inside(curves[0], reach)
+            ends["exact frontier"] = (kl, reward, "black")
+        axes.set_xlabel("KL (nats per answer)")
+        axes.set_ylabel("expected reward" if exact else f"mean {one_line(frame['kind'].iloc[0])}")
+        _label_ends(axes, ends)
+    return figure
+
+
+def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure:
+    """A metric of the summary against the strength, one line for each method, with bands over seeds.
+
+    metric: empty for the first of the gap, the KL, and the accuracy on held-out pairs that the runs have.
+    Raises DataError if no axis has several numbers, or if no finished run has the metric.
+    """
+    axis = found.strength
+    if axis is None:
+        raise DataError(f"{found.name}: no axis has several numbers, so there is no strength to draw against")
+    known = series.strength_metrics(found)
+    metric = _chosen(metric, known, _METRICS, found)
+    frame = _some(series.metric_frame(found, metric), found, f"has {metric}")
+    with _styled(style):
+        lines = list(_lines(found, frame))
+        figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
+        for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
+            ends = {}
+            for place, (line, rows) in group:
+                rows = rows.sort_values("strength")
+                band = rows.dropna(subset=["low", "high"])
+                axes.fill_between(band["strength"], band["low"], band["high"], color=_colour(place), alpha=0.15, lw=0)
+                axes.plot(rows["strength"], rows["value"], _dash(place), marker=_marker(place), color=_colour(place))
+                ends[line] = (rows["strength"].iloc[-1], rows["value"].iloc[-1], _colour(place))
+            values = pd.concat([rows for _, (_, rows) in group])
+            _limits(axes, [*values["value"], *_near(values)], 0.06)
+            _strength_scale(axes, values["strength"])
+            axes.set_ylabel(series.heading(metric))
+            _label_ends(axes, ends)
+        all_axes[-1].set_xlabel(one_line(axis.rpartition(".")[2]))
+    return figure
+
+
+def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
+    """A training curve of each setting: mean over seeds, with bands. Settings of one method share their colour.
+
+    metric: empty for the log-ratio margin, or the first other curve that the runs have. Losses of different methods
+    have different scales, so each method has axes of its own.
+    Raises DataError if no finished run has the curve.
+    """
+    frame = series.curves_frame(found, [metric] if metric else _CURVES)
+    metric = _chosen(metric, list(frame["metric"].unique()), _CURVES, found)
+    frame = _some(frame[frame["metric"] == metric], found, f"has the curve {metric}")
+    with _styled(style):
+        lines = list(_lines(found, frame))
+        figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
+        for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
+            ends = {}
+            for place, (line, rows) in group:
+                settings = list(rows.groupby("setting", sort=False))
+                for number, (_, curve) in enumerate(settings):
+                    shade = 1 - 0.55 * number / max(1, len(settings) - 1)
+                    band = curve.dropna(subset=["low", "high"])
+                    if len(settings) * len(lines) <= 4:
+                        axes.fill_between(
+                            band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0
+                        )
+                    axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
+                    strength_of = curve["strength"].iloc[0]
+                    name = f"{line} {strength_of:g}" if len(settings) > 1 and not math.isnan(strength_of) else line
+                    ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
+            _limits(axes, pd.concat([rows for _, (_, rows) in group])["value"], 0.1)
+            axes.set_ylabel(series.CURVES.get(metric, metric))
+            _label_ends(axes, ends)
+        all_axes[-1].set_xlabel("update")
+    return figure
+
+
+def forest(found: Collected, style: str = "paper") -> Figure:
+    """Win-rates with intervals over prompts, one row for each run, judge and baseline.
+
+    Raises DataError if nothing judged the runs.
+    """
+    frame = _some(series.winrates_frame(found), found, "has a win-rate: `alignlab evaluate` with judge= gives one")
+    several = len(frame[["judge", "baseline"]].drop_duplicates()) > 1
+    with _styled(style):
+        size = 0.14 if style == "paper" else 0.24
+        figure = Figure(figsize=(_WIDTH[style], 0.6 + size * len(frame)), layout="constrained")
+        axes = figure.add_subplot()
+        names = []
+        for row, (_, one) in enumerate(frame.iterrows()):
+            place = _places(found)[one["line"]]
+            axes.errorbar(
+                one["value"], -row, xerr=_bars(frame.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
+                elinewidth=0.8, ls="none",
+            )  # fmt: skip
+            judged = f" ({one['judge']}{' v. ' + one['baseline'] if one['baseline'] else ''})" if several else ""
+            number = "" if math.isnan(one["strength"]) else f" {one['strength']:g}"
+            names.append(one_line(f"{one['line']}{number}{', seed ' + one['seed'] if one['seed'] else ''}{judged}", 60))
+        axes.set_yticks([-row for row in range(len(names))], names)
+        axes.set_ylim(-len(names) + 0.3, 0.7)
+        axes.axvline(0.5, color="black", lw=0.6, ls=":")
+        axes.set_xlim(0, 1)
+        baseline = frame["baseline"].iloc[0]
+        against = f" against {baseline}" if baseline and not several else ""
+        axes.set_xlabel(one_line(f"win-rate{against}" if several else f"win-rate by {frame['judge'].iloc[0]}{against}"))
+        axes.grid(axis="y", visible=False)
+    return figure
+
+
+FIGURES = {"frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
+
+
+def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
+    """Write a figure as .pdf, .svg or .png, by the name of the file, whole or not at all. Fonts are embedded."""
+    file = Path(file)
+    with _styled(style), new_file(file) as scratch:
+        figure.savefig(scratch, format=file.suffix.removeprefix(".").lower())
+    return file
+
+
+@contextmanager
+def _styled(style: str) -> Iterator[None]:
+    if style not in STYLES:
+        raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
+    settings: Any = _RC[style]
+    with mpl.rc_context(settings):
+        yield
+
+
+def _panels(style: str, count: int) -> tuple[Figure, list[Axes]]:
+    """A figure with `count` axes, one below the other."""
+    width = _WIDTH[style]
+    figure = Figure(figsize=(width, width * (0.72 if count == 1 else 0.45 * count)), layout="constrained")
+    return figure, list(figure.subplots(count, 1, squeeze=False, sharex=count > 1)[:, 0])
+
+
+def _some(frame: pd.DataFrame, found: Collected, what: str) -> pd.DataFrame:
+    if frame.empty:
+        raise DataError(f"{found.name}: no finished run {what}")
+    return frame
+
+
+def _chosen(metric: str, known: Sequence[str], order: Sequence[str], found: Collected) -> str:
+    """The wanted metric, or the first known one. Raises DataError for one that no run has."""
+    if metric and metric not in known:
+        raise DataError(f"{found.name}: no finished run has {metric}; the runs have: {', '.join(known) or 'none'}")
+    return metric or next((name for name in order if name in known), known[0] if known else "")
+
+
+def _places(found: Collected) -> dict[str, int]:
+    """Line -> its number, which decides its colour, marker and dashes in all figures of a sweep."""
+    return {line: i for i, line in enumerate(dict.fromkeys(found.line(point) for point in found.points))}
+
+
+def _lines(found: Collected, frame: pd.DataFrame) -> Iterator[tuple[int, tuple[str, pd.DataFrame]]]:
+    places = _places(found)
+    for line, rows in frame.groupby("line", sort=False):
+        rows = rows if "metric" in rows else rows.sort_values("strength", kind="stable")
+        yield places[str(line)], (str(line), rows)
+
+
+def _in_panels(lines: list[Any], panels: int) -> list[list[Any]]:
+    return [[line] for line in lines] if panels == len(lines) else [lines]
+
+
+def _apart(metric: str, lines: Sequence[object]) -> bool:
+    """Whether each line needs axes of its own: losses of different methods have different scales."""
+    return metric.endswith("/loss") and len(lines) > 1
+
+
+def _colour(place: int) -> str:
+    return COLOURS[place % len(COLOURS)]
+
+
+def _marker(place: int) -> str:
+    return _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)]
+
+
+def _dash(place: int) -> str:
+    return _DASHES[place // len(COLOURS) % len(_DASHES)]
+
+
+def _bars(rows: pd.DataFrame, name: str) -> list[list[float]]:
+    """[2][rows] distances of the ends of an interval from its value; 0 where there is no interval."""
+    low, high = ("low", "high") if name == "value" else (f"{name}_low", f"{name}_high")
+    below, above = (rows[name] - rows[low]).clip(lower=0), (rows[high] - rows[name]).clip(lower=0)
+    return [below.fillna(0).tolist(), above.fillna(0).tolist()]
+
+
+def _near(rows: pd.DataFrame) -> list[float]:
+    """Ends of intervals, no farther from the values than half of their range: two seeds have very wide ones."""
+    reach = 0.5 * (rows["value"].max() - rows["value"].min()) or abs(rows["value"].max()) * 0.1 or 1.0
+    low, high = rows["value"].min() - reach, rows["value"].max() + reach
+    return [min(max(value, low), high) for value in [*rows["low"].dropna(), *rows["high"].dropna()]]
+
+
+def _limits(axes: Axes, values: Any, room: float) -> None:
+    low, high = min(values), max(values)
+    spread = (high - low) or abs(high) or 1.0
+    axes.set_ylim(low - room * spread, high + room * spread)
+
+
+def _strength_scale(axes: Axes, values: pd.Series) -> None:
+    """A logarithmic axis for strengths of several magnitudes; a tick at each strength if there are few."""
+    ticks = sorted(set(values))
+    if ticks[0] > 0 and ticks[-1] / ticks[0] > 4:
+        axes.set_xscale("log")
+    if len(ticks) < 8:
+        axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+        axes.minorticks_off()
+
+
+def _inside(curve: Mapping[str, Sequence[float]], reach: float) -> tuple[float, float]:
+    """The last point of a curve that is inside the axes."""
+    return next(
+        ((kl, r) for kl, r in zip(reversed(curve["kl"]), reversed(curve["reward"]), strict=True) if kl <= reach),
+        (curve["kl"][0], curve["reward"][0]),
+    )
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Write the name of each line beside the right edge at the height of its end, moved apart where they overlap."""
+    if not ends:
+        return
+    low, high = axes.get_ylim()
+    height = axes.get_window_extent().height / axes.figure.dpi * 72  # points
+    gap = (high - low) * mpl.rcParams["font.size"] * 1.1 / height
+    ordered = sorted(ends.items(), key=lambda end: end[1][1])
+    places = [min(max(y, low), high) for _, (_, y, _) in ordered]
+    for i in range(1, len(places)):
+        places[i] = max(places[i], places[i - 1] + gap)
+    beyond = max(0.0, places[-1] - high)
+    places = [place - beyond for place in places]
+    for i in range(len(places) - 2, -1, -1):
+        places[i] = min(places[i], places[i + 1] - gap)
+    for (name, (_, _, colour)), place in zip(ordered, places, strict=True):
+        axes.annotate(
+            one_line(name, 40), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
+            color=colour, va="center", fontsize=mpl.rcParams["xtick.labelsize"], annotation_clip=False,
+        )  # fmt: skip

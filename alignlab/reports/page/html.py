@@ -1,0 +1,83 @@
+"""Writes the content of a report as one HTML file that needs nothing else: no network, no server, no other file.
+
+Its content security policy lets only the page's own two scripts run, by their digests. So a text that got past the
+escaping would still not run. The policy allows no evaluation of text as code and no connection.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from alignlab.reports.page.content import Content
+from alignlab.reports.series import MOST_POINTS
+
+_FOLDER = Path(__file__).parent
+_LIBRARY = "plotly-basic.min.js"
+_MOST_COMMANDS, _MOST_BANDS = 20, 6
+
+
+def html_page(page: Content) -> str:
+    """The page as text."""
+    library, script = (_file(name) for name in (_LIBRARY, "page.js"))
+    return _template().render(
+        page=page,
+        sections=_sections(page),
+        few_curves=len(page.figures["curves"]["settings"]) <= _MOST_BANDS,
+        most_points=MOST_POINTS,
+        most_commands=_MOST_COMMANDS,
+        script_hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
+        style=Markup(_file("page.css")),
+        data=_inside_script(page.figures),
+        library=Markup(library),
+        script=Markup(script),
+    )
+
+
+def _sections(page: Content) -> list[tuple[str, str]]:
+    """(id, title) of each section that the page links to."""
+    return [
+        ("settings", "Settings"),
+        *([("against", "Against the older sweep")] if page.against else []),
+        ("frontier", "Reward and KL"), ("strength", "Strength"), ("curves", "Curves"), ("forest", "Win-rates"),
+        ("displacement", "Displacement"), ("completions", "Answers"), ("differences", "Two runs"),
+        ("failed", f"Not done ({len(page.failed.rows)})" if page.failed.rows else "Not done"), ("data", "Data"),
+        ("provenance", "Provenance"), ("runs", "All runs"),
+    ]  # fmt: skip
+
+
+def _inside_script(value: Mapping[str, Any]) -> Markup:
+    """JSON for the content of a script element, which no text in it can end."""
+    text = json.dumps(value, separators=(",", ":"), allow_nan=False)
+    for sign in "<>&":
+        text = text.replace(sign, f"\\u{ord(sign):04x}")
+    return Markup(text)
+
+
+def _digest(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+@cache
+def _file(name: str) -> str:
+    return (_FOLDER / name).read_text(encoding="utf-8")
+
+
+@cache
+def _template() -> Any:
+    environment = Environment(
+        loader=FileSystemLoader(_FOLDER),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    return environment.get_template("page.html")

@@ -1,0 +1,103 @@
+"""Writes the content of a report as Markdown: the same sentences and tables, without figures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from alignlab.inert import fenced, markdown
+from alignlab.reports.page.content import Content, Table
+from alignlab.reports.tables import table
+
+_MOST_ANSWERS = 10  # prompts
+
+
+def markdown_page(page: Content) -> str:
+    """The report as Markdown. Texts of models and data are escaped, or in blocks of code."""
+    return "\n\n".join(_parts(page)) + "\n"
+
+
+def _parts(page: Content) -> Iterator[str]:
+    yield f"# {markdown(page.question or page.name)}"
+    for name, sentences in page.answers:
+        if name:
+            yield f"**{markdown(name)}**"
+        yield "\n".join(markdown(text, 2000) for text in sentences)
+    yield f"{markdown(page.name)} · {markdown(page.counts)} · {markdown(page.made)}"
+    if page.notes:
+        yield "## Notes"
+        yield _list(page.notes)
+    yield "## Settings"
+    for name, settings, lines in page.settings:
+        if name:
+            yield f"### {markdown(name)}"
+        yield _table(settings)
+        yield _list(lines)
+    if page.against:
+        yield "## Against the older sweep"
+        yield _list(page.against_notes)
+        yield _table(page.against)
+    for key, title in _FIGURES.items():
+        yield f"## {title}"
+        yield _table(page.figure_tables[key]) if key in page.figure_tables else "Nothing was measured."
+    yield "## Answers side by side"
+    yield from _answers(page.completions)
+    yield "## What differs between the runs"
+    yield _table(page.differences) if page.differences.rows else "No key of the config."
+    yield "## Runs that are not done"
+    yield _table(page.failed) if page.failed.rows else "All runs are done."
+    for run, text in page.logs:
+        yield f"End of the log of {markdown(run)}:"
+        yield fenced(text)
+    yield "## Data"
+    yield from _audits(page)
+    yield "## Provenance"
+    if page.commands:
+        yield "To make the runs again:"
+        yield fenced("\n".join(page.commands), 200_000)
+    yield _table(page.facts)
+    yield "## All runs"
+    yield _table(page.runs)
+
+
+_FIGURES = {
+    "frontier": "Reward and KL",
+    "strength": "Metric by strength",
+    "forest": "Win-rates",
+    "displacement": "Displacement and length",
+}
+
+
+def _answers(found: Mapping[str, Any]) -> Iterator[str]:
+    if not found["prompts"]:
+        yield "No sampled answers."
+    for row in found["prompts"][:_MOST_ANSWERS]:
+        yield f"Prompt:\n\n{fenced(row['prompt'])}"
+        if row["before"]:
+            yield f"{markdown(found['baseline'])}:\n\n{fenced(row['before']['text'])}"
+        for column, answer in zip(found["columns"], row["answers"], strict=True):
+            if answer:
+                yield f"{markdown(column['setting'])}:\n\n{fenced(answer['text'])}"
+    if (rest := len(found["prompts"]) - _MOST_ANSWERS) > 0:
+        yield f"{rest} more prompts are on the HTML page."
+    if found["left_out"]:
+        yield _list(found["left_out"])
+
+
+def _audits(page: Content) -> Iterator[str]:
+    if not page.audits:
+        yield "No run has recorded an audit of its rows."
+    for audit in page.audits:
+        yield f"Rows of {audit['runs']}:"
+        findings = [f"{kind}: {text}" for kind, text in audit["findings"]] or ["no errors and no warnings"]
+        yield _list([*(f"{name}: {text}" for name, text in audit["numbers"]), *findings], 1000)
+
+
+def _list(lines: list[str], most: int = 600) -> str:
+    return "\n".join(f"- {markdown(line, most)}" for line in lines)
+
+
+def _table(found: Table) -> str:
+    return table(
+        [markdown(name) for name in found.header], [[markdown(c.text, 600) for c in row] for row in found.rows]
+    )

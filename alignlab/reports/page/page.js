@@ -1,0 +1,343 @@
+"use strict";
+// Draws the figures of a report, and makes its tables sortable. All texts are set as text, never as markup.
+(() => {
+  const data = JSON.parse(document.getElementById("figures").textContent);
+  // Okabe and Ito's colours, which people with any colour vision can tell apart; black and yellow are left out, because
+  // one of them can't be seen on a dark page and the other on a light one.
+  const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8c8c8c"];
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
+  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  const byId = (id) => document.getElementById(id);
+  const colour = (i) => COLOURS[i % COLOURS.length];
+  const dash = (i) => DASHES[Math.floor(i / COLOURS.length) % DASHES.length];
+  const symbol = (i) => SYMBOLS[(i + Math.floor(i / COLOURS.length)) % SYMBOLS.length];
+  const faint = (hex, alpha) => {
+    const [r, g, b] = [1, 3, 5].map((at) => parseInt(hex.slice(at, at + 2), 16));
+    return `rgba(${r},${g},${b},${alpha})`;
+  };
+  const line = (name) => data.lines.indexOf(name);
+  // plotly reads some tags in texts as markup, and a zero-width joiner after "<" stops that
+  const plain = (text) => String(text).replace(/</g, "<\u200d");
+  const make = (tag, text, className) => {
+    const made = document.createElement(tag);
+    if (text !== undefined) made.textContent = text;
+    if (className) made.className = className;
+    return made;
+  };
+  const option = (select, value, text) => {
+    const made = make("option", text);
+    made.value = value;
+    select.append(made);
+  };
+
+  const short = (row) => (row.strength === null ? row.line : `${row.line} ${row.strength}`);
+
+  // --- figures -----------------------------------------------------------------------------------------------------
+  let printing = false;
+  const theme = () => {
+    const style = getComputedStyle(document.documentElement);
+    const of = (name) => style.getPropertyValue(name).trim();
+    return printing ? { ink: "#000", grid: "#ddd", line: "#999" } : { ink: of("--ink"), grid: of("--grid"), line: of("--line") };
+  };
+  const axis = (title, more) => {
+    const { ink, grid, line: border } = theme();
+    return { title: { text: plain(title), font: { size: 13 } }, color: ink, gridcolor: grid, linecolor: border, zerolinecolor: border, automargin: true, ...more };
+  };
+  const narrow = () => window.innerWidth < 640;
+  const layout = (more) => ({
+    font: { family: "system-ui, sans-serif", size: 12, color: theme().ink },
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 440, hovermode: "closest",
+    margin: { l: 60, r: 12, t: 16, b: 50 },
+    legend: narrow() ? { orientation: "h", y: -0.22 } : { orientation: "v" }, ...more,
+  });
+  const bars = (rows, low, value, high) => ({
+    type: "data", symmetric: false, thickness: 1.2, width: 3,
+    array: rows.map((r) => (r[high] === null ? 0 : r[high] - r[value])),
+    arrayminus: rows.map((r) => (r[low] === null ? 0 : r[value] - r[low])),
+  });
+  const grouped = (rows, key) => {
+    const groups = new Map();
+    for (const row of rows) groups.set(row[key], [...(groups.get(row[key]) || []), row]);
+    return groups;
+  };
+  const byStrength = (rows) => [...rows].sort((a, b) => (a.strength ?? 0) - (b.strength ?? 0));
+  // Axes of small multiples: one for each of `count` panels, at most `columns` beside each other.
+  const panels = (names, xTitle, yTitle, xMore) => {
+    const columns = narrow() ? 1 : Math.min(3, names.length);
+    const rows = Math.ceil(names.length / columns);
+    const found = { grid: { rows, columns, pattern: "independent", xgap: 0.16, ygap: 0.28 }, height: Math.max(440, 300 * rows), annotations: [] };
+    names.forEach((name, i) => {
+      const n = i ? i + 1 : "";
+      found[`xaxis${n}`] = axis(xTitle, xMore);
+      found[`yaxis${n}`] = axis(i % columns ? "" : yTitle);
+      found.annotations.push({ text: plain(name), showarrow: false, xref: `x${n} domain`, yref: `y${n} domain`, x: 0.5, y: 1.1, font: { size: 12, color: theme().ink } });
+    });
+    return found;
+  };
+
+  const frontier = () => {
+    const { curves, settings, points, kl, reward } = data.frontier;
+    const traces = curves.map((curve, i) => ({
+      x: curve.kl, y: curve.reward, mode: "lines", name: "exact frontier", legendgroup: "frontier", showlegend: i === 0,
+      line: { color: theme().ink, width: 2 }, hovertemplate: "frontier: %{y:.3f} at %{x:.3f} nats<extra></extra>",
+    }));
+    for (const [name, rows] of grouped(points, "line")) {
+      const i = line(name);
+      if (points.length > settings.length)
+        traces.push({ x: rows.map((r) => r.kl), y: rows.map((r) => r.reward), mode: "markers", legendgroup: name, showlegend: false,
+          marker: { color: colour(i), size: 5, opacity: 0.45, symbol: symbol(i) }, text: rows.map((r) => plain(`${r.setting}, ${r.run}`)),
+          hovertemplate: "%{text}<br>KL %{x:.3f}, reward %{y:.3f}<extra></extra>" });
+    }
+    for (const [name, found] of grouped(settings, "line")) {
+      const i = line(name), rows = byStrength(found);
+      traces.push({ x: rows.map((r) => r.kl), y: rows.map((r) => r.reward), mode: "lines+markers", name: plain(name), legendgroup: name,
+        line: { color: colour(i), width: 1.6, dash: dash(i) }, marker: { color: colour(i), size: 10, symbol: symbol(i) },
+        error_x: bars(rows, "kl_low", "kl", "kl_high"), error_y: bars(rows, "reward_low", "reward", "reward_high"),
+        text: rows.map((r) => plain(`${r.setting} (${r.n} seed${r.n === 1 ? "" : "s"}, interval over ${r.over})`)),
+        hovertemplate: "%{text}<br>KL %{x:.3f}, reward %{y:.3f}<extra></extra>" });
+    }
+    // intervals of two seeds can be wider than the figure; the axes follow the values
+    const most = Math.max(0.5, ...points.map((r) => r.kl)), top = Math.max(...points.map((r) => r.reward));
+    const ys = points.map((r) => r.reward).concat(curves.flatMap((c) => c.reward.filter((_, k) => c.kl[k] <= 1.15 * most)));
+    const low = Math.min(...ys), high = Math.max(top, ...ys), room = 0.08 * (high - low || 1);
+    Plotly.react("figure-frontier", traces, layout({ xaxis: axis(kl, { range: [Math.min(0, ...points.map((r) => r.kl)) - 0.03 * most, 1.15 * most] }), yaxis: axis(reward, { range: [low - room, high + room] }) }), CONFIG);
+  };
+
+  const strength = () => {
+    const found = data.strength[byId("strength-metric").selectedIndex];
+    const groups = [...grouped(found.rows, "line")];
+    const xs = found.rows.map((r) => r.strength);
+    const log = Math.min(...xs) > 0 && Math.max(...xs) / Math.min(...xs) > 4;
+    const ticks = [...new Set(xs)].sort((a, b) => a - b);
+    const xMore = { type: log ? "log" : "linear", ...(ticks.length < 10 ? { tickvals: ticks, ticktext: ticks.map(String) } : {}) };
+    const traces = [];
+    groups.forEach(([name, unsorted], k) => {
+      const rows = byStrength(unsorted), i = line(name), n = found.apart && k ? k + 1 : "";
+      const on = { xaxis: `x${n}`, yaxis: `y${n}` };
+      const band = rows.filter((r) => r.low !== null && r.high !== null);
+      if (band.length)
+        traces.push({ ...on, x: [...band.map((r) => r.strength), ...band.map((r) => r.strength).reverse()], y: [...band.map((r) => r.high), ...band.map((r) => r.low).reverse()],
+          fill: "toself", fillcolor: faint(colour(i), 0.15), line: { width: 0 }, mode: "lines", hoverinfo: "skip", showlegend: false, legendgroup: name });
+      traces.push({ ...on, x: rows.map((r) => r.strength), y: rows.map((r) => r.value), mode: "lines+markers", name: plain(name), legendgroup: name, showlegend: !found.apart && groups.length > 1,
+        line: { color: colour(i), dash: dash(i) }, marker: { color: colour(i), size: 8, symbol: symbol(i) }, text: rows.map((r) => plain(`${r.setting} (${r.n})`)),
+        hovertemplate: "%{text}<br>%{y:.4g}<extra></extra>" });
+    });
+    const axes = found.apart ? panels(groups.map(([name]) => name), data.strength_axis, found.label, xMore)
+      : { xaxis: axis(data.strength_axis, xMore), yaxis: axis(found.label) };
+    Plotly.react("figure-strength", traces, layout(axes), CONFIG);
+  };
+
+  const curves = () => {
+    const metric = data.curves.metrics[byId("curves-metric").selectedIndex];
+    const by = byId("curves-axis").value;
+    const at = data.curves.axes.indexOf(by);
+    const keyOf = (s) => (at < 0 ? s.name : s.values[at]);
+    const shown = data.curves.settings.filter((s) => s.curves[metric.name]);
+    const keys = [...new Set(data.curves.settings.map(keyOf))];
+    const facets = metric.apart ? [...new Set(shown.map((s) => s.line))] : [""];
+    const bands = shown.length <= 6;
+    const traces = [];
+    for (const s of shown) {
+      const c = s.curves[metric.name], i = keys.indexOf(keyOf(s)), k = metric.apart ? facets.indexOf(s.line) : 0, n = k ? k + 1 : "";
+      const on = { xaxis: `x${n}`, yaxis: `y${n}`, showlegend: false };
+      if (bands && c.low)
+        traces.push({ ...on, x: [...c.x, ...[...c.x].reverse()], y: [...c.high, ...[...c.low].reverse()], fill: "toself", fillcolor: faint(colour(i), 0.1), line: { width: 0 }, mode: "lines", hoverinfo: "skip" });
+      traces.push({ ...on, x: c.x, y: c.y, mode: c.x.length === 1 ? "markers" : "lines", line: { color: colour(i), width: 1.8, dash: dash(i) }, name: plain(s.name), hovertemplate: `${plain(s.name)}<br>update %{x}: %{y:.4g}<extra></extra>` });
+    }
+    // bands of few seeds can be far wider than the curves; the axis follows the curves
+    const axes = metric.apart ? panels(facets, "update", metric.label) : { xaxis: axis("update"), yaxis: axis(metric.label) };
+    facets.forEach((facet, k) => {
+      const ys = shown.filter((s) => !metric.apart || s.line === facet).flatMap((s) => s.curves[metric.name].y).filter((y) => y !== null);
+      const low = Math.min(...ys), high = Math.max(...ys), room = 0.25 * (high - low || 1);
+      axes[`yaxis${k ? k + 1 : ""}`].range = [low - room, high + room];
+    });
+    Plotly.react("figure-curves", traces, layout(axes), CONFIG);
+    const legend = byId("curves-legend");
+    legend.replaceChildren(...keys.map((key, i) => {
+      const made = make("span", at < 0 ? key : `${by} ${key}`);
+      made.style.setProperty("--colour", colour(i));
+      return made;
+    }));
+  };
+
+  const versus = (row) => (row.baseline ? `${row.judge} against ${row.baseline}` : row.judge);
+  const forest = () => {
+    const rows = [...data.forest].reverse();
+    const several = new Set(rows.map((r) => `${r.judge} ${r.baseline}`)).size > 1;
+    const names = rows.map((r, i) => `${short(r)}${r.seed ? `, seed ${r.seed}` : ""}${several ? ` (${versus(r)})` : ""}${"\u200b".repeat(i % 7)}`);
+    const traces = [];
+    for (const [name, found] of grouped(rows.map((r, i) => ({ ...r, label: names[i] })), "line"))
+      traces.push({ x: found.map((r) => r.value), y: found.map((r) => plain(r.label)), mode: "markers", name: plain(name), showlegend: false,
+        marker: { color: colour(line(name)), size: 9, symbol: symbol(line(name)) }, error_x: bars(found, "low", "value", "high"),
+        text: found.map((r) => plain(`${versus(r)}${r.n ? `, ${r.n} prompts` : ""}`)), hovertemplate: "%{text}<br>%{x:.3f}<extra></extra>" });
+    const judge = several || !rows.length ? "win-rate" : `win-rate by ${versus(rows[0])}`;
+    Plotly.react("figure-forest", traces, layout({ height: Math.min(9000, 90 + 24 * rows.length), xaxis: axis(judge, { range: [-0.02, 1.02] }),
+      yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names.map(plain), range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }),
+      shapes: [{ type: "line", x0: 0.5, x1: 0.5, yref: "paper", y0: 0, y1: 1, line: { color: theme().ink, dash: "dot", width: 1 } }] }), CONFIG);
+  };
+
+  const displacement = () => {
+    const rows = [...data.displacement].reverse();
+    const names = rows.map((r) => plain(short(r)));
+    const of = (part, title, i) => ({ x: rows.map((r) => r[part]), y: names, mode: "markers", name: title, marker: { color: colour(i), size: 9, symbol: symbol(i) }, error_x: bars(rows, `${part}_low`, part, `${part}_high`), hovertemplate: `%{y}<br>${title} %{x:.3f}<extra></extra>` });
+    const withLength = rows.some((r) => r.length !== null) && !narrow();
+    const traces = [of("chosen", "chosen", 0), of("rejected", "rejected", 1)];
+    if (withLength) traces.push({ ...of("length", "tokens of an answer", 2), xaxis: "x2" });
+    const values = rows.flatMap((r) => [r.chosen, r.rejected]).filter((v) => v !== null);
+    const low = Math.min(0, ...values), high = Math.max(0, ...values), room = 0.15 * (high - low || 1);
+    Plotly.react("figure-displacement", traces, layout({ height: Math.min(9000, 130 + 26 * rows.length), legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      margin: { l: 60, r: 12, t: 40, b: 50 },
+      xaxis: axis("held-out log-ratio (nats)", { domain: withLength ? [0, 0.66] : [0, 1], range: [low - room, high + room] }),
+      ...(withLength ? { xaxis2: axis("tokens of an answer", { domain: [0.72, 1], anchor: "y", rangemode: "tozero" }) } : {}),
+      yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names, range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }) }), CONFIG);
+  };
+
+  const figures = [["figure-frontier", frontier], ["figure-strength", strength], ["figure-curves", curves], ["figure-forest", forest], ["figure-displacement", displacement]];
+  const draw = () => { for (const [id, drawn] of figures) if (byId(id)) drawn(); };
+
+  // --- tables ------------------------------------------------------------------------------------------------------
+  const sortBy = (table, column, header) => {
+    const up = header.getAttribute("aria-sort") !== "ascending";
+    for (const other of table.tHead.rows[0].cells) other.removeAttribute("aria-sort");
+    header.setAttribute("aria-sort", up ? "ascending" : "descending");
+    const body = table.tBodies[0];
+    const keyed = [...body.rows].map((row) => {
+      const cell = row.cells[column];
+      return { row, number: cell.dataset.value === undefined ? NaN : Number(cell.dataset.value), text: cell.textContent };
+    });
+    const compare = (a, b) => {
+      if (!a.text !== !b.text) return a.text ? -1 : 1; // empty cells stay at the end
+      const both = !Number.isNaN(a.number) && !Number.isNaN(b.number);
+      return (up ? 1 : -1) * (both ? a.number - b.number : a.text.localeCompare(b.text));
+    };
+    body.append(...keyed.sort(compare).map((k) => k.row));
+  };
+  const quoted = (text) => {
+    const safe = /^[=+@\t\r]|^-(?![\d.])/.test(text) ? `'${text}` : text; // a spreadsheet would run it as a formula
+    return /[",\n\r]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
+  };
+  // Numbers with all their digits. A column with intervals becomes three: value, low and high.
+  const csvOf = (table) => {
+    const rows = [...table.tBodies[0].rows].filter((row) => !row.hidden);
+    const heads = [...table.tHead.rows[0].cells].map((cell) => cell.textContent);
+    const wide = heads.map((_, i) => rows.some((row) => row.cells[i].dataset.low !== undefined));
+    const lines = [heads.flatMap((name, i) => (wide[i] ? [name, `${name} low`, `${name} high`] : [name]))];
+    for (const row of rows)
+      lines.push([...row.cells].flatMap((cell, i) => (wide[i] ? [cell.dataset.value ?? "", cell.dataset.low ?? "", cell.dataset.high ?? ""] : [cell.dataset.value ?? cell.textContent])));
+    return lines.map((cells) => cells.map(quoted).join(",")).join("\n") + "\n";
+  };
+  const download = (text, name) => {
+    const link = make("a");
+    link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+    link.download = name;
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 1000);
+  };
+  const equip = (holder) => {
+    const table = holder.querySelector("table"), name = holder.dataset.tools;
+    [...table.tHead.rows[0].cells].forEach((header, i) => {
+      const button = make("button", header.textContent);
+      button.type = "button";
+      button.addEventListener("click", () => sortBy(table, i, header));
+      header.replaceChildren(button);
+    });
+    const tools = make("div", undefined, "tools"), label = make("label", "rows that contain "), filter = make("input"), csv = make("button", "CSV");
+    filter.type = "search";
+    filter.setAttribute("aria-label", `Filter the table: ${name}`);
+    csv.type = "button";
+    csv.setAttribute("aria-label", `Save the table as CSV: ${name}`);
+    const count = make("span", "", "small");
+    count.setAttribute("aria-live", "polite");
+    filter.addEventListener("input", () => {
+      const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean), rows = [...table.tBodies[0].rows];
+      for (const row of rows) row.hidden = !wanted.every((word) => row.textContent.toLowerCase().includes(word));
+      count.textContent = wanted.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
+    });
+    csv.addEventListener("click", () => download(csvOf(table), `${name.replace(/\W+/g, "_")}.csv`));
+    label.append(filter);
+    tools.append(label, csv, count);
+    holder.prepend(tools);
+  };
+
+  // --- answers side by side, and two runs --------------------------------------------------------------------------
+  const SHOWN = 20;
+  const answers = () => {
+    const { columns, prompts, baseline, judge } = data.completions;
+    const wanted = byId("completions-filter").value.toLowerCase(), by = byId("completions-sort").value;
+    const found = prompts.filter((row) => row.prompt.toLowerCase().includes(wanted));
+    found.sort((a, b) => (by === "prompt" ? a.prompt.localeCompare(b.prompt) : (b[by] ?? -Infinity) - (a[by] ?? -Infinity)));
+    const side = (title, answer) => {
+      const made = make("div"), meta = [];
+      made.append(make("h4", title));
+      made.append(answer.text ? make("p", answer.text, "text") : make("p", "(empty)", "text empty"));
+      if (answer.score !== null) meta.push(`${judge || "score"} ${answer.score.toFixed(3)}`);
+      if (answer.tokens !== null) meta.push(`${answer.tokens} tokens`);
+      if (answer.ended === false) meta.push("cut off");
+      if (meta.length) made.append(make("p", meta.join(", "), "meta"));
+      return made;
+    };
+    byId("completions-list").replaceChildren(...found.slice(0, SHOWN).map((row) => {
+      const made = make("article", undefined, "prompt"), sides = make("div", undefined, "sides"), meta = [];
+      made.append(make("h3", row.prompt));
+      if (row.before) sides.append(side(baseline, row.before));
+      row.answers.forEach((answer, i) => { if (answer) sides.append(side(columns[i].setting, answer)); });
+      if (row.change !== null) meta.push(`change ${row.change.toFixed(3)}`);
+      if (row.disagreement !== null) meta.push(`disagreement ${row.disagreement.toFixed(3)}`);
+      made.append(sides, make("p", meta.join(", "), "meta"));
+      return made;
+    }));
+    byId("completions-count").textContent = `${Math.min(SHOWN, found.length)} of ${found.length} prompts shown`;
+  };
+
+  const differences = () => {
+    const { keys, metrics, runs } = data.runs;
+    const [one, other] = ["one", "other"].map((which) => runs[byId(`differences-${which}`).selectedIndex]);
+    const table = make("table"), head = table.createTHead().insertRow(), body = table.createTBody();
+    for (const name of ["", one.id, other.id, "difference"]) {
+      const cell = make("th", name);
+      cell.scope = "col";
+      head.append(cell);
+    }
+    const add = (...texts) => { const row = body.insertRow(); for (const text of texts) row.append(make("td", text)); };
+    keys.forEach((key, i) => { if (one.values[i] !== other.values[i]) add(key, one.values[i] ?? "(none)", other.values[i] ?? "(none)", ""); });
+    metrics.forEach((name, i) => {
+      const [a, b] = [one.numbers[i], other.numbers[i]];
+      if (a !== null || b !== null) add(name, a === null ? "" : String(a), b === null ? "" : String(b), a === null || b === null ? "" : (b - a).toPrecision(4));
+    });
+    const holder = make("div", undefined, "scroll");
+    holder.tabIndex = 0;
+    holder.setAttribute("role", "region");
+    holder.setAttribute("aria-label", "Table: what differs between two runs");
+    holder.append(table);
+    byId("differences-table").replaceChildren(holder);
+  };
+
+  // --- set up ------------------------------------------------------------------------------------------------------
+  const choose = (id, options, chosen, changed) => {
+    const select = byId(id);
+    if (!select) return;
+    options.forEach(([value, text]) => option(select, value, text));
+    select.selectedIndex = Math.max(0, chosen);
+    select.addEventListener("change", changed);
+  };
+  const firstOf = (found, names) => found.findIndex((m) => m.name === names.find((name) => found.some((other) => other.name === name)));
+  choose("strength-metric", data.strength.map((m) => [m.name, m.label]), firstOf(data.strength, ["exact/frontier_gap", "exact/kl", "eval/kl_ref/sequence_k1", "eval/pairs/accuracy"]), strength);
+  choose("curves-metric", data.curves.metrics.map((m) => [m.name, m.label]), firstOf(data.curves.metrics, ["train/logratios/margins", "train/objective/scores", "train/loss"]), curves);
+  choose("curves-axis", [...data.curves.axes.map((name) => [name, name]), ["", "setting"]], 0, curves);
+  const names = data.runs.runs.map((run) => [run.id, run.name ? `${run.name} (${run.id})` : run.id]);
+  choose("differences-one", names, 0, differences);
+  choose("differences-other", names, 1, differences);
+  document.querySelectorAll("[data-tools]").forEach(equip);
+  draw();
+  if (byId("completions-filter")) {
+    byId("completions-filter").addEventListener("input", answers);
+    byId("completions-sort").addEventListener("change", answers);
+    answers();
+  }
+  if (byId("differences-table")) differences();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  matchMedia("(max-width: 639px)").addEventListener("change", draw);
+  addEventListener("beforeprint", () => { printing = true; draw(); });
+  addEventListener("afterprint", () => { printing = false; draw(); });
+})();

@@ -1,0 +1,32 @@
+"""Writes the report of a sweep or of runs: `report.html` and `report.md`."""
+
+from __future__ import annotations
+
+from importlib.metadata import version
+from pathlib import Path
+
+from alignlab.integrity import write_text
+from alignlab.reports.against import against
+from alignlab.reports.collect import Collected, read_sweep
+from alignlab.reports.page.content import content
+from alignlab.reports.page.html import html_page
+from alignlab.reports.page.markdown import markdown_page
+from alignlab.runs.directory import now
+
+
+def write_page(found: Collected, file: Path, older: Collected | None = None) -> Path:
+    """Write the page to `file`, and its Markdown twin beside it with the ending `.md`. Returns the page's path.
+
+    older: an older sweep that the settings are compared with.
+    Raises OSError if a file can't be written.
+    """
+    made = f"alignlab {version('alignlab')}, {now()}"
+    page = content(found, made, against(found, older) if older else None)
+    write_text(file, html_page(page))
+    write_text(file.with_suffix(".md"), markdown_page(page))
+    return file
+
+
+def write_sweep_page(folder: Path) -> Path:
+    """Write `report.html` and `report.md` into the folder of a sweep. Returns the page's path."""
+    return write_page(read_sweep(folder), folder / "report.html")

@@ -1,0 +1,54 @@
+"""Removes keys and passwords from what is shown: configs, overrides, reasons of errors, logs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+HIDDEN = "(hidden)"
+
+# Last part of the name of a config key whose value is a secret. `api_key_env` names a variable and is none.
+_SECRET_KEY = re.compile(
+    r"(?i)((^|[._-])(api[_-]?key|secret([_-]?key)?|access[_-]?key|private[_-]?key|passw(or)?d|credentials?|authorization|"
+    r"bearer|(access|auth|api|hub|hf|refresh|id|session)[_-]?token)|(^|[.])token)$"
+)
+# Secrets by their form: keys of OpenAI, Anthropic, Hugging Face, GitHub, Google, Slack, AWS and W&B, JSON web tokens,
+# and the password of an address.
+_SECRET_TEXT = re.compile(
+    r"sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AIza[\w-]{30,}|"
+    r"xox[abprs]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|"
+    r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?i:(?<=bearer )\S{8,})|\bwandb_v1_\w{20,}"
+)
+_ASSIGNED = re.compile(
+    r"(?i)\b([\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|access[_-]?key|(?:auth|access|hf|hub)[_-]?token)[\"']?"
+    r"\s*[=:]\s*[\"']?)([^\s\"',;&\]}]{4,})"
+)
+
+
+def redacted(text: object) -> str:
+    """The text with `(hidden)` in place of everything that looks like a key, a token or a password."""
+    return _ASSIGNED.sub(rf"\1{HIDDEN}", _SECRET_TEXT.sub(HIDDEN, str(text)))
+
+
+def redacted_config(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """A config with dotted keys, without secret values. Texts inside other values are searched, too."""
+    return {key: _value(key, value) for key, value in flat.items()}
+
+
+def redacted_override(text: str) -> str:
+    """A word of a command line, `key=value`, without a secret value."""
+    key, equals, value = text.partition("=")
+    if equals and value and _SECRET_KEY.search(key.lstrip("+~")):
+        return f"{key}={HIDDEN}"
+    return redacted(text)
+
+
+def _value(key: str, value: Any) -> Any:
+    if value and isinstance(value, str | int) and not isinstance(value, bool) and _SECRET_KEY.search(key):
+        return HIDDEN
+    if isinstance(value, Mapping):
+        return {name: _value(str(name), part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [redacted_override(part) if isinstance(part, str) else _value(key, part) for part in value]
+    return redacted(value) if isinstance(value, str) else value

@@ -1,0 +1,427 @@
+"""The numbers behind the figures of a sweep, as pandas frames with one row per setting.
+
+Intervals have a level of 95 %. They are t intervals over seeds, or over seeds and prompts where answers were
+sampled. With one seed they are over prompts, or there is none. `over` says which.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from alignlab.errors import DamagedError
+from alignlab.integrity import read_record
+from alignlab.reports.collect import Collected
+from alignlab.reports.tables import COLUMNS
+from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
+
+KL, REWARD = "exact/kl", "exact/reward"
+SAMPLED_KL = "eval/kl_ref/sequence_k1"
+
+# Training curves that figures can show.
+CURVES = {
+    "train/loss": "training loss",
+    "train/logratios/margins": "log-ratio margin (nats)",
+    "train/rewards/accuracies": "training accuracy",
+    "train/logratios/chosen": "log-ratio of chosen answers (nats)",
+    "train/logratios/rejected": "log-ratio of rejected answers (nats)",
+    "train/objective/scores": "mean score of rollouts",
+    "train/objective/kl": "KL of rollouts (nats per answer)",
+    "train/completions/mean_length": "tokens of a rollout",
+    "eval/loss": "held-out loss",
+    "eval/pairs/accuracy": "held-out pair accuracy",
+    "eval/pairs/margin": "held-out pair margin (nats)",
+}
+
+# Most points of one curve. More are averaged in bins of equal width.
+MOST_POINTS = 60
+
+# A margin below this (nats) is a rounding error: policy and reference are the same, and no accuracy means anything.
+_ROUNDING = 1e-5
+
+_WIN_RATE = re.compile(r"(?P<base>(?:eval|exact)/winrate(?:/(?P<judge>[^/]+))?)")
+
+
+@dataclass(frozen=True)
+class Measure:
+    """Where one run's KL and reward come from.
+
+    kl, reward: with the interval over prompts, whose bounds are NaN for exact numbers.
+    """
+
+    kind: str
+    kl: Estimate
+    reward: Estimate
+
+
+def settings_points(found: Collected) -> dict[str, list[dict[str, Any]]]:
+    """Setting -> its finished points, in the order of the sweep."""
+    groups: dict[str, list[dict[str, Any]]] = {}
+    for point in found.done:
+        groups.setdefault(found.setting(point), []).append(point)
+    return groups
+
+
+def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
+    """A metric of the summary by setting.
+
+    Columns: setting, line, strength, value, low, high, n, over. Settings without the metric have no row.
+    """
+    rows = []
+    for name, points in settings_points(found).items():
+        values = [_value(found, point, metric) for point in points]
+        finite = [value for value in values if value is not None]
+        if not finite:
+            continue
+        with_prompts = [e for point in points if (e := _over_prompts(found, point, metric)) is not None]
+        rows.append({**_about(found, name, points[0]), **_estimate(finite, with_prompts)})
+    return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
+
+
+def frontier_frame(found: Collected) -> pd.DataFrame:
+    """KL and reward by setting: exact where the task is enumerated, else from sampled answers and a judge's scores.
+
+    Columns: setting, line, strength, kind, n, over, and value, low and high of both, such as kl, kl_low, kl_high.
+    Kinds of measures are never mixed: the frame holds those of the kind that most runs have.
+    """
+    rows = []
+    for name, group in _measured(found).items():
+        estimates: dict[str, float] = {}
+        for part in ("kl", "reward"):
+            singles: list[Estimate] = [getattr(measure, part) for _, measure in group]
+            numbers = _estimate([one.value for one in singles], singles)
+            estimates |= {
+                f"{part}{'' if end == 'value' else f'_{end}'}": numbers[end] for end in ("value", "low", "high")
+            }
+        about = {**_about(found, name, group[0][0]), "kind": group[0][1].kind, "n": len(group)}
+        rows.append({**about, **estimates, "over": numbers["over"]})
+    columns = ["setting", "line", "strength", "kind", "n", "over"]
+    return _frame(rows, [*columns, *(f"{p}{end}" for p in ("kl", "reward") for end in ("", "_low", "_high"))])
+
+
+def frontier_points(found: Collected) -> pd.DataFrame:
+    """KL and reward of each finished run, of the same kind as in `frontier_frame`."""
+    rows = [
+        {**_about(found, name, point), "run": point["run"], "kl": measure.kl.value, "reward": measure.reward.value}
+        for name, group in _measured(found).items()
+        for point, measure in group
+    ]
+    return _frame(rows, ["setting", "line", "strength", "run", "kl", "reward"])
+
+
+def exact_frontiers(found: Collected) -> tuple[list[dict[str, list[float]]], list[str]]:
+    """(one frontier for each reference, with `kl` and `reward`, the longest that its runs stored; notes)."""
+    longest: dict[str, tuple[float, Any]] = {}
+    for point in found.done:
+        record = found.records[point["run"]]
+        summary = record["summary"]
+        if KL not in summary or not found.run(point).frontier.is_file():
+            continue
+        reference = repr((record.get("model"), summary.get("exact/reward_reference")))
+        if summary[KL] >= longest.get(reference, (-1.0, None))[0]:
+            longest[reference] = (summary[KL], point)
+    curves, notes = [], []
+    for _, point in longest.values():
+        try:
+            stored = read_record(found.run(point).frontier)
+            curve = {name: [float(value) for value in stored[name]] for name in ("kl", "reward")}
+        except (OSError, DamagedError, KeyError, TypeError, ValueError) as error:
+            notes.append(f"{point['run']}: its frontier can't be read ({error})")
+            continue
+        if curve["kl"] and len(curve["kl"]) == len(curve["reward"]):
+            curves.append(curve)
+    return curves, notes
+
+
+def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd.DataFrame:
+    """Training curves by setting: mean over seeds, with t intervals.
+
+    Columns: setting, line, strength, metric, step, value, low, high, n. A curve of over MOST_POINTS logged values is
+    averaged in bins of steps.
+    """
+    parts = []
+    for name, points in settings_points(found).items():
+        logged = [_logged(found, point, metrics) for point in points]
+        for metric in metrics:
+            curves = [curve[metric] for curve in logged if metric in curve]
+            if not curves:
+                continue
+            table = _binned(pd.concat(curves, axis=1))
+            parts += [{**_about(found, name, points[0]), "metric": metric, **row} for row in _mean_curve(table)]
+    return _frame(parts, ["setting", "line", "strength", "metric", "step", "value", "low", "high", "n"])
+
+
+def winrates_frame(found: Collected) -> pd.DataFrame:
+    """Win-rates of the finished runs, one row for each run, judge and baseline.
+
+    Columns: setting, line, strength, run, seed, judge, baseline, value, low, high, n. Intervals are over prompts. A
+    number is from the latest evaluation of a run that has the judge and the baseline, or else from its record.
+    """
+    rows = []
+    for point in found.done:
+        about = {**_about(found, found.setting(point), point), "run": point["run"], "seed": found.seed(point)}
+        seen: set[tuple[str, str]] = set()
+        for (judge, baseline), numbers in _win_rates(found, point):
+            known = (judge, baseline) in seen or (not baseline and any(judge == other for other, _ in seen))
+            if not known:  # the record repeats the latest evaluation, without the name of its baseline
+                seen.add((judge, baseline))
+                rows.append({**about, "judge": judge, "baseline": baseline, **numbers})
+    columns = ["setting", "line", "strength", "run", "seed", "judge", "baseline", "value", "low", "high", "n"]
+    return _frame(rows, columns)
+
+
+def displacement_frame(found: Collected) -> pd.DataFrame:
+    """Held-out log-ratios of chosen and rejected answers, and the length of the policy's answers, by setting.
+
+    Columns: setting, line, strength, and value, low, high of chosen, rejected and length.
+    """
+    metrics = {
+        "chosen": ("eval/logratios/chosen",),
+        "rejected": ("eval/logratios/rejected",),
+        "length": ("eval/samples/mean_length", "eval/completions/mean_length"),
+    }
+    rows = []
+    for name, points in settings_points(found).items():
+        row: dict[str, Any] = _about(found, name, points[0])
+        for part, names in metrics.items():
+            values = [v for point in points if (v := _first_value(found, point, part, names)) is not None]
+            numbers = _estimate(values)
+            row |= {f"{part}{'' if end == 'value' else f'_{end}'}": numbers[end] for end in ("value", "low", "high")}
+        if any(not math.isnan(row[part]) for part in metrics):
+            rows.append(row)
+    columns = ["setting", "line", "strength"]
+    return _frame(rows, [*columns, *(f"{p}{end}" for p in metrics for end in ("", "_low", "_high"))])
+
+
+def strength_metrics(found: Collected) -> list[str]:
+    """The metrics that can be drawn against the strength: those of the table, KL from samples, and win-rates."""
+    names = dict.fromkeys(
+        name for point in found.done for name in found.records[point["run"]]["summary"] if _is_drawn(name)
+    )
+    order = {name: place for place, name in enumerate(COLUMNS)}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def heading(metric: str) -> str:
+    """The name of a metric for people."""
+    if metric in COLUMNS:
+        return COLUMNS[metric][0]
+    if metric == SAMPLED_KL:
+        return "KL from samples (nats per answer)"
+    if scored := re.fullmatch(r"eval/score/([^/]+)/mean", metric):
+        return f"score by {scored[1]}"
+    if found := _WIN_RATE.fullmatch(metric):
+        exact = "exact win-rate" if metric.startswith("exact/") else "win-rate"
+        return f"{exact} by {found['judge']}" if found["judge"] else exact
+    return CURVES.get(metric, metric)
+
+
+def _is_drawn(name: str) -> bool:
+    left_out = ("time/train_seconds", "start/loss", "exact/frontier_reward")
+    scored = re.fullmatch(r"eval/score/[^/]+/mean", name) is not None
+    drawn = name in COLUMNS or name == SAMPLED_KL or scored or _WIN_RATE.fullmatch(name) is not None
+    return drawn and name not in left_out
+
+
+def _measured(found: Collected) -> dict[str, list[tuple[dict[str, Any], Measure]]]:
+    """Setting -> (point, its KL and reward), for the kind of measure that most runs have."""
+    all_of = {point["run"]: list(_measures(found, point)) for point in found.done}
+    counts: dict[str, int] = {}
+    for measures in all_of.values():
+        for measure in measures:
+            counts[measure.kind] = counts.get(measure.kind, 0) + 1
+    if not counts:
+        return {}
+    kind = max(counts, key=lambda name: counts[name])
+    groups: dict[str, list[tuple[dict[str, Any], Measure]]] = {}
+    for name, points in settings_points(found).items():
+        for point in points:
+            for measure in all_of[point["run"]]:
+                if measure.kind == kind:
+                    groups.setdefault(name, []).append((point, measure))
+                    break
+    return groups
+
+
+def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
+    """All pairs of KL and reward that a run has, the best known first."""
+    summary = found.records[point["run"]]["summary"]
+    if KL in summary and REWARD in summary:
+        yield Measure("exact", _bare(summary[KL]), _bare(summary[REWARD]))
+        return
+    for name in summary:
+        if (judge := re.fullmatch(r"eval/score/([^/]+)/mean", name)) and SAMPLED_KL in summary:
+            reward = _with_error(summary, name, name.removesuffix("mean") + "se")
+            yield Measure(f"score by {judge[1]}", _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se"), reward)
+    for _, evaluated in reversed(found.evaluated[point["run"]]):
+        kl = _estimate_of(_inner(evaluated, "kl", "sequence_k1"))
+        for name, numbers in (_inner(evaluated, "answers", "policy") or {}).items():
+            scored = _estimate_of(numbers) if str(name).startswith("score/") else None
+            if kl is not None and scored is not None:
+                yield Measure(f"score by {str(name).removeprefix('score/')}", kl, scored)
+    if "eval/objective/kl" in summary and "eval/objective/scores" in summary:
+        yield Measure(
+            "score of the objective", _bare(summary["eval/objective/kl"]), _bare(summary["eval/objective/scores"])
+        )
+
+
+def _win_rates(found: Collected, point: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
+    for _, evaluated in reversed(found.evaluated[point["run"]]):
+        compared = evaluated.get("compared")
+        for baseline, judges in (compared if isinstance(compared, dict) else {}).items():
+            for judge, numbers in (judges if isinstance(judges, dict) else {}).items():
+                rate = _inner(numbers, "win_rate") or {}
+                if _finite(rate.get("value")) is not None:
+                    ends = {end: _finite(rate.get(name)) for end, name in (("low", "ci_low"), ("high", "ci_high"))}
+                    bounds = {end: math.nan if value is None else value for end, value in ends.items()}
+                    yield (judge, baseline), {"value": float(rate["value"]), **bounds, "n": rate.get("n", math.nan)}
+    summary = found.records[point["run"]]["summary"]
+    for name, value in summary.items():
+        if (match := _WIN_RATE.fullmatch(name)) and math.isfinite(value):
+            numbers = {part: summary.get(f"{name}/{key}", math.nan) for part, key in _BOUNDS.items()}
+            judge = match["judge"] or "gold"
+            exact = name.startswith("exact/")
+            yield (f"{judge} (exact)" if exact else judge, "reference" if exact else ""), {"value": value, **numbers}
+
+
+_BOUNDS = {"low": "ci_low", "high": "ci_high", "n": "n"}
+
+
+def _first_value(found: Collected, point: Mapping[str, Any], part: str, names: Sequence[str]) -> float | None:
+    for name in names:
+        if (value := _value(found, point, name)) is not None:
+            return value
+    if part != "length":
+        return None
+    for _, evaluated in reversed(found.evaluated[point["run"]]):
+        tokens = _estimate_of(_inner(evaluated, "answers", "policy", "tokens"))
+        if tokens is not None:
+            return tokens.value
+    return None
+
+
+def _logged(found: Collected, point: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, pd.Series]:
+    """metric -> its logged values by step. Steps at which policy and reference are the same have no accuracy."""
+    values: dict[str, dict[float, float]] = {}
+    for row in read_rows(found.run(point).metrics):
+        step = _finite(row.get(STEP))
+        margin = _finite(row.get("train/logratios/margins"))
+        for metric in metrics if step is not None else ():
+            value = _finite(row.get(metric))
+            same = metric == "train/rewards/accuracies" and margin is not None and abs(margin) < _ROUNDING
+            if step is not None and value is not None and not same:
+                values.setdefault(metric, {})[step] = value
+    return {metric: pd.Series(curve, dtype=float).sort_index() for metric, curve in values.items()}
+
+
+def _binned(table: pd.DataFrame) -> pd.DataFrame:
+    """At most MOST_POINTS rows: means over bins of neighbouring steps, each at the last step of its bin."""
+    table = table.sort_index()
+    if len(table) <= MOST_POINTS:
+        return table
+    size = math.ceil(len(table) / MOST_POINTS)
+    bins = [place // size for place in range(len(table))]
+    means = table.groupby(bins).mean()
+    means.index = pd.Index([table.index[min(len(table), (b + 1) * size) - 1] for b in means.index])
+    return means
+
+
+def _mean_curve(table: pd.DataFrame) -> Iterator[dict[str, float]]:
+    """Mean and t interval of each row, over its columns, which are the seeds."""
+    for step, values in zip(table.index, table.to_numpy(dtype=float), strict=True):
+        known = values[~np.isnan(values)]
+        n, mean = len(known), float(known.mean())
+        half = _t(n) * float(known.std(ddof=1)) / math.sqrt(n) if n > 1 else math.nan
+        yield {"step": float(step), "value": mean, "low": mean - half, "high": mean + half, "n": n}
+
+
+@cache
+def _t(n: int) -> float:
+    return t_quantile(0.95, n)
+
+
+def _about(found: Collected, setting: str, point: Mapping[str, Any]) -> dict[str, Any]:
+    strength = float(point[found.strength]) if found.strength else math.nan
+    return {"setting": setting, "line": found.line(point), "strength": strength}
+
+
+def _estimate(values: Sequence[float], over_prompts: Sequence[Estimate] = ()) -> dict[str, Any]:
+    """Mean and interval of the values of a setting's runs.
+
+    over_prompts: the interval over prompts of each run, if the metric has one. The runs share their prompts, so more
+    seeds do not make this part narrower: its mean half-width and that of the t interval over seeds add as squares.
+    """
+    found = mean_interval(values)
+    known = [one for one in over_prompts if math.isfinite(one.low) and math.isfinite(one.high)]
+    seeds = found.half if found.n > 1 else 0.0
+    if known and len(known) == len(values):
+        below = math.hypot(seeds, sum(one.value - one.low for one in known) / len(known))
+        above = math.hypot(seeds, sum(one.high - one.value for one in known) / len(known))
+        over = "seeds and prompts" if found.n > 1 else "prompts"
+        return {
+            "value": found.value,
+            "low": found.value - below,
+            "high": found.value + above,
+            "n": found.n,
+            "over": over,
+        }
+    over = "seeds" if found.n > 1 else "nothing"
+    return {"value": found.value, "low": found.low, "high": found.high, "n": found.n, "over": over}
+
+
+def _over_prompts(found: Collected, point: Mapping[str, Any], metric: str) -> Estimate | None:
+    """The interval over prompts of a metric of one run; None if its record holds none."""
+    summary = found.records[point["run"]]["summary"]
+    if f"{metric}/ci_low" in summary:
+        low, high = summary[f"{metric}/ci_low"], summary.get(f"{metric}/ci_high", math.nan)
+        return Estimate(summary[metric], math.nan, low, high, int(summary.get(f"{metric}/n", 0)))
+    error = f"{metric.removesuffix('/mean')}/se"
+    return _with_error(summary, metric, error) if metric in summary and error in summary else None
+
+
+def _value(found: Collected, point: Mapping[str, Any], metric: str) -> float | None:
+    return _finite(found.records[point["run"]]["summary"].get(metric))
+
+
+def _with_error(summary: Mapping[str, float], name: str, error: str) -> Estimate:
+    """A mean with its interval from a standard error over prompts."""
+    value, spread = summary[name], summary.get(error, math.nan)
+    half = normal_quantile(0.95) * spread
+    return Estimate(value, spread, value - half, value + half, 0)
+
+
+def _bare(value: float) -> Estimate:
+    return Estimate(value, math.nan, math.nan, math.nan, 1)
+
+
+def _estimate_of(numbers: Any) -> Estimate | None:
+    """An estimate of a stored summary; None if it has no finite value."""
+    if not isinstance(numbers, dict) or (value := _finite(numbers.get("value"))) is None:
+        return None
+    ends = [_finite(numbers.get(end)) for end in ("low", "high")]
+    low, high = (math.nan if end is None else end for end in ends)
+    return Estimate(value, math.nan, low, high, 0)
+
+
+def _inner(value: Any, *keys: str) -> Any:
+    for key in keys:
+        value = value.get(key) if isinstance(value, dict) else None
+    return value
+
+
+def _finite(value: Any) -> float | None:
+    """A finite number; None for anything else."""
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    return number if math.isfinite(number) else None
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> pd.DataFrame:
+    return pd.DataFrame(list(rows), columns=list(columns))

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import math
 
-from alignlab.reports.comparison import GAP, KL, SAME_KL, Group
-from alignlab.reports.seeds_table import Setting, Settings, conclusions
+from alignlab.reports.seeds_table import Settings, conclusions
 from alignlab.reports.series import SAMPLED_KL, heading
 from alignlab.spelling import counted
-from alignlab.statistics.intervals import mean_interval
+from alignlab.statistics.comparison import GAP, KL, ComparedSettings, Group, SettingStatistics
+from alignlab.statistics.intervals import NOTHING
+from alignlab.statistics.kl_budget import SAME_KL, Budget
 from alignlab.tracking.metrics import BETTER
 
-NOTHING = "Nothing can be told about which setting is best"
+UNKNOWN = "Nothing can be told about which setting is best"
 
 
 def answers(found: Settings, metric: str = "") -> list[str]:
@@ -23,20 +24,60 @@ def answers(found: Settings, metric: str = "") -> list[str]:
 
     metric: the metric that the sweep names; empty if it names none.
     """
-    with_results = [row for row in found.rows if any(p["status"] == "done" for p in row.points.values())]
+    compared = found.compared
+    with_results = [setting for setting in compared.settings if setting.seeds]
     if not with_results:
         return ["Nothing can be told: no run is done."]
-    if len(found.rows) == 1:
-        return [f"There is one setting, so nothing is compared{_measured(found, with_results[0])}."]
+    if len(compared.settings) == 1:
+        return [f"There is one setting, so nothing is compared{_measured(with_results[0])}."]
     if len(with_results) == 1:
-        return [f"{NOTHING}: only {found.name(with_results[0])} has finished runs."]
-    if found.metric is None:
-        return [f"{NOTHING}: {_without(_reason(found, metric), 'settings are not compared, since ')}."]
-    known = [group for group in found.groups if _told(group)]
-    sentences = [text for group in known if (text := _best(found, group))]
+        return [f"{UNKNOWN}: only {with_results[0].name} has finished runs."]
+    if compared.metric is None:
+        return [f"{UNKNOWN}: {_without(_reason(found, metric), 'settings are not compared, since ')}."]
+    if compared.budgets is not None:
+        return _at_common_kls(found, metric)
+    known = [group for group in compared.groups if _told(group)]
+    sentences = [text for group in known if (text := _best(compared, group))]
     if sentences:
-        return [*sentences, *_not_compared(found, known)]
-    return [f"{NOTHING}: {_why_nothing(found, metric)}."]
+        return [*sentences, *_not_compared(compared, known)]
+    return [f"{UNKNOWN}: {_why_nothing(compared)}."]
+
+
+def _at_common_kls(found: Settings, metric: str) -> list[str]:
+    """The answer about methods, at the largest KL that all of them reached."""
+    budgets = found.compared.budgets
+    assert budgets is not None
+    if not budgets.budgets:
+        reason = next((line for line in conclusions(found, metric) if line.startswith("no common KL")), "")
+        return [f"Nothing can be told about which method is best: {reason or 'no KL was reached by all of them'}."]
+    return [_at_budget(budgets.budgets[-1], found.compared)]
+
+
+def _at_budget(budget: Budget, compared: ComparedSettings) -> str:
+    assert compared.plane is not None
+    where, what = f"At a KL of {budget.kl:.3g} nats", heading(compared.plane.reward)
+    if budget.best is None:
+        return f"{where}, no method is known to be better than the start (95 % intervals)."
+    others = {name: c for name, c in budget.comparisons.items() if name != budget.best}
+    value = budget.rewards[budget.best]
+    if all(c.tied is None for c in others.values()):
+        return (
+            f"Nothing can be told about which method is best: at a KL of {budget.kl:.3g} nats, no method has two seeds "
+            "in common with another."
+        )
+    worse = {name: c for name, c in others.items() if c.tied is False and c.difference is not None}
+    tied = [name for name, c in others.items() if c.tied]
+    if not worse:
+        both = "; ".join(f"{name} ({budget.rewards[name].value:.3f})" for name in [budget.best, *tied][:4])
+        return f"{where}, no method is known to be best. By {what} not told apart: {both} (95 % intervals)."
+    nearest = min(worse, key=lambda name: abs(worse[name].difference.value))  # type: ignore[union-attr]
+    text = f"{where}, {budget.best} has the highest {what}: {value.value:.3f} over {counted(value.n, 'seed')}"
+    text += (
+        f". The next method that is told from it is {nearest}, with {worse[nearest].difference.value:+.3f} against it"  # type: ignore[union-attr]
+    )
+    if tied:
+        text += f". Not told from it: {_some(tied)}"
+    return f"{text} (95 % intervals)."
 
 
 def _told(group: Group) -> bool:
@@ -46,23 +87,23 @@ def _told(group: Group) -> bool:
     )
 
 
-def _best(found: Settings, group: Group) -> str:
+def _best(compared: ComparedSettings, group: Group) -> str:
     """A sentence on the best setting of a group; empty if a KL is not known or differs, unless the user asked."""
     assert group.best is not None
-    assert found.metric is not None
-    metric, by_name = found.metric, {found.name(row): row for row in found.rows}
+    assert compared.metric is not None
+    metric, by_name = compared.metric, {row.name: row for row in compared.settings}
     kls = {name: kl for name in group.names if (kl := _kl(by_name[name])) is not None}
     others = {name: c for name, c in group.comparisons.items() if name != group.best}
     apart = [name for name in group.names if name != group.best and _differ(kls.get(name), kls.get(group.best))]
-    if apart and not found.asked:
+    if apart and not compared.asked:
         return ""
-    value = by_name[group.best].metrics[metric]
+    value = by_name[group.best].means[metric]
     where = f"At a KL of {min(kls.values()):.2f} to {max(kls.values()):.2f} nats, " if not apart else ""
     worse = {name: c for name, c in others.items() if c.tied is False and c.difference is not None}
     tied = [name for name, c in others.items() if c.tied]
-    word = "lowest" if found.better == "lower" else "highest"
+    word = "lowest" if compared.better == "lower" else "highest"
     if not worse:
-        both = "; ".join(f"{name} ({by_name[name].metrics[metric]:.3f})" for name in [group.best, *tied][:4])
+        both = "; ".join(f"{name} ({by_name[name].means[metric]:.3f})" for name in [group.best, *tied][:4])
         rest = f" and {len(tied) - 3} more" if len(tied) > 3 else ""
         return f"{where or 'Here '}no setting is known to be best. By {heading(metric)} not told apart: {both}{rest}."
     first = f"{where}{group.best} has the {word} {heading(metric)}: {value:.3f} over {counted(value.n, 'seed')}"
@@ -77,36 +118,36 @@ def _best(found: Settings, group: Group) -> str:
     return f"{first[0].upper()}{first[1:]} (95 % intervals)."
 
 
-def _why_nothing(found: Settings, metric: str) -> str:
-    most = max((len(row.by_seed(found.metric or "")) for row in found.rows), default=0)
+def _why_nothing(compared: ComparedSettings) -> str:
+    most = max((row.means.get(compared.metric or "", NOTHING).n for row in compared.settings), default=0)
     if most < 2:
         return "each setting has one seed, and a difference between single runs may be chance (seed=1,2,3 adds seeds)"
-    if found.metric == GAP and not found.groups:
-        kls = [kl for row in found.rows if (kl := _kl(row)) is not None]
+    if compared.metric == GAP and not compared.groups:
+        kls = [kl for row in compared.settings if (kl := _kl(row)) is not None]
         where = f" (they reach {min(kls):.2f} to {max(kls):.2f} nats)" if kls else ""
         return f"no two settings have the same KL{where}, and more reward at more KL is not better"
-    if any(group.still for group in found.groups) and not any(group.best for group in found.groups):
+    if any(group.still for group in compared.groups) and not any(group.best for group in compared.groups):
         return "no setting that moved is known to be better than the start"
-    if group := next((group for group in found.groups if _told(group)), None):
-        return _at_no_common_kl(found, group)
-    if not any(group.best for group in found.groups):
+    if group := next((group for group in compared.groups if _told(group)), None):
+        return _at_no_common_kl(compared, group)
+    if not any(group.best for group in compared.groups):
         return "no setting is known to be better than the start"
     return "no setting has two seeds in common with another"
 
 
-def _at_no_common_kl(found: Settings, group: Group) -> str:
+def _at_no_common_kl(compared: ComparedSettings, group: Group) -> str:
     """Why the best setting of a group is not called the best of the sweep."""
-    row = next(row for row in found.rows if found.name(row) == group.best)
-    value = row.metrics[found.metric or ""]
-    pairs = row.by_seed("eval/pairs/n") if found.metric == "eval/pairs/accuracy" else {}
+    row = next(row for row in compared.settings if row.name == group.best)
+    value = row.means[compared.metric or ""]
+    pairs = compared.values[row.name].get("eval/pairs/n") if compared.metric == "eval/pairs/accuracy" else None
     on = f" and {counted(int(min(pairs.values())), 'pair')}" if pairs else ""
-    word = "lowest" if found.better == "lower" else "highest"
-    kls = [_kl(row) for row in found.rows]
+    word = "lowest" if compared.better == "lower" else "highest"
+    kls = [_kl(row) for row in compared.settings]
     known = [kl for kl in kls if kl is not None]
     why = f"they reach {min(known):.2f} to {max(known):.2f} nats" if len(known) == len(kls) else "it was not measured"
     return (
         f"the settings are not known to have a KL in common ({why}), and one that moved further may only seem better. "
-        f"By {heading(found.metric or '')} alone, the {word} is that of {group.best}: {value.value:.3f} over "
+        f"By {heading(compared.metric or '')} alone, the {word} is that of {group.best}: {value.value:.3f} over "
         f"{counted(value.n, 'seed')}{on}"
     )
 
@@ -115,29 +156,28 @@ def _reason(found: Settings, metric: str) -> str:
     return next((line for line in conclusions(found, metric) if line.startswith("settings are not compared")), "")
 
 
-def _not_compared(found: Settings, known: list[Group]) -> list[str]:
+def _not_compared(compared: ComparedSettings, known: list[Group]) -> list[str]:
     """A sentence on settings whose KL no other setting has."""
     inside = {name for group in known for name in group.names}
-    outside = [found.name(row) for row in found.rows if found.name(row) not in inside]
+    outside = [row.name for row in compared.settings if row.name not in inside]
     return [f"Not compared, because no other setting has their KL: {_some(outside)}."] if outside else []
 
 
-def _measured(found: Settings, row: Setting) -> str:
+def _measured(setting: SettingStatistics) -> str:
     """Its main number in words, with the interval if there are several seeds."""
-    metric = next((name for name in (GAP, *BETTER) if name in row.metrics and row.metrics[name].n), None)
+    metric = next((name for name in (GAP, *BETTER) if setting.means.get(name, NOTHING).n), None)
     if metric is None:
         return ""
-    value = row.metrics[metric]
+    value = setting.means[metric]
     interval = f" [{value.low:.3f}, {value.high:.3f}]" if value.n > 1 else ", with no interval"
     return f"; its {heading(metric)} is {value.value:.3f}{interval} over {counted(value.n, 'seed')}"
 
 
-def _kl(row: Setting) -> float | None:
+def _kl(setting: SettingStatistics) -> float | None:
     """The mean KL of a setting: exact, or else from samples. None if it is not known."""
     for metric in (KL, SAMPLED_KL, "eval/objective/kl"):
-        values = list(row.by_seed(metric).values())
-        if values:
-            return mean_interval(values).value
+        if (mean := setting.means.get(metric, NOTHING)).n:
+            return mean.value
     return None
 
 

@@ -206,8 +206,8 @@ def _evaluations(run: RunDir, notes: list[str]) -> list[tuple[Path, dict[str, An
 
 def _quick(settings: Settings) -> Settings:
     """The settings with their points as dictionaries: looking up values of Series takes a minute for 500 runs."""
-    rows = [replace(row, points={seed: dict(p) for seed, p in row.points.items()}) for row in settings.rows]  # type: ignore[misc]
-    return replace(settings, rows=rows)
+    points = {name: {seed: dict(p) for seed, p in of.items()} for name, of in settings.points.items()}
+    return replace(settings, points=points)
 
 
 def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[str]]:

@@ -23,11 +23,12 @@ from alignlab.reports.collect import Collected
 from alignlab.reports.page.completions import completions
 from alignlab.reports.provenance import commands, facts
 from alignlab.reports.redaction import redacted, redacted_config
-from alignlab.reports.seeds_table import Setting, Settings, conclusions
+from alignlab.reports.seeds_table import Settings, conclusions
 from alignlab.reports.sweep import made_by_different_code
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.identity import flatten
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 
 _LOG_LINES, _MOST_LOGS = 15, 20
@@ -94,8 +95,7 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
             (_safe(name), [_safe(text) for text in answers(found_set, asked)]) for name, found_set in found.settings
         ],
         settings=[
-            (_safe(name), settings_table(found, found_set), [_safe(text) for text in conclusions(found_set, asked)])
-            for name, found_set in found.settings
+            table for name, found_set in found.settings for table in _settings_tables(found, name, found_set, asked)
         ],
         figures={**figures, "completions": sampled, "runs": runs},
         figure_tables=tables,
@@ -127,52 +127,87 @@ FIRST = ("exact/kl", series.SAMPLED_KL, "exact/reward", "exact/frontier_gap", "e
 def settings_table(found: Collected, settings: Settings) -> Table:
     """One row per setting: axes, seeds, the comparison with the best, and metrics with intervals."""
     by_run = {point["run"]: point for point in found.points}
-    names = {settings.name(row): found.setting(by_run[next(iter(row.points.values()))["run"]]) for row in settings.rows}
+    compared = settings.compared
+    names = {name: found.setting(by_run[next(iter(of.values()))["run"]]) for name, of in settings.points.items()}
     frames = {m: series.metric_frame(found, m).set_index("setting") for m in series.strength_metrics(found)}
-    of_table = [name for name in COLUMNS if any(name in row.metrics and row.metrics[name].n for row in settings.rows)]
+    of_table = [name for name in COLUMNS if any(name in row.means and row.means[name].n for row in compared.settings)]
     known = dict.fromkeys([*FIRST, *(name for name in frames if name not in COLUMNS), *of_table])
-    shown = [name for name in known if name != settings.metric and (name in frames or name in of_table)]
-    header = [*settings.axes, "seeds"]
-    if settings.metric:
-        word = "lowest" if settings.better == "lower" else "highest"
-        header += [series.heading(settings.metric), f"difference to the {word}", "tied with it"]
+    shown = [name for name in known if name != compared.metric and (name in frames or name in of_table)]
+    header = [*compared.axes, "seeds"]
+    if compared.metric:
+        word = "lowest" if compared.better == "lower" else "highest"
+        header += [series.heading(compared.metric), f"difference to the {word}", "tied with it"]
     header += [series.heading(name) for name in shown]
     rows = []
-    for row in settings.rows:
-        cells = [*map(_text_or_number, row.values), _seeds(row)]
-        if settings.metric:
-            form = COLUMNS.get(settings.metric, ("", ".4g"))[1]
-            cells += [_estimate(row.metrics.get(settings.metric), form), *_comparison(settings, settings.name(row))]
+    for row in compared.settings:
+        cells = [*map(_text_or_number, row.values), _seeds(settings.points[row.name])]
+        if compared.metric:
+            form = COLUMNS.get(compared.metric, ("", ".4g"))[1]
+            cells += [_estimate(row.means.get(compared.metric), form), *_comparison(compared, row.name)]
         for name in shown:
             if name in of_table:
-                cells.append(_estimate(row.metrics.get(name), COLUMNS[name][1]))
+                cells.append(_estimate(row.means.get(name), COLUMNS[name][1]))
             else:
-                cells.append(_of_frame(frames[name], names[settings.name(row)]))
+                cells.append(_of_frame(frames[name], names[row.name]))
         rows.append(cells)
     header = [_safe(name) for name in header]
     return Table("settings", header, rows, _numeric(header, rows))
 
 
-def _seeds(row: Setting) -> Cell:
-    done = sum(point["status"] == "done" for point in row.points.values())
-    return Cell(str(done) if done == len(row.points) else f"{done} of {len(row.points)}", float(done))
+def _settings_tables(found: Collected, name: str, settings: Settings, asked: str) -> list[tuple[str, Table, list[str]]]:
+    """(heading, table, sentences) of a data set: its settings, and its methods at the KLs that all of them reached."""
+    tables = [(_safe(name), settings_table(found, settings), [_safe(text) for text in conclusions(settings, asked)])]
+    if settings.compared.budgets is not None and settings.compared.budgets.budgets:
+        heading = _safe(f"{name}: methods at equal KL" if name else "Methods at equal KL")
+        tables.append((heading, _budget_table(settings.compared), []))
+    return tables
 
 
-def _comparison(settings: Settings, name: str) -> list[Cell]:
-    comparison = settings.comparisons.get(name)
+def _budget_table(compared: ComparedSettings) -> Table:
+    """One row per method and common KL: reward, gain over the start, and the comparison with the best."""
+    assert compared.budgets is not None
+    assert compared.plane is not None
+    form = COLUMNS.get(compared.plane.reward, ("", ".3f"))[1]
+    header = ["KL (nats)", "method", "seeds", series.heading(compared.plane.reward), "above the start"]
+    header += ["difference to the best", "tied with it"]
+    rows = []
+    for budget in compared.budgets.budgets:
+        for method, reward in budget.rewards.items():
+            comparison = budget.comparisons.get(method)
+            difference = comparison.difference if comparison else None
+            tied = None if comparison is None else comparison.tied
+            rows.append(
+                [
+                    _number(budget.kl, ".3g"), Cell(_safe(method)), Cell(str(reward.n), float(reward.n)),
+                    _estimate(reward, form), _estimate(budget.gains.get(method), form),
+                    Cell("best", 0.0) if method == budget.best else _signed(difference, form) if difference else Cell(""),
+                    Cell("" if method == budget.best else "unknown" if tied is None else "yes" if tied else "no"),
+                ]
+            )  # fmt: skip
+    return Table("methods at equal KL", header, rows, _numeric(header, rows))
+
+
+def _seeds(points: Mapping[str, Any]) -> Cell:
+    """The number of finished points of a setting. points: seed -> point."""
+    done = sum(point["status"] == "done" for point in points.values())
+    return Cell(str(done) if done == len(points) else f"{done} of {len(points)}", float(done))
+
+
+def _comparison(compared: ComparedSettings, name: str) -> list[Cell]:
+    comparison = compared.comparisons.get(name)
     if comparison is None:
         return [Cell(""), Cell("")]
     tied = "unknown" if comparison.tied is None else "yes" if comparison.tied else "no"
     if comparison.difference is None:
         others = [
-            c for group in settings.groups if group.best == name for k, c in group.comparisons.items() if k != name
+            c for group in compared.groups if group.best == name for k, c in group.comparisons.items() if k != name
         ]
-        word = "lowest" if settings.better == "lower" else "highest"
+        word = "lowest" if compared.better == "lower" else "highest"
         return [Cell(word if any(c.tied is not None for c in others) else "unknown", 0.0), Cell("")]
     found = comparison.difference
     if not found.n:
         return [Cell("unknown"), Cell("unknown")]
-    form = COLUMNS.get(settings.metric or "", ("", ".4g"))[1]
+    form = COLUMNS.get(compared.metric or "", ("", ".4g"))[1]
     text = f"{found.value:+{form}}" + (f" [{found.low:+{form}}, {found.high:+{form}}]" if found.n > 1 else "")
     return [Cell(text, *map(_plain, (found.value, found.low, found.high))), Cell(tied)]
 

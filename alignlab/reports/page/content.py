@@ -174,16 +174,16 @@ def _budget_table(compared: ComparedSettings) -> Table:
     for budget in compared.budgets.budgets:
         for method, reward in budget.rewards.items():
             comparison = budget.comparisons.get(method)
-            difference = comparison.difference if comparison else None
-            tied = None if comparison is None else comparison.tied
-            rows.append(
-                [
-                    _number(budget.kl, ".3g"), Cell(_safe(method)), Cell(str(reward.n), float(reward.n)),
-                    _estimate(reward, form), _estimate(budget.gains.get(method), form),
-                    Cell("best", 0.0) if method == budget.best else _signed(difference, form) if difference else Cell(""),
-                    Cell("" if method == budget.best else "unknown" if tied is None else "yes" if tied else "no"),
-                ]
-            )  # fmt: skip
+            cells = [_number(budget.kl, ".3g"), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
+            cells += [_estimate(reward, form), _estimate(budget.gains.get(method), form)]
+            if method == budget.best:
+                cells += [Cell("best", 0.0), Cell("")]
+            elif comparison is None or comparison.difference is None:
+                cells += [Cell(""), Cell("")]
+            else:
+                tied = "unknown" if comparison.tied is None else "yes" if comparison.tied else "no"
+                cells += [_signed(comparison.difference, form), Cell(tied)]
+            rows.append(cells)
     return Table("methods at equal KL", header, rows, _numeric(header, rows))
 
 

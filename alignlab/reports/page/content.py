@@ -136,14 +136,16 @@ def settings_table(found: Collected, settings: Settings) -> Table:
     header = [*compared.axes, "seeds"]
     if compared.metric:
         word = "lowest" if compared.better == "lower" else "highest"
-        header += [series.heading(compared.metric), f"difference to the {word}", "tied with it"]
+        header.append(series.heading(compared.metric))
+        header += [f"difference to the {word}", "tied with it"] if compared.comparisons else []
     header += [series.heading(name) for name in shown]
     rows = []
     for row in compared.settings:
         cells = [*map(_text_or_number, row.values), _seeds(settings.points[row.name])]
         if compared.metric:
             form = COLUMNS.get(compared.metric, ("", ".4g"))[1]
-            cells += [_estimate(row.means.get(compared.metric), form), *_comparison(compared, row.name)]
+            cells.append(_estimate(row.means.get(compared.metric), form))
+            cells += _comparison(compared, row.name) if compared.comparisons else []
         for name in shown:
             if name in of_table:
                 cells.append(_estimate(row.means.get(name), COLUMNS[name][1]))

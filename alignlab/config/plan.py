@@ -295,10 +295,11 @@ def _other_plan(
     except HydraException as error:
         raise ConfigError([Problem(key, run, plain_cause(error))]) from error
     set_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
+    of_child = OmegaConf.create(config)  # a copy, without flags that forbid changes
     with open_dict(parent):
         for name in inherited:
             if name not in own and name in config:
-                parent[name] = OmegaConf.create(config)[name]
+                parent[name] = of_child[name]
             elif name.startswith("trainer.") and "trainer" in config:
                 OmegaConf.update(parent, name, OmegaConf.select(config, name))
         if "model" in inherited and "model" not in own and not same_start:

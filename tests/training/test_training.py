@@ -171,7 +171,7 @@ def test_settings_that_only_the_child_reads_do_not_change_the_parent(alignlab: R
 
 # With evaluations, a schedule and dropout: each has a state that a resume could lose. The parent is that of LAB.
 LONG = [
-    *LAB, "trainer.max_steps=24", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
+    *LAB, "trainer.max_steps=12", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
     FULL_PARENT,
 ]  # fmt: skip
 
@@ -212,13 +212,13 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     """The current update is finished and its state is saved. The resumed run equals the uninterrupted one."""
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, lambda: os.kill(os.getpid(), number))
+        at_step(patched, 8, lambda: os.kill(os.getpid(), number))
         stopped = alignlab("train", *LONG)
     assert stopped.code == 130
     assert "the same command resumes" in stopped.err
     run = only("dpo")
     assert records()[run.name]["status"] == "interrupted"
-    assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
+    assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 9
     state = torch.load(RunDir.of("outputs", run.name).checkpoint, weights_only=True)
     assert 0 < state["callbacks"]["Recorder"]["seconds"] < 1000
     state["callbacks"]["Recorder"]["seconds"] = 1000.0
@@ -237,7 +237,7 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
     command = ["train", *LONG, "trainer.checkpoint_every=5"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, crash)
+        at_step(patched, 8, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             alignlab(*command)
     run = only("dpo")
@@ -255,7 +255,7 @@ def test_the_state_of_an_objective_is_resumed_too(
     command = ["train", *LONG, f"objective={objective}", "trainer.micro_batch_size=6", "data.eval_limit=20"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patched, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
         assert alignlab(*command).code == 130
     assert alignlab(*command).code == 0
     same_result(only(objective), Path("whole/runs") / only(objective).name, rows)
@@ -373,13 +373,16 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     assert [r["attempt"] for r in records().values() if r["id"].startswith("dpo")].count(2) == 1
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_the_three_references_train_the_same(alignlab: Run) -> None:
-    losses = {}
+    losses: dict[str, list[float]] = {}
+    before: set[Path] = set()
     for kind in ("auto", "copy", "adapter_off"):
-        root = f"output_root={kind}"
-        assert alignlab("train", *LAB, "trainer.max_steps=8", "peft=lora", f"reference={kind}", root).code == 0
-        (run,) = Path(kind).glob("runs/dpo-*/metrics.jsonl")
-        losses[kind] = [row["train/loss"] for row in read_rows(run) if "train/loss" in row]
+        command = ["train", *LAB, FULL_PARENT, "trainer.max_steps=8", "peft=lora", f"reference={kind}"]
+        assert alignlab(*command).code == 0
+        (run,) = set(RUNS.glob("dpo-*[0-9a-f]")) - before
+        before.add(run)
+        losses[kind] = [row["train/loss"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
     assert len(losses["copy"]) == 8
     assert losses["auto"] == pytest.approx(losses["copy"], abs=1e-5)
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)

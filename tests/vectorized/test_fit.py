@@ -229,14 +229,14 @@ def test_bandits(tmp_path: Path) -> None:
         ["objective.tau=1.0", "seed=2", "data.comparisons=[ab,bc,ca]"],
         ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba,ac]"],
     ]
-    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
+    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=100"], *points)
 
 
 @pytest.mark.parametrize(
     ("objective", "key"), [("dpo", "objective.beta"), ("sft", "optim.lr"), ("apo_zero_unpaired", "objective.beta")]
 )
 def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path) -> None:
-    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=60", "data.comparisons=[ab,bc,ac]"]
+    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=40", "data.comparisons=[ab,bc,ac]"]
     assert_same_runs(tmp_path, base, [f"{key}=0.1", "seed=1"], [f"{key}=0.3", "seed=4"])
 
 

@@ -13,9 +13,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
-from jinja2 import TemplateError
-
-from alignlab.data.end_of_turn import ANSWER, QUESTION, end_of_turn, shared_length
+from alignlab.data.end_of_turn import ANSWER, QUESTION, REJECTIONS, end_of_turn, shared_length
 from alignlab.data.rows import AnswerText, Message, Prompt, messages_of
 from alignlab.errors import DataError
 
@@ -23,9 +21,6 @@ _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 
 # The test answer in a rendered conversation. Some templates change the case of a turn's content.
 _TEST_ANSWER = re.compile(re.escape(ANSWER), re.IGNORECASE)
-
-# What a chat template may raise for a conversation that it can't render.
-_REJECTIONS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
 
 # A prompt and its answers.
 Conversation = tuple[Prompt, Sequence[AnswerText]]
@@ -235,13 +230,13 @@ class Template:
         """Many conversations as text. They are rendered at once, or one by one if the template rejects some."""
         try:
             return list(map(str, self._tokenizer.apply_chat_template(conversations, tokenize=False)))
-        except _REJECTIONS:
+        except REJECTIONS:
             return [self._rendered(turns) for turns in conversations]
 
     def _rendered(self, turns: list[Message]) -> str | DataError:
         try:
             return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
-        except _REJECTIONS as error:
+        except REJECTIONS as error:
             roles = ", ".join(turn["role"] for turn in turns)
             return DataError(f"the chat template rejects a conversation with the roles {roles}: {error}")
 
@@ -287,9 +282,11 @@ class Template:
 
     def _plain(self, ids: list[int]) -> list[int]:
         begin, end = self._begin, self._eos
-        if len(ids) > 1 and ids[-1] == end:
+        while len(ids) > 1 and ids[-1] == end:
             ids = ids[:-1]
-        return ids[1:] if begin is not None and ids[:2] == [begin, begin] else ids
+        while begin is not None and ids[:2] == [begin, begin]:
+            ids = ids[1:]
+        return ids
 
     def _without_end(self, text: str) -> str:
         """The text of a plain answer. If it was rendered before, it may end with the end token, which is removed."""

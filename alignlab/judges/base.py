@@ -19,6 +19,7 @@ from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
 from alignlab.integrity import json_digest
+from alignlab.progress import Progress
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.winrate import WinRate, win_rate
 
@@ -234,6 +235,10 @@ class Judge(Checked, ABC):
 
     def with_remote_code(self) -> Judge:
         """A copy that may run code that comes with its model; the judge itself if it has no model."""
+        return self
+
+    def with_progress(self, progress: Progress) -> Judge:
+        """A copy that shows its progress; the judge itself if it has none to show."""
         return self
 
     def missing(self) -> Iterator[Problem]:

@@ -7,7 +7,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -253,6 +253,22 @@ def test_ratings(served: Served, tmp_path: Path) -> None:
     assert math.isnan(ratings[1].score)
     assert math.isnan(ratings[2].score)
     assert bill.calls == 3
+
+
+def test_progress_is_shown_for_each_request(served: Served, tmp_path: Path) -> None:
+    shown: list[tuple[str, int]] = []
+
+    def progress(items: Iterable[Any], what: str) -> Iterator[Any]:
+        for number, item in enumerate(items, 1):
+            yield item
+            shown.append((what, number))
+
+    asking = judge(served).with_progress(progress)
+    asking.rate([Answer(str(i), (f"p{i}",), ("a",)) for i in range(3)], tmp_path)
+    assert shown == [("judging", 1), ("judging", 2), ("judging", 3)]
+    asking.compare([pair(0)], tmp_path)
+    assert shown[3:] == [("judging", 1), ("judging", 2)], "both orders"
+    assert asking.fingerprint() == judge(served).fingerprint()
 
 
 def test_templates_by_row(served: Served, tmp_path: Path) -> None:

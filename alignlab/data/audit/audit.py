@@ -39,6 +39,7 @@ _SEAMS = {
 
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
+    Reason.NEGATIVE_MARGIN: "have a margin below 0, which says that the rejected answer is the better one",
     Reason.SWAPPED: "prefer the opposite of another row with the same answers",
     Reason.CONTRADICTORY: "have the same answer labelled good and bad",
     Reason.DUPLICATE: "are the same as an earlier row",

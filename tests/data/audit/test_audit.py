@@ -121,6 +121,13 @@ def test_labels_of_one_kind_in_rows_of_a_world_which_have_no_texts() -> None:
     assert counted(audit(SOURCE, {"train": tokenized(both), "eval": Look()})) == {}
 
 
+def test_margins_that_contradict_the_preference() -> None:
+    rows = [Pair(f"p{i}", "a", "b", margin=margin) for i, margin in enumerate((1.0, -0.5, None, -2.0, 0.0))]
+    found = audited(rows)
+    assert counted(found) == {"train negative_margin": 2, "train tie": 1}
+    assert {finding.cure for finding in found.warnings} == {"data.drop=[tie]", "data.drop=[negative_margin]"}
+
+
 def test_labels_of_both_kinds_and_a_contradiction() -> None:
     assert counted(audited(labelled(3, 1))) == {}
     twice = [Labelled("p", "a", True), Labelled("p", "a", False), Labelled("q", "a", True)]

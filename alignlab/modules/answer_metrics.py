@@ -69,6 +69,28 @@ def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
     }
 
 
+def label_metrics(batch: LabelledLogps) -> dict[str, Tensor]:
+    """Metrics of a policy on held-out labelled answers, as scalars; empty if one kind is missing.
+
+    The area under the curve is the share of all couples of a good and a bad answer in which the good one has the larger
+    log-ratio, ties 1/2. It is computed from ranks (Mann and Whitney 1947).
+    """
+    good = batch.desirable
+    n_good, n_bad = int(good.sum()), int((~good).sum())
+    if not n_good or not n_bad:
+        return {}
+    ratio = batch.answers.logratio("sum").double()
+    _, order, counts = torch.unique(ratio, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum(0).double() - (counts - 1).double() / 2)[order]  # ties share the mean of their ranks
+    wins = ranks[good].sum() - n_good * (n_good + 1) / 2
+    return {
+        "labels/auc": wins / (n_good * n_bad),
+        "labels/distance": ratio.abs().mean(),
+        "labels/n_good": torch.tensor(float(n_good)),
+        "labels/n_bad": torch.tensor(float(n_bad)),
+    }
+
+
 def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     """Every metric of a batch of labelled answers, as scalars. Good answers count as chosen, bad ones as rejected.
 

@@ -19,6 +19,7 @@ COLUMNS = {
     "eval/rewards/accuracies": ("eval accuracy", ".3f"),
     "eval/pairs/accuracy": ("held-out pair accuracy", ".3f"),
     "eval/pairs/margin": ("held-out pair margin (nats)", ".3f"),
+    "eval/labels/auc": ("held-out AUC of labels", ".3f"),
     "eval/accuracy": ("eval accuracy of rewards", ".3f"),
     "eval/margin": ("eval reward margin", ".3f"),
     "eval/kl": ("eval KTO KL", ".3f"),

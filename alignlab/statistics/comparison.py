@@ -35,7 +35,7 @@ GAP, KL, LOSS = "exact/frontier_gap", "exact/kl", "eval/loss"
 KLS = (KL, "eval/kl_ref/sequence_k1", "eval/objective/kl")
 
 # Settings are compared by the first of these metrics that all of them have, unless a sweep asks for another one.
-DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/accuracy", LOSS)
+DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/labels/auc", "eval/accuracy", LOSS)
 
 # A policy has hardly moved if it moved less than this share of what the farthest one did.
 HARDLY_MOVED = 0.25
@@ -46,7 +46,8 @@ LEAST_DISTANCE = 0.01
 # How far a policy moved from the start: the first of these that all settings have. In the margin, which runs of older
 # versions have instead of the distance, pairs with opposite signs cancel.
 _DISTANCE = "eval/pairs/distance"
-_MOVEMENT = (KL, _DISTANCE, "eval/objective/kl", "eval/kl_ref/sequence_k1", "eval/pairs/margin")
+_DISTANCES = (_DISTANCE, "eval/labels/distance")
+_MOVEMENT = (KL, *_DISTANCES, "eval/objective/kl", "eval/kl_ref/sequence_k1", "eval/pairs/margin")
 
 # A share near 1/2 of n pairs has a 95 % interval of ± this / sqrt(n).
 _SHARE_HALF_WIDTH = 0.98
@@ -311,15 +312,26 @@ def better_than_start(
             return None
     elif metric == LOSS:
         gains = _differences(values, "start/loss", LOSS)
-    elif metric in ("eval/pairs/accuracy", "eval/accuracy"):
+    elif metric in ("eval/pairs/accuracy", "eval/labels/auc", "eval/accuracy"):
         gains = [value - 0.5 for value in values.get(metric, {}).values()]
     else:
         return None
     interval = interval_of(gains, LEVEL)
     if interval.n < 2:
         return None
-    pairs = values.get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
-    return interval.low > 0 and interval.value > _SHARE_HALF_WIDTH / math.sqrt(min(pairs.values(), default=math.inf))
+    return interval.low > 0 and interval.value > _error_at_chance(values, metric)
+
+
+def _error_at_chance(values: Values, metric: str) -> float:
+    """Half of the 95 % interval of a share near 1/2 over held-out rows, which more seeds do not make narrower."""
+    if metric == "eval/pairs/accuracy":
+        return _SHARE_HALF_WIDTH / math.sqrt(min(values.get("eval/pairs/n", {}).values(), default=math.inf))
+    if metric == "eval/labels/auc":  # the Mann-Whitney statistic has the variance (g + b + 1) / (12 g b)
+        good, bad = (
+            min(values.get(f"eval/labels/n_{kind}", {}).values(), default=math.inf) for kind in ("good", "bad")
+        )
+        return 2 * _SHARE_HALF_WIDTH * math.sqrt((good + bad + 1) / (12 * good * bad)) if good + bad < math.inf else 0.0
+    return 0.0
 
 
 def equal_kl(settings: Mapping[str, Values], metric: str = KL) -> list[list[str]]:
@@ -395,7 +407,7 @@ def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
         return {}
     means = {name: abs(float(np.mean(list(values[metric].values())))) for name, values in moved.items()}
     farthest = max(means.values())
-    if metric == _DISTANCE and farthest < LEAST_DISTANCE:
+    if metric in _DISTANCES and farthest < LEAST_DISTANCE:
         return means
     return {name: mean for name, mean in means.items() if mean < HARDLY_MOVED * farthest}
 

@@ -103,6 +103,16 @@ PAIRS: dict[str, str] = {
     "pairs/n": "number of held-out pairs",
 }
 
+# Metrics on the held-out labelled answers of data without pairs, logged as eval/<name> for every objective. Log-ratios
+# are relative to the start. The area under the curve compares answers to different prompts, so it is no accuracy.
+LABELS: dict[str, str] = {
+    "labels/auc": "share of couples of a good and a bad answer of which the good one has the larger log-ratio (ties "
+    "1/2): the area under the curve; 1/2 at the start",
+    "labels/distance": "mean absolute log-ratio of the held-out answers: how far the policy moved (nats per answer)",
+    "labels/n_good": "number of held-out good answers",
+    "labels/n_bad": "number of held-out bad answers",
+}
+
 # train/parts/<objective> and eval/parts/<objective> are the mean loss of a part of a mix, before its weight.
 PART = "parts/"
 
@@ -176,7 +186,7 @@ SAMPLED: dict[str, str] = {
 
 ALL: dict[str, str] = {
     **{f"{split}/{name}": text for split in ("train", "eval") for name, text in {**BATCH, **ROLLOUTS}.items()},
-    **{f"eval/{name}": text for name, text in PAIRS.items()},
+    **{f"eval/{name}": text for name, text in {**PAIRS, **LABELS}.items()},
     **STEP,
     **EXACT,
     **SUMMARY,
@@ -187,6 +197,7 @@ ALL: dict[str, str] = {
 BETTER: dict[str, str] = {
     "exact/frontier_gap": "lower",
     "eval/pairs/accuracy": "higher",
+    "eval/labels/auc": "higher",
     "eval/rewards/accuracies": "higher",
     "eval/accuracy": "higher",
     "eval/loss": "lower",

@@ -288,6 +288,27 @@ def test_better_than_the_start() -> None:
     assert better_than_start(loss, "eval/rewards/margins") is None, "the value at the start is not known"
 
 
+def test_an_area_under_the_curve_must_exceed_chance_by_more_than_its_error_over_answers() -> None:
+    """With 50 good and 50 bad answers, 1/2 has a 95 % interval of ± 1.96 √(101 / 30000) = .114."""
+
+    def auc(value: float, n: float) -> bool | None:
+        of = {"eval/labels/auc": seeded(value, value + 0.001), "eval/labels/n_good": seeded(n, n)}
+        return better_than_start({**of, "eval/labels/n_bad": seeded(n, n)}, "eval/labels/auc")
+
+    assert (auc(0.613, 50), auc(0.614, 50), auc(0.55, 5000)) == (False, True, True)
+
+
+def test_labels_and_pairs_are_never_compared_with_each_other() -> None:
+    auc = {"eval/labels/auc": 0.7, "eval/labels/n_good": 900, "eval/labels/n_bad": 900, "eval/labels/distance": 1.0}
+    table, text = report_of({("kto",): [auc, auc], ("dpo",): pairs(0.7, 0.71)}, ["objective"])
+    assert (
+        "held-out pair accuracy is missing for objective kto. held-out AUC of labels is missing for objective dpo"
+        in text
+    )
+    assert "| held-out pair accuracy | held-out AUC of labels |" in table
+    assert not names_a_best(text)
+
+
 def test_equal_kl() -> None:
     kl = {"a": 4.0, "b": 0.5, "c": 3.3, "d": 4.1, "e": 0.6, "f": math.nan}
     settings = {name: {"exact/kl": {} if math.isnan(value) else seeded(value, value)} for name, value in kl.items()}

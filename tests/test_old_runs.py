@@ -43,7 +43,7 @@ def test_old_runs_are_listed(old_runs: Path, alignlab: Run) -> None:
 
 
 def test_an_old_run_is_shown(old_runs: Path, alignlab: Run) -> None:
-    found = alignlab("runs", "show", "dpo-41b")
+    found = alignlab("runs", "show", "dpo-41b", "--full")
     assert found.code == 0, found.err
     for key, value in {
         "parent": SFT,

@@ -13,7 +13,7 @@ from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
-       alignlab runs show <run>                     show a run: config, attempts, metrics, end of its log
+       alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
        alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
        alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
@@ -46,6 +46,7 @@ def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
     parser.add_argument("words", nargs="*")
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--yes", action="store_true")
+    parser.add_argument("--full", action="store_true")
     flags = parser.parse_intermixed_args(args)
     roots = [word.partition("=")[2] for word in flags.words if word.startswith("output_root=")]
     return Path(roots[-1] if roots else "outputs"), [w for w in flags.words if not w.startswith("output_root=")], flags
@@ -78,12 +79,13 @@ def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:
 
 
 def _show(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.reports.runs import show_run
+    from alignlab.reports.runs import show_run, show_screen
 
     records = runs_of(root)
     for word in words:
         record = find(records, word)
-        show_run(record, RunDir.of(root, record["id"]), children_of(record, records))
+        show = show_run if flags.full else show_screen
+        show(record, RunDir.of(root, record["id"]), children_of(record, records))
     return _some(words, "which run? alignlab runs show <id>")
 
 

@@ -118,6 +118,8 @@ class Collected:
     @cached_property
     def settings(self) -> list[tuple[str, Settings]]:
         """(name of the data set, its settings with their comparison), for each data set that the points use."""
+        if not self.points:
+            return []
         return [
             (name, _quick(settings_of(part, [a for a in own if a not in self.seed_axes], self.seed_axes, self.about)))
             for name, part, own in blocks_by_set(self.frame, self.axes)

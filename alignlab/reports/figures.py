@@ -26,6 +26,7 @@ from alignlab.inert import one_line
 from alignlab.integrity import new_file
 from alignlab.reports import series
 from alignlab.reports.collect import Collected
+from alignlab.reports.curves import CURVES
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#6b6b6b")
 _MARKERS, _DASHES = "osD^vP*", ("-", "--", ":", "-.")
@@ -155,7 +156,7 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
                     name = f"{line} {strength_of:g}" if len(settings) > 1 and not math.isnan(strength_of) else line
                     ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
             _limits(axes, pd.concat([rows for _, (_, rows) in group])["value"], 0.1)
-            axes.set_ylabel(series.CURVES.get(metric, metric))
+            axes.set_ylabel(CURVES.get(metric, metric))
             _label_ends(axes, ends)
         all_axes[-1].set_xlabel("update")
     return figure

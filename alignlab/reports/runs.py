@@ -12,8 +12,11 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from alignlab.inert import one_line, visible
 from alignlab.integrity import new_file
 from alignlab.reports.live import last_row
+from alignlab.reports.redaction import redacted, redacted_config, redacted_override
+from alignlab.reports.screen import screen
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record, difference
@@ -35,7 +38,7 @@ def show_table(records: Sequence[Record], root: Path) -> None:
                 str(record.get("status")),
                 _step(record, root),
                 str(record.get("started") or "")[:16].replace("T", " "),
-                *(format(summary[name], COLUMNS[name][1]) if name in summary else "" for name in metrics),
+                *(_formatted(summary.get(name), COLUMNS[name][1]) for name in metrics),
             ]
         )
     # Not a table of rich, which takes seconds for thousands of runs.
@@ -59,13 +62,27 @@ def _typed(records: Sequence[Record]) -> list[str]:
     """The overrides of each run that not all of them have, without output folders, trackers and launchers."""
     common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
     return [
-        " ".join(o for o in r.get("overrides", []) if o not in common and not o.lstrip("+").startswith(_HIDDEN))
+        " ".join(
+            one_line(redacted_override(o))
+            for o in r.get("overrides", [])
+            if o not in common and not o.lstrip("+").startswith(_HIDDEN)
+        )
         for r in records
     ]
 
 
+def _distinguishes(override: str, common: set[str]) -> bool:
+    return override not in common and not override.lstrip("+").startswith(_HIDDEN)
+
+
+def show_screen(record: Record, run: RunDir, children: Sequence[str]) -> None:
+    """Print a run on one screen."""
+    out = console()
+    out.print(screen(record, run, children, min(out.width, 120)), highlight=False, soft_wrap=True)
+
+
 def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
-    """Print everything that is recorded about a run, and the end of its log."""
+    """Print everything that is recorded about a run, and the end of its log. Keys are hidden."""
     out = console()
     facts = ("status", "reason", "attempt", "started", "ended", "host", "pid", "parent", "sweep", "git")
     out.print(f"{record['id']}  {run.path}", style="bold", highlight=False)
@@ -75,29 +92,32 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
     for attempt in record.get("attempts", []):
         _pairs(out, [(f"attempt {attempt['attempt']}", f"{attempt['status']}: {attempt.get('reason') or ''}")])
     out.print("\nconfig", style="bold")
-    _pairs(out, list(record["flat"].items()))
+    _pairs(out, list(redacted_config(record["flat"]).items()))
     out.print("\nsummary", style="bold")
     _pairs(out, [(name, _number(value)) for name, value in record.get("summary", {}).items()])
     if run.log.is_file():
         out.print(f"\nend of {run.log}", style="bold", highlight=False)
-        out.print(Text("\n".join(run.log.read_text(errors="replace").splitlines()[-15:])))
+        out.print(Text(redacted(visible("\n".join(run.log.read_text(errors="replace").splitlines()[-15:])))))
 
 
 def show_comparison(one: Record, other: Record) -> None:
     """Print keys of the config that differ, then every metric that both runs have, with its difference."""
     out = console()
-    for title, rows in (("config", difference(one, other)), ("versions", _versions(one, other))):
+    for title, rows in (
+        ("config", difference(*(record | {"flat": redacted_config(record["flat"])} for record in (one, other)))),
+        ("versions", _versions(one, other)),
+    ):
         table = Table(title=title, title_justify="left", box=None, pad_edge=False, header_style="bold")
         for heading in ("", one["id"], other["id"]):
             table.add_column(heading)
         for key, pair in rows.items():
-            table.add_row(key, *map(str, pair))
+            table.add_row(key, *(Text(redacted(one_line(value))) for value in pair))
         out.print(table if rows else f"{title}: the same", highlight=False)
     table = Table(title="summary", title_justify="left", box=None, pad_edge=False, header_style="bold")
     for heading in ("", one["id"], other["id"], "difference"):
         table.add_column(heading, justify="left" if not heading else "right")
     mine, theirs = one.get("summary", {}), other.get("summary", {})
-    for name in (name for name in mine if name in theirs):
+    for name in (n for n in mine if isinstance(mine[n], int | float) and isinstance(theirs.get(n), int | float)):
         table.add_row(name, _number(mine[name]), _number(theirs[name]), _number(theirs[name] - mine[name]))
     out.print(table)
 
@@ -144,7 +164,12 @@ def _versions(one: Record, other: Record) -> dict[str, tuple[Any, Any]]:
 def _pairs(out: Console, pairs: Sequence[tuple[str, Any]]) -> None:
     width = max((len(name) for name, _ in pairs), default=0)
     for name, value in pairs:
-        out.print(Text(f"  {name:<{width}}  {value}"))
+        out.print(Text(f"  {name:<{width}}  {redacted(one_line(value, 2000))}"))
+
+
+def _formatted(value: Any, form: str) -> str:
+    """The number in this format; empty for anything else."""
+    return format(value, form) if isinstance(value, int | float) else ""
 
 
 def _number(value: Any) -> str:

@@ -19,33 +19,16 @@ import pandas as pd
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected
+from alignlab.reports.curves import CURVES, logged
 from alignlab.reports.tables import COLUMNS
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
-from alignlab.tracking.sinks.jsonl import STEP, read_rows
+from alignlab.tracking.sinks.jsonl import read_rows
 
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
 
-# Training curves that figures can show.
-CURVES = {
-    "train/loss": "training loss",
-    "train/logratios/margins": "log-ratio margin (nats)",
-    "train/rewards/accuracies": "training accuracy",
-    "train/logratios/chosen": "log-ratio of chosen answers (nats)",
-    "train/logratios/rejected": "log-ratio of rejected answers (nats)",
-    "train/objective/scores": "mean score of rollouts",
-    "train/objective/kl": "KL of rollouts (nats per answer)",
-    "train/completions/mean_length": "tokens of a rollout",
-    "eval/loss": "held-out loss",
-    "eval/pairs/accuracy": "held-out pair accuracy",
-    "eval/pairs/margin": "held-out pair margin (nats)",
-}
-
 # Most points of one curve. More are averaged in bins of equal width.
 MOST_POINTS = 60
-
-# A margin below this (nats) is a rounding error: policy and reference are the same, and no accuracy means anything.
-_ROUNDING = 1e-5
 
 _WIN_RATE = re.compile(r"(?P<base>(?:eval|exact)/winrate(?:/(?P<judge>[^/]+))?)")
 
@@ -149,9 +132,9 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
     """
     parts = []
     for name, points in settings_points(found).items():
-        logged = [_logged(found, point, metrics) for point in points]
+        runs = [logged(read_rows(found.run(point).metrics), metrics) for point in points]
         for metric in metrics:
-            curves = [curve[metric] for curve in logged if metric in curve]
+            curves = [pd.Series(run[metric]) for run in runs if metric in run]
             if not curves:
                 continue
             table = _binned(pd.concat(curves, axis=1))
@@ -254,7 +237,7 @@ def _measured(found: Collected) -> dict[str, list[tuple[dict[str, Any], Measure]
 def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
     """All pairs of KL and reward that a run has, the best known first."""
     summary = found.records[point["run"]]["summary"]
-    if KL in summary and REWARD in summary:
+    if math.isfinite(summary.get(KL, math.nan)) and math.isfinite(summary.get(REWARD, math.nan)):
         yield Measure("exact", _bare(summary[KL]), _bare(summary[REWARD]))
         return
     for name in summary:
@@ -306,20 +289,6 @@ def _first_value(found: Collected, point: Mapping[str, Any], part: str, names: S
         if tokens is not None:
             return tokens.value
     return None
-
-
-def _logged(found: Collected, point: Mapping[str, Any], metrics: Sequence[str]) -> dict[str, pd.Series]:
-    """metric -> its logged values by step. Steps at which policy and reference are the same have no accuracy."""
-    values: dict[str, dict[float, float]] = {}
-    for row in read_rows(found.run(point).metrics):
-        step = _finite(row.get(STEP))
-        margin = _finite(row.get("train/logratios/margins"))
-        for metric in metrics if step is not None else ():
-            value = _finite(row.get(metric))
-            same = metric == "train/rewards/accuracies" and margin is not None and abs(margin) < _ROUNDING
-            if step is not None and value is not None and not same:
-                values.setdefault(metric, {})[step] = value
-    return {metric: pd.Series(curve, dtype=float).sort_index() for metric, curve in values.items()}
 
 
 def _binned(table: pd.DataFrame) -> pd.DataFrame:

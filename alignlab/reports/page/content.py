@@ -20,6 +20,7 @@ from alignlab.reports import series
 from alignlab.reports.against import Against
 from alignlab.reports.answer import answers
 from alignlab.reports.collect import Collected
+from alignlab.reports.curves import CURVES
 from alignlab.reports.page.completions import completions
 from alignlab.reports.provenance import commands, facts
 from alignlab.reports.redaction import redacted, redacted_config
@@ -91,9 +92,8 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
         question=_safe(found.question),
         made=made,
         counts=_counts(found),
-        answers=[
-            (_safe(name), [_safe(text) for text in answers(found_set, asked)]) for name, found_set in found.settings
-        ],
+        answers=[(_safe(name), [_safe(text) for text in answers(one, asked)]) for name, one in found.settings]
+        or [("", ["Nothing can be told: there is no run."])],
         settings=[
             table for name, found_set in found.settings for table in _settings_tables(found, name, found_set, asked)
         ],
@@ -367,7 +367,7 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
         ],
         "curves": {
             "metrics": [
-                {"name": name, "label": series.CURVES[name], "apart": _apart(name, lines)}
+                {"name": name, "label": CURVES[name], "apart": _apart(name, lines)}
                 for name in learned["metric"].unique()
             ],
             "axes": _curve_axes(found),

@@ -227,6 +227,8 @@
       lines.push([...row.cells].flatMap((cell, i) => (wide[i] ? [cell.dataset.value ?? "", cell.dataset.low ?? "", cell.dataset.high ?? ""] : [cell.dataset.value ?? cell.textContent])));
     return lines.map((cells) => cells.map(quoted).join(",")).join("\n") + "\n";
   };
+  // A number is looked for as the whole value of a cell, because "0.1" is also a part of "0.188".
+  const holds = (cell, word) => (Number.isNaN(Number(word)) ? cell.includes(word) : Number(cell.split(" ")[0]) === Number(word) && cell !== "");
   const download = (text, name) => {
     const link = make("a");
     link.href = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
@@ -251,7 +253,7 @@
     count.setAttribute("aria-live", "polite");
     filter.addEventListener("input", () => {
       const wanted = filter.value.toLowerCase().split(/\s+/).filter(Boolean), rows = [...table.tBodies[0].rows];
-      for (const row of rows) row.hidden = !wanted.every((word) => row.textContent.toLowerCase().includes(word));
+      for (const row of rows) row.hidden = !wanted.every((word) => [...row.cells].some((cell) => holds(cell.textContent.toLowerCase(), word)));
       count.textContent = wanted.length ? `${rows.filter((row) => !row.hidden).length} of ${rows.length} rows` : "";
     });
     csv.addEventListener("click", () => download(csvOf(table), `${name.replace(/\W+/g, "_")}.csv`));

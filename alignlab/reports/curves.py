@@ -1,0 +1,53 @@
+"""The training curves that reports show: their names for people, and their logged values."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from alignlab.tracking.sinks.jsonl import STEP
+
+# Training curves that figures can show.
+CURVES = {
+    "train/loss": "training loss",
+    "train/logratios/margins": "log-ratio margin (nats)",
+    "train/rewards/accuracies": "training accuracy",
+    "train/logratios/chosen": "log-ratio of chosen answers (nats)",
+    "train/logratios/rejected": "log-ratio of rejected answers (nats)",
+    "train/objective/scores": "mean score of rollouts",
+    "train/objective/kl": "KL of rollouts (nats per answer)",
+    "train/completions/mean_length": "tokens of a rollout",
+    "eval/loss": "held-out loss",
+    "eval/pairs/accuracy": "held-out pair accuracy",
+    "eval/pairs/margin": "held-out pair margin (nats)",
+}
+
+# A margin below this (nats) is a rounding error: policy and reference are the same, and no accuracy means anything.
+_ROUNDING = 1e-5
+_ACCURACY, _MARGIN = "train/rewards/accuracies", "train/logratios/margins"
+
+
+def logged(rows: Iterable[Mapping[str, Any]], metrics: Iterable[str] = CURVES) -> dict[str, dict[float, float]]:
+    """metric -> step -> logged value, in the order of steps, for finite values.
+
+    Steps at which policy and reference are the same have no accuracy of rewards.
+
+    rows: the rows of a run's metrics.jsonl.
+    """
+    found: dict[str, dict[float, float]] = {}
+    names = list(metrics)
+    for row in rows:
+        if (step := _finite(row.get(STEP))) is None:
+            continue
+        margin = _finite(row.get(_MARGIN))
+        for name in names:
+            same = name == _ACCURACY and margin is not None and abs(margin) < _ROUNDING
+            if not same and (value := _finite(row.get(name))) is not None:
+                found.setdefault(name, {})[step] = value
+    return {name: dict(sorted(curve.items())) for name, curve in found.items()}
+
+
+def _finite(value: Any) -> float | None:
+    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    return number if math.isfinite(number) else None

@@ -1,0 +1,110 @@
+"""`alignlab report`, `alignlab plot` and `alignlab runs show` from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.reports.screen import sparkline
+from alignlab.runs.directory import RunDir
+from tests.reports.made_sweep import run_id, write
+
+Run = Callable[..., Any]
+
+
+@pytest.fixture
+def made(tmp_path: Path) -> Path:
+    return write(tmp_path / "outputs")
+
+
+def test_a_report_is_written_into_the_folder_of_its_sweep(made: Path, alignlab: Run) -> None:
+    for wanted in ("made", "ma", "outputs/sweeps/made"):
+        found = alignlab("report", wanted)
+        assert (found.code, found.err) == (0, "")
+        assert found.out.startswith("At a KL of ")
+        assert found.out.splitlines()[-1].endswith("outputs/sweeps/made/report.html and report.md")
+    assert (made / "report.html").stat().st_size < 2_000_000
+    assert (made / "report.md").read_text().startswith("# Which is best? answer\n")
+
+
+def test_a_report_of_runs_and_conditions(made: Path, alignlab: Run) -> None:
+    found = alignlab("report", run_id("dpo", "0.1", "1"), "objective=ipo", "to=page.html")
+    assert found.code == 0, found.err
+    assert "7 runs: 7 done" in Path("page.md").read_text()
+    found = alignlab("report", "made", "--against", "made", "to=page.html")
+    assert "the same runs are in both sweeps: 12 of 12" in Path("page.md").read_text()
+    assert alignlab("report", "objective=dpo").out.splitlines()[-1].startswith("written to outputs/reports/runs-")
+
+
+def test_all_mistakes_of_a_report_at_once(made: Path, alignlab: Run) -> None:
+    found = alignlab("report", "maed", "dpo-99", "status=donne")
+    assert found.code == 2
+    assert "3 problems in this command; nothing was done" in found.err
+    assert "type: alignlab report made" in found.err
+    assert "dpo-99\n      there is none below outputs: see `alignlab runs`" in found.err
+    assert "no run can be donne" in found.err
+    found = alignlab("report")
+    assert found.code == 2
+    assert "sweeps below outputs: made" in found.err
+    assert "must be the name of an HTML file" in alignlab("report", "made", "to=x.pdf").err
+    assert "no run below outputs meets this" in alignlab("report", "status=failed").err
+    (made / "sweep.json").write_text("{")
+    found = alignlab("report", "made")
+    assert (found.code, "is damaged" in found.err) == (2, True)
+    assert alignlab("report", "--help").out.startswith("usage: alignlab report <sweep>")
+
+
+def test_figures_and_tables_are_written(made: Path, alignlab: Run, drawn_figures: None) -> None:
+    found = alignlab("plot", "frontier", "made")
+    assert found.code == 0, found.err
+    folder = made / "figures" / "paper"
+    assert sorted(file.name for file in folder.iterdir()) == ["frontier.pdf", "frontier.svg"]
+    assert alignlab("plot", "strength", "made", "--style", "screen", "metric=exact/kl").code == 0
+    assert (made / "figures/screen/strength_exact_kl.png").stat().st_size > 5000
+    assert alignlab("plot", "table", "made").code == 0
+    assert (folder / "table.tex").read_text().startswith("\\begin{table}")
+    assert (folder / "table.csv").read_text().startswith("objective,strength,seeds,gap,gap low,gap high")
+    assert alignlab("plot", "forest", "made", "to=f.svg").code == 0
+    assert Path("f.svg").is_file()
+
+
+def test_all_mistakes_of_a_figure_at_once(made: Path, alignlab: Run) -> None:
+    found = alignlab("plot", "frontire", "made", "--style", "papr", "to=x.jpg")
+    assert found.code == 2
+    assert "3 problems" in found.err
+    assert "type: alignlab plot frontier <sweep>" in found.err
+    assert "must be one of paper, screen" in found.err
+    assert "must end with .pdf, .svg, .png" in found.err
+    found = alignlab("plot", "strength", "made", "metric=nope")
+    assert found.code == 2
+    assert "no finished run has nope; the runs have: eval/loss" in found.err
+    assert alignlab("plot", "forest", "made", "metric=eval/loss").code == 2
+
+
+def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:
+    name = run_id("dpo", "0.1", "1")
+    RunDir.of("outputs", name).update(status="failed", reason="\x1b[31mred sk-abcdefghijklmnopqrstuv")
+    found = alignlab("runs", "show", name)
+    assert found.code == 0
+    assert len(found.out.splitlines()) < 40
+    assert "reason    \\x1b[31mred (hidden)" in found.out
+    assert "supersecret" not in found.out
+    lines = {line[2:].partition("  ")[0]: line for line in found.out.splitlines()}
+    assert "0.69 to 0.64" in lines["training loss"]
+    assert "█▇▅▄▂▁" in lines["training loss"]
+    assert "0.52 to 0.56" in lines["training accuracy"], "not the accuracy before the first change"
+    assert "warning: 3 rows answer" in found.out
+    full = alignlab("runs", "show", name, "--full")
+    assert "judge.llm.api_key  (hidden)" in full.out
+    assert "\x1b" not in full.out
+
+
+@pytest.mark.parametrize(
+    ("values", "line"),
+    [([1, 2, 3], "▁▅█"), ([2, 2], "▄▄"), ([], ""), ([float("nan")], ""), ([0, 7] * 64, "▄" * 32), ([5], "▄")],
+)
+def test_a_sparkline(values: list[float], line: str) -> None:
+    assert sparkline(values) == line

@@ -1,0 +1,103 @@
+"""Figures and tables for papers: what is drawn, its size, embedded fonts, and LaTeX that compiles in principle."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+
+from alignlab.errors import DataError
+from alignlab.reports.collect import Collected, read_sweep
+from alignlab.reports.figures import COLOURS, FIGURES, curves, forest, frontier, save, strength
+from alignlab.reports.latex import as_csv, escaped, latex, paper_tables
+from alignlab.reports.series import frontier_frame, metric_frame
+from tests.reports.made_sweep import write
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Collected:
+    return read_sweep(write(tmp_path_factory.mktemp("made")))
+
+
+def test_the_frontier_has_a_colour_a_line_and_labels_at_their_ends(found: Collected) -> None:
+    (axes,) = frontier(found).axes
+    frame = frontier_frame(found)
+    drawn = {line.get_color(): line.get_xydata() for line in axes.lines if len(line.get_xdata()) == 2}
+    for place, name in enumerate(("dpo", "ipo")):
+        rows = frame[frame["line"] == name].sort_values("strength")
+        assert np.asarray(drawn[COLOURS[place]]) == pytest.approx(rows[["kl", "reward"]].to_numpy())
+    texts = {text.get_text(): text.get_color() for text in axes.texts}
+    assert texts == {"dpo": COLOURS[0], "ipo": COLOURS[1], "exact frontier": "black"}
+    assert axes.get_legend() is None
+
+
+def test_strength_is_on_a_logarithmic_axis_with_bands(found: Collected) -> None:
+    (axes,) = strength(found, "exact/kl").axes
+    assert axes.get_xscale() == "log"
+    assert len(axes.collections) == 2
+    frame = metric_frame(found, "exact/kl")
+    band = axes.collections[0].get_paths()[0].vertices
+    assert np.asarray(band)[:, 1].max() == pytest.approx(frame[frame["line"] == "dpo"]["high"].max())
+
+
+def test_losses_of_two_objectives_have_their_own_axes(found: Collected) -> None:
+    assert len(strength(found, "eval/loss").axes) == 2
+    assert len(curves(found, "train/loss").axes) == 2
+    assert len(curves(found).axes) == 1
+    assert curves(found).axes[0].get_ylabel() == "log-ratio margin (nats)"
+
+
+def test_the_forest_has_a_row_for_each_run(found: Collected) -> None:
+    (axes,) = forest(found).axes
+    assert len(axes.get_yticklabels()) == 12
+    assert axes.get_yticklabels()[0].get_text() == "dpo 0.1, seed 1"
+    assert axes.get_xlabel() == "win-rate by gold against reference"
+
+
+@pytest.mark.parametrize("kind", FIGURES)
+def test_files_have_the_width_of_a_column_and_embedded_fonts(kind: str, found: Collected, tmp_path: Path) -> None:
+    before = dict(mpl.rcParams)
+    figure = FIGURES[kind](found)  # type: ignore[operator]
+    assert figure.get_figwidth() == 3.25
+    content = save(figure, tmp_path / f"{kind}.pdf").read_bytes()
+    assert b"/FontFile2" in content
+    assert b"/Type3" not in content
+    assert save(figure, tmp_path / f"{kind}.svg").read_text().lstrip().startswith("<?xml")
+    assert save(figure, tmp_path / f"{kind}.png", "screen").stat().st_size > 5000
+    assert dict(mpl.rcParams) == before, "the settings of the user's other figures stay"
+
+
+def test_what_cannot_be_drawn_is_said(tmp_path: Path, found: Collected) -> None:
+    bare = read_sweep(write(tmp_path, judged=False))
+    with pytest.raises(DataError, match="no finished run has a win-rate: `alignlab evaluate`"):
+        forest(bare)
+    with pytest.raises(DataError, match="no finished run has eval/nope; the runs have: eval/loss"):
+        strength(found, "eval/nope")
+
+
+def test_the_table_for_latex(found: Collected) -> None:
+    text = latex(paper_tables(found))
+    lines = text.splitlines()
+    rows = [line for line in lines if line.startswith(("dpo", "ipo"))]
+    assert len(rows) == 4
+    columns = re.search(r"\\begin\{tabular\}\{([lr]+)\}", text)
+    assert columns
+    assert all(row.count("&") == len(columns[1]) - 1 and row.endswith(r"\\") for row in rows)
+    gap = metric_frame(found, "exact/frontier_gap").iloc[0]
+    assert f"{gap['value']:.3f} $\\pm$ {gap['high'] - gap['value']:.3f}" in rows[0]
+    assert [line for line in lines if "rule" in line] == [r"\toprule", r"\midrule", r"\bottomrule"]
+    assert escaped(r"a_b & 5% #1 \x {-0.5} x-1 ~^$") == (
+        r"a\_b \& 5\% \#1 \textbackslash{}x \{$-$0.5\} x-1 \textasciitilde{}\textasciicircum{}\$"
+    )
+
+
+def test_the_csv_has_all_digits(found: Collected) -> None:
+    rows = list(csv.DictReader(io.StringIO(as_csv(paper_tables(found)))))
+    frame = metric_frame(found, "exact/frontier_gap")
+    assert [float(row["gap"]) for row in rows] == frame["value"].tolist()
+    assert [float(row["gap high"]) for row in rows] == pytest.approx(frame["high"].tolist(), abs=1e-15)

@@ -1,0 +1,179 @@
+"""The numbers behind the figures equal those that other code computes from the same files."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from alignlab.integrity import write_sealed
+from alignlab.reports import series
+from alignlab.reports.collect import Collected, read_runs, read_sweep
+from alignlab.runs.directory import RunDir
+from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, run_id, write
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write(tmp_path_factory.mktemp("made"))
+
+
+@pytest.fixture(scope="module")
+def found(made: Path) -> Collected:
+    return read_sweep(made)
+
+
+def stored(made: Path, run: str) -> dict[str, Any]:
+    return dict(json.loads((made.parents[1] / "runs" / run / "run.json").read_text())["summary"])
+
+
+def t_interval(values: list[float]) -> tuple[float, float, float]:
+    low, high = stats.t.interval(0.95, len(values) - 1, loc=np.mean(values), scale=stats.sem(values))
+    return float(np.mean(values)), float(low), float(high)
+
+
+def test_metrics_by_strength_with_t_intervals_over_seeds(made: Path, found: Collected) -> None:
+    frame = series.metric_frame(found, "exact/frontier_gap")
+    assert frame["line"].tolist() == ["dpo", "dpo", "ipo", "ipo"]
+    assert frame["strength"].tolist() == [0.1, 1.0, 0.1, 1.0]
+    for row in frame.itertuples():
+        ids = [run_id(row.line, f"{row.strength}", seed) for seed in SEEDS]
+        expected = t_interval([stored(made, run)["exact/frontier_gap"] for run in ids])
+        assert (row.value, row.low, row.high) == pytest.approx(expected)
+        assert (row.n, row.over) == (3, "seeds")
+
+
+def test_reward_and_kl_are_exact_where_they_can_be(made: Path, found: Collected) -> None:
+    frame = series.frontier_frame(found)
+    assert set(frame["kind"]) == {"exact"}
+    for row in frame.itertuples():
+        runs = [stored(made, run_id(row.line, f"{row.strength}", seed)) for seed in SEEDS]
+        assert (row.kl, row.kl_low, row.kl_high) == pytest.approx(t_interval([r["exact/kl"] for r in runs]))
+        assert (row.reward, row.reward_low, row.reward_high) == pytest.approx(
+            t_interval([r["exact/reward"] for r in runs])
+        )
+    assert len(series.frontier_points(found)) == 12
+    curves, notes = series.exact_frontiers(found)
+    assert (len(curves), notes) == (1, [])
+
+
+def test_sampled_reward_and_kl_have_intervals_over_seeds_and_prompts(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    for objective in OBJECTIVES:
+        for strength in STRENGTHS:
+            for seed in SEEDS:
+                run = RunDir.of(tmp_path, run_id(objective, strength, seed))
+                run.update(summary={"eval/loss": 0.5})
+    frame = series.frontier_frame(read_sweep(folder))
+    assert set(frame["kind"]) == {"score by gold"}
+    assert set(frame["over"]) == {"seeds and prompts"}
+    row = frame.iloc[0]
+    files = [tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/summary.json" for seed in SEEDS]
+    scores = [json.loads(file.read_text())["answers"]["policy"]["score/gold"] for file in files]
+    mean, low, _ = t_interval([score["value"] for score in scores])
+    prompts = np.mean([score["value"] - score["low"] for score in scores])
+    assert row["reward"] == pytest.approx(mean)
+    assert row["reward_low"] == pytest.approx(mean - math.hypot(mean - low, prompts))
+    assert row["kl"] == pytest.approx(0.6), "each answer has -1 - 0.5 against -1.2 - 0.9"
+
+
+def test_curves_are_means_over_seeds_without_an_accuracy_before_the_first_change(made: Path, found: Collected) -> None:
+    frame = series.curves_frame(found)
+    part = frame[(frame["setting"] == "objective dpo, strength 0.1") & (frame["metric"] == "train/logratios/margins")]
+    rows = [
+        [json.loads(line) for line in (made.parents[1] / "runs" / run_id("dpo", "0.1", s) / "metrics.jsonl").open()]
+        for s in SEEDS
+    ]
+    for step, value, low, high in part[["step", "value", "low", "high"]].itertuples(index=False):
+        values = [run[int(step) - 1]["train/logratios/margins"] for run in rows]
+        assert value == pytest.approx(np.mean(values))
+        if step > 1:
+            assert (value, low, high) == pytest.approx(t_interval(values))
+    accuracy = frame[frame["metric"] == "train/rewards/accuracies"]
+    assert accuracy["step"].min() == 2, "at step 1 policy and reference are the same"
+    assert accuracy["value"].min() > 0.5
+
+
+def test_a_long_curve_is_averaged_in_bins(tmp_path: Path) -> None:
+    found = read_sweep(write(tmp_path, judged=False, steps=600))
+    part = series.curves_frame(found, ["train/loss"])
+    part = part[part["setting"] == "objective dpo, strength 0.1"]
+    assert len(part) == series.MOST_POINTS
+    assert part["step"].tolist()[:2] == [10, 20]
+    assert part["value"].iloc[0] == pytest.approx(0.7 - 0.01 * np.mean(range(1, 11)))
+
+
+def test_win_rates_come_from_the_latest_evaluation(made: Path, found: Collected) -> None:
+    frame = series.winrates_frame(found)
+    assert len(frame) == 12
+    row = frame.iloc[0]
+    stored_rate = json.loads((made.parents[1] / "runs" / row["run"] / "evaluation/0a1b2c3d/summary.json").read_text())[
+        "compared"
+    ]["reference"]["gold"]["win_rate"]
+    assert (row["judge"], row["baseline"], row["n"]) == ("gold", "reference", 4)
+    assert (row["value"], row["low"], row["high"]) == (
+        stored_rate["value"], stored_rate["ci_low"], stored_rate["ci_high"],
+    )  # fmt: skip
+    wins = json.loads((made.parents[1] / "runs" / row["run"] / "evaluation/0a1b2c3d/summary.json").read_text())
+    assert wins["rows"] == 4
+
+
+def test_win_rates_of_a_record_are_shown_once(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    run = RunDir.of(tmp_path, run_id("dpo", "0.1", "1"))
+    rates = {"eval/winrate/gold": 0.9, "eval/winrate/gold/ci_low": 0.8, "eval/winrate/llm": 0.3, "exact/winrate": 0.7}
+    run.update(summary={**run.record()["summary"], **rates})
+    frame = series.winrates_frame(read_sweep(folder))
+    own = frame[frame["run"] == run.id]
+    assert sorted(zip(own["judge"], own["baseline"], strict=True)) == [
+        ("gold", "reference"), ("gold (exact)", "reference"), ("llm", ""),
+    ]  # fmt: skip
+    assert own.set_index("judge")["value"]["llm"] == 0.3
+
+
+def test_runs_of_no_sweep_have_the_axes_that_differ(made: Path) -> None:
+    ids = [run_id("dpo", strength, "1") for strength in STRENGTHS]
+    found = read_runs(made.parents[1], ids)
+    assert found.axes == ["objective.beta"]
+    assert found.strength == "objective.beta"
+    assert series.metric_frame(found, "exact/kl")["strength"].tolist() == [0.1, 1.0]
+    assert read_runs(made.parents[1], [run_id("ipo", "0.1", "1"), ids[0]]).axes == ["objective"]
+
+
+def test_directories_that_are_broken_or_missing_are_noted(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    ids = [run_id("dpo", "0.1", seed) for seed in SEEDS]
+    RunDir.of(tmp_path, ids[0]).record_file.write_text('{"status": "do')
+    RunDir.of(tmp_path, ids[1]).update(objective="dpo", summary={"eval/loss": None, "exact/kl": 1.0})
+    (RunDir.of(tmp_path, ids[2]).path / "evaluation/0a1b2c3d/summary.json").write_text("{")
+    RunDir.of(tmp_path, run_id("ipo", "0.1", "1")).frontier.write_text("[]")
+    RunDir.of(tmp_path, run_id("ipo", "1.0", "1")).metrics.write_bytes(b'{"train/global_step": 1, "train/lo\xff')
+    sweep = json.loads((folder / "sweep.json").read_text())
+    sweep["points"] += [{"objective": "dpo"}, {"run": "../../../etc"}]
+    write_sealed(folder / "sweep.json", {k: v for k, v in sweep.items() if k != "sha256"})
+    found = read_sweep(folder)
+    assert found.records[ids[0]]["status"] == "damaged"
+    series.winrates_frame(found)
+    text = "\n".join(found.notes)
+    assert "2 points without a run are left out" in text
+    assert f"{ids[1]}: fields of its record have a wrong type and are left out: objective" in text
+    assert f"{ids[1]}: 1 metric of its summary can't be read as a number" in text
+    assert f"{ids[2]}: an evaluation is left out" in text
+    assert len(series.frontier_points(found)) == 10
+    assert len(series.curves_frame(found)["setting"].unique()) == 4
+
+
+def test_no_torch_is_imported() -> None:
+    code = (
+        "import sys; from alignlab.reports import collect, figures, latex, series, screen; "
+        "from alignlab.reports.page import write; "
+        "assert not {'torch', 'lightning', 'hydra', 'transformers', 'wandb'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)

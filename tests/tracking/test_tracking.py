@@ -174,7 +174,8 @@ def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path
     assert sum(any(name.startswith("completions") for name in row) for row in history) == 1
     (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (info.display_name, list(info.tags)) == ("dpo beta=0.1 seed=1", ["mine", "dpo", "pairs"])
-    summary = {u.key: json.loads(u.value_json) for r in records for u in r.summary.update}
+    updates = [u for r in records for u in r.summary.update]
+    summary = {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in updates}
     assert summary["train/loss"] == {"min": 0.25, "last": 0.25}, "the extreme beside the last value"
     assert summary["exact/kl"] == 0.5
     assert summary["job/status"] == "done"

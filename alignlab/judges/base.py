@@ -195,6 +195,8 @@ class Judge(Checked, ABC):
 
     # Fields that do not change the verdicts.
     cosmetic: ClassVar[tuple[str, ...]] = ()
+    # Whether a person has to answer. Such judges are asked only on request.
+    asks_a_person: ClassVar[bool] = False
     # Name of the class in fingerprints if it had another name in earlier versions.
     earlier_name: ClassVar[str] = ""
 

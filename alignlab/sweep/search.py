@@ -201,7 +201,7 @@ class Search:
         self.options = options
         self._failed: set[int] = set()  # trials of this command that have no result
         first = self._check()
-        self._evaluates = first.train.evaluation.at_end
+        self._evaluates = first.is_evaluated_at_end
         better = _DIRECTIONS.get(BETTER.get(options.metric, ""))
         direction = options.direction or better
         assert direction, "the check requires one"

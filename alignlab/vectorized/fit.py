@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from itertools import chain
 from typing import Any
@@ -28,6 +28,7 @@ from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.spelling import counted
 from alignlab.training.attempt import (
+    ending_of,
     log_code_changes,
     log_damage,
     logged_to,
@@ -217,7 +218,12 @@ class _VectorizedFit:
             module.resume(self._states(module))
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
         pairs = [_pairs(start, found, table, layout, reference) for start, found in zip(starts, rows, strict=True)]
-        recorder = _Recorder(self, module, held_out, pairs)
+
+        def exact_metrics(p: int) -> dict[str, float]:
+            policies.write_into(policy, p)
+            return self.points[p].exact_metrics(policy)
+
+        recorder = _Recorder(self, module, held_out, pairs, exact_metrics)
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
@@ -255,7 +261,7 @@ class _VectorizedFit:
         except Exception as error:
             self.fail(p, error)
             return
-        point.close(failed=False)
+        point.close("done")
         run.end("done", **outcome)
         self.results[run.id] = None
         log.info("%s: done, in %s", run.id, run.path)
@@ -263,7 +269,7 @@ class _VectorizedFit:
     def fail(self, p: int, error: BaseException) -> None:
         """End one point with an error. The other points continue."""
         run = self.runs[p]
-        self.points[p].close(failed=True)
+        self.points[p].close(ending_of(error))
         self.results[run.id] = record_failure(run, error, self.group or "vectorized")
 
     def _end_all(self, error: BaseException) -> None:
@@ -272,7 +278,7 @@ class _VectorizedFit:
             if run.id in self.results:
                 continue
             if p < len(self.points):
-                self.points[p].close(failed=True)
+                self.points[p].close(ending_of(error))
             if isinstance(error, NotVectorizableError):
                 run.end("interrupted", str(error))
             else:
@@ -301,7 +307,9 @@ class _Recorder(pl.Callback):
         module: VectorizedModule,
         held_out: Sequence[VectorizedBatch],
         pairs: Sequence[VectorizedPairs | None],
+        exact_metrics: Callable[[int], dict[str, float]],
     ) -> None:
+        self._exact_metrics = exact_metrics
         self._fit, self._module, self._held_out, self._pairs = fit, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
@@ -318,8 +326,8 @@ class _Recorder(pl.Callback):
         if all(points[p].metrics.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
         for p, row in self._module.validate(self._held_out, self._pairs).items():
-            points[p].metrics.eval_metrics = row
-            points[p].metrics.write(row)
+            points[p].metrics.eval_metrics = row | self._exact_metrics(p)
+            points[p].metrics.write(points[p].metrics.eval_metrics)
         self._retire()
 
     def _retire(self) -> None:

@@ -62,7 +62,7 @@ ALLOWED = {
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
-    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation"},
+    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation", "tracking"},
     "__main__": {"cli"},
 }
 
@@ -71,7 +71,9 @@ HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
     "lightning": {"modules", "data", "training", "vectorized"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "reports"},
+    "wandb_workspaces": {"reports"},
+    "tensorboardX": {"tracking"},
     "transformers": {"models", "training"},
     "peft": {"models"},
     "bitsandbytes": {"optim"},

@@ -83,7 +83,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 117
+    assert len(FILES) == 121
     assert len(PRESETS) == len(POINTS)
 
 
@@ -107,7 +107,7 @@ def test_composes(file: Path, hydra_conf: None) -> None:
         named = (
             yaml.safe_load(file.read_text())["defaults"][0].removeprefix(f"/schema/{group}/").removesuffix("@_here_")
         )
-        made = train.judge[named] if group == "judge" else getattr(train, group)
+        made = getattr(train, group)[named] if group in ("judge", "tracking") else getattr(train, group)
         assert type(made) is schemas()[group][named]
 
 

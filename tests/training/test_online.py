@@ -183,7 +183,7 @@ def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:
 
 
 def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -> None:
-    text = ["model=tiny", "data=support_desk"]
+    text = ["model=tiny", "data=support_desk", "evaluation=off"]
     for words, key, said in (
         ([*text, "objective=ppo"], "reward", "type: reward=reward_model"),
         ([*text, "objective=dpo", "reward=reward_model"], "reward", "is used by online objectives only"),

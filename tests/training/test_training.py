@@ -460,7 +460,14 @@ def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:
     """KTO on labelled rows, with its weighting rule printed; only bad answers; a reward model on rankings of three."""
     text = [{"prompt": f"Say {i}", "completion": f"{i}!", "label": i % 4 == 0} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, text)))
-    small = ["model=tiny", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.progress=false"]
+    small = [
+        "model=tiny",
+        "tracking=none",
+        "evaluation=off",
+        "trainer.max_steps=2",
+        "trainer.batch_size=4",
+        "trainer.progress=false",
+    ]
     assert alignlab("train", "objective=kto", "data=unpaired", "data.path=mine.jsonl", *small).code == 0
     log = (only("kto") / "train.log").read_text()
     assert "outside the paper's [1, 3/2]" in log
@@ -531,6 +538,7 @@ def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     result = alignlab(
         "train", "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=15", "trainer.batch_size=6",
+        "evaluation=off",
         "optim.lr=1e-2", "tracking=none",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -551,6 +559,7 @@ def own_pairs(tmp_path: Path) -> list[str]:
     (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -float(len(answer))\n")
     return [
         "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=4", "trainer.batch_size=6",
+        "evaluation=off",
         "optim.lr=1e-2", "tracking=none",
     ]  # fmt: skip
 
@@ -605,7 +614,7 @@ def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run,
 
 def test_a_bad_file_is_a_message_not_a_traceback(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "good": "b"}\n')
-    result = alignlab("train", "model=tiny", "data=pairs", "data.path=mine.jsonl")
+    result = alignlab("train", "model=tiny", "data=pairs", "evaluation=off", "data.path=mine.jsonl")
     assert result.code == 2
     assert "has no column chosen, rejected; it has: prompt, good" in result.err
     assert "Traceback" not in result.err
@@ -624,6 +633,7 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     result = alignlab(
         "train", "model=smollm2_135m", "model.origin=package", "peft=lora", "data=pairs", "data.path=mine.jsonl",
+        "evaluation=off",
         "trainer.max_steps=2", "trainer.batch_size=2", "optim.lr=1e-3", "tracking=none",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -660,7 +670,14 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     save_file(weights, "mine/model.safetensors", {"format": "pt"})
     pairs = [{"prompt": "a" * (i + 1), "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    data = ["data=pairs", "data.path=pairs.jsonl", "tracking=none", "trainer.batch_size=2", "trainer.max_steps=1"]
+    data = [
+        "data=pairs",
+        "evaluation=off",
+        "data.path=pairs.jsonl",
+        "tracking=none",
+        "trainer.batch_size=2",
+        "trainer.max_steps=1",
+    ]
     result = alignlab("train", "model=hub", "model.name=mine", *data)
     assert "NaN or infinite numbers in 1 parameter (lm_head.weight)" in result.err
     assert "Traceback" not in result.err

@@ -15,6 +15,7 @@ VERBS = {
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, export or watch runs",
+    "papers": "list, measure and compare claims of papers, with verdicts",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 

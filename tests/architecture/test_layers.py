@@ -58,11 +58,12 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "papers": BASE | {"lab", "statistics", "runs", "objectives", "data", "models", "evaluation"},
     "training": FIT,
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
-    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation", "tracking"},
+    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "papers", "runs", "evaluation", "tracking"},
     "__main__": {"cli"},
 }
 

@@ -13,8 +13,9 @@ demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot rew
 check: $(READY) lint ## linter, types, import layers, objectives; takes about a minute
 	$(BIN)/python -m pytest -n auto -m "not slow" $(CHECKED)
 
-test: check ## the check, then all other fast tests, as in CI
-	$(BIN)/python -m pytest -n auto -m "not slow" $(addprefix --ignore=,$(CHECKED))
+# One run of pytest, because each imports all libraries in each of its processes. The tests of the check come first.
+test: $(READY) lint ## linter, types and all fast tests, as in CI
+	$(BIN)/python -m pytest -n auto -m "not slow" $(CHECKED) tests
 
 test-slow: $(READY) ## all tests, the slow ones included
 	$(BIN)/python -m pytest

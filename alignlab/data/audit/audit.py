@@ -288,6 +288,8 @@ def _facts(look: Look) -> dict[str, Any]:
             facts["labels"] = {"desirable": texts.good, "undesirable": texts.count - texts.good}
     if look.tokens is not None:
         facts["tokens"] = look.tokens.record()
+        if look.texts is not None:
+            facts["left_out"] |= look.tokens.dropped
         if look.texts is not None and look.tokens.bias is not None:
             facts["length_bias"] = look.tokens.bias.record()
     return facts

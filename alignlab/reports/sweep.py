@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_record, write_text
+from alignlab.reports.fairness import fairness
 from alignlab.reports.seeds_table import (
     Settings,
     conclusions,
@@ -31,7 +32,8 @@ _PAIRS = "eval/pairs/accuracy"
 
 # What the line about a finished point shows: the first three that the run has.
 _LINE_METRICS = (
-    "exact/frontier_gap", "exact/kl", "eval/objective/scores", "eval/objective/kl", _PAIRS, "eval/rewards/accuracies",
+    "exact/frontier_gap", "exact/kl", "eval/objective/scores", "eval/objective/kl", _PAIRS, "eval/labels/auc",
+    "eval/rewards/accuracies",
     "eval/accuracy", "eval/loss",
 )  # fmt: skip
 _MOST_IN_LINE = 3
@@ -65,6 +67,9 @@ def write_report(directory: Path) -> str:
         (directory / "settings.csv").unlink(missing_ok=True)  # left by an earlier sweep of this name
         text, below = points, ""
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
+    for name, part, _ in blocks:
+        where = f"{name}: " if name else ""
+        above += "".join(f"- {where}{line}\n" for line in fairness([records[run] for run in part["run"]]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
     causes = "\n".join(line for line in unfinished if line)
     above += "".join(f"- {line}\n" for line in without_pairs(sweep["points"], records, sweep["axes"]))

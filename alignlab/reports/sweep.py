@@ -19,10 +19,10 @@ from alignlab.reports.seeds_table import (
     settings_of,
     split_axes,
 )
-from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import label
+from alignlab.statistics.comparison import label, reward_and_kl
 from alignlab.tracking.sinks.jsonl import read_rows
 
 log = logging.getLogger(__name__)
@@ -227,8 +227,13 @@ def _figures(
     directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
 ) -> None:
     folder = directory / "figures"
-    curves_file, frontier_file = folder / "curves.png", folder / "frontier.png"
-    for file in (folder / "drawn.md", curves_file, frontier_file):  # left by an earlier sweep of this name
+    curves_file, frontier_file, sampled_file = (folder / f"{n}.png" for n in ("curves", "frontier", "reward_kl"))
+    for file in (
+        folder / "drawn.md",
+        curves_file,
+        frontier_file,
+        sampled_file,
+    ):  # left by an earlier sweep of this name
         file.unlink(missing_ok=True)
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
@@ -236,6 +241,7 @@ def _figures(
     from alignlab.reports.plots import (
         curves_figure,
         frontier_figure,
+        sampled_figure,
     )  # imported here: it takes a second, and only sweeps need it
 
     axes, _ = split_axes(sweep["axes"], sweep.get("zip", []))
@@ -246,6 +252,12 @@ def _figures(
         [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done],
         title,
     )
+    points = [{**records[p["run"]].get("summary", {}), "label": labels[p["run"]]} for p in done]
+    of_runs = {str(i): {m: {"": v} for m, v in point.items() if m != "label"} for i, point in enumerate(points)}
+    if (plane := reward_and_kl(of_runs, exact=False)) is not None:
+        name = columns_of([plane.reward]).get(plane.reward, (plane.reward, ""))[0]
+        where = {"kl": plane.kl, "reward": plane.reward, "start": plane.start}
+        sampled_figure(sampled_file, points, title, name=name, **where)
     exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
     if exact:
         # one frontier for each reference: the longest that its runs stored

@@ -17,6 +17,7 @@ from alignlab.statistics.comparison import (
     GAP,
     KLS,
     LEAST_DISTANCE,
+    TUNED,
     ComparedSettings,
     Group,
     Run,
@@ -191,7 +192,7 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
     yield from _hardly_moved(compared)
     for group in compared.groups:
         yield from _group_conclusions(group, compared)
-    if not compared.at_equal_kl and compared.metric == "eval/pairs/accuracy":
+    if not compared.at_equal_kl and compared.metric in ("eval/pairs/accuracy", "eval/labels/auc"):
         yield from _kl_beside(compared)
     yield from _how_sure(compared.comparisons)
     if compared.asked:
@@ -226,6 +227,11 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     if compared.budgets.budgets[-1].kl < most / 4:
         yield f"nothing is known about methods above {compared.budgets.budgets[-1].kl:.2g} nats: not all reached it"
         yield from _strengths_to_add(compared)
+    if TUNED in compared.axes:
+        yield (
+            "learning rates are variants of an objective; the best one was chosen by these same numbers, which the "
+            "intervals take into account"
+        )
     yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
 
 

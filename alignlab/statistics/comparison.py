@@ -215,15 +215,18 @@ def compare_settings(
     return ComparedSettings(axes, settings, chosen, direction, bool(metric), plane, found, budgets, improvement, values)
 
 
-def reward_and_kl(settings: Mapping[str, Values]) -> RewardKl | None:
-    """The first metrics of reward and KL that all settings with results have: exact ones, or those of samples."""
+def reward_and_kl(settings: Mapping[str, Values], *, exact: bool = True) -> RewardKl | None:
+    """The first metrics of reward and KL that all settings with results have: exact ones, or those of samples.
+
+    exact: whether exact ones are wanted, if there are any.
+    """
     with_results = [values for values in settings.values() if any(values.values())]
     names = list(dict.fromkeys(name for values in with_results for name in values))
     sampled = "eval/kl_ref/sequence_k1"
     scores = [name for name in names if name.startswith("eval/score/") and name.endswith("/mean")]
     rates = [name for name in names if name.startswith("eval/winrate/") and name.count("/") == 2]
     candidates = [
-        RewardKl(KL, "exact/reward", "exact/reward_reference"),
+        *([RewardKl(KL, "exact/reward", "exact/reward_reference")] if exact else []),
         *(RewardKl(sampled, name, name.removesuffix("/mean") + "/reference") for name in scores),
         *(RewardKl(sampled, name, name + "/reference") for name in rates),
         RewardKl("eval/objective/kl", "eval/objective/scores", ""),

@@ -32,6 +32,7 @@ from alignlab.spelling import counted
 from alignlab.statistics.intervals import Estimate
 
 _LOG_LINES, _MOST_LOGS = 15, 20
+_SAMPLED = "for metrics of sampled answers (KL from samples, scores, win-rates), ± includes the interval over prompts"
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
     differences, runs = _differences(found)
     sampled = completions(found)
     asked = str(found.about.get("metric") or "")
+    sampled_note = [_SAMPLED] if sampled["prompts"] else []
     others = made_by_different_code(record for record in found.records.values() if record)
     return Content(
         name=_safe(found.name),
@@ -94,8 +96,12 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
         answers=[(_safe(name), [_safe(text) for text in answers(one, asked)]) for name, one in found.settings]
         or [("", ["Nothing can be told: there is no run."])],
         settings=[
-            (_safe(name), settings_table(found, found_set), [_safe(text) for text in conclusions(found_set, asked)])
-            for name, found_set in found.settings
+            (
+                _safe(name),
+                settings_table(found, one),
+                [_safe(text) for text in [*conclusions(one, asked), *sampled_note]],
+            )
+            for name, one in found.settings
         ],
         figures={**figures, "completions": sampled, "runs": runs},
         figure_tables=tables,

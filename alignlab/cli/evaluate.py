@@ -30,6 +30,7 @@ def _task(config: DictConfig) -> None:
     from alignlab.pipeline.evaluate import evaluate
     from alignlab.pipeline.requested_runs import peft_of, sweep_of
     from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
+    from alignlab.reports.sweep import write_report
     from alignlab.training.attempt import quiet_libraries
 
     quiet_libraries()
@@ -50,7 +51,10 @@ def _task(config: DictConfig) -> None:
             print(line)
     written = all((result.folder / FILE).is_file() for result in found)  # reward models write no answers
     if written and (sweep := sweep_of(wanted)):
-        print(f"\n{write_sweep(sweep, {result.run: result.folder for result in found})}\n{sweep / 'evaluation.md'}")
+        text = write_sweep(sweep, {result.run: result.folder for result in found})
+        if not wanted.evaluation.questions:
+            write_report(sweep)  # its table has the numbers of the evaluation now
+        print(f"\n{text}\n{sweep / 'evaluation.md'}")
 
 
 def _drift(argv: Sequence[str]) -> int:

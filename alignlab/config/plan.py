@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from hydra import compose
 from hydra.errors import HydraException, OverrideParseException
@@ -70,15 +70,18 @@ class Plan:
         return {n: module_name(type(part)) for n, part in parts.items() if isinstance(part, GROUPS[n].base)}
 
     @property
-    def is_measured_on_pairs(self) -> bool:
-        """Whether the trained policy is measured on the held-out pairs of its data, against the policy it started from.
+    def measured_on(self) -> Literal["pairs", "labelled", ""]:
+        """The held-out rows on which the trained policy is compared with its start: pairs, or labels without pairs.
 
         In the lab, only runs that train on pairs or halves of pairs are. KL and reward are computed exactly there, and
         other runs do not read the pairs.
         """
         needs, data = self.train.objective.requires, self.train.data
-        reads_pairs = data.world is None or needs.rows in ("pairs", "labelled")
-        return self._has_start_to_compare and "pairs" in data.shapes and reads_pairs
+        if not self._has_start_to_compare:
+            return ""
+        if "pairs" in data.shapes:
+            return "pairs" if data.world is None or needs.rows in ("pairs", "labelled") else ""
+        return "labelled" if "labelled" in data.shapes else ""
 
     @property
     def is_measured_exactly(self) -> bool:

@@ -49,6 +49,11 @@ class Examples:
         return name in self.columns
 
     @property
+    def all_prompts(self) -> bool:
+        """Whether the prompts are all that there are (in the lab), not a sample of them."""
+        return self.facts.get("prompts") == "all"
+
+    @property
     def sides(self) -> list[str]:
         """All sides, the policy first."""
         return [name.removesuffix("/answer") for name in self.columns if name.endswith("/answer")]

@@ -52,6 +52,7 @@ class Suite:
     how:            settings of the forward passes for log-probabilities.
     kept_in:        folder of stored answers. They are found by content, so all runs of a sweep share the answers of
                     their reference.
+    all_prompts:    the questions are all that there are (in the lab), not a sample of them.
     """
 
     settings: Evaluation
@@ -59,6 +60,7 @@ class Suite:
     longest_prompt: int
     how: ScoringOptions
     kept_in: Path
+    all_prompts: bool = False
 
     def draw(self, side: ModelSide) -> list[Sample]:
         """Sample `samples` answers to each question. They are ordered by question, and by turn within a sample."""
@@ -215,7 +217,7 @@ def sampled(
         for name, tokens in scored.items():
             columns[f"{name}/policy_logps"] = suite.logps(policy, tokens)
             columns[f"{name}/reference_logps"] = suite.logps(reference, tokens)
-    return Examples(columns, dict(facts))
+    return Examples(columns, {**facts, **({"prompts": "all"} if suite.all_prompts else {})})
 
 
 def _prefixed(side: str, columns: Mapping[str, list[Any]]) -> dict[str, list[Any]]:

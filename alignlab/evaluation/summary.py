@@ -11,9 +11,9 @@ import numpy as np
 from alignlab.evaluation.examples import Examples, unscored
 from alignlab.evaluation.text_metrics import distinct, repetition
 from alignlab.statistics.best_of_n import best_of_n
-from alignlab.statistics.intervals import Estimate, bootstrap_mean, mean_interval, score_interval
+from alignlab.statistics.intervals import Estimate, mean_interval, score_interval
 from alignlab.statistics.kl import forward_kl, kl_estimates
-from alignlab.statistics.winrate import WinRate, win_rate
+from alignlab.statistics.winrate import WinRate, paired_difference, win_rate
 
 # Values of n of a best-of-n curve. Only those up to the number of samples are used.
 _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
@@ -22,6 +22,7 @@ _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 def summarise(examples: Examples) -> dict[str, Any]:
     """All statistics of the examples, as plain values. Estimates have a standard error, an interval and n (prompts).
 
+    all_prompts: whether the prompts are all that there are, so that intervals are over the answers to each.
     kl:        estimator -> KL in nats (alignlab/statistics/kl.py); empty if the temperature of sampling was not 1.
     answers:   side -> tokens, characters, share that ended, repetition, number of different texts, share of distinct
                n-grams, mean scores.
@@ -32,6 +33,7 @@ def summarise(examples: Examples) -> dict[str, Any]:
     return {
         "rows": len(examples),
         "prompts": len(set(prompts)),
+        "all_prompts": examples.all_prompts,
         "kl": {name: asdict(estimate) for name, estimate in _kl(examples).items()},
         "answers": {side: _answers(examples, side) for side in examples.sides},
         "compared": {
@@ -46,36 +48,39 @@ def summarise(examples: Examples) -> dict[str, Any]:
 
 
 def win_rate_of(examples: Examples, baseline: str, judge: str) -> WinRate:
-    """Win-rate of the policy against a baseline."""
+    """Win-rate of the policy against a baseline, with an interval over prompts, or over answers if these are all."""
     first, second = examples[f"{baseline}/first/{judge}"], examples.columns.get(f"{baseline}/second/{judge}")
     judged = [i for i, score in enumerate(first) if score is not None and (second is None or second[i] is not None)]
     return win_rate(
         [first[i] for i in judged],
         None if second is None else [second[i] for i in judged],
-        [examples["prompt_id"][i] for i in judged],
+        None if examples.all_prompts else [examples["prompt_id"][i] for i in judged],
         unjudged=len(first) - len(judged),
         disagreement=examples.facts.get(f"disagreement/{judge}", "tie"),
     )
 
 
 def _kl(examples: Examples) -> dict[str, Estimate]:
-    prompts = examples["prompt_id"]
+    prompts, fixed = examples["prompt_id"], examples.all_prompts
     found: dict[str, Estimate] = {}
     if "policy/reference_logps" in examples:
-        found |= kl_estimates(examples["policy/policy_logps"], examples["policy/reference_logps"], prompts)
+        logps = examples["policy/policy_logps"], examples["policy/reference_logps"]
+        found |= kl_estimates(*logps, prompts, all_prompts=fixed)
     for side, name in (("reference", "forward_k1"), ("chosen", "forward_on_data")):
         if f"{side}/policy_logps" in examples:
-            found[name] = forward_kl(examples[f"{side}/policy_logps"], examples[f"{side}/reference_logps"], prompts)
+            logps = examples[f"{side}/policy_logps"], examples[f"{side}/reference_logps"]
+            found[name] = forward_kl(*logps, prompts, all_prompts=fixed)
     return found
 
 
 def _answers(examples: Examples, side: str) -> dict[str, Any]:
-    texts, prompts = examples[f"{side}/answer"], examples["prompt_id"]
+    texts, prompts, fixed = examples[f"{side}/answer"], examples["prompt_id"], examples.all_prompts
+    ended = np.asarray(examples[f"{side}/ended"], dtype=np.float64)
     found: dict[str, Any] = {
-        "tokens": asdict(mean_interval(examples[f"{side}/tokens"], prompts)),
-        "characters": asdict(mean_interval([len(text) for text in texts], prompts)),
-        "ended": asdict(score_interval(np.asarray(examples[f"{side}/ended"], dtype=np.float64), prompts)),
-        "repetition": asdict(mean_interval([repetition(text) for text in texts], prompts)),
+        "tokens": asdict(mean_interval(examples[f"{side}/tokens"], prompts, all_clusters=fixed)),
+        "characters": asdict(mean_interval([len(text) for text in texts], prompts, all_clusters=fixed)),
+        "ended": asdict(score_interval(ended, None if fixed else prompts)),
+        "repetition": asdict(mean_interval([repetition(text) for text in texts], prompts, all_clusters=fixed)),
         "different": len({text.strip() for text in texts}),
         "distinct_1": distinct(texts, 1),
         "distinct_2": distinct(texts, 2),
@@ -85,7 +90,7 @@ def _answers(examples: Examples, side: str) -> dict[str, Any]:
             scores = np.array(unscored(examples[f"{side}/score/{judge}"]))
             valid = ~np.isnan(scores)
             kept = [name for name, ok in zip(prompts, valid, strict=True) if ok]
-            found[f"score/{judge}"] = asdict(mean_interval(scores[valid], kept))
+            found[f"score/{judge}"] = asdict(mean_interval(scores[valid], kept, all_clusters=fixed))
     return found
 
 
@@ -94,10 +99,10 @@ def _compared(examples: Examples, baseline: str, judge: str) -> dict[str, Any]:
     if f"{baseline}/first/{judge}" in examples:
         found["win_rate"] = win_rate_of(examples, baseline, judge).numbers()
     if f"{baseline}/score/{judge}" in examples:
-        own, other = (np.array(unscored(examples[f"{side}/score/{judge}"])) for side in ("policy", baseline))
-        valid = ~np.isnan(own - other)
-        prompts = [name for name, ok in zip(examples["prompt_id"], valid, strict=True) if ok]
-        found["score_difference"] = asdict(bootstrap_mean((own - other)[valid], prompts))
+        own, other = (unscored(examples[f"{side}/score/{judge}"]) for side in ("policy", baseline))
+        found["score_difference"] = asdict(
+            paired_difference(own, other, examples["prompt_id"], all_prompts=examples.all_prompts)
+        )
     return found
 
 
@@ -131,10 +136,15 @@ def flat(summary: dict[str, Any], against: str) -> Iterator[tuple[str, float]]:
         if key.startswith("score/"):
             yield f"{key}/mean", value["value"]
             yield f"{key}/se", value["standard_error"]
+    for key, value in summary["answers"].get("reference", {}).items():
+        if key.startswith("score/"):
+            yield f"{key}/reference", value["value"]
     for judge, found in summary["compared"].get(against, {}).items():
         if "win_rate" in found:
             numbers = found["win_rate"]
             yield f"winrate/{judge}", numbers["value"]
+            if against == "reference":
+                yield f"winrate/{judge}/reference", 0.5  # of the reference against itself
             for part in ("ci_low", "ci_high", "n", "tie_rate", "invalid", "order_consistency"):
                 if part in numbers:
                     yield f"winrate/{judge}/{part}", numbers[part]

@@ -69,6 +69,28 @@ def preference_metrics(batch: PairLogps) -> dict[str, Tensor]:
     }
 
 
+def label_metrics(batch: LabelledLogps) -> dict[str, Tensor]:
+    """Metrics of a policy on held-out labelled answers, as scalars; empty if one kind is missing.
+
+    The area under the curve is the share of all couples of a good and a bad answer in which the good one has the larger
+    log-ratio, ties 1/2. It is computed from ranks (Mann and Whitney 1947).
+    """
+    good = batch.desirable
+    n_good, n_bad = int(good.sum()), int((~good).sum())
+    if not n_good or not n_bad:
+        return {}
+    ratio = batch.answers.logratio("sum").double()
+    _, order, counts = torch.unique(ratio, return_inverse=True, return_counts=True)
+    ranks = (counts.cumsum(0).double() - (counts - 1).double() / 2)[order]  # ties share the mean of their ranks
+    wins = ranks[good].sum() - n_good * (n_good + 1) / 2
+    return {
+        "labels/auc": wins / (n_good * n_bad),
+        "labels/distance": ratio.abs().mean(),
+        "labels/n_good": torch.tensor(float(n_good)),
+        "labels/n_bad": torch.tensor(float(n_bad)),
+    }
+
+
 def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     """Every metric of a batch of labelled answers, as scalars. Good answers count as chosen, bad ones as rejected.
 
@@ -91,6 +113,21 @@ def labelled_metrics(batch: LabelledLogps, reward: Reward) -> dict[str, Tensor]:
     towards = torch.where(batch.desirable, rewards, -rewards)
     out["pref/saturated_frac"] = _share(torch.sigmoid(-towards) < SATURATED_BELOW)
     return out
+
+
+def without_rounding(metrics: dict[str, float], *, relative: bool) -> dict[str, float]:
+    """Metrics of the first batch, before any update, where the policy equals its reference.
+
+    All log-ratios are 0 there, but for rounding (a reference from the store was computed in other batches). So shares
+    that depend on their signs would be noise, and get the values that ties give. A correlation with them is left out.
+
+    relative: whether rewards are log-ratios to the reference.
+    """
+    ties = {"displacement/frac_chosen_down": 0.0}
+    if relative:
+        ties |= {"rewards/accuracies": 0.0, "pref/accuracy_ties_half": 0.5}
+        metrics = {name: value for name, value in metrics.items() if name != "pref/length_corr"}
+    return {name: ties.get(name, value) for name, value in metrics.items()}
 
 
 def _side(name: str, side: Logps) -> dict[str, Tensor]:

@@ -20,14 +20,14 @@ import lightning.pytorch as pl
 import torch
 from torch import Tensor, nn
 
-from alignlab.data.collate import PairBatch, collate_pairs, to_device
+from alignlab.data.collate import Batch, LabelledBatch, PairBatch, collate_labelled, collate_pairs, to_device
 from alignlab.data.datamodule import MicroBatches
 from alignlab.data.layout import Rows
 from alignlab.errors import NotEnoughMemoryError
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
-from alignlab.modules.answer_metrics import preference_metrics
+from alignlab.modules.answer_metrics import label_metrics, preference_metrics, without_rounding
 from alignlab.modules.distributed import gather, total
 from alignlab.modules.gradient import backward
 from alignlab.modules.held_out_pairs import HeldOutPairs
@@ -36,7 +36,7 @@ from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.progress import Progress, silent
 from alignlab.spelling import counted
-from alignlab.types import Logps, PairLogps, halves
+from alignlab.types import LabelledLogps, Logps, PairLogps, halves
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +68,7 @@ class AlignmentModule(pl.LightningModule):
         clip:        gradients are clipped to this 2-norm; 0 does not clip.
         token_stats: also compute entropy, accuracy and mean logit of every token.
         log_every:   metrics are computed at every so many updates.
-        pairs:       held-out pairs to measure the policy on, unless its own held-out rows are these pairs.
+        pairs:       held-out pairs (or labels) to measure the policy on, unless its own held-out rows are these.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -145,6 +145,7 @@ class AlignmentModule(pl.LightningModule):
         means = self.metric_values(values) if self._measured else {}
         if step == 0:
             self.check_start(means["loss"], values)
+            means = self.without_rounding(means)
         norm = self._clip(optimizer)
         if not math.isfinite(norm):
             raise gradient_not_finite(norm, step)
@@ -202,24 +203,32 @@ class AlignmentModule(pl.LightningModule):
         return self.metric_values(whole) | {name: float(value) for name, value in self.on_pairs(whole).items()}
 
     def on_pairs(self, values: Any) -> dict[str, Tensor]:
-        """`preference_metrics` of the held-out rows, if these are pairs and have a reference; empty otherwise."""
+        """Metrics of the held-out rows that all objectives have, if these are pairs or labels; needs a reference."""
         return {}
 
     def _pair_metrics(self, pairs: HeldOutPairs, progress: Progress) -> dict[str, float]:
-        """`preference_metrics` of pairs that are not the objective's own rows. Each process scores its share."""
+        """Metrics of pairs or labelled answers that are not the objective's own rows. Each process scores its share."""
 
-        def see(batches: Sequence[PairBatch]) -> list[PairLogps]:
-            found = []
-            for batch in progress(batches, "evaluating pairs"):
-                tokens, reference = answer_logps(self.policy, batch.rows), pairs.reference.sums(batch.rows)
-                seen = PairLogps(*halves(Logps(tokens, batch.rows.answer_mask, reference)))
-                self.raise_if_not_finite(seen.chosen.checksum + seen.rejected.checksum, batch.index)
-                found.append(seen)
+        def logps(batch: Batch) -> Logps:
+            tokens, reference = answer_logps(self.policy, batch.rows), pairs.reference.sums(batch.rows)
+            found = Logps(tokens, batch.rows.answer_mask, reference)
+            self.raise_if_not_finite(found.checksum.reshape(-1, len(batch)).sum(0), batch.index)
             return found
 
+        def see_pairs(batches: Sequence[PairBatch]) -> list[PairLogps]:
+            return [PairLogps(*halves(logps(batch))) for batch in progress(batches, "evaluating pairs")]
+
+        def see_labels(batches: Sequence[LabelledBatch]) -> list[LabelledLogps]:
+            return [LabelledLogps(logps(batch), batch.desirable) for batch in progress(batches, "evaluating labels")]
+
         share = pairs.rows[self.trainer.global_rank :: self.trainer.world_size]
-        _, values = self.within_memory(share, see, partial(collate_pairs, layout=pairs.layout))
-        return {name: float(value) for name, value in preference_metrics(gather(self.trainer, values)).items()}
+        if pairs.are_labelled:
+            _, labelled = self.within_memory(share, see_labels, partial(collate_labelled, layout=pairs.layout))
+            found = label_metrics(gather(self.trainer, labelled))
+        else:
+            _, paired = self.within_memory(share, see_pairs, partial(collate_pairs, layout=pairs.layout))
+            found = preference_metrics(gather(self.trainer, paired))
+        return {name: float(value) for name, value in found.items()}
 
     def answers(self, rows: Rows, mean_count: float, *, gradient: bool = True) -> Logps:
         """Log-probabilities (nats) of answers under the policy, and what the objective needs of the reference.
@@ -332,6 +341,10 @@ class AlignmentModule(pl.LightningModule):
             **self.objective.metrics(values),
         }
         return {name: float(value) for name, value in found.items()}
+
+    def without_rounding(self, means: dict[str, float]) -> dict[str, float]:
+        """The metrics of the first batch without those that are rounding errors of the reference."""
+        return without_rounding(means, relative=self.objective.requires.reference)
 
     def mean_count(self, batches: Sequence[Any]) -> float:
         """Mean number of tokens per answer that an NLL covers, over all processes."""

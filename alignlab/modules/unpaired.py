@@ -7,7 +7,7 @@ from dataclasses import replace
 from torch import Tensor
 
 from alignlab.data.collate import LabelledBatch
-from alignlab.modules.answer_metrics import labelled_metrics
+from alignlab.modules.answer_metrics import label_metrics, labelled_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.types import LabelledLogps, Logps
 
@@ -36,6 +36,11 @@ class UnpairedModule(AlignmentModule):
     def finiteness_check(self, values: LabelledLogps) -> Tensor:
         total = values.answers.checksum
         return total if values.mismatched is None else total + values.mismatched.checksum
+
+    def on_pairs(self, values: LabelledLogps) -> dict[str, Tensor]:
+        """`label_metrics` of the held-out rows; empty if the run is measured on pairs instead."""
+        measured = self.pairs is not None or values.answers.reference is None
+        return {} if measured else label_metrics(values)
 
     def compute_metrics(self, values: LabelledLogps) -> dict[str, Tensor]:
         return labelled_metrics(values, self.objective.reward)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -150,11 +151,24 @@ def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], 
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
             write_outputs(folder, run.id, examples, read_questions(settings.questions))
-        else:  # only an evaluation on the run's own prompts changes the summary of the run
-            metrics = {f"eval/{name}": value for name, value in flat(summary, next(iter(settings.baselines), ""))}
-            run.update(summary={**run.record().get("summary", {}), **metrics})
-            mirror(plan, run, metrics, examples, settings.shown)
+        under = _name_of_questions(run, settings.questions) if settings.questions else "eval"
+        metrics = {f"{under}/{name}": value for name, value in flat(summary, next(iter(settings.baselines), ""))}
+        run.update(summary={**run.record().get("summary", {}), **metrics})
+        mirror(plan, run, metrics, examples, settings.shown)
     return Evaluated(run.id, folder, summary, cost)
+
+
+def _name_of_questions(run: RunDir, file: str) -> str:
+    """`questions/<name>`, under which the numbers of a file of prompts are in the record of a run.
+
+    The name is that of the file. If another file of this name was asked before, a part of its digest follows.
+    """
+    digest, known = path_digest(file), run.record().get("questions", {})
+    name = re.sub(r"[^\w.-]+", "_", Path(file).stem)
+    if known.get(name, digest) != digest:
+        name += f"-{digest[:4]}"
+    run.update(questions={**known, name: digest})
+    return f"questions/{name}"
 
 
 def _summary(

@@ -8,17 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from alignlab.errors import DataError
-from alignlab.evaluation.equal_kl import kl_of, score_at_kl
-from alignlab.evaluation.examples import Examples, same_prompts, unscored
+from alignlab.evaluation.by_prompt import KL, by_prompt
+from alignlab.evaluation.examples import Examples
 from alignlab.integrity import read_record, write_text
-from alignlab.reports.tables import label, table
-from alignlab.runs.directory import RunDir
+from alignlab.reports.seeds_table import Settings, conclusions, settings_markdown, split_axes
+from alignlab.reports.tables import SETS, table
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import Run, compare_settings, label
 from alignlab.statistics.power import detectable, prompts_needed
-from alignlab.statistics.significance import compare_with
+from alignlab.statistics.seeds_and_prompts import Crossed
 
 if TYPE_CHECKING:
     from alignlab.evaluation.drift import Change
@@ -40,7 +38,12 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     if "answers" not in summary:
         return _pairs(summary["pairs"])
     lines = [
-        f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals over prompts",
+        f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals "
+        + (
+            "over the answers, since these prompts are all that there are"
+            if summary.get("all_prompts")
+            else "over prompts"
+        ),
         "",
     ]
     lines += [f"{text}: {_shown(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
@@ -65,7 +68,11 @@ def summary_text(summary: Mapping[str, Any]) -> str:
     ]
     if compared:
         heads = ["against", "judge", "win-rate", "wins, ties, losses", "invalid, unjudged", "same in both orders"]
-        lines += ["", table([*heads, "difference of scores"], compared), *_power(summary["compared"])]
+        lines += [
+            "",
+            table([*heads, "difference of scores"], compared),
+            *_power(summary["compared"], summary["prompts"]),
+        ]
     for judge, curve in summary["best_of_n"].items():
         lines += ["", f"best of n by {judge}: " + ", ".join(f"{n}: {_shown(e)}" for n, e in curve.items())]
     if "refusals" in summary:
@@ -128,13 +135,19 @@ def _win_rate(found: Mapping[str, float] | None) -> list[str]:
     ]
 
 
-def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
-    """Lines with the smallest difference that this number of prompts can show, one for each number and tie rate."""
+def _power(compared: Mapping[str, Mapping[str, Any]], prompts: int) -> list[str]:
+    """Lines with the smallest difference that the answers can show, one for each size and tie rate.
+
+    prompts: number of prompts. If each has several answers, they count as many independent answers as would give the
+             same standard error: between one and all answers of a prompt.
+    """
     rates = [found["win_rate"] for judges in compared.values() for found in judges.values() if found.get("win_rate")]
-    sizes = {(int(rate["n"]), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}
+    sizes = {(_size(rate, prompts), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}
     lines = []
-    for prompts, ties in sorted((prompts, ties) for prompts, ties in sizes if ties < 1):
-        seen = detectable(prompts, tie_rate=ties)
+    for (answers, per_prompt, size), ties in sorted(sizes):
+        if ties == 1:
+            continue
+        seen = detectable(size, tie_rate=ties)
         among = f", {ties:.0%} ties" if ties else ""
         shown = (
             "no difference of a win-rate from 0.5 can be detected"
@@ -142,9 +155,22 @@ def _power(compared: Mapping[str, Mapping[str, Any]]) -> list[str]:
             else f"a win-rate that differs from 0.5 by {seen:.2f} can be detected"
         )
         possible = (1 - ties) / 2 > 0.05  # with more ties no win-rate differs by 0.05
-        needed = f"; a difference of 0.05 needs {prompts_needed(0.05, tie_rate=ties):,}" if possible else ""
-        lines.append(f"with {counted(prompts, 'prompt')}, {shown} (power 80 %{among}){needed}")
+        more = math.ceil(prompts_needed(0.05, tie_rate=ties) * answers / per_prompt / size) if possible else 0
+        needed = f"; a difference of 0.05 needs {more:,}" if possible else ""
+        several = f" of {per_prompt:.3g} answers each, worth {size:,} independent answers" if per_prompt > 1 else ""
+        among_prompts = counted(round(answers / per_prompt), "prompt")
+        lines.append(f"with {among_prompts}{several}, {shown} (power 80 %{among}){needed}")
     return lines
+
+
+def _size(rate: Mapping[str, float], prompts: int) -> tuple[int, float, int]:
+    """(judged answers, answers per prompt, independent answers that would give the same standard error)."""
+    answers = int(rate.get("wins", 0) + rate.get("ties", 0) + rate.get("losses", 0)) or int(rate["n"])
+    judged = min(answers, prompts)
+    alone = rate.get("value", 0.5) * (1 - rate.get("value", 0.5)) - rate["tie_rate"] / 4
+    error = rate.get("standard_error", 0.0)
+    size = alone / error**2 if error > 0 and alone > 0 else float(judged)
+    return answers, answers / judged, round(min(answers, max(judged, size)))
 
 
 def bill_line(bill: JudgingCost) -> str:
@@ -159,7 +185,8 @@ def bill_line(bill: JudgingCost) -> str:
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
     """Write `evaluation.md` of a sweep and return its text.
 
-    It has a table of all runs with KL, scores and win-rates, comparisons with the best run, and methods at equal KL.
+    It has a table of settings for each judge, with intervals over seeds and prompts together, what can be said about
+    them at equal KL, and a table of all runs.
 
     folders: run -> folder of its evaluation; all evaluations have the same settings.
     """
@@ -167,15 +194,74 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
     names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
     examples = {run: Examples.read(folder) for run, folder in folders.items()}
     summaries = {run: read_record(folder / SUMMARY) for run, folder in folders.items()}
-    methods: dict[str, list[Examples]] = {}
-    for run in examples:
-        record = RunDir.of(directory.parents[1], run).record()
-        methods.setdefault(record.get("objective", {}).get("name", "?"), []).append(examples[run])
-    text = _runs(summaries, names)
-    for judge in next(iter(examples.values())).scored_by:
-        text += f"\n\n{_best(examples, names, judge)}{_at_equal_kl(methods, judge)}"
+    parts = []
+    for name, axes, points in _sets(sweep):
+        done = {p["run"]: examples[p["run"]] for p in points if p["run"] in examples}
+        judges = list(dict.fromkeys(judge for rows in done.values() for judge in _judges(rows)))
+        parts += [_settings(name, judge, axes, sweep, points, done) for judge in (judges or [""]) if done]
+    text = "\n\n".join([*parts, f"## Runs\n\n{_runs(summaries, names)}"])
     write_text(directory / "evaluation.md", f"# {sweep['name']}\n\n{text}\n")
     return text
+
+
+def _sets(sweep: Mapping[str, Any]) -> list[tuple[str, list[str], list[Mapping[str, Any]]]]:
+    """(data set, axes, points) for each set of a sweep. Runs on different sets are not compared."""
+    points, axes = sweep["points"], sweep["axes"]
+    sets = [axis for axis in axes if axis in SETS]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for point in points:
+        found.setdefault(label(sets, [point[axis] for axis in sets]), []).append(point)
+    return [(name, [axis for axis in axes if axis not in sets], of) for name, of in found.items()]
+
+
+def _judges(examples: Examples) -> list[str]:
+    """All judges of a run, in the order of their columns."""
+    return list(dict.fromkeys([*examples.scored_by, *(j for b in examples.baselines for j in examples.compared_by(b))]))
+
+
+def _settings(
+    name: str,
+    judge: str,
+    axes: Sequence[str],
+    sweep: Mapping[str, Any],
+    points: Sequence[Mapping[str, Any]],
+    done: Mapping[str, Examples],
+) -> str:
+    """A section with one row for each setting, by one judge, and what can be said about the settings."""
+    title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
+    found = by_prompt(done, judge)
+    if found is None:
+        return f"## {title}\n\nthe runs have different prompts, so they are not compared"
+    own, repeated = split_axes(axes, sweep.get("zip", []))
+    everything = all(rows.all_prompts for rows in done.values())
+    runs: list[Run] = []
+    by_seed: dict[str, dict[str, Any]] = {}
+    for point in points:
+        setting, seed = tuple(str(point[a]) for a in own), ", ".join(str(point[a]) for a in repeated)
+        runs.append(Run(setting, seed, found.metrics.get(point["run"], {})))
+        status = "done" if point["run"] in done else "not evaluated"
+        by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
+    rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
+    no_kl = not all(KL in run.metrics for run in runs if run.metrics)
+    compared = compare_settings(
+        runs, own, metric=rewards[0] if no_kl and rewards else "", better="higher" if no_kl and rewards else "",
+        interval_of=Crossed(everything),
+    )  # fmt: skip
+    seeds = max(len(of) for of in by_seed.values())
+    settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
+    left_out = f"; {counted(found.left_out, 'prompt')} without a valid verdict for every run left out"
+    lines = [f"{counted(found.prompts, 'prompt')}{left_out if found.left_out else ''}"]
+    if no_kl and rewards:
+        lines.append("the KL is not known, so this does not say which setting is best at equal KL")
+    lines += conclusions(settings, "") if judge else []
+    return "\n".join([f"## {title}", "", settings_markdown(settings), "", *(f"- {line}" for line in lines)])
+
+
+def _over(seeds: int, everything: bool) -> str:
+    """What intervals are over."""
+    if seeds == 1:
+        return "over prompts; with one seed, nothing is known about other seeds"
+    return "over seeds; the prompts are all that there are" if everything else "over seeds and prompts together"
 
 
 def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
@@ -198,45 +284,6 @@ def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) 
             ]
         )
     return f"win-rates against {against or 'nothing'}; 95 % intervals over prompts\n\n{table(heads, rows)}"
-
-
-def _best(examples: Mapping[str, Examples], names: Mapping[str, str], judge: str) -> str:
-    """A table that compares every run with the one with the highest mean score, prompt by prompt.
-
-    The best run was chosen by the same scores, so p-values are corrected for all pairs (Bonferroni).
-    """
-    scores = {run: unscored(rows[f"policy/score/{judge}"]) for run, rows in examples.items()}
-    means = {run: np.nanmean(values) if not np.all(np.isnan(values)) else -np.inf for run, values in scores.items()}
-    best = max(means, key=lambda run: float(means[run]))
-    prompts = examples[best]["prompt_id"]
-    if len(scores) == 1 or not all(same_prompts(examples[best], rows) for rows in examples.values()):
-        return ""
-    pairs = len(scores) * (len(scores) - 1) // 2
-    rows = []
-    for found in compare_with(best, scores, prompts):
-        p = min(1.0, found.test.p_value * pairs)
-        worse = p < 0.05 and found.difference.high < 0
-        rows.append([names[found.run], f"{found.difference:.3f}", f"{p:.2g}", "" if worse else "yes"])
-    heads = ["", f"score by {judge}, minus that of {names[best]}", "p (sign test, all pairs)", "tied with the best"]
-    return table(heads, rows)
-
-
-def _at_equal_kl(methods: Mapping[str, Sequence[Examples]], judge: str) -> str:
-    """A table of scores at KLs that all methods reach; empty for one method, and without KL or reference."""
-    needed = ("policy/reference_logps", f"reference/score/{judge}")
-    if len(methods) < 2 or any(column not in rows for runs in methods.values() for rows in runs for column in needed):
-        return ""
-    reach = min(max(kl_of(rows) for rows in runs) for runs in methods.values())
-    at = (
-        [reach / 4, reach / 2, 3 * reach / 4] if reach > 0 else []
-    )  # at its end a confidence band would lack half of its bootstrap samples
-    try:
-        found = {method: score_at_kl(runs, judge, at) for method, runs in methods.items()} if at else {}
-    except DataError as error:
-        return f"\n\nno comparison at equal KL: {error}"
-    rows = [[method, *(format(e, ".3f") for e in estimates)] for method, estimates in found.items()]
-    heads = ["method", *(f"at {kl:.2f} nats" for kl in at)]
-    return f"\n\nscore by {judge} at equal KL, linear between runs:\n\n{table(heads, rows)}" if rows else ""
 
 
 def drift_text(changes: Sequence[Change]) -> str:

@@ -14,7 +14,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
 
-from alignlab.statistics.intervals import mean_interval
+from alignlab.statistics.intervals import mean_interval, normal_quantile
 
 CURVES = (
     ("train/loss", "training loss (nats)"),
@@ -70,6 +70,49 @@ def frontier_figure(
     else:
         axes.legend(loc="lower right", fontsize=9)
     _save(figure, file)
+
+
+def sampled_figure(
+    file: Path, points: Sequence[Mapping[str, Any]], title: str, *, kl: str, reward: str, start: str, name: str
+) -> None:
+    """Draw the reward of sampled answers against their KL (nats), with 95 % intervals in both directions.
+
+    Runs with the same label are the seeds of one setting: intervals are over seeds. The interval of a single run is
+    over prompts, if its standard errors are known.
+
+    points:            mappings with `label` and metrics.
+    kl, reward, start: metrics of the KL, the reward, and the reward of the start, which may be missing.
+    name:              of the reward.
+    """
+    groups = _by_label(points, [str(point["label"]) for point in points])
+    many = len(groups) > _MANY
+    figure, axes = plt.subplots(figsize=(10.2 if many else 7.2, 5.6 if many else 4.6), layout="constrained")
+    if starts := [point[start] for point in points if start in point]:
+        axes.plot(0, sum(starts) / len(starts), "D", color="black", ms=5, label="reference")
+    colours = mpl.colormaps["viridis"]
+    for i, (label, group) in enumerate(groups.items()):
+        colour, marker = colours(i / max(1, len(groups) - 1) * 0.9), _MARKERS[i % len(_MARKERS)] if many else "o"
+        (x, x_half), (y, y_half) = (_with_error(group, metric) for metric in (kl, reward))
+        if len(group) > 1:
+            every = ([point[kl] for point in group], [point[reward] for point in group])
+            axes.plot(*every, marker, color=colour, ms=4, alpha=0.5, mew=0, zorder=2)
+        axes.errorbar(x, y, y_half, x_half, fmt=marker, color=colour, ms=8, lw=1, capsize=2, zorder=3, label=label)
+    axes.set(xlabel="sampled KL(policy ‖ reference), nats per answer", ylabel=name, title=title)
+    axes.grid(alpha=0.25)
+    if many:
+        figure.legend(loc="outside right upper", fontsize=8)
+    else:
+        axes.legend(loc="best", fontsize=9)
+    _save(figure, file)
+
+
+def _with_error(group: Sequence[Mapping[str, Any]], metric: str) -> tuple[float, float | None]:
+    """(mean, half of its 95 % interval) over seeds, or over the prompts of a single run; None if it is not known."""
+    interval = mean_interval([point[metric] for point in group])
+    if len(group) > 1:
+        return interval.value, interval.half
+    error = group[0].get(metric.removesuffix("/mean") + "/se")
+    return interval.value, None if error is None else normal_quantile(0.95) * error
 
 
 def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:

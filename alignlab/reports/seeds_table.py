@@ -3,30 +3,32 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from alignlab.reports.comparison import (
+from alignlab.reports.tables import columns_of, table
+from alignlab.spelling import counted
+from alignlab.statistics.comparison import (
     DEFAULT_METRICS,
     GAP,
-    KL,
+    KLS,
     LEAST_DISTANCE,
-    METRICS_USED,
-    SAME_KL,
+    TUNED,
+    ComparedSettings,
     Group,
-    Values,
+    Run,
     better_than_start,
-    common_metric,
-    compare,
-    equal_kl,
+    compare_settings,
     hardly_moved,
+    label,
     strengths_to_add,
 )
-from alignlab.reports.tables import COLUMNS, label, table
-from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.intervals import NOTHING, Estimate
+from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget
 from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison
 from alignlab.tracking.metrics import BETTER
 
@@ -35,10 +37,15 @@ SEED = "seed"
 # Means that differ by less look the same in a table, and count as tied.
 _LEAST = 5e-4
 
-_PERCENT = f"{LEVEL:.0%}".replace("%", " %")
-_AT_EQUAL_KL = f" between settings of equal KL (within a factor of {SAME_KL})"
+# With fewer seeds than this, the text says what intervals over seeds assume.
+_FEW_SEEDS = 10
 
-_COMPARED = ("difference to the best", "tied with it", "more seeds to tell")
+# With at least this many seeds, an interquartile mean leaves seeds out.
+_QUARTILES = 4
+
+_PERCENT = f"{LEVEL:.0%}".replace("%", " %")
+
+_COMPARED = ("difference to the best", "chance that the best wins", "tied with it", "more seeds to tell")
 
 
 def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
@@ -50,119 +57,97 @@ def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[li
 
 
 @dataclass(frozen=True)
-class Setting:
-    """The values of a setting's axes, its points by seed, and the interval of each metric over finished points."""
-
-    values: tuple[str, ...]
-    points: Mapping[str, pd.Series]
-    metrics: Mapping[str, Estimate]
-
-    def by_seed(self, metric: str) -> dict[str, float]:
-        """seed -> value of a metric, for finished points that have it as a finite number."""
-        done = {seed: float(p[metric]) for seed, p in self.points.items() if p["status"] == "done" and metric in p}
-        return {seed: value for seed, value in done.items() if math.isfinite(value)}
-
-
-@dataclass(frozen=True)
 class Settings:
-    """All settings of a sweep and their comparison by one metric.
+    """The settings of a sweep, and how they compare.
 
-    metric: None if the settings can't be compared.
-    better: lower or higher.
-    asked:  whether the sweep names the metric.
-    groups: settings that are compared with each other: all of them, or those with equal KL.
+    points: setting -> seed -> point, finished or not, with its `status`.
+    over:   what the intervals of means are over.
+    prompts_count: whether intervals include how prompts differ.
     """
 
-    axes: list[str]
-    rows: list[Setting]
-    metric: str | None
-    better: str
-    asked: bool
-    groups: list[Group]
-
-    def name(self, setting: Setting) -> str:
-        return label(self.axes, setting.values)
-
-    @property
-    def comparisons(self) -> dict[str, Comparison]:
-        """Setting -> its comparison with the best of its group."""
-        return {name: found for group in self.groups for name, found in group.comparisons.items()}
-
-    @property
-    def values(self) -> dict[str, Values]:
-        """Setting -> the metrics that comparing uses."""
-        metrics = dict.fromkeys([*METRICS_USED, *([self.metric] if self.metric else [])])
-        return {self.name(row): {m: row.by_seed(m) for m in metrics} for row in self.rows}
+    compared: ComparedSettings
+    points: Mapping[str, Mapping[str, Any]]
+    over: str = "over seeds"
+    prompts_count: bool = False
 
 
 def settings_of(
     frame: pd.DataFrame, axes: Sequence[str], repeated: Sequence[str], sweep: Mapping[str, Any]
 ) -> Settings:
-    """All settings of a sweep, compared with the best.
+    """All settings of a sweep, compared with each other.
 
     frame:    one row per point (tables.sweep_frame).
     axes:     axes of settings.
     repeated: axes of repetition.
     sweep:    content of sweep.json; its `metric` and `better` select the metric.
     """
-    shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
-    rows = []
-    for values, points in _grouped(frame, axes):
-        by_seed = {", ".join(str(point[axis]) for axis in repeated): point for _, point in points.iterrows()}
-        rows.append(Setting(values, by_seed, {}))
-    wanted = sweep.get("metric") or ""
-    found = Settings(list(axes), rows, None, "", bool(wanted), [])
-    metric = common_metric(found.values, axes) if not wanted else wanted if wanted in frame.columns else None
-    better = sweep.get("better") or BETTER.get(metric or "", "lower")
-    names = dict.fromkeys([*shown, *([metric] if metric else [])])
-    rows = [replace(row, metrics={m: mean_interval(list(row.by_seed(m).values())) for m in names}) for row in rows]
-    found = replace(found, rows=rows, metric=metric, better=better)
-    if metric is None:
-        return found
-    at_equal_kl = metric == GAP and not wanted
-    groups = equal_kl(found.values) if at_equal_kl else [list(found.values)]
-    if at_equal_kl and len(groups) == 1:  # include settings without results
-        groups = [list(found.values)]
-    lower = better == "lower"
-    return replace(found, groups=compare(found.values, metric, groups, lower=lower, least=_LEAST, asked=bool(wanted)))
-
-
-def _grouped(frame: pd.DataFrame, axes: Sequence[str]) -> Iterator[tuple[tuple[str, ...], pd.DataFrame]]:
-    if not axes:
-        yield (), frame
-        return
-    for values, points in frame.groupby(list(axes), sort=False):
-        yield tuple(map(str, values)), points
+    metrics = [c for c in frame.columns if "/" in c and pd.api.types.is_numeric_dtype(frame[c])]
+    points: dict[str, dict[str, pd.Series]] = {}
+    runs = []
+    for _, point in frame.iterrows():
+        setting, seed = tuple(str(point[a]) for a in axes), ", ".join(str(point[axis]) for axis in repeated)
+        done = point["status"] == "done"
+        runs.append(Run(setting, seed, {m: float(point[m]) for m in metrics if done and math.isfinite(point[m])}))
+        points.setdefault(label(axes, setting), {})[seed] = point
+    metric = sweep.get("metric") or ""
+    better = sweep.get("better") or (BETTER.get(metric, "lower") if metric else "")
+    return Settings(compare_settings(runs, list(axes), metric=metric, better=better, least=_LEAST), points)
 
 
 def settings_markdown(found: Settings) -> str:
-    """A Markdown table with one row per setting: axes, seeds, metrics as mean ± half of the interval, comparison."""
-    shown = [c for c in COLUMNS if any(row.metrics[c].n for row in found.rows if c in row.metrics)]
-    if found.metric and found.metric not in shown:
-        shown.append(found.metric)
-    compared = _COMPARED if found.comparisons else ()
-    header = [*found.axes, "seeds", *(_heading(c) for c in shown), *compared]
+    """A Markdown table with one row per setting: axes, seeds, metrics as mean ± half of the interval, comparison.
+
+    If methods are compared at common KLs, a second table has their rewards there.
+    """
+    compared = found.compared
+    shown = _shown(compared)
+    quartiles = [m for m in _compared_metrics(compared) if any(s.seeds >= _QUARTILES for s in _having(compared, m))]
+    header = [*compared.axes, "seeds", *(_heading(m) for m in shown), *(f"IQM of {_heading(m)}" for m in quartiles)]
+    header += _COMPARED if compared.comparisons else ()
     rows = []
-    for row in found.rows:
-        cells = [*row.values, _seeds(row, found.metric), *(_mean(row.metrics[c], _format(c)) for c in shown)]
-        if found.comparisons:
-            cells += _compared(found, found.name(row))
-        rows.append(cells)
+    for row in compared.settings:
+        cells = [*row.values, _seeds(found, row.name)]
+        cells += [_mean(row.means.get(m, NOTHING), _format(m)) for m in shown]
+        cells += [format(row.interquartile[m], _format(m)) if m in row.interquartile else "" for m in quartiles]
+        rows.append([*cells, *(_compared(compared, row.name) if compared.comparisons else ())])
+    text = table(header, rows)
+    if compared.budgets is not None and compared.budgets.budgets:
+        text += f"\n\n{_budgets_markdown(compared)}"
+    return text
+
+
+def _budgets_markdown(compared: ComparedSettings) -> str:
+    """A table with the reward of each method at each common KL."""
+    assert compared.budgets is not None
+    assert compared.plane is not None
+    reward = compared.plane.reward
+    header = ["at KL (nats)", "method", "seeds", _heading(reward), "above the start"]
+    header += [name for name in _COMPARED if name != _COMPARED[1]]
+    rows = []
+    for budget in compared.budgets.budgets:
+        for method, estimate in budget.rewards.items():
+            gain = budget.gains.get(method, NOTHING)
+            bounds, tied, more = _cells(method, budget.comparisons, _format(reward))
+            cells = [f"{budget.kl:.3g}", method, str(estimate.n), _mean(estimate, _format(reward))]
+            rows.append([*cells, _mean(gain, _format(reward)), bounds, tied, more])
     return table(header, rows)
 
 
 def settings_frame(found: Settings) -> pd.DataFrame:
-    """The same table with all digits: mean, bounds and n of every metric."""
+    """The same table with all digits: mean, bounds, n and interquartile mean of every metric."""
+    compared = found.compared
     rows = []
-    for row in found.rows:
-        cells: dict[str, Any] = dict(zip(found.axes, row.values, strict=True))
-        for metric, interval in row.metrics.items():
+    for row in compared.settings:
+        cells: dict[str, Any] = dict(zip(compared.axes, row.values, strict=True))
+        for metric in _shown(compared):
+            interval = row.means.get(metric, NOTHING)
             cells |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
-            cells[f"{metric}/n"] = interval.n
-        if (comparison := found.comparisons.get(found.name(row))) is not None:
+            cells |= {f"{metric}/n": interval.n, f"{metric}/iqm": row.interquartile.get(metric)}
+        if (comparison := compared.comparisons.get(row.name)) is not None:
             difference = comparison.difference
             cells |= {"difference": difference.value if difference else 0.0}
             cells |= {f"difference/{end}": getattr(difference, end, None) for end in ("low", "high", "n")}
+            cells |= {"improvement": compared.improvement.get(row.name)}
             cells |= {"tied": comparison.tied, "more_seeds": comparison.more_seeds}
         rows.append(cells)
     return pd.DataFrame(rows)
@@ -173,47 +158,176 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
 
     asked: the metric that the sweep names; empty if it names none.
     """
-    yield f"± is half of a {_PERCENT} t interval of the mean over seeds"
-    for row in found.rows:
-        lost = {seed: p for seed, p in row.points.items() if p["status"] != "done"}
+    compared = found.compared
+    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}"
+    for row in compared.settings:
+        points = found.points[row.name]
+        lost = {seed: p for seed, p in points.items() if p["status"] != "done"}
         if lost:
             seeds = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
-            rest = "its numbers are from the other seeds" if len(lost) < len(row.points) else "it has no numbers"
-            yield f"{found.name(row) or 'this setting'} lacks seed {seeds}: {rest}"
-    if len(found.rows) < 2:
+            rest = "its numbers are from the other seeds" if len(lost) < len(points) else "it has no numbers"
+            yield f"{row.name or 'this setting'} lacks seed {seeds}: {rest}"
+    if len(compared.settings) < 2:
         return
-    if found.metric is None:
-        yield from _why_not_compared(found, asked)
-        yield from _hardly_moved(found)
-        return
-    where = _AT_EQUAL_KL if found.metric == GAP and not found.asked else ""
+    if compared.metric is None:
+        yield from _why_not_compared(compared, asked)
+        yield from _hardly_moved(compared)
+    elif compared.budgets is not None:
+        yield from _budget_conclusions(found)
+    else:
+        yield from _setting_conclusions(found)
+
+
+def _setting_conclusions(found: Settings) -> Iterator[str]:
+    """Sentences on settings that are compared with each other, all of them or those with equal KL."""
+    compared = found.compared
+    assert compared.metric is not None
+    where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
-        f"settings are compared by {_heading(found.metric)} ({found.better} is better){where}: differences to the "
-        f"best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
+        f"settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}: differences to "
+        f"the best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
     )
-    yield from _settings_without_equal_kl(found)
-    yield from _hardly_moved(found)
-    for group in found.groups:
-        yield from _group_conclusions(group, found)
-    if any(c.tied and c.more_seeds for c in found.comparisons.values()):
+    yield from _settings_without_equal_kl(compared)
+    yield from _prompts_not_counted(found)
+    yield from _hardly_moved(compared)
+    for group in compared.groups:
+        yield from _group_conclusions(group, compared)
+    if not compared.at_equal_kl and compared.metric in ("eval/pairs/accuracy", "eval/labels/auc"):
+        yield from _kl_beside(compared)
+    yield from _how_sure(compared.comparisons)
+    if compared.asked:
+        yield from _weak_settings(compared)
+
+
+def _budget_conclusions(found: Settings) -> Iterator[str]:
+    """Sentences on methods at the KLs that all of them reached."""
+    compared = found.compared
+    assert compared.budgets is not None
+    assert compared.plane is not None
+    ranges = compared.budgets.ranges
+    reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
+    if not compared.budgets.budgets:
+        hardly = all(high < LEAST_KL for _, high in ranges.values())
+        why = f" above {LEAST_KL} nats: hardly any moved from the start" if hardly else ""
+        if not ranges:
+            return
+        yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
+        yield from _strengths_to_add(compared)
+        return
+    yield (
+        f"methods are compared by {_heading(compared.plane.reward)} at KLs that each of them reached, linear between "
+        f"settings: differences to the best, paired by seed, with t intervals that hold for all differences at once "
+        f"({_PERCENT}, Bonferroni)"
+    )
+    yield f"the settings have KLs of: {reached}"
+    yield from _prompts_not_counted(found)
+    for budget in compared.budgets.budgets:
+        yield from _at_budget(budget)
+    most = max(high for _, high in ranges.values())
+    if compared.budgets.budgets[-1].kl < most / 4:
+        yield f"nothing is known about methods above {compared.budgets.budgets[-1].kl:.2g} nats: not all reached it"
+        yield from _strengths_to_add(compared)
+    if TUNED in compared.axes:
+        yield (
+            "learning rates are variants of an objective; the best one was chosen by these same numbers, which the "
+            "intervals take into account"
+        )
+    yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
+
+
+def _prompts_not_counted(found: Settings) -> Iterator[str]:
+    compared = found.compared
+    if found.prompts_count:
+        return
+    if compared.at_equal_kl and compared.plane is not None and compared.plane.kl.startswith("eval/"):
+        yield (
+            "all runs answered the same prompts, and these intervals do not say how other prompts would differ; to "
+            "count seeds and prompts together, type: alignlab evaluate run=<this sweep>"
+        )
+
+
+def _at_budget(budget: Budget) -> Iterator[str]:
+    where = f"at a KL of {budget.kl:.3g} nats: "
+    still = [name for name, gain in budget.gains.items() if gain.n > 1 and not gain.low > 0]
+    if still:
+        names = "; ".join(still)
+        yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
+    if budget.best is None:
+        yield f"{where}no method is known to be better than the start: none is called best"
+    else:
+        yield from _best(budget.best, budget.comparisons, where, still, still)
+
+
+def _best(
+    best: str, comparisons: Mapping[str, Comparison], where: str, not_best: Collection[str], still: Collection[str]
+) -> Iterator[str]:
+    """Sentences on the best of some settings and on those that are tied with it.
+
+    not_best: settings that can't be called best.
+    """
+    unknown = [name for name, c in comparisons.items() if c.tied is None]
+    if len(unknown) == len(comparisons) - 1:
+        yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
+        return
+    tied = [name for name, c in comparisons.items() if c.tied and name not in (best, *not_best)]
+    beside = [name for name, c in comparisons.items() if c.tied and name in not_best]
+    known = " of those that can be compared" if unknown else ""
+    if any(c.difference and abs(c.difference.value) < _LEAST for c in comparisons.values()):
+        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
+    if tied:
+        names = "; ".join(tied)
+        yield f"{where}best{known}: {best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
+    else:
+        other = "no other that is better than the start" if beside else "no other"
+        if any(name in still for name in beside):
+            other = "no other that moved and is better than the start"
+        yield f"{where}best{known}: {best}; {other} is tied with it"
+    if unknown:
+        yield f"{where}unknown, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
+
+
+def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
+    """What the statements on ties assume, and on how many seeds they rest."""
+    if any(c.tied and c.more_seeds for c in comparisons.values()):
         yield (
             "more seeds to tell: additional seeds that would separate the two with 80 % probability, if difference "
-            f"and spread stay as they are (- : over {MOST_SEEDS:,})"
+            f"and spread stay as they are (- : over {MOST_SEEDS:,}, or more held-out pairs are needed instead)"
         )
-    if found.asked:
-        yield from _weak_settings(found)
+    fewest = min((c.difference.n for c in comparisons.values() if c.difference and c.difference.n > 1), default=0)
+    if 0 < fewest < _FEW_SEEDS:
+        yield (
+            f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
+            "distributed over seeds. If one seed in ten is far off, intervals of 3 seeds hold in half of the cases "
+            "only (docs/evaluation.md)"
+        )
 
 
-def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
+def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
+    """The KLs of the settings that are compared by something else: strength is read against KL."""
+    kl = next((m for m in KLS if all(values.get(m) for values in compared.values.values() if values)), None)
+    if kl is None:
+        yield (
+            "the KL to the reference is not known for all settings, so this does not say which is best at equal KL; "
+            "to measure it, type: alignlab evaluate run=<this sweep>"
+        )
+        return
+    best = [group.best for group in compared.groups if group.best]
+    names = best + [n for group in compared.groups for n, c in group.comparisons.items() if c.tied and n not in best]
+    if names:
+        shown = "; ".join(f"{n} {_mean_of(compared.values[n][kl]):.2g} nats" for n in names)
+        yield f"these settings have different KLs, so this does not say which is best at equal KL: {shown}"
+
+
+def _why_not_compared(compared: ComparedSettings, asked: str) -> Iterator[str]:
     if asked:
         yield f"settings are not compared: no finished run has {asked}"
         return
-    with_results = {name: values for name, values in found.values.items() if any(values.values())}
+    with_results = {name: values for name, values in compared.values.items() if any(values.values())}
     if not with_results:
         return
     lacking = []
     for metric in DEFAULT_METRICS[:-1]:
-        without = [name for name, values in with_results.items() if not values[metric]]
+        without = [name for name, values in with_results.items() if not values.get(metric)]
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
     rest = ". ".join(lacking) or "losses of different objectives can't be compared"
@@ -221,12 +335,24 @@ def _why_not_compared(found: Settings, asked: str) -> Iterator[str]:
     yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
 
 
-def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
+def _kls(compared: ComparedSettings) -> dict[str, float]:
+    """Setting -> mean KL (nats)."""
+    if compared.plane is None:
+        return {}
+    kl = compared.plane.kl
+    return {name: _mean_of(of[kl]) for name, of in compared.values.items() if of.get(kl)}
+
+
+def _mean_of(by_seed: Mapping[str, Any]) -> float:
+    return float(np.mean(list(by_seed.values())))
+
+
+def _settings_without_equal_kl(compared: ComparedSettings) -> Iterator[str]:
     """Sentences on settings whose KL no other setting has, and on strengths that would make them comparable."""
-    if found.metric != GAP or found.asked:
+    if not compared.at_equal_kl:
         return
-    kl = {name: mean_interval(list(values[KL].values())).value for name, values in found.values.items() if values[KL]}
-    alone = [name for name in kl if not any(name in group.names for group in found.groups)]
+    kl = _kls(compared)
+    alone = [name for name in kl if not any(name in group.names for group in compared.groups)]
     if not alone:
         return
     where = "; ".join(f"{name} ({kl[name]:.2f} nats)" for name in alone)
@@ -234,81 +360,87 @@ def _settings_without_equal_kl(found: Settings) -> Iterator[str]:
         yield f"no two settings have the same KL, so none is called best: {where}"
     else:
         yield f"no other setting has the KL of {where}: not compared"
-    if more := strengths_to_add(found.axes, {row.values: kl[n] for row in found.rows if (n := found.name(row)) in kl}):
+    yield from _strengths_to_add(compared)
+
+
+def _strengths_to_add(compared: ComparedSettings) -> Iterator[str]:
+    kl = _kls(compared)
+    named = {row.values: kl[row.name] for row in compared.settings if row.name in kl}
+    if more := strengths_to_add(compared.axes, named):
         yield more
 
 
-def _group_conclusions(group: Group, found: Settings) -> Iterator[str]:
+def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str]:
     """Sentences on the best setting of a group, and on those that are tied with it."""
-    if len(found.groups) == 1 and len(group.names) == len(found.rows):
+    if len(compared.groups) == 1 and len(group.names) == len(compared.settings):
         where = ""
     else:
-        kl = [mean_interval(list(found.values[name][KL].values())).value for name in group.names]
+        kl = [value for name, value in _kls(compared).items() if name in group.names]
         where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
-    still = [n for n in group.names if better_than_start(found.values[n], found.metric or "") is False]
-    if still and not found.asked:
+    metric = compared.metric or ""
+    still = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
+    if still and not compared.asked:
         names = "; ".join(still)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
     if group.best is None:
-        if any(found.values[name].get(found.metric or "") for name in group.names):
+        if any(compared.values[name].get(metric) for name in group.names):
             which = "no setting that moved" if group.still else "no setting"
             yield f"{where}{which} is known to be better than the start: none is called best"
         return
-    comparisons = group.comparisons
-    unknown = [name for name, c in comparisons.items() if c.tied is None]
-    if len(unknown) == len(comparisons) - 1:
-        yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
-        return
-    no_better = [] if found.asked else [*still, *group.still]
-    tied = [name for name, c in comparisons.items() if c.tied and name not in (group.best, *no_better)]
-    beside = [name for name, c in comparisons.items() if c.tied and name in no_better]
-    known = " of those that can be compared" if unknown else ""
-    if any(c.difference and abs(c.difference.value) < _LEAST for c in comparisons.values()):
-        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
-    if tied:
-        names = "; ".join(tied)
-        yield f"{where}best{known}: {group.best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
-    else:
-        other = "no other that is better than the start" if beside else "no other"
-        if any(name in group.still for name in beside):
-            other = "no other that moved and is better than the start"
-        yield f"{where}best{known}: {group.best}; {other} is tied with it"
-    if unknown:
-        yield f"{where}unknown, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
+    yield from _best(
+        group.best, group.comparisons, where, [] if compared.asked else [*still, *group.still], group.still
+    )
 
 
-def _hardly_moved(found: Settings) -> Iterator[str]:
+def _hardly_moved(compared: ComparedSettings) -> Iterator[str]:
     """A sentence on settings that hardly moved from the start. It says whether this keeps them from being best."""
-    little = hardly_moved(found.values)
+    little = hardly_moved(compared.values)
     if not little:
         return
-    everyone = len(little) == sum(any(values.values()) for values in found.values.values())
+    everyone = len(little) == sum(any(values.values()) for values in compared.values.values())
     limit = f"less than {LEAST_DISTANCE} nats per pair" if everyone else "less than a quarter of the farthest"
-    so = ", so not called best" if any(name in group.still for group in found.groups for name in little) else ""
+    so = ", so not called best" if any(name in group.still for group in compared.groups for name in little) else ""
     names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
     yield f"hardly moved from the start ({limit}){so}: {names}"
 
 
-def _weak_settings(found: Settings) -> Iterator[str]:
+def _weak_settings(compared: ComparedSettings) -> Iterator[str]:
     """Sentences on settings that are not better than the start, for a metric that the user chose."""
-    values = found.values
+    values = compared.values
     for metric in (GAP, "eval/pairs/accuracy"):
         if still := [name for name in values if better_than_start(values[name], metric) is False]:
             by = "exact reward" if metric == GAP else _heading(metric)
             yield f"not better than the start by {by}, beyond its interval: {'; '.join(still)}"
 
 
+def _shown(compared: ComparedSettings) -> list[str]:
+    """The metrics of the table: those with a column of their own, and the one that settings are compared by."""
+    names = {metric for values in compared.values.values() for metric, of in values.items() if of}
+    return list(dict.fromkeys([*columns_of(names), *_compared_metrics(compared)]))
+
+
+def _compared_metrics(compared: ComparedSettings) -> list[str]:
+    return [compared.metric] if compared.metric else []
+
+
+def _having(compared: ComparedSettings, metric: str) -> list[Any]:
+    return [row for row in compared.settings if metric in row.means]
+
+
 def _heading(metric: str) -> str:
-    return COLUMNS[metric][0] if metric in COLUMNS else metric
+    return columns_of([metric]).get(metric, (metric, ""))[0]
 
 
 def _format(metric: str) -> str:
-    return COLUMNS[metric][1] if metric in COLUMNS else ".4g"
+    return columns_of([metric]).get(metric, ("", ".4g"))[1]
 
 
-def _seeds(row: Setting, metric: str | None) -> str:
-    done = len(row.by_seed(metric)) if metric else sum(p["status"] == "done" for p in row.points.values())
-    return str(done) if done == len(row.points) else f"{done} of {len(row.points)}"
+def _seeds(found: Settings, name: str) -> str:
+    """Number of seeds that a setting's row rests on."""
+    points, metric = found.points[name], found.compared.metric
+    finished = sum(p["status"] == "done" for p in points.values())
+    done = len(found.compared.values.get(name, {}).get(metric, {})) if metric else finished
+    return str(done) if done == len(points) else f"{done} of {len(points)}"
 
 
 def _mean(interval: Estimate, form: str) -> str:
@@ -317,18 +449,27 @@ def _mean(interval: Estimate, form: str) -> str:
     return format(interval.value, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
 
 
-def _compared(found: Settings, name: str) -> list[str]:
+def _compared(compared: ComparedSettings, name: str) -> list[str]:
     """Cells that compare a setting with the best of its group; empty strings if it is not compared."""
-    comparison, form = found.comparisons.get(name), _format(found.metric or "")
+    for group in compared.groups:
+        if name in group.comparisons:
+            bounds, tied, more = _cells(name, group.comparisons, _format(compared.metric or ""))
+            chance = compared.improvement.get(name, math.nan)
+            return [bounds, "" if math.isnan(chance) else f"{chance:.2f}", tied, more]
+    return ["", "", "", ""]
+
+
+def _cells(name: str, comparisons: Mapping[str, Comparison], form: str) -> tuple[str, str, str]:
+    """(difference to the best, whether it is tied with it, more seeds to tell) of one of the compared settings."""
+    comparison = comparisons.get(name)
     if comparison is None:
-        return ["", "", ""]
+        return "", "", ""
     if comparison.difference is None:  # the best; not known to be the best if no other can be compared with it
-        (group,) = [group for group in found.groups if group.best == name]
-        alone = all(other.tied is None for key, other in group.comparisons.items() if key != name)
-        return ["unknown" if alone else "best", "", ""]
+        alone = all(other.tied is None for key, other in comparisons.items() if key != name)
+        return "unknown" if alone else "best", "", ""
     interval = comparison.difference
     if comparison.tied is None:
-        return ["unknown" if not interval.n else f"{interval.value:+{form}}", "unknown", "unknown"]
+        return "unknown" if not interval.n else f"{interval.value:+{form}}", "unknown", "unknown"
     bounds = f"{interval.value:+{form}} [{interval.low:+{form}}, {interval.high:+{form}}]"
     more = str(comparison.more_seeds) if comparison.more_seeds is not None else "-"
-    return [bounds, "yes" if comparison.tied else "no", more if comparison.tied else ""]
+    return bounds, "yes" if comparison.tied else "no", more if comparison.tied else ""

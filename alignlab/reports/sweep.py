@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_record, write_text
+from alignlab.reports.fairness import fairness
 from alignlab.reports.seeds_table import (
     Settings,
     conclusions,
@@ -18,9 +19,10 @@ from alignlab.reports.seeds_table import (
     settings_of,
     split_axes,
 )
-from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, label, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import label, reward_and_kl
 from alignlab.tracking.sinks.jsonl import read_rows
 
 log = logging.getLogger(__name__)
@@ -30,7 +32,8 @@ _PAIRS = "eval/pairs/accuracy"
 
 # What the line about a finished point shows: the first three that the run has.
 _LINE_METRICS = (
-    "exact/frontier_gap", "exact/kl", "eval/objective/scores", "eval/objective/kl", _PAIRS, "eval/rewards/accuracies",
+    "exact/frontier_gap", "exact/kl", "eval/objective/scores", "eval/objective/kl", _PAIRS, "eval/labels/auc",
+    "eval/rewards/accuracies",
     "eval/accuracy", "eval/loss",
 )  # fmt: skip
 _MOST_IN_LINE = 3
@@ -64,6 +67,9 @@ def write_report(directory: Path) -> str:
         (directory / "settings.csv").unlink(missing_ok=True)  # left by an earlier sweep of this name
         text, below = points, ""
     above = "".join(f"- {line}\n" for line in objectives(records.values(), sweep["axes"]))
+    for name, part, _ in blocks:
+        where = f"{name}: " if name else ""
+        above += "".join(f"- {where}{line}\n" for line in fairness([records[run] for run in part["run"]]))
     unfinished = [_unfinished(point, records[point["run"]], sweep["axes"]) for point in sweep["points"]]
     causes = "\n".join(line for line in unfinished if line)
     above += "".join(f"- {line}\n" for line in without_pairs(sweep["points"], records, sweep["axes"]))
@@ -221,8 +227,13 @@ def _figures(
     directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
 ) -> None:
     folder = directory / "figures"
-    curves_file, frontier_file = folder / "curves.png", folder / "frontier.png"
-    for file in (folder / "drawn.md", curves_file, frontier_file):  # left by an earlier sweep of this name
+    curves_file, frontier_file, sampled_file = (folder / f"{n}.png" for n in ("curves", "frontier", "reward_kl"))
+    for file in (
+        folder / "drawn.md",
+        curves_file,
+        frontier_file,
+        sampled_file,
+    ):  # left by an earlier sweep of this name
         file.unlink(missing_ok=True)
     done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
     if not done:
@@ -230,6 +241,7 @@ def _figures(
     from alignlab.reports.plots import (
         curves_figure,
         frontier_figure,
+        sampled_figure,
     )  # imported here: it takes a second, and only sweeps need it
 
     axes, _ = split_axes(sweep["axes"], sweep.get("zip", []))
@@ -240,6 +252,12 @@ def _figures(
         [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done],
         title,
     )
+    points = [{**records[p["run"]].get("summary", {}), "label": labels[p["run"]]} for p in done]
+    of_runs = {str(i): {m: {"": v} for m, v in point.items() if m != "label"} for i, point in enumerate(points)}
+    if (plane := reward_and_kl(of_runs, exact=False)) is not None:
+        name = columns_of([plane.reward]).get(plane.reward, (plane.reward, ""))[0]
+        where = {"kl": plane.kl, "reward": plane.reward, "start": plane.start}
+        sampled_figure(sampled_file, points, title, name=name, **where)
     exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
     if exact:
         # one frontier for each reference: the longest that its runs stored

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from alignlab.statistics.comparison import label
+
 if TYPE_CHECKING:
     import pandas as pd
 
@@ -17,6 +19,7 @@ COLUMNS = {
     "eval/rewards/accuracies": ("eval accuracy", ".3f"),
     "eval/pairs/accuracy": ("held-out pair accuracy", ".3f"),
     "eval/pairs/margin": ("held-out pair margin (nats)", ".3f"),
+    "eval/labels/auc": ("held-out AUC of labels", ".3f"),
     "eval/accuracy": ("eval accuracy of rewards", ".3f"),
     "eval/margin": ("eval reward margin", ".3f"),
     "eval/kl": ("eval KTO KL", ".3f"),
@@ -25,6 +28,7 @@ COLUMNS = {
     "eval/objective/scores": ("eval score", ".3f"),
     "eval/objective/kl": ("eval KL (nats)", ".3f"),
     "eval/completions/clipped_ratio": ("eval cut off", ".2f"),
+    "eval/kl_ref/sequence_k1": ("sampled KL (nats)", ".3f"),
     "exact/kl": ("exact KL (nats)", ".3f"),
     "exact/reward": ("exact reward", ".3f"),
     "exact/frontier_reward": ("frontier at that KL", ".3f"),
@@ -33,8 +37,26 @@ COLUMNS = {
 }
 
 
+def columns_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
+    """metric -> (heading, format) of the columns for these metrics: COLUMNS, and scores and win-rates by each judge.
+
+    Columns of samples stand beside each other, in front of the exact ones.
+    """
+    given = list(names)
+    sampled: dict[str, tuple[str, str]] = {}
+    for name in given:
+        part = name.split("/")
+        if part[:2] == ["eval", "score"] and part[-1] == "mean":
+            sampled[name] = (f"score by {'/'.join(part[2:-1])}", ".3f")
+        elif part[:2] == ["eval", "winrate"] and len(part) == 3:
+            sampled[name] = (f"win-rate by {part[2]}", ".3f")
+    fixed = {name: column for name, column in COLUMNS.items() if name in set(given)}
+    before = [name for name in fixed if not name.startswith(("exact/", "time/"))]
+    return {name: fixed[name] for name in before} | dict(sorted(sampled.items())) | fixed
+
+
 # Axes that choose the data set. Metrics on different sets are never compared or averaged.
-_SETS = ("data", "data.path", "data.subset", "data.subsets", "data.world_seed")
+SETS = ("data", "data.path", "data.subset", "data.subsets", "data.world_seed")
 
 
 def sweep_frame(points: Sequence[Mapping[str, Any]], records: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
@@ -68,11 +90,6 @@ def objectives(records: Iterable[Mapping[str, Any]], axes: Sequence[str]) -> lis
     return [f"{who}: {rest}" if rest else who for who, rest in lines.items()]
 
 
-def label(axes: Sequence[str], values: Sequence[object]) -> str:
-    """The name of a point or setting: its axes with their values."""
-    return ", ".join(f"{axis.rpartition('.')[2]} {value}" for axis, value in zip(axes, values, strict=True))
-
-
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """A Markdown table."""
     lines = ["| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
@@ -81,18 +98,18 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 def markdown(frame: pd.DataFrame, axes: Sequence[str]) -> str:
     """A Markdown table with one row per point: axes, metrics of COLUMNS that any point has, status, run."""
-    shown = [c for c in COLUMNS if c in frame.columns and frame[c].notna().any()]
+    shown = columns_of(c for c in frame.columns if frame[c].notna().any())
     rows = []
     for _, row in frame.iterrows():
         cells = [str(row[a]) for a in axes]
-        cells += ["" if math.isnan(value := float(row[c])) else format(value, COLUMNS[c][1]) for c in shown]
+        cells += ["" if math.isnan(value := float(row[c])) else format(value, shown[c][1]) for c in shown]
         rows.append([*cells, str(row["status"]), str(row["run"])])
-    return table([*axes, *(COLUMNS[c][0] for c in shown), "status", "run"], rows)
+    return table([*axes, *(heading for heading, _ in shown.values()), "status", "run"], rows)
 
 
 def blocks_by_set(frame: pd.DataFrame, axes: Sequence[str]) -> list[tuple[str, pd.DataFrame, list[str]]]:
     """(name of the data set, its points, the other axes) for each set; one block without a name if no axis is a set."""
-    sets = [axis for axis in axes if axis in _SETS]
+    sets = [axis for axis in axes if axis in SETS]
     if not sets:
         return [("", frame, list(axes))]
     others = [axis for axis in axes if axis not in sets]
@@ -111,5 +128,5 @@ def in_blocks(blocks: Iterable[tuple[str, str]]) -> str:
 def headline(record: Mapping[str, Any]) -> str:
     """One line about one run: status and metrics."""
     summary = record.get("summary", {})
-    numbers = [f"{heading} {summary[c]:{form}}" for c, (heading, form) in COLUMNS.items() if c in summary]
+    numbers = [f"{heading} {summary[c]:{form}}" for c, (heading, form) in columns_of(summary).items()]
     return f"{record['id']} {record['status']}: {', '.join(numbers)}"

@@ -158,16 +158,28 @@ def score_interval(scores: ArrayLike, clusters: Sequence[Hashable] | None = None
     return Estimate(float(mean), float(np.sqrt(clustered)), found.low, found.high, groups)
 
 
-def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None, *, level: float = 0.95) -> Estimate:
+def mean_interval(
+    values: ArrayLike,
+    clusters: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    all_clusters: bool = False,
+) -> Estimate:
     """Mean over rows with Student's interval, mean ± t se. The bounds are NaN for fewer than two rows or clusters.
 
     Without clusters, se = s / √n. With clusters, se is that of a ratio of cluster sums. t has as many degrees of
     freedom as there are rows (or clusters), minus 1.
+
+    all_clusters: the clusters are all that there are, not a sample of them (the prompts of the lab). Then only the rows
+                  of each cluster vary (`_stratified`). If a cluster has one row, its variance is not known, and the
+                  interval is that of a sample of clusters, which is wider.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
         return NOTHING
     codes, groups = cluster_codes(clusters, len(data))
+    if all_clusters and np.bincount(codes).min() > 1:
+        return _stratified(data, codes, groups, level)
     mean, t = float(data.mean()), t_quantile(level, groups)
     if groups < 2:
         return Estimate(mean, float("nan"), float("nan"), float("nan"), groups)
@@ -177,6 +189,23 @@ def mean_interval(values: ArrayLike, clusters: Sequence[Hashable] | None = None,
     else:
         error = float(np.sqrt(_sum_variance(data - mean, codes, groups))) / len(data)
         half = t * error
+    return Estimate(mean, error, mean - half, mean + half, groups)
+
+
+def _stratified(data: Array, codes: Codes, groups: int, level: float) -> Estimate:
+    """Mean over rows of a stratified sample: se^2 = sum over strata of n_h s_h^2 / N^2.
+
+    t has Satterthwaite's degrees of freedom (Cochran 1977, Sampling Techniques, equations 5.9 and 5.16).
+    """
+    counts = np.bincount(codes, minlength=groups).astype(np.float64)
+    centred = data - (np.bincount(codes, weights=data, minlength=groups) / counts)[codes]
+    parts = counts * np.bincount(codes, weights=centred**2, minlength=groups) / (counts - 1)
+    total, mean = float(parts.sum()), float(data.mean())
+    if total == 0:
+        return Estimate(mean, 0.0, mean, mean, groups)
+    freedom = total**2 / float((parts**2 / (counts - 1)).sum())
+    error = math.sqrt(total) / len(data)
+    half = float(scipy.special.stdtrit(freedom, (1 + level) / 2)) * error
     return Estimate(mean, error, mean - half, mean + half, groups)
 
 
@@ -208,12 +237,15 @@ def bootstrap_mean(
     level: float = 0.95,
     draws: int = 2000,
     seed: int = 0,
+    bounds: tuple[float, float] | None = None,
 ) -> Estimate:
     """Mean over rows [R], with a percentile interval over resampled clusters.
 
     clusters: [R] name of each row's cluster; None if every row is its own cluster.
     draws:    number of bootstrap samples.
-    For a paired interval of the difference between two runs, pass the difference of each row.
+    bounds:   smallest and largest possible value of a row. They matter only if all clusters agree (`_of_equals`). None:
+              [0, 1] or [-1, 1] if it holds all values, otherwise values are unbounded.
+    For a paired interval of the difference between two runs, use `winrate.paired_difference`.
     """
     data = np.asarray(values, dtype=np.float64)
     if len(data) == 0:
@@ -221,8 +253,34 @@ def bootstrap_mean(
     codes, groups = cluster_codes(clusters, len(data))
     totals = np.zeros((groups, 2))  # of values, of rows
     np.add.at(totals, codes, np.stack([data, np.ones_like(data)], axis=1))
+    means = totals[:, 0] / totals[:, 1]
+    if groups > 1 and np.ptp(means) <= _SAME * np.abs(means).max():
+        return _of_equals(float(data.mean()), groups, bounds or _bounds_of(data), level)
     sums = resampled_sums(totals, draws, seed=seed)
     return from_draws(float(data.mean()), sums[:, 0] / sums[:, 1], groups, level=level)
+
+
+_SAME = 1e-12  # clusters whose means differ by a smaller share agree
+
+
+def _bounds_of(values: Array) -> tuple[float, float]:
+    """The smallest of [0, 1], [-1, 1] and all numbers that holds the values."""
+    lowest, highest = float(values.min()), float(values.max())
+    known = ((0.0, 1.0), (-1.0, 1.0))
+    return next((b for b in known if b[0] <= lowest and highest <= b[1]), (-math.inf, math.inf))
+
+
+def _of_equals(value: float, groups: int, bounds: tuple[float, float], level: float) -> Estimate:
+    """The estimate if all clusters have the mean `value`, so that their spread is not known.
+
+    Clusters that were not drawn may differ. Wilson's upper limit of the share of such clusters is z^2 / (n + z^2) after
+    none of n; each of them has at most the largest possible value. For 0 wins of n this is Wilson's interval. Without
+    bounds the interval is infinite: nothing is known about the size of a difference that was never seen.
+    """
+    z = normal_quantile(level)
+    share = z**2 / (groups + z**2)
+    low, high = (value + share * (bound - value) for bound in bounds)
+    return Estimate(value, float("nan"), min(low, value), max(high, value), groups)
 
 
 def from_draws(value: float, draws: ArrayLike, groups: int, *, level: float = 0.95) -> Estimate:

@@ -20,11 +20,13 @@ def kl_estimates(
     prompts: Sequence[Hashable] | None = None,
     *,
     level: float = 0.95,
+    all_prompts: bool = False,
 ) -> dict[str, Estimate]:
     """KL(policy || reference), estimated from the policy's own samples.
 
     policy, reference: for each answer, the log-probabilities [T_i] of its tokens, nats, at temperature 1.
     prompts:           name of each answer's prompt; standard errors are over prompts. None: every answer has its own.
+    all_prompts:       the prompts are all that there are; standard errors are over the answers to each.
 
     sequence_k1: mean log-ratio x of whole answers; unbiased, can be negative.
     sequence_k2: mean x^2 / 2; biased, with a small variance.
@@ -40,12 +42,18 @@ def kl_estimates(
     x = np.array([ratio.sum() for ratio in ratios])
     with np.errstate(over="ignore"):  # k3 is infinite then
         estimates = {
-            "sequence_k1": mean_interval(x, prompts, level=level),
-            "sequence_k2": mean_interval(x**2 / 2, prompts, level=level),
-            "sequence_k3": mean_interval(np.expm1(-x) + x, prompts, level=level),
-            "token_k3": mean_interval([(np.expm1(-r) + r).sum() for r in ratios], prompts, level=level),
+            "sequence_k1": mean_interval(x, prompts, level=level, all_clusters=all_prompts),
+            "sequence_k2": mean_interval(x**2 / 2, prompts, level=level, all_clusters=all_prompts),
+            "sequence_k3": mean_interval(np.expm1(-x) + x, prompts, level=level, all_clusters=all_prompts),
+            "token_k3": mean_interval(
+                [(np.expm1(-r) + r).sum() for r in ratios], prompts, level=level, all_clusters=all_prompts
+            ),
         }
-    return estimates | {"per_token": per_token(x, np.array([len(ratio) for ratio in ratios]), prompts, level=level)}
+    return estimates | {
+        "per_token": per_token(
+            x, np.array([len(ratio) for ratio in ratios]), prompts, level=level, all_prompts=all_prompts
+        )
+    }
 
 
 def forward_kl(
@@ -54,6 +62,7 @@ def forward_kl(
     prompts: Sequence[Hashable] | None = None,
     *,
     level: float = 0.95,
+    all_prompts: bool = False,
 ) -> Estimate:
     """KL(reference || policy) from the reference's samples: the mean log-ratio of whole answers, nats per answer.
 
@@ -62,11 +71,16 @@ def forward_kl(
     log-probability is lower under the policy than under the reference.
     """
     x = np.array([np.sum(q) - np.sum(p) for p, q in _same(policy, reference)])
-    return mean_interval(x, prompts, level=level)
+    return mean_interval(x, prompts, level=level, all_clusters=all_prompts)
 
 
 def per_token(
-    sums: Array, tokens: Array, prompts: Sequence[Hashable] | None = None, *, level: float = 0.95
+    sums: Array,
+    tokens: Array,
+    prompts: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    all_prompts: bool = False,
 ) -> Estimate:
     """Ratio of the total of `sums` [R] to the total of `tokens` [R], with the standard error of a ratio.
 
@@ -75,7 +89,7 @@ def per_token(
     if len(sums) == 0:
         return mean_interval(sums, level=level)
     ratio = float(sums.sum() / tokens.sum())
-    residual = mean_interval(sums - ratio * tokens, prompts, level=level)
+    residual = mean_interval(sums - ratio * tokens, prompts, level=level, all_clusters=all_prompts)
     scale = len(tokens) / float(tokens.sum())
     half, error = (residual.high - residual.value) * scale, residual.standard_error * scale
     return Estimate(ratio, error, ratio - half, ratio + half, residual.n)

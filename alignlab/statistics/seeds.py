@@ -1,24 +1,37 @@
 """Statistics over seeds: the mean of a setting with an interval, which settings are tied with the best, and how many
 more seeds would separate them.
 
-All intervals and tests use Student's t, so the metric is assumed to be normally distributed over seeds. Settings are
-compared seed by seed: the same seed gives both the same rows, and its common effect on both cancels.
+All intervals and tests use Student's t, so the metric is assumed to be normally distributed over seeds. If rare seeds
+are much better or worse than the others, few seeds miss them, and the intervals are too short (docs/evaluation.md has
+numbers). Settings are compared seed by seed: the same seed gives both the same rows, and its common effect on both
+cancels.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from alignlab.statistics.intervals import Estimate, mean_interval
+from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile
 from alignlab.statistics.power import pairs_needed
 
 LEVEL, POWER = 0.95, 0.8
 
+# (values of a setting, one for each seed, level) -> their mean with its interval. A value is a number, or [P] numbers,
+# one for each prompt.
+Interval = Callable[[Sequence[Any], float], Estimate]
+
 # The search for a number of seeds stops here.
 MOST_SEEDS = 10_000
+
+
+def over_seeds(values: Sequence[Any], level: float = LEVEL) -> Estimate:
+    """An `Interval` of numbers: Student's, over seeds."""
+    return mean_interval(values, level=level)
 
 
 @dataclass(frozen=True)
@@ -39,21 +52,28 @@ class Comparison:
 
 
 def compare_with_best(
-    settings: Mapping[str, Mapping[str, float]],
+    settings: Mapping[str, Mapping[str, Any]],
     *,
     lower_is_better: bool,
     level: float = LEVEL,
     least: float = 0.0,
     candidates: Collection[str] | None = None,
     comparisons: int | None = None,
+    rows: int | None = None,
+    interval_of: Interval = over_seeds,
 ) -> tuple[str | None, dict[str, Comparison]]:
     """(name of the setting with the best mean, name -> comparison of each setting with it).
 
-    settings:    name -> seed -> metric.
+    settings:    name -> seed -> metric, a number or [P] numbers by prompt.
     least:       settings whose means differ by less than this are tied, even if the difference is significant.
     candidates:  settings that can be the best; None allows all of them. Without a candidate nothing is compared, and
                  the result is (None, {}).
     comparisons: number of comparisons that `level` holds for at once; None counts the comparisons made here.
+    rows:        number of rows that the metric is a share of (held-out pairs), if it is one. All runs share the rows,
+                 so seeds do not show how other rows would differ. A difference d between shares has a variance of
+                 (|d| - d^2) / rows at least (that of McNemar's test, if all rows that differ speak for one setting),
+                 and the interval includes it.
+    interval_of: interval of the differences.
 
     Only settings with the largest number of seeds can be the best. Means over different seeds can't be compared: a
     setting whose bad seeds failed would look good.
@@ -77,16 +97,54 @@ def compare_with_best(
             compared[name] = Comparison(None, True, None)
             continue
         differences = paired(seeds, settings[best])
-        interval = mean_interval(differences, level=each)
+        by_seed = interval_of(differences, each)
+        interval = _with_rows(by_seed, rows, each)
         worse = interval.low > 0 if lower_is_better else interval.high < 0
         too_little = abs(interval.value) < least
         tied = (not worse or too_little) if interval.n > 1 else None
-        more = seeds_to_separate(differences, level=each) if tied and not too_little else None
-        compared[name] = Comparison(interval, tied, None if more is None else max(1, more - interval.n))
+        means = [float(np.mean(d)) for d in differences]
+        seeds_decide = by_seed.low <= 0 <= by_seed.high  # otherwise more rows are needed, not more seeds
+        more = seeds_to_separate(means, level=each) if tied and seeds_decide and not too_little else None
+        compared[name] = Comparison(interval, tied, None if more is None else max(1, more - len(means)))
     return best, compared
 
 
-def paired(a: Mapping[str, float], b: Mapping[str, float]) -> list[float]:
+def _with_rows(interval: Estimate, rows: int | None, level: float) -> Estimate:
+    """The interval of a difference between shares of the same `rows`, with the variance that it has over rows."""
+    if rows is None or not interval.n > 1:
+        return interval
+    difference = min(1.0, abs(interval.value))
+    error = math.sqrt((difference - difference**2) / rows)
+    half = math.hypot(interval.half, normal_quantile(level) * error)
+    low, high = interval.value - half, interval.value + half
+    return Estimate(interval.value, math.hypot(interval.standard_error, error), low, high, interval.n)
+
+
+def interquartile_mean(values: Sequence[float]) -> float:
+    """Mean of the values without the smallest and the largest quarter (rounded down); NaN without values.
+
+    One lucky or unlucky seed does not move it. With fewer than four values it is the mean. Agarwal et al. 2021,
+    https://arxiv.org/abs/2108.13264.
+    """
+    ordered = np.sort(np.asarray(values, dtype=np.float64))
+    cut = len(ordered) // 4
+    return float(ordered[cut : len(ordered) - cut].mean()) if len(ordered) else float("nan")
+
+
+def probability_of_improvement(better: Sequence[float], worse: Sequence[float], *, lower_is_better: bool) -> float:
+    """Share of all pairs of a value of each in which that of `better` is better, ties 1/2; NaN without pairs.
+
+    It estimates how likely a run of the one setting is better than a run of the other (Agarwal et al. 2021). It is the
+    statistic of the Mann-Whitney test, divided by the number of pairs.
+    """
+    if not len(better) or not len(worse):
+        return float("nan")
+    difference = np.subtract.outer(np.asarray(better, dtype=np.float64), np.asarray(worse, dtype=np.float64))
+    gains = -difference if lower_is_better else difference
+    return float((gains > 0).mean() + (gains == 0).mean() / 2)
+
+
+def paired(a: Mapping[str, Any], b: Mapping[str, Any]) -> list[Any]:
     """a - b for every seed that both have."""
     return [a[seed] - b[seed] for seed in a if seed in b]
 

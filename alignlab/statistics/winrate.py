@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignlab.statistics.intervals import Array, Estimate, bootstrap_mean, chosen, score_interval
+from alignlab.statistics.intervals import Array, Estimate, bootstrap_mean, chosen, mean_interval, score_interval
 
 TIES = ("half", "drop", "lose")
 
@@ -152,13 +152,39 @@ def _orders(ab: Array, ba: Array, prompts: Sequence[Hashable] | None, level: flo
 
 
 def paired_difference(
-    x: ArrayLike, y: ArrayLike, prompts: Sequence[Hashable] | None = None, *, level: float = 0.95, seed: int = 0
+    x: ArrayLike,
+    y: ArrayLike,
+    prompts: Sequence[Hashable] | None = None,
+    *,
+    level: float = 0.95,
+    seed: int = 0,
+    all_prompts: bool = False,
 ) -> Estimate:
-    """Mean of x - y over the rows in which neither is NaN, with a bootstrap interval over prompts.
+    """Mean of x - y over the rows in which neither is NaN, with an interval over prompts.
 
     x, y:    [R] scores of two runs on the same rows. Effects of the prompt that both runs share cancel.
     prompts: [R] name of each row's prompt; None if every row has its own.
+    seed:    of the bootstrap.
+    all_prompts: the prompts are all that there are; the interval is over the answers to each.
+
+    If all scores are in [0, 1], (x - y + 1) / 2 is a win-rate, and its score interval is used (`score_interval`; for
+    wins and losses it is Tango's interval of a difference of matched shares). A bootstrap knows only the differences
+    that it saw, so it is too narrow if few prompts differ, and has no width if none does.
+
+    For other scores it is a bootstrap interval. If the difference is the same on all prompts, prompts that were not
+    drawn count as differing by up to the range of all scores; if all scores are equal, the interval is infinite.
     """
-    difference = np.asarray(x, dtype=np.float64) - np.asarray(y, dtype=np.float64)
-    valid = ~np.isnan(difference)
-    return bootstrap_mean(difference[valid], chosen(prompts, valid), level=level, seed=seed)
+    a, b = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    valid = ~np.isnan(a - b)
+    a, b, names = a[valid], b[valid], chosen(prompts, valid)
+    if all_prompts:
+        over_answers = mean_interval(a - b, names, level=level, all_clusters=True)
+        if over_answers.standard_error > 0:
+            return over_answers
+    scores = np.concatenate([a, b])
+    if ((scores >= 0) & (scores <= 1)).all():
+        half = score_interval((a - b + 1) / 2, names, level=level)
+        low, high = 2 * half.low - 1, 2 * half.high - 1
+        return Estimate(float((a - b).mean()) if len(a) else half.value, 2 * half.standard_error, low, high, half.n)
+    largest = float(np.ptp(scores)) or float("inf")
+    return bootstrap_mean(a - b, names, level=level, seed=seed, bounds=(-largest, largest))

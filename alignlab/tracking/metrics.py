@@ -103,6 +103,16 @@ PAIRS: dict[str, str] = {
     "pairs/n": "number of held-out pairs",
 }
 
+# Metrics on the held-out labelled answers of data without pairs, logged as eval/<name> for every objective. Log-ratios
+# are relative to the start. The area under the curve compares answers to different prompts, so it is no accuracy.
+LABELS: dict[str, str] = {
+    "labels/auc": "share of couples of a good and a bad answer of which the good one has the larger log-ratio (ties "
+    "1/2): the area under the curve; 1/2 at the start",
+    "labels/distance": "mean absolute log-ratio of the held-out answers: how far the policy moved (nats per answer)",
+    "labels/n_good": "number of held-out good answers",
+    "labels/n_bad": "number of held-out bad answers",
+}
+
 # train/parts/<objective> and eval/parts/<objective> are the mean loss of a part of a mix, before its weight.
 PART = "parts/"
 
@@ -146,7 +156,8 @@ SUMMARY: dict[str, str] = {
     "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt",
 }
 
-# Metrics of answers sampled from the policy, logged as eval/<name>. <judge> is the judge's name. `/se` after a name of
+# Metrics of answers sampled from the policy, logged as eval/<name>, or as questions/<file>/<name> if the prompts come
+# from a file (evaluation.questions). <judge> is the judge's name. `/se` after a name of
 # kl_ref and score is its standard error, over prompts.
 SAMPLED: dict[str, str] = {
     "kl_ref/sequence_k1": "KL(policy || reference), mean log-ratio of the policy's answers (nats per answer)",
@@ -162,7 +173,9 @@ SAMPLED: dict[str, str] = {
     "samples/repetition": "share of an answer's four-word sequences that occur earlier in it",
     "samples/distinct_2": "number of different word pairs in all answers / number of word pairs",
     "score/<judge>/mean": "mean score of the policy's answers",
+    "score/<judge>/reference": "the same for the reference, the policy before training",
     "winrate/<judge>": "win-rate of the policy against the first baseline, ties count 1/2",
+    "winrate/<judge>/reference": "win-rate of the reference against the first baseline: 1/2 if it is that baseline",
     "winrate/<judge>/ci_low": "lower end of the win-rate's 95 % interval",
     "winrate/<judge>/ci_high": "upper end of the win-rate's 95 % interval",
     "winrate/<judge>/n": "number of prompts that were judged",
@@ -173,7 +186,7 @@ SAMPLED: dict[str, str] = {
 
 ALL: dict[str, str] = {
     **{f"{split}/{name}": text for split in ("train", "eval") for name, text in {**BATCH, **ROLLOUTS}.items()},
-    **{f"eval/{name}": text for name, text in PAIRS.items()},
+    **{f"eval/{name}": text for name, text in {**PAIRS, **LABELS}.items()},
     **STEP,
     **EXACT,
     **SUMMARY,
@@ -184,6 +197,7 @@ ALL: dict[str, str] = {
 BETTER: dict[str, str] = {
     "exact/frontier_gap": "lower",
     "eval/pairs/accuracy": "higher",
+    "eval/labels/auc": "higher",
     "eval/rewards/accuracies": "higher",
     "eval/accuracy": "higher",
     "eval/loss": "lower",
@@ -202,8 +216,10 @@ def check_known(names: object) -> None:
 
 
 def _sampled(name: str) -> bool:
-    """Whether the name is `eval/` and a name of SAMPLED, with a judge's name in place of <judge>."""
+    """Whether the name is `eval/` or `questions/<file>/` and a name of SAMPLED, with a judge's name for <judge>."""
     split, _, rest = name.partition("/")
+    if split == "questions":
+        split, rest = "eval", rest.partition("/")[2]
     kind, *others = rest.split("/")
     if kind in ("score", "winrate") and others:
         others[0] = "<judge>"

@@ -18,7 +18,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, rows_of_run
 from alignlab.data.rows import LeftOut, Split
 from alignlab.data.sources.base import Source
-from alignlab.data.tokenize import Collect, Cutter, PairTokens, PromptAndAnswer, Tokens, mismatched
+from alignlab.data.tokenize import Collect, Cutter, LabelledTokens, PairTokens, PromptAndAnswer, Tokens, mismatched
 from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
@@ -39,7 +39,8 @@ class RunRows:
     mean_tokens: mean tokens of a training row. A prompt counts once for each of its answers.
     record: the entry `data` of run.json.
     left_out: split -> the rows that were left out, as far as they are known one by one.
-    pairs:  further held-out pairs that the policy is measured on; empty if the held-out rows are these pairs.
+    pairs:  further held-out pairs that the policy is measured on (labelled answers, if the data has no pairs); empty if
+            the held-out rows are these.
     """
 
     train: Sequence[Tokens]
@@ -48,7 +49,7 @@ class RunRows:
     left_out: Mapping[Split, Sequence[LeftOut]]
     counts: Mapping[str, int]
     mean_tokens: float
-    pairs: Sequence[PairTokens] = ()
+    pairs: Sequence[PairTokens | LabelledTokens] = ()
 
 
 def load_rows(start: InitialPolicy) -> RunRows:
@@ -107,13 +108,20 @@ def choose_layout_for(start: InitialPolicy, rows: Sequence[Tokens]) -> Layout:
 
 def _pairs(
     start: InitialPolicy, content: str, eval_record: Mapping[str, Any]
-) -> tuple[Sequence[PairTokens], Mapping[str, Any] | None]:
-    """(held-out pairs that are not the run's own held-out rows, their record); the record is None without pairs."""
-    needs = start.plan.train.objective.requires
-    if not start.plan.is_measured_on_pairs:
+) -> tuple[Sequence[PairTokens | LabelledTokens], Mapping[str, Any] | None]:
+    """(held-out pairs that are not the run's own held-out rows, their record); the record is None without pairs.
+
+    If the data has no pairs but labelled answers, it is those.
+    """
+    needs, kind = start.plan.train.objective.requires, start.plan.measured_on
+    if not kind:
         return (), None
-    if needs.data == "pairs" and not needs.online:
-        return (), eval_record
+    if needs.data == kind and not needs.online:
+        return (), eval_record if kind == "pairs" else None
+    if kind == "labelled":
+        answers = _read(start, "eval", content, SHAPES["labelled"], "labelled").tokens
+        log.info("held-out labelled answers: %d", len(answers))
+        return [row for row in answers if isinstance(row, LabelledTokens)], None
     read = _read(start, "eval", content, SHAPES["pairs"], "pairs")
     log.info("held-out pairs: %d", len(read.tokens))
     return [row for row in read.tokens if isinstance(row, PairTokens)], read.record

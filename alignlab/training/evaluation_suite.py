@@ -35,12 +35,14 @@ def suite_of(
 
     kept_in: folder of sampled answers, which later evaluations reuse.
     """
+    questions, world = questions_of(_rows(plan, start, settings.questions), settings.prompts), plan.train.data.world
     return Suite(
         settings,
-        questions_of(_rows(plan, start, settings.questions), settings.prompts),
+        questions,
         sys.maxsize if settings.questions else plan.train.data.max_prompt_length,
         ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, progress),
         kept_in,
+        all_prompts=world is not None and not settings.questions and len(questions) == world.prompts,
     )
 
 

@@ -109,6 +109,10 @@ def ineligible_reason(train: Train) -> str | None:
         ),
         (needs.data == "rankings", "a reward model's head can't be vectorized"),
         (trainer.max_epochs > 0, "trainer.max_epochs: the number of updates is known only after the rows are loaded"),
+        (
+            needs.rows != "labelled" and "labelled" in train.data.shapes and "pairs" not in train.data.shapes,
+            "the held-out labels of the data are scored by one model at a time",
+        ),
         (needs.online, "answers are sampled from one model at a time"),
         (
             train.objective.nondifferentiable_at_reference,

@@ -178,6 +178,7 @@ class VectorizedModule(pl.LightningModule):
         means = {p: self._means(values, p, batch) for p in self.alive} if logged else {}
         if self.step == 0:
             self._check_start(means, values, batch)
+            means = {p: self.members[p].without_rounding(of) for p, of in means.items()}
         if not finite:
             self._fail_non_finite(values, losses.detach(), norms, batch)
         return gradient, norms, means

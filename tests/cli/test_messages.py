@@ -37,7 +37,7 @@ CASES = {
     "reward of a policy": (["check", "experiment=lab_ppo", "reward.run=lab_sft"], ["reward.run = lab_sft", "must train a reward model; this run's objective is sft", "type: reward.run=reward_model"]),
     "judge of a policy": (["check", "judge=reward_model", "judge.reward_model.run=sft"], ["judge.reward_model.run = sft", "must train a reward model"]),
     "no config folder": (["check", "--config-dir", "nowhere"], ["--config-dir = ", "no such folder"]),
-    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, online_beta, ppo_kl, seeds, worlds_beta", "type: sweep=dpo_beta"]),
+    "sweep preset": (["train", "sweep=dpo_bta"], ["sweep = dpo_bta", "there are: datasets_beta, dpo_beta, kto_imbalance, noise, objectives_beta, objectives_lr, online_beta, ppo_kl, seeds, worlds_beta", "type: sweep=dpo_beta"]),
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),

@@ -116,6 +116,7 @@ POINTS = {
     "dpo_beta": 4,
     "seeds": 5,
     "objectives_beta": 100,
+    "objectives_lr": 108,
     "datasets_beta": 12,
     "worlds_beta": 16,
     "noise": 30,

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from alignlab.errors import DataError
+from alignlab.evaluation.by_prompt import by_prompt
 from alignlab.evaluation.drift import drift
-from alignlab.evaluation.equal_kl import score_at_kl
 from alignlab.evaluation.examples import Examples, same_prompts
 from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.summary import flat, summarise, win_rate_of
@@ -295,26 +295,44 @@ def test_drift_is_found_and_named() -> None:
         drift(earlier, other)
 
 
-def run_at(kl: float, score: float, seed: int = 0) -> Examples:
-    """A run with a given mean log-ratio and mean score."""
-    rows = examples(samples=1, seed=seed)
-    rng = np.random.default_rng(seed)
-    logps = [[x - (kl + rng.normal(0, 0.3)) / len(row) for x in row] for row in rows["policy/policy_logps"]]
-    scores = (np.array(rows["reference/score/gold"]) + score + rng.normal(0, 0.2, len(rows))).tolist()
-    return Examples(rows.columns | {"policy/reference_logps": logps, "policy/score/gold": scores}, rows.facts)
+def test_runs_by_prompt() -> None:
+    """Means over the two answers to each prompt. A prompt without a valid score in one run is left out for all."""
+    one, other = examples(), examples(seed=1)
+    scores = [*other["policy/score/gold"]]
+    scores[3] = math.nan  # an answer to the second prompt
+    other = Examples(other.columns | {"policy/score/gold": scores}, {})
+    found = by_prompt({"one": one, "other": other}, "gold")
+    assert found is not None
+    assert (found.prompts, found.left_out) == (39, 1)
+    assert list(found.metrics["one"]) == [
+        "eval/kl_ref/sequence_k1", "eval/score/gold/mean", "eval/score/gold/reference", "eval/winrate/gold",
+        "eval/winrate/gold/reference",
+    ]  # fmt: skip
+    names = sorted({name for name in one["prompt_id"] if name != "p1"})
+    by_hand = [np.mean([s for s, n in zip(one["policy/score/gold"], one["prompt_id"], strict=True) if n == name])
+               for name in names]  # fmt: skip
+    np.testing.assert_allclose(found.metrics["one"]["eval/score/gold/mean"], by_hand)
+    np.testing.assert_allclose(found.metrics["one"]["eval/kl_ref/sequence_k1"], 2.0)
+    elsewhere = Examples(other.columns | {"prompt_id": [f"q{i}" for i in range(80)]}, {})
+    assert by_prompt({"one": one, "elsewhere": elsewhere}, "gold") is None
+    unjudged = by_prompt({"one": one}, "nobody")
+    assert unjudged is not None
+    assert list(unjudged.metrics["one"]) == ["eval/kl_ref/sequence_k1"]
 
 
-def test_scores_at_equal_kl() -> None:
-    """The score is sqrt(KL) in runs at KL 1 and 4. It is read between these KLs, at them, and beyond."""
-    method = [run_at(1.0, 1.0), run_at(4.0, 2.0)]
-    low, middle, beyond = score_at_kl(method, "gold", [0.5, 2.5, 9.0])
-    start = float(np.mean(method[0]["reference/score/gold"]))
-    assert middle.value == pytest.approx(start + 1.5, abs=0.15)
-    assert middle.low < middle.value < middle.high
-    assert low.value == pytest.approx(start + 0.5, abs=0.15), "down to the reference, at KL 0"
-    assert math.isnan(beyond.value)
-    worse = [run_at(1.0, 0.2, seed=0), run_at(4.0, 0.5, seed=0)]
-    assert score_at_kl(worse, "gold", [2.5])[0].high < middle.low
-    other = Examples(worse[0].columns | {"prompt_id": [f"q{i}" for i in range(40)]}, {})
-    with pytest.raises(DataError, match="same prompts"):
-        score_at_kl([method[0], other], "gold", [1.0])
+def test_if_the_prompts_are_all_that_there_are_intervals_are_over_their_answers() -> None:
+    """The level of a prompt has a standard deviation of 1, its answers one of 0.5."""
+    sample = examples(samples=8, prompts=10)
+    everything = Examples(sample.columns, sample.facts | {"prompts": "all"})
+    of_sample, of_all = summarise(sample), summarise(everything)
+    wide, narrow = (found["answers"]["policy"]["score/gold"]["standard_error"] for found in (of_sample, of_all))
+    assert wide > 0.2
+    assert narrow == pytest.approx(0.5 / math.sqrt(80), rel=0.25)
+    assert of_all["all_prompts"] is True
+    assert "95 % intervals over the answers" in summary_text(of_all)
+    assert "95 % intervals over prompts" in summary_text(of_sample)
+    once = examples(samples=1)
+    alone = summarise(Examples(once.columns, {"prompts": "all"}))
+    assert alone["answers"]["policy"]["score/gold"]["standard_error"] == pytest.approx(
+        summarise(once)["answers"]["policy"]["score/gold"]["standard_error"]
+    ), "one answer to each prompt does not show how answers vary"

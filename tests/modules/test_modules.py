@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from alignlab.config.registry import schemas
 from alignlab.data.layout import Rows
 from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
+from alignlab.models.reference import frozen_copy
 from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics, token_metrics
 from alignlab.modules.base import AlignmentModule
 from alignlab.objectives.bco import BCO
@@ -43,6 +45,37 @@ def test_dpo_starts_at_ln_2_and_falls(tmp_path: Path) -> None:
     assert found.held_out["eval/rewards/accuracies"] > 0.9
     for row in (*found.steps, found.held_out):
         check_known(row)
+
+
+@dataclass
+class Rounded:
+    """A reference whose log-probabilities have rounding errors, as those of a store have."""
+
+    exact: Any
+
+    def sums(self, rows: Any) -> torch.Tensor:
+        sums = self.exact.sums(rows)
+        return sums + 1e-5 * torch.randn(len(sums), generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize(("objective", "first"), [(DPO(beta=0.5), 0.0), (ORPO(odds_weight=0.5), None)])
+def test_the_first_accuracy_is_not_the_sign_of_rounding_errors(
+    objective: Any, first: float | None, tmp_path: Path
+) -> None:
+    """Before the first update all pairs tie. Rewards of ORPO are not relative to a reference, and stay as they are."""
+    trained = module(objective)
+    trained.reference = Rounded(trained.reference or frozen_copy(trained.policy))
+    rows = train(trained, tmp_path, steps=2).steps
+    assert rows[0]["train/displacement/frac_chosen_down"] == 0.0
+    assert 0 < rows[1]["train/rewards/accuracies"] <= 1
+    if first is None:
+        assert rows[0]["train/rewards/accuracies"] > 0
+        assert "train/pref/length_corr" in rows[0]
+    else:
+        assert rows[0]["train/rewards/accuracies"] == first
+        assert rows[0]["train/pref/accuracy_ties_half"] == 0.5
+        assert "train/pref/length_corr" not in rows[0]
+        assert "train/pref/length_corr" in rows[1]
 
 
 def test_sft_loss_is_the_nll_per_token_of_the_whole_batch(tmp_path: Path) -> None:

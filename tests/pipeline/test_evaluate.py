@@ -17,6 +17,7 @@ from alignlab.cli.main import main
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
 from alignlab.rollout import sampling
+from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.jsonl import read_rows
 
 Run = Callable[..., Any]
@@ -153,7 +154,9 @@ def test_baselines_and_pages(alignlab: Run) -> None:
     told = Path("outputs/sweeps/s/evaluation.md").read_text()
     assert "win-rates against chosen" in told
     assert all(f"| beta {beta} | {run} |" in told for beta, run in zip((0.05, 1.0), ids, strict=True))
-    assert "tied with the best" in told
+    assert "| objective.beta | seeds | sampled KL (nats) | score by gold | win-rate by gold |" in told
+    assert "nan" not in told
+    assert "| sampled KL (nats) | " in Path("outputs/sweeps/s/table.md").read_text(), "the sweep's table has it, too"
 
 
 def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: Path) -> None:
@@ -456,13 +459,29 @@ def suite_model(run: Path) -> Any:
     return load_pretrained(str(run / "policy"), dtype="float32")
 
 
-def test_other_questions_leave_the_runs_own_numbers_alone(alignlab: Run, trained: None, tmp_path: Path) -> None:
-    """This also holds in the lab, whose planted reward does not cover other prompts."""
-    (tmp_path / "q.jsonl").write_text('{"turns": ["ab", "bb"]}\n{"prompt": "ca"}')
+def test_other_questions_enter_the_record_under_names_of_their_own(
+    alignlab: Run, trained: None, tmp_path: Path
+) -> None:
+    """The run's own numbers stay. This also holds in the lab, whose gold reward does not cover other prompts."""
+    for folder, prompt in (("one", "ca"), ("other", "cb")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "my q.jsonl").write_text('{"turns": ["ab", "bb"]}\n' + json.dumps({"prompt": prompt}))
     before = record(only("dpo"))["summary"]
-    found = alignlab("evaluate", "run=dpo", "evaluation.questions=q.jsonl")
-    assert found.code == 0, found.err
-    assert record(only("dpo"))["summary"] == before
+    for folder in ("one", "other", "one"):
+        found = alignlab("evaluate", "run=dpo", f"'evaluation.questions={folder}/my q.jsonl'".strip("'"))
+        assert found.code == 0, found.err
+    after = record(only("dpo"))
+    added = {name: value for name, value in after["summary"].items() if name not in before}
+    assert {name: after["summary"][name] for name in before} == before
+    first, second = after["questions"]
+    assert (first, second[:5]) == ("my_q", "my_q-")
+    check_known(added)
+    assert {name.split("/")[1] for name in added} == {first, second}
+    summaries = [json.loads(f.read_text()) for f in (only("dpo") / "evaluation").glob("*/summary.json")]
+    assert {added[f"questions/{name}/kl_ref/sequence_k1"] for name in (first, second)} == {
+        summary["kl"]["sequence_k1"]["value"] for summary in summaries
+    }
+    assert "dpo-" in alignlab("runs", "questions/my_q/samples/mean_length>0").out
 
 
 def test_a_judge_may_see_each_pair_in_one_order_only() -> None:

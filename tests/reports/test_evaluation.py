@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
-from alignlab.reports.evaluation import _power
+import numpy as np
+import pytest
+
+from alignlab.evaluation.examples import Examples
+from alignlab.evaluation.summary import summarise
+from alignlab.integrity import write_sealed
+from alignlab.reports.evaluation import _power, write_sweep
 
 
 def test_the_difference_that_a_number_of_prompts_can_show() -> None:
@@ -13,13 +20,117 @@ def test_the_difference_that_a_number_of_prompts_can_show() -> None:
     def rates(prompts: int, ties: float) -> dict[str, Any]:
         return {"judge": {"win_rate": {"n": float(prompts), "tie_rate": ties}}}
 
-    assert _power({"one": rates(783, 0.0), "other": rates(783, 0.0)}) == [
+    assert _power({"one": rates(783, 0.0), "other": rates(783, 0.0)}, 783) == [
         "with 783 prompts, a win-rate that differs from 0.5 by 0.05 can be detected (power 80 %); "
         "a difference of 0.05 needs 783"
     ]
-    assert _power({"one": rates(2, 0.0)})[0].startswith(
+    assert _power({"one": rates(2, 0.0)}, 2)[0].startswith(
         "with 2 prompts, no difference of a win-rate from 0.5 can be detected (power 80 %); a difference of 0.05 needs"
     )
-    assert _power({"one": rates(400, 0.95)})[0].endswith("can be detected (power 80 %, 95% ties)")
-    assert _power({"one": rates(256, 255 / 256)}) == []
-    assert _power({"one": rates(9, 1.0), "other": {"judge": {"score_difference": {}}}}) == []
+    assert _power({"one": rates(400, 0.95)}, 400)[0].endswith("can be detected (power 80 %, 95% ties)")
+    assert _power({"one": rates(256, 255 / 256)}, 256) == []
+    assert _power({"one": rates(9, 1.0), "other": {"judge": {"score_difference": {}}}}, 9) == []
+
+
+def test_several_answers_to_a_prompt_count_as_the_independent_answers_that_they_are_worth() -> None:
+    """Of 400 answers to 100 prompts, √(1/4 / n) = 0.04 makes n = 156; a difference of 0.11 needs them."""
+    rate = {"n": 100.0, "tie_rate": 0.0, "wins": 200.0, "ties": 0.0, "losses": 200.0, "value": 0.5}
+    (line,) = _power({"reference": {"judge": {"win_rate": {**rate, "standard_error": 0.04}}}}, 100)
+    assert line == (
+        "with 100 prompts of 4 answers each, worth 156 independent answers, a win-rate that differs from 0.5 by 0.11 "
+        "can be detected (power 80 %); a difference of 0.05 needs 502"
+    )
+    (line,) = _power({"reference": {"judge": {"win_rate": {**rate, "standard_error": 0.5}}}}, 100)
+    assert "worth 100 independent answers" in line, "never fewer than prompts"
+    (line,) = _power({"reference": {"judge": {"win_rate": {**rate, "standard_error": 0.01}}}}, 100)
+    assert "worth 400 independent answers" in line, "never more than answers"
+
+
+def examples_of(kl: float, score: float, seed: int, prompts: int = 24) -> Examples:
+    """A run whose answers have this log-ratio and this score above the reference's, on average."""
+    rng = np.random.default_rng(seed)
+    level = np.random.default_rng(0).normal(0, 1, prompts)
+    ratio = kl + rng.normal(0, 0.2, prompts)
+    own = level + score + rng.normal(0, 0.1, prompts)
+    return Examples(
+        {
+            "prompt_id": [f"p{i}" for i in range(prompts)],
+            "prompt": ["?"] * prompts,
+            "sample": [0] * prompts,
+            "conversation": [None] * prompts,
+            "policy/answer": ["yes"] * prompts,
+            "policy/tokens": [1] * prompts,
+            "policy/ended": [True] * prompts,
+            "policy/policy_logps": [[-1.0]] * prompts,
+            "policy/reference_logps": [[-1.0 - r] for r in ratio],
+            "policy/score/rule": own.tolist(),
+            "reference/answer": ["no"] * prompts,
+            "reference/tokens": [1] * prompts,
+            "reference/ended": [True] * prompts,
+            "reference/score/rule": level.tolist(),
+            "reference/first/rule": [1.0 if a > b else 0.0 for a, b in zip(own, level, strict=True)],
+        },
+        {"judge/rule": "abc"},
+    )
+
+
+def sweep_of(tmp_path: Path, runs: dict[tuple[str, str, str], tuple[float, float]]) -> tuple[Path, dict[str, Path]]:
+    """A sweep over objective, strength and seed with an evaluation of each run, (KL, score) each."""
+    points, folders = [], {}
+    for (objective, strength, seed), (kl, score) in runs.items():
+        run = f"{objective}-{strength}-{seed}"
+        points.append({"point": len(points), "run": run, "objective": objective, "strength": strength, "seed": seed})
+        rows = examples_of(kl, score, seed=len(points))
+        folders[run] = tmp_path / "runs" / run / "evaluation" / "e"
+        rows.write(folders[run])
+        summary = {**summarise(rows), "health": {"verdict": "healthy"}}
+        write_sealed(folders[run] / "summary.json", {"run": run, **summary})
+    axes = ["objective", "strength", "seed"]
+    directory = tmp_path / "sweeps" / "s"
+    write_sealed(directory / "sweep.json", {"name": "s", "question": "", "axes": axes, "points": points})
+    return directory, folders
+
+
+def test_the_evaluation_of_a_sweep_has_a_row_for_each_setting(tmp_path: Path) -> None:
+    """dpo is on a line of slope 1, ipo of slope 1/2: at 2 nats 2 and 1 above the start."""
+    strengths = {"0.1": 4.0, "1.0": 1.0}
+    slopes = {"dpo": 1.0, "ipo": 0.5}
+    runs = {
+        (objective, strength, seed): (kl, slope * kl)
+        for objective, slope in slopes.items()
+        for strength, kl in (strengths.items() if objective == "dpo" else {"0.1": 2.0, "1.0": 1.0}.items())
+        for seed in ("1", "2", "3")
+    }
+    directory, folders = sweep_of(tmp_path, runs)
+    text = write_sweep(directory, folders)
+    assert text == (directory / "evaluation.md").read_text().removeprefix("# s\n\n").rstrip("\n")
+    section = text.split("## Runs")[0]
+    assert "nan" not in section
+    assert "## judged by rule" in section
+    rows = [line for line in section.splitlines() if line.startswith(("| dpo", "| ipo"))]
+    assert [row.split(" | ")[:3] for row in rows] == [
+        ["| dpo", "0.1", "3"], ["| dpo", "1.0", "3"], ["| ipo", "0.1", "3"], ["| ipo", "1.0", "3"],
+    ]  # fmt: skip
+    assert "± is half of a 95 % t interval of the mean over seeds and prompts together" in section
+    last = [line for line in section.splitlines() if "| objective dpo |" in line][-1]
+    assert float(last.split(" | ")[0].strip("| ")) == pytest.approx(2.0, abs=0.1)
+    assert float(last.split(" | ")[4].split(" ± ")[0]) == pytest.approx(2.0, abs=0.1)
+    assert "nats: best: objective dpo; no other is tied with it" in section
+
+
+def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None:
+    runs = {("dpo", "0.1", "1"): (2.0, 1.0), ("dpo", "0.2", "1"): (1.9, 0.0)}
+    text = write_sweep(*sweep_of(tmp_path, runs))
+    assert "over prompts; with one seed, nothing is known about other seeds" in text
+    assert "best: objective dpo, strength 0.1; no other is tied with it" in text
+    assert "chance that the best wins | tied" in text
+    assert "IQM" not in text
+
+
+def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_path: Path) -> None:
+    directory, folders = sweep_of(tmp_path, {("dpo", "0.1", seed): (2.0, 1.0) for seed in "123"})
+    folders.pop("dpo-0.1-3")
+    assert "objective dpo, strength 0.1 lacks seed 3 (not evaluated)" in write_sweep(directory, folders)
+    rows = examples_of(1.0, 1.0, seed=9, prompts=5)
+    rows.write(folders["dpo-0.1-2"])
+    assert "the runs have different prompts, so they are not compared" in write_sweep(directory, folders)

@@ -178,11 +178,13 @@ def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, 0.51, 0.6], "1.0": [9.0, 9.2, 9.1]})
     head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert head.startswith("| objective.beta | seeds | ")
-    assert head.endswith("| gap | difference to the best | tied with it | more seeds to tell |")
+    assert head.endswith(
+        "| gap | difference to the best | chance that the best wins | tied with it | more seeds to tell |"
+    )
     assert len(rows) == 3
     assert "| 0.1 | 3 |" in rows[0]
-    assert "| 0.600 ± 0.248 | +0.097 [+0.076, +0.117] | no |  |" in rows[0]
-    assert "| 0.503 ± 0.249 | best |  |  |" in rows[1]
+    assert "| 0.600 ± 0.248 | +0.097 [+0.076, +0.117] | 0.72 | no |  |" in rows[0]
+    assert "| 0.503 ± 0.249 | best |  |  |  |" in rows[1]
     assert "| no |" in rows[2]
     assert "best: beta 0.3; no other is tied with it" in text
     assert "compared by gap (lower is better)" in text
@@ -199,7 +201,7 @@ def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
 def test_missing_points_are_reported(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, None, None], "1.0": [0.1, None, 0.11]})
     assert "| 0.3 | 1 of 3 |" in text
-    assert "| -0.100 | unknown | unknown |" in text
+    assert "| -0.100 |  | unknown | unknown |" in text
     assert "beta 0.3 lacks seed 1 (failed), 2 (failed): its numbers are from the other seeds" in text
     assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
     assert "unknown, because they have fewer than two seeds in common with the best: beta 0.3" in text
@@ -236,3 +238,38 @@ def test_a_field_that_varies_is_shown_with_its_values() -> None:
     records = [{"objective": {"name": "dpo", "beta": beta, "label_smoothing": 0.0}} for beta in (0.1, 0.3, 0.1)]
     assert objectives(records, ["strength"]) == ["dpo: beta 0.1 | 0.3, label_smoothing 0.0"]
     assert objectives(records, ["objective.beta"]) == ["dpo: label_smoothing 0.0"]
+
+
+def test_sampled_runs_have_a_figure_of_reward_against_kl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Intervals are over seeds, 12.7062 standard errors of two; of a single run they are over prompts, 1.96 of them."""
+    import matplotlib.axes
+
+    drawn: list[tuple[Any, ...]] = []
+    real = matplotlib.axes.Axes.errorbar
+
+    def errorbar(axes: Any, x: Any, y: Any, yerr: Any = None, xerr: Any = None, **how: Any) -> Any:
+        drawn.append((x, y, yerr, xerr, how["label"]))
+        return real(axes, x, y, yerr, xerr, **how)
+
+    monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", errorbar)
+    points = []
+    for i, (beta, seed, kl, score) in enumerate(
+        [("0.1", "1", 2.0, 0.5), ("0.1", "2", 3.0, 0.7), ("1.0", "1", 1.0, 0.4)]
+    ):
+        run = RunDir.of(tmp_path, f"dpo-{i}")
+        summary = {
+            "eval/kl_ref/sequence_k1": kl, "eval/kl_ref/sequence_k1/se": 0.1, "eval/score/rule/mean": score,
+            "eval/score/rule/se": 0.05, "eval/score/rule/reference": 0.2,
+        }  # fmt: skip
+        write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": summary})
+        run.metrics.write_text(json.dumps({"train/global_step": 1, "train/loss": 0.69}) + "\n")
+        points.append({"point": i, "run": run.id, "objective.beta": beta, "seed": seed})
+    axes = ["objective.beta", "seed"]
+    write_sealed(tmp_path / "sweeps/s/sweep.json", {"name": "s", "question": "", "axes": axes, "points": points})
+    write_report(tmp_path / "sweeps/s")
+    assert (tmp_path / "sweeps/s/figures/reward_kl.png").stat().st_size > 10_000
+    assert not (tmp_path / "sweeps/s/figures/frontier.png").exists()
+    assert drawn == [
+        (2.5, pytest.approx(0.6), pytest.approx(1.27062, rel=1e-4), pytest.approx(6.3531, rel=1e-4), "beta 0.1"),
+        (1.0, 0.4, pytest.approx(0.097998, rel=1e-4), pytest.approx(0.195996, rel=1e-4), "beta 1.0"),
+    ]

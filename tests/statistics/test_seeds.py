@@ -10,7 +10,13 @@ import scipy
 
 from alignlab.statistics.intervals import mean_interval
 from alignlab.statistics.power import paired_power
-from alignlab.statistics.seeds import compare_with_best, paired, seeds_to_separate
+from alignlab.statistics.seeds import (
+    compare_with_best,
+    interquartile_mean,
+    paired,
+    probability_of_improvement,
+    seeds_to_separate,
+)
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -183,3 +189,34 @@ def test_power_of_a_t_test_is_that_of_statsmodels(level: float) -> None:
         for power in (0.5, 0.8):
             needed = theirs.solve_power(effect, alpha=1 - level, power=power)
             assert seeds_to_separate(differences, level=level, power=power) == math.ceil(needed)
+
+
+def test_interquartile_means_are_those_of_scipy() -> None:
+    rng = np.random.default_rng(8)
+    for n in (1, 2, 3, 4, 5, 8, 11):
+        values = rng.normal(size=n)
+        assert interquartile_mean(list(values)) == pytest.approx(scipy.stats.trim_mean(values, 0.25))
+    assert interquartile_mean([0.0, 1.0, 2.0, 1000.0]) == 1.5
+    assert math.isnan(interquartile_mean([]))
+
+
+def test_the_probability_of_improvement_is_the_statistic_of_scipys_test() -> None:
+    """By hand: of 2 x 3 pairs, 3 > 1, 2, one tie with 3; 2 > 1, one tie with 2: (3 + 1) / 6."""
+    assert probability_of_improvement([3, 2], [1, 2, 3], lower_is_better=False) == pytest.approx(4 / 6)
+    assert probability_of_improvement([3, 2], [1, 2, 3], lower_is_better=True) == pytest.approx(2 / 6)
+    rng = np.random.default_rng(9)
+    x, y = rng.normal(0.5, 1, 7), rng.normal(0, 1, 5)
+    theirs = scipy.stats.mannwhitneyu(x, y).statistic / 35
+    assert probability_of_improvement(x, y, lower_is_better=False) == pytest.approx(theirs)
+    assert math.isnan(probability_of_improvement([], [1.0], lower_is_better=True))
+
+
+def test_a_difference_of_shares_is_no_surer_than_mcnemars_test_on_its_rows() -> None:
+    """Seeds agree that one of 64 pairs differs: the standard error over pairs is √(1/64 - 1/64²) / 8 = .0155."""
+    shares = {"a": seeded(0.5, 0.5, 0.5), "b": seeded(*[0.5 + 1 / 64] * 3)}
+    found = compare_with_best(shares, lower_is_better=False, rows=64)[1]["a"]
+    assert found.difference is not None
+    assert found.difference.half == pytest.approx(1.959964 * math.sqrt(1 / 64 - 1 / 64**2) / 8)
+    assert (found.tied, found.more_seeds) == (True, None)
+    assert compare_with_best(shares, lower_is_better=False)[1]["a"].tied is False
+    assert compare_with_best(shares, lower_is_better=False, rows=640)[1]["a"].tied is False

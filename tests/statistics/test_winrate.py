@@ -168,3 +168,25 @@ def test_without_ties_a_rate_has_the_wilson_interval_of_statsmodels() -> None:
         rate = win_rate(scores, ties=ties, level=0.9).rate
         assert rate.value == pytest.approx(wins / rows)
         assert (rate.low, rate.high) == pytest.approx(proportion_confint(wins, rows, 0.1, "wilson"), abs=1e-9)
+
+
+@pytest.mark.parametrize("rate", [0.05, 0.2, 0.5])
+def test_differences_of_few_prompts_cover(rate: float) -> None:
+    """Of 8 prompts few differ, and often none does."""
+    rng = np.random.default_rng(7)
+    hits = []
+    for _ in range(600):
+        x, y = (rng.random(8) < rate).astype(float), (rng.random(8) < rate / 2).astype(float)
+        found = paired_difference(x, y)
+        hits.append(found.low <= rate / 2 <= found.high)
+    assert np.mean(hits) >= 0.94
+
+
+def test_a_difference_that_all_prompts_share_has_an_interval_with_a_width() -> None:
+    """Wins and losses: Tango's interval of 8 ties is ± z^2 / (8 + z^2). Other scores: their range is the largest."""
+    share = 1.959964**2 / (8 + 1.959964**2)
+    for x, y, half in (([1.0] * 8, [1.0] * 8, share), ([5.0, 9.0] * 4, [5.0, 9.0] * 4, 4 * share)):
+        found = paired_difference(x, y)
+        assert (found.low, found.value, found.high) == pytest.approx((-half, 0.0, half), abs=1e-5)
+    found = paired_difference([22.0] * 8, [22.0] * 8)
+    assert (found.low, found.value, found.high) == (-np.inf, 0.0, np.inf)

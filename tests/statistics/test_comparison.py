@@ -9,8 +9,14 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from alignlab.reports.comparison import better_than_start, common_metric, equal_kl, hardly_moved, strengths_to_add
 from alignlab.reports.seeds_table import conclusions, settings_frame, settings_markdown, settings_of
+from alignlab.statistics.comparison import (
+    better_than_start,
+    common_metric,
+    equal_kl,
+    hardly_moved,
+    strengths_to_add,
+)
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -61,21 +67,142 @@ def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
     assert "at a KL of 3.68 to 4.36 nats: best: beta 0.1; no other is tied with it" in text
     assert "best: beta 1.0" not in text
     (row,) = [line for line in table.splitlines() if line.startswith("| 1.0 |")]
-    assert row.endswith("| 0.104 ± 0.127 |  |  |  |")
+    assert row.endswith("| 0.104 ± 0.127 |  |  |  |  |")
 
 
-def test_without_equal_kls_none_is_best_and_strengths_to_add_are_named() -> None:
+def test_without_a_common_kl_none_is_best_and_strengths_to_add_are_named() -> None:
     settings = {
         ("dpo", "0.1"): lab(4.0, 0.7, 1.7),
-        ("dpo", "1.0"): lab(0.4, 0.1, 0.7),
+        ("dpo", "1.0"): lab(2.0, 0.1, 0.7),
+        ("ipo", "0.1"): lab(1.5, 0.3, 1.6),
+        ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
+    }
+    table, text = report_of(settings, ["objective", "strength"])
+    ranges = "objective dpo 2 to 4 nats; objective ipo 0.1 to 1.5 nats"
+    assert f"no common KL, so none is called best; their settings have KLs of: {ranges}" in text
+    assert "to compare at one KL, about 1.7 nats, add values of strength: objective dpo above 1; " in text
+    assert text.endswith("objective ipo below 0.1")
+    assert not names_a_best(text)
+    assert "difference to the best" not in table
+
+
+def test_objectives_are_compared_at_the_kls_that_all_of_them_reached() -> None:
+    """At 2.5 nats dpo is half way from 0.7 at 1 nat to 1.7 at 4 nats: 1.2; ipo was measured there."""
+    settings = {
+        ("dpo", "0.1"): lab(4.0, 0.7, 1.7),
+        ("dpo", "1.0"): lab(1.0, 0.1, 0.7),
         ("ipo", "0.1"): lab(2.5, 0.3, 1.6),
         ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
     }
     table, text = report_of(settings, ["objective", "strength"])
+    assert "compared by exact reward at KLs that each of them reached, linear between settings" in text
+    assert "the settings have KLs of: objective dpo 1 to 4 nats; objective ipo 0.1 to 2.5 nats" in text
+    assert "at a KL of 2.5 nats: best: objective ipo; no other is tied with it" in text
+    assert "| 2.5 | objective dpo | 2 | 1.200 ± " in table
+    assert "| 2.5 | objective ipo | 2 | 1.600 ± 0.005 |" in table, "its seeds differ along the curve"
+    assert "at a KL of 0.625" not in text, "dpo was not measured there"
+    assert "what is said about ties rests on 2 seeds" in text
+
+
+def sampled(kl: float, score: float, **more: float) -> list[dict[str, float]]:
+    return [
+        {
+            "eval/kl_ref/sequence_k1": kl + side / 100,
+            "eval/score/polite/mean": score + side / 100,
+            "eval/score/polite/reference": 0.2,
+            **more,
+        }
+        for side in (-1, 1)
+    ]
+
+
+def test_sampled_rewards_are_compared_at_equal_kl_too() -> None:
+    settings = {
+        ("dpo", "0.1"): sampled(4.0, 0.8),
+        ("dpo", "1.0"): sampled(1.0, 0.5),
+        ("kto", "0.1"): sampled(3.0, 0.3),
+        ("kto", "1.0"): sampled(0.2, 0.25),
+    }
+    table, text = report_of(settings, ["objective", "strength"])
+    assert "at a KL of 3 nats: best: objective dpo; no other is tied with it" in text
+    assert "| 3 | objective dpo | 2 | 0.700 ± " in table
+    assert table.startswith("| objective | strength | seeds | sampled KL (nats) | score by polite |")
+    one_strength = {key: rows for key, rows in settings.items() if key[1] == "0.1"}
+    _, text = report_of(one_strength, ["objective", "strength"])
     assert "no two settings have the same KL, so none is called best" in text
-    assert "to compare at one KL, about 1 nats, add values of strength: objective dpo between 0.1 and 1; " in text
-    assert not names_a_best(text)
-    assert "difference to the best" not in table
+
+
+def test_win_rates_are_rewards_whose_start_is_one_half() -> None:
+    settings = {
+        (name, strength): [
+            {
+                "eval/kl_ref/sequence_k1": kl + seed / 100,
+                "eval/winrate/llm": rate + seed / 100,
+                "eval/winrate/llm/reference": 0.5,
+            }
+            for seed in range(3)
+        ]
+        for name, strength, kl, rate in (
+            ("dpo", "0.1", 2, 0.7),
+            ("dpo", "1", 1, 0.6),
+            ("ipo", "0.1", 2, 0.4),
+            ("ipo", "1", 1, 0.45),
+        )
+    }
+    _, text = report_of(settings, ["objective", "strength"])
+    assert "compared by win-rate by llm at KLs that each of them reached" in text
+    assert "not known to be better than the start (95 % interval), so not called best: objective ipo" in text
+    assert "best: objective dpo; no other is tied with it" in text
+
+
+def test_learning_rates_are_variants_of_an_objective() -> None:
+    """dpo reached 2 nats with one of its rates; the rate that did not is not compared there."""
+    settings = {
+        ("dpo", "1e-6", "0.1"): lab(0.05, 0.1, 0.52),
+        ("dpo", "1e-6", "1.0"): lab(0.02, 0.1, 0.51),
+        ("dpo", "1e-4", "0.1"): lab(3.0, 0.1, 1.6),
+        ("dpo", "1e-4", "1.0"): lab(1.0, 0.1, 1.0),
+        ("ipo", "1e-4", "0.1"): lab(2.0, 0.1, 1.0),
+        ("ipo", "1e-4", "1.0"): lab(0.9, 0.1, 0.8),
+    }
+    _, text = report_of(settings, ["objective", "optim.lr", "strength"])
+    assert "at a KL of 2 nats: best: objective dpo, lr 1e-4; no other is tied with it" in text
+    assert "at a KL of 2 nats: best: objective dpo, lr 1e-4" in text
+    assert "lr 1e-6" not in text.split("at a KL of 2 nats")[1]
+
+
+def test_the_kl_stands_beside_a_comparison_of_accuracies() -> None:
+    settings = {("0.1",): pairs(0.7, 0.71), ("1.0",): pairs(0.6, 0.61)}
+    _, text = report_of(settings, ["objective.beta"])
+    assert "the KL to the reference is not known for all settings" in text
+    with_kl = {key: [{**row, "eval/kl_ref/sequence_k1": 2.0} for row in rows] for key, rows in settings.items()}
+    _, text = report_of(with_kl, ["objective.beta"])
+    assert "does not say which is best at equal KL: beta 0.1 2 nats" in text
+
+
+def test_accuracies_on_few_pairs_are_tied_though_the_seeds_agree() -> None:
+    """One more pair of 64, with every seed: by the seeds alone the difference would be certain."""
+    settings = {("a",): pairs(37 / 64, 38 / 64, 37 / 64, n=64), ("b",): pairs(36 / 64, 37 / 64, 36 / 64, n=64)}
+    settings = {
+        key: [{**row, "eval/pairs/accuracy": row["eval/pairs/accuracy"] + 0.2} for row in rows]
+        for key, rows in settings.items()
+    }
+    _, text = report_of(settings, ["x"])
+    assert "best: x a, tied with x b: the best is one of these" in text
+    many = {key: [{**row, "eval/pairs/n": 64000} for row in rows] for key, rows in settings.items()}
+    _, text = report_of(many, ["x"])
+    assert "best: x a; no other is tied with it" in text
+
+
+def test_the_chance_that_the_best_wins_and_the_interquartile_mean_are_columns() -> None:
+    """a beats b in 14 of 16 pairs of runs; of four values the smallest and the largest are left out."""
+    settings = {("a",): pairs(0.7, 0.71, 0.72, 0.76), ("b",): pairs(0.6, 0.61, 0.62, 0.715)}
+    table, _ = report_of(settings, ["x"])
+    head, _, first, second = table.splitlines()
+    assert "| IQM of held-out pair accuracy | difference to the best | chance that the best wins |" in head
+    assert "| 0.715 | best |  |" in first
+    assert "| 0.615 | " in second
+    assert " | 0.88 | " in second
 
 
 def test_a_gap_that_the_user_chose_ranks_all_and_marks_settings_that_hardly_moved() -> None:
@@ -161,6 +288,27 @@ def test_better_than_the_start() -> None:
     assert better_than_start(loss, "eval/rewards/margins") is None, "the value at the start is not known"
 
 
+def test_an_area_under_the_curve_must_exceed_chance_by_more_than_its_error_over_answers() -> None:
+    """With 50 good and 50 bad answers, 1/2 has a 95 % interval of ± 1.96 √(101 / 30000) = .114."""
+
+    def auc(value: float, n: float) -> bool | None:
+        of = {"eval/labels/auc": seeded(value, value + 0.001), "eval/labels/n_good": seeded(n, n)}
+        return better_than_start({**of, "eval/labels/n_bad": seeded(n, n)}, "eval/labels/auc")
+
+    assert (auc(0.613, 50), auc(0.614, 50), auc(0.55, 5000)) == (False, True, True)
+
+
+def test_labels_and_pairs_are_never_compared_with_each_other() -> None:
+    auc = {"eval/labels/auc": 0.7, "eval/labels/n_good": 900, "eval/labels/n_bad": 900, "eval/labels/distance": 1.0}
+    table, text = report_of({("kto",): [auc, auc], ("dpo",): pairs(0.7, 0.71)}, ["objective"])
+    assert (
+        "held-out pair accuracy is missing for objective kto. held-out AUC of labels is missing for objective dpo"
+        in text
+    )
+    assert "| held-out pair accuracy | held-out AUC of labels |" in table
+    assert not names_a_best(text)
+
+
 def test_equal_kl() -> None:
     kl = {"a": 4.0, "b": 0.5, "c": 3.3, "d": 4.1, "e": 0.6, "f": math.nan}
     settings = {name: {"exact/kl": {} if math.isnan(value) else seeded(value, value)} for name, value in kl.items()}
@@ -179,7 +327,7 @@ def test_intervals_hold_for_all_groups_at_once() -> None:
             for i, (one, gap) in enumerate(zip(summaries, (0.1, 0.1 + 0.1 * (values[0] in "bd")), strict=True))
         ]
         found = settings_of(pd.DataFrame(rows), ["x"], ["seed"], {})
-        difference = found.comparisons["x b"].difference
+        difference = found.compared.comparisons["x b"].difference
         assert difference is not None
         assert difference.half == pytest.approx({1: 12.7062, 2: 25.4517}[ends] * 0.05, rel=1e-4)
 
@@ -205,10 +353,10 @@ def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
     still = "lr 1e-7 (0.001 nats); lr 1e-5 (0.11 nats)"
     assert f"hardly moved from the start (less than a quarter of the farthest), so not called best: {still}" in text
     assert "best: lr 3e-4; no other that moved and is better than the start is tied with it" in text
-    assert [row.split(" | ")[-3] for row in table.splitlines()[-3:]][-1] == "best"
+    assert [row.split(" | ")[-4] for row in table.splitlines()[-3:]][-1] == "best"
     _, text = report_of(settings, ["optim.lr"], metric="eval/pairs/accuracy")
     assert f"hardly moved from the start (less than a quarter of the farthest): {still}" in text
-    assert "best: lr 1e-5; no other is tied with it" in text
+    assert "best: lr 1e-5, tied with lr 1e-7; lr 3e-4" in text, "400 pairs do not tell 0.91 from 0.9"
 
 
 def test_if_only_settings_that_hardly_moved_are_better_than_the_start_none_is_best() -> None:

@@ -1,0 +1,70 @@
+"""KL, scores and win-rates of several runs by prompt, so that runs can be compared on the same prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from alignlab.evaluation.examples import Examples, same_prompts, unscored
+from alignlab.statistics.intervals import Array
+from alignlab.statistics.winrate import resolve
+
+KL = "eval/kl_ref/sequence_k1"
+
+
+@dataclass(frozen=True)
+class ByPrompt:
+    """Numbers of runs on the same prompts.
+
+    metrics:  run -> metric -> [P] mean over the answers to each prompt.
+    prompts:  P.
+    left_out: prompts that are left out, because some run has no valid verdict of the judge there.
+    """
+
+    metrics: Mapping[str, Mapping[str, Array]]
+    prompts: int
+    left_out: int
+
+
+def by_prompt(runs: Mapping[str, Examples], judge: str) -> ByPrompt | None:
+    """KL, and scores and win-rates by one judge, of all runs; None if the runs have different prompts.
+
+    The names are those of alignlab/tracking/metrics.py. `<score>/reference` and `<win-rate>/reference` are those of the
+    policy before training. A metric that one run lacks is left out.
+    """
+    first = next(iter(runs.values()))
+    if not all(same_prompts(first, examples) for examples in runs.values()):
+        return None
+    _, codes = np.unique(np.asarray(first["prompt_id"]), return_inverse=True)
+    counts = np.bincount(codes)
+    found = {
+        run: {name: np.bincount(codes, weights=rows) / counts for name, rows in _rows(examples, judge).items()}
+        for run, examples in runs.items()
+    }
+    common = [name for name in next(iter(found.values())) if all(name in of for of in found.values())]
+    valid = np.all([np.isfinite(of[name]) for of in found.values() for name in common] or [counts > 0], axis=0)
+    kept = {run: {name: of[name][valid] for name in common if valid.any()} for run, of in found.items()}
+    return ByPrompt(kept, int(valid.sum()), int((~valid).sum()))
+
+
+def _rows(examples: Examples, judge: str) -> dict[str, Array]:
+    """metric -> [R] its value for each answer; NaN without a valid verdict."""
+    found: dict[str, Array] = {}
+    if "policy/reference_logps" in examples:
+        pairs = zip(examples["policy/policy_logps"], examples["policy/reference_logps"], strict=True)
+        found[KL] = np.array([sum(p) - sum(q) for p, q in pairs])
+    for side, name in (("policy", "mean"), ("reference", "reference")):
+        if f"{side}/score/{judge}" in examples:
+            found[f"eval/score/{judge}/{name}"] = np.array(unscored(examples[f"{side}/score/{judge}"]))
+    baseline = next((b for b in examples.baselines if f"{b}/first/{judge}" in examples), None)
+    if baseline is not None:
+        rates = np.array(unscored(examples[f"{baseline}/first/{judge}"]))
+        if f"{baseline}/second/{judge}" in examples:
+            other = np.array(unscored(examples[f"{baseline}/second/{judge}"]))
+            rates = resolve(rates, other, disagreement=examples.facts.get(f"disagreement/{judge}", "tie"))
+        found[f"eval/winrate/{judge}"] = rates
+        if baseline == "reference":
+            found[f"eval/winrate/{judge}/reference"] = np.full(len(rates), 0.5)
+    return found

@@ -37,6 +37,10 @@ def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
     assert not list(site.glob("tests*"))
     (info,) = site.glob("alignlab-*.dist-info")
     assert digest((info / "licenses/LICENSE").read_bytes()) == APACHE_2
+    assert "plotly.js" in (info / "licenses/NOTICE").read_text()
+    assert {f.name for f in (site / "alignlab/reports/page").iterdir() if f.suffix != ".py"} == {
+        "page.html", "page.css", "page.js", "plotly-basic.min.js",
+    }  # fmt: skip
     metadata = (info / "METADATA").read_text().splitlines()
     assert {"License-Expression: Apache-2.0", "License-File: LICENSE"} <= set(metadata)
     env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}

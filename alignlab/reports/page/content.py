@@ -33,6 +33,7 @@ from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 
 _LOG_LINES, _MOST_LOGS = 15, 20
+_SAMPLED = "for metrics of sampled answers (KL from samples, scores, win-rates), ± includes the interval over prompts"
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,7 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
     differences, runs = _differences(found)
     sampled = completions(found)
     asked = str(found.about.get("metric") or "")
+    sampled_note = [_SAMPLED] if sampled["prompts"] else []
     others = made_by_different_code(record for record in found.records.values() if record)
     return Content(
         name=_safe(found.name),
@@ -95,7 +97,9 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
         answers=[(_safe(name), [_safe(text) for text in answers(one, asked)]) for name, one in found.settings]
         or [("", ["Nothing can be told: there is no run."])],
         settings=[
-            table for name, found_set in found.settings for table in _settings_tables(found, name, found_set, asked)
+            table
+            for name, one in found.settings
+            for table in _settings_tables(found, name, one, [*conclusions(one, asked), *sampled_note])
         ],
         figures={**figures, "completions": sampled, "runs": runs},
         figure_tables=tables,
@@ -156,9 +160,11 @@ def settings_table(found: Collected, settings: Settings) -> Table:
     return Table("settings", header, rows, _numeric(header, rows))
 
 
-def _settings_tables(found: Collected, name: str, settings: Settings, asked: str) -> list[tuple[str, Table, list[str]]]:
+def _settings_tables(
+    found: Collected, name: str, settings: Settings, lines: Sequence[str]
+) -> list[tuple[str, Table, list[str]]]:
     """(heading, table, sentences) of a data set: its settings, and its methods at the KLs that all of them reached."""
-    tables = [(_safe(name), settings_table(found, settings), [_safe(text) for text in conclusions(settings, asked)])]
+    tables = [(_safe(name), settings_table(found, settings), [_safe(text) for text in lines])]
     if settings.compared.budgets is not None and settings.compared.budgets.budgets:
         heading = _safe(f"{name}: methods at equal KL" if name else "Methods at equal KL")
         tables.append((heading, _budget_table(settings.compared), []))

@@ -18,6 +18,7 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the runs tha
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
        alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
        alignlab runs --watch [condition ...]        follow the runs until all have ended
+       alignlab runs --sync [condition ...]         upload the offline W&B files of runs that are not uploaded yet
 
 condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
            The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
@@ -45,6 +46,7 @@ def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
     parser = argparse.ArgumentParser("alignlab runs", usage=_HELP.removeprefix("usage: "), add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--sync", action="store_true")
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--full", action="store_true")
     flags = parser.parse_intermixed_args(args)
@@ -57,6 +59,8 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
     filters = [Filter.parse(word) for word in words]
     found = select(runs_of(root), filters, root)
+    if flags.sync:
+        return _sync(root, [record["id"] for record in found if record.get("status") != "running"])
     if found and flags.watch:
         return _watch(root, filters, " ".join(words) or str(root))
     if not found:
@@ -64,6 +68,21 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
         return 0
     show_table(found, root)
     return 0
+
+
+def _sync(root: Path, ids: Sequence[str]) -> int:
+    from alignlab.tracking.wandb_sync import offline_folder, upload
+
+    folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
+    if not folders:
+        print(f"nothing to upload: of {counted(len(ids), 'run')}, none has W&B files that are not uploaded yet")
+        return 0
+    print(
+        f"uploading {counted(len(folders), 'run')} to W&B: config, metrics, installed packages, and tables of prompts "
+        "and answers (runs with tracking.wandb.samples=false have none)",
+        flush=True,
+    )
+    return upload(folders)
 
 
 def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:

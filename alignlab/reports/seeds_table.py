@@ -38,7 +38,7 @@ SEED = "seed"
 _LEAST = 5e-4
 
 # With fewer seeds than this, the text says what intervals over seeds assume.
-_FEW_SEEDS = 10
+_FEW_SEEDS = 30
 
 # With at least this many seeds, an interquartile mean leaves seeds out.
 _QUARTILES = 4
@@ -297,7 +297,7 @@ def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     if 0 < fewest < _FEW_SEEDS:
         yield (
             f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
-            "distributed over seeds. If one seed in ten is far off, intervals of 3 seeds hold in half of the cases "
+            "distributed over seeds. If one seed in five is far off, intervals of 3 seeds hold in half of the cases "
             "only (docs/evaluation.md)"
         )
 

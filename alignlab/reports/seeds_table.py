@@ -209,7 +209,8 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     if not compared.budgets.budgets:
         hardly = all(high < LEAST_KL for _, high in ranges.values())
         why = f" above {LEAST_KL} nats: hardly any moved from the start" if hardly else ""
-        if not ranges:
+        if len(ranges) < 2:
+            yield f"nothing is compared: {'; '.join(ranges) or 'no method'} alone has results"
             return
         yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
         yield from _strengths_to_add(compared)

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
 
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
@@ -31,7 +32,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _write(args)
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, OutputError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
@@ -36,7 +37,7 @@ def main(argv: Sequence[str]) -> int:
         verb = args.pop(0) if args and args[0] in _VERBS else "list"
         return _VERBS[verb](*_parsed(args))
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -66,7 +66,7 @@ def test_figures_and_tables_are_written(made: Path, alignlab: Run, drawn_figures
     assert (made / "figures/screen/strength_exact_kl.png").stat().st_size > 5000
     assert alignlab("plot", "table", "made").code == 0
     assert (folder / "table.tex").read_text().startswith("\\begin{table}")
-    assert (folder / "table.csv").read_text().startswith("objective,strength,seeds,gap,gap low,gap high")
+    assert (folder / "table.csv").read_text().startswith("objective,strength,seeds,exact reward,exact reward low,")
     assert alignlab("plot", "forest", "made", "to=f.svg").code == 0
     assert Path("f.svg").is_file()
 

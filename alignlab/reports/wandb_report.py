@@ -69,7 +69,9 @@ def build_report(sweep: Mapping[str, Any], tables: str, records: Sequence[Mappin
     records: of the runs of the sweep.
     """
     reports = _library()
-    place = next((found for r in records if (found := r.get("config", {}).get("tracking", {}).get("wandb"))), {})
+    place: Mapping[str, Any] = next(
+        (found for r in records if (found := r.get("config", {}).get("tracking", {}).get("wandb"))), {}
+    )
     names = {name for record in records for name in record.get("summary", {})}
     runs = reports.Runset(name=sweep["name"], filters=f"Config('sweep/id') = '{_quoted(sweep['name'])}'")
     return reports.Report(

@@ -22,7 +22,7 @@ from alignlab.training.trackers import identity_of, readable_name
             {"objective": "ipo", "strength": 0.25, "seed": 3},
             "ipo tau=0.25 seed=3",
         ),
-        (["optim.lr=1e-3"], {"objective.beta": 0.05, "optim.lr": 0.001}, "dpo beta=0.05 lr=0.001 seed=1"),
+        (["optim.lr=1e-3"], {"objective.beta": 0.1, "optim.lr": 0.001}, "dpo beta=0.1 lr=0.001 seed=1"),
         (["objective=sft"], {}, "sft seed=1"),
     ],
 )

@@ -12,6 +12,7 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
+from alignlab.tracking.wandb_sync import offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
@@ -72,8 +73,6 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _sync(root: Path, ids: Sequence[str]) -> int:
-    from alignlab.tracking.wandb_sync import offline_folder, upload
-
     folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
     if not folders:
         print(f"nothing to upload: of {counted(len(ids), 'run')}, none has W&B files that are not uploaded yet")

@@ -55,8 +55,12 @@ def in_full(row: Row) -> str:
     if record:
         parts.append(f"  record: {record['ended']}, code {str(record['git'])[:12]}, expectation {record['digest']}")
     if runs := record.get("runs"):
-        parts.append(f"  {counted(len(runs), 'run')}: alignlab train {' '.join(record['command'])}")
+        parts.append(f"  {counted(len(runs), 'run')}: alignlab train {' '.join(map(_shortened, record['command']))}")
     return "\n".join(parts)
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= 100 else f"{word[:97]}..."
 
 
 def _outcome(finding: Finding, claim: Claim) -> str:

@@ -176,8 +176,8 @@ PAPER = Paper(
             expected=(near("z0 divided by the KL", 1.0, 0.5, "derived"),),
             measured_by=Sampled(reference_point),
             deviations=("Here: 16 prompts with 32 answers, exact KL, batches of 32.",),
-            note="The paper calls its estimate biased. With answers that the reference wrote, the mean log-ratio is "
-            "-KL(pi_ref || pi) in expectation, which is negative, so z0 is nearly always 0.",
+            note="With answers that the reference wrote, the mean log-ratio is -KL(pi_ref || pi) in expectation. "
+            "That is negative, so z0 is nearly always 0.",
         ),
         Claim(
             name="table-2-zephyr",

@@ -119,7 +119,12 @@ def markdown(rows: Sequence[Row], papers: Mapping[str, Paper]) -> str:
     lines.append("|" + "---|" * 6)
     for row in rows:
         paper = papers[row.paper]
-        cells = (f"[{paper.authors}]({paper.url})", f"`{row.claim.name}`", row.claim.words, row.claim.source)
+        cells = (
+            f"[{paper.authors}]({paper.url})",
+            f"`{row.paper} {row.claim.name}`",
+            row.claim.words,
+            row.claim.source,
+        )
         lines.append(f"| {' | '.join(map(_cell, cells))} | {row.claim.kind} | {row.decision.verdict} |")
     open_rows = [row for row in rows if row.decision.verdict in ("contradicted", "underdetermined")]
     lines += ["", "### Not reproduced"] if open_rows else []
@@ -128,7 +133,7 @@ def markdown(rows: Sequence[Row], papers: Mapping[str, Paper]) -> str:
         notes = [f"Measured: {row.decision.why}.", row.claim.note, *row.claim.deviations]
         lines += ["", text, "", *(f"- {note}" for note in notes if note)]
     remarks = [(paper, remark) for paper in papers.values() for remark in paper.remarks]
-    lines += ["", "### Contradictions inside the sources", ""] if remarks else []
+    lines += ["", "### Remarks on the sources", ""] if remarks else []
     lines += [f"- {paper.authors}: {remark}" for paper, remark in remarks]
     return "\n".join(lines)
 

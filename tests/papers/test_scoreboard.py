@@ -95,7 +95,7 @@ def test_markdown_says_what_was_not_reproduced_and_why(tmp_path: Path) -> None:
     fill(tmp_path, 0.5, -1.0)
     text = markdown([row_of(tmp_path, PAPER, claim) for claim in PAPER.claims], {PAPER.name: PAPER})
     link = "[Author et al. 2023](https://example.org)"
-    row = f"| {link} | `lead` | A \\| B: A leads. | figure 2 | estimator | contradicted |"
+    row = f"| {link} | `paper_2023 lead` | A \\| B: A leads. | figure 2 | estimator | contradicted |"
     assert row in text.splitlines()
     assert "**`paper_2023 lead`**: contradicted. A | B: A leads." in text
     assert "- Measured: A - B: -1 ± 0.088, expected > 0 (printed)." in text

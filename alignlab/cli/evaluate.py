@@ -30,7 +30,8 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.pipeline.evaluate import evaluate
     from alignlab.pipeline.requested_runs import peft_of, sweep_of
-    from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
+    from alignlab.reports.evaluated_sweep import write_sweep
+    from alignlab.reports.evaluation import bill_line, summary_text
     from alignlab.reports.sweep import write_report
     from alignlab.training.attempt import quiet_libraries
 

@@ -256,9 +256,8 @@ class Search:
                 self._sweep(trials).write()
                 text = write_report(self.directory)
                 page = write_sweep_page(self.directory)
-                print(
-                    f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n\nwritten to {self.directory}; open {page.name} in a browser"
-                )
+                end = f"{self._found(study)}\n\nwritten to {self.directory}; open {page.name} in a browser"
+                print(visible(f"\n{text}\n\n{end}", MOST_OF_OUTPUT))
         reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}
         reasons |= {n: why_unfinished(p.run.state(), p.plan) for n, p in self._unevaluated(study).items()}
         if reasons:

@@ -10,8 +10,10 @@ import pytest
 from hydra import compose
 from hydra._internal import config_loader_impl
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
@@ -28,6 +30,8 @@ def composed_by_hydra(hydra_conf: None) -> Callable[..., DictConfig]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(config_loader_impl, "create_defaults_list", composing.create_defaults_list)
             patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", composing.merge_files)
+            patch.setattr(FileConfigSource, "load_config", composing.read_file)
+            patch.setattr(OverridesParser, "parse_rule", composing.parse_rule)
             patch.delattr(ConfigStore, "__deepcopy__")
             return _composed(overrides)
 
@@ -54,7 +58,8 @@ def _composed(overrides: Sequence[str]) -> DictConfig:
 )
 def test_configs_are_the_same(overrides: list[str], composed_by_hydra: Callable[..., DictConfig]) -> None:
     wanted = composed_by_hydra(overrides)
-    _composed(overrides).seed = 7
+    changed = _composed(overrides)
+    changed.seed, changed.model.parent = 7, ["sft"]
     _composed([*overrides, "seed=8", "model=tiny"])
     again = _composed(overrides)
     assert OmegaConf.to_yaml(again) == OmegaConf.to_yaml(wanted)
@@ -62,11 +67,11 @@ def test_configs_are_the_same(overrides: list[str], composed_by_hydra: Callable[
     assert OmegaConf.is_struct(again)
 
 
-@pytest.mark.parametrize("mistake", ["objective=nope", "objective.nope=1", "+seed=1"])
+@pytest.mark.parametrize("mistake", ["objective=nope", "objective.nope=1", "+seed=1", "objective=[", "seed=1,2,"])
 def test_mistakes_are_the_same(mistake: str, composed_by_hydra: Callable[..., DictConfig]) -> None:
     said = []
     for composed in (composed_by_hydra, _composed, _composed):
-        with pytest.raises(Exception, match=r"objective|seed") as error:
+        with pytest.raises(Exception, match=r"objective|seed|input") as error:
             composed([mistake])
         said.append((type(error.value), str(error.value)))
     assert len(set(said)) == 1

@@ -78,7 +78,8 @@ def _audit(out: Console, rows: AuditedRows) -> None:
 def _split(facts: Mapping[str, Any]) -> Iterator[str]:
     yield f"{facts['rows']:,}"
     if "prompts" in facts:
-        cut = " before cutting" if facts["prompts"] > facts["rows"] else ""
+        # Prompts are counted in the texts. Some of their rows may be left out because of what was cut.
+        cut = " before cutting" if any("after cutting" in reason for reason in facts["left_out"]) else ""
         yield f"{facts['prompts']:,} different prompt{'s' * (facts['prompts'] != 1)}{cut}"
     if labels := facts.get("labels"):
         yield f"{labels['desirable']:,} good and {labels['undesirable']:,} bad answers"

@@ -17,6 +17,7 @@ VERBS = {
     "runs": "list, filter, show, compare, remove, export or watch runs",
     "report": "write one page (HTML, and Markdown) about a sweep or about runs: answer, intervals, figures, answers",
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
+    "papers": "list, measure and compare claims of papers, with verdicts",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 

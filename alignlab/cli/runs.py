@@ -12,6 +12,7 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
+from alignlab.tracking.wandb_sync import offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
@@ -19,6 +20,7 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the runs tha
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
        alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
        alignlab runs --watch [condition ...]        follow the runs until all have ended
+       alignlab runs --sync [condition ...]         upload the offline W&B files of runs that are not uploaded yet
 
 condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objective.beta<=0.3  exact/kl>2
            The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
@@ -46,6 +48,7 @@ def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
     parser = argparse.ArgumentParser("alignlab runs", usage=_HELP.removeprefix("usage: "), add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--watch", action="store_true")
+    parser.add_argument("--sync", action="store_true")
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--full", action="store_true")
     flags = parser.parse_intermixed_args(args)
@@ -58,6 +61,8 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
     filters = [Filter.parse(word) for word in words]
     found = select(runs_of(root), filters, root)
+    if flags.sync:
+        return _sync(root, [record["id"] for record in found if record.get("status") != "running"])
     if found and flags.watch:
         return _watch(root, filters, " ".join(words) or str(root))
     if not found:
@@ -67,15 +72,28 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     return 0
 
 
+def _sync(root: Path, ids: Sequence[str]) -> int:
+    folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
+    if not folders:
+        print(f"nothing to upload: of {counted(len(ids), 'run')}, none has W&B files that are not uploaded yet")
+        return 0
+    print(
+        f"uploading {counted(len(folders), 'run')} to W&B: config, metrics, installed packages, and tables of prompts "
+        "and answers (runs with tracking.wandb.samples=false have none)",
+        flush=True,
+    )
+    return upload(folders)
+
+
 def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:
-    from alignlab.reports.live import Sight, sight, watch
+    from alignlab.reports.live import RunStatus, run_status, watch
     from alignlab.reports.runs import labels
 
-    def sights() -> list[Sight]:
+    def runs() -> list[RunStatus]:
         found = select(runs_of(root), filters, root)
-        return [sight(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
+        return [run_status(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
 
-    watch(sights, title)
+    watch(runs, title)
     return 0
 
 

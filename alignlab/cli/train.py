@@ -56,13 +56,14 @@ def _rounds(planned: Plan, config: DictConfig, typed: list[str]) -> dict[str, An
 
 def _finish(planned: Plan, record: dict[str, Any]) -> None:
     """Print the result of a run, and evaluate it if its config asks for it. Raises DivergedError if it diverged."""
-    from alignlab.reports.evaluation import stored_text
+    from alignlab.reports.evaluation import end_line, stored_text
 
     if record.get("status") == "diverged":
         raise DivergedError(f"{record['id']} diverged: {record['reason']}")
     print(headline(record), flush=True)
-    if planned.train.evaluation.at_end:
+    if planned.is_evaluated_at_end:
         from alignlab.pipeline.evaluate import evaluate_at_end  # takes seconds to import
 
         if folder := evaluate_at_end(planned):
-            print(stored_text(folder), flush=True)
+            asked_for = planned.train.evaluation.at_end
+            print(stored_text(folder) if asked_for else end_line(folder, planned.run.record()), flush=True)

@@ -37,10 +37,13 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         started = record.get("cwd", "")
         groups: dict[str, Any] = {}
         for name, kind in kinds.items():
+            if name == "tracking":  # of versions with a single tracker
+                continue
             schema = schemas()[name][kind]
             groups[name] = schema(**with_parts(schema, _found_from(started, schema, config[name])))
         train = Train(
             **groups,
+            tracking=_trackers(config, kinds),
             trainer=Trainer(**config["trainer"]),
             rollout=Rollout(**config.get("rollout", {})),
             reference=config["reference"],
@@ -52,6 +55,14 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
     parent = record.get("parent")
     above = recorded_plan(output_root, parent, trust_remote_code=trust_remote_code) if parent else None
     return Plan(train, config, run_id, above)
+
+
+def _trackers(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, Any]:
+    """The trackers of a run. The record of an older version has a single one, and its name among the kinds."""
+    recorded = config.get("tracking") or {}
+    named = {kinds["tracking"]: recorded} if "tracking" in kinds else recorded
+    known = schemas()["tracking"]
+    return {name: known[name](**with_parts(known[name], values)) for name, values in named.items() if name in known}
 
 
 def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -82,8 +82,8 @@ SYNONYMS = {
     "rpo_alpha": "objective.nll_weight",
     "num_ppo_epochs": "rollout.epochs",
     "num_mini_batches": "rollout.minibatches",
-    "wandb_project": "tracking.project",
-    "wandb_entity": "tracking.entity",
+    "wandb_project": "tracking.wandb.project",
+    "wandb_entity": "tracking.wandb.entity",
 }
 
 # Options whose fields a hint may name, for groups whose options do not all have these fields.
@@ -260,7 +260,7 @@ def _other_group_hint(key: str, text: str, value: Any, keys: list[str], accepts:
 
 def _option_hint(group: str, text: str, accepts: Accepts) -> Hint:
     """The hint for another name of a group, if the value is an option of that group."""
-    options = list(schemas()[group])
+    options = [*schemas()[group], *(["none"] if group == "tracking" else [])]
     option = text if text in options else correct_option(text, options)
     return Hint(type_this=f"{group}={option}") if option and accepts({group: option}) else Hint()
 

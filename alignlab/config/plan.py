@@ -89,8 +89,21 @@ class Plan:
 
         They are not for imitation that starts from the weights of the config: such runs are parents of others.
         """
+        return self._is_compared_with_start and self.train.data.world is not None
+
+    @property
+    def is_evaluated_at_end(self) -> bool:
+        """Whether answers are sampled and judged when the run is done.
+
+        Unless `evaluation.at_end` decides it, they are if the policy is compared with a reference on text.
+        """
+        chosen = self.train.evaluation.at_end
+        return chosen if chosen is not None else self._is_compared_with_start and self.train.data.world is None
+
+    @property
+    def _is_compared_with_start(self) -> bool:
         starts_trained = self.train.objective.requires.any_reference or self.parent is not None
-        return self._has_start_to_compare and self.train.data.world is not None and starts_trained
+        return self._has_start_to_compare and starts_trained
 
     @property
     def _has_start_to_compare(self) -> bool:
@@ -298,10 +311,11 @@ def _other_plan(
     except HydraException as error:
         raise ConfigError([Problem(key, run, plain_cause(error))]) from error
     set_values = {name: OmegaConf.select(parent, name) for name in own if "." in name}
+    of_child = OmegaConf.create(config)  # a copy, without flags that forbid changes
     with open_dict(parent):
         for name in inherited:
             if name not in own and name in config:
-                parent[name] = OmegaConf.create(config)[name]
+                parent[name] = of_child[name]
             elif name.startswith("trainer.") and "trainer" in config:
                 OmegaConf.update(parent, name, OmegaConf.select(config, name))
         if "model" in inherited and "model" not in own and not same_start:

@@ -69,8 +69,8 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
             except OmegaConfBaseException as error:  # ${...} with an unknown name
                 raise ConfigError([*problems, Problem(name, None, str(error).splitlines()[0])]) from error
             continue
-        if name == "judge":
-            groups[name], found = _judges(node, known)
+        if name in ("judge", "tracking"):
+            groups[name], found = _named(name, node, known)
             problems += found
             continue
         given, found = _strength(node, config.strength, typed) if name == "objective" else ({}, [])
@@ -93,7 +93,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
         problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
     known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
-    judges, wrong = _judges(config._get_node("judge"), known)
+    judges, wrong = _named("judge", config._get_node("judge"), known)
     problems += [*evaluation.problems, *wrong]
     if problems:
         raise ConfigError(problems)
@@ -112,7 +112,7 @@ def to_synthesize(config: DictConfig) -> Synthesize:
             group = _group(name, node, {}, known)
             parts[name] = group.made
             problems += group.problems
-    parts["judge"], wrong = _judges(config._get_node("judge"), known)
+    parts["judge"], wrong = _named("judge", config._get_node("judge"), known)
     problems += wrong
     if problems:
         raise ConfigError(problems)
@@ -120,9 +120,12 @@ def to_synthesize(config: DictConfig) -> Synthesize:
     return Synthesize(**parts, **rest)
 
 
-def _judges(node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
-    """(judge's name -> judge, problems). Judges with wrong values are left out."""
-    found = {str(name): _group(f"judge.{name}", node._get_node(name), {}, known) for name in node}
+def _named(group: str, node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
+    """(name -> option, problems) of a group with several options at once. Options with wrong values are left out.
+
+    group: judge or tracking.
+    """
+    found = {str(name): _group(f"{group}.{name}", node._get_node(name), {}, known) for name in node}
     problems = [problem for group in found.values() for problem in group.problems]
     return {name: group.made for name, group in found.items() if group.made is not None}, problems
 
@@ -185,16 +188,21 @@ def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:
     try:
         with open_dict(trial):
             for key, value in settings.items():
-                chosen = key in schemas() and key != "judge"
-                OmegaConf.update(
-                    trial, key, OmegaConf.structured(schemas()[key][value]) if chosen else value, merge=False
-                )
+                OmegaConf.update(trial, key, _chosen(key, value), merge=False)
         _check_of(trial)(trial)
     except ConfigError as error:
         return not any(problem.key in settings for problem in error.problems)
     except (OmegaConfBaseException, ValueError):
         return False
     return True
+
+
+def _chosen(key: str, value: Any) -> Any:
+    """The node of a config for a setting: the dataclass of an option, or a value."""
+    options = schemas().get(key, {})
+    if key == "tracking":  # a dict of trackers
+        return {value: OmegaConf.structured(options[value])} if value in options else {}
+    return OmegaConf.structured(options[value]) if options and key != "judge" else value
 
 
 def _check_of(config: DictConfig) -> Callable[[DictConfig], Any]:

@@ -38,13 +38,20 @@ OPTIONS = {
     },
 }
 
+# A key's old name -> its name now.
+KEYS = {f"tracking.{name}": f"tracking.wandb.{name}" for name in ("project", "entity", "mode", "tags")}
+
 
 def with_new_names(override: str, own: Path | None = None) -> str:
-    """An override such as `experiment=lab` or `judge=[support_desk,llm]` with today's names of options.
+    """An override such as `experiment=lab` or `judge=[support_desk,llm]` with today's names of options and keys.
 
     own: the folder of the user's own options. An option there that has an old name keeps it.
     """
     group, equals, options = override.partition("=")
+    key = group.lstrip("+~")
+    if key in KEYS:
+        _log_new_key(key, KEYS[key])
+        return f"{group.replace(key, KEYS[key])}{equals}{options}"
     return f"{group}{equals}{with_new_options(group.lstrip('+~'), options, own)}"
 
 
@@ -77,3 +84,8 @@ def rename_in_file(config: DictConfig) -> None:
 @cache
 def _log_new_name(group: str, old: str, new: str) -> None:
     log.warning("%s=%s is called %s now; the old name works until %s", group, old, new, REMOVED_IN)
+
+
+@cache
+def _log_new_key(old: str, new: str) -> None:
+    log.warning("%s is called %s now; the old name works until %s", old, new, REMOVED_IN)

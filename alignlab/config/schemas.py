@@ -179,12 +179,15 @@ WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation", "synthe
 class RunEvaluation(Evaluation):
     """Evaluation of a run by `alignlab train`. The other settings are those of `alignlab evaluate`.
 
-    at_end: evaluate the run when it is done, as `alignlab evaluate` would.
+    at_end: evaluate the run when it is done, as `alignlab evaluate` would: true or false. null (the default) evaluates
+            policies that are compared with a reference, and takes at most a tenth of the training time for it: then
+            there may be fewer than `prompts` prompts, but at least 16. Nothing is sampled in the lab, where KL, reward
+            and win-rate are exact, and judges that ask a person are left out.
     every:  updates between evaluations of the current policy, which are logged under eval/. 0: none. Each of them calls
             the judges.
     """
 
-    at_end: bool = False
+    at_end: bool | None = None
     every: int = 0
 
     def problems(self) -> Iterator[Problem]:
@@ -222,7 +225,7 @@ class Train(Checked):
     data: Source = setting(inherited_by=["parents"])
     optim: Optim
     trainer: Trainer
-    tracking: Tracking = setting(in_id=False, inherited_by=_ALL)
+    tracking: dict[str, Tracking] = setting(in_id=False, inherited_by=_ALL, default_factory=dict)
     evaluation: RunEvaluation = setting(in_id=False, default_factory=RunEvaluation)
     judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)
     reward: ScoreJudge | None = None

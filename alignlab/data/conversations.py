@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Container, Mapping, Sequence
 from functools import partial
 from typing import Any
+from unicodedata import normalize
 
 from alignlab.data.rows import Message, Prompt, messages_of
 from alignlab.spelling import counted
@@ -157,9 +158,13 @@ def read_boolean(value: Any, name: str) -> bool:
 
 
 def prompt_key(prompt: Prompt) -> str:
-    """A key for comparing prompts. It ignores differences in white space. A text counts as one turn of the user."""
+    """A key for comparing prompts. A text counts as one turn of the user.
+
+    It ignores differences in white space, and in how an accented letter is encoded (as one character, or as a letter
+    and an accent).
+    """
     turns = messages_of(prompt)
-    return "\n".join(f"{turn['role']}: {_normalised(turn['content'])}" for turn in turns)
+    return normalize("NFC", "\n".join(f"{turn['role']}: {_normalised(turn['content'])}" for turn in turns))
 
 
 def _prompt(value: Any, name: str = "prompt") -> Prompt:

@@ -12,6 +12,9 @@ from jinja2 import TemplateError
 from alignlab.data.rows import Message
 from alignlab.errors import DataError
 
+# What a chat template may raise for a conversation that it can't render.
+REJECTIONS = (TemplateError, TypeError, ValueError, LookupError, ArithmeticError, AttributeError)
+
 # Contents of test turns.
 QUESTION, ANSWER = "alignlab-question", "alignlab-answer"
 
@@ -94,7 +97,7 @@ class _Probe:
                 self._tokens(self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=added))
                 for added in (False, True)
             )
-        except TemplateError:
+        except REJECTIONS:
             return []
         return with_header[shared_length(without, with_header) :]
 
@@ -109,7 +112,7 @@ class _Probe:
         for messages in (turns * 2, system + turns * 2, turns, system + turns):
             try:
                 rendered = str(self._tokenizer.apply_chat_template(messages, tokenize=False))
-            except TemplateError:
+            except REJECTIONS:
                 continue
             if -1 < rendered.lower().rfind(QUESTION) < rendered.lower().rfind(ANSWER):
                 return rendered

@@ -28,6 +28,7 @@ Faults = Sequence[tuple[str, str]]
 _MAX_LISTED = 5
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
 _GZIP = b"\x1f\x8b"
+_PARQUET = b"PAR1"
 
 
 def format_of(path: str | Path) -> str | None:
@@ -62,6 +63,8 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
     kind = format_of(path)
     if kind == ".parquet":
         return _parquet(raw, path)
+    if raw.startswith(_PARQUET):
+        raise DataError(f"{path} is a Parquet file: name it *.parquet")
     text = _decoded(raw, path)
     return _csv(text, path) if kind == ".csv" else _json(text, path)
 
@@ -80,6 +83,8 @@ def columns_of(records: Iterable[Record]) -> list[str]:
 
 
 def _decoded(raw: bytes, path: str | Path) -> str:
+    if b"\0" in raw[:2]:  # the first character is ASCII in all formats, so this is UTF-16 or UTF-32
+        raise DataError(f"{path}, line 1 is not UTF-8 (it has zero bytes): save the file as UTF-8")
     try:
         return raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -97,7 +102,7 @@ def _json(text: str, path: str | Path) -> list[Record]:
     if not (whole and text.strip()):
         return _json_lines(text, path)
     try:
-        rows = json.loads(text)
+        rows = _loads(text)
     except json.JSONDecodeError as error:
         if error.msg == "Extra data":  # more than one value, as in JSON lines
             return _json_lines(text, path)
@@ -120,7 +125,7 @@ def _json_lines(text: str, path: str | Path) -> list[Record]:
         if not line:
             continue
         try:
-            row = json.loads(line)
+            row = _loads(line)
         except json.JSONDecodeError as error:
             faults.append((f"line {number}", f"is not JSON: {error.msg} (column {error.colno})"))
         except (ValueError, RecursionError) as error:
@@ -132,6 +137,19 @@ def _json_lines(text: str, path: str | Path) -> list[Record]:
     if faults:
         raise unusable_rows(path, faults)
     return rows
+
+
+def _loads(text: str) -> Any:
+    """The value of a JSON text. Raises ValueError if it is not JSON, or if an object has a key twice."""
+    return json.loads(text, object_pairs_hook=_object)
+
+
+def _object(pairs: list[tuple[str, Any]]) -> Record:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"an object has more than one {', '.join(n for n in found if names.count(n) > 1)}")
+    return found
 
 
 def _not_an_object(value: Any) -> str:
@@ -149,7 +167,7 @@ def _csv(text: str, path: str | Path) -> list[Record]:
     try:
         header = next(reader, [])
         if twice := sorted({name for name in header if header.count(name) > 1}):
-            raise DataError(f"{path} has more than one column {', '.join(twice)}")
+            raise DataError(f"{path} has more than one column {', '.join(name or 'without a name' for name in twice)}")
         if others := [mark for mark in ";\t|" if len(header) == 1 and mark in header[0]]:
             raise DataError(f"{path} has cells that are separated by {others[0]!r}: save it with commas")
         for cells in reader:
@@ -172,7 +190,11 @@ def _parquet(raw: bytes, path: str | Path) -> list[Record]:
     from pyarrow import parquet
 
     try:
-        rows: list[Record] = parquet.read_table(pyarrow.BufferReader(raw)).to_pylist()
+        file = parquet.ParquetFile(pyarrow.BufferReader(raw))
+        names = file.schema_arrow.names
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"{path} has more than one column {', '.join(twice)}")
+        rows: list[Record] = file.read().to_pylist()
     except (OSError, ValueError, pyarrow.ArrowException) as error:
         raise DataError(f"{path} can't be read: {error}") from error
     return rows

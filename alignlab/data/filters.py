@@ -24,6 +24,7 @@ class Reason(Enum):
     EMPTY = "empty answer"
     IDENTICAL = "identical answers"
     TIE = "no two grades differ"
+    NEGATIVE_MARGIN = "margin below 0"
     LEAKED = "prompt is held out"
     SWAPPED = "same pair the other way round"
     CONTRADICTORY = "same answer labelled good and bad"
@@ -106,6 +107,7 @@ def find(rows: Sequence[AnyRow], keys: Keys, held_out: Digests | None = None) ->
         Reason.EMPTY: [not all(text.strip() for text in _texts(row)) for row in rows],
         Reason.IDENTICAL: [len(answers := _texts(row)) > 1 and len(set(answers)) == 1 for row in rows],
         Reason.TIE: [_is_tie(row) for row in rows],
+        Reason.NEGATIVE_MARGIN: [(getattr(row, "margin", None) or 0) < 0 for row in rows],
         Reason.DUPLICATE: _repeats(keys.rows),
     }
     if held_out is not None:

@@ -12,14 +12,14 @@ from alignlab.data.rows import Loaded, Split
 from alignlab.errors import DataError
 
 
-def held_out_part(loaded: Loaded[Any], split: Split, share: float, path: str) -> Loaded[Any]:
-    """The rows of one split, if about `share` of the rows is held out. `path` names the rows in errors.
+def divided(loaded: Loaded[Any], share: float, path: str) -> dict[Split, Loaded[Any]]:
+    """The rows of both splits, if about `share` of the rows is held out. `path` names the rows in errors.
 
     Rows that were left out before are counted for the training split. Raises DataError if all rows have one prompt.
     """
     held_out = _held_out(loaded.rows, share, path)
-    rows = [row for i, row in enumerate(loaded.rows) if (i in held_out) == (split == "eval")]
-    return loaded.with_rows(rows) if split == "train" else Loaded(rows)
+    train = [row for i, row in enumerate(loaded.rows) if i not in held_out]
+    return {"train": loaded.with_rows(train), "eval": Loaded([loaded.rows[i] for i in sorted(held_out)])}
 
 
 def _held_out(rows: Sequence[Any], share: float, path: str) -> set[int]:

@@ -49,22 +49,22 @@ class Rows:
 
     In the plain layout S = R, and all answers begin at the same column: shorter prompts are padded on the left.
 
-    ids:         int64[S, L] token ids, 0 on padding.
-    positions:   int64[S, L] position ids. The positions of an answer continue those of its prompt.
-    ends:        int64[S, L]. The token at column c is visible to the tokens at columns c to ends[c] - 1; 0 on padding.
-                 The prompts and answers of a sequence are trees, stored depth first, and the context of a token is its
-                 path from the root.
-    places:      int64[R, T + 1] indices into the flattened sequences: of the prompt's last token, then of the answer's
-                 tokens.
-    answer_mask: bool[R, T], True on answer tokens.
-    lengths:     int64[R] number of tokens of the prompt and the answer together.
-    keys:        R keys; equal for equal prompt and answer (row_key).
+    ids:           int64[S, L] token ids, 0 on padding.
+    positions:     int64[S, L] position ids. The positions of an answer continue those of its prompt.
+    visible_until: int64[S, L]. The token at column c is visible to the tokens at columns c to visible_until[c] - 1;
+                   0 on padding. The prompts and answers of a sequence are trees, stored depth first, and the context
+                   of a token is its path from the root.
+    token_indices: int64[R, T + 1] indices into the flattened sequences: of the prompt's last token, then of the
+                   answer's tokens.
+    answer_mask:   bool[R, T], True on answer tokens.
+    lengths:       int64[R] number of tokens of the prompt and the answer together.
+    keys:          R keys; equal for equal prompt and answer (row_key).
     """
 
     ids: torch.Tensor
     positions: torch.Tensor
-    ends: torch.Tensor
-    places: torch.Tensor
+    visible_until: torch.Tensor
+    token_indices: torch.Tensor
     answer_mask: torch.Tensor
     lengths: torch.Tensor
     keys: tuple[bytes, ...]
@@ -73,22 +73,22 @@ class Rows:
     @property
     def attention(self) -> torch.Tensor:
         """int64[S, L], 1 on real tokens."""
-        return (self.ends > 0).long()
+        return (self.visible_until > 0).long()
 
     @property
     def targets(self) -> torch.Tensor:
         """int64[N] ids of all answer tokens, row by row."""
-        return self.ids.flatten()[self.places[:, 1:][self.answer_mask]]
+        return self.ids.flatten()[self.token_indices[:, 1:][self.answer_mask]]
 
     @property
     def predicted_at(self) -> torch.Tensor:
         """int64[N] indices into the flattened sequences: of the tokens whose predictions are for `targets`."""
-        return self.places[:, :-1][self.answer_mask]
+        return self.token_indices[:, :-1][self.answer_mask]
 
     @property
     def last(self) -> torch.Tensor:
         """int64[R] indices into the flattened sequences: of each answer's last token."""
-        return self.places.gather(1, self.answer_mask.sum(dim=1, keepdim=True)).squeeze(1)
+        return self.token_indices.gather(1, self.answer_mask.sum(dim=1, keepdim=True)).squeeze(1)
 
     def repeated(self, times: int) -> Rows:
         """The rows `times` times, one copy after the other."""
@@ -97,14 +97,14 @@ class Rows:
             self,
             ids=self.ids.repeat(times, 1),
             positions=self.positions.repeat(times, 1),
-            ends=self.ends.repeat(times, 1),
-            places=(self.places + start[:, None, None]).flatten(0, 1),
+            visible_until=self.visible_until.repeat(times, 1),
+            token_indices=(self.token_indices + start[:, None, None]).flatten(0, 1),
             answer_mask=self.answer_mask.repeat(times, 1),
             lengths=self.lengths.repeat(times),
             keys=self.keys * times,
         )
 
-    def spread(self, values: torch.Tensor) -> torch.Tensor:
+    def scatter(self, values: torch.Tensor) -> torch.Tensor:
         """[N] values of all answer tokens, row by row -> [R, T]; 0 (False) off the answers."""
         return values.new_zeros(self.answer_mask.shape).masked_scatter(self.answer_mask, values)
 
@@ -121,14 +121,14 @@ class _Group:
 class _Tree:
     """A group as a tree of tokens, stored depth first.
 
-    ids, positions, ends: as in `Rows`, with columns counted from 0.
+    ids, positions, visible_until: as in `Rows`, with columns counted from 0.
     prompt: number of prompt tokens.
     paths:  an answer's index in the batch -> the columns of its tokens.
     """
 
     ids: list[int]
     positions: list[int]
-    ends: list[int]
+    visible_until: list[int]
     prompt: int
     paths: dict[int, list[int]]
 
@@ -187,22 +187,22 @@ def _share(answers: Sequence[PromptAndAnswer], layout: Layout) -> list[_Group]:
 def _tree(group: _Group) -> _Tree:
     """Build the tree of a group. Answers are sorted by their token ids; each shares the prefix of the one before it."""
     size = len(group.prompt)
-    ids, positions, ends = list(group.prompt), list(range(size)), [0] * size
+    ids, positions, visible_until = list(group.prompt), list(range(size)), [0] * size
     before: list[int] = []
     path: list[int] = []
     paths: dict[int, list[int]] = {}
     for row, answer in sorted(group.answers.items(), key=lambda one: one[1]):
         same = next((i for i, (a, b) in enumerate(zip(before, answer, strict=False)) if a != b), len(before))
         for column in path[same:]:
-            ends[column] = len(ids)
+            visible_until[column] = len(ids)
         paths[row] = path = [*path[:same], *range(len(ids), len(ids) + len(answer) - same)]
         ids += answer[same:]
         positions += range(size + same, size + len(answer))
-        ends += [0] * (len(answer) - same)
+        visible_until += [0] * (len(answer) - same)
         before = answer
     for column in (*range(size), *path):
-        ends[column] = len(ids)
-    return _Tree(ids, positions, ends, size, paths)
+        visible_until[column] = len(ids)
+    return _Tree(ids, positions, visible_until, size, paths)
 
 
 def _fill(trees: list[_Tree], layout: Layout) -> list[list[_Tree]]:
@@ -235,26 +235,26 @@ def _table(answers: Sequence[PromptAndAnswer], sequences: list[list[_Tree]], lef
     """Sequences as tensors. `left` is the number of padding columns before each sequence."""
     ids: list[list[int]] = [[0] * pad for pad in left]
     positions: list[list[int]] = [[0] * pad for pad in left]
-    ends: list[list[int]] = [[0] * pad for pad in left]
+    visible_until: list[list[int]] = [[0] * pad for pad in left]
     length = max(pad + sum(len(tree.ids) for tree in trees) for pad, trees in zip(left, sequences, strict=True))
     longest = max(len(answer) for _, answer in answers)
-    places: list[list[int]] = [[]] * len(answers)
+    token_indices: list[list[int]] = [[]] * len(answers)
     for s, trees in enumerate(sequences):
         for tree in trees:
             first = len(ids[s])
             ids[s] += tree.ids
             positions[s] += tree.positions
-            ends[s] += [first + end for end in tree.ends]
+            visible_until[s] += [first + end for end in tree.visible_until]
             start = s * length + first
             for row, path in tree.paths.items():
                 padding = [0] * (longest - len(path))
-                places[row] = [start + tree.prompt - 1, *(start + column for column in path), *padding]
+                token_indices[row] = [start + tree.prompt - 1, *(start + column for column in path), *padding]
     counts = torch.tensor([len(answer) for _, answer in answers])
     return Rows(
         _padded(ids, length),
         _padded(positions, length),
-        _padded(ends, length),
-        torch.from_numpy(np.array(places)),
+        _padded(visible_until, length),
+        torch.from_numpy(np.array(token_indices)),
         torch.arange(longest) < counts[:, None],
         torch.tensor([len(prompt) + len(answer) for prompt, answer in answers]),
         tuple(row_key(prompt, answer) for prompt, answer in answers),

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 from pathlib import Path
@@ -23,7 +23,7 @@ from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, read_number
-from alignlab.data.held_out import held_out_part
+from alignlab.data.held_out import divided
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
 from alignlab.data.rows import LeftOut, Loaded, Place, Split
 from alignlab.data.sources.base import Source
@@ -158,10 +158,13 @@ class OwnFiles(Source):
         Raises DataError that names missing columns, or the rows that can't be used.
         """
         if self.eval_path and split == "eval":
-            return self._read(self.eval_path, self.split)
+            return self._read(self.eval_path, self.split)[0]
         if self.eval_path or self._has_splits():
-            return self._read(self.path, self.split if split == "train" else self.eval_split)
-        return held_out_part(self._read(self.path, self.split), split, self.eval_fraction, shown(self.path))
+            return self._read(self.path, self.split if split == "train" else self.eval_split)[0]
+        loaded, content = self._read(self.path, self.split)
+        part = partial(divided, loaded, self.eval_fraction, shown(self.path))
+        both: dict[Split, Loaded[Any]] = _kept((content, "divided"), part)
+        return both[split]
 
     def _has_splits(self) -> bool:
         """Whether `eval_split` can be read: from folders and hub sets, and from files with a column `split`."""
@@ -174,17 +177,16 @@ class OwnFiles(Source):
             log.warning(text, without[0], self.eval_split, self.eval_fraction)
         return not without
 
-    def _read(self, path: Any, split: str) -> Loaded[Any]:
-        """All rows of files, folders or hub sets, checked."""
+    def _read(self, path: Any, split: str) -> tuple[Loaded[Any], Hashable]:
+        """(all rows of files, folders or hub sets, checked; a key that is equal for equal rows)."""
         parts = [part for name in paths_of(path) for part in parts_of(name, split, self.subset)]
         content = [hashlib.sha256(part.content).hexdigest() for part in parts if part.content is not None]
         key = (repr(self), str(path), split, *content)
-        if key not in _cache:
-            loaded = self._parsed([row for part in parts for row in self._records(part, split)], shown(path))
-            while len(_cache) >= _MAX_CACHED:
-                _cache.pop(next(iter(_cache)))
-            _cache[key] = loaded
-        return _cache[key]
+
+        def parsed() -> Loaded[Any]:
+            return self._parsed([row for part in parts for row in self._records(part, split)], shown(path))
+
+        return _kept(key, parsed), key
 
     def _records(self, part: Part, split: str) -> list[Located]:
         """The rows of a part under the names that `columns` gives them. Raises DataError if columns are missing."""
@@ -260,10 +262,21 @@ class OwnFiles(Source):
         return row
 
 
-# The files that were parsed last, by content. The checks before a run, both splits and all points of a sweep read the
-# same files.
-_MAX_CACHED = 4
-_cache: dict[Any, Loaded[Any]] = {}
+# The files that were parsed and divided last, by content. The checks before a run, both splits and all points of a
+# sweep read the same files.
+_MAX_CACHED = 8
+_cache: dict[Hashable, Any] = {}
+
+
+def _kept(key: Hashable, make: Callable[[], Any]) -> Any:
+    """What `make` returned for the key before, or returns now."""
+    if key not in _cache:
+        made = make()
+        while len(_cache) >= _MAX_CACHED:
+            _cache.pop(next(iter(_cache)))
+        _cache[key] = made
+    return _cache[key]
+
 
 # Larger files are read when the run starts, and not before. Their stored token rows may make it needless.
 _MOST_BYTES_BEFORE = 50_000_000

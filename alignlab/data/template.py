@@ -10,11 +10,10 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
-from jinja2 import TemplateError
-
-from alignlab.data.end_of_turn import ANSWER, QUESTION, end_of_turn, shared_length
+from alignlab.data.end_of_turn import ANSWER, QUESTION, REJECTIONS, end_of_turn, shared_length
 from alignlab.data.rows import AnswerText, Message, Prompt, messages_of
 from alignlab.errors import DataError
 
@@ -22,6 +21,9 @@ _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 
 # The test answer in a rendered conversation. Some templates change the case of a turn's content.
 _TEST_ANSWER = re.compile(re.escape(ANSWER), re.IGNORECASE)
+
+# A prompt and its answers.
+Conversation = tuple[Prompt, Sequence[AnswerText]]
 
 # How much of both ends of a turn is looked for in a rendered conversation, in characters.
 _LOOKED_FOR = 30
@@ -81,6 +83,7 @@ class Template:
         others = {*stops, *([] if eos is None else [eos])} - {self.end_id}
         self.ends: tuple[int, ...] = (self.end_id, *sorted(others))
         self._closing_text = self._decoded(self._split(self._closing)).strip()
+        self._begin, self._eos, self._eos_text = tokenizer.bos_token_id, eos, tokenizer.eos_token  # slow to look up
         self._word = self._split("a")  # decoded before an answer, see `text`
         header = self._header() if self._chat else ""
         self._header_length = len(header)
@@ -101,7 +104,7 @@ class Template:
 
     def prompt_ids(self, prompt: Prompt) -> list[int]:
         """Ids of everything before the answer. Raises DataError if the chat template rejects the prompt."""
-        opening = self._opening(prompt)[0] if self._chat else _plain_opening(prompt)
+        opening = self._opening(prompt) if self._chat else _plain_opening(prompt)
         return self._begun(self._ids([self._cut(opening)])[0])
 
     def encode(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Encoded:
@@ -110,12 +113,22 @@ class Template:
 
     def render(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
         """A row as text. Raises DataError if the chat template rejects it or leaves a turn of the prompt out."""
-        if self._chat:
-            return self._render_chat(prompt, answers)
-        opening = _plain_opening(prompt)
-        space = "" if isinstance(prompt, str) or opening.endswith(prompt[-1]["content"]) else " "
-        texts = [self._without_end(text) if ended else text for text, ended in answers]
-        return Rendered(opening, [f"{opening}{space}{text}" for text in texts], [ended for _, ended in answers])
+        (rendered,) = self.render_all([(prompt, answers)])
+        if isinstance(rendered, DataError):
+            raise rendered
+        return rendered
+
+    def render_all(self, rows: Sequence[Conversation]) -> list[Rendered | DataError]:
+        """Rows as text. A row that the chat template rejects, or of which it leaves a turn out, gives its error."""
+        if not self._chat:
+            return [self._render_plain(prompt, answers) for prompt, answers in rows]
+        conversations = [
+            _with_answer(messages_of(prompt), text)
+            for prompt, answers in rows
+            for text in (ANSWER, *(text for text, _ in answers))
+        ]
+        texts = iter(self._rendered_all(conversations))
+        return [self._render_chat(prompt, answers, list(islice(texts, 1 + len(answers)))) for prompt, answers in rows]
 
     def encode_all(self, rows: Sequence[Rendered]) -> list[Encoded]:
         """Ids of many rows. Equal texts are tokenized once."""
@@ -123,14 +136,26 @@ class Template:
         known = dict(zip(texts, self._ids(texts), strict=True))
         return [self._divided(row, known) for row in rows]
 
-    def differs(self, prompt: Prompt, answer: str, ids: Sequence[int]) -> bool:
-        """Whether the ids of prompt and answer are not those of the tokenizer's own `apply_chat_template`.
+    def differing(self, rows: Sequence[Conversation], encoded: Sequence[Encoded]) -> list[bool]:
+        """For each row, whether its ids are not those of the tokenizer's own `apply_chat_template`.
 
-        They are compared up to the end of the answer. False if there is no chat template to compare with.
+        Answers that ended are compared, up to their end. False if there is no chat template to compare with.
         """
-        if not self._chat:
-            return False
-        own = list(self._tokenizer.apply_chat_template(_with_answer(messages_of(prompt), answer), return_dict=False))
+        if not self._chat or not rows:
+            return [False] * len(rows)
+        asked = [
+            (place, _with_answer(messages_of(prompt), text), [*ids.prompt, *answer])
+            for place, ((prompt, answers), ids) in enumerate(zip(rows, encoded, strict=True))
+            for (text, ended), answer in zip(answers, ids.answers, strict=True)
+            if ended
+        ]
+        conversations = [conversation for _, conversation, _ in asked]
+        own = self._tokenizer.apply_chat_template(conversations, return_dict=False) if asked else []
+        different = {place for (place, _, ids), theirs in zip(asked, own, strict=True) if self._differs(ids, theirs)}
+        return [place in different for place in range(len(rows))]
+
+    def _differs(self, ids: Sequence[int], own: Sequence[int]) -> bool:
+        """Whether the ids of prompt and answer are not the first of the tokenizer's own ids."""
         shared = shared_length(own, ids)
         if ids[-1] == self.end_id and self.end_id not in own[shared:]:  # the template does not write the end token,
             return shared < len(ids) - 2  # and may join the last token of the answer with the text after it
@@ -158,47 +183,62 @@ class Template:
             text = text.removesuffix(self._closing_text).rstrip()
         return text
 
-    def _render_chat(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
-        opening, rest = self._opening(prompt)
+    def _render_plain(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
+        opening = _plain_opening(prompt)
+        space = "" if isinstance(prompt, str) or opening.endswith(prompt[-1]["content"]) else " "
+        texts = [self._without_end(text) if ended else text for text, ended in answers]
+        return Rendered(opening, [f"{opening}{space}{text}" for text in texts], [ended for _, ended in answers])
+
+    def _render_chat(
+        self, prompt: Prompt, answers: Sequence[AnswerText], texts: Sequence[str | DataError]
+    ) -> Rendered | DataError:
+        """texts: the conversation with the test answer, and with each of the answers, as the template renders them."""
+        for text in texts:
+            if isinstance(text, DataError):
+                return text
+        tested, *fulls = map(str, texts)
+        try:
+            opening, rest = _around_answer(messages_of(prompt), tested)
+        except DataError as error:
+            return error
         written = self._closing + self._end_text
         has_end = rest.startswith(written)
         wholes, rewritten = [], False
-        for text, ended in answers:
-            full = self._rendered(_with_answer(messages_of(prompt), text))
+        for (answer, ended), full in zip(answers, fulls, strict=True):
             begin = shared_length(opening, full)
             if not full.endswith(rest) or begin < len(opening) - self._header_length:
-                raise DataError(f"the chat template renders the conversation differently for the answer {text!r:.60}")
+                text = f"the chat template renders the conversation differently for the answer {answer!r:.60}"
+                return DataError(text)
             end = len(full) - len(rest)
-            rewritten |= text.strip().lower() != full[begin:end].strip().lower()
+            rewritten |= answer.strip().lower() != full[begin:end].strip().lower()
             wholes.append(full[:end] + (written if ended and has_end else ""))
         return Rendered(opening, wholes, [ended and not has_end for _, ended in answers], rewritten)
 
-    def _opening(self, prompt: Prompt) -> tuple[str, str]:
-        """(rendered text before an answer, rendered text after it).
+    def _opening(self, prompt: Prompt) -> str:
+        """Rendered text before an answer. Raises DataError if the chat template rejects the prompt.
 
         The text is taken from a rendered answer. So it is also right for templates that ignore
         `add_generation_prompt`, or that write more before an answer than they add with it.
         """
         turns = messages_of(prompt)
         rendered = self._rendered(_with_answer(turns, ANSWER))
-        found = list(_TEST_ANSWER.finditer(rendered))
-        if not found:
-            raise DataError("the chat template does not render the answer of this conversation")
-        opening, rest = rendered[: found[-1].start()], rendered[found[-1].end() :]
-        for number, turn in enumerate(turns, 1):
-            if _is_left_out(turn["content"], opening):
-                raise DataError(
-                    f"the chat template leaves out turn {number} of the prompt "
-                    f"({turn['role']}: {turn['content']!r:.40}): remove it, or make it a part of another turn"
-                )
-        return opening, rest
+        if isinstance(rendered, DataError):
+            raise rendered
+        return _around_answer(turns, rendered)[0]
 
-    def _rendered(self, turns: list[Message]) -> str:
+    def _rendered_all(self, conversations: list[list[Message]]) -> list[str] | list[str | DataError]:
+        """Many conversations as text. They are rendered at once, or one by one if the template rejects some."""
+        try:
+            return list(map(str, self._tokenizer.apply_chat_template(conversations, tokenize=False)))
+        except REJECTIONS:
+            return [self._rendered(turns) for turns in conversations]
+
+    def _rendered(self, turns: list[Message]) -> str | DataError:
         try:
             return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
-        except (TemplateError, TypeError, ValueError, KeyError) as error:
+        except REJECTIONS as error:
             roles = ", ".join(turn["role"] for turn in turns)
-            raise DataError(f"the chat template rejects a conversation with the roles {roles}: {error}") from error
+            return DataError(f"the chat template rejects a conversation with the roles {roles}: {error}")
 
     def _divided(self, row: Rendered, ids_of: dict[str, list[int]]) -> Encoded:
         opening = ids_of[self._cut(row.opening)]
@@ -208,8 +248,7 @@ class Template:
 
     def _begun(self, ids: list[int]) -> list[int]:
         """The ids of a prompt. If there are none, one is added, because the first answer token needs one before it."""
-        begin = self._tokenizer.bos_token_id
-        return ids or [self.end_id if begin is None else begin]
+        return ids or [self.end_id if self._begin is None else self._begin]
 
     def _ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Ids of texts.
@@ -219,20 +258,40 @@ class Template:
         """
         if not texts:
             return []
-        found = self._tokenizer(list(texts), add_special_tokens=not self._chat, return_attention_mask=False)
-        return [list(ids) if self._chat else self._plain(ids) for ids in found["input_ids"]]
+        found = self._encoded(list(texts))
+        return found if self._chat else list(map(self._plain, found))
 
-    def _plain(self, ids: Sequence[int]) -> list[int]:
-        begin, end = self._tokenizer.bos_token_id, self._tokenizer.eos_token_id
-        plain = list(ids)
-        if len(plain) > 1 and plain[-1] == end:
-            plain.pop()
-        return plain[1:] if begin is not None and plain[:2] == [begin, begin] else plain
+    def _encoded(self, texts: list[str]) -> list[list[int]]:
+        """The ids that the tokenizer itself gives.
+
+        The backend of a fast tokenizer is asked directly: it then computes no offsets, which is half of the time of a
+        tokenizer with short tokens. One text is tokenized by the tokenizer first. This sets the state of its backend,
+        and shows whether the tokenizer does something else than its backend.
+        """
+
+        def own(some: list[str]) -> list[list[int]]:
+            found = self._tokenizer(some, add_special_tokens=not self._chat, return_attention_mask=False)
+            return [list(ids) for ids in found["input_ids"]]
+
+        backend = getattr(self._tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return own(texts)
+        (first,) = own(texts[:1])
+        found = [encoding.ids for encoding in backend.encode_batch_fast(texts, add_special_tokens=not self._chat)]
+        return found if found[0] == first else own(texts)
+
+    def _plain(self, ids: list[int]) -> list[int]:
+        begin, end = self._begin, self._eos
+        while len(ids) > 1 and ids[-1] == end:
+            ids = ids[:-1]
+        while begin is not None and ids[:2] == [begin, begin]:
+            ids = ids[1:]
+        return ids
 
     def _without_end(self, text: str) -> str:
         """The text of a plain answer. If it was rendered before, it may end with the end token, which is removed."""
         ended = text.rstrip()
-        for mark in filter(None, (self._end_text, self._tokenizer.eos_token)):
+        for mark in filter(None, (self._end_text, self._eos_text)):
             if ended.endswith(mark):
                 return ended.removesuffix(mark)
         return text
@@ -249,7 +308,7 @@ class Template:
         question = Message(role="user", content=QUESTION)
         for turns in ([question], [Message(role="system", content="?"), question]):
             try:
-                opening = self._opening(turns)[0]
+                opening = self._opening(turns)
             except DataError:
                 continue
             return re.split(re.escape(QUESTION), opening, flags=re.IGNORECASE)[-1]
@@ -277,6 +336,24 @@ def _with_answer(turns: Sequence[Message], answer: str) -> list[Message]:
     if turns[-1]["role"] == "assistant":
         return [*turns[:-1], Message(role="assistant", content=turns[-1]["content"] + answer)]
     return [*turns, Message(role="assistant", content=answer)]
+
+
+def _around_answer(turns: Sequence[Message], rendered: str) -> tuple[str, str]:
+    """(text before the test answer, text after it) in a rendered conversation.
+
+    Raises DataError if the answer or a turn of the prompt is not there.
+    """
+    found = list(_TEST_ANSWER.finditer(rendered))
+    if not found:
+        raise DataError("the chat template does not render the answer of this conversation")
+    opening, rest = rendered[: found[-1].start()], rendered[found[-1].end() :]
+    for number, turn in enumerate(turns, 1):
+        if _is_left_out(turn["content"], opening):
+            raise DataError(
+                f"the chat template leaves out turn {number} of the prompt "
+                f"({turn['role']}: {turn['content']!r:.40}): remove it, or make it a part of another turn"
+            )
+    return opening, rest
 
 
 def _is_left_out(content: str, rendered: str) -> bool:

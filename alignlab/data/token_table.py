@@ -37,8 +37,8 @@ def write_rows(rows: Iterable[Row], kind: type[Row], file: Path) -> None:
     with new_file(file) as scratch, pyarrow.ipc.new_file(str(scratch), schema) as writer:
         while batch := list(islice(remaining, _BATCH)):
             columns = {name: [getattr(row, name) for row in batch] for name in types}
-            if types.get("said") == Prompt:
-                columns["said"] = [json.dumps(prompt) for prompt in columns["said"]]
+            if types.get("content") == Prompt:
+                columns["content"] = [json.dumps(prompt) for prompt in columns["content"]]
             writer.write_batch(pyarrow.RecordBatch.from_pydict(columns, schema))
 
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import count, islice
+from itertools import count, islice, repeat
 from operator import ne
 from typing import Any, TypeVar
 
@@ -21,6 +21,8 @@ IDENTICAL = "identical after cutting"
 
 # How many rows are tokenized in one call of the tokenizer.
 _CHUNK = 1024
+
+_DIFFERS = "its ids are not those of the tokenizer's own rendering of the conversation"
 
 # How many rows are compared with the tokenizer's own rendering before training. `alignlab check` compares more.
 COMPARED = 256
@@ -94,18 +96,13 @@ class PromptTokens(CompletionTokens):
     """Token ids of a prompt that the policy answers.
 
     completion: token ids of the data's own answer.
-    said:       the prompt as text or turns, before tokenization.
+    content:    the prompt as text or turns, before tokenization.
     """
 
-    said: Prompt = ""
+    content: Prompt = ""
 
 
 Tokens = CompletionTokens | PairTokens | LabelledTokens | RankingTokens
-
-
-def mean_tokens(rows: Sequence[Tokens]) -> float:
-    """Mean number of tokens per row. A prompt counts once for each of its answers."""
-    return sum(len(prompt) + len(answer) for row in rows for prompt, answer in row.answers()) / len(rows)
 
 
 def mismatched(rows: Sequence[LabelledTokens]) -> list[LabelledTokens]:
@@ -245,50 +242,56 @@ class Tokenizer:
         faults: list[tuple[str, str]] = []
         numbered = enumerate(rows, 1)
         while chunk := list(islice(numbered, _CHUNK)):
-            rendered, usable = [], []
-            for number, row in chunk:
-                try:
-                    rendered.append(self._rendered(row))
+            usable, rendered = [], []
+            for (number, row), text in zip(chunk, self._rendered([row for _, row in chunk]), strict=True):
+                if isinstance(text, DataError):
+                    faults.append((_place(number, row), str(text)))
+                else:
                     usable.append((number, row))
-                except DataError as error:
-                    faults.append((_place(number, row), str(error)))
-            for (number, row), encoded in zip(usable, self.template.encode_all(rendered), strict=True):
+                    rendered.append(text)
+            all_encoded = self.template.encode_all(rendered)
+            differ = self._differing([row for _, row in usable], all_encoded)
+            for (number, row), encoded, differs in zip(usable, all_encoded, differ, strict=True):
                 with self.report.row():
                     prompt, answers = self._cut(encoded)
                 self.report.moved += encoded.moved
-                fault = self._fault(row, encoded, answers)
-                if fault:
+                if fault := _DIFFERS if differs else self._empty(answers):
                     faults.append((_place(number, row), fault))
                 else:
                     yield row, prompt, answers
         if faults:
             raise unusable_rows("the data", faults)
 
-    def _rendered(self, row: AnyRow) -> Rendered:
-        """The row as text. Raises DataError if it was rendered before, or if it can't be rendered."""
-        contents = [turn["content"] for turn in messages_of(row.prompt)] + [text for text, _ in row.answers()]
-        if marks := sorted({mark for text in contents for mark in self.template.marks_in(text)}):
-            raise DataError(
-                f"its texts hold marks of the chat template ({', '.join(marks)}), which would be written twice: "
-                "type data.template=none if the rows were rendered before, or remove the marks"
-            )
-        rendered = self.template.render(row.prompt, row.answers())
-        self.report.rewritten += rendered.rewritten
-        self.report.dated += self.template.dated
-        self.report.with_ends += any(map(self.template.holds_ends, contents))
-        return rendered
+    def _rendered(self, rows: Sequence[AnyRow]) -> Iterator[Rendered | DataError]:
+        """Yield each row as text, or what is wrong with it: it was rendered before, or it can't be rendered."""
+        all_rendered = self.template.render_all([(row.prompt, row.answers()) for row in rows])
+        for row, rendered in zip(rows, all_rendered, strict=True):
+            contents = [turn["content"] for turn in messages_of(row.prompt)] + [text for text, _ in row.answers()]
+            if marks := sorted({mark for text in contents for mark in self.template.marks_in(text)}):
+                yield DataError(
+                    f"its texts hold marks of the chat template ({', '.join(marks)}), which would be written twice: "
+                    "type data.template=none if the rows were rendered before, or remove the marks"
+                )
+                continue
+            if isinstance(rendered, Rendered):
+                self.report.rewritten += rendered.rewritten
+                self.report.dated += self.template.dated
+                self.report.with_ends += any(map(self.template.holds_ends, contents))
+            yield rendered
 
-    def _fault(self, row: AnyRow, encoded: Encoded, cut: Sequence[Sequence[int]]) -> str:
-        """What is wrong with the ids of a row; empty if nothing is."""
-        if not all(cut):
-            empty = next(name for name, ids in zip(self._names(len(cut)), cut, strict=True) if not ids)
-            return f"{empty} has no token, not even the end of the answer"
-        if self.report.compared < self.compare:
-            self.report.compared += 1
-            for (text, ended), ids in zip(row.answers(), encoded.answers, strict=True):
-                if ended and self.template.differs(row.prompt, text, [*encoded.prompt, *ids]):
-                    return "its ids are not those of the tokenizer's own rendering of the conversation"
-        return ""
+    def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded]) -> Iterator[bool]:
+        """Yield for each row whether its ids were found to differ from those of the tokenizer's own rendering."""
+        first = min(len(rows), self.compare - self.report.compared)
+        self.report.compared += first
+        yield from self.template.differing([(row.prompt, row.answers()) for row in rows[:first]], encoded[:first])
+        yield from repeat(False, len(rows) - first)
+
+    def _empty(self, answers: Sequence[Sequence[int]]) -> str:
+        """What is wrong with the answers of a row if one has no token; empty if all have one."""
+        if all(answers):
+            return ""
+        empty = next(name for name, ids in zip(self._names(len(answers)), answers, strict=True) if not ids)
+        return f"{empty} has no token, not even the end of the answer"
 
     def _cut(self, encoded: Encoded) -> tuple[list[int], list[list[int]]]:
         prompt = self.cut.prompt(encoded.prompt, self.report)

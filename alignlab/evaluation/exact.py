@@ -75,5 +75,20 @@ def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, fl
         "exact/frontier_reward": best,
         "exact/frontier_gap": best - reward,
         "exact/frontier_strength": strength,
+        "exact/winrate": win_rate(policy, reference, world.gold_reward),
         "exact/entropy": -expected(policy, policy),
     }
+
+
+def win_rate(policy: Array, reference: Array, reward: Array) -> float:
+    """P(reward of the policy's answer > that of the reference's answer) + P(both are equal) / 2, mean over prompts.
+
+    policy, reference: [X, N] log-probabilities of all completions, nats. reward: [X, N].
+    """
+    rates = []
+    for own, other, values in zip(np.exp(policy), np.exp(reference), reward, strict=True):
+        _, place = np.unique(values, return_inverse=True)  # equal rewards have the same place
+        equal = np.bincount(place, other)  # probability of each reward under the reference
+        beaten = np.cumsum(equal) - equal / 2
+        rates.append(float(np.bincount(place, own) @ beaten))
+    return float(np.mean(rates))

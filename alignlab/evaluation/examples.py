@@ -39,6 +39,10 @@ class Examples:
     columns: dict[str, list[Any]]
     facts: dict[str, str] = field(default_factory=dict)
 
+    def followed_by(self, others: Examples) -> Examples:
+        """These rows and, below them, those of `others`, which have the same columns."""
+        return Examples({name: [*values, *others[name]] for name, values in self.columns.items()}, self.facts)
+
     def __len__(self) -> int:
         return len(self.columns["prompt_id"])
 

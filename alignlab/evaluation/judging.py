@@ -49,7 +49,7 @@ def _verdicts(ids: Sequence[str], baseline: str, name: str, verdicts: Judged) ->
             columns[f"{baseline}/{column}/{name}"] = [
                 None if j is None or j.verdict is Verdict.UNJUDGED else j.score for j in judgements
             ]
-    both = [[by_place[key].said for key in ((id_, False), (id_, True)) if key in by_place] for id_ in ids]
+    both = [[by_place[key].reply for key in ((id_, False), (id_, True)) if key in by_place] for id_ in ids]
     return columns | {f"{baseline}/said/{name}": ["\n---\n".join(said) for said in both]}
 
 

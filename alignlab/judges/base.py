@@ -19,6 +19,7 @@ from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
 from alignlab.integrity import json_digest
+from alignlab.progress import Progress
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.winrate import WinRate, win_rate
 
@@ -81,14 +82,14 @@ class Judgement:
     swapped: whether b was shown first.
     verdict: which of a and b won. The order does not change its meaning.
     score:   score of a: 1, 1/2 or 0, or a number between if the judge grades; NaN if invalid or unjudged.
-    said:    the judge's text, or the reason why there is none.
+    reply:   the judge's text, or the reason why there is none.
     """
 
     id: str
     swapped: bool
     verdict: Verdict
     score: float
-    said: str
+    reply: str
 
 
 @dataclass(frozen=True)
@@ -97,13 +98,13 @@ class Rating:
 
     score:  NaN if the reply holds no valid score.
     judged: False if the judge sent no reply.
-    said:   the judge's text, or the reason why there is none.
+    reply:  the judge's text, or the reason why there is none.
     """
 
     id: str
     score: float
     judged: bool
-    said: str
+    reply: str
 
 
 @dataclass
@@ -194,6 +195,8 @@ class Judge(Checked, ABC):
 
     # Fields that do not change the verdicts.
     cosmetic: ClassVar[tuple[str, ...]] = ()
+    # Whether a person has to answer. Such judges are asked only on request.
+    asks_a_person: ClassVar[bool] = False
     # Name of the class in fingerprints if it had another name in earlier versions.
     earlier_name: ClassVar[str] = ""
 
@@ -234,6 +237,10 @@ class Judge(Checked, ABC):
 
     def with_remote_code(self) -> Judge:
         """A copy that may run code that comes with its model; the judge itself if it has no model."""
+        return self
+
+    def with_progress(self, progress: Progress) -> Judge:
+        """A copy that shows its progress; the judge itself if it has none to show."""
         return self
 
     def missing(self) -> Iterator[Problem]:

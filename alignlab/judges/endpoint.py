@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from alignlab.judges.base import JudgingCost
+from alignlab.progress import Progress, silent
 from alignlab.spelling import counted
 
 Body = Mapping[str, Any]
@@ -65,7 +66,9 @@ class Endpoint:
         self._failed_in_a_row = 0
         self.bill = JudgingCost()
 
-    def ask_all(self, bodies: Sequence[Body], keep: Callable[[int, Reply], None]) -> dict[int, str]:
+    def ask_all(
+        self, bodies: Sequence[Body], keep: Callable[[int, Reply], None], progress: Progress = silent
+    ) -> dict[int, str]:
         """Send every body. `keep(i, reply)` is called as replies arrive, by one thread at a time.
 
         Returns i -> reason, for the requests without a reply.
@@ -84,7 +87,7 @@ class Endpoint:
         with ThreadPoolExecutor(self._limits.concurrency, thread_name_prefix="judge") as pool:
             futures = [pool.submit(ask, i) for i in range(len(bodies))]
             try:
-                for future in futures:
+                for future in progress(futures, "judging"):
                     future.result()
             except BaseException:  # Ctrl-C or a full disk: stored replies stay, and waiting requests are not sent
                 self._stop("stopped")

@@ -33,6 +33,7 @@ class Human(Judge):
     open_browser: open the page in a browser. Its address is printed in any case.
     """
 
+    asks_a_person: ClassVar[bool] = True
     cosmetic: ClassVar[tuple[str, ...]] = ("port", "open_browser")
 
     port: int = 0

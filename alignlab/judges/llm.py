@@ -6,6 +6,7 @@ import math
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -18,6 +19,7 @@ from alignlab.judges.base import Answer, Comparison, Judge, Judged, Judgement, J
 from alignlab.judges.cache import Store
 from alignlab.judges.endpoint import Endpoint, Limits, Reply
 from alignlab.judges.templates import Template, choose, read_templates, values_of
+from alignlab.progress import Progress, silent
 
 # Name (a value of `template`) -> file of a template that comes with the package.
 BUILT_IN = {
@@ -89,6 +91,13 @@ class LLM(Judge):
         "price_in",
         "price_out",
     )
+
+    _progress = staticmethod(silent)
+
+    def with_progress(self, progress: Progress) -> LLM:
+        judge = copy(self)
+        vars(judge)["_progress"] = progress
+        return judge
 
     def fingerprint(self) -> str:
         return json_digest([super().fingerprint(), [asdict(template) for template in self.templates()]], 16)
@@ -201,7 +210,7 @@ class LLM(Judge):
                 kept.put(requests[open_keys[i]], reply)
                 replies[open_keys[i]] = reply
 
-            found = endpoint.ask_all([requests[key]["body"] for key in open_keys], keep)
+            found = endpoint.ask_all([requests[key]["body"] for key in open_keys], keep, self._progress)
             failures, bill = {open_keys[i]: reason for i, reason in found.items()}, endpoint.bill
         bill.cached = cached
         bill.failures = Counter(failures[key] for key in keys if key in failures)

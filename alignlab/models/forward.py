@@ -106,14 +106,14 @@ def attention_mask(config: Any, rows: Rows, dtype: torch.dtype) -> torch.Tensor 
     - Answers that share a prompt: [S, 1, L, L] in `dtype`, which the model adds to its attention scores.
     - The same, and a model with several kinds of layers: one such mask for each kind.
 
-    A token sees its own prompt and answer up to itself (`Rows.ends`). Padding sees only itself, because some attention
-    implementations return NaN for a token that sees nothing. A sliding window counts positions, not columns.
+    A token sees its own prompt and answer up to itself (`Rows.visible_until`). Padding sees only itself, because some
+    attention implementations return NaN for a token that sees nothing. A sliding window counts positions, not columns.
     """
     if not rows.layout.shared:
         return rows.attention
     column = torch.arange(rows.ids.shape[1], device=rows.ids.device)
     itself = column == column[:, None]
-    full = (column <= column[:, None]) & (column[:, None] < rows.ends[:, None, :]) | itself
+    full = (column <= column[:, None]) & (column[:, None] < rows.visible_until[:, None, :]) | itself
     kinds = set(getattr(config, "layer_types", None) or ())
     window = window_of(config)
     if window is None:

@@ -174,7 +174,7 @@ class HeadCritic(Critic):
             hidden = predictions.hidden
         else:  # `predictions` hold logits, because the model's own head was used
             hidden = hidden_states(backbone(innermost(policy)), rows)[rows.predicted_at]
-        return rows.spread(self.of_states(hidden))
+        return rows.scatter(self.of_states(hidden))
 
     def of_states(self, hidden: Tensor) -> Tensor:
         """[N, H] last hidden states of the policy -> [N] values, each before the token that the state predicts."""
@@ -194,4 +194,4 @@ class NetworkCritic(Critic):
     def of_rows(self, rows: Rows) -> Tensor:
         """[R, T] values before each answer token, float32. They need no forward pass of the policy."""
         scorer = innermost(self.scorer)
-        return rows.spread(_reward(scorer, hidden_states(backbone(scorer), rows)[rows.predicted_at]))
+        return rows.scatter(_reward(scorer, hidden_states(backbone(scorer), rows)[rows.predicted_at]))

@@ -84,7 +84,7 @@ def score_predictions(
     else:
         pieces = _pieces(len(targets), max(1, logits_at_once // vocabulary))
         seen = TokenScores(*ChunkedProjection.apply(see, pieces, predictions.hidden, *predictions.parameters))
-    tables = [None if values is None else rows.spread(values) for values in seen]
+    tables = [None if values is None else rows.scatter(values) for values in seen]
     tokens, kl, with_gradient, log_collision, entropies, correct, mean_logit = tables
     assert tokens is not None
     return AnswerScores(

@@ -131,7 +131,7 @@ class CachedReference:
     def tokens(self, rows: Rows) -> torch.Tensor:
         self._refuse_missing(rows, self.by_token)
         flat = np.concatenate([self.by_token[key] for key in rows.keys])
-        return rows.spread(torch.from_numpy(flat).to(rows.ids.device))
+        return rows.scatter(torch.from_numpy(flat).to(rows.ids.device))
 
     def predictions(self, rows: Rows) -> Predictions:
         raise ValueError("the store keeps log-probabilities of answer tokens, not whole distributions")

@@ -310,7 +310,7 @@ class OnlineModule(AlignmentModule):
         each = len(sampled) // len(prompts)
         repeated = [row for row in prompts for _ in range(each)]
         answers = [
-            ScoredResponse(row.said, self._text(row, one), one.ended)
+            ScoredResponse(row.content, self._text(row, one), one.ended)
             for row, one in zip(repeated, sampled, strict=True)
         ]
         scores = list(scorer(answers))
@@ -324,7 +324,7 @@ class OnlineModule(AlignmentModule):
         return None if gold is None else float(np.mean(self._scores(gold, prompts, sampled)))
 
     def _text(self, row: PromptTokens, answer: Sample) -> str:
-        return self.context.text_of(answer.ids, row.said)
+        return self.context.text_of(answer.ids, row.content)
 
     def _rollout_metrics(
         self, rollouts: Rollouts, sampled: Sequence[Sample], author: str, gold: float | None
@@ -382,7 +382,7 @@ class OnlineModule(AlignmentModule):
         kl, scores = rollouts.log_ratio.sum(dim=1).tolist(), rollouts.scores.flatten().tolist()
         return [
             {
-                "prompt": row.said if isinstance(row.said, str) else row.said[-1]["content"],
+                "prompt": row.content if isinstance(row.content, str) else row.content[-1]["content"],
                 "completion": self._text(row, sampled[i]),
                 "score": scores[i],
                 "kl": kl[i],

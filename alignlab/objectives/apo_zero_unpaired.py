@@ -9,7 +9,7 @@ from typing import ClassVar
 import torch
 
 from alignlab.checks import check_same_shape
-from alignlab.objectives.base import WithReference, one_label_remarks, rare_label_remarks
+from alignlab.objectives.base import WithReference, rare_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -41,5 +41,4 @@ class APOZeroUnpaired(WithReference):
 
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         if "desirable" in counts:  # a mix with pairs has no such counts
-            yield from one_label_remarks("APO-zero", counts)
             yield from rare_label_remarks("APO-zero", counts)

@@ -136,30 +136,6 @@ class WithReference(Objective):
         return self.beta
 
 
-def one_label_remarks(name: str, counts: Mapping[str, int], follows: str = "") -> Iterator[str]:
-    """Yield a remark if all answers are good or all are bad. It is for losses that are monotone in each log-ratio.
-
-    name:    of the objective.
-    counts:  rows by label: "desirable" and "undesirable".
-    follows: name of a quantity without gradient that the loss compares log-ratios with and that follows them; empty if
-             there is none.
-    """
-    good, bad = counts["desirable"], counts["undesirable"]
-    if bool(good) == bool(bad):
-        return
-    label, other, way = ("good", "bad", "up") if good else ("bad", "good", "down")
-    hidden = f" {follows} can follow the log-ratios, and the loss then does not show it." if follows else ""
-    instead = (
-        "objective=sft, or add bad answers" if good else "add good answers; these do not say what to answer instead"
-    )
-    every = "the only answer is" if good + bad == 1 else f"all {good or bad} answers are"
-    yield (
-        f"{name}: {every} {label}, none is {other}. Every row pushes the log-ratio of its answer "
-        f"{way}, and no row pushes it back. So the loss has no minimum, and the policy moves away from the reference "
-        f"until training ends.{hidden} Better: {instead}"
-    )
-
-
 def rare_label_remarks(name: str, counts: Mapping[str, int]) -> Iterator[str]:
     """Yield a remark if one label is rare. It is for objectives without weights that could make up for it."""
     few, many = sorted((counts["desirable"], counts["undesirable"]))

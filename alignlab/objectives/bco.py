@@ -11,7 +11,7 @@ import torch
 
 from alignlab.checks import check_same_shape, one_of
 from alignlab.errors import Problem
-from alignlab.objectives.base import FROM_DIALECT, WithReference, logsigmoid, one_label_remarks, rare_label_remarks
+from alignlab.objectives.base import FROM_DIALECT, WithReference, logsigmoid, rare_label_remarks
 from alignlab.types import LabelledLogps, Requires
 
 
@@ -78,7 +78,6 @@ class BCO(WithReference):
 
     def data_warnings(self, counts: Mapping[str, int]) -> Iterator[str]:
         if "desirable" in counts:  # a mix with pairs has no such counts
-            yield from one_label_remarks("BCO", counts, "The shift δ" if self.shift == "running" else "")
             yield from rare_label_remarks("BCO", counts)
 
     def _delta(self, batch: LabelledLogps) -> torch.Tensor:

@@ -11,7 +11,7 @@ import torch
 
 from alignlab.checks import check_same_shape, positive
 from alignlab.errors import Problem
-from alignlab.objectives.base import WithReference, one_label_remarks
+from alignlab.objectives.base import WithReference
 from alignlab.spelling import counted
 from alignlab.types import LabelledLogps, Requires
 
@@ -83,9 +83,7 @@ class KTO(WithReference):
         good, bad = counts["desirable"], counts["undesirable"]
         weights = f"{self.desirable_weight:g} and {self.undesirable_weight:g}"
         yield f"KTO: {good} good and {counted(bad, 'bad answer')}, with weights {weights}"
-        if not good or not bad:
-            # the reference point is at least 0, so it can follow the log-ratios of good answers only
-            yield from one_label_remarks("KTO", counts, "The reference point z0" if good else "")
+        if not good or not bad:  # the audit of the data warns of it
             return
         ratio = self.desirable_weight * good / (self.undesirable_weight * bad)
         if 1 - 1e-9 <= ratio <= LARGEST_RATIO:

@@ -16,7 +16,7 @@ from alignlab.evaluation.suite import ModelSide
 from alignlab.models.lineage import comes_with_code
 from alignlab.models.reference import weights_digest
 from alignlab.models.sources.base import check_pretrained, load_pretrained
-from alignlab.pipeline.requested_runs import evaluable, is_reward_model
+from alignlab.pipeline.requested_runs import finished_plan, is_reward_model
 from alignlab.runs.directory import RunDir
 
 log = logging.getLogger(__name__)
@@ -33,7 +33,7 @@ def baseline(name: str, root: str, request: Evaluate, problems: list[Problem]) -
     run = RunDir.of(root, name)
     if run.record():
         try:
-            plan = evaluable(root, name, request)
+            plan = finished_plan(root, name, request)
         except ConfigError as error:
             problems += [_of_a_baseline(problem) for problem in error.problems]
             return None

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
 from alignlab.config.plan import Plan
-from alignlab.config.schemas import Evaluate
+from alignlab.config.schemas import Evaluate, labelling_judge
 from alignlab.data.fingerprint import path_digest
 from alignlab.data.layout import PLAIN
-from alignlab.errors import ConfigError, Problem
+from alignlab.errors import ConfigError, DamagedError, DataError, Problem
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_pairs import read_pairs, store_pairs
@@ -23,12 +25,12 @@ from alignlab.evaluation.questions import read_questions
 from alignlab.evaluation.settings import Evaluation
 from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
-from alignlab.integrity import write_sealed
+from alignlab.integrity import read_record, write_sealed
 from alignlab.judges.base import JudgingCost
 from alignlab.models.reference import ScoringOptions
 from alignlab.pipeline.baselines import baseline, policy_of
 from alignlab.pipeline.pair_rewards import held_out_pairs, implied_rewards, rewards
-from alignlab.pipeline.requested_runs import evaluable, is_reward_model, requested_runs
+from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
 from alignlab.pipeline.run import ready_judges
 from alignlab.pipeline.stored_evaluation import (
     earlier_evaluations,
@@ -56,6 +58,10 @@ from alignlab.training.setup import device_of, load_initial_policy
 
 log = logging.getLogger(__name__)
 
+# An evaluation that was not asked for takes at most this share of the training time, unless that allows fewer prompts.
+TIME_SHARE, LEAST_PROMPTS = 0.1, 16
+_MANY = 2**12  # prompts, the most that is tried before all
+
 
 @dataclass(frozen=True)
 class Evaluated:
@@ -72,17 +78,18 @@ class Evaluated:
     cost: JudgingCost
 
 
-def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
+def evaluate(request: Evaluate, judges: Mapping[str, Plan], seconds: float | None = None) -> list[Evaluated]:
     """Evaluate a run, or all finished runs of a sweep.
 
-    judges: judge's name -> plan of the reward model that it needs.
+    judges:  judge's name -> plan of the reward model that it needs.
+    seconds: duration of the sampling of a run; there may be fewer prompts then, but at least LEAST_PROMPTS.
     Raises ConfigError with all problems before anything starts.
     """
     root, ids = requested_runs(request)
     plans, problems = [], []
     for run_id in ids:
         try:
-            plans.append(evaluable(root, run_id, request))
+            plans.append(finished_plan(root, run_id, request))
             if is_reward_model(plans[-1]) and request.judge:
                 text = f"judges answers, but {run_id} is a reward model, which writes no answers; leave out the judge"
                 problems.append(Problem("judge", ", ".join(request.judge), text))
@@ -96,48 +103,69 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan]) -> list[Evaluated]:
         raise ConfigError(problems)
     request = replace(request, judge=ready_judges(request.judge, judges))
     return [
-        _evaluate_reward_model(plan, request) if is_reward_model(plan) else _evaluate_run(plan, request, others)
+        _evaluate_reward_model(plan, request)
+        if is_reward_model(plan)
+        else _evaluate_run(plan, request, others, seconds)
         for plan in plans
     ]
 
 
 def evaluate_at_end(plan: Plan) -> Path | None:
-    """Evaluate a finished run if its config has `evaluation.at_end`; otherwise do nothing.
+    """Evaluate a finished run, if its config asks for it or by default (`Plan.is_evaluated_at_end`).
 
-    Returns the folder of the evaluation, or None. A failure is recorded in run.json and raised again.
+    Returns the folder of the evaluation, or None. A failure is recorded in run.json. It is raised again if the config
+    asks for the evaluation, and logged otherwise.
     """
-    run, train = plan.run, plan.train
-    if not train.evaluation.at_end or run.status() != "done":
+    run, asked_for = plan.run, plan.train.evaluation.at_end
+    record = run.record()
+    if not plan.is_evaluated_at_end or run.status() != "done":
         return None
+    if not asked_for and record.get("evaluated"):
+        return Path(record["evaluated"]) if (Path(record["evaluated"]) / SUMMARY).is_file() else None
+    seconds = None if asked_for else TIME_SHARE * record.get("summary", {}).get("time/train_seconds", 0.0)
     try:
-        (found,) = evaluate(
-            Evaluate(
-                run=str(run.path),
-                evaluation=train.evaluation,
-                judge=train.judge,
-                output_root=train.output_root,
-                accelerator=train.trainer.accelerator,
-                progress=train.trainer.progress,
-                trust_remote_code=train.model.allows_remote_code,
-            ),
-            plan.judges,
-        )
+        (found,) = evaluate(_request(plan), plan.judges, seconds)
     except Exception as error:
         run.update(evaluation_failed=reason_of(error))
-        raise
-    run.update(evaluated=str(found.folder), evaluation_failed=None)
+        if asked_for:
+            raise
+        log.warning("%s: is done, but could not be evaluated: %s\n  type: evaluation=off", run.id, reason_of(error))
+        return None
+    run.update(evaluated=str(found.folder), evaluated_prompts=found.summary.get("prompts"), evaluation_failed=None)
     return found.folder
 
 
-def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], ModelSide]]) -> Evaluated:
+def _request(plan: Plan) -> Evaluate:
+    """The evaluation at the end of a run.
+
+    If it was not asked for, no person is asked, and a judge that labels the rows of `rounds` counts as the proxy.
+    """
+    train = plan.train
+    judges, settings = train.judge, train.evaluation
+    if not settings.at_end:
+        judges = {name: judge for name, judge in judges.items() if not judge.asks_a_person}
+        for name in train.judge.keys() - judges.keys():
+            log.info("%s: the judge %s asks a person; evaluation.at_end=true asks it", plan.id, name)
+        if train.rounds and not settings.proxy:
+            settings = replace(settings, proxy=next(iter(labelling_judge(train.synthesis, judges)), ""))
+    return Evaluate(
+        run=str(plan.run.path),
+        evaluation=settings,
+        judge=judges,
+        output_root=train.output_root,
+        accelerator=train.trainer.accelerator,
+        progress=train.trainer.progress,
+        trust_remote_code=train.model.allows_remote_code,
+    )
+
+
+def _evaluate_run(
+    plan: Plan, request: Evaluate, others: dict[str, Callable[[], ModelSide]], seconds: float | None
+) -> Evaluated:
     run, world = plan.run, plan.train.data.world
     settings = cap_to_horizon(request.evaluation, world)
-    folder = run.path / "evaluation" / folder_name(settings, plan.train.output_root)
     with run.locked():
-        examples = stored_examples(folder)
-        if examples is None:
-            examples = _sample(plan, settings, request, others)
-            examples.write(folder)
+        folder, examples = _stored_or_sampled(plan, settings, request, others, seconds)
         cost = JudgingCost()
         lab = None if settings.questions else world  # the lab's gold reward only scores the lab's own prompts
         for name, judge in judges_of(request.judge, lab).items():
@@ -154,7 +182,7 @@ def _evaluate_run(plan: Plan, request: Evaluate, others: dict[str, Callable[[], 
         under = _name_of_questions(run, settings.questions) if settings.questions else "eval"
         metrics = {f"{under}/{name}": value for name, value in flat(summary, next(iter(settings.baselines), ""))}
         run.update(summary={**run.record().get("summary", {}), **metrics})
-        mirror(plan, run, metrics, examples, settings.shown)
+        mirror(plan, run, metrics, examples)
     return Evaluated(run.id, folder, summary, cost)
 
 
@@ -169,6 +197,55 @@ def _name_of_questions(run: RunDir, file: str) -> str:
         name += f"-{digest[:4]}"
     run.update(questions={**known, name: digest})
     return f"questions/{name}"
+
+
+def _stored_or_sampled(
+    plan: Plan,
+    settings: Evaluation,
+    request: Evaluate,
+    others: dict[str, Callable[[], ModelSide]],
+    seconds: float | None,
+) -> tuple[Path, Examples]:
+    """(folder of the evaluation, its examples), from an earlier evaluation or sampled now.
+
+    seconds: duration of the sampling; None: as long as it takes.
+    """
+    place, root = plan.run.path / "evaluation", plan.train.output_root
+    limited = seconds is not None and not settings.questions
+    sizes = prompt_counts(settings.prompts) if limited else [settings.prompts]
+    for size in reversed(sizes):
+        folder = place / folder_name(replace(settings, prompts=size), root)
+        if (examples := stored_examples(folder)) is not None:
+            return folder, examples
+    if limited and (chosen := _count_of_the_sweep(plan)) in sizes:
+        sizes, seconds = sizes[: sizes.index(chosen) + 1], None
+    size, examples = _sample(plan, settings, request, others, sizes, seconds)
+    folder = place / folder_name(replace(settings, prompts=size), root)
+    examples.write(folder)
+    return folder, examples
+
+
+def prompt_counts(prompts: int) -> list[int]:
+    """The numbers of prompts that an evaluation of limited duration chooses from: 16, 32, 64, ... up to `prompts`.
+
+    prompts: the largest number; 0 means all, which are then the last choice.
+    """
+    counts: list[int] = []
+    while (next_count := LEAST_PROMPTS * 2 ** len(counts)) < (prompts or _MANY):
+        counts.append(next_count)
+    return [*counts, prompts]
+
+
+def _count_of_the_sweep(plan: Plan) -> int | None:
+    """The number of prompts of another evaluated point of the run's sweep, so that all points have the same number."""
+    root = Path(plan.train.output_root)
+    try:
+        points = read_record(root / "sweeps" / str(plan.run.record().get("sweep")) / "sweep.json")["points"]
+        ids = [point["run"] for point in points if point["run"] != plan.id]
+    except (OSError, DamagedError, KeyError, TypeError):  # the run is in no sweep
+        return None
+    counts = (RunDir.of(root, run_id).record().get("evaluated_prompts") for run_id in ids)
+    return next((count for count in counts if count), None)
 
 
 def _summary(
@@ -230,8 +307,19 @@ def _implied_accuracy(plan: Plan, file: str, folder: Path, request: Evaluate) ->
 
 
 def _sample(
-    plan: Plan, settings: Evaluation, request: Evaluate, others: dict[str, Callable[[], ModelSide]]
-) -> Examples:
+    plan: Plan,
+    settings: Evaluation,
+    request: Evaluate,
+    others: dict[str, Callable[[], ModelSide]],
+    sizes: Sequence[int],
+    seconds: float | None,
+) -> tuple[int, Examples]:
+    """(the chosen number of prompts, answers to them with log-probabilities).
+
+    sizes:   numbers of prompts to choose from, growing; 0 means all.
+    seconds: the largest size is chosen that is expected to take no longer; None: the last one.
+    Raises DataError if there are fewer than two prompts and the duration is limited: such a KL would have no interval.
+    """
     start, policy = load_initial_policy(plan), policy_of(plan)
     reference = ModelSide(start.model, start.tokenizer, start.weights, plan.train.data.template)
     device = device_of(request.accelerator)
@@ -239,7 +327,19 @@ def _sample(
         side.model.to(device)
     bar = progress_bar(bars_wanted(request.progress))
     suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
-    prompts, answers = counted(len(suite.questions), "prompt"), counted(settings.samples, "answer")
-    log.info("%s: %s, %s per prompt", plan.id, prompts, answers)
+    if len(sizes) > 1 and len(suite.questions) < 2:
+        raise DataError(f"{counted(len(suite.questions), 'held-out prompt')}, too few for a KL with an interval")
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
-    return sampled(suite, policy, reference, others, facts)
+    parts: list[Examples] = []
+    began, done, size = time.monotonic(), 0, sizes[0]
+    for size in sizes:
+        stop = min(size or len(suite.questions), len(suite.questions))
+        spent = time.monotonic() - began
+        if parts and (stop <= done or (seconds is not None and spent * stop / done > seconds)):
+            size = sizes[len(parts) - 1]
+            break
+        log.info("%s: prompts %d to %d, %s per prompt", plan.id, done + 1, stop, counted(settings.samples, "answer"))
+        part = replace(suite, questions=suite.questions[done:stop])
+        parts.append(sampled(part, policy, reference, others, facts))
+        done = stop
+    return size, reduce(Examples.followed_by, parts)

@@ -79,7 +79,7 @@ def _done(directory: Path) -> list[str]:
     return [run_id for run_id in ids if run_id not in left_out]
 
 
-def evaluable(root: str, run_id: str, request: Evaluate) -> Plan:
+def finished_plan(root: str, run_id: str, request: Evaluate) -> Plan:
     """The plan of a finished run, from its record. Raises ConfigError if the run is damaged or not done."""
     run = RunDir.of(root, run_id)
     if damage := run.damage():

@@ -12,7 +12,7 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.evaluation.lab_reward import LabReward
 from alignlab.judges.base import Judge
 from alignlab.pipeline.policies import policy_of_model, policy_of_run
-from alignlab.pipeline.requested_runs import evaluable, is_reward_model, requested_runs
+from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
 from alignlab.pipeline.run import ready_judges
 from alignlab.pipeline.synthesize import Request
 from alignlab.progress import bar_or_lines
@@ -26,7 +26,7 @@ def run_to_sample(wanted: Synthesize) -> Plan:
     if len(ids) > 1:
         text = f"is a sweep with several runs; name one of them: {', '.join(ids[:5])}"
         raise ConfigError([Problem("run", wanted.run, text, f"run={ids[0]}")])
-    plan = evaluable(root, ids[0], asked)
+    plan = finished_plan(root, ids[0], asked)
     if is_reward_model(plan):
         raise ConfigError([Problem("run", ids[0], "is a reward model and writes no answers")])
     return plan

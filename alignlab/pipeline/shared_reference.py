@@ -10,8 +10,8 @@ from alignlab.config.plan import Plan
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.pipeline.reference_requests import different_requests
 from alignlab.pipeline.run import run_plan
-from alignlab.training.dataset import RunRows, choose_layout_for, load_rows, reference_requests
-from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
+from alignlab.training.dataset import RunRows, choose_layout_for, load_rows, load_starts, reference_requests
+from alignlab.training.setup import InitialPolicy, device_of, reference_pass
 
 log = logging.getLogger(__name__)
 
@@ -38,11 +38,12 @@ def _one_pass(plans: Sequence[Plan], group: str) -> None:
     first = plans[0]
     if first.parent is not None:
         run_plan(first.parent, group=group)
-    start, device = load_initial_policy(first), device_of(first.train.trainer.accelerator)
+    ((start, rows),) = load_starts([first])
+    device = device_of(first.train.trainer.accelerator)
     start.model.to(device)
     starts = [replace(start, plan=plan) for plan in plans]
     log.info("one reference pass for %d different sets of answers", len(plans))
-    layout = choose_layout_for(start, load_rows(start).train)
+    layout = choose_layout_for(start, rows.train)
     by_token = any(plan.train.objective.requires.reference_tokens for plan in plans)
     reference_pass(start, _answers(starts), layout, device, by_token=by_token)
 

@@ -21,7 +21,7 @@ from alignlab.integrity import set_aside
 from alignlab.judges.base import Judge
 from alignlab.models.lineage import weights_fingerprint
 from alignlab.runs.directory import RunDir
-from alignlab.tracking.sinks.base import RunIdentity
+from alignlab.training.trackers import open_trackers
 
 log = logging.getLogger(__name__)
 
@@ -42,18 +42,24 @@ def write_outputs(folder: Path, model: str, examples: Examples, questions: Seque
     write_model_outputs(folder / "model_outputs.json", prompts, outputs, model)
 
 
-def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples, shown: int) -> None:
-    """Send metrics and the first answers to the tracker that the run used."""
+def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples) -> None:
+    """Send metrics and all rows of an evaluation to the trackers that the run used."""
+    if not plan.train.tracking:
+        return
     record = run.record()
     step = record.get("config", {}).get("trainer", {}).get("max_steps", plan.train.trainer.max_steps)
-    kind = run.id.rpartition("-")[0]
-    sink = plan.train.tracking.open(RunIdentity(run.id, run.path, record.get("sweep"), kind, record.get("config", {})))
     columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]
-    columns += [f"policy/score/{judge}" for judge in examples.scored_by]
-    rows = [{name: examples[name][row] for name in columns} for row in range(min(shown, len(examples)))]
-    sink.log({"train/global_step": step, **found})
-    sink.table("answers", [{"train/global_step": step, **row} for row in rows])
-    sink.finish(found, failed=False)
+    columns += [name for name in examples.columns if "/score/" in name or "/first/" in name or "/second/" in name]
+    rows = [{"step": step, **{name: examples[name][row] for name in columns}} for row in range(len(examples))]
+    facts = {
+        "data/record": record.get("data"),
+        "ref/digest": record.get("model", {}).get("reference_weights"),
+        "objective/dialect": record.get("objective", {}).get("spoken"),
+    }
+    for sink in open_trackers(plan, run, record.get("sweep"), facts):
+        sink.log({"train/global_step": step, **found})
+        sink.table("answers", rows)
+        sink.finish(record.get("summary", {}), ending="done")
 
 
 def earlier_evaluations(run: RunDir, examples: Examples) -> list[dict[str, Any]]:

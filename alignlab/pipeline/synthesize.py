@@ -193,7 +193,7 @@ def _scores(
     judge, replies = request.judge[1], request.root / "judgements"
     asked = [(row.prompt, found) for row, found in zip(rows, answers, strict=True)]
     if how.judging == "compare":
-        return compared(judge, asked, replies)
+        return compared(judge, asked, replies, request.progress)
     return rated(judge, asked, Store(replies / "scores"), replies, request.progress)
 
 

@@ -108,6 +108,25 @@ def stored_text(folder: Path) -> str:
     return f"{summary_text(read_record(folder / SUMMARY))}\n{folder}"
 
 
+def end_line(folder: Path, record: Mapping[str, Any]) -> str:
+    """A line about the evaluation that a run has without being asked: KL, and win-rate or held-out accuracy."""
+    summary = read_record(folder / SUMMARY)
+    parts = [f"evaluated on {counted(summary['prompts'], 'held-out prompt')}"]
+    if kl := summary["kl"].get("sequence_k1"):
+        parts.append(f"KL to the reference {_shown(kl)} nats per answer")
+    found = [
+        f"win-rate against {baseline} by {judge} {_win_rate(numbers['win_rate'])[0]}"
+        for baseline, judges in summary["compared"].items()
+        for judge, numbers in judges.items()
+        if "win_rate" in numbers
+    ]
+    if not found:
+        accuracy = record.get("summary", {}).get("eval/pairs/accuracy")
+        known = "" if accuracy is None else f"accuracy on held-out pairs {accuracy:.3f}, "
+        found = [f"{known}no win-rate: judge=<a judge> gives one"]
+    return "; ".join([*parts, *found]) + f"\n{folder}"
+
+
 def _health(health: Mapping[str, Any]) -> str:
     """A line with the verdict and its reasons, or with the reasons why there is no verdict."""
     hits = [c for c in health["checks"] if c["hit"]]

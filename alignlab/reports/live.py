@@ -38,7 +38,7 @@ _NOW = {
 
 
 @dataclass(frozen=True)
-class Sight:
+class RunStatus:
     """The current state of one run.
 
     before:  steps of earlier attempts.
@@ -56,12 +56,12 @@ class Sight:
     metrics: Mapping[str, float]
 
 
-def sight(run: RunDir, label: str = "") -> Sight:
+def run_status(run: RunDir, label: str = "") -> RunStatus:
     """The current state of a run, from its record and the end of its metrics."""
     record = run.state()
     row = last_row(run.metrics)
     steps = int(record.get("config", {}).get("trainer", {}).get("max_steps", 0))
-    return Sight(
+    return RunStatus(
         id=run.id,
         label=label,
         status=record.get("status", "not run"),
@@ -92,12 +92,12 @@ def last_row(file: Path) -> dict[str, Any]:
     return {}
 
 
-def sweep_sights(directory: Path) -> list[Sight]:
+def sweep_status(directory: Path) -> list[RunStatus]:
     """The current state of all points of a sweep."""
     sweep = read_record(directory / "sweep.json")
     axes = sweep["axes"]
     return [
-        sight(
+        run_status(
             RunDir.of(directory.parents[1], point["run"]),
             ", ".join(f"{axis.rpartition('.')[2]} {point[axis]}" for axis in axes),
         )
@@ -105,21 +105,21 @@ def sweep_sights(directory: Path) -> list[Sight]:
     ]
 
 
-def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
+def view(runs: Sequence[RunStatus], title: str, rows: int) -> RenderableType:
     """Counts by status, time left, and a table of at most `rows` points, worst status first."""
-    counts = Counter(s.status for s in sights)
-    head = Text(f"{title}: {counted(len(sights), 'point')}", style="bold")
+    counts = Counter(s.status for s in runs)
+    head = Text(f"{title}: {counted(len(runs), 'point')}", style="bold")
     for status in _WORST_FIRST:
         if counts[status]:
             head.append(f"  {counts[status]} {status}", style=_COLOUR.get(status, ""))
-    if left := seconds_left(sights):
+    if left := seconds_left(runs):
         head.append(f"  about {_clock(left)} left")
     table = Table(box=None, pad_edge=False)
-    shown = [name for name in _NOW if any(name in s.metrics for s in sights)]
+    shown = [name for name in _NOW if any(name in s.metrics for s in runs)]
     for heading in ("point", "status", "", "step", "time", *(_NOW[name] for name in shown)):
         table.add_column(heading, overflow="fold" if heading == "point" else "ellipsis")
-    table.columns[0].min_width = min(_POINT, max((len(s.label or s.id) for s in sights), default=0))
-    ordered = sorted(sights, key=lambda s: _WORST_FIRST.index(s.status) if s.status in _WORST_FIRST else 4)
+    table.columns[0].min_width = min(_POINT, max((len(s.label or s.id) for s in runs), default=0))
+    ordered = sorted(runs, key=lambda s: _WORST_FIRST.index(s.status) if s.status in _WORST_FIRST else 4)
     for s in ordered[:rows]:
         table.add_row(
             s.label or s.id,
@@ -137,10 +137,10 @@ def view(sights: Sequence[Sight], title: str, rows: int) -> RenderableType:
     return Group(head, table, *below)
 
 
-def seconds_left(sights: Sequence[Sight]) -> float:
+def seconds_left(runs: Sequence[RunStatus]) -> float:
     """Remaining steps divided by the steps per second of running points (s); 0 if it is not known."""
-    rate = sum((s.step - s.before) / s.seconds for s in sights if s.status == "running" and s.seconds)
-    left = sum(s.steps - s.step for s in sights if s.status in ("running", "queued"))
+    rate = sum((s.step - s.before) / s.seconds for s in runs if s.status == "running" and s.seconds)
+    left = sum(s.steps - s.step for s in runs if s.status in ("running", "queued"))
     return left / rate if rate else 0.0
 
 
@@ -151,7 +151,7 @@ def shown_live(directory: Path) -> Iterator[None]:
     over = threading.Event()
 
     def current() -> RenderableType:
-        return view(sweep_sights(directory), directory.name, max(3, console.height - 8))
+        return view(sweep_status(directory), directory.name, max(3, console.height - 8))
 
     with Live(current(), console=console, refresh_per_second=4) as live:
 
@@ -169,17 +169,17 @@ def shown_live(directory: Path) -> Iterator[None]:
             live.update(current())
 
 
-def watch(sights: Any, title: str) -> None:
-    """Show the runs that `sights()` returns until none is running or queued.
+def watch(runs: Any, title: str) -> None:
+    """Show the runs that `runs()` returns until none is running or queued.
 
     A terminal shows them live; a file or a pipe gets a table whenever a status changes.
     """
     console = Console()
 
-    def current(found: Sequence[Sight]) -> RenderableType:
+    def current(found: Sequence[RunStatus]) -> RenderableType:
         return view(found, title, max(3, console.height - 8))
 
-    found = sights()
+    found = runs()
     if not console.is_terminal:
         seen: list[str] = []
         while True:
@@ -189,11 +189,11 @@ def watch(sights: Any, title: str) -> None:
             if not {"running", "queued"} & set(seen):
                 return
             time.sleep(REFRESH)
-            found = sights()
+            found = runs()
     with Live(current(found), console=console, refresh_per_second=4) as live:
         while any(s.status in ("running", "queued") for s in found):
             time.sleep(REFRESH)
-            found = sights()
+            found = runs()
             live.update(current(found))
 
 

@@ -38,7 +38,7 @@ SEED = "seed"
 _LEAST = 5e-4
 
 # With fewer seeds than this, the text says what intervals over seeds assume.
-_FEW_SEEDS = 10
+_FEW_SEEDS = 30
 
 # With at least this many seeds, an interquartile mean leaves seeds out.
 _QUARTILES = 4
@@ -209,7 +209,8 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     if not compared.budgets.budgets:
         hardly = all(high < LEAST_KL for _, high in ranges.values())
         why = f" above {LEAST_KL} nats: hardly any moved from the start" if hardly else ""
-        if not ranges:
+        if len(ranges) < 2:
+            yield f"nothing is compared: {'; '.join(ranges) or 'no method'} alone has results"
             return
         yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
         yield from _strengths_to_add(compared)
@@ -297,7 +298,7 @@ def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     if 0 < fewest < _FEW_SEEDS:
         yield (
             f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
-            "distributed over seeds. If one seed in ten is far off, intervals of 3 seeds hold in half of the cases "
+            "distributed over seeds. If one seed in five is far off, intervals of 3 seeds hold in half of the cases "
             "only (docs/evaluation.md)"
         )
 

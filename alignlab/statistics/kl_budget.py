@@ -116,7 +116,7 @@ def _means(setting: Setting, seeds: Sequence[str]) -> tuple[float, float]:
 def at_common_kls(
     curves: Mapping[str, Sequence[Setting]], families: Mapping[str, str], interval_of: Interval = over_seeds
 ) -> Budgets:
-    """Compare methods at KLs that every family of methods reached. All intervals hold at once (Bonferroni).
+    """Compare methods at KLs that every family with results reached. All intervals hold at once (Bonferroni).
 
     curves:   method -> its settings.
     families: method -> its family. Methods of one family are variants, such as one objective with several learning
@@ -127,7 +127,7 @@ def at_common_kls(
     for method, curve in curves.items():
         kls.setdefault(families[method], []).extend(s.mean_kl for s in curve if s.seeds)
     ranges = {family: (min(of), max(of)) for family, of in kls.items() if of}
-    if len(ranges) < 2 or len(ranges) < len(kls):
+    if len(ranges) < 2:
         return Budgets(ranges, [])
     most = min(high for _, high in ranges.values())
     found: dict[float, dict[str, dict[str, Any]]] = {}

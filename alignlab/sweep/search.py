@@ -202,7 +202,7 @@ class Search:
         self.options = options
         self._failed: set[int] = set()  # trials of this command that have no result
         first = self._check()
-        self._evaluates = first.train.evaluation.at_end
+        self._evaluates = first.is_evaluated_at_end
         better = _DIRECTIONS.get(BETTER.get(options.metric, ""))
         direction = options.direction or better
         assert direction, "the check requires one"
@@ -256,8 +256,8 @@ class Search:
                 self._sweep(trials).write()
                 text = write_report(self.directory)
                 page = write_sweep_page(self.directory)
-                end = f"{self._found(study)}\n\nwritten to {self.directory}; open {page.name} in a browser"
-                print(visible(f"\n{text}\n\n{end}", MOST_OF_OUTPUT))
+                print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n")
+                print(f"written to {self.directory}; open {page.name} in a browser")
         reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}
         reasons |= {n: why_unfinished(p.run.state(), p.plan) for n, p in self._unevaluated(study).items()}
         if reasons:

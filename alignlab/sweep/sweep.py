@@ -10,6 +10,7 @@ from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from omegaconf import DictConfig
 
@@ -22,6 +23,7 @@ from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.sweep import point_line, write_report
+from alignlab.reports.wandb_report import REPORT_ID
 from alignlab.runs.directory import FINISHED, now
 from alignlab.spelling import counted
 from alignlab.sweep.launchers.base import PointLauncher, run_points
@@ -64,10 +66,18 @@ class Sweep:
             {"point": i, "run": p.id, **dict(o.split("=", 1) for o in overrides)}
             for i, (p, overrides) in enumerate(zip(self.plans, self._overrides, strict=True))
         ]
+        published = {REPORT_ID: found} if (found := self._earlier_record().get(REPORT_ID)) else {}
         try:
             write_sealed(
                 self.directory / "sweep.json",
-                {**self._settings, "name": self.name, "axes": self.axes, "started": now(), "points": points},
+                {
+                    **published,
+                    **self._settings,
+                    "name": self.name,
+                    "axes": self.axes,
+                    "started": now(),
+                    "points": points,
+                },
             )
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
@@ -97,15 +107,19 @@ class Sweep:
 
     def _warn_of_other_points(self) -> None:
         """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""
-        try:
-            before = {point["run"] for point in read_record(self.directory / "sweep.json")["points"]}
-        except (OSError, DamagedError, KeyError, TypeError):  # there is no earlier sweep, or its record can't be read
-            return
+        before = {point["run"] for point in self._earlier_record().get("points", [])}
         gone = before - {plan.id for plan in self.plans}
         if gone:
             (self.directory / "evaluation.md").unlink(missing_ok=True)
             text = "%s was a sweep with %s: its table no longer shows them, but `alignlab runs` does"
             log.warning(text, self.name, counted(len(gone), "other point"))
+
+    def _earlier_record(self) -> dict[str, Any]:
+        """The record of an earlier sweep of this name; empty if there is none or it can't be read."""
+        try:
+            return dict(read_record(self.directory / "sweep.json"))
+        except (OSError, DamagedError, TypeError):
+            return {}
 
     def queue(self, points: Sequence[RunTask]) -> None:
         """Mark points as queued in their records, for whoever watches the sweep."""

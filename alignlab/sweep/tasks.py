@@ -17,7 +17,7 @@ from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.spelling import counted
 from alignlab.training.attempt import log_already_finished, reason_of
 from alignlab.training.pruning import PruningThresholds
-from alignlab.vectorized.eligibility import even, groups
+from alignlab.vectorized.eligibility import balanced, groups
 
 log = logging.getLogger(__name__)
 
@@ -69,12 +69,15 @@ class RunTask:
         return self._record_state()["attempt"] != self._before["attempt"]
 
     def is_finished(self) -> bool:
-        """Whether nothing is left to do. A run with an evaluation at its end always counts as unfinished.
+        """Whether nothing is left to do. A run with `evaluation.at_end=true` always counts as unfinished.
 
         Its evaluation finds out by itself whether it is done.
         """
         train = self.plan.train
-        return not (train.rerun or train.evaluation.at_end) and self.run.status() in FINISHED
+        if train.rerun or train.evaluation.at_end:
+            return False
+        state = self.run.state()
+        return state.get("status") in FINISHED and not lacks_evaluation(state, self.plan)
 
     def _record_state(self) -> dict[str, Any]:
         record = self.run.record()
@@ -259,7 +262,7 @@ def with_vectorized(tasks: Sequence[Task], wanted: Callable[[Sequence[Plan]], bo
     """
     points = {task.name: task for task in tasks if isinstance(task, RunTask) and not task.thresholds}
     chosen = filter(wanted, groups([point.plan for point in points.values()])[0])
-    parts = [[points[plan.id] for plan in part] for part in even(list(chosen), processes) if len(part) > 1]
+    parts = [[points[plan.id] for plan in part] for part in balanced(list(chosen), processes) if len(part) > 1]
     vectorized = [VectorizedTask(tuple(part)) for part in parts]
     names = {name for task in vectorized for name in task.names}
     return [*vectorized, *(task for task in tasks if task.name not in names)]
@@ -302,7 +305,7 @@ def preparations(points: Sequence[RunTask]) -> list[list[Task]]:
     return waves
 
 
-def orphans(points: Sequence[RunTask]) -> Mapping[str, str]:
+def blocked_points(points: Sequence[RunTask]) -> Mapping[str, str]:
     """Point -> reason, for points that can't start because an ancestor failed or diverged.
 
     The reasons are also written to the records of these points.
@@ -346,13 +349,18 @@ def this_process_has_gpus() -> bool:
 
 
 def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
-    """Whether a run is done but lacks the evaluation at its end that its config asks for."""
-    wanted = plan.train.evaluation.at_end and state.get("status") == "done"
-    return wanted and bool(state.get("evaluation_failed") or not state.get("evaluated"))
+    """Whether a run is done but lacks the evaluation at its end.
+
+    An evaluation that failed is lacking only if the config asks for one.
+    """
+    if state.get("status") != "done" or not plan.is_evaluated_at_end:
+        return False
+    failed = bool(state.get("evaluation_failed"))
+    return failed if state.get("evaluated") else bool(plan.train.evaluation.at_end) or not failed
 
 
 def _evaluate_at_end(plan: Plan) -> None:
-    if plan.train.evaluation.at_end:
+    if plan.is_evaluated_at_end:
         from alignlab.pipeline.evaluate import evaluate_at_end  # seconds to import
 
         evaluate_at_end(plan)

@@ -49,13 +49,13 @@ def rated(judge: Judge, asked: Sequence[Answered], kept: Store, replies: Path, p
         return Scores(_stored_scores(judge, asked, kept, progress))
     rows = [answer for i, one in enumerate(asked) for answer in _answers(i, *one)]
     log.info("asking the judge for %s", counted(len(rows), "rating"))
-    ratings, cost = judge.rate(rows, replies)
+    ratings, cost = judge.with_progress(progress).rate(rows, replies)
     found = iter(ratings)
     table = [[next(found).score for _ in answers] for _, answers in asked]
     return Scores(table, sum(not rating.judged for rating in ratings), cost)
 
 
-def compared(judge: Judge, asked: Sequence[Answered], replies: Path) -> Scores:
+def compared(judge: Judge, asked: Sequence[Answered], replies: Path, progress: Progress) -> Scores:
     """The mean result of each answer's comparisons with the other answers to its prompt: 1 won, 1/2 tied, 0 lost.
 
     If a comparison has no result, all answers to its prompt have no score.
@@ -63,7 +63,7 @@ def compared(judge: Judge, asked: Sequence[Answered], replies: Path) -> Scores:
     """
     rows = [row for i, one in enumerate(asked) for row in _comparisons(i, *one)]
     log.info("asking the judge for %s", counted(len(rows), "comparison"))
-    judged = judge.compare(rows, replies)
+    judged = judge.with_progress(progress).compare(rows, replies)
     by_id: dict[str, list[Judgement]] = {row.id: [] for row in rows}
     for judgement in judged.judgements:
         by_id[judgement.id].append(judgement)

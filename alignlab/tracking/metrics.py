@@ -128,7 +128,7 @@ STEP: dict[str, str] = {
     "train/step_seconds": "wall time of this update, including the preparation of its batch (s)",
 }
 
-# Logged once, when a run ends.
+# Logged at every evaluation of runs in the lab.
 EXACT: dict[str, str] = {
     "exact/kl": "KL(policy || reference) by enumeration, mean over prompts (nats per sequence)",
     "exact/kl_reverse": "KL(reference || policy) by enumeration (nats per sequence)",
@@ -137,6 +137,8 @@ EXACT: dict[str, str] = {
     "exact/frontier_reward": "largest expected gold reward of any policy at the policy's KL",
     "exact/frontier_gap": "exact/frontier_reward - exact/reward",
     "exact/frontier_strength": "beta of the optimal policy that has the policy's KL",
+    "exact/winrate": "probability that an answer of the policy has a higher gold reward than one of the reference, by "
+    "enumeration; equal rewards count 1/2",
     "exact/entropy": "entropy of the policy's completions (nats per sequence)",
 }
 
@@ -201,6 +203,16 @@ BETTER: dict[str, str] = {
     "eval/rewards/accuracies": "higher",
     "eval/accuracy": "higher",
     "eval/loss": "lower",
+}
+
+# Curves whose extreme matters beside their last value. W&B's summary shows both, as <name>.min or .max and <name>.last.
+CURVES: dict[str, str] = {
+    "train/loss": "min",
+    "eval/loss": "min",
+    "train/grad_norm": "max",
+    **{f"{split}/rewards/{name}": "max" for split in ("train", "eval") for name in ("margins", "accuracies")},
+    "train/objective/kl": "max",
+    "train/objective/scores": "max",
 }
 
 

@@ -14,7 +14,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from alignlab.config.plan import Plan
-from alignlab.errors import AlignlabError, DivergedError, OutputError, PrunedError
+from alignlab.errors import AlignlabError, DivergedError, NotVectorizableError, OutputError, PrunedError
 from alignlab.integrity import DAMAGE_EXTRA
 from alignlab.runs.directory import RunDir, Status
 
@@ -87,11 +87,20 @@ def record_failure(run: RunDir, error: BaseException, group: str | None) -> Base
     reason = _why_not_written(error, run) or reason_of(error)
     if not isinstance(error, AlignlabError):
         _note(run, "".join(traceback.format_exception(error)))
-    status: Status = "diverged" if isinstance(error, DivergedError) else "failed"
+    status = ending_of(error)
     _end(run, status, reason)
     if group:  # the sweep continues, so nothing else reports the error now
         log.error("%s: %s: %s", run.id, status, reason)
     return error if reason == reason_of(error) else OutputError(reason)
+
+
+def ending_of(error: BaseException | None) -> Status:
+    """The status of a run that this error ends; done if there is none."""
+    if error is None:
+        return "done"
+    if isinstance(error, KeyboardInterrupt | SystemExit | PrunedError | NotVectorizableError):
+        return "interrupted"
+    return "diverged" if isinstance(error, DivergedError) else "failed"
 
 
 def _end(run: RunDir, status: Status, reason: str) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import FrameType
 from typing import Any
 
@@ -30,10 +30,14 @@ _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # time limit or preemption; caug
 class MetricsCallback(pl.Callback):
     """Sends each step's and each evaluation's metrics to all sinks, from the first process only."""
 
-    def __init__(self, sinks: Sequence[Sink], every: int, progress: Progress) -> None:
+    def __init__(
+        self, sinks: Sequence[Sink], every: int, progress: Progress, exact: Callable[[Any], dict[str, float]]
+    ) -> None:
+        """exact: the exact metrics of a policy; empty outside the lab."""
         self._sinks = sinks
         self._every = every
         self._progress = progress
+        self._exact = exact
         # Metrics of the last evaluation. A resumed run reads them from its metrics file and does not evaluate again.
         self.eval_metrics: dict[str, float] = {}
         self._spent, self._began = 0.0, time.perf_counter()
@@ -70,7 +74,7 @@ class MetricsCallback(pl.Callback):
     def validate(self, trainer: pl.Trainer, module: AlignmentModule, data: AlignmentData) -> None:
         """Evaluate the current policy on all held-out rows, once per step."""
         if self.eval_metrics.get("train/global_step") != trainer.global_step:
-            self.eval_metrics = module.validate(data.held_out_rows(), self._progress)
+            self.eval_metrics = module.validate(data.held_out_rows(), self._progress) | self._exact(module.policy)
             if trainer.is_global_zero:
                 self.write(self.eval_metrics)
 

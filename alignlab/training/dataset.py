@@ -25,10 +25,13 @@ from alignlab.models.layout_check import choose_layout, rows_to_look_at
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.spelling import counted
 from alignlab.training.data_shapes import SHAPES, Shape, read_rows, shape_of
-from alignlab.training.setup import InitialPolicy
+from alignlab.training.setup import InitialPolicy, load_initial_policy, without_weights
 from alignlab.training.token_store import FORMAT, TokenizedSplit, stored_split
 
 log = logging.getLogger(__name__)
+
+# Findings that make the results of a run doubtful.
+_LOUD = ("leaked", "one_sided")
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,35 @@ class RunRows:
     pairs: Sequence[PairTokens | LabelledTokens] = ()
 
 
+def load_starts(plans: Sequence[Plan]) -> list[tuple[InitialPolicy, RunRows]]:
+    """The start and the rows of each run. All runs start from the same weights, which are loaded once.
+
+    The rows are audited first, so that errors in the data stop a run before weights are loaded. Rows of a world are
+    sampled from the start, and come after it. Raises the errors of `load_rows`.
+    """
+    rows: dict[str, RunRows] = {}
+
+    def kind(plan: Plan) -> str:
+        return repr((plan.train.data, plan.train.objective.requires))
+
+    def read(start: InitialPolicy, own: Sequence[Plan]) -> None:
+        for plan in own:
+            if kind(plan) not in rows:
+                rows[kind(plan)] = load_rows(replace(start, plan=plan))
+
+    sampled = [plan for plan in plans if plan.train.data.world is not None]
+    given = [plan for plan in plans if plan.train.data.world is None]
+    if given:
+        read(without_weights(given[0]), given)
+    loaded = load_initial_policy(plans[0])
+    read(loaded, sampled)
+    return [(replace(loaded, plan=plan), rows[kind(plan)]) for plan in plans]
+
+
 def load_rows(start: InitialPolicy) -> RunRows:
     """Load, tokenize and cut both splits.
+
+    start: its weights may be missing (`without_weights`), unless the rows are sampled from it.
 
     Raises DataError if a split is empty, if the audit of the rows finds an error, or if a file has changed since the
     run was planned. The id of the run would then belong to other rows.
@@ -138,7 +168,7 @@ def _audit(start: InitialPolicy, train: TokenizedSplit, held_out: TokenizedSplit
     noise = f" ({counted(train.flipped, 'label')} flipped)" if train.flipped else ""
     log.info("train rows: %d%s, eval rows: %d", len(train.tokens), noise, len(held_out.tokens))
     for finding in found.warnings:
-        log.log(logging.WARNING if finding.name == "leaked" else logging.INFO, "%s", finding)
+        log.log(logging.WARNING if finding.name in _LOUD else logging.INFO, "%s", finding)
     return found.record()
 
 

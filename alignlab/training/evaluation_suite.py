@@ -74,6 +74,8 @@ def _rows(plan: Plan, start: InitialPolicy, questions: str) -> Iterable[Completi
         return [
             Completion(row.prompt, row.completion, row.ended) for row in sorted(found, key=lambda r: not r.desirable)
         ]
+    if "rankings" not in source.shapes:
+        return source.completions("eval").rows
     ranked = source.rankings("eval", lambda world: start.exact_logps).rows
     best = [(row, max(range(len(row.grades)), key=row.grades.__getitem__)) for row in ranked]
     return [Completion(row.prompt, row.completions[i], row.ended[i]) for row, i in best]

@@ -22,13 +22,12 @@ from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, batch_transform_of, load_rows
+from alignlab.training.dataset import RunRows, batch_transform_of, load_starts
 from alignlab.training.prepare import prepare
 from alignlab.training.pruning import PruningThresholds
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.sampling_callback import EvaluationCallback
 from alignlab.training.setup import (
-    load_initial_policy,
     log_end_of_turn,
     save_adapter_base,
 )
@@ -54,12 +53,11 @@ def fit(
     judges:     judges of the evaluations during training, by name.
     """
     config = plan.train
-    start = load_initial_policy(plan)
+    ((start, rows),) = load_starts([plan])
     # The seed is set after loading: merging an adapter, which not every run does, uses random numbers.
     pl.seed_everything(config.seed, verbose=False)
     log_end_of_turn(start)
     save_adapter_base(start)
-    rows = load_rows(start)
     if config.trainer.max_epochs:
         plan = plan.with_length(len(rows.train))
         config, start = plan.train, replace(start, plan=plan)

@@ -26,12 +26,14 @@ from alignlab.models.quantization import save_quantization
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import TAIL, check_known
-from alignlab.tracking.sinks.base import RunIdentity, Sink
+from alignlab.tracking.sinks.base import Ending, Sink
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
+from alignlab.training.attempt import ending_of
 from alignlab.training.callbacks import MetricsCallback
 from alignlab.training.dataset import RunRows
 from alignlab.training.saved import check_saved
 from alignlab.training.setup import InitialPolicy
+from alignlab.training.trackers import open_trackers
 
 # The stored frontier reaches to this multiple of the run's own KL, and at least to this KL (nats).
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
@@ -47,7 +49,7 @@ _EVALUATED = ("eval/loss", "eval/objective/scores")
 class RunRecorder:
     """Records one run from its opened sinks to its saved policy.
 
-    As a context manager it closes all sinks at the end and passes on whether the run failed.
+    As a context manager it closes all sinks at the end and passes on how the run ended.
     """
 
     def __init__(
@@ -62,7 +64,7 @@ class RunRecorder:
         _list_left_out(run, rows)
         self.sinks = self._open(group, done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
-        self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar)
+        self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar, self.exact_metrics)
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
         self.metrics.eval_metrics = next(evaluated, {})
 
@@ -72,12 +74,12 @@ class RunRecorder:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close(failed=kind is not None)
+        self.close(ending_of(error))
 
-    def close(self, *, failed: bool) -> None:
-        """Close all sinks. `failed` says whether the run failed."""
+    def close(self, ending: Ending) -> None:
+        """Close all sinks, and tell them how the run ended."""
         for sink in self.sinks:
-            sink.finish(self.summary, failed=failed)
+            sink.finish(self.summary, ending=ending)
         self.sinks.clear()
 
     def finish(self, policy: Any, seconds: float) -> dict[str, Any]:
@@ -92,7 +94,9 @@ class RunRecorder:
         }
         self.summary |= self._steps(seconds)
         if self._before is not None:
-            self.summary |= self._exact(policy)
+            if "exact/winrate" not in self.summary:  # an older version made the last evaluation
+                self.summary |= self.exact_metrics(policy)
+            self._write_frontier(self.summary["exact/kl"])
         offset = self._offset(policy)
         with _saved(policy, self.start.tokenizer, self.run, offset) as folder:
             check_saved(policy, folder, config.model, self.rows.train, offset)
@@ -106,16 +110,14 @@ class RunRecorder:
         }
 
     def _open(self, group: str | None, done: int) -> list[Sink]:
-        plan, run = self.plan, self.run
         facts = {
             "data/record": self.rows.record,
             "ref/digest": self.start.weights,
             "objective/dialect": self._dialects,
         }
-        config = {**plan.config, "job/hash": plan.id, "sweep/id": group, **facts}
-        kind = plan.id.rpartition("-")[0]
-        identity = RunIdentity(id=run.id, directory=run.path, group=group, job_type=kind, config=config)
-        return [JsonlSink(run.metrics, resume_at=done), plan.train.tracking.open(identity)]
+        # The file comes first: trackers read from it what earlier attempts logged.
+        file = JsonlSink(self.run.metrics, resume_at=done)
+        return [file, *open_trackers(self.plan, self.run, group, facts)]
 
     def _steps(self, seconds: float) -> dict[str, float]:
         """First loss, means over the last tenth of the logged updates, and metrics of the last step and evaluation."""
@@ -153,16 +155,21 @@ class RunRecorder:
         self.summary |= {"reward/offset": float(rewards.mean()), "reward/deviation": float(rewards.std(unbiased=False))}
         return rewards
 
-    def _exact(self, policy: Any) -> dict[str, float]:
-        """Exact metrics of the trained policy. Also stores the frontier of its reference, for figures."""
+    def exact_metrics(self, policy: Any) -> dict[str, float]:
+        """Exact metrics of a policy, compared with the start of training; empty if the run has none."""
+        world = self.plan.train.data.world
+        if self._before is None or world is None:
+            return {}
+        return exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
+
+    def _write_frontier(self, reached: float) -> None:
+        """Store the frontier of the start of training, for figures. `reached` is the KL of the trained policy."""
         world = self.plan.train.data.world
         assert world is not None
         assert self._before is not None
-        found = exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
-        reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * found["exact/kl"])
+        reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * reached)
         curve = Frontier(self._before, world.gold_reward).curve(reach)
         write_sealed(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
-        return found
 
 
 def _list_left_out(run: RunDir, rows: RunRows) -> None:

@@ -44,7 +44,11 @@ _exact: dict[tuple[str, World], Array] = {}
 
 @dataclass(frozen=True)
 class InitialPolicy:
-    """The policy before training, with the digest of its weights."""
+    """The policy before training.
+
+    model:   the model; only its configs (ModelConfigs) if the weights are not loaded.
+    weights: digest of the weights; empty if they are not loaded.
+    """
 
     plan: Plan
     model: Any
@@ -73,6 +77,17 @@ def load_initial_policy(plan: Plan) -> InitialPolicy:
     else:
         model, tokenizer = plan.train.model.load()
     return InitialPolicy(plan, model, tokenizer, weights_digest(model))
+
+
+def without_weights(plan: Plan) -> InitialPolicy:
+    """The same start with its tokenizer and configs only."""
+    if plan.parent is None:
+        configs, tokenizer = plan.train.model.load_tokenizer()
+    else:
+        folder = str(RunDir.of(plan.train.output_root, plan.parent.id).policy.resolve())
+        plan.parent.train.model.restore_base(folder)
+        configs, tokenizer = plan.train.model.load_tokenizer_from(folder)
+    return InitialPolicy(plan, configs, tokenizer, "")
 
 
 def log_end_of_turn(start: InitialPolicy) -> None:

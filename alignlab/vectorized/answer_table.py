@@ -18,7 +18,7 @@ from alignlab.data.tokenize import PromptAndAnswer
 # Plain rows with an explicit mask. vmap can build that mask, because it is computed from tensors alone.
 _PLAIN_MASKED = Layout(shared=True)
 
-# Number of answers among which `telling` looks.
+# Number of answers among which `longest_answers` looks.
 _LOOKED_AT = 256
 
 
@@ -39,7 +39,7 @@ class AnswerTable:
     def __len__(self) -> int:
         return len(self.answers)
 
-    def telling(self) -> list[int]:
+    def longest_answers(self) -> list[int]:
         """Places of up to four answers that show whether answers side by side influence each other.
 
         They are long answers among the first _LOOKED_AT, if possible two to the same prompt.
@@ -58,13 +58,13 @@ class AnswerTable:
         """[N, k] places of the k answers of each of N examples."""
         return np.array([[self._place[row_key(*answer)] for answer in row] for row in rows], dtype=np.int64)
 
-    def laid_out(self, places: Tensor, layout: Layout) -> Rows:
+    def rows_at(self, places: Tensor, layout: Layout) -> Rows:
         """Rows at int64[n] places, in that order, in the given layout. A shared layout stores common prompts once."""
         if not layout.shared:
-            return self.take(places)
+            return self.plain_rows_at(places)
         return to_device(collate_rows([self._answers[place] for place in places.tolist()], layout), places.device)
 
-    def take(self, places: Tensor) -> Rows:
+    def plain_rows_at(self, places: Tensor) -> Rows:
         """Plain rows at int64[n] places, in that order. Columns that are padding in all of these rows are dropped."""
         rows = self.rows
         width = rows.ids.shape[1]
@@ -73,7 +73,7 @@ class AnswerTable:
         first = self._start - int((rows.lengths[places] - counts).max())
         columns = slice(first, self._start + answer)
         # columns of the prompt's last token and of the answer's tokens, which are the same for all plain rows
-        where = rows.places[places, : answer + 1] - places[:, None] * width
+        where = rows.token_indices[places, : answer + 1] - places[:, None] * width
         kept = columns.stop - columns.start
         start = torch.arange(len(places), device=places.device)[:, None] * kept
         mask = rows.answer_mask[places, :answer]
@@ -82,8 +82,8 @@ class AnswerTable:
             rows,
             ids=rows.ids[places, columns],
             positions=rows.positions[places, columns],
-            ends=(rows.ends[places, columns] - first).clamp(min=0),
-            places=torch.where(inside, where - first + start, 0),
+            visible_until=(rows.visible_until[places, columns] - first).clamp(min=0),
+            token_indices=torch.where(inside, where - first + start, 0),
             answer_mask=mask,
             lengths=rows.lengths[places],
             keys=(),

@@ -62,7 +62,7 @@ def worth_vectorizing(plans: Sequence[Plan]) -> bool:
     return len(plans) > 1 and (plans[0].train.model.parameters or math.inf) <= SMALL
 
 
-def even(together: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
+def balanced(together: Sequence[list[Plan]], processes: int) -> list[list[Plan]]:
     """The groups, with the last ones split so that all processes have a group at the end.
 
     The number of groups that are split is the remainder of their number divided by `processes`.

@@ -5,9 +5,8 @@ from __future__ import annotations
 import gc
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain
 from typing import Any
 
@@ -29,6 +28,7 @@ from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.spelling import counted
 from alignlab.training.attempt import (
+    ending_of,
     log_code_changes,
     log_damage,
     logged_to,
@@ -38,11 +38,11 @@ from alignlab.training.attempt import (
 )
 from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
-from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_rows, reference_requests
+from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_starts, reference_requests
 from alignlab.training.fit import around_lightning, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
-from alignlab.training.setup import InitialPolicy, device_of, load_initial_policy, reference_pass
+from alignlab.training.setup import InitialPolicy, device_of, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs
@@ -181,21 +181,15 @@ class _VectorizedFit:
 
     def _prepare(self) -> tuple[list[InitialPolicy], list[RunRows], AnswerTable]:
         """(start of each point, rows of each point, table of all answers). What points share is loaded once."""
-        loaded = load_initial_policy(self.plans[0])
-        starts: dict[str, InitialPolicy] = {}
-        rows: dict[str, RunRows] = {}
-        for plan in self.plans:
-            data = repr(plan.train.data)
-            if data not in starts:
-                starts[data] = replace(loaded, plan=plan)
-                rows[data] = load_rows(starts[data])
-        keys = [repr(plan.train.data) for plan in self.plans]
-        distinct = {(key, plan.train.seed): (plan, rows[key]) for plan, key in zip(self.plans, keys, strict=True)}
+        loaded = load_starts(self.plans)
+        starts, rows = [start for start, _ in loaded], [own for _, own in loaded]
+        distinct = {
+            (repr(plan.train.data), plan.train.seed): (plan, own) for plan, own in zip(self.plans, rows, strict=True)
+        }
         device = device_of(self.plans[0].train.trainer.accelerator)
-        loaded.model.to(device)
+        starts[0].model.to(device)
         answers = chain.from_iterable(reference_requests(plan.train, own) for plan, own in distinct.values())
-        table = AnswerTable(answers, device)
-        return [starts[key] for key in keys], [rows[key] for key in keys], table
+        return starts, rows, AnswerTable(answers, device)
 
     def _fit(self, starts: Sequence[InitialPolicy], rows: Sequence[RunRows], table: AnswerTable) -> None:
         first = self.plans[0].train
@@ -204,7 +198,7 @@ class _VectorizedFit:
         layout = choose_layout_for(starts[0], rows[0].train)
         orders = _data_orders(self.plans, rows, table)
         shared_layout = layout if len(set(orders)) == 1 else None
-        fault = vectorization_error(policy, table, table.telling(), shared_layout)
+        fault = vectorization_error(policy, table, table.longest_answers(), shared_layout)
         if fault:
             raise NotVectorizableError(f"{type(policy).__name__} can't be vectorized: {fault}")
         reference = None
@@ -224,7 +218,12 @@ class _VectorizedFit:
             module.resume(self._states(module))
         held_out = [_held_out(plan, found, table) for plan, found in zip(self.plans, rows, strict=True)]
         pairs = [_pairs(start, found, table, layout, reference) for start, found in zip(starts, rows, strict=True)]
-        recorder = _Recorder(self, module, held_out, pairs)
+
+        def exact_metrics(p: int) -> dict[str, float]:
+            policies.write_into(policy, p)
+            return self.points[p].exact_metrics(policy)
+
+        recorder = _Recorder(self, module, held_out, pairs, exact_metrics)
         checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
@@ -262,7 +261,7 @@ class _VectorizedFit:
         except Exception as error:
             self.fail(p, error)
             return
-        point.close(failed=False)
+        point.close("done")
         run.end("done", **outcome)
         self.results[run.id] = None
         log.info("%s: done, in %s", run.id, run.path)
@@ -270,7 +269,7 @@ class _VectorizedFit:
     def fail(self, p: int, error: BaseException) -> None:
         """End one point with an error. The other points continue."""
         run = self.runs[p]
-        self.points[p].close(failed=True)
+        self.points[p].close(ending_of(error))
         self.results[run.id] = record_failure(run, error, self.group or "vectorized")
 
     def _end_all(self, error: BaseException) -> None:
@@ -279,7 +278,7 @@ class _VectorizedFit:
             if run.id in self.results:
                 continue
             if p < len(self.points):
-                self.points[p].close(failed=True)
+                self.points[p].close(ending_of(error))
             if isinstance(error, NotVectorizableError):
                 run.end("interrupted", str(error))
             else:
@@ -308,7 +307,9 @@ class _Recorder(pl.Callback):
         module: VectorizedModule,
         held_out: Sequence[VectorizedBatch],
         pairs: Sequence[VectorizedPairs | None],
+        exact_metrics: Callable[[int], dict[str, float]],
     ) -> None:
+        self._exact_metrics = exact_metrics
         self._fit, self._module, self._held_out, self._pairs = fit, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
@@ -325,8 +326,8 @@ class _Recorder(pl.Callback):
         if all(points[p].metrics.eval_metrics.get("train/global_step") == step for p in self._module.alive):
             return
         for p, row in self._module.validate(self._held_out, self._pairs).items():
-            points[p].metrics.eval_metrics = row
-            points[p].metrics.write(row)
+            points[p].metrics.eval_metrics = row | self._exact_metrics(p)
+            points[p].metrics.write(points[p].metrics.eval_metrics)
         self._retire()
 
     def _retire(self) -> None:

@@ -65,11 +65,11 @@ class VectorizedPolicy(nn.Module):
             for name, value in self._named(self.weights[point]).items():
                 policy.get_parameter(name).copy_(value)
 
-    def given_each(self, rows: Rows) -> VectorizedInputs:
+    def inputs_for_each(self, rows: Rows) -> VectorizedInputs:
         """Inputs from P * R plain rows, ordered by policy: each policy gets its own R rows."""
         return self._given(rows, self._arguments(rows), len(self.weights))
 
-    def given_all(self, rows: Rows) -> VectorizedInputs:
+    def inputs_for_all(self, rows: Rows) -> VectorizedInputs:
         """Inputs from R rows, which every policy gets."""
         return self._given(rows.repeated(len(self.weights)), self._arguments(rows), None)
 
@@ -138,15 +138,15 @@ def vectorization_error(
     """
     looked_at = torch.tensor(list(places), device=table.rows.ids.device)
     trained = [p for p in policy.parameters() if p.requires_grad]
-    alone = answer_logps(policy, table.take(looked_at))
+    alone = answer_logps(policy, table.plain_rows_at(looked_at))
     gradients = torch.autograd.grad(alone.sum(), trained, allow_unused=True, materialize_grads=True)
     expected = torch.cat([part.flatten() for part in gradients])
     try:
         pair = VectorizedPolicy(policy, 2).to(looked_at.device)
         if layout is None:
-            given = pair.given_each(table.take(looked_at.repeat(2)))
+            given = pair.inputs_for_each(table.plain_rows_at(looked_at.repeat(2)))
         else:
-            given = pair.given_all(table.laid_out(looked_at, layout))
+            given = pair.inputs_for_all(table.rows_at(looked_at, layout))
         vectorized = pair.score(given).tokens
         (gradient,) = torch.autograd.grad(vectorized.sum(), pair.weights)
     except (RuntimeError, ValueError, TypeError) as error:

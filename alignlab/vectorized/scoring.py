@@ -54,7 +54,7 @@ class AnswerScorer:
         size = max(1, _ANSWERS_AT_ONCE // points)
         for start in range(0, len(places), size):
             part = places[start : start + size]
-            given = self.policy.given_all(self.table.laid_out(part, self.layout or PLAIN))
+            given = self.policy.inputs_for_all(self.table.rows_at(part, self.layout or PLAIN))
             parts.append(self._scores(given, self._reference_at(part.repeat(points)), stats=stats))
             rows.append(points * start + torch.arange(points * len(part)).view(points, -1))
         return join(parts), torch.cat(rows, dim=1).to(places.device)
@@ -85,9 +85,9 @@ class AnswerScorer:
             flat = places.flatten()
             reference = self._reference_at(flat)
             if self.layout is None:
-                given = self.policy.given_each(self.table.take(flat))
+                given = self.policy.inputs_for_each(self.table.plain_rows_at(flat))
             else:
-                given = self.policy.given_all(self.table.laid_out(places[0].flatten(), self.layout))
+                given = self.policy.inputs_for_all(self.table.rows_at(places[0].flatten(), self.layout))
             rows = torch.arange(len(flat), device=places.device).view_as(places).transpose(0, 1).flatten()
         scores = selected_rows(self._scores(given, reference, stats=stats), rows)
         return replace(scores, mean_count=self.imitated(places[:, 0]).repeat_interleave(size).repeat(k))
@@ -102,7 +102,7 @@ class AnswerScorer:
         if self._whole_table is None:
             every = torch.arange(len(self.table), device=device)
             offsets = (len(self.table) * torch.arange(points, device=device))[:, None, None]
-            inputs = self.policy.given_all(self.table.take(every))
+            inputs = self.policy.inputs_for_all(self.table.plain_rows_at(every))
             self._whole_table = inputs, self._reference_at(every.repeat(points)), offsets
         return self._whole_table
 

@@ -58,11 +58,12 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "papers": BASE | {"lab", "statistics", "runs", "objectives", "data", "models", "evaluation"},
     "training": FIT,
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
-    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "runs", "evaluation"},
+    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "papers", "runs", "evaluation", "tracking"},
     "__main__": {"cli"},
 }
 
@@ -71,7 +72,9 @@ HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
     "lightning": {"modules", "data", "training", "vectorized"},
-    "wandb": {"tracking"},
+    "wandb": {"tracking", "reports"},
+    "wandb_workspaces": {"reports"},
+    "tensorboardX": {"tracking"},
     "transformers": {"models", "training"},
     "peft": {"models"},
     "bitsandbytes": {"optim"},

@@ -6,6 +6,7 @@ import io
 import re
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -76,6 +77,30 @@ def test_watched_in_a_pipe(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     assert said.count("outputs: 4 points") == 2
     assert "seed=4" in said, "what was typed for it"
     assert "no runs below outputs that meet sweep=nope" in runs("--watch", "sweep=nope").out
+
+
+def test_offline_files_are_uploaded_once(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest offline folder of each run, unless it has W&B's mark. W&B's command is replaced by a record of it."""
+    from alignlab.tracking import wandb_sync
+
+    assert "nothing to upload: of 3 runs" in runs("--sync").out
+    files = ("dpo-1/wandb/offline-run-1", "dpo-1/wandb/offline-run-2", "dpo-2/wandb/offline-run-1")
+    folders = [Path("outputs/runs", name) for name in files]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    refused = runs("--sync")
+    assert refused.code == 2
+    assert "nothing was uploaded\n  type: wandb login" in refused.err
+    called: list[list[str]] = []
+    monkeypatch.setattr(wandb_sync, "has_key", lambda: True)
+    monkeypatch.setattr(
+        wandb_sync.subprocess, "run", lambda command: called.append(command) or SimpleNamespace(returncode=0)
+    )
+    assert "uploading 2 runs to W&B" in runs("--sync").out
+    (folders[1] / "run-dpo-1.wandb.synced").touch()
+    assert runs("--sync").code == 0
+    assert called[0][-2:] == [str(folders[1]), str(folders[2])]
+    assert called[1][-2:] == ["sync", str(folders[2])]
 
 
 def test_compared(runs: Run) -> None:

@@ -66,8 +66,9 @@ TYPED = [
     (HUB, "attn_implementation=eager", "model.attention=eager"),
     (PPO, "cliprange=0.3", "objective.clip=0.3"),
     (PPO, "num_ppo_epochs=4", "rollout.epochs=4"),
-    (LAB, "wandb_project=mine", "tracking.project=mine"),
+    (LAB, "wandb_project=mine", "tracking.wandb.project=mine"),
     (LAB, "report_to=none", "tracking=none"),
+    (LAB, "report_to=tensorboard", "tracking=tensorboard"),
     (LAB, "optimizer=adamw", "optim=adamw"),
     (LAB, "optimizer.lr=1e-4", "optim.lr=1e-4"),
     (LAB, "loss.beta=0.3", "objective.beta=0.3"),
@@ -114,7 +115,7 @@ EXPLAINED = [
     ("trainer.steps=3", "no such key; trainer has: accelerator"),
     ("optim.beta3=0.9", "no such key; optim has: beta1, beta2"),
     ("evaluation.max_length=9", "no such key; evaluation has: "),
-    ("report_to=tensorboard", "no such key; the config has: data, debug"),
+    ("report_to=comet_ml", "no such key; the config has: data, debug"),
 ]
 
 

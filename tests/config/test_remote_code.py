@@ -36,7 +36,14 @@ MAP = {
     "AutoModelForCausalLM": "own_code.OwnForCausalLM",
     "AutoModelForSequenceClassification": "own_code.OwnForSequenceClassification",
 }
-PAIRS = ["data=pairs", "data.path=pairs.jsonl", "trainer.max_steps=1", "trainer.batch_size=2", "tracking=none"]
+PAIRS = [
+    "data=pairs",
+    "evaluation=off",
+    "data.path=pairs.jsonl",
+    "trainer.max_steps=1",
+    "trainer.batch_size=2",
+    "tracking=none",
+]
 
 
 @pytest.fixture

@@ -6,14 +6,18 @@ Each case is a file (or several), the source that reads it, and the words that i
 from __future__ import annotations
 
 import gzip
+import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import pyarrow
+import pyarrow.parquet
 import pytest
 
+from alignlab.data.conversations import prompt_key
 from alignlab.data.rows import Split
 from alignlab.data.sources.base import Source
 from alignlab.data.sources.hh_rlhf import HHRLHF
@@ -50,6 +54,14 @@ class Case:
 
 def lines(*rows: Any) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def parquet(names: list[str] | None = None, **columns: list[Any]) -> bytes:
+    """A Parquet file with these columns, under these names if they are given."""
+    table = pyarrow.table(columns)
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(table.rename_columns(names) if names else table, out)
+    return out.getvalue()
 
 
 def bad_pair(words: str, **changes: Any) -> Case:
@@ -99,6 +111,45 @@ CASES = {
     ),
     "Parquet, damaged": Case(b"PAR1 no", ("can't be read",), name="rows.parquet"),
     "folder without rows": Case(None, ("can't be read",), name="folder", files={"folder/README.md": b"# rows\n"}),
+    "UTF-16 without a mark": Case(lines(GOOD).decode().encode("utf-16-le"), ("is not UTF-8 (it has zero bytes)",)),
+    "UTF-32": Case(lines(GOOD).decode().encode("utf-32"), ("is not UTF-8", "save the file as UTF-8")),
+    "Parquet under another name": Case(b"PAR1" + b"\x15\x84" * 9, ("is a Parquet file: name it *.parquet",)),
+    "JSON lines as Parquet": Case(lines(GOOD), ("can't be read", "Parquet"), name="rows.parquet"),
+    "CSV under another name": Case(b"prompt,chosen,rejected\np,a,b\n", ("line 1", "is not JSON")),
+    "xz": Case(b"\xfd7zXZ\0", ("must be one of: .jsonl",), name="rows.jsonl.xz"),
+    "JSON, a key twice": Case(
+        lines(OTHER) + b'{"prompt": "p", "chosen": "a", "chosen": "c", "rejected": "b"}\n',
+        ("line 2", "more than one chosen"),
+    ),
+    "JSON, a key of a turn twice": Case(
+        lines(OTHER) + b'{"prompt": [{"role": "user", "content": "a", "content": "b"}], "chosen": "", "rejected": ""}',
+        ("line 2", "more than one content"),
+    ),
+    "JSON lines, two rows in a line": Case(lines(GOOD)[:-1] + lines(OTHER), ("line 1", "Extra data")),
+    "JSON lines, a zero byte": Case(
+        lines(OTHER) + b'{"prompt": "p\0", "chosen": "a", "rejected": "b"}\n', ("line 2", "Invalid control character"),
+    ),
+    "JSON, nested too deep in a row": Case(
+        lines(OTHER) + b'{"prompt": ' + b"[" * 9_000 + b"]" * 9_000 + b"}\n", ("line 2", "JSON that can be read"),
+    ),
+    "JSON, a number of 5,000 digits": Case(lines(OTHER) + b'{"prompt": ' + b"1" * 5_000 + b"}\n", ("line 2",)),
+    "JSON, a row that is null": Case(b"[null]", ("row 1", "not null"), name="rows.json"),
+    "CSV, two columns without a name": Case(
+        b",,prompt,chosen,rejected\n0,0,p,a,b\n", ("more than one column without a name",), name="rows.csv"
+    ),
+    "CSV, only a header": Case(b"prompt,chosen,rejected\n", ("is empty",), name="rows.csv"),
+    "CSV, tabs": Case(b"prompt\tchosen\trejected\np\ta\tb\n", ("separated by '\\t'",), name="rows.csv"),
+    "Parquet, a column twice": Case(
+        parquet(prompt=["p"], chosen=["a"], again=["b"], names=["prompt", "chosen", "chosen"]),
+        ("more than one column chosen",), name="rows.parquet",
+    ),
+    "Parquet, bytes": Case(
+        parquet(prompt=[b"p"], chosen=["a"], rejected=["b"]), ("row 1", "prompt must be text"), name="rows.parquet"
+    ),
+    "Parquet, a turn whose content is null": Case(
+        parquet(prompt=["p"], chosen=[[{"role": "assistant", "content": None}]], rejected=["b"]),
+        ("row 1", "turn 1 of chosen has no text"), name="rows.parquet",
+    ),
     # columns
     "missing column": Case(lines({"prompt": "p", "chosen": "a"}), ("rejected", "it has: prompt, chosen")),
     "missing label": Case(lines({"prompt": "p", "completion": "a"}), ("label",), Unpaired),
@@ -139,6 +190,28 @@ CASES = {
     "another conversation than the prompt": bad_pair(
         "another conversation than prompt", chosen=[USER, ANSWER], rejected=[USER, ANSWER]
     ),
+    "prompt is NaN": bad_pair("prompt must be text or a list", prompt=float("nan")),
+    "prompt is a list of conversations": bad_pair("turn 1 of prompt must be a {role, content}", prompt=[[USER]]),
+    "prompt is a list of texts": bad_pair("turn 2 of prompt must be a {role, content} message", prompt=["a", "b"]),
+    "half a surrogate pair in a turn": bad_pair("half of a surrogate", prompt=[{"role": "user", "content": "\udc00"}]),
+    "half a surrogate pair in system": bad_pair("system has half of a surrogate pair", system="\ud800"),
+    "system is a list": bad_pair("system must be text", system=["a"]),
+    "role in capitals": bad_pair("has the role 'User'", prompt=[{"role": "User", "content": "Hi"}]),
+    "a turn of a tool": bad_pair("has the role 'tool'", prompt=[USER, {"role": "tool", "content": "42"}]),
+    "an image beside text": bad_pair(
+        "part 2 of turn 1",
+        prompt=[{"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": "b"}]}],
+    ),
+    "content is an object": bad_pair("turn 1 of prompt must be text", prompt=[{**USER, "content": {"a": 1}}]),
+    "an answer that is not ended": bad_pair("chosen_ended must be true or false", chosen_ended="maybe"),
+    "label is -1": bad_label("label must be true or false, 1 or 0, not -1", -1),
+    "label is 0.5": bad_label("label must be", 0.5),
+    "label is empty": bad_label("label must be", ""),
+    "label is a list": bad_label("label must be", [True]),
+    "grade is a fraction": bad_ranking("grade 1 must be a finite number, not '7/10'", grades=["7/10", "8/10"]),
+    "grade is infinite": bad_ranking("grade 2 must be a finite number", grades=[1, float("inf")]),
+    "grade is null": bad_ranking("grade 1 must be a finite number, not None", grades=[None, 1]),
+    "grades are booleans": bad_ranking("grade 1 must be a finite number, not True", grades=[True, False]),
     "label is NaN": bad_label("label must be", float("nan")),
     "label is 2": bad_label("label must be", 2),
     "label is an unknown word": bad_label("label must be", "perhaps"),
@@ -201,7 +274,7 @@ def message(source: Source) -> str:
 
 
 def test_at_least_forty_kinds() -> None:
-    assert len(CASES) >= 50
+    assert len(CASES) >= 90
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -217,6 +290,49 @@ def test_one_message(case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     for words in case.words:
         assert words in told
     assert "Traceback" not in told
+
+
+READ: dict[str, tuple[str, bytes]] = {
+    "gzip under another name": ("rows.jsonl", gzip.compress(lines(GOOD))),
+    "no gzip under the name of one": ("rows.jsonl.gz", lines(GOOD)),
+    "a byte-order mark in the second line": ("rows.jsonl", b"\n\xef\xbb\xbf" + lines(GOOD)),
+    "CSV, carriage returns alone": ("rows.csv", b"prompt,chosen,rejected\rp,a,b\r"),
+    "CSV, quotes": ("rows.csv", b'"prompt","chosen","rejected"\r\n"p","a","b"\r\n'),
+    "a key of a turn that is null": (
+        "rows.jsonl", lines({**GOOD, "chosen": [{**ANSWER, "content": "a", "name": None}]})
+    ),
+    "a margin that is no number": ("rows.jsonl", lines({**GOOD, "margin": "7/10"})),
+    "ShareGPT": ("rows.jsonl", lines({
+        "conversations": [{"from": "human", "value": "p"}], "chosen": {"from": "gpt", "value": "a"},
+        "rejected": {"from": "gpt", "value": "b"},
+    })),
+    "Alpaca without input": ("rows.jsonl", lines({"instruction": "p", "input": "", "chosen": "a", "rejected": "b"})),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "content"), READ.values(), ids=READ.keys())
+def test_strange_input_that_says_what_it_means(name: str, content: bytes, tmp_path: Path) -> None:
+    (tmp_path / name).write_bytes(content)
+    (tmp_path / "eval.jsonl").write_bytes(lines(OTHER))
+    (row,) = Pairs(path=str(tmp_path / name), eval_path=str(tmp_path / "eval.jsonl")).pairs("train", None).rows
+    assert (prompt_key(row.prompt), row.chosen, row.rejected, row.margin) == ("user: p", "a", "b", None)
+
+
+def test_accents_of_two_characters_do_not_leak(tmp_path: Path) -> None:
+    """The same prompt, with its accent as a part of the letter and after it, is on one side of the split."""
+    rows = [{**GOOD, "prompt": f"caf{e} {i}", "chosen": e} for i in range(20) for e in ("\u00e9", "e\u0301")]
+    (tmp_path / "rows.jsonl").write_bytes(lines(*rows))
+    source = Pairs(path=str(tmp_path / "rows.jsonl"))
+    found = [{row.prompt.split()[1] for row in source.pairs(split, None).rows} for split in ("train", "eval")]  # type: ignore[arg-type, union-attr]
+    assert (len(found[0]), len(found[1]), found[0] & found[1]) == (18, 2, set())
+
+
+def test_files_of_a_folder_that_are_in_no_split_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "train.jsonl").write_bytes(lines(GOOD, OTHER))
+    (tmp_path / "train.csv").write_bytes(b"prompt,chosen,rejected\nr,a,b\n")
+    source = Pairs(path=str(tmp_path))
+    assert [len(source.pairs(split, None).rows) for split in ("train", "eval")] == [1, 1]  # type: ignore[arg-type]
+    assert caplog.text.count(f"files that are not read, because they are in no split: {tmp_path}/train.csv") == 1
 
 
 def test_a_hub_out_of_reach() -> None:

@@ -129,4 +129,4 @@ def test_every_reason_can_be_typed(tmp_path: object) -> None:
         Pairs(path="x.jsonl", drop=["tie", "duplicates"])
     (problem,) = caught.value.problems
     assert problem.type_this == "drop=[duplicate]"
-    assert "empty, identical, tie, leaked, swapped, contradictory, duplicate" in problem.allowed
+    assert "empty, identical, tie, negative_margin, leaked, swapped, contradictory, duplicate" in problem.allowed

@@ -26,7 +26,7 @@ def drawn(seed: int) -> list[PromptAndAnswer]:
 def context(rows: Rows, place: int) -> list[int]:
     """The columns that a token sees, by the definition of `ends`."""
     sequence, column = divmod(place, rows.ids.shape[1])
-    return [c for c in range(column + 1) if column < rows.ends[sequence, c]]
+    return [c for c in range(column + 1) if column < rows.visible_until[sequence, c]]
 
 
 def written(answers: list[PromptAndAnswer]) -> int:
@@ -44,7 +44,7 @@ def test_every_answer_is_there_after_its_prompt(layout: Layout) -> None:
         rows = collate_rows(answers, layout)
         length = rows.ids.shape[1]
         for r, (prompt, answer) in enumerate(answers):
-            places = rows.places[r, : len(answer) + 1].tolist()
+            places = rows.token_indices[r, : len(answer) + 1].tolist()
             assert rows.answer_mask[r].tolist() == [t < len(answer) for t in range(rows.answer_mask.shape[1])]
             assert rows.last[r] == places[-1]
             sequence, columns = places[-1] // length, context(rows, places[-1])
@@ -90,8 +90,8 @@ def test_equal_answers_are_one_and_a_beginning_is_an_answer_too() -> None:
     rows = collate_rows([([1, 2], [5, 6]), ([1, 2], [7]), ([1, 2], [5]), ([1, 2], [5, 6])], WIDE)
     assert rows.ids.tolist() == [[1, 2, 5, 6, 7]]
     assert rows.positions.tolist() == [[0, 1, 2, 3, 2]]
-    assert rows.ends.tolist() == [[5, 5, 4, 4, 5]]
-    assert rows.places.tolist() == [[1, 2, 3], [1, 4, 0], [1, 2, 0], [1, 2, 3]]
+    assert rows.visible_until.tolist() == [[5, 5, 4, 4, 5]]
+    assert rows.token_indices.tolist() == [[1, 2, 3], [1, 4, 0], [1, 2, 0], [1, 2, 3]]
     assert rows.targets.tolist() == [5, 6, 7, 5, 5, 6]
 
 
@@ -99,12 +99,12 @@ def test_values_of_tokens_are_spread_over_their_rows() -> None:
     answers: list[PromptAndAnswer] = [([1], [5, 6]), ([2, 3], [7]), ([1], [8, 9, 4])]
     for layout in (PLAIN, WIDE):
         rows = collate_rows(answers, layout)
-        assert rows.spread(rows.targets).tolist() == [[5, 6, 0], [7, 0, 0], [8, 9, 4]]
+        assert rows.scatter(rows.targets).tolist() == [[5, 6, 0], [7, 0, 0], [8, 9, 4]]
         values = rows.targets.double().requires_grad_()
-        (rows.spread(values) * torch.tensor([[1, 2, 9], [3, 9, 9], [4, 5, 6]])).sum().backward()
+        (rows.scatter(values) * torch.tensor([[1, 2, 9], [3, 9, 9], [4, 5, 6]])).sum().backward()
         assert values.grad is not None
         assert values.grad.tolist() == [1, 2, 3, 4, 5, 6]
-        assert rows.spread(rows.targets > 5).dtype == torch.bool
+        assert rows.scatter(rows.targets > 5).dtype == torch.bool
 
 
 @pytest.mark.parametrize(("width", "table"), [(1, (4, 3)), (2, (2, 5)), (100, (1, 9))])

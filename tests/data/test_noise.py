@@ -66,7 +66,7 @@ def test_the_record_counts_and_only_training_rows_change(alignlab: Callable[...,
     rows = [{"prompt": f"Say {i}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = [
-        "model=tiny", "data=pairs", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=1",
+        "model=tiny", "data=pairs", "evaluation=off", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=1",
         "trainer.batch_size=4", "data.max_length=64", "data.max_prompt_length=32", "reference=none",
     ]  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignlab.data import held_out
 from alignlab.data.conversations import prompt_key
 from alignlab.data.rows import Labelled, Pair, Ranking, Split
 from alignlab.data.sources.lab import Lab
@@ -206,6 +207,20 @@ def test_the_split_is_the_same_for_every_order_and_every_shape(tmp_path: Path) -
     graded = [{"prompt": row["prompt"], "completions": [row[k] for k in SIDES], "grades": [2, 1]} for row in pairs]
     ranked = Rankings(path=written(tmp_path, *graded, name="graded.jsonl"))
     assert {prompt_key(row.prompt) for row in ranked.rankings("eval", None).rows} == held_out
+
+
+def test_rows_are_read_and_divided_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The checks before a run and both splits read the same file. A changed file is read and divided again."""
+    divided: list[int] = []
+    monkeypatch.setattr(held_out, "_held_out", lambda rows, *rest: divided.append(len(rows)) or {0})
+    source = Pairs(path=written(tmp_path, *({"prompt": p, "chosen": "a", "rejected": "b"} for p in "pqrs")))
+    assert list(source.missing()) == []
+    assert (len(source.pairs("train", None).rows), len(source.pairs("eval", None).rows)) == (3, 1)
+    assert len(source.labelled("train", None).rows) == 6
+    assert divided == [4]
+    written(tmp_path, *({"prompt": p, "chosen": "a", "rejected": "b"} for p in "pqr"))
+    assert len(source.pairs("train", None).rows) == 2
+    assert divided == [4, 3]
 
 
 def test_a_prompt_of_most_rows_is_trained_on(tmp_path: Path) -> None:

@@ -13,8 +13,10 @@ from omegaconf import OmegaConf
 
 from alignlab.config.paths import conf_dir
 from alignlab.config.registry import schemas
+from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Completion, Labelled, Pair, Ranking
 from alignlab.data.sources.base import Source
+from alignlab.discovery import classes_by_module
 
 
 def turn(who: str, text: Any) -> dict[str, Any]:
@@ -268,3 +270,26 @@ def test_all_pairs_of_hh_rlhf(shared_data: Path) -> None:
     assert len(loaded.rows) + sum(loaded.dropped.values()) == 8552
     assert loaded.dropped["the last turn is not the assistant's"] == 2
     assert len(loaded.rows) == 8552 - 36 - 17 - 11 - 2
+
+
+SOURCES = classes_by_module("alignlab.data.sources", Source)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in SOURCES.items() if issubclass(kind, OwnFiles)])
+def test_a_wrong_column_is_told_with_data_columns(name: str, tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text('{"foo": "a"}\n{"foo": "b"}\n')
+    source = SOURCES[name](path=str(tmp_path / "rows.jsonl"))
+    (problem,) = source.missing()
+    text = str(problem)
+    assert "has no column" in text
+    assert "it has: foo" in text
+    assert "data.columns={" in text
+
+
+@pytest.mark.parametrize(
+    "preset", ["skywork_80k", "arena_55k", "ultrafeedback_cleaned", "helpsteer2", "tldr", "tldr_sft"]
+)
+def test_what_is_not_verified_is_marked(preset: str) -> None:
+    text = (Path(__file__).parents[2] / "docs/sources.md").read_text(encoding="utf-8")
+    (row,) = [line for line in text.splitlines() if line.startswith("|") and f"`{preset}`" in line]
+    assert "not verified: " in row

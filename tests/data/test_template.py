@@ -233,3 +233,94 @@ def test_plain_texts_that_hold_the_end_of_a_text_are_counted() -> None:
         plain.chat_template = template
         _, report = tokenize_pairs(rows, Template(plain, use=use), Cutter(90, 60))
         assert counted(report) == expected
+
+
+def test_a_tokenizer_with_code_of_its_own_is_not_passed_over() -> None:
+    """The backend of a fast tokenizer is asked directly only if the tokenizer itself gives the same ids."""
+    tokenizer = tokenizer_of(next(family for family in FAMILIES if family.name == "chatml"))
+
+    class Doubling(type(tokenizer)):  # type: ignore[misc]
+        def __call__(self, texts: Any, **arguments: Any) -> Any:
+            found = super().__call__(texts, **arguments)
+            found["input_ids"] = (
+                [[*ids, *ids] for ids in found["input_ids"]] if isinstance(texts, list) else found.input_ids
+            )
+            return found
+
+    rows = [("Is it?", [("Yes.", True), ("No.", False)])] * 2
+    template = Template(tokenizer)
+    plain = template.encode_all([template.render(*row) for row in rows])
+    tokenizer.__class__ = Doubling
+    (doubled, _) = Template(tokenizer).encode_all([template.render(*row) for row in rows])
+    assert len(doubled.prompt + doubled.answers[0]) == 2 * len(plain[0].prompt + plain[0].answers[0])
+
+
+def test_a_rejected_row_does_not_disturb_the_others() -> None:
+    strict = CHATML.replace(
+        "{% for", "{{ messages[0].role == 'system' and raise_exception('no system turns') }}{% for", 1
+    )
+    template = Template(tokenizer_of(Family("strict", strict, "<|im_end|>")))
+    system: Prompt = [Message(role="system", content="Be brief."), Message(role="user", content="Why?")]
+    first, second, third = template.render_all([(p, [("Yes.", True)]) for p in ("Why?", system, "Is it?")])
+    assert isinstance(second, DataError)
+    assert (
+        str(second)
+        == "the chat template rejects a conversation with the roles system, user, assistant: no system turns"
+    )
+    assert [first, third] == [template.render(p, [("Yes.", True)]) for p in ("Why?", "Is it?")]
+
+
+REJECTED = {
+    "tools": "{{ tools | length }}" + CHATML,
+    "a missing turn": "{{ messages[7].content.strip() }}" + CHATML,
+    "division by zero": "{{ 1 // 0 }}" + CHATML,
+    "a syntax error": "{% for m in messages %}",
+    "several templates without a default": {"tool_use": CHATML},
+    "no turns": "",
+    "the answer alone": "{{ messages[-1].content }}{{ eos_token }}",
+    "turns in reverse": CHATML.replace("in messages", "in messages | reverse"),
+    "the start of a turn": CHATML.replace("m['content']", "m['content'][:5]"),
+}
+
+
+@pytest.mark.parametrize("chat_template", REJECTED.values(), ids=REJECTED.keys())
+def test_a_template_that_can_not_render_a_conversation_is_refused(chat_template: Any) -> None:
+    tokenizer = tokenizer_of(Family("broken", "", "<|im_end|>", ["<|im_end|>"]))
+    tokenizer.chat_template = chat_template
+    with pytest.raises(DataError, match="the chat template"):
+        Template(tokenizer).encode("Is it four?", [("It is 4.", True)])
+
+
+def test_marks_of_generation_change_no_token() -> None:
+    content = "{{ m['content'] }}<|im_end|>"
+    marked = CHATML.replace(content, f"{{% generation %}}{content}{{% endgeneration %}}")
+    assert "generation %}" in marked
+    plain, own = (Template(tokenizer_of(Family("t", text, "<|im_end|>", ["<|im_end|>"]))) for text in (CHATML, marked))
+    row = ("Is it?", [("Yes.", True)])
+    # Jinja removes the newline after a mark, so the turns are rendered without it. Up to there they are the same.
+    assert own.encode(*row).answers == plain.encode(*row).answers
+    assert own.differing([row], [own.encode(*row)]) == [False]
+
+
+def test_plain_texts_begin_and_end_once() -> None:
+    """A tokenizer may add the token that begins a text twice, or the text may hold it already."""
+    from tokenizers import processors
+
+    tokenizer = tokenizer_of(Family("t", "", "</s>", bos="<s>", eos="</s>"))
+    begin, end = tokenizer.bos_token_id, tokenizer.eos_token_id
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="<s> <s> $A </s> </s>", special_tokens=[("<s>", begin), ("</s>", end)]
+    )
+    template = Template(tokenizer, use="none")
+    for prompt in ("It is", "<s>It is"):
+        encoded = template.encode(prompt, [(" 4", True)])
+        assert tokenizer.decode(encoded.prompt) == "<s>It is"
+        assert tokenizer.decode(encoded.answers[0]) == " 4</s>"
+
+
+def test_padding_with_the_mark_of_a_turn_is_no_end() -> None:
+    tokenizer = tokenizer_of(Family("t", CHATML, "<|im_end|>", ["<|im_start|>", "<|im_end|>"]))
+    tokenizer.pad_token = "<|im_start|>"
+    template = Template(tokenizer)
+    assert template.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert tokenizer.decode(template.encode("Is it?", [("Yes.", True)]).answers[0]) == "Yes.<|im_end|>"

@@ -111,7 +111,7 @@ def test_layout() -> None:
     assert batch.rows.ids.tolist() == [[0, 5, 1, 2, 3], [5, 6, 1, 0, 0], [0, 5, 4, 0, 0], [5, 6, 2, 2, 0]]
     assert batch.rows.attention.tolist() == [[0, 1, 1, 1, 1], [1, 1, 1, 0, 0], [0, 1, 1, 0, 0], [1, 1, 1, 1, 0]]
     assert batch.rows.positions.tolist() == [[0, 0, 1, 2, 3], [0, 1, 2, 0, 0], [0, 0, 1, 0, 0], [0, 1, 2, 3, 0]]
-    assert batch.rows.places.tolist() == [[1, 2, 3, 4], [6, 7, 0, 0], [11, 12, 0, 0], [16, 17, 18, 0]]
+    assert batch.rows.token_indices.tolist() == [[1, 2, 3, 4], [6, 7, 0, 0], [11, 12, 0, 0], [16, 17, 18, 0]]
     assert batch.rows.targets.tolist() == [1, 2, 3, 1, 4, 2, 2]
     assert batch.rows.predicted_at.tolist() == [1, 2, 3, 6, 11, 16, 17]
     assert batch.rows.last.tolist() == [4, 7, 12, 18]

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from alignlab.evaluation import exact
-from alignlab.evaluation.exact import completion_logps, exact_metrics
+from alignlab.evaluation.exact import completion_logps, exact_metrics, win_rate
 from alignlab.lab.frontier import tilt
 from alignlab.lab.world import World
 from alignlab.models.sources.tiny import Tiny
@@ -72,3 +72,12 @@ def test_the_reference_itself() -> None:
     found = exact_metrics(reference, reference, WORLD)
     assert found["exact/kl"] == pytest.approx(0.0, abs=1e-12)
     assert found["exact/frontier_gap"] == pytest.approx(0.0, abs=1e-3)
+
+
+def test_win_rate_counts_equal_rewards_half() -> None:
+    """Two prompts of three answers, by hand. Prompt 1: .5*(.2 + .3/2) + .5*(.5 + .5/2); prompt 2 has equal rewards."""
+    policy = np.log(np.array([[1e-300, 0.5, 0.5], [0.1, 0.2, 0.7]]))
+    reference = np.log(np.array([[0.2, 0.3, 0.5], [0.5, 0.3, 0.2]]))
+    reward = np.array([[0.0, 1.0, 2.0], [4.0, 4.0, 4.0]])
+    assert win_rate(policy, reference, reward) == pytest.approx(((0.5 * 0.35 + 0.5 * 0.75) + 0.5) / 2)
+    assert win_rate(reference, reference, reward) == pytest.approx(0.5)

@@ -7,7 +7,7 @@ import math
 import re
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +46,8 @@ def test_both_orders_and_no_position_bias(served: Served, tmp_path: Path) -> Non
         ("row2", False, Verdict.TIE),
         ("row2", True, Verdict.TIE),
     ]
-    assert found.judgements[0].said == "Because. [[A]]"
-    assert found.judgements[1].said == "Because. [[B]]", "the judge calls the second answer B"
+    assert found.judgements[0].reply == "Because. [[A]]"
+    assert found.judgements[1].reply == "Because. [[B]]", "the judge calls the second answer B"
     wins = found.win_rate()
     assert (wins.wins, wins.ties, wins.losses, wins.invalid, wins.unjudged) == (1, 1, 1, 0, 0)
     assert wins.orders is not None
@@ -137,7 +137,7 @@ def test_what_stays_broken_is_left_out_and_resumed(fault: str, reason: str, serv
     assert (wins.wins, wins.ties, wins.losses, wins.invalid, wins.unjudged) == (1, 1, 0, 0, 1)
     lost = [j for j in found.judgements if j.verdict is Verdict.UNJUDGED]
     assert [(j.id, math.isnan(j.score)) for j in lost] == [("row1", True)] * 2
-    assert re.search(reason, lost[0].said), lost[0].said
+    assert re.search(reason, lost[0].reply), lost[0].reply
     assert sum(found.bill.failures.values()) == 2
     assert found.bill.calls == (6 if fault in ("400", "hang") else 8), "faulty requests are not repeated"
     served.fault = lambda user, before: "none"
@@ -255,6 +255,22 @@ def test_ratings(served: Served, tmp_path: Path) -> None:
     assert bill.calls == 3
 
 
+def test_progress_is_shown_for_each_request(served: Served, tmp_path: Path) -> None:
+    shown: list[tuple[str, int]] = []
+
+    def progress(items: Iterable[Any], what: str) -> Iterator[Any]:
+        for number, item in enumerate(items, 1):
+            yield item
+            shown.append((what, number))
+
+    asking = judge(served).with_progress(progress)
+    asking.rate([Answer(str(i), (f"p{i}",), ("a",)) for i in range(3)], tmp_path)
+    assert shown == [("judging", 1), ("judging", 2), ("judging", 3)]
+    asking.compare([pair(0)], tmp_path)
+    assert shown[3:] == [("judging", 1), ("judging", 2)], "both orders"
+    assert asking.fingerprint() == judge(served).fingerprint()
+
+
 def test_templates_by_row(served: Served, tmp_path: Path) -> None:
     two = Comparison("two", ("p1", "p2"), ("a1", "a2"), ("b1", "b2"), ("r1", "r2"))
     served.say = lambda user: "[[C]]"
@@ -283,7 +299,7 @@ def test_an_endpoint_without_log_probabilities(served: Served, tmp_path: Path) -
     served.say = lambda user: "m"
     found = judge(served, template="token").compare([pair(0)], tmp_path)
     assert {j.verdict for j in found.judgements} == {Verdict.INVALID}
-    assert "without log-probabilities" in found.judgements[0].said
+    assert "without log-probabilities" in found.judgements[0].reply
 
 
 def test_options_reach_the_request(served: Served, tmp_path: Path) -> None:

@@ -105,8 +105,8 @@ def off(model: Any, rows: Rows) -> float:
 
 
 def together(rows: Rows) -> torch.Tensor:
-    """`Rows.ends` changed so that each answer sees the answers before it."""
-    return rows.ends.cummax(dim=1).values
+    """`Rows.visible_until` changed so that each answer sees the answers before it."""
+    return rows.visible_until.cummax(dim=1).values
 
 
 def test_every_known_class_has_its_small_model() -> None:
@@ -170,8 +170,8 @@ def test_what_keeps_answers_apart_is_needed(name: str) -> None:
     model, rows = build(name), collate_rows(ANSWERS, SHARED)
     columns = torch.arange(rows.ids.shape[1]).expand_as(rows.ids)
     for broken in (
-        {"ends": together(rows)},
-        {"ends": torch.full_like(rows.ends, rows.ids.shape[1])},
+        {"visible_until": together(rows)},
+        {"visible_until": torch.full_like(rows.visible_until, rows.ids.shape[1])},
         {"positions": columns},
     ):
         assert off(model, dataclasses.replace(rows, **broken)) > 0.05, broken.keys()
@@ -217,14 +217,14 @@ def test_a_known_class_with_alibi_has_plain_rows(caplog: pytest.LogCaptureFixtur
     assert model.training
 
 
-@pytest.mark.parametrize("broken", ["ends", "nan"])
+@pytest.mark.parametrize("broken", ["mask", "nan"])
 def test_a_model_that_is_off_has_plain_rows(
     broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     right = forward.attention_mask
 
     def wrong(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
-        mask: Any = right(config, dataclasses.replace(rows, ends=together(rows)), dtype)
+        mask: Any = right(config, dataclasses.replace(rows, visible_until=together(rows)), dtype)
         return mask * float("nan") if broken == "nan" and mask.ndim == 4 else mask
 
     monkeypatch.setattr(forward, "attention_mask", wrong)
@@ -251,7 +251,7 @@ def test_a_reward_model_is_compared_by_its_rewards(
     monkeypatch.setattr(
         forward,
         "attention_mask",
-        lambda config, rows, dtype: right(config, dataclasses.replace(rows, ends=together(rows)), dtype),
+        lambda config, rows, dtype: right(config, dataclasses.replace(rows, visible_until=together(rows)), dtype),
     )
     assert choose_layout(scorer, ANSWERS) == PLAIN
 

@@ -108,12 +108,13 @@ def test_token_stats_are_those_of_plain_rows() -> None:
 def wider(rows: Rows, left: int, right: int) -> Rows:
     """The same rows with more padding, which has the id of a real token."""
     pad, length = torch.nn.functional.pad, rows.ids.shape[1]
+    sequence, column = rows.token_indices // length, rows.token_indices % length
     return dataclasses.replace(
         rows,
         ids=pad(rows.ids, (left, right), value=3),
         positions=pad(rows.positions, (left, right)),
-        ends=pad(torch.where(rows.ends > 0, rows.ends + left, 0), (left, right)),
-        places=pad(rows.places // length * (length + left + right) + rows.places % length + left, (0, right)),
+        visible_until=pad(torch.where(rows.visible_until > 0, rows.visible_until + left, 0), (left, right)),
+        token_indices=pad(sequence * (length + left + right) + column + left, (0, right)),
         answer_mask=pad(rows.answer_mask, (0, right)),
     )
 

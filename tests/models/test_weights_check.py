@@ -499,7 +499,14 @@ def train(alignlab: Callable[..., Any], tmp_path: Path) -> Callable[..., Any]:
             edit(tmp_path / name, without(".1."))
     rows = [{"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no {i}"} for i in range(20)]
     (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, rows)))
-    data = ("data=pairs", "data.path=pairs.jsonl", "trainer.max_steps=1", "trainer.batch_size=4", "tracking=none")
+    data = (
+        "data=pairs",
+        "evaluation=off",
+        "data.path=pairs.jsonl",
+        "trainer.max_steps=1",
+        "trainer.batch_size=4",
+        "tracking=none",
+    )
 
     def run(*more: str) -> Any:
         return alignlab("train", *data, "model=hub", "model.name=good", "output_root=out", *more)

@@ -164,7 +164,7 @@ def test_text_models_conversations_and_a_reward_model(alignlab: Run, tmp_path: P
     rows = [{"prompt": f"Say {i}", "chosen": f"{i} is fine", "rejected": "no"} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     small = [
-        "model=tiny", "data=pairs", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=3",
+        "model=tiny", "data=pairs", "evaluation=off", "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=3",
         "trainer.batch_size=4", "data.max_length=64", "data.max_prompt_length=32",
     ]  # fmt: skip
     assert alignlab("train", *small, "peft=lora").code == 0
@@ -215,7 +215,14 @@ def test_questions_from_a_file(alignlab: Run, tmp_path: Path) -> None:
     rows = [{"instruction": f"Name {i} animals", "output": "cat", "dataset": "d", "generator": "g"} for i in range(5)]
     (tmp_path / "alpaca.json").write_text(json.dumps(rows))
     (tmp_path / "own_rules.py").write_text("def first(prompt, answer):\n    return answer == 'cat'\n")
-    desk = ["model=tiny", "data=support_desk", "tracking=none", "trainer.max_steps=1", "trainer.batch_size=2"]
+    desk = [
+        "model=tiny",
+        "data=support_desk",
+        "evaluation=off",
+        "tracking=none",
+        "trainer.max_steps=1",
+        "trainer.batch_size=2",
+    ]
     assert alignlab("train", *desk).code == 0
     asked = ["evaluation.questions=alpaca.json", "evaluation.max_new_tokens=4", "evaluation.baselines=[chosen]"]
     found = alignlab("evaluate", "run=dpo", *asked, "judge=gold", "judge.gold.function=own_rules:first")
@@ -349,6 +356,7 @@ def test_a_judge_whose_reward_model_is_a_run(alignlab: Run) -> None:
     """The reward model is trained once, by the first point that needs it. Contradicting settings are refused."""
     desk = [
         "model=tiny", "data=support_desk", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4",
+        "evaluation=off",
         "evaluation.at_end=true", "evaluation.prompts=3", "evaluation.max_new_tokens=6", "evaluation.samples=1",
         "judge=[gold,reward_model]", "judge.gold.function=alignlab.lab.support_desk:courtesy",
         'judge.reward_model.run=["objective=reward_model","model=tiny","data=support_desk","data.seed=1",'
@@ -397,17 +405,17 @@ def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monke
             sent.append((name, list(rows)))
             super().table(name, rows)
 
-    assert alignlab("train", *LAB, "trainer.max_steps=3", "tracking=wandb", "tracking.mode=offline").code == 0
+    assert alignlab("train", *LAB, "trainer.max_steps=3", "tracking=wandb", "tracking.wandb.mode=offline").code == 0
     monkeypatch.setattr(wandb, "WandbSink", Watched)
     assert alignlab("evaluate", "run=dpo", "evaluation.prompts=4", "evaluation.shown=2").code == 0
-    ((_, row), (name, answers)) = sent
+    ((_, row), (name, answers)) = sent[-2:]  # before them, the rows of training are logged again
     stored = record(only("dpo"))["summary"]
     assert row["train/global_step"] == 3
     assert row["eval/score/gold/mean"] == stored["eval/score/gold/mean"]
     assert name == "answers"
-    assert len(answers) == 2
+    assert len(answers) == 4, "every row"
     assert {"prompt", "policy/answer", "reference/answer", "policy/score/gold"} <= set(answers[0])
-    assert len(list(only("dpo").glob("wandb/offline-run-*"))) == 2
+    assert len(list(only("dpo").glob("wandb/offline-run-*"))) == 1, "one file with the whole curve"
 
 
 def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run, tmp_path: Path) -> None:
@@ -421,7 +429,14 @@ def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run,
     rows = [{"question_id": 81 + i, "category": "c", "turns": asked} for i, asked in enumerate(turns)]
     (tmp_path / "question.jsonl").write_text("\n".join(map(json.dumps, rows)))
     (tmp_path / "two_rules.py").write_text("def asked(prompt, answer):\n    return prompt.startswith('And')\n")
-    desk = ["model=tiny", "data=support_desk", "tracking=none", "trainer.max_steps=1", "trainer.batch_size=2"]
+    desk = [
+        "model=tiny",
+        "data=support_desk",
+        "evaluation=off",
+        "tracking=none",
+        "trainer.max_steps=1",
+        "trainer.batch_size=2",
+    ]
     assert alignlab("train", *desk).code == 0
     asked = ["evaluation.questions=question.jsonl", "evaluation.max_new_tokens=4", "evaluation.samples=2"]
     found = alignlab("evaluate", "run=dpo", *asked, "judge=gold", "judge.gold.function=two_rules:asked")

@@ -15,7 +15,7 @@ from alignlab.models import reference
 Run = Callable[..., Any]
 
 TINY = [
-    "train", "model=tiny", "data=pairs", "data.path=mine.jsonl", "data.eval_limit=2", "tracking=none",
+    "train", "model=tiny", "data=pairs", "evaluation=off", "data.path=mine.jsonl", "data.eval_limit=2", "tracking=none",
     "trainer.progress=false", "trainer.max_steps=2", "trainer.batch_size=2", "sweep.name=s",
 ]  # fmt: skip
 

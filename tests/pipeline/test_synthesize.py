@@ -238,7 +238,7 @@ def test_no_row_is_an_error_with_the_reasons(alignlab: Run) -> None:
 
 ROUNDS = [
     *DESK[:4], *RULE, "synthesis.prompts=12", "rounds=2",
-    "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4",
+    "tracking=none", "evaluation=off", "trainer.max_steps=2", "trainer.batch_size=4",
 ]  # fmt: skip
 
 

@@ -110,14 +110,14 @@ def test_a_judge_that_rates(tmp_path: Path) -> None:
 
 def test_comparisons(tmp_path: Path) -> None:
     """The score is the mean result of the comparisons. Two orders with different verdicts are a tie."""
-    found = compared(Longer(), [answered("a", "bbb", "cc", "dd"), answered("e", "first")], tmp_path)
+    found = compared(Longer(), [answered("a", "bbb", "cc", "dd"), answered("e", "first")], tmp_path, silent)
     assert found.table == [[0.0, 1.0, 0.5, 0.5], [0.5, 0.5]]
     assert (found.unjudged, found.cost.calls) == (0, 14)
 
 
 @pytest.mark.parametrize(("text", "unjudged"), [("?", 2), ("!", 0)])
 def test_a_comparison_without_a_verdict(text: str, unjudged: int, tmp_path: Path) -> None:
-    found = compared(Longer(), [answered("a", text, "cc"), answered("e", "ff")], tmp_path)
+    found = compared(Longer(), [answered("a", text, "cc"), answered("e", "ff")], tmp_path, silent)
     assert all(map(math.isnan, found.table[0]))
     assert (found.table[1], found.unjudged) == ([0.0, 1.0], unjudged)
 

@@ -14,8 +14,8 @@ import pytest
 
 from alignlab.tracking.metrics import ALL, check_known
 from alignlab.tracking.sinks.base import RunIdentity
+from alignlab.tracking.sinks.csv import Csv
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
-from alignlab.tracking.sinks.none import NoTracking
 from alignlab.tracking.sinks.wandb import Wandb
 
 # Metrics that TRL users look for in W&B (TRL 1.x, DPOTrainer). They have the same names here.
@@ -56,7 +56,7 @@ def test_rows_are_on_disk_at_once(tmp_path: Path) -> None:
     for row in rows(1, 2):
         sink.log(row)
     assert read_rows(tmp_path / "metrics.jsonl") == rows(1, 2)
-    sink.finish({}, failed=False)
+    sink.finish({}, ending="done")
 
 
 def test_a_resumed_run_drops_rows_that_it_does_again(tmp_path: Path) -> None:
@@ -65,9 +65,9 @@ def test_a_resumed_run_drops_rows_that_it_does_again(tmp_path: Path) -> None:
     assert read_rows(file) == rows(1, 2, 3)
     sink = JsonlSink(file, resume_at=2)
     sink.log(rows(3)[0])
-    sink.finish({}, failed=False)
+    sink.finish({}, ending="done")
     assert read_rows(file) == rows(1, 2, 3)
-    JsonlSink(file, resume_at=0).finish({}, failed=False)
+    JsonlSink(file, resume_at=0).finish({}, ending="done")
     assert read_rows(file) == []
 
 
@@ -94,7 +94,7 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     sink = Wandb(mode="offline").open(run)
     for row in rows(1, 2, 3):
         sink.log(row)
-    sink.finish({"exact/kl": 0.5}, failed=True)
+    sink.finish({"exact/kl": 0.5}, ending="failed")
     deadline = time.monotonic() + 30
     records: list[Any] = []
     while not any(r.WhichOneof("record_type") == "exit" for r in records):  # W&B's service writes with a delay
@@ -128,11 +128,113 @@ def test_wandb_disabled_by_its_own_variable(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setenv("WANDB_MODE", "disabled")
     sink = Wandb().open(RunIdentity(id="dpo-1", directory=tmp_path, group=None, job_type="dpo"))
     sink.log({"train/loss": 1.0})
-    sink.finish({}, failed=False)
+    sink.finish({}, ending="done")
 
 
-def test_without_a_tracker_nothing_is_written(tmp_path: Path) -> None:
-    sink = NoTracking().open(RunIdentity(id="x", directory=tmp_path, group=None, job_type="dpo"))
-    sink.log({"train/loss": 1.0})
-    sink.finish({}, failed=False)
-    assert list(tmp_path.iterdir()) == []
+def offline_records(directory: Path) -> list[Any]:
+    """The records of the only offline W&B file below a run directory, once it is complete."""
+    from wandb.proto import wandb_internal_pb2
+
+    deadline = time.monotonic() + 30
+    while True:  # W&B's service writes with a delay
+        (file,) = directory.glob("wandb/offline-run-*/*.wandb")
+        records = []
+        for data in log_records(file.read_bytes()):
+            record = wandb_internal_pb2.Record()
+            record.ParseFromString(data)
+            records.append(record)
+        if any(r.WhichOneof("record_type") == "exit" for r in records):
+            return records
+        assert time.monotonic() < deadline, "no end of the run in W&B's file"
+        time.sleep(0.1)
+
+
+def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path: Path) -> None:
+    """The second attempt resumes at step 2. Its file has all steps once, the tables, and replaces the first file."""
+    run = RunIdentity(tmp_path.name, tmp_path, "s", "dpo", name="dpo beta=0.1 seed=1", tags=["dpo", "pairs"])
+    answers = [{"step": 1, "prompt": "Hi", "completion": "Ho"}]
+    for resume_at, steps, ending in ((0, (1, 2, 3), "interrupted"), (2, (3, 4), "done")):
+        sinks = [JsonlSink(tmp_path / "metrics.jsonl", resume_at=resume_at)]
+        sinks += [Wandb(mode="offline", tags=["mine"]).open(run)]  # type: ignore[list-item]
+        for sink in sinks:
+            for row in rows(*steps):
+                sink.log(row)
+            if not resume_at:
+                sink.table("completions", answers)
+            sink.finish({"train/loss": 0.25, "exact/kl": 0.5}, ending=ending)
+        records = offline_records(tmp_path)
+        (end,) = [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"]
+        assert end == {"interrupted": 255, "done": 0}[ending]
+    history = [
+        {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r.history.item}
+        for r in records
+        if r.WhichOneof("record_type") == "history"
+    ]
+    assert [row["train/loss"] for row in history if "train/loss" in row] == [1.0, 0.5, pytest.approx(1 / 3), 0.25]
+    assert sum(any(name.startswith("completions") for name in row) for row in history) == 1
+    (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
+    assert (info.display_name, list(info.tags)) == ("dpo beta=0.1 seed=1", ["mine", "dpo", "pairs"])
+    updates = [u for r in records for u in r.summary.update]
+    summary = {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in updates}
+    assert summary["train/loss"] == {"min": 0.25, "last": 0.25}, "the extreme beside the last value"
+    assert summary["exact/kl"] == 0.5
+    assert summary["job/status"] == "done"
+
+
+def test_command_line_and_host_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["alignlab", "train", "judge.llm.base_url=https://me:s3cret@host"])
+    sink = Wandb(mode="offline").open(RunIdentity(tmp_path.name, tmp_path, None, "dpo"))
+    sink.finish({}, ending="done")
+    records = offline_records(tmp_path)
+    (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
+    assert info.host == ""
+    assert not any(r.WhichOneof("record_type") == "environment" for r in records), "user, host, command line"
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.suffix == ".wandb")
+    assert b"s3cret" not in written
+
+
+def test_samples_are_left_out_on_request(tmp_path: Path) -> None:
+    run = RunIdentity(tmp_path.name, tmp_path, None, "dpo")
+    sink = Wandb(mode="offline", samples=False).open(run)
+    sink.table("completions", [{"step": 1, "prompt": "confidential"}])
+    sink.finish({}, ending="done")
+    offline_records(tmp_path)
+    assert not any(b"confidential" in f.read_bytes() for f in tmp_path.rglob("*") if f.is_file())
+
+
+def test_csv_has_all_columns_and_empty_cells(tmp_path: Path) -> None:
+    file = JsonlSink(tmp_path / "metrics.jsonl", resume_at=0)
+    sink = Csv().open(RunIdentity("x", tmp_path, None, "dpo"))
+    for row in ({"train/global_step": 1, "train/loss": 0.5}, {"train/global_step": 1, "eval/loss": 0.25}):
+        file.log(row)
+    sink.finish({}, ending="done")
+    text = (tmp_path / "metrics.csv").read_text()
+    assert text.splitlines() == ["train/global_step,train/loss,eval/loss", "1,0.5,", "1,,0.25"]
+
+
+def test_tensorboard_holds_the_curve_of_all_attempts(tmp_path: Path) -> None:
+    pytest.importorskip("tensorboardX", reason='needs pip install "alignlab[sinks]"')
+    from tensorboardX.proto import event_pb2
+
+    from alignlab.tracking.sinks.tensorboard import TensorBoard
+
+    run = RunIdentity("x", tmp_path, None, "dpo", name="dpo beta=0.1 seed=1")
+    for resume_at, steps in ((0, (1, 2, 3)), (2, (3, 4))):
+        file, sink = JsonlSink(tmp_path / "metrics.jsonl", resume_at=resume_at), TensorBoard().open(run)
+        for row in rows(*steps):
+            file.log(row)
+            sink.log(row)
+        sink.table("completions", [{"step": 1, "completion": "<script>"}])
+        sink.finish({"exact/kl": 0.5}, ending="done")
+    found: dict[str, list[tuple[int, float]]] = {}
+    (events,) = (tmp_path / "tensorboard").iterdir()
+    content, place = events.read_bytes(), 0
+    while place < len(content):  # records of TFRecord: length, checksum, event, checksum
+        (length,) = struct.unpack("<Q", content[place : place + 8])
+        event = event_pb2.Event.FromString(content[place + 12 : place + 12 + length])
+        place += 16 + length
+        for value in event.summary.value:
+            if value.HasField("simple_value"):
+                found.setdefault(value.tag, []).append((event.step, value.simple_value))
+    assert found["train/loss"] == [(1, 1.0), (2, 0.5), (3, pytest.approx(1 / 3)), (4, 0.25)]
+    assert found["summary/exact/kl"] == [(4, 0.5)]

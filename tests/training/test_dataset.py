@@ -17,13 +17,15 @@ from alignlab.config.plan import plan
 from alignlab.config.points import plan_points
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import DataError
-from alignlab.training.dataset import load_rows
+from alignlab.training import dataset
+from alignlab.training.dataset import load_rows, load_starts
 from alignlab.training.setup import load_initial_policy
 
 Run = Callable[..., Any]
 
 SMALL = [
     "model=tiny", "model.hidden_size=8", "model.layers=1", "model.heads=1", "model.intermediate_size=8", "data=pairs",
+    "evaluation=off",
     "trainer.max_steps=1", "trainer.batch_size=2", "data.max_length=64", "data.max_prompt_length=32", "tracking=none",
 ]  # fmt: skip
 
@@ -63,6 +65,27 @@ def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hy
         DataError, match=r"rows\.jsonl: changed since this command began\n  type: the same command again"
     ):
         load_rows(start)
+
+
+def test_errors_in_the_data_stop_a_run_before_weights_are_loaded(
+    tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "rows.jsonl"
+    write(file, "a", "b", "c", answer="a long answer")
+    words = [*SMALL, "model.max_positions=8", f"data.path={file}", f"output_root={tmp_path}/outputs"]
+    monkeypatch.setattr(dataset, "load_initial_policy", lambda plan: pytest.fail("weights were loaded"))
+    with pytest.raises(DataError, match=r"the model has 8 positions\n  type: data.max_length=8"):
+        load_starts([plan(compose("train", words))])
+
+
+def test_rows_are_the_same_with_and_without_weights(tmp_path: Path, hydra_conf: None) -> None:
+    file = tmp_path / "rows.jsonl"
+    write(file, "g", "h", "i")
+    planned = plan(compose("train", [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]))
+    ((start, rows),) = load_starts([planned])
+    assert start.weights
+    assert rows.record == load_rows(start).record
+    assert len(list(tmp_path.glob("outputs/tokens/*/rows.arrow"))) == 2, "two splits, each tokenized once"
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(

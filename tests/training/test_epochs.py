@@ -15,6 +15,7 @@ from alignlab.errors import ConfigError
 
 SMALL = (
     "model=tiny", "model.hidden_size=8", "model.layers=1", "model.heads=1", "model.intermediate_size=8", "data=pairs",
+    "evaluation=off",
     "trainer.batch_size=4", "data.max_length=64", "data.max_prompt_length=32", "tracking=none",
 )  # fmt: skip
 

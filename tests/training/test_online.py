@@ -183,7 +183,7 @@ def test_an_explosion_is_recorded_as_divergence(alignlab: Run) -> None:
 
 
 def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -> None:
-    text = ["model=tiny", "data=support_desk"]
+    text = ["model=tiny", "data=support_desk", "evaluation=off"]
     for words, key, said in (
         ([*text, "objective=ppo"], "reward", "type: reward=reward_model"),
         ([*text, "objective=dpo", "reward=reward_model"], "reward", "is used by online objectives only"),
@@ -202,7 +202,13 @@ def test_impossible_settings_are_refused_before_anything_starts(alignlab: Run) -
 @pytest.mark.usefixtures("sft_parent")
 def test_a_users_own_rule_is_learnt_from(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "own_brevity.py").write_text("def brevity(prompt, answer):\n    return -abs(len(answer) - 1)\n")
-    words = ["reward=gold", "reward.function=own_brevity:brevity", "trainer.max_steps=60", "trainer.batch_size=32"]
+    words = [
+        "reward=gold",
+        "reward.function=own_brevity:brevity",
+        "trainer.max_steps=25",
+        "trainer.batch_size=32",
+        "optim.lr=1e-2",
+    ]
     result = alignlab("train", *LAB, "objective=rloo", *words)
     assert result.code == 0, result.err
     found = read_rows(only("rloo") / "metrics.jsonl")

@@ -41,7 +41,7 @@ def command(tmp_path: Path) -> list[str]:
     pairs = [{"prompt": f"Say {i}", "chosen": f"{i}!", "rejected": "no, never"} for i in range(12)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     return [
-        "train", "model=hub", "model.name=base", "model.quantize=nf4", "peft=lora", "data=pairs",
+        "train", "model=hub", "model.name=base", "model.quantize=nf4", "peft=lora", "data=pairs", "evaluation=off",
         "data.path=mine.jsonl", "trainer.max_steps=6", "trainer.batch_size=4", "trainer.eval_every=2",
         "optim.lr=1e-2", "tracking=none",
     ]  # fmt: skip

@@ -35,6 +35,7 @@ def begun(tmp_path: Path, name: str, *, named: Any = 256, saying: str = "") -> l
     (tmp_path / "pairs.jsonl").write_text("".join(f"{json.dumps(pair)}\n" for pair in pairs))
     return [
         "train", "model=hub", f"model.name={tmp_path / name}", "data=pairs", f"data.path={tmp_path / 'pairs.jsonl'}",
+        "evaluation=off",
         "trainer.max_steps=2", "trainer.batch_size=2", "tracking=none",
     ]  # fmt: skip
 

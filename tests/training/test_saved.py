@@ -22,6 +22,7 @@ Run = Callable[..., Any]
 RUNS = Path("outputs/runs")
 DATA = [
     "data=pairs", "data.path=mine.jsonl", "trainer.batch_size=4", "trainer.max_steps=1", "optim.lr=1e-9",
+    "evaluation=off",
     "tracking=none",
 ]  # fmt: skip
 ADAPTER = ["model=hub", "model.name=adapter"]

@@ -18,12 +18,12 @@ from alignlab.errors import DamagedError
 from alignlab.integrity import read_sealed
 from alignlab.runs.directory import RunDir
 from alignlab.training.state import about, read_state, updates_in
-from tests.lab_runs import LAB
+from tests.lab_runs import FULL_PARENT, LAB
 from tests.training.test_training import at_step
 
 Run = Callable[..., Any]
 
-SHORT = [*LAB, "trainer.max_steps=8", "peft=lora", "peft.dropout=0.1"]
+SHORT = [*LAB, "trainer.max_steps=8", "peft=lora", "peft.dropout=0.1", FULL_PARENT]
 
 
 def tensors(value: Any) -> list[torch.Tensor]:
@@ -152,6 +152,7 @@ def test_earlier_metrics_belong_to_a_state(content: str | None, run: RunDir) -> 
     assert "metrics.jsonl is not what it was when stacked.ckpt was saved, and the run starts anew" in said
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """For each kind of damage: a run is interrupted, its state is damaged, and the same command runs again."""
     assert alignlab("train", *SHORT, "output_root=whole").code == 0
@@ -187,6 +188,7 @@ def test_runs_end_where_undamaged_ones_do(alignlab: Run, tmp_path: Path, monkeyp
     assert read_sealed(run.record_file)["attempt"] == 3, "one attempt found the damage while it loaded the state"
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_damaged_state_of_a_vectorized_run(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """The point with the damaged state starts anew, and the other point resumes."""
     from alignlab.vectorized.module import VectorizedModule

@@ -19,6 +19,7 @@ from alignlab.training.setup import load_initial_policy
 
 SMALL = [
     "model=tiny", "model.hidden_size=8", "model.layers=1", "model.heads=1", "model.intermediate_size=8", "data=pairs",
+    "evaluation=off",
     "trainer.max_steps=1", "trainer.batch_size=2", "data.max_length=64", "data.max_prompt_length=8", "tracking=none",
 ]  # fmt: skip
 

@@ -171,7 +171,7 @@ def test_settings_that_only_the_child_reads_do_not_change_the_parent(alignlab: R
 
 # With evaluations, a schedule and dropout: each has a state that a resume could lose. The parent is that of LAB.
 LONG = [
-    *LAB, "trainer.max_steps=24", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
+    *LAB, "trainer.max_steps=12", "trainer.eval_every=5", "optim.schedule=cosine", "peft=lora", "peft.dropout=0.1",
     FULL_PARENT,
 ]  # fmt: skip
 
@@ -212,13 +212,13 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     """The current update is finished and its state is saved. The resumed run equals the uninterrupted one."""
     assert alignlab("train", *LONG, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, lambda: os.kill(os.getpid(), number))
+        at_step(patched, 8, lambda: os.kill(os.getpid(), number))
         stopped = alignlab("train", *LONG)
     assert stopped.code == 130
     assert "the same command resumes" in stopped.err
     run = only("dpo")
     assert records()[run.name]["status"] == "interrupted"
-    assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 14
+    assert [row["train/global_step"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row][-1] == 9
     state = torch.load(RunDir.of("outputs", run.name).checkpoint, weights_only=True)
     assert 0 < state["callbacks"]["Recorder"]["seconds"] < 1000
     state["callbacks"]["Recorder"]["seconds"] = 1000.0
@@ -237,7 +237,7 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
     command = ["train", *LONG, "trainer.checkpoint_every=5"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, crash)
+        at_step(patched, 8, crash)
         with pytest.raises(RuntimeError, match="power cut"):
             alignlab(*command)
     run = only("dpo")
@@ -255,7 +255,7 @@ def test_the_state_of_an_objective_is_resumed_too(
     command = ["train", *LONG, f"objective={objective}", "trainer.micro_batch_size=6", "data.eval_limit=20"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
-        at_step(patched, 13, lambda: os.kill(os.getpid(), signal.SIGINT))
+        at_step(patched, 8, lambda: os.kill(os.getpid(), signal.SIGINT))
         assert alignlab(*command).code == 130
     assert alignlab(*command).code == 0
     same_result(only(objective), Path("whole/runs") / only(objective).name, rows)
@@ -373,13 +373,16 @@ def test_a_failed_point_stops_no_other(alignlab: Run, monkeypatch: pytest.Monkey
     assert [r["attempt"] for r in records().values() if r["id"].startswith("dpo")].count(2) == 1
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_the_three_references_train_the_same(alignlab: Run) -> None:
-    losses = {}
+    losses: dict[str, list[float]] = {}
+    before: set[Path] = set()
     for kind in ("auto", "copy", "adapter_off"):
-        root = f"output_root={kind}"
-        assert alignlab("train", *LAB, "trainer.max_steps=8", "peft=lora", f"reference={kind}", root).code == 0
-        (run,) = Path(kind).glob("runs/dpo-*/metrics.jsonl")
-        losses[kind] = [row["train/loss"] for row in read_rows(run) if "train/loss" in row]
+        command = ["train", *LAB, FULL_PARENT, "trainer.max_steps=8", "peft=lora", f"reference={kind}"]
+        assert alignlab(*command).code == 0
+        (run,) = set(RUNS.glob("dpo-*[0-9a-f]")) - before
+        before.add(run)
+        losses[kind] = [row["train/loss"] for row in read_rows(run / "metrics.jsonl") if "train/loss" in row]
     assert len(losses["copy"]) == 8
     assert losses["auto"] == pytest.approx(losses["copy"], abs=1e-5)
     assert losses["adapter_off"] == pytest.approx(losses["copy"], abs=1e-5)
@@ -457,7 +460,14 @@ def test_own_single_answers_and_rankings(alignlab: Run, tmp_path: Path) -> None:
     """KTO on labelled rows, with its weighting rule printed; only bad answers; a reward model on rankings of three."""
     text = [{"prompt": f"Say {i}", "completion": f"{i}!", "label": i % 4 == 0} for i in range(40)]
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, text)))
-    small = ["model=tiny", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4", "trainer.progress=false"]
+    small = [
+        "model=tiny",
+        "tracking=none",
+        "evaluation=off",
+        "trainer.max_steps=2",
+        "trainer.batch_size=4",
+        "trainer.progress=false",
+    ]
     assert alignlab("train", "objective=kto", "data=unpaired", "data.path=mine.jsonl", *small).code == 0
     log = (only("kto") / "train.log").read_text()
     assert "outside the paper's [1, 3/2]" in log
@@ -528,6 +538,7 @@ def test_text_pairs_with_a_tiny_model(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     result = alignlab(
         "train", "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=15", "trainer.batch_size=6",
+        "evaluation=off",
         "optim.lr=1e-2", "tracking=none",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -548,6 +559,7 @@ def own_pairs(tmp_path: Path) -> list[str]:
     (tmp_path / "rules.py").write_text("def short(prompt, answer):\n    return -float(len(answer))\n")
     return [
         "model=tiny", "data=pairs", "data.path=mine.jsonl", "trainer.max_steps=4", "trainer.batch_size=6",
+        "evaluation=off",
         "optim.lr=1e-2", "tracking=none",
     ]  # fmt: skip
 
@@ -602,7 +614,7 @@ def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run,
 
 def test_a_bad_file_is_a_message_not_a_traceback(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text('{"prompt": "a", "good": "b"}\n')
-    result = alignlab("train", "model=tiny", "data=pairs", "data.path=mine.jsonl")
+    result = alignlab("train", "model=tiny", "data=pairs", "evaluation=off", "data.path=mine.jsonl")
     assert result.code == 2
     assert "has no column chosen, rejected; it has: prompt, good" in result.err
     assert "Traceback" not in result.err
@@ -621,6 +633,7 @@ def test_one_lora_step_on_smollm2(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, pairs)))
     result = alignlab(
         "train", "model=smollm2_135m", "model.origin=package", "peft=lora", "data=pairs", "data.path=mine.jsonl",
+        "evaluation=off",
         "trainer.max_steps=2", "trainer.batch_size=2", "optim.lr=1e-3", "tracking=none",
     )  # fmt: skip
     assert result.code == 0, result.err
@@ -657,7 +670,14 @@ def test_weights_that_are_not_finite_fail_a_run_and_do_not_make_it_diverge(align
     save_file(weights, "mine/model.safetensors", {"format": "pt"})
     pairs = [{"prompt": "a" * (i + 1), "chosen": "a" * (i % 5 + 1), "rejected": "bc"} for i in range(20)]
     Path("pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
-    data = ["data=pairs", "data.path=pairs.jsonl", "tracking=none", "trainer.batch_size=2", "trainer.max_steps=1"]
+    data = [
+        "data=pairs",
+        "evaluation=off",
+        "data.path=pairs.jsonl",
+        "tracking=none",
+        "trainer.batch_size=2",
+        "trainer.max_steps=1",
+    ]
     result = alignlab("train", "model=hub", "model.name=mine", *data)
     assert "NaN or infinite numbers in 1 parameter (lm_head.weight)" in result.err
     assert "Traceback" not in result.err

@@ -14,8 +14,8 @@ def test_rows_that_are_taken_are_plain_rows() -> None:
     table = AnswerTable([*ANSWERS, ANSWERS[0]], torch.device("cpu"))
     assert len(table) == 4, "each answer once"
     for chosen in ([0, 1, 2, 3], [3, 1], [1, 1, 0], [2], [3]):
-        rows, plain = table.take(torch.tensor(chosen)), collate_rows([ANSWERS[i] for i in chosen])
-        for name in ("ids", "positions", "ends", "places", "answer_mask", "lengths"):
+        rows, plain = table.plain_rows_at(torch.tensor(chosen)), collate_rows([ANSWERS[i] for i in chosen])
+        for name in ("ids", "positions", "visible_until", "token_indices", "answer_mask", "lengths"):
             assert torch.equal(getattr(rows, name), getattr(plain, name)), (name, chosen)
         assert torch.equal(rows.targets, plain.targets)
         assert torch.equal(rows.predicted_at, plain.predicted_at)
@@ -24,11 +24,12 @@ def test_rows_that_are_taken_are_plain_rows() -> None:
 def test_rows_side_by_side_are_those_of_a_batch() -> None:
     table, layout = AnswerTable(ANSWERS, torch.device("cpu")), Layout(shared=True, split=True, width=64)
     for chosen in ([0, 1, 2, 3], [3, 1], [1, 1, 0], [2]):
-        rows = table.laid_out(torch.tensor(chosen), layout)
+        rows = table.rows_at(torch.tensor(chosen), layout)
         expected = collate_rows([ANSWERS[i] for i in chosen], layout)
-        for name in ("ids", "positions", "ends", "places", "answer_mask", "lengths"):
+        for name in ("ids", "positions", "visible_until", "token_indices", "answer_mask", "lengths"):
             assert torch.equal(getattr(rows, name), getattr(expected, name)), (name, chosen)
-        assert torch.equal(table.laid_out(torch.tensor(chosen), PLAIN).ids, table.take(torch.tensor(chosen)).ids)
+        places = torch.tensor(chosen)
+        assert torch.equal(table.rows_at(places, PLAIN).ids, table.plain_rows_at(places).ids)
 
 
 def test_answers_that_show_whether_they_influence_each_other() -> None:
@@ -43,8 +44,8 @@ def test_answers_that_show_whether_they_influence_each_other() -> None:
         ([1], [2, 2, 2]),
     ]
     table = AnswerTable(answers, torch.device("cpu"))
-    assert table.telling() == [4, 2, 1, 6]
-    assert sorted(AnswerTable(answers[:1], torch.device("cpu")).telling()) == [0]
+    assert table.longest_answers() == [4, 2, 1, 6]
+    assert sorted(AnswerTable(answers[:1], torch.device("cpu")).longest_answers()) == [0]
 
 
 def test_places() -> None:

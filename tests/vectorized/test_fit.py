@@ -30,7 +30,7 @@ from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.vectorized.answer_table import AnswerTable
-from alignlab.vectorized.eligibility import even, groups, overhead_bound, refuse_ineligible, worth_vectorizing
+from alignlab.vectorized.eligibility import balanced, groups, overhead_bound, refuse_ineligible, worth_vectorizing
 from alignlab.vectorized.fit import run_vectorized
 from alignlab.vectorized.module import VectorizedModule
 
@@ -144,13 +144,13 @@ def test_points_that_are_given_the_same_batches(
     objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Rows are laid out once for all points, with answers side by side."""
-    laid_out, shared = AnswerTable.laid_out, []
+    rows_at, shared = AnswerTable.rows_at, []
 
     def watched(table: AnswerTable, places: torch.Tensor, layout: Layout) -> Rows:
         shared.append(layout.shared)
-        return laid_out(table, places, layout)
+        return rows_at(table, places, layout)
 
-    monkeypatch.setattr(AnswerTable, "laid_out", watched)
+    monkeypatch.setattr(AnswerTable, "rows_at", watched)
     points = [[f"objective.{key}={strength}", f"optim.lr={rate}"] for strength, rate in ((0.1, 1e-3), (0.6, 4e-3))]
     base = [*LAB, f"objective={objective}", "trainer.eval_every=5"]
     assert_same_runs(tmp_path, base, *points, ["optim.weight_decay=0.1", "trainer.gradient_clip=0.02"])
@@ -162,8 +162,8 @@ def test_models_that_fail_side_by_side_are_not_vectorized_so(tmp_path: Path, mon
     """A model whose attention reaches beyond its own answer. Rows with one answer each do not show the fault."""
 
     def beyond(config: Any, rows: Rows, dtype: torch.dtype) -> Any:
-        ends = torch.where(rows.ends > 0, rows.ids.shape[1], 0)
-        return attention_mask(config, replace(rows, ends=ends), dtype)
+        ends = torch.where(rows.visible_until > 0, rows.ids.shape[1], 0)
+        return attention_mask(config, replace(rows, visible_until=ends), dtype)
 
     monkeypatch.setattr("alignlab.vectorized.policy.attention_mask", beyond)
     short = [*LAB, "trainer.max_steps=2"]
@@ -229,14 +229,14 @@ def test_bandits(tmp_path: Path) -> None:
         ["objective.tau=1.0", "seed=2", "data.comparisons=[ab,bc,ca]"],
         ["objective.tau=0.5", "seed=3", "data.comparisons=[ab,ba,ac]"],
     ]
-    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=300"], *points)
+    assert_same_runs(tmp_path, [*BANDIT, "trainer.max_steps=100"], *points)
 
 
 @pytest.mark.parametrize(
     ("objective", "key"), [("dpo", "objective.beta"), ("sft", "optim.lr"), ("apo_zero_unpaired", "objective.beta")]
 )
 def test_bandits_of_every_shape(objective: str, key: str, tmp_path: Path) -> None:
-    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=60", "data.comparisons=[ab,bc,ac]"]
+    base = [*BANDIT, f"objective={objective}", "trainer.max_steps=40", "data.comparisons=[ab,bc,ac]"]
     assert_same_runs(tmp_path, base, [f"{key}=0.1", "seed=1"], [f"{key}=0.3", "seed=4"])
 
 
@@ -323,7 +323,7 @@ def test_larger_models_are_vectorized_if_they_get_the_same_batches(tmp_path: Pat
 def test_groups_are_split_for_processes(sizes: list[int], processes: int, expected: list[int]) -> None:
     numbers = iter(range(100))
     before: Any = [list(itertools.islice(numbers, size)) for size in sizes]
-    found = even(before, processes)
+    found = balanced(before, processes)
     assert [len(part) for part in found] == expected
     assert [point for part in found for point in part] == list(range(sum(sizes)))
 

@@ -39,6 +39,7 @@ _SEAMS = {
 
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
+    Reason.NEGATIVE_MARGIN: "have a margin below 0, which says that the rejected answer is the better one",
     Reason.SWAPPED: "prefer the opposite of another row with the same answers",
     Reason.CONTRADICTORY: "have the same answer labelled good and bad",
     Reason.DUPLICATE: "are the same as an earlier row",
@@ -46,7 +47,6 @@ _TEXTS = {
     Reason.IDENTICAL: "have identical answers",
     Reason.LEAKED: "have a prompt that training uses too: they do not measure how the policy generalises",
 }
-
 
 # What to type if all answers are good: imitate them, or make bad ones.
 _BAD_ANSWERS = (
@@ -92,6 +92,13 @@ class Look:
 
     texts: Texts | None = None
     tokens: TokenCounts | None = None
+
+    @property
+    def good(self) -> int | None:
+        """Number of rows that are labelled good; None if rows have no labels."""
+        if self.texts is not None:
+            return self.texts.good
+        return None if self.tokens is None else self.tokens.good
 
     @property
     def rows(self) -> int:
@@ -154,9 +161,8 @@ def audit(
             warnings += _of_tokens(source, split, look.tokens)
     if looks["train"].texts is not None:  # pairs of a world have no texts
         warnings += _length_bias(looks["train"].tokens)
+    warnings += _one_sided(looks["train"])
     train, held_out = (looks[split].texts for split in ("train", "eval"))
-    if train is not None:
-        warnings += _one_sided(train)
     if train is not None and held_out is not None:
         warnings += _leaks(source, train, held_out)
     facts: dict[str, Any] = {split: _facts(look) for split, look in looks.items()}
@@ -200,11 +206,19 @@ def _of_texts(source: Source, split: Split, texts: Texts) -> Iterator[Finding]:
         yield _finding(kind.key, _TEXTS[kind], split, found, texts.count, _drop(source, kind))
 
 
-def _one_sided(texts: Texts) -> Iterator[Finding]:
-    if texts.good is None or texts.good not in (0, texts.count):
+def _one_sided(train: Look) -> Iterator[Finding]:
+    """A warning if all answers are good or all are bad. Every loss on labels is monotone in each log-ratio."""
+    good, count = train.good, train.rows
+    if good is None or good not in (0, count) or not count:
         return
-    label, cure = ("good", _BAD_ANSWERS) if texts.good else ("bad", "")
-    yield Finding("one_sided", f"all {texts.count} training answers are {label}", "train", texts.count, 1.0, cure)
+    label, other, way, cure = ("good", "bad", "up", _BAD_ANSWERS) if good else ("bad", "good", "down", "")
+    every = "the only training answer is" if count == 1 else f"all {count} training answers are"
+    text = (
+        f"{every} {label}, none is {other}: every row pushes the log-ratio of its answer {way}, and no row pushes it "
+        "back. So the loss has no minimum, and the policy moves away from the reference until training ends, even if "
+        f"the loss does not show it{'' if good else '. Bad answers do not say what to answer instead: add good ones'}"
+    )
+    yield Finding("one_sided", text, "train", count, 1.0, cure)
 
 
 def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Finding]:
@@ -274,6 +288,8 @@ def _facts(look: Look) -> dict[str, Any]:
             facts["labels"] = {"desirable": texts.good, "undesirable": texts.count - texts.good}
     if look.tokens is not None:
         facts["tokens"] = look.tokens.record()
+        if look.texts is not None:
+            facts["left_out"] |= look.tokens.dropped
         if look.texts is not None and look.tokens.bias is not None:
             facts["length_bias"] = look.tokens.bias.record()
     return facts

@@ -9,8 +9,11 @@ from typing import Any
 from alignlab.data.rows import Place
 from alignlab.data.tokenize import LabelledTokens, PairTokens, RankingTokens, Tokens
 
-# A character has at most so many bytes, and so many tokens.
-_BYTES_OF_CHARACTER = 4
+# Tokens that share characters are shown as one, but not more than this many. One character has at most four.
+_MOST_JOINED = 8
+
+# What a decoder writes for a part of a character.
+_INCOMPLETE = "\ufffd"
 
 
 @dataclass(frozen=True)
@@ -42,18 +45,21 @@ class ShownRow:
 def show_row(row: Tokens, tokenizer: Any, place: Place | None) -> ShownRow:
     """The texts of a row's tokens. Special tokens are written out, and no space is added or removed."""
     special = {*tokenizer.all_special_ids, *(i for i, t in tokenizer.added_tokens_decoder.items() if t.special)}
+    before = list(tokenizer("a", add_special_tokens=False)["input_ids"])  # a decoder may drop the first space of a text
+
+    def decoded(ids: Sequence[int]) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def shown(ids: Sequence[int]) -> list[ShownToken]:
         tokens: list[ShownToken] = []
         part: list[int] = []
         for token in ids:
             part.append(token)
-            text = tokenizer.decode(part, clean_up_tokenization_spaces=False)
-            if "\ufffd" not in text or len(part) == _BYTES_OF_CHARACTER:
+            text = decoded([*before, *part]).removeprefix(decoded(before))
+            if not text.endswith(_INCOMPLETE) or len(part) == _MOST_JOINED:
                 tokens.append(ShownToken(text, token in special))
                 part = []
-        rest = [tokenizer.decode([token], clean_up_tokenization_spaces=False) for token in part]
-        return tokens + [ShownToken(text) for text in rest]
+        return tokens + [ShownToken(decoded([token])) for token in part]
 
     return ShownRow(str(place or ""), shown(row.prompt), {name: shown(ids) for name, ids in _answers(row)})
 

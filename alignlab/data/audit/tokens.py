@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from alignlab.data.tokenize import LengthReport, PairTokens, RankingTokens, Tokens, mean_tokens
+from alignlab.data.tokenize import LabelledTokens, LengthReport, PairTokens, RankingTokens, Tokens
 from alignlab.statistics.intervals import Estimate, share_interval
 
 
@@ -73,6 +73,7 @@ class TokenCounts:
     seams:     what the tokenizer and the chat template do to the answers -> number of rows (LengthReport.seams).
     compared:  number of rows whose ids were compared with the tokenizer's own rendering.
     without_margin: number of rows that give no margin (Ranking.margin).
+    good:      number of rows that are labelled good; None if rows have no labels.
     bias:      of pairs; None for other rows.
     """
 
@@ -87,6 +88,7 @@ class TokenCounts:
     seams: Mapping[str, int]
     compared: int
     without_margin: int = 0
+    good: int | None = None
     bias: LengthBias | None = None
 
     def record(self) -> dict[str, Any]:
@@ -103,27 +105,33 @@ class TokenCounts:
 
 
 def look_at_tokens(tokens: Sequence[Tokens], report: LengthReport) -> TokenCounts:
-    """Look at the tokens of a split, and at the report of their cuts."""
+    """Look at the tokens of a split, and at the report of their cuts. The rows are read once."""
     lengths: dict[str, list[int]] = {}
+    largest = longest = total = without_margin = labelled = good = 0
     for row in tokens:
         for part, ids in _parts(row):
             lengths.setdefault(part, []).append(len(ids))
+            largest = max(largest, max(ids))
+        sizes = [len(prompt) + len(answer) for prompt, answer in row.answers()]
+        longest, total = max(longest, *sizes), total + sum(sizes)
+        without_margin += getattr(row, "margin", None) is None
+        if isinstance(row, LabelledTokens):
+            labelled, good = labelled + 1, good + row.desirable
     share_kept = len(tokens) / max(1, report.rows)
-    largest = max((max(prompt + answer) for row in tokens for prompt, answer in row.answers()), default=0)
-    longest = max((len(prompt) + len(answer) for row in tokens for prompt, answer in row.answers()), default=0)
     return TokenCounts(
         rows=report.rows,
         kept=len(tokens),
         dropped=dict(report.dropped),
         parts={part: _spread(counts, round(len(counts) / share_kept)) for part, counts in lengths.items()},
         truncated={part: report.truncated[part] for part in lengths},
-        per_row=mean_tokens(tokens) if tokens else 0.0,
+        per_row=total / len(tokens) if tokens else 0.0,
         longest=longest,
         largest_id=largest,
         seams=report.seams(),
         compared=report.compared,
-        without_margin=sum(getattr(row, "margin", None) is None for row in tokens),
-        bias=_length_bias(lengths) if tokens and isinstance(tokens[0], PairTokens) else None,
+        without_margin=without_margin,
+        good=good if labelled else None,
+        bias=_length_bias(lengths) if "chosen" in lengths else None,
     )
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,6 +20,8 @@ from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.lab.world import World
 from alignlab.spelling import correct_option
 from alignlab.types import DataShape
+
+log = logging.getLogger(__name__)
 
 # Values of `template`.
 TEMPLATES = ("auto", "none")
@@ -54,7 +58,17 @@ def local_files(folder: str, split: str = "train", subset: str = "") -> list[str
         raise DataError(f"{folder} has no split {split}; it has: {', '.join(map(str, found)) or 'no files with rows'}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} has files that are not one of {', '.join(FORMATS)}: {', '.join(others[:5])}")
+    used = {Path(file).resolve() for names in found.values() for file in names}
+    rows = (file for file in sorted(Path(folder).rglob("*")) if format_of(file) and file.name != "dataset_infos.json")
+    _warn_of_unread(folder, tuple(str(file) for file in rows if file.resolve() not in used))
     return files
+
+
+@lru_cache(maxsize=64)  # a folder is read several times, and told of once
+def _warn_of_unread(folder: str, files: tuple[str, ...]) -> None:
+    """Warn of files with rows that are in no split. The hub's rules take the files of one format only."""
+    if files:
+        log.warning("%s: files that are not read, because they are in no split: %s", folder, ", ".join(files[:5]))
 
 
 @contextmanager
@@ -92,8 +106,9 @@ class Source(Checked, ABC):
     eval_limit:        use at most this many held-out rows; 0 uses all.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
-    drop:              further rows to leave out: empty, identical, tie, leaked, swapped, contradictory, duplicate
-                       (alignlab/data/filters.py). Pairs with identical or empty answers are always left out.
+    drop:              further rows to leave out: empty, identical, tie, negative_margin, leaked, swapped,
+                       contradictory, duplicate (alignlab/data/filters.py). Pairs with identical or empty answers are
+                       always left out.
     noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 

@@ -13,7 +13,7 @@ from alignlab.data.conversations import UnusableRowError
 from alignlab.data.files import read_records, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.held_out import held_out_part
+from alignlab.data.held_out import divided
 from alignlab.data.rows import LeftOut, Loaded, Message, Pair, Place, Split
 from alignlab.data.sources.base import ReferenceTable, Source, load_rows
 from alignlab.data.transcripts import transcript_turns
@@ -80,7 +80,7 @@ class HHRLHF(Source):
         if self.eval_subsets:
             loaded = self._read(self.subsets if split == "train" else self.eval_subsets, split)
         else:
-            loaded = held_out_part(self._read(self.subsets, "train"), split, self.eval_fraction, self.path)
+            loaded = divided(self._read(self.subsets, "train"), self.eval_fraction, self.path)[split]
         loaded = drop_unusable(loaded)
         return loaded.first(self.limited(split))
 

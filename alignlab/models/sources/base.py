@@ -100,6 +100,10 @@ class ModelSource(Checked, ABC):
         """(model, tokenizer) of a policy that was trained from this source and saved to `folder`."""
         return load_pretrained(folder, dtype=self.dtype)
 
+    def load_tokenizer_from(self, folder: str) -> tuple[ModelConfigs, Any]:
+        """(configs, tokenizer) of a policy that was trained from this source and saved to `folder`."""
+        return load_tokenizer(folder, trust_remote_code=self.allows_remote_code)
+
 
 def load_pretrained(
     path: str,

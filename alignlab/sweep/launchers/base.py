@@ -71,13 +71,13 @@ class PointLauncher(Launcher):
 
 def run_points(points: Sequence[RunTask], launcher: PointLauncher, on_finished: OnFinished) -> None:
     """Run everything that the points need, then each point once."""
-    from alignlab.sweep.tasks import orphans, preparations
+    from alignlab.sweep.tasks import blocked_points, preparations
 
     with launcher.session(points):
         for wave in preparations(points):
             log.info("needed by the points, run first: %s", ", ".join(name for task in wave for name in task.names))
             launcher.run(wave, lambda name: None)
-        without_parent = orphans(points)
+        without_parent = blocked_points(points)
         for name in without_parent:
             on_finished(name)
         ready = {point.name: point for point in points if point.name not in without_parent}

@@ -10,15 +10,21 @@ from typing import Any, Protocol
 
 from alignlab.checks import Checked
 
+# How a run ended, for `Sink.finish`: done, failed, diverged or interrupted.
+Ending = str
+
 
 @dataclass(frozen=True)
 class RunIdentity:
     """The data about a run that a tracker needs.
 
     id:        the run's id.
-    directory: the run directory.
+    directory: the run directory. Its `metrics.jsonl` holds the rows that were logged so far.
     group:     name of the sweep, or None.
-    job_type:  kind of the run.
+    job_type:  kind of the run: its objective.
+    name:      a name for people, such as `dpo beta=0.1 seed=1`.
+    tags:      words to filter runs by.
+    notes:     a sentence about the run.
     config:    the run's config.
     """
 
@@ -26,6 +32,9 @@ class RunIdentity:
     directory: Path
     group: str | None
     job_type: str
+    name: str = ""
+    tags: Sequence[str] = ()
+    notes: str = ""
     config: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -38,7 +47,7 @@ class Sink(Protocol):
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         """Log rows of text and numbers for people to read. Each row contains `step`: the number of updates so far."""
 
-    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+    def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         """End the run. Nothing is logged after this."""
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.integrity import write_text
 from alignlab.spelling import counted
+from alignlab.tracking.sinks.base import Ending
 
 log = logging.getLogger(__name__)
 
@@ -43,10 +44,10 @@ class JsonlSink:
         for row in rows:
             self._tables[name].log(row)
 
-    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
+    def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         self._handle.close()
         for sink in self._tables.values():
-            sink.finish(summary, failed=failed)
+            sink.finish(summary, ending=ending)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

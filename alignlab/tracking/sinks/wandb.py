@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -13,12 +14,20 @@ from typing import Any
 
 from alignlab.checks import one_of
 from alignlab.errors import Problem, TrackingError
-from alignlab.tracking.sinks.base import RunIdentity, Sink, Tracking
-from alignlab.tracking.sinks.jsonl import STEP
+from alignlab.tracking.metrics import CURVES
+from alignlab.tracking.sinks.base import Ending, RunIdentity, Sink, Tracking
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
 
 log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline")
+ARTIFACTS = ("policy", "rows")
+
+# W&B shows 0 as finished, 255 as killed, and other codes as failed.
+_EXIT_CODES = {"done": 0, "interrupted": 255}
+_LONGEST_NAME = 128  # characters, a limit of W&B
+
+_SENT = "config, metrics and installed packages"
 
 
 @dataclass(kw_only=True)
@@ -28,16 +37,23 @@ class Wandb(Tracking):
     project, entity: as in W&B. An empty entity means your default entity.
     mode:            "online", "offline" or "auto". "auto" is the value of WANDB_MODE if that is set; else it is online
                      if there is a stored key or WANDB_API_KEY, and offline if there is none.
-    tags:            shown in the W&B table of runs.
+    tags:            shown in the W&B table of runs, beside the names of objective, model and data.
+    samples:         log prompts and answers as tables. null: only offline, because prompts may be confidential.
+    artifacts:       what is uploaded as artifacts when a run ends: policy (the saved model), rows (rows.parquet of its
+                     evaluations).
     """
 
     project: str = "alignlab"
     entity: str = ""
     mode: str = "auto"
     tags: list[str] = field(default_factory=list)
+    samples: bool | None = None
+    artifacts: list[str] = field(default_factory=list)
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("mode", self.mode, MODES)
+        for name in self.artifacts:
+            yield from one_of("artifacts", name, ARTIFACTS)
 
     def open(self, run: RunIdentity) -> Sink:
         return WandbSink(self, run)
@@ -46,7 +62,8 @@ class Wandb(Tracking):
 class WandbSink:
     """One W&B run with the run's own id.
 
-    Online, a resumed run continues the same W&B run. Offline, each attempt writes its own files.
+    Online, a resumed run continues the same W&B run. Offline, a further attempt logs all earlier rows again and then
+    replaces the earlier files: W&B keeps only the last of several files of a run that are synced.
     Raises TrackingError if W&B can't start, or if mode=online has no key.
     """
 
@@ -54,27 +71,56 @@ class WandbSink:
         import wandb
 
         mode = _mode(config.mode)
+        self._directory, self._artifacts = run.directory, config.artifacts
+        self._samples = mode != "online" if config.samples is None else config.samples
+        self._replaced = list(run.directory.glob("wandb/offline-run-*")) if mode == "offline" else []
         try:
             self._run = wandb.init(
                 project=config.project,
                 entity=config.entity or None,
                 id=run.id,
-                name=run.id,
+                name=(run.name or run.id)[:_LONGEST_NAME],
                 group=run.group,
                 job_type=run.job_type,
+                notes=run.notes or None,
                 config=dict(run.config),
-                tags=config.tags,
+                tags=list(dict.fromkeys([*config.tags, *run.tags])),
                 dir=run.directory.resolve(),  # W&B's service process may have another working directory
                 mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
                 resume="allow" if mode == "online" else None,
                 reinit="create_new",  # the runs of a vectorized group are open at the same time
-                settings=wandb.Settings(silent=True, console="off", x_save_requirements=False),
+                # x_disable_meta: no command line, which may hold credentials, and no user or host name.
+                settings=wandb.Settings(
+                    silent=True, console="off", x_save_requirements=False, x_disable_meta=True, host=""
+                ),
             )
         except wandb.Error as error:
-            raise TrackingError(f"W&B can't start: {error}\n  type: tracking.mode=offline") from error
+            raise TrackingError(f"W&B can't start: {error}\n  type: tracking.wandb.mode=offline") from error
         self._save_requirements()
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
-        log.info("wandb: %s", self._run.url if mode == "online" else f"{mode}, files in {run.directory}/wandb")
+        for name, kept in CURVES.items():
+            self._run.define_metric(name, step_metric=STEP, summary=f"{kept},last")
+        log.info("wandb: %s", self._about(mode))
+        if mode == "offline":
+            self._log_again()
+
+    def _about(self, mode: str) -> str:
+        """Where the run is, and what leaves this machine."""
+        if mode == "online":
+            samples = ", prompts and answers" if self._samples else ""
+            hint = "" if self._samples else "; no prompts or answers (tracking.wandb.samples=true sends them)"
+            return f"{self._run.url}: sends {_SENT}{samples}{hint}"
+        return f"{mode}, files in {self._directory}/wandb; nothing leaves this machine until `alignlab runs --sync`"
+
+    def _log_again(self) -> None:
+        """Log what earlier attempts have logged, up to the state that this one resumes from."""
+        for row in read_rows(self._directory / "metrics.jsonl"):
+            self.log(row)
+        tables: dict[int, list[dict[str, Any]]] = {}
+        for row in read_rows(self._directory / "completions.jsonl"):
+            tables.setdefault(row.get("step", 0), []).append(row)
+        for rows in tables.values():
+            self.table("completions", rows)
 
     def _save_requirements(self) -> None:
         """Save the list of installed packages. W&B would make it again for every run, which takes 0.2 seconds."""
@@ -91,13 +137,32 @@ class WandbSink:
     def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
         import wandb
 
-        if rows:
+        if rows and self._samples:
             columns: list[str | int] = list(rows[0])
             self._run.log({name: wandb.Table(columns, [[row[str(column)] for column in columns] for row in rows])})
 
-    def finish(self, summary: Mapping[str, Any], *, failed: bool) -> None:
-        self._run.summary.update(dict(summary))
-        self._run.finish(exit_code=int(failed))
+    def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
+        plain = {name: value for name, value in summary.items() if name not in CURVES}
+        self._run.summary.update({**plain, "job/status": ending})
+        self._save_artifacts()
+        self._run.finish(exit_code=_EXIT_CODES.get(ending, 1))
+        for folder in self._replaced:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def _save_artifacts(self) -> None:
+        import wandb
+
+        policy = self._directory / "policy"
+        if "policy" in self._artifacts and policy.is_dir():
+            model = wandb.Artifact(f"policy-{self._run.id}", type="model")
+            model.add_dir(str(policy))
+            self._run.log_artifact(model)
+        found = sorted(self._directory.glob("evaluation/*/rows.parquet"))
+        if "rows" in self._artifacts and found:
+            rows = wandb.Artifact(f"rows-{self._run.id}", type="evaluation")
+            for file in found:
+                rows.add_file(str(file), name=f"{file.parent.name}/{file.name}")
+            self._run.log_artifact(rows)
 
 
 @cache
@@ -112,13 +177,19 @@ def _mode(configured: str) -> str:
 
     Raises TrackingError if mode=online has no key.
     """
-    import wandb
-
     if configured == "auto" and os.environ.get("WANDB_MODE"):
         return os.environ["WANDB_MODE"]
     if configured == "offline":
         return "offline"
-    has_key = wandb.login(prompt=False, verify=False)
-    if configured == "online" and not has_key:
-        raise TrackingError("tracking.mode=online needs a key\n  type: wandb login   or: tracking.mode=offline")
-    return "online" if has_key else "offline"
+    if configured == "online" and not has_key():
+        raise TrackingError(
+            "tracking.wandb.mode=online needs a key\n  type: wandb login   or: tracking.wandb.mode=offline"
+        )
+    return "online" if has_key() else "offline"
+
+
+def has_key() -> bool:
+    """Whether W&B has a key, in WANDB_API_KEY or from `wandb login`. Never asks for one."""
+    import wandb
+
+    return bool(wandb.login(prompt=False, verify=False))

@@ -17,7 +17,7 @@ from alignlab.data.filters import drop_unusable
 from alignlab.data.rows import Labelled, Loaded, Pair, Place, Split
 from alignlab.data.sources.hh_rlhf import HHRLHF
 from alignlab.data.sources.pairs import Pairs
-from alignlab.data.tokenize import LengthReport, PairTokens, RankingTokens, Tokens
+from alignlab.data.tokenize import LabelledTokens, LengthReport, PairTokens, RankingTokens, Tokens
 from alignlab.types import Requires
 
 SOURCE = Pairs(path="f.jsonl", max_length=10, max_prompt_length=6)
@@ -94,13 +94,38 @@ MADE = (
 )
 
 
-@pytest.mark.parametrize(("good", "bad", "cure"), [(5, 0, MADE), (0, 4, "")])
-def test_labels_of_one_kind(good: int, bad: int, cure: str) -> None:
+UP = "pushes the log-ratio of its answer up, and no row pushes it back. So the loss has no minimum"
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "words", "cure"),
+    [
+        (5, 0, ["all 5 training answers are good, none is bad", UP], MADE),
+        (1, 0, ["the only training answer is good, none is bad", UP], MADE),
+        (0, 4, ["all 4 training answers are bad", "of its answer down", "add good ones"], ""),
+    ],
+)
+def test_labels_of_one_kind(good: int, bad: int, words: list[str], cure: str) -> None:
     found = audited(labelled(good, bad))
-    assert [(finding.name, finding.count, finding.cure) for finding in found.warnings] == [
-        ("one_sided", good + bad, cure)
-    ]
+    (finding,) = found.warnings
+    assert (finding.name, finding.count, finding.cure) == ("one_sided", good + bad, cure)
+    assert all(text in finding.text for text in words), finding.text
     assert found.facts["train"]["labels"] == {"desirable": good, "undesirable": bad}
+
+
+def test_labels_of_one_kind_in_rows_of_a_world_which_have_no_texts() -> None:
+    rows = [LabelledTokens(i, [0], [1], desirable=False) for i in range(3)]
+    found = audit(SOURCE, {"train": tokenized(rows), "eval": Look()})
+    assert counted(found) == {"train one_sided": 3}
+    both = [*rows, LabelledTokens(3, [0], [1], desirable=True)]
+    assert counted(audit(SOURCE, {"train": tokenized(both), "eval": Look()})) == {}
+
+
+def test_margins_that_contradict_the_preference() -> None:
+    rows = [Pair(f"p{i}", "a", "b", margin=margin) for i, margin in enumerate((1.0, -0.5, None, -2.0, 0.0))]
+    found = audited(rows)
+    assert counted(found) == {"train negative_margin": 2, "train tie": 1}
+    assert {finding.cure for finding in found.warnings} == {"data.drop=[tie]", "data.drop=[negative_margin]"}
 
 
 def test_labels_of_both_kinds_and_a_contradiction() -> None:

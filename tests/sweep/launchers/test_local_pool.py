@@ -20,7 +20,7 @@ import pytest
 
 from alignlab.models import efficiency as economy
 from alignlab.models.efficiency import compiling_pays_for
-from alignlab.reports.live import last_row, seconds_left, sweep_sights, view
+from alignlab.reports.live import last_row, seconds_left, sweep_status, view
 from alignlab.runs.directory import RunDir
 from alignlab.sweep.launchers import host, local_pool
 from alignlab.sweep.launchers.host import Slot, free_gpus, share_gpus, slots
@@ -391,7 +391,7 @@ def test_the_view_of_a_sweep(alignlab: Run) -> None:
     root = Path("outputs")
     runs = [p["run"] for p in json.loads((root / "sweeps/s/sweep.json").read_text())["points"]]
     RunDir.of(root, runs[1]).end("failed", "out of luck")
-    sights = sweep_sights(root / "sweeps" / "s")
+    sights = sweep_status(root / "sweeps" / "s")
     console = Console(width=120)
     with console.capture() as captured:
         console.print(view(sights, "s", rows=1))

@@ -1,0 +1,164 @@
+"""`alignlab papers`: claims of papers, measured here, with their verdicts."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.papers.library import chosen
+from alignlab.spelling import counted
+
+_HELP = """usage: alignlab papers [paper [claim] ...]           list the claims with their verdicts
+       alignlab papers show <paper> [claim ...]     show claims in full: expectation, measurement, deviations
+       alignlab papers run all|<paper> [claim ...]  measure what has no record yet (--again: all of it)
+       alignlab papers compare <folder> <folder>    show where two folders of records differ
+       alignlab papers export <folder>              copy the records to a folder
+
+verdict: reproduced       what the paper says was measured
+         contradicted     something else was measured
+         underdetermined  the measurement can't decide it
+         needs-scale      it needs the paper's models and data
+         not-run          there is no record, or the expectation has changed since
+run:     launcher=<name> and launcher.<option>=<value> decide where trained claims run (default: vectorized)
+folder:  output_root=<folder> (default: outputs); records=<folder> (default: papers in output_root)"""
+
+_WHERE = "this command; nothing was done"
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """The words of a command, its folders, and whether finished claims are measured again."""
+
+    words: list[str]
+    output_root: Path
+    records: Path
+    typed: tuple[str, ...]
+    again: bool
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code: 3 if a claim could not be measured, or if two folders differ."""
+    args = list(argv)
+    if {"-h", "--help"} & set(args):
+        print(_HELP)
+        return 0
+    try:
+        verb = args.pop(0) if args and args[0] in _VERBS else "list"
+        return _VERBS[verb](_parsed(args, verb))
+    except AlignlabError as error:
+        print(f"alignlab: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes", file=sys.stderr)
+        return 130
+
+
+def _parsed(args: Sequence[str], verb: str) -> Arguments:
+    parser = argparse.ArgumentParser("alignlab papers", usage=_HELP.removeprefix("usage: "), add_help=False)
+    parser.add_argument("words", nargs="*")
+    parser.add_argument("--again", action="store_true")
+    flags = parser.parse_intermixed_args(args)
+    values = {key: value for key, sign, value in (w.partition("=") for w in flags.words) if sign}
+    typed = tuple(w for w in flags.words if re.match(r"(hydra[./])?launcher[=.]", w)) if verb == "run" else ()
+    known = {"output_root", "records", *(word.partition("=")[0] for word in typed)}
+    if unknown := [key for key in values if key not in known]:
+        text = "a claim fixes its own settings; here you can set output_root, records and, for `run`, the launcher"
+        raise ConfigError([Problem(key, values[key], text) for key in unknown], where=_WHERE)
+    root = Path(values.get("output_root", "outputs"))
+    words = [word for word in flags.words if "=" not in word]
+    return Arguments(words, root, Path(values.get("records", root / "papers")), typed, flags.again)
+
+
+def _list(args: Arguments) -> int:
+    from alignlab.papers.record import row_of
+    from alignlab.papers.scoreboard import scoreboard
+
+    print(scoreboard([row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]))
+    return 0
+
+
+def _show(args: Arguments) -> int:
+    from alignlab.papers.record import row_of
+    from alignlab.papers.scoreboard import in_full
+
+    if not args.words:
+        return _usage("which paper? alignlab papers show <paper> [claim ...]")
+    rows = [row_of(args.records, paper, claim) for paper, claim in chosen(args.words)]
+    print("\n\n".join(map(in_full, rows)))
+    return 0
+
+
+def _run(args: Arguments) -> int:
+    from alignlab.cli.train import main as train
+    from alignlab.papers.measuring import Bench
+    from alignlab.papers.scoreboard import tally
+
+    if not args.words:
+        return _usage("which paper? alignlab papers run all, or alignlab papers run <paper> [claim ...]")
+    bench = Bench(args.records, args.output_root, train, args.typed)
+    rows = []
+    for paper, claim in chosen(args.words):
+        try:
+            row = bench.measure(paper, claim, again=args.again)
+        except OSError as error:
+            raise OutputError(f"{args.records} can't be written: {error}\n  type: records=<another folder>") from error
+        why = f"\n    {row.decision.why}" if row.decision.why and row.decision.verdict != "needs-scale" else ""
+        print(f"{paper.name} {claim.name}: {row.decision.verdict}{why}", flush=True)
+        rows.append(row)
+    print(f"\n{tally(rows)}")
+    return 3 if any(row.decision.verdict == "not-run" for row in rows) else 0
+
+
+def _compare(args: Arguments) -> int:
+    from alignlab.papers.record import records_below
+    from alignlab.papers.scoreboard import differences
+
+    if len(args.words) != 2:
+        return _usage("compare needs two folders of records: alignlab papers compare <folder> <folder>")
+    sides = []
+    for word in args.words:
+        sides.append(records_below(Path(word)))
+        if not sides[-1]:
+            raise ConfigError([Problem("folder", word, "holds no records of claims")], where=_WHERE)
+    found = list(differences(*sides))
+    for line, _ in found:
+        print(line)
+    changed = sum(differs for _, differs in found)
+    print(f"{counted(len({*sides[0], *sides[1]}), 'claim')}, {counted(changed, 'verdict')} different")
+    return 3 if changed else 0
+
+
+def _export(args: Arguments) -> int:
+    from alignlab.papers.record import records_below
+
+    if len(args.words) != 1:
+        return _usage("export needs a folder: alignlab papers export <folder>")
+    target = Path(args.words[0])
+    found = records_below(args.records)
+    if not found:
+        text = "holds no records of claims; `alignlab papers run` makes them"
+        raise ConfigError([Problem("records", args.records, text)], where=_WHERE)
+    try:
+        for paper, claim in found:
+            (target / paper).mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(args.records / paper / f"{claim}.json", target / paper / f"{claim}.json")
+    except OSError as error:
+        raise OutputError(f"{target} can't be written: {error}") from error
+    print(f"{counted(len(found), 'record')} written to {target}")
+    return 0
+
+
+def _usage(text: str) -> int:
+    print(f"alignlab: {text}", file=sys.stderr)
+    return 2
+
+
+_VERBS: dict[str, Callable[[Arguments], int]] = {
+    "list": _list, "show": _show, "run": _run, "compare": _compare, "export": _export,
+}  # fmt: skip

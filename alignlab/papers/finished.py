@@ -1,0 +1,84 @@
+"""The runs of a trained claim, read from their directories."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from alignlab.evaluation.exact import completion_logps
+from alignlab.integrity import read_record
+from alignlab.lab.bandit import Bandit
+from alignlab.models.sources.hub import Hub
+from alignlab.runs.directory import RunDir
+from alignlab.runs.identity import flatten
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A run of a sweep.
+
+    axes:   the values that the sweep gave it, as they were typed.
+    record: its run.json.
+    """
+
+    run: RunDir
+    axes: Mapping[str, str]
+    record: Mapping[str, Any]
+
+    @property
+    def seed(self) -> int:
+        return int(self.axes["seed"])
+
+    @property
+    def setting(self) -> str:
+        """The values of all axes but the seed."""
+        return " ".join(f"{key}={value}" for key, value in self.axes.items() if key != "seed")
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The effective config with dotted keys."""
+        return flatten(self.record["config"])
+
+    def metric(self, name: str) -> float:
+        """A metric of the run's summary; NaN if the run diverged or has no such metric."""
+        return (
+            float(self.record.get("summary", {}).get(name, math.nan)) if self.record["status"] == "done" else math.nan
+        )
+
+    def action_probabilities(self) -> NDArray[np.float64]:
+        """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
+        world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
+        if self.record["status"] != "done":
+            return np.full(world.symbols, np.nan)
+        model, tokenizer = Hub(name=str(self.run.policy)).load()
+        return np.exp(completion_logps(model, tokenizer, world))[0, 1:]
+
+
+def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
+    """The runs of a finished sweep, in the order of its points. Raises OSError if there is no such sweep."""
+    sweep = read_record(output_root / "sweeps" / name / "sweep.json")
+    found = []
+    for point in sweep["points"]:
+        run = RunDir.of(output_root, point["run"])
+        axes = {key: value for key, value in point.items() if key not in ("point", "run")}
+        found.append(Finished(run, axes, run.record()))
+    return found
+
+
+def by_setting(runs: Sequence[Finished], metric: str) -> dict[str, dict[int, float]]:
+    """Setting -> seed -> a metric of the summary."""
+    found: dict[str, dict[int, float]] = {}
+    for run in runs:
+        found.setdefault(run.setting, {})[run.seed] = run.metric(metric)
+    return found
+
+
+def paired_difference(values: Mapping[str, Mapping[int, float]], one: str, other: str) -> list[float]:
+    """The first setting minus the second, seed by seed."""
+    return [values[one][seed] - values[other][seed] for seed in sorted(values[one])]

@@ -1,0 +1,151 @@
+"""Over-optimisation of reward models: Gao et al. 2022."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+
+from alignlab.lab.frontier import expected, kl, tilt
+from alignlab.objectives.reward_model import RewardModel
+from alignlab.papers.claim import Claim, Paper, Sampled, above, below, near
+from alignlab.papers.tabular import Array
+from alignlab.types import RankedRewards
+
+_WORDS, _LENGTH = 8, 5
+_PAIRS = 1000
+
+
+@lru_cache(maxsize=16)
+def world(seed: int) -> tuple[Array, Array, Array]:
+    """(reference [N], gold reward [N], counts of each word [N, V]) of all 8^5 sequences.
+
+    The reference is a Markov chain. The gold reward scores the presence of words and dislikes repetitions; under the
+    reference it has mean 0 and variance 1.
+    """
+    rng = np.random.default_rng([seed, 5])
+    transitions = np.log(rng.dirichlet(np.ones(_WORDS), size=_WORDS) + 1e-3)
+    first = np.log(rng.dirichlet(np.full(_WORDS, 2.0)))
+    tokens = np.stack(np.meshgrid(*[np.arange(_WORDS)] * _LENGTH, indexing="ij"), axis=-1).reshape(-1, _LENGTH)
+    reference = first[tokens[:, 0]] + sum(transitions[tokens[:, t], tokens[:, t + 1]] for t in range(_LENGTH - 1))
+    reference -= np.log(np.exp(reference).sum())
+    counts = np.stack([(tokens == word).sum(axis=1) for word in range(_WORDS)], axis=1).astype(np.float64)
+    gold = np.minimum(counts, 1) @ rng.normal(size=_WORDS) - 0.5 * np.maximum(counts - 1, 0).sum(axis=1)
+    return reference, _standardised(gold, reference), counts
+
+
+def _standardised(reward: Array, reference: Array) -> Array:
+    weight = np.exp(reference)
+    centred = reward - weight @ reward
+    return np.asarray(centred / np.sqrt(weight @ centred**2))
+
+
+def proxy(seed: int) -> Array:
+    """[N] a reward model that is linear in the counts, fitted to 1,000 pairs that the gold reward has ranked."""
+    reference, gold, counts = world(seed)
+    rng = np.random.default_rng([seed, 6])
+    pairs = rng.choice(len(reference), size=(_PAIRS, 2), p=np.exp(reference))
+    pairs = pairs[gold[pairs[:, 0]] != gold[pairs[:, 1]]]
+    features, grades = torch.as_tensor(counts[pairs]), torch.as_tensor(gold[pairs])
+    mask = torch.ones_like(grades, dtype=torch.bool)
+    theta = torch.zeros(_WORDS, dtype=torch.float64, requires_grad=True)
+    search = torch.optim.LBFGS([theta], max_iter=200, line_search_fn="strong_wolfe")
+
+    def closure() -> torch.Tensor:
+        search.zero_grad()
+        loss = RewardModel()(RankedRewards(features @ theta, mask, grades)).mean() + 1e-3 * (theta**2).mean()
+        loss.backward()
+        return loss
+
+    search.step(closure)
+    return _standardised(counts @ theta.detach().numpy(), reference)
+
+
+def optimised(seed: int) -> tuple[Array, Array]:
+    """(KL [B], gold reward [B]) of the exact optimum of proxy reward minus beta KL, from beta 20 to 0.03."""
+    reference, gold, _ = world(seed)
+    reward = proxy(seed)
+    points = []
+    for beta in np.geomspace(20, 0.03, 16):
+        policy = tilt(reference[None], reward[None], float(beta))
+        points.append((kl(policy, reference[None]), expected(policy, gold[None])))
+    kls, golds = np.array(points).T
+    return kls, golds
+
+
+def hump(seed: int) -> dict[str, float]:
+    """How far the gold reward rises while the proxy is optimised, how far it falls afterwards, and where it peaks."""
+    kls, golds = optimised(seed)
+    top = int(golds.argmax())
+    return {
+        "rise of the gold reward": float(golds[top]),
+        "fall after the peak": float(golds[top] - golds[-1]),
+        "KL at the peak": float(kls[top]),
+    }
+
+
+def forms(seed: int) -> dict[str, float]:
+    """Root mean squared errors of the paper's two forms, fitted to the gold reward of exact RL by d = sqrt(KL)."""
+    kls, golds = optimised(seed)
+    kept = kls > 0.05
+    d, y = np.sqrt(kls[kept]), golds[kept]
+    errors = {}
+    for name, columns in (("rl", [d, -d * np.log(d)]), ("bon", [d, -(d**2)])):
+        design = np.stack(columns, axis=1)
+        weights = np.linalg.lstsq(design, y, rcond=None)[0]
+        errors[name] = float(np.sqrt(np.mean((design @ weights - y) ** 2)))
+    return {
+        "error of best-of-n's form minus that of RL's": errors["bon"] - errors["rl"],
+        "error of RL's form": errors["rl"],
+    }
+
+
+_HERE = (
+    "Paper: a 1.2B policy and reward models of 3M to 3B parameters. Here: all 32,768 sequences of 5 words, a reward "
+    "model linear in the counts of words, 1,000 pairs.",
+    "Paper: PPO. Here: the exact optimum of proxy reward minus beta KL, for 16 betas.",
+)
+
+PAPER = Paper(
+    name="gao_2022",
+    title="Scaling Laws for Reward Model Overoptimization",
+    authors="Gao et al. 2022",
+    url="https://arxiv.org/abs/2210.10760",
+    claims=(
+        Claim(
+            name="hump",
+            words="As a policy is optimised against a learned reward, the gold reward rises and then falls.",
+            source="figure 1",
+            expected=(
+                above("rise of the gold reward", 0.5, "derived"),
+                above("fall after the peak", 0.2, "derived"),
+                below("KL at the peak", 6.0, "derived"),
+            ),
+            measured_by=Sampled(hump),
+            deviations=_HERE,
+        ),
+        Claim(
+            name="ideal-rl-form",
+            words="Under RL that reaches its optimum, the gold reward follows d (alpha - beta log d) more closely than "
+            "best-of-n's form d (alpha - beta d), where d is the square root of the KL.",
+            source="section 3.1, equations 1 and 2, which were fitted to PPO without a KL penalty",
+            expected=(above("error of best-of-n's form minus that of RL's", 0.0, "printed"),),
+            measured_by=Sampled(forms),
+            deviations=_HERE,
+            note="Exact RL is fitted better by the form that the paper found for best-of-n. RL's form has an infinite "
+            "slope at d = 0, which no exact optimum has. What the paper says about PPO as it was trained stays open.",
+        ),
+        Claim(
+            name="coefficients",
+            words="alpha of best-of-n grows with the size of the reward model, and beta falls.",
+            source="figure 3",
+            expected=(
+                near("alpha of best-of-n at 3B", 0.66, 0.03, "notes"),
+                near("beta of best-of-n at 3B", 0.09, 0.01, "notes"),
+            ),
+            measured_by=None,
+            scale="full",
+        ),
+    ),
+)

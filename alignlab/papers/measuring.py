@@ -1,0 +1,85 @@
+"""Measures claims and keeps their records."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignlab.errors import AlignlabError
+from alignlab.papers.claim import Claim, Exact, Paper, Sampled, Trained
+from alignlab.papers.finished import runs_of_sweep
+from alignlab.papers.record import ClaimFile, Row, row_of
+
+# Exit code of a command that was stopped from the keyboard.
+STOPPED = 130
+
+# Trains the points of a sweep: the words of `alignlab train` -> exit code.
+Train = Callable[[Sequence[str]], int]
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Where claims are measured.
+
+    folder:      of the records.
+    output_root: of trained runs.
+    train:       trains a sweep.
+    typed:       further words for it, such as `launcher=local`.
+    """
+
+    folder: Path
+    output_root: Path
+    train: Train
+    typed: tuple[str, ...] = ()
+
+    def measure(self, paper: Paper, claim: Claim, *, again: bool = False) -> Row:
+        """The verdict on a claim, which is measured unless its record exists.
+
+        again: measure even if there is a record.
+
+        A claim whose measurement ends with an error that a user can act on gets the verdict not-run, with the reason.
+        """
+        row = row_of(self.folder, paper, claim)
+        measured_by = claim.measured_by
+        if measured_by is None or (row.record.get("status") == "done" and not again):
+            return row
+        file = ClaimFile(self.folder, paper.name, claim.name)
+        name = f"paper-{paper.name}-{claim.name}-v{claim.version}"
+        command = self._command(measured_by, name) if isinstance(measured_by, Trained) else ()
+        file.begin(paper, claim, command)
+        try:
+            if isinstance(measured_by, Trained):
+                self._trained(file, measured_by, name, command)
+            else:
+                file.end(computed(measured_by))
+        except AlignlabError as error:
+            file.fail(str(error))
+        except Exception as error:
+            file.fail(f"{type(error).__name__}: {error}")
+            raise
+        return row_of(self.folder, paper, claim)
+
+    def _command(self, trained: Trained, name: str) -> tuple[str, ...]:
+        own = {word.split("=")[0] for word in self.typed}
+        default = () if "launcher" in own else ("launcher=vectorized",)
+        return ("-m", *trained.overrides, *default, *self.typed, f"sweep.name={name}")
+
+    def _trained(self, file: ClaimFile, trained: Trained, name: str, command: Sequence[str]) -> None:
+        code = self.train([*command, f"output_root={self.output_root}"])
+        if code == STOPPED:
+            raise KeyboardInterrupt
+        if code:
+            file.fail(f"alignlab train ended with exit code {code}; its message is above")
+            return
+        runs = runs_of_sweep(self.output_root, name)
+        kept = [{"id": run.run.id, "status": run.record["status"], **run.axes} for run in runs]
+        file.end(trained.read(runs), kept)
+
+
+def computed(measured_by: Exact | Sampled) -> Mapping[str, Sequence[float]]:
+    """name -> values: one for a closed form, one for each seed otherwise."""
+    if isinstance(measured_by, Exact):
+        return {name: [value] for name, value in measured_by.measure().items()}
+    each = [measured_by.measure(seed) for seed in range(measured_by.seeds)]
+    return {name: [values[name] for values in each] for name in each[0]}

@@ -1,0 +1,99 @@
+"""Likelihood displacement: Razin et al. 2024."""
+
+from __future__ import annotations
+
+import torch
+
+from alignlab.objectives.dpo import DPO
+from alignlab.papers.claim import Claim, Exact, Paper, above, below, near
+from alignlab.papers.softmax_model import NEVER, NO, YES, SoftmaxModel, descend, no_never_yes
+
+
+def one_step() -> dict[str, float]:
+    """The time derivative of every log-probability under gradient flow on DPO's loss, against the paper's formula.
+
+    d log pi(z)/dt = g (<W_z - sum_v pi_v W_v, W_+ - W_-> + |h|^2 (1[z = +] - 1[z = -] - pi_+ + pi_-)), where g is the
+    size of the loss's gradient in the margin. Five random models with 6 tokens and 3 dimensions.
+    """
+    worst, beta, better, worse = 0.0, 0.1, 0, 1
+    for seed in range(5):
+        generator = torch.Generator().manual_seed(seed)
+        unembedding, hidden, before = (
+            torch.randn(size, generator=generator, dtype=torch.float64).requires_grad_()
+            for size in ((6, 3), (3,), (3,))
+        )
+        model, start = SoftmaxModel(unembedding, hidden), SoftmaxModel(unembedding, before)
+        reference = start.logps().detach()
+        down = torch.autograd.grad(DPO(beta)(model.pair(better, worse, reference)).sum(), [unembedding, hidden])
+        with torch.no_grad():
+            ratio = model.logps() - reference
+            size = beta * torch.sigmoid(-beta * (ratio[better] - ratio[worse]))
+            policy = model.logps().exp()
+            aligned = (unembedding - policy @ unembedding) @ (unembedding[better] - unembedding[worse])
+            own = torch.zeros(6, dtype=torch.float64) - policy[better] + policy[worse]
+            own[better] += 1
+            own[worse] -= 1
+            formula = size * (aligned + hidden @ hidden * own)
+        for token in range(6):
+            up = torch.autograd.grad(model.logps()[token], [unembedding, hidden])
+            measured = -sum(float((a * b).sum()) for a, b in zip(up, down, strict=True))
+            worst = max(worst, abs(measured - float(formula[token])))
+    return {"largest error of d log pi / dt": worst}
+
+
+def displacement() -> dict[str, float]:
+    """p(No), p(Yes) and the margin while DPO is trained on No > Never; steps of 0.05."""
+    path = descend(no_never_yes(), (NO, NEVER), DPO(0.1), rate=0.05, steps=500)
+    start, middle, end = path[0], path[100], path[500]
+    return {
+        "drop of p(No)": float(start[NO] - end[NO]),
+        "rise of p(Yes)": float(end[YES] - start[YES]),
+        "p(No) at step 100": float(middle[NO]),
+        "p(Yes) at step 100": float(middle[YES]),
+        "p(No) at step 500": float(end[NO]),
+        "margin at step 500": float((end[NO] / end[NEVER]).log() - (start[NO] / start[NEVER]).log()),
+    }
+
+
+PAPER = Paper(
+    name="razin_2024",
+    title="Unintentional Unalignment: Likelihood Displacement in Direct Preference Optimization",
+    authors="Razin et al. 2024",
+    url="https://arxiv.org/abs/2410.08847",
+    claims=(
+        Claim(
+            name="displacement",
+            words="Training DPO on No > Never moves probability from No to Yes, while the margin grows.",
+            source="table 1: p(No) falls from .85 to .01 with OLMo-1B, by at least .21 with every model",
+            expected=(
+                above("drop of p(No)", 0.21, "printed"),
+                above("rise of p(Yes)", 0.21, "printed"),
+                above("margin at step 500", 0.0, "printed"),
+                near("p(No) at step 100", 0.186, 0.002, "derived"),
+                near("p(Yes) at step 100", 0.771, 0.002, "derived"),
+                near("p(No) at step 500", 0.003, 0.002, "derived"),
+            ),
+            measured_by=Exact(displacement),
+            deviations=(
+                "Paper: OLMo-1B, Gemma-2B and Llama-3-8B on Persona prompts, after SFT. Here: four tokens, a hidden "
+                "state of two dimensions, and unembeddings in which Yes is closer to No than Never is.",
+            ),
+        ),
+        Claim(
+            name="one-step",
+            words="The change of a token's log-probability is its unembedding's alignment with W_+ - W_-, plus a term "
+            "for the two tokens themselves.",
+            source="Theorems 1 and 2",
+            expected=(below("largest error of d log pi / dt", 1e-9, "derived"),),
+            measured_by=Exact(one_step),
+        ),
+        Claim(
+            name="table-1-olmo",
+            words="With OLMo-1B, p(No) falls from .85 to .01.",
+            source="table 1",
+            expected=(near("largest drop of p(No)", 0.84, 0.05, "printed"),),
+            measured_by=None,
+            scale="full",
+        ),
+    ),
+)

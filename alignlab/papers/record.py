@@ -1,0 +1,128 @@
+"""Records of measured claims: one JSON file a claim, with its expectation, the measured values and what made them.
+
+A record holds the expectation and the values, and not the verdict: the verdict is decided anew whenever it is read. The
+expectation is written, with its digest, before the measurement starts.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from alignlab.errors import DamagedError
+from alignlab.integrity import read_sealed, write_sealed
+from alignlab.papers.claim import Band, Claim, Paper, digest_of, expectation
+from alignlab.papers.verdict import Decision, decide
+from alignlab.runs.directory import git_revision, now, versions
+
+_OF_THE_EXPECTATION = ("version", "kind", "expected", "premises")
+
+
+@dataclass(frozen=True)
+class ClaimFile:
+    """`<folder>/<paper>/<claim>.json`."""
+
+    folder: Path
+    paper: str
+    claim: str
+
+    @property
+    def path(self) -> Path:
+        return self.folder / self.paper / f"{self.claim}.json"
+
+    def read(self) -> dict[str, Any]:
+        """The record; empty if there is none.
+
+        Raises DamagedError if its checksum is wrong, or if its expectation is not the one that its digest was made of.
+        """
+        if not self.path.exists():
+            return {}
+        record = read_sealed(self.path)
+        if digest_of({key: record.get(key) for key in _OF_THE_EXPECTATION}) != record.get("digest"):
+            raise DamagedError(self.path, "is damaged (its expectation is not the one that was written first)")
+        return record
+
+    def begin(self, paper: Paper, claim: Claim, command: Sequence[str]) -> None:
+        """Write the expectation before anything is measured."""
+        expected = expectation(claim)
+        write_sealed(
+            self.path,
+            {
+                "paper": paper.name,
+                "claim": claim.name,
+                "words": claim.words,
+                "source": claim.source,
+                "scale": claim.scale,
+                "deviations": list(claim.deviations),
+                **expected,
+                "digest": digest_of(expected),
+                "command": list(command),
+                "status": "running",
+                "reason": None,
+                "started": now(),
+                "ended": None,
+                "git": git_revision(),
+                "versions": versions(),
+                "machine": {"cpus": os.cpu_count(), "threads": os.environ.get("OMP_NUM_THREADS")},
+                "measured": {},
+                "runs": [],
+            },
+        )
+
+    def end(self, measured: Mapping[str, Sequence[float]], runs: Sequence[Mapping[str, Any]] = ()) -> None:
+        """Add the measured values, one list for each quantity, and the runs that they come from."""
+        values = {name: [float(value) for value in each] for name, each in measured.items()}
+        self._update(status="done", measured=values, runs=list(runs), ended=now())
+
+    def fail(self, reason: str) -> None:
+        """Say that the measurement ended without a result."""
+        self._update(status="failed", reason=reason, ended=now())
+
+    def _update(self, **values: Any) -> None:
+        write_sealed(self.path, {**self.read(), **values})
+
+
+def decision_of(record: Mapping[str, Any]) -> Decision:
+    """The verdict that follows from a record alone."""
+    if record.get("status") != "done":
+        reason = record.get("reason") or "the measurement was not finished"
+        return Decision("not-run", f"{record.get('status', 'no record')}: {reason}")
+    bands, premises = ([Band(**band) for band in record[key]] for key in ("expected", "premises"))
+    return decide(bands, record["measured"], kind=record["kind"], premises=premises)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A claim with its record (empty if it has none) and its verdict."""
+
+    paper: str
+    claim: Claim
+    decision: Decision
+    record: Mapping[str, Any] = field(default_factory=dict)
+
+
+def row_of(folder: Path, paper: Paper, claim: Claim) -> Row:
+    """The verdict on a claim from its record in a folder.
+
+    A record with another expectation than the claim has now does not count: the expectation must be written first.
+    """
+    try:
+        record = ClaimFile(folder, paper.name, claim.name).read()
+    except DamagedError as error:
+        return Row(paper.name, claim, Decision("not-run", str(error)))
+    if not record:
+        if claim.scale == "full":
+            return Row(paper.name, claim, Decision("needs-scale", "needs the models and data of the paper"))
+        return Row(paper.name, claim, Decision("not-run", "there is no record"))
+    if record["digest"] != digest_of(expectation(claim)):
+        return Row(paper.name, claim, Decision("not-run", "the expectation has changed since the record was made"))
+    return Row(paper.name, claim, decision_of(record), record)
+
+
+def records_below(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """(paper, claim) -> record, for every record in a folder. Raises DamagedError for a damaged one."""
+    files = sorted(folder.glob("*/*.json"))
+    return {(file.parent.name, file.stem): ClaimFile(folder, file.parent.name, file.stem).read() for file in files}

@@ -1,0 +1,173 @@
+"""Claims are measured once, their records say how, and trained ones go through the ledger of runs."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from alignlab.cli.train import main as train
+from alignlab.errors import DataError
+from alignlab.papers.claim import Claim, Exact, Paper, Sampled, Trained, near
+from alignlab.papers.ipo_2023 import final_policies
+from alignlab.papers.library import library
+from alignlab.papers.measuring import STOPPED, Bench
+from alignlab.papers.record import ClaimFile
+
+
+def claim_of(measured_by: Exact | Sampled | Trained, quantity: str = "p") -> Claim:
+    return Claim("half", "p is a half.", "equation 1", (near(quantity, 0.5, 0.1, "derived"),), measured_by)
+
+
+def paper_of(claim: Claim) -> Paper:
+    return Paper("paper_2023", "Title", "Author et al. 2023", "https://example.org", (claim,))
+
+
+def never(words: Sequence[str]) -> int:
+    raise AssertionError("nothing is to be trained")
+
+
+def test_a_claim_is_measured_once(tmp_path: Path) -> None:
+    calls = []
+
+    def measure() -> dict[str, float]:
+        calls.append(1)
+        return {"p": 0.5}
+
+    bench, claim = Bench(tmp_path, tmp_path, never), claim_of(Exact(measure))
+    assert bench.measure(paper_of(claim), claim).decision.verdict == "reproduced"
+    assert bench.measure(paper_of(claim), claim).decision.verdict == "reproduced"
+    assert len(calls) == 1
+    bench.measure(paper_of(claim), claim, again=True)
+    assert len(calls) == 2
+
+
+def test_the_expectation_is_on_the_disk_while_it_is_measured(tmp_path: Path) -> None:
+    seen = []
+
+    def measure() -> dict[str, float]:
+        seen.append(ClaimFile(tmp_path, "paper_2023", "half").read()["status"])
+        return {"p": 0.5}
+
+    claim = claim_of(Exact(measure))
+    Bench(tmp_path, tmp_path, never).measure(paper_of(claim), claim)
+    assert seen == ["running"]
+
+
+def test_values_of_all_seeds_are_kept(tmp_path: Path) -> None:
+    claim = claim_of(Sampled(lambda seed: {"p": 0.5 + seed / 1000}, seeds=6))
+    row = Bench(tmp_path, tmp_path, never).measure(paper_of(claim), claim)
+    assert row.record["measured"] == {"p": [0.5, 0.501, 0.502, 0.503, 0.504, 0.505]}
+    assert row.decision.verdict == "reproduced"
+
+
+def test_a_measurement_that_fails_has_a_reason_and_is_tried_again(tmp_path: Path) -> None:
+    broken = [True]
+
+    def measure() -> dict[str, float]:
+        if broken:
+            raise DataError("no such file")
+        return {"p": 0.5}
+
+    bench, claim = Bench(tmp_path, tmp_path, never), claim_of(Exact(measure))
+    row = bench.measure(paper_of(claim), claim)
+    assert (row.decision.verdict, row.decision.why) == ("not-run", "failed: no such file")
+    broken.clear()
+    assert bench.measure(paper_of(claim), claim).decision.verdict == "reproduced"
+
+
+def test_training_that_fails_or_is_stopped(tmp_path: Path) -> None:
+    claim = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies))
+    row = Bench(tmp_path, tmp_path, lambda words: 3).measure(paper_of(claim), claim)
+    assert row.decision.why == "failed: alignlab train ended with exit code 3; its message is above"
+    with pytest.raises(KeyboardInterrupt):
+        Bench(tmp_path, tmp_path, lambda words: STOPPED).measure(paper_of(claim), claim)
+
+
+def test_the_launcher_may_be_chosen(tmp_path: Path) -> None:
+    seen: list[Sequence[str]] = []
+
+    def noted(words: Sequence[str]) -> int:
+        seen.append(words)
+        return 3
+
+    claim = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies))
+    for typed in ((), ("launcher=local", "launcher.processes=2")):
+        Bench(tmp_path, tmp_path / "out", noted, typed).measure(paper_of(claim), claim)
+    assert seen[0] == ["-m", "experiment=bandit_ipo", "seed=1,2,3,4,5", "launcher=vectorized",
+                       "sweep.name=paper-paper_2023-half-v1", f"output_root={tmp_path / 'out'}"]  # fmt: skip
+    assert seen[1][3:5] == ["launcher=local", "launcher.processes=2"]
+    assert "launcher=vectorized" not in seen[1]
+
+
+def test_trained_claims_go_through_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A circle of comparisons leaves the policy near 1/3 each. A second measurement finds the runs done."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["alignlab"])
+    quantity = "objective.tau=0.5: pi(a)"
+    words = ("experiment=bandit_ipo", "tracking=none", "trainer.progress=false", "data.comparisons=[ab,bc,ca]",
+             "trainer.max_steps=20", "objective.tau=0.5,1.0", "seed=0,1,2,3,4")  # fmt: skip
+    claim = claim_of(Trained(words, final_policies), quantity)
+    bench = Bench(tmp_path / "records", Path("outputs"), train)
+    row = bench.measure(paper_of(claim), claim)
+    values = row.record["measured"][quantity]
+    assert len(values) == 5
+    assert all(0.25 < value < 0.42 for value in values)
+    assert [run["seed"] for run in row.record["runs"]] == list("0123401234")
+    assert "output_root" not in " ".join(row.record["command"]), "the record may be shown elsewhere"
+    runs = {run["id"]: (tmp_path / "outputs/runs" / run["id"] / "run.json") for run in row.record["runs"]}
+    before = {id: file.stat().st_mtime_ns for id, file in runs.items()}
+    assert bench.measure(paper_of(claim), claim, again=True).record["measured"][quantity] == values
+    assert {id: file.stat().st_mtime_ns for id, file in runs.items()} == before
+
+
+def rejected_thrice(right: Callable[..., Any]) -> Callable[..., Any]:
+    """The rejected answer counts three times, so that the loss depends on the normaliser."""
+    return lambda chosen, rejected, **k: right(chosen, 3 * rejected, **k)
+
+
+def all_bad(right: Callable[..., Any]) -> Callable[..., Any]:
+    """The labels are lost: every answer is bad."""
+    return lambda logratio, desirable, kl, **k: right(logratio, torch.zeros_like(desirable), kl, **k)
+
+
+SHORT = ["trainer.max_steps=6000", "seed=0,1,2,3,4"]
+IPO, DPO = (("alignlab.objectives.ipo", "ipo_loss"), ("alignlab.objectives.dpo", "dpo_loss"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "steps", "places", "wrong"),
+    [
+        ("ipo_2023 bandit-d1", SHORT, (IPO, DPO), rejected_thrice),
+        ("ipo_2023 bandit-d2", SHORT, (IPO, DPO), rejected_thrice),
+        ("ipo_2023 bandit-d3-amended", SHORT, (IPO, DPO), rejected_thrice),
+        ("ipo_2023 regularisation", [], (IPO,), lambda right: lambda w, l, tau: -torch.nn.functional.logsigmoid(w - l)),
+        ("kto_2024 imbalance-trained", [], (("alignlab.objectives.kto", "kto_loss"),), all_bad),
+    ],
+)
+def test_a_wrong_loss_changes_the_verdict_of_trained_claims(
+    name: str, steps: list[str], places: Sequence[tuple[str, str]], wrong: Callable[..., Any], tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """The claims on bandits are shortened to 6,000 updates of 5 seeds, with which they are not contradicted."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["alignlab"])
+    paper = library()[name.split()[0]]
+    (claim,) = (claim for claim in paper.claims if claim.name == name.split()[1])
+    assert isinstance(claim.measured_by, Trained)
+    words = [word for word in claim.measured_by.overrides if not (steps and word.startswith("seed="))]
+    short = replace(claim, measured_by=replace(claim.measured_by, overrides=(*words, *steps)))
+    right = Bench(tmp_path / "right", tmp_path / "a", train).measure(paper, short).decision
+    assert right.verdict == "reproduced" or (steps and right.verdict == "underdetermined"), right.why
+    for module, loss in places:
+        found = importlib.import_module(module)
+        monkeypatch.setattr(found, loss, wrong(getattr(found, loss)))
+    planted = Bench(tmp_path / "wrong", tmp_path / "b", train).measure(paper, short).decision
+    assert planted.verdict != right.verdict, planted.why
+    assert planted.verdict in ("contradicted", "underdetermined"), planted.why

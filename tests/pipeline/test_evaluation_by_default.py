@@ -1,0 +1,78 @@
+"""The evaluation that a run on text has without being asked: KL, and a win-rate if there is a judge."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose
+
+from alignlab.config.plan import plan
+from alignlab.pipeline.evaluate import prompt_counts
+from tests.lab_runs import only
+
+TEXT = [
+    "model=tiny", "model.hidden_size=8", "model.layers=1", "model.heads=1", "model.intermediate_size=8", "data=pairs",
+    "data.path=mine.jsonl", "tracking=none", "trainer.max_steps=2", "trainer.batch_size=4",
+]  # fmt: skip
+
+
+def test_numbers_of_prompts_to_choose_from() -> None:
+    assert prompt_counts(64) == [16, 32, 64]
+    assert prompt_counts(40) == [16, 32, 40]
+    assert prompt_counts(16) == [16]
+    assert prompt_counts(8) == [8]
+    assert prompt_counts(0)[:3] == [16, 32, 64]
+    assert prompt_counts(0)[-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "evaluated"),
+    [
+        ([], True),
+        (["evaluation=off"], False),
+        (["debug=fast"], False),
+        (["debug=overfit"], False),
+        (["reference=none", "objective=orpo"], False),
+        (["objective=orpo"], True),
+        (["objective=sft"], False),
+        (["objective=reward_model"], False),
+        (["objective=sft", "evaluation.at_end=true"], True),
+    ],
+)
+def test_who_is_evaluated(words: list[str], evaluated: bool, hydra_conf: None) -> None:
+    text = ["model=tiny", "data=support_desk", *words]
+    assert plan(compose("train", text), text).is_evaluated_at_end is evaluated
+
+
+def test_the_lab_samples_nothing(hydra_conf: None) -> None:
+    planned = plan(compose("train", []), [])
+    assert planned.is_measured_exactly
+    assert not planned.is_evaluated_at_end
+
+
+def test_a_run_has_kl_and_win_rate_once(alignlab: Callable[..., Any], tmp_path: Path) -> None:
+    """16 of 30 held-out prompts, because the training took less than a second. The same command adds nothing."""
+    rows = [{"prompt": f"Number {i}", "chosen": f"It is {i}", "rejected": "no"} for i in range(60)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "taste.py").write_text("def longer(prompt, answer):\n    return len(answer)\n")
+    judged = [*TEXT, "data.eval_fraction=0.5", "judge=gold", "judge.gold.function=taste:longer"]
+    said = alignlab("train", *judged)
+    assert said.code == 0, said.err
+    assert "evaluated on 16 held-out prompts; KL to the reference" in said.out
+    assert "win-rate against reference by gold" in said.out
+    record = json.loads((only("dpo") / "run.json").read_text())
+    assert {"eval/kl_ref/sequence_k1", "eval/winrate/gold", "eval/pairs/accuracy"} <= record["summary"].keys()
+    assert record["evaluated_prompts"] == 16
+    (file,) = only("dpo").glob("evaluation/*/rows.parquet")
+    written = file.stat().st_mtime_ns
+    assert alignlab("train", *judged).code == 0
+    assert file.stat().st_mtime_ns == written
+    unjudged = alignlab("train", *TEXT, "data.eval_fraction=0.5", "seed=2")
+    assert "no win-rate: judge=<a judge> gives one" in unjudged.out
+    assert "accuracy on held-out pairs" in unjudged.out
+    failing = alignlab("train", *TEXT, "data.eval_limit=1", "seed=3")
+    assert failing.code == 0, "a run that could not be evaluated is done"

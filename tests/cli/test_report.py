@@ -108,3 +108,13 @@ def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:
 )
 def test_a_sparkline(values: list[float], line: str) -> None:
     assert sparkline(values) == line
+
+
+def test_a_sweep_ends_with_its_page(alignlab: Run) -> None:
+    words = ["model=bandit", "data=bandit", "tracking=none", "trainer.max_steps=2", "-m", "objective.beta=0.1,0.3"]
+    found = alignlab("train", *words)
+    assert found.code == 0, found.err
+    assert "; open report.html in a browser" in found.out
+    (page,) = Path("outputs/sweeps").glob("*/report.html")
+    assert "2 runs: 2 done" in page.read_text()
+    assert "Nothing can be told about which is best: " in page.with_suffix(".md").read_text()

@@ -34,7 +34,7 @@ from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 
 _LOG_LINES, _MOST_LOGS = 15, 20
-_SAMPLED = "for metrics of sampled answers (KL from samples, scores, win-rates), ± includes the interval over prompts"
+_SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± includes the interval over prompts"
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,16 @@ def test_a_report_of_runs_and_conditions(made: Path, alignlab: Run) -> None:
     found = alignlab("report", "made", "--against", "made", "to=page.html")
     assert "the same runs are in both sweeps: 12 of 12" in Path("page.md").read_text()
     assert alignlab("report", "objective=dpo").out.splitlines()[-1].startswith("written to outputs/reports/runs-")
+
+
+def test_a_report_for_wandb_is_written_as_a_spec_without_a_login(made: Path, alignlab: Run) -> None:
+    pytest.importorskip("wandb_workspaces")
+    found = alignlab("report", "made", "--wandb")
+    assert found.code == 0, found.err
+    assert "type: wandb login, then: alignlab report --wandb made" in found.out
+    assert json.loads((made / "wandb_report.json").read_text())["title"] == "made"
+    found = alignlab("report", run_id("dpo", "0.1", "1"), "--wandb")
+    assert (found.code, "works for a sweep, not for single runs" in found.err) == (2, True)
 
 
 def test_all_mistakes_of_a_report_at_once(made: Path, alignlab: Run) -> None:

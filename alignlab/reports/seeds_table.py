@@ -229,9 +229,12 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
         yield f"nothing is known about methods above {compared.budgets.budgets[-1].kl:.2g} nats: not all reached it"
         yield from _strengths_to_add(compared)
     if TUNED in compared.axes:
+        pooled = all(name in ranges for budget in compared.budgets.budgets for name in budget.rewards)
         yield (
-            "learning rates are variants of an objective; the best one was chosen by these same numbers, which the "
-            "intervals take into account"
+            "the settings of all learning rates of a method form one curve, since no rate alone covers these KLs"
+            if pooled
+            else "learning rates are variants of a method; the best one was chosen by these same numbers, and the "
+            "intervals hold for all variants at once"
         )
     yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
 

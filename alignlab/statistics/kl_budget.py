@@ -121,6 +121,7 @@ def at_common_kls(
     curves:   method -> its settings.
     families: method -> its family. Methods of one family are variants, such as one objective with several learning
               rates. A family reached a KL if one of its methods did.
+    If no KL is within the settings of one method of each family, all settings of a family form one curve.
     A method is called best only if its reward is not known to be as low as the start's.
     """
     kls: dict[str, list[float]] = {}
@@ -135,6 +136,11 @@ def at_common_kls(
         values = {method: at for method, curve in curves.items() if (at := reward_at(curve, kl))}
         if {families[method] for method in values} == ranges.keys():
             found[kl] = values
+    if not found and len(kls) < len(curves):
+        pooled: dict[str, list[Setting]] = {}
+        for method, curve in curves.items():
+            pooled.setdefault(families[method], []).extend(curve)
+        return at_common_kls(pooled, {family: family for family in pooled}, interval_of)
     comparisons = sum(len(values) - 1 for values in found.values())
     starts = {method: _start(curve) for method, curve in curves.items()}
     return Budgets(ranges, [_budget(kl, values, starts, comparisons, interval_of) for kl, values in found.items()])

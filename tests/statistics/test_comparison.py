@@ -179,6 +179,7 @@ def test_learning_rates_are_variants_of_an_objective() -> None:
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4; no other is tied with it" in text
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4" in text
     assert "lr 1e-6" not in text.split("at a KL of 2 nats")[1]
+    assert "learning rates are variants of a method" in text
 
 
 def test_the_kl_stands_beside_a_comparison_of_accuracies() -> None:

@@ -97,12 +97,12 @@ def test_the_launcher_may_be_chosen(tmp_path: Path) -> None:
         return 3
 
     claim = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies))
-    for typed in ((), ("launcher=local", "launcher.processes=2")):
+    for typed in ((), ("launcher=local", "launcher.processes=2"), ("hydra/launcher=local",)):
         Bench(tmp_path, tmp_path / "out", noted, typed).measure(paper_of(claim), claim)
     assert seen[0] == ["-m", "experiment=bandit_ipo", "seed=1,2,3,4,5", "launcher=vectorized",
                        "sweep.name=paper-paper_2023-half-v1", f"output_root={tmp_path / 'out'}"]  # fmt: skip
     assert seen[1][3:5] == ["launcher=local", "launcher.processes=2"]
-    assert "launcher=vectorized" not in seen[1]
+    assert "launcher=vectorized" not in [*seen[1], *seen[2]]
 
 
 def test_trained_claims_go_through_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +136,7 @@ def all_bad(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda logratio, desirable, kl, **k: right(logratio, torch.zeros_like(desirable), kl, **k)
 
 
-SHORT = ["trainer.max_steps=6000", "seed=0,1,2,3,4"]
+SHORT = ["trainer.max_steps=2500", "seed=0,1,2,3,4"]
 IPO, DPO = (("alignlab.objectives.ipo", "ipo_loss"), ("alignlab.objectives.dpo", "dpo_loss"))
 
 
@@ -155,7 +155,7 @@ def test_a_wrong_loss_changes_the_verdict_of_trained_claims(
     name: str, steps: list[str], places: Sequence[tuple[str, str]], wrong: Callable[..., Any], tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
-    """The claims on bandits are shortened to 6,000 updates of 5 seeds, with which they are not contradicted."""
+    """The claims on bandits are shortened to 2,500 updates of 5 seeds, with which they are not contradicted."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("sys.argv", ["alignlab"])
     paper = library()[name.split()[0]]

@@ -21,8 +21,8 @@ condition: status=done  objective=dpo,ipo  objective.beta<=0.3  (as for `alignla
 file:      to=<file.html> writes the page, and its Markdown twin, to another place
 folder:    output_root=<folder> (default: outputs)
 
-The page needs no network and no other file. A sweep writes it when it ends. A W&B report needs the extra `reports` and a
-login; without a login its spec is written to wandb_report.json in the folder of the sweep."""
+The page needs no network and no other file. A sweep writes it when it ends. A W&B report needs the extra `reports` and
+a login; without a login its spec is written to wandb_report.json in the folder of the sweep."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -32,7 +32,10 @@ def write_pairs(file: Path, rows: int) -> None:
 
 
 def start(folder: Path, model: str) -> dict[str, float]:
-    """Seconds of the steps of one start, and the most memory of this process in GB. Imports are not timed."""
+    """Seconds of the steps of one start, its CPU seconds up to the rows, and the most memory of this process in GB.
+
+    Imports are not timed.
+    """
     import hydra
 
     from alignlab.config.paths import conf_dir
@@ -46,19 +49,20 @@ def start(folder: Path, model: str) -> dict[str, float]:
     words += ["trainer.progress=false", *(["model=tiny"] if not model else ["model=hub", f"model.name={model}"])]
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         config = hydra.compose("train", words)
-    begin = time.perf_counter()
+    begin, begin_cpu = time.perf_counter(), time.process_time()
     planned = plan(config)
     at_plan = time.perf_counter()
     policy = load_initial_policy(planned)
     at_model = time.perf_counter()
     rows = load_rows(policy)
-    at_rows = time.perf_counter()
+    at_rows, cpu = time.perf_counter(), time.process_time() - begin_cpu
     tokens = sum(len(prompt) + len(answer) for row in rows.train for prompt, answer in row.answers())
     at_end = time.perf_counter()
     return {
         "plan": at_plan - begin,
         "model": at_model - at_plan,
         "rows": at_rows - at_model,
+        "cpu": cpu,
         "iterate": at_end - at_rows,
         "pairs": len(rows.train),
         "tokens": tokens,
@@ -84,9 +88,10 @@ def main() -> None:
             found = json.loads(done.stdout.splitlines()[-1])
             before = sum(found[step] for step in ("plan", "model", "rows"))
             print(
-                f"{name}: {before:.1f} s to the rows (plan {found['plan']:.1f}, model {found['model']:.1f}, "
-                f"rows {found['rows']:.1f}: {found['pairs'] / found['rows']:,.0f} pairs/s), all rows once in "
-                f"{found['iterate']:.1f} s ({found['pairs'] / found['iterate']:,.0f} pairs/s), {found['gb']:.2f} GB"
+                f"{name}: {before:.1f} s to the rows, {found['cpu']:.1f} s of CPU (plan {found['plan']:.1f}, model "
+                f"{found['model']:.1f}, rows {found['rows']:.1f}, {found['pairs'] / found['rows']:,.0f} pairs/s), "
+                f"all rows once in {found['iterate']:.1f} s ({found['pairs'] / found['iterate']:,.0f} pairs/s), "
+                f"{found['gb']:.2f} GB"
             )
 
 

@@ -1,4 +1,7 @@
-"""Pairs of a better and a worse answer: reads them, stores them with their scores, and computes the accuracy."""
+"""Answers that are known to be better or worse: reads them, stores them with their scores, computes the accuracy.
+
+The rows are pairs, or lists of answers as in RewardBench 2 (graded_answers.py).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,23 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.data.conversations import gather, read_boolean, read_row, refuse_unsupported_columns
+from alignlab.data.files import unusable_rows
 from alignlab.data.rows import Prompt
 from alignlab.errors import DamagedError, DataError
 from alignlab.evaluation.benchmarks.files import Row, parse_rows, read_rows, write_rows
 from alignlab.evaluation.benchmarks.reward_bench import Accuracy, reward_bench
+from alignlab.evaluation.graded_answers import (
+    BENCHMARK,
+    GradedAnswers,
+    graded_answers,
+    has_lists,
+    repeated_ids,
+    scores_of,
+)
 from alignlab.integrity import json_digest
 
 PAIRS = "pairs.jsonl"
+_NEEDED = ("prompt", "chosen", "rejected")
 
 
 @dataclass(frozen=True)
@@ -39,12 +52,27 @@ class GradedPair:
         return [(self.chosen, self.chosen_ended), (self.rejected, self.rejected_ended)]
 
 
-def read_pairs(path: str) -> list[GradedPair]:
-    """Read rows with prompt, chosen and rejected, and optionally subset and *_ended.
+Graded = GradedPair | GradedAnswers
 
-    Raises DataError with every row that can't be used.
+
+def read_graded(path: str) -> list[GradedPair] | list[GradedAnswers]:
+    """Read rows with prompt, chosen and rejected, and optionally subset.
+
+    - If chosen and rejected are one answer each, the rows are pairs. They may also have *_ended.
+    - If they are lists of texts, the rows are RewardBench 2's. They may also have id, num_correct, total_completions.
+
+    Raises DataError with every row that can't be used, and if a file has rows of both kinds.
     """
-    return parse_rows(path, _pair, "prompt", "chosen", "rejected")
+    rows = parse_rows(path, lambda row: graded_answers(row) if has_lists(row) else _pair(row), *_NEEDED)
+    pairs = [row for row in rows if isinstance(row, GradedPair)]
+    lists = [row for row in rows if isinstance(row, GradedAnswers)]
+    if pairs and lists:
+        first = next(i for i, row in enumerate(rows, 1) if type(row) is not type(rows[0]))
+        kinds = f"{len(pairs)} with one answer each in chosen and rejected, {len(lists)} with lists ({BENCHMARK})"
+        raise DataError(f"{path} has rows of two kinds: {kinds}; row {first} differs from row 1\n  make it two files")
+    if faults := repeated_ids(lists):
+        raise unusable_rows(path, faults)
+    return pairs or lists
 
 
 def _pair(row: Row) -> GradedPair:
@@ -61,34 +89,42 @@ def _ended(row: Row, name: str) -> bool:
     return True if value in (None, "") else read_boolean(value, name)
 
 
-def store_pairs(folder: Path, pairs: Sequence[GradedPair], scores: Sequence[tuple[float, float]]) -> dict[str, Any]:
-    """Store every pair with its scores. Returns `accuracy_of` the stored rows."""
-    rows = [
-        {**asdict(pair), "chosen_score": chosen, "rejected_score": rejected}
-        for pair, (chosen, rejected) in zip(pairs, scores, strict=True)
-    ]
+def store_graded(folder: Path, graded: Sequence[Graded], scores: Sequence[Sequence[float]]) -> dict[str, Any]:
+    """Store every row with the scores of its answers. Returns `accuracy_of` the stored rows."""
+    rows = [_stored(row, numbers) for row, numbers in zip(graded, scores, strict=True)]
     write_rows(folder / PAIRS, [{**row, "sha256": json_digest(rows)} for row in rows])
     return accuracy_of(rows)
 
 
+def _stored(row: Graded, scores: Sequence[float]) -> dict[str, Any]:
+    if isinstance(row, GradedAnswers):
+        return {**asdict(row), "scores": list(scores)}
+    chosen, rejected = scores
+    return {**asdict(row), "chosen_score": chosen, "rejected_score": rejected}
+
+
 def read_stored(folder: Path) -> list[dict[str, Any]]:
-    """The rows that `store_pairs` wrote. Each row holds the checksum of all rows; older versions wrote none.
+    """The rows that `store_graded` wrote. Each row holds the checksum of all rows; older versions wrote none.
 
     Raises DamagedError if the file changed since it was written.
     """
     file = folder / PAIRS
     try:
-        rows = read_rows(file, "chosen_score", "rejected_score")
+        rows = read_rows(file, *_NEEDED)
     except DataError as error:
         raise DamagedError(file, f"is damaged ({error})") from error
     seals = {str(row.pop("sha256", "")) for row in rows}
     if seals != {""} and seals != {json_digest(rows)}:
         raise DamagedError(file, "is damaged, or was changed by hand (its checksum is wrong)")
+    if any("scores" not in row and not {"chosen_score", "rejected_score"} <= row.keys() for row in rows):
+        raise DamagedError(file, "is damaged (a row has no scores)")
     return rows
 
 
 def accuracy_of(rows: Sequence[dict[str, Any]]) -> dict[str, Any]:
-    """Accuracy of stored rows with its interval, by subset and by RewardBench's sections, as plain values."""
+    """Accuracy of stored rows with its interval as plain values: RewardBench's for pairs, else RewardBench 2's."""
+    if rows and "scores" in rows[0]:
+        return scores_of(rows)
     result = reward_bench(
         [row["chosen_score"] for row in rows],
         [row["rejected_score"] for row in rows],

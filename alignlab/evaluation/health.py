@@ -155,7 +155,8 @@ def _gains(summary: Mapping[str, Any], proxy: str, metrics: Mapping[str, float],
         if judge != proxy:
             yield "score_difference" in found and found["score_difference"]["low"] > 0
             yield "win_rate" in found and found["win_rate"]["ci_low"] > 0.5
-    yield "pairs" in summary and summary["pairs"]["rate"]["low"] > 0.5  # before training, all implicit rewards are 0
+    if "pairs" in summary:  # before training, all implicit rewards are 0
+        yield summary["pairs"]["rate"]["low"] > summary["pairs"].get("start", 0.5)
     accuracy = metrics.get("eval/pref/accuracy_ties_half", math.nan)
     if rows and not math.isnan(accuracy):
         yield share_interval(accuracy * rows, 0, (1 - accuracy) * rows).low > 0.5

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from alignlab.checks import at_least, model_problems
 from alignlab.errors import DataError, Problem
-from alignlab.evaluation.graded_pairs import read_pairs
+from alignlab.evaluation.graded_pairs import read_graded
 from alignlab.evaluation.questions import read_questions
 from alignlab.models.lineage import comes_with_code, is_local_model
 from alignlab.models.sources.base import check_pretrained
@@ -28,9 +28,10 @@ class Evaluation(Sampling):
                - `prompt`, a text or messages.
                A column `output` or `chosen` holds the preferred answer, if there is one. XSTest's .csv works too; then
                refusals are counted.
-    pairs:     a .json or .jsonl file with prompt, chosen, rejected and optionally subset (RewardBench's format). The
-               accuracy of the policy's implicit rewards, or of a reward run's rewards, is computed on it. Without it,
-               reward runs are evaluated on their own held-out pairs.
+    pairs:     a .jsonl, .json, .parquet or .csv file with prompt, chosen, rejected and optionally subset (RewardBench's
+               format), or with lists of answers in chosen and rejected (RewardBench 2's; no .csv). The accuracy of the
+               policy's implicit rewards, or of a reward run's rewards, is computed on it. Without it, reward runs are
+               evaluated on their own held-out pairs.
     samples:   number of answers to each prompt. Several answers give best-of-n curves and smaller errors within a
                prompt.
     baselines: reference (the policy before training), chosen (the data's preferred answers), the id of another run, or
@@ -61,7 +62,7 @@ class Evaluation(Sampling):
                 yield from model_problems("baselines", name, check_pretrained)
         if self.pairs:
             try:
-                read_pairs(self.pairs)
+                read_graded(self.pairs)
             except DataError as error:
                 yield Problem("pairs", self.pairs, str(error))
         if not self.questions:

@@ -18,7 +18,7 @@ from alignlab.data.layout import PLAIN
 from alignlab.errors import ConfigError, DamagedError, DataError, Problem
 from alignlab.evaluation.benchmarks import xstest
 from alignlab.evaluation.examples import Examples
-from alignlab.evaluation.graded_pairs import read_pairs, store_pairs
+from alignlab.evaluation.graded_pairs import read_graded, store_graded
 from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.judging import judged
 from alignlab.evaluation.questions import read_questions
@@ -288,22 +288,22 @@ def _evaluate_reward_model(plan: Plan, request: Evaluate) -> Evaluated:
     with run.locked():
         summary = stored_pairs(folder)
         if summary is None:
-            pairs = read_pairs(file) if file else held_out_pairs(plan)
-            summary = store_pairs(folder, pairs, rewards(plan, pairs))
+            graded = read_graded(file) if file else held_out_pairs(plan)
+            summary = store_graded(folder, graded, rewards(plan, graded))
         summary = {"pairs": summary}
         write_sealed(folder / SUMMARY, {"run": run.id, **summary})
     return Evaluated(run.id, folder, summary, JudgingCost())
 
 
 def _implied_accuracy(plan: Plan, file: str, folder: Path, request: Evaluate) -> dict[str, Any]:
-    """Accuracy on pairs of the implied reward: the log-ratio of policy and reference."""
+    """Accuracy on graded answers of the implied reward: the log-ratio of policy and reference."""
     if (found := stored_pairs(folder)) is not None:
         return found
     start, policy, device = load_initial_policy(plan), policy_of(plan), device_of(request.accelerator)
     reference = ModelSide(start.model, start.tokenizer, start.weights, plan.train.data.template)
-    bar, pairs = progress_bar(bars_wanted(request.progress)), read_pairs(file)
+    bar, graded = progress_bar(bars_wanted(request.progress)), read_graded(file)
     options = ScoringOptions(PLAIN, REFERENCE_ROWS, REFERENCE_TOKENS, device, bar)
-    return store_pairs(folder, pairs, implied_rewards(policy, reference, pairs, options))
+    return store_graded(folder, graded, implied_rewards(policy, reference, graded, options))
 
 
 def _sample(

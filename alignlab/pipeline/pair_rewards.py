@@ -1,12 +1,13 @@
-"""Rewards of both answers of pairs: by a reward model, or as a policy implies them."""
+"""Rewards of graded answers: by a reward model, or as a policy implies them."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import islice
 
 from alignlab.config.plan import Plan
 from alignlab.data.template import prompt_text
-from alignlab.evaluation.graded_pairs import GradedPair
+from alignlab.evaluation.graded_pairs import Graded, GradedPair
 from alignlab.evaluation.suite import ModelSide
 from alignlab.judges.base import Answer
 from alignlab.judges.reward_model import RewardModel
@@ -31,8 +32,8 @@ def held_out_pairs(plan: Plan) -> list[GradedPair]:
     return found
 
 
-def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]]:
-    """(chosen, rejected) rewards of each pair by the reward model of a finished run."""
+def rewards(plan: Plan, graded: Sequence[Graded]) -> list[list[float]]:
+    """Rewards of the answers of each row by the reward model of a finished run, in the order of `answers()`."""
     folder = str(plan.run.policy)
     plan.train.model.restore_base(folder)
     judge = RewardModel(
@@ -41,22 +42,26 @@ def rewards(plan: Plan, pairs: Sequence[GradedPair]) -> list[tuple[float, float]
         trust_remote_code=plan.train.model.allows_remote_code,
     )
     rows = [
-        Answer(str(i), (prompt_text(pair.prompt),), (text,), conversation=pair.prompt, ended=ended)
-        for i, pair in enumerate(pairs)
-        for text, ended in pair.answers()
+        Answer(str(i), (prompt_text(row.prompt),), (text,), conversation=row.prompt, ended=ended)
+        for i, row in enumerate(graded)
+        for text, ended in row.answers()
     ]
-    scores = judge.score(rows)
-    return list(zip(scores[0::2], scores[1::2], strict=True))
+    return _by_row(judge.score(rows), graded)
 
 
 def implied_rewards(
-    policy: ModelSide, reference: ModelSide, pairs: Sequence[GradedPair], how: ScoringOptions
-) -> list[tuple[float, float]]:
-    """(chosen, rejected) log-ratios of whole answers, nats. They are the policy's implied rewards divided by beta."""
+    policy: ModelSide, reference: ModelSide, graded: Sequence[Graded], how: ScoringOptions
+) -> list[list[float]]:
+    """Log-ratios of the whole answers of each row, nats. They are the policy's implied rewards divided by beta."""
     sums = []
     for side in (policy, reference):
-        encoded = [side.template.encode(pair.prompt, pair.answers()) for pair in pairs]
+        encoded = [side.template.encode(row.prompt, row.answers()) for row in graded]
         answers = [(row.prompt, answer) for row in encoded for answer in row.answers]
         sums.append([float(tokens.sum()) for tokens in token_logps(side.model, answers, how)])
-    ratios = [p - q for p, q in zip(*sums, strict=True)]
-    return list(zip(ratios[0::2], ratios[1::2], strict=True))
+    return _by_row([p - q for p, q in zip(*sums, strict=True)], graded)
+
+
+def _by_row(scores: Sequence[float], graded: Sequence[Graded]) -> list[list[float]]:
+    """The scores of each row, from those of all answers in turn."""
+    left = iter(scores)
+    return [list(islice(left, len(row.answers()))) for row in graded]

@@ -32,7 +32,7 @@ _ANSWERS = {"tokens": ".1f", "characters": ".0f", "ended": ".2f", "repetition": 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """A summary (alignlab/evaluation/summary.py) as text: a few lines and two tables, with intervals."""
     if "answers" not in summary:
-        return _pairs(summary["pairs"])
+        return _graded(summary["pairs"])
     lines = [
         f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals "
         + (
@@ -83,8 +83,33 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             "refusals are found by phrases (89 % agreement with people)",
         ]
     if "pairs" in summary:
-        lines += ["", _pairs(summary["pairs"])]
+        lines += ["", _graded(summary["pairs"])]
     return "\n".join([*lines, *([_health(summary["health"])] if "health" in summary else [])])
+
+
+def _graded(found: Mapping[str, Any]) -> str:
+    return _reward_bench_2(found) if found.get("benchmark") else _pairs(found)
+
+
+def _reward_bench_2(found: Mapping[str, Any]) -> str:
+    """RewardBench 2's scores by subset, and what the score of Ties is made of."""
+
+    def row(name: str, of: Mapping[str, Any]) -> list[str]:
+        return [name or "(no subset)", str(of["rows"]), str(of["rate"]["n"]), _shown(of["rate"]), str(of["invalid"])]
+
+    subsets = found["subsets"]
+    counts = {name: sum(of[name] for of in subsets.values()) for name in ("rows", "invalid")}
+    total = row("mean of the subsets", {"rate": found["rate"], **counts})
+    text = table([found["benchmark"], "rows", "n", "score", "invalid"], [*(row(*s) for s in subsets.items()), total])
+    for name, of in subsets.items():
+        if of["parts"]:
+            parts = ", ".join(f"{part} {_number(value)}" for part, value in of["parts"].items())
+            text += f"\n{name}: {parts}"
+            if math.isnan(of["rate"]["value"]):
+                text += f"\n{name} has no score: it needs a number with both a ref and a tied row"
+    if found["missing"]:
+        text += f"\nnot the leaderboard's mean, because the file has no row of {', '.join(found['missing'])}"
+    return text
 
 
 def _pairs(found: Mapping[str, Any]) -> str:

@@ -16,6 +16,7 @@ from alignlab.data.audit.audit import Audit, Finding, Look, audit, errors_for
 from alignlab.data.audit.shown import ShownRow, show_row
 from alignlab.data.audit.texts import look_at_texts
 from alignlab.data.audit.tokens import look_at_tokens
+from alignlab.data.filters import count_different
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Loaded, Split
 from alignlab.data.template import Template
@@ -217,7 +218,7 @@ def _too_few_prompts(evaluation: RunEvaluation, looks: Mapping[Split, Look]) -> 
     asked = evaluation.at_end or evaluation.every or evaluation.prompts != RunEvaluation().prompts
     if texts is None or evaluation.questions or not asked:
         return
-    there = len(np.unique(texts.prompts))
+    there = count_different(texts.prompts)
     if there < evaluation.prompts:
         text = f"evaluation.prompts={evaluation.prompts}, but only {there} different prompts are held out"
         yield Finding("few_held_out", text, "eval", there, there / evaluation.prompts, f"evaluation.prompts={there}")

@@ -85,13 +85,14 @@ def load_rows(start: InitialPolicy) -> RunRows:
 
     start: its weights may be missing (`without_weights`), unless the rows are sampled from it.
 
-    Raises DataError if a split is empty, if the audit of the rows finds an error, or if a file has changed since the
-    run was planned. The id of the run would then belong to other rows.
+    Files that were digested when the run was planned are not digested again unless they are read: stored token rows
+    are those of the digest.
+
+    Raises DataError if a split is empty, if the audit of the rows finds an error, or if a file that is read has changed
+    since the run was planned. The id of the run would then belong to other rows.
     """
     source = start.plan.train.data
-    content = source.fingerprint()
-    if start.plan.content.get("data.content", content) != content:
-        raise _changed_error(source)
+    content = start.plan.content.get("data.content") or source.fingerprint()
     train = _read_own(start, "train", content)
     held_out = _read_own(start, "eval", content)
     found = _audit(start, train, held_out)
@@ -216,13 +217,13 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
         def make(collect: Collect = list) -> TokenizedSplit:
             progress = progress_bar(bars_wanted(config.trainer.progress))
             loaded, flipped = read_rows(shape, source, split, lambda world: start.exact_logps)
+            if source.fingerprint() != content:
+                raise _changed_error(source)
             cut = Cutter(source.max_length, source.max_prompt_length)
             tokens, report = shape.tokenize(progress(loaded.rows, "tokenizing"), template, cut, collect=collect)
             rows_digest = digest(repr([getattr(row, f.name) for f in fields(row)]).encode() for row in tokens)
             # The rows of a world repeat, because they are samples of a few answers.
             look = Look(look_at_texts(loaded) if source.world is None else None, look_at_tokens(tokens, report))
-            if source.fingerprint() != content:
-                raise _changed_error(source)
             dropped = loaded.dropped + report.dropped
             counts = shape.count(tokens)
             return TokenizedSplit(tokens, look, loaded.left_out, dropped, report, rows_digest, counts, flipped)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlab.data.filters import Reason, drop_unusable, find, keys_of, read_split
+from alignlab.data.filters import Reason, are_among, count_different, drop_unusable, find, keys_of, read_split
 from alignlab.data.rows import AnyRow, Completion, Labelled, LeftOut, Loaded, Pair, Place, Ranking, Split
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import ConfigError
@@ -130,3 +130,12 @@ def test_every_reason_can_be_typed(tmp_path: object) -> None:
     (problem,) = caught.value.problems
     assert problem.type_this == "drop=[duplicate]"
     assert "empty, identical, tie, negative_margin, leaked, swapped, contradictory, duplicate" in problem.allowed
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 500])
+def test_keys_are_compared_as_numpy_compares_them(size: int) -> None:
+    draws = np.random.default_rng(size)
+    keys, others = (draws.integers(0, 300, n).astype(np.uint64) + np.uint64(2**63) for n in (size, 200))
+    for first, second in ((keys, others), (others, keys), (keys, keys)):
+        np.testing.assert_array_equal(are_among(first, second), np.isin(first, second))
+    assert count_different(keys) == len(np.unique(keys))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -45,3 +47,18 @@ def test_a_damaged_file_is_reported(tmp_path: Path) -> None:
         TokenTable(file, CompletionTokens)
     with pytest.raises(DamagedError):
         TokenTable(tmp_path / "absent.arrow", CompletionTokens)
+
+
+def test_rows_are_read_without_pandas(tmp_path: Path) -> None:
+    """Arrow imports pandas for some conversions, which takes half a second at every start."""
+    file = tmp_path / "rows.arrow"
+    write_rows(ROWS[3], RankingTokens, file)
+    code = f"""
+import sys
+from pathlib import Path
+from alignlab.data.token_table import TokenTable
+from alignlab.data.tokenize import RankingTokens
+assert TokenTable(Path({str(file)!r}), RankingTokens)[0].completions == [[2], [], [3, 4]]
+assert "pandas" not in sys.modules
+"""
+    subprocess.run([sys.executable, "-c", code], check=True)

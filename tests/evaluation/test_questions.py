@@ -12,7 +12,7 @@ import pytest
 from alignlab.errors import DataError
 from alignlab.evaluation.benchmarks import mt_bench
 from alignlab.evaluation.benchmarks.alpaca_eval import read_prompts
-from alignlab.evaluation.graded_pairs import read_pairs
+from alignlab.evaluation.graded_pairs import read_graded
 from alignlab.evaluation.questions import read_questions
 from alignlab.judges.templates import read_templates
 
@@ -84,13 +84,13 @@ def test_questions_that_can_not_be_asked(row: dict[str, Any], text: str, tmp_pat
 
 
 def test_graded_pairs_hold_conversations(tmp_path: Path) -> None:
-    (pair,) = read_pairs(written(tmp_path, {"prompt": "Hi", "chosen": [ASK, ANSWER], "rejected": [ASK, TELL]}))
+    (pair,) = read_graded(written(tmp_path, {"prompt": "Hi", "chosen": [ASK, ANSWER], "rejected": [ASK, TELL]}))
     assert (pair.prompt, pair.chosen, pair.rejected) == ([ASK], "Because.", "Yes?")
     with pytest.raises(DataError, match="row 1: chosen is another conversation"):
-        read_pairs(written(tmp_path, {"prompt": "Ho", "chosen": [ASK, ANSWER], "rejected": "x"}))
+        read_graded(written(tmp_path, {"prompt": "Ho", "chosen": [ASK, ANSWER], "rejected": "x"}))
     with pytest.raises(DataError, match="row 1: messages ends with an answer that the row does not have"):
-        read_pairs(written(tmp_path, {"prompt": "Hi", "chosen": "a", "rejected": "b", "messages": [ASK, TELL]}))
-    for nothing in (read_pairs, read_questions):
+        read_graded(written(tmp_path, {"prompt": "Hi", "chosen": "a", "rejected": "b", "messages": [ASK, TELL]}))
+    for nothing in (read_graded, read_questions):
         with pytest.raises(DataError, match="is empty: it has no rows"):
             nothing(written(tmp_path))
 

@@ -162,6 +162,10 @@ def test_a_proven_gain_is_no_drift() -> None:
     assert health(summarise(far), held_out=accuracy, held_out_rows=200).verdict == "healthy"
     assert health(summarise(far), held_out=accuracy, held_out_rows=20).verdict == "drifted"
     assert health(summarise(far), held_out=accuracy).verdict == "drifted", "of how many is not known"
+    # equal scores give 1/4 in RewardBench 2's best of 4, and 1/2 in pairs
+    for start, verdict in (({"start": 0.25}, "healthy"), ({}, "drifted")):
+        lists = {"pairs": {"rate": {"low": 0.3}, **start}}
+        assert health(summarise(far) | lists).verdict == verdict
 
 
 def test_in_the_lab_the_exact_kl_decides() -> None:

@@ -265,6 +265,28 @@ def test_pairs_of_a_file(alignlab: Run, trained: None, tmp_path: Path) -> None:
     assert "row 1: has no rejected" in refused.err
 
 
+def test_lists_of_answers_of_a_file(alignlab: Run, trained: None, tmp_path: Path) -> None:
+    """RewardBench 2 with one incorrect answer per row: best of 2 is the accuracy on the same rows as pairs."""
+    assert alignlab("train", *LAB, "objective=reward_model", "trainer.max_steps=5").code == 0
+    pairs = [{"prompt": a, "chosen": b, "rejected": c} for a, b, c in (("aa", "abc", "bca"), ("ab", "ca", "b"))]
+    pairs += [{**pair, "chosen": pair["rejected"], "rejected": "a"} for pair in pairs]
+    lists = [{**p, "chosen": [p["chosen"]], "rejected": [p["rejected"]], "subset": "Focus"} for p in pairs]
+    (tmp_path / "pairs.jsonl").write_text("\n".join(map(json.dumps, pairs)))
+    (tmp_path / "lists.jsonl").write_text("\n".join(map(json.dumps, lists)))
+    for run in ("reward_model", "dpo"):
+        found = []
+        for file in ("pairs.jsonl", "lists.jsonl"):
+            told = alignlab("evaluate", f"run={run}", f"evaluation.pairs={file}", "evaluation.prompts=2")
+            assert told.code == 0, told.err
+            folder = tmp_path / told.out.splitlines()[0].split("  ")[1]
+            rows = [json.loads(line) for line in (folder / "pairs.jsonl").read_text().splitlines()]
+            rate = json.loads((folder / "summary.json").read_text())["pairs"]["rate"]
+            found.append(([row.get("scores") or [row["chosen_score"], row["rejected_score"]] for row in rows], rate))
+        np.testing.assert_allclose(found[0][0], found[1][0], atol=1e-5)
+        assert found[0][1] == pytest.approx(found[1][1])
+        assert "| Focus | 4 | 2 |" in told.out
+
+
 def test_refusals_name_everything(alignlab: Run) -> None:
     assert alignlab("train", *LAB, "trainer.max_steps=2").code == 0
     for words, said in (

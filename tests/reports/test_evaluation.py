@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from alignlab.evaluation.examples import Examples
+from alignlab.evaluation.graded_answers import scores_of
 from alignlab.evaluation.summary import summarise
 from alignlab.integrity import write_sealed
 from alignlab.reports.evaluated_sweep import write_sweep
-from alignlab.reports.evaluation import _power
+from alignlab.reports.evaluation import _power, summary_text
 
 
 def test_the_difference_that_a_number_of_prompts_can_show() -> None:
@@ -135,3 +136,20 @@ def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_p
     rows = examples_of(1.0, 1.0, seed=9, prompts=5)
     rows.write(folders["dpo-0.1-2"])
     assert "the runs have different prompts, so they are not compared" in write_sweep(directory, folders)
+
+
+def test_scores_of_reward_bench_2_by_subset() -> None:
+    """Math 1 of 2. Ties without its `tied` row has no score, and so the mean has none."""
+    row = {"prompt": "p", "chosen": ["a"], "rejected": ["b"]}
+    rows = [{**row, "prompt": i, "id": str(i), "subset": "Math", "scores": [i, 0.5]} for i in (0.0, 1.0)]
+    text = summary_text({"pairs": scores_of(rows)}).splitlines()
+    assert text[2] == "| Math | 2 | 2 | 0.500 [0.095, 0.905] | 0 |"
+    assert text[3] == "| mean of the subsets | 2 | 2 | 0.500 [0.095, 0.905] | 0 |"
+    missing = "Factuality, Focus, Precise IF, Safety"
+    assert text[4:] == [f"not the leaderboard's mean, because the file has no row of {missing}, Ties"]
+    rows += [{**row, "id": "ref:1", "subset": "Ties", "scores": [2.0, 1.0]}]
+    text = summary_text({"pairs": scores_of(rows)}).splitlines()
+    assert text[4] == "| mean of the subsets | 3 | 2 | none [none, none] | 0 |"
+    assert text[5].startswith("Ties: ref_accuracy 1.000, tied_accuracy none, margin_tied none")
+    assert text[6] == "Ties has no score: it needs a number with both a ref and a tied row"
+    assert text[7].endswith(f"no row of {missing}")

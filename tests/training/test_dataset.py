@@ -54,17 +54,43 @@ def test_prompts_shared_by_held_out_rows_are_reported(alignlab: Run, tmp_path: P
 
 
 def test_a_file_that_changes_after_the_plan_is_not_trained_on(tmp_path: Path, hydra_conf: None) -> None:
+    """If the planned rows are stored, they are trained on; otherwise the run is refused."""
     file = tmp_path / "rows.jsonl"
     write(file, "a", "b", "c")
-    start = load_initial_policy(
-        plan(compose("train", [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]))
-    )
-    assert len(load_rows(start).train) == 2
+    words = [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]
+    start = load_initial_policy(plan(compose("train", words)))
+    planned = load_rows(start)
+    assert len(planned.train) == 2
     write(file, "a", "b", "c", answer="evil")
+    dataset._kept.clear()  # as in another process
+    assert load_rows(start).record == planned.record
+    other = load_initial_policy(plan(compose("train", words)))
+    write(file, "a", "b", "c", answer="worse")
     with pytest.raises(
         DataError, match=r"rows\.jsonl: changed since this command began\n  type: the same command again"
     ):
-        load_rows(start)
+        load_rows(other)
+
+
+def test_a_second_start_digests_the_file_once(
+    tmp_path: Path, hydra_conf: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file, asked = tmp_path / "rows.jsonl", []
+    write(file, "j", "k", "l")
+    words = [*SMALL, f"data.path={file}", f"output_root={tmp_path}/outputs"]
+    first = load_rows(load_initial_policy(plan(compose("train", words)))).record
+    dataset._kept.clear()
+    fingerprint = Pairs.fingerprint
+
+    def counted(self: Pairs) -> str:
+        asked.append(self.path)
+        return fingerprint(self)
+
+    monkeypatch.setattr(Pairs, "fingerprint", counted)
+    second = load_rows(load_initial_policy(plan(compose("train", words)))).record
+    assert asked == [str(file)]
+    assert second == first
+    assert second["fingerprint"] == Pairs(path=str(file)).fingerprint()
 
 
 def test_errors_in_the_data_stop_a_run_before_weights_are_loaded(

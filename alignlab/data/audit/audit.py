@@ -7,11 +7,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
-
 from alignlab.data.audit.texts import Found, Texts
 from alignlab.data.audit.tokens import TokenCounts
-from alignlab.data.filters import REASONS, Reason
+from alignlab.data.filters import REASONS, Reason, are_among, count_different
 from alignlab.data.rows import Place, Split
 from alignlab.data.sources.base import Source
 from alignlab.spelling import counted
@@ -252,8 +250,8 @@ def _length_bias(tokens: TokenCounts | None) -> Iterator[Finding]:
 
 
 def _leaks(source: Source, train: Texts, held_out: Texts) -> Iterator[Finding]:
-    prompts = held_out.at(np.isin(held_out.prompts, train.prompts))
-    rows = held_out.at(np.isin(held_out.rows, train.rows))
+    prompts = held_out.at(are_among(held_out.prompts, train.prompts))
+    rows = held_out.at(are_among(held_out.rows, train.rows))
     if prompts.count:
         yield _finding("leaked", _TEXTS[Reason.LEAKED], "eval", prompts, held_out.count, _drop(source, Reason.LEAKED))
     if rows.count:
@@ -281,7 +279,7 @@ def _drop(source: Source, reason: Reason) -> str:
 def _facts(look: Look) -> dict[str, Any]:
     facts: dict[str, Any] = {"rows": look.rows}
     if (texts := look.texts) is not None:
-        facts["prompts"] = len(np.unique(texts.prompts))
+        facts["prompts"] = count_different(texts.prompts)
         facts["left_out"] = {reason: found.count for reason, found in texts.left_out.items()}
         facts["found"] = {reason.key: found.count for reason, found in texts.found.items()}
         if texts.good is not None:

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow setup lint figures readme bench clean
+.PHONY: demo check test test-slow setup lint figures papers readme bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -38,6 +38,11 @@ $(READY): pyproject.toml constraints.txt
 figures: $(READY) ## run the demo and copy its figure to docs/
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta sweep.name=readme
 	cp outputs/sweeps/readme/figures/frontier.png docs/frontier.png
+
+papers: $(READY) ## measure the claims of papers that need no online training; write docs/papers.md and its records
+	$(BIN)/alignlab papers run all
+	$(BIN)/alignlab papers export docs/papers
+	$(BIN)/python -m alignlab.papers.page docs/papers.md
 
 readme: $(READY) ## write the table of objectives into the README
 	$(BIN)/python -m alignlab.config.catalogue README.md

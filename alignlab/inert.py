@@ -11,6 +11,9 @@ import re
 # Most characters of one text that is shown. The rest is counted.
 MOST = 20_000
 
+# Most characters of a text that a command prints: a table, a message, a log.
+MOST_OF_OUTPUT = 10_000_000
+
 # Control characters but tab and line feed; marks that reorder text; characters without a width; line separators that
 # are not line feeds; halves of surrogate pairs, which no encoding can write. The two joiners stay,
 # because scripts and emoji need them.

@@ -11,6 +11,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from alignlab.inert import MOST_OF_OUTPUT, visible
+
 log = logging.getLogger(__name__)
 
 # Seconds between two lines about the progress of a long step.
@@ -28,11 +30,18 @@ def silent(items: Iterable[Any], what: str) -> Iterable[Any]:
 def log_to_terminal() -> None:
     """Log to standard error, one line per message. Other libraries log only warnings and errors."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
+    handler.setFormatter(_Visible("%(asctime)s %(message)s", datefmt="%H:%M:%S"))
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(logging.WARNING)
     logging.getLogger("alignlab").setLevel(logging.INFO)
+
+
+class _Visible(logging.Formatter):
+    """Messages may quote rows of data or answers of models, which must not control the terminal."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return visible(super().format(record), MOST_OF_OUTPUT)
 
 
 @contextmanager

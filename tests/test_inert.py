@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import re
 
 import pytest
 
 from alignlab.inert import fenced, markdown, one_line, visible
+from alignlab.progress import log_to_terminal
 
 
 @pytest.mark.parametrize(
@@ -50,3 +52,16 @@ def test_no_text_ends_the_block_that_it_is_in() -> None:
         first, *_, last = fenced(text).splitlines()
         assert first.removesuffix("text") == last
         assert last not in text
+
+
+def test_messages_in_the_terminal_are_visible(capsys: pytest.CaptureFixture[str]) -> None:
+    root, ours = logging.getLogger(), logging.getLogger("alignlab")
+    before = (root.handlers, root.level, ours.level)
+    try:
+        log_to_terminal()
+        logging.getLogger("alignlab.test").info("row 3: %s", "\x1b[2Jgone\n  next line")
+    finally:
+        root.handlers = before[0]
+        root.setLevel(before[1])
+        ours.setLevel(before[2])
+    assert capsys.readouterr().err.endswith("row 3: \\x1b[2Jgone\n  next line\n")

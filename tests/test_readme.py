@@ -83,6 +83,7 @@ def test_the_table_of_groups_names_every_option() -> None:
         "data",
         "optim",
         "tracking",
+        "evaluation",
         "reward",
         "judge",
         "stage",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.text import Text
 
+from alignlab.inert import visible
 from alignlab.reports.runs import console
 from alignlab.spelling import counted
 
@@ -118,10 +119,10 @@ def _row(out: Console, number: int, row: Any) -> None:
 def _tokens(name: str, tokens: Sequence[Any], bar: str, style: str) -> Text:
     text = Text(f"        {name:<12}")
     for token in tokens:
-        visible = token.text.replace("\n", "⏎")
-        text.append(bar).append(visible, style="bold magenta" if token.special else style)
+        shown = visible(token.text).replace("\n", "⏎")
+        text.append(bar).append(shown, style="bold magenta" if token.special else style)
     return text.append(bar)
 
 
 def _print(out: Console, text: str, style: str = "") -> None:
-    out.print(Text(text, style=style), soft_wrap=True)
+    out.print(Text(visible(text), style=style), soft_wrap=True)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import AlignlabError, ConfigError
 from alignlab.evaluation.examples import FILE, Examples
+from alignlab.inert import visible
 
 
 def main(argv: Sequence[str]) -> int:
@@ -29,7 +30,8 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.pipeline.evaluate import evaluate
     from alignlab.pipeline.requested_runs import peft_of, sweep_of
-    from alignlab.reports.evaluation import bill_line, summary_text, write_sweep
+    from alignlab.reports.evaluated_sweep import write_sweep
+    from alignlab.reports.evaluation import bill_line, summary_text
     from alignlab.reports.sweep import write_report
     from alignlab.training.attempt import quiet_libraries
 
@@ -48,7 +50,7 @@ def _task(config: DictConfig) -> None:
     for result in found:
         print(f"{result.run}  {result.folder}\n{summary_text(result.summary)}")
         if line := bill_line(result.cost):
-            print(line)
+            print(visible(line))
     written = all((result.folder / FILE).is_file() for result in found)  # reward models write no answers
     if written and (sweep := sweep_of(wanted)):
         text = write_sweep(sweep, {result.run: result.folder for result in found})

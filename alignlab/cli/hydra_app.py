@@ -31,6 +31,7 @@ from alignlab.config.preflight import to_evaluate, to_synthesize
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.progress import log_to_terminal
 
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
@@ -166,5 +167,5 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
 
 
 def _fail(error: AlignlabError) -> int:
-    print(f"alignlab: {error}", file=sys.stderr)
+    print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
     return error.exit_code

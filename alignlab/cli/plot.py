@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import write_text
 from alignlab.spelling import correct_spelling
 
@@ -40,7 +41,7 @@ def main(argv: Sequence[str]) -> int:
         for file in _draw(args):
             print(f"written to {file}")
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130

@@ -8,9 +8,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
 
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
+       alignlab report <sweep> --wandb              also publish a W&B report, or update the one published before
        alignlab report <run or condition ...>       the same page for any runs, in <output_root>/reports/
 
 sweep:     its name, the beginning of its name, or its folder
@@ -19,7 +21,8 @@ condition: status=done  objective=dpo,ipo  objective.beta<=0.3  (as for `alignla
 file:      to=<file.html> writes the page, and its Markdown twin, to another place
 folder:    output_root=<folder> (default: outputs)
 
-The page needs no network and no other file. A sweep writes it when it ends."""
+The page needs no network and no other file. A sweep writes it when it ends. A W&B report needs the extra `reports` and
+a login; without a login its spec is written to wandb_report.json in the folder of the sweep."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -31,7 +34,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _write(args)
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -45,6 +48,7 @@ def _write(args: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("alignlab report", usage=_HELP.removeprefix("usage: "), add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--against", default="")
+    parser.add_argument("--wandb", action="store_true")
     flags = parser.parse_intermixed_args(args)
     settings = {key: value for key, _, value in (w.partition("=") for w in flags.words) if key in ("output_root", "to")}
     words = [word for word in flags.words if word.partition("=")[0] not in settings]
@@ -53,6 +57,9 @@ def _write(args: Sequence[str]) -> int:
         raise ConfigError([Problem("to", to, "must be the name of an HTML file", "to=report.html")])
     found = chosen_runs(root, words)
     older = chosen_runs(root, [flags.against]) if flags.against else None
+    if flags.wandb and found.folder is None:
+        problem = Problem("--wandb", " ".join(words), "works for a sweep, not for single runs", "<a sweep> --wandb")
+        raise ConfigError([problem], where="this command; nothing was done")
     file = Path(to) if to else (found.folder or root / "reports" / found.name) / "report.html"
     try:
         write_page(found, file, older)
@@ -62,4 +69,8 @@ def _write(args: Sequence[str]) -> int:
         for text in answers(settings_of_set, str(found.about.get("metric") or "")):
             print(f"{name}: {text}" if name else text)
     print(f"written to {file} and {file.with_suffix('.md').name}")
+    if flags.wandb and found.folder is not None:
+        from alignlab.reports.wandb_report import write_report
+
+        print(write_report(found.folder))
     return 0

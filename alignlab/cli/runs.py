@@ -8,9 +8,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, OutputError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
+from alignlab.tracking.wandb_sync import offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
@@ -36,7 +38,7 @@ def main(argv: Sequence[str]) -> int:
         verb = args.pop(0) if args and args[0] in _VERBS else "list"
         return _VERBS[verb](*_parsed(args))
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
     except KeyboardInterrupt:
         return 130
@@ -71,8 +73,6 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _sync(root: Path, ids: Sequence[str]) -> int:
-    from alignlab.tracking.wandb_sync import offline_folder, upload
-
     folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
     if not folders:
         print(f"nothing to upload: of {counted(len(ids), 'run')}, none has W&B files that are not uploaded yet")

@@ -32,7 +32,7 @@ PAPER = Paper(
         Claim(
             name="unbiased",
             words="The mean reward of the other answers is a baseline that leaves the policy gradient unbiased.",
-            source="section 2, RLOO",
+            source="the RLOO estimator, equation 8",
             expected=(
                 below("largest error of RLOO's gradient", 1e-12, "derived"),
                 near("scale with the group's mean, k = 4", 0.75, 1e-12, "derived"),

@@ -67,7 +67,7 @@ PAPER = Paper(
         Claim(
             name="order-of-battles",
             words="Bradley-Terry ratings do not depend on the order of the battles; a running Elo does.",
-            source="section 4",
+            source="the choice of Bradley-Terry over online Elo",
             expected=(
                 below("spread of Bradley-Terry", 1e-4, "derived"),
                 above("spread of Elo", 5.0, "derived"),
@@ -78,7 +78,7 @@ PAPER = Paper(
         Claim(
             name="bootstrap-coverage",
             words="Bootstrap intervals of the ratings hold the true ratings as often as they say.",
-            source="section 5 and appendix, confidence intervals",
+            source="confidence intervals of the ratings",
             expected=(near("coverage", 0.95, 0.04, "derived"),),
             measured_by=Sampled(coverage),
             deviations=("Here: 1,000 simulated battles of 6 models with known ratings; 200 bootstrap samples.",),

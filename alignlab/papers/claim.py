@@ -28,7 +28,7 @@ FEWEST_SEEDS = 5
 
 @dataclass(frozen=True)
 class Band:
-    """An expectation: the quantity lies between two bounds.
+    """An expectation: the quantity lies between two bounds. With one bound only, it must differ from the bound.
 
     quantity:   name of a measured number.
     low, high:  the bounds; None if there is no bound on that side.
@@ -44,7 +44,7 @@ class Band:
         if self.low is not None and self.high is not None:
             middle, half = (self.low + self.high) / 2, (self.high - self.low) / 2
             return f"{middle:.6g} ± {half:.2g}" if half else f"{middle:.6g}"
-        return f"≥ {self.low:.6g}" if self.low is not None else f"≤ {self.high:.6g}"
+        return f"> {self.low:.6g}" if self.low is not None else f"< {self.high:.6g}"
 
 
 def near(quantity: str, value: float, tolerance: float, provenance: str) -> Band:
@@ -53,12 +53,12 @@ def near(quantity: str, value: float, tolerance: float, provenance: str) -> Band
 
 
 def above(quantity: str, bound: float, provenance: str) -> Band:
-    """The quantity is at least `bound`. An order A > B is the expectation that A - B is above 0."""
+    """The quantity is larger than `bound`. An order A > B is the expectation that A - B is above 0."""
     return Band(quantity, bound, None, provenance)
 
 
 def below(quantity: str, bound: float, provenance: str) -> Band:
-    """The quantity is at most `bound`."""
+    """The quantity is smaller than `bound`."""
     return Band(quantity, None, bound, provenance)
 
 

@@ -37,7 +37,7 @@ PAPER = Paper(
             name="question-difficulty",
             words="Dividing by the group's standard deviation gives hard and easy questions more weight; without the "
             "division all questions count the same.",
-            source="section 3.1, question-level difficulty bias",
+            source="question-level difficulty bias",
             expected=(
                 above("weight of a hard question under GRPO", 1.1, "derived"),
                 near("weight of a hard question under Dr. GRPO", 1.0, 1e-9, "derived"),

@@ -38,7 +38,7 @@ PAPER = Paper(
         Claim(
             name="removes-length",
             words="The length-controlled win-rate is what the win-rate would be for answers of equal length.",
-            source="section 3, equations 1 and 2",
+            source="the regression model",
             expected=(
                 above("raw win-rate at equal quality", 0.53, "derived"),
                 near("controlled win-rate at equal quality", 0.5, 0.015, "derived"),

@@ -43,7 +43,7 @@ PAPER = Paper(
             name="gradient-field",
             words="DPO's gradient in pi/pi_ref of the preferred answer is smaller than that of the dispreferred one by "
             "the factor x2 / x1: it lowers the one faster than it raises the other.",
-            source="section 3, the partial derivatives and their ratio",
+            source="the partial derivatives of the loss, and their ratio",
             expected=(
                 below("largest error", 1e-9, "derived"),
                 near("ratio at (0.8, 0.3)", 0.375, 1e-9, "derived"),

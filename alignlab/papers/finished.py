@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,12 @@ class Finished:
         """The effective config with dotted keys."""
         return flatten(self.record["config"])
 
+    def metric(self, name: str) -> float:
+        """A metric of the run's summary; NaN if the run diverged or has no such metric."""
+        return (
+            float(self.record.get("summary", {}).get(name, math.nan)) if self.record["status"] == "done" else math.nan
+        )
+
     def action_probabilities(self) -> NDArray[np.float64]:
         """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
         world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
@@ -62,3 +69,16 @@ def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
         axes = {key: value for key, value in point.items() if key not in ("point", "run")}
         found.append(Finished(run, axes, run.record()))
     return found
+
+
+def by_setting(runs: Sequence[Finished], metric: str) -> dict[str, dict[int, float]]:
+    """Setting -> seed -> a metric of the summary."""
+    found: dict[str, dict[int, float]] = {}
+    for run in runs:
+        found.setdefault(run.setting, {})[run.seed] = run.metric(metric)
+    return found
+
+
+def paired_difference(values: Mapping[str, Mapping[int, float]], one: str, other: str) -> list[float]:
+    """The first setting minus the second, seed by seed."""
+    return [values[one][seed] - values[other][seed] for seed in sorted(values[one])]

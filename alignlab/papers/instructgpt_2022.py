@@ -44,7 +44,7 @@ PAPER = Paper(
         Claim(
             name="reward-model-accuracy",
             words="The 6B reward model is right on 72.4 % of comparisons of its training labelers.",
-            source="section 4.1 and appendix E",
+            source="accuracy of the reward model",
             expected=(near("accuracy in %", 72.4, 0.8, "printed"),),
             measured_by=None,
             scale="full",

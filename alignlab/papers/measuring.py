@@ -61,8 +61,8 @@ class Bench:
         return row_of(self.folder, paper, claim)
 
     def _command(self, trained: Trained, name: str) -> tuple[str, ...]:
-        own = {word.split("=")[0] for word in self.typed}
-        default = () if "launcher" in own else ("launcher=vectorized",)
+        chosen = any(word.startswith(("launcher=", "hydra/launcher=")) for word in self.typed)
+        default = () if chosen else ("launcher=vectorized",)
         return ("-m", *trained.overrides, *default, *self.typed, f"sweep.name={name}")
 
     def _trained(self, file: ClaimFile, trained: Trained, name: str, command: Sequence[str]) -> None:

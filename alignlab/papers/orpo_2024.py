@@ -21,7 +21,7 @@ def odds_ratio() -> dict[str, float]:
     means = torch.tensor([-0.5, -1.0], dtype=torch.float64, requires_grad=True)
     term, whole = _losses(means, 1)
     slopes = torch.autograd.grad(term, means)[0]
-    # equations 8 to 10: delta = 1 / (1 + odds_w / odds_l), h = 1 / (1 - P)
+    # delta = 1 / (1 + odds_w / odds_l), h = 1 / (1 - P)
     probability = means.detach().exp()
     odds = probability / (1 - probability)
     delta = 1 / (1 + odds[0] / odds[1])
@@ -47,7 +47,7 @@ PAPER = Paper(
             name="odds-ratio",
             words="The gradient of the odds-ratio term is delta times h: it vanishes as the preferred answer's odds "
             "grow, and it is scaled by 1 / (1 - P). P is the exponential of a mean over tokens.",
-            source="section 4.3, equations 3 to 10",
+            source="equations 6 and 7, and the gradient of the odds ratio",
             expected=(
                 near("odds-ratio loss", 0.32029979, 1e-8, "derived"),
                 near("gradient in the chosen log-probability", -0.69654377, 1e-8, "derived"),

@@ -40,7 +40,7 @@ PAPER = Paper(
             name="keeps-the-chosen",
             words="DPO can lower the probability of the preferred answer; DPOP does not let it fall below the "
             "reference's.",
-            source="section 3 and equation 3; figure 4",
+            source="equation 3; figure 4",
             expected=(
                 above("largest drop of p(chosen) under DPO", 0.1, "derived"),
                 below("largest drop of p(chosen) under DPOP", 0.01, "derived"),

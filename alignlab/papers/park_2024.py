@@ -43,7 +43,7 @@ PAPER = Paper(
             name="expected-length",
             words="R-DPO's optimum is that of a reward with a price alpha for each token, so answers become shorter "
             "as alpha grows.",
-            source="section 3, the regularised reward and its loss",
+            source="the regularised reward and its loss",
             expected=(
                 below("largest error of E[n]", 1e-6, "derived"),
                 above("smallest fall of E[n] with alpha", 0.0, "derived"),
@@ -54,7 +54,7 @@ PAPER = Paper(
         Claim(
             name="length-controlled-gain",
             words="On HH, R-DPO gains close to 20 points of length-controlled win-rate over DPO.",
-            source="section 5",
+            source="length-controlled win-rates",
             expected=(above("gain in points", 10.0, "printed-via-notes"),),
             measured_by=None,
             scale="full",

@@ -55,8 +55,12 @@ def in_full(row: Row) -> str:
     if record:
         parts.append(f"  record: {record['ended']}, code {str(record['git'])[:12]}, expectation {record['digest']}")
     if runs := record.get("runs"):
-        parts.append(f"  {counted(len(runs), 'run')}: alignlab train {' '.join(record['command'])}")
+        parts.append(f"  {counted(len(runs), 'run')}: alignlab train {' '.join(map(_shortened, record['command']))}")
     return "\n".join(parts)
+
+
+def _shortened(word: str) -> str:
+    return word if len(word) <= 100 else f"{word[:97]}..."
 
 
 def _outcome(finding: Finding, claim: Claim) -> str:
@@ -115,7 +119,12 @@ def markdown(rows: Sequence[Row], papers: Mapping[str, Paper]) -> str:
     lines.append("|" + "---|" * 6)
     for row in rows:
         paper = papers[row.paper]
-        cells = (f"[{paper.authors}]({paper.url})", f"`{row.claim.name}`", row.claim.words, row.claim.source)
+        cells = (
+            f"[{paper.authors}]({paper.url})",
+            f"`{row.paper} {row.claim.name}`",
+            row.claim.words,
+            row.claim.source,
+        )
         lines.append(f"| {' | '.join(map(_cell, cells))} | {row.claim.kind} | {row.decision.verdict} |")
     open_rows = [row for row in rows if row.decision.verdict in ("contradicted", "underdetermined")]
     lines += ["", "### Not reproduced"] if open_rows else []
@@ -124,7 +133,7 @@ def markdown(rows: Sequence[Row], papers: Mapping[str, Paper]) -> str:
         notes = [f"Measured: {row.decision.why}.", row.claim.note, *row.claim.deviations]
         lines += ["", text, "", *(f"- {note}" for note in notes if note)]
     remarks = [(paper, remark) for paper in papers.values() for remark in paper.remarks]
-    lines += ["", "### Contradictions inside the sources", ""] if remarks else []
+    lines += ["", "### Remarks on the sources", ""] if remarks else []
     lines += [f"- {paper.authors}: {remark}" for paper, remark in remarks]
     return "\n".join(lines)
 

@@ -42,7 +42,7 @@ PAPER = Paper(
             name="length-normalised",
             words="SimPO's reward is the mean log-probability of a token: an answer gains nothing by being longer, "
             "and its target margin is gamma.",
-            source="section 2.2, equations 4 to 6",
+            source="equation 6, and the reward in it",
             expected=(
                 # mean -1 against mean -1.4: -log sigma(2 * 0.4 - 1)
                 near("loss", 0.79813887, 1e-8, "derived"),

@@ -42,7 +42,7 @@ PAPER = Paper(
         Claim(
             name="fixed-point",
             words="SPIN stops exactly where the policy is the distribution of the data.",
-            source="section 5, Theorem 5.2",
+            source="the theorem on the optimum",
             expected=(
                 below("gradient at the data's distribution", 1e-12, "derived"),
                 above("gradient elsewhere", 1e-3, "derived"),

@@ -62,7 +62,7 @@ PAPER = Paper(
         Claim(
             name="human-preference",
             words="Summaries of the 1.3B model trained with human feedback beat those of the 6.7B supervised model.",
-            source="figure 1: 61 % against 43 %, each against the reference summaries",
+            source="human evaluation: 61 % against 43 %, each against the reference summaries",
             expected=(near("difference in points", 18.0, 5.0, "printed"),),
             measured_by=None,
             scale="full",

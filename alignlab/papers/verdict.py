@@ -105,11 +105,15 @@ def _finding(band: Band, value: float, interval: tuple[float, float], verdict: V
 
 
 def _is_inside(band: Band, low: float, high: float) -> bool:
-    return (band.low is None or low >= band.low) and (band.high is None or high <= band.high)
+    if band.low is None or band.high is None:  # an order is strict: no difference is not a lead
+        return (band.low is None or low > band.low) and (band.high is None or high < band.high)
+    return band.low <= low and high <= band.high
 
 
 def _is_outside(band: Band, low: float, high: float) -> bool:
-    return (band.low is not None and high < band.low) or (band.high is not None and low > band.high)
+    if band.low is None or band.high is None:
+        return (band.low is not None and high <= band.low) or (band.high is not None and low >= band.high)
+    return high < band.low or low > band.high
 
 
 def _reasons(findings: Sequence[Finding]) -> str:

@@ -38,7 +38,7 @@ PAPER = Paper(
             name="table-1",
             words="A policy with most of its probability on an action outside the data can minimise DPO's loss, "
             "while RL with a KL penalty gives nothing to an action that the reference excludes.",
-            source="table 1 and Theorem 4.1",
+            source="table 1, and the theorem that RL's solutions are a part of DPO's",
             expected=(
                 below("DPO's loss at (0.1, 0, 0.9)", 1e-12, "printed"),
                 below("DPO's loss at (1, 0, 0)", 1e-12, "printed"),

@@ -9,9 +9,10 @@ from typing import Any
 from alignlab.reports.collect import Collected
 from alignlab.reports.redaction import redacted_config
 from alignlab.reports.series import settings_points
-from alignlab.reports.tables import COLUMNS, label
+from alignlab.reports.tables import COLUMNS
 from alignlab.runs.identity import flatten
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import label
 from alignlab.statistics.intervals import Estimate, mean_interval
 
 _LEFT_OUT = ("start/loss", "time/train_seconds", "exact/frontier_reward")

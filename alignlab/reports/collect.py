@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,12 @@ import pandas as pd
 from alignlab.errors import ConfigError, DamagedError, Problem
 from alignlab.integrity import json_digest, read_record
 from alignlab.reports.seeds_table import Settings, settings_of, split_axes
-from alignlab.reports.tables import blocks_by_set, label, sweep_frame
+from alignlab.reports.tables import blocks_by_set, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
 from alignlab.runs.query import DAMAGED, Record
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import label
 
 _SUMMARY = "summary.json"
 
@@ -121,7 +122,7 @@ class Collected:
         if not self.points:
             return []
         return [
-            (name, _quick(settings_of(part, [a for a in own if a not in self.seed_axes], self.seed_axes, self.about)))
+            (name, settings_of(part, [a for a in own if a not in self.seed_axes], self.seed_axes, self.about))
             for name, part, own in blocks_by_set(self.frame, self.axes)
         ]
 
@@ -204,12 +205,6 @@ def _evaluations(run: RunDir, notes: list[str]) -> list[tuple[Path, dict[str, An
         except (OSError, DamagedError) as error:
             notes.append(f"{run.id}: an evaluation is left out: {error}")
     return [(folder, summary) for _, folder, summary in sorted(found, key=lambda one: one[:2])]
-
-
-def _quick(settings: Settings) -> Settings:
-    """The settings with their points as dictionaries: looking up values of Series takes a minute for 500 runs."""
-    points = {name: {seed: dict(p) for seed, p in of.items()} for name, of in settings.points.items()}
-    return replace(settings, points=points)
 
 
 def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[str]]:

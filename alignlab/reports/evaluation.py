@@ -8,15 +8,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from alignlab.evaluation.by_prompt import KL, by_prompt
 from alignlab.evaluation.examples import Examples
 from alignlab.integrity import read_record, write_text
-from alignlab.reports.seeds_table import Settings, conclusions, settings_markdown, split_axes
-from alignlab.reports.tables import SETS, table
+from alignlab.reports.tables import table
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import Run, compare_settings, label
 from alignlab.statistics.power import detectable, prompts_needed
-from alignlab.statistics.seeds_and_prompts import Crossed
 
 if TYPE_CHECKING:
     from alignlab.evaluation.drift import Change
@@ -46,23 +42,23 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         ),
         "",
     ]
-    lines += [f"{text}: {_shown(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
+    lines += [f"{text}: {estimate_text(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
     if not summary["kl"]:
         lines.append("no KL: the answers were not sampled at temperature 1")
     scores = [key for key in summary["answers"]["policy"] if key.startswith("score/")]
     rows = [
         [
             side,
-            *(_shown(found[name], form) for name, form in _ANSWERS.items()),
+            *(estimate_text(found[name], form) for name, form in _ANSWERS.items()),
             _number(found["distinct_2"], ".3f"),
-            *(_shown(found[key]) if key in found else "" for key in scores),
+            *(estimate_text(found[key]) if key in found else "" for key in scores),
         ]
         for side, found in summary["answers"].items()
     ]
     heads = ["answers of", "tokens", "characters", "ended", "repeated", "distinct pairs of words"]
     lines += ["", table([*heads, *(key.replace("score/", "score by ") for key in scores)], rows)]
     compared = [
-        [baseline, judge, *_win_rate(found.get("win_rate")), _shown(found.get("score_difference"))]
+        [baseline, judge, *win_rate_cells(found.get("win_rate")), estimate_text(found.get("score_difference"))]
         for baseline, judges in summary["compared"].items()
         for judge, found in judges.items()
     ]
@@ -74,11 +70,13 @@ def summary_text(summary: Mapping[str, Any]) -> str:
             *_power(summary["compared"], summary["prompts"]),
         ]
     for judge, curve in summary["best_of_n"].items():
-        lines += ["", f"best of n by {judge}: " + ", ".join(f"{n}: {_shown(e)}" for n, e in curve.items())]
+        lines += ["", f"best of n by {judge}: " + ", ".join(f"{n}: {estimate_text(e)}" for n, e in curve.items())]
     if "refusals" in summary:
         heads = ["refused by", "of safe prompts", "of unsafe prompts"]
         refused = summary["refusals"].items()
-        rows = [[side, *(_shown(found[name]) for name in ("over_refusal", "refusal"))] for side, found in refused]
+        rows = [
+            [side, *(estimate_text(found[name]) for name in ("over_refusal", "refusal"))] for side, found in refused
+        ]
         lines += [
             "",
             table(heads, rows),
@@ -95,7 +93,7 @@ def _pairs(found: Mapping[str, Any]) -> str:
     def row(name: str, accuracy: Mapping[str, Any]) -> list[str]:
         rate = accuracy["rate"]
         counts = [str(accuracy["pairs"]), str(rate["n"])]
-        return [name, *counts, _shown(rate), _number(accuracy["strict"]), str(accuracy["ties"])]
+        return [name, *counts, estimate_text(rate), _number(accuracy["strict"]), str(accuracy["ties"])]
 
     heads = ["pairs", "n", "prompts", "accuracy (ties half)", "strict accuracy", "ties"]
     text = table(heads, [row("all", found), *(row(name, accuracy) for name, accuracy in found["subsets"].items())])
@@ -113,9 +111,9 @@ def end_line(folder: Path, record: Mapping[str, Any]) -> str:
     summary = read_record(folder / SUMMARY)
     parts = [f"evaluated on {counted(summary['prompts'], 'held-out prompt')}"]
     if kl := summary["kl"].get("sequence_k1"):
-        parts.append(f"KL to the reference {_shown(kl)} nats per answer")
+        parts.append(f"KL to the reference {estimate_text(kl)} nats per answer")
     found = [
-        f"win-rate against {baseline} by {judge} {_win_rate(numbers['win_rate'])[0]}"
+        f"win-rate against {baseline} by {judge} {win_rate_cells(numbers['win_rate'])[0]}"
         for baseline, judges in summary["compared"].items()
         for judge, numbers in judges.items()
         if "win_rate" in numbers
@@ -141,13 +139,13 @@ def _health(health: Mapping[str, Any]) -> str:
     return f"\nno verdict: {why}" if unknown and not hits else f"\nverdict: {health['verdict']} ({why})"
 
 
-def _win_rate(found: Mapping[str, float] | None) -> list[str]:
+def win_rate_cells(found: Mapping[str, float] | None) -> list[str]:
     if found is None:
         return [""] * 4
     rate = {"value": found["value"], "low": found["ci_low"], "high": found["ci_high"]}
     agreed = _number(found["order_consistency"], ".2f") if "order_consistency" in found else ""
     return [
-        _shown(rate),
+        estimate_text(rate),
         f"{found['wins']:.0f}, {found['ties']:.0f}, {found['losses']:.0f}",
         f"{found['invalid']:.0f}, {found['unjudged']:.0f}",
         agreed,
@@ -199,110 +197,6 @@ def bill_line(bill: JudgingCost) -> str:
     cost = f", cost {bill.cost:.4g}" if bill.cost else ""
     failed = "".join(f"\n  {number} unjudged: {reason}" for reason, number in bill.failures.items())
     return f"judging: {counted(bill.calls, 'call')}, {counted(bill.cached, 'verdict')} stored before{cost}{failed}"
-
-
-def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
-    """Write `evaluation.md` of a sweep and return its text.
-
-    It has a table of settings for each judge, with intervals over seeds and prompts together, what can be said about
-    them at equal KL, and a table of all runs.
-
-    folders: run -> folder of its evaluation; all evaluations have the same settings.
-    """
-    sweep = read_record(directory / "sweep.json")
-    names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
-    examples = {run: Examples.read(folder) for run, folder in folders.items()}
-    summaries = {run: read_record(folder / SUMMARY) for run, folder in folders.items()}
-    parts = []
-    for name, axes, points in _sets(sweep):
-        done = {p["run"]: examples[p["run"]] for p in points if p["run"] in examples}
-        judges = list(dict.fromkeys(judge for rows in done.values() for judge in _judges(rows)))
-        parts += [_settings(name, judge, axes, sweep, points, done) for judge in (judges or [""]) if done]
-    text = "\n\n".join([*parts, f"## Runs\n\n{_runs(summaries, names)}"])
-    write_text(directory / "evaluation.md", f"# {sweep['name']}\n\n{text}\n")
-    return text
-
-
-def _sets(sweep: Mapping[str, Any]) -> list[tuple[str, list[str], list[Mapping[str, Any]]]]:
-    """(data set, axes, points) for each set of a sweep. Runs on different sets are not compared."""
-    points, axes = sweep["points"], sweep["axes"]
-    sets = [axis for axis in axes if axis in SETS]
-    found: dict[str, list[Mapping[str, Any]]] = {}
-    for point in points:
-        found.setdefault(label(sets, [point[axis] for axis in sets]), []).append(point)
-    return [(name, [axis for axis in axes if axis not in sets], of) for name, of in found.items()]
-
-
-def _judges(examples: Examples) -> list[str]:
-    """All judges of a run, in the order of their columns."""
-    return list(dict.fromkeys([*examples.scored_by, *(j for b in examples.baselines for j in examples.compared_by(b))]))
-
-
-def _settings(
-    name: str,
-    judge: str,
-    axes: Sequence[str],
-    sweep: Mapping[str, Any],
-    points: Sequence[Mapping[str, Any]],
-    done: Mapping[str, Examples],
-) -> str:
-    """A section with one row for each setting, by one judge, and what can be said about the settings."""
-    title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
-    found = by_prompt(done, judge)
-    if found is None:
-        return f"## {title}\n\nthe runs have different prompts, so they are not compared"
-    own, repeated = split_axes(axes, sweep.get("zip", []))
-    everything = all(rows.all_prompts for rows in done.values())
-    runs: list[Run] = []
-    by_seed: dict[str, dict[str, Any]] = {}
-    for point in points:
-        setting, seed = tuple(str(point[a]) for a in own), ", ".join(str(point[a]) for a in repeated)
-        runs.append(Run(setting, seed, found.metrics.get(point["run"], {})))
-        status = "done" if point["run"] in done else "not evaluated"
-        by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
-    rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
-    no_kl = not all(KL in run.metrics for run in runs if run.metrics)
-    compared = compare_settings(
-        runs, own, metric=rewards[0] if no_kl and rewards else "", better="higher" if no_kl and rewards else "",
-        interval_of=Crossed(everything),
-    )  # fmt: skip
-    seeds = max(len(of) for of in by_seed.values())
-    settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
-    left_out = f"; {counted(found.left_out, 'prompt')} without a valid verdict for every run left out"
-    lines = [f"{counted(found.prompts, 'prompt')}{left_out if found.left_out else ''}"]
-    if no_kl and rewards:
-        lines.append("the KL is not known, so this does not say which setting is best at equal KL")
-    lines += conclusions(settings, "") if judge else []
-    return "\n".join([f"## {title}", "", settings_markdown(settings), "", *(f"- {line}" for line in lines)])
-
-
-def _over(seeds: int, everything: bool) -> str:
-    """What intervals are over."""
-    if seeds == 1:
-        return "over prompts; with one seed, nothing is known about other seeds"
-    return "over seeds; the prompts are all that there are" if everything else "over seeds and prompts together"
-
-
-def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
-    """A table with one row per run; win-rates are against the first baseline."""
-    compared = next(iter(summaries.values()))["compared"]
-    against = next(iter(compared), "")
-    judges = list(compared.get(against, {}))
-    heads = ["", "run", "KL k1", *(f"score by {j}" for j in judges), *(f"win-rate by {j}" for j in judges), "verdict"]
-    rows = []
-    for run, summary in summaries.items():
-        found = summary["compared"].get(against, {})
-        rows.append(
-            [
-                names[run],
-                run,
-                _shown(summary["kl"].get("sequence_k1")),
-                *(_shown(summary["answers"]["policy"].get(f"score/{judge}")) for judge in judges),
-                *(_win_rate(found.get(judge, {}).get("win_rate"))[0] for judge in judges),
-                summary["health"]["verdict"],
-            ]
-        )
-    return f"win-rates against {against or 'nothing'}; 95 % intervals over prompts\n\n{table(heads, rows)}"
 
 
 def drift_text(changes: Sequence[Change]) -> str:
@@ -398,7 +292,7 @@ def _first(examples: Examples, sides: Sequence[str], row: int) -> str:
     return ""
 
 
-def _shown(estimate: Mapping[str, float] | None, form: str = ".3f") -> str:
+def estimate_text(estimate: Mapping[str, float] | None, form: str = ".3f") -> str:
     if estimate is None:
         return ""
     return f"{_number(estimate['value'], form)} [{_number(estimate['low'], form)}, {_number(estimate['high'], form)}]"

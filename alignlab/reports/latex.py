@@ -53,7 +53,7 @@ def _narrowed(table: Table) -> Table:
     wanted = {series.heading(name) for name in FIRST}
     known = table.header.index("seeds")
     compared = [i for i, name in enumerate(table.header) if name == "tied with it"]
-    last = compared[0] if compared else known
+    last = compared[0] if compared else known + 1
     kept = [
         i
         for i, name in enumerate(table.header)

@@ -20,6 +20,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from alignlab.inert import one_line
 from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
@@ -64,7 +65,7 @@ def run_status(run: RunDir, label: str = "") -> RunStatus:
         id=run.id,
         label=label,
         status=record.get("status", "not run"),
-        reason=str(record.get("reason") or ""),
+        reason=one_line(record.get("reason") or ""),
         step=steps if record.get("status") == "done" else int(row.get("train/global_step", 0)),
         steps=steps,
         before=int(record.get("resumed_from") or 0),

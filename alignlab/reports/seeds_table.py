@@ -38,7 +38,7 @@ SEED = "seed"
 _LEAST = 5e-4
 
 # With fewer seeds than this, the text says what intervals over seeds assume.
-_FEW_SEEDS = 10
+_FEW_SEEDS = 30
 
 # With at least this many seeds, an interquartile mean leaves seeds out.
 _QUARTILES = 4
@@ -209,7 +209,8 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     if not compared.budgets.budgets:
         hardly = all(high < LEAST_KL for _, high in ranges.values())
         why = f" above {LEAST_KL} nats: hardly any moved from the start" if hardly else ""
-        if not ranges:
+        if len(ranges) < 2:
+            yield f"nothing is compared: {'; '.join(ranges) or 'no method'} alone has results"
             return
         yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
         yield from _strengths_to_add(compared)
@@ -228,9 +229,12 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
         yield f"nothing is known about methods above {compared.budgets.budgets[-1].kl:.2g} nats: not all reached it"
         yield from _strengths_to_add(compared)
     if TUNED in compared.axes:
+        pooled = all(name in ranges for budget in compared.budgets.budgets for name in budget.rewards)
         yield (
-            "learning rates are variants of an objective; the best one was chosen by these same numbers, which the "
-            "intervals take into account"
+            "the settings of all learning rates of a method form one curve, since no rate alone covers these KLs"
+            if pooled
+            else "learning rates are variants of a method; the best one was chosen by these same numbers, and the "
+            "intervals hold for all variants at once"
         )
     yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
 
@@ -297,7 +301,7 @@ def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     if 0 < fewest < _FEW_SEEDS:
         yield (
             f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
-            "distributed over seeds. If one seed in ten is far off, intervals of 3 seeds hold in half of the cases "
+            "distributed over seeds. If one seed in five is far off, intervals of 3 seeds hold in half of the cases "
             "only (docs/evaluation.md)"
         )
 

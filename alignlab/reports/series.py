@@ -20,7 +20,7 @@ from alignlab.errors import DamagedError
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES, logged
-from alignlab.reports.tables import COLUMNS
+from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -195,23 +195,21 @@ def strength_metrics(found: Collected) -> list[str]:
 
 def heading(metric: str) -> str:
     """The name of a metric for people."""
-    if metric in COLUMNS:
-        return COLUMNS[metric][0]
-    if metric == SAMPLED_KL:
-        return "KL from samples (nats per answer)"
-    if scored := re.fullmatch(r"eval/score/([^/]+)/mean", metric):
-        return f"score by {scored[1]}"
-    if found := _WIN_RATE.fullmatch(metric):
-        exact = "exact win-rate" if metric.startswith("exact/") else "win-rate"
-        return f"{exact} by {found['judge']}" if found["judge"] else exact
+    if metric in (named := columns_of([metric])):
+        return named[metric][0]
+    if (found := _WIN_RATE.fullmatch(metric)) and metric.startswith("exact/"):
+        return f"exact win-rate by {found['judge']}" if found["judge"] else "exact win-rate"
     return CURVES.get(metric, metric)
+
+
+def form(metric: str) -> str:
+    """The format of a metric's numbers."""
+    return columns_of([metric]).get(metric, ("", ".3f" if _WIN_RATE.fullmatch(metric) else ".4g"))[1]
 
 
 def _is_drawn(name: str) -> bool:
     left_out = ("time/train_seconds", "start/loss", "exact/frontier_reward")
-    scored = re.fullmatch(r"eval/score/[^/]+/mean", name) is not None
-    drawn = name in COLUMNS or name == SAMPLED_KL or scored or _WIN_RATE.fullmatch(name) is not None
-    return drawn and name not in left_out
+    return name not in left_out and (bool(columns_of([name])) or _WIN_RATE.fullmatch(name) is not None)
 
 
 def _measured(found: Collected) -> dict[str, list[tuple[dict[str, Any], Measure]]]:

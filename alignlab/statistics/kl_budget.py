@@ -116,18 +116,19 @@ def _means(setting: Setting, seeds: Sequence[str]) -> tuple[float, float]:
 def at_common_kls(
     curves: Mapping[str, Sequence[Setting]], families: Mapping[str, str], interval_of: Interval = over_seeds
 ) -> Budgets:
-    """Compare methods at KLs that every family of methods reached. All intervals hold at once (Bonferroni).
+    """Compare methods at KLs that every family with results reached. All intervals hold at once (Bonferroni).
 
     curves:   method -> its settings.
     families: method -> its family. Methods of one family are variants, such as one objective with several learning
               rates. A family reached a KL if one of its methods did.
+    If no KL is within the settings of one method of each family, all settings of a family form one curve.
     A method is called best only if its reward is not known to be as low as the start's.
     """
     kls: dict[str, list[float]] = {}
     for method, curve in curves.items():
         kls.setdefault(families[method], []).extend(s.mean_kl for s in curve if s.seeds)
     ranges = {family: (min(of), max(of)) for family, of in kls.items() if of}
-    if len(ranges) < 2 or len(ranges) < len(kls):
+    if len(ranges) < 2:
         return Budgets(ranges, [])
     most = min(high for _, high in ranges.values())
     found: dict[float, dict[str, dict[str, Any]]] = {}
@@ -135,6 +136,11 @@ def at_common_kls(
         values = {method: at for method, curve in curves.items() if (at := reward_at(curve, kl))}
         if {families[method] for method in values} == ranges.keys():
             found[kl] = values
+    if not found and len(kls) < len(curves):
+        pooled: dict[str, list[Setting]] = {}
+        for method, curve in curves.items():
+            pooled.setdefault(families[method], []).extend(curve)
+        return at_common_kls(pooled, {family: family for family in pooled}, interval_of)
     comparisons = sum(len(values) - 1 for values in found.values())
     starts = {method: _start(curve) for method, curve in curves.items()}
     return Budgets(ranges, [_budget(kl, values, starts, comparisons, interval_of) for kl, values in found.items()])

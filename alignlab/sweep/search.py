@@ -33,6 +33,7 @@ from alignlab.config.plan import Plan
 from alignlab.config.points import plan_points
 from alignlab.data.fingerprint import digest
 from alignlab.errors import AlignlabError, ConfigError, DamagedError, OutputError, Problem, SweepFailedError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import set_aside, write_sealed
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.sweep import write_report
@@ -255,7 +256,8 @@ class Search:
                 self._sweep(trials).write()
                 text = write_report(self.directory)
                 page = write_sweep_page(self.directory)
-                print(f"\n{text}\n\n{self._found(study)}\n\nwritten to {self.directory}; open {page.name} in a browser")
+                print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n")
+                print(f"written to {self.directory}; open {page.name} in a browser")
         reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}
         reasons |= {n: why_unfinished(p.run.state(), p.plan) for n, p in self._unevaluated(study).items()}
         if reasons:

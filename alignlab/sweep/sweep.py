@@ -17,6 +17,7 @@ from omegaconf import DictConfig
 from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, SweepFailedError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import read_record, write_sealed
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
@@ -102,7 +103,7 @@ class Sweep:
     ) -> None:
         text = write_report(self.directory)
         page = write_sweep_page(self.directory)
-        print(f"\n{text}\n\nwritten to {self.directory}; open {page.name} in a browser")
+        print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\nwritten to {self.directory}; open {page.name} in a browser")
 
     def _warn_of_other_points(self) -> None:
         """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""
@@ -145,7 +146,7 @@ class Sweep:
                 task()
 
     def _print_point(self, name: str) -> None:
-        print(point_line(self.directory, name), flush=True)
+        print(visible(point_line(self.directory, name)), flush=True)
 
     def raise_if_unfinished(self) -> None:
         """Raise SweepFailedError with the points that have no result, and why. A run that diverged has a result."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,9 @@ from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
 from alignlab.tracking.sinks.base import RunIdentity, Sink
+
+# What follows the first group of a match is a credential.
+_CREDENTIALS = re.compile(r"(://(?=[^/\s@]+@)|[?&](?:api_?key|key|token|secret|password)=)[^&\s@]+", re.IGNORECASE)
 
 # Axes whose values the name of a run shows in another way.
 _SHOWN_OTHERWISE = ("objective", "strength", "seed")
@@ -41,16 +45,27 @@ def identity_of(plan: Plan, run: RunDir, group: str | None, facts: Mapping[str, 
         name=readable_name(plan, run.id, axes),
         tags=[kind, *(name for group, name in plan.kinds.items() if group in ("model", "data"))],
         notes="; ".join(f"{name.partition('/')[0]}: {other}" for name, other in ids.items()),
-        config={
-            **plan.config,
-            "objective/name": kind,
-            "job/hash": run.id,
-            "sweep/id": group,
-            "sweep/axes": axes,
-            **ids,
-            **facts,
-        },
+        config=without_credentials(
+            {
+                **plan.config,
+                "objective/name": kind,
+                "job/hash": run.id,
+                "sweep/id": group,
+                "sweep/axes": axes,
+                **ids,
+                **facts,
+            }
+        ),
     )
+
+
+def without_credentials(value: Any) -> Any:
+    """A config in which *** stands for the credentials in addresses (`https://user:password@host`, `?api_key=...`)."""
+    if isinstance(value, Mapping):
+        return {key: without_credentials(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [without_credentials(inner) for inner in value]
+    return _CREDENTIALS.sub(r"\1***", value) if isinstance(value, str) else value
 
 
 def readable_name(plan: Plan, run_id: str, axes: Mapping[str, Any]) -> str:

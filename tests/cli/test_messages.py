@@ -348,8 +348,8 @@ def test_check_warns_of_labels_that_are_all_the_same(objective: str, alignlab: R
     (tmp_path / "rows.jsonl").write_text("".join(row.format(i, "true") for i in range(20)))
     result = alignlab(*words, f"objective={objective}")
     assert result.code == 0
-    assert "all 18 answers are good, none is bad" in result.out
-    assert "objective=sft" in result.out
+    assert "all 18 training answers are good, none is bad" in result.out
+    assert "alignlab synthesize" in result.out
     assert "answers are good" not in alignlab(*words, "objective=sft").out
     (tmp_path / "rows.jsonl").write_text("".join(row.format(i, ["false", "true"][i % 2]) for i in range(20)))
     assert "none is" not in alignlab(*words, f"objective={objective}").out
@@ -361,4 +361,4 @@ def test_check_warns_of_labels_in_a_folder(alignlab: Run, tmp_path: Path) -> Non
     (tmp_path / "rows/train.jsonl").write_text("".join(map(row.format, range(20))))
     result = alignlab("check", "model=tiny", "data=unpaired", "data.path=rows", "objective=kto")
     assert result.code == 0
-    assert "all 18 answers are bad, none is good" in result.out
+    assert "all 18 training answers are bad, none is good" in result.out

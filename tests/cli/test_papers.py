@@ -12,7 +12,7 @@ Run = Callable[..., Any]
 def test_a_claim_from_nothing_to_its_verdict(alignlab: Run, tmp_path: Path) -> None:
     before = alignlab("papers", "feng_2024")
     assert before.code == 0
-    assert before.out.startswith("not-run  feng_2024 gradient-field  closed form  section 3")
+    assert before.out.startswith("not-run  feng_2024 gradient-field  closed form  the partial derivatives")
     ran = alignlab("papers", "run", "feng_2024")
     assert (ran.code, ran.err) == (0, "")
     assert ran.out == "feng_2024 gradient-field: reproduced\n\n1 claim of 1 paper: 1 reproduced\n"

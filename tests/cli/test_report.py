@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ def test_a_report_of_runs_and_conditions(made: Path, alignlab: Run) -> None:
     assert alignlab("report", "objective=dpo").out.splitlines()[-1].startswith("written to outputs/reports/runs-")
 
 
+def test_a_report_for_wandb_is_written_as_a_spec_without_a_login(made: Path, alignlab: Run) -> None:
+    pytest.importorskip("wandb_workspaces")
+    found = alignlab("report", "made", "--wandb")
+    assert found.code == 0, found.err
+    assert "type: wandb login, then: alignlab report --wandb made" in found.out
+    assert json.loads((made / "wandb_report.json").read_text())["title"] == "made"
+    found = alignlab("report", run_id("dpo", "0.1", "1"), "--wandb")
+    assert (found.code, "works for a sweep, not for single runs" in found.err) == (2, True)
+
+
 def test_all_mistakes_of_a_report_at_once(made: Path, alignlab: Run) -> None:
     found = alignlab("report", "maed", "dpo-99", "status=donne")
     assert found.code == 2
@@ -66,7 +77,7 @@ def test_figures_and_tables_are_written(made: Path, alignlab: Run, drawn_figures
     assert (made / "figures/screen/strength_exact_kl.png").stat().st_size > 5000
     assert alignlab("plot", "table", "made").code == 0
     assert (folder / "table.tex").read_text().startswith("\\begin{table}")
-    assert (folder / "table.csv").read_text().startswith("objective,strength,seeds,gap,gap low,gap high")
+    assert (folder / "table.csv").read_text().startswith("objective,strength,seeds,exact reward,exact reward low,")
     assert alignlab("plot", "forest", "made", "to=f.svg").code == 0
     assert Path("f.svg").is_file()
 
@@ -108,3 +119,13 @@ def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:
 )
 def test_a_sparkline(values: list[float], line: str) -> None:
     assert sparkline(values) == line
+
+
+def test_a_sweep_ends_with_its_page(alignlab: Run) -> None:
+    words = ["model=bandit", "data=bandit", "tracking=none", "trainer.max_steps=2", "-m", "objective.beta=0.1,0.3"]
+    found = alignlab("train", *words)
+    assert found.code == 0, found.err
+    assert "; open report.html in a browser" in found.out
+    (page,) = Path("outputs/sweeps").glob("*/report.html")
+    assert "2 runs: 2 done" in page.read_text()
+    assert "Nothing can be told about which is best: " in page.with_suffix(".md").read_text()

@@ -12,12 +12,13 @@ DOC = Path(__file__).resolve().parents[2] / "docs" / "evaluation.md"
 
 def test_examples() -> None:
     blocks = re.findall(r"```python\n(.*?)```", DOC.read_text(encoding="utf-8"), re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     said = io.StringIO()
     with contextlib.redirect_stdout(said):
         for block in blocks:
             exec(block, {"__name__": "docs"})
-    lines = said.getvalue().splitlines()
+    at_equal_kl, *lines = said.getvalue().splitlines()[1:]
+    assert at_equal_kl.startswith("at 2.51 nats: best objective ipo; objective dpo 1.31 [")
     assert lines[0].startswith("71.4% [")
     assert lines[0].endswith("of 4 prompts; 4 won, 2 tied, 1 invalid")
     assert lines[1].startswith("consistent 86% [")

@@ -49,11 +49,18 @@ def test_one_sided_bands() -> None:
     assert decide([below("error", 1e-9, "derived")], {"error": [1e-8]}, kind="closed form").verdict == "contradicted"
 
 
+def test_no_difference_is_no_lead() -> None:
+    lead = [above("A - B", 0.0, "printed")]
+    assert decide(lead, {"A - B": [0.0]}, kind="closed form").verdict == "contradicted"
+    assert decide(lead, {"A - B": [0.0] * 5}, kind="trained").verdict == "contradicted"
+    assert decide([near("p", 0.0, 0.0, "printed")], {"p": [0.0]}, kind="closed form").verdict == "reproduced"
+
+
 def test_all_expectations_must_hold() -> None:
     bands = [*ONE, above("q", 1.0, "derived")]
     assert decide(bands, {"p": [0.5], "q": [2.0]}, kind="closed form").verdict == "reproduced"
     wrong = decide(bands, {"p": [0.5], "q": [0.0]}, kind="closed form")
-    assert (wrong.verdict, wrong.why) == ("contradicted", "q: 0, expected ≥ 1 (derived)")
+    assert (wrong.verdict, wrong.why) == ("contradicted", "q: 0, expected > 1 (derived)")
     missing = decide(bands, {"p": [0.5]}, kind="closed form")
     assert (missing.verdict, missing.why) == ("underdetermined", "q was not measured")
     both = decide(bands, {"p": [0.9]}, kind="closed form")
@@ -75,7 +82,7 @@ def test_a_premise_that_fails_leaves_the_claim_open() -> None:
     measured = {"p": [0.9], "gradient": [0.0]}
     found = decide(ONE, measured, kind="closed form", premises=premises)
     assert found.verdict == "underdetermined"
-    assert found.why == "the set-up can't decide it: gradient: 0, expected ≥ 1e-09 (derived)"
+    assert found.why == "the set-up can't decide it: gradient: 0, expected > 1e-09 (derived)"
     assert decide(ONE, {**measured, "gradient": [1.0]}, kind="closed form", premises=premises).verdict == "contradicted"
 
 

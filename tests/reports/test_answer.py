@@ -46,13 +46,13 @@ def test_a_best_setting_at_equal_kl_is_named_with_its_interval(tmp_path: Path) -
     assert text.startswith(
         "At a KL of 1.00 to 1.00 nats, beta 0.3 has the lowest gap: 0.210 [0.185, 0.235] over 3 seeds"
     )
-    assert "told from it is beta 0.1, with +0.300 [+0.300, +0.300]" in text
+    assert "Told from it is beta 0.1, with +0.300 [+0.300, +0.300]" in text
 
 
 def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None:
     noise = ((0.1, 0.3, 0.2), (0.3, 0.1, 0.22))
     text = said(tmp_path, {b: [exact(1.0, g) for g in gaps] for b, gaps in zip(("0.1", "0.3"), noise, strict=True)})
-    assert "no setting is known to be best" in text
+    assert "none is known to be best" in text
     assert "beta 0.1 (0.200" in text
     assert "has the lowest" not in text
 
@@ -76,7 +76,7 @@ def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None
 )  # fmt: skip
 def test_nothing_can_be_told(settings: Values, why: str, tmp_path: Path) -> None:
     text = said(tmp_path, settings)
-    assert text.startswith("Nothing can be told about which setting is best: ")
+    assert text.startswith("Nothing can be told about which is best: ")
     assert why in text
 
 
@@ -101,3 +101,32 @@ def test_a_metric_that_the_user_chose_ranks_with_a_warning(tmp_path: Path) -> No
 def test_one_setting_is_measured_but_not_compared(tmp_path: Path) -> None:
     text = said(tmp_path, {"0.1": [exact(1.0, 0.5 + s) for s in SEEDS]})
     assert text == "There is one setting, so nothing is compared; its gap is 0.510 [0.485, 0.535] over 3 seeds."
+
+
+def test_methods_are_compared_at_kls_that_all_of_them_reached(tmp_path: Path) -> None:
+    """Two objectives, each with two strengths, whose KLs overlap or do not."""
+
+    def methods(folder: Path, factor: float) -> str:
+        points = []
+        for objective, gain in (("dpo", 1.0), ("ipo", 0.5)):
+            for strength, kl in (("0.1", 2.0), ("1.0", 1.0)):
+                for seed in range(3):
+                    run = f"{objective}-{len(points)}"
+                    axes = {"objective": objective, "strength": strength, "seed": str(seed)}
+                    points.append({"point": len(points), "run": run, **axes})
+                    reached = kl * (factor if objective == "ipo" else 1.0)
+                    summary = {"exact/kl": reached, "exact/reward": gain * reached + 0.01 * seed}
+                    summary |= {"exact/reward_reference": 0.0, "exact/frontier_gap": 1.0}
+                    write_sealed(RunDir.of(folder, run).record_file, {"id": run, "status": "done", "summary": summary})
+        sweep = {"name": "s", "axes": ["objective", "strength", "seed"], "points": points}
+        write_sealed(folder / "sweeps/s/sweep.json", sweep)
+        ((_, settings_of_set),) = read_sweep(folder / "sweeps/s").settings
+        return " ".join(answers(settings_of_set))
+
+    text = methods(tmp_path / "same", 1.0)
+    assert "At a KL of 2 nats, objective dpo has the highest exact reward: 2.010 [1.985, 2.035] over 3 seeds." in text
+    assert "Told from it is objective ipo, with -1.000" in text
+    apart = methods(tmp_path / "apart", 9.0)
+    assert apart.startswith(
+        "Nothing can be told about which is best: the methods have no KL in common (objective dpo 1 to"
+    )

@@ -11,7 +11,8 @@ import pytest
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
 from alignlab.integrity import write_sealed
-from alignlab.reports.evaluation import _power, write_sweep
+from alignlab.reports.evaluated_sweep import write_sweep
+from alignlab.reports.evaluation import _power
 
 
 def test_the_difference_that_a_number_of_prompts_can_show() -> None:

@@ -65,7 +65,7 @@ def test_figures_are_drawn_at_every_width(browser: Any, tmp_path: Path, width: i
 def test_tables_are_sorted_filtered_and_saved(browser: Any, tmp_path: Path) -> None:
     folder = write(tmp_path)
     page, wrong = opened(browser, write_sweep_page(folder))
-    table = page.locator("#settings table")
+    table = page.locator("#settings table").first
     kl = metric_frame(read_sweep(folder), "exact/kl")
     header = table.locator("th", has_text="exact KL (nats)")
 
@@ -80,11 +80,11 @@ def test_tables_are_sorted_filtered_and_saved(browser: Any, tmp_path: Path) -> N
     assert header.get_attribute("aria-sort") == "ascending"
     header.locator("button").click()
     assert column() == sorted(kl["value"], reverse=True)
-    page.fill("#settings input[type=search]", "ipo 0.1")
+    page.fill("#settings [data-tools=settings] input", "ipo 0.1")
     own = kl[(kl["line"] == "ipo") & (kl["strength"] == 0.1)]["value"]
     assert column() == own.tolist()
     with page.expect_download() as download:
-        page.click("#settings .tools button")
+        page.click("#settings [data-tools=settings] .tools button")
     (row,) = csv.DictReader(io.StringIO(Path(download.value.path()).read_text()))
     assert float(row["exact KL (nats)"]) == own.iloc[0]
     assert float(row["exact KL (nats) low"]) < own.iloc[0] < float(row["exact KL (nats) high"])

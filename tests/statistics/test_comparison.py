@@ -104,6 +104,16 @@ def test_objectives_are_compared_at_the_kls_that_all_of_them_reached() -> None:
     assert "what is said about ties rests on 2 seeds" in text
 
 
+def test_a_method_without_results_does_not_keep_others_from_being_compared() -> None:
+    of = {("dpo", "0.1"): lab(4.0, 0.7, 1.7), ("dpo", "1.0"): lab(1.0, 0.1, 0.7), ("slic", "1.0"): [{}, {}]}
+    _, text = report_of(of, ["objective", "strength"])
+    assert "nothing is compared: objective dpo alone has results" in text
+    assert not names_a_best(text)
+    more = {**of, ("ipo", "0.1"): lab(2.5, 0.3, 1.6), ("ipo", "1.0"): lab(0.1, 0.05, 0.6)}
+    _, text = report_of(more, ["objective", "strength"])
+    assert "at a KL of 2.5 nats: best: objective ipo; no other is tied with it" in text
+
+
 def sampled(kl: float, score: float, **more: float) -> list[dict[str, float]]:
     return [
         {
@@ -169,6 +179,7 @@ def test_learning_rates_are_variants_of_an_objective() -> None:
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4; no other is tied with it" in text
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4" in text
     assert "lr 1e-6" not in text.split("at a KL of 2 nats")[1]
+    assert "learning rates are variants of a method" in text
 
 
 def test_the_kl_stands_beside_a_comparison_of_accuracies() -> None:

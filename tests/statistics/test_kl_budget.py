@@ -49,6 +49,19 @@ def test_methods_that_hardly_moved_or_have_no_common_kl_are_not_compared() -> No
     assert not at_common_kls({"a": line(1, 4), "b": [Setting({}, {}, {})]}, own).budgets
 
 
+def test_variants_are_one_curve_if_none_of_them_reaches_a_common_kl_alone() -> None:
+    """Settings of one learning rate have about one KL: at 2 nats `a` is between its two rates, half way from 1 to 3."""
+
+    def line(*kls: float) -> list[Setting]:
+        return [Setting(seeded(kl, kl), seeded(kl, kl + 0.01), seeded(0.0, 0.0)) for kl in kls]
+
+    curves = {"a, lr 1": line(0.9, 1.0), "a, lr 2": line(3.0, 3.1), "b, lr 1": line(1.9, 2.0)}
+    found = at_common_kls(curves, {"a, lr 1": "a", "a, lr 2": "a", "b, lr 1": "b"})
+    assert [budget.kl for budget in found.budgets] == [2.0]
+    assert found.budgets[0].rewards["a"].value == pytest.approx(2.005)
+    assert list(found.budgets[0].rewards) == ["a", "b"]
+
+
 def test_a_method_that_is_not_better_than_the_start_is_not_the_best() -> None:
     flat = [Setting(seeded(kl, kl), seeded(0.49, 0.52), seeded(0.5, 0.5)) for kl in (1.0, 2.0)]
     falls = [Setting(seeded(kl, kl), seeded(0.3, 0.31), seeded(0.5, 0.5)) for kl in (1.0, 2.0)]

@@ -181,6 +181,18 @@ def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path
     assert summary["job/status"] == "done"
 
 
+def test_command_line_and_host_are_not_sent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.argv", ["alignlab", "train", "judge.llm.base_url=https://me:s3cret@host"])
+    sink = Wandb(mode="offline").open(RunIdentity(tmp_path.name, tmp_path, None, "dpo"))
+    sink.finish({}, ending="done")
+    records = offline_records(tmp_path)
+    (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
+    assert info.host == ""
+    assert not any(r.WhichOneof("record_type") == "environment" for r in records), "user, host, command line"
+    written = b"".join(file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file.suffix == ".wandb")
+    assert b"s3cret" not in written
+
+
 def test_samples_are_left_out_on_request(tmp_path: Path) -> None:
     run = RunIdentity(tmp_path.name, tmp_path, None, "dpo")
     sink = Wandb(mode="offline", samples=False).open(run)

@@ -10,7 +10,7 @@ from hydra import compose
 from alignlab.config.plan import plan
 from alignlab.integrity import write_sealed
 from alignlab.runs.directory import RunDir
-from alignlab.training.trackers import identity_of, readable_name
+from alignlab.training.trackers import identity_of, readable_name, without_credentials
 
 
 @pytest.mark.parametrize(
@@ -22,7 +22,7 @@ from alignlab.training.trackers import identity_of, readable_name
             {"objective": "ipo", "strength": 0.25, "seed": 3},
             "ipo tau=0.25 seed=3",
         ),
-        (["optim.lr=1e-3"], {"objective.beta": 0.05, "optim.lr": 0.001}, "dpo beta=0.05 lr=0.001 seed=1"),
+        (["optim.lr=1e-3"], {"objective.beta": 0.1, "optim.lr": 0.001}, "dpo beta=0.1 lr=0.001 seed=1"),
         (["objective=sft"], {}, "sft seed=1"),
     ],
 )
@@ -50,3 +50,14 @@ def test_config_has_objective_axes_sweep_and_parent(tmp_path: Path, hydra_conf: 
     }
     assert (found.group, found.job_type, found.tags) == ("s", "dpo", ["dpo", "tiny", "lab"])
     assert found.notes == f"parent: {planned.parent.id}"
+
+
+def test_credentials_in_addresses_are_not_sent() -> None:
+    given = {
+        "judge": {"llm": {"base_url": "https://me:s3cret@host/v1?api_key=s3cret&x=1", "api_key_env": "MY_KEY"}},
+        "paths": ["s3://bucket/a@b", "https://host/?token=s3cret", 3],
+    }
+    assert without_credentials(given) == {
+        "judge": {"llm": {"base_url": "https://***@host/v1?api_key=***&x=1", "api_key_env": "MY_KEY"}},
+        "paths": ["s3://bucket/a@b", "https://host/?token=***", 3],
+    }

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import pandas as pd
@@ -21,19 +21,20 @@ from alignlab.reports.against import Against
 from alignlab.reports.answer import answers
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
+from alignlab.reports.fairness import fairness
 from alignlab.reports.page.completions import completions
 from alignlab.reports.provenance import commands, facts
 from alignlab.reports.redaction import redacted, redacted_config
 from alignlab.reports.seeds_table import Settings, conclusions
 from alignlab.reports.sweep import made_by_different_code
-from alignlab.reports.tables import COLUMNS
+from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.runs.identity import flatten
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 
 _LOG_LINES, _MOST_LOGS = 15, 20
-_SAMPLED = "for metrics of sampled answers (KL from samples, scores, win-rates), ± includes the interval over prompts"
+_SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± includes the interval over prompts"
 
 
 @dataclass(frozen=True)
@@ -65,7 +66,7 @@ class Content:
     made: str
     counts: str
     answers: list[tuple[str, list[str]]]
-    settings: list[tuple[str, Table, list[str]]]
+    settings: list[tuple[str, Table, Table | None, list[str]]]
     figures: dict[str, Any]
     figure_tables: dict[str, Table]
     completions: dict[str, Any]
@@ -96,11 +97,7 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
         counts=_counts(found),
         answers=[(_safe(name), [_safe(text) for text in answers(one, asked)]) for name, one in found.settings]
         or [("", ["Nothing can be told: there is no run."])],
-        settings=[
-            table
-            for name, one in found.settings
-            for table in _settings_tables(found, name, one, [*conclusions(one, asked), *sampled_note])
-        ],
+        settings=[(_safe(name), *_settings(found, one, asked, sampled_note)) for name, one in found.settings],
         figures={**figures, "completions": sampled, "runs": runs},
         figure_tables=tables,
         completions=sampled,
@@ -124,79 +121,72 @@ def _counts(found: Collected) -> str:
     return one_line(f"{counted(len(found.points), 'run')}: {listed}{seeds}")
 
 
+def _settings(
+    found: Collected, settings: Settings, asked: str, more: Sequence[str]
+) -> tuple[Table, Table | None, list[str]]:
+    records = [found.records[point["run"]] for points in settings.points.values() for point in points.values()]
+    lines = [_safe(text, 1000) for text in [*conclusions(settings, asked), *more, *fairness(records)]]
+    return settings_table(found, settings), _budgets_table(settings), lines
+
+
 # Metrics that the table of settings shows first, after the one that settings are compared by.
 FIRST = ("exact/kl", series.SAMPLED_KL, "exact/reward", "exact/frontier_gap", "eval/pairs/accuracy")
 
 
 def settings_table(found: Collected, settings: Settings) -> Table:
     """One row per setting: axes, seeds, the comparison with the best, and metrics with intervals."""
-    by_run = {point["run"]: point for point in found.points}
     compared = settings.compared
-    names = {name: found.setting(by_run[next(iter(of.values()))["run"]]) for name, of in settings.points.items()}
+    by_run = {point["run"]: point for point in found.points}
+    first = {name: next(iter(points.values()))["run"] for name, points in settings.points.items()}
     frames = {m: series.metric_frame(found, m).set_index("setting") for m in series.strength_metrics(found)}
-    of_table = [name for name in COLUMNS if any(name in row.means and row.means[name].n for row in compared.settings)]
+    of_table = columns_of({name for row in compared.settings for name in row.means})
     known = dict.fromkeys([*FIRST, *(name for name in frames if name not in COLUMNS), *of_table])
     shown = [name for name in known if name != compared.metric and (name in frames or name in of_table)]
     header = [*compared.axes, "seeds"]
     if compared.metric:
-        word = "lowest" if compared.better == "lower" else "highest"
         header.append(series.heading(compared.metric))
-        header += [f"difference to the {word}", "tied with it"] if compared.comparisons else []
+    if compared.comparisons:
+        header += [f"difference to the {_word(compared)}", "tied with it"]
     header += [series.heading(name) for name in shown]
     rows = []
     for row in compared.settings:
+        named = found.setting(by_run[first[row.name]])
         cells = [*map(_text_or_number, row.values), _seeds(settings.points[row.name])]
-        if compared.metric:
-            form = COLUMNS.get(compared.metric, ("", ".4g"))[1]
-            cells.append(_estimate(row.means.get(compared.metric), form))
-            cells += _comparison(compared, row.name) if compared.comparisons else []
-        for name in shown:
-            if name in of_table:
-                cells.append(_estimate(row.means.get(name), COLUMNS[name][1]))
+        for name in [*([compared.metric] if compared.metric else []), *shown]:
+            if name in frames:
+                cells.append(_of_frame(frames[name], named, series.form(name)))
             else:
-                cells.append(_of_frame(frames[name], names[row.name]))
+                cells.append(_estimate(row.means.get(name), series.form(name)))
+            if name == compared.metric and compared.comparisons:
+                cells += _comparison(compared, row.name)
         rows.append(cells)
     header = [_safe(name) for name in header]
     return Table("settings", header, rows, _numeric(header, rows))
 
 
-def _settings_tables(
-    found: Collected, name: str, settings: Settings, lines: Sequence[str]
-) -> list[tuple[str, Table, list[str]]]:
-    """(heading, table, sentences) of a data set: its settings, and its methods at the KLs that all of them reached."""
-    tables = [(_safe(name), settings_table(found, settings), [_safe(text) for text in lines])]
-    if settings.compared.budgets is not None and settings.compared.budgets.budgets:
-        heading = _safe(f"{name}: methods at equal KL" if name else "Methods at equal KL")
-        tables.append((heading, _budget_table(settings.compared), []))
-    return tables
-
-
-def _budget_table(compared: ComparedSettings) -> Table:
-    """One row per method and common KL: reward, gain over the start, and the comparison with the best."""
-    assert compared.budgets is not None
-    assert compared.plane is not None
-    form = COLUMNS.get(compared.plane.reward, ("", ".3f"))[1]
-    header = ["KL (nats)", "method", "seeds", series.heading(compared.plane.reward), "above the start"]
-    header += ["difference to the best", "tied with it"]
+def _budgets_table(settings: Settings) -> Table | None:
+    """The reward of each method at the KLs that all methods reached; None if methods are not compared so."""
+    compared = settings.compared
+    if compared.budgets is None or compared.plane is None or not compared.budgets.budgets:
+        return None
+    header = ["at KL (nats)", "method", "seeds", series.heading(compared.plane.reward), "difference to the highest"]
     rows = []
     for budget in compared.budgets.budgets:
         for method, reward in budget.rewards.items():
             comparison = budget.comparisons.get(method)
-            cells = [_number(budget.kl, ".3g"), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
-            cells += [_estimate(reward, form), _estimate(budget.gains.get(method), form)]
-            if method == budget.best:
-                cells += [Cell("best", 0.0), Cell("")]
-            elif comparison is None or comparison.difference is None:
-                cells += [Cell(""), Cell("")]
-            else:
-                tied = "unknown" if comparison.tied is None else "yes" if comparison.tied else "no"
-                cells += [_signed(comparison.difference, form), Cell(tied)]
-            rows.append(cells)
-    return Table("methods at equal KL", header, rows, _numeric(header, rows))
+            cells = [Cell(f"{budget.kl:.3g}", budget.kl), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
+            difference = Cell("highest", 0.0) if method == budget.best else Cell("")
+            if comparison is not None and comparison.difference is not None and comparison.difference.n:
+                difference = _signed(comparison.difference, ".3f")
+            rows.append([*cells, _estimate(reward, ".3f"), difference])
+    return Table("methods at common KLs", header, rows, _numeric(header, rows))
+
+
+def _word(compared: ComparedSettings) -> str:
+    return "lowest" if compared.better == "lower" else "highest"
 
 
 def _seeds(points: Mapping[str, Any]) -> Cell:
-    """The number of finished points of a setting. points: seed -> point."""
     done = sum(point["status"] == "done" for point in points.values())
     return Cell(str(done) if done == len(points) else f"{done} of {len(points)}", float(done))
 
@@ -207,17 +197,12 @@ def _comparison(compared: ComparedSettings, name: str) -> list[Cell]:
         return [Cell(""), Cell("")]
     tied = "unknown" if comparison.tied is None else "yes" if comparison.tied else "no"
     if comparison.difference is None:
-        others = [
-            c for group in compared.groups if group.best == name for k, c in group.comparisons.items() if k != name
-        ]
-        word = "lowest" if compared.better == "lower" else "highest"
-        return [Cell(word if any(c.tied is not None for c in others) else "unknown", 0.0), Cell("")]
-    found = comparison.difference
-    if not found.n:
+        group = next(group for group in compared.groups if group.best == name)
+        known = any(c.tied is not None for other, c in group.comparisons.items() if other != name)
+        return [Cell(_word(compared) if known else "unknown", 0.0), Cell("")]
+    if not comparison.difference.n:
         return [Cell("unknown"), Cell("unknown")]
-    form = COLUMNS.get(compared.metric or "", ("", ".4g"))[1]
-    text = f"{found.value:+{form}}" + (f" [{found.low:+{form}}, {found.high:+{form}}]" if found.n > 1 else "")
-    return [Cell(text, *map(_plain, (found.value, found.low, found.high))), Cell(tied)]
+    return [_signed(comparison.difference, series.form(compared.metric or "")), Cell(tied)]
 
 
 def _runs_table(found: Collected) -> Table:
@@ -468,16 +453,18 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
     return Cell(f"{value:.3f}{interval}", value, *map(_plain, ends))
 
 
-def _of_frame(frame: pd.DataFrame, setting: str) -> Cell:
+def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:
+    """The value of a setting, as ± half of its interval if that is over seeds, and with its ends if it is not."""
     if setting not in frame.index:
         return Cell("")
-    row = dict(frame.loc[setting])
-    cell = _triple(row, "value")
-    return (
-        replace(cell, text=f"{row['value']:.3f} ± {row['high'] - row['value']:.3f}")
-        if row["over"].startswith("seeds")
-        else cell
-    )
+    row: dict[str, Any] = dict(frame.loc[setting])
+    value, low, high = (_plain(row[end]) for end in ("value", "low", "high"))
+    text = f"{value:{form}}"
+    if low is not None and high is not None:
+        text += (
+            f" ± {(high - low) / 2:{form}}" if row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
+        )
+    return Cell(text, value, low, high)
 
 
 def _estimate(found: Estimate | None, form: str) -> Cell:

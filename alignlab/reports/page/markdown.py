@@ -28,10 +28,13 @@ def _parts(page: Content) -> Iterator[str]:
         yield "## Notes"
         yield _list(page.notes)
     yield "## Settings"
-    for name, settings, lines in page.settings:
+    for name, settings, budgets, lines in page.settings:
         if name:
             yield f"### {markdown(name)}"
         yield _table(settings)
+        if budgets:
+            yield "Methods at the KLs that all of them reached:"
+            yield _table(budgets)
         yield _list(lines)
     if page.against:
         yield "## Against the older sweep"

@@ -27,7 +27,7 @@ ARTIFACTS = ("policy", "rows")
 _EXIT_CODES = {"done": 0, "interrupted": 255}
 _LONGEST_NAME = 128  # characters, a limit of W&B
 
-_SENT = "config, metrics, installed packages, command line and host name"
+_SENT = "config, metrics and installed packages"
 
 
 @dataclass(kw_only=True)
@@ -89,7 +89,10 @@ class WandbSink:
                 mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
                 resume="allow" if mode == "online" else None,
                 reinit="create_new",  # the runs of a vectorized group are open at the same time
-                settings=wandb.Settings(silent=True, console="off", x_save_requirements=False),
+                # x_disable_meta: no command line, which may hold credentials, and no user or host name.
+                settings=wandb.Settings(
+                    silent=True, console="off", x_save_requirements=False, x_disable_meta=True, host=""
+                ),
             )
         except wandb.Error as error:
             raise TrackingError(f"W&B can't start: {error}\n  type: tracking.wandb.mode=offline") from error

@@ -61,7 +61,7 @@ def test_published_win_rates(folder: Path) -> None:
     )
     models = sorted(known.keys() & listed.keys())
     assert len(models) == 51
-    ours, theirs, raw = [], [], []
+    ours, without, theirs, raw = [], [], [], []
     for model in models:
         row, published = leaderboard_row(known[model], difficulty), listed[model]
         for key in ("win_rate", "standard_error", "discrete_win_rate"):
@@ -71,11 +71,16 @@ def test_published_win_rates(folder: Path) -> None:
         assert row.wins.rate.value == pytest.approx(row.win_rate / 100)
         if model != "gpt4_gamed":
             ours.append(100 * row.controlled.rate.value)
+            without.append(100 * leaderboard_row(known[model]).controlled.rate.value)
             theirs.append(float(published["length_controlled_winrate"]))
             raw.append(row.win_rate)
     off, ranks = np.abs(np.subtract(ours, theirs)), np.corrcoef(np.argsort(np.argsort([ours, theirs], axis=1), axis=1))
     assert off.mean() == pytest.approx(1.29, abs=0.05), "our plain fit against their penalised one with gamed data"
     assert off.max() < 5
+    off = np.subtract(without, theirs)
+    assert [float(np.abs(off).mean()), float(off.mean()), float(np.abs(off).max())] == pytest.approx(
+        [6.82, 6.82, 22.8], abs=0.1
+    ), "without difficulty"
     assert np.abs(np.subtract(raw, theirs)).mean() > 4
     assert ranks[0, 1] > 0.95
 

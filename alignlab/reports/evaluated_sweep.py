@@ -1,0 +1,121 @@
+"""The evaluation of a sweep: settings with intervals over seeds and prompts, conclusions, and a table of all runs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from alignlab.evaluation.by_prompt import KL, by_prompt
+from alignlab.evaluation.examples import Examples
+from alignlab.integrity import read_record, write_text
+from alignlab.reports.evaluation import SUMMARY, estimate_text, win_rate_cells
+from alignlab.reports.seeds_table import Settings, conclusions, settings_markdown, split_axes
+from alignlab.reports.tables import SETS, table
+from alignlab.spelling import counted
+from alignlab.statistics.comparison import Run, compare_settings, label
+from alignlab.statistics.seeds_and_prompts import Crossed
+
+
+def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
+    """Write `evaluation.md` of a sweep and return its text.
+
+    It has a table of settings for each judge, with intervals over seeds and prompts together, what can be said about
+    them at equal KL, and a table of all runs.
+
+    folders: run -> folder of its evaluation; all evaluations have the same settings.
+    """
+    sweep = read_record(directory / "sweep.json")
+    names = {p["run"]: label(sweep["axes"], [p[axis] for axis in sweep["axes"]]) for p in sweep["points"]}
+    examples = {run: Examples.read(folder) for run, folder in folders.items()}
+    summaries = {run: read_record(folder / SUMMARY) for run, folder in folders.items()}
+    parts = []
+    for name, axes, points in _sets(sweep):
+        done = {p["run"]: examples[p["run"]] for p in points if p["run"] in examples}
+        judges = list(dict.fromkeys(judge for rows in done.values() for judge in _judges(rows)))
+        parts += [_settings(name, judge, axes, sweep, points, done) for judge in (judges or [""]) if done]
+    text = "\n\n".join([*parts, f"## Runs\n\n{_runs(summaries, names)}"])
+    write_text(directory / "evaluation.md", f"# {sweep['name']}\n\n{text}\n")
+    return text
+
+
+def _sets(sweep: Mapping[str, Any]) -> list[tuple[str, list[str], list[Mapping[str, Any]]]]:
+    """(data set, axes, points) for each set of a sweep. Runs on different sets are not compared."""
+    points, axes = sweep["points"], sweep["axes"]
+    sets = [axis for axis in axes if axis in SETS]
+    found: dict[str, list[Mapping[str, Any]]] = {}
+    for point in points:
+        found.setdefault(label(sets, [point[axis] for axis in sets]), []).append(point)
+    return [(name, [axis for axis in axes if axis not in sets], of) for name, of in found.items()]
+
+
+def _judges(examples: Examples) -> list[str]:
+    """All judges of a run, in the order of their columns."""
+    return list(dict.fromkeys([*examples.scored_by, *(j for b in examples.baselines for j in examples.compared_by(b))]))
+
+
+def _settings(
+    name: str,
+    judge: str,
+    axes: Sequence[str],
+    sweep: Mapping[str, Any],
+    points: Sequence[Mapping[str, Any]],
+    done: Mapping[str, Examples],
+) -> str:
+    """A section with one row for each setting, by one judge, and what can be said about the settings."""
+    title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
+    found = by_prompt(done, judge)
+    if found is None:
+        return f"## {title}\n\nthe runs have different prompts, so they are not compared"
+    own, repeated = split_axes(axes, sweep.get("zip", []))
+    everything = all(rows.all_prompts for rows in done.values())
+    runs: list[Run] = []
+    by_seed: dict[str, dict[str, Any]] = {}
+    for point in points:
+        setting, seed = tuple(str(point[a]) for a in own), ", ".join(str(point[a]) for a in repeated)
+        runs.append(Run(setting, seed, found.metrics.get(point["run"], {})))
+        status = "done" if point["run"] in done else "not evaluated"
+        by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
+    rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
+    no_kl = not all(KL in run.metrics for run in runs if run.metrics)
+    compared = compare_settings(
+        runs, own, metric=rewards[0] if no_kl and rewards else "", better="higher" if no_kl and rewards else "",
+        interval_of=Crossed(everything),
+    )  # fmt: skip
+    seeds = max(len(of) for of in by_seed.values())
+    settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
+    left_out = f"; {counted(found.left_out, 'prompt')} without a valid verdict for every run left out"
+    lines = [f"{counted(found.prompts, 'prompt')}{left_out if found.left_out else ''}"]
+    if no_kl and rewards:
+        lines.append("the KL is not known, so this does not say which setting is best at equal KL")
+    lines += conclusions(settings, "") if judge else []
+    return "\n".join([f"## {title}", "", settings_markdown(settings), "", *(f"- {line}" for line in lines)])
+
+
+def _over(seeds: int, everything: bool) -> str:
+    """What intervals are over."""
+    if seeds == 1:
+        return "over prompts; with one seed, nothing is known about other seeds"
+    return "over seeds; the prompts are all that there are" if everything else "over seeds and prompts together"
+
+
+def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
+    """A table with one row per run; win-rates are against the first baseline."""
+    compared = next(iter(summaries.values()))["compared"]
+    against = next(iter(compared), "")
+    judges = list(compared.get(against, {}))
+    heads = ["", "run", "KL k1", *(f"score by {j}" for j in judges), *(f"win-rate by {j}" for j in judges), "verdict"]
+    rows = []
+    for run, summary in summaries.items():
+        found = summary["compared"].get(against, {})
+        rows.append(
+            [
+                names[run],
+                run,
+                estimate_text(summary["kl"].get("sequence_k1")),
+                *(estimate_text(summary["answers"]["policy"].get(f"score/{judge}")) for judge in judges),
+                *(win_rate_cells(found.get(judge, {}).get("win_rate"))[0] for judge in judges),
+                summary["health"]["verdict"],
+            ]
+        )
+    return f"win-rates against {against or 'nothing'}; 95 % intervals over prompts\n\n{table(heads, rows)}"

@@ -8,8 +8,9 @@ from pathlib import Path
 import hydra
 import pytest
 from hydra import compose
-from hydra._internal import config_loader_impl
+from hydra._internal import config_loader_impl, defaults_list
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.core_plugins.file_config_source import FileConfigSource
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
@@ -18,6 +19,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.paths import conf_dir
+from alignlab.config.registry import schemas
 from tests import composing
 from tests.lab_runs import LAB, REWARD
 
@@ -30,6 +32,8 @@ def composed_by_hydra(hydra_conf: None) -> Callable[..., DictConfig]:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(config_loader_impl, "create_defaults_list", composing.create_defaults_list)
             patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", composing.merge_files)
+            patch.setattr(ConfigRepository, "load_config", composing.load_option)
+            patch.setattr(defaults_list, "_create_interpolation_map", composing.interpolation_map)
             patch.setattr(FileConfigSource, "load_config", composing.read_file)
             patch.setattr(OverridesParser, "parse_rule", composing.parse_rule)
             patch.delattr(ConfigStore, "__deepcopy__")
@@ -86,3 +90,14 @@ def test_files_of_ones_own_are_read_again(tmp_path: Path) -> None:
         with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
             values.append(compose("train", [f"hydra.searchpath=[file://{tmp_path}]", "objective=own"]).objective.beta)
     assert values == [0.2, 0.3]
+
+
+def test_an_option_that_names_another_choice(tmp_path: Path) -> None:
+    """Hydra resolves an interpolation in a defaults list to the option that was chosen."""
+    (tmp_path / "extra").mkdir()
+    for judge in ("gold", "llm"):
+        text = "# @package _global_\ndefaults:\n  - /judge@judge.second: ${extra}\n"
+        (tmp_path / f"extra/{judge}.yaml").write_text(text)
+        with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
+            config = compose("train", [f"hydra.searchpath=[file://{tmp_path}]", f"+extra={judge}"])
+        assert OmegaConf.get_type(config.judge.second) is schemas()["judge"][judge]

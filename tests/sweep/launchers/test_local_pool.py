@@ -65,10 +65,11 @@ def running(root: Path, id: str, step: int) -> int:
     return int(record["pid"]) if there else 0
 
 
+@pytest.mark.usefixtures("sft_parent")
 def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
     """Three points in two processes at a time; the log of each has only its own messages."""
     # Without a launcher such small points are vectorized, which changes the rounding.
-    points = [*STEADY, "trainer.max_steps=40", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
+    points = [*STEADY, "trainer.max_steps=30", "-m", "objective.beta=0.1,0.3,0.5", "sweep.name=s"]
     assert alignlab("train", *points, "launcher=serial", "output_root=whole").code == 0
     sweep = [*points, "launcher=local", "launcher.at_once=2"]
     point = json.loads(Path("whole/sweeps/s/sweep.json").read_text())["points"][0]["run"]
@@ -367,6 +368,7 @@ def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypat
     assert "| 0.1 |" in result.out.split("3 done")[-1], "the table at the end"
     assert result.out.count("| 0.1 |") == 1
     assert sft["pid"] in pids
+    assert sft["attempt"] == 1
 
 
 def test_small_models_with_much_to_do_get_processes_and_a_compiler(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,14 @@ import numpy as np
 from alignlab.reports.seeds_table import Settings, between_settings, conclusions
 from alignlab.reports.series import heading
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import KLS, ComparedSettings, Group, hardly_moved
+from alignlab.statistics.comparison import KLS, ComparedSettings, Group, better_than_start, hardly_moved
 from alignlab.statistics.intervals import Estimate
-from alignlab.statistics.kl_budget import Budget, same_kl
+from alignlab.statistics.kl_budget import LEAST_KL, Budget, same_kl
 from alignlab.statistics.seeds import Comparison
 from alignlab.tracking.metrics import BETTER
 
 NOTHING = "Nothing can be told about which is best"
+_START_UNKNOWN = " It is not known whether it is better than the start."
 _MOST = 4  # names in a sentence
 
 
@@ -61,7 +62,15 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
         return [f"{NOTHING}: no method has two seeds in common with another."]
     if budgets:
         return [f"{NOTHING}: no method is known to be better than the start at a KL that all of them reached."]
-    reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in compared.budgets.ranges.items())
+    ranges = compared.budgets.ranges
+    if len(ranges) < 2:
+        return [f"{NOTHING}: only {'; '.join(ranges)} has results."]
+    if min(high for _, high in ranges.values()) < LEAST_KL:
+        still = [name for name, (_, high) in ranges.items() if high < LEAST_KL]
+        return [
+            f"{NOTHING}: KLs below {LEAST_KL} nats are not compared, and these methods went no further: {_some(still)}."
+        ]
+    reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
     return [f"{NOTHING}: the methods have no KL in common ({reached}), and more reward at more KL is not better."]
 
 
@@ -71,7 +80,8 @@ def _at_budget(budget: Budget, reward: str) -> str:
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
     text = _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
-    return "".join([text, *(f" {one[0].upper()}{one[1:]}." for one in between_settings(budget))])
+    unknown = "" if budget.best in budget.gains else _START_UNKNOWN
+    return "".join([text, unknown, *(f" {one[0].upper()}{one[1:]}." for one in between_settings(budget))])
 
 
 def _of_groups(compared: ComparedSettings) -> list[str]:
@@ -116,6 +126,8 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     little = hardly_moved({name: compared.values[name] for name in group.names})
     still = " It hardly moved from the start." if compared.asked and group.best in little else ""
     text = _sentence(where, group.best, heading(compared.metric), word, means, group.comparisons)
+    if not compared.asked and better_than_start(compared.values[group.best], compared.metric, compared.plane) is None:
+        still = _START_UNKNOWN
     rest = " The KLs differ or were not measured, so this says nothing about equal KL." if apart else ""
     return f"{text}{still}{rest}"
 

@@ -246,3 +246,27 @@ def test_a_value_between_settings_that_are_far_apart_is_marked(tmp_path: Path) -
     assert "objective B has the highest" in text
     assert "Objective A has no setting between 0.1 and 100 nats, so its value is on the line between these two" in text
     assert "Objective B has no setting" not in text
+
+
+def test_methods_that_did_not_move_are_not_said_to_have_no_kl_in_common(tmp_path: Path) -> None:
+    curves = {
+        name: {str(kl): [(s, kl, gain * kl) for s in range(3)] for kl in (1e-4, 3e-4)}
+        for name, gain in (("dpo", 1.0), ("ipo", 2.0))
+    }
+    assert said_of_methods(tmp_path, curves) == (
+        "Nothing can be told about which is best: KLs below 0.01 nats are not compared, and these methods went no "
+        "further: objective dpo; objective ipo."
+    )
+
+
+def test_a_best_setting_whose_start_is_not_known_is_marked(tmp_path: Path) -> None:
+    """The scores of online runs have no value at the start."""
+    settings = {
+        b: [{"eval/objective/kl": 1.0, "eval/objective/scores": score + s} for s in SEEDS]
+        for b, score in (("A", 0.5), ("B", 0.1))
+    }
+    text = said(tmp_path / "a", settings)
+    assert "beta A has the highest" in text
+    assert "It is not known whether it is better than the start." in text
+    known = {b: [exact(1.0, gap + s) for s in SEEDS] for b, gap in (("A", 0.5), ("B", 0.2))}
+    assert "not known" not in said(tmp_path / "b", known)

@@ -217,8 +217,8 @@ def _stored_or_sampled(
         folder = place / folder_name(replace(settings, prompts=size), root)
         if (examples := stored_examples(folder)) is not None:
             return folder, examples
-    if limited and (chosen := _count_of_the_sweep(plan)) in sizes:
-        sizes, seconds = sizes[: sizes.index(chosen) + 1], None
+    if limited and (chosen := _count_of_the_sweep(plan)):
+        sizes, seconds = counts_up_to(sizes, chosen), None
     size, examples = _sample(plan, settings, request, others, sizes, seconds)
     folder = place / folder_name(replace(settings, prompts=size), root)
     examples.write(folder)
@@ -234,6 +234,14 @@ def prompt_counts(prompts: int) -> list[int]:
     while (next_count := LEAST_PROMPTS * 2 ** len(counts)) < (prompts or _MANY):
         counts.append(next_count)
     return [*counts, prompts]
+
+
+def counts_up_to(counts: Sequence[int], evaluated: int) -> list[int]:
+    """The first counts, up to the one with which `evaluated` prompts were answered.
+
+    That is the first that is not smaller, because there may be fewer held-out prompts than an evaluation asks for.
+    """
+    return list(counts[: next((i + 1 for i, n in enumerate(counts) if n == 0 or n >= evaluated), len(counts))])
 
 
 def _count_of_the_sweep(plan: Plan) -> int | None:

@@ -10,16 +10,17 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from alignlab.reports.seeds_table import Settings, conclusions
+from alignlab.reports.seeds_table import Settings, between_settings, conclusions
 from alignlab.reports.series import heading
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import KLS, ComparedSettings, Group
+from alignlab.statistics.comparison import KLS, ComparedSettings, Group, better_than_start, hardly_moved
 from alignlab.statistics.intervals import Estimate
-from alignlab.statistics.kl_budget import SAME_KL, Budget
+from alignlab.statistics.kl_budget import LEAST_KL, Budget, same_kl
 from alignlab.statistics.seeds import Comparison
 from alignlab.tracking.metrics import BETTER
 
 NOTHING = "Nothing can be told about which is best"
+_START_UNKNOWN = " It is not known whether it is better than the start."
 _MOST = 4  # names in a sentence
 
 
@@ -35,7 +36,7 @@ def answers(found: Settings, metric: str = "") -> list[str]:
     if len(compared.settings) == 1:
         return [f"There is one setting, so nothing is compared{_measured(with_results[0].means)}."]
     if len(with_results) == 1:
-        return [f"{NOTHING}: only {with_results[0].name} has finished runs."]
+        return [f"{NOTHING}: only {with_results[0].name} has results."]
     if compared.metric is None:
         reason = next((line for line in conclusions(found, metric) if line.startswith("settings are not compared")), "")
         reason = reason.removeprefix("settings are not compared, since ").removeprefix("settings are not compared: ")
@@ -53,12 +54,23 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
     """Sentences on methods at the KLs that all of them reached."""
     assert compared.budgets is not None
     assert compared.plane is not None
-    told = [text for budget in compared.budgets.budgets if (text := _at_budget(budget, compared.plane.reward))]
+    budgets = compared.budgets.budgets
+    told = [text for budget in budgets if (text := _at_budget(budget, compared.plane.reward))]
     if told:
         return told
-    if compared.budgets.budgets:
+    if any(budget.best for budget in budgets):
+        return [f"{NOTHING}: no method has two seeds in common with another."]
+    if budgets:
         return [f"{NOTHING}: no method is known to be better than the start at a KL that all of them reached."]
-    reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in compared.budgets.ranges.items())
+    ranges = compared.budgets.ranges
+    if len(ranges) < 2:
+        return [f"{NOTHING}: only {'; '.join(ranges)} has results."]
+    if min(high for _, high in ranges.values()) < LEAST_KL:
+        still = [name for name, (_, high) in ranges.items() if high < LEAST_KL]
+        return [
+            f"{NOTHING}: KLs below {LEAST_KL} nats are not compared, and these methods went no further: {_some(still)}."
+        ]
+    reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
     return [f"{NOTHING}: the methods have no KL in common ({reached}), and more reward at more KL is not better."]
 
 
@@ -67,7 +79,9 @@ def _at_budget(budget: Budget, reward: str) -> str:
     if budget.best is None or not _told(budget.best, budget.comparisons):
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
-    return _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
+    text = _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
+    unknown = "" if budget.best in budget.gains else _START_UNKNOWN
+    return "".join([text, unknown, *(f" {one[0].upper()}{one[1:]}." for one in between_settings(budget))])
 
 
 def _of_groups(compared: ComparedSettings) -> list[str]:
@@ -76,17 +90,32 @@ def _of_groups(compared: ComparedSettings) -> list[str]:
     sentences = [text for group in told if (text := _of_group(compared, group))]
     if not sentences:
         return [f"{NOTHING}: {_why_nothing(compared, told)}."]
-    inside = {name for group in told for name in group.names}
-    outside = [row.name for row in compared.settings if row.name not in inside]
-    rest = f"Not compared, because no other setting has their KL: {_some(outside)}."
-    return [*sentences, *([rest] if outside else [])]
+    return [*sentences, *_not_told(compared, told)]
+
+
+def _not_told(compared: ComparedSettings, told: Sequence[Group]) -> list[str]:
+    """Sentences on the settings that are in no group with an answer, and why."""
+    rows = [row.name for row in compared.settings if any(compared.values[row.name].values())]
+    grouped = {name: group for group in compared.groups for name in group.names}
+    alone = [name for name in rows if name not in grouped]
+    open_groups = [group for group in compared.groups if group not in told]
+    unstarted = [name for group in open_groups if group.best is None for name in group.names if name in rows]
+    unpaired = [name for group in open_groups if group.best is not None for name in group.names if name in rows]
+    empty = [row.name for row in compared.settings if row.name not in rows]
+    reasons = (
+        ("Not compared, because no other setting has their KL", alone),
+        ("None of these is known to be better than the start", unstarted),
+        ("Not compared, because they have no two seeds in common", unpaired),
+        ("Without results", empty),
+    )
+    return [f"{why}: {_some(names)}." for why, names in reasons if names]
 
 
 def _of_group(compared: ComparedSettings, group: Group) -> str:
     """A sentence on the best setting of a group; empty if a KL is not known or differs, unless the user asked."""
     assert group.best is not None
     assert compared.metric is not None
-    kls = {name: _kl(compared, name) for name in group.names}
+    kls = _kls(compared, group.names)
     apart = any(_differ(kls[name], kls[group.best]) for name in group.names)
     if apart and not compared.asked:
         return ""
@@ -94,30 +123,46 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     where = "" if apart else f"At a KL of {min(known):.2f} to {max(known):.2f} nats, "
     word = "lowest" if compared.better == "lower" else "highest"
     means = {row.name: row.means[compared.metric] for row in compared.settings if compared.metric in row.means}
+    little = hardly_moved({name: compared.values[name] for name in group.names})
+    still = " It hardly moved from the start." if compared.asked and group.best in little else ""
     text = _sentence(where, group.best, heading(compared.metric), word, means, group.comparisons)
+    if not compared.asked and better_than_start(compared.values[group.best], compared.metric, compared.plane) is None:
+        still = _START_UNKNOWN
     rest = " The KLs differ or were not measured, so this says nothing about equal KL." if apart else ""
-    return f"{text}{rest}"
+    return f"{text}{still}{rest}"
 
 
 def _sentence(
     where: str, best: str, metric: str, word: str, means: Mapping[str, Estimate], comparisons: Mapping[str, Comparison]
 ) -> str:
     others = {name: c for name, c in comparisons.items() if name != best}
+    sign = -1 if word == "lowest" else 1
+    ahead = [name for name in others if name in means and sign * (means[name].value - means[best].value) > 0]
+    unknown = [name for name, c in others.items() if c.tied is None and name in means]
     worse = {name: c.difference for name, c in others.items() if c.tied is False and c.difference is not None}
-    tied = [name for name, c in others.items() if c.tied]
+    tied = [name for name, c in others.items() if c.tied and name not in ahead]
     if not worse:
+        tied = [name for name, c in others.items() if c.tied]
         shown = _some(f"{name} ({means[name]:.3f})" for name in [best, *tied])
         text = f"{where}none is known to be best. By {metric} not told apart: {shown}."
     else:
         nearest = min(worse, key=lambda name: abs(worse[name].value))
-        text = f"{where}{best} has the {word} {metric}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
+        what = f"has the best {metric} of those that can be called best" if ahead else f"has the {word} {metric}"
+        text = f"{where}{best} {what}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
         text += f" Told from it is {nearest}, with {worse[nearest]:+.3f} against it."
         text += f" Not told from it: {_some(tied)}." if tied else ""
+        if excluded := [f"{name} ({means[name].value:.3f})" for name in ahead if name not in unknown]:
+            why = "fewer seeds, hardly moved, or not known to be better than the start"
+            text += f" Better, but not called best ({why}): {_some(excluded)}."
+    if unknown:
+        shown = _some(f"{name} ({means[name].value:.3f})" for name in unknown)
+        text += f" Not compared with it, because they share fewer than two seeds: {shown}."
     return f"{text[0].upper()}{text[1:]}"
 
 
 def _why_nothing(compared: ComparedSettings, told: Sequence[Group]) -> str:
-    kls = [_kl(compared, row.name) for row in compared.settings]
+    with_results = [row.name for row in compared.settings if any(compared.values[row.name].values())]
+    kls = list(_kls(compared, with_results).values())
     known = [kl for kl in kls if kl is not None]
     if compared.at_equal_kl and not compared.groups:
         where = f" (they reach {min(known):.2f} to {max(known):.2f} nats)" if known else ""
@@ -161,18 +206,17 @@ def _measured(means: Mapping[str, Estimate]) -> str:
     return f"; its {heading(metric)} is {value.value:.3f}{interval} over {counted(value.n, 'seed')}"
 
 
-def _kl(compared: ComparedSettings, setting: str) -> float | None:
-    """The mean KL of a setting: exact, or else from samples. None if it is not known."""
-    by_seed = next((of for name in KLS if (of := compared.values[setting].get(name))), None)
-    return None if by_seed is None else float(np.mean([np.mean(value) for value in by_seed.values()]))
+def _kls(compared: ComparedSettings, settings: Sequence[str]) -> dict[str, float | None]:
+    """Setting -> mean KL, by the most exact one that all of them have. All are None if there is no such KL."""
+    metric = next((name for name in KLS if all(compared.values[one].get(name) for one in settings)), None)
+    if metric is None:
+        return dict.fromkeys(settings)
+    return {one: float(np.mean([np.mean(v) for v in compared.values[one][metric].values()])) for one in settings}
 
 
 def _differ(one: float | None, other: float | None) -> bool:
-    """Whether two KLs are not known, or differ by more than the factor within which they count as equal."""
-    if one is None or other is None:
-        return True
-    low, high = sorted((abs(one), abs(other)))
-    return high > SAME_KL * low
+    """Whether two KLs are not known, or do not count as equal."""
+    return one is None or other is None or not same_kl(one, other)
 
 
 def _some(names: Iterable[str]) -> str:

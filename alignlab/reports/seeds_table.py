@@ -28,7 +28,7 @@ from alignlab.statistics.comparison import (
     strengths_to_add,
 )
 from alignlab.statistics.intervals import NOTHING, Estimate
-from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget
+from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget, same_kl
 from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison
 from alignlab.tracking.metrics import BETTER
 
@@ -194,7 +194,7 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
         yield from _group_conclusions(group, compared)
     if not compared.at_equal_kl and compared.metric in ("eval/pairs/accuracy", "eval/labels/auc"):
         yield from _kl_beside(compared)
-    yield from _how_sure(compared.comparisons)
+    yield from _how_sure(compared, compared.comparisons)
     if compared.asked:
         yield from _weak_settings(compared)
 
@@ -236,7 +236,9 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
             else "learning rates are variants of a method; the best one was chosen by these same numbers, and the "
             "intervals hold for all variants at once"
         )
-    yield from _how_sure({f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()})
+    yield from _how_sure(
+        compared, {f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()}
+    )
 
 
 def _prompts_not_counted(found: Settings) -> Iterator[str]:
@@ -256,10 +258,20 @@ def _at_budget(budget: Budget) -> Iterator[str]:
     if still:
         names = "; ".join(still)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
+    yield from (f"{where}{line}" for line in between_settings(budget))
     if budget.best is None:
         yield f"{where}no method is known to be better than the start: none is called best"
     else:
         yield from _best(budget.best, budget.comparisons, where, still, still)
+
+
+def between_settings(budget: Budget) -> list[str]:
+    """Sentences on methods whose reward at a KL is on a line between settings that are far apart."""
+    return [
+        f"{method} has no setting between {low:.3g} and {high:.3g} nats, so its value is on the line between these two "
+        "and may be too low"
+        for method, (low, high) in budget.sparse.items()
+    ]
 
 
 def _best(
@@ -290,7 +302,7 @@ def _best(
         yield f"{where}unknown, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
 
 
-def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
+def _how_sure(compared: ComparedSettings, comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     """What the statements on ties assume, and on how many seeds they rest."""
     if any(c.tied and c.more_seeds for c in comparisons.values()):
         yield (
@@ -298,7 +310,9 @@ def _how_sure(comparisons: Mapping[str, Comparison]) -> Iterator[str]:
             f"and spread stay as they are (- : over {MOST_SEEDS:,}, or more held-out pairs are needed instead)"
         )
     fewest = min((c.difference.n for c in comparisons.values() if c.difference and c.difference.n > 1), default=0)
-    if 0 < fewest < _FEW_SEEDS:
+    if max(row.seeds for row in compared.settings) < 2:  # the comparisons are over prompts
+        yield "what is said about ties holds for these runs; with one seed, nothing is known about other seeds"
+    elif 0 < fewest < _FEW_SEEDS:
         yield (
             f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
             "distributed over seeds. If one seed in five is far off, intervals of 3 seeds hold in half of the cases "
@@ -315,11 +329,14 @@ def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
             "to measure it, type: alignlab evaluate run=<this sweep>"
         )
         return
+    kls = [_mean_of(values[kl]) for values in compared.values.values() if values.get(kl)]
+    if same_kl(min(kls), max(kls)):
+        return
     best = [group.best for group in compared.groups if group.best]
     names = best + [n for group in compared.groups for n, c in group.comparisons.items() if c.tied and n not in best]
     if names:
         shown = "; ".join(f"{n} {_mean_of(compared.values[n][kl]):.2g} nats" for n in names)
-        yield f"these settings have different KLs, so this does not say which is best at equal KL: {shown}"
+        yield f"the settings have different KLs, so this does not say which is best at equal KL: {shown}"
 
 
 def _why_not_compared(compared: ComparedSettings, asked: str) -> Iterator[str]:

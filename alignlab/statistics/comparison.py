@@ -18,7 +18,7 @@ import numpy as np
 
 from alignlab.statistics import kl_budget
 from alignlab.statistics.intervals import Estimate
-from alignlab.statistics.kl_budget import SAME_KL, Budgets
+from alignlab.statistics.kl_budget import Budgets, same_kl
 from alignlab.statistics.seeds import (
     LEVEL,
     Comparison,
@@ -187,7 +187,7 @@ def compare_settings(
         chosen: str | None = metric if any(of.get(metric) for of in values.values()) else None
         groups = [list(values)]
     elif plane and (curves := _curves(axes, named, values, plane)):
-        budgets, chosen, groups = kl_budget.at_common_kls(*curves, interval_of), plane.reward, []
+        budgets, chosen, groups = kl_budget.at_common_kls(*curves, interval_of, least=least), plane.reward, []
     elif plane:
         has_gap = all(of.get(GAP) for of in values.values() if of)
         chosen, groups = (GAP if has_gap and plane.kl == KL else plane.reward), equal_kl(values, plane.kl)
@@ -328,21 +328,24 @@ def better_than_start(
 def _error_at_chance(values: Values, metric: str) -> float:
     """Half of the 95 % interval of a share near 1/2 over held-out rows, which more seeds do not make narrower."""
     if metric == "eval/pairs/accuracy":
-        return _SHARE_HALF_WIDTH / math.sqrt(min(values.get("eval/pairs/n", {}).values(), default=math.inf))
+        return _SHARE_HALF_WIDTH / math.sqrt(_fewest(values, "eval/pairs/n"))
     if metric == "eval/labels/auc":  # the Mann-Whitney statistic has the variance (g + b + 1) / (12 g b)
-        good, bad = (
-            min(values.get(f"eval/labels/n_{kind}", {}).values(), default=math.inf) for kind in ("good", "bad")
-        )
+        good, bad = (_fewest(values, f"eval/labels/n_{kind}") for kind in ("good", "bad"))
         return 2 * _SHARE_HALF_WIDTH * math.sqrt((good + bad + 1) / (12 * good * bad)) if good + bad < math.inf else 0.0
     return 0.0
 
 
+def _fewest(values: Values, count: str) -> float:
+    """The smallest positive count of any seed; infinite if there is none."""
+    return min((float(n) for n in values.get(count, {}).values() if n > 0), default=math.inf)
+
+
 def equal_kl(settings: Mapping[str, Values], metric: str = KL) -> list[list[str]]:
-    """Groups of settings with equal KL, smallest KL first. In a group, mean KLs differ by at most a factor SAME_KL."""
+    """Groups of settings with equal KL, smallest KL first. In a group, all mean KLs equal the smallest (`same_kl`)."""
     kl = {name: float(np.mean(list(of[metric].values()))) for name, of in settings.items() if of.get(metric)}
     groups: list[list[str]] = []
     for name in sorted(kl, key=lambda name: kl[name]):
-        if groups and kl[name] <= SAME_KL * kl[groups[-1][0]]:
+        if groups and same_kl(kl[name], kl[groups[-1][0]]):
             groups[-1].append(name)
         else:
             groups.append([name])
@@ -394,8 +397,8 @@ def compare(
 
 def _held_out_pairs(settings: Mapping[str, Values], group: Sequence[str]) -> int | None:
     """The smallest number of held-out pairs of any run of the group; None if it is not known."""
-    counts = [int(n) for name in group for n in settings[name].get("eval/pairs/n", {}).values()]
-    return min(counts, default=None)
+    fewest = min(_fewest(settings[name], "eval/pairs/n") for name in group)
+    return int(fewest) if math.isfinite(fewest) else None
 
 
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:

@@ -19,6 +19,9 @@ from alignlab.statistics.seeds import LEVEL, Comparison, Interval, compare_with_
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
 
+# Between settings whose KLs differ by a larger factor, a line may be far below what the method reaches there.
+WIDE = 4.0
+
 # KLs are not compared if a method moved less than this (nats): nothing was learnt there.
 LEAST_KL = 0.01
 
@@ -55,6 +58,8 @@ class Budget:
     gains:       method -> reward minus that of the start; empty if the start's reward is not known.
     best:        None if no method is known to be better than the start.
     comparisons: method -> its comparison with the best.
+    sparse:      method -> (KL of its next setting below, KL of the next above), nats, if these are further apart than
+                 by a factor of WIDE. Its reward here may be too low: the most that a method can reach is concave in KL.
     """
 
     kl: float
@@ -62,6 +67,7 @@ class Budget:
     gains: Mapping[str, Estimate]
     best: str | None
     comparisons: Mapping[str, Comparison]
+    sparse: Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
@@ -76,11 +82,18 @@ class Budgets:
     budgets: Sequence[Budget]
 
 
+def same_kl(one: float, other: float) -> bool:
+    """Whether two KLs count as equal. A sampled KL that is not positive is equal to none but itself."""
+    low, high = sorted((one, other))
+    return low == high or (low > 0 and high <= SAME_KL * low)
+
+
 def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, Any]:
     """seed -> reward of a method at a KL. The mean over seeds is the value of the curve of means; {} if it is outside.
 
     curve: the settings of a method. If their start's reward is known, the curve begins there, at a KL of 0. `kl` may be
-           below the smallest KL of the settings by a factor of SAME_KL, but not above the largest.
+           below the smallest KL of the settings by a factor of SAME_KL, but not above the largest. {} also if the
+           seeds that two neighbours share have other mean KLs than all of their seeds, and do not enclose `kl`.
 
     Settings i and j are next to `kl` on the curve, and b is its slope there. A seed with a KL of its own is moved along
     the slope: (1 - w) (r_i - b (KL_i - m_i)) + w (r_j - b (KL_j - m_j)), where m are means over seeds. So the values of
@@ -99,6 +112,8 @@ def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, Any]:
     if not seeds:
         return {}
     (low, start), (high, end) = (_means(s, seeds) for s in (lower, upper))
+    if lower is not upper and not low * (1 - 1e-9) <= kl <= high * (1 + 1e-9):
+        return {}
     slope = (end - start) / (high - low) if high > low else 0.0
     weight = (kl - low) / (high - low) if high > low else 1.0
     return {
@@ -113,8 +128,21 @@ def _means(setting: Setting, seeds: Sequence[str]) -> tuple[float, float]:
     return tuple(float(np.mean([of[seed] for seed in seeds])) for of in (setting.kl, setting.reward))  # type: ignore[return-value]
 
 
+def _sparse(curve: Sequence[Setting], kl: float) -> tuple[float, float] | None:
+    """KLs of the settings next to `kl`, if none is near it and they are further apart than by a factor of WIDE."""
+    kls = [setting.mean_kl for setting in curve if setting.seeds]
+    if any(same_kl(kl, own) for own in kls):
+        return None
+    low, high = max((own for own in kls if own <= kl), default=kl), min((own for own in kls if own > kl), default=kl)
+    return (low, high) if high > WIDE * low else None
+
+
 def at_common_kls(
-    curves: Mapping[str, Sequence[Setting]], families: Mapping[str, str], interval_of: Interval = over_seeds
+    curves: Mapping[str, Sequence[Setting]],
+    families: Mapping[str, str],
+    interval_of: Interval = over_seeds,
+    *,
+    least: float = 0.0,
 ) -> Budgets:
     """Compare methods at KLs that every family with results reached. All intervals hold at once (Bonferroni).
 
@@ -122,6 +150,7 @@ def at_common_kls(
     families: method -> its family. Methods of one family are variants, such as one objective with several learning
               rates. A family reached a KL if one of its methods did.
     If no KL is within the settings of one method of each family, all settings of a family form one curve.
+    least:    differences of mean rewards below this count as ties.
     A method is called best only if its reward is not known to be as low as the start's.
     """
     kls: dict[str, list[float]] = {}
@@ -140,10 +169,14 @@ def at_common_kls(
         pooled: dict[str, list[Setting]] = {}
         for method, curve in curves.items():
             pooled.setdefault(families[method], []).extend(curve)
-        return at_common_kls(pooled, {family: family for family in pooled}, interval_of)
+        return at_common_kls(pooled, {family: family for family in pooled}, interval_of, least=least)
     comparisons = sum(len(values) - 1 for values in found.values())
     starts = {method: _start(curve) for method, curve in curves.items()}
-    return Budgets(ranges, [_budget(kl, values, starts, comparisons, interval_of) for kl, values in found.items()])
+    budgets = []
+    for kl, values in found.items():
+        sparse = {method: gap for method in values if (gap := _sparse(curves[method], kl))}
+        budgets.append(_budget(kl, values, starts, sparse, comparisons, least, interval_of))
+    return Budgets(ranges, budgets)
 
 
 def _start(curve: Sequence[Setting]) -> dict[str, Any]:
@@ -154,7 +187,9 @@ def _budget(
     kl: float,
     values: Mapping[str, Mapping[str, Any]],
     starts: Mapping[str, Mapping[str, Any]],
+    sparse: Mapping[str, tuple[float, float]],
     comparisons: int,
+    least: float,
     interval_of: Interval,
 ) -> Budget:
     gains = {
@@ -167,7 +202,7 @@ def _budget(
     # Without two seeds it is not known whether a method is better than the start; then it can be the best, too.
     can_be = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
     best, compared = compare_with_best(
-        values, lower_is_better=False, candidates=can_be, comparisons=comparisons, interval_of=interval_of
+        values, lower_is_better=False, least=least, candidates=can_be, comparisons=comparisons, interval_of=interval_of
     )
     rewards = {method: interval_of(list(of.values()), LEVEL) for method, of in values.items()}
-    return Budget(kl, rewards, gains, best, compared)
+    return Budget(kl, rewards, gains, best, compared, sparse)

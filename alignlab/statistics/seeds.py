@@ -41,7 +41,8 @@ class Comparison:
     difference: the setting's metric minus the best setting's, over the seeds that both have. The interval holds for all
                 settings at once. None for the best setting itself.
     tied:       whether the setting may be as good as the best: its interval does not lie on the worse side of 0, or it
-                is the best. None if that is unknown, because the two share fewer than two seeds.
+                is the best. None if that is unknown, because the two share fewer than two seeds. If no setting has two
+                seeds, an interval over prompts decides, if there is one.
     more_seeds: how many more shared seeds would separate the two settings. None if they are separated already, if it is
                 unknown, or if it would take more than MOST_SEEDS seeds.
     """
@@ -101,7 +102,8 @@ def compare_with_best(
         interval = _with_rows(by_seed, rows, each)
         worse = interval.low > 0 if lower_is_better else interval.high < 0
         too_little = abs(interval.value) < least
-        tied = (not worse or too_little) if interval.n > 1 else None
+        known = interval.n > 1 and (len(differences) > 1 or most == 1)  # one seed's interval over prompts has n > 1
+        tied = (not worse or too_little) if known else None
         means = [float(np.mean(d)) for d in differences]
         seeds_decide = by_seed.low <= 0 <= by_seed.high  # otherwise more rows are needed, not more seeds
         more = seeds_to_separate(means, level=each) if tied and seeds_decide and not too_little else None

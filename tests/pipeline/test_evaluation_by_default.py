@@ -11,7 +11,7 @@ import pytest
 from hydra import compose
 
 from alignlab.config.plan import plan
-from alignlab.pipeline.evaluate import prompt_counts
+from alignlab.pipeline.evaluate import counts_up_to, prompt_counts
 from tests.lab_runs import only
 
 TEXT = [
@@ -27,6 +27,15 @@ def test_numbers_of_prompts_to_choose_from() -> None:
     assert prompt_counts(8) == [8]
     assert prompt_counts(0)[:3] == [16, 32, 64]
     assert prompt_counts(0)[-1] == 0
+
+
+def test_a_point_answers_as_many_prompts_as_the_others_of_its_sweep() -> None:
+    """If the data has 40 held-out prompts, an evaluation of up to 64 answered 40."""
+    assert counts_up_to([16, 32, 64], 16) == [16]
+    assert counts_up_to([16, 32, 64], 40) == [16, 32, 64]
+    assert counts_up_to([16, 32, 64, 0], 100) == [16, 32, 64, 0]
+    assert counts_up_to([16, 32, 64], 10) == [16], "fewer prompts than the smallest number"
+    assert counts_up_to([16, 32], 64) == [16, 32], "the others were asked for more"
 
 
 @pytest.mark.parametrize(

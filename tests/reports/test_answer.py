@@ -130,3 +130,143 @@ def test_methods_are_compared_at_kls_that_all_of_them_reached(tmp_path: Path) ->
     assert apart.startswith(
         "Nothing can be told about which is best: the methods have no KL in common (objective dpo 1 to"
     )
+
+
+KL = "eval/kl_ref/sequence_k1"
+
+
+def test_a_better_setting_that_shares_no_two_seeds_is_named(tmp_path: Path) -> None:
+    """Two seeds of setting C failed; its one seed is far better than the best setting that has all seeds."""
+    alike = {KL: 1.0}
+    settings = {b: [pairs(a + s, **alike) for s in SEEDS] for b, a in (("A", 0.7), ("B", 0.6))}
+    text = said(tmp_path, {**settings, "C": [pairs(0.99, **alike)]})
+    assert "beta A has the best held-out pair accuracy of those that can be called best: 0.710" in text
+    assert text.endswith("Not compared with it, because they share fewer than two seeds: beta C (0.990).")
+    assert "has the highest" not in text
+
+
+@pytest.mark.parametrize(
+    ("first", "mean"),
+    [
+        ([pairs(a, **{KL: 1.0}) for a in (0.95, 0.45, 0.95)], 0.783),  # its interval contains 1/2
+        ([pairs(0.9 + s, **{KL: 1.0, "eval/pairs/distance": 0.1}) for s in SEEDS], 0.91),  # it hardly moved
+    ],
+)
+def test_a_better_setting_that_can_not_be_best_is_not_passed_over(
+    first: list[dict[str, float]], mean: float, tmp_path: Path
+) -> None:
+    others = {b: [pairs(a + s, **{KL: 1.0}) for s in SEEDS] for b, a in (("B", 0.7), ("C", 0.6))}
+    text = said(tmp_path, {"A": first, **others})
+    assert "beta B has the best held-out pair accuracy of those that can be called best: 0.710" in text
+    assert "Better, but not called best" in text
+    assert text.endswith(f": beta A ({mean:.3f}).")
+    assert "Not told from it" not in text
+
+
+def test_sampled_kls_of_opposite_sign_are_not_equal(tmp_path: Path) -> None:
+    settings = {b: [pairs(a + s, **{KL: kl}) for s in SEEDS] for b, a, kl in (("A", 0.9, -0.5), ("B", 0.7, 0.5))}
+    assert "not known to have a KL in common (they reach -0.50 to 0.50 nats)" in said(tmp_path, settings)
+
+
+def test_an_exact_kl_is_not_compared_with_a_sampled_one(tmp_path: Path) -> None:
+    settings = {
+        "A": [pairs(0.9 + s, **{"exact/kl": 1.0}) for s in SEEDS],
+        "B": [pairs(0.7 + s, **{KL: 1.0}) for s in SEEDS],
+    }
+    assert "not known to have a KL in common (it was not measured)" in said(tmp_path, settings)
+
+
+def test_each_setting_outside_the_answer_has_its_own_reason(tmp_path: Path) -> None:
+    worse = [{**exact(5.0, 0.2 + s), "exact/reward": -1.0} for s in SEEDS]
+    settings = {"A": [exact(1.0, 0.5 + s) for s in SEEDS], "B": [exact(1.0, 0.2 + s) for s in SEEDS]}
+    text = said(tmp_path, {**settings, "C": [{}] * 3, "D": worse, "E": worse, "F": [exact(20.0, 0.2)] * 3})
+    assert "beta B has the lowest gap" in text
+    assert "Not compared, because no other setting has their KL: beta F." in text
+    assert "None of these is known to be better than the start: beta D; beta E." in text
+    assert text.endswith("Without results: beta C.")
+
+
+def test_a_setting_that_stood_still_is_named_so_even_for_a_metric_of_choice(tmp_path: Path) -> None:
+    still = {"eval/pairs/distance": 1e-4}
+    settings = {b: [pairs(a + s, **still) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.6))}
+    text = said(tmp_path, settings, metric="eval/pairs/accuracy", better="higher")
+    assert "It hardly moved from the start." in text
+
+
+def test_counts_of_zero_pairs_do_not_break_the_answer(tmp_path: Path) -> None:
+    none = {"eval/pairs/n": 0.0, KL: 1.0}
+    settings = {b: [pairs(a + s, **none) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.6))}
+    assert "beta A has the highest held-out pair accuracy: 0.910" in said(tmp_path, settings)
+
+
+Curves = dict[str, dict[str, list[tuple[int, float, float]]]]
+
+
+def said_of_methods(folder: Path, curves: Curves) -> str:
+    """The answer to a sweep of methods: objective -> strength -> (seed, exact KL, exact reward)."""
+    points = []
+    for objective, by_strength in curves.items():
+        for strength, values in by_strength.items():
+            for seed, kl, reward in values:
+                run = f"{objective}-{len(points)}"
+                points.append(
+                    {"point": len(points), "run": run, "objective": objective, "strength": strength, "seed": str(seed)}
+                )
+                summary = {"exact/kl": kl, "exact/reward": reward, "exact/reward_reference": 0.0}
+                write_sealed(RunDir.of(folder, run).record_file, {"id": run, "status": "done", "summary": summary})
+    sweep = {"name": "s", "axes": ["objective", "strength", "seed"], "points": points}
+    write_sealed(folder / "sweeps/s/sweep.json", sweep)
+    ((_, settings_of_set),) = read_sweep(folder / "sweeps/s").settings
+    return " ".join(answers(settings_of_set))
+
+
+def straight(gain: float, seeds: Any = range(3), more: float = 0.0) -> dict[str, list[tuple[int, float, float]]]:
+    """A curve of two settings, at KLs of 1 and 2 nats, with `gain` reward a nat."""
+    return {str(kl): [(s, float(kl), gain * kl + 0.01 * s + more * (1 + s / 7)) for s in seeds] for kl in (1, 2)}
+
+
+def test_methods_that_differ_by_rounding_are_not_ranked(tmp_path: Path) -> None:
+    text = said_of_methods(tmp_path, {"dpo": straight(1.0), "exo": straight(1.0, more=1e-7)})
+    assert "none is known to be best" in text
+    assert "has the highest" not in text
+
+
+def test_methods_without_common_seeds_are_not_said_to_be_no_better_than_the_start(tmp_path: Path) -> None:
+    text = said_of_methods(tmp_path, {"dpo": straight(1.0), "ipo": straight(0.5, seeds=range(3, 6))})
+    assert text == "Nothing can be told about which is best: no method has two seeds in common with another."
+
+
+def test_a_value_between_settings_that_are_far_apart_is_marked(tmp_path: Path) -> None:
+    """Both curves are the same root of the KL, but A has no setting between 0.1 and 100 nats."""
+    curves = {
+        name: {str(kl): [(s, kl, 0.8 * kl**0.5 + 0.01 * s) for s in range(3)] for kl in kls}
+        for name, kls in (("A", (0.1, 100.0)), ("B", (0.1, 1.0, 3.0, 10.0)))
+    }
+    text = said_of_methods(tmp_path, curves)
+    assert "objective B has the highest" in text
+    assert "Objective A has no setting between 0.1 and 100 nats, so its value is on the line between these two" in text
+    assert "Objective B has no setting" not in text
+
+
+def test_methods_that_did_not_move_are_not_said_to_have_no_kl_in_common(tmp_path: Path) -> None:
+    curves = {
+        name: {str(kl): [(s, kl, gain * kl) for s in range(3)] for kl in (1e-4, 3e-4)}
+        for name, gain in (("dpo", 1.0), ("ipo", 2.0))
+    }
+    assert said_of_methods(tmp_path, curves) == (
+        "Nothing can be told about which is best: KLs below 0.01 nats are not compared, and these methods went no "
+        "further: objective dpo; objective ipo."
+    )
+
+
+def test_a_best_setting_whose_start_is_not_known_is_marked(tmp_path: Path) -> None:
+    """The scores of online runs have no value at the start."""
+    settings = {
+        b: [{"eval/objective/kl": 1.0, "eval/objective/scores": score + s} for s in SEEDS]
+        for b, score in (("A", 0.5), ("B", 0.1))
+    }
+    text = said(tmp_path / "a", settings)
+    assert "beta A has the highest" in text
+    assert "It is not known whether it is better than the start." in text
+    known = {b: [exact(1.0, gap + s) for s in SEEDS] for b, gap in (("A", 0.5), ("B", 0.2))}
+    assert "not known" not in said(tmp_path / "b", known)

@@ -127,6 +127,8 @@ def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None
     assert "best: objective dpo, strength 0.1; no other is tied with it" in text
     assert "chance that the best wins | tied" in text
     assert "IQM" not in text
+    assert "what is said about ties holds for these runs; with one seed, nothing is known about other seeds" in text
+    assert "24 seeds" not in text, "the 24 prompts are no seeds"
 
 
 def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from alignlab.statistics.kl_budget import Setting, at_common_kls, reward_at
+from alignlab.statistics.kl_budget import Setting, at_common_kls, reward_at, same_kl
 
 
 def seeded(*values: float) -> dict[str, float]:
@@ -84,3 +84,37 @@ def test_intervals_at_a_kl_cover(seeds: int) -> None:
         half = {3: 4.302653, 8: 2.364624}[seeds] * np.std(found, ddof=1) / np.sqrt(seeds)
         hits.append(abs(np.mean(found) - 1.1) <= half)
     assert np.mean(hits) == pytest.approx(0.95, abs=0.015)
+
+
+def test_seeds_that_two_neighbours_share_do_not_extrapolate() -> None:
+    """All seeds of the second setting have a mean KL of 6 nats, but those that the first has reach 2 nats only."""
+    curve = [
+        Setting(seeded(1.0, 1.0), seeded(1.0, 1.1), {}),
+        Setting(seeded(2.0, 2.0, 10.0, 10.0), seeded(2.0, 2.1, 3.0, 3.1), {}),
+    ]
+    assert reward_at(curve, 1.5) == pytest.approx({"0": 1.5, "1": 1.6})
+    assert reward_at(curve, 5.0) == {}
+
+
+def test_methods_closer_than_the_least_difference_are_tied() -> None:
+    """Every seed of the second method is 1e-6 better or a little more."""
+    one = [Setting(seeded(kl, kl, kl), seeded(kl, kl + 0.1, kl + 0.2), {}) for kl in (1.0, 2.0)]
+    two = [Setting(s.kl, seeded(*(r + 1e-7 * (10 + i) for i, r in enumerate(s.reward.values()))), {}) for s in one]
+    curves = {"a": one, "b": two}
+    for least, tied in ((0.0, False), (5e-4, True)):
+        found = at_common_kls(curves, {"a": "a", "b": "b"}, least=least)
+        assert [budget.comparisons["a"].tied for budget in found.budgets] == [tied] * 2
+
+
+def test_a_line_between_distant_settings_is_known() -> None:
+    def curve(*kls: float) -> list[Setting]:
+        return [Setting(seeded(kl, kl), seeded(kl**0.5, kl**0.5), {}) for kl in kls]
+
+    found = at_common_kls({"a": curve(0.1, 100.0), "b": curve(1.0, 4.0, 16.0)}, {"a": "a", "b": "b"})
+    assert [(budget.kl, budget.sparse) for budget in found.budgets] == [(kl, {"a": (0.1, 100.0)}) for kl in (4, 8, 16)]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), [(1, 1.25, True), (1, 1.3, False), (-1, 1, False), (-1, -1, True)])
+def test_which_kls_are_equal(one: float, other: float, same: bool) -> None:
+    assert same_kl(one, other) is same
+    assert same_kl(other, one) is same

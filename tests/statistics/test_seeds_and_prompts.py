@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from alignlab.statistics.comparison import Run, compare_settings
+from alignlab.statistics.seeds import compare_with_best
 from alignlab.statistics.seeds_and_prompts import Crossed
 
 LEVEL = 0.95
@@ -77,3 +78,14 @@ def test_settings_are_compared_over_seeds_and_prompts() -> None:
     assert of_sample.comparisons["x a"].tied is True
     assert of_all.comparisons["x a"].tied is False
     assert of_sample.settings[1].means["eval/score/j/mean"].value == pytest.approx(1.1, abs=0.02)
+
+
+def test_one_common_seed_of_several_decides_nothing() -> None:
+    """B answers 64 prompts worse, but only its seed 1 is done; an interval over prompts says nothing about seeds."""
+    rng = np.random.default_rng(0)
+    of = {"A": {s: 1.0 + 0.1 * rng.standard_normal(64) for s in "123"}, "B": {"1": 0.1 * rng.standard_normal(64)}}
+    best, found = compare_with_best(of, lower_is_better=False, interval_of=Crossed())
+    assert (best, found["B"].tied) == ("A", None)
+    of["A"] = {"1": of["A"]["1"]}
+    _, found = compare_with_best(of, lower_is_better=False, interval_of=Crossed())
+    assert found["B"].tied is False, "with one seed each, these two runs differ"

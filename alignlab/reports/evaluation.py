@@ -95,7 +95,13 @@ def _reward_bench_2(found: Mapping[str, Any]) -> str:
     """RewardBench 2's scores by subset, and what the score of Ties is made of."""
 
     def row(name: str, of: Mapping[str, Any]) -> list[str]:
-        return [name or "(no subset)", str(of["rows"]), str(of["rate"]["n"]), estimate_text(of["rate"]), str(of["invalid"])]
+        return [
+            name or "(no subset)",
+            str(of["rows"]),
+            str(of["rate"]["n"]),
+            estimate_text(of["rate"]),
+            str(of["invalid"]),
+        ]
 
     subsets = found["subsets"]
     counts = {name: sum(of[name] for of in subsets.values()) for name in ("rows", "invalid")}

@@ -1,7 +1,7 @@
 """The answer of a sweep in a few sentences, with its uncertainty. It says no more than the runs show.
 
-A setting or method is called lowest or highest only at a KL that others reach, and only if two or more seeds tell it
-from at least one other. Everything else is answered with "nothing can be told" and the reason.
+A setting or method is called lowest or highest only at a KL that others reach too, and only if the difference to at
+least one other is known from two seeds or more. Otherwise the answer is "nothing can be told", with the reason.
 """
 
 from __future__ import annotations
@@ -53,9 +53,9 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
     """Sentences on methods at the KLs that all of them reached."""
     assert compared.budgets is not None
     assert compared.plane is not None
-    told = [text for budget in compared.budgets.budgets if (text := _at_budget(budget, compared.plane.reward))]
-    if told:
-        return told
+    found = [text for budget in compared.budgets.budgets if (text := _at_budget(budget, compared.plane.reward))]
+    if found:
+        return found
     if compared.budgets.budgets:
         return [f"{NOTHING}: no method is known to be better than the start at a KL that all of them reached."]
     reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in compared.budgets.ranges.items())
@@ -64,7 +64,7 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
 
 def _at_budget(budget: Budget, reward: str) -> str:
     """A sentence on the best method at a KL; empty if nothing is known there."""
-    if budget.best is None or not _told(budget.best, budget.comparisons):
+    if budget.best is None or not _is_compared(budget.best, budget.comparisons):
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
     return _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
@@ -72,18 +72,21 @@ def _at_budget(budget: Budget, reward: str) -> str:
 
 def _of_groups(compared: ComparedSettings) -> list[str]:
     """Sentences on settings that are compared with each other, all of them or those with equal KL."""
-    told = [group for group in compared.groups if group.best is not None and _told(group.best, group.comparisons)]
-    sentences = [text for group in told if (text := _of_group(compared, group))]
+    groups = [g for g in compared.groups if g.best is not None and _is_compared(g.best, g.comparisons)]
+    sentences = [text for group in groups if (text := _of_group(compared, group))]
     if not sentences:
-        return [f"{NOTHING}: {_why_nothing(compared, told)}."]
-    inside = {name for group in told for name in group.names}
+        return [f"{NOTHING}: {_why_nothing(compared, groups)}."]
+    inside = {name for group in groups for name in group.names}
     outside = [row.name for row in compared.settings if row.name not in inside]
     rest = f"Not compared, because no other setting has their KL: {_some(outside)}."
     return [*sentences, *([rest] if outside else [])]
 
 
 def _of_group(compared: ComparedSettings, group: Group) -> str:
-    """A sentence on the best setting of a group; empty if a KL is not known or differs, unless the user asked."""
+    """A sentence on the best setting of a group.
+
+    Empty if a KL is not known or differs, unless the user chose the metric.
+    """
     assert group.best is not None
     assert compared.metric is not None
     kls = {name: _kl(compared, name) for name in group.names}
@@ -95,7 +98,7 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     word = "lowest" if compared.better == "lower" else "highest"
     means = {row.name: row.means[compared.metric] for row in compared.settings if compared.metric in row.means}
     text = _sentence(where, group.best, heading(compared.metric), word, means, group.comparisons)
-    rest = " The KLs differ or were not measured, so this says nothing about equal KL." if apart else ""
+    rest = " The KLs differ or were not measured, so this is not a comparison at equal KL." if apart else ""
     return f"{text}{rest}"
 
 
@@ -107,26 +110,27 @@ def _sentence(
     tied = [name for name, c in others.items() if c.tied]
     if not worse:
         shown = _some(f"{name} ({means[name]:.3f})" for name in [best, *tied])
-        text = f"{where}none is known to be best. By {metric} not told apart: {shown}."
+        text = f"{where}none is known to be best. Tied by {metric}: {shown}."
     else:
         nearest = min(worse, key=lambda name: abs(worse[name].value))
         text = f"{where}{best} has the {word} {metric}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
-        text += f" Told from it is {nearest}, with {worse[nearest]:+.3f} against it."
-        text += f" Not told from it: {_some(tied)}." if tied else ""
+        text += f" The nearest one that differs is {nearest}: {worse[nearest]:+.3f}."
+        text += f" Tied with the {word}: {_some(tied)}." if tied else ""
     return f"{text[0].upper()}{text[1:]}"
 
 
-def _why_nothing(compared: ComparedSettings, told: Sequence[Group]) -> str:
+def _why_nothing(compared: ComparedSettings, groups: Sequence[Group]) -> str:
+    """The reason why no setting is called best. groups: those whose best setting is compared with another one."""
     kls = [_kl(compared, row.name) for row in compared.settings]
     known = [kl for kl in kls if kl is not None]
     if compared.at_equal_kl and not compared.groups:
         where = f" (they reach {min(known):.2f} to {max(known):.2f} nats)" if known else ""
         return f"no two settings have the same KL{where}, and more reward at more KL is not better"
-    if told:
-        return _at_no_common_kl(compared, told[0], known if len(known) == len(kls) else [])
+    if groups:
+        return _at_no_common_kl(compared, groups[0], known if len(known) == len(kls) else [])
     if any(group.best for group in compared.groups):
         return "no setting has two seeds in common with another"
-    moved = " that moved" if any(group.still for group in compared.groups) else ""
+    moved = " that moved" if any(group.unmoved for group in compared.groups) else ""
     return f"no setting{moved} is known to be better than the start"
 
 
@@ -146,8 +150,8 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     )
 
 
-def _told(best: str, comparisons: Mapping[str, Comparison]) -> bool:
-    """Whether the best is known to differ, or not to differ, from at least one other."""
+def _is_compared(best: str, comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether there are enough seeds to compare the best with at least one other."""
     return any(comparison.tied is not None for name, comparison in comparisons.items() if name != best)
 
 
@@ -168,7 +172,7 @@ def _kl(compared: ComparedSettings, setting: str) -> float | None:
 
 
 def _differ(one: float | None, other: float | None) -> bool:
-    """Whether two KLs are not known, or differ by more than the factor within which they count as equal."""
+    """Whether two KLs differ by more than SAME_KL, or one of them is not known."""
     if one is None or other is None:
         return True
     low, high = sorted((abs(one), abs(other)))

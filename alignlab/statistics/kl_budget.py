@@ -1,8 +1,9 @@
 """Rewards of methods at equal KL.
 
-A method is what has several strengths, such as an objective. More reward at more KL does not make a method better, so
-methods are compared at KLs that all of them reached. A method's settings, ordered by KL, form a curve of mean reward
-against mean KL. The curve is linear between settings: a mixture of two policies has that reward, and at most that KL.
+A method is a set of settings that differ only in their strength, such as one objective with several betas. More reward
+at more KL does not make a method better, so methods are compared at KLs that all of them reached. A method's settings,
+ordered by KL, form a curve of mean reward against mean KL. The curve is linear between settings: a mixture of two
+policies has that reward, and at most that KL.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from alignlab.statistics.seeds import LEVEL, Comparison, Interval, compare_with_
 # KLs that differ by a smaller factor count as equal.
 SAME_KL = 1.25
 
-# KLs are not compared if a method moved less than this (nats): nothing was learnt there.
+# Methods are not compared if the largest common KL is below this (nats): hardly anything was learnt there.
 LEAST_KL = 0.01
 
 # The KLs that are compared, as shares of the largest KL that all methods reached.
@@ -77,7 +78,9 @@ class Budgets:
 
 
 def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, Any]:
-    """seed -> reward of a method at a KL. The mean over seeds is the value of the curve of means; {} if it is outside.
+    """seed -> reward of a method at a KL; empty if the curve does not reach the KL.
+
+    The mean over seeds is the value of the curve of means.
 
     curve: the settings of a method. If their start's reward is known, the curve begins there, at a KL of 0. `kl` may be
            below the smallest KL of the settings by a factor of SAME_KL, but not above the largest.
@@ -121,8 +124,9 @@ def at_common_kls(
     curves:   method -> its settings.
     families: method -> its family. Methods of one family are variants, such as one objective with several learning
               rates. A family reached a KL if one of its methods did.
-    If no KL is within the settings of one method of each family, all settings of a family form one curve.
-    A method is called best only if its reward is not known to be as low as the start's.
+    If no KL is reached by a single method of each family, all settings of a family form one curve.
+    A method is called best only if it is better than the start: the 95 % interval of its gain is above 0, or, with one
+    seed, the gain is. A method whose start has no known reward can be called best too.
     """
     kls: dict[str, list[float]] = {}
     for method, curve in curves.items():
@@ -164,10 +168,9 @@ def _budget(
         for method, of in values.items()
     }
     gains = {method: gain for method, gain in gains.items() if gain.n}
-    # Without two seeds it is not known whether a method is better than the start; then it can be the best, too.
-    can_be = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
+    candidates = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
     best, compared = compare_with_best(
-        values, lower_is_better=False, candidates=can_be, comparisons=comparisons, interval_of=interval_of
+        values, lower_is_better=False, candidates=candidates, comparisons=comparisons, interval_of=interval_of
     )
     rewards = {method: interval_of(list(of.values()), LEVEL) for method, of in values.items()}
     return Budget(kl, rewards, gains, best, compared)

@@ -82,7 +82,7 @@ def test_a_premise_that_fails_leaves_the_claim_open() -> None:
     measured = {"p": [0.9], "gradient": [0.0]}
     found = decide(ONE, measured, kind="closed form", premises=premises)
     assert found.verdict == "underdetermined"
-    assert found.why == "the set-up can't decide it: gradient: 0, expected > 1e-09 (derived)"
+    assert found.why == "this set-up can't decide the claim: gradient: 0, expected > 1e-09 (derived)"
     assert decide(ONE, {**measured, "gradient": [1.0]}, kind="closed form", premises=premises).verdict == "contradicted"
 
 

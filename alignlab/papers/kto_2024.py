@@ -166,8 +166,9 @@ PAPER = Paper(
             deviations=("Paper: Llama-7B on UltraFeedback. Here: 40 actions, 1,000 comparisons, a uniform reference.",),
             note="The reward of an action is its share of won comparisons. Without the weights, all actions of the "
             "data are pushed down, the rare ones least, and the policy ends on one of the rare actions. Which one "
-            "depends on the seed, so rewards vary widely. Version 1 had 400 comparisons of equally common actions, where the "
-            "action that is pushed down least is the best one. Version 2 had 5 seeds. Both were underdetermined.",
+            "depends on the seed, so rewards vary widely. Version 1 had 400 comparisons of equally common actions, "
+            "where the action that is pushed down least is the best one. Version 2 had 5 seeds. Both were "
+            "underdetermined.",
         ),
         Claim(
             name="reference-point",

@@ -17,7 +17,7 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Finding:
+class BandResult:
     """One expectation and what was measured.
 
     value, low, high: the mean over seeds with its 95 % interval; a closed form has the same number three times.
@@ -40,11 +40,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on a claim, the reason, and the findings that it follows from."""
+    """The verdict on a claim, the reason, and the results that it follows from."""
 
     verdict: Verdict
     why: str = ""
-    findings: tuple[Finding, ...] = ()
+    results: tuple[BandResult, ...] = ()
 
 
 def decide(
@@ -64,46 +64,46 @@ def decide(
       not finite.
     """
     conditions = [find(band, measured.get(band.quantity, ()), kind=kind) for band in premises]
-    findings = tuple(find(band, measured.get(band.quantity, ()), kind=kind, among=len(expected)) for band in expected)
-    everything = (*conditions, *findings)
-    failed = [finding for finding in conditions if finding.verdict != "reproduced"]
+    results = tuple(find(band, measured.get(band.quantity, ()), kind=kind, among=len(expected)) for band in expected)
+    everything = (*conditions, *results)
+    failed = [result for result in conditions if result.verdict != "reproduced"]
     if failed:
         return Decision("underdetermined", f"this set-up can't decide the claim: {_reasons(failed)}", everything)
     verdicts: tuple[Verdict, ...] = ("contradicted", "underdetermined")
     for verdict in verdicts:
-        if found := [finding for finding in findings if finding.verdict == verdict]:
+        if found := [result for result in results if result.verdict == verdict]:
             return Decision(verdict, _reasons(found), everything)
-    if not findings:
+    if not results:
         return Decision("underdetermined", "the claim expects nothing")
     return Decision("reproduced", "", everything)
 
 
-def find(band: Band, values: Sequence[float], *, kind: Kind, among: int = 1) -> Finding:
+def find(band: Band, values: Sequence[float], *, kind: Kind, among: int = 1) -> BandResult:
     """Compare the values of one quantity with its band. `among`: the number of quantities of the claim."""
     mean = math.fsum(values) / len(values) if values else math.nan
     if not values:
-        return Finding(band, mean, math.nan, math.nan, "underdetermined", f"{band.quantity} was not measured")
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", f"{band.quantity} was not measured")
     if bad := sum(not math.isfinite(value) for value in values):
         text = f"{bad} of {len(values)} values of {band.quantity} are not finite"
-        return Finding(band, mean, math.nan, math.nan, "underdetermined", text)
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", text)
     if kind == "closed form":
         inside = _is_inside(band, mean, mean) and len(values) == 1
-        return _finding(band, mean, (mean, mean), "reproduced" if inside else "contradicted")
+        return _result(band, mean, (mean, mean), "reproduced" if inside else "contradicted")
     if len(values) < FEWEST_SEEDS:
         text = f"{band.quantity} was measured with {len(values)} seeds; {FEWEST_SEEDS} are needed"
-        return Finding(band, mean, math.nan, math.nan, "underdetermined", text)
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", text)
     interval = mean_interval(values, level=LEVEL)
     wide = mean_interval(values, level=1 - (1 - LEVEL) / among)
     if _is_inside(band, interval.low, interval.high):
         verdict: Verdict = "reproduced"
     else:
         verdict = "contradicted" if _is_outside(band, wide.low, wide.high) else "underdetermined"
-    return _finding(band, mean, (interval.low, interval.high), verdict)
+    return _result(band, mean, (interval.low, interval.high), verdict)
 
 
-def _finding(band: Band, value: float, interval: tuple[float, float], verdict: Verdict) -> Finding:
-    finding = Finding(band, value, *interval, verdict, "")
-    return finding if verdict == "reproduced" else Finding(band, value, *interval, verdict, str(finding))
+def _result(band: Band, value: float, interval: tuple[float, float], verdict: Verdict) -> BandResult:
+    result = BandResult(band, value, *interval, verdict, "")
+    return result if verdict == "reproduced" else BandResult(band, value, *interval, verdict, str(result))
 
 
 def _is_inside(band: Band, low: float, high: float) -> bool:
@@ -118,5 +118,5 @@ def _is_outside(band: Band, low: float, high: float) -> bool:
     return high < band.low or low > band.high
 
 
-def _reasons(findings: Sequence[Finding]) -> str:
-    return "; ".join(finding.why for finding in findings)
+def _reasons(results: Sequence[BandResult]) -> str:
+    return "; ".join(result.why for result in results)

@@ -39,8 +39,8 @@ def test_an_interval_over_seeds_decides(values: list[float], verdict: str) -> No
 
 def test_the_interval_is_students() -> None:
     """t(0.975, 4) = 2.776, s = 0.01581, so the half-width is 2.776 * 0.01581 / sqrt 5 = 0.01963."""
-    (finding,) = decide(ONE, {"p": [0.50, 0.52, 0.48, 0.51, 0.49]}, kind="trained").findings
-    assert (finding.value, finding.high - finding.low) == (pytest.approx(0.5), pytest.approx(2 * 0.01963, abs=1e-5))
+    (result,) = decide(ONE, {"p": [0.50, 0.52, 0.48, 0.51, 0.49]}, kind="trained").results
+    assert (result.value, result.high - result.low) == (pytest.approx(0.5), pytest.approx(2 * 0.01963, abs=1e-5))
 
 
 def test_one_sided_bands() -> None:

@@ -35,7 +35,7 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
                 _print(out, f"    {remark}")
             _findings(out, point.found.errors, point.found.warnings)
         if point.rows is None:
-            _print(out, "    the rows are made when the run starts and are not looked at")
+            _print(out, "    the rows are made when the run starts and are not checked")
         else:
             audits[point.rows.key] = point.rows
     for key, rows in audits.items():

@@ -55,7 +55,7 @@ def _task(config: DictConfig) -> None:
     if written and (sweep := sweep_of(wanted)):
         text = write_sweep(sweep, {result.run: result.folder for result in found})
         if not wanted.evaluation.questions:
-            write_report(sweep)  # its table has the numbers of the evaluation now
+            write_report(sweep)  # adds the numbers of the evaluation to the table of the sweep
         print(f"\n{text}\n{sweep / 'evaluation.md'}")
 
 

@@ -20,10 +20,10 @@ _HELP = """usage: alignlab papers [paper [claim] ...]           list the claims 
        alignlab papers compare <folder> <folder>    show where two folders of records differ
        alignlab papers export <folder>              copy the records to a folder
 
-verdict: reproduced       what the paper says was measured
-         contradicted     something else was measured
-         underdetermined  the measurement can't decide it
-         needs-scale      it needs the paper's models and data
+verdict: reproduced       every measured number is as the claim says
+         contradicted     the claim rules out a measured number
+         underdetermined  the measurement can't decide the claim
+         needs-scale      the claim needs the paper's models and data
          not-run          there is no record, or the expectation has changed since
 run:     launcher=<name> and launcher.<option>=<value> decide where trained claims run (default: vectorized)
 folder:  output_root=<folder> (default: outputs); records=<folder> (default: papers in output_root)"""

@@ -75,7 +75,7 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 def _sync(root: Path, ids: Sequence[str]) -> int:
     folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
     if not folders:
-        print(f"nothing to upload: of {counted(len(ids), 'run')}, none has W&B files that are not uploaded yet")
+        print(f"nothing to upload: none of {counted(len(ids), 'run')} has W&B files that are not uploaded yet")
         return 0
     print(
         f"uploading {counted(len(folders), 'run')} to W&B: config, metrics, installed packages, and tables of prompts "

@@ -77,7 +77,7 @@ PAPER = Paper(
         ),
         Claim(
             name="bootstrap-coverage",
-            words="Bootstrap intervals of the ratings hold the true ratings as often as they say.",
+            words="95 % bootstrap intervals of the ratings contain the true ratings in 95 % of the cases.",
             source="confidence intervals of the ratings",
             expected=(near("coverage", 0.95, 0.04, "derived"),),
             measured_by=Sampled(coverage),

@@ -94,8 +94,8 @@ PAPER = Paper(
             expected=(above("largest loss of reward", 0.1, "derived"),),
             measured_by=Exact(cost_at_equal_kl),
             deviations=("Paper: IMDb and HH. Here: 12 answers, the exact optimum, beta 0.5.",),
-            note="That is at equal beta. At equal KL hardly anything of the loss is left ('share of it at equal KL' in "
-            "the record): on Bradley-Terry labels with many pairs, flips act like a larger beta.",
+            note="The policies have equal beta. At equal KL they have nearly equal rewards ('share of it at equal KL' "
+            "in the record): on Bradley-Terry labels with many pairs, flips act like a larger beta.",
         ),
     ),
 )

@@ -22,7 +22,7 @@ PROVENANCES = ("printed", "printed-via-notes", "derived", "eye-read-third-party"
 Kind = Literal["closed form", "estimator", "trained", "full scale"]
 Scale = Literal["mini", "full"]
 
-# Fewest repetitions that decide a claim about a random quantity.
+# The smallest number of seeds that can decide a claim about a random quantity.
 FEWEST_SEEDS = 5
 
 
@@ -97,10 +97,10 @@ class Claim:
     words:       the claim in words.
     source:      its place in the paper: section, equation, table or figure.
     expected:    what is measured if the claim is right. All of it must hold.
-    measured_by: None for a claim that is only recorded here because it needs more hardware.
+    measured_by: how it is measured; None for a claim that is only recorded, because it needs more hardware.
     premises:    what the set-up must satisfy so that the measurement can decide the claim at all.
     scale:       mini: minutes on a CPU. full: the paper's own models and data.
-    version:     grows when the measurement or the expectation changes.
+    version:     a number that is raised when the measurement or the expectation changes.
     deviations:  differences from the paper's set-up.
     note:        what a reader should know about the result.
     """

@@ -116,7 +116,7 @@ PAPER = Paper(
         ),
         Claim(
             name="implicit-reward",
-            words="beta log pi/pi_ref of the trained policy is the reward up to a constant of the prompt.",
+            words="beta log pi/pi_ref of the trained policy is the reward up to a constant that depends on the prompt.",
             source="section 4, equation 5",
             expected=(below("spread of reward minus implicit reward", 1e-3, "derived"),),
             measured_by=Exact(implicit_reward),

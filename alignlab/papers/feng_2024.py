@@ -41,8 +41,9 @@ PAPER = Paper(
     claims=(
         Claim(
             name="gradient-field",
-            words="DPO's gradient in pi/pi_ref of the preferred answer is smaller than that of the dispreferred one by "
-            "the factor x2 / x1: it lowers the one faster than it raises the other.",
+            words="x1 and x2 are pi/pi_ref of the preferred and the dispreferred answer. DPO's gradient in x1 is "
+            "x2 / x1 times as large as its gradient in x2: DPO lowers the dispreferred answer faster than it raises "
+            "the preferred one.",
             source="the partial derivatives of the loss, and their ratio",
             expected=(
                 below("largest error", 1e-9, "derived"),

@@ -1,4 +1,4 @@
-"""The runs of a trained claim, read from their directories."""
+"""The finished runs of a claim that is measured by training, read from their directories."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ Advantages = Callable[[torch.Tensor], torch.Tensor]
 
 
 def expected_gradient(logits: torch.Tensor, rewards: torch.Tensor, k: int, advantages: Advantages) -> torch.Tensor:
-    """[M] the mean over all groups of (1/k) sum_i A_i grad log pi(y_i), by the logits.
+    """[M] the expectation over groups of (1/k) sum_i A_i grad log pi(y_i), with respect to the logits.
 
     logits, rewards: [M] of the M answers, float64.
     """
@@ -25,6 +25,6 @@ def expected_gradient(logits: torch.Tensor, rewards: torch.Tensor, k: int, advan
 
 
 def true_gradient(logits: torch.Tensor, rewards: torch.Tensor) -> torch.Tensor:
-    """[M] gradient of the expected reward by the logits."""
+    """[M] gradient of the expected reward with respect to the logits."""
     policy = torch.softmax(logits, dim=0)
     return policy * (rewards - policy @ rewards)

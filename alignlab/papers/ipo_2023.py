@@ -121,7 +121,7 @@ PAPER = Paper(
     url="https://arxiv.org/abs/2310.12036",
     remarks=(
         "Equation 17 uses summed log-ratios. TRL and HALOs use means over tokens, for which tau has another meaning.",
-        "The text of arXiv gives a mini-batch of 9; the conference version is said to give 90.",
+        "The arXiv version gives a mini-batch of 9; the conference version is said to give 90.",
     ),
     claims=(
         Claim(
@@ -205,7 +205,7 @@ PAPER = Paper(
             deviations=(
                 "Paper: an argument. Here: ten actions, all 45 comparisons of a total order, 600 and 4,000 updates.",
             ),
-            note="Growth is that of KL(pi || pi_ref), in nats. With noisy labels DPO's KL is set by beta: see dpo_2023 "
+            note="The growth is that of KL(pi || pi_ref), in nats. With noisy labels, beta sets DPO's KL: see dpo_2023 "
             "theorem-1.",
         ),
         Claim(

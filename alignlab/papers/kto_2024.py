@@ -123,7 +123,7 @@ PAPER = Paper(
         ),
         Claim(
             name="imbalance",
-            words="With one good answer for ten bad ones, weights that make up for the ratio restore the direction of "
+            words="With one good answer for ten bad ones, weights that balance the counts restore the direction of "
             "learning.",
             source="section 4.2, equation 8: ratio of the weighted counts in [1, 4/3]",
             expected=(
@@ -164,10 +164,11 @@ PAPER = Paper(
             ),
             version=3,
             deviations=("Paper: Llama-7B on UltraFeedback. Here: 40 actions, 1,000 comparisons, a uniform reference.",),
-            note="The reward of an action is its share of won comparisons. Without the weights all actions of the data "
-            "are pushed down, the rare ones least. Version 1 had 400 comparisons of equally common actions, where the "
-            "action that is pushed down least is the best one; version 2 had 5 seeds. Both were underdetermined. "
-            "Rewards scatter, because without the weights the policy ends on any one of the rare actions.",
+            note="The reward of an action is its share of won comparisons. Without the weights, all actions of the "
+            "data are pushed down, the rare ones least, and the policy ends on one of the rare actions. Which one "
+            "depends on the seed, so rewards vary widely. Version 1 had 400 comparisons of equally common actions, "
+            "where the action that is pushed down least is the best one. Version 2 had 5 seeds. Both were "
+            "underdetermined.",
         ),
         Claim(
             name="reference-point",

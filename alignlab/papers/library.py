@@ -24,10 +24,10 @@ def library() -> dict[str, Paper]:
 
 
 def chosen(words: Sequence[str]) -> list[tuple[Paper, Claim]]:
-    """The claims that words name: papers and claims; `all`, or no word, names every claim.
+    """The claims that the words of a command line name.
 
-    A claim follows its paper: `ipo_2023 two-actions` names one claim, `ipo_2023 kto_2024` all claims of two papers.
-    Raises ConfigError with all words that name nothing.
+    A word is a paper or, after its paper, a claim: `ipo_2023 two-actions` names one claim, `ipo_2023 kto_2024` all
+    claims of two papers. `all`, or no word, names every claim. Raises ConfigError with all words that name nothing.
     """
     every = library()
     if not words or list(words) == ["all"]:

@@ -22,10 +22,10 @@ Train = Callable[[Sequence[str]], int]
 class Bench:
     """Where claims are measured.
 
-    folder:      of the records.
-    output_root: of trained runs.
+    folder:      where the records are.
+    output_root: where trained runs are.
     train:       trains a sweep.
-    typed:       further words for it, such as `launcher=local`.
+    typed:       further words for `train`, such as `launcher=local`.
     """
 
     folder: Path
@@ -34,11 +34,11 @@ class Bench:
     typed: tuple[str, ...] = ()
 
     def measure(self, paper: Paper, claim: Claim, *, again: bool = False) -> Row:
-        """The verdict on a claim, which is measured unless its record exists.
+        """The verdict on a claim. The claim is measured first if it has no finished record.
 
         again: measure even if there is a record.
 
-        A claim whose measurement ends with an error that a user can act on gets the verdict not-run, with the reason.
+        If the measurement ends with an error that a user can act on, the verdict is not-run, with the reason.
         """
         row = row_of(self.folder, paper, claim)
         measured_by = claim.measured_by

@@ -45,8 +45,8 @@ PAPER = Paper(
     claims=(
         Claim(
             name="odds-ratio",
-            words="The gradient of the odds-ratio term is delta times h: it vanishes as the preferred answer's odds "
-            "grow, and it is scaled by 1 / (1 - P). P is the exponential of a mean over tokens.",
+            words="The gradient of the odds-ratio term has two factors: delta vanishes as the preferred answer's odds "
+            "grow, and h is 1 / (1 - P), where P is the exponential of the mean log-probability over tokens.",
             source="equations 6 and 7, and the gradient of the odds ratio",
             expected=(
                 near("odds-ratio loss", 0.32029979, 1e-8, "derived"),

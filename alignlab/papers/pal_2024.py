@@ -50,8 +50,8 @@ PAPER = Paper(
         ),
         Claim(
             name="gradient-ratio",
-            words="Below its reference, the preferred answer is pushed up 1 + lambda times as hard as the other is "
-            "pushed down.",
+            words="If the preferred answer is less probable than under the reference, it is pushed up 1 + lambda times "
+            "as hard as the dispreferred one is pushed down.",
             source="equation 3",
             expected=(near("gradient ratio", 51.0, 1e-6, "derived"),),
             measured_by=Exact(gradient_ratio),

@@ -81,8 +81,8 @@ PAPER = Paper(
         ),
         Claim(
             name="one-step",
-            words="The change of a token's log-probability is its unembedding's alignment with W_+ - W_-, plus a term "
-            "for the two tokens themselves.",
+            words="In a step of DPO, the log-probability of a token changes by the alignment of its unembedding with "
+            "the difference W_+ - W_- of the pair's unembeddings, plus a term for the two tokens of the pair.",
             source="Theorems 1 and 2",
             expected=(below("largest error of d log pi / dt", 1e-9, "derived"),),
             measured_by=Exact(one_step),

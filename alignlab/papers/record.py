@@ -1,6 +1,6 @@
-"""Records of measured claims: one JSON file a claim, with its expectation, the measured values and what made them.
+"""Records of measured claims: one JSON file for each claim, with its expectation, the measured values and their origin.
 
-A record holds the expectation and the values, and not the verdict: the verdict is decided anew whenever it is read. The
+A record holds no verdict: the verdict is computed from the expectation and the values whenever the record is read. The
 expectation is written, with its digest, before the measurement starts.
 """
 
@@ -78,7 +78,7 @@ class ClaimFile:
         self._update(status="done", measured=values, runs=list(runs), ended=now())
 
     def fail(self, reason: str) -> None:
-        """Say that the measurement ended without a result."""
+        """Record that the measurement ended without a result, and why."""
         self._update(status="failed", reason=reason, ended=now())
 
     def _update(self, **values: Any) -> None:
@@ -107,7 +107,8 @@ class Row:
 def row_of(folder: Path, paper: Paper, claim: Claim) -> Row:
     """The verdict on a claim from its record in a folder.
 
-    A record with another expectation than the claim has now does not count: the expectation must be written first.
+    A record does not count if its expectation is not the claim's current one, because an expectation must be written
+    before the measurement.
     """
     try:
         record = ClaimFile(folder, paper.name, claim.name).read()

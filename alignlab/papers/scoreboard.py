@@ -1,4 +1,4 @@
-"""Verdicts as text: the scoreboard, one claim in full, and two sets of records side by side."""
+"""Verdicts as text: the scoreboard, one claim in full, and the differences between two sets of records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, get_args
 
 from alignlab.papers.claim import Claim, Paper
 from alignlab.papers.record import Row, decision_of
-from alignlab.papers.verdict import Finding, Verdict
+from alignlab.papers.verdict import BandResult, Verdict
 from alignlab.spelling import counted
 
 Records = Mapping[tuple[str, str], Mapping[str, Any]]
@@ -40,8 +40,8 @@ def in_full(row: Row) -> str:
         f"  measured by: {claim.kind}, version {claim.version}",
     ]
     parts += [f"  deviation: {text}" for text in claim.deviations]
-    if row.decision.findings:
-        parts += [f"  {_outcome(finding, claim)}: {finding}" for finding in row.decision.findings]
+    if row.decision.results:
+        parts += [f"  {_outcome(result, claim)}: {result}" for result in row.decision.results]
     else:
         parts += [f"  expected: {band.quantity} {band} ({band.provenance})" for band in claim.expected]
     expected = {band.quantity for band in (*claim.expected, *claim.premises)}
@@ -63,11 +63,11 @@ def _shortened(word: str) -> str:
     return word if len(word) <= 100 else f"{word[:97]}..."
 
 
-def _outcome(finding: Finding, claim: Claim) -> str:
-    """What a finding says: whether a premise holds, or whether an expectation is met."""
-    if finding.band in claim.premises:
-        return "premise holds" if finding.verdict == "reproduced" else "premise fails"
-    return {"reproduced": "as expected", "contradicted": "not as expected"}.get(finding.verdict, "open")
+def _outcome(result: BandResult, claim: Claim) -> str:
+    """What a result says: whether a premise holds, or whether an expectation is met."""
+    if result.band in claim.premises:
+        return "premise holds" if result.verdict == "reproduced" else "premise fails"
+    return {"reproduced": "as expected", "contradicted": "not as expected"}.get(result.verdict, "undecided")
 
 
 def _measured(record: Mapping[str, Any]) -> Mapping[str, Sequence[float]]:
@@ -79,9 +79,9 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def differences(one: Records, other: Records) -> Iterator[tuple[str, bool]]:
-    """(line, whether the verdict differs) for each claim that two sets of records do not agree on.
+    """(line, whether the verdict differs) for each claim on which two sets of records differ.
 
-    Each verdict is decided from its record alone, by the expectation that was written in it.
+    Each verdict follows from its record alone, by the expectation that the record holds.
     """
     for paper, claim in sorted({*one, *other}):
         records = [side.get((paper, claim), {}) for side in (one, other)]
@@ -92,9 +92,9 @@ def differences(one: Records, other: Records) -> Iterator[tuple[str, bool]]:
             if first["digest"] != second["digest"]:
                 reasons.append("the expectation changed")
             if moved := _moved(_measured(first), _measured(second)):
-                reasons.append(f"measured otherwise: {', '.join(moved)}")
+                reasons.append(f"measured values differ: {', '.join(moved)}")
         else:
-            reasons.append(f"only in the {'first' if records[0] else 'second'}")
+            reasons.append(f"only in the {'first' if records[0] else 'second'} folder")
         changed = verdicts[0] != verdicts[1]
         if changed or reasons:
             arrow = f"{verdicts[0]} -> {verdicts[1]}" if changed else verdicts[0]

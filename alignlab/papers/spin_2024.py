@@ -11,7 +11,10 @@ from alignlab.papers.tabular import Answers, Array
 
 
 def _gradient(data: Array, policy: Array) -> Array:
-    """[N] gradient of SPIN's expected loss by the logits: y from the data, y' and the reference from the policy."""
+    """[N] gradient of SPIN's expected loss with respect to the logits.
+
+    y comes from the data, y' from the policy, which is also the reference.
+    """
     answers = Answers(policy)
     loss = answers.expected_loss(SPIN(beta=0.1), np.exp(data)[:, None] * np.exp(policy))
     return answers.gradient(loss, policy)

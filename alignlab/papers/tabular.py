@@ -83,7 +83,7 @@ class Answers:
         return torch.log_softmax(self.prior + scores, dim=0)
 
     def gradient(self, loss: Callable[[torch.Tensor], torch.Tensor], policy: Array) -> Array:
-        """[N] derivative of a loss by each answer's logit, at a policy."""
+        """[N] derivative of a loss with respect to each answer's logit, at a policy."""
         scores = torch.as_tensor(policy - self.reference).clone().requires_grad_()
         loss(self.policy(scores)).backward()
         assert scores.grad is not None

@@ -17,12 +17,12 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Finding:
+class BandResult:
     """One expectation and what was measured.
 
     value, low, high: the mean over seeds with its 95 % interval; a closed form has the same number three times.
     verdict:          reproduced, contradicted or underdetermined.
-    why:              the reason in words; empty if it is reproduced.
+    why:              the reason in words; empty if the verdict is reproduced.
     """
 
     band: Band
@@ -40,11 +40,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Decision:
-    """The verdict on a claim, the reason, and the findings that it follows from."""
+    """The verdict on a claim, the reason, and the results that it follows from."""
 
     verdict: Verdict
     why: str = ""
-    findings: tuple[Finding, ...] = ()
+    results: tuple[BandResult, ...] = ()
 
 
 def decide(
@@ -56,56 +56,58 @@ def decide(
 
     Each quantity has an interval: the value itself for a closed form, otherwise the 95 % t interval over seeds.
 
-    - A premise that is not inside its band makes the claim underdetermined: the set-up can't decide it.
-    - All intervals inside their bands: reproduced.
-    - Some interval outside its band: contradicted. These intervals hold for all quantities at once (Bonferroni), so
-      that a claim with many quantities is not contradicted by chance.
-    - Anything else is underdetermined: an interval that crosses a bound, too few seeds, a value that is missing or not
-      finite.
+    - A premise that is not inside its band makes the claim underdetermined: this set-up can't decide it.
+    - If all intervals are inside their bands, the claim is reproduced.
+    - If an interval is outside its band, the claim is contradicted. The intervals for this are wider and hold for all
+      quantities at once (Bonferroni), so that a claim with many quantities is not contradicted by chance.
+    - Otherwise it is underdetermined: an interval crosses a bound, there are too few seeds, or a value is missing or
+      not finite.
     """
     conditions = [find(band, measured.get(band.quantity, ()), kind=kind) for band in premises]
-    findings = tuple(find(band, measured.get(band.quantity, ()), kind=kind, among=len(expected)) for band in expected)
-    everything = (*conditions, *findings)
-    failed = [finding for finding in conditions if finding.verdict != "reproduced"]
+    results = tuple(find(band, measured.get(band.quantity, ()), kind=kind, among=len(expected)) for band in expected)
+    everything = (*conditions, *results)
+    failed = [result for result in conditions if result.verdict != "reproduced"]
     if failed:
-        return Decision("underdetermined", f"the set-up can't decide it: {_reasons(failed)}", everything)
+        return Decision("underdetermined", f"this set-up can't decide the claim: {_reasons(failed)}", everything)
     verdicts: tuple[Verdict, ...] = ("contradicted", "underdetermined")
     for verdict in verdicts:
-        if found := [finding for finding in findings if finding.verdict == verdict]:
+        if found := [result for result in results if result.verdict == verdict]:
             return Decision(verdict, _reasons(found), everything)
-    return Decision("reproduced", "", everything) if findings else Decision("underdetermined", "nothing is expected")
+    if not results:
+        return Decision("underdetermined", "the claim expects nothing")
+    return Decision("reproduced", "", everything)
 
 
-def find(band: Band, values: Sequence[float], *, kind: Kind, among: int = 1) -> Finding:
+def find(band: Band, values: Sequence[float], *, kind: Kind, among: int = 1) -> BandResult:
     """Compare the values of one quantity with its band. `among`: the number of quantities of the claim."""
     mean = math.fsum(values) / len(values) if values else math.nan
-    if not values or not all(map(math.isfinite, values)):
-        bad = sum(not math.isfinite(value) for value in values)
-        why = f"{bad} of {len(values)} values of {band.quantity} are not finite" if values else "was not measured"
-        text = why if values else f"{band.quantity} was not measured"
-        return Finding(band, mean, math.nan, math.nan, "underdetermined", text)
+    if not values:
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", f"{band.quantity} was not measured")
+    if bad := sum(not math.isfinite(value) for value in values):
+        text = f"{bad} of {len(values)} values of {band.quantity} are not finite"
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", text)
     if kind == "closed form":
         inside = _is_inside(band, mean, mean) and len(values) == 1
-        return _finding(band, mean, (mean, mean), "reproduced" if inside else "contradicted")
+        return _result(band, mean, (mean, mean), "reproduced" if inside else "contradicted")
     if len(values) < FEWEST_SEEDS:
         text = f"{band.quantity} was measured with {len(values)} seeds; {FEWEST_SEEDS} are needed"
-        return Finding(band, mean, math.nan, math.nan, "underdetermined", text)
+        return BandResult(band, mean, math.nan, math.nan, "underdetermined", text)
     interval = mean_interval(values, level=LEVEL)
     wide = mean_interval(values, level=1 - (1 - LEVEL) / among)
     if _is_inside(band, interval.low, interval.high):
         verdict: Verdict = "reproduced"
     else:
         verdict = "contradicted" if _is_outside(band, wide.low, wide.high) else "underdetermined"
-    return _finding(band, mean, (interval.low, interval.high), verdict)
+    return _result(band, mean, (interval.low, interval.high), verdict)
 
 
-def _finding(band: Band, value: float, interval: tuple[float, float], verdict: Verdict) -> Finding:
-    finding = Finding(band, value, *interval, verdict, "")
-    return finding if verdict == "reproduced" else Finding(band, value, *interval, verdict, str(finding))
+def _result(band: Band, value: float, interval: tuple[float, float], verdict: Verdict) -> BandResult:
+    result = BandResult(band, value, *interval, verdict, "")
+    return result if verdict == "reproduced" else BandResult(band, value, *interval, verdict, str(result))
 
 
 def _is_inside(band: Band, low: float, high: float) -> bool:
-    if band.low is None or band.high is None:  # an order is strict: no difference is not a lead
+    if band.low is None or band.high is None:  # an order is strict: equality does not meet it
         return (band.low is None or low > band.low) and (band.high is None or high < band.high)
     return band.low <= low and high <= band.high
 
@@ -116,5 +118,5 @@ def _is_outside(band: Band, low: float, high: float) -> bool:
     return high < band.low or low > band.high
 
 
-def _reasons(findings: Sequence[Finding]) -> str:
-    return "; ".join(finding.why for finding in findings)
+def _reasons(results: Sequence[BandResult]) -> str:
+    return "; ".join(result.why for result in results)

@@ -58,9 +58,10 @@ from alignlab.training.setup import device_of, load_initial_policy
 
 log = logging.getLogger(__name__)
 
-# An evaluation that was not asked for takes at most this share of the training time, unless that allows fewer prompts.
+# The default evaluation at the end of a run samples for at most this share of the training time, but on at least
+# LEAST_PROMPTS prompts.
 TIME_SHARE, LEAST_PROMPTS = 0.1, 16
-_MANY = 2**12  # prompts, the most that is tried before all
+_MANY = 2**12  # the largest limited number of prompts, if all prompts are wanted
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan], seconds: float | Non
     """Evaluate a run, or all finished runs of a sweep.
 
     judges:  judge's name -> plan of the reward model that it needs.
-    seconds: duration of the sampling of a run; there may be fewer prompts then, but at least LEAST_PROMPTS.
+    seconds: time limit for the sampling of a run, which reduces the prompts to LEAST_PROMPTS at the least; None: no
+             limit.
     Raises ConfigError with all problems before anything starts.
     """
     root, ids = requested_runs(request)
@@ -111,10 +113,10 @@ def evaluate(request: Evaluate, judges: Mapping[str, Plan], seconds: float | Non
 
 
 def evaluate_at_end(plan: Plan) -> Path | None:
-    """Evaluate a finished run, if its config asks for it or by default (`Plan.is_evaluated_at_end`).
+    """Evaluate a finished run, if its config asks for it or the default does (`Plan.is_evaluated_at_end`).
 
-    Returns the folder of the evaluation, or None. A failure is recorded in run.json. It is raised again if the config
-    asks for the evaluation, and logged otherwise.
+    Returns the folder of the evaluation; None if there is none. A failure is recorded in run.json. If the config asks
+    for the evaluation, the error is raised again; otherwise it is logged.
     """
     run, asked_for = plan.run, plan.train.evaluation.at_end
     record = run.record()
@@ -136,9 +138,9 @@ def evaluate_at_end(plan: Plan) -> Path | None:
 
 
 def _request(plan: Plan) -> Evaluate:
-    """The evaluation at the end of a run.
+    """The request for the evaluation at the end of a run.
 
-    If it was not asked for, no person is asked, and a judge that labels the rows of `rounds` counts as the proxy.
+    By default no person is asked, and a judge that labels the rows of `rounds` counts as the proxy.
     """
     train = plan.train
     judges, settings = train.judge, train.evaluation
@@ -208,7 +210,7 @@ def _stored_or_sampled(
 ) -> tuple[Path, Examples]:
     """(folder of the evaluation, its examples), from an earlier evaluation or sampled now.
 
-    seconds: duration of the sampling; None: as long as it takes.
+    seconds: time limit for the sampling; None: no limit.
     """
     place, root = plan.run.path / "evaluation", plan.train.output_root
     limited = seconds is not None and not settings.questions
@@ -325,7 +327,7 @@ def _sample(
     """(the chosen number of prompts, answers to them with log-probabilities).
 
     sizes:   numbers of prompts to choose from, growing; 0 means all.
-    seconds: the largest size is chosen that is expected to take no longer; None: the last one.
+    seconds: the largest size is chosen that is expected to be done within this time; None: the last size.
     Raises DataError if there are fewer than two prompts and the duration is limited: such a KL would have no interval.
     """
     start, policy = load_initial_policy(plan), policy_of(plan)
@@ -336,7 +338,7 @@ def _sample(
     bar = progress_bar(bars_wanted(request.progress))
     suite = suite_of(plan, start, settings, device, bar, Path(plan.train.output_root) / "samples")
     if len(sizes) > 1 and len(suite.questions) < 2:
-        raise DataError(f"{counted(len(suite.questions), 'held-out prompt')}, too few for a KL with an interval")
+        raise DataError(f"{counted(len(suite.questions), 'held-out prompt')} is too few for a KL with an interval")
     facts = {"weights": policy.weights, "reference": reference.weights, "sampling": sampling_of(settings)}
     parts: list[Examples] = []
     began, done, size = time.monotonic(), 0, sizes[0]

@@ -1,4 +1,4 @@
-"""Compares a sweep with an older one, setting by setting: has new code, new data or another setting moved a number?"""
+"""Compares a sweep with an older one, setting by setting: which numbers and which settings of the config changed."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _by_setting(found: Collected, axes: list[str]) -> dict[tuple[str, ...], list
 
 
 def _value(found: Collected, point: Mapping[str, Any], axis: str) -> str:
-    """The value of an axis, which only the other sweep may have: then that of the run's config."""
+    """The value of an axis. If only the other sweep has the axis, it is the value in the run's config."""
     if axis in point:
         text = str(point[axis])
     elif axis == "objective":
@@ -108,7 +108,7 @@ def _rows(
 
 
 def _changes(new: Collected, old: Collected) -> list[str]:
-    """Sentences on keys of the config, and versions, that have one value in each sweep and differ between them."""
+    """Sentences on config keys and versions that are constant within each sweep and differ between the two."""
     now, then = (_constant(found) for found in (new, old))
     lines = [f"{key}: {then[key]} -> {now[key]}" for key in now if key in then and now[key] != then[key]]
     added = [f"{key}: (none) -> {now[key]}" for key in now if key not in then and key not in _varying(old)]

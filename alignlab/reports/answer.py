@@ -1,7 +1,7 @@
 """The answer of a sweep in a few sentences, with its uncertainty. It says no more than the runs show.
 
-A setting or method is called lowest or highest only at a KL that others reach, and only if two or more seeds tell it
-from at least one other. Everything else is answered with "nothing can be told" and the reason.
+A setting or method is called lowest or highest only at a KL that others reach too, and only if the difference to at
+least one other is known from two seeds or more. Otherwise the answer is "nothing can be told", with the reason.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
 
 def _at_budget(budget: Budget, reward: str) -> str:
     """A sentence on the best method at a KL; empty if nothing is known there."""
-    if budget.best is None or not _told(budget.best, budget.comparisons):
+    if budget.best is None or not _is_compared(budget.best, budget.comparisons):
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
     text = _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
@@ -86,8 +86,8 @@ def _at_budget(budget: Budget, reward: str) -> str:
 
 def _of_groups(compared: ComparedSettings) -> list[str]:
     """Sentences on settings that are compared with each other, all of them or those with equal KL."""
-    told = [group for group in compared.groups if group.best is not None and _told(group.best, group.comparisons)]
-    sentences = [text for group in told if (text := _of_group(compared, group))]
+    groups = [g for g in compared.groups if g.best is not None and _is_compared(g.best, g.comparisons)]
+    sentences = [text for group in groups if (text := _of_group(compared, group))]
     if not sentences:
         return [f"{NOTHING}: {_why_nothing(compared, told)}."]
     return [*sentences, *_not_told(compared, told)]
@@ -112,7 +112,10 @@ def _not_told(compared: ComparedSettings, told: Sequence[Group]) -> list[str]:
 
 
 def _of_group(compared: ComparedSettings, group: Group) -> str:
-    """A sentence on the best setting of a group; empty if a KL is not known or differs, unless the user asked."""
+    """A sentence on the best setting of a group.
+
+    Empty if a KL is not known or differs, unless the user chose the metric.
+    """
     assert group.best is not None
     assert compared.metric is not None
     kls = _kls(compared, group.names)
@@ -144,7 +147,7 @@ def _sentence(
     if not worse:
         tied = [name for name, c in others.items() if c.tied]
         shown = _some(f"{name} ({means[name]:.3f})" for name in [best, *tied])
-        text = f"{where}none is known to be best. By {metric} not told apart: {shown}."
+        text = f"{where}none is known to be best. Tied by {metric}: {shown}."
     else:
         nearest = min(worse, key=lambda name: abs(worse[name].value))
         what = f"has the best {metric} of those that can be called best" if ahead else f"has the {word} {metric}"
@@ -167,11 +170,11 @@ def _why_nothing(compared: ComparedSettings, told: Sequence[Group]) -> str:
     if compared.at_equal_kl and not compared.groups:
         where = f" (they reach {min(known):.2f} to {max(known):.2f} nats)" if known else ""
         return f"no two settings have the same KL{where}, and more reward at more KL is not better"
-    if told:
-        return _at_no_common_kl(compared, told[0], known if len(known) == len(kls) else [])
+    if groups:
+        return _at_no_common_kl(compared, groups[0], known if len(known) == len(kls) else [])
     if any(group.best for group in compared.groups):
         return "no setting has two seeds in common with another"
-    moved = " that moved" if any(group.still for group in compared.groups) else ""
+    moved = " that moved" if any(group.unmoved for group in compared.groups) else ""
     return f"no setting{moved} is known to be better than the start"
 
 
@@ -191,8 +194,8 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     )
 
 
-def _told(best: str, comparisons: Mapping[str, Comparison]) -> bool:
-    """Whether the best is known to differ, or not to differ, from at least one other."""
+def _is_compared(best: str, comparisons: Mapping[str, Comparison]) -> bool:
+    """Whether there are enough seeds to compare the best with at least one other."""
     return any(comparison.tied is not None for name, comparison in comparisons.items() if name != best)
 
 

@@ -41,7 +41,9 @@ def chosen_runs(root: Path, words: Sequence[str]) -> Collected:
     if conditions:
         names += [record["id"] for record in select(records, conditions, root)]
     if not names:
-        raise ConfigError([Problem("runs", " ".join(words), f"no run below {root} meets this")], where=_WHERE)
+        raise ConfigError(
+            [Problem("runs", " ".join(words), f"no run below {root} fulfils these conditions")], where=_WHERE
+        )
     return read_runs(root, names)
 
 

@@ -35,7 +35,7 @@ _SUMMARY = "summary.json"
 # Fields of a record that are mappings, if the record has them.
 _MAPPINGS = ("objective", "data", "model", "versions", "machine")
 
-# Parts of a config that change no number of a run, and so make no axis of runs that no sweep made.
+# Parts of a config that do not affect the numbers of a run. They are not axes when runs outside a sweep are reported.
 _COSMETIC = ("sweep.", "tracking.", "output_root", "rerun", "if_running", "trainer.progress", "trainer.accelerator")
 
 
@@ -165,7 +165,7 @@ def read_sweep(folder: str | Path) -> Collected:
 
 
 def read_runs(root: str | Path, names: Iterable[str]) -> Collected:
-    """Runs that need not be of one sweep. Their axes are the objective and the keys of the config that differ."""
+    """Any runs, of one sweep or not. Their axes are the objective and the keys of the config that differ."""
     ids = list(dict.fromkeys(names))
     records, notes = _records(Path(root).absolute(), ids)
     flats = {run: _settings_of(record) for run, record in records.items()}
@@ -182,7 +182,7 @@ def read_runs(root: str | Path, names: Iterable[str]) -> Collected:
 def find_sweep(root: str | Path, wanted: str) -> Path | None:
     """The folder of a sweep, given as a folder, a name or the beginning of a name. None if there is no such sweep.
 
-    Raises ConfigError if several sweeps begin so.
+    Raises ConfigError if several names begin with it.
     """
     if (Path(wanted) / "sweep.json").is_file():
         return Path(wanted)
@@ -195,7 +195,7 @@ def find_sweep(root: str | Path, wanted: str) -> Path | None:
 
 
 def _evaluations(run: RunDir, notes: list[str]) -> list[tuple[Path, dict[str, Any]]]:
-    """The evaluations of a run but those during its training (`step-*`). Adds what can't be read to the notes."""
+    """The evaluations of a run, except those made during its training (`step-*`). Adds unreadable ones to the notes."""
     found = []
     for file in (run.path / "evaluation").glob(f"*/{_SUMMARY}"):
         if file.parent.name.startswith("step-"):
@@ -208,7 +208,7 @@ def _evaluations(run: RunDir, notes: list[str]) -> list[tuple[Path, dict[str, An
 
 
 def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[str]]:
-    """(run -> its record, made safe to compute with; what could not be read)."""
+    """(run -> its record with numbers only in the summary, notes on what could not be read)."""
     records: dict[str, Record] = {}
     notes: list[str] = []
     for name in runs:
@@ -251,5 +251,5 @@ def _is_number(value: object) -> bool:
 
 
 def _is_name(value: object) -> bool:
-    """Whether a value can be the name of a run's directory, and leads to no other place."""
+    """Whether a value is a plain name of a run's directory, and not a path to another place."""
     return isinstance(value, str) and bool(value) and value not in (".", "..") and not set(value) & set("/\\\0")

@@ -23,7 +23,7 @@ CURVES = {
     "eval/pairs/margin": "held-out pair margin (nats)",
 }
 
-# A margin below this (nats) is a rounding error: policy and reference are the same, and no accuracy means anything.
+# A margin below this (nats) is a rounding error: policy and reference are the same, so an accuracy means nothing.
 _ROUNDING = 1e-5
 _ACCURACY, _MARGIN = "train/rewards/accuracies", "train/logratios/margins"
 

@@ -20,8 +20,8 @@ from alignlab.statistics.seeds_and_prompts import Crossed
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
     """Write `evaluation.md` of a sweep and return its text.
 
-    It has a table of settings for each judge, with intervals over seeds and prompts together, what can be said about
-    them at equal KL, and a table of all runs.
+    For each judge it has a table of settings, with intervals over seeds and prompts together, and conclusions at equal
+    KL. A table of all runs follows.
 
     folders: run -> folder of its evaluation; all evaluations have the same settings.
     """
@@ -62,7 +62,7 @@ def _settings(
     points: Sequence[Mapping[str, Any]],
     done: Mapping[str, Examples],
 ) -> str:
-    """A section with one row for each setting, by one judge, and what can be said about the settings."""
+    """A section on one judge: a table with one row for each setting, and conclusions."""
     title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
     found = by_prompt(done, judge)
     if found is None:
@@ -93,7 +93,7 @@ def _settings(
 
 
 def _over(seeds: int, everything: bool) -> str:
-    """What intervals are over."""
+    """What the intervals are over, in words."""
     if seeds == 1:
         return "over prompts; with one seed, nothing is known about other seeds"
     return "over seeds; the prompts are all that there are" if everything else "over seeds and prompts together"

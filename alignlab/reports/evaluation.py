@@ -138,7 +138,7 @@ def stored_text(folder: Path) -> str:
 
 
 def end_line(folder: Path, record: Mapping[str, Any]) -> str:
-    """A line about the evaluation that a run has without being asked: KL, and win-rate or held-out accuracy."""
+    """A line about the default evaluation at the end of a run: KL, and win-rate or held-out accuracy."""
     summary = read_record(folder / SUMMARY)
     parts = [f"evaluated on {counted(summary['prompts'], 'held-out prompt')}"]
     if kl := summary["kl"].get("sequence_k1"):
@@ -152,7 +152,7 @@ def end_line(folder: Path, record: Mapping[str, Any]) -> str:
     if not found:
         accuracy = record.get("summary", {}).get("eval/pairs/accuracy")
         known = "" if accuracy is None else f"accuracy on held-out pairs {accuracy:.3f}, "
-        found = [f"{known}no win-rate: judge=<a judge> gives one"]
+        found = [f"{known}no win-rate, because there is no judge (judge=<name> adds one)"]
     return "; ".join([*parts, *found]) + f"\n{folder}"
 
 
@@ -186,8 +186,8 @@ def win_rate_cells(found: Mapping[str, float] | None) -> list[str]:
 def _power(compared: Mapping[str, Mapping[str, Any]], prompts: int) -> list[str]:
     """Lines with the smallest difference that the answers can show, one for each size and tie rate.
 
-    prompts: number of prompts. If each has several answers, they count as many independent answers as would give the
-             same standard error: between one and all answers of a prompt.
+    prompts: number of prompts. If each has several answers, they count as the number of independent answers that would
+             give the same standard error. It is at least one for each prompt, and at most all answers.
     """
     rates = [found["win_rate"] for judges in compared.values() for found in judges.values() if found.get("win_rate")]
     sizes = {(_size(rate, prompts), round(rate["tie_rate"], 2)) for rate in rates if rate["n"] >= 1}

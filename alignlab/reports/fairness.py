@@ -1,4 +1,4 @@
-"""Whether the runs of a sweep had equal chances: data, updates, learning rates and starts. Lines for its report."""
+"""Sentences for a report on whether the runs of a sweep are comparable: data, updates, learning rates and starts."""
 
 from __future__ import annotations
 

@@ -99,11 +99,11 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
     """A metric of the summary against the strength, one line for each method, with bands over seeds.
 
     metric: empty for the first of the gap, the KL, and the accuracy on held-out pairs that the runs have.
-    Raises DataError if no axis has several numbers, or if no finished run has the metric.
+    Raises DataError if no axis has several numeric values, or if no finished run has the metric.
     """
     axis = found.strength
     if axis is None:
-        raise DataError(f"{found.name}: no axis has several numbers, so there is no strength to draw against")
+        raise DataError(f"{found.name}: no axis has several numeric values, so there is no strength to draw against")
     known = series.strength_metrics(found)
     metric = _chosen(metric, known, _METRICS, found)
     frame = _some(series.metric_frame(found, metric), found, f"has {metric}")
@@ -228,7 +228,7 @@ def _some(frame: pd.DataFrame, found: Collected, what: str) -> pd.DataFrame:
 
 
 def _chosen(metric: str, known: Sequence[str], order: Sequence[str], found: Collected) -> str:
-    """The wanted metric, or the first known one. Raises DataError for one that no run has."""
+    """The wanted metric, or the first known one. Raises DataError if no run has the metric."""
     if metric and metric not in known:
         raise DataError(f"{found.name}: no finished run has {metric}; the runs have: {', '.join(known) or 'none'}")
     return metric or next((name for name in order if name in known), known[0] if known else "")

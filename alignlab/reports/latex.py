@@ -49,7 +49,7 @@ def as_csv(tables: Sequence[tuple[str, Table]]) -> str:
 
 
 def _narrowed(table: Table) -> Table:
-    """The columns up to the comparison, and the main metrics."""
+    """The table without most metrics: the columns up to the comparison, and the main metrics."""
     wanted = {series.heading(name) for name in FIRST}
     known = table.header.index("seeds")
     compared = [i for i, name in enumerate(table.header) if name == "tied with it"]

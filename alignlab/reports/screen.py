@@ -113,7 +113,7 @@ def _findings(record: Record) -> Iterator[str]:
             if isinstance(finding, Mapping):
                 yield f"{kind[:-1]}: {_safe(finding.get('text', ''))}"
     if isinstance(audit, Mapping) and (unchecked := audit.get("unchecked")):
-        yield f"not looked at: {counted(len(unchecked), 'part')} of the data"
+        yield f"not checked: {counted(len(unchecked), 'part')} of the data"
 
 
 def _in_columns(pairs: Sequence[tuple[str, str]], width: int) -> str:

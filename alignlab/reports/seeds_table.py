@@ -45,7 +45,7 @@ _QUARTILES = 4
 
 _PERCENT = f"{LEVEL:.0%}".replace("%", " %")
 
-_COMPARED = ("difference to the best", "chance that the best wins", "tied with it", "more seeds to tell")
+_COMPARED = ("difference to the best", "chance that the best wins", "tied with it", "seeds to add")
 
 
 def split_axes(axes: Sequence[str], zipped: Sequence[Sequence[str]]) -> tuple[list[str], list[str]]:
@@ -61,8 +61,8 @@ class Settings:
     """The settings of a sweep, and how they compare.
 
     points: setting -> seed -> point, finished or not, with its `status`.
-    over:   what the intervals of means are over.
-    prompts_count: whether intervals include how prompts differ.
+    over:   what the intervals of means are over, for the first sentence below the table.
+    prompts_count: whether intervals include the variation between prompts.
     """
 
     compared: ComparedSettings
@@ -185,7 +185,7 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
     where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
         f"settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}: differences to "
-        f"the best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
+        f"the best are paired by seed, and their t intervals hold for all differences at once ({_PERCENT}, Bonferroni)"
     )
     yield from _settings_without_equal_kl(compared)
     yield from _prompts_not_counted(found)
@@ -208,33 +208,33 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
     if not compared.budgets.budgets:
         hardly = all(high < LEAST_KL for _, high in ranges.values())
-        why = f" above {LEAST_KL} nats: hardly any moved from the start" if hardly else ""
+        why = f" above {LEAST_KL} nats, because the methods hardly moved from the start" if hardly else ""
         if len(ranges) < 2:
-            yield f"nothing is compared: {'; '.join(ranges) or 'no method'} alone has results"
+            yield f"nothing is compared, because {f'only {next(iter(ranges))}' if ranges else 'no method'} has results"
             return
         yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
         yield from _strengths_to_add(compared)
         return
     yield (
-        f"methods are compared by {_heading(compared.plane.reward)} at KLs that each of them reached, linear between "
-        f"settings: differences to the best, paired by seed, with t intervals that hold for all differences at once "
-        f"({_PERCENT}, Bonferroni)"
+        f"methods are compared by {_heading(compared.plane.reward)} at KLs that all of them reached, with linear "
+        f"interpolation between settings: differences to the best are paired by seed, and their t intervals hold for "
+        f"all differences at once ({_PERCENT}, Bonferroni)"
     )
-    yield f"the settings have KLs of: {reached}"
+    yield f"KLs of the settings: {reached}"
     yield from _prompts_not_counted(found)
     for budget in compared.budgets.budgets:
         yield from _at_budget(budget)
     most = max(high for _, high in ranges.values())
     if compared.budgets.budgets[-1].kl < most / 4:
-        yield f"nothing is known about methods above {compared.budgets.budgets[-1].kl:.2g} nats: not all reached it"
+        yield f"above {compared.budgets.budgets[-1].kl:.2g} nats nothing is compared, because not all methods got there"
         yield from _strengths_to_add(compared)
     if TUNED in compared.axes:
         pooled = all(name in ranges for budget in compared.budgets.budgets for name in budget.rewards)
         yield (
-            "the settings of all learning rates of a method form one curve, since no rate alone covers these KLs"
+            "the settings of all learning rates of a method form one curve, because no rate alone covers these KLs"
             if pooled
-            else "learning rates are variants of a method; the best one was chosen by these same numbers, and the "
-            "intervals hold for all variants at once"
+            else "each learning rate is a variant of a method; the best variant was chosen by these same numbers, and "
+            "the intervals hold for all variants at once"
         )
     yield from _how_sure(
         compared, {f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()}
@@ -247,22 +247,22 @@ def _prompts_not_counted(found: Settings) -> Iterator[str]:
         return
     if compared.at_equal_kl and compared.plane is not None and compared.plane.kl.startswith("eval/"):
         yield (
-            "all runs answered the same prompts, and these intervals do not say how other prompts would differ; to "
-            "count seeds and prompts together, type: alignlab evaluate run=<this sweep>"
+            "all runs answered the same prompts, and these intervals do not include the variation between prompts; to "
+            "include it, type: alignlab evaluate run=<this sweep>"
         )
 
 
 def _at_budget(budget: Budget) -> Iterator[str]:
     where = f"at a KL of {budget.kl:.3g} nats: "
-    still = [name for name, gain in budget.gains.items() if gain.n > 1 and not gain.low > 0]
-    if still:
-        names = "; ".join(still)
+    no_better = [name for name, gain in budget.gains.items() if gain.n > 1 and not gain.low > 0]
+    if no_better:
+        names = "; ".join(no_better)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
     yield from (f"{where}{line}" for line in between_settings(budget))
     if budget.best is None:
         yield f"{where}no method is known to be better than the start: none is called best"
     else:
-        yield from _best(budget.best, budget.comparisons, where, still, still)
+        yield from _best(budget.best, budget.comparisons, where, no_better, ())
 
 
 def between_settings(budget: Budget) -> list[str]:
@@ -275,11 +275,12 @@ def between_settings(budget: Budget) -> list[str]:
 
 
 def _best(
-    best: str, comparisons: Mapping[str, Comparison], where: str, not_best: Collection[str], still: Collection[str]
+    best: str, comparisons: Mapping[str, Comparison], where: str, not_best: Collection[str], unmoved: Collection[str]
 ) -> Iterator[str]:
     """Sentences on the best of some settings and on those that are tied with it.
 
     not_best: settings that can't be called best.
+    unmoved:  those of them that hardly moved from the start.
     """
     unknown = [name for name, c in comparisons.items() if c.tied is None]
     if len(unknown) == len(comparisons) - 1:
@@ -295,33 +296,34 @@ def _best(
         yield f"{where}best{known}: {best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
     else:
         other = "no other that is better than the start" if beside else "no other"
-        if any(name in still for name in beside):
+        if any(name in unmoved for name in beside):
             other = "no other that moved and is better than the start"
         yield f"{where}best{known}: {best}; {other} is tied with it"
     if unknown:
-        yield f"{where}unknown, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
+        names = "; ".join(unknown)
+        yield f"{where}not compared, because they have fewer than two seeds in common with the best: {names}"
 
 
 def _how_sure(compared: ComparedSettings, comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     """What the statements on ties assume, and on how many seeds they rest."""
     if any(c.tied and c.more_seeds for c in comparisons.values()):
         yield (
-            "more seeds to tell: additional seeds that would separate the two with 80 % probability, if difference "
-            f"and spread stay as they are (- : over {MOST_SEEDS:,}, or more held-out pairs are needed instead)"
+            "seeds to add: additional seeds that would separate the two with 80 % probability, if difference and "
+            f"spread stay as they are (- : over {MOST_SEEDS:,}, or more held-out pairs are needed instead)"
         )
     fewest = min((c.difference.n for c in comparisons.values() if c.difference and c.difference.n > 1), default=0)
     if max(row.seeds for row in compared.settings) < 2:  # the comparisons are over prompts
         yield "what is said about ties holds for these runs; with one seed, nothing is known about other seeds"
     elif 0 < fewest < _FEW_SEEDS:
         yield (
-            f"what is said about ties rests on {counted(fewest, 'seed')}, and assumes that differences are normally "
-            "distributed over seeds. If one seed in five is far off, intervals of 3 seeds hold in half of the cases "
-            "only (docs/evaluation.md)"
+            f"ties are judged from {counted(fewest, 'seed')}, on the assumption that differences are normally "
+            "distributed over seeds. If one seed in five is far off, a 95 % interval from 3 seeds contains the true "
+            "value in only half of the cases (docs/evaluation.md)"
         )
 
 
 def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
-    """The KLs of the settings that are compared by something else: strength is read against KL."""
+    """The KLs of the best settings, if settings are compared by a metric that ignores the KL."""
     kl = next((m for m in KLS if all(values.get(m) for values in compared.values.values() if values)), None)
     if kl is None:
         yield (
@@ -352,7 +354,7 @@ def _why_not_compared(compared: ComparedSettings, asked: str) -> Iterator[str]:
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
     rest = ". ".join(lacking) or "losses of different objectives can't be compared"
-    yield f"settings are not compared, since they have no metric in common that means the same for all: {rest}"
+    yield f"settings are not compared, since no metric is known and comparable for all of them: {rest}"
     yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
 
 
@@ -380,7 +382,7 @@ def _settings_without_equal_kl(compared: ComparedSettings) -> Iterator[str]:
     if len(alone) == len(kl):
         yield f"no two settings have the same KL, so none is called best: {where}"
     else:
-        yield f"no other setting has the KL of {where}: not compared"
+        yield f"not compared, because no other setting has the same KL: {where}"
     yield from _strengths_to_add(compared)
 
 
@@ -399,18 +401,17 @@ def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str
         kl = [value for name, value in _kls(compared).items() if name in group.names]
         where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
     metric = compared.metric or ""
-    still = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
-    if still and not compared.asked:
-        names = "; ".join(still)
+    no_better = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
+    if no_better and not compared.asked:
+        names = "; ".join(no_better)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
     if group.best is None:
         if any(compared.values[name].get(metric) for name in group.names):
-            which = "no setting that moved" if group.still else "no setting"
+            which = "no setting that moved" if group.unmoved else "no setting"
             yield f"{where}{which} is known to be better than the start: none is called best"
         return
-    yield from _best(
-        group.best, group.comparisons, where, [] if compared.asked else [*still, *group.still], group.still
-    )
+    not_best = [] if compared.asked else [*no_better, *group.unmoved]
+    yield from _best(group.best, group.comparisons, where, not_best, group.unmoved)
 
 
 def _hardly_moved(compared: ComparedSettings) -> Iterator[str]:
@@ -419,8 +420,8 @@ def _hardly_moved(compared: ComparedSettings) -> Iterator[str]:
     if not little:
         return
     everyone = len(little) == sum(any(values.values()) for values in compared.values.values())
-    limit = f"less than {LEAST_DISTANCE} nats per pair" if everyone else "less than a quarter of the farthest"
-    so = ", so not called best" if any(name in group.still for group in compared.groups for name in little) else ""
+    limit = f"less than {LEAST_DISTANCE} nats per pair" if everyone else "less than a quarter of the largest distance"
+    so = ", so not called best" if any(name in group.unmoved for group in compared.groups for name in little) else ""
     names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
     yield f"hardly moved from the start ({limit}){so}: {names}"
 
@@ -429,9 +430,9 @@ def _weak_settings(compared: ComparedSettings) -> Iterator[str]:
     """Sentences on settings that are not better than the start, for a metric that the user chose."""
     values = compared.values
     for metric in (GAP, "eval/pairs/accuracy"):
-        if still := [name for name in values if better_than_start(values[name], metric) is False]:
+        if no_better := [name for name in values if better_than_start(values[name], metric) is False]:
             by = "exact reward" if metric == GAP else _heading(metric)
-            yield f"not better than the start by {by}, beyond its interval: {'; '.join(still)}"
+            yield f"not known to be better than the start by {by} ({_PERCENT} interval): {'; '.join(no_better)}"
 
 
 def _shown(compared: ComparedSettings) -> list[str]:
@@ -457,7 +458,7 @@ def _format(metric: str) -> str:
 
 
 def _seeds(found: Settings, name: str) -> str:
-    """Number of seeds that a setting's row rests on."""
+    """Number of seeds behind the numbers of a setting's row."""
     points, metric = found.points[name], found.compared.metric
     finished = sum(p["status"] == "done" for p in points.values())
     done = len(found.compared.values.get(name, {}).get(metric, {})) if metric else finished
@@ -481,7 +482,7 @@ def _compared(compared: ComparedSettings, name: str) -> list[str]:
 
 
 def _cells(name: str, comparisons: Mapping[str, Comparison], form: str) -> tuple[str, str, str]:
-    """(difference to the best, whether it is tied with it, more seeds to tell) of one of the compared settings."""
+    """(difference to the best, whether it is tied with it, seeds to add) of one of the compared settings."""
     comparison = comparisons.get(name)
     if comparison is None:
         return "", "", ""

@@ -1,7 +1,8 @@
 """The numbers behind the figures of a sweep, as pandas frames with one row per setting.
 
 Intervals have a level of 95 %. They are t intervals over seeds, or over seeds and prompts where answers were
-sampled. With one seed they are over prompts, or there is none. `over` says which.
+sampled. With one seed they are over prompts, and a metric without prompts has no interval. The column `over` says what
+they are over.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from alignlab.tracking.sinks.jsonl import read_rows
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
 
-# Most points of one curve. More are averaged in bins of equal width.
+# The largest number of points of one curve. Longer curves are averaged in bins of equal width.
 MOST_POINTS = 60
 
 _WIN_RATE = re.compile(r"(?P<base>(?:eval|exact)/winrate(?:/(?P<judge>[^/]+))?)")
@@ -35,8 +36,9 @@ _WIN_RATE = re.compile(r"(?P<base>(?:eval|exact)/winrate(?:/(?P<judge>[^/]+))?)"
 
 @dataclass(frozen=True)
 class Measure:
-    """Where one run's KL and reward come from.
+    """One run's KL and reward.
 
+    kind:       exact, or the judge or objective whose scores are the reward.
     kl, reward: with the interval over prompts, whose bounds are NaN for exact numbers.
     """
 
@@ -70,7 +72,7 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
 
 
 def frontier_frame(found: Collected) -> pd.DataFrame:
-    """KL and reward by setting: exact where the task is enumerated, else from sampled answers and a judge's scores.
+    """KL and reward by setting: exact if the runs have exact numbers, otherwise from sampled answers and their scores.
 
     Columns: setting, line, strength, kind, n, over, and value, low and high of both, such as kl, kl_low, kl_high.
     Kinds of measures are never mixed: the frame holds those of the kind that most runs have.
@@ -101,7 +103,7 @@ def frontier_points(found: Collected) -> pd.DataFrame:
 
 
 def exact_frontiers(found: Collected) -> tuple[list[dict[str, list[float]]], list[str]]:
-    """(one frontier for each reference, with `kl` and `reward`, the longest that its runs stored; notes)."""
+    """(frontiers with `kl` and `reward`: for each reference the longest one that its runs stored, notes)."""
     longest: dict[str, tuple[float, Any]] = {}
     for point in found.done:
         record = found.records[point["run"]]
@@ -146,7 +148,8 @@ def winrates_frame(found: Collected) -> pd.DataFrame:
     """Win-rates of the finished runs, one row for each run, judge and baseline.
 
     Columns: setting, line, strength, run, seed, judge, baseline, value, low, high, n. Intervals are over prompts. A
-    number is from the latest evaluation of a run that has the judge and the baseline, or else from its record.
+    number comes from the run's latest evaluation with the judge and the baseline. If there is none, it comes from the
+    run's record.
     """
     rows = []
     for point in found.done:
@@ -233,7 +236,7 @@ def _measured(found: Collected) -> dict[str, list[tuple[dict[str, Any], Measure]
 
 
 def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
-    """All pairs of KL and reward that a run has, the best known first."""
+    """All pairs of KL and reward that a run has, the most accurate first."""
     summary = found.records[point["run"]]["summary"]
     if math.isfinite(summary.get(KL, math.nan)) and math.isfinite(summary.get(REWARD, math.nan)):
         yield Measure("exact", _bare(summary[KL]), _bare(summary[REWARD]))
@@ -324,7 +327,8 @@ def _estimate(values: Sequence[float], over_prompts: Sequence[Estimate] = ()) ->
     """Mean and interval of the values of a setting's runs.
 
     over_prompts: the interval over prompts of each run, if the metric has one. The runs share their prompts, so more
-    seeds do not make this part narrower: its mean half-width and that of the t interval over seeds add as squares.
+                  seeds do not make this part narrower. The square of the half-width is the sum of two squares: that of
+                  its mean half-width, and that of the half-width of the t interval over seeds.
     """
     found = mean_interval(values)
     known = [one for one in over_prompts if math.isfinite(one.low) and math.isfinite(one.high)]

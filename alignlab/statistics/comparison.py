@@ -2,7 +2,7 @@
 
 A policy must not win by staying where it started. So settings are compared by a metric that all of them have. Rewards
 and gaps to the frontier are compared only at equal KL. A setting that is not better than the start, or that hardly
-moved from it, is not called best: an accuracy sees only signs, and one tiny step can set them all.
+moved from it, is not called best: an accuracy depends only on the signs of margins, and one tiny step can set them all.
 
 `compare_settings` does all of it, from the numbers of the runs alone.
 """
@@ -37,14 +37,14 @@ KLS = (KL, "eval/kl_ref/sequence_k1", "eval/objective/kl")
 # Settings are compared by the first of these metrics that all of them have, unless a sweep asks for another one.
 DEFAULT_METRICS = (GAP, "eval/pairs/accuracy", "eval/labels/auc", "eval/accuracy", LOSS)
 
-# A policy has hardly moved if it moved less than this share of what the farthest one did.
+# A policy has hardly moved if it moved less than this share of the largest distance.
 HARDLY_MOVED = 0.25
 
 # If no policy moved this far on the held-out pairs (nats per pair), all of them have hardly moved.
 LEAST_DISTANCE = 0.01
 
-# How far a policy moved from the start: the first of these that all settings have. In the margin, which runs of older
-# versions have instead of the distance, pairs with opposite signs cancel.
+# How far a policy moved from the start: the first of these that all settings have. Runs of older versions have the
+# margin instead of the distance; pairs with opposite signs cancel in it.
 _DISTANCE = "eval/pairs/distance"
 _DISTANCES = (_DISTANCE, "eval/labels/distance")
 _MOVEMENT = (KL, *_DISTANCES, "eval/objective/kl", "eval/kl_ref/sequence_k1", "eval/pairs/margin")
@@ -70,7 +70,7 @@ class Run:
     """A run of a sweep.
 
     setting: values of the axes of settings, as text.
-    seed:    what tells the runs of a setting apart.
+    seed:    the seed, or the values of all axes of repetition, as text; different for each run of a setting.
     metrics: metric -> finite number, or [P] numbers, one for each prompt; empty if the run is not finished.
     """
 
@@ -111,7 +111,7 @@ class ComparedSettings:
     metric:      what settings are compared by; None if they can't be compared.
     better:      lower or higher.
     asked:       whether the caller chose the metric.
-    plane:       metrics of reward and KL, if all settings have them.
+    plane:       the metrics of the plane of reward and KL, if all settings have them.
     groups:      settings that are compared with each other: all of them, or those with equal KL.
     budgets:     methods at common KLs, in place of `groups`; None if there is one method or no reward and KL.
     improvement: setting -> probability that a run of its group's best setting is better than one of its own. Settings
@@ -218,7 +218,7 @@ def compare_settings(
 def reward_and_kl(settings: Mapping[str, Values], *, exact: bool = True) -> RewardKl | None:
     """The first metrics of reward and KL that all settings with results have: exact ones, or those of samples.
 
-    exact: whether exact ones are wanted, if there are any.
+    exact: whether exact metrics are preferred; otherwise they are ignored.
     """
     with_results = [values for values in settings.values() if any(values.values())]
     names = list(dict.fromkeys(name for values in with_results for name in values))
@@ -275,19 +275,19 @@ class Group:
 
     best:        None if no setting can be called best.
     comparisons: setting -> its comparison with the best; empty if there is no best.
-    still:       settings that can't be called best, since they hardly moved from the start.
+    unmoved:     settings that can't be called best, because they hardly moved from the start.
     """
 
     names: list[str]
     best: str | None
     comparisons: Mapping[str, Comparison]
-    still: Collection[str] = ()
+    unmoved: Collection[str] = ()
 
 
 def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
-    """The first metric that every setting with results has and that means the same for all; None if there is none.
+    """The first metric that every setting with results has and that is comparable; None if there is none.
 
-    Losses mean the same only for one objective with the same fields.
+    Losses are comparable only if all settings have the same objective with the same fields.
     """
     with_results = [values for values in settings.values() if any(values.values())]
     one_objective = not any(axis.partition(".")[0] in ("objective", "strength") for axis in axes)
@@ -298,11 +298,11 @@ def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | 
 def better_than_start(
     values: Values, metric: str, plane: RewardKl | None = None, interval_of: Interval = over_seeds
 ) -> bool | None:
-    """Whether a setting is better than the policy that it started from, beyond its 95 % interval over seeds.
+    """Whether a setting is better than the start: the 95 % interval of its gain over seeds is above 0.
 
-    The metric itself decides, except for the gap, where the reward does. Accuracies must also be above 1/2 by more than
-    the interval over pairs, which more seeds do not make narrower. None if it is not known: with fewer than two seeds,
-    or a metric whose value at the start is not known.
+    The gain is that of the metric itself, or of the reward if the metric is the gap. Accuracies must also be above 1/2
+    by more than the interval over pairs, which more seeds do not make narrower. None if it is not known: with fewer
+    than two seeds, or with a metric whose value at the start is not known.
 
     plane: metrics of reward and KL; its reward's value at the start is known.
     """
@@ -379,19 +379,19 @@ def compare(
     found = []
     for group in several:
         values = {name: settings[name].get(metric, {}) for name in group}
-        # compared within the group, whose settings have moved equally far if it is one of equal KL
-        still = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
-        moved = [name for name in group if name not in still]
-        can_be = [
+        # Distances are compared within the group: settings with equal KL have moved about equally far.
+        unmoved = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
+        moved = [name for name in group if name not in unmoved]
+        candidates = [
             name
             for name in moved
             if asked or better_than_start(settings[name], metric, plane, interval_of) is not False
         ]
         best, comparisons = compare_with_best(
-            values, lower_is_better=lower, least=least, candidates=can_be, comparisons=count,
+            values, lower_is_better=lower, least=least, candidates=candidates, comparisons=count,
             rows=_held_out_pairs(settings, group) if metric == "eval/pairs/accuracy" else None, interval_of=interval_of,
         )  # fmt: skip
-        found.append(Group(list(group), best, comparisons, still))
+        found.append(Group(list(group), best, comparisons, unmoved))
     return found
 
 
@@ -404,7 +404,7 @@ def _held_out_pairs(settings: Mapping[str, Values], group: Sequence[str]) -> int
 def hardly_moved(settings: Mapping[str, Values]) -> dict[str, float]:
     """Setting -> how far it moved (nats), for those that hardly moved; empty if not known.
 
-    These are the settings that moved less than HARDLY_MOVED of what the farthest did, or all of them if none moved
+    These are the settings that moved less than HARDLY_MOVED times the largest distance, or all of them if none moved
     LEAST_DISTANCE on the held-out pairs.
     """
     moved = {name: values for name, values in settings.items() if any(values.values())}
@@ -440,7 +440,7 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
 
 
 def _strength_range(kl_at: Mapping[float, float], target: float) -> str:
-    """Text with the strengths between which, or beyond which, a KL is reached. A larger strength has a smaller KL."""
+    """The strengths at which a KL is expected, as text: a range or a bound. A larger strength has a smaller KL."""
     above = [strength for strength, kl in kl_at.items() if kl >= target]
     below = [strength for strength, kl in kl_at.items() if kl < target]
     if above and below:

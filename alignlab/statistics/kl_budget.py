@@ -1,8 +1,9 @@
 """Rewards of methods at equal KL.
 
-A method is what has several strengths, such as an objective. More reward at more KL does not make a method better, so
-methods are compared at KLs that all of them reached. A method's settings, ordered by KL, form a curve of mean reward
-against mean KL. The curve is linear between settings: a mixture of two policies has that reward, and at most that KL.
+A method is a set of settings that differ only in their strength, such as one objective with several betas. More reward
+at more KL does not make a method better, so methods are compared at KLs that all of them reached. A method's settings,
+ordered by KL, form a curve of mean reward against mean KL. The curve is linear between settings: a mixture of two
+policies has that reward, and at most that KL.
 """
 
 from __future__ import annotations
@@ -89,7 +90,9 @@ def same_kl(one: float, other: float) -> bool:
 
 
 def reward_at(curve: Sequence[Setting], kl: float) -> dict[str, Any]:
-    """seed -> reward of a method at a KL. The mean over seeds is the value of the curve of means; {} if it is outside.
+    """seed -> reward of a method at a KL; empty if the curve does not reach the KL.
+
+    The mean over seeds is the value of the curve of means.
 
     curve: the settings of a method. If their start's reward is known, the curve begins there, at a KL of 0. `kl` may be
            below the smallest KL of the settings by a factor of SAME_KL, but not above the largest. {} also if the
@@ -199,8 +202,7 @@ def _budget(
         for method, of in values.items()
     }
     gains = {method: gain for method, gain in gains.items() if gain.n}
-    # Without two seeds it is not known whether a method is better than the start; then it can be the best, too.
-    can_be = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
+    candidates = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
     best, compared = compare_with_best(
         values, lower_is_better=False, least=least, candidates=can_be, comparisons=comparisons, interval_of=interval_of
     )

@@ -72,7 +72,7 @@ def compare_with_best(
     comparisons: number of comparisons that `level` holds for at once; None counts the comparisons made here.
     rows:        number of rows that the metric is a share of (held-out pairs), if it is one. All runs share the rows,
                  so seeds do not show how other rows would differ. A difference d between shares has a variance of
-                 (|d| - d^2) / rows at least (that of McNemar's test, if all rows that differ speak for one setting),
+                 (|d| - d^2) / rows at least (that of McNemar's test, if all rows that differ favour one setting),
                  and the interval includes it.
     interval_of: interval of the differences.
 

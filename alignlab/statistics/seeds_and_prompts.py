@@ -1,6 +1,6 @@
 """Means over seeds and prompts together: all seeds of a setting answer the same prompts.
 
-A value is random in two ways: another seed would give another policy, and another sample of prompts other values. More
+A value is random in two ways: another seed would give another policy, and other prompts would give other values. More
 prompts do not show how seeds differ, and more seeds do not show how prompts differ.
 """
 

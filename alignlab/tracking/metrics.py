@@ -104,10 +104,10 @@ PAIRS: dict[str, str] = {
 }
 
 # Metrics on the held-out labelled answers of data without pairs, logged as eval/<name> for every objective. Log-ratios
-# are relative to the start. The area under the curve compares answers to different prompts, so it is no accuracy.
+# are relative to the start. The area under the curve compares answers to different prompts, so it is not an accuracy.
 LABELS: dict[str, str] = {
-    "labels/auc": "share of couples of a good and a bad answer of which the good one has the larger log-ratio (ties "
-    "1/2): the area under the curve; 1/2 at the start",
+    "labels/auc": "how often a good answer has a larger log-ratio than a bad one, over all combinations of the two "
+    "(ties 1/2): the area under the ROC curve; 1/2 at the start",
     "labels/distance": "mean absolute log-ratio of the held-out answers: how far the policy moved (nats per answer)",
     "labels/n_good": "number of held-out good answers",
     "labels/n_bad": "number of held-out bad answers",
@@ -205,7 +205,8 @@ BETTER: dict[str, str] = {
     "eval/loss": "lower",
 }
 
-# Curves whose extreme matters beside their last value. W&B's summary shows both, as <name>.min or .max and <name>.last.
+# Curves of which the smallest or largest value matters as well as the last one. W&B's summary shows both, as
+# <name>.min or <name>.max, and <name>.last.
 CURVES: dict[str, str] = {
     "train/loss": "min",
     "eval/loss": "min",

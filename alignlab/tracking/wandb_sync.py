@@ -14,7 +14,8 @@ from alignlab.tracking.sinks.wandb import has_key
 def offline_folder(run: Path) -> Path | None:
     """The folder of a run's offline W&B files that is not uploaded yet; None if there is none.
 
-    A run has one such folder with its whole curve. Of several, which older versions left, it is the newest one.
+    A run has one such folder, with its whole curve. Older versions left several; then the newest one counts.
+
     run: the run directory.
     """
     found = sorted(run.glob("wandb/offline-run-*"))

@@ -220,7 +220,7 @@ def test_a_data_set_out_of_reach_is_unchecked(alignlab: Run) -> None:
 
 def test_rows_of_the_lab_are_not_looked_at(alignlab: Run) -> None:
     result = alignlab("check", "experiment=lab_dpo")
-    assert "the rows are made when the run starts and are not looked at" in result.out
+    assert "the rows are made when the run starts and are not checked" in result.out
     assert document(alignlab, "check", "experiment=lab_dpo")["audits"] == {}
 
 

@@ -25,7 +25,9 @@ def test_a_claim_from_nothing_to_its_verdict(alignlab: Run, tmp_path: Path) -> N
 def test_a_verdict_that_is_not_a_success_has_its_reason_and_exit_code_0(alignlab: Run) -> None:
     ran = alignlab("papers", "run", "ipo_2023", "d3-as-printed", "two-actions")
     assert ran.code == 0
-    assert "ipo_2023 d3-as-printed: underdetermined\n    the set-up can't decide it: largest gradient" in ran.out
+    assert (
+        "ipo_2023 d3-as-printed: underdetermined\n    this set-up can't decide the claim: largest gradient" in ran.out
+    )
     assert ran.out.endswith("2 claims of 1 paper: 1 reproduced, 1 underdetermined\n")
 
 
@@ -49,7 +51,7 @@ def test_export_and_compare(alignlab: Run, tmp_path: Path) -> None:
     (tmp_path / "kept/feng_2024/gradient-field.json").unlink()
     other = alignlab("papers", "compare", "kept", "outputs/papers")
     assert other.code == 3
-    assert other.out.startswith("feng_2024 gradient-field: not-run -> reproduced (only in the second)\n")
+    assert other.out.startswith("feng_2024 gradient-field: not-run -> reproduced (only in the second folder)\n")
     assert alignlab("papers", "mitchell_2023", "records=kept").out.startswith("reproduced")
 
 

@@ -83,7 +83,7 @@ def test_offline_files_are_uploaded_once(runs: Run, monkeypatch: pytest.MonkeyPa
     """The newest offline folder of each run, unless it has W&B's mark. W&B's command is replaced by a record of it."""
     from alignlab.tracking import wandb_sync
 
-    assert "nothing to upload: of 3 runs" in runs("--sync").out
+    assert "nothing to upload: none of 3 runs" in runs("--sync").out
     files = ("dpo-1/wandb/offline-run-1", "dpo-1/wandb/offline-run-2", "dpo-2/wandb/offline-run-1")
     folders = [Path("outputs/runs", name) for name in files]
     for folder in folders:

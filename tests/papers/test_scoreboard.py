@@ -71,11 +71,11 @@ def test_differences_between_two_sets_of_records(tmp_path: Path) -> None:
     fill(other, 0.5, 1.0)
     assert list(differences(records_below(one), records_below(one))) == []
     assert list(differences(records_below(one), records_below(other))) == [
-        ("paper_2023 lead: contradicted -> reproduced (measured otherwise: A - B)", True)
+        ("paper_2023 lead: contradicted -> reproduced (measured values differ: A - B)", True)
     ]
     fill(other, 0.55, -1.0)
     assert list(differences(records_below(one), records_below(other))) == [
-        ("paper_2023 half: reproduced (measured otherwise: p)", False)
+        ("paper_2023 half: reproduced (measured values differ: p)", False)
     ]
 
 
@@ -87,7 +87,7 @@ def test_differences_tell_a_changed_expectation_and_a_missing_record(tmp_path: P
     file.end({"p": [0.5], "q": [3.0]})
     assert list(differences(records_below(one), records_below(other))) == [
         ("paper_2023 half: reproduced -> contradicted (the expectation changed)", True),
-        ("paper_2023 lead: contradicted -> not-run (only in the first)", True),
+        ("paper_2023 lead: contradicted -> not-run (only in the first folder)", True),
     ]
 
 

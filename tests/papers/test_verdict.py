@@ -39,8 +39,8 @@ def test_an_interval_over_seeds_decides(values: list[float], verdict: str) -> No
 
 def test_the_interval_is_students() -> None:
     """t(0.975, 4) = 2.776, s = 0.01581, so the half-width is 2.776 * 0.01581 / sqrt 5 = 0.01963."""
-    (finding,) = decide(ONE, {"p": [0.50, 0.52, 0.48, 0.51, 0.49]}, kind="trained").findings
-    assert (finding.value, finding.high - finding.low) == (pytest.approx(0.5), pytest.approx(2 * 0.01963, abs=1e-5))
+    (result,) = decide(ONE, {"p": [0.50, 0.52, 0.48, 0.51, 0.49]}, kind="trained").results
+    assert (result.value, result.high - result.low) == (pytest.approx(0.5), pytest.approx(2 * 0.01963, abs=1e-5))
 
 
 def test_one_sided_bands() -> None:
@@ -82,7 +82,7 @@ def test_a_premise_that_fails_leaves_the_claim_open() -> None:
     measured = {"p": [0.9], "gradient": [0.0]}
     found = decide(ONE, measured, kind="closed form", premises=premises)
     assert found.verdict == "underdetermined"
-    assert found.why == "the set-up can't decide it: gradient: 0, expected > 1e-09 (derived)"
+    assert found.why == "this set-up can't decide the claim: gradient: 0, expected > 1e-09 (derived)"
     assert decide(ONE, {**measured, "gradient": [1.0]}, kind="closed form", premises=premises).verdict == "contradicted"
 
 

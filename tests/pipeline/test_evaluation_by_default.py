@@ -81,7 +81,7 @@ def test_a_run_has_kl_and_win_rate_once(alignlab: Callable[..., Any], tmp_path: 
     assert alignlab("train", *judged).code == 0
     assert file.stat().st_mtime_ns == written
     unjudged = alignlab("train", *TEXT, "data.eval_fraction=0.5", "seed=2")
-    assert "no win-rate: judge=<a judge> gives one" in unjudged.out
+    assert "no win-rate, because there is no judge (judge=<name> adds one)" in unjudged.out
     assert "accuracy on held-out pairs" in unjudged.out
     failing = alignlab("train", *TEXT, "data.eval_limit=1", "seed=3")
     assert failing.code == 0, "a run that could not be evaluated is done"

@@ -46,7 +46,7 @@ def test_a_best_setting_at_equal_kl_is_named_with_its_interval(tmp_path: Path) -
     assert text.startswith(
         "At a KL of 1.00 to 1.00 nats, beta 0.3 has the lowest gap: 0.210 [0.185, 0.235] over 3 seeds"
     )
-    assert "Told from it is beta 0.1, with +0.300 [+0.300, +0.300]" in text
+    assert "The nearest one that differs is beta 0.1: +0.300 [+0.300, +0.300]" in text
 
 
 def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None:
@@ -71,7 +71,7 @@ def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None
             "the highest is that of beta 0.1: 0.910 over 3 seeds and 400 pairs",
         ),
         ({"0.1": [pairs(0.5 + s) for s in SEEDS], "0.3": [pairs(0.5 - s) for s in SEEDS]}, "better than the start"),
-        ({"0.1": [{"train/loss": 1.0}], "0.3": [{"train/loss": 2.0}]}, "no metric in common"),
+        ({"0.1": [{"train/loss": 1.0}], "0.3": [{"train/loss": 2.0}]}, "no metric is known and comparable for all"),
     ],
 )  # fmt: skip
 def test_nothing_can_be_told(settings: Values, why: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_a_metric_that_the_user_chose_ranks_with_a_warning(tmp_path: Path) -> No
     settings = {"0.1": [pairs(0.9 + s) for s in SEEDS], "0.3": [pairs(0.7 + s) for s in SEEDS]}
     text = said(tmp_path, settings, metric="eval/pairs/accuracy", better="higher")
     assert text.startswith("Beta 0.1 has the highest held-out pair accuracy: 0.910")
-    assert "this says nothing about equal KL" in text
+    assert "this is not a comparison at equal KL" in text
 
 
 def test_one_setting_is_measured_but_not_compared(tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_methods_are_compared_at_kls_that_all_of_them_reached(tmp_path: Path) ->
 
     text = methods(tmp_path / "same", 1.0)
     assert "At a KL of 2 nats, objective dpo has the highest exact reward: 2.010 [1.985, 2.035] over 3 seeds." in text
-    assert "Told from it is objective ipo, with -1.000" in text
+    assert "The nearest one that differs is objective ipo: -1.000" in text
     apart = methods(tmp_path / "apart", 9.0)
     assert apart.startswith(
         "Nothing can be told about which is best: the methods have no KL in common (objective dpo 1 to"

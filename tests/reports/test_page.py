@@ -149,7 +149,7 @@ def test_answers_are_sorted_by_the_change_of_their_score(made: Path, page: Page)
 
 def test_the_answer_says_no_more_than_the_runs_show(made: Path, page: Page, tmp_path: Path) -> None:
     assert re.search(r"At a KL of [\d.]+ nats, objective dpo has the highest exact reward: [\d.]+ \[", page.words)
-    assert "Told from it is objective ipo, with -0." in page.words
+    assert "The nearest one that differs is objective ipo: -0." in page.words
     assert "methods at common KLs" in page.tables
     one_seed = write(tmp_path / "one")
     sweep = json.loads((one_seed / "sweep.json").read_text())

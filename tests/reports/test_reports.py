@@ -178,9 +178,7 @@ def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, 0.51, 0.6], "1.0": [9.0, 9.2, 9.1]})
     head, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
     assert head.startswith("| objective.beta | seeds | ")
-    assert head.endswith(
-        "| gap | difference to the best | chance that the best wins | tied with it | more seeds to tell |"
-    )
+    assert head.endswith("| gap | difference to the best | chance that the best wins | tied with it | seeds to add |")
     assert len(rows) == 3
     assert "| 0.1 | 3 |" in rows[0]
     assert "| 0.600 ± 0.248 | +0.097 [+0.076, +0.117] | 0.72 | no |  |" in rows[0]
@@ -204,7 +202,7 @@ def test_missing_points_are_reported(tmp_path: Path) -> None:
     assert "| -0.100 |  | unknown | unknown |" in text
     assert "beta 0.3 lacks seed 1 (failed), 2 (failed): its numbers are from the other seeds" in text
     assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
-    assert "unknown, because they have fewer than two seeds in common with the best: beta 0.3" in text
+    assert "not compared, because they have fewer than two seeds in common with the best: beta 0.3" in text
     assert "- point 4 (beta 0.3, seed 1; dpo-0.3-1): failed, NonFiniteError: row 3" in text
 
 

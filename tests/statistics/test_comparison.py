@@ -62,7 +62,7 @@ def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
     """beta 1.0 has the smallest gap, but a tenth of the others' KL. The best of the two with equal KL is beta 0.1."""
     table, text = report_of(DEMO, ["objective.beta"])
     assert "compared by gap (lower is better) between settings of equal KL (within a factor of 1.25)" in text
-    assert "no other setting has the KL of beta 1.0 (0.38 nats): not compared" in text
+    assert "not compared, because no other setting has the same KL: beta 1.0 (0.38 nats)" in text
     assert names_a_best(text)
     assert "at a KL of 3.68 to 4.36 nats: best: beta 0.1; no other is tied with it" in text
     assert "best: beta 1.0" not in text
@@ -95,19 +95,21 @@ def test_objectives_are_compared_at_the_kls_that_all_of_them_reached() -> None:
         ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
     }
     table, text = report_of(settings, ["objective", "strength"])
-    assert "compared by exact reward at KLs that each of them reached, linear between settings" in text
-    assert "the settings have KLs of: objective dpo 1 to 4 nats; objective ipo 0.1 to 2.5 nats" in text
+    assert (
+        "compared by exact reward at KLs that all of them reached, with linear interpolation between settings" in text
+    )
+    assert "KLs of the settings: objective dpo 1 to 4 nats; objective ipo 0.1 to 2.5 nats" in text
     assert "at a KL of 2.5 nats: best: objective ipo; no other is tied with it" in text
     assert "| 2.5 | objective dpo | 2 | 1.200 ± " in table
     assert "| 2.5 | objective ipo | 2 | 1.600 ± 0.005 |" in table, "its seeds differ along the curve"
     assert "at a KL of 0.625" not in text, "dpo was not measured there"
-    assert "what is said about ties rests on 2 seeds" in text
+    assert "ties are judged from 2 seeds" in text
 
 
 def test_a_method_without_results_does_not_keep_others_from_being_compared() -> None:
     of = {("dpo", "0.1"): lab(4.0, 0.7, 1.7), ("dpo", "1.0"): lab(1.0, 0.1, 0.7), ("slic", "1.0"): [{}, {}]}
     _, text = report_of(of, ["objective", "strength"])
-    assert "nothing is compared: objective dpo alone has results" in text
+    assert "nothing is compared, because only objective dpo has results" in text
     assert not names_a_best(text)
     more = {**of, ("ipo", "0.1"): lab(2.5, 0.3, 1.6), ("ipo", "1.0"): lab(0.1, 0.05, 0.6)}
     _, text = report_of(more, ["objective", "strength"])
@@ -160,7 +162,7 @@ def test_win_rates_are_rewards_whose_start_is_one_half() -> None:
         )
     }
     _, text = report_of(settings, ["objective", "strength"])
-    assert "compared by win-rate by llm at KLs that each of them reached" in text
+    assert "compared by win-rate by llm at KLs that all of them reached" in text
     assert "not known to be better than the start (95 % interval), so not called best: objective ipo" in text
     assert "best: objective dpo; no other is tied with it" in text
 
@@ -179,7 +181,7 @@ def test_learning_rates_are_variants_of_an_objective() -> None:
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4; no other is tied with it" in text
     assert "at a KL of 2 nats: best: objective dpo, lr 1e-4" in text
     assert "lr 1e-6" not in text.split("at a KL of 2 nats")[1]
-    assert "learning rates are variants of a method" in text
+    assert "each learning rate is a variant of a method" in text
 
 
 def test_the_kl_stands_beside_a_comparison_of_accuracies() -> None:
@@ -223,7 +225,7 @@ def test_the_chance_that_the_best_wins_and_the_interquartile_mean_are_columns() 
 def test_a_gap_that_the_user_chose_ranks_all_and_marks_settings_that_hardly_moved() -> None:
     _, text = report_of(DEMO, ["objective.beta"], metric="exact/frontier_gap")
     assert "best: beta 1.0; no other is tied with it" in text
-    assert "hardly moved from the start (less than a quarter of the farthest): beta 1.0 (0.38 nats)" in text
+    assert "hardly moved from the start (less than a quarter of the largest distance): beta 1.0 (0.38 nats)" in text
 
 
 def test_a_policy_that_did_not_move_is_not_the_best_at_equal_kl() -> None:
@@ -261,7 +263,7 @@ def test_a_setting_that_is_not_better_than_the_start_is_not_among_the_best() -> 
 def test_without_a_common_metric_the_missing_ones_are_named() -> None:
     settings = {("dpo",): pairs(0.7, 0.71), ("reward_model",): [{"eval/accuracy": 0.8, "eval/loss": 0.4}] * 2}
     table, text = report_of(settings, ["objective"])
-    assert "no metric in common that means the same for all" in text
+    assert "no metric is known and comparable for all of them" in text
     assert "held-out pair accuracy is missing for objective reward_model" in text
     assert "eval accuracy of rewards is missing for objective dpo" in text
     assert "type: sweep.metric=<name> sweep.better=lower|higher" in text
@@ -366,11 +368,14 @@ def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
     }
     table, text = report_of(settings, ["optim.lr"])
     still = "lr 1e-7 (0.001 nats); lr 1e-5 (0.11 nats)"
-    assert f"hardly moved from the start (less than a quarter of the farthest), so not called best: {still}" in text
+    assert (
+        f"hardly moved from the start (less than a quarter of the largest distance), so not called best: {still}"
+        in text
+    )
     assert "best: lr 3e-4; no other that moved and is better than the start is tied with it" in text
     assert [row.split(" | ")[-4] for row in table.splitlines()[-3:]][-1] == "best"
     _, text = report_of(settings, ["optim.lr"], metric="eval/pairs/accuracy")
-    assert f"hardly moved from the start (less than a quarter of the farthest): {still}" in text
+    assert f"hardly moved from the start (less than a quarter of the largest distance): {still}" in text
     assert "best: lr 1e-5, tied with lr 1e-7; lr 3e-4" in text, "400 pairs do not tell 0.91 from 0.9"
 
 
@@ -402,7 +407,10 @@ def test_the_best_at_a_small_kl_is_named_beside_the_best_at_a_large_one() -> Non
         ("d",): lab(4.0, 0.5, 1.5),
     }
     _, text = report_of(settings, ["x"])
-    assert "hardly moved from the start (less than a quarter of the farthest): x a (0.4 nats); x b (0.4 nats)" in text
+    assert (
+        "hardly moved from the start (less than a quarter of the largest distance): x a (0.4 nats); x b (0.4 nats)"
+        in text
+    )
     assert "at a KL of 0.40 to 0.40 nats: best: x a" in text
     assert "at a KL of 4.00 to 4.00 nats: best: x c" in text
 

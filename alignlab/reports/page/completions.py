@@ -1,4 +1,4 @@
-"""Answers of the settings side by side, for the page: chosen prompts, cut texts, and what they are sorted by."""
+"""Answers of the settings side by side, for the page: some prompts, shortened texts, and numbers to sort by."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def completions(found: Collected) -> dict[str, Any]:
     kept = _within_budget(rows)
     if len(kept) < len(rows):
         left_out.append(
-            f"{len(rows) - len(kept)} of {len(rows)} prompts are not shown: those whose answers changed least"
+            f"{len(rows) - len(kept)} of {len(rows)} prompts are not shown: the ones whose answers changed least"
         )
     return {
         "columns": columns, "prompts": kept, "baseline": names.get("baseline", ""), "judge": names.get("judge", ""),
@@ -182,7 +182,7 @@ def _shown(text: str) -> str:
 
 
 def _within_budget(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The first rows, as many as the page has room for, and at least one."""
+    """The first rows: as many as the page has room for, but at least one."""
     kept: list[dict[str, Any]] = []
     size = 0
     for row in rows[:MOST_PROMPTS]:

@@ -165,7 +165,7 @@ def settings_table(found: Collected, settings: Settings) -> Table:
 
 
 def _budgets_table(settings: Settings) -> Table | None:
-    """The reward of each method at the KLs that all methods reached; None if methods are not compared so."""
+    """The reward of each method at the KLs that all methods reached; None if methods are not compared at such KLs."""
     compared = settings.compared
     if compared.budgets is None or compared.plane is None or not compared.budgets.budgets:
         return None
@@ -245,7 +245,7 @@ def _logs(found: Collected) -> list[tuple[str, str]]:
 
 
 def _differences(found: Collected) -> tuple[Table, dict[str, Any]]:
-    """(keys whose values differ between runs; the same and the metrics of each run, for the comparison of two)."""
+    """(table of the config keys that differ between runs, these keys and the metrics of each run for the script)."""
     known = [point for point in found.points if found.records[point["run"]].get("config")]
     flats = {p["run"]: redacted_config(_flat(found.records[p["run"]])) for p in known}
     texts = {run: {key: one_line(value, 200) for key, value in flat.items()} for run, flat in flats.items()}
@@ -281,7 +281,7 @@ def _flat(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _audits(found: Collected) -> list[dict[str, Any]]:
-    """Each different audit of the rows once: the runs that it is of, findings, what was not looked at, and numbers."""
+    """Each different audit of the rows once: its runs, findings, what was not checked, and numbers."""
     seen: dict[str, dict[str, Any]] = {}
     for point in found.points:
         data = found.records[point["run"]].get("data") or {}
@@ -300,7 +300,7 @@ def _audit(audit: Mapping[str, Any], runs: Sequence[str]) -> dict[str, Any]:
             if isinstance(finding, Mapping):
                 cure = f"; type: {finding['cure']}" if finding.get("cure") else ""
                 findings.append((kind[:-1], _safe(f"{finding.get('text', finding.get('name', ''))}{cure}", 600)))
-    findings += [("not looked at", _safe(text, 600)) for text in audit.get("unchecked") or []]
+    findings += [("not checked", _safe(text, 600)) for text in audit.get("unchecked") or []]
     numbers = []
     facts = audit.get("facts")
     for split, name in (("train", "training rows"), ("eval", "held-out rows")):
@@ -337,7 +337,9 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
     rates = series.winrates_frame(found)
     moved = series.displacement_frame(found)
     if len(points) and (missing := len(found.done) - len(points)):
-        notes.append(f"{counted(missing, 'finished run')} without KL and reward: not in the figure of reward and KL")
+        notes.append(
+            f"{counted(missing, 'finished run')} without KL and reward, left out of the figure of reward and KL"
+        )
     lines = list(dict.fromkeys(found.line(point) for point in found.points))
     figures = {
         "lines": [_safe(line) for line in lines],
@@ -401,7 +403,7 @@ def _curve_settings(found: Collected, learned: pd.DataFrame) -> list[dict[str, A
 def _figure_tables(
     frontier: pd.DataFrame, by_strength: Mapping[str, pd.DataFrame], rates: pd.DataFrame, moved: pd.DataFrame, axis: str
 ) -> dict[str, Table]:
-    """The numbers of each figure as a table, for readers of the Markdown, and for those who can't see a figure."""
+    """The numbers of each figure as a table, for the Markdown and for readers who can't see a figure."""
     tables = {}
     if len(frontier):
         rows = [
@@ -454,7 +456,7 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
 
 
 def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:
-    """The value of a setting, as ± half of its interval if that is over seeds, and with its ends if it is not."""
+    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds."""
     if setting not in frame.index:
         return Cell("")
     row: dict[str, Any] = dict(frame.loc[setting])

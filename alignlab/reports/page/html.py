@@ -1,7 +1,7 @@
 """Writes the content of a report as one HTML file that needs nothing else: no network, no server, no other file.
 
-Its content security policy lets only the page's own two scripts run, by their digests. So a text that got past the
-escaping would still not run. The policy allows no evaluation of text as code and no connection.
+Its content security policy lists the digests of the page's own two scripts, and only these can run. So a text that got
+past the escaping would still not run. The policy allows no evaluation of text as code and no connection.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _parts(page: Content) -> Iterator[str]:
     yield "## Answers side by side"
     yield from _answers(page.completions)
     yield "## What differs between the runs"
-    yield _table(page.differences) if page.differences.rows else "No key of the config."
+    yield _table(page.differences) if page.differences.rows else "No key of the config differs."
     yield "## Runs that are not done"
     yield _table(page.failed) if page.failed.rows else "All runs are done."
     for run, text in page.logs:

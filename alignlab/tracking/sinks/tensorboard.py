@@ -53,7 +53,7 @@ class TensorBoardSink:
 
 @dataclass(kw_only=True)
 class TensorBoard(Tracking):
-    """TensorBoard's event files, in the run directory. To look at them, install tensorboard."""
+    """TensorBoard's event files, in the run directory. To view them, install tensorboard."""
 
     def problems(self) -> Iterator[Problem]:
         yield from installed("", None, "tensorboardX", extra="sinks")

@@ -63,7 +63,7 @@ class WandbSink:
     """One W&B run with the run's own id.
 
     Online, a resumed run continues the same W&B run. Offline, a further attempt logs all earlier rows again and then
-    replaces the earlier files: W&B keeps only the last of several files of a run that are synced.
+    replaces the earlier files, because W&B keeps only the last of several synced files of a run.
     Raises TrackingError if W&B can't start, or if mode=online has no key.
     """
 

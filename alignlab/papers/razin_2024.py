@@ -64,7 +64,8 @@ PAPER = Paper(
         Claim(
             name="displacement",
             words="Training DPO on No > Never moves probability from No to Yes, while the margin grows.",
-            source="table 1: p(No) falls from .85 to .01 with OLMo-1B, by at least .21 with every model; Yes is among the tokens that rise, by how much is not printed",
+            source="table 1: p(No) falls from .85 to .01 with OLMo-1B, by at least .21 with every model; "
+            "Yes is among the tokens that rise, by how much is not printed",
             expected=(
                 above("drop of p(No)", 0.21, "printed"),
                 above("rise of p(Yes)", 0.0, "printed"),

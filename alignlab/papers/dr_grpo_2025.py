@@ -13,19 +13,23 @@ from alignlab.papers.groups_of_answers import expected_gradient, true_gradient
 
 
 def difficulty() -> dict[str, float]:
-    """The expected gradient over the true one, for a question solved with probability 0.1, relative to one with 0.5."""
+    """The expected gradient over the true one, for questions solved with 0.1 and with 0.9, relative to one with 0.5."""
     found = {}
     for name, by_deviation in (("GRPO", True), ("Dr. GRPO", False)):
         scales = []
-        for p in (0.1, 0.5):
+        for p in (0.1, 0.5, 0.9):
             logits = torch.tensor([math.log(p), math.log(1 - p)], dtype=torch.float64)
             solved = torch.tensor([1.0, 0.0], dtype=torch.float64)
             normalised = partial(advantages.group_normalised, by_deviation=by_deviation)
             group = expected_gradient(logits, solved, 8, normalised)
             scales.append(float(group[0] / true_gradient(logits, solved)[0]))
-        found[f"weight of a hard question under {name}"] = scales[0] / scales[1]
+        hard, middle, easy = scales
+        found[f"weight of a hard question under {name}"] = hard / middle
+        found[f"weight of an easy question under {name}"] = easy / middle
     return found
 
+
+_KINDS = ("a hard", "an easy")
 
 PAPER = Paper(
     name="dr_grpo_2025",
@@ -39,10 +43,11 @@ PAPER = Paper(
             "division all questions count the same.",
             source="question-level difficulty bias",
             expected=(
-                above("weight of a hard question under GRPO", 1.1, "derived"),
-                near("weight of a hard question under Dr. GRPO", 1.0, 1e-9, "derived"),
+                *(above(f"weight of {kind} question under GRPO", 1.1, "derived") for kind in _KINDS),
+                *(near(f"weight of {kind} question under Dr. GRPO", 1.0, 1e-9, "derived") for kind in _KINDS),
             ),
             measured_by=Exact(difficulty),
+            version=2,
             deviations=("Paper: mathematics with language models. Here: right or wrong answers, all groups of 8.",),
         ),
     ),

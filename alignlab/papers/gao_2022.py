@@ -127,14 +127,17 @@ PAPER = Paper(
         ),
         Claim(
             name="ideal-rl-form",
-            words="Under RL that reaches its optimum, the gold reward follows d (alpha - beta log d) more closely than "
-            "best-of-n's form d (alpha - beta d), where d is the square root of the KL.",
+            words="The form that the paper fits to PPO, d (alpha - beta log d), holds for RL as such: RL that reaches "
+            "its optimum follows it more closely than best-of-n's form d (alpha - beta d); d is the square root of "
+            "the KL.",
             source="section 3.1, equations 1 and 2, which were fitted to PPO without a KL penalty",
-            expected=(above("error of best-of-n's form minus that of RL's", 0.0, "printed"),),
+            expected=(above("error of best-of-n's form minus that of RL's", 0.0, "derived"),),
             measured_by=Sampled(forms),
+            version=2,
             deviations=_HERE,
-            note="Exact RL is fitted better by the form that the paper found for best-of-n. RL's form has an infinite "
-            "slope at d = 0, which no exact optimum has. What the paper says about PPO as it was trained stays open.",
+            note="The paper says this of PPO as it was trained, and not of ideal RL; that stays open. Exact RL is "
+            "fitted better by the form that the paper found for best-of-n. RL's form has an infinite slope at d = 0, "
+            "which no exact optimum has.",
         ),
         Claim(
             name="coefficients",

@@ -66,6 +66,9 @@ PAPER = Paper(
                 near("clipfrac", 0.0, 0.0, "printed"),
             ),
             measured_by=Exact(step_0),
+            deviations=(
+                "Paper: Pythia on TL;DR. Here: random log-probabilities of 8 answers, which the policy shares.",
+            ),
         ),
         Claim(
             name="advantages",
@@ -77,6 +80,7 @@ PAPER = Paper(
                 *(near(f"advantage of token {t + 1}", value, 1e-6, "derived") for t, value in enumerate(_WHITENED)),
             ),
             measured_by=Exact(advantages),
+            deviations=("Paper: Pythia on TL;DR. Here: one answer of four tokens, worked out by hand.",),
         ),
         Claim(
             name="reward-model-accuracy",

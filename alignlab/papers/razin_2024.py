@@ -64,16 +64,18 @@ PAPER = Paper(
         Claim(
             name="displacement",
             words="Training DPO on No > Never moves probability from No to Yes, while the margin grows.",
-            source="table 1: p(No) falls from .85 to .01 with OLMo-1B, by at least .21 with every model",
+            source="table 1: p(No) falls from .85 to .01 with OLMo-1B, by at least .21 with every model; "
+            "Yes is among the tokens that rise, by how much is not printed",
             expected=(
                 above("drop of p(No)", 0.21, "printed"),
-                above("rise of p(Yes)", 0.21, "printed"),
+                above("rise of p(Yes)", 0.0, "printed"),
                 above("margin at step 500", 0.0, "printed"),
                 near("p(No) at step 100", 0.186, 0.002, "derived"),
                 near("p(Yes) at step 100", 0.771, 0.002, "derived"),
                 near("p(No) at step 500", 0.003, 0.002, "derived"),
             ),
             measured_by=Exact(displacement),
+            version=2,
             deviations=(
                 "Paper: OLMo-1B, Gemma-2B and Llama-3-8B on Persona prompts, after SFT. Here: four tokens, a hidden "
                 "state of two dimensions, and unembeddings in which Yes is closer to No than Never is.",
@@ -86,6 +88,7 @@ PAPER = Paper(
             source="Theorems 1 and 2",
             expected=(below("largest error of d log pi / dt", 1e-9, "derived"),),
             measured_by=Exact(one_step),
+            deviations=("Paper: any model, one token. Here: five random models with 6 tokens and 3 dimensions.",),
         ),
         Claim(
             name="table-1-olmo",

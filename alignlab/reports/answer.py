@@ -89,8 +89,8 @@ def _of_groups(compared: ComparedSettings) -> list[str]:
     groups = [g for g in compared.groups if g.best is not None and _is_compared(g.best, g.comparisons)]
     sentences = [text for group in groups if (text := _of_group(compared, group))]
     if not sentences:
-        return [f"{NOTHING}: {_why_nothing(compared, told)}."]
-    return [*sentences, *_not_told(compared, told)]
+        return [f"{NOTHING}: {_why_nothing(compared, groups)}."]
+    return [*sentences, *_not_told(compared, groups)]
 
 
 def _not_told(compared: ComparedSettings, told: Sequence[Group]) -> list[str]:
@@ -163,7 +163,7 @@ def _sentence(
     return f"{text[0].upper()}{text[1:]}"
 
 
-def _why_nothing(compared: ComparedSettings, told: Sequence[Group]) -> str:
+def _why_nothing(compared: ComparedSettings, groups: Sequence[Group]) -> str:
     with_results = [row.name for row in compared.settings if any(compared.values[row.name].values())]
     kls = list(_kls(compared, with_results).values())
     known = [kl for kl in kls if kl is not None]

@@ -204,7 +204,12 @@ def _budget(
     gains = {method: gain for method, gain in gains.items() if gain.n}
     candidates = [m for m in values if m not in gains or (gains[m].low > 0 if gains[m].n > 1 else gains[m].value > 0)]
     best, compared = compare_with_best(
-        values, lower_is_better=False, least=least, candidates=can_be, comparisons=comparisons, interval_of=interval_of
+        values,
+        lower_is_better=False,
+        least=least,
+        candidates=candidates,
+        comparisons=comparisons,
+        interval_of=interval_of,
     )
     rewards = {method: interval_of(list(of.values()), LEVEL) for method, of in values.items()}
     return Budget(kl, rewards, gains, best, compared, sparse)

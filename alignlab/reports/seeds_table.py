@@ -185,7 +185,8 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
     where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
         f"settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}: differences to "
-        f"the best, paired by seed, with t intervals that hold for all differences at once ({_PERCENT}, Bonferroni)"
+        f"the best, paired by seed, with t intervals (Bonferroni); the truly best one is among the tied ones "
+        f"({_PERCENT})"
     )
     yield from _settings_without_equal_kl(compared)
     yield from _prompts_not_counted(found)
@@ -217,8 +218,8 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
         return
     yield (
         f"methods are compared by {_heading(compared.plane.reward)} at KLs that each of them reached, linear between "
-        f"settings: differences to the best, paired by seed, with t intervals that hold for all differences at once "
-        f"({_PERCENT}, Bonferroni)"
+        f"settings: differences to the best, paired by seed, with t intervals (Bonferroni); the truly best one is "
+        f"among the tied ones ({_PERCENT})"
     )
     yield f"the settings have KLs of: {reached}"
     yield from _prompts_not_counted(found)
@@ -234,7 +235,7 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
             "the settings of all learning rates of a method form one curve, since no rate alone covers these KLs"
             if pooled
             else "learning rates are variants of a method; the best one was chosen by these same numbers, and the "
-            "intervals hold for all variants at once"
+            "intervals count all variants"
         )
     yield from _how_sure(
         compared, {f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()}

@@ -81,7 +81,7 @@ def compare_with_best(
 
     Each of the k - 1 intervals has level 1 - (1 - level) / (k - 1) (Bonferroni). So the truly best setting is among the
     tied ones with probability `level` or more. It is missing only if another setting seems better by more than the
-    interval allows. For each of the k - 1 others this has probability (1 - level) / (k - 1) at most. No more is promised:
+    interval allows. For each of the k - 1 others this has probability (1 - level) / (k - 1) at most. That is all:
     the best was chosen by the same numbers, so if all settings are equal, one of ten is found to be worse than the one
     that seems best more often than with probability 1 - level (docs/evaluation.md).
     """

@@ -185,7 +185,8 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
     where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
         f"settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}: differences to "
-        f"the best are paired by seed, and their t intervals hold for all differences at once ({_PERCENT}, Bonferroni)"
+        f"the best are paired by seed, with t intervals (Bonferroni); the truly best setting is among the tied ones "
+        f"({_PERCENT})"
     )
     yield from _settings_without_equal_kl(compared)
     yield from _prompts_not_counted(found)
@@ -217,8 +218,8 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
         return
     yield (
         f"methods are compared by {_heading(compared.plane.reward)} at KLs that all of them reached, with linear "
-        f"interpolation between settings: differences to the best are paired by seed, and their t intervals hold for "
-        f"all differences at once ({_PERCENT}, Bonferroni)"
+        f"interpolation between settings: differences to the best are paired by seed, with t intervals (Bonferroni); "
+        f"the truly best method is among the tied ones ({_PERCENT})"
     )
     yield f"KLs of the settings: {reached}"
     yield from _prompts_not_counted(found)
@@ -234,7 +235,7 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
             "the settings of all learning rates of a method form one curve, because no rate alone covers these KLs"
             if pooled
             else "each learning rate is a variant of a method; the best variant was chosen by these same numbers, and "
-            "the intervals hold for all variants at once"
+            "the intervals count all variants"
         )
     yield from _how_sure(
         compared, {f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()}

@@ -38,8 +38,8 @@ def over_seeds(values: Sequence[Any], level: float = LEVEL) -> Estimate:
 class Comparison:
     """A setting compared with the best one.
 
-    difference: the setting's metric minus the best setting's, over the seeds that both have. The interval holds for all
-                settings at once. None for the best setting itself.
+    difference: the setting's metric minus the best setting's, over the seeds that both have. Its level is that
+                of `compare_with_best`. None for the best setting itself.
     tied:       whether the setting may be as good as the best: its interval does not lie on the worse side of 0, or it
                 is the best. None if that is unknown, because the two share fewer than two seeds. If no setting has two
                 seeds, an interval over prompts decides, if there is one.
@@ -81,7 +81,9 @@ def compare_with_best(
 
     Each of the k - 1 intervals has level 1 - (1 - level) / (k - 1) (Bonferroni). So the truly best setting is among the
     tied ones with probability `level` or more. It is missing only if another setting seems better by more than the
-    interval allows. For each of the k - 1 others this has probability (1 - level) / (k - 1) at most.
+    interval allows. For each of the k - 1 others this has probability (1 - level) / (k - 1) at most. That is all:
+    the best was chosen by the same numbers, so if all settings are equal, one of ten is found to be worse than the one
+    that seems best more often than with probability 1 - level (docs/evaluation.md).
     """
     can_be = {name: seeds for name, seeds in settings.items() if candidates is None or name in candidates}
     most = max((len(seeds) for seeds in can_be.values()), default=0)

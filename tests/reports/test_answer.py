@@ -10,6 +10,7 @@ import pytest
 from alignlab.integrity import write_sealed
 from alignlab.reports.answer import answers
 from alignlab.reports.collect import read_sweep
+from alignlab.reports.page.content import settings_table
 from alignlab.runs.directory import RunDir
 
 Values = dict[str, list[dict[str, float]]]
@@ -161,6 +162,10 @@ def test_a_better_setting_that_can_not_be_best_is_not_passed_over(
     assert "Better, but not called best" in text
     assert text.endswith(f": beta A ({mean:.3f}).")
     assert "Not told from it" not in text
+    found = read_sweep(tmp_path / "sweeps/s")
+    cells = [cell.text for row in settings_table(found, found.settings[0][1]).rows for cell in row]
+    assert "highest that can be called best" in cells
+    assert "highest" not in cells
 
 
 def test_sampled_kls_of_opposite_sign_are_not_equal(tmp_path: Path) -> None:

@@ -175,11 +175,19 @@ def _budgets_table(settings: Settings) -> Table | None:
         for method, reward in budget.rewards.items():
             comparison = budget.comparisons.get(method)
             cells = [Cell(f"{budget.kl:.3g}", budget.kl), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
-            difference = Cell("highest", 0.0) if method == budget.best else Cell("")
+            difference = _first("highest", method, budget.rewards) if method == budget.best else Cell("")
             if comparison is not None and comparison.difference is not None and comparison.difference.n:
                 difference = _signed(comparison.difference, ".3f")
             rows.append([*cells, _estimate(reward, ".3f"), difference])
     return Table("methods at common KLs", header, rows, _numeric(header, rows))
+
+
+def _first(word: str, name: str, means: Mapping[str, Estimate]) -> Cell:
+    """The cell of the setting that others are compared with. Another may have a better mean, and not be called best."""
+    ahead = min if word == "lowest" else max
+    value = means[name].value
+    is_first = value == ahead(mean.value for mean in means.values())
+    return Cell(word if is_first else f"{word} that can be called best", 0.0)
 
 
 def _word(compared: ComparedSettings) -> str:
@@ -199,7 +207,9 @@ def _comparison(compared: ComparedSettings, name: str) -> list[Cell]:
     if comparison.difference is None:
         group = next(group for group in compared.groups if group.best == name)
         known = any(c.tied is not None for other, c in group.comparisons.items() if other != name)
-        return [Cell(_word(compared) if known else "unknown", 0.0), Cell("")]
+        rows = {row.name: row.means for row in compared.settings if row.name in group.names}
+        means = {one: of[compared.metric or ""] for one, of in rows.items() if compared.metric in of}
+        return [_first(_word(compared), name, means) if known else Cell("unknown", 0.0), Cell("")]
     if not comparison.difference.n:
         return [Cell("unknown"), Cell("unknown")]
     return [_signed(comparison.difference, series.form(compared.metric or "")), Cell(tied)]

@@ -131,7 +131,7 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     text = _sentence(where, group.best, heading(compared.metric), word, means, group.comparisons)
     if not compared.asked and better_than_start(compared.values[group.best], compared.metric, compared.plane) is None:
         still = _START_UNKNOWN
-    rest = " The KLs differ or were not measured, so this says nothing about equal KL." if apart else ""
+    rest = " The KLs differ or were not measured, so this is not a comparison at equal KL." if apart else ""
     return f"{text}{still}{rest}"
 
 
@@ -152,8 +152,8 @@ def _sentence(
         nearest = min(worse, key=lambda name: abs(worse[name].value))
         what = f"has the best {metric} of those that can be called best" if ahead else f"has the {word} {metric}"
         text = f"{where}{best} {what}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
-        text += f" Told from it is {nearest}, with {worse[nearest]:+.3f} against it."
-        text += f" Not told from it: {_some(tied)}." if tied else ""
+        text += f" The nearest one that differs is {nearest}: {worse[nearest]:+.3f}."
+        text += f" Tied with it: {_some(tied)}." if tied else ""
         if excluded := [f"{name} ({means[name].value:.3f})" for name in ahead if name not in unknown]:
             why = "fewer seeds, hardly moved, or not known to be better than the start"
             text += f" Better, but not called best ({why}): {_some(excluded)}."

@@ -161,7 +161,7 @@ def test_a_better_setting_that_can_not_be_best_is_not_passed_over(
     assert "beta B has the best held-out pair accuracy of those that can be called best: 0.710" in text
     assert "Better, but not called best" in text
     assert text.endswith(f": beta A ({mean:.3f}).")
-    assert "Not told from it" not in text
+    assert "Tied with it" not in text
     found = read_sweep(tmp_path / "sweeps/s")
     cells = [cell.text for row in settings_table(found, found.settings[0][1]).rows for cell in row]
     assert "highest that can be called best" in cells

@@ -46,7 +46,7 @@ MINE = {
 
 def test_there_are_commands() -> None:
     assert len(COMMANDS) == 20
-    assert len(EVALUATIONS) == 7
+    assert len(EVALUATIONS) == 8
 
 
 @pytest.mark.parametrize("command", COMMANDS)
@@ -72,6 +72,7 @@ def test_evaluation_composes(command: str, alignlab: Callable[..., Any], monkeyp
         "run",
         "judge.gold.function",
         "judge.reward_model.model",
+        "evaluation.pairs",
     }
 
 

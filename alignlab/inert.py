@@ -17,7 +17,7 @@ MOST_OF_OUTPUT = 10_000_000
 # Control characters but tab and line feed; marks that reorder text; characters without a width; line separators that
 # are not line feeds; halves of surrogate pairs, which no encoding can write. The two joiners stay,
 # because scripts and emoji need them.
-_HOSTILE = re.compile(
+_UNSAFE = re.compile(
     "[\x00-\x08\x0b-\x1f\x7f-\x9f\u00ad\u061c\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e0fff]"
 )
@@ -31,12 +31,12 @@ _MARKUP = re.compile(r"[\\`*_\[\]#!|<>~&$@]|:(?=//)|(?<=www)\.")
 
 
 def visible(text: object, most: int = MOST) -> str:
-    """The text with visible escapes in place of hostile characters.
+    """The text with visible escapes in place of unsafe characters.
 
     most: characters that are kept. A longer text ends with the number of characters that are not shown.
     """
     whole = text if isinstance(text, str) else str(text)
-    shown = _HOSTILE.sub(_escape, whole[:most].replace("\r\n", "\n"))
+    shown = _UNSAFE.sub(_escape, whole[:most].replace("\r\n", "\n"))
     shown = _MARKS.sub(lambda found: found.group()[:_MOST_MARKS], shown)
     left = len(whole) - most
     return f"{shown} [... {left:,} more characters]" if left > 0 else shown

@@ -12,7 +12,7 @@ from alignlab.progress import log_to_terminal
 
 
 @pytest.mark.parametrize(
-    ("hostile", "shown"),
+    ("text", "shown"),
     [
         ("\x1b[31mred", r"\x1b[31mred"),
         ("\x9b31m", r"\x9b31m"),
@@ -27,9 +27,9 @@ from alignlab.progress import log_to_terminal
         ("Ünïcödé 漢字 👩\u200d🔬 می\u200cخواهم", "Ünïcödé 漢字 👩\u200d🔬 می\u200cخواهم"),
     ],
 )
-def test_hostile_characters_become_visible_and_others_stay(hostile: str, shown: str) -> None:
-    assert visible(hostile) == shown
-    visible(hostile).encode()
+def test_unsafe_characters_become_visible_and_others_stay(text: str, shown: str) -> None:
+    assert visible(text) == shown
+    visible(text).encode()
 
 
 def test_a_long_text_is_cut_and_the_rest_counted() -> None:

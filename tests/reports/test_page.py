@@ -22,7 +22,7 @@ from alignlab.runs.directory import RunDir
 from tests.reports.made_sweep import PROMPTS, SEEDS, run_id, write
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_0_1"
-HOSTILE = (
+UNSAFE = (
     "<script>window.hacked=1</script></textarea></script><img src=x onerror='window.hacked=2'>\x1b[31m\x00\u202eevil"
     " {{ 7 * 7 }} ``` `x` | a | <!-- &lt; [x](javascript:window.hacked=3) sk-abcdefghijklmnopqrstuv\n```\n# heading\n"
 )
@@ -184,10 +184,10 @@ def test_every_control_and_figure_has_a_name(page: Page) -> None:
     assert targets <= set(ids)
 
 
-def test_hostile_text_is_text(tmp_path: Path) -> None:
-    folder = write(tmp_path, text=HOSTILE + "z" * 5000)
+def test_unsafe_text_is_text(tmp_path: Path) -> None:
+    folder = write(tmp_path, text=UNSAFE + "z" * 5000)
     run = RunDir.of(tmp_path, run_id("ipo", "1.0", "3"))
-    run.update(status="failed", reason=HOSTILE)
+    run.update(status="failed", reason=UNSAFE)
     page_file = write_sweep_page(folder)
     assert page_file.stat().st_size < 3_000_000
     text = page_file.read_text()

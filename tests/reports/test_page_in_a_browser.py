@@ -1,4 +1,4 @@
-"""The page in Chromium: no errors, no network; figures, sorting, filters and CSV work; hostile text does not run."""
+"""The page in Chromium: no errors, no network; figures, sorting, filters and CSV work; unsafe text does not run."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from alignlab.reports.collect import read_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.series import metric_frame
 from tests.reports.made_sweep import write
-from tests.reports.test_page import HOSTILE
+from tests.reports.test_page import UNSAFE
 
 pytestmark = pytest.mark.slow
 
@@ -110,8 +110,8 @@ def test_answers_and_two_runs_are_chosen(browser: Any, tmp_path: Path) -> None:
     assert wrong == []
 
 
-def test_hostile_text_does_not_run(browser: Any, tmp_path: Path) -> None:
-    page, wrong = opened(browser, write_sweep_page(write(tmp_path, text=HOSTILE)))
+def test_unsafe_text_does_not_run(browser: Any, tmp_path: Path) -> None:
+    page, wrong = opened(browser, write_sweep_page(write(tmp_path, text=UNSAFE)))
     assert page.evaluate("window.hacked") is None
     assert "<script>window.hacked=1</script>" in page.locator("#completions-list article").first.inner_text()
     assert page.locator("img[src=x]").count() == 0

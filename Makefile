@@ -44,8 +44,8 @@ papers: $(READY) ## measure the claims of papers that need no online training; w
 	$(BIN)/alignlab papers export docs/papers
 	$(BIN)/python -m alignlab.papers.page docs/papers.md
 
-readme: $(READY) ## write the table of objectives into the README
-	$(BIN)/python -m alignlab.config.catalogue README.md
+readme: $(READY) ## write the table of objectives into docs/objectives.md
+	$(BIN)/python -m alignlab.config.catalogue docs/objectives.md
 
 bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)

@@ -16,21 +16,31 @@ import pytest
 from alignlab.config.catalogue import BEGIN, END, markdown_table
 from alignlab.config.paths import conf_dir, share_dir
 from alignlab.config.registry import schemas
+from tests.lab_runs import LAB
 
-README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
-SHELL = "\n".join(re.findall(r"```sh\n(.*?)```", README, re.S)).replace("\\\n", " ")
-DOCS = (Path(__file__).resolve().parents[1] / "docs" / "evaluation.md").read_text()
-RLHF = (Path(__file__).resolve().parents[1] / "docs" / "rlhf.md").read_text()
+ROOT = Path(__file__).resolve().parents[1]
+README = (ROOT / "README.md").read_text()
+SWEEPS, OBJECTIVES, MODELS, RLHF, EVALUATION, PYTHON, COURSE, CURSO = (
+    (ROOT / f"docs/{name}.md").read_text()
+    for name in ("sweeps", "objectives", "models", "rlhf", "evaluation", "python", "course", "curso")
+)
+
+
+def commands(*pages: str) -> list[str]:
+    """Every different command line in the shell blocks of these pages, without its comment."""
+    lines = "\n".join(block for page in pages for block in re.findall(r"```sh\n(.*?)```", page, re.S))
+    return list(dict.fromkeys(line.split(" #")[0].strip() for line in lines.replace("\\\n", " ").splitlines()))
+
+
 COMMANDS = [
-    line.split(" #")[0].strip()
-    for text in (README, RLHF)
-    for line in "\n".join(re.findall(r"```sh\n(.*?)```", text, re.S)).replace("\\\n", " ").splitlines()
-    if line.startswith(("alignlab train", "alignlab check"))
+    command
+    for command in commands(README, SWEEPS, OBJECTIVES, MODELS, RLHF, COURSE, CURSO)
+    if command.startswith(("alignlab train", "alignlab check"))
 ]
 EVALUATIONS = [
-    line.split(" #")[0].strip()
-    for line in (SHELL + "\n".join(re.findall(r"```sh\n(.*?)```", DOCS, re.S)).replace("\\\n", " ")).splitlines()
-    if line.startswith("alignlab evaluate") and "--drift" not in line
+    command
+    for command in commands(README, EVALUATION)
+    if command.startswith("alignlab evaluate") and "--drift" not in command
 ]
 
 # Placeholder in the README -> a value that passes the check.
@@ -45,7 +55,7 @@ MINE = {
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 20
+    assert len(COMMANDS) == 24
     assert len(EVALUATIONS) == 8
 
 
@@ -93,19 +103,19 @@ def test_the_table_of_groups_names_every_option() -> None:
         "debug",
     ):
         folder = share_dir() / "sweeps" if group == "sweep" else conf_dir() / group
-        (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", README, re.M)
+        (row,) = re.findall(rf"^\| `{group}` \| (.*) \|$", SWEEPS, re.M)
         for file in folder.glob("*.yaml"):
-            assert f"`{file.stem}`" in row, f"{group}={file.stem} is not in the README"
+            assert f"`{file.stem}`" in row, f"{group}={file.stem} is not in docs/sweeps.md"
 
 
 def test_the_table_of_objectives_is_the_generated_one() -> None:
-    table = README.partition(BEGIN)[2].partition(END)[0].strip()
+    table = OBJECTIVES.partition(BEGIN)[2].partition(END)[0].strip()
     assert table == markdown_table(), "type: make readme"
     assert len(table.splitlines()) == len(list((conf_dir() / "objective").glob("*.yaml"))) + 2
 
 
 def test_every_dialect_of_the_code_is_in_the_table() -> None:
-    table = README.partition("**Dialects.**")[2].partition("**Good and bad")[0]
+    table = OBJECTIVES.partition("## Dialects")[2].partition("## Good and bad")[0]
     for name, cls in schemas()["objective"].items():
         for field in {field for chosen in cls.dialects.values() for field in chosen}:
             assert re.search(rf"`{name}`[^|]*: `{field}`", table), f"{name}.{field}"
@@ -116,7 +126,7 @@ def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[1]
     for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
         shutil.copytree(root / folder, tmp_path / folder, ignore=shutil.ignore_patterns("__pycache__"))
-    section = README.partition("**One of your own**")[2].partition("## ")[0]
+    section = OBJECTIVES.partition("## One of your own")[2]
     (source,) = re.findall(r"```python\n(.*?)```", section, re.S)
     (chosen,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
     (tmp_path / "alignlab/objectives/unlikelihood.py").write_text(source)
@@ -142,11 +152,50 @@ def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
 
 
 def test_make_targets_exist() -> None:
-    makefile = (Path(__file__).resolve().parents[1] / "Makefile").read_text()
+    makefile = (ROOT / "Makefile").read_text()
     for target in set(re.findall(r"(?:^|`)make ([a-z-]+)", README, re.M)):
         assert re.search(rf"^{target}:", makefile, re.M), target
 
 
-def test_pictures_exist() -> None:
-    for picture in re.findall(r"!\[.*?\]\((.*?)\)", README):
-        assert (Path(__file__).resolve().parents[1] / picture).is_file(), picture
+def test_links_and_pictures_lead_somewhere() -> None:
+    """Files that README and docs link to exist, and so do the headings in them."""
+    pages = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+    for page in pages:
+        for target in re.findall(r"\]\((?!https?:|mailto:)([^)\s]+)\)", page.read_text()):
+            name, _, heading = target.partition("#")
+            file = (page.parent / name).resolve() if name else page
+            assert file.exists(), f"{page.name}: {target}"
+            if heading:
+                assert heading in headings(file), f"{page.name}: {target}"
+
+
+def headings(page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them."""
+    found = re.findall(r"^#+ (.*)$", re.sub(r"```.*?```", "", page.read_text(), flags=re.S), re.M)
+    return {re.sub(r"[^\w\- ]", "", text.lower()).replace(" ", "-") for text in found}
+
+
+def test_the_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 200
+
+
+def test_python_of_the_pages_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lab_parents: Path) -> None:
+    """Each page's blocks one after another, on the small lab of the tests in place of the usual one."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(lab_parents, tmp_path / "outputs/runs")
+    for page in (README, PYTHON):
+        names: dict[str, Any] = {"small": [*LAB, "trainer.max_steps=3"]}
+        for block in re.findall(r"```python\n(.*?)```", page, re.S):
+            exec(block.replace('"experiment=lab_dpo"', '"experiment=lab_dpo", *small'), names)
+        assert list(names["table"]["done"]) == [3, 3]
+        assert names["run"].status == "done"
+
+
+@pytest.mark.parametrize("page", [COURSE, CURSO])
+def test_python_of_the_course_runs(page: str) -> None:
+    """The loss from scratch equals alignlab's; the blocks assert it."""
+    names: dict[str, Any] = {}
+    for block in re.findall(r"```python\n(.*?)```", page, re.S):
+        exec(block, names)
+    assert sum("assert" in block for block in re.findall(r"```python\n(.*?)```", page, re.S)) == 1
+    assert commands(page) == commands(COURSE), "both languages show the same commands"

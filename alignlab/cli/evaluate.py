@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -15,16 +16,20 @@ from alignlab.errors import AlignlabError, ConfigError
 from alignlab.evaluation.examples import FILE, Examples
 from alignlab.inert import visible
 
+if TYPE_CHECKING:
+    from alignlab.pipeline.evaluate import Evaluated
+
 
 def main(argv: Sequence[str]) -> int:
     """Run the verb. Returns the exit code."""
     if argv and argv[0] == "--drift":
         return _drift(argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return run_app("evaluate", _task, argv)
+    return run_app("evaluate", evaluate_composed, argv)
 
 
-def _task(config: DictConfig) -> None:
+def evaluate_composed(config: DictConfig) -> list[Evaluated]:
+    """Evaluate the run, or the finished runs of the sweep, that a config names. Prints and returns the results."""
     from alignlab.config.plan import judge_plans
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
@@ -57,6 +62,7 @@ def _task(config: DictConfig) -> None:
         if not wanted.evaluation.questions:
             write_report(sweep)  # adds the numbers of the evaluation to the table of the sweep
         print(f"\n{text}\n{sweep / 'evaluation.md'}")
+    return found
 
 
 def _drift(argv: Sequence[str]) -> int:

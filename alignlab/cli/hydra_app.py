@@ -7,7 +7,8 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -47,8 +48,25 @@ _OF_THE_COMMAND_LINE = ("Config group override", "Unexpected type for root", "in
 
 
 def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> int:
-    """Run `task` for each composed config. Returns the exit code."""
+    """Run `task` for each composed config, as a verb of the command line does. Returns the exit code."""
     log_to_terminal()
+    try:
+        run_composed(config_name, task, argv)
+    except AlignlabError as error:
+        return _fail(error)
+    except SystemExit as stop:  # raised by Hydra's --help and by errors of its parser
+        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str]) -> None:
+    """Run `task` for each composed config.
+
+    Raises AlignlabError: ConfigError with all problems of the command line, or the error of the task.
+    """
     own = _config_dir(argv)
     args = _with_multirun(_flags_first([with_own_keys(with_new_names(_plain_group(arg), own)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
@@ -83,17 +101,26 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
             problems += error.__cause__.problems
         if not of_hydra and not problems:  # the command line did not cause it
             raise
-        return _fail(ConfigError(problems or [Problem("", None, str(error))]))
-    except AlignlabError as error:
-        return _fail(error)
+        raise ConfigError(problems or [Problem("", None, str(error))]) from error
     except YAMLError as error:
-        return _fail(ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]))
-    except SystemExit as stop:  # raised by Hydra's --help and by errors of its parser
-        return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
-    except KeyboardInterrupt:
-        print("\nstopped; the same command resumes", file=sys.stderr)
-        return 130
-    return _fail(failed[0]) if failed else 0
+        raise ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]) from error
+    if failed:
+        raise failed[0]
+
+
+@contextmanager
+def hydra_of_the_caller_kept() -> Iterator[None]:
+    """Set aside what Hydra keeps for the whole process: a caller in Python may be a Hydra application too."""
+    hydra, config = GlobalHydra.instance(), HydraConfig.instance()
+    before, config_before, argv, full_error = hydra.hydra, config.cfg, sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    hydra.clear()
+    sys.argv = ["alignlab"]
+    try:
+        yield
+    finally:
+        hydra.hydra, config.cfg, sys.argv = before, config_before, argv
+        if full_error is None:
+            os.environ.pop("HYDRA_FULL_ERROR", None)
 
 
 def _refuse_unused_preset() -> None:

@@ -22,10 +22,10 @@ def main(argv: Sequence[str]) -> int:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries would fill a log file
-    return run_app("train", _task, argv)
+    return run_app("train", train_composed, argv)
 
 
-def _task(config: DictConfig) -> dict[str, Any]:
+def train_composed(config: DictConfig) -> dict[str, Any]:
     """Train one run, or all rounds of iterative training. Returns the last record, as Hydra's own launchers do."""
     from hydra.core.hydra_config import HydraConfig
 

@@ -42,7 +42,7 @@ def catalogue() -> list[tuple[str, ...]]:
 
 
 def markdown_table() -> str:
-    """The catalogue as Markdown, for the README."""
+    """The catalogue as Markdown, for docs/objectives.md."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
     for name, loss, source, *rest in catalogue():
         cells = (f"`{name}`", loss.replace("|", "\\|"), _ADDRESS.sub(r"[\1](\2)", source), *rest)

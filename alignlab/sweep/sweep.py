@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
+from contextvars import ContextVar
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -30,6 +31,9 @@ from alignlab.sweep.launchers.base import PointLauncher, run_points
 from alignlab.sweep.tasks import RunTask, lacks_evaluation, preparations
 
 log = logging.getLogger(__name__)
+
+# Folders of the sweeps that ended, for callers in Python: Hydra returns nothing from a sweep.
+ended: ContextVar[list[Path]] = ContextVar("ended")
 
 
 class Sweep:
@@ -101,6 +105,7 @@ class Sweep:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        ended.get([]).append(self.directory)
         text = write_report(self.directory)
         page = write_sweep_page(self.directory)
         print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\nwritten to {self.directory}; open {page.name} in a browser")

@@ -65,6 +65,8 @@ ALLOWED = {
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
     "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "papers", "runs", "evaluation", "tracking"},
     "__main__": {"cli"},
+    "plot": {"reports"},
+    "api": {"errors", "spelling", "progress", "runs", "config", "pipeline", "sweep", "reports", "cli"},
 }
 
 # library -> rooms that may import it; imports inside functions count too
@@ -79,8 +81,8 @@ HOME = {
     "peft": {"models"},
     "bitsandbytes": {"optim"},
     "datasets": {"data"},
-    "matplotlib": {"reports"},
-    "pandas": {"reports"},
+    "matplotlib": {"reports", "plot"},
+    "pandas": {"reports", "api"},
     "scipy": {"statistics", "evaluation", "reports"},
     "openai": {"judges"},
     "jinja2": {"reports", "data"},
@@ -156,7 +158,7 @@ def test_every_module_imports() -> None:
 
 def test_package_inits_are_empty() -> None:
     for file in PACKAGE.rglob("__init__.py"):
-        assert file.read_text() == "", file
+        assert file.read_text() == "" or file.parent == PACKAGE, file
 
 
 @pytest.mark.parametrize("words", [["--help"], ["--version"], ["nonsense"]])

@@ -1,0 +1,201 @@
+"""alignlab in Python: the same runs, checks and records as the command line. Use it as `import alignlab`.
+
+    run = alignlab.train("experiment=lab_dpo", "objective.beta=0.3")
+    run.summary["exact/kl"], run.metrics, run.policy()
+
+    table = alignlab.run_sweep("experiment=lab_dpo", axes={"objective.beta": [0.1, 0.3], "seed": [1, 2, 3]})
+    alignlab.plot.frontier(table.attrs["folder"])
+
+Functions take the words of the command line. They raise the errors of alignlab/errors.py instead of exiting:
+ConfigError lists everything that is wrong. They work in notebooks, and inside applications that use Hydra themselves.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from alignlab.errors import ConfigError, Problem
+from alignlab.progress import log_to_terminal
+from alignlab.runs.directory import RunDir
+from alignlab.runs.query import Filter, runs_of, select
+from alignlab.spelling import as_typed
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_MANY = ("-m", "--multirun")
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run and its directory. Properties read the directory each time, so they show the present state."""
+
+    directory: RunDir
+
+    @property
+    def id(self) -> str:
+        return self.directory.id
+
+    @property
+    def path(self) -> Path:
+        """The folder of the run."""
+        return self.directory.path
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """The content of run.json: config, versions, fingerprints, data audit, summary."""
+        return dict(self.directory.state())
+
+    @property
+    def status(self) -> str:
+        """queued, running, done, failed, diverged or interrupted; empty if there is no record."""
+        return str(self.record.get("status", ""))
+
+    @property
+    def config(self) -> dict[str, Any]:
+        return dict(self.record.get("config", {}))
+
+    @property
+    def summary(self) -> dict[str, float]:
+        """Metric -> its last value."""
+        return dict(self.record.get("summary", {}))
+
+    @property
+    def metrics(self) -> pd.DataFrame:
+        """One row for each logged step, one column for each metric."""
+        from alignlab.reports.frames import metrics_frame
+
+        return metrics_frame(self.directory)
+
+    def policy(self, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+        """The trained model and its tokenizer, from transformers.
+
+        trust_remote_code: run the Python code that comes with the model's folder.
+        Raises ConfigError if the run has no record, and ParentError if it has no policy.
+        """
+        from alignlab.config.from_record import recorded_plan
+        from alignlab.pipeline.policies import finished_policy
+
+        root = str(self.path.absolute().parents[1])
+        side = finished_policy(recorded_plan(root, self.id, trust_remote_code=trust_remote_code)).load()
+        return side.model, side.tokenizer
+
+    def __repr__(self) -> str:
+        return f"Run({self.id}, {self.status or 'no record'}, {self.path})"
+
+
+def train(*overrides: str) -> Run:
+    """Train one run, or find it if it is finished: `alignlab train <overrides>`.
+
+    Raises ConfigError with all problems before anything starts, and DivergedError if training diverged.
+    """
+    _check_words(overrides)
+    if wrong := [word for word in overrides if word in _MANY or _chooses_preset(word)]:
+        raise ConfigError([Problem(wrong[0], None, "asks for a sweep", "alignlab.run_sweep(...)")])
+    from alignlab.cli.train import train_composed
+
+    finished: list[RunDir] = []
+
+    def task(config: Any) -> Any:
+        record = train_composed(config)
+        finished.append(RunDir.of(Path(config.output_root).absolute(), record["id"]))
+        return record
+
+    _run("train", task, overrides)
+    return Run(finished[0])
+
+
+def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = None) -> pd.DataFrame:
+    """Run a sweep and return its settings, one a row: `alignlab train <overrides> -m <axes>`.
+
+    overrides: words of the command line; `sweep=<preset>` brings axes of its own.
+    axes:      key -> values. Axes of repetition (`seed`) are averaged over.
+    Returns the table that `alignlab.reports.frames.settings_frame` describes.
+    Raises ConfigError with all problems of all points before anything starts, and SweepFailedError if points failed.
+    The other points are done then; `alignlab.read_sweep` returns their table.
+    """
+    from alignlab.cli.train import train_composed
+    from alignlab.sweep.sweep import ended
+
+    _check_words(overrides)
+    typed = [f"{key}={','.join(map(_as_choice, values))}" for key, values in (axes or {}).items()]
+    if empty := [key for key, values in (axes or {}).items() if not list(values)]:
+        raise ConfigError([Problem(f"axes[{key!r}]", "", "has no values") for key in empty])
+    folders: list[Path] = []
+    token = ended.set(folders)
+    try:
+        words = [word for word in overrides if word not in _MANY]
+        _run("train", train_composed, ["-m", *words, *typed])
+    finally:
+        ended.reset(token)
+    return read_sweep(folders[-1])
+
+
+def read_sweep(sweep: str | Path, output_root: str | Path = "outputs") -> pd.DataFrame:
+    """The settings of a sweep, finished or not, one a row (`alignlab.reports.frames.settings_frame`).
+
+    sweep: its folder, its name or the beginning of its name. Raises ConfigError if there is none.
+    """
+    from alignlab.reports.chosen import chosen_runs
+    from alignlab.reports.frames import settings_frame
+
+    return settings_frame(chosen_runs(Path(output_root), [str(sweep)]))
+
+
+def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run]:
+    """Runs that fulfil all conditions, oldest first: `alignlab runs <conditions>`.
+
+    conditions: `status=done`, `objective=dpo,ipo`, `objective.beta<=0.3`, `sweep=dpo_*`; none: all runs.
+    Raises ConfigError for a condition that can't be read, or whose key no run has.
+    """
+    found = select(runs_of(output_root), [Filter.parse(text) for text in conditions], output_root)
+    return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
+
+
+def evaluate(run: Run | str, *overrides: str) -> pd.DataFrame:
+    """Sample answers of a run, or of all finished runs of a sweep: `alignlab evaluate run=<run> <overrides>`.
+
+    Returns one row for each run, with the metrics that its record now has too (KL in nats, lengths, win-rates against
+    the reference), and the folder of its answers. A reward model has no such metrics.
+    Raises ConfigError with all problems before anything starts.
+    """
+    from alignlab.cli.evaluate import evaluate_composed
+    from alignlab.reports.frames import evaluations_frame
+
+    _check_words(overrides)
+    found: list[Any] = []
+    where = [f"run={run.path if isinstance(run, Run) else run}"]
+    _run("evaluate", lambda config: found.extend(evaluate_composed(config)), [*where, *overrides])
+    return evaluations_frame({one.run: (one.folder, one.summary) for one in found})
+
+
+def _run(config_name: str, task: Callable[[Any], Any], overrides: Sequence[str]) -> None:
+    """Run a task as the command line does, and leave this process as it was."""
+    from alignlab.cli.hydra_app import hydra_of_the_caller_kept, run_composed
+
+    if not logging.getLogger().handlers:  # a notebook: the messages of the run are its progress
+        log_to_terminal()
+    with hydra_of_the_caller_kept():
+        run_composed(config_name, task, overrides)
+
+
+def _check_words(overrides: Sequence[object]) -> None:
+    if wrong := [word for word in overrides if not isinstance(word, str)]:
+        raise ConfigError([Problem(repr(word), None, 'is no text such as "objective.beta=0.3"') for word in wrong])
+
+
+def _chooses_preset(word: str) -> bool:
+    return word.startswith("sweep=") and word not in ("sweep=", "sweep=null")
+
+
+def _as_choice(value: object) -> str:
+    """A value of an axis as Hydra reads it in a list of choices."""
+    if isinstance(value, str) and set(value) & set(",'\"{}[]()=: \\"):
+        # In Hydra's quotes, backslashes are escapes only before a quote.
+        return "'" + re.sub(r"(\\*)('|$)", lambda m: m[1] * 2 + "\\'" * len(m[2]), value) + "'"
+    return as_typed(value)

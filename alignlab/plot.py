@@ -1,0 +1,54 @@
+"""Figures of a sweep, in one line of a notebook: `alignlab.plot.frontier("dpo_beta-7c897c")`.
+
+Each function takes a sweep (folder, name, or the beginning of a name) or runs and conditions, as `alignlab plot` does,
+and returns a matplotlib figure. Nothing is written; `figure.savefig(...)` does that. Imports no torch.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from alignlab.reports.collect import Collected
+
+
+def frontier(*sweep: str | Path, output_root: str | Path = "outputs", style: str = "screen") -> Figure:
+    """Reward against KL (nats per answer) with the exact frontier if there is one.
+
+    style: screen or paper. Raises DataError if no finished run has both.
+    """
+    from alignlab.reports import figures
+
+    return figures.frontier(_found(sweep, output_root), style=style)
+
+
+def strength(
+    *sweep: str | Path, metric: str = "", output_root: str | Path = "outputs", style: str = "screen"
+) -> Figure:
+    """A metric against the strength, one line for each method. Raises DataError if no run has the metric."""
+    from alignlab.reports import figures
+
+    return figures.strength(_found(sweep, output_root), metric, style=style)
+
+
+def curves(*sweep: str | Path, metric: str = "", output_root: str | Path = "outputs", style: str = "screen") -> Figure:
+    """A training curve, one line for each setting. Raises DataError if no run has the metric."""
+    from alignlab.reports import figures
+
+    return figures.curves(_found(sweep, output_root), metric, style=style)
+
+
+def forest(*sweep: str | Path, output_root: str | Path = "outputs", style: str = "screen") -> Figure:
+    """Win-rates with their intervals. Raises DataError if no run has a win-rate."""
+    from alignlab.reports import figures
+
+    return figures.forest(_found(sweep, output_root), style=style)
+
+
+def _found(words: tuple[str | Path, ...], output_root: str | Path) -> Collected:
+    from alignlab.reports.chosen import chosen_runs
+
+    return chosen_runs(Path(output_root), [str(word) for word in words])

@@ -152,7 +152,11 @@ class LengthReport:
     moved:     rows in which a token spans the boundary of prompt and answer, so that the boundary moved to the left.
     rewritten: rows with an answer that the chat template changes by more than the white space around it.
     dated:     rows in which the chat template writes today's date.
+    prompt_rewritten: rows with a turn of the prompt that the chat template changes in this way.
     with_ends: rows of a tokenizer without a chat template whose texts hold a token that begins or ends texts.
+    with_header: rows whose texts hold what the chat template writes before an answer, if that is ordinary text.
+    with_special: rows whose texts hold special tokens that the chat template does not write.
+    respelled: of the compared rows, those whose tokens don't decode to their text (`Template.respells`).
     compared:  rows whose ids were compared with the tokenizer's own rendering of the whole conversation.
     """
 
@@ -163,8 +167,12 @@ class LengthReport:
     rows_cut: int = 0
     moved: int = 0
     rewritten: int = 0
+    prompt_rewritten: int = 0
     dated: int = 0
     with_ends: int = 0
+    with_header: int = 0
+    with_special: int = 0
+    respelled: int = 0
     compared: int = 0
 
     @contextmanager
@@ -176,12 +184,16 @@ class LengthReport:
         self.rows_cut += self.truncated.total() > before
 
     def seams(self) -> dict[str, int]:
-        """Counts of what the tokenizer and the chat template do to the answers of rows."""
+        """Counts of what the tokenizer and the chat template do to rows."""
         return {
             "boundary_moved": self.moved,
             "answer_rewritten": self.rewritten,
+            "prompt_rewritten": self.prompt_rewritten,
             "dated": self.dated,
             "rendered_before": self.with_ends,
+            "holds_header": self.with_header,
+            "holds_special": self.with_special,
+            "respelled": self.respelled,
         }
 
     def summary(self) -> dict[str, float]:
@@ -250,7 +262,10 @@ class Tokenizer:
                     usable.append((number, row))
                     rendered.append(text)
             all_encoded = self.template.encode_all(rendered)
-            differ = self._differing([row for _, row in usable], all_encoded)
+            compared = max(0, min(len(usable), self.compare - self.report.compared))
+            spelled = zip(rendered[:compared], all_encoded[:compared], strict=True)
+            self.report.respelled += sum(self.template.respells(*row) for row in spelled)
+            differ = self._differing([row for _, row in usable], all_encoded, compared)
             for (number, row), encoded, differs in zip(usable, all_encoded, differ, strict=True):
                 with self.report.row():
                     prompt, answers = self._cut(encoded)
@@ -275,13 +290,18 @@ class Tokenizer:
                 continue
             if isinstance(rendered, Rendered):
                 self.report.rewritten += rendered.rewritten
+                self.report.prompt_rewritten += rendered.prompt_rewritten
                 self.report.dated += self.template.dated
                 self.report.with_ends += any(map(self.template.holds_ends, contents))
+                self.report.with_header += any(map(self.template.holds_header, contents))
+                self.report.with_special += any(map(self.template.holds_special, contents))
             yield rendered
 
-    def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded]) -> Iterator[bool]:
-        """Yield for each row whether its ids were found to differ from those of the tokenizer's own rendering."""
-        first = min(len(rows), self.compare - self.report.compared)
+    def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded], first: int) -> Iterator[bool]:
+        """Yield for each row whether its ids were found to differ from those of the tokenizer's own rendering.
+
+        Of these rows, the first `first` are compared.
+        """
         self.report.compared += first
         yield from self.template.differing([(row.prompt, row.answers()) for row in rows[:first]], encoded[:first])
         yield from repeat(False, len(rows) - first)

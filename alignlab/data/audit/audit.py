@@ -31,9 +31,19 @@ _PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answer
 _SEAMS = {
     "boundary_moved": "have a token that spans prompt and answer; it counts as the answer's",
     "answer_rewritten": "have an answer that the chat template changes",
+    "prompt_rewritten": "have a turn before the answer that the chat template changes",
     "dated": "are rendered with today's date by the chat template: they have other tokens on another day",
     "rendered_before": "hold tokens that begin or end a text; they are used as they are (data.template=none)",
+    "holds_header": "hold the text that the chat template writes before an answer: they may have been rendered before",
+    "holds_special": "hold a special token as text, which the model reads as that token",
+    "respelled": "hold characters that the tokenizer does not know or changes: the model reads another text",
 }
+
+# Name of a finding about seams -> what to type.
+_SEAM_CURES = {"holds_header": "data.template=none, if they were"}
+
+# Findings that are known of the compared rows only.
+_OF_COMPARED = ("respelled",)
 
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
@@ -229,7 +239,8 @@ def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Fi
             yield _finding(f"cut_{part}", text, split, found, of, longer, what)
     for name, count in tokens.seams.items():
         if count:
-            yield _finding(name, _SEAMS[name], split, Found(count), tokens.rows)
+            of = tokens.compared if name in _OF_COMPARED else tokens.rows
+            yield _finding(name, _SEAMS[name], split, Found(count), of, _SEAM_CURES.get(name, ""))
     for reason, count in tokens.dropped.items():
         yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
 

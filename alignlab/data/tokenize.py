@@ -17,7 +17,8 @@ from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking, mess
 from alignlab.data.template import Encoded, Rendered, Template
 from alignlab.errors import DataError
 
-IDENTICAL = "identical after cutting"
+# Why rows are left out: their answers differ beyond `data.max_length`, or the tokens of their answers do not differ.
+IDENTICAL, SAME_TOKENS = "identical after cutting", "identical as tokens"
 
 # How many rows are tokenized in one call of the tokenizer.
 _CHUNK = 1024
@@ -318,6 +319,10 @@ class Tokenizer:
         named = zip(self._names(len(encoded.answers)), encoded.answers, strict=True)
         return prompt, [self.cut.answer(name, ids, prompt, self.report) for name, ids in named]
 
+    def why_identical(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
+        """Why answers with different texts have the same tokens."""
+        return IDENTICAL if len(prompt) + len(answer) == self.cut.max_length else SAME_TOKENS
+
     def _names(self, count: int) -> Sequence[str]:
         return self.parts if len(self.parts) == count else [self.parts[0]] * count
 
@@ -359,7 +364,7 @@ def tokenize_pairs(
 ) -> tuple[Sequence[PairTokens], LengthReport]:
     """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
 
-    Pairs whose answers are identical after cutting are left out and counted in the report.
+    Pairs whose answers have the same tokens after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["chosen", "rejected"], compare)
 
@@ -367,7 +372,7 @@ def tokenize_pairs(
         places = count()
         for _, prompt, (chosen, rejected) in tokens.rows(rows):
             if chosen == rejected:
-                tokens.report.dropped[IDENTICAL] += 1
+                tokens.report.dropped[tokens.why_identical(prompt, chosen)] += 1
             else:
                 yield PairTokens(next(places), prompt, chosen, rejected)
 
@@ -391,7 +396,7 @@ def tokenize_rankings(
 ) -> tuple[Sequence[RankingTokens], LengthReport]:
     """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
 
-    Rankings whose answers are all identical after cutting are left out and counted in the report.
+    Rankings whose answers all have the same tokens after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["completion"], compare)
 
@@ -399,7 +404,7 @@ def tokenize_rankings(
         places = count()
         for row, prompt, answers in tokens.rows(rows):
             if all(answer == answers[0] for answer in answers):
-                tokens.report.dropped[IDENTICAL] += 1
+                tokens.report.dropped[tokens.why_identical(prompt, answers[0])] += 1
             else:
                 yield RankingTokens(next(places), prompt, answers, row.grades, row.margin)
 

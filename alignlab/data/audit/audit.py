@@ -12,6 +12,7 @@ from alignlab.data.audit.tokens import TokenCounts
 from alignlab.data.filters import REASONS, Reason, are_among, count_different
 from alignlab.data.rows import Place, Split
 from alignlab.data.sources.base import Source
+from alignlab.data.tokenize import IDENTICAL
 from alignlab.spelling import counted
 from alignlab.types import Requires
 
@@ -52,6 +53,8 @@ _TEXTS = {
     Reason.CONTRADICTORY: "have the same answer labelled good and bad",
     Reason.DUPLICATE: "are the same as an earlier row",
     Reason.EMPTY: "have an empty answer",
+    Reason.EMPTY_PROMPT: "have an empty prompt, or a turn without text",
+    Reason.NULL_TEXT: "have a text that only says that there is none (None, null, nan)",
     Reason.IDENTICAL: "have identical answers",
     Reason.LEAKED: "have a prompt that training uses too: they do not measure how the policy generalises",
 }
@@ -242,7 +245,8 @@ def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Fi
             of = tokens.compared if name in _OF_COMPARED else tokens.rows
             yield _finding(name, _SEAMS[name], split, Found(count), of, _SEAM_CURES.get(name, ""))
     for reason, count in tokens.dropped.items():
-        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
+        cure = longer if reason == IDENTICAL else ""
+        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, cure)
 
 
 def _length_bias(tokens: TokenCounts | None) -> Iterator[Finding]:

@@ -106,6 +106,8 @@ class Template:
         self._other_special = re.compile("|".join(map(re.escape, unwritten)) or "(?!)")
         # Whether the chat template writes today's date, so that the same rows have other tokens on another day.
         self.dated = self._chat and "strftime_now" in str(tokenizer.chat_template)
+        # Whether rows begin an answer with another text than a prompt that is rendered with `add_generation_prompt`.
+        self.opens_otherwise = self._chat and self._opens_otherwise()
 
     @property
     def identity(self) -> str:
@@ -318,9 +320,9 @@ class Template:
         except REJECTIONS:
             return [self._rendered(turns) for turns in conversations]
 
-    def _rendered(self, turns: list[Message]) -> str | DataError:
+    def _rendered(self, turns: list[Message], **options: bool) -> str | DataError:
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, **options))
         except REJECTIONS as error:
             roles = ", ".join(turn["role"] for turn in turns)
             return DataError(f"the chat template rejects a conversation with the roles {roles}: {error}")
@@ -399,6 +401,14 @@ class Template:
                 continue
             return re.split(re.escape(QUESTION), opening, flags=re.IGNORECASE)[-1]
         return ""
+
+    def _opens_otherwise(self) -> bool:
+        for turns in _TEST_QUESTIONS:
+            opening = self._tested_opening(turns)
+            if opening is not None:
+                prompt = self._rendered(turns, add_generation_prompt=True)
+                return isinstance(prompt, str) and opening.rstrip() != prompt.rstrip()
+        return False
 
     def _special_texts(self, header: str) -> list[str]:
         """Texts of the special tokens that the chat template writes around an answer, and of the tokenizer's own."""

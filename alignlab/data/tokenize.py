@@ -153,6 +153,7 @@ class LengthReport:
     moved:     rows in which a token spans the boundary of prompt and answer, so that the boundary moved to the left.
     rewritten: rows with an answer that the chat template changes by more than the white space around it.
     dated:     rows in which the chat template writes today's date.
+    opens_otherwise: rows whose answers begin otherwise than `add_generation_prompt` begins one.
     prompt_rewritten: rows with a turn of the prompt that the chat template changes in this way.
     with_ends: rows of a tokenizer without a chat template whose texts hold a token that begins or ends texts.
     with_header: rows whose texts hold what the chat template writes before an answer, if that is ordinary text.
@@ -170,6 +171,7 @@ class LengthReport:
     rewritten: int = 0
     prompt_rewritten: int = 0
     dated: int = 0
+    opens_otherwise: int = 0
     with_ends: int = 0
     with_header: int = 0
     with_special: int = 0
@@ -191,6 +193,7 @@ class LengthReport:
             "answer_rewritten": self.rewritten,
             "prompt_rewritten": self.prompt_rewritten,
             "dated": self.dated,
+            "opens_otherwise": self.opens_otherwise,
             "rendered_before": self.with_ends,
             "holds_header": self.with_header,
             "holds_special": self.with_special,
@@ -293,6 +296,7 @@ class Tokenizer:
                 self.report.rewritten += rendered.rewritten
                 self.report.prompt_rewritten += rendered.prompt_rewritten
                 self.report.dated += self.template.dated
+                self.report.opens_otherwise += self.template.opens_otherwise
                 self.report.with_ends += any(map(self.template.holds_ends, contents))
                 self.report.with_header += any(map(self.template.holds_header, contents))
                 self.report.with_special += any(map(self.template.holds_special, contents))

@@ -11,7 +11,7 @@ from alignlab.data.rows import Message, Pair, Place, Prompt, PromptOnly, message
 from alignlab.data.template import Template, prompt_text
 from alignlab.data.tokenize import Cutter, LengthReport, tokenize_pairs, tokenize_prompts
 from alignlab.errors import DataError
-from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
+from tests.data.families import CHATML, FAMILIES, PLAIN_ROLE, Family, tokenizer_of
 
 ANSWER = "It is 4."
 
@@ -407,8 +407,8 @@ def test_texts_that_hold_the_header_of_an_answer_are_counted() -> None:
     template = Template(tokenizer_of(family("llama2")))
     assert seams(template, Pair("[INST] Why? [/INST]", "a", "b"), Pair("[INST", "a", "b")) == {"holds_header": 1}
     assert seams(Template(tokenizer_of(family("plain_role"))), Pair("A\nASSISTANT: b", "a", "b")) == {"holds_header": 1}
-    rows = [Pair("an assistant\nno", "a", "b")]
-    assert seams(Template(chatml("{% for m in messages %}{{ m.role }}\n{{ m.content }}\n{% endfor %}")), *rows) == {}
+    word = CHATML.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    assert seams(Template(chatml(word)), Pair("an assistant\nno", "a", "b")) == {}, "a word says nothing"
 
 
 def test_texts_that_hold_special_tokens_are_counted() -> None:
@@ -467,3 +467,25 @@ def test_a_turn_without_text_does_not_move_the_answer() -> None:
     template = Template(chatml(), use="none")
     for text in ("", "Assistant:", "Why?"):
         assert template.render(turns_of(text), [("No.", True)]).wholes == [f"\n\nHuman: {text}\n\nAssistant: No."]
+
+
+@pytest.mark.parametrize(
+    ("template", "otherwise"),
+    [
+        (CHATML, False),
+        (PLAIN_ROLE, False),
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+            "{% if add_generation_prompt %}assistant:{% endif %}",
+            False,
+        ),
+        (family("qwen3").template, True),
+        (CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"), True),
+        (CHATML.split("{% if add")[0], True),
+    ],
+)
+def test_rows_that_begin_an_answer_as_no_program_will(template: str, otherwise: bool) -> None:
+    """White space at the end does not count: it often is a part of the answer's first token."""
+    row = Pair("Is it?", "Yes", "No")
+    assert seams(Template(chatml(template)), row) == ({"opens_otherwise": 1} if otherwise else {})
+    assert seams(Template(chatml(template), use="none"), row) == {}

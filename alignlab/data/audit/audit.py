@@ -34,6 +34,10 @@ _SEAMS = {
     "answer_rewritten": "have an answer that the chat template changes",
     "prompt_rewritten": "have a turn before the answer that the chat template changes",
     "dated": "are rendered with today's date by the chat template: they have other tokens on another day",
+    "opens_otherwise": (
+        "begin the answer with another text than a prompt with add_generation_prompt does: a program that uses it "
+        "gives the policy other prompts than training"
+    ),
     "rendered_before": "hold tokens that begin or end a text; they are used as they are (data.template=none)",
     "holds_header": "hold the text that the chat template writes before an answer: they may have been rendered before",
     "holds_special": "hold a special token as text, which the model reads as that token",

@@ -33,6 +33,14 @@ _WRITTEN_LIST = re.compile(
     re.DOTALL,
 )
 
+# The same for a single turn, and for what other programs write around turns, such as `array([...])`.
+_WRITTEN_TURN = re.compile(
+    r"""\s*(?:\w+\()?\s*[\[{].*['"](?:role|from)['"]\s*:\s*['"](?:system|user|assistant|human|gpt|tool|function)['"].*"""
+    r"""[\]})]\s*""",
+    re.DOTALL,
+)
+_CONTENT = re.compile(r"""['"](?:content|value)['"]\s*:""")
+
 # Columns of whole conversations, which may repeat the row's prompt and answers.
 WHOLE_COLUMNS = ("messages", "conversations")
 
@@ -196,9 +204,9 @@ def _answer(value: Any, name: str) -> tuple[list[Message], str]:
 
 
 def _own_text(value: str, name: str) -> str:
-    """Read a text that is not a conversation written as text."""
-    if _WRITTEN_LIST.fullmatch(value):
-        text = f"{name} is a text, but it holds a list as some programs write it ({value!r:.60})"
+    """Read a text that is not a conversation, or a turn of one, written as text."""
+    if _WRITTEN_LIST.fullmatch(value) or (_WRITTEN_TURN.fullmatch(value) and _CONTENT.search(value)):
+        text = f"{name} is a text, but it holds a list or a turn as some programs write it ({value!r:.60})"
         raise UnusableRowError(f"{text}: store it as a list (in JSON lines or Parquet), or put the text into a turn")
     return read_text(value, name)
 

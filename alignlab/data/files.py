@@ -10,8 +10,9 @@ import csv
 import gzip
 import io
 import json
+import re
 import zlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ Faults = Sequence[tuple[str, str]]
 
 _MAX_LISTED = 5
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
+_SPACE_AND_QUOTE = re.compile(r'\s+"')
 _GZIP = b"\x1f\x8b"
 _PARQUET = b"PAR1"
 
@@ -163,7 +165,7 @@ def _preview(value: Any) -> str:
 def _csv(text: str, path: str | Path) -> list[Record]:
     csv.field_size_limit(_LONGEST_CELL)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    rows, faults = [], []
+    rows, faults, spaced = [], [], False
     try:
         header = next(reader, [])
         if twice := sorted({name for name in header if header.count(name) > 1}):
@@ -174,15 +176,34 @@ def _csv(text: str, path: str | Path) -> list[Record]:
             if not "".join(cells).strip() and len(cells) < 2:
                 continue  # an empty line
             rows.append(dict(zip(header, cells, strict=False)))
+            spaced |= any(_SPACE_AND_QUOTE.match(cell) for cell in cells)
             if len(cells) != len(header):
                 faults.append(
                     (f"row {len(rows)}", f"has {counted(len(cells), 'cell')}, but the header has {len(header)}")
                 )
     except csv.Error as error:
         raise DataError(f"{path}, line {reader.line_num} is not CSV: {error}") from error
+    if spaced:
+        faults += _quotes_after_spaces(text, rows)
     if faults:
         raise unusable_rows(path, faults)
     return rows
+
+
+def _quotes_after_spaces(text: str, rows: Sequence[Record]) -> Iterator[tuple[str, str]]:
+    """Yield the rows with a space before a quoted cell, whose quotes would count as text.
+
+    They are told from cells with such a text by a reader that takes these quotes as the marks of a cell.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), skipinitialspace=True)
+    next(reader, [])
+    others = (cells for cells in reader if "".join(cells).strip() or len(cells) > 1)
+    for number, (row, cells) in enumerate(zip(rows, others, strict=False), 1):
+        if any(_SPACE_AND_QUOTE.match(cell) and cell not in cells for cell in row.values()):
+            yield (
+                f"row {number}",
+                "has a space before the quotes of a cell, so that they count as text: remove the space",
+            )
 
 
 def _parquet(raw: bytes, path: str | Path) -> list[Record]:

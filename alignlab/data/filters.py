@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import Any
 
@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.data.conversations import prompt_key
-from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, PromptOnly, Ranking, Row, Split
+from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, PromptOnly, Ranking, Row, Split, messages_of
 
 Digests = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -25,6 +25,8 @@ class Reason(Enum):
     IDENTICAL = "identical answers"
     TIE = "no two grades differ"
     NEGATIVE_MARGIN = "margin below 0"
+    EMPTY_PROMPT = "empty prompt, or a turn without text"
+    NULL_TEXT = "a word for no value as text"
     LEAKED = "prompt is held out"
     SWAPPED = "same pair the other way round"
     CONTRADICTORY = "same answer labelled good and bad"
@@ -38,6 +40,9 @@ class Reason(Enum):
 
 REASONS = {reason.key: reason for reason in Reason}
 
+# What programs write as text where there is no text.
+_NULLS = {"None", "null", "NULL", "nan", "NaN", "<NA>", "undefined"}
+
 
 @dataclass(frozen=True)
 class Keys:
@@ -45,12 +50,15 @@ class Keys:
 
     prompts:   uint64[R] of the prompts. White space counts as in `prompt_key`.
     rows:      uint64[R] of the prompts with all answers, labels and grades.
-    opposites: uint64[R] of the same rows with the opposite preference or label: what `rows` has for a row that
+    orders:    uint64[R] of the prompts with the preference or label: the order of the answers, without grades. None if
+               rows have no preference.
+    opposites: uint64[R] of the same rows with the opposite preference or label: what `orders` has for a row that
                contradicts this one. None if rows have no preference.
     """
 
     prompts: Digests
     rows: Digests
+    orders: Digests | None = None
     opposites: Digests | None = None
 
 
@@ -58,12 +66,14 @@ def keys_of(rows: Sequence[AnyRow]) -> Keys:
     """Digests by which equal prompts, equal rows and contradictory rows are found."""
     prompts = [prompt_key(row.prompt) for row in rows]
     contents = [_content(row) for row in rows]
-    opposites = [_opposite(row) for row in rows]
-    has_opposites = bool(rows) and opposites[0] is not None
-    return Keys(
-        _digests(prompts),
-        _digests(zip(prompts, contents, strict=True)),
-        _digests(zip(prompts, opposites, strict=True)) if has_opposites else None,
+    keys = Keys(_digests(prompts), _digests(zip(prompts, contents, strict=True)))
+    if not rows or not isinstance(rows[0], Pair | Labelled | Ranking):  # all rows of a split are of one kind
+        return keys
+    orders, opposites = zip(*map(_preference, rows), strict=True)
+    return replace(
+        keys,
+        orders=_digests(zip(prompts, orders, strict=True)),
+        opposites=_digests(zip(prompts, opposites, strict=True)),
     )
 
 
@@ -78,16 +88,17 @@ def _content(row: AnyRow) -> Any:
     return (_texts(row), row.desirable) if isinstance(row, Labelled) else _texts(row)
 
 
-def _opposite(row: AnyRow) -> Any:
-    """The content of a row that contradicts this one; None if rows of this kind have no preference."""
+def _preference(row: Any) -> tuple[Any, Any]:
+    """(what a row says about its answers, the opposite of it). Of grades, only the order counts."""
     if isinstance(row, Pair):
-        return [row.rejected, row.chosen]
+        return [row.chosen, row.rejected], [row.rejected, row.chosen]
     if isinstance(row, Labelled):
-        return (_texts(row), not row.desirable)
-    if isinstance(row, Ranking):
-        ends = float(max(row.grades) + min(row.grades))
-        return sorted((text, ends - grade) for text, grade in zip(row.completions, row.grades, strict=True))
-    return None
+        return (row.completion, row.desirable), (row.completion, not row.desirable)
+    different = sorted(set(row.grades))
+    places = [different.index(grade) for grade in row.grades]
+    last = len(different) - 1
+    order, opposite = (sorted(zip(row.completions, p, strict=True)) for p in (places, [last - p for p in places]))
+    return order, opposite
 
 
 def _digests(values: Any) -> Digests:
@@ -107,14 +118,16 @@ def find(rows: Sequence[AnyRow], keys: Keys, held_out: Digests | None = None) ->
         Reason.EMPTY: [not all(text.strip() for text in _texts(row)) for row in rows],
         Reason.IDENTICAL: [len(answers := _texts(row)) > 1 and len(set(answers)) == 1 for row in rows],
         Reason.TIE: [_is_tie(row) for row in rows],
+        Reason.EMPTY_PROMPT: [not all(turn["content"].strip() for turn in messages_of(row.prompt)) for row in rows],
+        Reason.NULL_TEXT: [_has_null(row) for row in rows],
         Reason.NEGATIVE_MARGIN: [(getattr(row, "margin", None) or 0) < 0 for row in rows],
         Reason.DUPLICATE: _repeats(keys.rows),
     }
     if held_out is not None:
         masks[Reason.LEAKED] = are_among(keys.prompts, held_out)
-    if keys.opposites is not None:
-        of_labels = isinstance(rows[0], Labelled)  # all rows of a split are of one kind
-        opposed = are_among(keys.opposites, keys.rows) & (keys.opposites != keys.rows)
+    if keys.orders is not None and keys.opposites is not None:
+        of_labels = isinstance(rows[0], Labelled)
+        opposed = are_among(keys.opposites, keys.orders) & (keys.opposites != keys.orders)
         masks[Reason.CONTRADICTORY if of_labels else Reason.SWAPPED] = opposed
     found = {reason: np.asarray(masks[reason], dtype=bool) for reason in Reason if reason in masks}
     return {reason: mask for reason, mask in found.items() if mask.any()}
@@ -124,6 +137,12 @@ def _is_tie(row: AnyRow) -> bool:
     if isinstance(row, Ranking):
         return len(set(row.grades)) < 2
     return isinstance(row, Pair) and row.margin == 0
+
+
+def _has_null(row: AnyRow) -> bool:
+    """Whether the prompt, a turn of it or an answer is only a word for no value."""
+    contents = [turn["content"] for turn in messages_of(row.prompt)] + _texts(row)
+    return any(text.strip() in _NULLS for text in contents)
 
 
 def are_among(keys: Digests, others: Digests) -> Mask:

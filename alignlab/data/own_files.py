@@ -55,8 +55,8 @@ class OwnFiles(Source):
     eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`. If that is
                    empty too, they are `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
-    split:         the split to train on, of a folder or a hub set. If `eval_split` is set, it also selects the training
-                   rows of a single file by its column `split`.
+    split:         the split to train on, of a folder or a hub set. If `eval_split` is set, or if it is not "train", it
+                   also selects the training rows of a single file by its column `split`.
     eval_split:    the split that is held out, of a folder, a hub set, or a file with a column `split`.
     subset:        the subset (configuration) of a folder or a hub set.
     columns:       column that alignlab reads -> its name in this data: {prompt: instruction, chosen: good}. The name
@@ -158,7 +158,7 @@ class OwnFiles(Source):
         Raises DataError that names missing columns, or the rows that can't be used.
         """
         if self.eval_path and split == "eval":
-            return self._read(self.eval_path, self.split)[0]
+            return self._read(self.eval_path, self.eval_split or self.split)[0]
         if self.eval_path or self._has_splits():
             return self._read(self.path, self.split if split == "train" else self.eval_split)[0]
         loaded, content = self._read(self.path, self.split)
@@ -196,13 +196,32 @@ class OwnFiles(Source):
         columns = columns_of(records)
         self._check_columns(part.name, columns)
         rows = [(Place(part.name, number), record) for number, record in enumerate(records, 1)]
-        if part.content is not None and self.eval_split and "split" in columns:
-            found = list(dict.fromkeys(str(record.get("split")) for record in records))
-            rows = [row for row in rows if row[1].get("split") == split]
-            if not rows:
-                text = f"{part.name} has no rows of the split {split}; it has: {', '.join(found)}"
-                raise DataError(f"{text}\n  type: data.eval_split=<one of these>")
+        if part.content is not None:
+            rows = self._of_split(part.name, rows, split)
         return [(place, _renamed(record, self.columns)) for place, record in rows]
+
+    def _of_split(self, name: str, rows: list[Located], split: str) -> list[Located]:
+        """The rows of a file that belong to a split by their column `split`. Raises DataError if there are none.
+
+        Without `eval_split`, these are all rows, unless `split` is set. What is not used is said.
+        """
+        if self.subset:
+            _warn(f"{name} is a file: data.subset={self.subset} is not used")
+        found = list(dict.fromkeys(str(record["split"]) for _, record in rows if "split" in record))
+        chosen = bool(self.eval_split) or split != "train"
+        if not found:
+            if chosen and not self.eval_split:
+                _warn(f"{name} has no column split: data.split={split} is not used")
+            return rows
+        if not chosen:
+            if len(found) > 1:
+                cure = "data.split=<training> data.eval_split=<held out>"
+                _warn(f"{name}: the rows of all splits are used ({', '.join(found)})\n  type: {cure}")
+            return rows
+        if selected := [row for row in rows if row[1].get("split") == split]:
+            return selected
+        text = f"{name} has no rows of the split {split}; it has: {', '.join(found)}"
+        raise DataError(f"{text}\n  type: data.eval_split=<one of these>")
 
     def _check_columns(self, name: str, columns: Sequence[str]) -> None:
         """Raise DataError if a file lacks columns that `columns` names, or that are needed."""
@@ -260,6 +279,11 @@ class OwnFiles(Source):
         refuse = partial(refuse_unsupported_columns, record, PROMPT_COLUMNS, by_config=True)
         _, row = gather(refuse, partial(self.parse, record))
         return row
+
+
+@lru_cache(maxsize=64)  # a file is read several times, and warned of once
+def _warn(text: str) -> None:
+    log.warning("%s", text)
 
 
 # The files that were parsed and divided last, by content. The checks before a run, both splits and all points of a

@@ -25,8 +25,14 @@ _TEST_ANSWER = re.compile(re.escape(ANSWER), re.IGNORECASE)
 # A prompt and its answers.
 Conversation = tuple[Prompt, Sequence[AnswerText]]
 
-# How much of both ends of a turn is looked for in a rendered conversation, in characters.
-_LOOKED_FOR = 30
+# The content of a test turn of the prompt. Turns are numbered, because a template may render some of them only.
+_TEST_TURN = "x{}-alignlab-turn."
+
+# Conversations up to a test answer. The second one is for templates that demand a system turn.
+_TEST_QUESTIONS = (
+    [Message(role="user", content=QUESTION)],
+    [Message(role="system", content="?"), Message(role="user", content=QUESTION)],
+)
 
 
 @dataclass(frozen=True)
@@ -38,12 +44,14 @@ class Rendered:
                end token if the chat template writes it there.
     ends:      for each answer, whether the end token has to be appended to the ids of its text.
     rewritten: whether the chat template changes an answer by more than the white space around it.
+    prompt_rewritten: the same for a turn of the prompt.
     """
 
     opening: str
     wholes: list[str]
     ends: list[bool]
     rewritten: bool = False
+    prompt_rewritten: bool = False
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,21 @@ class Template:
         self._closing_text = self._decoded(self._split(self._closing)).strip()
         self._begin, self._eos, self._eos_text = tokenizer.bos_token_id, eos, tokenizer.eos_token  # slow to look up
         self._word = self._split("a")  # decoded before an answer, see `text`
+        self._appended = self._after(self._word)
+        self._left_out: dict[tuple[str, ...], list[int]] = {}  # see `_never_rendered`
         header = self._header() if self._chat else ""
         self._header_length = len(header)
         self._marks = self._special_texts(header)
-        ends = {tokenizer.bos_token, tokenizer.eos_token, self._end_text} - {None}
-        self._ends_of_texts = sorted(ends) if use == "auto" and not self._chat else []
+        self._header_text = "" if any(mark in header for mark in self._marks) else header.strip()
+        own_ends = {tokenizer.bos_token, tokenizer.eos_token, self._end_text} - {None}
+        self._ends_of_texts = sorted(own_ends) if use == "auto" and not self._chat else []
+        added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} - {""}
+        unwritten = sorted(added.difference(self._marks, own_ends)) if use == "auto" else []
+        self._other_special = re.compile("|".join(map(re.escape, unwritten)) or "(?!)")
         # Whether the chat template writes today's date, so that the same rows have other tokens on another day.
         self.dated = self._chat and "strftime_now" in str(tokenizer.chat_template)
+        # Whether rows begin an answer with another text than a prompt that is rendered with `add_generation_prompt`.
+        self.opens_otherwise = self._chat and self._opens_otherwise()
 
     @property
     def identity(self) -> str:
@@ -139,7 +155,7 @@ class Template:
     def differing(self, rows: Sequence[Conversation], encoded: Sequence[Encoded]) -> list[bool]:
         """For each row, whether its ids are not those of the tokenizer's own `apply_chat_template`.
 
-        Answers that ended are compared, up to their end. False if there is no chat template to compare with.
+        Answers that ended are compared, up to their end, unless they are empty. False if there is no chat template.
         """
         if not self._chat or not rows:
             return [False] * len(rows)
@@ -147,7 +163,7 @@ class Template:
             (place, _with_answer(messages_of(prompt), text), [*ids.prompt, *answer])
             for place, ((prompt, answers), ids) in enumerate(zip(rows, encoded, strict=True))
             for (text, ended), answer in zip(answers, ids.answers, strict=True)
-            if ended
+            if ended and text
         ]
         conversations = [conversation for _, conversation, _ in asked]
         own = self._tokenizer.apply_chat_template(conversations, return_dict=False) if asked else []
@@ -169,6 +185,26 @@ class Template:
         """Whether a plain text holds a token that begins or ends texts. False if that is expected (`template=none`)."""
         return any(end in text for end in self._ends_of_texts)
 
+    def holds_header(self, text: str) -> bool:
+        """Whether a text holds what the chat template writes before an answer, if that is ordinary text ("[/INST]")."""
+        return bool(self._header_text) and not self._header_text.isalnum() and self._header_text in text
+
+    def holds_special(self, text: str) -> bool:
+        """Whether a text holds another special token of the tokenizer. False if that is expected (`template=none`)."""
+        return self._other_special.search(text) is not None
+
+    def respells(self, row: Rendered, ids: Encoded) -> bool:
+        """Whether the tokens of a row don't decode to its text, apart from white space.
+
+        The tokenizer does not know a character then, or it changes some (their case, their form). Newlines that get
+        lost within an answer count too.
+        """
+        return any(
+            _letters(whole) not in _letters(self._written([*ids.prompt, *answer]))
+            or whole[len(row.opening) :].strip().count("\n") > self._written(answer).count("\n")
+            for whole, answer in zip(row.wholes, ids.answers, strict=True)
+        )
+
     def text(self, ids: Sequence[int], prompt: Prompt | None = None) -> str:
         """The text of a sampled answer, without its end token, special tokens, and surrounding white space.
 
@@ -185,34 +221,83 @@ class Template:
 
     def _render_plain(self, prompt: Prompt, answers: Sequence[AnswerText]) -> Rendered:
         opening = _plain_opening(prompt)
-        space = "" if isinstance(prompt, str) or opening.endswith(prompt[-1]["content"]) else " "
+        space = "" if isinstance(prompt, str) or prompt[-1]["role"] == "assistant" else " "
         texts = [self._without_end(text) if ended else text for text, ended in answers]
         return Rendered(opening, [f"{opening}{space}{text}" for text in texts], [ended for _, ended in answers])
 
     def _render_chat(
         self, prompt: Prompt, answers: Sequence[AnswerText], texts: Sequence[str | DataError]
     ) -> Rendered | DataError:
-        """texts: the conversation with the test answer, and with each of the answers, as the template renders them."""
+        """texts: the conversation with the test answer, and with each of the answers, as the template renders them.
+
+        An empty answer stands for one that is sampled later. Some templates render no turn without content, so it is
+        what the rendered test answer leaves.
+        """
         for text in texts:
             if isinstance(text, DataError):
                 return text
         tested, *fulls = map(str, texts)
         try:
-            opening, rest = _around_answer(messages_of(prompt), tested)
+            opening, rest = _around_answer(tested)
+            prompt_rewritten = self._rewrites(messages_of(prompt), opening)
         except DataError as error:
             return error
         written = self._closing + self._end_text
         has_end = rest.startswith(written)
         wholes, rewritten = [], False
-        for (answer, ended), full in zip(answers, fulls, strict=True):
+        for (answer, ended), rendered in zip(answers, fulls, strict=True):
+            full = rendered if answer else opening + rest
             begin = shared_length(opening, full)
             if not full.endswith(rest) or begin < len(opening) - self._header_length:
                 text = f"the chat template renders the conversation differently for the answer {answer!r:.60}"
                 return DataError(text)
             end = len(full) - len(rest)
-            rewritten |= answer.strip().lower() != full[begin:end].strip().lower()
+            rewritten |= answer.strip() != full[begin:end].strip()
             wholes.append(full[:end] + (written if ended and has_end else ""))
-        return Rendered(opening, wholes, [ended and not has_end for _, ended in answers], rewritten)
+        return Rendered(opening, wholes, [ended and not has_end for _, ended in answers], rewritten, prompt_rewritten)
+
+    def _rewrites(self, turns: Sequence[Message], opening: str) -> bool:
+        """Whether the chat template changes a turn of the prompt by more than the white space around it.
+
+        opening: the rendered text before the answer. Raises DataError if a turn is left out of it.
+        """
+        changed = [i for i, turn in enumerate(turns) if turn["content"].strip() not in opening]
+        left_out = [*self._never_rendered(turns), *(i for i in changed if self._is_left_out(turns, i, opening))]
+        if left_out:
+            turn = turns[left_out[0]]
+            raise DataError(
+                f"the chat template leaves out turn {left_out[0] + 1} of the prompt "
+                f"({turn['role']}: {turn['content']!r:.40}): remove it, or make it a part of another turn"
+            )
+        return bool(changed)
+
+    def _never_rendered(self, turns: Sequence[Message]) -> list[int]:
+        """Indices of the turns that the chat template leaves out of conversations with these roles.
+
+        Test turns show it, because the words of a short turn may stand elsewhere in a rendered conversation.
+        """
+        roles = tuple(turn["role"] for turn in turns)
+        if roles not in self._left_out:
+            tests = [Message(role=role, content=_TEST_TURN.format(i)) for i, role in enumerate(roles)]
+            opening = self._tested_opening(tests)
+            absent = [
+                i for i, turn in enumerate(tests) if opening is not None and turn["content"] not in opening.lower()
+            ]
+            self._left_out[roles] = [i for i in absent if self._is_left_out(tests, i, str(opening))]
+        return self._left_out[roles]
+
+    def _is_left_out(self, turns: Sequence[Message], place: int, opening: str) -> bool:
+        """Whether the rendered text before the answer stays the same if the turn at `place` has another content."""
+        other = Message(role=turns[place]["role"], content="another text")
+        return self._tested_opening([*turns[:place], other, *turns[place + 1 :]]) == opening
+
+    def _tested_opening(self, turns: Sequence[Message]) -> str | None:
+        """The rendered text before the test answer; None if the chat template does not render this conversation."""
+        rendered = self._rendered(_with_answer(turns, ANSWER))
+        try:
+            return None if isinstance(rendered, DataError) else _around_answer(rendered)[0]
+        except DataError:
+            return None
 
     def _opening(self, prompt: Prompt) -> str:
         """Rendered text before an answer. Raises DataError if the chat template rejects the prompt.
@@ -224,7 +309,9 @@ class Template:
         rendered = self._rendered(_with_answer(turns, ANSWER))
         if isinstance(rendered, DataError):
             raise rendered
-        return _around_answer(turns, rendered)[0]
+        opening, _ = _around_answer(rendered)
+        self._rewrites(turns, opening)
+        return opening
 
     def _rendered_all(self, conversations: list[list[Message]]) -> list[str] | list[str | DataError]:
         """Many conversations as text. They are rendered at once, or one by one if the template rejects some."""
@@ -233,9 +320,9 @@ class Template:
         except REJECTIONS:
             return [self._rendered(turns) for turns in conversations]
 
-    def _rendered(self, turns: list[Message]) -> str | DataError:
+    def _rendered(self, turns: list[Message], **options: bool) -> str | DataError:
         try:
-            return str(self._tokenizer.apply_chat_template(turns, tokenize=False))
+            return str(self._tokenizer.apply_chat_template(turns, tokenize=False, **options))
         except REJECTIONS as error:
             roles = ", ".join(turn["role"] for turn in turns)
             return DataError(f"the chat template rejects a conversation with the roles {roles}: {error}")
@@ -281,7 +368,9 @@ class Template:
         return found if found[0] == first else own(texts)
 
     def _plain(self, ids: list[int]) -> list[int]:
-        begin, end = self._begin, self._eos
+        begin, end, appended = self._begin, self._eos, self._appended
+        if appended and len(ids) > len(appended) and ids[-len(appended) :] == appended:
+            ids = ids[: -len(appended)]
         while len(ids) > 1 and ids[-1] == end:
             ids = ids[:-1]
         while begin is not None and ids[:2] == [begin, begin]:
@@ -305,14 +394,21 @@ class Template:
 
     def _header(self) -> str:
         """What the chat template writes between a user's turn and the answer to it; empty if it rejects such turns."""
-        question = Message(role="user", content=QUESTION)
-        for turns in ([question], [Message(role="system", content="?"), question]):
+        for turns in _TEST_QUESTIONS:
             try:
                 opening = self._opening(turns)
             except DataError:
                 continue
             return re.split(re.escape(QUESTION), opening, flags=re.IGNORECASE)[-1]
         return ""
+
+    def _opens_otherwise(self) -> bool:
+        for turns in _TEST_QUESTIONS:
+            opening = self._tested_opening(turns)
+            if opening is not None:
+                prompt = self._rendered(turns, add_generation_prompt=True)
+                return isinstance(prompt, str) and opening.rstrip() != prompt.rstrip()
+        return False
 
     def _special_texts(self, header: str) -> list[str]:
         """Texts of the special tokens that the chat template writes around an answer, and of the tokenizer's own."""
@@ -322,10 +418,36 @@ class Template:
         around = f"{header}{self._closing}{self._end_text}"
         own = {tokenizer.bos_token, tokenizer.eos_token, self._end_text}
         added = {str(token) for token in tokenizer.added_tokens_decoder.values()} - {tokenizer.unk_token, ""}
-        return sorted(text for text in added if text in around or text in own)
+        read = {text for text in added if text in header and text not in own and self._reads(header, text)}
+        return sorted(text for text in added - read if text in around or text in own)
+
+    def _reads(self, header: str, mark: str) -> bool:
+        """Whether the chat template reads a mark in an answer, as those of reasoning models read `<think>`.
+
+        Then an answer that begins with the header from the mark on is rendered like the answer alone, and other words
+        in place of the mark are not.
+        """
+        after = header[header.index(mark) + len(mark) :] + ANSWER
+        for turns in _TEST_QUESTIONS:
+            contents = (ANSWER, mark + after, f"?{after}")
+            alone, marked, other = (self._rendered(_with_answer(turns, content)) for content in contents)
+            if not isinstance(alone, DataError):
+                return alone == marked != other
+        return False
 
     def _decoded(self, ids: Sequence[int]) -> str:
         return str(self._tokenizer.decode(list(ids), skip_special_tokens=True))
+
+    def _written(self, ids: Sequence[int]) -> str:
+        """The text of ids with special tokens, and without the changes that a decoder makes for people."""
+        return str(self._tokenizer.decode(list(ids), clean_up_tokenization_spaces=False))
+
+    def _after(self, word: list[int]) -> list[int]:
+        """The ids that the tokenizer appends to every text, such as `[SEP]`. `word` is the text "a" without them."""
+        whole = list(self._tokenizer("a")["input_ids"])
+        starts = (i for i in range(len(whole)) if word and whole[i : i + len(word)] == word)
+        start = next(starts, None)
+        return [] if start is None else whole[start + len(word) :]
 
     def _split(self, text: str) -> list[int]:
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -338,28 +460,17 @@ def _with_answer(turns: Sequence[Message], answer: str) -> list[Message]:
     return [*turns, Message(role="assistant", content=answer)]
 
 
-def _around_answer(turns: Sequence[Message], rendered: str) -> tuple[str, str]:
-    """(text before the test answer, text after it) in a rendered conversation.
+def _letters(text: str) -> str:
+    """The text without white space."""
+    return "".join(text.split())
 
-    Raises DataError if the answer or a turn of the prompt is not there.
-    """
+
+def _around_answer(rendered: str) -> tuple[str, str]:
+    """(text before the test answer, text after it) in a rendered conversation. Raises DataError if it is not there."""
     found = list(_TEST_ANSWER.finditer(rendered))
     if not found:
         raise DataError("the chat template does not render the answer of this conversation")
-    opening, rest = rendered[: found[-1].start()], rendered[found[-1].end() :]
-    for number, turn in enumerate(turns, 1):
-        if _is_left_out(turn["content"], opening):
-            raise DataError(
-                f"the chat template leaves out turn {number} of the prompt "
-                f"({turn['role']}: {turn['content']!r:.40}): remove it, or make it a part of another turn"
-            )
-    return opening, rest
-
-
-def _is_left_out(content: str, rendered: str) -> bool:
-    """Whether neither the start nor the end of a turn's content is in a rendered conversation."""
-    content, rendered = content.strip().lower(), rendered.lower()
-    return content[:_LOOKED_FOR] not in rendered and content[-_LOOKED_FOR:] not in rendered
+    return rendered[: found[-1].start()], rendered[found[-1].end() :]
 
 
 def prompt_text(prompt: Prompt) -> str:

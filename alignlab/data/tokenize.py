@@ -17,7 +17,8 @@ from alignlab.data.rows import Completion, Labelled, Pair, Prompt, Ranking, mess
 from alignlab.data.template import Encoded, Rendered, Template
 from alignlab.errors import DataError
 
-IDENTICAL = "identical after cutting"
+# Why rows are left out: their answers differ beyond `data.max_length`, or the tokens of their answers do not differ.
+IDENTICAL, SAME_TOKENS = "identical after cutting", "identical as tokens"
 
 # How many rows are tokenized in one call of the tokenizer.
 _CHUNK = 1024
@@ -152,7 +153,12 @@ class LengthReport:
     moved:     rows in which a token spans the boundary of prompt and answer, so that the boundary moved to the left.
     rewritten: rows with an answer that the chat template changes by more than the white space around it.
     dated:     rows in which the chat template writes today's date.
+    opens_otherwise: rows whose answers begin otherwise than `add_generation_prompt` begins one.
+    prompt_rewritten: rows with a turn of the prompt that the chat template changes in this way.
     with_ends: rows of a tokenizer without a chat template whose texts hold a token that begins or ends texts.
+    with_header: rows whose texts hold what the chat template writes before an answer, if that is ordinary text.
+    with_special: rows whose texts hold special tokens that the chat template does not write.
+    respelled: of the compared rows, those whose tokens don't decode to their text (`Template.respells`).
     compared:  rows whose ids were compared with the tokenizer's own rendering of the whole conversation.
     """
 
@@ -163,8 +169,13 @@ class LengthReport:
     rows_cut: int = 0
     moved: int = 0
     rewritten: int = 0
+    prompt_rewritten: int = 0
     dated: int = 0
+    opens_otherwise: int = 0
     with_ends: int = 0
+    with_header: int = 0
+    with_special: int = 0
+    respelled: int = 0
     compared: int = 0
 
     @contextmanager
@@ -176,12 +187,17 @@ class LengthReport:
         self.rows_cut += self.truncated.total() > before
 
     def seams(self) -> dict[str, int]:
-        """Counts of what the tokenizer and the chat template do to the answers of rows."""
+        """Counts of what the tokenizer and the chat template do to rows."""
         return {
             "boundary_moved": self.moved,
             "answer_rewritten": self.rewritten,
+            "prompt_rewritten": self.prompt_rewritten,
             "dated": self.dated,
+            "opens_otherwise": self.opens_otherwise,
             "rendered_before": self.with_ends,
+            "holds_header": self.with_header,
+            "holds_special": self.with_special,
+            "respelled": self.respelled,
         }
 
     def summary(self) -> dict[str, float]:
@@ -250,7 +266,10 @@ class Tokenizer:
                     usable.append((number, row))
                     rendered.append(text)
             all_encoded = self.template.encode_all(rendered)
-            differ = self._differing([row for _, row in usable], all_encoded)
+            compared = max(0, min(len(usable), self.compare - self.report.compared))
+            spelled = zip(rendered[:compared], all_encoded[:compared], strict=True)
+            self.report.respelled += sum(self.template.respells(*row) for row in spelled)
+            differ = self._differing([row for _, row in usable], all_encoded, compared)
             for (number, row), encoded, differs in zip(usable, all_encoded, differ, strict=True):
                 with self.report.row():
                     prompt, answers = self._cut(encoded)
@@ -275,13 +294,19 @@ class Tokenizer:
                 continue
             if isinstance(rendered, Rendered):
                 self.report.rewritten += rendered.rewritten
+                self.report.prompt_rewritten += rendered.prompt_rewritten
                 self.report.dated += self.template.dated
+                self.report.opens_otherwise += self.template.opens_otherwise
                 self.report.with_ends += any(map(self.template.holds_ends, contents))
+                self.report.with_header += any(map(self.template.holds_header, contents))
+                self.report.with_special += any(map(self.template.holds_special, contents))
             yield rendered
 
-    def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded]) -> Iterator[bool]:
-        """Yield for each row whether its ids were found to differ from those of the tokenizer's own rendering."""
-        first = min(len(rows), self.compare - self.report.compared)
+    def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded], first: int) -> Iterator[bool]:
+        """Yield for each row whether its ids were found to differ from those of the tokenizer's own rendering.
+
+        Of these rows, the first `first` are compared.
+        """
         self.report.compared += first
         yield from self.template.differing([(row.prompt, row.answers()) for row in rows[:first]], encoded[:first])
         yield from repeat(False, len(rows) - first)
@@ -297,6 +322,10 @@ class Tokenizer:
         prompt = self.cut.prompt(encoded.prompt, self.report)
         named = zip(self._names(len(encoded.answers)), encoded.answers, strict=True)
         return prompt, [self.cut.answer(name, ids, prompt, self.report) for name, ids in named]
+
+    def why_identical(self, prompt: Sequence[int], answer: Sequence[int]) -> str:
+        """Why answers with different texts have the same tokens."""
+        return IDENTICAL if len(prompt) + len(answer) == self.cut.max_length else SAME_TOKENS
 
     def _names(self, count: int) -> Sequence[str]:
         return self.parts if len(self.parts) == count else [self.parts[0]] * count
@@ -339,7 +368,7 @@ def tokenize_pairs(
 ) -> tuple[Sequence[PairTokens], LengthReport]:
     """(token ids of pairs, report of cuts). Raises DataError if an answer has no token.
 
-    Pairs whose answers are identical after cutting are left out and counted in the report.
+    Pairs whose answers have the same tokens after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["chosen", "rejected"], compare)
 
@@ -347,7 +376,7 @@ def tokenize_pairs(
         places = count()
         for _, prompt, (chosen, rejected) in tokens.rows(rows):
             if chosen == rejected:
-                tokens.report.dropped[IDENTICAL] += 1
+                tokens.report.dropped[tokens.why_identical(prompt, chosen)] += 1
             else:
                 yield PairTokens(next(places), prompt, chosen, rejected)
 
@@ -371,7 +400,7 @@ def tokenize_rankings(
 ) -> tuple[Sequence[RankingTokens], LengthReport]:
     """(token ids of graded answers, report of cuts). Raises DataError if an answer has no token.
 
-    Rankings whose answers are all identical after cutting are left out and counted in the report.
+    Rankings whose answers all have the same tokens after cutting are left out and counted in the report.
     """
     tokens = Tokenizer(template, cut, ["completion"], compare)
 
@@ -379,7 +408,7 @@ def tokenize_rankings(
         places = count()
         for row, prompt, answers in tokens.rows(rows):
             if all(answer == answers[0] for answer in answers):
-                tokens.report.dropped[IDENTICAL] += 1
+                tokens.report.dropped[tokens.why_identical(prompt, answers[0])] += 1
             else:
                 yield RankingTokens(next(places), prompt, answers, row.grades, row.margin)
 

@@ -137,6 +137,10 @@ CASES = {
     "CSV, two columns without a name": Case(
         b",,prompt,chosen,rejected\n0,0,p,a,b\n", ("more than one column without a name",), name="rows.csv"
     ),
+    "CSV, a space before quotes": Case(
+        b'prompt,chosen,rejected\nq,a,b\np, "a","b"\n', ("row 2: has a space before the quotes of a cell",),
+        name="rows.csv",
+    ),
     "CSV, only a header": Case(b"prompt,chosen,rejected\n", ("is empty",), name="rows.csv"),
     "CSV, tabs": Case(b"prompt\tchosen\trejected\np\ta\tb\n", ("separated by '\\t'",), name="rows.csv"),
     "Parquet, a column twice": Case(
@@ -163,11 +167,16 @@ CASES = {
     "answer is a number": bad_pair("rejected must be text or a list", rejected=1.5),
     "half a surrogate pair": bad_pair("half of a surrogate pair", chosen="\ud83d"),
     "empty conversation": bad_pair("chosen is an empty conversation", chosen=[]),
-    "conversation as JSON text": bad_pair("holds a list as some programs write it", chosen=json.dumps([USER, ANSWER])),
-    "conversation as Python text": bad_pair("holds a list as some programs write it", prompt=str([USER])),
+    "conversation as JSON text": bad_pair("holds a list or a turn", chosen=json.dumps([USER, ANSWER])),
+    "conversation as Python text": bad_pair("holds a list or a turn", prompt=str([USER])),
     "conversation as numpy text": bad_pair(
-        "holds a list as some programs write it", rejected=f"[{USER}\n {ANSWER}]"
+        "holds a list or a turn", rejected=f"[{USER}\n {ANSWER}]"
     ),
+    "a turn as JSON text": bad_pair("rejected is a text, but it holds", rejected=json.dumps(ANSWER)),
+    "a turn as Python text": bad_pair("prompt is a text, but it holds", prompt=f" {USER}\n"),
+    "turns with more keys as JSON text": bad_pair("holds a list or a turn", prompt=json.dumps([{"id": 0, **USER}])),
+    "turns of a tool as JSON text": bad_pair("holds a list", prompt=str([USER, {"role": "tool", "content": ""}])),
+    "an array of turns as text": bad_pair("holds a list or a turn", prompt=f"array([{USER}], dtype=object)"),
     "parts as text": bad_pair("or put the text into a turn", chosen=str([{"type": "text", "text": "a"}])),
     "tool calls in a column": bad_pair("'data.columns={tool_calls: \"\"}'", tool_calls=[{"name": "search"}]),
     "a thought beside the content": bad_pair(
@@ -298,6 +307,12 @@ READ: dict[str, tuple[str, bytes]] = {
     "a byte-order mark in the second line": ("rows.jsonl", b"\n\xef\xbb\xbf" + lines(GOOD)),
     "CSV, carriage returns alone": ("rows.csv", b"prompt,chosen,rejected\rp,a,b\r"),
     "CSV, quotes": ("rows.csv", b'"prompt","chosen","rejected"\r\n"p","a","b"\r\n'),
+    "CSV, a text that begins with a space and a quote": (
+        "rows.csv", b'prompt,chosen,rejected\np,a,b\nq," ""c"" ", d\n'
+    ),
+    "an object that is no turn": ("rows.jsonl", lines(
+        GOOD, {**GOOD, "prompt": '{"role": "admin", "content": "x"}', "chosen": '{"user": "human"}', "rejected": "[1]"}
+    )),
     "a key of a turn that is null": (
         "rows.jsonl", lines({**GOOD, "chosen": [{**ANSWER, "content": "a", "name": None}]})
     ),
@@ -314,7 +329,7 @@ READ: dict[str, tuple[str, bytes]] = {
 def test_strange_input_that_says_what_it_means(name: str, content: bytes, tmp_path: Path) -> None:
     (tmp_path / name).write_bytes(content)
     (tmp_path / "eval.jsonl").write_bytes(lines(OTHER))
-    (row,) = Pairs(path=str(tmp_path / name), eval_path=str(tmp_path / "eval.jsonl")).pairs("train", None).rows
+    row, *_ = Pairs(path=str(tmp_path / name), eval_path=str(tmp_path / "eval.jsonl")).pairs("train", None).rows
     assert (prompt_key(row.prompt), row.chosen, row.rejected, row.margin) == ("user: p", "a", "b", None)
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from alignlab.data.filters import Reason, are_among, count_different, drop_unusable, find, keys_of, read_split
-from alignlab.data.rows import AnyRow, Completion, Labelled, LeftOut, Loaded, Pair, Place, Ranking, Split
+from alignlab.data.rows import AnyRow, Completion, Labelled, LeftOut, Loaded, Message, Pair, Place, Ranking, Split
 from alignlab.data.sources.pairs import Pairs
 from alignlab.errors import ConfigError
 
@@ -129,7 +131,10 @@ def test_every_reason_can_be_typed(tmp_path: object) -> None:
         Pairs(path="x.jsonl", drop=["tie", "duplicates"])
     (problem,) = caught.value.problems
     assert problem.type_this == "drop=[duplicate]"
-    assert "empty, identical, tie, negative_margin, leaked, swapped, contradictory, duplicate" in problem.allowed
+    assert (
+        "empty, identical, tie, negative_margin, empty_prompt, null_text, leaked, swapped, contradictory, duplicate"
+        in problem.allowed
+    )
 
 
 @pytest.mark.parametrize("size", [0, 1, 7, 500])
@@ -139,3 +144,34 @@ def test_keys_are_compared_as_numpy_compares_them(size: int) -> None:
     for first, second in ((keys, others), (others, keys), (keys, keys)):
         np.testing.assert_array_equal(are_among(first, second), np.isin(first, second))
     assert count_different(keys) == len(np.unique(keys))
+
+
+def test_rankings_that_contradict_each_other_by_other_grades() -> None:
+    """Grades with fractions, and grades of other scales: only the order of the answers is compared."""
+    assert found(graded(0.1, 0.3), graded(0.3, 0.1)) == {"swapped": [0, 1]}
+    assert found(graded(4, 2, 3), graded(0.5, 0.9, 0.7), graded(0.5, 0.7, 0.9)) == {"swapped": [0, 1]}
+    assert found(graded(4, 2), graded(9, 8), graded(4, 2, prompt="q")) == {}
+
+
+def test_prompts_without_text() -> None:
+    turns = [
+        Message(role="user", content="Hi"),
+        Message(role="assistant", content=" "),
+        Message(role="user", content="?"),
+    ]
+    rows = [Pair(" ", "a", "b"), Pair(turns, "a", "b"), Pair("p", "a", "b"), Pair(turns[:1], "a", "b")]
+    assert found(*rows) == {"empty_prompt": [0, 1]}
+
+
+def test_words_for_no_value() -> None:
+    rows = [
+        Completion("p", "None"),
+        Completion("None", "a"),
+        Completion("None of them", "null "),
+        Completion("q", "nan."),
+    ]
+    assert found(*rows) == {"null_text": [0, 1, 2]}
+    loaded = Loaded([replace(row, place=Place("f.jsonl", i)) for i, row in enumerate(rows, 1)])
+    rest = read_split(lambda split: loaded, "train", ["null_text"])
+    assert [row.completion for row in rest.rows] == ["nan."]
+    assert dict(rest.dropped) == {"a word for no value as text": 3}

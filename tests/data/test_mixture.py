@@ -16,6 +16,7 @@ import pytest
 
 from alignlab.config.plan import Plan, plan
 from alignlab.data.conversations import prompt_key
+from alignlab.data.noise import Noise
 from alignlab.data.sources.bandit import Bandit
 from alignlab.data.sources.mixture import Mixture
 from alignlab.data.sources.pairs import Pairs
@@ -56,6 +57,24 @@ def test_shares_of_the_parts(mixture: Mixture) -> None:
         counts(replace(mixture, counts={"b": 19}))
 
 
+def test_a_part_without_a_row_is_refused(mixture: Mixture) -> None:
+    with pytest.raises(
+        DataError, match=r"all 36 training rows of a leave no row for b\n  type: a smaller data.weights.a"
+    ):
+        counts(replace(mixture, weights={"a": 100, "b": 1}))
+    assert counts(replace(mixture, weights={"a": 36, "b": 1})) == {"a": 36, "b": 1}
+
+
+def test_rows_of_a_part_are_left_out_as_it_says(mixture: Mixture, tmp_path: Path) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text(file.read_text() * 2)
+    assert counts(mixture) == {"a": 72, "b": 18}
+    own = replace(mixture, parts={**mixture.parts, "a": replace(mixture.parts["a"], drop=["duplicate"])})
+    assert counts(own) == {"a": 36, "b": 18}
+    assert own.pairs("train", None).dropped == {"same as an earlier row": 36}
+    assert own.pairs("eval", None).dropped == {"same as an earlier row": 4}
+
+
 def test_the_order_is_mixed_and_repeats(mixture: Mixture) -> None:
     """Parts alternate: with 36 and 18 rows in random order, 24 neighbours differ on average."""
     rows = mixture.pairs("train", None).rows
@@ -87,6 +106,8 @@ def test_parts_that_do_not_go_together(tmp_path: Path, mixture: Mixture) -> None
     for parts, words in (
         ({"a": a}, "must be at least two sources"),
         ({"a": a, "b": Bandit()}, "is a lab"),
+        ({"a": a, "b": replace(a, template="none")}, "the template of a mixture holds for all parts"),
+        ({"a": a, "b": replace(a, noise=Noise(flipped=0.1))}, "only a mixture has noise"),
     ):
         with pytest.raises(ConfigError, match=words):
             Mixture(parts=parts)

@@ -282,3 +282,39 @@ def test_a_part_without_a_row_that_can_be_used_is_told_before_the_run(split: Spl
         assert [p.key for p in kind(path=few, eval_path=few).missing()] == ["path", "eval_path"]
         (problem,) = kind(path=few).missing()
         assert (problem.key, problem.allowed) == ("path", f"{few} has no row that can be used ({reason}: {count})")
+
+
+SPLITS = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b", "split": ("train", "test")[i % 3 == 0]} for i in range(9)]
+
+
+def prompts_of(source: Pairs, split: Split) -> set[str]:
+    return {str(row.prompt) for row in source.pairs(split, None).rows}
+
+
+def test_rows_of_all_splits_of_a_file_are_used_only_if_it_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Pairs(path=written(tmp_path, *SPLITS))
+    assert len(prompts_of(source, "train") | prompts_of(source, "eval")) == 9
+    assert "the rows of all splits are used (test, train)\n  type: data.split=<training>" in caplog.text
+    caplog.clear()
+    chosen = Pairs(path=source.path, eval_split="test")
+    assert (prompts_of(chosen, "eval"), len(prompts_of(chosen, "train"))) == ({"p0", "p3", "p6"}, 6)
+    only = Pairs(path=source.path, split="test", eval_fraction=0.3)
+    assert prompts_of(only, "train") | prompts_of(only, "eval") == {"p0", "p3", "p6"}
+    assert not caplog.text
+
+
+def test_a_split_of_the_held_out_file(tmp_path: Path) -> None:
+    train = written(tmp_path, *SPLITS[:2])
+    source = Pairs(path=train, eval_path=written(tmp_path, *SPLITS, name="eval.jsonl"), eval_split="test")
+    assert prompts_of(source, "eval") == {"p0", "p3", "p6"}
+    assert prompts_of(source, "train") == {"p1"}
+
+
+def test_settings_that_a_file_does_not_use(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(4)]
+    source = Pairs(path=written(tmp_path, *rows), split="test", subset="english")
+    assert len(prompts_of(source, "train") | prompts_of(source, "eval")) == 4
+    assert "rows.jsonl has no column split: data.split=test is not used" in caplog.text
+    assert "rows.jsonl is a file: data.subset=english is not used" in caplog.text

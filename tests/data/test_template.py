@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
 
-from alignlab.data.rows import Message, Pair, Place, Prompt, messages_of
+from alignlab.data.rows import Message, Pair, Place, Prompt, PromptOnly, messages_of
 from alignlab.data.template import Template, prompt_text
-from alignlab.data.tokenize import Cutter, LengthReport, tokenize_pairs
+from alignlab.data.tokenize import Cutter, LengthReport, tokenize_pairs, tokenize_prompts
 from alignlab.errors import DataError
-from tests.data.families import CHATML, FAMILIES, Family, tokenizer_of
+from tests.data.families import CHATML, FAMILIES, PLAIN_ROLE, Family, tokenizer_of
 
 ANSWER = "It is 4."
 
@@ -324,3 +325,167 @@ def test_padding_with_the_mark_of_a_turn_is_no_end() -> None:
     template = Template(tokenizer)
     assert template.end_id == tokenizer.convert_tokens_to_ids("<|im_end|>")
     assert tokenizer.decode(template.encode("Is it?", [("Yes.", True)]).answers[0]) == "Yes.<|im_end|>"
+
+
+def chatml(template: str = CHATML, plain: Sequence[str] = ()) -> Any:
+    return tokenizer_of(Family("t", template, "<|im_end|>", ["<|im_start|>", "<|im_end|>"], list(plain)))
+
+
+def turns_of(*texts: str, roles: str = "uauauau") -> list[Message]:
+    names = {"u": "user", "a": "assistant", "s": "system"}
+    return [Message(role=names[role], content=text) for role, text in zip(roles, texts, strict=False)]
+
+
+ONLY_FIRST_SYSTEM = CHATML.replace("<|im_start|>{{", "{% if m.role != 'system' or loop.first %}<|im_start|>{{").replace(
+    "{% endfor %}", "{% endif %}{% endfor %}", 1
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "turns", "left_out"),
+    [
+        (ONLY_FIRST_SYSTEM, turns_of("Be brief.", "s", "Why?", roles="ssu"), "turn 2 of the prompt (system: 's')"),
+        (ONLY_FIRST_SYSTEM, turns_of("Hi", "Hm", "e", "Why?", roles="uasu"), "turn 3 of the prompt (system: 'e')"),
+        (CHATML.replace("in messages", "in messages[-3:]"), turns_of("yes", "yes", "yes"), "turn 1 of the prompt"),
+    ],
+)
+def test_a_turn_is_missed_although_its_words_stand_elsewhere(
+    template: str, turns: list[Message], left_out: str
+) -> None:
+    with pytest.raises(DataError) as caught:
+        Template(chatml(template)).encode(turns, [("No.", True)])
+    assert f"the chat template leaves out {left_out}" in str(caught.value)
+    with pytest.raises(DataError, match="leaves out"):
+        Template(chatml(template)).prompt_ids(turns)
+
+
+def seams(template: Template, *rows: Pair) -> dict[str, int]:
+    return counted(tokenize_pairs(rows, template, Cutter(900, 800))[1])
+
+
+def test_a_prompt_that_the_template_changes_is_counted() -> None:
+    cut = Template(chatml(CHATML.replace("m['content']", "m['content'][:9] if m.role == 'user' else m.content")))
+    assert seams(cut, Pair("Is it 4?", "a", "b"), Pair("Is it 4 or 5?", "a", "b")) == {"prompt_rewritten": 1}
+    titled = Template(chatml(CHATML.replace("m['content']", "m['content'] | title")))
+    assert seams(titled, Pair("Is it?", "Yes", "no")) == {"answer_rewritten": 1, "prompt_rewritten": 1}
+    assert seams(titled, Pair("  Is It? ", "Yes\n", "No")) == {}, "white space around a turn is not counted"
+
+
+@pytest.mark.parametrize("thought", ["", "Hm.", "A thought that is longer than the answer after it, by far."])
+def test_thoughts_in_earlier_turns_are_not_turns_that_are_left_out(thought: str) -> None:
+    template = Template(tokenizer_of(family("deepseek")))
+    row = Pair(turns_of("Why?", f"<think>{thought}</think>So.", "And?"), "a", "b")
+    assert seams(template, row) == {"prompt_rewritten": 1}
+    assert template.render(row.prompt, row.answers()).opening.endswith(
+        "So.<｜end▁of▁sentence｜><｜User｜>And?<｜Assistant｜>"
+    )
+
+
+def test_thoughts_may_have_tokens_of_their_own() -> None:
+    """A template that reads the marks of a thought does not write them twice."""
+    template = Template(chatml(family("qwen3").template, ["<think>", "</think>", "<|tool|>"]))
+    assert template.marks_in("<|im_start|><think></think><|tool|>") == ["<|im_start|>"]
+    encoded = template.encode("?", [("<think>a</think>b", True)])
+    assert template.text(encoded.prompt + encoded.answers[0]).endswith("assistant\n<think>\na\n</think>\n\nb")
+    written = Template(chatml(CHATML.replace("m['content']", "'<turn>' + m['content']"), ["<turn>"]))
+    assert written.marks_in("<turn>a") == ["<turn>"], "this template writes the mark again"
+
+
+def test_prompts_without_answers_need_no_turn_without_content() -> None:
+    """Some templates render no turn that is empty. The answer of such a row is sampled."""
+    skipping = CHATML.replace("<|im_start|>{{", "{% if m['content'] %}<|im_start|>{{").replace(
+        "{% endfor %}", "{% endif %}{% endfor %}", 1
+    )
+    plain, own = (Template(chatml(text)) for text in (CHATML, skipping))
+    (row,), report = tokenize_prompts([PromptOnly("Is it?")], own, Cutter(90, 60))
+    assert (row.prompt, row.completion) == (plain.prompt_ids("Is it?"), [own.end_id])
+    assert report.compared == 1
+
+
+def test_texts_that_hold_the_header_of_an_answer_are_counted() -> None:
+    """The marks of some templates are ordinary text, so no token shows that a row was rendered before."""
+    template = Template(tokenizer_of(family("llama2")))
+    assert seams(template, Pair("[INST] Why? [/INST]", "a", "b"), Pair("[INST", "a", "b")) == {"holds_header": 1}
+    assert seams(Template(tokenizer_of(family("plain_role"))), Pair("A\nASSISTANT: b", "a", "b")) == {"holds_header": 1}
+    word = CHATML.replace("<|im_start|>", "").replace("<|im_end|>", "")
+    assert seams(Template(chatml(word)), Pair("an assistant\nno", "a", "b")) == {}, "a word says nothing"
+
+
+def test_texts_that_hold_special_tokens_are_counted() -> None:
+    tokenizer: Any = tokenizer_of(family("command_r"))
+    rows = [Pair("<|user|>", "a", "b"), Pair("a", "b", "<|endoftext|>"), Pair("<b>", "a", "b")]
+    assert seams(Template(tokenizer), *rows[::2]) == {"holds_special": 1}
+    tokenizer.chat_template = None
+    assert seams(Template(tokenizer), *rows) == {"rendered_before": 1, "holds_special": 1}
+    assert seams(Template(tokenizer, use="none"), *rows) == {}
+
+
+def test_texts_that_a_tokenizer_cannot_write_are_counted() -> None:
+    """It does not know some characters, changes others, or loses the ends of lines."""
+    from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    letters = {
+        f"▁{letter}" if part else letter: i for i, (part, letter) in enumerate((p, x) for p in (0, 1) for x in "abo")
+    }
+    made = Tokenizer(models.BPE(letters | {"<unk>": 6, "<end>": 7, "▁": 8}, [], unk_token="<unk>"))
+    made.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first")
+    made.decoder = decoders.Metaspace(prepend_scheme="first")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made, eos_token="<end>", unk_token="<unk>")
+    rows = [Pair("a b", " o", " a"), Pair("ab", " o", " ü"), Pair("é", " a", " b"), Pair("a", " oo", "  o")]
+    assert seams(Template(tokenizer), *rows) == {"respelled": 2}
+    backend = tokenizer.backend_tokenizer
+    backend.normalizer = normalizers.Lowercase()
+    assert seams(Template(tokenizer), Pair("a", " A", " b"), Pair("b", " o", " b")) == {"respelled": 1}
+    backend.normalizer = normalizers.Replace("\n", " ")
+    assert seams(Template(tokenizer), Pair("a\nb", " b", " o"), Pair("a", " a\nb", " b")) == {"respelled": 1}
+    _, report = tokenize_pairs([Pair("ü", " a", " b")] * 3, Template(tokenizer), Cutter(90, 60), compare=2)
+    assert (report.respelled, report.compared) == (2, 2), "only compared rows are decoded"
+
+
+def test_what_a_tokenizer_appends_to_a_text_is_no_part_of_a_row() -> None:
+    """BERT's tokenizers end every text with `[SEP]`, which need not be the end of an answer."""
+    from tokenizers import processors
+
+    tokenizer = tokenizer_of(Family("t", "", "<eos>", ["[CLS]", "[SEP]"], eos="<eos>"))
+    ids = tokenizer.convert_tokens_to_ids
+    tokenizer.backend_tokenizer.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", ids("[CLS]")), ("[SEP]", ids("[SEP]"))]
+    )
+    tokenizer.chat_template = None
+    encoded = Template(tokenizer).encode("It is", [(" 4", True), (" 5", False)])
+    assert tokenizer.decode(encoded.prompt) == "[CLS]It is"
+    assert [tokenizer.decode(answer) for answer in encoded.answers] == [" 4<eos>", " 5"]
+    assert not encoded.moved
+    tokenizer.eos_token = None
+    (answer,) = Template(tokenizer, stops=[ids("[SEP]")]).encode("It is", [(" 4", True)]).answers
+    assert tokenizer.decode(answer) == " 4[SEP]", "one end"
+
+
+def test_a_turn_without_text_does_not_move_the_answer() -> None:
+    """Without a chat template, a space stands between "Assistant:" and an answer to any turn of the user."""
+    template = Template(chatml(), use="none")
+    for text in ("", "Assistant:", "Why?"):
+        assert template.render(turns_of(text), [("No.", True)]).wholes == [f"\n\nHuman: {text}\n\nAssistant: No."]
+
+
+@pytest.mark.parametrize(
+    ("template", "otherwise"),
+    [
+        (CHATML, False),
+        (PLAIN_ROLE, False),
+        (
+            "{% for m in messages %}{{ m.role }}: {{ m.content }} {% endfor %}"
+            "{% if add_generation_prompt %}assistant:{% endif %}",
+            False,
+        ),
+        (family("qwen3").template, True),
+        (CHATML.replace("assistant\n{% endif", "assistant\n<think>\n{% endif"), True),
+        (CHATML.split("{% if add")[0], True),
+    ],
+)
+def test_rows_that_begin_an_answer_as_no_program_will(template: str, otherwise: bool) -> None:
+    """White space at the end does not count: it often is a part of the answer's first token."""
+    row = Pair("Is it?", "Yes", "No")
+    assert seams(Template(chatml(template)), row) == ({"opens_otherwise": 1} if otherwise else {})
+    assert seams(Template(chatml(template), use="none"), row) == {}

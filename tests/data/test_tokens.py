@@ -58,6 +58,22 @@ def test_pairs_that_cutting_makes_equal_are_left_out_and_counted() -> None:
     assert dict(report.dropped) == {"identical after cutting": 1}
 
 
+def test_pairs_whose_texts_differ_but_not_their_tokens() -> None:
+    """Not a limit makes them equal here, but a tokenizer that reads capitals as small letters."""
+    from tokenizers import normalizers
+
+    tokenizer = letters("abc")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Lowercase()
+    rows = [Pair("a", "bb", "BB"), Pair("a", "b", "c"), Pair("a", "bcabc", "BCabb")]
+    tokens, report = tokenize_pairs(rows, Template(tokenizer), Cutter(6, 2))
+    assert len(tokens) == 1
+    assert dict(report.dropped) == {"identical as tokens": 1, "identical after cutting": 1}
+    ranking = Ranking("a", ["b", "B"], [1.0, 0.0], [True] * 2)
+    assert dict(tokenize_rankings([ranking], Template(tokenizer), Cutter(6, 2))[1].dropped) == {
+        "identical as tokens": 1
+    }
+
+
 def test_bytes_round_trip() -> None:
     tokenizer = raw_bytes()
     text = "naïve 你好\n\nAssistant: ok"
@@ -222,7 +238,7 @@ def test_labelled_and_ranked_rows() -> None:
     ]
     ranked, report = tokenize_rankings(rows, template, cut)
     assert ranked == [RankingTokens(0, [3, 0], [[1, 3], [2, 3], [1, 3]], [2.0, 1.0, 1.0])]
-    assert dict(report.dropped) == {"identical after cutting": 1}
+    assert dict(report.dropped) == {"identical as tokens": 1}
 
 
 def test_an_answer_of_no_tokens_is_named_where_it_stands() -> None:

@@ -12,6 +12,7 @@ from alignlab.data.audit.tokens import TokenCounts
 from alignlab.data.filters import REASONS, Reason, are_among, count_different
 from alignlab.data.rows import Place, Split
 from alignlab.data.sources.base import Source
+from alignlab.data.tokenize import IDENTICAL
 from alignlab.spelling import counted
 from alignlab.types import Requires
 
@@ -31,9 +32,23 @@ _PARTS = {"prompt": "prompts", "completion": "answers", "chosen": "chosen answer
 _SEAMS = {
     "boundary_moved": "have a token that spans prompt and answer; it counts as the answer's",
     "answer_rewritten": "have an answer that the chat template changes",
+    "prompt_rewritten": "have a turn before the answer that the chat template changes",
     "dated": "are rendered with today's date by the chat template: they have other tokens on another day",
+    "opens_otherwise": (
+        "begin the answer with another text than a prompt with add_generation_prompt does: a program that uses it "
+        "gives the policy other prompts than training"
+    ),
     "rendered_before": "hold tokens that begin or end a text; they are used as they are (data.template=none)",
+    "holds_header": "hold the text that the chat template writes before an answer: they may have been rendered before",
+    "holds_special": "hold a special token as text, which the model reads as that token",
+    "respelled": "hold characters that the tokenizer does not know or changes: the model reads another text",
 }
+
+# Name of a finding about seams -> what to type.
+_SEAM_CURES = {"holds_header": "data.template=none, if they were"}
+
+# Findings that are known of the compared rows only.
+_OF_COMPARED = ("respelled",)
 
 _TEXTS = {
     Reason.TIE: "have answers of equal grade",
@@ -42,6 +57,8 @@ _TEXTS = {
     Reason.CONTRADICTORY: "have the same answer labelled good and bad",
     Reason.DUPLICATE: "are the same as an earlier row",
     Reason.EMPTY: "have an empty answer",
+    Reason.EMPTY_PROMPT: "have an empty prompt, or a turn without text",
+    Reason.NULL_TEXT: "have a text that only says that there is none (None, null, nan)",
     Reason.IDENTICAL: "have identical answers",
     Reason.LEAKED: "have a prompt that training uses too: they do not measure how the policy generalises",
 }
@@ -229,9 +246,11 @@ def _of_tokens(source: Source, split: Split, tokens: TokenCounts) -> Iterator[Fi
             yield _finding(f"cut_{part}", text, split, found, of, longer, what)
     for name, count in tokens.seams.items():
         if count:
-            yield _finding(name, _SEAMS[name], split, Found(count), tokens.rows)
+            of = tokens.compared if name in _OF_COMPARED else tokens.rows
+            yield _finding(name, _SEAMS[name], split, Found(count), of, _SEAM_CURES.get(name, ""))
     for reason, count in tokens.dropped.items():
-        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, longer)
+        cure = longer if reason == IDENTICAL else ""
+        yield _finding(_name(reason), f"were left out: {reason}", split, Found(count), tokens.rows, cure)
 
 
 def _length_bias(tokens: TokenCounts | None) -> Iterator[Finding]:

@@ -106,9 +106,9 @@ class Source(Checked, ABC):
     eval_limit:        use at most this many held-out rows; 0 uses all.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
-    drop:              further rows to leave out: empty, identical, tie, negative_margin, leaked, swapped,
-                       contradictory, duplicate (alignlab/data/filters.py). Pairs with identical or empty answers are
-                       always left out.
+    drop:              further rows to leave out: empty, identical, tie, negative_margin, empty_prompt, null_text,
+                       leaked, swapped, contradictory, duplicate (alignlab/data/filters.py). Pairs with identical or
+                       empty answers are always left out.
     noise:             flipped labels and imbalance of the training rows (`alignlab.data.noise`).
     """
 

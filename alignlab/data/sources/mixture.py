@@ -7,6 +7,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, ClassVar, TypeVar
 
@@ -14,7 +15,9 @@ import numpy as np
 
 from alignlab.checks import untouched_later_settings
 from alignlab.data.conversations import prompt_key
+from alignlab.data.filters import read_split
 from alignlab.data.fingerprint import digest
+from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Ranking, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.discovery import classes_by_module, module_name
@@ -28,9 +31,10 @@ Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
 class Mixture(Source):
     """The rows of several sources, mixed. Each part holds out rows as it does on its own.
 
-    A training row whose prompt is held out in another part is left out and counted. max_length, max_prompt_length and
-    template of the mixture hold for all parts; those of the parts are not used. train_limit and eval_limit of a part
-    are applied to the part, and those of the mixture to the mixed rows.
+    A training row whose prompt is held out in another part is left out and counted. max_length and max_prompt_length of
+    the mixture hold for all parts; those of the parts are not used. train_limit, eval_limit and drop of a part are
+    applied to the part, and those of the mixture to the mixed rows. template and noise are settings of the mixture; a
+    part that has its own is refused.
 
     parts:   name -> source.
     weights: name -> share of a part in the training rows, relative to the others. Each row is used at most once, so the
@@ -60,6 +64,13 @@ class Mixture(Source):
         for name, part in self.parts.items():
             if part.world is not None:
                 yield Problem(f"parts.{name}", module_name(type(part)), "is a lab, which can't be mixed with others")
+            if part.template != "auto":
+                text = "is not used: the template of a mixture holds for all parts"
+                yield Problem(f"parts.{name}.template", part.template, text, f"template={part.template}")
+            if Noise(**vars(part.noise) if isinstance(part.noise, Noise) else part.noise) != Noise():
+                yield Problem(
+                    f"parts.{name}.noise", part.noise, "is not used: only a mixture has noise", "noise.flipped=0.1"
+                )
         if self.weights and self.counts:
             yield Problem("counts", self.counts, "can't be combined with weights: leave one of the two out")
         for key, numbers, least in (("weights", self.weights, 0.0), ("counts", self.counts, 0)):
@@ -95,7 +106,10 @@ class Mixture(Source):
     def rankings(self, split: Split, reference: ReferenceTable | None) -> Loaded[Ranking]:
         return self._mixed(lambda part, which: part.rankings(which, reference), split)
 
-    def _mixed(self, read: Callable[[Source, Split], Loaded[Row]], split: Split) -> Loaded[Row]:
+    def _mixed(self, read_all: Callable[[Source, Split], Loaded[Row]], split: Split) -> Loaded[Row]:
+        def read(part: Source, which: Split) -> Loaded[Row]:
+            return read_split(partial(read_all, part), which, part.drop)
+
         held_out = [read(part, "eval") for part in self.parts.values()]
         if split == "eval":
             in_turn = chain.from_iterable(zip_longest(*(part.rows for part in held_out)))
@@ -122,8 +136,12 @@ class Mixture(Source):
     def _sizes(self, rows: Mapping[str, int]) -> dict[str, int]:
         """The number of training rows of each part. Raises DataError if a part has fewer rows than it should give."""
         if self.weights:
-            most = min(rows[name] / weight for name, weight in self.weights.items())
-            return {name: round(weight * most) for name, weight in self.weights.items()}
+            scarce = min(self.weights, key=lambda name: rows[name] / self.weights[name])
+            sizes = {name: round(weight * rows[scarce] / self.weights[scarce]) for name, weight in self.weights.items()}
+            if without := [name for name, size in sizes.items() if not size and rows[scarce]]:
+                text = f"all {rows[scarce]} training rows of {scarce} leave no row for {', '.join(without)}"
+                raise DataError(f"data.weights: {text}\n  type: a smaller data.weights.{scarce}, or data.counts")
+            return sizes
         if short := [name for name, count in self.counts.items() if count > rows[name]]:
             found = ", ".join(f"{name} has {rows[name]} training rows, not {self.counts[name]}" for name in short)
             fix = ",".join(f"{name}:{rows[name]}" for name in short)

@@ -178,6 +178,10 @@ def test_rows_that_are_identical_after_cutting() -> None:
         ("identical_after_cutting", 3, 0.75)
     ]
     assert found.facts["train"]["rows"] == 1
+    assert found.warnings[0].cure == "data.max_length=20 data.max_prompt_length=12"
+    report.dropped = Counter({"identical as tokens": 3})
+    found = audit(SOURCE, {"train": Look(None, look_at_tokens(pairs_of((1, 2)), report)), "eval": Look()})
+    assert [(finding.name, finding.cure) for finding in found.warnings] == [("identical_as_tokens", "")]
 
 
 def biased(longer: int, equal: int, shorter: int) -> list[Any]:
@@ -233,6 +237,13 @@ def test_answers_that_the_tokenizer_or_the_template_changes() -> None:
     assert found.warnings[0].text.startswith("1 of 2 training rows (50.0%) have a token that spans prompt and answer")
 
 
+def test_what_is_known_of_compared_rows_is_a_share_of_them() -> None:
+    look = tokenized(pairs_of((1, 1), (1, 1), (1, 1)), respelled=1, compared=2, with_header=3)
+    header, respelled = audit(SOURCE, {"train": look, "eval": Look()}).warnings
+    assert (header.name, header.share, header.cure) == ("holds_header", 1.0, "data.template=none, if they were")
+    assert respelled.text.startswith("1 of 2 training rows (50.0%) hold characters that the tokenizer does not know")
+
+
 def test_an_audit_is_json() -> None:
     found = audited([pair(1, "p"), pair(2, "p"), pair(3, "q", "x", "x")])
     record = json.loads(json.dumps(found.record()))
@@ -251,6 +262,7 @@ def test_real_pairs(shared_data: Path) -> None:
     counts: Counter[str] = Counter()
     for finding in found.warnings:
         counts[finding.name] += finding.count
+    assert counts.pop("empty_prompt") == 1, "an earlier turn of a row that is kept"
     assert counts == {"identical": 36, "differing_prompts": 17, "empty": 11, "last_turn_of_user": 2}
     assert sum(len(rows.rows) for rows in loaded.values()) == 8552 - counts.total()
 

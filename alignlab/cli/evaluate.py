@@ -34,7 +34,8 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.pipeline.evaluate import evaluate
-    from alignlab.pipeline.requested_runs import peft_of, sweep_of
+    from alignlab.pipeline.requested_runs import finished_plan, peft_of, sweep_of
+    from alignlab.pipeline.tracked_sweep import track_sweep
     from alignlab.reports.evaluated_sweep import write_sweep
     from alignlab.reports.evaluation import bill_line, summary_text
     from alignlab.reports.sweep import write_report
@@ -61,6 +62,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
         text = write_sweep(sweep, {result.run: result.folder for result in found})
         if not wanted.evaluation.questions:
             write_report(sweep)  # adds the numbers of the evaluation to the table of the sweep
+            track_sweep(sweep, finished_plan(wanted.output_root, found[0].run, wanted).train.tracking)
         print(f"\n{text}\n{sweep / 'evaluation.md'}")
     return found
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from alignlab.errors import AlignlabError, OutputError
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -62,7 +63,7 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     filters = [Filter.parse(word) for word in words]
     found = select(runs_of(root), filters, root)
     if flags.sync:
-        return _sync(root, [record["id"] for record in found if record.get("status") != "running"])
+        return _sync(root, [record for record in found if record.get("status") != "running"])
     if found and flags.watch:
         return _watch(root, filters, " ".join(words) or str(root))
     if not found:
@@ -72,10 +73,14 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     return 0
 
 
-def _sync(root: Path, ids: Sequence[str]) -> int:
-    folders = [folder for id in ids if (folder := offline_folder(RunDir.of(root, id).path))]
+def _sync(root: Path, records: Sequence[Mapping[str, Any]]) -> int:
+    """Upload the offline W&B files of runs, and of the sweeps that they belong to."""
+    places = [RunDir.of(root, record["id"]).path for record in records]
+    sweeps = dict.fromkeys(str(record["sweep"]) for record in records if record.get("sweep"))
+    places += [root / "sweeps" / name for name in sweeps if Path(name).name == name]  # a record may be anybody's
+    folders = [folder for place in places if (folder := offline_folder(place))]
     if not folders:
-        print(f"nothing to upload: none of {counted(len(ids), 'run')} has W&B files that are not uploaded yet")
+        print(f"nothing to upload: none of {counted(len(records), 'run')} has W&B files that are not uploaded yet")
         return 0
     print(
         f"uploading {counted(len(folders), 'run')} to W&B: config, metrics, installed packages, and tables of prompts "

@@ -184,7 +184,7 @@ def _evaluate_run(
         under = _name_of_questions(run, settings.questions) if settings.questions else "eval"
         metrics = {f"{under}/{name}": value for name, value in flat(summary, next(iter(settings.baselines), ""))}
         run.update(summary={**run.record().get("summary", {}), **metrics})
-        mirror(plan, run, metrics, examples)
+        mirror(plan, run, metrics, folder, examples)
     return Evaluated(run.id, folder, summary, cost)
 
 

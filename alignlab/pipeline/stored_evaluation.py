@@ -42,24 +42,42 @@ def write_outputs(folder: Path, model: str, examples: Examples, questions: Seque
     write_model_outputs(folder / "model_outputs.json", prompts, outputs, model)
 
 
-def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], examples: Examples) -> None:
-    """Send metrics and all rows of an evaluation to the trackers that the run used."""
+def mirror(plan: Plan, run: RunDir, found: Mapping[str, float], folder: Path, examples: Examples) -> None:
+    """Send metrics and all rows of an evaluation to the trackers that the run used.
+
+    A tracker that holds nothing of the run yet gets the rows of the earlier evaluations, too.
+
+    folder: where the evaluation is stored.
+    """
     if not plan.train.tracking:
         return
     record = run.record()
     step = record.get("config", {}).get("trainer", {}).get("max_steps", plan.train.trainer.max_steps)
-    columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]
-    columns += [name for name in examples.columns if "/score/" in name or "/first/" in name or "/second/" in name]
-    rows = [{"step": step, **{name: examples[name][row] for name in columns}} for row in range(len(examples))]
     facts = {
         "data/record": record.get("data"),
         "ref/digest": record.get("model", {}).get("reference_weights"),
         "objective/dialect": record.get("objective", {}).get("spoken"),
     }
     for sink in open_trackers(plan, run, record.get("sweep"), facts):
+        for earlier in _other_evaluations(run, folder) if sink.anew else ():
+            sink.table("answers", _answers(earlier, step))
         sink.log({"train/global_step": step, **found})
-        sink.table("answers", rows)
+        sink.table("answers", _answers(examples, step))
         sink.finish(record.get("summary", {}), ending="done")
+
+
+def _other_evaluations(run: RunDir, folder: Path) -> list[Examples]:
+    """The evaluations of the finished run but the one in `folder`, oldest first."""
+    files = [file for file in run.path.glob(f"evaluation/*/{FILE}") if not file.parent.name.startswith("step-")]
+    others = sorted((file for file in files if file.parent != folder), key=lambda file: file.stat().st_mtime)
+    return [examples for file in others if (examples := stored_examples(file.parent, "is left out")) is not None]
+
+
+def _answers(examples: Examples, step: int) -> list[dict[str, Any]]:
+    """Prompts, answers and verdicts as rows for people to read."""
+    columns = ["prompt", *(f"{side}/answer" for side in examples.sides)]
+    columns += [name for name in examples.columns if "/score/" in name or "/first/" in name or "/second/" in name]
+    return [{"step": step, **{name: examples[name][row] for name in columns}} for row in range(len(examples))]
 
 
 def earlier_evaluations(run: RunDir, examples: Examples) -> list[dict[str, Any]]:

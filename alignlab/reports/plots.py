@@ -115,16 +115,50 @@ def _with_error(group: Sequence[Mapping[str, Any]], metric: str) -> tuple[float,
     return interval.value, None if error is None else normal_quantile(0.95) * error
 
 
-def curves_figure(file: Path, runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]], title: str) -> None:
+def path_figure(file: Path, curve: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, float]]) -> None:
+    """Draw how the exact reward and the exact KL (nats) of one run moved during training, below the exact frontier.
+
+    curve: the frontier, with `kl` and `reward`.
+    rows:  the evaluations of the run, with `train/global_step`, `exact/kl`, `exact/reward`.
+    """
+    figure, axes = plt.subplots(figsize=(7.2, 4.6), layout="constrained")
+    axes.plot(curve["kl"], curve["reward"], color="black", lw=1.6, label="exact frontier")
+    axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black", ms=5, label="reference")
+    kl, reward = ([row[name] for row in rows] for name in ("exact/kl", "exact/reward"))
+    axes.plot(kl, reward, color="grey", lw=0.8, zorder=1)
+    steps = [row["train/global_step"] for row in rows]
+    dots = axes.scatter(kl, reward, c=steps, cmap="viridis", zorder=3)
+    figure.colorbar(dots, label="update")
+    reach = 1.12 * max([0.5, *kl])
+    best = [height for x, height in zip(curve["kl"], curve["reward"], strict=True) if x <= reach]
+    low, high = min([*best, *reward]), max([*best, *reward])
+    axes.set(
+        xlabel="exact KL(policy ‖ reference), nats per sequence",
+        ylabel="exact expected gold reward",
+        xlim=(-0.1, reach),
+        ylim=(low - 0.05 * (high - low), high + 0.1 * (high - low)),
+    )
+    axes.grid(alpha=0.25)
+    axes.legend(loc="lower right", fontsize=9)
+    _save(figure, file)
+
+
+def curves_figure(
+    file: Path,
+    runs: Sequence[tuple[str, Sequence[Mapping[str, float]]]],
+    title: str,
+    curves: Sequence[tuple[str, str]] = CURVES,
+) -> None:
     """Draw training curves: logged values in light lines, running means over a twentieth of the run in strong lines.
 
     Runs with the same label are the seeds of one setting. Their running means are light lines, and the mean of these is
     a strong line.
 
-    runs: (label, rows of metrics.jsonl).
+    runs:   (label, rows of metrics.jsonl).
+    curves: (metric, its name); metrics that no run has are left out.
     """
     groups = _by_label([rows for _, rows in runs], [label for label, _ in runs])
-    present = [(m, name) for m, name in CURVES if any(m in row for _, rows in runs for row in rows)]
+    present = [(m, name) for m, name in curves if any(m in row for _, rows in runs for row in rows)]
     columns = 2 if len(present) > 1 else 1
     height = (len(present) + columns - 1) // columns
     figure, grid = plt.subplots(

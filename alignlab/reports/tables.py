@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignlab.statistics.comparison import label
@@ -35,6 +36,18 @@ COLUMNS = {
     "exact/frontier_gap": ("gap", ".3f"),
     "time/train_seconds": ("seconds", ".0f"),
 }
+
+
+def rows_of_csv(file: Path) -> list[dict[str, Any]]:
+    """The rows of a table that was written as CSV, with None for empty cells. Empty if there is no file."""
+    import pandas as pd  # as in `sweep_frame`
+
+    if not file.is_file():
+        return []
+    frame = pd.read_csv(file).astype(object)
+    return [
+        {str(name): value for name, value in row.items()} for row in frame.where(frame.notna(), None).to_dict("records")
+    ]
 
 
 def columns_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:

@@ -76,6 +76,11 @@ class RunDir:
         return self.path / "frontier.json"
 
     @property
+    def figures(self) -> Path:
+        """Folder of the figures that trackers show (PNG)."""
+        return self.path / "figures"
+
+    @property
     def dropped(self) -> Path:
         """Rows that were left out, one a line: split, file, row and reason. Absent if none was."""
         return self.path / "dropped.jsonl"

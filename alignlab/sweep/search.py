@@ -35,6 +35,7 @@ from alignlab.data.fingerprint import digest
 from alignlab.errors import AlignlabError, ConfigError, DamagedError, OutputError, Problem, SweepFailedError
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import set_aside, write_sealed
+from alignlab.pipeline.tracked_sweep import track_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.sweep import write_report
 from alignlab.runs.directory import FINISHED
@@ -203,6 +204,7 @@ class Search:
         self._failed: set[int] = set()  # trials of this command that have no result
         first = self._check()
         self._evaluates = first.is_evaluated_at_end
+        self._tracking = first.train.tracking
         better = _DIRECTIONS.get(BETTER.get(options.metric, ""))
         direction = options.direction or better
         assert direction, "the check requires one"
@@ -256,6 +258,7 @@ class Search:
                 self._sweep(trials).write()
                 text = write_report(self.directory)
                 page = write_sweep_page(self.directory)
+                track_sweep(self.directory, self._tracking)
                 print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n")
                 print(f"written to {self.directory}; open {page.name} in a browser")
         reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}

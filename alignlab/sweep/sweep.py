@@ -20,6 +20,7 @@ from alignlab.data.fingerprint import digest
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, SweepFailedError
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import read_record, write_sealed
+from alignlab.pipeline.tracked_sweep import track_sweep
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.live import shown_live
 from alignlab.reports.page.write import write_sweep_page
@@ -108,6 +109,7 @@ class Sweep:
         ended.get([]).append(self.directory)
         text = write_report(self.directory)
         page = write_sweep_page(self.directory)
+        track_sweep(self.directory, self.plans[0].train.tracking)
         print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\nwritten to {self.directory}; open {page.name} in a browser")
 
     def _warn_of_other_points(self) -> None:

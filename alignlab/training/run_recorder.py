@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,16 +25,18 @@ from alignlab.models.generation import save_model
 from alignlab.models.heads import answer_rewards, save_offset
 from alignlab.models.quantization import save_quantization
 from alignlab.progress import bars_wanted, progress_bar
-from alignlab.runs.directory import RunDir
+from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.tracking.metrics import TAIL, check_known
-from alignlab.tracking.sinks.base import Ending, Sink
-from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
+from alignlab.tracking.sinks.base import Ending, Sink, TrackingWithFigures
+from alignlab.tracking.sinks.jsonl import JsonlSink, figures_in, read_rows
 from alignlab.training.attempt import ending_of
 from alignlab.training.callbacks import MetricsCallback
 from alignlab.training.dataset import RunRows
 from alignlab.training.saved import check_saved
 from alignlab.training.setup import InitialPolicy
-from alignlab.training.trackers import open_trackers
+from alignlab.training.trackers import identity_of, open_trackers
+
+log = logging.getLogger(__name__)
 
 # The stored frontier reaches to this multiple of the run's own KL, and at least to this KL (nats).
 _CURVE_BEYOND, _CURVE_AT_LEAST = 1.2, 6.0
@@ -58,11 +61,13 @@ class RunRecorder:
         """done: updates of earlier attempts. Their metrics are kept."""
         config = plan.train
         self.plan, self.run, self.start, self.rows = plan, run, start, rows
+        self._group = group
         self._before = start.exact_logps if plan.is_measured_exactly else None  # before anything is trained
         self._dialects = ", ".join(config.objective.matching_dialects())
         self.summary: dict[str, float] = {}
         _list_left_out(run, rows)
-        self.sinks = self._open(group, done)
+        shutil.rmtree(run.figures, ignore_errors=True)  # of an earlier attempt
+        self.sinks = self._open(done)
         bar = progress_bar(bars_wanted(config.trainer.progress))
         self.metrics = MetricsCallback(self.sinks, config.trainer.eval_every, bar, self.exact_metrics)
         evaluated = (row for row in reversed(read_rows(run.metrics)) if any(name in row for name in _EVALUATED))
@@ -77,8 +82,11 @@ class RunRecorder:
         self.close(ending_of(error))
 
     def close(self, ending: Ending) -> None:
-        """Close all sinks, and tell them how the run ended."""
+        """Close all sinks, and tell them how the run ended. A run that has a result logs its figures first."""
+        figures = self._figures() if ending in FINISHED else []
         for sink in self.sinks:
+            if figures:
+                sink.figures(figures)
             sink.finish(self.summary, ending=ending)
         self.sinks.clear()
 
@@ -109,7 +117,7 @@ class RunRecorder:
             "model": {"fingerprint": config.model.fingerprint(), "reference_weights": self.start.weights},
         }
 
-    def _open(self, group: str | None, done: int) -> list[Sink]:
+    def _open(self, done: int) -> list[Sink]:
         facts = {
             "data/record": self.rows.record,
             "ref/digest": self.start.weights,
@@ -117,7 +125,24 @@ class RunRecorder:
         }
         # The file comes first: trackers read from it what earlier attempts logged.
         file = JsonlSink(self.run.metrics, resume_at=done)
-        return [file, *open_trackers(self.plan, self.run, group, facts)]
+        return [file, *open_trackers(self.plan, self.run, self._group, facts)]
+
+    def _figures(self) -> list[Path]:
+        """The figures of the run, drawn now; none if no tracker shows figures, or if they can't be drawn.
+
+        Points of a sweep have none: the sweep's own figures show all of them, and drawing takes a second.
+        """
+        trackers = self.plan.train.tracking.values()
+        if self._group or not any(isinstance(tracker, TrackingWithFigures) and tracker.figures for tracker in trackers):
+            return []
+        from alignlab.reports.run_figures import draw_run  # imports matplotlib, which takes a second
+
+        try:
+            draw_run(self.run, identity_of(self.plan, self.run, self._group, {}).name)
+            return figures_in(self.run.path)
+        except Exception as error:  # a run with a result does not fail because of a figure
+            log.warning("%s: its figures can't be drawn: %s", self.run.id, error)
+            return []
 
     def _steps(self, seconds: float) -> dict[str, float]:
         """First loss, means over the last tenth of the logged updates, and metrics of the last step and evaluation."""

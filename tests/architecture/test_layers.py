@@ -59,7 +59,7 @@ ALLOWED = {
     | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
     "papers": BASE | {"lab", "statistics", "runs", "objectives", "data", "models", "evaluation"},
-    "training": FIT,
+    "training": FIT | {"reports"},
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},

@@ -101,6 +101,12 @@ def test_offline_files_are_uploaded_once(runs: Run, monkeypatch: pytest.MonkeyPa
     assert runs("--sync").code == 0
     assert called[0][-2:] == [str(folders[1]), str(folders[2])]
     assert called[1][-2:] == ["sync", str(folders[2])]
+    RunDir.of("outputs", "dpo-1").update(sweep="s")
+    RunDir.of("outputs", "dpo-2").update(sweep="../runs/dpo-2")  # a record may be anybody's
+    of_sweep = Path("outputs/sweeps/s/wandb/offline-run-1")
+    of_sweep.mkdir(parents=True)
+    assert runs("--sync").code == 0
+    assert called[2][-3:] == ["sync", str(folders[2]), str(of_sweep)], "the run of the sweep, too"
 
 
 def test_compared(runs: Run) -> None:

@@ -19,6 +19,7 @@ from alignlab.evaluation.summary import summarise
 from alignlab.rollout import sampling
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.jsonl import read_rows
+from tests.tracking.wandb_files import history_of, media_of, offline_records
 
 Run = Callable[..., Any]
 
@@ -423,9 +424,9 @@ def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monke
             sent.append(("row", dict(row)))
             super().log(row)
 
-        def table(self, name: str, rows: Any) -> None:
+        def table(self, name: str, rows: Any, **how: Any) -> None:
             sent.append((name, list(rows)))
-            super().table(name, rows)
+            super().table(name, rows, **how)
 
     assert alignlab("train", *LAB, "trainer.max_steps=3", "tracking=wandb", "tracking.wandb.mode=offline").code == 0
     monkeypatch.setattr(wandb, "WandbSink", Watched)
@@ -438,6 +439,12 @@ def test_numbers_and_answers_go_where_the_runs_metrics_went(alignlab: Run, monke
     assert len(answers) == 4, "every row"
     assert {"prompt", "policy/answer", "reference/answer", "policy/score/gold"} <= set(answers[0])
     assert len(list(only("dpo").glob("wandb/offline-run-*"))) == 1, "one file with the whole curve"
+    assert alignlab("evaluate", "run=dpo", "evaluation.prompts=3", "evaluation.shown=2").code == 0
+    history = history_of(offline_records(only("dpo")))
+    tables = [json.loads(file.read_text()) for file in media_of(only("dpo"), history)["answers"]]
+    assert [len(table["data"]) for table in tables] == [4, 3], "those of the first evaluation are not lost"
+    steps = [row["train/global_step"] for row in history if "train/loss" in row]
+    assert steps == [1, 2, 3], "every step once"
 
 
 def test_a_second_turn_is_asked_after_each_sides_own_first_answer(alignlab: Run, tmp_path: Path) -> None:

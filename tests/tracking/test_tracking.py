@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +15,8 @@ from alignlab.tracking.sinks.base import RunIdentity
 from alignlab.tracking.sinks.csv import Csv
 from alignlab.tracking.sinks.jsonl import JsonlSink, read_rows
 from alignlab.tracking.sinks.wandb import Wandb
+from tests.tracking.tensorboard_files import events_of
+from tests.tracking.wandb_files import history_of, log_records, offline_records, summary_of
 
 # Metrics that TRL users look for in W&B (TRL 1.x, DPOTrainer). They have the same names here.
 TRL_DPO = (
@@ -71,21 +71,6 @@ def test_a_resumed_run_drops_rows_that_it_does_again(tmp_path: Path) -> None:
     assert read_rows(file) == []
 
 
-def log_records(content: bytes) -> Iterator[bytes]:
-    """Records of a `.wandb` file: LevelDB's log format (32 KiB blocks, 7-byte record headers) after a 7-byte header."""
-    block, place, parts = 32 * 1024, 7, b""
-    while place + 7 <= len(content):
-        if block - place % block < 7:
-            place += block - place % block
-            continue
-        _, length, kind = struct.unpack("<IHB", content[place : place + 7])
-        parts += content[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # a whole record, or the last part of one
-            yield parts
-            parts = b""
-
-
 def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> None:
     from wandb.proto import wandb_internal_pb2
 
@@ -109,11 +94,7 @@ def test_wandb_offline_holds_names_values_group_and_config(tmp_path: Path) -> No
     (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (info.run_id, info.run_group, info.job_type) == ("dpo-1", "sweep-1", "dpo")
     assert {u.key: json.loads(u.value_json) for u in info.config.update}["objective"] == {"beta": 0.1}
-    history = [
-        {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r.history.item}
-        for r in records
-        if r.WhichOneof("record_type") == "history"
-    ]
+    history = history_of(records)
     assert [row["train/loss"] for row in history] == [1.0, 0.5, pytest.approx(1 / 3)]
     assert [row["train/global_step"] for row in history] == [1, 2, 3]
     (end,) = [r.exit for r in records if r.WhichOneof("record_type") == "exit"]
@@ -129,24 +110,6 @@ def test_wandb_disabled_by_its_own_variable(tmp_path: Path, monkeypatch: pytest.
     sink = Wandb().open(RunIdentity(id="dpo-1", directory=tmp_path, group=None, job_type="dpo"))
     sink.log({"train/loss": 1.0})
     sink.finish({}, ending="done")
-
-
-def offline_records(directory: Path) -> list[Any]:
-    """The records of the only offline W&B file below a run directory, once it is complete."""
-    from wandb.proto import wandb_internal_pb2
-
-    deadline = time.monotonic() + 30
-    while True:  # W&B's service writes with a delay
-        (file,) = directory.glob("wandb/offline-run-*/*.wandb")
-        records = []
-        for data in log_records(file.read_bytes()):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(data)
-            records.append(record)
-        if any(r.WhichOneof("record_type") == "exit" for r in records):
-            return records
-        assert time.monotonic() < deadline, "no end of the run in W&B's file"
-        time.sleep(0.1)
 
 
 def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path: Path) -> None:
@@ -165,17 +128,12 @@ def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path
         records = offline_records(tmp_path)
         (end,) = [r.exit.exit_code for r in records if r.WhichOneof("record_type") == "exit"]
         assert end == {"interrupted": 255, "done": 0}[ending]
-    history = [
-        {(i.key or "/".join(i.nested_key)): json.loads(i.value_json) for i in r.history.item}
-        for r in records
-        if r.WhichOneof("record_type") == "history"
-    ]
+    history = history_of(records)
     assert [row["train/loss"] for row in history if "train/loss" in row] == [1.0, 0.5, pytest.approx(1 / 3), 0.25]
     assert sum(any(name.startswith("completions") for name in row) for row in history) == 1
     (info,) = [r.run for r in records if r.WhichOneof("record_type") == "run"]
     assert (info.display_name, list(info.tags)) == ("dpo beta=0.1 seed=1", ["mine", "dpo", "pairs"])
-    updates = [u for r in records for u in r.summary.update]
-    summary = {u.key or "/".join(u.nested_key): json.loads(u.value_json) for u in updates}
+    summary = summary_of(records)
     assert summary["train/loss"] == {"min": 0.25, "last": 0.25}, "the extreme beside the last value"
     assert summary["exact/kl"] == 0.5
     assert summary["job/status"] == "done"
@@ -214,8 +172,6 @@ def test_csv_has_all_columns_and_empty_cells(tmp_path: Path) -> None:
 
 def test_tensorboard_holds_the_curve_of_all_attempts(tmp_path: Path) -> None:
     pytest.importorskip("tensorboardX", reason='needs pip install "alignlab[sinks]"')
-    from tensorboardX.proto import event_pb2
-
     from alignlab.tracking.sinks.tensorboard import TensorBoard
 
     run = RunIdentity("x", tmp_path, None, "dpo", name="dpo beta=0.1 seed=1")
@@ -227,12 +183,7 @@ def test_tensorboard_holds_the_curve_of_all_attempts(tmp_path: Path) -> None:
         sink.table("completions", [{"step": 1, "completion": "<script>"}])
         sink.finish({"exact/kl": 0.5}, ending="done")
     found: dict[str, list[tuple[int, float]]] = {}
-    (events,) = (tmp_path / "tensorboard").iterdir()
-    content, place = events.read_bytes(), 0
-    while place < len(content):  # records of TFRecord: length, checksum, event, checksum
-        (length,) = struct.unpack("<Q", content[place : place + 8])
-        event = event_pb2.Event.FromString(content[place + 12 : place + 12 + length])
-        place += 16 + length
+    for event in events_of(tmp_path):
         for value in event.summary.value:
             if value.HasField("simple_value"):
                 found.setdefault(value.tag, []).append((event.step, value.simple_value))

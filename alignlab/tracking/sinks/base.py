@@ -39,13 +39,27 @@ class RunIdentity:
 
 
 class Sink(Protocol):
-    """Receives rows of metrics during a run, and a summary at its end."""
+    """Receives rows of metrics during a run, and a summary at its end.
+
+    anew: whether the tracker holds nothing of the run but what this sink logs. Then the sink has logged the metrics,
+          completions and figures of earlier attempts again when it was opened (`log_again`).
+    """
+
+    anew: bool
 
     def log(self, row: Mapping[str, float]) -> None:
         """Log one row of metrics. It contains `train/global_step`."""
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Log rows of text and numbers for people to read. Each row contains `step`: the number of updates so far."""
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], *, private: bool = True) -> None:
+        """Log rows of text and numbers for people to read. All rows have the same columns.
+
+        Rows of a run contain `step`: the number of updates so far.
+
+        private: whether the rows hold prompts or answers, which some trackers must not send.
+        """
+
+    def figures(self, files: Sequence[Path]) -> None:
+        """Log images (PNG). The name of a figure is that of its file without the suffix."""
 
     def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         """End the run. Nothing is logged after this."""
@@ -61,3 +75,15 @@ class Tracking(Checked, ABC):
 
         Raises TrackingError if the tracker can't be used as configured.
         """
+
+
+@dataclass(kw_only=True)
+class TrackingWithFigures(Tracking):
+    """Base of the configs of trackers that show images.
+
+    figures: log figures as images. Those of a run (its curves, and in the lab its reward against its KL) are drawn
+             when it ends. The points of a sweep have none of their own: the figures and the tables of the sweep are
+             logged as a run beside them.
+    """
+
+    figures: bool = True

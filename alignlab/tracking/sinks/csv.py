@@ -16,14 +16,19 @@ from alignlab.tracking.sinks.jsonl import STEP, read_rows
 class CsvSink:
     """Writes the file when the run ends, from the rows in `metrics.jsonl`: only then are all columns known."""
 
+    anew = True
+
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
     def log(self, row: Mapping[str, float]) -> None:
         """Do nothing: `metrics.jsonl` has the row."""
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], *, private: bool = True) -> None:
         """Do nothing: `<name>.jsonl` has the rows."""
+
+    def figures(self, files: Sequence[Path]) -> None:
+        """Do nothing: the figures are files of the run directory."""
 
     def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         rows = read_rows(self._directory / "metrics.jsonl")

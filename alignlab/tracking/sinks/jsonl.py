@@ -5,12 +5,13 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from alignlab.integrity import write_text
 from alignlab.spelling import counted
-from alignlab.tracking.sinks.base import Ending
+from alignlab.tracking.sinks.base import Ending, Sink
 
 log = logging.getLogger(__name__)
 
@@ -19,6 +20,8 @@ STEP = "train/global_step"
 
 class JsonlSink:
     """Appends rows to a file. Each row is flushed, so that a killed run loses no logged row."""
+
+    anew = False
 
     def __init__(self, file: Path, *, resume_at: int, step: str = STEP) -> None:
         """Open the file, and drop the rows after step `resume_at`, because a resumed run logs them again.
@@ -36,7 +39,7 @@ class JsonlSink:
         self._handle.write(json.dumps(dict(row)) + "\n")
         self._handle.flush()
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], *, private: bool = True) -> None:
         """Append the rows to `<name>.jsonl` beside the metrics."""
         if name not in self._tables:
             file = self._file.with_name(f"{name}.jsonl")
@@ -44,10 +47,31 @@ class JsonlSink:
         for row in rows:
             self._tables[name].log(row)
 
+    def figures(self, files: Sequence[Path]) -> None:
+        """Do nothing: the figures are files of the run directory."""
+
     def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         self._handle.close()
         for sink in self._tables.values():
             sink.finish(summary, ending=ending)
+
+
+def log_again(sink: Sink, directory: Path) -> None:
+    """Log what a run has logged before: its metrics, its completions and its figures, in their order.
+
+    directory: the run directory.
+    """
+    for row in read_rows(directory / "metrics.jsonl"):
+        sink.log(row)
+    for _, rows in groupby(read_rows(directory / "completions.jsonl"), key=lambda row: row.get("step", 0)):
+        sink.table("completions", list(rows))
+    if drawn := figures_in(directory):
+        sink.figures(drawn)
+
+
+def figures_in(directory: Path) -> list[Path]:
+    """The figures of a run or of a sweep, without empty files, which a full disk may leave."""
+    return sorted(file for file in directory.glob("figures/*.png") if file.stat().st_size)
 
 
 def read_rows(file: Path) -> list[dict[str, Any]]:

@@ -15,8 +15,8 @@ from typing import Any
 from alignlab.checks import one_of
 from alignlab.errors import Problem, TrackingError
 from alignlab.tracking.metrics import CURVES
-from alignlab.tracking.sinks.base import Ending, RunIdentity, Sink, Tracking
-from alignlab.tracking.sinks.jsonl import STEP, read_rows
+from alignlab.tracking.sinks.base import Ending, RunIdentity, Sink, TrackingWithFigures
+from alignlab.tracking.sinks.jsonl import STEP, log_again
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +31,7 @@ _SENT = "config, metrics and installed packages"
 
 
 @dataclass(kw_only=True)
-class Wandb(Tracking):
+class Wandb(TrackingWithFigures):
     """W&B as a mirror of the run directory.
 
     project, entity: as in W&B. An empty entity means your default entity.
@@ -41,6 +41,7 @@ class Wandb(Tracking):
     samples:         log prompts and answers as tables. null: only offline, because prompts may be confidential.
     artifacts:       what is uploaded as artifacts when a run ends: policy (the saved model), rows (rows.parquet of its
                      evaluations).
+    figures:         log the figures of a run, or of a sweep, as images.
     """
 
     project: str = "alignlab"
@@ -71,7 +72,8 @@ class WandbSink:
         import wandb
 
         mode = _mode(config.mode)
-        self._directory, self._artifacts = run.directory, config.artifacts
+        self.anew = mode == "offline"
+        self._directory, self._artifacts, self._with_figures = run.directory, config.artifacts, config.figures
         self._samples = mode != "online" if config.samples is None else config.samples
         self._replaced = list(run.directory.glob("wandb/offline-run-*")) if mode == "offline" else []
         try:
@@ -102,7 +104,7 @@ class WandbSink:
             self._run.define_metric(name, step_metric=STEP, summary=f"{kept},last")
         log.info("wandb: %s", self._about(mode))
         if mode == "offline":
-            self._log_again()
+            log_again(self, run.directory)
 
     def _about(self, mode: str) -> str:
         """Where the run is, and what leaves this machine."""
@@ -111,16 +113,6 @@ class WandbSink:
             hint = "" if self._samples else "; no prompts or answers (tracking.wandb.samples=true sends them)"
             return f"{self._run.url}: sends {_SENT}{samples}{hint}"
         return f"{mode}, files in {self._directory}/wandb; nothing leaves this machine until `alignlab runs --sync`"
-
-    def _log_again(self) -> None:
-        """Log what earlier attempts have logged, up to the state that this one resumes from."""
-        for row in read_rows(self._directory / "metrics.jsonl"):
-            self.log(row)
-        tables: dict[int, list[dict[str, Any]]] = {}
-        for row in read_rows(self._directory / "completions.jsonl"):
-            tables.setdefault(row.get("step", 0), []).append(row)
-        for rows in tables.values():
-            self.table("completions", rows)
 
     def _save_requirements(self) -> None:
         """Save the list of installed packages. W&B would make it again for every run, which takes 0.2 seconds."""
@@ -134,12 +126,19 @@ class WandbSink:
     def log(self, row: Mapping[str, float]) -> None:
         self._run.log(dict(row))
 
-    def table(self, name: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def table(self, name: str, rows: Sequence[Mapping[str, Any]], *, private: bool = True) -> None:
         import wandb
 
-        if rows and self._samples:
+        if rows and (self._samples or not private):
             columns: list[str | int] = list(rows[0])
-            self._run.log({name: wandb.Table(columns, [[row[str(column)] for column in columns] for row in rows])})
+            cells = [[row[str(column)] for column in columns] for row in rows]
+            self._run.log({name: wandb.Table(columns, cells, allow_mixed_types=True)})
+
+    def figures(self, files: Sequence[Path]) -> None:
+        import wandb
+
+        if self._with_figures:
+            self._run.log({f"figures/{file.stem}": wandb.Image(str(file)) for file in files})
 
     def finish(self, summary: Mapping[str, Any], *, ending: Ending) -> None:
         plain = {name: value for name, value in summary.items() if name not in CURVES}
@@ -150,19 +149,30 @@ class WandbSink:
             shutil.rmtree(folder, ignore_errors=True)
 
     def _save_artifacts(self) -> None:
+        directory = self._directory.resolve()
+        wanted = {
+            "policy": ("model", directory / "policy", "**/*"),
+            "rows": ("evaluation", directory / "evaluation", "*/rows.parquet"),
+        }
+        for name in self._artifacts:
+            kind, folder, pattern = wanted[name]
+            self._save_artifact(f"{name}-{self._run.id}", kind, folder, pattern)
+
+    def _save_artifact(self, name: str, kind: str, folder: Path, pattern: str) -> None:
+        """Log the files of a folder as an artifact; nothing if there are none.
+
+        W&B reads them where they are. Otherwise it would copy a policy to another folder for every attempt, and an
+        offline run could not be uploaded from another machine.
+        """
         import wandb
 
-        policy = self._directory / "policy"
-        if "policy" in self._artifacts and policy.is_dir():
-            model = wandb.Artifact(f"policy-{self._run.id}", type="model")
-            model.add_dir(str(policy))
-            self._run.log_artifact(model)
-        found = sorted(self._directory.glob("evaluation/*/rows.parquet"))
-        if "rows" in self._artifacts and found:
-            rows = wandb.Artifact(f"rows-{self._run.id}", type="evaluation")
-            for file in found:
-                rows.add_file(str(file), name=f"{file.parent.name}/{file.name}")
-            self._run.log_artifact(rows)
+        files = sorted(file for file in folder.glob(pattern) if file.is_file())
+        if not files:
+            return
+        artifact = wandb.Artifact(name, type=kind)
+        for file in files:
+            artifact.add_file(str(file), name=file.relative_to(folder).as_posix(), policy="immutable")
+        self._run.log_artifact(artifact)
 
 
 @cache

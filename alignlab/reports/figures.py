@@ -67,6 +67,11 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
         for curve in curves if exact else ():
             axes.plot(curve["kl"], curve["reward"], color="black", lw=1)
             rewards += [r for kl, r in zip(curve["kl"], curve["reward"], strict=True) if kl <= reach]
+        start = series.start_reward(found)
+        if start is not None:
+            rewards.append(start)
+            axes.plot(0.0, start, "D", color="black", zorder=3)
+            axes.annotate("start", (0.0, start), (5, -3), textcoords="offset points", fontsize=_small())
         _limits(axes, rewards, 0.06)
         axes.set_xlim(min(0.0, points["kl"].min()) - 0.02 * reach, reach)
         ends = {}
@@ -84,13 +89,13 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
             elif frame["line"].nunique() > 1:  # far from the right edge: the name stands at the end of the line
                 axes.annotate(
                     one_line(line, 40), (last["kl"], last["reward"]), (4, -9), textcoords="offset points",
-                    color=_colour(place), fontsize=mpl.rcParams["xtick.labelsize"],
+                    color=_colour(place), fontsize=_small(),
                 )  # fmt: skip
         if exact and curves:
             kl, reward = _inside(curves[0], reach)
             ends["exact frontier"] = (kl, reward, "black")
         axes.set_xlabel("KL (nats per answer)")
-        axes.set_ylabel("expected reward" if exact else f"mean {one_line(frame['kind'].iloc[0])}")
+        axes.set_ylabel("expected reward" if exact else one_line(series.reward_heading(frame["kind"].iloc[0])))
         _label_ends(axes, ends)
     return figure
 
@@ -128,70 +133,101 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
 
 
 def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
-    """A training curve of each setting: mean over seeds, with bands. Settings of one method share their colour.
+    """Training curves of each setting: mean over seeds, with bands. Settings of one method share their colour.
 
-    metric: empty for the log-ratio margin, or the first other curve that the runs have. Losses of different methods
-    have different scales, so each method has axes of its own.
-    Raises DataError if no finished run has the curve.
+    metric: one curve, or several with commas between them, which are drawn below each other. Empty: the log-ratio
+    margin, or the first other curve that the runs have. Losses of different methods have different scales, so each
+    method has axes of its own.
+    Raises DataError if no finished run has a curve.
     """
-    frame = series.curves_frame(found, [metric] if metric else _CURVES)
-    metric = _chosen(metric, list(frame["metric"].unique()), _CURVES, found)
-    frame = _some(frame[frame["metric"] == metric], found, f"has the curve {metric}")
+    frame = series.curves_frame(found, metric.split(",") if metric else _CURVES)
+    known = list(frame["metric"].unique())
+    metrics = [_chosen(name, known, _CURVES, found) for name in (metric.split(",") if metric else [""])]
+    frame = _some(frame, found, f"has the curve {metrics[0]}")
     with _styled(style):
-        lines = list(_lines(found, frame))
-        figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
-        for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
-            ends = {}
-            for place, (line, rows) in group:
-                settings = list(rows.groupby("setting", sort=False))
-                for number, (_, curve) in enumerate(settings):
-                    shade = 1 - 0.55 * number / max(1, len(settings) - 1)
-                    band = curve.dropna(subset=["low", "high"])
-                    if len(settings) * len(lines) <= 4:
-                        axes.fill_between(
-                            band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0
-                        )
-                    axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
-                    strength_of = curve["strength"].iloc[0]
-                    name = f"{line} {strength_of:g}" if len(settings) > 1 and not math.isnan(strength_of) else line
-                    ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
-            _limits(axes, pd.concat([rows for _, (_, rows) in group])["value"], 0.1)
-            axes.set_ylabel(CURVES.get(metric, metric))
-            _label_ends(axes, ends)
+        panels = []
+        for name in metrics:
+            lines = list(_lines(found, frame[frame["metric"] == name]))
+            panels += [(name, group) for group in ([[line] for line in lines] if _apart(name, lines) else [lines])]
+        figure, all_axes = _panels(style, len(panels))
+        for axes, (name, group) in zip(all_axes, panels, strict=True):
+            _draw_curves(axes, group)
+            axes.set_ylabel(CURVES.get(name, name))
         all_axes[-1].set_xlabel("update")
     return figure
 
 
+def _draw_curves(axes: Axes, lines: Sequence[tuple[int, tuple[str, pd.DataFrame]]]) -> None:
+    """Draw the curves of some methods. Bands are drawn if there are at most four curves."""
+    ends = {}
+    count = sum(rows["setting"].nunique() for _, (_, rows) in lines)
+    for place, (line, rows) in lines:
+        settings = list(rows.groupby("setting", sort=False))
+        for number, (_, curve) in enumerate(settings):
+            shade = 1 - 0.55 * number / max(1, len(settings) - 1)
+            band = curve.dropna(subset=["low", "high"])
+            if count <= 4:
+                axes.fill_between(band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0)
+            axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
+            name = _short(line, curve["strength"].iloc[0]) if len(settings) > 1 else line
+            ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
+    _limits(axes, pd.concat([rows for _, (_, rows) in lines])["value"], 0.1)
+    _label_ends(axes, ends)
+
+
 def forest(found: Collected, style: str = "paper") -> Figure:
-    """Win-rates with intervals over prompts, one row for each run, judge and baseline.
+    """Win-rates with intervals over seeds and prompts: one row for each setting, judge, baseline and file of prompts.
 
     Raises DataError if nothing judged the runs.
     """
     frame = _some(series.winrates_frame(found), found, "has a win-rate: `alignlab evaluate` with judge= gives one")
-    several = len(frame[["judge", "baseline"]].drop_duplicates()) > 1
+    groups = [rows for _, rows in frame.groupby(list(series.Compared._fields), sort=False)]
     with _styled(style):
         size = 0.14 if style == "paper" else 0.24
-        figure = Figure(figsize=(_WIDTH[style], 0.6 + size * len(frame)), layout="constrained")
-        axes = figure.add_subplot()
-        names = []
-        for row, (_, one) in enumerate(frame.iterrows()):
-            place = _places(found)[one["line"]]
-            axes.errorbar(
-                one["value"], -row, xerr=_bars(frame.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
-                elinewidth=0.8, ls="none",
-            )  # fmt: skip
-            judged = f" ({one['judge']}{' v. ' + one['baseline'] if one['baseline'] else ''})" if several else ""
-            number = "" if math.isnan(one["strength"]) else f" {one['strength']:g}"
-            names.append(one_line(f"{one['line']}{number}{', seed ' + one['seed'] if one['seed'] else ''}{judged}", 60))
-        axes.set_yticks([-row for row in range(len(names))], names)
-        axes.set_ylim(-len(names) + 0.3, 0.7)
-        axes.axvline(0.5, color="black", lw=0.6, ls=":")
-        axes.set_xlim(0, 1)
-        baseline = frame["baseline"].iloc[0]
-        against = f" against {baseline}" if baseline and not several else ""
-        axes.set_xlabel(one_line(f"win-rate{against}" if several else f"win-rate by {frame['judge'].iloc[0]}{against}"))
-        axes.grid(axis="y", visible=False)
+        heights = [len(rows) + 1 for rows in groups]
+        figure = Figure(figsize=(_WIDTH[style], 0.3 + 0.2 * len(groups) + size * sum(heights)), layout="constrained")
+        ratios = {"height_ratios": heights}
+        all_axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, gridspec_kw=ratios)[:, 0]
+        for axes, rows in zip(all_axes, groups, strict=True):
+            _draw_win_rates(axes, rows, _places(found))
+            about = one_line(f"win-rate by {_versus(dict(rows.iloc[0]))}")
+            if len(groups) == 1:
+                axes.set_xlabel(about)
+            else:
+                axes.set_title(about, loc="left", fontsize=mpl.rcParams["font.size"])
+        if len(groups) > 1:
+            all_axes[-1].set_xlabel("win-rate")
     return figure
+
+
+def _draw_win_rates(axes: Axes, rows: pd.DataFrame, places: Mapping[str, int]) -> None:
+    """Draw the win-rates of settings by one judge against one baseline, the first at the top."""
+    for row, (_, one) in enumerate(rows.iterrows()):
+        place = places[one["line"]]
+        axes.errorbar(
+            one["value"], -row, xerr=_bars(rows.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
+            elinewidth=0.8, ls="none",
+        )  # fmt: skip
+    names = [
+        one_line(_short(line, strength), 60) for line, strength in zip(rows["line"], rows["strength"], strict=True)
+    ]
+    axes.set_yticks([-row for row in range(len(names))], names)
+    axes.set_ylim(-len(names) + 0.3, 0.7)
+    axes.axvline(0.5, color="black", lw=0.6, ls=":")
+    axes.set_xlim(0, 1)
+    axes.grid(axis="y", visible=False)
+
+
+def _versus(row: Mapping[str, Any]) -> str:
+    """What a win-rate is about: the judge, the baseline, and the file of prompts if there is one."""
+    against = f" against {row['baseline']}" if row["baseline"] else ""
+    asked = f", {row['file']}" if row["file"] else ""
+    return f"{row['judge']}{against}{asked}"
+
+
+def _short(line: str, strength: float) -> str:
+    """The name of a setting: its line and its strength."""
+    return line if math.isnan(strength) else f"{line} {strength:g}"
 
 
 FIGURES = {"frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
@@ -253,6 +289,11 @@ def _in_panels(lines: list[Any], panels: int) -> list[list[Any]]:
 def _apart(metric: str, lines: Sequence[object]) -> bool:
     """Whether each line needs axes of its own: losses of different methods have different scales."""
     return metric.endswith("/loss") and len(lines) > 1
+
+
+def _small() -> float:
+    """Size of the text of labels (points)."""
+    return float(mpl.rcParams["font.size"]) - 1
 
 
 def _colour(place: int) -> str:
@@ -323,5 +364,5 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
     for (name, (_, _, colour)), place in zip(ordered, places, strict=True):
         axes.annotate(
             one_line(name, 40), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            color=colour, va="center", fontsize=mpl.rcParams["xtick.labelsize"], annotation_clip=False,
+            color=colour, va="center", fontsize=_small(), annotation_clip=False,
         )  # fmt: skip

@@ -15,7 +15,7 @@ from alignlab.errors import DataError
 from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.figures import COLOURS, FIGURES, curves, forest, frontier, save, strength
 from alignlab.reports.latex import as_csv, escaped, latex, paper_tables
-from alignlab.reports.series import frontier_frame, metric_frame
+from alignlab.reports.series import frontier_frame, metric_frame, winrates_frame
 from tests.reports.made_sweep import write
 
 
@@ -32,7 +32,11 @@ def test_the_frontier_has_a_colour_a_line_and_labels_at_their_ends(found: Collec
         rows = frame[frame["line"] == name].sort_values("strength")
         assert np.asarray(drawn[COLOURS[place]]) == pytest.approx(rows[["kl", "reward"]].to_numpy())
     texts = {text.get_text(): text.get_color() for text in axes.texts}
-    assert texts == {"dpo": COLOURS[0], "ipo": COLOURS[1], "exact frontier": "black"}
+    assert texts == {"dpo": COLOURS[0], "ipo": COLOURS[1], "exact frontier": "black", "start": "black"}
+    (start,) = [
+        line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "D" and line.get_color() == "black"
+    ]
+    assert start == [[0.0, 0.0]]
     assert axes.get_legend() is None
 
 
@@ -52,11 +56,20 @@ def test_losses_of_two_objectives_have_their_own_axes(found: Collected) -> None:
     assert curves(found).axes[0].get_ylabel() == "log-ratio margin (nats)"
 
 
-def test_the_forest_has_a_row_for_each_run(found: Collected) -> None:
+def test_several_curves_are_below_each_other(found: Collected) -> None:
+    figure = curves(found, "train/loss,train/logratios/margins")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss"] * 2 + ["log-ratio margin (nats)"]
+    with pytest.raises(DataError, match="no finished run has train/nope; the runs have: train/loss"):
+        curves(found, "train/loss,train/nope")
+
+
+def test_the_forest_has_a_row_for_each_setting(found: Collected) -> None:
     (axes,) = forest(found).axes
-    assert len(axes.get_yticklabels()) == 12
-    assert axes.get_yticklabels()[0].get_text() == "dpo 0.1, seed 1"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dpo 0.1", "dpo 1", "ipo 0.1", "ipo 1"]
     assert axes.get_xlabel() == "win-rate by gold against reference"
+    frame = winrates_frame(found)
+    bars = [container.lines[2][0].get_segments()[0] for container in axes.containers]
+    assert np.asarray(bars)[:, :, 0] == pytest.approx(frame[["low", "high"]].to_numpy())
 
 
 @pytest.mark.parametrize("kind", FIGURES)

@@ -5,7 +5,7 @@
     save(frontier(read_sweep("outputs/sweeps/dpo_beta-7c897c")), "frontier.pdf")
 
 Each line (such as an objective) has one colour, of Okabe and Ito's palette for every kind of colour vision, and its own
-marker and dashes. Lines are labelled where they end. Bands are 95 % t intervals over seeds.
+marker. From the eighth on, lines are dashed. Lines are labelled where they end. Bands are 95 % t intervals over seeds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from alignlab.errors import DataError
@@ -27,6 +31,7 @@ from alignlab.integrity import new_file
 from alignlab.reports import series
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
+from alignlab.statistics.intervals import Array
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#6b6b6b")
 _MARKERS, _DASHES = "osD^vP*", ("-", "--", ":", "-.")
@@ -49,6 +54,7 @@ _RC: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Curves and metrics that are drawn if none is named: the first that the runs have.
+_MOST_BANDS = 4  # curves; the bands of more of them cover each other
 _CURVES = ("train/logratios/margins", "train/objective/scores", "train/loss")
 _METRICS = ("exact/frontier_gap", "exact/kl", series.SAMPLED_KL, "eval/pairs/accuracy", "eval/loss")
 
@@ -74,7 +80,7 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
             axes.annotate("start", (0.0, start), (5, -3), textcoords="offset points", fontsize=_small())
         _limits(axes, rewards, 0.06)
         axes.set_xlim(min(0.0, points["kl"].min()) - 0.02 * reach, reach)
-        ends = {}
+        ends, inner = {}, {}
         for place, (line, rows) in _lines(found, frame):
             at = points[points["line"] == line]
             if len(points) > len(frame):
@@ -87,16 +93,14 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
             if last["kl"] > 0.7 * reach:
                 ends[line] = (last["kl"], last["reward"], _colour(place))
             elif frame["line"].nunique() > 1:  # far from the right edge: the name stands at the end of the line
-                axes.annotate(
-                    one_line(line, 40), (last["kl"], last["reward"]), (4, -9), textcoords="offset points",
-                    color=_colour(place), fontsize=_small(),
-                )  # fmt: skip
+                inner[line] = (last["kl"], last["reward"], _colour(place))
         if exact and curves:
             kl, reward = _inside(curves[0], reach)
             ends["exact frontier"] = (kl, reward, "black")
         axes.set_xlabel("KL (nats per answer)")
         axes.set_ylabel("expected reward" if exact else one_line(series.reward_heading(frame["kind"].iloc[0])))
         _label_ends(axes, ends)
+        _label_inside(axes, inner)
     return figure
 
 
@@ -150,23 +154,23 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
             lines = list(_lines(found, frame[frame["metric"] == name]))
             panels += [(name, group) for group in ([[line] for line in lines] if _apart(name, lines) else [lines])]
         figure, all_axes = _panels(style, len(panels))
+        bands = frame["setting"].nunique() <= _MOST_BANDS
         for axes, (name, group) in zip(all_axes, panels, strict=True):
-            _draw_curves(axes, group)
+            _draw_curves(axes, group, bands=bands)
             axes.set_ylabel(CURVES.get(name, name))
         all_axes[-1].set_xlabel("update")
     return figure
 
 
-def _draw_curves(axes: Axes, lines: Sequence[tuple[int, tuple[str, pd.DataFrame]]]) -> None:
-    """Draw the curves of some methods. Bands are drawn if there are at most four curves."""
+def _draw_curves(axes: Axes, lines: Sequence[tuple[int, tuple[str, pd.DataFrame]]], *, bands: bool) -> None:
+    """Draw the curves of some methods, with bands over seeds if wanted."""
     ends = {}
-    count = sum(rows["setting"].nunique() for _, (_, rows) in lines)
     for place, (line, rows) in lines:
         settings = list(rows.groupby("setting", sort=False))
         for number, (_, curve) in enumerate(settings):
             shade = 1 - 0.55 * number / max(1, len(settings) - 1)
             band = curve.dropna(subset=["low", "high"])
-            if count <= 4:
+            if bands:
                 axes.fill_between(band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0)
             axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
             name = _short(line, curve["strength"].iloc[0]) if len(settings) > 1 else line
@@ -357,8 +361,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
     places = [min(max(y, low), high) for _, (_, y, _) in ordered]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
-    beyond = max(0.0, places[-1] - high)
-    places = [place - beyond for place in places]
+    places[-1] = min(places[-1], high)
     for i in range(len(places) - 2, -1, -1):
         places[i] = min(places[i], places[i + 1] - gap)
     for (name, (_, _, colour)), place in zip(ordered, places, strict=True):
@@ -366,3 +369,49 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
             one_line(name, 40), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
             color=colour, va="center", fontsize=_small(), annotation_clip=False,
         )  # fmt: skip
+
+
+# Places of a name beside a point: offsets (points), and the sides of the text that are there.
+_BESIDE: tuple[tuple[int, int, str, str], ...] = (
+    (5, -3, "left", "top"), (5, 3, "left", "bottom"), (-5, 3, "right", "bottom"), (-5, -3, "right", "top"),
+    (0, 6, "center", "bottom"), (0, -6, "center", "top"),
+)  # fmt: skip
+
+
+def _label_inside(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Write the name of each line beside its end, where it covers as little as possible of what is drawn."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # the layout decides where things are
+    renderer = canvas.get_renderer()
+    taken = _drawn_points(axes)
+    for name, (x, y, colour) in ends.items():
+        best, fewest = None, math.inf
+        for across, up, side, above in _BESIDE:
+            text = axes.annotate(
+                one_line(name, 40), (x, y), (across, up), textcoords="offset points", color=colour, ha=side, va=above,
+                fontsize=_small(),
+            )  # fmt: skip
+            box = text.get_window_extent(renderer)
+            covered = box.count_contains(taken)
+            if covered < fewest:
+                if best is not None:
+                    best.remove()
+                best, fewest = text, covered
+            else:
+                text.remove()
+        assert best is not None
+        box = best.get_window_extent(renderer)
+        grid = np.meshgrid(np.linspace(box.x0, box.x1, 20), np.linspace(box.y0, box.y1, 10))
+        taken = np.concatenate([taken, np.stack([part.ravel() for part in grid], axis=1)])
+
+
+def _drawn_points(axes: Axes) -> Array:
+    """[n, 2] points on all lines and bars of some axes (pixels), a few pixels apart."""
+    bars = [segment for bar in axes.collections if isinstance(bar, LineCollection) for segment in bar.get_segments()]
+    found = []
+    for line in [*(np.asarray(one.get_xydata(), dtype=float) for one in axes.lines), *map(np.asarray, bars)]:
+        at = axes.transData.transform(line)
+        found += [np.linspace(a, b, 50) for a, b in pairwise(at)] or [at]
+    return np.concatenate(found) if found else np.empty((0, 2))

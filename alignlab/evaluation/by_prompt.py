@@ -49,6 +49,47 @@ def by_prompt(runs: Mapping[str, Examples], judge: str) -> ByPrompt | None:
     return ByPrompt(kept, int(valid.sum()), int((~valid).sum()))
 
 
+@dataclass(frozen=True)
+class OfRun:
+    """Numbers of one run by prompt, in an order that depends on the prompts only.
+
+    prompts:     [P] digests of the prompts.
+    samples:     number of answers.
+    all_prompts: the prompts are all that there are.
+    values:      metric -> [P] mean over the answers to each prompt; NaN if an answer has no valid verdict. Metrics have
+                 the names of SAMPLED (alignlab/tracking/metrics.py), and `winrate/<judge>` is against the first
+                 baseline. `winrates` has those against each baseline.
+    winrates:    (judge, baseline) -> [P].
+    """
+
+    prompts: tuple[str, ...]
+    samples: int
+    all_prompts: bool
+    values: Mapping[str, Array]
+    winrates: Mapping[tuple[str, str], Array]
+
+    def same_prompts(self, other: OfRun) -> bool:
+        return (self.prompts, self.samples) == (other.prompts, other.samples)
+
+
+def of_run(examples: Examples) -> OfRun:
+    """KL, scores and win-rates of one run by prompt, by all of its judges."""
+    names, codes = np.unique(np.asarray(examples["prompt_id"]), return_inverse=True)
+    counts = np.bincount(codes)
+    compared = {(judge, baseline): None for baseline in examples.baselines for judge in examples.compared_by(baseline)}
+    judges = dict.fromkeys([*examples.scored_by, *(judge for judge, _ in compared)]) or {"": None}
+    values = {
+        name.removeprefix("eval/"): np.bincount(codes, weights=rows) / counts
+        for judge in judges
+        for name, rows in _rows(examples, judge).items()
+    }
+    rates = {
+        (judge, baseline): np.bincount(codes, weights=_rates(examples, baseline, judge)) / counts
+        for judge, baseline in compared
+    }
+    return OfRun(tuple(map(str, names)), len(examples), examples.all_prompts, values, rates)
+
+
 def _rows(examples: Examples, judge: str) -> dict[str, Array]:
     """metric -> [R] its value for each answer; NaN without a valid verdict."""
     found: dict[str, Array] = {}
@@ -60,11 +101,16 @@ def _rows(examples: Examples, judge: str) -> dict[str, Array]:
             found[f"eval/score/{judge}/{name}"] = np.array(unscored(examples[f"{side}/score/{judge}"]))
     baseline = next((b for b in examples.baselines if f"{b}/first/{judge}" in examples), None)
     if baseline is not None:
-        rates = np.array(unscored(examples[f"{baseline}/first/{judge}"]))
-        if f"{baseline}/second/{judge}" in examples:
-            other = np.array(unscored(examples[f"{baseline}/second/{judge}"]))
-            rates = resolve(rates, other, disagreement=examples.facts.get(f"disagreement/{judge}", "tie"))
-        found[f"eval/winrate/{judge}"] = rates
+        found[f"eval/winrate/{judge}"] = _rates(examples, baseline, judge)
         if baseline == "reference":
-            found[f"eval/winrate/{judge}/reference"] = np.full(len(rates), 0.5)
+            found[f"eval/winrate/{judge}/reference"] = np.full(len(examples), 0.5)
     return found
+
+
+def _rates(examples: Examples, baseline: str, judge: str) -> Array:
+    """[R] the policy's result of each comparison with the baseline; NaN without a valid verdict."""
+    rates = np.array(unscored(examples[f"{baseline}/first/{judge}"]))
+    if f"{baseline}/second/{judge}" not in examples:
+        return rates
+    other = np.array(unscored(examples[f"{baseline}/second/{judge}"]))
+    return resolve(rates, other, disagreement=examples.facts.get(f"disagreement/{judge}", "tie"))

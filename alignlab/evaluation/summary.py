@@ -15,6 +15,9 @@ from alignlab.statistics.intervals import Estimate, mean_interval, score_interva
 from alignlab.statistics.kl import forward_kl, kl_estimates
 from alignlab.statistics.winrate import WinRate, paired_difference, win_rate
 
+# Parts of a metric's name -> of an estimate.
+_ENDS = (("ci_low", "low"), ("ci_high", "high"), ("n", "n"))
+
 # Values of n of a best-of-n curve. Only those up to the number of samples are used.
 _BEST_OF = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 
@@ -139,6 +142,13 @@ def flat(summary: dict[str, Any], against: str) -> Iterator[tuple[str, float]]:
     for key, value in summary["answers"].get("reference", {}).items():
         if key.startswith("score/"):
             yield f"{key}/reference", value["value"]
+    for side, prefix in (("policy", ""), ("reference", "/reference")):
+        for name in ("over_refusal", "refusal"):
+            rate = summary.get("refusals", {}).get(side, {}).get(name)
+            if rate and rate["n"]:
+                yield f"refusals/{name}{prefix}", rate["value"]
+                if side == "policy":
+                    yield from ((f"refusals/{name}/{end}", rate[at]) for end, at in _ENDS)
     for judge, found in summary["compared"].get(against, {}).items():
         if "win_rate" in found:
             numbers = found["win_rate"]

@@ -177,11 +177,13 @@ def _evaluate_run(
                 examples.write(folder)
                 cost += added
         summary = _summary(plan, run, settings, examples, folder, request)
-        write_sealed(folder / SUMMARY, {"run": run.id, **examples.facts, **summary})
+        asked = _name_of_questions(run, settings.questions) if settings.questions else ""
+        about = {"run": run.id, **({"questions": asked} if asked else {}), **examples.facts}
+        write_sealed(folder / SUMMARY, {**about, **summary})
         write_answers(folder, run.id, examples, settings.shown)
         if settings.questions:
             write_outputs(folder, run.id, examples, read_questions(settings.questions))
-        under = _name_of_questions(run, settings.questions) if settings.questions else "eval"
+        under = f"questions/{asked}" if asked else "eval"
         metrics = {f"{under}/{name}": value for name, value in flat(summary, next(iter(settings.baselines), ""))}
         run.update(summary={**run.record().get("summary", {}), **metrics})
         mirror(plan, run, metrics, folder, examples)
@@ -189,16 +191,17 @@ def _evaluate_run(
 
 
 def _name_of_questions(run: RunDir, file: str) -> str:
-    """`questions/<name>`, under which the numbers of a file of prompts are in the record of a run.
+    """The name of a file of prompts. Its numbers are in the record of a run as `questions/<name>/...`.
 
-    The name is that of the file. If another file of this name was asked before, a part of its digest follows.
+    It is the name of the file without its ending. If another file of this name was asked before, a part of its digest
+    follows.
     """
     digest, known = path_digest(file), run.record().get("questions", {})
     name = re.sub(r"[^\w.-]+", "_", Path(file).stem)
     if known.get(name, digest) != digest:
         name += f"-{digest[:4]}"
     run.update(questions={**known, name: digest})
-    return f"questions/{name}"
+    return name
 
 
 def _stored_or_sampled(

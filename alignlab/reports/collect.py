@@ -18,9 +18,12 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
-from alignlab.errors import ConfigError, DamagedError, Problem
+from alignlab.errors import AlignlabError, ConfigError, DamagedError, Problem
+from alignlab.evaluation.by_prompt import OfRun, of_run
+from alignlab.evaluation.examples import FILE, Examples
 from alignlab.integrity import json_digest, read_record
 from alignlab.reports.seeds_table import Settings, settings_of, split_axes
 from alignlab.reports.tables import blocks_by_set, sweep_frame
@@ -29,6 +32,7 @@ from alignlab.runs.identity import flatten
 from alignlab.runs.query import DAMAGED, Record
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import label
+from alignlab.statistics.intervals import Array
 
 _SUMMARY = "summary.json"
 
@@ -117,14 +121,61 @@ class Collected:
         return {point["run"]: _evaluations(self.run(point), self.notes) for point in self.done}
 
     @cached_property
+    def by_prompt(self) -> dict[str, list[tuple[str, OfRun]]]:
+        """Run -> (file of prompts, numbers by prompt) of its evaluations, newest first. No file: held-out prompts."""
+        found: dict[str, list[tuple[str, OfRun]]] = {}
+        for run, evaluations in self.evaluated.items():
+            for folder, summary in reversed(evaluations):
+                if not (folder / FILE).is_file():
+                    continue
+                try:
+                    numbers = of_run(Examples.read(folder))
+                except (AlignlabError, OSError, KeyError, TypeError, ValueError) as error:
+                    self.notes.append(f"{run}: the answers of an evaluation are left out: {error}")
+                    continue
+                found.setdefault(run, []).append((asked_file(summary), numbers))
+        return found
+
+    @cached_property
     def settings(self) -> list[tuple[str, Settings]]:
         """(name of the data set, its settings with their comparison), for each data set that the points use."""
         if not self.points:
             return []
         return [
-            (name, settings_of(part, [a for a in own if a not in self.seed_axes], self.seed_axes, self.about))
+            (
+                name,
+                settings_of(
+                    part, [a for a in own if a not in self.seed_axes], self.seed_axes, self.about,
+                    self._same_prompts(part.loc[part["status"] == "done", "run"]),
+                ),
+            )
             for name, part, own in blocks_by_set(self.frame, self.axes)
-        ]
+        ]  # fmt: skip
+
+    def _same_prompts(self, runs: Iterable[str]) -> dict[str, dict[str, Array]]:
+        """Run -> metric of its record -> [P] values by prompt.
+
+        Empty unless all runs answered the same held-out prompts, a sample of all prompts, with the same judges.
+        Prompts without a valid verdict for every run are left out.
+        """
+        newest = {run: next((one for file, one in self.by_prompt.get(run, []) if not file), None) for run in runs}
+        known = {run: one for run, one in newest.items() if one is not None}
+        if not known or len(known) < len(newest):
+            return {}
+        first = next(iter(known.values()))
+        if any(one.all_prompts or not one.same_prompts(first) or one.values.keys() != first.values.keys()
+               for one in known.values()):  # fmt: skip
+            return {}
+        valid = np.all([np.isfinite(values) for one in known.values() for values in one.values.values()], axis=0)
+        return {
+            run: {f"eval/{name}": values[valid] for name, values in one.values.items() if valid.any()}
+            for run, one in known.items()
+        }
+
+
+def asked_file(summary: Mapping[str, Any]) -> str:
+    """The name of the file whose prompts an evaluation asked; empty for the run's own held-out prompts."""
+    return str(summary.get("questions") or ("xstest" if "refusals" in summary else ""))
 
 
 def read_sweep(folder: str | Path) -> Collected:

@@ -5,7 +5,7 @@
     save(frontier(read_sweep("outputs/sweeps/dpo_beta-7c897c")), "frontier.pdf")
 
 Each line (such as an objective) has one colour, of Okabe and Ito's palette for every kind of colour vision, and its own
-marker and dashes. Lines are labelled where they end. Bands are 95 % t intervals over seeds.
+marker. From the eighth on, lines are dashed. Lines are labelled where they end. Bands are 95 % t intervals over seeds.
 """
 
 from __future__ import annotations
@@ -13,12 +13,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
+import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 
 from alignlab.errors import DataError
@@ -27,6 +31,7 @@ from alignlab.integrity import new_file
 from alignlab.reports import series
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
+from alignlab.statistics.intervals import Array
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#6b6b6b")
 _MARKERS, _DASHES = "osD^vP*", ("-", "--", ":", "-.")
@@ -49,6 +54,7 @@ _RC: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Curves and metrics that are drawn if none is named: the first that the runs have.
+_MOST_BANDS = 4  # curves; the bands of more of them cover each other
 _CURVES = ("train/logratios/margins", "train/objective/scores", "train/loss")
 _METRICS = ("exact/frontier_gap", "exact/kl", series.SAMPLED_KL, "eval/pairs/accuracy", "eval/loss")
 
@@ -67,9 +73,14 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
         for curve in curves if exact else ():
             axes.plot(curve["kl"], curve["reward"], color="black", lw=1)
             rewards += [r for kl, r in zip(curve["kl"], curve["reward"], strict=True) if kl <= reach]
+        start = series.start_reward(found)
+        if start is not None:
+            rewards.append(start)
+            axes.plot(0.0, start, "D", color="black", zorder=3)
+            axes.annotate("start", (0.0, start), (5, -3), textcoords="offset points", fontsize=_small())
         _limits(axes, rewards, 0.06)
         axes.set_xlim(min(0.0, points["kl"].min()) - 0.02 * reach, reach)
-        ends = {}
+        ends, inner = {}, {}
         for place, (line, rows) in _lines(found, frame):
             at = points[points["line"] == line]
             if len(points) > len(frame):
@@ -82,16 +93,14 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
             if last["kl"] > 0.7 * reach:
                 ends[line] = (last["kl"], last["reward"], _colour(place))
             elif frame["line"].nunique() > 1:  # far from the right edge: the name stands at the end of the line
-                axes.annotate(
-                    one_line(line, 40), (last["kl"], last["reward"]), (4, -9), textcoords="offset points",
-                    color=_colour(place), fontsize=mpl.rcParams["xtick.labelsize"],
-                )  # fmt: skip
+                inner[line] = (last["kl"], last["reward"], _colour(place))
         if exact and curves:
             kl, reward = _inside(curves[0], reach)
             ends["exact frontier"] = (kl, reward, "black")
         axes.set_xlabel("KL (nats per answer)")
-        axes.set_ylabel("expected reward" if exact else f"mean {one_line(frame['kind'].iloc[0])}")
+        axes.set_ylabel("expected reward" if exact else one_line(series.reward_heading(frame["kind"].iloc[0])))
         _label_ends(axes, ends)
+        _label_inside(axes, inner)
     return figure
 
 
@@ -128,69 +137,145 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
 
 
 def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
-    """A training curve of each setting: mean over seeds, with bands. Settings of one method share their colour.
+    """Training curves of each setting: mean over seeds, with bands. Settings of one method share their colour.
 
-    metric: empty for the log-ratio margin, or the first other curve that the runs have. Losses of different methods
-    have different scales, so each method has axes of its own.
-    Raises DataError if no finished run has the curve.
+    metric: one curve, or several with commas between them, which are drawn below each other. Empty: the log-ratio
+    margin, or the first other curve that the runs have. Losses of different methods have different scales, so each
+    method has axes of its own.
+    Raises DataError if no finished run has a curve.
     """
-    frame = series.curves_frame(found, [metric] if metric else _CURVES)
-    metric = _chosen(metric, list(frame["metric"].unique()), _CURVES, found)
-    frame = _some(frame[frame["metric"] == metric], found, f"has the curve {metric}")
+    frame = series.curves_frame(found, metric.split(",") if metric else _CURVES)
+    known = list(frame["metric"].unique())
+    metrics = [_chosen(name, known, _CURVES, found) for name in (metric.split(",") if metric else [""])]
+    frame = _some(frame, found, f"has the curve {metrics[0]}")
     with _styled(style):
-        lines = list(_lines(found, frame))
-        figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
-        for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
-            ends = {}
-            for place, (line, rows) in group:
-                settings = list(rows.groupby("setting", sort=False))
-                for number, (_, curve) in enumerate(settings):
-                    shade = 1 - 0.55 * number / max(1, len(settings) - 1)
-                    band = curve.dropna(subset=["low", "high"])
-                    if len(settings) * len(lines) <= 4:
-                        axes.fill_between(
-                            band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0
-                        )
-                    axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
-                    strength_of = curve["strength"].iloc[0]
-                    name = f"{line} {strength_of:g}" if len(settings) > 1 and not math.isnan(strength_of) else line
-                    ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
-            _limits(axes, pd.concat([rows for _, (_, rows) in group])["value"], 0.1)
-            axes.set_ylabel(CURVES.get(metric, metric))
-            _label_ends(axes, ends)
+        panels = []
+        for name in metrics:
+            lines = list(_lines(found, frame[frame["metric"] == name]))
+            panels += [(name, group) for group in ([[line] for line in lines] if _apart(name, lines) else [lines])]
+        figure, all_axes = _panels(style, len(panels))
+        bands = frame["setting"].nunique() <= _MOST_BANDS
+        for axes, (name, group) in zip(all_axes, panels, strict=True):
+            _draw_curves(axes, group, bands=bands)
+            axes.set_ylabel(CURVES.get(name, name))
         all_axes[-1].set_xlabel("update")
     return figure
 
 
+def _draw_curves(axes: Axes, lines: Sequence[tuple[int, tuple[str, pd.DataFrame]]], *, bands: bool) -> None:
+    """Draw the curves of some methods, with bands over seeds if wanted."""
+    ends = {}
+    for place, (line, rows) in lines:
+        settings = list(rows.groupby("setting", sort=False))
+        for number, (_, curve) in enumerate(settings):
+            shade = 1 - 0.55 * number / max(1, len(settings) - 1)
+            band = curve.dropna(subset=["low", "high"])
+            if bands:
+                axes.fill_between(band["step"], band["low"], band["high"], color=_colour(place), alpha=0.12, lw=0)
+            axes.plot(curve["step"], curve["value"], _dash(place), color=_colour(place), alpha=shade)
+            name = _short(line, curve["strength"].iloc[0]) if len(settings) > 1 else line
+            ends[name] = (curve["step"].iloc[-1], curve["value"].iloc[-1], _colour(place))
+    _limits(axes, pd.concat([rows for _, (_, rows) in lines])["value"], 0.1)
+    _label_ends(axes, ends)
+
+
 def forest(found: Collected, style: str = "paper") -> Figure:
-    """Win-rates with intervals over prompts, one row for each run, judge and baseline.
+    """Win-rates with intervals over seeds and prompts: one row for each setting, judge, baseline and file of prompts.
 
     Raises DataError if nothing judged the runs.
     """
     frame = _some(series.winrates_frame(found), found, "has a win-rate: `alignlab evaluate` with judge= gives one")
-    several = len(frame[["judge", "baseline"]].drop_duplicates()) > 1
+    groups = [rows for _, rows in frame.groupby(list(series.Compared._fields), sort=False)]
     with _styled(style):
         size = 0.14 if style == "paper" else 0.24
-        figure = Figure(figsize=(_WIDTH[style], 0.6 + size * len(frame)), layout="constrained")
-        axes = figure.add_subplot()
-        names = []
-        for row, (_, one) in enumerate(frame.iterrows()):
-            place = _places(found)[one["line"]]
-            axes.errorbar(
-                one["value"], -row, xerr=_bars(frame.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
-                elinewidth=0.8, ls="none",
-            )  # fmt: skip
-            judged = f" ({one['judge']}{' v. ' + one['baseline'] if one['baseline'] else ''})" if several else ""
-            number = "" if math.isnan(one["strength"]) else f" {one['strength']:g}"
-            names.append(one_line(f"{one['line']}{number}{', seed ' + one['seed'] if one['seed'] else ''}{judged}", 60))
-        axes.set_yticks([-row for row in range(len(names))], names)
-        axes.set_ylim(-len(names) + 0.3, 0.7)
-        axes.axvline(0.5, color="black", lw=0.6, ls=":")
-        axes.set_xlim(0, 1)
-        baseline = frame["baseline"].iloc[0]
-        against = f" against {baseline}" if baseline and not several else ""
-        axes.set_xlabel(one_line(f"win-rate{against}" if several else f"win-rate by {frame['judge'].iloc[0]}{against}"))
-        axes.grid(axis="y", visible=False)
+        heights = [len(rows) + 1 for rows in groups]
+        figure = Figure(figsize=(_WIDTH[style], 0.3 + 0.2 * len(groups) + size * sum(heights)), layout="constrained")
+        ratios = {"height_ratios": heights}
+        all_axes = figure.subplots(len(groups), 1, squeeze=False, sharex=True, gridspec_kw=ratios)[:, 0]
+        for axes, rows in zip(all_axes, groups, strict=True):
+            _draw_win_rates(axes, rows, _places(found))
+            about = one_line(f"win-rate by {_versus(dict(rows.iloc[0]))}")
+            if len(groups) == 1:
+                axes.set_xlabel(about)
+            else:
+                axes.set_title(about, loc="left", fontsize=mpl.rcParams["font.size"])
+        if len(groups) > 1:
+            all_axes[-1].set_xlabel("win-rate")
+    return figure
+
+
+def _draw_win_rates(axes: Axes, rows: pd.DataFrame, places: Mapping[str, int]) -> None:
+    """Draw the win-rates of settings by one judge against one baseline, the first at the top."""
+    for row, (_, one) in enumerate(rows.iterrows()):
+        place = places[one["line"]]
+        axes.errorbar(
+            one["value"], -row, xerr=_bars(rows.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
+            elinewidth=0.8, ls="none",
+        )  # fmt: skip
+    names = [
+        one_line(_short(line, strength), 60) for line, strength in zip(rows["line"], rows["strength"], strict=True)
+    ]
+    axes.set_yticks([-row for row in range(len(names))], names)
+    axes.set_ylim(-len(names) + 0.3, 0.7)
+    axes.axvline(0.5, color="black", lw=0.6, ls=":")
+    axes.set_xlim(0, 1)
+    axes.grid(axis="y", visible=False)
+
+
+def _versus(row: Mapping[str, Any]) -> str:
+    """What a win-rate is about: the judge, the baseline, and the file of prompts if there is one."""
+    against = f" against {row['baseline']}" if row["baseline"] else ""
+    asked = f", {row['file']}" if row["file"] else ""
+    return f"{row['judge']}{against}{asked}"
+
+
+def _short(line: str, strength: float) -> str:
+    """The name of a setting: its line and its strength."""
+    return line if math.isnan(strength) else f"{line} {strength:g}"
+
+
+def run_curves(rows: Sequence[Mapping[str, float]], metrics: Mapping[str, str], style: str = "screen") -> Figure:
+    """Curves of one run, one below the other: logged values in a light line, their running mean in a strong one.
+
+    rows:    of metrics.jsonl, with `train/global_step`.
+    metrics: metric -> its name.
+    """
+    table = pd.DataFrame(rows)
+    with _styled(style):
+        figure, all_axes = _panels(style, len(metrics))
+        for axes, (metric, name) in zip(all_axes, metrics.items(), strict=True):
+            curve = table[["train/global_step", metric]].dropna()
+            mean = curve[metric].rolling(max(1, len(curve) // 20), min_periods=1).mean()
+            axes.plot(curve["train/global_step"], curve[metric], color=_colour(0), alpha=0.3)
+            axes.plot(curve["train/global_step"], mean, color=_colour(0))
+            axes.set_ylabel(name)
+        all_axes[-1].set_xlabel("update")
+    return figure
+
+
+def run_path(
+    curve: Mapping[str, Sequence[float]], rows: Sequence[Mapping[str, float]], style: str = "screen"
+) -> Figure:
+    """How exact reward and exact KL (nats per answer) of one run moved during training, below the exact frontier.
+
+    curve: the frontier, with `kl` and `reward`.
+    rows:  evaluations of the run, with `train/global_step`, `exact/kl` and `exact/reward`.
+    """
+    steps, kl, reward = ([row[name] for row in rows] for name in ("train/global_step", "exact/kl", "exact/reward"))
+    reach = 1.12 * max([0.5, *kl])
+    with _styled(style):
+        figure, (axes,) = _panels(style, 1)
+        axes.plot(curve["kl"], curve["reward"], color="black")
+        axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black")
+        axes.annotate("start", (curve["kl"][0], curve["reward"][0]), (6, -3), textcoords="offset points")
+        axes.plot(kl, reward, color=COLOURS[-1], lw=0.8, zorder=1)
+        figure.colorbar(axes.scatter(kl, reward, c=steps, cmap="viridis", zorder=3), label="update")
+        best = [height for x, height in zip(curve["kl"], curve["reward"], strict=True) if x <= reach]
+        _limits(axes, [*best, *reward], 0.08)
+        axes.set_xlim(-0.02 * reach, reach)
+        axes.set_xlabel("KL (nats per answer)")
+        axes.set_ylabel("expected reward")
+        _label_ends(axes, {"exact frontier": (*_inside(curve, reach), "black")})
     return figure
 
 
@@ -255,6 +340,11 @@ def _apart(metric: str, lines: Sequence[object]) -> bool:
     return metric.endswith("/loss") and len(lines) > 1
 
 
+def _small() -> float:
+    """Size of the text of labels (points)."""
+    return float(mpl.rcParams["font.size"]) - 1
+
+
 def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
@@ -316,12 +406,57 @@ def _label_ends(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> Non
     places = [min(max(y, low), high) for _, (_, y, _) in ordered]
     for i in range(1, len(places)):
         places[i] = max(places[i], places[i - 1] + gap)
-    beyond = max(0.0, places[-1] - high)
-    places = [place - beyond for place in places]
+    places[-1] = min(places[-1], high)
     for i in range(len(places) - 2, -1, -1):
         places[i] = min(places[i], places[i + 1] - gap)
     for (name, (_, _, colour)), place in zip(ordered, places, strict=True):
         axes.annotate(
             one_line(name, 40), (1.0, place), (3, 0), xycoords=("axes fraction", "data"), textcoords="offset points",
-            color=colour, va="center", fontsize=mpl.rcParams["xtick.labelsize"], annotation_clip=False,
+            color=colour, va="center", fontsize=_small(), annotation_clip=False,
         )  # fmt: skip
+
+
+# Places of a name beside a point: offsets (points), and the sides of the text that are there.
+_BESIDE: tuple[tuple[int, int, str, str], ...] = (
+    (5, -3, "left", "top"), (5, 3, "left", "bottom"), (-5, 3, "right", "bottom"), (-5, -3, "right", "top"),
+    (0, 6, "center", "bottom"), (0, -6, "center", "top"),
+)  # fmt: skip
+
+
+def _label_inside(axes: Axes, ends: Mapping[str, tuple[float, float, str]]) -> None:
+    """Write the name of each line beside its end, where it covers as little as possible of what is drawn."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()  # the layout decides where things are
+    renderer = canvas.get_renderer()
+    taken = _drawn_points(axes)
+    for name, (x, y, colour) in ends.items():
+        best, fewest = None, math.inf
+        for across, up, side, above in _BESIDE:
+            text = axes.annotate(
+                one_line(name, 40), (x, y), (across, up), textcoords="offset points", color=colour, ha=side, va=above,
+                fontsize=_small(),
+            )  # fmt: skip
+            box = text.get_window_extent(renderer)
+            covered = box.count_contains(taken)
+            if covered < fewest:
+                if best is not None:
+                    best.remove()
+                best, fewest = text, covered
+            else:
+                text.remove()
+        assert best is not None
+        box = best.get_window_extent(renderer)
+        grid = np.meshgrid(np.linspace(box.x0, box.x1, 20), np.linspace(box.y0, box.y1, 10))
+        taken = np.concatenate([taken, np.stack([part.ravel() for part in grid], axis=1)])
+
+
+def _drawn_points(axes: Axes) -> Array:
+    """[n, 2] points on all lines and bars of some axes (pixels), a few pixels apart."""
+    bars = [segment for bar in axes.collections if isinstance(bar, LineCollection) for segment in bar.get_segments()]
+    found = []
+    for line in [*(np.asarray(one.get_xydata(), dtype=float) for one in axes.lines), *map(np.asarray, bars)]:
+        at = axes.transData.transform(line)
+        found += [np.linspace(a, b, 50) for a, b in pairwise(at)] or [at]
+    return np.concatenate(found) if found else np.empty((0, 2))

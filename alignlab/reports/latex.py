@@ -7,9 +7,8 @@ import io
 import re
 from collections.abc import Sequence
 
-from alignlab.reports import series
 from alignlab.reports.collect import Collected
-from alignlab.reports.page.content import FIRST, Table, settings_table
+from alignlab.reports.page.content import Table, settings_table
 
 _ESCAPES = {
     "\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "±": r"$\pm$", "‖": r"$\|$",
@@ -50,14 +49,11 @@ def as_csv(tables: Sequence[tuple[str, Table]]) -> str:
 
 def _narrowed(table: Table) -> Table:
     """The table without most metrics: the columns up to the comparison, and the main metrics."""
-    wanted = {series.heading(name) for name in FIRST}
     known = table.header.index("seeds")
     compared = [i for i, name in enumerate(table.header) if name == "tied with it"]
     last = compared[0] if compared else known + 1
     kept = [
-        i
-        for i, name in enumerate(table.header)
-        if i <= last or name in wanted or name.startswith(("win-rate", "exact win-rate", "score by "))
+        i for i, name in enumerate(table.header) if i <= last or (name not in table.minor and name != "seeds to add")
     ]
     rows = [[row[i] for i in kept] for row in table.rows]
     return Table(table.name, [table.header[i] for i in kept], rows, table.numeric)

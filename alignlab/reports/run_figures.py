@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
+from alignlab.inert import one_line
 from alignlab.integrity import read_record
 from alignlab.reports.curves import CURVES
-from alignlab.reports.plots import curves_figure, path_figure
+from alignlab.reports.figures import run_curves, run_path, save
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -20,19 +21,18 @@ def draw_run(run: RunDir, name: str) -> list[Path]:
 
     `curves.png` has the curves with at least two values. `frontier.png` is drawn for runs with exact metrics.
 
-    name: of the run, for the title and the legend.
+    name: of the run, for the titles.
     """
     rows = read_rows(run.metrics)
-    curves = [(metric, title) for metric, title in CURVES.items() if len(_having(rows, metric)) > 1]
-    drawn = []
-    if curves:
-        drawn.append(run.figures / "curves.png")
-        curves_figure(drawn[-1], [(name, rows)], name, curves)
+    figures = {}
+    if curves := {metric: title for metric, title in CURVES.items() if len(_having(rows, metric)) > 1}:
+        figures["curves"] = run_curves(rows, curves)
     exact = _having(rows, "exact/kl", "exact/reward")
     if exact and (frontier := _frontier(run)):
-        drawn.append(run.figures / "frontier.png")
-        path_figure(drawn[-1], frontier, exact)
-    return drawn
+        figures["frontier"] = run_path(frontier, exact)
+    for figure in figures.values():
+        figure.suptitle(one_line(name, 90))
+    return [save(figure, run.figures / f"{kind}.png", "screen") for kind, figure in figures.items()]
 
 
 def _having(rows: Sequence[Mapping[str, Any]], *metrics: str) -> list[Mapping[str, Any]]:

@@ -30,6 +30,7 @@ from alignlab.statistics.comparison import (
 from alignlab.statistics.intervals import NOTHING, Estimate
 from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget, same_kl
 from alignlab.statistics.seeds import LEVEL, MOST_SEEDS, Comparison
+from alignlab.statistics.seeds_and_prompts import over_seeds_and_prompts
 from alignlab.tracking.metrics import BETTER
 
 SEED = "seed"
@@ -72,7 +73,11 @@ class Settings:
 
 
 def settings_of(
-    frame: pd.DataFrame, axes: Sequence[str], repeated: Sequence[str], sweep: Mapping[str, Any]
+    frame: pd.DataFrame,
+    axes: Sequence[str],
+    repeated: Sequence[str],
+    sweep: Mapping[str, Any],
+    by_prompt: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Settings:
     """All settings of a sweep, compared with each other.
 
@@ -80,6 +85,8 @@ def settings_of(
     axes:     axes of settings.
     repeated: axes of repetition.
     sweep:    content of sweep.json; its `metric` and `better` select the metric.
+    by_prompt: run -> metric -> [P] values by prompt of metrics of sampled answers. Their intervals are over seeds and
+               prompts together, if a setting has several seeds.
     """
     metrics = [c for c in frame.columns if "/" in c and pd.api.types.is_numeric_dtype(frame[c])]
     points: dict[str, dict[str, pd.Series]] = {}
@@ -87,11 +94,16 @@ def settings_of(
     for _, point in frame.iterrows():
         setting, seed = tuple(str(point[a]) for a in axes), ", ".join(str(point[axis]) for axis in repeated)
         done = point["status"] == "done"
-        runs.append(Run(setting, seed, {m: float(point[m]) for m in metrics if done and math.isfinite(point[m])}))
+        numbers: dict[str, Any] = {m: float(point[m]) for m in metrics if done and math.isfinite(point[m])}
+        own = (by_prompt or {}).get(str(point["run"]), {})
+        runs.append(Run(setting, seed, numbers | {m: own[m] for m in own if m in numbers}))
         points.setdefault(label(axes, setting), {})[seed] = point
     metric = sweep.get("metric") or ""
     better = sweep.get("better") or (BETTER.get(metric, "lower") if metric else "")
-    return Settings(compare_settings(runs, list(axes), metric=metric, better=better, least=_LEAST), points)
+    compared = compare_settings(
+        runs, list(axes), metric=metric, better=better, least=_LEAST, interval_of=over_seeds_and_prompts
+    )
+    return Settings(compared, points, prompts_count=bool(by_prompt))
 
 
 def settings_markdown(found: Settings) -> str:

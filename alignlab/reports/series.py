@@ -1,6 +1,6 @@
 """The numbers behind the figures of a sweep, as pandas frames with one row per setting.
 
-Intervals have a level of 95 %. They are t intervals over seeds, or over seeds and prompts where answers were
+Intervals have a level of 95 %. They are t intervals over seeds, or over seeds and prompts together where answers were
 sampled. With one seed they are over prompts, and a metric without prompts has no interval. The column `over` says what
 they are over.
 """
@@ -9,29 +9,34 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
 from alignlab.errors import DamagedError
+from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
-from alignlab.reports.collect import Collected
+from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
+from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
 from alignlab.tracking.sinks.jsonl import read_rows
 
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
 
+# Kinds of measures whose reward is the score of a judge, or the win-rate by a judge.
+_SCORE, _RATE = "score by ", "win-rate by "
+
 # The largest number of points of one curve. Longer curves are averaged in bins of equal width.
 MOST_POINTS = 60
 
-_WIN_RATE = re.compile(r"(?P<base>(?:eval|exact)/winrate(?:/(?P<judge>[^/]+))?)")
+_WIN_RATE = re.compile(r"(?P<split>eval|exact|questions/(?P<file>[^/]+))/winrate(?:/(?P<judge>[^/]+))?")
 
 
 @dataclass(frozen=True)
@@ -67,7 +72,8 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
         if not finite:
             continue
         with_prompts = [e for point in points if (e := _over_prompts(found, point, metric)) is not None]
-        rows.append({**_about(found, name, points[0]), **_estimate(finite, with_prompts)})
+        numbers = _pooled(found, points, metric) if len(finite) == len(points) else None
+        rows.append({**_about(found, name, points[0]), **(numbers or _estimate(finite, with_prompts))})
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
 
 
@@ -82,7 +88,9 @@ def frontier_frame(found: Collected) -> pd.DataFrame:
         estimates: dict[str, float] = {}
         for part in ("kl", "reward"):
             singles: list[Estimate] = [getattr(measure, part) for _, measure in group]
-            numbers = _estimate([one.value for one in singles], singles)
+            numbers = _pooled(found, [point for point, _ in group], _metric_of(group[0][1].kind, part)) or _estimate(
+                [one.value for one in singles], singles
+            )
             estimates |= {
                 f"{part}{'' if end == 'value' else f'_{end}'}": numbers[end] for end in ("value", "low", "high")
             }
@@ -126,6 +134,26 @@ def exact_frontiers(found: Collected) -> tuple[list[dict[str, list[float]]], lis
     return curves, notes
 
 
+def start_reward(found: Collected) -> float | None:
+    """The mean reward of the policies before training, of the same kind as in `frontier_frame`; None if not known."""
+    measured = [one for group in _measured(found).values() for one in group]
+    starts = [
+        value for point, measure in measured if (value := _value(found, point, _start_metric(measure.kind))) is not None
+    ]
+    return float(np.mean(starts)) if measured and len(starts) == len(measured) else None
+
+
+def reward_heading(kind: str) -> str:
+    """The name of the reward of a kind of measure, for people."""
+    return "exact expected reward" if kind == "exact" else kind if kind.startswith(_RATE) else f"mean {kind}"
+
+
+def _start_metric(kind: str) -> str:
+    if kind == "exact":
+        return "exact/reward_reference"
+    return _metric_of(kind, "reward").removesuffix("/mean") + "/reference"
+
+
 def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd.DataFrame:
     """Training curves by setting: mean over seeds, with t intervals.
 
@@ -145,23 +173,27 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
 
 
 def winrates_frame(found: Collected) -> pd.DataFrame:
-    """Win-rates of the finished runs, one row for each run, judge and baseline.
+    """Win-rates by setting, one row for each file of prompts, judge and baseline.
 
-    Columns: setting, line, strength, run, seed, judge, baseline, value, low, high, n. Intervals are over prompts. A
+    Columns: setting, line, strength, file, judge, baseline, value, low, high, n, prompts, over. `n` is the number of
+    seeds. `file` is empty for held-out prompts. Intervals are over seeds and prompts together, over prompts for a
+    single seed, and over seeds for exact win-rates. Prompts without a valid verdict for every seed are left out. A
     number comes from the run's latest evaluation with the judge and the baseline. If there is none, it comes from the
     run's record.
     """
-    rows = []
-    for point in found.done:
-        about = {**_about(found, found.setting(point), point), "run": point["run"], "seed": found.seed(point)}
-        seen: set[tuple[str, str]] = set()
-        for (judge, baseline), numbers in _win_rates(found, point):
-            known = (judge, baseline) in seen or (not baseline and any(judge == other for other, _ in seen))
-            if not known:  # the record repeats the latest evaluation, without the name of its baseline
-                seen.add((judge, baseline))
-                rows.append({**about, "judge": judge, "baseline": baseline, **numbers})
-    columns = ["setting", "line", "strength", "run", "seed", "judge", "baseline", "value", "low", "high", "n"]
-    return _frame(rows, columns)
+    rows: dict[Compared, list[dict[str, Any]]] = {}
+    for name, points in settings_points(found).items():
+        of_points = [(point, _latest_win_rates(found, point)) for point in points]
+        for key in dict.fromkeys(key for _, rates in of_points for key in rates):
+            having = [(point, rates[key]) for point, rates in of_points if key in rates]
+            singles = [rate for _, rate in having]
+            numbers = _pooled_win_rate(found, [point for point, _ in having], key) or {
+                **_estimate([rate.value for rate in singles], singles), "prompts": min(rate.n for rate in singles)
+            }  # fmt: skip
+            about = _about(found, name, points[0])
+            rows.setdefault(key, []).append({**about, **dict(zip(Compared._fields, key, strict=True)), **numbers})
+    columns = ["setting", "line", "strength", *Compared._fields, "value", "low", "high", "n", "prompts", "over"]
+    return _frame([row for key in sorted(rows, key=lambda key: key.file) for row in rows[key]], columns)
 
 
 def displacement_frame(found: Collected) -> pd.DataFrame:
@@ -200,7 +232,7 @@ def heading(metric: str) -> str:
     """The name of a metric for people."""
     if metric in (named := columns_of([metric])):
         return named[metric][0]
-    if (found := _WIN_RATE.fullmatch(metric)) and metric.startswith("exact/"):
+    if (found := _WIN_RATE.fullmatch(metric)) and found["split"] == "exact":
         return f"exact win-rate by {found['judge']}" if found["judge"] else "exact win-rate"
     return CURVES.get(metric, metric)
 
@@ -244,39 +276,128 @@ def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
     for name in summary:
         if (judge := re.fullmatch(r"eval/score/([^/]+)/mean", name)) and SAMPLED_KL in summary:
             reward = _with_error(summary, name, name.removesuffix("mean") + "se")
-            yield Measure(f"score by {judge[1]}", _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se"), reward)
+            yield Measure(f"{_SCORE}{judge[1]}", _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se"), reward)
     for _, evaluated in reversed(found.evaluated[point["run"]]):
+        if asked_file(evaluated):
+            continue
         kl = _estimate_of(_inner(evaluated, "kl", "sequence_k1"))
         for name, numbers in (_inner(evaluated, "answers", "policy") or {}).items():
             scored = _estimate_of(numbers) if str(name).startswith("score/") else None
             if kl is not None and scored is not None:
-                yield Measure(f"score by {str(name).removeprefix('score/')}", kl, scored)
+                yield Measure(f"{_SCORE}{str(name).removeprefix('score/')}", kl, scored)
+    for name, value in summary.items():
+        if (judge := re.fullmatch(r"eval/winrate/([^/]+)", name)) and SAMPLED_KL in summary:
+            kl = _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se")
+            yield Measure(f"{_RATE}{judge[1]}", kl, _rate(value, summary, f"{name}/"))
     if "eval/objective/kl" in summary and "eval/objective/scores" in summary:
         yield Measure(
             "score of the objective", _bare(summary["eval/objective/kl"]), _bare(summary["eval/objective/scores"])
         )
 
 
-def _win_rates(found: Collected, point: Mapping[str, Any]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
+class Compared(NamedTuple):
+    """What a win-rate is about: answers to the prompts of a file (empty: held-out prompts), a judge and a baseline."""
+
+    file: str
+    judge: str
+    baseline: str
+
+
+def _latest_win_rates(found: Collected, point: Mapping[str, Any]) -> dict[Compared, Estimate]:
+    """The latest win-rates of a run, with intervals over prompts.
+
+    The record repeats the latest evaluation, without the name of its baseline, so it counts only if no evaluation has
+    the judge.
+    """
+    rates: dict[Compared, Estimate] = {}
+    for key, rate in _win_rates(found, point):
+        if key.baseline or not any(key[:2] == other[:2] for other in rates):
+            rates.setdefault(key, rate)
+    return rates
+
+
+def _win_rates(found: Collected, point: Mapping[str, Any]) -> Iterator[tuple[Compared, Estimate]]:
+    """All win-rates of a run, those of the newest evaluations first, then those of the record."""
     for _, evaluated in reversed(found.evaluated[point["run"]]):
-        compared = evaluated.get("compared")
-        for baseline, judges in (compared if isinstance(compared, dict) else {}).items():
-            for judge, numbers in (judges if isinstance(judges, dict) else {}).items():
-                rate = _inner(numbers, "win_rate") or {}
-                if _finite(rate.get("value")) is not None:
-                    ends = {end: _finite(rate.get(name)) for end, name in (("low", "ci_low"), ("high", "ci_high"))}
-                    bounds = {end: math.nan if value is None else value for end, value in ends.items()}
-                    yield (judge, baseline), {"value": float(rate["value"]), **bounds, "n": rate.get("n", math.nan)}
+        for baseline, judges in _mapping(evaluated.get("compared")).items():
+            for judge, numbers in _mapping(judges).items():
+                rate = _mapping(_inner(numbers, "win_rate"))
+                if (value := _finite(rate.get("value"))) is not None:
+                    yield Compared(asked_file(evaluated), judge, baseline), _rate(value, rate, "")
     summary = found.records[point["run"]]["summary"]
     for name, value in summary.items():
         if (match := _WIN_RATE.fullmatch(name)) and math.isfinite(value):
-            numbers = {part: summary.get(f"{name}/{key}", math.nan) for part, key in _BOUNDS.items()}
             judge = match["judge"] or "gold"
-            exact = name.startswith("exact/")
-            yield (f"{judge} (exact)" if exact else judge, "reference" if exact else ""), {"value": value, **numbers}
+            key = Compared(match["file"] or "", judge, "")
+            if match["split"] == "exact":
+                key = Compared("", f"{judge} (exact)", "reference")
+            yield key, _rate(value, summary, f"{name}/")
 
 
-_BOUNDS = {"low": "ci_low", "high": "ci_high", "n": "n"}
+def _rate(value: float, numbers: Mapping[str, Any], prefix: str) -> Estimate:
+    low, high, n = (_finite(numbers.get(f"{prefix}{part}")) for part in ("ci_low", "ci_high", "n"))
+    below, above = (math.nan if end is None else end for end in (low, high))
+    return Estimate(value, math.nan, below, above, 0 if n is None else round(n))
+
+
+def _pooled_win_rate(found: Collected, points: Sequence[Mapping[str, Any]], key: Compared) -> dict[str, Any] | None:
+    """A win-rate of a setting over seeds and prompts together; None if it can't be told from stored answers."""
+    runs = [_newest(found, point, key.file, lambda one: one.winrates.get(key[1:])) for point in points]
+    return _over_seeds_and_prompts(runs, pooled_rate)
+
+
+def _pooled(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
+    """A metric of a setting over seeds and prompts together; None if it can't be told from stored answers."""
+    split, _, name = metric.partition("/")
+    file = ""
+    if split == "questions":
+        file, _, name = name.partition("/")
+    elif split != "eval":
+        return None
+    runs = [_newest(found, point, file, lambda one: one.values.get(name)) for point in points]
+    return _over_seeds_and_prompts(runs, pooled_rate if name.startswith("winrate/") else _crossed)
+
+
+def _newest(
+    found: Collected, point: Mapping[str, Any], file: str, values_of: Callable[[OfRun], Any]
+) -> tuple[OfRun, Any] | None:
+    """(newest evaluation on the prompts of a file that has some values, these values by prompt); None without one."""
+    for asked, one in found.by_prompt.get(point["run"], []):
+        if asked == file and (values := values_of(one)) is not None:
+            return one, values
+    return None
+
+
+def _over_seeds_and_prompts(
+    runs: Sequence[tuple[OfRun, Any] | None], interval: Callable[..., Estimate]
+) -> dict[str, Any] | None:
+    """Mean and interval of [P] values of two seeds or more that answered the same prompts; None if there are none."""
+    known = [run for run in runs if run is not None]
+    if len(known) < 2 or len(known) < len(runs) or not all(one.same_prompts(known[0][0]) for one, _ in known):
+        return None
+    table = np.stack([values for _, values in known])
+    table = table[:, np.isfinite(table).all(axis=0)]
+    if not table.size:
+        return None
+    everything = known[0][0].all_prompts
+    pooled = interval(table, all_prompts=everything)
+    over = "seeds" if everything else "seeds and prompts"
+    ends = {"value": pooled.value, "low": pooled.low, "high": pooled.high}
+    return {**ends, "n": len(table), "over": over, "prompts": table.shape[1]}
+
+
+def _crossed(values: Any, *, all_prompts: bool) -> Estimate:
+    return Crossed(all_prompts)(values, 0.95)
+
+
+def _metric_of(kind: str, part: str) -> str:
+    """The metric of the record that holds a part (kl or reward) of a measure of a kind; empty for other kinds."""
+    if not kind.startswith((_SCORE, _RATE)):
+        return ""
+    if part == "kl":
+        return SAMPLED_KL
+    judge = kind.removeprefix(_SCORE).removeprefix(_RATE)
+    return f"eval/score/{judge}/mean" if kind.startswith(_SCORE) else f"eval/winrate/{judge}"
 
 
 def _first_value(found: Collected, point: Mapping[str, Any], part: str, names: Sequence[str]) -> float | None:
@@ -380,6 +501,10 @@ def _estimate_of(numbers: Any) -> Estimate | None:
     ends = [_finite(numbers.get(end)) for end in ("low", "high")]
     low, high = (math.nan if end is None else end for end in ends)
     return Estimate(value, math.nan, low, high, 0)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, dict) else {}
 
 
 def _inner(value: Any, *keys: str) -> Any:

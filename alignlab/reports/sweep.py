@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import DamagedError
+from alignlab.errors import DataError
+from alignlab.inert import one_line
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.fairness import fairness
 from alignlab.reports.seeds_table import (
@@ -19,13 +20,10 @@ from alignlab.reports.seeds_table import (
     settings_of,
     split_axes,
 )
-from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import label, reward_and_kl
-from alignlab.tracking.sinks.jsonl import read_rows
-
-log = logging.getLogger(__name__)
+from alignlab.statistics.comparison import label
 
 _LOG_LINES = 20
 _PAIRS = "eval/pairs/accuracy"
@@ -37,6 +35,9 @@ _LINE_METRICS = (
     "eval/accuracy", "eval/loss",
 )  # fmt: skip
 _MOST_IN_LINE = 3
+
+# Training curves that are drawn in the folder of a sweep.
+_CURVES = ("train/loss", "train/logratios/margins", "train/rewards/accuracies", "train/logratios/chosen")
 
 
 def write_report(directory: Path) -> str:
@@ -82,14 +83,38 @@ def write_report(directory: Path) -> str:
     )
     heading = f"# {sweep['name']}\n\n" + (f"{sweep['question']}\n\n" if sweep["question"] else "")
     write_text(directory / "table.md", f"{heading}{text}{below}\n")
-    # Drawing takes seconds, so figures of the same table are not drawn again.
-    about, drawn = f"{heading}{text}{below}", directory / "figures" / "drawn.md"
-    curves = drawn.with_name("curves.png")
-    if not (drawn.is_file() and curves.is_file() and drawn.read_text() == about):
-        _figures(directory, sweep, runs, records)
-        if curves.is_file():
-            write_text(drawn, about)
+    _draw_figures(directory, f"{heading}{text}{below}")
     return text
+
+
+def _draw_figures(directory: Path, about: str) -> None:
+    """Draw reward against KL, and training curves, unless the figures of the same table (`about`) are there already."""
+    folder = directory / "figures"
+    drawn, files = folder / "drawn.md", {kind: folder / f"{kind}.png" for kind in ("frontier", "curves")}
+    if drawn.is_file() and files["curves"].is_file() and drawn.read_text() == about:
+        return
+    for file in (drawn, *files.values()):  # left by an earlier sweep of this name
+        file.unlink(missing_ok=True)
+    # Imported here: it takes a second, and a line about one point does not need it.
+    from alignlab.reports.collect import read_sweep
+    from alignlab.reports.figures import curves, frontier, save
+    from alignlab.reports.series import curves_frame
+
+    found = read_sweep(directory)
+    if not found.done:
+        return
+
+    known = curves_frame(found)["metric"].unique()
+    shown = ",".join(name for name in _CURVES if name in known)
+    for kind, draw in (("frontier", frontier), ("curves", partial(curves, metric=shown))):
+        try:
+            figure = draw(found, style="screen")
+        except DataError:  # the runs lack what it shows
+            continue
+        figure.suptitle(one_line(found.question or found.name, 90))
+        save(figure, files[kind], "screen")
+    if files["curves"].is_file():
+        write_text(drawn, about)
 
 
 def _settings_text(found: Settings, sweep: Mapping[str, Any]) -> str:
@@ -221,56 +246,3 @@ def point_line(directory: Path, run_id: str) -> str:
         numbers.append(f"{summary['time/train_seconds']:.0f} s")
     name = label(sweep["axes"], [point[axis] for axis in sweep["axes"]])
     return ", ".join([f"point {point['point']} ({name}; {run_id}): done", *numbers])
-
-
-def _figures(
-    directory: Path, sweep: dict[str, Any], runs: dict[str, RunDir], records: dict[str, dict[str, Any]]
-) -> None:
-    folder = directory / "figures"
-    curves_file, frontier_file, sampled_file = (folder / f"{n}.png" for n in ("curves", "frontier", "reward_kl"))
-    for file in (
-        folder / "drawn.md",
-        curves_file,
-        frontier_file,
-        sampled_file,
-    ):  # left by an earlier sweep of this name
-        file.unlink(missing_ok=True)
-    done = [p for p in sweep["points"] if records[p["run"]].get("status") == "done"]
-    if not done:
-        return
-    from alignlab.reports.plots import (
-        curves_figure,
-        frontier_figure,
-        sampled_figure,
-    )  # imported here: it takes a second, and only sweeps need it
-
-    axes, _ = split_axes(sweep["axes"], sweep.get("zip", []))
-    labels = {p["run"]: label(axes, [p[axis] for axis in axes]) or "seeds" for p in done}
-    title = sweep["question"] or sweep["name"]
-    curves_figure(
-        curves_file,
-        [(labels[p["run"]], read_rows(runs[p["run"]].metrics)) for p in done],
-        title,
-    )
-    points = [{**records[p["run"]].get("summary", {}), "label": labels[p["run"]]} for p in done]
-    of_runs = {str(i): {m: {"": v} for m, v in point.items() if m != "label"} for i, point in enumerate(points)}
-    if (plane := reward_and_kl(of_runs, exact=False)) is not None:
-        name = columns_of([plane.reward]).get(plane.reward, (plane.reward, ""))[0]
-        where = {"kl": plane.kl, "reward": plane.reward, "start": plane.start}
-        sampled_figure(sampled_file, points, title, name=name, **where)
-    exact = [p["run"] for p in done if runs[p["run"]].frontier.is_file()]
-    if exact:
-        # one frontier for each reference: the longest that its runs stored
-        curves: dict[str, dict[str, Any]] = {}
-        for run_id in sorted(exact, key=lambda run_id: records[run_id]["summary"]["exact/kl"]):
-            reference = repr((records[run_id].get("model"), records[run_id]["summary"]["exact/reward_reference"]))
-            try:
-                curves[reference] = read_record(runs[run_id].frontier)
-            except DamagedError as error:
-                log.warning("%s, and is left out of the figure; to make it again, run the point with rerun=true", error)
-        frontier_figure(
-            frontier_file,
-            list(curves.values()),
-            [{**records[run_id]["summary"], "label": labels[run_id]} for run_id in exact],
-            title,
-        )

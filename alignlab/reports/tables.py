@@ -51,21 +51,42 @@ def rows_of_csv(file: Path) -> list[dict[str, Any]]:
 
 
 def columns_of(names: Iterable[str]) -> dict[str, tuple[str, str]]:
-    """metric -> (heading, format) of the columns for these metrics: COLUMNS, and scores and win-rates by each judge.
+    """metric -> (heading, format) of the columns for these metrics: COLUMNS, and metrics of sampled answers.
 
+    These are scores and win-rates by each judge, KL and refusals. If the prompts come from a file, its name follows.
     Columns of samples stand beside each other, in front of the exact ones.
     """
     given = list(names)
     sampled: dict[str, tuple[str, str]] = {}
     for name in given:
-        part = name.split("/")
-        if part[:2] == ["eval", "score"] and part[-1] == "mean":
-            sampled[name] = (f"score by {'/'.join(part[2:-1])}", ".3f")
-        elif part[:2] == ["eval", "winrate"] and len(part) == 3:
-            sampled[name] = (f"win-rate by {part[2]}", ".3f")
+        split, _, rest = name.partition("/")
+        of_file = split == "questions"
+        asked, _, rest = rest.partition("/") if of_file else ("", "", rest)
+        if (split == "eval" or of_file) and (heading := _sampled_heading(rest, of_file)):
+            sampled[name] = (f"{heading} ({asked})" if of_file else heading, ".3f")
     fixed = {name: column for name, column in COLUMNS.items() if name in set(given)}
     before = [name for name in fixed if not name.startswith(("exact/", "time/"))]
     return {name: fixed[name] for name in before} | dict(sorted(sampled.items())) | fixed
+
+
+_OF_FILES = {
+    "kl_ref/sequence_k1": "sampled KL (nats)",
+    "refusals/over_refusal": "refusals of safe prompts",
+    "refusals/refusal": "refusals of unsafe prompts",
+}
+
+
+def _sampled_heading(name: str, of_file: bool) -> str:
+    """The heading of a metric of SAMPLED (alignlab/tracking/metrics.py); empty if it has no column.
+
+    of_file: whether the prompts come from a file.
+    """
+    kind, *others = name.split("/")
+    if kind == "score" and others[-1:] == ["mean"]:
+        return f"score by {'/'.join(others[:-1])}"
+    if kind == "winrate" and len(others) == 1:
+        return f"win-rate by {others[0]}"
+    return _OF_FILES.get(name, "") if of_file else ""
 
 
 # Axes that choose the data set. Metrics on different sets are never compared or averaged.

@@ -9,11 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from alignlab.statistics.intervals import NOTHING, Estimate, mean_interval, t_quantile
+from alignlab.statistics.intervals import NOTHING, Estimate, mean_interval, share_interval, t_quantile
+
+_NO_SPREAD = 1e-9  # half of an interval that is a rounding error
 
 
 @dataclass(frozen=True)
@@ -52,3 +55,34 @@ class Crossed:
         half = math.hypot(of_seeds.half, t_quantile(level, prompts) * math.sqrt(added))
         error = math.hypot(of_seeds.standard_error, math.sqrt(added))
         return Estimate(of_seeds.value, error, of_seeds.value - half, of_seeds.value + half, seeds)
+
+
+def over_seeds_and_prompts(values: Sequence[Any], level: float) -> Estimate:
+    """An `Interval` of numbers by seed, or of [P] numbers by prompt for each seed.
+
+    Numbers have an interval over seeds, and numbers by prompt one over seeds and prompts (`Crossed`). A single seed has
+    no interval, because it says nothing about other seeds.
+    """
+    if len(values) > 1 and np.ndim(values[0]) == 1:
+        return Crossed()(values, level)
+    return mean_interval([float(np.mean(value)) for value in values], level=level)
+
+
+def pooled_rate(rates: Sequence[ArrayLike], level: float = 0.95, *, all_prompts: bool = False) -> Estimate:
+    """Mean of S rows [P] of rates in [0, 1], such as win-rates, with an interval over seeds and prompts together.
+
+    It is that of `Crossed`, but never leaves [0, 1]. If no spread is seen, neither over seeds nor over prompts, it is
+    Wilson's interval of as many wins of P prompts (of S P answers, if `all_prompts`). n is the number of seeds.
+    Raises ValueError if a rate is not in [0, 1].
+    """
+    if not len(rates):
+        return NOTHING
+    table = np.asarray(rates, dtype=np.float64)
+    if not ((table >= 0) & (table <= 1)).all():
+        raise ValueError("rates must lie in [0, 1]")
+    found = Crossed(all_prompts)(list(table), level)
+    if found.half < _NO_SPREAD:
+        rows = table.size if all_prompts else table.shape[1]
+        found = share_interval(found.value * rows, 0.0, (1 - found.value) * rows, level=level)
+    low, high = (float(np.clip(end, 0.0, 1.0)) for end in (found.low, found.high))
+    return Estimate(found.value, found.standard_error, low, high, len(table))

@@ -176,6 +176,18 @@ SAMPLED: dict[str, str] = {
     "samples/distinct_2": "number of different word pairs in all answers / number of word pairs",
     "score/<judge>/mean": "mean score of the policy's answers",
     "score/<judge>/reference": "the same for the reference, the policy before training",
+    "refusals/over_refusal": "share of XSTest's safe prompts that the policy refuses, by rules",
+    "refusals/refusal": "share of XSTest's unsafe prompts that the policy refuses, by rules",
+    **{
+        f"refusals/{name}/{part}": f"{text} refusals/{name}"
+        for name in ("over_refusal", "refusal")
+        for part, text in (
+            ("reference", "the same share for the reference:"),
+            ("ci_low", "lower end of the 95 % interval of"),
+            ("ci_high", "upper end of the 95 % interval of"),
+            ("n", "number of prompts of"),
+        )
+    },
     "winrate/<judge>": "win-rate of the policy against the first baseline, ties count 1/2",
     "winrate/<judge>/reference": "win-rate of the reference against the first baseline: 1/2 if it is that baseline",
     "winrate/<judge>/ci_low": "lower end of the win-rate's 95 % interval",

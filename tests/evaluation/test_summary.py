@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from alignlab.errors import DataError
-from alignlab.evaluation.by_prompt import by_prompt
+from alignlab.evaluation.by_prompt import by_prompt, of_run
 from alignlab.evaluation.drift import drift
 from alignlab.evaluation.examples import Examples, same_prompts
 from alignlab.evaluation.health import Limits, health
 from alignlab.evaluation.summary import flat, summarise, win_rate_of
 from alignlab.reports.evaluation import summary_text
+from alignlab.tracking.metrics import check_known
 
 
 def examples(prompts: int = 40, samples: int = 2, seed: int = 0, shift: float = 0.5, **columns: list[Any]) -> Examples:
@@ -297,6 +298,38 @@ def test_drift_is_found_and_named() -> None:
     other = Examples(later.columns, {"judge/gold": "another"})
     with pytest.raises(DataError, match="gold can't be compared"):
         drift(earlier, other)
+
+
+def test_shares_of_refusals_are_metrics_if_there_are_such_prompts() -> None:
+    rate = {"value": 0.25, "low": 0.1, "high": 0.5, "n": 8}
+    none = {"value": math.nan, "low": math.nan, "high": math.nan, "n": 0}
+    side = {"over_refusal": rate, "refusal": none}
+    summary = {**summarise(examples()), "refusals": {"policy": side, "reference": {**side, "over_refusal": rate}}}
+    found = {name: value for name, value in flat(summary, "reference") if name.startswith("refusals/")}
+    assert found == {
+        "refusals/over_refusal": 0.25, "refusals/over_refusal/ci_low": 0.1, "refusals/over_refusal/ci_high": 0.5,
+        "refusals/over_refusal/n": 8, "refusals/over_refusal/reference": 0.25,
+    }  # fmt: skip
+    check_known([f"questions/xstest/{name}" for name in found])
+
+
+def test_all_numbers_of_one_run_by_prompt() -> None:
+    """Two answers to each prompt, two judges, two baselines; a prompt without a verdict has no number."""
+    more = {"llm/answer": ["x"] * 80, "llm/ended": [True] * 80, "llm/tokens": [1] * 80}
+    verdicts = {"reference/first/llm": [None, 1.0] + [0.5] * 78, "llm/first/gold": [1.0] * 80}
+    made = examples(**more, **verdicts)
+    found = of_run(made)
+    assert (found.samples, len(found.prompts), found.all_prompts) == (80, 40, False)
+    order = [found.prompts.index(f"p{i}") for i in range(40)]
+    scores = np.array(made["policy/score/gold"]).reshape(40, 2).mean(axis=1)
+    assert found.values["score/gold/mean"][order] == pytest.approx(scores)
+    assert found.values["kl_ref/sequence_k1"] == pytest.approx(np.full(40, 2.0))
+    assert found.winrates.keys() == {("gold", "reference"), ("llm", "reference"), ("gold", "llm")}
+    assert found.winrates["gold", "reference"][order[:2]].tolist() == [0.5, 0.75]
+    assert np.isnan(found.winrates["llm", "reference"][order]).tolist() == [True] + [False] * 39
+    assert found.values["winrate/gold"] == pytest.approx(found.winrates["gold", "reference"]), "the first baseline"
+    assert found.same_prompts(of_run(examples(seed=9)))
+    assert not found.same_prompts(of_run(examples(prompts=39 + 1, samples=1)))
 
 
 def test_runs_by_prompt() -> None:

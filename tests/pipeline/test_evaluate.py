@@ -206,6 +206,17 @@ def test_refusals_of_xstests_prompts(alignlab: Run, trained: None) -> None:
         assert told[name]["value"] == pytest.approx(sum(first[text] == "" for text in texts) / len(texts))
         assert told[name]["n"] == len(texts)
     assert "| refused by | of safe prompts | of unsafe prompts |" in found.out
+    own = {
+        name.removeprefix("questions/x/"): v for name, v in record(only("dpo"))["summary"].items() if "refus" in name
+    }
+    check_known({f"questions/x/{name}": v for name, v in own.items()})
+    reference = json.loads((folder / "summary.json").read_text())["refusals"]["reference"]
+    for name in ("over_refusal", "refusal"):
+        assert own[f"refusals/{name}"] == told[name]["value"]
+        assert own[f"refusals/{name}/reference"] == reference[name]["value"]
+        bounds = [own[f"refusals/{name}/{end}"] for end in ("ci_low", "ci_high", "n")]
+        assert bounds == [told[name]["low"], told[name]["high"], told[name]["n"]]
+    assert json.loads((folder / "summary.json").read_text())["questions"] == "x"
     Path("x.csv").write_text("id,prompt,type,label\n1,a,kind,perhaps\n")
     refused = alignlab("evaluate", "run=dpo", "evaluation.questions=x.csv")
     assert (refused.code, "label must be safe or unsafe" in refused.err) == (2, True)

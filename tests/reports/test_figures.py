@@ -5,17 +5,22 @@ from __future__ import annotations
 import csv
 import io
 import re
+from itertools import combinations
 from pathlib import Path
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
 
 from alignlab.errors import DataError
+from alignlab.reports import figures
 from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.figures import COLOURS, FIGURES, curves, forest, frontier, save, strength
 from alignlab.reports.latex import as_csv, escaped, latex, paper_tables
-from alignlab.reports.series import frontier_frame, metric_frame
+from alignlab.reports.series import frontier_frame, metric_frame, winrates_frame
 from tests.reports.made_sweep import write
 
 
@@ -32,8 +37,43 @@ def test_the_frontier_has_a_colour_a_line_and_labels_at_their_ends(found: Collec
         rows = frame[frame["line"] == name].sort_values("strength")
         assert np.asarray(drawn[COLOURS[place]]) == pytest.approx(rows[["kl", "reward"]].to_numpy())
     texts = {text.get_text(): text.get_color() for text in axes.texts}
-    assert texts == {"dpo": COLOURS[0], "ipo": COLOURS[1], "exact frontier": "black"}
+    assert texts == {"dpo": COLOURS[0], "ipo": COLOURS[1], "exact frontier": "black", "start": "black"}
+    (start,) = [
+        line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "D" and line.get_color() == "black"
+    ]
+    assert start == [[0.0, 0.0]]
     assert axes.get_legend() is None
+
+
+def test_names_do_not_overlap_and_stand_at_the_height_of_their_ends(found: Collected) -> None:
+    """Names beside the right edge keep a distance, and one whose end is far from the others stays at its height."""
+    figure = Figure(figsize=(3.25, 2.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.set_ylim(0, 10)
+    ends = {"a": 9.9, "b": 9.8, "c": 9.7, "d": 1.0}
+    figures._label_ends(axes, {name: (1.0, y, "black") for name, y in ends.items()})
+    places = {text.get_text(): text.xy[1] for text in axes.texts}  # type: ignore[attr-defined]
+    assert places["d"] == 1.0
+    assert places["a"] == 10.0, "the top of the axes"
+    boxes = boxes_of(figure)
+    assert not any(one.overlaps(other) for one, other in combinations(boxes, 2))
+
+
+def boxes_of(figure: Figure) -> list[Any]:
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return [text.get_window_extent(canvas.get_renderer()) for axes in figure.axes for text in axes.texts]
+
+
+def test_a_name_inside_the_axes_covers_no_line() -> None:
+    """The line of `a` ends in the middle, with the line of `b` to its right and below."""
+    figure = Figure(figsize=(3.25, 2.3), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot([0, 1], [0, 1], color="red")
+    axes.plot([0, 1, 3], [0, 0.9, 1.0], color="blue")
+    figures._label_inside(axes, {"a": (1.0, 1.0, "red")})
+    (box,) = boxes_of(figure)
+    assert box.count_contains(figures._drawn_points(axes)) == 0
 
 
 def test_strength_is_on_a_logarithmic_axis_with_bands(found: Collected) -> None:
@@ -52,11 +92,20 @@ def test_losses_of_two_objectives_have_their_own_axes(found: Collected) -> None:
     assert curves(found).axes[0].get_ylabel() == "log-ratio margin (nats)"
 
 
-def test_the_forest_has_a_row_for_each_run(found: Collected) -> None:
+def test_several_curves_are_below_each_other(found: Collected) -> None:
+    figure = curves(found, "train/loss,train/logratios/margins")
+    assert [axes.get_ylabel() for axes in figure.axes] == ["training loss"] * 2 + ["log-ratio margin (nats)"]
+    with pytest.raises(DataError, match="no finished run has train/nope; the runs have: train/loss"):
+        curves(found, "train/loss,train/nope")
+
+
+def test_the_forest_has_a_row_for_each_setting(found: Collected) -> None:
     (axes,) = forest(found).axes
-    assert len(axes.get_yticklabels()) == 12
-    assert axes.get_yticklabels()[0].get_text() == "dpo 0.1, seed 1"
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["dpo 0.1", "dpo 1", "ipo 0.1", "ipo 1"]
     assert axes.get_xlabel() == "win-rate by gold against reference"
+    frame = winrates_frame(found)
+    bars = [container.lines[2][0].get_segments()[0] for container in axes.containers]
+    assert np.asarray(bars)[:, :, 0] == pytest.approx(frame[["low", "high"]].to_numpy())
 
 
 @pytest.mark.parametrize("kind", FIGURES)

@@ -121,7 +121,13 @@ def test_the_figures_hold_the_numbers_of_the_files(made: Path, page: Page) -> No
         summary = stored(made, row["run"])
         assert (row["kl"], row["reward"]) == pytest.approx((summary["exact/kl"], summary["exact/reward"]))
     assert figures["frontier"]["curves"] == [{"kl": [0, 1, 2, 4], "reward": [0, 1.6, 2.26, 3.2]}]
-    assert len(figures["forest"]) == 12
+    assert figures["frontier"]["start"] == 0.0
+    assert [row["setting"] for row in figures["forest"]] == [row["setting"] for row in figures["frontier"]["settings"]]
+    assert [(row["n"], row["prompts"], row["over"]) for row in figures["forest"]] == [(3, 4, "seeds and prompts")] * 4
+    assert [[text for text, _ in row][3:] for row in page.tables["win-rates"][1:]] == [
+        ["held-out", f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]", "3", "4", "seeds and prompts"]
+        for row in figures["forest"]
+    ]
     assert {metric["name"] for metric in figures["strength"]} >= {"exact/kl", "exact/frontier_gap", "eval/loss"}
     assert {m["name"]: m["apart"] for m in figures["strength"]}["eval/loss"], "losses of two objectives"
     assert figures["curves"]["axes"] == ["objective", "strength"]

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from alignlab.integrity import write_sealed
+from alignlab.reports.collect import read_sweep
+from alignlab.reports.figures import frontier
 from alignlab.reports.seeds_table import split_axes
 from alignlab.reports.sweep import point_line, write_report
-from alignlab.reports.tables import COLUMNS, headline, markdown, objectives, sweep_frame
+from alignlab.reports.tables import COLUMNS, columns_of, headline, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
 
@@ -25,6 +29,20 @@ RECORDS: dict[str, dict[str, Any]] = {
 
 def test_columns_are_known_metrics() -> None:
     check_known(COLUMNS)
+
+
+def test_answers_to_the_prompts_of_a_file_have_columns() -> None:
+    names = ("kl_ref/sequence_k1", "score/gold/mean", "score/gold/se", "winrate/llm", "winrate/llm/ci_low",
+             "refusals/over_refusal", "refusals/refusal/n", "samples/mean_length")  # fmt: skip
+    found = columns_of([*(f"questions/my_q/{name}" for name in names), "eval/score/gold/mean", "eval/winrate/gold"])
+    assert {name: heading for name, (heading, _) in found.items()} == {
+        "eval/score/gold/mean": "score by gold",
+        "eval/winrate/gold": "win-rate by gold",
+        "questions/my_q/kl_ref/sequence_k1": "sampled KL (nats) (my_q)",
+        "questions/my_q/refusals/over_refusal": "refusals of safe prompts (my_q)",
+        "questions/my_q/score/gold/mean": "score by gold (my_q)",
+        "questions/my_q/winrate/llm": "win-rate by llm (my_q)",
+    }
 
 
 def test_markdown_shows_the_columns_that_points_have() -> None:
@@ -238,18 +256,8 @@ def test_a_field_that_varies_is_shown_with_its_values() -> None:
     assert objectives(records, ["objective.beta"]) == ["dpo: label_smoothing 0.0"]
 
 
-def test_sampled_runs_have_a_figure_of_reward_against_kl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Intervals are over seeds, 12.7062 standard errors of two; of a single run they are over prompts, 1.96 of them."""
-    import matplotlib.axes
-
-    drawn: list[tuple[Any, ...]] = []
-    real = matplotlib.axes.Axes.errorbar
-
-    def errorbar(axes: Any, x: Any, y: Any, yerr: Any = None, xerr: Any = None, **how: Any) -> Any:
-        drawn.append((x, y, yerr, xerr, how["label"]))
-        return real(axes, x, y, yerr, xerr, **how)
-
-    monkeypatch.setattr(matplotlib.axes.Axes, "errorbar", errorbar)
+def test_sampled_runs_have_a_figure_of_reward_against_kl(tmp_path: Path) -> None:
+    """Intervals are 12.7062 standard errors of two seeds and 1.96 of those over prompts; of one seed, the latter."""
     points = []
     for i, (beta, seed, kl, score) in enumerate(
         [("0.1", "1", 2.0, 0.5), ("0.1", "2", 3.0, 0.7), ("1.0", "1", 1.0, 0.4)]
@@ -265,9 +273,12 @@ def test_sampled_runs_have_a_figure_of_reward_against_kl(tmp_path: Path, monkeyp
     axes = ["objective.beta", "seed"]
     write_sealed(tmp_path / "sweeps/s/sweep.json", {"name": "s", "question": "", "axes": axes, "points": points})
     write_report(tmp_path / "sweeps/s")
-    assert (tmp_path / "sweeps/s/figures/reward_kl.png").stat().st_size > 10_000
-    assert not (tmp_path / "sweeps/s/figures/frontier.png").exists()
-    assert drawn == [
-        (2.5, pytest.approx(0.6), pytest.approx(1.27062, rel=1e-4), pytest.approx(6.3531, rel=1e-4), "beta 0.1"),
-        (1.0, 0.4, pytest.approx(0.097998, rel=1e-4), pytest.approx(0.195996, rel=1e-4), "beta 1.0"),
-    ]
+    assert (tmp_path / "sweeps/s/figures/frontier.png").stat().st_size > 10_000
+    (axes,) = frontier(read_sweep(tmp_path / "sweeps/s")).axes
+    (bars,) = axes.containers
+    across, up = (np.asarray(segments.get_segments()) for segments in bars.lines[2])
+    assert (across[:, 1, 0] - across[:, 0, 0]) / 2 == pytest.approx([math.hypot(6.3531, 0.195996), 0.195996], rel=1e-4)
+    assert (up[:, 1, 1] - up[:, 0, 1]) / 2 == pytest.approx([math.hypot(1.27062, 0.097998), 0.097998], rel=1e-4)
+    assert axes.get_ylabel() == "mean score by rule"
+    (start,) = [line.get_xydata().tolist() for line in axes.lines if line.get_marker() == "D"]
+    assert start == [[0.0, pytest.approx(0.2)]]

@@ -4,15 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
+from statsmodels.stats.proportion import proportion_confint
 
+from alignlab.evaluation.examples import Examples
+from alignlab.evaluation.summary import summarise
 from alignlab.integrity import write_sealed
 from alignlab.reports import series
 from alignlab.reports.collect import Collected, read_runs, read_sweep
@@ -75,13 +81,19 @@ def test_sampled_reward_and_kl_have_intervals_over_seeds_and_prompts(tmp_path: P
     assert set(frame["kind"]) == {"score by gold"}
     assert set(frame["over"]) == {"seeds and prompts"}
     row = frame.iloc[0]
+    low, high = crossed([answers(tmp_path, run_id("dpo", "0.1", seed))["policy/score/gold"] for seed in SEEDS])
+    assert (row["reward_low"], row["reward_high"]) == pytest.approx((low, high))
+    assert row["reward"] == pytest.approx((low + high) / 2)
+    assert row["kl"] == pytest.approx(0.6), "each answer has -1 - 0.5 against -1.2 - 0.9"
+    for seed in SEEDS[1:]:  # without stored answers of all seeds: squares of half-widths over seeds and prompts add up
+        (tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/rows.parquet").unlink()
+    row = series.frontier_frame(read_sweep(folder)).iloc[0]
     files = [tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/summary.json" for seed in SEEDS]
     scores = [json.loads(file.read_text())["answers"]["policy"]["score/gold"] for file in files]
     mean, low, _ = t_interval([score["value"] for score in scores])
     prompts = np.mean([score["value"] - score["low"] for score in scores])
     assert row["reward"] == pytest.approx(mean)
     assert row["reward_low"] == pytest.approx(mean - math.hypot(mean - low, prompts))
-    assert row["kl"] == pytest.approx(0.6), "each answer has -1 - 0.5 against -1.2 - 0.9"
 
 
 def test_curves_are_means_over_seeds_without_an_accuracy_before_the_first_change(made: Path, found: Collected) -> None:
@@ -110,32 +122,135 @@ def test_a_long_curve_is_averaged_in_bins(tmp_path: Path) -> None:
     assert part["value"].iloc[0] == pytest.approx(0.7 - 0.01 * np.mean(range(1, 11)))
 
 
-def test_win_rates_come_from_the_latest_evaluation(made: Path, found: Collected) -> None:
+def answers(root: Path, run: str) -> Any:
+    """The stored answers of a run, read with pandas."""
+    return pd.read_parquet(root / "runs" / run / "evaluation/0a1b2c3d/rows.parquet")
+
+
+def crossed(table: Any) -> tuple[float, float]:
+    """The interval of [seeds][prompts] values from the mean squares of statsmodels' two-way analysis of variance."""
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    values = np.asarray(table, dtype=float)
+    seeds, prompts = values.shape
+    rows = pd.DataFrame([{"s": s, "p": p, "y": values[s, p]} for s in range(seeds) for p in range(prompts)])
+    squares = anova_lm(ols("y ~ C(s) + C(p)", rows).fit())["mean_sq"] / values.size
+    over_seeds = stats.t.ppf(0.975, seeds - 1) ** 2 * squares["C(s)"]
+    over_prompts = stats.t.ppf(0.975, prompts - 1) ** 2 * max(0.0, squares["C(p)"] - squares["Residual"])
+    half = math.sqrt(over_seeds + over_prompts)
+    return values.mean() - half, values.mean() + half
+
+
+def test_win_rates_are_pooled_over_seeds_and_prompts(made: Path, found: Collected) -> None:
     frame = series.winrates_frame(found)
-    assert len(frame) == 12
-    row = frame.iloc[0]
-    stored_rate = json.loads((made.parents[1] / "runs" / row["run"] / "evaluation/0a1b2c3d/summary.json").read_text())[
-        "compared"
-    ]["reference"]["gold"]["win_rate"]
-    assert (row["judge"], row["baseline"], row["n"]) == ("gold", "reference", 4)
+    assert frame["setting"].tolist() == [f"objective {o}, strength {s}" for o in OBJECTIVES for s in STRENGTHS]
+    for row in frame.itertuples():
+        ids = [run_id(row.line, f"{row.strength}", seed) for seed in SEEDS]
+        wins = [answers(made.parents[1], run)["reference/first/gold"] for run in ids]
+        low, high = crossed(wins)
+        assert (row.judge, row.baseline, row.file) == ("gold", "reference", "")
+        assert (row.n, row.prompts, row.over) == (3, 4, "seeds and prompts")
+        assert row.value == pytest.approx(np.mean(wins))
+        assert (row.low, row.high) == pytest.approx((max(0.0, low), min(1.0, high)))
+    rate = series.metric_frame(found, "eval/winrate/gold")
+    assert rate.empty, "the records of these runs hold no win-rate"
+
+
+def test_the_win_rate_of_one_seed_is_that_of_its_latest_evaluation(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    sweep = json.loads((folder / "sweep.json").read_text())
+    sweep["points"] = [point for point in sweep["points"] if point["seed"] == "1"]
+    write_sealed(folder / "sweep.json", {k: v for k, v in sweep.items() if k != "sha256"})
+    row = series.winrates_frame(read_sweep(folder)).iloc[0]
+    file = tmp_path / "runs" / run_id("dpo", "0.1", "1") / "evaluation/0a1b2c3d/summary.json"
+    stored_rate = json.loads(file.read_text())["compared"]["reference"]["gold"]["win_rate"]
     assert (row["value"], row["low"], row["high"]) == (
         stored_rate["value"], stored_rate["ci_low"], stored_rate["ci_high"],
     )  # fmt: skip
-    wins = json.loads((made.parents[1] / "runs" / row["run"] / "evaluation/0a1b2c3d/summary.json").read_text())
-    assert wins["rows"] == 4
+    assert (row["n"], row["prompts"], row["over"]) == (1, 4, "prompts")
 
 
 def test_win_rates_of_a_record_are_shown_once(tmp_path: Path) -> None:
     folder = write(tmp_path)
-    run = RunDir.of(tmp_path, run_id("dpo", "0.1", "1"))
-    rates = {"eval/winrate/gold": 0.9, "eval/winrate/gold/ci_low": 0.8, "eval/winrate/llm": 0.3, "exact/winrate": 0.7}
-    run.update(summary={**run.record()["summary"], **rates})
+    for place, seed in enumerate(SEEDS):
+        run = RunDir.of(tmp_path, run_id("dpo", "0.1", seed))
+        rates = {"eval/winrate/gold": 0.9, "eval/winrate/gold/ci_low": 0.8, "exact/winrate": 0.7 + 0.01 * place}
+        rates |= {"eval/winrate/llm": 0.3, "eval/winrate/llm/n": 64.0, "questions/x/winrate/gold": 0.6}
+        run.update(summary={**run.record()["summary"], **rates})
     frame = series.winrates_frame(read_sweep(folder))
-    own = frame[frame["run"] == run.id]
-    assert sorted(zip(own["judge"], own["baseline"], strict=True)) == [
-        ("gold", "reference"), ("gold (exact)", "reference"), ("llm", ""),
+    own = frame[frame["setting"] == "objective dpo, strength 0.1"].set_index(["file", "judge", "baseline"])
+    assert sorted(own.index) == [
+        ("", "gold", "reference"), ("", "gold (exact)", "reference"), ("", "llm", ""), ("x", "gold", ""),
     ]  # fmt: skip
-    assert own.set_index("judge")["value"]["llm"] == 0.3
+    assert own["value"]["", "llm", ""] == pytest.approx(0.3)
+    assert own["prompts"]["", "llm", ""] == 64
+    exact = own.loc[("", "gold (exact)", "reference")]
+    assert (exact["value"], exact["low"], exact["high"]) == pytest.approx(t_interval([0.7, 0.71, 0.72]))
+    assert exact["over"] == "seeds"
+
+
+def test_evaluations_of_other_prompts_are_not_mixed(tmp_path: Path) -> None:
+    """A newer evaluation on the prompts of a file has rows of its own, and the held-out ones stay."""
+    folder = write(tmp_path)
+    before = series.winrates_frame(read_sweep(folder))
+    for objective in OBJECTIVES:
+        for strength in STRENGTHS:
+            for seed in SEEDS:
+                place = tmp_path / "runs" / run_id(objective, strength, seed) / "evaluation"
+                shutil.copytree(place / "0a1b2c3d", place / "ffffffff")
+                examples = Examples.read(place / "ffffffff")
+                examples.columns["reference/first/gold"] = [1.0] * len(examples)
+                examples.write(place / "ffffffff")
+                summary = {"run": "r", "questions": "mine", **summarise(examples)}
+                write_sealed(place / "ffffffff/summary.json", summary)
+                os.utime(place / "ffffffff/summary.json", (2e9, 2e9))
+    found = read_sweep(folder)
+    frame = series.winrates_frame(found)
+    pd.testing.assert_frame_equal(frame[frame["file"] == ""], before)
+    mine = frame[frame["file"] == "mine"]
+    assert mine["value"].tolist() == [1.0] * 4
+    assert mine["low"].tolist() == pytest.approx([proportion_confint(4, 4, method="wilson")[0]] * 4)
+    assert set(series.frontier_frame(found)["kind"]) == {"exact"}
+
+
+def test_seeds_that_answered_other_prompts_are_not_paired(tmp_path: Path) -> None:
+    folder = write(tmp_path)
+    place = tmp_path / "runs" / run_id("dpo", "0.1", "2") / "evaluation/0a1b2c3d"
+    examples = Examples.read(place)
+    Examples({**examples.columns, "prompt_id": [f"other {i}" for i in range(4)]}).write(place)
+    row = series.winrates_frame(read_sweep(folder)).iloc[0]
+    rates = [
+        json.loads((tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/summary.json").read_text())
+        for seed in SEEDS
+    ]
+    singles = [rate["compared"]["reference"]["gold"]["win_rate"] for rate in rates]
+    mean, low, _ = t_interval([rate["value"] for rate in singles])
+    assert row["value"] == pytest.approx(mean)
+    below = np.mean([rate["value"] - rate["ci_low"] for rate in singles])
+    assert row["low"] == pytest.approx(max(0.0, mean - math.hypot(mean - low, below)))
+
+
+def test_a_judge_that_only_compares_gives_a_plane_of_win_rate_and_kl(tmp_path: Path) -> None:
+    points = []
+    for number, (beta, kl, rate) in enumerate((("0.1", 2.0, 0.7), ("0.1", 3.0, 0.8), ("1.0", 1.0, 0.6))):
+        run = RunDir.of(tmp_path, f"dpo-{number}")
+        summary = {
+            "eval/kl_ref/sequence_k1": kl, "eval/kl_ref/sequence_k1/se": 0.1, "eval/winrate/llm": rate,
+            "eval/winrate/llm/ci_low": rate - 0.1, "eval/winrate/llm/ci_high": rate + 0.1,
+            "eval/winrate/llm/reference": 0.5,
+        }  # fmt: skip
+        write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": summary})
+        points.append({"point": number, "run": run.id, "objective.beta": beta, "seed": str(number)})
+    about = {"name": "s", "axes": ["objective.beta", "seed"], "points": points}
+    write_sealed(tmp_path / "sweeps/s/sweep.json", about)
+    found = read_sweep(tmp_path / "sweeps/s")
+    frame = series.frontier_frame(found)
+    assert set(frame["kind"]) == {"win-rate by llm"}
+    assert frame["reward"].tolist() == pytest.approx([0.75, 0.6])
+    assert (frame["reward_low"][1], frame["kl_low"][1]) == pytest.approx((0.5, 1 - 1.959964 * 0.1))
+    assert series.start_reward(found) == 0.5
+    assert series.reward_heading("win-rate by llm") == "win-rate by llm"
 
 
 def test_runs_of_no_sweep_have_the_axes_that_differ(made: Path) -> None:

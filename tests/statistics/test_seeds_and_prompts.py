@@ -7,7 +7,7 @@ import pytest
 
 from alignlab.statistics.comparison import Run, compare_settings
 from alignlab.statistics.seeds import compare_with_best
-from alignlab.statistics.seeds_and_prompts import Crossed
+from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
 
 LEVEL = 0.95
 
@@ -89,3 +89,57 @@ def test_one_common_seed_of_several_decides_nothing() -> None:
     of["A"] = {"1": of["A"]["1"]}
     _, found = compare_with_best(of, lower_is_better=False, interval_of=Crossed())
     assert found["B"].tied is False, "with one seed each, these two runs differ"
+
+
+def test_a_pooled_rate_is_crossed_and_stays_between_0_and_1() -> None:
+    rates = [[1.0, 0.0, 0.5, 1.0], [1.0, 0.5, 0.5, 1.0], [1.0, 0.0, 1.0, 1.0]]
+    inside = Crossed()(rates, 0.5)
+    assert pooled_rate(rates, 0.5) == inside
+    assert (inside.value, inside.n) == (pytest.approx(0.7083, abs=1e-4), 3)
+    wide, alone = Crossed()(rates, LEVEL), Crossed(all_prompts=True)(rates, LEVEL)
+    assert wide.high > 1
+    assert (pooled_rate(rates).low, pooled_rate(rates).high) == (wide.low, 1.0)
+    assert pooled_rate(rates, all_prompts=True).low == pytest.approx(alone.low)
+    with pytest.raises(ValueError, match="must lie in"):
+        pooled_rate([[0.5, 1.5], [0.5, 0.5]])
+    assert pooled_rate([]).n == 0
+
+
+def test_rates_that_all_agree_still_have_an_interval() -> None:
+    """Wilson's interval of as many wins of as many prompts; of answers, if the prompts are all that there are."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    won = np.ones((3, 16))
+    low, high = proportion_confint(16, 16, method="wilson")
+    found = pooled_rate(won)
+    assert (found.value, found.low, found.high, found.n) == (1.0, pytest.approx(low), pytest.approx(high), 3)
+    assert pooled_rate(won, all_prompts=True).low == pytest.approx(proportion_confint(48, 48, method="wilson")[0])
+
+
+def test_seeds_with_equal_rates_still_have_an_interval() -> None:
+    """Each seed loses another prompt, so the means of seeds are equal and those of prompts vary by chance alone."""
+    from statsmodels.stats.proportion import proportion_confint
+
+    rates = np.ones((3, 16))
+    rates[[0, 1, 2], [0, 1, 2]] = 0
+    assert Crossed()(rates, LEVEL).half == 0
+    for all_prompts, rows in ((False, 16), (True, 48)):
+        found = pooled_rate(rates, all_prompts=all_prompts)
+        expected = proportion_confint(15 / 16 * rows, rows, method="wilson")
+        assert (found.value, found.low, found.high) == pytest.approx((15 / 16, *expected))
+
+
+@pytest.mark.parametrize(("spread", "ease"), [(0.0, 0.0), (0.5, 1.0)])
+def test_pooled_win_rates_cover(spread: float, ease: float) -> None:
+    """Wins are drawn with a probability that depends on the seed and on the prompt. The truth is the mean over both."""
+    rng = np.random.default_rng(4)
+
+    def chances(seeds: int, prompts: int) -> np.ndarray:  # type: ignore[type-arg]
+        logits = 1.0 + rng.normal(0, spread, (seeds, 1)) + rng.normal(0, ease, (1, prompts))
+        return 1 / (1 + np.exp(-logits))
+
+    truth = chances(3000, 3000).mean()
+    found = [pooled_rate((rng.random((3, 32)) < chances(3, 32)).astype(float)) for _ in range(800)]
+    assert np.mean([one.low <= truth <= one.high for one in found]) > 0.93
+    over_prompts = [1.96 * np.sqrt(truth * (1 - truth) / 32) for _ in found]
+    assert np.mean([one.half for one in found]) < 2.2 * np.mean(over_prompts)

@@ -42,10 +42,11 @@ def completions(found: Collected) -> dict[str, Any]:
     """The answers of one run of each setting to the same prompts.
 
     `columns` has the settings, `prompts` the prompts with their answers and numbers to sort by, `baseline` the name of
-    the side in `prompts[...]["before"]`, `judge` the name of the judge of the scores, and `left_out` sentences on what
-    is not shown. `change` is the mean distance between the scores of policy and baseline, or, without a judge, the mean
-    absolute log-ratio of an answer (nats). `disagreement` is the mean over settings of the largest difference between
-    two judges' verdicts, or, with one judge, the standard deviation of the score over settings.
+    the side in `prompts[...]["before"]`, `judge` the name of the judge of the scores, `meaning` a sentence on the
+    numbers, and `left_out` sentences on what is not shown. `change` is the mean distance between the scores of policy
+    and baseline, or, without a judge, the mean absolute log-ratio of an answer (nats). `disagreement` is the mean over
+    settings of the largest difference between two judges' verdicts, or, with one judge, the standard deviation of the
+    score over settings.
     """
     columns: list[dict[str, str]] = []
     answers: list[dict[Key, Answer]] = []
@@ -72,10 +73,23 @@ def completions(found: Collected) -> dict[str, Any]:
         left_out.append(
             f"{len(rows) - len(kept)} of {len(rows)} prompts are not shown: the ones whose answers changed least"
         )
+    several = any(len(a.won) > 1 for read in answers for a in read.values())
     return {
-        "columns": columns, "prompts": kept, "baseline": names.get("baseline", ""), "judge": names.get("judge", ""),
-        "several_judges": any(len(a.won) > 1 for read in answers for a in read.values()), "left_out": left_out,
+        "columns": columns, "prompts": kept, "meaning": _meaning(names, several), "several_judges": several,
+        "baseline": names.get("baseline", ""), "judge": names.get("judge", ""), "left_out": left_out,
     }  # fmt: skip
+
+
+def _meaning(names: Mapping[str, str], several_judges: bool) -> str:
+    """What the numbers below a prompt mean."""
+    start, judge = names.get("baseline") or "start", names.get("judge", "")
+    change = "the mean absolute log-ratio of an answer (nats)"
+    if judge:
+        change = f"the mean distance between the scores of a setting's answer and of the {start}'s, by {judge}"
+    if several_judges:
+        return f"Change is {change}. Disagreement is the mean over settings of the largest difference between verdicts."
+    spread = " Disagreement is the standard deviation of the score over settings." if judge else ""
+    return f"Change is {change}.{spread}"
 
 
 def _sources(found: Collected, left_out: list[str]) -> list[tuple[str, str, Path]]:

@@ -32,9 +32,10 @@ from alignlab.runs.identity import flatten
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
+from alignlab.statistics.seeds import Comparison
 
 _LOG_LINES, _MOST_LOGS = 15, 20
-_SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± includes the interval over prompts"
+_SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together"
 
 
 @dataclass(frozen=True)
@@ -49,12 +50,18 @@ class Cell:
 
 @dataclass(frozen=True)
 class Table:
-    """name: for people who can't see the table, and for the name of its CSV file. numeric: headings of numbers."""
+    """A table of the page.
+
+    name:    for people who can't see the table, and for the name of its CSV file.
+    numeric: headings of numbers.
+    minor:   headings that are left out on paper, which has less room.
+    """
 
     name: str
     header: list[str]
     rows: list[list[Cell]]
     numeric: frozenset[str] = frozenset()
+    minor: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True)
@@ -88,14 +95,15 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
     differences, runs = _differences(found)
     sampled = completions(found)
     asked = str(found.about.get("metric") or "")
-    sampled_note = [_SAMPLED] if sampled["prompts"] else []
+    some_prompts = any(not one.all_prompts for of_run in found.by_prompt.values() for _, one in of_run)
+    sampled_note = [_SAMPLED] if some_prompts else []
     others = made_by_different_code(record for record in found.records.values() if record)
     return Content(
         name=_safe(found.name),
         question=_safe(found.question),
         made=made,
         counts=_counts(found),
-        answers=[(_safe(name), [_safe(text) for text in answers(one, asked)]) for name, one in found.settings]
+        answers=[(_safe(name), [_safe(text, 4000) for text in answers(one, asked)]) for name, one in found.settings]
         or [("", ["Nothing can be told: there is no run."])],
         settings=[(_safe(name), *_settings(found, one, asked, sampled_note)) for name, one in found.settings],
         figures={**figures, "completions": sampled, "runs": runs},
@@ -108,7 +116,7 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
         audits=_audits(found),
         facts=Table("provenance", ["what", "value"], [[Cell(_safe(a)), Cell(_safe(b, 1000))] for a, b in facts(found)]),
         commands=[visible(redacted(line), 2000) for line in commands(found)],
-        notes=[_safe(note) for note in dict.fromkeys([*found.notes, *notes, *others])],
+        notes=[_safe(note, 1000) for note in dict.fromkeys([*found.notes, *notes, *others])],
         against=_against(against) if against else None,
         against_notes=[_safe(note, 1000) for note in against.notes] if against else [],
     )
@@ -125,7 +133,7 @@ def _settings(
     found: Collected, settings: Settings, asked: str, more: Sequence[str]
 ) -> tuple[Table, Table | None, list[str]]:
     records = [found.records[point["run"]] for points in settings.points.values() for point in points.values()]
-    lines = [_safe(text, 1000) for text in [*conclusions(settings, asked), *more, *fairness(records)]]
+    lines = [_safe(text, 4000) for text in [*conclusions(settings, asked), *more, *fairness(records)]]
     return settings_table(found, settings), _budgets_table(settings), lines
 
 
@@ -146,7 +154,7 @@ def settings_table(found: Collected, settings: Settings) -> Table:
     if compared.metric:
         header.append(series.heading(compared.metric))
     if compared.comparisons:
-        header += [f"difference to the {_word(compared)}", "tied with it"]
+        header += [f"difference to the {_word(compared)}", *_TIED]
     header += [series.heading(name) for name in shown]
     rows = []
     for row in compared.settings:
@@ -161,7 +169,15 @@ def settings_table(found: Collected, settings: Settings) -> Table:
                 cells += _comparison(compared, row.name)
         rows.append(cells)
     header = [_safe(name) for name in header]
-    return Table("settings", header, rows, _numeric(header, rows))
+    minor = frozenset(_safe(series.heading(name)) for name in shown if not is_main(name))
+    return Table("settings", header, rows, _numeric(header, rows), minor)
+
+
+def is_main(metric: str) -> bool:
+    """Whether a table with little room has a column for the metric: KL, reward, and what judges say."""
+    name = series.heading(metric)
+    judged = name.startswith(("score by ", "win-rate", "exact win-rate"))
+    return judged or metric in FIRST or metric.startswith("questions/")
 
 
 def _budgets_table(settings: Settings) -> Table | None:
@@ -169,16 +185,18 @@ def _budgets_table(settings: Settings) -> Table | None:
     compared = settings.compared
     if compared.budgets is None or compared.plane is None or not compared.budgets.budgets:
         return None
-    header = ["at KL (nats)", "method", "seeds", series.heading(compared.plane.reward), "difference to the highest"]
+    header = ["at KL (nats)", "method", "seeds", series.heading(compared.plane.reward), "above the start"]
+    header += ["difference to the highest", *_TIED]
     rows = []
     for budget in compared.budgets.budgets:
         for method, reward in budget.rewards.items():
             comparison = budget.comparisons.get(method)
             cells = [Cell(f"{budget.kl:.3g}", budget.kl), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
+            cells += [_estimate(reward, ".3f"), _estimate(budget.gains.get(method), ".3f")]
             difference = _first("highest", method, budget.rewards) if method == budget.best else Cell("")
             if comparison is not None and comparison.difference is not None and comparison.difference.n:
                 difference = _signed(comparison.difference, ".3f")
-            rows.append([*cells, _estimate(reward, ".3f"), difference])
+            rows.append([*cells, difference, *_tied(comparison)])
     return Table("methods at common KLs", header, rows, _numeric(header, rows))
 
 
@@ -202,29 +220,43 @@ def _seeds(points: Mapping[str, Any]) -> Cell:
 def _comparison(compared: ComparedSettings, name: str) -> list[Cell]:
     comparison = compared.comparisons.get(name)
     if comparison is None:
-        return [Cell(""), Cell("")]
-    tied = "unknown" if comparison.tied is None else "yes" if comparison.tied else "no"
+        return [Cell(""), *_tied(None)]
     if comparison.difference is None:
         group = next(group for group in compared.groups if group.best == name)
         known = any(c.tied is not None for other, c in group.comparisons.items() if other != name)
         rows = {row.name: row.means for row in compared.settings if row.name in group.names}
         means = {one: of[compared.metric or ""] for one, of in rows.items() if compared.metric in of}
-        return [_first(_word(compared), name, means) if known else Cell("unknown", 0.0), Cell("")]
+        return [_first(_word(compared), name, means) if known else Cell("unknown", 0.0), *_tied(comparison)]
     if not comparison.difference.n:
+        return [Cell("unknown"), *_tied(comparison)]
+    return [_signed(comparison.difference, series.form(compared.metric or "")), *_tied(comparison)]
+
+
+_TIED = ("tied with it", "seeds to add")
+
+
+def _tied(comparison: Comparison | None) -> list[Cell]:
+    """The cells below _TIED; empty for the setting that others are compared with."""
+    if comparison is None or comparison.difference is None:
+        return [Cell(""), Cell("")]
+    if comparison.tied is None:
         return [Cell("unknown"), Cell("unknown")]
-    return [_signed(comparison.difference, series.form(compared.metric or "")), Cell(tied)]
+    if not comparison.tied:
+        return [Cell("no"), Cell("")]
+    more = comparison.more_seeds
+    return [Cell("yes"), Cell("-") if more is None else Cell(str(more), float(more))]
 
 
 def _runs_table(found: Collected) -> Table:
     """One row per run: axes, metrics, status, id."""
-    shown = [name for name in COLUMNS if any(name in r.get("summary", {}) for r in found.records.values())]
-    header = [_safe(name) for name in [*found.axes, *(COLUMNS[name][0] for name in shown), "status", "run"]]
+    columns = columns_of(dict.fromkeys(name for r in found.records.values() for name in r.get("summary", {})))
+    header = [_safe(name) for name in [*found.axes, *(heading for heading, _ in columns.values()), "status", "run"]]
     rows = []
     for point in found.points:
         record = found.records[point["run"]]
         summary = record.get("summary", {})
         cells = [_text_or_number(point[axis]) for axis in found.axes]
-        cells += [_number(summary.get(name), COLUMNS[name][1]) for name in shown]
+        cells += [_number(summary.get(name), form) for name, (_, form) in columns.items()]
         rows.append([*cells, Cell(_safe(record.get("status", "not run"))), Cell(_safe(point["run"]))])
     return Table("runs", header, rows, _numeric(header, rows))
 
@@ -267,16 +299,16 @@ def _differences(found: Collected) -> tuple[Table, dict[str, Any]]:
         values = ", ".join(f"{value} ({counted(number, 'run')})" for value, number in counts.most_common(12))
         rest = len(counts) - 12
         rows.append([Cell(_safe(key)), Cell(values + (f", and {rest} more" if rest > 0 else ""))])
-    shown = [name for name in COLUMNS if any(name in r.get("summary", {}) for r in found.records.values())]
+    columns = columns_of(dict.fromkeys(name for r in found.records.values() for name in r.get("summary", {})))
     runs = {
         "keys": [_safe(key) for key in differing],
-        "metrics": [COLUMNS[name][0] for name in shown],
+        "metrics": [_safe(heading) for heading, _ in columns.values()],
         "runs": [
             {
                 "id": _safe(p["run"]),
                 "name": _safe(", ".join(f"{axis} {p[axis]}" for axis in found.axes)),
                 "values": [texts[p["run"]].get(key) for key in differing],
-                "numbers": [_rounded(found.records[p["run"]].get("summary", {}).get(name)) for name in shown],
+                "numbers": [_rounded(found.records[p["run"]].get("summary", {}).get(name)) for name in columns],
             }
             for p in known
         ],
@@ -357,7 +389,8 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
         "frontier": {
             "kind": _safe(kind),
             "kl": "exact KL(policy ‖ reference), nats per answer" if exact else "KL from samples, nats per answer",
-            "reward": "exact expected reward" if exact else f"mean {_safe(kind)}",
+            "reward": _safe(series.reward_heading(kind)),
+            "start": _rounded(series.start_reward(found)),
             "curves": [{name: [_rounded(v) for v in curve[name]] for name in ("kl", "reward")} for curve in curves]
             if exact
             else [],
@@ -438,11 +471,13 @@ def _figure_tables(
         )
     if len(rates):
         rows = [
-            [Cell(_safe(r[key])) for key in ("setting", "run", "judge", "baseline")]
-            + [_triple(r, "value"), _number(r["n"], ".0f")]
+            [Cell(_safe(r[key])) for key in ("setting", "judge", "baseline")]
+            + [Cell(_safe(r["file"] or "held-out")), _triple(r, "value"), _number(r["n"], ".0f")]
+            + [_number(r["prompts"] or None, ".0f"), Cell(r["over"])]
             for r in _rows(rates)
         ]
-        tables["forest"] = Table("win-rates", ["setting", "run", "judge", "against", "win-rate", "prompts"], rows)
+        header = ["setting", "judge", "against", "prompts", "win-rate", "seeds", "number of prompts", "interval over"]
+        tables["forest"] = Table("win-rates", header, rows)
     if len(moved):
         rows = [
             [Cell(_safe(r["setting"])), *(_triple(r, part) for part in ("chosen", "rejected", "length"))]

@@ -34,6 +34,7 @@
   const short = (row) => (row.strength === null ? row.line : `${row.line} ${row.strength}`);
 
   // --- figures -----------------------------------------------------------------------------------------------------
+  const PAPER = 690; // width of a figure on paper (CSS pixels); A4 has 718 between its margins
   let printing = false;
   const theme = () => {
     const style = getComputedStyle(document.documentElement);
@@ -44,11 +45,12 @@
     const { ink, grid, line: border } = theme();
     return { title: { text: plain(title), font: { size: 13 } }, color: ink, gridcolor: grid, linecolor: border, zerolinecolor: border, automargin: true, ...more };
   };
-  const narrow = () => window.innerWidth < 640;
+  const narrow = () => !printing && window.innerWidth < 640;
   const layout = (more) => ({
     font: { family: "system-ui, sans-serif", size: 12, color: theme().ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 440, hovermode: "closest",
     margin: { l: 60, r: 12, t: 16, b: 50 },
+    ...(printing ? { width: PAPER } : {}),
     legend: narrow() ? { orientation: "h", y: -0.22 } : { orientation: "v" }, ...more,
   });
   const bars = (rows, low, value, high) => ({
@@ -97,9 +99,12 @@
         text: rows.map((r) => plain(`${r.setting} (${r.n} seed${r.n === 1 ? "" : "s"}, interval over ${r.over})`)),
         hovertemplate: "%{text}<br>KL %{x:.3f}, reward %{y:.3f}<extra></extra>" });
     }
+    const start = data.frontier.start;
+    if (start !== null)
+      traces.push({ x: [0], y: [start], mode: "markers", name: "start", marker: { color: theme().ink, size: 9, symbol: "diamond" }, hovertemplate: "start: %{y:.3f}<extra></extra>" });
     // intervals of two seeds can be wider than the figure; the axes follow the values
     const most = Math.max(0.5, ...points.map((r) => r.kl)), top = Math.max(...points.map((r) => r.reward));
-    const ys = points.map((r) => r.reward).concat(curves.flatMap((c) => c.reward.filter((_, k) => c.kl[k] <= 1.15 * most)));
+    const ys = points.map((r) => r.reward).concat(start ?? [], curves.flatMap((c) => c.reward.filter((_, k) => c.kl[k] <= 1.15 * most)));
     const low = Math.min(...ys), high = Math.max(top, ...ys), room = 0.08 * (high - low || 1);
     Plotly.react("figure-frontier", traces, layout({ xaxis: axis(kl, { range: [Math.min(0, ...points.map((r) => r.kl)) - 0.03 * most, 1.15 * most] }), yaxis: axis(reward, { range: [low - room, high + room] }) }), CONFIG);
   };
@@ -161,20 +166,30 @@
     }));
   };
 
-  const versus = (row) => (row.baseline ? `${row.judge} against ${row.baseline}` : row.judge);
+  const versus = (row) => `${row.judge}${row.baseline ? ` against ${row.baseline}` : ""}${row.file ? `, ${row.file}` : ""}`;
   const forest = () => {
-    const rows = [...data.forest].reverse();
-    const several = new Set(rows.map((r) => `${r.judge} ${r.baseline}`)).size > 1;
-    const names = rows.map((r, i) => `${short(r)}${r.seed ? `, seed ${r.seed}` : ""}${several ? ` (${versus(r)})` : ""}${"\u200b".repeat(i % 7)}`);
-    const traces = [];
-    for (const [name, found] of grouped(rows.map((r, i) => ({ ...r, label: names[i] })), "line"))
-      traces.push({ x: found.map((r) => r.value), y: found.map((r) => plain(r.label)), mode: "markers", name: plain(name), showlegend: false,
-        marker: { color: colour(line(name)), size: 9, symbol: symbol(line(name)) }, error_x: bars(found, "low", "value", "high"),
-        text: found.map((r) => plain(`${versus(r)}${r.n ? `, ${r.n} prompts` : ""}`)), hovertemplate: "%{text}<br>%{x:.3f}<extra></extra>" });
-    const judge = several || !rows.length ? "win-rate" : `win-rate by ${versus(rows[0])}`;
-    Plotly.react("figure-forest", traces, layout({ height: Math.min(9000, 90 + 24 * rows.length), xaxis: axis(judge, { range: [-0.02, 1.02] }),
-      yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names.map(plain), range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }),
-      shapes: [{ type: "line", x0: 0.5, x1: 0.5, yref: "paper", y0: 0, y1: 1, line: { color: theme().ink, dash: "dot", width: 1 } }] }), CONFIG);
+    // one panel for each combination of judge, baseline and prompts, with a row for each setting
+    const groups = [...grouped(data.forest.map((r) => ({ ...r, about: versus(r) })), "about")];
+    const between = 3, total = data.forest.length + between * groups.length; // heights, in rows
+    const traces = [], axes = { annotations: [], shapes: [] };
+    let top = 1;
+    groups.forEach(([about, unsorted], k) => {
+      const n = k ? k + 1 : "", rows = [...unsorted].reverse();
+      const names = rows.map((r, i) => plain(short(r)) + "\u200b".repeat(i % 7));
+      top -= 1.2 / total;
+      const bottom = Math.max(0, top - rows.length / total);
+      axes[`xaxis${n}`] = axis(k === groups.length - 1 ? "win-rate" : "", { range: [-0.02, 1.02], anchor: `y${n}` });
+      axes[`yaxis${n}`] = axis("", { type: "category", categoryorder: "array", categoryarray: names, range: [-0.7, names.length - 0.3], domain: [bottom, top], anchor: `x${n}`, tickfont: { size: narrow() ? 9 : 11 } });
+      axes.annotations.push({ text: plain(`win-rate by ${about}`), showarrow: false, xref: `x${n} domain`, yref: `y${n} domain`, x: 0, y: 1, xanchor: "left", yanchor: "bottom", font: { size: 12, color: theme().ink } });
+      axes.shapes.push({ type: "line", xref: `x${n}`, yref: `y${n} domain`, x0: 0.5, x1: 0.5, y0: 0, y1: 1, line: { color: theme().ink, dash: "dot", width: 1 } });
+      top = bottom - (between - 1.2) / total;
+      for (const [name, found] of grouped(rows.map((r, i) => ({ ...r, label: names[i] })), "line"))
+        traces.push({ x: found.map((r) => r.value), y: found.map((r) => r.label), mode: "markers", name: plain(name), showlegend: false, xaxis: `x${n}`, yaxis: `y${n}`,
+          marker: { color: colour(line(name)), size: 9, symbol: symbol(line(name)) }, error_x: bars(found, "low", "value", "high"),
+          text: found.map((r) => plain(`${r.setting}: ${versus(r)} (${r.n} seed${r.n === 1 ? "" : "s"}${r.prompts ? `, ${r.prompts} prompts` : ""}, interval over ${r.over})`)),
+          hovertemplate: "%{text}<br>%{x:.3f}<extra></extra>" });
+    });
+    Plotly.react("figure-forest", traces, layout({ height: Math.min(9000, 40 + 24 * total), ...axes }), CONFIG);
   };
 
   const displacement = () => {
@@ -274,7 +289,7 @@
       made.append(make("h4", title));
       made.append(answer.text ? make("p", answer.text, "text") : make("p", "(empty)", "text empty"));
       if (answer.score !== null) meta.push(`${judge || "score"} ${answer.score.toFixed(3)}`);
-      if (answer.tokens !== null) meta.push(`${answer.tokens} tokens`);
+      if (answer.tokens !== null) meta.push(`${answer.tokens} token${answer.tokens === 1 ? "" : "s"}`);
       if (answer.ended === false) meta.push("cut off");
       if (meta.length) made.append(make("p", meta.join(", "), "meta"));
       return made;

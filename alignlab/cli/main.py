@@ -18,6 +18,7 @@ VERBS = {
     "report": "write one page (HTML, and Markdown) about a sweep or about runs: answer, intervals, figures, answers",
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "papers": "list, measure and compare claims of papers, with verdicts",
+    "import-trl": "translate the arguments of a TRL training (YAML, JSON, script) into a command of `train`",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(verb: str, args: list[str]) -> int:
     try:
-        code = int(importlib.import_module(f"alignlab.cli.{verb}").main(args))
+        code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output has closed it, for instance `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it exits

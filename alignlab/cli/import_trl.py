@@ -1,0 +1,51 @@
+"""`alignlab import-trl`: the arguments of a TRL training as a command line of `alignlab train`."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
+
+_HELP = """usage: alignlab import-trl <file> [trainer=<name>]
+
+file:    YAML or JSON with TRL's arguments (as for `trl dpo --config`), or a Python script. A script is parsed, never
+         run: the literal arguments of DPOConfig(...), LoraConfig(...), load_dataset(...) and the like are read.
+trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; needed for YAML and JSON
+
+Prints a command line of `alignlab train` for the same training. Below it stands what has no counterpart, what is
+different, and what a script computes when it runs. Settings that the file leaves open get TRL's defaults."""
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code."""
+    args = list(argv)
+    if not args or {"-h", "--help"} & set(args):
+        print(_HELP)
+        return 0 if args else 2
+    try:
+        return _print(args)
+    except AlignlabError as error:
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
+        return error.exit_code
+
+
+def _print(args: Sequence[str]) -> int:
+    from alignlab.config.import_trl import import_trl, notes_text
+
+    settings = {key: value for key, sign, value in (word.partition("=") for word in args) if sign}
+    files = [word for word in args if "=" not in word]
+    problems = [Problem(key, None, "is not known; only trainer=<name> is") for key in settings if key != "trainer"]
+    if len(files) != 1:
+        problems.append(Problem("file", " ".join(files) or None, "name one file", "alignlab import-trl config.yaml"))
+    if problems:
+        raise ConfigError(problems, where="this command; nothing was written")
+    found = import_trl(Path(files[0]), settings.get("trainer", ""))
+    words = [word if "=<" in word else shlex.quote(word) for word in found.words]  # a placeholder is no shell word
+    print(visible("alignlab train " + " \\\n    ".join(words), MOST_OF_OUTPUT))
+    if found.notes:
+        print(visible("\nnot carried over, or different:\n" + "\n".join(notes_text(found.notes)), MOST_OF_OUTPUT))
+    return 0

@@ -1,0 +1,490 @@
+"""Translates the arguments of a TRL training into a command line of `alignlab train`.
+
+The losses are those that tests/peers holds equal to TRL 1.16: where TRL differs from the paper, the objective gets the
+dialect `trl1`. A setting that the file leaves open has TRL's default, because a copied training should train the same.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from alignlab.errors import ConfigError, Problem
+from alignlab.spelling import as_typed, correct_spelling
+
+_WHERE = "this command; nothing was written"
+
+# Trainer -> TRL's default learning rate.
+LEARNING_RATES = {
+    "dpo": 1e-6, "kto": 1e-6, "sft": 2e-5, "reward": 1e-4, "orpo": 1e-6, "cpo": 1e-6, "rloo": 1e-6, "grpo": 1e-6,
+}  # fmt: skip
+
+# TRL's argument -> key here, for settings with the same meaning and unit.
+_SAME = {
+    "weight_decay": "optim.weight_decay",
+    "warmup_steps": "optim.warmup_steps",
+    "adam_beta1": "optim.beta1",
+    "adam_beta2": "optim.beta2",
+    "adam_epsilon": "optim.eps",
+    "max_grad_norm": "trainer.gradient_clip",
+    "gradient_checkpointing": "trainer.gradient_checkpointing",
+    "logging_steps": "trainer.log_every",
+    "eval_steps": "trainer.eval_every",
+    "save_steps": "trainer.checkpoint_every",
+    "max_prompt_length": "data.max_prompt_length",
+    "dataset_config": "data.subset",
+    "dataset_test_split": "data.eval_split",
+    "attn_implementation": "model.attention",
+    "lora_r": "peft.r",
+    "lora_alpha": "peft.alpha",
+    "lora_dropout": "peft.dropout",
+    "temperature": "rollout.temperature",
+    "max_completion_length": "rollout.max_new_tokens",
+    "num_iterations": "rollout.epochs",
+}
+
+# Names in LoraConfig -> names in TRL's ModelConfig.
+_LORA = {
+    "r": "lora_r",
+    "lora_alpha": "lora_alpha",
+    "lora_dropout": "lora_dropout",
+    "target_modules": "lora_target_modules",
+}
+
+# peft's own defaults of LoraConfig, which are not those of TRL's ModelConfig.
+_LORA_DEFAULTS = {
+    name: ast.Constant(value) for name, value in (("lora_r", 8), ("lora_alpha", 8), ("lora_dropout", 0.0))
+}
+
+# Settings that change no number, or that alignlab decides by itself.
+_WITHOUT_EFFECT = {
+    "output_dir", "run_name", "report_to", "logging_dir", "push_to_hub", "hub_model_id", "save_total_limit",
+    "save_strategy", "eval_strategy", "evaluation_strategy", "logging_strategy", "remove_unused_columns",
+    "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory", "padding_free", "pad_to_multiple_of",
+    "disable_dropout", "precompute_ref_log_probs", "precompute_ref_batch_size", "per_device_eval_batch_size",
+    "log_completions", "do_train", "do_eval", "overwrite_output_dir", "logging_first_step",
+    "gradient_checkpointing_kwargs", "disable_tqdm", "use_peft", "generate_during_eval", "activation_offloading",
+    "task_type", "lora_task_type", "num_completions_to_print",
+}  # fmt: skip
+
+# Loss type of DPOTrainer -> objective and the fields that TRL's other arguments do not decide.
+_DPO_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
+    "sigmoid": ("dpo", {}),
+    "hinge": ("hinge", {}),
+    "ipo": ("ipo", {"dialect": "trl1"}),
+    "exo_pair": ("exo", {}),
+    "nca_pair": ("nca", {}),
+    "robust": ("robust_dpo", {}),
+    "bco_pair": ("bco", {"dialect": "trl1"}),
+    "sppo_hard": ("sppo", {}),
+    "aot": ("aot", {}),
+    "aot_unpaired": ("aot", {"pairing": "unpaired"}),
+    "apo_zero": ("apo_zero", {}),
+    "apo_down": ("apo_down", {}),
+    "discopop": ("discopop", {}),
+    "sft": ("sft", {}),
+    "sigmoid_norm": ("length_dpo", {}),
+}
+# Objective -> its field for TRL's label_smoothing. TRL ignores it in other losses.
+_SMOOTHED = {"exo": "epsilon", "robust_dpo": "label_smoothing", "aot": "label_smoothing"}
+_DIVERGENCES = {
+    "reverse_kl": "reverse_kl",
+    "forward_kl": "forward_kl",
+    "js_divergence": "js",
+    "alpha_divergence": "alpha",
+}
+_NORMALISERS = {"grpo": "answers", "dapo": "tokens", "dr_grpo": "constant"}
+
+
+@dataclass
+class Imported:
+    """A translated training.
+
+    words: of `alignlab train`.
+    notes: (argument, why it is not among the words, or what is different), in the order of the file.
+    """
+
+    trainer: str
+    words: list[str] = field(default_factory=list)
+    notes: list[tuple[str, str]] = field(default_factory=list)
+
+    def set(self, key: str, value: Any) -> None:
+        self.words.append(f"{key}={as_typed(value)}")
+
+    def note(self, argument: str, text: str) -> None:
+        self.notes.append((argument, text))
+
+
+def import_trl(file: Path, trainer: str = "") -> Imported:
+    """Translate a YAML or JSON file of TRL arguments, or the literal arguments of a Python script.
+
+    trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; not needed for a script, whose classes name it.
+    The script is parsed, never run. Raises ConfigError for a file that can't be read, and without a known trainer.
+    """
+    found, arguments, notes = _read(file)
+    trainer = trainer or found
+    if trainer not in LEARNING_RATES:
+        guess = correct_spelling(trainer, LEARNING_RATES) if trainer else "dpo"
+        text = f"must name TRL's trainer: one of {', '.join(LEARNING_RATES)}"
+        raise ConfigError([Problem("trainer", trainer or None, text, f"trainer={guess or 'dpo'}")], where=_WHERE)
+    result = Imported(trainer, notes=notes)
+    rest = dict(arguments)
+    _objective(result, rest)
+    _model(result, rest)
+    _data(result, rest)
+    _training(result, rest)
+    for name, value in rest.items():
+        if name in _SAME:
+            if value is not None:
+                result.set(_SAME[name], value)
+        elif name not in _WITHOUT_EFFECT:
+            result.note(name, "has no counterpart")
+    return result
+
+
+# --- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read(file: Path) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
+    """(trainer if the file names it, argument -> value, notes on arguments that are computed when a script runs)."""
+    try:
+        text = file.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
+    try:
+        if file.suffix == ".py":
+            return _of_script(ast.parse(text))
+        loaded = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (ValueError, RecursionError, SyntaxError, yaml.YAMLError) as error:
+        raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
+    if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
+        text = "must hold arguments with their values, such as `learning_rate: 1.0e-6`"
+        raise ConfigError([Problem("file", file, text)], where=_WHERE)
+    return "", {name: _number(value) for name, value in loaded.items()}, []
+
+
+def _number(value: Any) -> Any:
+    """YAML reads 1e-6 as a text, because it has no dot; TRL reads it as a number."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _of_script(tree: ast.Module) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
+    trainer, arguments, notes = "", {}, []
+    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
+        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+        kind = name.removesuffix("Config").lower()
+        if name.endswith("Config") and kind in LEARNING_RATES:
+            trainer = kind
+            named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+            if len(named) < len(call.keywords):
+                notes.append((name, f"line {call.lineno}: ** adds arguments that are known only when the script runs"))
+        elif name in ("ModelConfig", "ScriptArguments"):
+            named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
+        elif name == "LoraConfig":
+            named = {_LORA.get(k.arg, k.arg): k.value for k in call.keywords if k.arg}
+            named = {**_LORA_DEFAULTS, **named}
+            arguments["use_peft"] = True
+        elif name.removesuffix("Trainer").lower() in LEARNING_RATES and name.endswith("Trainer"):
+            trainer = trainer or name.removesuffix("Trainer").lower()
+            texts = [keyword.value for keyword in call.keywords if keyword.arg == "model" and _is_text(keyword.value)]
+            named = {"model_name_or_path": texts[0]} if texts else {}
+        elif name == "from_pretrained" and "AutoModel" in ast.unparse(call.func) and call.args:
+            named = {"model_name_or_path": call.args[0]}
+        elif name == "load_dataset" and call.args:
+            named = {"dataset_name": call.args[0], **({"dataset_config": call.args[1]} if len(call.args) > 1 else {})}
+            split = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg == "split"}
+            named |= {"dataset_train_split": split["split"]} if split and "dataset_name" not in arguments else {}
+        else:
+            continue
+        for argument, value in named.items():
+            try:
+                arguments.setdefault(argument, ast.literal_eval(value))
+            except ValueError:
+                notes.append(
+                    (argument, f"line {value.lineno}: computed when the script runs: {ast.unparse(value)[:80]}")
+                )
+                arguments.setdefault(argument, f"<{argument}>")  # to be filled in
+    return trainer, arguments, notes
+
+
+def _is_text(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str)
+
+
+# --- translating: each function takes out of `rest` what it has used -------------------------------------------------
+
+
+def _objective(result: Imported, rest: dict[str, Any]) -> None:
+    translate: Mapping[str, Callable[[Imported, dict[str, Any]], None]] = {
+        "dpo": _dpo, "kto": _kto, "sft": _sft, "reward": _reward, "orpo": _orpo, "cpo": _cpo, "rloo": _rloo,
+        "grpo": _grpo,
+    }  # fmt: skip
+    translate[result.trainer](result, rest)
+
+
+def _dpo(result: Imported, rest: dict[str, Any]) -> None:
+    types = rest.pop("loss_type", "sigmoid")
+    types = [types] if isinstance(types, str) else list(types)
+    weights = rest.pop("loss_weights", None) or [1.0] * len(types)
+    beta, smoothing = rest.pop("beta", 0.1), rest.pop("label_smoothing", 0.0)
+    tau = rest.pop("discopop_tau", 0.05)
+    divergence, alpha = rest.pop("f_divergence_type", "reverse_kl"), rest.pop("f_alpha_divergence_coef", 0.5)
+    ld_alpha, weighting = rest.pop("ld_alpha", None), rest.pop("use_weighting", False)
+    parts = []
+    for kind, weight in zip(types, weights, strict=False):
+        if kind not in _DPO_LOSSES:
+            result.note("loss_type", f"{kind} has no counterpart")
+            continue
+        name, fields = _DPO_LOSSES[kind]
+        part: dict[str, Any] = {**fields}
+        if name != "sft":
+            part["strength"] = beta
+        if name == "discopop":
+            part["tau"] = tau
+        if name in _SMOOTHED:
+            part[_SMOOTHED[name]] = smoothing
+        elif smoothing:
+            result.note(
+                "label_smoothing", f"is ignored by TRL 1.x in loss_type={kind}; objective.label_smoothing is cDPO"
+            )
+        if name == "bco":  # TRL adds the losses of both answers, and alignlab takes their mean
+            weight = 2 * weight
+        parts.append((name, weight, part))
+    if not parts:
+        return
+    if weighting and [name for name, _, _ in parts] == ["dpo"]:
+        parts = [("wpo", parts[0][1], {"strength": beta, "dialect": "trl1"})]
+    elif weighting:
+        result.note("use_weighting", "works here with the loss of DPO only (objective=wpo)")
+    if ld_alpha is not None and [name for name, _, _ in parts] == ["dpo"]:
+        parts = [("ld_dpo", parts[0][1], {"strength": beta, "alpha": ld_alpha, "dialect": "trl1"})]
+    elif ld_alpha is not None:
+        result.note("ld_alpha", "works here with the loss of DPO only (objective=ld_dpo)")
+    if divergence != "reverse_kl":
+        _diverge(result, parts, divergence, alpha)
+    _write(result, parts)
+
+
+def _diverge(result: Imported, parts: list[tuple[str, float, dict[str, Any]]], divergence: str, alpha: float) -> None:
+    """Add the f-divergence to the parts that it applies to."""
+    for name, _, fields in parts:
+        if name in ("dpo", "hinge", "ipo", "exo", "robust_dpo", "discopop", "length_dpo", "wpo"):
+            fields["divergence"] = _DIVERGENCES.get(divergence, divergence)
+            if divergence == "alpha_divergence":
+                fields["divergence_alpha"] = alpha
+        elif name != "sft":
+            result.note("f_divergence_type", f"does not apply to {name}")
+
+
+def _write(result: Imported, parts: list[tuple[str, float, dict[str, Any]]]) -> None:
+    """The words of one objective, or of a weighted sum."""
+    if len(parts) == 1 and parts[0][1] == 1:
+        name, _, fields = parts[0]
+        result.set("objective", name)
+        for key, value in fields.items():
+            result.set("strength" if key == "strength" else f"objective.{key}", value)
+        return
+    strengths = {"ipo": "tau"}
+    listed = []
+    for name, weight, fields in parts:
+        own = {strengths.get(name, "beta") if key == "strength" else key: value for key, value in fields.items()}
+        listed.append({"name": name, **own, "weight": weight})
+    result.set("objective", "mix")
+    result.set("objective.parts", listed)
+
+
+def _kto(result: Imported, rest: dict[str, Any]) -> None:
+    name = {"kto": "kto", "apo_zero_unpaired": "apo_zero_unpaired"}.get(rest.pop("loss_type", "kto"), "")
+    if not name:
+        result.note("loss_type", "has no counterpart; kto is used")
+    result.set("objective", name or "kto")
+    result.set("objective.beta", rest.pop("beta", 0.1))
+    weights = {key: rest.pop(key, 1.0) for key in ("desirable_weight", "undesirable_weight")}
+    if name == "kto":
+        for key, value in weights.items():
+            result.set(f"objective.{key}", value)
+
+
+def _sft(result: Imported, rest: dict[str, Any]) -> None:
+    result.set("objective", "sft")
+    if rest.pop("loss_type", "nll") != "nll":
+        result.note("loss_type", "has no counterpart; the mean over tokens (nll) is used")
+    for name in ("packing", "assistant_only_loss"):
+        if rest.pop(name, False):
+            result.note(
+                name, "has no counterpart: each row is one prompt with one answer, and only the answer is learnt"
+            )
+    rest.pop("completion_only_loss", None)
+
+
+def _reward(result: Imported, rest: dict[str, Any]) -> None:
+    result.set("objective", "reward_model")
+    result.set("objective.centring", rest.pop("center_rewards_coefficient", None) or 0.0)
+
+
+def _orpo(result: Imported, rest: dict[str, Any]) -> None:
+    result.set("objective", "orpo")
+    result.set("objective.odds_weight", rest.pop("beta", 0.1))
+    result.set("objective.nll", "tokens")
+    result.note("beta", "TRL's NLL includes the prompt's tokens; here it is over the answer's tokens only")
+
+
+def _cpo(result: Imported, rest: dict[str, Any]) -> None:
+    beta, nll, kind = rest.pop("beta", 0.1), rest.pop("cpo_alpha", 1.0), rest.pop("loss_type", "sigmoid")
+    gamma, smoothing = rest.pop("simpo_gamma", 0.5), rest.pop("label_smoothing", 0.0)
+    if smoothing:
+        result.note("label_smoothing", "has no counterpart")
+    if kind == "sigmoid":
+        words = {"objective": "cpo", "objective.beta": beta, "objective.nll_weight": nll, "objective.dialect": "trl1"}
+    elif kind == "simpo":
+        words = {"objective": "simpo", "objective.beta": beta, "objective.gamma": gamma, "objective.dialect": "trl1"}
+        if nll:
+            result.note(
+                "cpo_alpha", f"TRL adds {nll} times the NLL, because cpo_alpha is not 0; SimPO has no such term"
+            )
+    else:
+        words = {"objective": "cpo", "objective.beta": beta, "objective.nll_weight": nll, "objective.dialect": "trl1"}
+        result.note("loss_type", f"{kind} has no counterpart; the logistic loss is used")
+    for key, value in words.items():
+        result.set(key, value)
+
+
+def _rloo(result: Imported, rest: dict[str, Any]) -> None:
+    _online(result, rest, "rloo", {"beta": ("beta", 0.05), "num_generations": ("samples", 2), "epsilon": ("clip", 0.2)})
+
+
+def _grpo(result: Imported, rest: dict[str, Any]) -> None:
+    kind, scale = rest.pop("loss_type", "dapo"), rest.pop("scale_rewards", "group")
+    fields = {"beta": ("beta", 0.0), "num_generations": ("samples", 8), "epsilon": ("clip", 0.2)}
+    _online(result, rest, "grpo", {**fields, "epsilon_high": ("clip_higher", 0.0)})
+    if kind in _NORMALISERS:
+        result.set("objective.normaliser", _NORMALISERS[kind])
+    else:
+        result.note("loss_type", f"{kind} has no counterpart")
+    if scale in (True, "group", False, "none"):
+        result.set("objective.scale", scale in (True, "group"))
+    else:
+        result.note("scale_rewards", f"{scale} has no counterpart")
+
+
+def _online(result: Imported, rest: dict[str, Any], name: str, fields: Mapping[str, tuple[str, Any]]) -> None:
+    result.set("objective", name)
+    for theirs, (ours, default) in fields.items():
+        value = rest.pop(theirs, default)
+        result.set(f"objective.{ours}", default if value is None else value)
+    rest.setdefault("max_completion_length", 512)
+    result.words += ["reward=gold", "reward.function=<module>:<function>"]
+    result.note("reward_funcs", "a function of your own that scores texts is reward.function (docs/rlhf.md)")
+
+
+def _model(result: Imported, rest: dict[str, Any]) -> None:
+    name = rest.pop("model_name_or_path", None)
+    result.words += ["model=hub", f"model.name={name or '<hub name or folder>'}"]
+    if (revision := rest.pop("model_revision", "main")) != "main":
+        result.set("model.revision", revision)
+    dtype = rest.pop("dtype", rest.pop("torch_dtype", None))
+    if dtype in ("float32", "bfloat16", "float16"):
+        result.set("model.dtype", dtype)
+    if rest.pop("bf16", None) or rest.pop("fp16", None):
+        result.note("bf16", "there is no mixed precision: model.dtype=bfloat16 keeps the weights in bfloat16")
+    lora = {key for key in rest if key.startswith("lora_")}
+    if rest.get("use_peft") or lora:
+        result.words.append("peft=lora")
+        rest |= {
+            key: rest.get(key, default) for key, default in (("lora_r", 16), ("lora_alpha", 32), ("lora_dropout", 0.05))
+        }
+        modules = rest.pop("lora_target_modules", None)
+        if modules:
+            result.set("peft.target_modules", "'" + (modules if isinstance(modules, str) else ",".join(modules)) + "'")
+        else:
+            result.note(
+                "lora_target_modules", "peft chooses layers by the architecture; peft=lora takes all linear ones"
+            )
+    else:
+        result.words.append("peft=none")
+    if rest.pop("load_in_4bit", False):
+        result.set("model.quantize", "nf4")
+    if rest.pop("trust_remote_code", False):
+        result.note(
+            "trust_remote_code", "type model.trust_remote_code=true yourself, after you have read the model's code"
+        )
+
+
+def _data(result: Imported, rest: dict[str, Any]) -> None:
+    shapes = {"kto": "unpaired", "sft": "completions", "rloo": "prompts", "grpo": "prompts"}
+    result.set("data", shapes.get(result.trainer, "pairs"))
+    name = rest.pop("dataset_name", None)
+    result.words.append(f"data.path={name or '<file, folder or hub name>'}")
+    if (split := rest.pop("dataset_train_split", "train")) != "train":
+        result.set("data.split", split)
+    if rest.get("dataset_test_split") == "test":
+        rest.pop("dataset_test_split")
+    if result.trainer not in ("rloo", "grpo"):
+        length = rest.pop("max_length", 1024)
+        if length is None:
+            result.note("max_length", "null: choose data.max_length, the most tokens in a prompt and an answer")
+        else:
+            result.set("data.max_length", _whole(length))
+            if "max_prompt_length" not in rest and not isinstance(length, str):
+                result.set("data.max_prompt_length", int(length) - 1)
+    if rest.pop("truncation_mode", "keep_start") != "keep_start":
+        result.note("truncation_mode", "prompts are cut on the left and answers on the right")
+
+
+def _training(result: Imported, rest: dict[str, Any]) -> None:
+    result.set("optim.lr", rest.pop("learning_rate", LEARNING_RATES[result.trainer]))
+    name = rest.pop("optim", "adamw_torch")
+    if not str(name).startswith("adamw"):
+        result.note("optim", f"{name} has no counterpart; AdamW is used")
+    elif "8bit" in str(name) or "bnb" in str(name):
+        result.words.insert(0, "optim=adamw_8bit")
+    schedule = rest.pop("lr_scheduler_type", "linear")
+    if schedule in ("constant", "linear", "cosine"):
+        result.set("optim.schedule", schedule)
+    elif schedule == "constant_with_warmup":
+        result.set("optim.schedule", "constant")
+    else:
+        result.note("lr_scheduler_type", f"{schedule} has no counterpart: constant, linear or cosine")
+    if ratio := rest.pop("warmup_ratio", 0.0):
+        result.note(
+            "warmup_ratio", f"warm-up is counted in updates: optim.warmup_steps = {ratio:g} x the number of updates"
+        )
+    per_device, accumulated = rest.pop("per_device_train_batch_size", 8), rest.pop("gradient_accumulation_steps", 1)
+    known = not isinstance(per_device, str) and not isinstance(accumulated, str)
+    result.set("trainer.batch_size", int(per_device * accumulated) if known else "<rows of an update>")
+    result.set("trainer.micro_batch_size", _whole(per_device))
+    result.note("per_device_train_batch_size", "trainer.batch_size is that of one device; multiply it by yours")
+    steps, epochs = rest.pop("max_steps", -1), rest.pop("num_train_epochs", 3.0)
+    if isinstance(steps, str) or (steps and steps > 0):
+        result.set("trainer.max_steps", _whole(steps))
+    else:
+        result.set("trainer.max_epochs", epochs)
+    rest.setdefault("max_grad_norm", 1.0)
+    result.set("seed", rest.pop("seed", 42))
+    for key in ("logging_steps", "eval_steps", "save_steps"):
+        value = rest.get(key)
+        if isinstance(value, float) and not value.is_integer():
+            result.note(key, "a share of the training has no counterpart: it is counted in updates")
+            rest.pop(key)
+        elif value is not None:
+            rest[key] = _whole(value)
+
+
+def _whole(value: Any) -> Any:
+    """A whole number that may be written as 2.0, or the placeholder of a value that a script computes."""
+    return value if isinstance(value, str) else int(value)
+
+
+def notes_text(notes: list[tuple[str, str]]) -> Iterator[str]:
+    """One line for each note."""
+    for argument, text in notes:
+        yield f"  {argument}: {text}"

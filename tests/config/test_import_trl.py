@@ -1,0 +1,186 @@
+"""TRL's arguments become a command line that alignlab accepts, with the losses that tests/peers holds equal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra import compose, initialize_config_dir
+
+from alignlab.config.composer import without_hydra
+from alignlab.config.import_trl import LEARNING_RATES, import_trl
+from alignlab.config.paths import conf_dir
+from alignlab.config.preflight import to_train
+from alignlab.config.schemas import Train
+from alignlab.errors import ConfigError
+from alignlab.objectives.aot import AOT
+from alignlab.objectives.bco import BCO
+from alignlab.objectives.cpo import CPO
+from alignlab.objectives.discopop import DiscoPOP
+from alignlab.objectives.dpo import DPO
+from alignlab.objectives.exo import EXO
+from alignlab.objectives.grpo import GRPO
+from alignlab.objectives.ipo import IPO
+from alignlab.objectives.kto import KTO
+from alignlab.objectives.ld_dpo import LDDPO
+from alignlab.objectives.length_dpo import LengthDPO
+from alignlab.objectives.mix import Mix
+from alignlab.objectives.orpo import ORPO
+from alignlab.objectives.reward_model import RewardModel
+from alignlab.objectives.rloo import RLOO
+from alignlab.objectives.robust_dpo import RobustDPO
+from alignlab.objectives.sft import SFT
+from alignlab.objectives.simpo import SimPO
+from alignlab.objectives.wpo import WPO
+
+CLI = Callable[..., Any]
+NAMES = {"model_name_or_path": "org/model", "dataset_name": "org/dataset"}
+
+
+def written(folder: Path, **arguments: Any) -> Path:
+    file = folder / "config.json"
+    file.write_text(json.dumps({**NAMES, **arguments}))
+    return file
+
+
+def composed(words: list[str]) -> Train:
+    with initialize_config_dir(str(conf_dir()), version_base="1.3"):
+        return to_train(
+            without_hydra(compose("train", [word.replace("<module>:<function>", "math:dist") for word in words]))
+        )
+
+
+@pytest.mark.parametrize(
+    ("trainer", "arguments", "objective"),
+    [
+        ("dpo", {}, DPO(beta=0.1)),
+        ("dpo", {"beta": 0.3, "loss_type": "ipo"}, IPO(tau=0.3, dialect="trl1")),
+        ("dpo", {"loss_type": ["exo_pair"], "label_smoothing": 0.001}, EXO(beta=0.1, epsilon=0.001)),
+        ("dpo", {"loss_type": "robust", "label_smoothing": 0.2}, RobustDPO(beta=0.1, label_smoothing=0.2)),
+        ("dpo", {"loss_type": "robust"}, RobustDPO(beta=0.1, label_smoothing=0.0)),
+        ("dpo", {"loss_type": "aot_unpaired"}, AOT(beta=0.1, pairing="unpaired")),
+        ("dpo", {"loss_type": "discopop", "discopop_tau": 0.5}, DiscoPOP(beta=0.1, tau=0.5)),
+        ("dpo", {"loss_type": "sigmoid_norm"}, LengthDPO(beta=0.1)),
+        ("dpo", {"use_weighting": True}, WPO(beta=0.1, dialect="trl1")),
+        ("dpo", {"ld_alpha": 0.4}, LDDPO(beta=0.1, alpha=0.4, dialect="trl1")),
+        (
+            "dpo",
+            {"f_divergence_type": "alpha_divergence", "f_alpha_divergence_coef": 0.3},
+            DPO(beta=0.1, divergence="alpha", divergence_alpha=0.3),
+        ),
+        ("kto", {"desirable_weight": 1.33}, KTO(beta=0.1, desirable_weight=1.33)),
+        ("sft", {}, SFT()),
+        ("reward", {"center_rewards_coefficient": 0.01}, RewardModel(centring=0.01)),
+        ("orpo", {"beta": 0.2}, ORPO(odds_weight=0.2, nll="tokens")),
+        ("cpo", {"cpo_alpha": 0.3}, CPO(beta=0.1, nll_weight=0.3, dialect="trl1")),
+        ("cpo", {"loss_type": "simpo", "cpo_alpha": 0.0}, SimPO(beta=0.1, gamma=0.5, dialect="trl1")),
+        ("rloo", {"num_generations": 4}, RLOO(beta=0.05, samples=4)),
+        ("grpo", {"epsilon_high": 0.28}, GRPO(beta=0.0, samples=8, clip_higher=0.28, normaliser="tokens")),
+    ],
+)  # fmt: skip
+def test_the_objective_is_the_one_that_trl_trains(
+    trainer: str, arguments: dict[str, Any], objective: Any, tmp_path: Path
+) -> None:
+    assert composed(import_trl(written(tmp_path, **arguments), trainer).words).objective == objective
+
+
+def test_a_weighted_sum_doubles_the_part_of_bco(tmp_path: Path) -> None:
+    """tests/peers/test_trl_dpo.py: TRL adds BCO's losses of both answers, and alignlab takes their mean."""
+    arguments = {"loss_type": ["sigmoid", "bco_pair", "sft"], "loss_weights": [0.8, 0.2, 1.5]}
+    found = composed(import_trl(written(tmp_path, **arguments), "dpo").words).objective
+    assert isinstance(found, Mix)
+    kept = [{key: part[key] for key in ("name", "dialect", "beta", "weight") if key in part} for part in found.parts]
+    assert kept == [
+        {"name": "dpo", "dialect": "paper", "beta": 0.1, "weight": 0.8},
+        {"name": "bco", "dialect": "trl1", "beta": 0.1, "weight": 0.4},
+        {"name": "sft", "weight": 1.5},
+    ]
+    (one,) = [
+        w for w in import_trl(written(tmp_path, loss_type="bco_pair"), "dpo").words if w.startswith("objective.p")
+    ]
+    assert one == "objective.parts=[{name:bco,dialect:trl1,beta:0.1,weight:2.0}]"
+    assert BCO(beta=0.1, dialect="trl1").shift == "none"
+
+
+@pytest.mark.parametrize("trainer", sorted(LEARNING_RATES))
+def test_what_is_left_open_has_trls_default(trainer: str, tmp_path: Path) -> None:
+    """Held against TRL's own dataclasses if it is installed: the learning rate, the batch, the length, the seed."""
+    online = trainer in ("rloo", "grpo")
+    train = composed(import_trl(written(tmp_path), trainer).words)
+    assert (train.optim.lr, train.optim.schedule, train.optim.weight_decay) == (LEARNING_RATES[trainer], "linear", 0.0)
+    assert (train.trainer.batch_size, train.trainer.max_epochs, train.trainer.gradient_clip) == (8, 3.0, 1.0)
+    assert train.seed == 42
+    assert train.data.max_length == 1024 or online
+    trl = pytest.importorskip("trl")
+    if config := getattr(trl, {"dpo": "DPOConfig", "kto": "KTOConfig", "sft": "SFTConfig", "reward": "RewardConfig",
+                               "rloo": "RLOOConfig", "grpo": "GRPOConfig"}.get(trainer, ""), None):  # fmt: skip
+        theirs = config(output_dir=str(tmp_path), bf16=False, use_cpu=True, report_to=[])
+        assert (theirs.learning_rate, theirs.per_device_train_batch_size, theirs.num_train_epochs, theirs.seed) == (
+            train.optim.lr, train.trainer.batch_size, train.trainer.max_epochs, train.seed,
+        )  # fmt: skip
+        assert online or theirs.max_length == train.data.max_length
+
+
+def test_a_script_is_parsed_and_not_run(tmp_path: Path) -> None:
+    script = tmp_path / "train.py"
+    script.write_text(
+        f"""
+import pathlib
+pathlib.Path({str(tmp_path / "ran")!r}).touch()
+from trl import KTOConfig, KTOTrainer
+RATE = 1e-5
+model = AutoModelForCausalLM.from_pretrained("org/model")
+rows = load_dataset("org/dataset", "small", split="train[:1%]")
+args = KTOConfig(output_dir="x", beta=0.2, learning_rate=RATE, per_device_train_batch_size=2,
+                 gradient_accumulation_steps=3, max_steps=20, **more)
+KTOTrainer(model=model, args=args, peft_config=LoraConfig(r=4, target_modules=["q_proj", "v_proj"]))
+"""
+    )
+    found = import_trl(script)
+    assert not (tmp_path / "ran").exists()
+    assert found.trainer == "kto"
+    wanted = {"model.name=org/model", "data=unpaired", "data.path=org/dataset", "data.subset=small",
+              "data.split=train[:1%]", "objective.beta=0.2", "trainer.batch_size=6", "trainer.max_steps=20", "peft.r=4",
+              "peft.alpha=8", "peft.dropout=0.0", "peft.target_modules='q_proj,v_proj'",
+              "optim.lr=<learning_rate>"}  # fmt: skip
+    assert wanted <= set(found.words)
+    assert ("learning_rate", "line 8: computed when the script runs: RATE") in found.notes
+    assert any(name == "KTOConfig" and "** adds arguments" in text for name, text in found.notes)
+
+
+def test_what_has_no_counterpart_is_listed(tmp_path: Path) -> None:
+    arguments = {"label_smoothing": 0.1, "sync_ref_model": True, "warmup_ratio": 0.1, "bf16": True, "optim": "lion",
+                 "lr_scheduler_type": "polynomial", "save_steps": 0.2, "output_dir": "x"}  # fmt: skip
+    found = import_trl(written(tmp_path, **arguments), "dpo")
+    assert {name for name, _ in found.notes} == {*arguments, "per_device_train_batch_size"} - {"output_dir"}
+
+
+@pytest.mark.parametrize(
+    ("content", "words", "text"),
+    [
+        ("learning_rate: 1e-6", [], "trainer=dpo"),
+        ("learning_rate: 1e-6", ["trainer=dop"], "trainer=dpo"),
+        ("- 1\n- 2", ["trainer=dpo"], "must hold arguments"),
+        ("a: [", ["trainer=dpo"], "can't be read"),
+        ("a: 1", ["trainer=dpo", "to=x"], "only trainer=<name> is"),
+    ],
+)
+def test_mistakes_are_told(content: str, words: list[str], text: str, tmp_path: Path, alignlab: CLI) -> None:
+    (tmp_path / "config.yaml").write_text(content)
+    found = alignlab("import-trl", "config.yaml", *words)
+    assert found.code == 2
+    assert text in found.err
+
+
+def test_the_command_is_printed(tmp_path: Path, alignlab: CLI) -> None:
+    (tmp_path / "config.yaml").write_text("learning_rate: 5e-7\nloss_type: [sigmoid, sft]\nloss_weights: [1, 0.5]\n")
+    found = alignlab("import-trl", "config.yaml", "trainer=dpo")
+    assert found.code == 0
+    assert "alignlab train objective=mix" in found.out
+    assert "    optim.lr=5e-07 \\\n" in found.out
+    assert "model.name=<hub name or folder>" in found.out
+    with pytest.raises(ConfigError, match="can't be read"):
+        import_trl(tmp_path / "none.yaml", "dpo")

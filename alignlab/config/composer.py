@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
+from alignlab.data.files import format_of
 from alignlab.errors import Problem
 from alignlab.spelling import as_typed, correct_option, correct_spelling
 
@@ -181,6 +182,8 @@ class Composer:
             return Problem(key, value, f"can't be used: {explained}{asks}")
         if value == "null" and not self._needs_option(key):
             return Problem(key, value, "no such option; nothing is chosen by an empty list", f"{key}=[]")
+        if key == "data" and len(words) == 1 and format_of(words[0]):
+            return Problem(key, value, "is a file, not the kind of its rows", f"data=pairs data.path={words[0]}")
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
         fix = f"{key}={guess or '<one of these>'}"
         return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
@@ -212,9 +215,12 @@ class Composer:
         key, _, value = setting.lstrip("+~").partition("=")
         first, *rest = key.split(".")
         options = self.loader.get_group_options(first) if self.is_group(first) else []
-        if (
-            rest and rest[0] in options and isinstance(base._get_node(first), DictConfig)
-        ):  # a group of which several options can be chosen
+        node = base._get_node(first)
+        if rest and rest[0] in options and isinstance(node, DictConfig):
+            if not {str(name) for name in node} <= set(options):  # one option can be chosen, and its fields are here
+                shorter = ".".join([first, *rest[1:]])
+                text = f"no such key; {first} has the fields of its option"
+                return Problem(key, value, text, f"{first}={rest[0]} {shorter}={value}" if rest[1:] else "")
             chosen = ",".join([*map(str, base[first]), rest[0]])
             choice = f"{first}={chosen}" if chosen == rest[0] else f"'{first}=[{chosen}]'"
             return Problem(key, value, f"{first}={rest[0]} is not chosen", f"{choice} {setting}")

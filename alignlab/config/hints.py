@@ -191,6 +191,8 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         return Hint(type_this=_assignment({_joined_key(parent, guess): value}, text, accepts))
     if parent == "" and (group := correct_spelling(leaf, [g for g in schemas() if g in config])):
         return _option_hint(group, text, accepts)
+    if key in ("data.path", "data.eval_path", "data.columns"):
+        return Hint(f"no such key: this data reads no files; {_ROWS}")
     if parent and parent.split(".")[0] not in config:
         return _other_group_hint(key, text, value, keys, accepts)
     name = re.sub(r"(?<=[a-z])(?=[A-Z])|-", "_", leaf).lower()

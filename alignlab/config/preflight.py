@@ -7,7 +7,7 @@ import dataclasses
 import inspect
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any, cast
 
 from omegaconf import DictConfig, OmegaConf, open_dict
@@ -17,6 +17,7 @@ from alignlab.checks import with_parts
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
+from alignlab.data.sources.mixture import with_keys_of_part
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.base import Objective
@@ -283,7 +284,10 @@ def _checked(name: str, schema: type, values: dict[str, Any]) -> Group:
     except ConfigError as error:
         return Group(None, [*problems, *(problem.under(name) for problem in error.problems)])
     if name.partition(".")[0] in WITH_FILES:
-        problems += [problem.under(name) for problem in made.missing()]
+        missing = [problem.under(name) for problem in made.missing()]
+        if name.startswith("data.parts."):
+            missing = [replace(p, allowed=with_keys_of_part(p.allowed, name, made)) for p in missing]
+        problems += missing
     return Group(made, problems)
 
 

@@ -1,4 +1,4 @@
-"""Reads files of rows: JSON, JSON lines, CSV and Parquet, gzipped or not.
+"""Reads files of rows: JSON, JSON lines, CSV (with commas or tabs) and Parquet, gzipped or not.
 
 No type is guessed from a text: "2024-01-01" and "007" remain texts. All values of a CSV file are texts. Nothing is
 cached.
@@ -19,12 +19,18 @@ from typing import Any
 from alignlab.errors import DataError
 from alignlab.spelling import counted
 
-FORMATS = (".jsonl", ".json", ".parquet", ".csv")
+FORMATS = (".jsonl", ".json", ".parquet", ".csv", ".tsv")
+
+# Format -> what separates the cells of a row.
+_SEPARATORS = {".csv": ",", ".tsv": "\t"}
 
 Record = dict[str, Any]
 
 # (place in the file, such as "row 3", and what is wrong there).
 Faults = Sequence[tuple[str, str]]
+
+# What separates the cells -> what to do if the name of the file promises another separator.
+_SEPARATED_BY = {",": "name it *.csv", "\t": "save it with commas, or name it *.tsv"}
 
 _MAX_LISTED = 5
 _LONGEST_CELL = 2**31 - 1  # characters; Python's own limit is 131,072
@@ -68,7 +74,7 @@ def parse_records(raw: bytes, path: str | Path) -> list[Record]:
     if raw.startswith(_PARQUET):
         raise DataError(f"{path} is a Parquet file: name it *.parquet")
     text = _decoded(raw, path)
-    return _csv(text, path) if kind == ".csv" else _json(text, path)
+    return _csv(text, path, _SEPARATORS[kind]) if kind in _SEPARATORS else _json(text, path)
 
 
 def unusable_rows(path: str | Path, faults: Faults, note: str = "") -> DataError:
@@ -112,12 +118,22 @@ def _json(text: str, path: str | Path) -> list[Record]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path} is not JSON that can be read: {error}") from error
     if not isinstance(rows, list):
-        content = f"one object with the keys {', '.join(list(rows)[:8])}" if isinstance(rows, dict) else _preview(rows)
-        raise DataError(f"{path} must contain a list of rows, but contains {content}")
+        content, cure = _object_instead(rows) if isinstance(rows, dict) else (_preview(rows), "")
+        raise DataError(f"{path} must contain a list of rows, but contains {content}{cure}")
     faults = [(f"row {i}", _not_an_object(row)) for i, row in enumerate(rows, 1) if not isinstance(row, dict)]
     if faults:
         raise unusable_rows(path, faults)
     return rows
+
+
+def _object_instead(found: Record) -> tuple[str, str]:
+    """What a file contains that has one object instead of rows, and how to save its rows."""
+    cure = ""
+    if inside := [key for key, value in found.items() if isinstance(value, list) and value]:
+        cure = f": save the list in {inside[0]} as a file of its own"
+    elif found and all(isinstance(value, dict) for value in found.values()):  # as pandas writes a table
+        cure = ": if pandas wrote it, use to_json(path, orient='records')"
+    return f"one object with the keys {', '.join(list(found)[:8])}", cure
 
 
 def _json_lines(text: str, path: str | Path) -> list[Record]:
@@ -162,16 +178,17 @@ def _preview(value: Any) -> str:
     return f"{json.dumps(value, ensure_ascii=False):.60}"
 
 
-def _csv(text: str, path: str | Path) -> list[Record]:
+def _csv(text: str, path: str | Path, separator: str) -> list[Record]:
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=separator)
     rows, faults, spaced = [], [], False
     try:
         header = next(reader, [])
         if twice := sorted({name for name in header if header.count(name) > 1}):
             raise DataError(f"{path} has more than one column {', '.join(name or 'without a name' for name in twice)}")
-        if others := [mark for mark in ";\t|" if len(header) == 1 and mark in header[0]]:
-            raise DataError(f"{path} has cells that are separated by {others[0]!r}: save it with commas")
+        if others := [mark for mark in ",;\t|" if mark != separator and len(header) == 1 and mark in header[0]]:
+            cure = _SEPARATED_BY.get(others[0], "save it with commas")
+            raise DataError(f"{path} has cells that are separated by {others[0]!r}: {cure}")
         for cells in reader:
             if not "".join(cells).strip() and len(cells) < 2:
                 continue  # an empty line

@@ -71,7 +71,7 @@ def completion_of(row: Record) -> Completion:
     return Completion(prompt, text, ended)
 
 
-def labelled_of(row: Record, labels: Mapping[str, bool]) -> Labelled:
+def labelled_of(row: Record, labels: Mapping[Any, bool]) -> Labelled:
     """A prompt and its answer with a `label`. `labels` are the words that labels may be; empty: the usual words."""
     answer, label = gather(partial(completion_of, row), partial(read_label, row.get("label"), labels))
     return Labelled(answer.prompt, answer.completion, label, answer.ended)
@@ -135,13 +135,21 @@ def read_ended(row: Record, name: str) -> bool:
     return True if value in (None, "") else read_boolean(value, name)
 
 
-def read_label(value: Any, labels: Mapping[str, bool]) -> bool:
+def label_key(value: Any) -> str:
+    """A label as text, for comparing labels: 5, 5.0 and "5" are equal, and so are Good and good."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    return str(value).strip().lower()
+
+
+def read_label(value: Any, labels: Mapping[Any, bool]) -> bool:
     """True for good and False for bad, from a boolean, a number or a word. Raises UnusableRowError."""
-    word = value.strip().lower() if isinstance(value, str) else str(value).lower()
+    word = label_key(value)
     if labels:
-        known = {str(key).lower(): good for key, good in labels.items()}
+        known = {label_key(key): good for key, good in labels.items()}
         if word not in known:
-            raise UnusableRowError(f"label must be one of {', '.join(labels)} (data.labels), not {value!r:.80}")
+            allowed = ", ".join(map(str, labels))
+            raise UnusableRowError(f"label must be one of {allowed} (data.labels), not {value!r:.80}")
         return known[word]
     if isinstance(value, str) and word in _WORDS:
         return _WORDS[word]

@@ -48,7 +48,12 @@ def missing(key: str, path: str) -> Iterator[Problem]:
     """Yield a problem if a path is a file or a folder that does not exist, or a file of an unknown format."""
     if not Path(path).exists():
         if format_of(path) or path.startswith((".", "/", "~")):
-            yield Problem(key, path, f"no such file (looked in {Path.cwd()})", f"{key}=my_rows.jsonl")
+            text = f"no such file (looked in {Path.cwd()})"
+            if any(mark in path for mark in "*?["):
+                text += "; a pattern is not a path: name the folder, or list the files"
+                yield Problem(key, path, text, f"{key}=[a.jsonl,b.jsonl]")
+            else:
+                yield Problem(key, path, text, f"{key}=my_rows.jsonl")
     elif Path(path).is_file() and not format_of(path):
         yield Problem(key, path, f"must be one of: {', '.join(FORMATS)} (.gz too)", f"{key}=my_rows.jsonl")
 

@@ -22,11 +22,11 @@ from alignlab.data.conversations import (
 from alignlab.data.files import Record, columns_of, read_bytes, unusable_rows
 from alignlab.data.filters import drop_unusable
 from alignlab.data.fingerprint import digest, path_digest
-from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, read_number
+from alignlab.data.forms import NEEDED, PROMPT, PROMPT_COLUMNS, WHOLE, read_number
 from alignlab.data.held_out import divided
 from alignlab.data.locations import Part, missing, parts_of, paths_of, shown
 from alignlab.data.rows import LeftOut, Loaded, Place, Split
-from alignlab.data.sources.base import Source
+from alignlab.data.sources.base import Source, local_splits
 from alignlab.errors import DataError, Problem
 from alignlab.spelling import correct_option
 
@@ -50,8 +50,8 @@ class OwnFiles(Source):
     A data set with columns of its own is a subclass. It overrides `convert` (one row becomes one row with the columns
     of the parent class) or `arrange` (several rows become one).
 
-    path:          a .jsonl, .json, .parquet or .csv file (or one of these with .gz), a folder with the structure of a
-                   hub data set, a hub name, or a list of these.
+    path:          a .jsonl, .json, .parquet, .csv or .tsv file (or one of these with .gz), a folder with the structure
+                   of a hub data set, a hub name, or a list of these.
     eval_path:     held-out rows, in one of the same forms. If it is empty, they come from `eval_split`. If that is
                    empty too, they are `eval_fraction` of `path`.
     eval_fraction: share of the rows of `path` that is held out. All rows of a prompt are in the same split.
@@ -148,9 +148,8 @@ class OwnFiles(Source):
         raise DataError(text)
 
     def kept_rows(self, split: Split) -> Loaded[Any]:
-        """The rows of one split without those that teach nothing, up to the limit."""
-        loaded = drop_unusable(self.split_rows(split))
-        return loaded.first(self.limited(split))
+        """The rows of one split without those that teach nothing. If there is a limit, they come from everywhere."""
+        return drop_unusable(self.split_rows(split)).spread(self.limited(split))
 
     def split_rows(self, split: Split) -> Loaded[Any]:
         """All rows of one split, before unusable rows are left out, with counts of rows that `convert` left out.
@@ -161,6 +160,8 @@ class OwnFiles(Source):
             return self._read(self.eval_path, self.eval_split or self.split)[0]
         if self.eval_path or self._has_splits():
             return self._read(self.path, self.split if split == "train" else self.eval_split)[0]
+        if not self.eval_split:
+            self._tell_of_folders()
         loaded, content = self._read(self.path, self.split)
         part = partial(divided, loaded, self.eval_fraction, shown(self.path))
         both: dict[Split, Loaded[Any]] = _kept((content, "divided"), part)
@@ -173,9 +174,18 @@ class OwnFiles(Source):
         files = [Part(path, read_bytes(path)) for path in paths_of(self.path) if Path(path).is_file()]
         without = [part.name for part in files if "split" not in _columns_of_part(part)]
         if without:
-            text = "%s has no column split, so data.eval_split=%s is not used: %g of its rows are held out"
-            log.warning(text, without[0], self.eval_split, self.eval_fraction)
+            share = f"{self.eval_fraction:g} of its rows are held out"
+            _warn(f"{without[0]} has no column split, so data.eval_split={self.eval_split} is not used: {share}")
         return not without
+
+    def _tell_of_folders(self) -> None:
+        """Warn of splits of local folders that are not read, because rows of the training split are held out."""
+        for folder in paths_of(self.path):
+            others = [s for s in local_splits(folder, self.subset) if s != self.split] if Path(folder).is_dir() else []
+            if others:
+                share = f"{self.eval_fraction:g} of the split {self.split} is held out"
+                names = f"split{'s' * (len(others) > 1)} {', '.join(others)}"
+                _warn(f"{folder}: not read: the {names}; {share}\n  type: data.eval_split={others[-1]}")
 
     def _read(self, path: Any, split: str) -> tuple[Loaded[Any], Hashable]:
         """(all rows of files, folders or hub sets, checked; a key that is equal for equal rows)."""
@@ -215,7 +225,9 @@ class OwnFiles(Source):
             return rows
         if not chosen:
             if len(found) > 1:
-                cure = "data.split=<training> data.eval_split=<held out>"
+                train = next((value for value in found if "train" in value), found[0])
+                other = next(value for value in found if value != train)
+                cure = f"data.split={train} data.eval_split={other}"
                 _warn(f"{name}: the rows of all splits are used ({', '.join(found)})\n  type: {cure}")
             return rows
         if selected := [row for row in rows if row[1].get("split") == split]:
@@ -227,20 +239,26 @@ class OwnFiles(Source):
         """Raise DataError if a file lacks columns that `columns` names, or that are needed."""
         absent = {own: source for own, source in self.columns.items() if source and not _columns_in(source, columns)}
         if absent:
-            named = ", ".join(f"{own}: <its name>" for own in absent)
-            left_out = ", ".join(f'{own}: ""' for own in absent)
             raise DataError(
-                f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {', '.join(columns)}\n"
-                f"  type: 'data.columns={{{named}}}', or 'data.columns={{{left_out}}}' to leave it out"
+                f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {_listed(columns)}\n"
+                f"  type: {self._columns_with(dict.fromkeys(absent, '<its name>'))}, "
+                f"or {self._columns_with(dict.fromkeys(absent, _NONE))} to leave it out"
             )
         taken = self._taken(columns)
         known = {*self.columns, *(column for column in columns if column not in taken)}
         if lacking := [names[0] for names in self.needed if not known & set(names)]:
-            example = ", ".join(f"{column}: {_alike(column, columns) or '<its name>'}" for column in lacking)
+            answers = set(lacking) & {"chosen", "rejected", "completion", "completions"}
+            prompt = ["prompt"] if answers and not known & {*PROMPT, *WHOLE} else []
+            example = {column: _alike(column, columns) or "<its name>" for column in (*prompt, *lacking)}
             raise DataError(
-                f"{name} has no column {', '.join(lacking)}; it has: {', '.join(columns)}\n"
-                f"  type: 'data.columns={{{example}}}'{_other_source(known)}"
+                f"{name} has no column {', '.join(lacking)}; it has: {_listed(columns)}\n"
+                f"  type: {self._columns_with(example)}{_other_source(known)}"
             )
+
+    def _columns_with(self, more: Mapping[str, str]) -> str:
+        """What to type to give further columns their names. The names that are set are repeated."""
+        own = {name: f'"{source}"' if " " in source or not source else source for name, source in self.columns.items()}
+        return f"'data.columns={{{', '.join(f'{name}: {source}' for name, source in (own | dict(more)).items())}}}'"
 
     def _taken(self, columns: Sequence[str]) -> set[str]:
         """The columns of a file that `columns` reads under another name."""
@@ -256,7 +274,7 @@ class OwnFiles(Source):
     def _parsed(self, located: Sequence[Located], path: str) -> Loaded[Any]:
         columns = columns_of(record for _, record in located)
         if unread := self._unread(columns):
-            log.info("%s: columns not read: %s", path, ", ".join(unread))
+            log.info("%s: columns not read: %s", path, _listed(unread))
         several = len({place.file for place, _ in located}) > 1
         rows: list[Any] = []
         left_out: list[LeftOut] = []
@@ -270,7 +288,7 @@ class OwnFiles(Source):
                 faults += [(str(place) if several else f"row {place.row}", fault) for fault in error.faults]
         if faults:
             no_prompt = any(fault.startswith("prompt is missing") for _, fault in faults)
-            note = f"\n  the columns are: {', '.join(columns)}\n  type: 'data.columns={{prompt: <its name>}}'"
+            note = f"\n  the columns are: {_listed(columns)}\n  type: {self._columns_with({'prompt': '<its name>'})}"
             raise unusable_rows(path, faults, note if no_prompt else "")
         return Loaded(rows).with_rows(rows, left_out)
 
@@ -318,6 +336,14 @@ def _is_read_before_a_run(paths: Sequence[str]) -> bool:
 _LOOKED_AT = {*UNSUPPORTED_COLUMNS, "split"}
 
 
+# What an empty name looks like in `data.columns`.
+_NONE = '""'
+
+
+def _listed(columns: Iterable[str]) -> str:
+    return ", ".join(column or "(without a name)" for column in columns)
+
+
 def _other_source(columns: Collection[str]) -> str:
     """What to type to read rows with these columns by another source; empty if none reads them."""
     if "chosen" in columns and "rejected" not in columns:
@@ -329,6 +355,11 @@ def _other_source(columns: Collection[str]) -> str:
 def _alike(name: str, columns: Iterable[str]) -> str:
     """The column that differs from a name only in case and white space; empty if there is none."""
     return next((f'"{column}"' for column in columns if column.strip().lower() == name), "")
+
+
+@lru_cache(maxsize=64)  # the same rows are read several times, and a warning is told once
+def _warn(text: str) -> None:
+    log.warning("%s", text)
 
 
 @lru_cache(maxsize=2)

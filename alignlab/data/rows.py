@@ -162,6 +162,17 @@ class Loaded(Generic[Row]):
         rows = self.rows[:most]
         return replace(self, rows=rows, beyond=self.beyond + len(self.rows) - len(rows))
 
+    def spread(self, most: int | None) -> Loaded[Row]:
+        """`most` rows at equal distances, in their order; all of them for None.
+
+        Rows are often sorted (by label or by topic), and several files follow one another. The first rows would
+        represent neither.
+        """
+        if most is None or most >= len(self.rows):
+            return self
+        rows = [self.rows[i * len(self.rows) // most] for i in range(most)]
+        return replace(self, rows=rows, beyond=self.beyond + len(self.rows) - len(rows))
+
     def with_rows(self, rows: list[Other], left_out: Sequence[LeftOut] = ()) -> Loaded[Other]:
         """Other rows, with the same record of what was left out, and with further rows that are left out."""
         dropped = self.dropped + Counter(row.reason for row in left_out)

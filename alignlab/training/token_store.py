@@ -26,7 +26,8 @@ from alignlab.data.tokenize import Collect, LengthReport, Tokens
 from alignlab.errors import OutputError
 from alignlab.integrity import is_whole, new_folder, seal_folder
 
-# A part of the digest. It is changed when the same rows give other token ids, or when the files have another form.
+# A part of the digest. It is changed when the same settings give other rows or token ids, or when the files have
+# another form.
 FORMAT = "3"
 
 _ROWS, _KEYS, _SPLIT = "rows.arrow", "keys.npz", "split.json"

@@ -90,8 +90,15 @@ CASES = {
     "JSON lines, one not an object": Case(lines(GOOD, 5), ("line 2", "must be an object with named columns, not 5")),
     "JSON, cut off": Case(json.dumps([GOOD]).encode()[:-1], ("is not JSON",), name="rows.json"),
     "JSON, one object": Case(
-        json.dumps({"data": [GOOD]}).encode(), ("must contain a list of rows", "data"), name="rows.json"
+        json.dumps({"version": 1, "data": [GOOD]}).encode(),
+        ("must contain a list of rows", "keys version, data: save the list in data as a file of its own"),
+        name="rows.json",
     ),
+    "JSON, a table of pandas": Case(
+        json.dumps({"prompt": {"0": "p"}, "chosen": {"0": "a"}}).encode(), ("to_json(path, orient='records')",),
+        name="rows.json",
+    ),
+    "TSV, commas": Case(b"prompt,chosen,rejected\np,a,b\n", ("separated by ',': name it *.csv",), name="rows.tsv"),
     "JSON, a number": Case(b"5", ("must contain a list of rows",), name="rows.json"),
     "JSON, a list of texts": Case(b'["a", "b"]', ("row 1", "must be an object"), name="rows.json"),
     "JSON, nested too deep": Case(b"[" * 100_000, ("is not JSON",), name="rows.json"),
@@ -106,7 +113,8 @@ CASES = {
         b"prompt;chosen;rejected\np;a;b\n", ("separated by ';': save it with commas",), name="rows.csv"
     ),
     "CSV, names in another case": Case(
-        b"Prompt, Chosen ,REJECTED\np,a,b\n", ("type: 'data.columns={chosen: \" Chosen \", rejected: \"REJECTED\"}'",),
+        b"Prompt, Chosen ,REJECTED\np,a,b\n",
+        ("type: 'data.columns={prompt: \"Prompt\", chosen: \" Chosen \", rejected: \"REJECTED\"}'",),
         name="rows.csv",
     ),
     "Parquet, damaged": Case(b"PAR1 no", ("can't be read",), name="rows.parquet"),
@@ -142,7 +150,9 @@ CASES = {
         name="rows.csv",
     ),
     "CSV, only a header": Case(b"prompt,chosen,rejected\n", ("is empty",), name="rows.csv"),
-    "CSV, tabs": Case(b"prompt\tchosen\trejected\np\ta\tb\n", ("separated by '\\t'",), name="rows.csv"),
+    "CSV, tabs": Case(
+        b"prompt\tchosen\trejected\np\ta\tb\n", ("'\\t': save it with commas, or name it *.tsv",), name="rows.csv"
+    ),
     "Parquet, a column twice": Case(
         parquet(prompt=["p"], chosen=["a"], again=["b"], names=["prompt", "chosen", "chosen"]),
         ("more than one column chosen",), name="rows.parquet",

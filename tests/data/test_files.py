@@ -25,6 +25,11 @@ def column(path: Path) -> list[Any]:
     return [row["text"] for row in read_records(path)]
 
 
+def test_tabs_separate_cells(tmp_path: Path) -> None:
+    (tmp_path / "x.tsv.gz").write_bytes(gzip.compress(b'prompt\tchosen\n007\t"a\tb, c"\n', mtime=0))
+    assert read_records(tmp_path / "x.tsv.gz") == [{"prompt": "007", "chosen": "a\tb, c"}]
+
+
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv", "x.parquet", "x.jsonl.gz", "x.csv.gz", "x.JSONL"])
 def test_text_stays_text(name: str, tmp_path: Path) -> None:
     file = tmp_path / name
@@ -144,5 +149,5 @@ def test_a_folder_as_on_the_hub(tmp_path: Path) -> None:
     (tmp_path / "data/train-00002.txt").write_text("x")
     for file in tmp_path.rglob("*.parquet"):
         file.unlink()
-    with pytest.raises(DataError, match=r"not one of \.jsonl, \.json, \.parquet, \.csv: .*train-00002\.txt"):
+    with pytest.raises(DataError, match=r"not one of \.jsonl, \.json, \.parquet, \.csv, \.tsv: .*train-00002\.txt"):
         source.pairs("train", None)

@@ -139,12 +139,33 @@ def test_the_cut_answers_of_pairs_and_rankings() -> None:
         ("good", {}, True), (" Bad", {}, False), ("desirable", {}, True), ("no", {}, False), (1.0, {}, True),
         ("Hilfreich", {"hilfreich": True, "falsch": False}, True), (-1, {"1": True, "-1": False}, False),
         (True, {"true": False, "false": True}, False),
+        (-1, {1: True, -1: False}, False), ("5", {5: True, 2.5: False}, True), (5.0, {5: True}, True),
+        ("2.5", {5: True, 2.5: False}, False), (5, {"5": True}, True),
     ],
 )  # fmt: skip
-def test_words_as_labels(label: Any, labels: dict[str, bool], expected: bool) -> None:
+def test_words_as_labels(label: Any, labels: dict[Any, bool], expected: bool) -> None:
     assert labelled_of({"prompt": "a", "answer": "b", "label": label}, labels).desirable == expected
     with pytest.raises(UnusableRowError, match=r"label must be one of hilfreich \(data.labels\), not 'good'"):
         labelled_of({"prompt": "a", "answer": "b", "label": "good"}, {"hilfreich": True})
+
+
+def test_the_same_label_twice(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="has the same word twice"):
+        Unpaired(path="x.jsonl", labels={5: True, "5": False})
+
+
+def test_limits_take_rows_from_everywhere(tmp_path: Path) -> None:
+    """Files are often sorted by label, and several files follow one another."""
+    rows = [{"prompt": f"Q{i}", "completion": "A", "label": i < 40} for i in range(80)]
+    first, second = written(tmp_path, *rows[:40]), written(tmp_path, *rows[40:], name="second.jsonl")
+    source = Unpaired(path=[first, second], eval_path=[first, second], train_limit=4, eval_limit=8)
+    train, held_out = source.labelled("train", None), source.labelled("eval", None)
+    assert [row.prompt for row in train.rows] == ["Q0", "Q20", "Q40", "Q60"]
+    assert [row.desirable for row in held_out.rows] == [True] * 4 + [False] * 4
+    assert (train.beyond, held_out.beyond) == (76, 72)
+    assert len(Unpaired(path=first, eval_path=first, eval_limit=40).labelled("eval", None).rows) == 40
+    prompts = Prompts(path=[first, second], eval_path=[first, second], train_limit=2)
+    assert [row.prompt for row in prompts.completions("train").rows] == ["Q0", "Q40"]
 
 
 def test_columns_are_called_otherwise(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -220,6 +241,49 @@ def test_a_file_with_a_column_split(tmp_path: Path, caplog: pytest.LogCaptureFix
         "plain.jsonl has no column split, so data.eval_split=test is not used: 0.3 of its rows are held out"
         in caplog.text
     )
+    plain.pairs("train", None)
+    assert caplog.text.count("has no column split") == 1
+
+
+def test_splits_that_are_not_used_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rows = [{"split": "test" if i % 3 else "train", "prompt": f"Q{i}", **ANSWERS} for i in range(9)]
+    source = Pairs(path=written(tmp_path, *rows), eval_fraction=0.3)
+    for split in ("train", "eval"):
+        source.pairs(split, None)
+    (told,) = [record.getMessage() for record in caplog.records]
+    assert told == (
+        f"{source.path}: the rows of all splits are used (train, test)\n  type: data.split=train data.eval_split=test"
+    )
+    caplog.clear()
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("train", "test"):
+        written(folder, *({"prompt": f"{name} {i}", **ANSWERS} for i in range(10)), name=f"{name}.jsonl")
+    assert len(Pairs(path=str(folder)).pairs("train", None).rows) == 9
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{folder}: not read: the split test; 0.1 of the split train is held out\n  type: data.eval_split=test"
+    ]
+    caplog.clear()
+    assert len(Pairs(path=str(folder), eval_split="test").pairs("train", None).rows) == 10
+    assert not caplog.records
+
+
+def test_what_to_type_for_columns_repeats_those_that_are_set(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"Question": f"Q{i}", "good": "a", "s 1": 1, "": i} for i in range(3)))
+    with pytest.raises(DataError) as caught:
+        Pairs(path=path).pairs("train", None)
+    assert "it has: Question, good, s 1, (without a name)\n" in str(caught.value)
+    assert "type: 'data.columns={prompt: <its name>, chosen: <its name>, rejected: <its name>}'" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        Pairs(path=path, columns={"prompt": "Question", "margin": "s 1", "question": ""}).pairs("train", None)
+    kept = 'prompt: Question, margin: "s 1", question: ""'
+    assert f"type: 'data.columns={{{kept}, chosen: <its name>, rejected: <its name>}}'" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        Completions(path=path, columns={"completion": "good"}).completions("train")
+    assert "type: 'data.columns={completion: good, prompt: <its name>}'" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        Completions(path=path, columns={"prompt": "Question", "completion": "best"}).completions("train")
+    assert "type: 'data.columns={prompt: Question, completion: <its name>}', or" in str(caught.value)
 
 
 # file of `cases/own_files` -> source, its settings, and (training rows, held-out rows) or words of the message

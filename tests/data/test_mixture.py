@@ -146,6 +146,12 @@ def test_the_id_stands_for_the_parts(mixture: Mixture, tmp_path: Path, hydra_con
     assert {name: type(part) for name, part in restored.parts.items()} == {"a": Pairs, "b": Pairs}
 
 
+def test_a_part_that_can_not_be_read_is_told_with_its_own_keys(mixture: Mixture) -> None:
+    mixture.parts["b"] = Pairs(path="org/nothing")
+    with pytest.raises(DataError, match=r"org/nothing can't be reached: .*\n  type: data.parts.b.path=<a local copy>"):
+        mixture.pairs("train", None)
+
+
 def test_parts_are_typed_and_checked(alignlab: Callable[..., Any], mixture: Mixture) -> None:
     parts = ["data.parts.a=pairs", "data.parts.b=pairs", "data.parts.a.path=a.jsonl"]
     words = ["check", "data=mixture", "model=tiny", *parts]
@@ -154,4 +160,8 @@ def test_parts_are_typed_and_checked(alignlab: Callable[..., Any], mixture: Mixt
     assert "data.parts.b.path\n      needs a value" in result.err
     result = alignlab(*words, "data.parts.b.path=c.jsonl")
     assert "data.parts.b.path = c.jsonl\n      no such file" in result.err
+    Path("data.jsonl").write_text('{"prompt": "p", "best": "a", "rejected": "b"}\n')
+    result = alignlab(*words, "data.parts.b.path=data.jsonl")
+    assert "data.jsonl has no column chosen; it has: prompt, best, rejected" in result.err
+    assert "type: 'data.parts.b.columns={chosen: <its name>}'" in result.err
     assert alignlab(*words, "data.parts.b.path=b.jsonl", "data.weights={a: 1, b: 3}").code == 0

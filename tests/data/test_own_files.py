@@ -296,7 +296,7 @@ def test_rows_of_all_splits_of_a_file_are_used_only_if_it_is_said(
 ) -> None:
     source = Pairs(path=written(tmp_path, *SPLITS))
     assert len(prompts_of(source, "train") | prompts_of(source, "eval")) == 9
-    assert "the rows of all splits are used (test, train)\n  type: data.split=<training>" in caplog.text
+    assert "the rows of all splits are used (test, train)\n  type: data.split=train data.eval_split=test" in caplog.text
     caplog.clear()
     chosen = Pairs(path=source.path, eval_split="test")
     assert (prompts_of(chosen, "eval"), len(prompts_of(chosen, "train"))) == ({"p0", "p3", "p6"}, 6)

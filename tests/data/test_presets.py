@@ -272,6 +272,14 @@ def test_all_pairs_of_hh_rlhf(shared_data: Path) -> None:
     assert len(loaded.rows) == 8552 - 36 - 17 - 11 - 2
 
 
+def test_a_limit_takes_held_out_rows_from_everywhere(shared_data: Path) -> None:
+    reviews: Any = preset("imdb", shared_data / "imdb/reviews_10k.jsonl.gz", "eval_limit=64")  # sorted by label
+    assert [row.desirable for row in reviews.labelled("eval", None).rows].count(True) == 32
+    source = preset("hh_rlhf", shared_data / "hh_rlhf", "eval_subsets=[helpful-base,harmless-base]", "eval_limit=64")
+    files = [Path(row.place.file).name for row in source.pairs("eval", None).rows if row.place]
+    assert [files.count(f"{subset}-base.test.jsonl.gz") for subset in ("helpful", "harmless")] == [33, 31]
+
+
 SOURCES = classes_by_module("alignlab.data.sources", Source)
 
 

@@ -47,12 +47,9 @@ def local_files(folder: str, split: str = "train", subset: str = "") -> list[str
     subset: a folder in it, or a configuration that its README names.
     Raises DataError if there is no such split or subset, or if a file's format is not supported.
     """
-    from datasets import load_dataset_builder
-
+    found = _data_files(folder, subset)
     if subset and (Path(folder) / subset).is_dir():
-        folder, subset = str(Path(folder) / subset), ""
-    with _raising_data_errors(folder):
-        found = load_dataset_builder(folder, name=subset or None).config.data_files or {}
+        folder = str(Path(folder) / subset)
     files = [str(file) for file in found.get(split, [])]
     if not files:
         raise DataError(f"{folder} has no split {split}; it has: {', '.join(map(str, found)) or 'no files with rows'}")
@@ -64,6 +61,21 @@ def local_files(folder: str, split: str = "train", subset: str = "") -> list[str
     return files
 
 
+def local_splits(folder: str, subset: str = "") -> list[str]:
+    """The splits of a local folder with rows, found by the rules of the hub. `subset` is as in `local_files`."""
+    return [str(split) for split in _data_files(folder, subset)]
+
+
+def _data_files(folder: str, subset: str) -> dict[Any, Any]:
+    """Split -> files of a local folder."""
+    from datasets import load_dataset_builder
+
+    if subset and (Path(folder) / subset).is_dir():
+        folder, subset = str(Path(folder) / subset), ""
+    with _raising_data_errors(folder):
+        return dict(load_dataset_builder(folder, name=subset or None).config.data_files or {})
+
+
 @lru_cache(maxsize=64)  # a folder is read several times, and told of once
 def _warn_of_unread(folder: str, files: tuple[str, ...]) -> None:
     """Warn of files with rows that are in no split. The hub's rules take the files of one format only."""
@@ -73,13 +85,15 @@ def _warn_of_unread(folder: str, files: tuple[str, ...]) -> None:
 
 @contextmanager
 def _raising_data_errors(place: str) -> Iterator[None]:
-    """Raise failures of `datasets` as DataError, and hide its progress bars."""
+    """Raise failures of `datasets` as DataError, and hide its progress bars and warnings."""
     from datasets import disable_progress_bars
     from datasets.exceptions import DatasetsError
     from datasets.utils import logging as datasets_logging
+    from huggingface_hub.utils import logging as hub_logging
 
     disable_progress_bars()  # they would hide the run's own log lines
     datasets_logging.set_verbosity(datasets_logging.CRITICAL)  # its errors are raised as exceptions too
+    hub_logging.set_verbosity_error()  # it warns of each of its tries to reach the hub
     try:
         yield
     except ConnectionError as error:
@@ -102,8 +116,9 @@ class Source(Checked, ABC):
 
     max_length:        most tokens in a prompt and an answer together; a longer answer is cut on the right.
     max_prompt_length: most tokens in a prompt; a longer prompt is cut on the left.
-    train_limit:       use at most this many training rows; 0 uses all.
-    eval_limit:        use at most this many held-out rows; 0 uses all.
+    train_limit:       use at most this many training rows; 0 uses all. Of files with columns, they are rows at equal
+                       distances.
+    eval_limit:        the same for held-out rows.
     template:          auto (the tokenizer's chat template renders the rows, if it has one) or none (texts are used as
                        they are, for example because they were rendered before).
     drop:              further rows to leave out: empty, identical, tie, negative_margin, empty_prompt, null_text,

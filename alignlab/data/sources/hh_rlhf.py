@@ -27,7 +27,7 @@ class HHRLHF(Source):
     path:         hub name, or a folder with `<subset>/<split>.jsonl.gz` (as on the hub) or `<subset>.<split>.jsonl.gz`.
     subsets:      subsets to train on.
     eval_subsets: subsets whose official test split is held out for evaluation. If there are none, `eval_fraction` of
-                  the rows of `subsets` is held out, by prompt.
+                  the rows of `subsets` is held out, by prompt. Of several subsets, `eval_limit` takes rows of all.
     """
 
     path: str = "Anthropic/hh-rlhf"
@@ -82,7 +82,8 @@ class HHRLHF(Source):
         else:
             loaded = divided(self._read(self.subsets, "train"), self.eval_fraction, self.path)[split]
         loaded = drop_unusable(loaded)
-        return loaded.first(self.limited(split))
+        several = split == "eval" and len(self.eval_subsets or self.subsets) > 1
+        return loaded.spread(self.limited(split)) if several else loaded.first(self.limited(split))
 
     def _read(self, subsets: Sequence[str], split: Split) -> Loaded[Pair]:
         """The pairs of some subsets, with counts of the transcripts that are none."""

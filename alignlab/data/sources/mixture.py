@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from functools import partial
 from itertools import chain, zip_longest
 from typing import Any, ClassVar, TypeVar
@@ -21,7 +22,7 @@ from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Ranking, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.discovery import classes_by_module, module_name
-from alignlab.errors import DataError, Problem
+from alignlab.errors import DataError, Problem, UnreachableError
 from alignlab.types import DataShape
 
 Row = TypeVar("Row", Pair, Completion, Labelled, Ranking)
@@ -107,16 +108,21 @@ class Mixture(Source):
         return self._mixed(lambda part, which: part.rankings(which, reference), split)
 
     def _mixed(self, read_all: Callable[[Source, Split], Loaded[Row]], split: Split) -> Loaded[Row]:
-        def read(part: Source, which: Split) -> Loaded[Row]:
-            return read_split(partial(read_all, part), which, part.drop)
+        def read(name: str, which: Split) -> Loaded[Row]:
+            part = self.parts[name]
+            try:
+                return read_split(partial(read_all, part), which, part.drop)
+            except DataError as error:
+                kind = UnreachableError if isinstance(error, UnreachableError) else DataError
+                raise kind(with_keys_of_part(str(error), f"data.parts.{name}", part)) from error
 
-        held_out = [read(part, "eval") for part in self.parts.values()]
+        held_out = [read(name, "eval") for name in self.parts]
         if split == "eval":
             in_turn = chain.from_iterable(zip_longest(*(part.rows for part in held_out)))
             rows = [row for row in in_turn if row is not None]
             return _joined(held_out).with_rows(rows).first(self.limited("eval"))
         known = {prompt_key(row.prompt) for part in held_out for row in part.rows}
-        loaded = {name: _without(known, read(part, "train")) for name, part in self.parts.items()}
+        loaded = {name: _without(known, read(name, "train")) for name in self.parts}
         return self._chosen(loaded)
 
     def _chosen(self, loaded: Mapping[str, Loaded[Row]]) -> Loaded[Row]:
@@ -147,6 +153,15 @@ class Mixture(Source):
             fix = ",".join(f"{name}:{rows[name]}" for name in short)
             raise DataError(f"data.counts: {found}\n  type: data.counts={{{fix}}}")
         return {**rows, **self.counts}
+
+
+def with_keys_of_part(text: str, key: str, part: Source) -> str:
+    """A message about the data of a part, with the keys of the part: `data.columns` becomes `data.parts.own.columns`.
+
+    key: of the part, such as `data.parts.own`.
+    """
+    names = "|".join(field.name for field in fields(part))
+    return re.sub(rf"(?<![\w.])data\.({names})(?![\w.])", rf"{key}.\1", text)
 
 
 def _joined(parts: Iterable[Loaded[Row]]) -> Loaded[Row]:

@@ -32,8 +32,7 @@ class Prompts(OwnFiles):
 
     def completions(self, split: Split) -> Loaded[Completion]:
         """The prompts with empty answers."""
-        loaded = self.split_rows(split)
-        return loaded.first(self.limited(split))
+        return self.split_rows(split).spread(self.limited(split))
 
     def pairs(self, split: Split, reference: ReferenceTable | None) -> Loaded[Pair]:
         raise DataError(f"{self.path} has prompts without answers, but the objective needs pairs")

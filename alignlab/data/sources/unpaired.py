@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from alignlab.checks import later_setting
 from alignlab.data.files import Record
-from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, labelled_of
+from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, label_key, labelled_of
 from alignlab.data.own_files import OwnFiles
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
@@ -23,18 +23,19 @@ class Unpaired(OwnFiles):
     The answer may be a whole conversation. Then its last turn is the answer. An optional column `ended` is false if a
     length limit cut the answer off. All answers may have the same label.
 
-    labels: the words that labels may be, and whether each is good: {helpful: true, harmful: false}. Without it a label
-            is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or rejected.
+    labels: the words or numbers that labels may be, and whether each is good: {helpful: true, harmful: false}. Without
+            it a label is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or
+            rejected.
     """
 
-    labels: dict[str, bool] = later_setting(default_factory=dict)
+    labels: dict[Any, bool] = later_setting(default_factory=dict)
 
     needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["unpaired"]
     reads: ClassVar[tuple[str, ...]] = (*PROMPT_COLUMNS, *ANSWER, "label", "ended")
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if self.labels and len({word.lower() for word in self.labels}) < len(self.labels):
+        if self.labels and len({label_key(word) for word in self.labels}) < len(self.labels):
             yield Problem("labels", self.labels, "has the same word twice", "'labels={good: true, bad: false}'")
 
     @property

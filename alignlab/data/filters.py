@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from alignlab.data.conversations import prompt_key
-from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, PromptOnly, Ranking, Row, Split, messages_of
+from alignlab.data.rows import AnyRow, Labelled, LeftOut, Loaded, Pair, PromptOnly, Ranking, Row, Split
 
 Digests = NDArray[np.uint64]
 Mask = NDArray[np.bool_]
@@ -42,6 +42,7 @@ REASONS = {reason.key: reason for reason in Reason}
 
 # What programs write as text where there is no text.
 _NULLS = {"None", "null", "NULL", "nan", "NaN", "<NA>", "undefined"}
+_LONGEST_NULL = 20  # characters, with the white space around it
 
 
 @dataclass(frozen=True)
@@ -69,16 +70,20 @@ def keys_of(rows: Sequence[AnyRow]) -> Keys:
     keys = Keys(_digests(prompts), _digests(zip(prompts, contents, strict=True)))
     if not rows or not isinstance(rows[0], Pair | Labelled | Ranking):  # all rows of a split are of one kind
         return keys
-    orders, opposites = zip(*map(_preference, rows), strict=True)
-    return replace(
-        keys,
-        orders=_digests(zip(prompts, orders, strict=True)),
-        opposites=_digests(zip(prompts, opposites, strict=True)),
-    )
+    opposites = _digests(zip(prompts, map(_opposite, rows), strict=True))
+    if not isinstance(rows[0], Ranking):
+        return replace(keys, orders=keys.rows, opposites=opposites)
+    orders = _digests(zip(prompts, map(_order, rows), strict=True))
+    return replace(keys, orders=orders, opposites=opposites)
 
 
 def _texts(row: AnyRow) -> list[str]:
     return [] if isinstance(row, PromptOnly) else [text for text, _ in row.answers()]
+
+
+def _turns(row: AnyRow) -> list[str]:
+    """The texts of the prompt's turns."""
+    return [row.prompt] if isinstance(row.prompt, str) else [turn["content"] for turn in row.prompt]
 
 
 def _content(row: AnyRow) -> Any:
@@ -88,17 +93,18 @@ def _content(row: AnyRow) -> Any:
     return (_texts(row), row.desirable) if isinstance(row, Labelled) else _texts(row)
 
 
-def _preference(row: Any) -> tuple[Any, Any]:
-    """(what a row says about its answers, the opposite of it). Of grades, only the order counts."""
+def _opposite(row: Any) -> Any:
+    """The content of a row that contradicts this one; for a ranking, the order of its answers."""
     if isinstance(row, Pair):
-        return [row.chosen, row.rejected], [row.rejected, row.chosen]
-    if isinstance(row, Labelled):
-        return (row.completion, row.desirable), (row.completion, not row.desirable)
-    different = sorted(set(row.grades))
-    places = [different.index(grade) for grade in row.grades]
-    last = len(different) - 1
-    order, opposite = (sorted(zip(row.completions, p, strict=True)) for p in (places, [last - p for p in places]))
-    return order, opposite
+        return [row.rejected, row.chosen]
+    return _order(row, -1) if isinstance(row, Ranking) else (_texts(row), not row.desirable)
+
+
+def _order(row: Any, sign: int = 1) -> list[tuple[str, int]]:
+    """The answers of a ranking with their places, from the worst one (0) to the best one; for -1, the other way round."""
+    grades = [sign * grade for grade in row.grades]
+    different = sorted(set(grades))
+    return sorted((text, different.index(grade)) for text, grade in zip(row.completions, grades, strict=True))
 
 
 def _digests(values: Any) -> Digests:
@@ -118,7 +124,7 @@ def find(rows: Sequence[AnyRow], keys: Keys, held_out: Digests | None = None) ->
         Reason.EMPTY: [not all(text.strip() for text in _texts(row)) for row in rows],
         Reason.IDENTICAL: [len(answers := _texts(row)) > 1 and len(set(answers)) == 1 for row in rows],
         Reason.TIE: [_is_tie(row) for row in rows],
-        Reason.EMPTY_PROMPT: [not all(turn["content"].strip() for turn in messages_of(row.prompt)) for row in rows],
+        Reason.EMPTY_PROMPT: [not all(text.strip() for text in _turns(row)) for row in rows],
         Reason.NULL_TEXT: [_has_null(row) for row in rows],
         Reason.NEGATIVE_MARGIN: [(getattr(row, "margin", None) or 0) < 0 for row in rows],
         Reason.DUPLICATE: _repeats(keys.rows),
@@ -141,8 +147,7 @@ def _is_tie(row: AnyRow) -> bool:
 
 def _has_null(row: AnyRow) -> bool:
     """Whether the prompt, a turn of it or an answer is only a word for no value."""
-    contents = [turn["content"] for turn in messages_of(row.prompt)] + _texts(row)
-    return any(text.strip() in _NULLS for text in contents)
+    return any(len(text) < _LONGEST_NULL and text.strip() in _NULLS for text in (*_turns(row), *_texts(row)))
 
 
 def are_among(keys: Digests, others: Digests) -> Mask:

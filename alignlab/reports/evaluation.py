@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from alignlab.judges.base import JudgingCost
 
 SUMMARY = "summary.json"
+
+NO_JUDGE = "no win-rate, because there is no judge (judge=<name> adds one)"
 _KL = {
     "sequence_k1": "KL k1 (nats per answer)",
     "token_k3": "KL k3 by token (nats per answer)",
@@ -153,7 +155,7 @@ def end_line(folder: Path, record: Mapping[str, Any]) -> str:
     if not found:
         accuracy = record.get("summary", {}).get("eval/pairs/accuracy")
         known = "" if accuracy is None else f"accuracy on held-out pairs {accuracy:.3f}, "
-        found = [f"{known}no win-rate, because there is no judge (judge=<name> adds one)"]
+        found = [f"{known}{NO_JUDGE}"]
     return "; ".join([*parts, *found]) + f"\n{folder}"
 
 

@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import AlignlabError, ConfigError
 from alignlab.evaluation.examples import FILE, Examples
-from alignlab.inert import visible
+from alignlab.inert import MOST_OF_OUTPUT, visible
 
 if TYPE_CHECKING:
     from alignlab.pipeline.evaluate import Evaluated
@@ -54,7 +54,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
             config.peft = OmegaConf.structured(peft)
     found = evaluate(wanted, judge_plans(config, wanted.judge, PreflightCache(), typed))
     for result in found:
-        print(f"{result.run}  {result.folder}\n{summary_text(result.summary)}")
+        print(visible(f"{result.run}  {result.folder}\n{summary_text(result.summary)}", MOST_OF_OUTPUT))
         if line := bill_line(result.cost):
             print(visible(line))
     written = all((result.folder / FILE).is_file() for result in found)  # reward models write no answers
@@ -63,7 +63,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
         if not wanted.evaluation.questions:
             write_report(sweep)  # adds the numbers of the evaluation to the table of the sweep
             track_sweep(sweep, finished_plan(wanted.output_root, found[0].run, wanted).train.tracking)
-        print(f"\n{text}\n{sweep / 'evaluation.md'}")
+        print(visible(f"\n{text}\n{sweep / 'evaluation.md'}", MOST_OF_OUTPUT))
     return found
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,7 +14,8 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
        alignlab report <sweep> --wandb              also publish a W&B report, or update the one published before
-       alignlab report <run or condition ...>       the same page for any runs, in <output_root>/reports/
+       alignlab report <run or condition ...>       the same page for any runs, in <output_root>/reports/<name>/;
+                                                    --wandb also publishes a W&B report about them
 
 sweep:     its name, the beginning of its name, or its folder
 run:       the id of a run, or the beginning of its id
@@ -22,7 +24,8 @@ file:      to=<file.html> writes the page, and its Markdown twin, to another pla
 folder:    output_root=<folder> (default: outputs)
 
 The page needs no network and no other file. A sweep writes it when it ends. A W&B report needs the extra `reports` and
-a login; without a login its spec is written to wandb_report.json in the folder of the sweep."""
+a login; without a login its spec is written to wandb_report.json in the folder of the sweep, or in
+<output_root>/reports/<name>."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -57,9 +60,6 @@ def _write(args: Sequence[str]) -> int:
         raise ConfigError([Problem("to", to, "must be the name of an HTML file", "to=report.html")])
     found = chosen_runs(root, words)
     older = chosen_runs(root, [flags.against]) if flags.against else None
-    if flags.wandb and found.folder is None:
-        problem = Problem("--wandb", " ".join(words), "works for a sweep, not for single runs", "<a sweep> --wandb")
-        raise ConfigError([problem], where="this command; nothing was done")
     file = Path(to) if to else (found.folder or root / "reports" / found.name) / "report.html"
     try:
         write_page(found, file, older)
@@ -69,8 +69,8 @@ def _write(args: Sequence[str]) -> int:
         for text in answers(settings_of_set, str(found.about.get("metric") or "")):
             print(f"{name}: {text}" if name else text)
     print(f"written to {file} and {file.with_suffix('.md').name}")
-    if flags.wandb and found.folder is not None:
-        from alignlab.reports.wandb_report import write_report
+    if flags.wandb:
+        from alignlab.reports.wandb_report import write_report, write_report_of_runs
 
-        print(write_report(found.folder))
+        print(write_report(found.folder) if found.folder else write_report_of_runs(found, shlex.join(words)))
     return 0

@@ -12,6 +12,7 @@ from omegaconf import DictConfig
 from alignlab.cli.hydra_app import run_app
 from alignlab.config.plan import Plan, plan
 from alignlab.errors import DivergedError
+from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.reports.synthesis import synthesis_text
 from alignlab.reports.tables import headline
 
@@ -66,4 +67,5 @@ def _finish(planned: Plan, record: dict[str, Any]) -> None:
 
         if folder := evaluate_at_end(planned):
             asked_for = planned.train.evaluation.at_end
-            print(stored_text(folder) if asked_for else end_line(folder, planned.run.record()), flush=True)
+            text = stored_text(folder) if asked_for else end_line(folder, planned.run.record())
+            print(visible(text, MOST_OF_OUTPUT), flush=True)

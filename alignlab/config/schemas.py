@@ -184,7 +184,8 @@ class RunEvaluation(Evaluation):
             there may be fewer than `prompts` prompts, but at least 16. Nothing is sampled in the lab, where KL, reward
             and win-rate are exact, and judges that ask a person are left out.
     every:  updates between evaluations of the current policy, which are logged under eval/. 0: none. Each of them calls
-            the judges.
+            the judges. Unless at_end is true, they ask at most 16 prompts and are left out if the evaluations of the
+            run would sample for more than a tenth of the training time.
     """
 
     at_end: bool | None = None

@@ -47,20 +47,19 @@ from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
 from alignlab.training.attempt import reason_of
 from alignlab.training.evaluation_suite import (
+    LEAST_PROMPTS,
     REFERENCE_ROWS,
     REFERENCE_TOKENS,
     cap_to_horizon,
     judges_of,
     sampling_of,
     suite_of,
+    time_left,
 )
 from alignlab.training.setup import device_of, load_initial_policy
 
 log = logging.getLogger(__name__)
 
-# The default evaluation at the end of a run samples for at most this share of the training time, but on at least
-# LEAST_PROMPTS prompts.
-TIME_SHARE, LEAST_PROMPTS = 0.1, 16
 _MANY = 2**12  # the largest limited number of prompts, if all prompts are wanted
 
 
@@ -124,7 +123,9 @@ def evaluate_at_end(plan: Plan) -> Path | None:
         return None
     if not asked_for and record.get("evaluated"):
         return Path(record["evaluated"]) if (Path(record["evaluated"]) / SUMMARY).is_file() else None
-    seconds = None if asked_for else TIME_SHARE * record.get("summary", {}).get("time/train_seconds", 0.0)
+    summary = record.get("summary", {})
+    left = time_left(summary.get("time/train_seconds", 0.0), summary.get("time/sampling_seconds", 0.0))
+    seconds = None if asked_for else left
     try:
         (found,) = evaluate(_request(plan), plan.judges, seconds)
     except Exception as error:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignlab.evaluation.examples import Examples
+from alignlab.inert import fenced, markdown, visible
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.tables import table
 from alignlab.spelling import counted
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     from alignlab.judges.base import JudgingCost
 
 SUMMARY = "summary.json"
+
+NO_JUDGE = "no win-rate, because there is no judge (judge=<name> adds one)"
 _KL = {
     "sequence_k1": "KL k1 (nats per answer)",
     "token_k3": "KL k3 by token (nats per answer)",
@@ -152,7 +155,7 @@ def end_line(folder: Path, record: Mapping[str, Any]) -> str:
     if not found:
         accuracy = record.get("summary", {}).get("eval/pairs/accuracy")
         known = "" if accuracy is None else f"accuracy on held-out pairs {accuracy:.3f}, "
-        found = [f"{known}no win-rate, because there is no judge (judge=<name> adds one)"]
+        found = [f"{known}{NO_JUDGE}"]
     return "; ".join([*parts, *found]) + f"\n{folder}"
 
 
@@ -258,17 +261,18 @@ def write_answers(folder: Path, run: str, examples: Examples, shown: int) -> Non
 
 
 def _markdown(run: str, examples: Examples, rows: Iterable[int], sides: Sequence[str]) -> str:
-    parts = [f"# {run}\n"]
+    parts = [f"# {markdown(run)}\n"]
     for number, row in enumerate(rows, 1):
-        parts.append(f"## {number}\n\n{_quoted(examples['prompt'][row])}\n")
+        parts.append(f"## {number}\n\n{_fenced(examples['prompt'][row])}\n")
         parts += [
-            f"**{_headed(examples, side, row)}**\n\n{_quoted(examples[f'{side}/answer'][row])}\n" for side in sides
+            f"**{markdown(_headed(examples, side, row))}**\n\n{_fenced(examples[f'{side}/answer'][row])}\n"
+            for side in sides
         ]
     return "\n".join(parts)
 
 
-def _quoted(text: str) -> str:
-    return "\n".join(f"> {line}" for line in text.splitlines()) or "> (nothing)"
+def _fenced(text: str) -> str:
+    return fenced(text) if text else "(nothing)"
 
 
 def _headed(examples: Examples, side: str, row: int) -> str:
@@ -299,18 +303,23 @@ def _page(run: str, examples: Examples, rows: Iterable[int], sides: Sequence[str
     for number, row in enumerate(rows, 1):
         best = _first(examples, sides, row)
         cells = "".join(
-            f'<div class="{"best" if side == best else ""}"><h3>{html.escape(_headed(examples, side, row))}</h3>'
-            f'<div class="answer">{html.escape(examples[f"{side}/answer"][row])}</div></div>'
+            f'<div class="{"best" if side == best else ""}"><h3>{_as_html(_headed(examples, side, row))}</h3>'
+            f'<div class="answer">{_as_html(examples[f"{side}/answer"][row])}</div></div>'
             for side in sides
         )
-        prompt = html.escape(examples["prompt"][row])
+        prompt = _as_html(examples["prompt"][row])
         sections.append(
             f'<section><h2>{number}</h2><div class="prompt">{prompt}</div><div class="sides">{cells}</div></section>'
         )
     return (
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{html.escape(run)}</title>'
-        f"<style>{_STYLE}</style></head><body><h1>{html.escape(run)}</h1>{''.join(sections)}</body></html>\n"
+        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{_as_html(run)}</title>'
+        f"<style>{_STYLE}</style></head><body><h1>{_as_html(run)}</h1>{''.join(sections)}</body></html>\n"
     )
+
+
+def _as_html(text: str) -> str:
+    """The text with visible escapes in place of unsafe characters, and without markup."""
+    return html.escape(visible(text))
 
 
 def _first(examples: Examples, sides: Sequence[str], row: int) -> str:

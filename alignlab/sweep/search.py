@@ -255,11 +255,12 @@ class Search:
                 self._run(study, batch, launcher)
         finally:
             if trials := self._latest(study):
-                self._sweep(trials).write()
+                sweep = self._sweep(trials)
+                sweep.write()
                 text = write_report(self.directory)
                 page = write_sweep_page(self.directory)
                 track_sweep(self.directory, self._tracking)
-                print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n")
+                print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\n{self._found(study)}\n{sweep.hint()}")
                 print(f"written to {self.directory}; open {page.name} in a browser")
         reasons = {n: study.trials[n].user_attrs.get("reason", "no result") for n in self._failed}
         reasons |= {n: why_unfinished(p.run.state(), p.plan) for n, p in self._unevaluated(study).items()}

@@ -22,6 +22,7 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import read_record, write_sealed
 from alignlab.pipeline.tracked_sweep import track_sweep
 from alignlab.progress import terminal_shows_sweep_only
+from alignlab.reports.evaluation import NO_JUDGE
 from alignlab.reports.live import shown_live
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.sweep import point_line, write_report
@@ -110,7 +111,13 @@ class Sweep:
         text = write_report(self.directory)
         page = write_sweep_page(self.directory)
         track_sweep(self.directory, self.plans[0].train.tracking)
-        print(f"\n{visible(text, MOST_OF_OUTPUT)}\n\nwritten to {self.directory}; open {page.name} in a browser")
+        print(f"\n{visible(text, MOST_OF_OUTPUT)}\n{self.hint()}")
+        print(f"written to {self.directory}; open {page.name} in a browser")
+
+    def hint(self) -> str:
+        """A line about points that were evaluated without a judge; empty if there are none."""
+        unjudged = [point.run for point in self.points if not point.plan.train.judge]
+        return f"\n{NO_JUDGE}\n" if any(run.record().get("evaluated") for run in unjudged) else ""
 
     def _warn_of_other_points(self) -> None:
         """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""

@@ -156,6 +156,7 @@ SUMMARY: dict[str, str] = {
     "start/loss": "training loss of the first batch, before any update (nats)",
     **{f"tail/{name}": f"mean of train/{name} over the last tenth of the updates" for name in TAIL},
     "time/train_seconds": "wall time of training and evaluation (s); for vectorized runs, a share of the last attempt",
+    "time/sampling_seconds": "the part of time/train_seconds that evaluations during training sampled answers for (s)",
 }
 
 # Metrics of answers sampled from the policy, logged as eval/<name>, or as questions/<file>/<name> if the prompts come

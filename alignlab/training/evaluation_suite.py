@@ -27,6 +27,19 @@ from alignlab.training.setup import InitialPolicy
 # Most answers, and most tokens, of one forward pass that computes log-probabilities.
 REFERENCE_ROWS, REFERENCE_TOKENS = 32, 4096
 
+# Unless `evaluation.at_end=true`, the evaluations of a run, during training and at its end, sample for at most this
+# share of its training time. The evaluation at the end has at least LEAST_PROMPTS prompts nevertheless.
+TIME_SHARE, LEAST_PROMPTS = 0.1, 16
+
+
+def time_left(seconds: float, spent: float) -> float:
+    """The time (s) that evaluations may still sample for; negative if they have used up more than their share.
+
+    seconds: wall time of the training so far, with its evaluations.
+    spent:   the part of it that evaluations have sampled for.
+    """
+    return TIME_SHARE * (seconds - spent) - spent
+
 
 def suite_of(
     plan: Plan, start: InitialPolicy, settings: Evaluation, device: torch.device, progress: Progress, kept_in: Path

@@ -65,8 +65,10 @@ def fit(
     with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
         callbacks: list[pl.Callback] = [recorder.metrics]
+        sampling = None
         if config.evaluation.every:
-            callbacks.append(EvaluationCallback(plan, run, start, judges or {}, recorder.metrics))
+            sampling = EvaluationCallback(plan, run, start, judges or {}, recorder.metrics)
+            callbacks.append(sampling)
         callbacks += [checkpoint, *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else [])]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         prepared = prepare(start, rows, trainer.strategy.root_device)
@@ -80,6 +82,8 @@ def fit(
             trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
         module.to(trainer.strategy.root_device)
         recorder.metrics.validate(trainer, module, data)
+        if sampling:
+            recorder.summary["time/sampling_seconds"] = round(sampling.seconds, 2)
         return recorder.finish(module.policy, recorder.metrics.seconds)
 
 

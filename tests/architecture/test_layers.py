@@ -73,10 +73,12 @@ ALLOWED = {
 HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
-    "lightning": {"modules", "data", "training", "vectorized"},
+    "lightning": {"modules", "data", "training", "vectorized", "tracking"},
     "wandb": {"tracking", "reports"},
     "wandb_workspaces": {"reports"},
     "tensorboardX": {"tracking"},
+    "trackio": {"tracking"},
+    "mlflow": {"tracking"},
     "transformers": {"models", "training"},
     "peft": {"models"},
     "bitsandbytes": {"optim"},

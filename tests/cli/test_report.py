@@ -46,8 +46,19 @@ def test_a_report_for_wandb_is_written_as_a_spec_without_a_login(made: Path, ali
     assert found.code == 0, found.err
     assert "type: wandb login, then: alignlab report --wandb made" in found.out
     assert json.loads((made / "wandb_report.json").read_text())["title"] == "made"
-    found = alignlab("report", run_id("dpo", "0.1", "1"), "--wandb")
-    assert (found.code, "works for a sweep, not for single runs" in found.err) == (2, True)
+
+
+def test_a_report_for_wandb_about_runs(made: Path, alignlab: Run) -> None:
+    """The command to type names the same runs, with quotes for the shell."""
+    pytest.importorskip("wandb_workspaces")
+    found = alignlab("report", "objective=dpo", "objective.beta<=0.5", "--wandb")
+    assert found.code == 0, found.err
+    assert "type: wandb login, then: alignlab report --wandb objective=dpo 'objective.beta<=0.5'" in found.out
+    (file,) = Path("outputs/reports").glob("*/wandb_report.json")
+    assert "job/hash" in file.read_text()
+    assert (file.parent / "report.html").is_file()
+    assert alignlab("report", "dpo-99", "--wandb").code == 2
+    assert len(list(Path("outputs/reports").iterdir())) == 1
 
 
 def test_all_mistakes_of_a_report_at_once(made: Path, alignlab: Run) -> None:

@@ -11,7 +11,10 @@ import pytest
 from hydra import compose
 
 from alignlab.config.plan import plan
+from alignlab.evaluation.examples import Examples
 from alignlab.pipeline.evaluate import counts_up_to, prompt_counts
+from alignlab.training import evaluation_suite
+from alignlab.training.evaluation_suite import time_left
 from tests.lab_runs import only
 
 TEXT = [
@@ -85,3 +88,55 @@ def test_a_run_has_kl_and_win_rate_once(alignlab: Callable[..., Any], tmp_path: 
     assert "accuracy on held-out pairs" in unjudged.out
     failing = alignlab("train", *TEXT, "data.eval_limit=1", "seed=3")
     assert failing.code == 0, "a run that could not be evaluated is done"
+
+
+def test_the_time_that_evaluations_may_sample_for() -> None:
+    """A tenth of the training without them, less what they have taken."""
+    assert time_left(100.0, 0.0) == pytest.approx(10.0)
+    assert time_left(110.0, 10.0) == pytest.approx(0.0)
+    assert time_left(110.0, 5.0) == pytest.approx(5.5)
+    assert time_left(30.0, 10.0) == pytest.approx(-8.0)
+
+
+def test_evaluations_during_training_keep_within_a_share_of_its_time(
+    alignlab: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None if there is no time, and all on 16 prompts if there is."""
+    rows = [{"prompt": f"Number {i}", "chosen": f"It is {i}", "rejected": "no"} for i in range(60)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    often = [*TEXT, "data.eval_fraction=0.5", "evaluation.every=1", "evaluation.max_new_tokens=4"]
+
+    def evaluated(share: float, *words: str) -> tuple[list[int], str, float]:
+        """(prompts of each evaluation during training, what was logged, seconds of sampling)."""
+        monkeypatch.setattr(evaluation_suite, "TIME_SHARE", share)
+        said = alignlab("train", *often, *words)
+        assert said.code == 0, said.err
+        (run,) = (file.parent for file in Path("outputs/runs").glob("*/run.json") if words[0] in file.read_text())
+        sizes = [len(Examples.read(folder)) for folder in sorted(run.glob("evaluation/step-*"))]
+        return sizes, said.err, json.loads((run / "run.json").read_text())["summary"]["time/sampling_seconds"]
+
+    sizes, said, seconds = evaluated(0.0, "seed=11")
+    assert (sizes, seconds) == ([], 0.0)
+    assert "2 evaluations during training left out" in said
+    assert "evaluation.at_end=true (no limit)" in said
+    sizes, said, seconds = evaluated(1e6, "seed=12")
+    assert sizes == [16, 16]
+    assert seconds > 0
+    assert "left out" not in said
+
+
+def test_the_end_of_a_sweep_says_once_that_a_judge_gives_a_win_rate(
+    alignlab: Callable[..., Any], tmp_path: Path
+) -> None:
+    rows = [{"prompt": f"Number {i}", "chosen": f"It is {i}", "rejected": "no"} for i in range(60)]
+    (tmp_path / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    (tmp_path / "taste2.py").write_text("def longer(prompt, answer):\n    return len(answer)\n")
+    sweep = [*TEXT, "data.eval_fraction=0.5", "evaluation.max_new_tokens=4", "-m", "seed=1,2"]
+    said = alignlab("train", *sweep)
+    assert said.code == 0, said.err
+    assert said.out.count("judge=<name> adds one") == 1
+    assert said.out.index("judge=<name> adds one") < said.out.index("written to outputs/sweeps")
+    judged = alignlab("train", *sweep, "judge=gold", "judge.gold.function=taste2:longer")
+    assert judged.code == 0, judged.err
+    assert "judge=<name>" not in judged.out
+    assert "judge=<name>" not in alignlab("train", *sweep, "evaluation=off", "trainer.max_steps=1").out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,10 @@ import pytest
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.graded_answers import scores_of
 from alignlab.evaluation.summary import summarise
+from alignlab.inert import fenced, visible
 from alignlab.integrity import write_sealed
 from alignlab.reports.evaluated_sweep import write_sweep
-from alignlab.reports.evaluation import _power, summary_text
+from alignlab.reports.evaluation import _power, summary_text, write_answers
 
 
 def test_the_difference_that_a_number_of_prompts_can_show() -> None:
@@ -155,3 +157,55 @@ def test_scores_of_reward_bench_2_by_subset() -> None:
     assert text[5].startswith("Ties: ref_accuracy 1.000, tied_accuracy none, margin_tied none")
     assert text[6] == "Ties has no score: it needs a number with both a ref and a tied row"
     assert text[7].endswith(f"no row of {missing}")
+
+
+UNSAFE = {
+    "markup": ("</div><script>alert(1)</script>", "&lt;/div&gt;&lt;script&gt;alert(1)&lt;/script&gt;"),
+    "terminal": ("\x1b[31mred\x1b]0;title\x07", "\\x1b[31mred\\x1b]0;title\\x07"),
+    "order": ("\u202eevil\u202c", "\\u202eevil\\u202c"),
+    "null": ("a\x00b", "a\\x00b"),
+    "half a character": ("\ud800", "\\ud800"),
+    "table": ("| a | b |", "| a | b |"),
+    "end of a block": ("```\n# Heading\n<img src=x>", "```\n# Heading\n&lt;img src=x&gt;"),
+}
+
+
+@pytest.mark.parametrize("kind", UNSAFE)
+def test_texts_on_the_pages_of_answers_are_text(kind: str, tmp_path: Path) -> None:
+    """Prompts, answers, and names of runs, sides and judges. The pages have the tags and lines of harmless ones."""
+    text, in_html = UNSAFE[kind]
+
+    def pages(text: str) -> tuple[str, str]:
+        side, score = f"base{text}", f"policy/score/j{text}"
+        columns: dict[str, list[Any]] = {
+            "prompt_id": ["p"], "prompt": [text], "sample": [0],
+            "policy/answer": [text], "policy/tokens": [3], "policy/ended": [True], score: [1.0],
+            f"{side}/answer": [text], f"{side}/tokens": [3], f"{side}/ended": [False],
+            f"{side}/first/j": [1.0], f"{side}/score/j{text}": [0.0],
+        }  # fmt: skip
+        write_answers(tmp_path, f"run{text}", Examples(columns), shown=5)
+        return (tmp_path / "answers.md").read_text(), (tmp_path / "answers.html").read_text()
+
+    plain_md, plain_html = pages("plain")
+    md, page = pages(text)
+    for shown in (md, page):
+        assert visible(shown, 10**6) == shown, "no character that a terminal obeys, that is unseen or that reorders"
+    assert page.count(in_html) >= 3
+    assert re.findall(r"<[^>]*>", page) == re.findall(r"<[^>]*>", plain_html)
+    assert md.count(fenced(text)) == 3, "the prompt and two answers, each as one block"
+    outside = md.replace(fenced(text), "")
+    assert len(outside.splitlines()) == len(plain_md.replace(fenced("plain"), "").splitlines())
+    assert not re.search(r"(?<!\\)[<>|`]", outside)
+
+
+def test_an_answer_of_a_megabyte_is_cut_and_an_empty_one_is_named(tmp_path: Path) -> None:
+    columns: dict[str, list[Any]] = {
+        "prompt_id": ["p"], "prompt": ["x" * 10**6], "sample": [0],
+        "policy/answer": [""], "policy/tokens": [1], "policy/ended": [True],
+    }  # fmt: skip
+    write_answers(tmp_path, "run", Examples(columns), shown=1)
+    for name in ("answers.md", "answers.html"):
+        text = (tmp_path / name).read_text()
+        assert len(text) < 25_000
+        assert "[... 980,000 more characters]" in text
+    assert "(nothing)" in (tmp_path / "answers.md").read_text()

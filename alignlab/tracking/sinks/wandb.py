@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib.metadata import distributions
@@ -131,7 +131,7 @@ class WandbSink:
 
         if rows and (self._samples or not private):
             columns: list[str | int] = list(rows[0])
-            cells = [[row[str(column)] for column in columns] for row in rows]
+            cells: list[Iterable[Any]] = [[row[str(column)] for column in columns] for row in rows]
             self._run.log({name: wandb.Table(columns, cells, allow_mixed_types=True)})
 
     def figures(self, files: Sequence[Path]) -> None:

@@ -24,7 +24,7 @@ from alignlab.reports import series
 from alignlab.reports.collect import Collected, read_runs, read_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.runs.directory import RunDir
-from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, run_id, write
+from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, crossed, run_id, write
 
 
 @pytest.fixture(scope="module")
@@ -126,21 +126,6 @@ def test_a_long_curve_is_averaged_in_bins(tmp_path: Path) -> None:
 def answers(root: Path, run: str) -> Any:
     """The stored answers of a run, read with pandas."""
     return pd.read_parquet(root / "runs" / run / "evaluation/0a1b2c3d/rows.parquet")
-
-
-def crossed(table: Any) -> tuple[float, float]:
-    """The interval of [seeds][prompts] values from the mean squares of statsmodels' two-way analysis of variance."""
-    from statsmodels.formula.api import ols
-    from statsmodels.stats.anova import anova_lm
-
-    values = np.asarray(table, dtype=float)
-    seeds, prompts = values.shape
-    rows = pd.DataFrame([{"s": s, "p": p, "y": values[s, p]} for s in range(seeds) for p in range(prompts)])
-    squares = anova_lm(ols("y ~ C(s) + C(p)", rows).fit())["mean_sq"] / values.size
-    over_seeds = stats.t.ppf(0.975, seeds - 1) ** 2 * squares["C(s)"]
-    over_prompts = stats.t.ppf(0.975, prompts - 1) ** 2 * max(0.0, squares["C(p)"] - squares["Residual"])
-    half = math.sqrt(over_seeds + over_prompts)
-    return values.mean() - half, values.mean() + half
 
 
 def test_win_rates_are_pooled_over_seeds_and_prompts(made: Path, found: Collected) -> None:

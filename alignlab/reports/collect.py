@@ -10,6 +10,7 @@ not be read. Imports no torch, so a notebook can use it:
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -36,8 +37,14 @@ from alignlab.statistics.intervals import Array
 
 _SUMMARY = "summary.json"
 
-# Fields of a record that are mappings, if the record has them.
-_MAPPINGS = ("objective", "data", "model", "versions", "machine")
+# Types of fields of a record that reports read, outer fields first. A field may be missing or null.
+_TYPES: dict[str, type] = {
+    **dict.fromkeys(("status", "reason", "started", "ended", "git", "parent", "reward", "sweep"), str),
+    **dict.fromkeys(("objective", "model", "versions", "machine", "data", "data.audit", "data.audit.facts"), dict),
+    **dict.fromkeys(("data.audit.errors", "data.audit.warnings", "data.audit.unchecked"), list),
+}
+# Types of the entries of lists.
+_ENTRIES: dict[str, type] = {"overrides": str, "attempts": dict}
 
 # Parts of a config that do not affect the numbers of a run. They are not axes when runs outside a sweep are reported.
 _COSMETIC = ("sweep.", "tracking.", "output_root", "rerun", "if_running", "trainer.progress", "trainer.accelerator")
@@ -268,15 +275,39 @@ def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[s
             records[name] = {"id": name, "status": DAMAGED, "reason": damage}
             notes.append(f"{name}: {damage}")
             continue
-        record = run.state()
-        if wrong := [key for key in _MAPPINGS if not isinstance(record.get(key) or {}, Mapping)]:
+        record, wrong = _with_types(run.state())
+        if not record and run.path.exists():
+            what = "its folder has no run.json" if run.path.is_dir() else "a file stands in place of its folder"
+            records[name] = {"id": name, "status": DAMAGED, "reason": what}
+            notes.append(f"{name}: {what}")
+            continue
+        if wrong:
             notes.append(f"{name}: fields of its record have a wrong type and are left out: {', '.join(wrong)}")
-            record = {key: value for key, value in record.items() if key not in wrong}
         summary = {key: float(value) for key, value in record.get("summary", {}).items() if _is_number(value)}
         if dropped := len(record.get("summary", {})) - len(summary):
             notes.append(f"{name}: {counted(dropped, 'metric')} of its summary can't be read as a number")
-        records[name] = {**record, "summary": summary} if record else {}
+        unknown = {} if record.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
+        records[name] = {**record, "summary": summary, **unknown} if record else {}
     return records, notes
+
+
+def _with_types(record: Record) -> tuple[Record, list[str]]:
+    """(the record without fields of a wrong type, their names)."""
+    found, wrong = copy.deepcopy(dict(record)), []
+    for path, kind in _TYPES.items():
+        *outer, key = path.split(".")
+        holder: Any = found
+        for part in outer:
+            holder = holder.get(part) or {}
+        if holder.get(key) is not None and not isinstance(holder[key], kind):
+            del holder[key]
+            wrong.append(path)
+    for key, kind in _ENTRIES.items():
+        kept = [entry for entry in found.get(key) or [] if isinstance(entry, kind)]
+        if len(kept) < len(found.get(key) or []):
+            found[key] = kept
+            wrong.append(key)
+    return found, wrong
 
 
 def _settings_of(record: Record) -> dict[str, Any]:

@@ -15,12 +15,17 @@ def fairness(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
     records: of the runs of one data set. Records of older versions may lack entries.
     """
-    known = [record for record in records if record.get("config", {}).get("trainer") and record.get("objective")]
+    known = [record for record in records if _has_budget(record)]
     if not known:
         return
     yield from _budgets(known)
     yield from _learning_rates(known)
     yield from _starts(known)
+
+
+def _has_budget(record: Mapping[str, Any]) -> bool:
+    trainer = (record.get("config") or {}).get("trainer") or {}
+    return "name" in (record.get("objective") or {}) and {"max_steps", "batch_size"} <= trainer.keys()
 
 
 def _budgets(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
@@ -37,7 +42,7 @@ def _budgets(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _budget(record: Mapping[str, Any]) -> str:
     """Updates, rows of each, and the rows that they come from."""
-    trainer, train = record["config"]["trainer"], record.get("data", {}).get("train", {})
+    trainer, train = record["config"]["trainer"], (record.get("data") or {}).get("train") or {}
     kind = "pair" if "mean_chosen_tokens" in train else "answer" if "mean_completion_tokens" in train else "prompt"
     kind = kind if train else "row"
     samples = record["objective"].get("samples", 1)
@@ -62,7 +67,7 @@ def _learning_rates(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _starts(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line if runs start from different policies. KLs and log-ratios are relative to a run's own start."""
-    starts = {weights for record in records if (weights := record.get("model", {}).get("reference_weights"))}
+    starts = {weights for record in records if (weights := (record.get("model") or {}).get("reference_weights"))}
     if len(starts) > 1:
         yield (
             f"the runs start from {len(starts)} different policies, and KLs and log-ratios are relative to a run's own "

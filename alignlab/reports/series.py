@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,9 +24,10 @@ from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
 from alignlab.reports.tables import COLUMNS, columns_of
+from alignlab.spelling import counted
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
-from alignlab.tracking.sinks.jsonl import read_rows
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
 
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
@@ -162,7 +164,7 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
     """
     parts = []
     for name, points in settings_points(found).items():
-        runs = [logged(read_rows(found.run(point).metrics), metrics) for point in points]
+        runs = [logged(_rows_of(found.run(point).metrics), metrics) for point in points]
         for metric in metrics:
             curves = [pd.Series(run[metric]) for run in runs if metric in run]
             if not curves:
@@ -170,6 +172,32 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
             table = _binned(pd.concat(curves, axis=1))
             parts += [{**_about(found, name, points[0]), "metric": metric, **row} for row in _mean_curve(table)]
     return _frame(parts, ["setting", "line", "strength", "metric", "step", "value", "low", "high", "n"])
+
+
+def metrics_notes(found: Collected) -> Iterator[str]:
+    """Sentences on finished runs whose training metrics are missing, damaged or cut off."""
+    for point in found.done:
+        file, run = found.run(point).metrics, point["run"]
+        try:
+            complete = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
+        except OSError as error:
+            yield f"{run}: its training metrics can't be read ({type(error).__name__}: {file})"
+            continue
+        rows = _rows_of(file)
+        if bad := len(complete) - len(rows):
+            yield f"{run}: {bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
+        trainer = _mapping(_inner(found.records[run], "config", "trainer"))
+        last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, trainer.get("max_steps")))
+        if last < steps - (_finite(trainer.get("log_every")) or 1.0):
+            yield f"{run}: its training metrics end at update {last:g} of {steps:g}"
+
+
+def _rows_of(file: Path) -> list[dict[str, Any]]:
+    """The rows of a run's metrics.jsonl; none if it can't be read."""
+    try:
+        return read_rows(file)
+    except OSError:
+        return []
 
 
 def winrates_frame(found: Collected) -> pd.DataFrame:

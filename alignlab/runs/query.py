@@ -48,7 +48,7 @@ def runs_of(output_root: str | Path) -> list[Record]:
         run = RunDir.of(output_root, name)
         if state := run.state() or _damaged(run):
             records.append({**state, "id": name, "flat": flatten(state.get("config", {}))})
-    return sorted(records, key=lambda record: (record.get("started") or "~", record["id"]))
+    return sorted(records, key=lambda record: (str(record.get("started") or "~"), str(record["id"])))
 
 
 def _damaged(run: RunDir) -> Record:

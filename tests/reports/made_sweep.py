@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
@@ -99,3 +100,19 @@ def _examples(random: np.random.Generator, text: str) -> Examples:
             "reference/first/gold": [1.0 if a > b else 0.0 for a, b in zip(ours, theirs, strict=True)],
         }
     )  # fmt: skip
+
+
+def crossed(table: Any) -> tuple[float, float]:
+    """The interval of [seeds][prompts] values from the mean squares of statsmodels' two-way analysis of variance."""
+    import pandas
+    from statsmodels.formula.api import ols
+    from statsmodels.stats.anova import anova_lm
+
+    values = np.asarray(table, dtype=float)
+    seeds, prompts = values.shape
+    rows = pandas.DataFrame([{"s": s, "p": p, "y": values[s, p]} for s in range(seeds) for p in range(prompts)])
+    squares = anova_lm(ols("y ~ C(s) + C(p)", rows).fit())["mean_sq"] / values.size
+    over_seeds = stats.t.ppf(0.975, seeds - 1) ** 2 * squares["C(s)"]
+    over_prompts = stats.t.ppf(0.975, prompts - 1) ** 2 * max(0.0, squares["C(p)"] - squares["Residual"])
+    half = math.sqrt(over_seeds + over_prompts)
+    return values.mean() - half, values.mean() + half

@@ -5,13 +5,18 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
+from alignlab.evaluation.examples import Examples
+from alignlab.evaluation.summary import flat, summarise
 from alignlab.integrity import write_sealed
 from alignlab.reports.answer import answers
 from alignlab.reports.collect import read_sweep
 from alignlab.reports.page.content import settings_table
+from alignlab.reports.seeds_table import conclusions
 from alignlab.runs.directory import RunDir
+from tests.reports.made_sweep import crossed
 
 Values = dict[str, list[dict[str, float]]]
 
@@ -134,6 +139,50 @@ def test_methods_are_compared_at_kls_that_all_of_them_reached(tmp_path: Path) ->
 
 
 KL = "eval/kl_ref/sequence_k1"
+
+
+def test_the_answer_counts_seeds_and_prompts_together(tmp_path: Path) -> None:
+    """Seeds agree about the difference of scores, which comes from a few prompts. Other prompts may have none.
+
+    The interval is that of statsmodels' mean squares. Without the stored answers it is over seeds alone.
+    """
+    rng = np.random.default_rng(2)
+    gain = np.where(np.arange(16) < 3, 1.0, 0.0) + rng.normal(0, 0.05, 16)
+    points, scores = [], {}
+    for beta, better in (("0.1", 1.0), ("0.3", 0.0)):
+        for seed in range(3):
+            run = RunDir.of(tmp_path, f"dpo-{len(points)}")
+            own = 1.0 + better * gain + rng.normal(0, 0.01, 16)
+            scores[beta, seed] = own
+            made = {
+                "prompt_id": [f"p{i}" for i in range(16)], "prompt": ["x"] * 16, "sample": [0] * 16,
+                "policy/answer": ["y"] * 16, "policy/tokens": [1] * 16, "policy/ended": [True] * 16,
+                "reference/answer": ["z"] * 16, "reference/tokens": [1] * 16, "reference/ended": [True] * 16,
+                "policy/policy_logps": [[-1.0]] * 16, "policy/reference_logps": [[-2.0]] * 16,
+                "policy/score/rule": own.tolist(), "reference/score/rule": [0.0] * 16,
+            }  # fmt: skip
+            examples = Examples(made)
+            examples.write(run.path / "evaluation/0a")
+            summary = summarise(examples)
+            write_sealed(run.path / "evaluation/0a/summary.json", {"run": run.id, **summary})
+            metrics = {f"eval/{name}": value for name, value in flat(summary, "reference")}
+            write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": metrics})
+            points.append({"point": len(points), "run": run.id, "objective.beta": beta, "seed": str(seed)})
+    sweep = {"name": "s", "axes": ["objective.beta", "seed"], "points": points}
+    write_sealed(tmp_path / "sweeps/s/sweep.json", sweep)
+    ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings
+    (comparison,) = (c.difference for c in found.compared.comparisons.values() if c.difference)
+    assert comparison is not None
+    low, high = crossed([scores["0.3", seed] - scores["0.1", seed] for seed in range(3)])
+    assert (comparison.low, comparison.high) == pytest.approx((low, high))
+    assert low < 0 < high
+    assert "none is known to be best" in " ".join(answers(found))
+    assert not any("do not include the variation between prompts" in line for line in conclusions(found, ""))
+    for file in tmp_path.glob("runs/*/evaluation/0a/rows.parquet"):
+        file.unlink()
+    ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings
+    assert "beta 0.1 has the highest score by rule" in " ".join(answers(found))
+    assert any("do not include the variation between prompts" in line for line in conclusions(found, ""))
 
 
 def test_a_better_setting_that_shares_no_two_seeds_is_named(tmp_path: Path) -> None:

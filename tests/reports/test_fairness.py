@@ -22,6 +22,7 @@ def test_equal_budgets_are_one_line() -> None:
         "budget of every run: 40 updates of 16 pairs, from 400 pairs"
     ]
     assert list(fairness([{"status": "failed"}])) == []
+    assert list(fairness([{**record("dpo"), "config": {"trainer": {"max_steps": 6}}, "data": None}])) == []
 
 
 def test_what_differs_is_said() -> None:

@@ -12,6 +12,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy import stats
 
@@ -110,6 +111,88 @@ def test_the_table_of_settings_holds_means_and_intervals_of_the_files(made: Path
             assert float(attrs["data-high"] or "") == pytest.approx(mean + half)
             shown, _, spread = text.partition(" ± ")
             assert (float(shown), float(spread)) == pytest.approx((mean, half), abs=5.1e-4)
+
+
+def influences(summaries: dict[str, list[dict[str, float]]], kl: float) -> list[float]:
+    """[seeds] reward of a method at a KL: its mean curve at `kl`, plus the influence of each seed on it.
+
+    summaries: setting -> the summary of each seed. The curve begins at the start (KL 0, reward 0) and is linear between
+    the means of settings. The influence is the derivative by the seed's values times their distance from the mean,
+    found by numerical differentiation.
+    """
+    names = ("exact/kl", "exact/reward")
+    table = np.array([[[one[name] for one in seeds] for name in names] for seeds in summaries.values()])
+
+    order = np.argsort(table[:, 0].mean(axis=1))
+    reached = [0.0, *table[order, 0].mean(axis=1)]
+    after = next(place for place, end in enumerate(reached) if end >= kl * (1 - 1e-6))
+
+    def curve(values: Any) -> float:
+        """The line through the two settings next to `kl`."""
+        means = np.concatenate([[[0.0, 0.0]], values.mean(axis=2)[order]])
+        return float(np.polyval(np.polyfit(*means[after - 1 : after + 1].T, 1), kl))
+
+    centred = table - table.mean(axis=2, keepdims=True)
+    found = []
+    for seed in range(table.shape[2]):
+        moved = table.copy()
+        moved[:, :, seed] += 1e-5 * centred[:, :, seed]
+        lowered = table.copy()
+        lowered[:, :, seed] -= 1e-5 * centred[:, :, seed]
+        found.append(curve(table) + table.shape[2] * (curve(moved) - curve(lowered)) / 2e-5)
+    return found
+
+
+def found_by(n: int, effect: float, level: float) -> float:
+    """Share of 20,000 simulated samples of n normal values in which a t test finds an effect."""
+    samples = np.random.default_rng(1).normal(effect, 1, (20_000, n))
+    return float((stats.ttest_1samp(samples, 0, axis=1).pvalue < 1 - level).mean())
+
+
+def test_the_answer_and_the_methods_at_common_kls_are_computed_again(made: Path, page: Page) -> None:
+    """Rewards, gains and differences with t intervals by scipy, seeds to add by simulation."""
+    head, *rows = [[text for text, _ in row] for row in page.tables["methods at common KLs"]]
+    attributes = [[attrs for _, attrs in row] for row in page.tables["methods at common KLs"][1:]]
+    at = {name: place for place, name in enumerate(head)}
+    of = {
+        f"objective {objective}": {
+            strength: [stored(made, run_id(objective, strength, seed)) for seed in SEEDS] for strength in ("0.1", "1.0")
+        }
+        for objective in ("dpo", "ipo")
+    }
+    most = min(max(statistics.mean(s["exact/kl"] for s in seeds) for seeds in m.values()) for m in of.values())
+    kls = [float(attrs[0]["data-value"] or "") for attrs in attributes]
+    assert kls == pytest.approx([most / 4, most / 4, most / 2, most / 2, most, most], rel=1e-6)
+    level = 1 - 0.05 / 3  # three comparisons
+    for row, attrs, kl in zip(rows, attributes, kls, strict=True):
+        values = influences(of[row[at["method"]]], kl)
+        for name in ("exact reward", "above the start"):  # the start has a reward of 0
+            mean, low, high = (float(attrs[at[name]][f"data-{end}"] or "") for end in ("value", "low", "high"))
+            bounds = stats.t.interval(0.95, 2, loc=np.mean(values), scale=stats.sem(values))
+            assert (mean, low, high) == pytest.approx((np.mean(values), *bounds), rel=1e-4)
+        if row[at["method"]] == "objective ipo":
+            differences = np.subtract(values, influences(of["objective dpo"], kl))
+            low, high = stats.t.interval(level, 2, loc=differences.mean(), scale=stats.sem(differences))
+            ends = [float(attrs[at["difference to the highest"]][f"data-{end}"] or "") for end in ("low", "high")]
+            assert ends == pytest.approx([low, high], rel=1e-3)
+            assert row[at["tied with it"]] == ("yes" if low <= 0 <= high else "no")
+            if low <= 0 <= high:
+                needed = 3 + int(row[at["seeds to add"]])
+                chances = [
+                    found_by(n, differences.mean() / differences.std(ddof=1), level) for n in (needed - 1, needed)
+                ]
+                assert chances[0] < 0.8 < chances[1]
+        else:
+            assert row[at["difference to the highest"]] == "highest"
+    told = re.search(
+        r"At a KL of ([\d.]+) nats, objective dpo has the highest exact reward: ([-\d. \[\],]+) over", page.words
+    )
+    assert told
+    row = next(r for r in rows if r[at["method"]] == "objective dpo" and r[0] == told[1])
+    value, half = map(float, row[at["exact reward"]].split(" ± "))
+    assert [float(n) for n in re.findall(r"[-\d.]+", told[2])] == pytest.approx(
+        [value, value - half, value + half], abs=2e-3
+    )
 
 
 def test_the_figures_hold_the_numbers_of_the_files(made: Path, page: Page) -> None:

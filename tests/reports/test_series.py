@@ -22,8 +22,9 @@ from alignlab.evaluation.summary import summarise
 from alignlab.integrity import write_sealed
 from alignlab.reports import series
 from alignlab.reports.collect import Collected, read_runs, read_sweep
+from alignlab.reports.page.write import write_sweep_page
 from alignlab.runs.directory import RunDir
-from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, run_id, write
+from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, crossed, run_id, write
 
 
 @pytest.fixture(scope="module")
@@ -125,21 +126,6 @@ def test_a_long_curve_is_averaged_in_bins(tmp_path: Path) -> None:
 def answers(root: Path, run: str) -> Any:
     """The stored answers of a run, read with pandas."""
     return pd.read_parquet(root / "runs" / run / "evaluation/0a1b2c3d/rows.parquet")
-
-
-def crossed(table: Any) -> tuple[float, float]:
-    """The interval of [seeds][prompts] values from the mean squares of statsmodels' two-way analysis of variance."""
-    from statsmodels.formula.api import ols
-    from statsmodels.stats.anova import anova_lm
-
-    values = np.asarray(table, dtype=float)
-    seeds, prompts = values.shape
-    rows = pd.DataFrame([{"s": s, "p": p, "y": values[s, p]} for s in range(seeds) for p in range(prompts)])
-    squares = anova_lm(ols("y ~ C(s) + C(p)", rows).fit())["mean_sq"] / values.size
-    over_seeds = stats.t.ppf(0.975, seeds - 1) ** 2 * squares["C(s)"]
-    over_prompts = stats.t.ppf(0.975, prompts - 1) ** 2 * max(0.0, squares["C(p)"] - squares["Residual"])
-    half = math.sqrt(over_seeds + over_prompts)
-    return values.mean() - half, values.mean() + half
 
 
 def test_win_rates_are_pooled_over_seeds_and_prompts(made: Path, found: Collected) -> None:
@@ -283,6 +269,52 @@ def test_directories_that_are_broken_or_missing_are_noted(tmp_path: Path) -> Non
     assert f"{ids[2]}: an evaluation is left out" in text
     assert len(series.frontier_points(found)) == 10
     assert len(series.curves_frame(found)["setting"].unique()) == 4
+
+
+def test_a_page_says_which_directories_are_incomplete(tmp_path: Path) -> None:
+    """Each run has another fault. The page is written, and names all of them."""
+    folder = write(tmp_path)
+    ids = [run_id(objective, strength, seed) for objective in OBJECTIVES for strength in STRENGTHS for seed in SEEDS]
+    runs = [RunDir.of(tmp_path, name) for name in ids]
+    for run in runs:
+        run.update(config={**run.record()["config"], "trainer": {"max_steps": 6, "log_every": 1}})
+    runs[0].record_file.unlink()
+    shutil.rmtree(runs[1].path)
+    shutil.rmtree(runs[2].path)
+    runs[2].path.write_text("x")
+    runs[3].metrics.unlink()
+    runs[4].metrics.write_bytes(runs[4].metrics.read_bytes()[:-200])
+    runs[5].metrics.write_text("[1]\nx\n" + runs[5].metrics.read_text())
+    runs[6].update(status=["done"])
+    runs[7].update(overrides=[1], attempts=["x"], versions=[], started=5)
+    runs[8].update(data={"audit": {"errors": 5, "facts": [1]}})
+    (runs[9].path / "evaluation/0a1b2c3d/rows.parquet").write_bytes(b"PAR1")
+    runs[10].log.unlink()
+    runs[10].log.mkdir()
+    runs[10].update(status="failed")
+    runs[11].metrics.unlink()
+    runs[11].metrics.mkdir()
+    page = write_sweep_page(folder).with_suffix(".md").read_text()
+    notes = page.partition("## Notes")[2].partition("##")[0]
+    for line in (
+        f"{ids[0]}: its folder has no run.json",
+        f"{ids[2]}: a file stands in place of its folder",
+        f"{ids[3]}: its training metrics can't be read (FileNotFoundError",
+        f"{ids[4]}: its training metrics end at update 4 of 6",
+        f"{ids[5]}: 2 of 8 rows of its training metrics can't be read",
+        f"{ids[6]}: fields of its record have a wrong type and are left out: status",
+        f"{ids[7]}: fields of its record have a wrong type and are left out: started, versions, overrides, attempts",
+        f"{ids[8]}: fields of its record have a wrong type and are left out: data.audit.facts, data.audit.errors",
+        f"{ids[9]}: the answers of an evaluation are left out",
+        f"{ids[11]}: its training metrics can't be read (IsADirectoryError",
+    ):
+        assert line in notes, line
+    rows = page.partition("## Runs that are not done")[2].partition("\n## ")[0]
+    reasons = {ids[0]: "damaged | its folder has no run.json", ids[1]: "not run | not begun",
+               ids[2]: "damaged | a file stands in place of its folder", ids[6]: "damaged | its record has no status",
+               ids[10]: "failed | no reason recorded"}  # fmt: skip
+    assert {name: f"| {reason} | {name} |" in rows for name, reason in reasons.items()} == dict.fromkeys(reasons, True)
+    assert rows.count("\n| objective") == len(reasons)
 
 
 def test_no_torch_is_imported() -> None:

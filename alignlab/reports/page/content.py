@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -280,9 +281,10 @@ def _logs(found: Collected) -> list[tuple[str, str]]:
     logs = []
     for point in found.points:
         file = found.run(point).log
-        if found.records[point["run"]].get("status") in ("failed", "diverged") and file.is_file():
-            lines = file.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
-            logs.append((_safe(point["run"]), redacted(visible("\n".join(lines), 4000))))
+        if found.records[point["run"]].get("status") in ("failed", "diverged"):
+            with suppress(OSError):  # there is no log, or it can't be read
+                lines = file.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
+                logs.append((_safe(point["run"]), redacted(visible("\n".join(lines), 4000))))
     return logs[:_MOST_LOGS]
 
 
@@ -370,6 +372,7 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
     """(numbers of the figures for the script; the same as tables; notes)."""
     frontier, points = series.frontier_frame(found), series.frontier_points(found)
     curves, notes = series.exact_frontiers(found)
+    notes += series.metrics_notes(found)
     kind = frontier["kind"].iloc[0] if len(frontier) else ""
     exact = kind == "exact"
     strength = found.strength

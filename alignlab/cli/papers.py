@@ -16,7 +16,7 @@ from alignlab.spelling import counted
 
 _HELP = """usage: alignlab papers [paper [claim] ...]           list the claims with their verdicts
        alignlab papers show <paper> [claim ...]     show claims in full: expectation, measurement, deviations
-       alignlab papers run all|<paper> [claim ...]  measure what has no record yet (--again: all of it)
+       alignlab papers run all|<paper> [claim ...]  measure what has no record yet (--again: all; --offline: see run)
        alignlab papers compare <folder> <folder>    show where two folders of records differ
        alignlab papers export <folder>              copy the records to a folder
 
@@ -25,7 +25,8 @@ verdict: reproduced       every measured number is as the claim says
          underdetermined  the measurement can't decide the claim
          needs-scale      the claim needs the paper's models and data
          not-run          there is no record, or the expectation has changed since
-run:     launcher=<name> and launcher.<option>=<value> decide where trained claims run (default: vectorized)
+run:     launcher=<name> and launcher.<option>=<value> decide where trained claims run (default: vectorized, or auto
+         if a claim needs it); --offline leaves out claims that train online, which takes minutes
 folder:  output_root=<folder> (default: outputs); records=<folder> (default: papers in output_root)"""
 
 _WHERE = "this command; nothing was done"
@@ -33,13 +34,18 @@ _WHERE = "this command; nothing was done"
 
 @dataclass(frozen=True)
 class Arguments:
-    """The words of a command, its folders, and whether finished claims are measured again."""
+    """The words of a command, its folders, and which claims are measured.
+
+    again:   finished claims are measured again.
+    offline: claims that train online are left out.
+    """
 
     words: list[str]
     output_root: Path
     records: Path
     typed: tuple[str, ...]
     again: bool
+    offline: bool = False
 
 
 def main(argv: Sequence[str]) -> int:
@@ -63,6 +69,7 @@ def _parsed(args: Sequence[str], verb: str) -> Arguments:
     parser = argparse.ArgumentParser("alignlab papers", usage=_HELP.removeprefix("usage: "), add_help=False)
     parser.add_argument("words", nargs="*")
     parser.add_argument("--again", action="store_true")
+    parser.add_argument("--offline", action="store_true")
     flags = parser.parse_intermixed_args(args)
     values = {key: value for key, sign, value in (w.partition("=") for w in flags.words) if sign}
     typed = tuple(w for w in flags.words if re.match(r"(hydra[./])?launcher[=.]", w)) if verb == "run" else ()
@@ -72,7 +79,7 @@ def _parsed(args: Sequence[str], verb: str) -> Arguments:
         raise ConfigError([Problem(key, values[key], text) for key in unknown], where=_WHERE)
     root = Path(values.get("output_root", "outputs"))
     words = [word for word in flags.words if "=" not in word]
-    return Arguments(words, root, Path(values.get("records", root / "papers")), typed, flags.again)
+    return Arguments(words, root, Path(values.get("records", root / "papers")), typed, flags.again, flags.offline)
 
 
 def _list(args: Arguments) -> int:
@@ -104,6 +111,8 @@ def _run(args: Arguments) -> int:
     bench = Bench(args.records, args.output_root, train, args.typed)
     rows = []
     for paper, claim in chosen(args.words):
+        if args.offline and claim.online:
+            continue
         try:
             row = bench.measure(paper, claim, again=args.again)
         except OSError as error:

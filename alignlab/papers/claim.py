@@ -83,10 +83,14 @@ class Trained:
 
     overrides: the words of `alignlab train -m` that train them; `seed` is one of the axes.
     read:      the runs of that sweep -> name -> one value for each seed.
+    launcher:  trains the points, unless the user chooses another one; "auto" if some of them can't be vectorized.
+    online:    whether objectives sample answers while they train, which takes minutes.
     """
 
     overrides: tuple[str, ...]
     read: Callable[[Sequence[Finished]], Mapping[str, Sequence[float]]]
+    launcher: str = "vectorized"
+    online: bool = False
 
 
 @dataclass(frozen=True)
@@ -115,6 +119,11 @@ class Claim:
     version: int = 1
     deviations: tuple[str, ...] = ()
     note: str = ""
+
+    @property
+    def online(self) -> bool:
+        """Whether it is measured by online training."""
+        return isinstance(self.measured_by, Trained) and self.measured_by.online
 
     @property
     def kind(self) -> Kind:

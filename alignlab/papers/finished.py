@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,7 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.evaluation.exact import completion_logps
+from alignlab.checks import with_parts
+from alignlab.data.sources.enumerable import Enumerable
+from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.integrity import read_record
 from alignlab.lab.bandit import Bandit
 from alignlab.models.sources.hub import Hub
@@ -51,6 +53,21 @@ class Finished:
             float(self.record.get("summary", {}).get(name, math.nan)) if self.record["status"] == "done" else math.nan
         )
 
+    @property
+    def data(self) -> Enumerable:
+        """The data of a run on `data=enumerable`."""
+        return Enumerable(**with_parts(Enumerable, self.record["config"]["data"]))
+
+    def policy(self) -> Array:
+        """[X, N] log-probability of each completion of each prompt under the trained policy, nats; NaN if it diverged.
+
+        The run must be one on `data=enumerable`.
+        """
+        world = self.data.world
+        if self.record["status"] != "done":
+            return np.full(world.gold_reward.shape, np.nan)
+        return completion_logps(*Hub(name=str(self.run.policy)).load(), world)
+
     def action_probabilities(self) -> NDArray[np.float64]:
         """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
         world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
@@ -71,12 +88,17 @@ def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
     return found
 
 
-def by_setting(runs: Sequence[Finished], metric: str) -> dict[str, dict[int, float]]:
-    """Setting -> seed -> a metric of the summary."""
+def by_setting(runs: Sequence[Finished], value: str | Callable[[Finished], float]) -> dict[str, dict[int, float]]:
+    """Setting -> seed -> a metric of the summary, or a function of the run."""
     found: dict[str, dict[int, float]] = {}
     for run in runs:
-        found.setdefault(run.setting, {})[run.seed] = run.metric(metric)
+        found.setdefault(run.setting, {})[run.seed] = run.metric(value) if isinstance(value, str) else value(run)
     return found
+
+
+def over_seeds(values: Mapping[str, Mapping[int, float]], setting: str) -> list[float]:
+    """The values of a setting, in the order of the seeds."""
+    return [values[setting][seed] for seed in sorted(values[setting])]
 
 
 def paired_difference(values: Mapping[str, Mapping[int, float]], one: str, other: str) -> list[float]:

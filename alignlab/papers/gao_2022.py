@@ -8,6 +8,7 @@ import numpy as np
 import torch
 
 from alignlab.lab.frontier import expected, kl, tilt
+from alignlab.lab.tables import counts_of, keywords, standardised, strings_of
 from alignlab.objectives.reward_model import RewardModel
 from alignlab.papers.claim import Claim, Paper, Sampled, above, below, near
 from alignlab.papers.tabular import Array
@@ -19,26 +20,9 @@ _PAIRS = 1000
 
 @lru_cache(maxsize=16)
 def world(seed: int) -> tuple[Array, Array, Array]:
-    """(reference [N], gold reward [N], counts of each word [N, V]) of all 8^5 sequences.
-
-    The reference is a Markov chain. The gold reward scores the presence of words and dislikes repetitions; under the
-    reference it has mean 0 and variance 1.
-    """
-    rng = np.random.default_rng([seed, 5])
-    transitions = np.log(rng.dirichlet(np.ones(_WORDS), size=_WORDS) + 1e-3)
-    first = np.log(rng.dirichlet(np.full(_WORDS, 2.0)))
-    tokens = np.stack(np.meshgrid(*[np.arange(_WORDS)] * _LENGTH, indexing="ij"), axis=-1).reshape(-1, _LENGTH)
-    reference = first[tokens[:, 0]] + sum(transitions[tokens[:, t], tokens[:, t + 1]] for t in range(_LENGTH - 1))
-    reference -= np.log(np.exp(reference).sum())
-    counts = np.stack([(tokens == word).sum(axis=1) for word in range(_WORDS)], axis=1).astype(np.float64)
-    gold = np.minimum(counts, 1) @ rng.normal(size=_WORDS) - 0.5 * np.maximum(counts - 1, 0).sum(axis=1)
-    return reference, _standardised(gold, reference), counts
-
-
-def _standardised(reward: Array, reference: Array) -> Array:
-    weight = np.exp(reference)
-    centred = reward - weight @ reward
-    return np.asarray(centred / np.sqrt(weight @ centred**2))
+    """(reference [N], gold reward [N], counts of each word [N, V]) of all 8^5 sequences; see `keywords`."""
+    prior, gold = keywords(seed, letters=_WORDS, length=_LENGTH)
+    return prior[0], gold[0], counts_of(strings_of(_WORDS, _LENGTH), _WORDS)
 
 
 def proxy(seed: int) -> Array:
@@ -59,7 +43,7 @@ def proxy(seed: int) -> Array:
         return loss
 
     search.step(closure)
-    return _standardised(counts @ theta.detach().numpy(), reference)
+    return standardised(counts @ theta.detach().numpy(), reference)
 
 
 def optimised(seed: int) -> tuple[Array, Array]:

@@ -19,7 +19,7 @@ def tally(rows: Sequence[Row]) -> str:
     counts = Counter(row.decision.verdict for row in rows)
     parts = [f"{counts[verdict]} {verdict}" for verdict in get_args(Verdict) if counts[verdict]]
     papers = counted(len({row.paper for row in rows}), "paper")
-    return f"{counted(len(rows), 'claim')} of {papers}: {', '.join(parts)}"
+    return f"{counted(len(rows), 'claim')} of {papers}{': ' * bool(parts)}{', '.join(parts)}"
 
 
 def scoreboard(rows: Sequence[Row]) -> str:

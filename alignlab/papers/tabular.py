@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from alignlab.lab.tables import random
 from alignlab.types import LabelledLogps, Logps, PairLogps
 
 Array = NDArray[np.float64]
@@ -118,9 +119,8 @@ class Preferences(Answers):
 
 def random_answers(count: int, *, seed: int = 0, concentration: float = 1.0, scale: float = 1.5) -> Preferences:
     """`count` answers whose reference is drawn from a Dirichlet distribution, with normal rewards of this scale."""
-    rng = np.random.default_rng(seed)
-    reference = np.log(rng.dirichlet(np.full(count, concentration)))
-    return Preferences(reference, reward=scale * rng.standard_normal(count))
+    prior, reward = random(seed, answers=count, concentration=concentration, scale=scale)
+    return Preferences(prior[0], reward=reward[0])
 
 
 def sigmoid(x: Array) -> Array:

@@ -49,7 +49,7 @@ ALLOWED = {
     "optim": BASE,
     "tracking": BASE,
     "data": BASE | {"lab", "discovery", "statistics"},
-    "models": BASE | {"data"},
+    "models": BASE | {"data", "lab"},
     "judges": BASE | {"lab", "data", "models", "statistics"},
     "rollout": BASE | {"data", "models"},
     "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},

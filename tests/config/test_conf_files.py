@@ -83,7 +83,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 123
+    assert len(FILES) == 130
     assert len(PRESETS) == len(POINTS)
 
 
@@ -100,7 +100,8 @@ def test_composes(file: Path, hydra_conf: None) -> None:
     if not group:
         to_train(without_hydra(compose(option)))
         return
-    chosen = f"+stage={option}" if group == "stage" else f"{group}={option}"
+    first, _, inner = group.partition("/")  # a set-up of a paper is experiment=paper/<name>
+    chosen = f"+stage={option}" if group == "stage" else f"{first}={'/'.join(filter(None, (inner, option)))}"
     overrides = [chosen, *NEEDS.get(f"{group}/{option}", [])]
     train = to_train(without_hydra(compose("train", overrides)))
     if group in schemas() and "defaults" in yaml.safe_load(file.read_text()):

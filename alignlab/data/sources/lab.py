@@ -15,6 +15,7 @@ from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.errors import DataError, Problem
+from alignlab.lab.draws import draw_answers, draw_rows
 from alignlab.lab.world import MAX_LEAVES, World
 
 # Each split has its own streams of random numbers. So a change of one count does not change the other rows.
@@ -100,7 +101,7 @@ class Lab(Source):
     def completions(self, split: Split) -> Loaded[Completion]:
         world = self.world
         rng = np.random.default_rng([self.seed, 10 + _STREAM[split]])
-        prompts, leaves = _sample(rng, np.exp(world.demonstrator_logps), self._size(split, self.demonstrations))
+        prompts, leaves = draw_rows(rng, np.exp(world.demonstrator_logps), self._size(split, self.demonstrations))
         texts = world.completion_texts
         return Loaded(
             [
@@ -116,13 +117,13 @@ class Lab(Source):
         probability = np.exp(np.asarray(reference(world), dtype=np.float64))
         rng = np.random.default_rng([self.seed, 20 + _STREAM[split]])
         wanted = self._size(split, self.pair_count)
-        prompts, first = _sample(rng, probability, wanted)
+        prompts, first = draw_rows(rng, probability, wanted)
         second = first.copy()
         for _ in range(_MAX_ATTEMPTS):
             same = first == second  # a pair compares two different answers
             if not same.any():
                 break
-            second[same] = _leaves(rng, probability, prompts[same])
+            second[same] = draw_answers(rng, probability, prompts[same])
         else:
             raise DataError("the reference always gives the same answer, so there are no pairs to compare")
         gold = world.gold_reward
@@ -166,27 +167,3 @@ def _share(rng: np.random.Generator, count: int, share: float) -> NDArray[np.boo
     chosen = np.zeros(count, dtype=bool)
     chosen[rng.permutation(count)[: round(share * count)]] = True
     return chosen
-
-
-def _sample(
-    rng: np.random.Generator, probability: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(prompts, completions), int64[count] each: uniform prompts, and a completion for each.
-
-    probability: [X, N] of each completion, given the prompt.
-    """
-    prompts = rng.integers(len(probability), size=count)
-    return prompts, _leaves(rng, probability, prompts)
-
-
-def _leaves(
-    rng: np.random.Generator, probability: NDArray[np.float64], prompts: NDArray[np.int64]
-) -> NDArray[np.int64]:
-    """A completion for each prompt, by inverse-transform sampling from the prompt's row of [X, N] probabilities."""
-    cumulative = np.cumsum(probability, axis=1)
-    leaves = np.empty(len(prompts), dtype=np.int64)
-    for x in np.unique(prompts):
-        rows = prompts == x
-        u = rng.random(rows.sum()) * cumulative[x, -1]
-        leaves[rows] = np.searchsorted(cumulative[x], u, side="right")
-    return np.minimum(leaves, probability.shape[1] - 1)

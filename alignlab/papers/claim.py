@@ -63,6 +63,16 @@ def below(quantity: str, bound: float, provenance: str) -> Band:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Values along a run: the mean over seeds with its 95 % t interval at each x."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Exact:
     """Numbers without randomness: `measure()` returns name -> value."""
 
@@ -83,10 +93,12 @@ class Trained:
 
     overrides: the words of `alignlab train -m` that train them; `seed` is one of the axes.
     read:      the runs of that sweep -> name -> one value for each seed.
+    curves:    the same runs -> name -> a curve for the figure of the claim. No verdict depends on it.
     """
 
     overrides: tuple[str, ...]
     read: Callable[[Sequence[Finished]], Mapping[str, Sequence[float]]]
+    curves: Callable[[Sequence[Finished]], Mapping[str, Curve]] | None = None
 
 
 @dataclass(frozen=True)

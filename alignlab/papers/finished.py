@@ -15,8 +15,11 @@ from alignlab.evaluation.exact import completion_logps
 from alignlab.integrity import read_record
 from alignlab.lab.bandit import Bandit
 from alignlab.models.sources.hub import Hub
+from alignlab.papers.claim import Curve
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
+from alignlab.statistics.intervals import mean_interval
+from alignlab.tracking.sinks.jsonl import read_rows
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,11 @@ class Finished:
             float(self.record.get("summary", {}).get(name, math.nan)) if self.record["status"] == "done" else math.nan
         )
 
+    def curve(self, name: str) -> dict[int, float]:
+        """Update -> a metric that was logged along the run; empty if the run has none."""
+        rows = read_rows(self.run.metrics)
+        return {int(row["train/global_step"]): float(row[name]) for row in rows if name in row}
+
     def action_probabilities(self) -> NDArray[np.float64]:
         """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
         world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
@@ -77,6 +85,20 @@ def by_setting(runs: Sequence[Finished], metric: str) -> dict[str, dict[int, flo
     for run in runs:
         found.setdefault(run.setting, {})[run.seed] = run.metric(metric)
     return found
+
+
+def mean_curves(runs: Sequence[Finished], metric: str) -> dict[str, Curve]:
+    """Setting -> the mean over seeds of a logged metric, at the updates at which all seeds have it; 5 digits."""
+    found: dict[str, list[dict[int, float]]] = {}
+    for run in runs:
+        found.setdefault(run.setting, []).append(run.curve(metric))
+    curves = {}
+    for setting, seeds in found.items():
+        steps = sorted(set.intersection(*map(set, seeds)))
+        means = [mean_interval([values[step] for values in seeds]) for step in steps]
+        y, low, high = (tuple(float(f"{getattr(mean, end):.5g}") for mean in means) for end in ("value", "low", "high"))
+        curves[setting] = Curve(tuple(map(float, steps)), y, low, high)
+    return curves
 
 
 def paired_difference(values: Mapping[str, Mapping[int, float]], one: str, other: str) -> list[float]:

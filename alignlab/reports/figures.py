@@ -61,7 +61,7 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
     frame = _some(series.frontier_frame(found), found, "has a KL and a reward")
     points, (curves, _) = series.frontier_points(found), series.exact_frontiers(found)
     exact = frame["kind"].iloc[0] == "exact"
-    with _styled(style):
+    with styled(style):
         figure, (axes,) = _panels(style, 1)
         reach, rewards = 1.12 * max(0.5, points["kl"].max()), points["reward"].tolist()
         for curve in curves if exact else ():
@@ -73,10 +73,10 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
         for place, (line, rows) in _lines(found, frame):
             at = points[points["line"] == line]
             if len(points) > len(frame):
-                axes.plot(at["kl"], at["reward"], _marker(place), color=_colour(place), ms=2, alpha=0.4, mew=0)
+                axes.plot(at["kl"], at["reward"], marker(place), color=_colour(place), ms=2, alpha=0.4, mew=0)
             axes.errorbar(
                 rows["kl"], rows["reward"], yerr=_bars(rows, "reward"), xerr=_bars(rows, "kl"), color=_colour(place),
-                ls=_dash(place), marker=_marker(place), elinewidth=0.6, capsize=0,
+                ls=_dash(place), marker=marker(place), elinewidth=0.6, capsize=0,
             )  # fmt: skip
             last = rows.iloc[int(rows["kl"].to_numpy().argmax())]
             if last["kl"] > 0.7 * reach:
@@ -107,7 +107,7 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
     known = series.strength_metrics(found)
     metric = _chosen(metric, known, _METRICS, found)
     frame = _some(series.metric_frame(found, metric), found, f"has {metric}")
-    with _styled(style):
+    with styled(style):
         lines = list(_lines(found, frame))
         figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
         for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
@@ -116,7 +116,7 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
                 rows = rows.sort_values("strength")
                 band = rows.dropna(subset=["low", "high"])
                 axes.fill_between(band["strength"], band["low"], band["high"], color=_colour(place), alpha=0.15, lw=0)
-                axes.plot(rows["strength"], rows["value"], _dash(place), marker=_marker(place), color=_colour(place))
+                axes.plot(rows["strength"], rows["value"], _dash(place), marker=marker(place), color=_colour(place))
                 ends[line] = (rows["strength"].iloc[-1], rows["value"].iloc[-1], _colour(place))
             values = pd.concat([rows for _, (_, rows) in group])
             _limits(axes, [*values["value"], *_near(values)], 0.06)
@@ -137,7 +137,7 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
     frame = series.curves_frame(found, [metric] if metric else _CURVES)
     metric = _chosen(metric, list(frame["metric"].unique()), _CURVES, found)
     frame = _some(frame[frame["metric"] == metric], found, f"has the curve {metric}")
-    with _styled(style):
+    with styled(style):
         lines = list(_lines(found, frame))
         figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
         for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
@@ -169,7 +169,7 @@ def forest(found: Collected, style: str = "paper") -> Figure:
     """
     frame = _some(series.winrates_frame(found), found, "has a win-rate: `alignlab evaluate` with judge= gives one")
     several = len(frame[["judge", "baseline"]].drop_duplicates()) > 1
-    with _styled(style):
+    with styled(style):
         size = 0.14 if style == "paper" else 0.24
         figure = Figure(figsize=(_WIDTH[style], 0.6 + size * len(frame)), layout="constrained")
         axes = figure.add_subplot()
@@ -177,7 +177,7 @@ def forest(found: Collected, style: str = "paper") -> Figure:
         for row, (_, one) in enumerate(frame.iterrows()):
             place = _places(found)[one["line"]]
             axes.errorbar(
-                one["value"], -row, xerr=_bars(frame.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
+                one["value"], -row, xerr=_bars(frame.iloc[[row]], "value"), color=_colour(place), marker=marker(place),
                 elinewidth=0.8, ls="none",
             )  # fmt: skip
             judged = f" ({one['judge']}{' v. ' + one['baseline'] if one['baseline'] else ''})" if several else ""
@@ -200,13 +200,13 @@ FIGURES = {"frontier": frontier, "curves": curves, "strength": strength, "forest
 def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
     """Write a figure as .pdf, .svg or .png, by the name of the file, whole or not at all. Fonts are embedded."""
     file = Path(file)
-    with _styled(style), new_file(file) as scratch:
+    with styled(style), new_file(file) as scratch:
         figure.savefig(scratch, format=file.suffix.removeprefix(".").lower())
     return file
 
 
 @contextmanager
-def _styled(style: str) -> Iterator[None]:
+def styled(style: str) -> Iterator[None]:
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
     settings: Any = _RC[style]
@@ -259,7 +259,7 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _marker(place: int) -> str:
+def marker(place: int) -> str:
     return _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)]
 
 

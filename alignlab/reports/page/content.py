@@ -39,12 +39,13 @@ _SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± i
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. value, low, high: the number that its text stands for, for sorting and CSV."""
+    """A cell of a table. value, low, high: the number that its text stands for. link: an address that it leads to."""
 
     text: str
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -462,7 +463,7 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
     if _plain(value) is None:
         return Cell("")
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if all(_plain(end) is not None for end in ends) else ""
-    return Cell(f"{value:.3f}{interval}", value, *map(_plain, ends))
+    return Cell(f"{value:.3f}{interval}", value, _plain(ends[0]), _plain(ends[1]))
 
 
 def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:

@@ -11,10 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.evaluation.exact import completion_logps
 from alignlab.integrity import read_record
-from alignlab.lab.bandit import Bandit
-from alignlab.models.sources.hub import Hub
 from alignlab.papers.claim import Curve
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
@@ -61,11 +58,7 @@ class Finished:
 
     def action_probabilities(self) -> NDArray[np.float64]:
         """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
-        world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
-        if self.record["status"] != "done":
-            return np.full(world.symbols, np.nan)
-        model, tokenizer = Hub(name=str(self.run.policy)).load()
-        return np.exp(completion_logps(model, tokenizer, world))[0, 1:]
+        return np.array([self.metric(f"exact/action/{letter}") for letter in self.config["data.alphabet"]])
 
 
 def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:

@@ -56,7 +56,7 @@ def _row(
 
 def _bandit(name: str, data: str, claim: str) -> Callable[[Sequence[Point], Rows], Drawing]:
     def draw(points: Sequence[Point], rows: Rows) -> Drawing:
-        settings = [(loss, strength) for loss in ("ipo", "dpo") for strength in ("0.1", "0.5", "1")]
+        settings = [(loss, strength) for loss in _PRINTED for strength in ("0.1", "0.5", "1")]
         return Drawing(
             name,
             f"{data}: probabilities of the actions against the updates",
@@ -82,7 +82,7 @@ def _all_bandits(points: Sequence[Point], rows: Rows) -> Drawing:
         tuple(
             _row([p for p in points if p.figure == source], rows, claim, data, loss, "0.5")
             for data, source, claim in parts
-            for loss in ("ipo", "dpo")
+            for loss in _PRINTED
         ),
         f"{_LIMITS} {_OURS} D3 as printed has no pair with c, so c keeps its probability; the pair (a, c) is added.",
     )

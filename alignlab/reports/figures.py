@@ -194,7 +194,36 @@ def forest(found: Collected, style: str = "paper") -> Figure:
     return figure
 
 
-FIGURES = {"frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
+def gap(found: Collected, style: str = "paper") -> Figure:
+    """The parts of the gap to the frontier, stacked, one bar for each setting. Negative parts extend to the left.
+
+    Raises DataError if no run has them.
+    """
+    frame = _some(series.gap_frame(found), found, "has the parts of its gap")
+    settings = list(dict.fromkeys(frame["setting"]))
+    with styled(style):
+        size = 0.2 if style == "paper" else 0.34
+        figure = Figure(figsize=(_WIDTH[style], 0.9 + size * len(settings)), layout="constrained")
+        axes = figure.add_subplot()
+        ends = {setting: [0.0, 0.0] for setting in settings}  # of the negative and of the positive parts
+        for place, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+            for _, row in rows.iterrows():
+                side = int(row["value"] >= 0)
+                start = ends[row["setting"]][side]
+                axes.barh(
+                    -settings.index(row["setting"]), row["value"], left=start, height=0.7, color=_colour(place),
+                    label=str(part) if row["setting"] == rows["setting"].iloc[0] else None,
+                )  # fmt: skip
+                ends[row["setting"]][side] += row["value"]
+        axes.set_yticks([-i for i in range(len(settings))], [one_line(name, 40) for name in settings])
+        axes.axvline(0, color="black", lw=0.6)
+        axes.set_xlabel("gap to the frontier (reward)")
+        axes.grid(axis="y", visible=False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=mpl.rcParams["xtick.labelsize"])
+    return figure
+
+
+FIGURES = {"gap": gap, "frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
 
 
 def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:

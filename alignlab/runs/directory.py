@@ -78,6 +78,11 @@ class RunDir:
         return self.path / "frontier.json"
 
     @property
+    def gap(self) -> Path:
+        """Where the gap to the frontier comes from, JSON; written by `alignlab plot gap`."""
+        return self.path / "gap.json"
+
+    @property
     def dropped(self) -> Path:
         """Rows that were left out, one a line: split, file, row and reason. Absent if none was."""
         return self.path / "dropped.jsonl"

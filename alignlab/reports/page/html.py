@@ -65,8 +65,10 @@ def _sections(page: Content) -> list[tuple[str, str]]:
     sections = [
         ("settings", "Settings"),
         *([("against", "Against the older sweep")] if page.against else []),
-        ("frontier", "Reward and KL"), ("strength", "Strength"), ("curves", "Curves"), ("forest", "Win-rates"),
-        ("displacement", "Displacement"), ("completions", "Answers"), ("differences", "Two runs"),
+        ("frontier", "Reward and KL"),
+        *([("gap", "Gap")] if "gap" in page.figure_tables else []),
+        ("strength", "Strength"), ("curves", "Curves"), ("forest", "Win-rates"), ("displacement", "Displacement"),
+        ("completions", "Answers"), ("differences", "Two runs"),
         ("failed", f"Not done ({len(page.failed.rows)})" if page.failed.rows else "Not done"), ("data", "Data"),
         ("provenance", "Provenance"), ("runs", "All runs"),
     ]  # fmt: skip

@@ -41,6 +41,8 @@ def _parts(page: Content) -> Iterator[str]:
         yield markdown_list(page.against_notes)
         yield markdown_table(page.against)
     for key, title in _FIGURES.items():
+        if key == "gap" and key not in page.figure_tables:
+            continue
         yield f"## {title}"
         yield markdown_table(page.figure_tables[key]) if key in page.figure_tables else "Nothing was measured."
     yield "## Answers side by side"
@@ -65,6 +67,7 @@ def _parts(page: Content) -> Iterator[str]:
 
 _FIGURES = {
     "frontier": "Reward and KL",
+    "gap": "Where the gap to the frontier comes from",
     "strength": "Metric by strength",
     "forest": "Win-rates",
     "displacement": "Displacement and length",

@@ -124,7 +124,16 @@
       yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names, range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }) }), CONFIG);
   };
 
-  const figures = [["figure-frontier", frontier], ["figure-strength", strength], ["figure-curves", curves], ["figure-forest", forest], ["figure-displacement", displacement]];
+  const gap = () => {
+    const rows = [...data.gap].reverse(), names = [...new Set(rows.map((r) => plain(r.setting)))];
+    const traces = [...grouped(data.gap, "part")].map(([part, found], i) => ({
+      type: "bar", orientation: "h", x: found.map((r) => r.value), y: found.map((r) => plain(r.setting)), name: plain(part), marker: { color: colour(i) },
+      hovertemplate: "%{y}<br>%{x:.4f}<extra></extra>" }));
+    Plotly.react("figure-gap", traces, layout({ barmode: "relative", height: Math.min(9000, 130 + 30 * names.length), legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
+      margin: { l: 60, r: 12, t: 40, b: 50 }, xaxis: axis("gap to the frontier (reward)"), yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names }) }), CONFIG);
+  };
+
+  const figures = [["figure-gap", gap], ["figure-frontier", frontier], ["figure-strength", strength], ["figure-curves", curves], ["figure-forest", forest], ["figure-displacement", displacement]];
   const draw = () => { for (const [id, drawn] of figures) if (byId(id)) drawn(); };
 
   // --- answers side by side, and two runs --------------------------------------------------------------------------

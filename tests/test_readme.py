@@ -129,21 +129,21 @@ def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
     section = OBJECTIVES.partition("## One of your own")[2]
     (source,) = re.findall(r"```python\n(.*?)```", section, re.S)
     (chosen,) = re.findall(r"```yaml\n(.*?)```", section, re.S)
-    (tmp_path / "alignlab/objectives/unlikelihood.py").write_text(source)
-    (tmp_path / "conf/objective/unlikelihood.yaml").write_text(chosen)
+    (tmp_path / "alignlab/objectives/rrhf.py").write_text(source)
+    (tmp_path / "conf/objective/rrhf.yaml").write_text(chosen)
     code = (
         "import sys; sys.path.insert(0, '.'); import alignlab.cli.main as cli;"
         "common = ['train', 'experiment=lab_dpo', 'debug=fast', 'trainer.progress=false'];"
-        "codes = [cli.main([*common, '-m', 'objective=unlikelihood', 'objective.alpha=0.1,0.5'])];"
-        "parts = 'objective.parts=[{name:dpo,beta:0.1},{name:unlikelihood,alpha:0.5}]';"
-        "codes += [cli.main([*common, 'objective=mix', parts]), cli.main(['objectives', 'unlikelihood'])];"
+        "codes = [cli.main([*common, '-m', 'objective=rrhf', 'objective.nll_weight=0.1,0.5'])];"
+        "parts = 'objective.parts=[{name:dpo,beta:0.1},{name:rrhf,nll_weight:0.5}]';"
+        "codes += [cli.main([*common, 'objective=mix', parts]), cli.main(['objectives', 'rrhf'])];"
         "sys.exit(max(codes))"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    assert "loss of a row: -lp_w + α lp_l" in done.stdout
-    assert done.stdout.count("| done | unlikelihood-") == 2, "in the table"
-    ended = re.findall(r"^point \d \(alpha 0\.\d; unlikelihood-\w+\): done", done.stdout, re.M)
+    assert "loss of a row: max(0, lp_l/n_l - lp_w/n_w) - λ lp_w" in done.stdout
+    assert done.stdout.count("| done | rrhf-") == 2, "in the table"
+    ended = re.findall(r"^point \d \(nll_weight 0\.\d; rrhf-\w+\): done", done.stdout, re.M)
     assert len(ended) == 2, "a line as each point ends"
     bad = [sys.executable, "-c", code.replace("0.1,0.5'", "-1,0.5'")]
     refused = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True)

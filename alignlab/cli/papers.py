@@ -11,12 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
-from alignlab.papers.library import chosen
+from alignlab.papers.library import chosen, library
 from alignlab.spelling import counted
 
 _HELP = """usage: alignlab papers [paper [claim] ...]           list the claims with their verdicts
        alignlab papers show <paper> [claim ...]     show claims in full: expectation, measurement, deviations
        alignlab papers run all|<paper> [claim ...]  measure what has no record yet (--again: all; --offline: see run)
+       alignlab papers report [paper ...]           write a page for each paper, and the scoreboard
+       alignlab papers figures <folder>             draw the figures of README.md, as SVG
        alignlab papers compare <folder> <folder>    show where two folders of records differ
        alignlab papers export <folder>              copy the records to a folder
 
@@ -27,7 +29,8 @@ verdict: reproduced       every measured number is as the claim says
          not-run          there is no record, or the expectation has changed since
 run:     launcher=<name> and launcher.<option>=<value> decide where trained claims run (default: vectorized, or auto
          if a claim needs it); --offline leaves out claims that train online, which takes minutes
-folder:  output_root=<folder> (default: outputs); records=<folder> (default: papers in output_root)"""
+folder:  output_root=<folder> (default: outputs); records=<folder> (default: papers in output_root);
+         to=<folder> of the pages (default: reports/papers in output_root)"""
 
 _WHERE = "this command; nothing was done"
 
@@ -43,6 +46,7 @@ class Arguments:
     words: list[str]
     output_root: Path
     records: Path
+    to: Path
     typed: tuple[str, ...]
     again: bool
     offline: bool = False
@@ -73,13 +77,22 @@ def _parsed(args: Sequence[str], verb: str) -> Arguments:
     flags = parser.parse_intermixed_args(args)
     values = {key: value for key, sign, value in (w.partition("=") for w in flags.words) if sign}
     typed = tuple(w for w in flags.words if re.match(r"(hydra[./])?launcher[=.]", w)) if verb == "run" else ()
-    known = {"output_root", "records", *(word.partition("=")[0] for word in typed)}
+    known = {
+        "output_root",
+        "records",
+        *(["to"] if verb == "report" else []),
+        *(word.partition("=")[0] for word in typed),
+    }
     if unknown := [key for key in values if key not in known]:
-        text = "a claim fixes its own settings; here you can set output_root, records and, for `run`, the launcher"
+        text = (
+            "a claim fixes its own settings; here you can set output_root, records, for `run` the launcher, and for "
+            "`report` to"
+        )
         raise ConfigError([Problem(key, values[key], text) for key in unknown], where=_WHERE)
     root = Path(values.get("output_root", "outputs"))
     words = [word for word in flags.words if "=" not in word]
-    return Arguments(words, root, Path(values.get("records", root / "papers")), typed, flags.again, flags.offline)
+    records, to = Path(values.get("records", root / "papers")), Path(values.get("to", root / "reports" / "papers"))
+    return Arguments(words, root, records, to, typed, flags.again, flags.offline)
 
 
 def _list(args: Arguments) -> int:
@@ -122,6 +135,36 @@ def _run(args: Arguments) -> int:
         rows.append(row)
     print(f"\n{tally(rows)}")
     return 3 if any(row.decision.verdict == "not-run" for row in rows) else 0
+
+
+def _report(args: Arguments) -> int:
+    from alignlab.papers.report import write_report
+
+    every = library()
+    papers = [every[name] for name in dict.fromkeys(paper.name for paper, _ in chosen(args.words))]
+    try:
+        index = write_report(list(every.values()), papers, args.records, args.output_root / "runs", args.to)
+    except OSError as error:
+        raise OutputError(f"{args.to} can't be written: {error}\n  type: to=<another folder>") from error
+    for paper in papers if len(papers) < len(every) else ():
+        print(f"written to {args.to / f'{paper.name}.html'} and {paper.name}.md")
+    print(f"written to {index} and {index.with_suffix('.md').name}: {counted(len(papers), 'page')} and the scoreboard")
+    return 0
+
+
+def _figures(args: Arguments) -> int:
+    from alignlab.papers.readme_figures import write_figures
+
+    if len(args.words) != 1:
+        return _usage("figures needs a folder: alignlab papers figures <folder>")
+    folder = Path(args.words[0])
+    try:
+        files = write_figures(args.records, folder)
+    except OSError as error:
+        raise OutputError(f"{folder} can't be written: {error}") from error
+    for file in files:
+        print(f"written to {file}")
+    return 0
 
 
 def _compare(args: Arguments) -> int:
@@ -169,5 +212,6 @@ def _usage(text: str) -> int:
 
 
 _VERBS: dict[str, Callable[[Arguments], int]] = {
-    "list": _list, "show": _show, "run": _run, "compare": _compare, "export": _export,
+    "list": _list, "show": _show, "run": _run, "report": _report, "figures": _figures, "compare": _compare,
+    "export": _export,
 }  # fmt: skip

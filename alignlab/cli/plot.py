@@ -8,12 +8,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
+from alignlab.errors import AlignlabError, ConfigError, DataError, OutputError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import write_text
 from alignlab.spelling import correct_spelling
 
-KINDS = ("frontier", "curves", "strength", "forest", "table")
+KINDS = ("frontier", "curves", "strength", "forest", "gap", "table")
 _ENDINGS = {"paper": (".pdf", ".svg"), "screen": (".png",)}
 _WHERE = "this command; nothing was done"
 
@@ -21,6 +21,7 @@ _HELP = """usage: alignlab plot frontier <sweep>      reward against KL, with th
        alignlab plot strength <sweep>      a metric against the strength (metric=<name>)
        alignlab plot curves <sweep>        a training curve (metric=<name>)
        alignlab plot forest <sweep>        win-rates with intervals
+       alignlab plot gap <sweep>           where the gap to the exact frontier comes from (lab and bandits)
        alignlab plot table <sweep>         the table of settings: LaTeX (booktabs) and CSV
 
 --style paper   PDF and SVG, one column wide (3.25 inches), fonts embedded (default)
@@ -79,11 +80,25 @@ def _write(kind: str, found: Any, files: list[Path], metric: str, style: str) ->
         for file in files:
             write_text(file, latex(tables) if file.suffix == ".tex" else as_csv(tables))
         return files
+    if kind == "gap":
+        _measure_gaps(found)
     from alignlab.reports.figures import FIGURES, save
 
     draw: Any = FIGURES[kind]
     figure = draw(found, **({"metric": metric} if metric else {}), style=style)
     return [save(figure, file, style) for file in files]
+
+
+def _measure_gaps(found: Any) -> None:
+    """Measure the parts of the gaps that are not known yet. Raises DataError if no run has any."""
+    from alignlab.pipeline.gap import write_gaps  # seconds to import
+
+    runs = list(dict.fromkeys(point["run"] for point in found.done))
+    reasons = write_gaps(found.root, runs)
+    if reasons and len(reasons) == len(runs):
+        raise DataError("\n  ".join(dict.fromkeys(reasons)))
+    for reason in reasons:
+        print(f"left out: {reason}", file=sys.stderr)
 
 
 def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:
@@ -97,7 +112,7 @@ def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:
     allowed = (".tex", ".csv") if kind == "table" else (".pdf", ".svg", ".png")
     if to and Path(to).suffix not in allowed:
         problems.append(Problem("to", to, f"must end with {', '.join(allowed)}", f"to={kind or 'figure'}{allowed[0]}"))
-    if metric and kind in ("frontier", "forest", "table"):
+    if metric and kind in ("frontier", "forest", "gap", "table"):
         problems.append(
             Problem("metric", metric, "is for strength and curves", f"alignlab plot strength metric={metric}")
         )

@@ -38,6 +38,8 @@ def train_composed(config: DictConfig) -> dict[str, Any]:
         return _rounds(planned, config, typed)
     record = run_plan(planned, group=config.sweep.name or None, overrides=typed)
     _finish(planned, record)
+    if not planned.run.record().get("evaluation_failed"):
+        planned.run.keep(planned.train.trainer.kept)
     return record
 
 

@@ -6,7 +6,7 @@ import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, cast, get_args
 
 from alignlab.checks import Checked, at_least, later_setting, one_of, within
 from alignlab.data.order import SAMPLING
@@ -23,12 +23,14 @@ from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
 from alignlab.rollout.settings import Rollout
+from alignlab.runs.directory import Keep
 from alignlab.spelling import correct_spelling
 from alignlab.synthesis.settings import READ_BY, Synthesis
 from alignlab.tracking.metrics import ALL, BETTER
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
 
+KEEP = get_args(Keep)
 ACCELERATORS = ("auto", "cpu", "gpu", "mps")
 
 _SETTING = "alignlab"  # key of a field's metadata
@@ -96,6 +98,9 @@ class Trainer(Checked):
     checkpoint_every: updates between checkpoints. 0: only at the end.
     accelerator:      auto, cpu, gpu or mps. One device is used.
     progress:         show progress bars if the output is a terminal.
+    keep:             what stays in the directory of a finished run: record (no weights: its config, record, metrics and
+                      evaluations), policy (the trained policy too) or state (the training state too). Weights are
+                      deleted when the run is done and evaluated. Runs that others start from keep their policies.
     """
 
     max_steps: int = 100
@@ -114,11 +119,16 @@ class Trainer(Checked):
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
     max_epochs: float = later_setting(default=0.0)
+    keep: str = setting(default="state", in_id=False)
 
     @property
     def known_steps(self) -> int:
         """The number of updates as far as it is known before rows are loaded: 0 if `max_epochs` decides it."""
         return 0 if self.max_epochs else self.max_steps
+
+    @property
+    def kept(self) -> Keep:
+        return cast(Keep, self.keep)
 
     def problems(self) -> Iterator[Problem]:
         for key, example in (
@@ -135,6 +145,7 @@ class Trainer(Checked):
         yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("compile", self.compile, COMPILE)
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        yield from one_of("keep", self.keep, KEEP)
 
 
 @dataclass(kw_only=True)

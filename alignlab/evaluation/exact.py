@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from alignlab.data.template import Template
+from alignlab.lab.bandit import Bandit
 from alignlab.lab.frontier import Frontier, expected, kl
 from alignlab.lab.world import World
 from alignlab.spelling import counted
@@ -77,7 +78,13 @@ def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, fl
         "exact/frontier_strength": strength,
         "exact/winrate": win_rate(policy, reference, world.gold_reward),
         "exact/entropy": -expected(policy, policy),
+        **(action_metrics(policy, world) if isinstance(world, Bandit) else {}),
     }
+
+
+def action_metrics(policy: Array, world: Bandit) -> dict[str, float]:
+    """The probability of each action of a bandit: `exact/action/<letter>`."""
+    return {f"exact/action/{letter}": float(p) for letter, p in zip(world.alphabet, np.exp(policy[0, 1:]), strict=True)}
 
 
 def win_rate(policy: Array, reference: Array, reward: Array) -> float:

@@ -63,6 +63,16 @@ def below(quantity: str, bound: float, provenance: str) -> Band:
 
 
 @dataclass(frozen=True)
+class Curve:
+    """Values along a run: the mean over seeds with its 95 % t interval at each x."""
+
+    x: tuple[float, ...]
+    y: tuple[float, ...]
+    low: tuple[float, ...]
+    high: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Exact:
     """Numbers without randomness: `measure()` returns name -> value."""
 
@@ -85,12 +95,14 @@ class Trained:
     read:      the runs of that sweep -> name -> one value for each seed.
     launcher:  trains the points, unless the user chooses another one; "auto" if some of them can't be vectorized.
     online:    whether objectives sample answers while they train, which takes minutes.
+    curves:    the same runs -> name -> a curve for the figure of the claim. No verdict depends on it.
     """
 
     overrides: tuple[str, ...]
     read: Callable[[Sequence[Finished]], Mapping[str, Sequence[float]]]
     launcher: str = "vectorized"
     online: bool = False
+    curves: Callable[[Sequence[Finished]], Mapping[str, Curve]] | None = None
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,27 @@ def frontier() -> dict[str, float]:
             "KL at beta 0.5": distance, "reward at beta 0.5": value}  # fmt: skip
 
 
+def certain_labels(answers: Preferences) -> Array:
+    """[N, N] probability of the ordered pair if the better of two sampled answers is always preferred."""
+    prior, reward = np.exp(answers.reference), answers.reward
+    return np.asarray(2 * prior[:, None] * prior * (reward[:, None] > reward))
+
+
+def descent(answers: Preferences, objective: DPO, weights: Array, updates: int = 100) -> list[Array]:
+    """Ten policies [N] along as many updates (Adam, 0.1) on the expected loss of weighted pairs [N, N]."""
+    loss = answers.expected_loss(objective, weights)
+    scores = torch.zeros(len(answers.reference), dtype=torch.float64, requires_grad=True)
+    optimizer = torch.optim.Adam([scores], lr=0.1)
+    path = []
+    for step in range(1, updates + 1):
+        optimizer.zero_grad()
+        loss(answers.policy(scores)).backward()
+        optimizer.step()
+        if step % (updates // 10) == 0:
+            path.append(np.asarray(answers.policy(scores.detach()).numpy()))
+    return path
+
+
 def lead_over_ideal_rl() -> dict[str, float]:
     """The largest lead of DPO over the frontier at the same KL, along its descent on labels without noise.
 
@@ -52,22 +73,12 @@ def lead_over_ideal_rl() -> dict[str, float]:
     """
     answers = random_answers(12)
     reward = answers.reward
-    prior = np.exp(answers.reference)
-    certain = 2 * prior[:, None] * prior * (reward[:, None] > reward)
     exact = Frontier(answers.reference[None], reward[None])
     leads = []
     for beta in (0.05, 0.1, 1.0, 5.0):
-        loss = answers.expected_loss(DPO(beta), certain)
-        scores = torch.zeros(len(reward), dtype=torch.float64, requires_grad=True)
-        optimizer = torch.optim.Adam([scores], lr=0.1)
-        for step in range(1, 101):
-            optimizer.zero_grad()
-            loss(answers.policy(scores)).backward()
-            optimizer.step()
-            if step % 10 == 0:
-                policy = answers.policy(scores.detach()).numpy()[None]
-                at = exact.strength_at(kl(policy, answers.reference[None]))
-                leads.append(expected(policy, reward[None]) - exact.point(at)[1])
+        for policy in descent(answers, DPO(beta), certain_labels(answers)):
+            at = exact.strength_at(kl(policy[None], answers.reference[None]))
+            leads.append(expected(policy[None], reward[None]) - exact.point(at)[1])
     return {"largest lead of DPO": max(leads)}
 
 

@@ -9,10 +9,13 @@ from alignlab.papers.tabular import sigmoid
 from alignlab.statistics.length_control import length_controlled
 
 
-def _scores(seed: int, quality: float) -> dict[str, float]:
-    """The raw and the controlled win-rate of a more verbose model, by a judge that likes length (weight 1)."""
+def scores(seed: int, quality: float, mean: float = 7.3) -> dict[str, float]:
+    """The raw and the controlled win-rate of a model, by a judge that likes length (weight 1).
+
+    mean: of the logarithm of the model's lengths; the baseline's is 7.1, so by default the model is more verbose.
+    """
     rng = np.random.default_rng([seed, 7])
-    own, baseline = np.exp(rng.normal((7.3, 7.1), 0.4, size=(805, 2))).T
+    own, baseline = np.exp(rng.normal((mean, 7.1), 0.4, size=(805, 2))).T
     longer = own - baseline
     wins = rng.random(805) < sigmoid(quality + np.tanh(longer / longer.std(ddof=1)))
     found = length_controlled(wins.astype(np.float64), own, baseline)
@@ -21,7 +24,7 @@ def _scores(seed: int, quality: float) -> dict[str, float]:
 
 def removes_length(seed: int) -> dict[str, float]:
     """Equal quality, and log-odds of 0.3 in favour of the model."""
-    equal, better = _scores(seed, 0.0), _scores(seed + 1000, 0.3)
+    equal, better = scores(seed, 0.0), scores(seed + 1000, 0.3)
     return {
         "raw win-rate at equal quality": equal["raw"],
         "controlled win-rate at equal quality": equal["controlled"],

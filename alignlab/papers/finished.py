@@ -15,10 +15,12 @@ from alignlab.checks import with_parts
 from alignlab.data.sources.enumerable import Enumerable
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.integrity import read_record
-from alignlab.lab.bandit import Bandit
 from alignlab.models.sources.hub import Hub
+from alignlab.papers.claim import Curve
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
+from alignlab.statistics.intervals import mean_interval
+from alignlab.tracking.sinks.jsonl import read_rows
 
 
 @dataclass(frozen=True)
@@ -68,13 +70,14 @@ class Finished:
             return np.full(world.gold_reward.shape, np.nan)
         return completion_logps(*Hub(name=str(self.run.policy)).load(), world)
 
+    def curve(self, name: str) -> dict[int, float]:
+        """Update -> a metric that was logged along the run; empty if the run has none."""
+        rows = read_rows(self.run.metrics)
+        return {int(row["train/global_step"]): float(row[name]) for row in rows if name in row}
+
     def action_probabilities(self) -> NDArray[np.float64]:
         """[A] probability of each action of `data=bandit` under the trained policy; NaN if the run diverged."""
-        world = Bandit(alphabet=self.config["data.alphabet"], comparisons=tuple(self.config["data.comparisons"]))
-        if self.record["status"] != "done":
-            return np.full(world.symbols, np.nan)
-        model, tokenizer = Hub(name=str(self.run.policy)).load()
-        return np.exp(completion_logps(model, tokenizer, world))[0, 1:]
+        return np.array([self.metric(f"exact/action/{letter}") for letter in self.config["data.alphabet"]])
 
 
 def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
@@ -99,6 +102,20 @@ def by_setting(runs: Sequence[Finished], value: str | Callable[[Finished], float
 def over_seeds(values: Mapping[str, Mapping[int, float]], setting: str) -> list[float]:
     """The values of a setting, in the order of the seeds."""
     return [values[setting][seed] for seed in sorted(values[setting])]
+
+
+def mean_curves(runs: Sequence[Finished], metric: str) -> dict[str, Curve]:
+    """Setting -> the mean over seeds of a logged metric, at the updates at which all seeds have it; 5 digits."""
+    found: dict[str, list[dict[int, float]]] = {}
+    for run in runs:
+        found.setdefault(run.setting, []).append(run.curve(metric))
+    curves = {}
+    for setting, seeds in found.items():
+        steps = sorted(set.intersection(*map(set, seeds)))
+        means = [mean_interval([values[step] for values in seeds]) for step in steps]
+        y, low, high = (tuple(float(f"{getattr(mean, end):.5g}") for mean in means) for end in ("value", "low", "high"))
+        curves[setting] = Curve(tuple(map(float, steps)), y, low, high)
+    return curves
 
 
 def paired_difference(values: Mapping[str, Mapping[int, float]], one: str, other: str) -> list[float]:

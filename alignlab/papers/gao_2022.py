@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import lru_cache
 
 import numpy as np
@@ -69,20 +71,33 @@ def hump(seed: int) -> dict[str, float]:
     }
 
 
+@dataclass(frozen=True)
+class Form:
+    """A form of the gold reward with two coefficients, linear in them: d -> [..., 2] what they are multiplied with."""
+
+    words: str
+    columns: Callable[[Array], Array]
+
+
+FORMS = (
+    Form("d (alpha - beta log d)", lambda d: np.stack([d, -d * np.log(d)], axis=1)),
+    Form("d (alpha - beta d)", lambda d: np.stack([d, -(d**2)], axis=1)),
+)
+
+
+def fitted(form: Form, d: Array, y: Array) -> Array:
+    """[B] the form's values at d, with the coefficients that fit y best (least squares)."""
+    design = form.columns(d)
+    return np.asarray(design @ np.linalg.lstsq(design, y, rcond=None)[0])
+
+
 def forms(seed: int) -> dict[str, float]:
     """Root mean squared errors of the paper's two forms, fitted to the gold reward of exact RL by d = sqrt(KL)."""
     kls, golds = optimised(seed)
     kept = kls > 0.05
     d, y = np.sqrt(kls[kept]), golds[kept]
-    errors = {}
-    for name, columns in (("rl", [d, -d * np.log(d)]), ("bon", [d, -(d**2)])):
-        design = np.stack(columns, axis=1)
-        weights = np.linalg.lstsq(design, y, rcond=None)[0]
-        errors[name] = float(np.sqrt(np.mean((design @ weights - y) ** 2)))
-    return {
-        "error of best-of-n's form minus that of RL's": errors["bon"] - errors["rl"],
-        "error of RL's form": errors["rl"],
-    }
+    rl, bon = (float(np.sqrt(np.mean((fitted(form, d, y) - y) ** 2))) for form in FORMS)
+    return {"error of best-of-n's form minus that of RL's": bon - rl, "error of RL's form": rl}
 
 
 _HERE = (

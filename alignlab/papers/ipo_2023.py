@@ -10,8 +10,8 @@ import numpy as np
 from alignlab.lab.frontier import log_normalise
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.ipo import IPO
-from alignlab.papers.claim import Band, Claim, Exact, Paper, Trained, above, below, near
-from alignlab.papers.finished import Finished, by_setting, paired_difference
+from alignlab.papers.claim import Band, Claim, Curve, Exact, Paper, Trained, above, below, near
+from alignlab.papers.finished import Finished, by_setting, mean_curves, paired_difference
 from alignlab.papers.tabular import Answers, Array, Preferences
 
 _TAUS = (0.1, 0.5, 1.0)
@@ -73,6 +73,15 @@ def final_policies(runs: Sequence[Finished]) -> dict[str, list[float]]:
     return found
 
 
+def action_curves(runs: Sequence[Finished]) -> dict[str, Curve]:
+    """The same probabilities along the training: the mean over seeds after every 500 updates."""
+    return {
+        f"{setting}: pi({action})": curve
+        for action in "abc"
+        for setting, curve in mean_curves(runs, f"exact/action/{action}").items()
+    }
+
+
 # All comparisons of ten actions on which everybody agrees.
 _CERTAIN = tuple(itertools.combinations("abcdefghij", 2))
 _STEPS = (600, 4000)
@@ -94,12 +103,15 @@ def _bandit(comparisons: Sequence[str], seeds: int = 10) -> Trained:
         (
             "experiment=bandit_ipo",
             "tracking=none",
+            "trainer.keep=record",
             f"data.comparisons=[{','.join(comparisons)}]",
             f"objective={','.join(_OBJECTIVES)}",
             f"strength={','.join(f'{tau:g}' for tau in _TAUS)}",
             f"seed={','.join(map(str, range(seeds)))}",
+            "trainer.eval_every=500",
         ),
         final_policies,
+        action_curves,
     )
 
 
@@ -193,6 +205,7 @@ PAPER = Paper(
                 (
                     "experiment=bandit_ipo",
                     "tracking=none",
+                    "trainer.keep=record",
                     "data.alphabet=abcdefghij",
                     f"data.comparisons=[{','.join(map(''.join, _CERTAIN))}]",
                     f"objective={','.join(_OBJECTIVES)}",

@@ -149,6 +149,7 @@ PAPER = Paper(
                 (
                     "experiment=bandit_ipo",
                     "tracking=none",
+                    "trainer.keep=record",
                     f"data.alphabet={_LETTERS}",
                     f"data.comparisons=[{','.join(comparisons())}]",
                     "objective=kto",

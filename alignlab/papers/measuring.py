@@ -74,7 +74,7 @@ class Bench:
             return
         runs = runs_of_sweep(self.output_root, name)
         kept = [{"id": run.run.id, "status": run.record["status"], **run.axes} for run in runs]
-        file.end(trained.read(runs), kept)
+        file.end(trained.read(runs), kept, trained.curves(runs) if trained.curves else None)
 
 
 def computed(measured_by: Exact | Sampled) -> Mapping[str, Sequence[float]]:

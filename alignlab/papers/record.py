@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_sealed, write_sealed
-from alignlab.papers.claim import Band, Claim, Paper, digest_of, expectation
+from alignlab.papers.claim import Band, Claim, Curve, Paper, digest_of, expectation
 from alignlab.papers.verdict import Decision, decide
 from alignlab.runs.directory import git_revision, now, versions
 
@@ -72,10 +72,16 @@ class ClaimFile:
             },
         )
 
-    def end(self, measured: Mapping[str, Sequence[float]], runs: Sequence[Mapping[str, Any]] = ()) -> None:
-        """Add the measured values, one list for each quantity, and the runs that they come from."""
+    def end(
+        self,
+        measured: Mapping[str, Sequence[float]],
+        runs: Sequence[Mapping[str, Any]] = (),
+        curves: Mapping[str, Curve] | None = None,
+    ) -> None:
+        """Add the measured values, one list for each quantity, the runs that they come from, and curves for figures."""
         values = {name: [float(value) for value in each] for name, each in measured.items()}
-        self._update(status="done", measured=values, runs=list(runs), ended=now())
+        drawn = {name: asdict(curve) for name, curve in (curves or {}).items()}
+        self._update(status="done", measured=values, runs=list(runs), curves=drawn, ended=now())
 
     def fail(self, reason: str) -> None:
         """Record that the measurement ended without a result, and why."""

@@ -22,6 +22,11 @@ def tally(rows: Sequence[Row]) -> str:
     return f"{counted(len(rows), 'claim')} of {papers}{': ' * bool(parts)}{', '.join(parts)}"
 
 
+def tally_of_paper(rows: Sequence[Row]) -> str:
+    """The same for the claims of one paper."""
+    return tally(rows).replace(" of 1 paper", "")
+
+
 def scoreboard(rows: Sequence[Row]) -> str:
     """One line for each claim: verdict, name, how it is measured, and its place in the paper."""
     cells = [(row.decision.verdict, f"{row.paper} {row.claim.name}", row.claim.kind, row.claim.source) for row in rows]
@@ -41,7 +46,7 @@ def in_full(row: Row) -> str:
     ]
     parts += [f"  deviation: {text}" for text in claim.deviations]
     if row.decision.results:
-        parts += [f"  {_outcome(result, claim)}: {result}" for result in row.decision.results]
+        parts += [f"  {outcome(result, claim)}: {result}" for result in row.decision.results]
     else:
         parts += [f"  expected: {band.quantity} {band} ({band.provenance})" for band in claim.expected]
     expected = {band.quantity for band in (*claim.expected, *claim.premises)}
@@ -63,7 +68,7 @@ def _shortened(word: str) -> str:
     return word if len(word) <= 100 else f"{word[:97]}..."
 
 
-def _outcome(result: BandResult, claim: Claim) -> str:
+def outcome(result: BandResult, claim: Claim) -> str:
     """What a result says: whether a premise holds, or whether an expectation is met."""
     if result.band in claim.premises:
         return "premise holds" if result.verdict == "reproduced" else "premise fails"

@@ -13,9 +13,14 @@ _BIAS = 0.8
 
 def both_orders(seed: int) -> dict[str, float]:
     """2,000 pairs of equal quality; the judge prefers the answer shown first by log-odds of 0.8."""
+    return simulated(seed, _BIAS)
+
+
+def simulated(seed: int, bias: float) -> dict[str, float]:
+    """Win-rates and consistency of a judge that prefers the answer shown first by these log-odds, on 2,000 pairs."""
     rng = np.random.default_rng([seed, 8])
-    first = (rng.random(2000) < sigmoid(np.array(_BIAS))).astype(np.float64)
-    second = (rng.random(2000) < sigmoid(np.array(-_BIAS))).astype(np.float64)
+    first = (rng.random(2000) < sigmoid(np.array(bias))).astype(np.float64)
+    second = (rng.random(2000) < sigmoid(np.array(-bias))).astype(np.float64)
     judged = win_rate(first, second)
     assert judged.orders is not None
     return {

@@ -121,7 +121,7 @@ def evaluate_at_end(plan: Plan) -> Path | None:
     record = run.record()
     if not plan.is_evaluated_at_end or run.status() != "done":
         return None
-    if not asked_for and record.get("evaluated"):
+    if record.get("evaluated") and (run.lacks_policy or not asked_for):
         return Path(record["evaluated"]) if (Path(record["evaluated"]) / SUMMARY).is_file() else None
     summary = record.get("summary", {})
     left = time_left(summary.get("time/train_seconds", 0.0), summary.get("time/sampling_seconds", 0.0))

@@ -15,7 +15,8 @@ from alignlab.models.lineage import weights_fingerprint
 from alignlab.models.reference import weights_digest
 from alignlab.models.sources.base import ModelSource
 from alignlab.pipeline.baselines import policy_of
-from alignlab.pipeline.run import run_plan
+from alignlab.pipeline.requested_runs import only_a_record
+from alignlab.pipeline.run import run_for_policy
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Policy:
 
 def policy_of_run(plan: Plan) -> Policy:
     """The policy of a run. The run is trained first if it is not finished. Raises ParentError if it then has none."""
-    run_plan(plan)
+    run_for_policy(plan)
     return finished_policy(plan)
 
 
@@ -43,6 +44,8 @@ def finished_policy(plan: Plan) -> Policy:
     record = plan.run.record()
     if record.get("status") != "done":
         raise ParentError(f"{plan.id} has no policy: it is {record.get('status')}: {record.get('reason')}")
+    if plan.run.lacks_policy:
+        raise ParentError(f"{plan.id} {only_a_record(plan.run)}")
     folder = str(plan.run.policy)
     plan.train.model.restore_base(folder)
     return Policy(plan.id, weights_fingerprint(folder), lambda: policy_of(plan))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from pathlib import Path
 
 from alignlab.config.from_record import recorded_plan
@@ -88,7 +89,16 @@ def finished_plan(root: str, run_id: str, request: Evaluate) -> Plan:
         raise ConfigError(
             [Problem("run", run_id, f"is {status or 'missing'}: only finished runs (status done) have a policy")]
         )
+    if run.lacks_policy:
+        raise ConfigError([Problem("run", run_id, only_a_record(run))])
     return recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code)
+
+
+def only_a_record(run: RunDir) -> str:
+    """That a run kept only its record, and the command that trains it again."""
+    words = [word for word in run.record().get("overrides", []) if not word.startswith("trainer.keep=")]
+    again = shlex.join(["alignlab", "train", *words, "trainer.keep=policy", "rerun=true"])
+    return f"kept only its record (trainer.keep=record) and has no policy; to train it again, type: {again}"
 
 
 def is_reward_model(plan: Plan) -> bool:

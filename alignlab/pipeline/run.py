@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from alignlab.config.plan import Plan, judge_from_plan
@@ -62,6 +63,14 @@ def run_plan(
     return run.record()
 
 
+def run_for_policy(plan: Plan, group: str | None = None) -> dict[str, Any]:
+    """Run a plan whose policy is needed (`run_plan`). A finished run that kept only its record is trained again."""
+    if plan.run.lacks_policy and not plan.train.rerun:
+        log.info("%s: kept only its record (trainer.keep=record), so it is trained again for its policy", plan.id)
+        plan = replace(plan, train=replace(plan.train, rerun=True))
+    return run_plan(plan, group=group)
+
+
 def _resume_vectorized(
     plan: Plan, run: RunDir, group: str | None, overrides: Sequence[str], thresholds: PruningThresholds | None
 ) -> bool:
@@ -93,7 +102,7 @@ def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict
     trained = {}
     for name, plan in plans.items():
         log.info("%s: is the reward model of the judge %s", plan.id, name)
-        record = run_plan(plan)
+        record = run_for_policy(plan)
         if record["status"] != "done":
             raise ParentError(f"judge {name}: {plan.id} is {record['status']}: {record.get('reason')}")
         trained[name] = judge_from_plan(plan, judges[name])
@@ -103,7 +112,7 @@ def ready_judges(judges: Mapping[str, Judge], plans: Mapping[str, Plan]) -> dict
 def _run_needed(plan: Plan, needed: Plan, run: RunDir, group: str | None) -> None:
     """Run `needed`, which `plan` starts from. If it fails, record that `plan` failed and why, and raise the error."""
     try:
-        record = run_plan(needed, group=group)
+        record = run_for_policy(needed, group)
         if record["status"] == "diverged":
             raise ParentError(f"{needed.id} diverged: {record.get('reason')}")
     except Exception as error:

@@ -67,7 +67,7 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
     frame = _some(series.frontier_frame(found), found, "has a KL and a reward")
     points, (curves, _) = series.frontier_points(found), series.exact_frontiers(found)
     exact = frame["kind"].iloc[0] == "exact"
-    with _styled(style):
+    with styled(style):
         figure, (axes,) = _panels(style, 1)
         reach, rewards = 1.12 * max(0.5, points["kl"].max()), points["reward"].tolist()
         for curve in curves if exact else ():
@@ -84,10 +84,10 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
         for place, (line, rows) in _lines(found, frame):
             at = points[points["line"] == line]
             if len(points) > len(frame):
-                axes.plot(at["kl"], at["reward"], _marker(place), color=_colour(place), ms=2, alpha=0.4, mew=0)
+                axes.plot(at["kl"], at["reward"], marker(place), color=_colour(place), ms=2, alpha=0.4, mew=0)
             axes.errorbar(
                 rows["kl"], rows["reward"], yerr=_bars(rows, "reward"), xerr=_bars(rows, "kl"), color=_colour(place),
-                ls=_dash(place), marker=_marker(place), elinewidth=0.6, capsize=0,
+                ls=_dash(place), marker=marker(place), elinewidth=0.6, capsize=0,
             )  # fmt: skip
             last = rows.iloc[int(rows["kl"].to_numpy().argmax())]
             if last["kl"] > 0.7 * reach:
@@ -116,7 +116,7 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
     known = series.strength_metrics(found)
     metric = _chosen(metric, known, _METRICS, found)
     frame = _some(series.metric_frame(found, metric), found, f"has {metric}")
-    with _styled(style):
+    with styled(style):
         lines = list(_lines(found, frame))
         figure, all_axes = _panels(style, len(lines) if _apart(metric, lines) else 1)
         for axes, group in zip(all_axes, _in_panels(lines, len(all_axes)), strict=True):
@@ -125,7 +125,7 @@ def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure
                 rows = rows.sort_values("strength")
                 band = rows.dropna(subset=["low", "high"])
                 axes.fill_between(band["strength"], band["low"], band["high"], color=_colour(place), alpha=0.15, lw=0)
-                axes.plot(rows["strength"], rows["value"], _dash(place), marker=_marker(place), color=_colour(place))
+                axes.plot(rows["strength"], rows["value"], _dash(place), marker=marker(place), color=_colour(place))
                 ends[line] = (rows["strength"].iloc[-1], rows["value"].iloc[-1], _colour(place))
             values = pd.concat([rows for _, (_, rows) in group])
             _limits(axes, [*values["value"], *_near(values)], 0.06)
@@ -148,7 +148,7 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
     known = list(frame["metric"].unique())
     metrics = [_chosen(name, known, _CURVES, found) for name in (metric.split(",") if metric else [""])]
     frame = _some(frame, found, f"has the curve {metrics[0]}")
-    with _styled(style):
+    with styled(style):
         panels = []
         for name in metrics:
             lines = list(_lines(found, frame[frame["metric"] == name]))
@@ -186,7 +186,7 @@ def forest(found: Collected, style: str = "paper") -> Figure:
     """
     frame = _some(series.winrates_frame(found), found, "has a win-rate: `alignlab evaluate` with judge= gives one")
     groups = [rows for _, rows in frame.groupby(list(series.Compared._fields), sort=False)]
-    with _styled(style):
+    with styled(style):
         size = 0.14 if style == "paper" else 0.24
         heights = [len(rows) + 1 for rows in groups]
         figure = Figure(figsize=(_WIDTH[style], 0.3 + 0.2 * len(groups) + size * sum(heights)), layout="constrained")
@@ -209,7 +209,7 @@ def _draw_win_rates(axes: Axes, rows: pd.DataFrame, places: Mapping[str, int]) -
     for row, (_, one) in enumerate(rows.iterrows()):
         place = places[one["line"]]
         axes.errorbar(
-            one["value"], -row, xerr=_bars(rows.iloc[[row]], "value"), color=_colour(place), marker=_marker(place),
+            one["value"], -row, xerr=_bars(rows.iloc[[row]], "value"), color=_colour(place), marker=marker(place),
             elinewidth=0.8, ls="none",
         )  # fmt: skip
     names = [
@@ -241,7 +241,7 @@ def run_curves(rows: Sequence[Mapping[str, float]], metrics: Mapping[str, str], 
     metrics: metric -> its name.
     """
     table = pd.DataFrame(rows)
-    with _styled(style):
+    with styled(style):
         figure, all_axes = _panels(style, len(metrics))
         for axes, (metric, name) in zip(all_axes, metrics.items(), strict=True):
             curve = table[["train/global_step", metric]].dropna()
@@ -263,7 +263,7 @@ def run_path(
     """
     steps, kl, reward = ([row[name] for row in rows] for name in ("train/global_step", "exact/kl", "exact/reward"))
     reach = 1.12 * max([0.5, *kl])
-    with _styled(style):
+    with styled(style):
         figure, (axes,) = _panels(style, 1)
         axes.plot(curve["kl"], curve["reward"], color="black")
         axes.plot(curve["kl"][0], curve["reward"][0], "D", color="black")
@@ -279,19 +279,48 @@ def run_path(
     return figure
 
 
-FIGURES = {"frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
+def gap(found: Collected, style: str = "paper") -> Figure:
+    """The parts of the gap to the frontier, stacked, one bar for each setting. Negative parts extend to the left.
+
+    Raises DataError if no run has them.
+    """
+    frame = _some(series.gap_frame(found), found, "has the parts of its gap")
+    settings = list(dict.fromkeys(frame["setting"]))
+    with styled(style):
+        size = 0.2 if style == "paper" else 0.34
+        figure = Figure(figsize=(_WIDTH[style], 0.9 + size * len(settings)), layout="constrained")
+        axes = figure.add_subplot()
+        ends = {setting: [0.0, 0.0] for setting in settings}  # of the negative and of the positive parts
+        for place, (part, rows) in enumerate(frame.groupby("part", sort=False)):
+            for _, row in rows.iterrows():
+                side = int(row["value"] >= 0)
+                start = ends[row["setting"]][side]
+                axes.barh(
+                    -settings.index(row["setting"]), row["value"], left=start, height=0.7, color=_colour(place),
+                    label=str(part) if row["setting"] == rows["setting"].iloc[0] else None,
+                )  # fmt: skip
+                ends[row["setting"]][side] += row["value"]
+        axes.set_yticks([-i for i in range(len(settings))], [one_line(name, 40) for name in settings])
+        axes.axvline(0, color="black", lw=0.6)
+        axes.set_xlabel("gap to the frontier (reward)")
+        axes.grid(axis="y", visible=False)
+        figure.legend(loc="outside lower center", ncols=2, fontsize=mpl.rcParams["xtick.labelsize"])
+    return figure
+
+
+FIGURES = {"gap": gap, "frontier": frontier, "curves": curves, "strength": strength, "forest": forest}
 
 
 def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
     """Write a figure as .pdf, .svg or .png, by the name of the file, whole or not at all. Fonts are embedded."""
     file = Path(file)
-    with _styled(style), new_file(file) as scratch:
+    with styled(style), new_file(file) as scratch:
         figure.savefig(scratch, format=file.suffix.removeprefix(".").lower())
     return file
 
 
 @contextmanager
-def _styled(style: str) -> Iterator[None]:
+def styled(style: str) -> Iterator[None]:
     if style not in STYLES:
         raise ValueError(f"style must be one of {', '.join(STYLES)}, not {style!r}")
     settings: Any = _RC[style]
@@ -349,7 +378,7 @@ def _colour(place: int) -> str:
     return COLOURS[place % len(COLOURS)]
 
 
-def _marker(place: int) -> str:
+def marker(place: int) -> str:
     return _MARKERS[(place + place // len(COLOURS)) % len(_MARKERS)]
 
 

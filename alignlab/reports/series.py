@@ -79,6 +79,31 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
 
 
+def gap_frame(found: Collected) -> pd.DataFrame:
+    """The parts of the gap to the frontier by setting (`alignlab plot gap` measures them), as means over seeds.
+
+    Columns: setting, line, strength, part, value, low, high, n, over, unbounded (number of runs whose loss has no
+    minimum). Runs without parts are left out.
+    """
+    rows = []
+    for name, points in settings_points(found).items():
+        read = [gap for point in points if (gap := _gap(found, point))]
+        for part in dict.fromkeys(part for gap in read for part in gap["parts"]):
+            values = [float(gap["parts"][part]) for gap in read if part in gap["parts"]]
+            unbounded = sum(bool(gap["unbounded"]) for gap in read)
+            about = {**_about(found, name, points[0]), "part": part, "unbounded": unbounded}
+            rows.append({**about, **_estimate(values, [])})
+    return _frame(rows, ["setting", "line", "strength", "part", "value", "low", "high", "n", "over", "unbounded"])
+
+
+def _gap(found: Collected, point: Mapping[str, Any]) -> dict[str, Any]:
+    file = found.run(point).gap
+    try:
+        return read_record(file) if file.is_file() else {}
+    except (DamagedError, OSError):
+        return {}
+
+
 def frontier_frame(found: Collected) -> pd.DataFrame:
     """KL and reward by setting: exact if the runs have exact numbers, otherwise from sampled answers and their scores.
 

@@ -28,6 +28,8 @@ from alignlab.spelling import counted
 log = logging.getLogger(__name__)
 
 Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
+# What stays of a finished run: its record only, its policy too, or its training state too.
+Keep = Literal["record", "policy", "state"]
 # A run with one of these has its result: the same config and code would end in the same way again.
 FINISHED: tuple[Status, ...] = ("done", "diverged")
 _GLANCE = 0.02  # seconds: longer than `is_locked` holds a lock
@@ -79,6 +81,11 @@ class RunDir:
     def figures(self) -> Path:
         """Folder of the figures that trackers show (PNG)."""
         return self.path / "figures"
+
+    @property
+    def gap(self) -> Path:
+        """Where the gap to the frontier comes from, JSON; written by `alignlab plot gap`."""
+        return self.path / "gap.json"
 
     @property
     def dropped(self) -> Path:
@@ -287,6 +294,7 @@ class RunDir:
             started=now(),
             ended=None,
             reason=None,
+            kept=None,
             machine={
                 "platform": platform.platform(),
                 "cpus": os.cpu_count(),
@@ -321,6 +329,28 @@ class RunDir:
     def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
         """Record the final status and its reason."""
         self.update(status=status, reason=reason, ended=now(), **values)
+
+    def keep(self, what: Keep) -> None:
+        """Delete what need not stay of a finished run. The record then says what was kept.
+
+        what: state keeps everything, policy deletes the training state, record deletes the policy as well.
+        """
+        if what == "state":
+            return
+        with self.locked(wait=False) as mine:
+            record = self.record()
+            if not mine or record.get("status") not in FINISHED or record.get("kept") == "record":
+                return
+            self.update(kept=what)  # first, so that nobody looks for what is half deleted
+            gone = (self.checkpoint.parent, *((self.policy, self.merged) if what == "record" else ()))
+            for folder in gone:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    @property
+    def lacks_policy(self) -> bool:
+        """Whether the run is done and its policy was deleted (`trainer.keep=record`)."""
+        record = self.record()
+        return record.get("status") == "done" and record.get("kept") == "record"
 
     def remove(self, *, watched: bool = False) -> bool:
         """Delete the directory. Returns False and deletes nothing if a process works on this run."""

@@ -12,7 +12,7 @@ from typing import Any, overload
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, NotVectorizableError, PrunedError
 from alignlab.pipeline.reference_requests import different_requests
-from alignlab.pipeline.run import run_plan
+from alignlab.pipeline.run import run_for_policy, run_plan
 from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.spelling import counted
 from alignlab.training.attempt import log_already_finished, reason_of
@@ -87,7 +87,7 @@ class RunTask:
         """Raises only what stops a sweep."""
         try:
             run_plan(self.plan, group=self.sweep, overrides=self.overrides, thresholds=self.thresholds)
-            _evaluate_at_end(self.plan)
+            _after_training(self.plan)
         except PrunedError:
             pass
         except Exception as error:
@@ -173,7 +173,7 @@ class VectorizedTask:
         log.info("%s as one model", counted(len(plans), "point"))
         try:
             if parent is not None and any(plan.needs_training() for plan in plans):
-                run_plan(parent, group=self.points[0].sweep)
+                run_for_policy(parent, self.points[0].sweep)
             handled = set(run_vectorized(plans, group=self.points[0].sweep, overrides=overrides))
         except NotVectorizableError as error:
             log.warning("not vectorized: %s", error)
@@ -185,7 +185,7 @@ class VectorizedTask:
                 point()
                 continue
             try:
-                _evaluate_at_end(point.plan)
+                _after_training(point.plan)
             except Exception as error:  # it is in the record
                 log.error("%s: its evaluation failed: %s", point.name, error)
 
@@ -359,8 +359,11 @@ def lacks_evaluation(state: Mapping[str, Any], plan: Plan) -> bool:
     return failed if state.get("evaluated") else bool(plan.train.evaluation.at_end) or not failed
 
 
-def _evaluate_at_end(plan: Plan) -> None:
+def _after_training(plan: Plan) -> None:
+    """Evaluate a finished run if it is to be, and delete what need not be kept, unless the evaluation failed."""
     if plan.is_evaluated_at_end:
         from alignlab.pipeline.evaluate import evaluate_at_end  # seconds to import
 
         evaluate_at_end(plan)
+    if not plan.run.record().get("evaluation_failed"):
+        plan.run.keep(plan.train.trainer.kept)

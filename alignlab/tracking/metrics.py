@@ -142,6 +142,9 @@ EXACT: dict[str, str] = {
     "exact/entropy": "entropy of the policy's completions (nats per sequence)",
 }
 
+# exact/action/<letter> is the probability of an action of a bandit under the policy, logged at every evaluation.
+ACTION = "exact/action/"
+
 # Batch metrics whose training values are averaged over the end of a run, because the value of one batch is noisy.
 TAIL = (
     "loss", "rewards/margins", "rewards/accuracies", "logratios/margins", "logratios/chosen", "accuracy", "margin",
@@ -235,7 +238,7 @@ def check_known(names: object) -> None:
     unknown = sorted(
         name
         for name in set(names) - ALL.keys()  # type: ignore[call-overload]
-        if not name.partition("/")[2].startswith(PART) and not _sampled(name)
+        if not name.partition("/")[2].startswith(PART) and not name.startswith(ACTION) and not _sampled(name)
     )
     if unknown:
         raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")

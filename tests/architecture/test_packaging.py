@@ -39,8 +39,10 @@ def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
     assert digest((info / "licenses/LICENSE").read_bytes()) == APACHE_2
     assert "plotly.js" in (info / "licenses/NOTICE").read_text()
     assert {f.name for f in (site / "alignlab/reports/page").iterdir() if f.suffix != ".py"} == {
-        "page.html", "page.css", "page.js", "plotly-basic.min.js",
+        "base.html", "macros.html", "page.html", "paper.html", "index.html", "page.css", "common.js", "page.js",
+        "paper.js", "plotly-basic.min.js",
     }  # fmt: skip
+    assert len(list((site / "alignlab/papers/figures").glob("*.csv"))) >= 10
     metadata = (info / "METADATA").read_text().splitlines()
     assert {"License-Expression: Apache-2.0", "License-File: LICENSE"} <= set(metadata)
     env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}

@@ -60,6 +60,7 @@ FIELDS: dict[str, dict[str, Any]] = {
     "reward_model": {"centring": 0.1},
     "sft": {},
     "slic": {},
+    "unlikelihood": {"alpha": 0.5},
 }
 VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
     "ipo of means": ("ipo", {"tau": 0.5, "dialect": "trl1"}),

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from alignlab.papers.library import library
+from alignlab.papers.report import write_report
 from alignlab.reports.collect import read_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.series import metric_frame
@@ -32,15 +34,15 @@ def browser() -> Iterator[Any]:
         there.close()
 
 
-def opened(browser: Any, file: Path, **context: Any) -> tuple[Any, list[str]]:
-    """(the page, what went wrong in it)."""
+def opened(browser: Any, file: Path, drawn: str = "#figure-displacement", **context: Any) -> tuple[Any, list[str]]:
+    """(the page, what went wrong in it). drawn: the last figure of the page."""
     page = browser.new_context(**context).new_page()
     wrong: list[str] = []
     page.on("console", lambda message: wrong.append(f"{message.type}: {message.text}"))
     page.on("pageerror", lambda error: wrong.append(str(error)))
     page.on("request", lambda request: None if request.url.startswith("file:") else wrong.append(request.url))
     page.goto(f"file://{file.absolute()}")
-    page.wait_for_selector("#figure-displacement .main-svg")
+    page.wait_for_selector(f"{drawn} .main-svg")
     return page, wrong
 
 
@@ -115,4 +117,19 @@ def test_unsafe_text_does_not_run(browser: Any, tmp_path: Path) -> None:
     assert page.evaluate("window.hacked") is None
     assert "<script>window.hacked=1</script>" in page.locator("#completions-list article").first.inner_text()
     assert page.locator("img[src=x]").count() == 0
+    assert wrong == []
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+def test_both_sides_of_a_paper_are_drawn_on_the_same_axes(browser: Any, tmp_path: Path, width: int) -> None:
+    records = Path(__file__).resolve().parents[2] / "docs" / "papers"
+    write_report([library()["zheng_2023"]], [library()["zheng_2023"]], records, tmp_path / "runs", tmp_path)
+    right = "#figure-consistency-0-right"
+    page, wrong = opened(browser, tmp_path / "zheng_2023.html", right, viewport={"width": width, "height": 900})
+    assert page.locator(f"{right} .point").count() == 7
+    assert page.locator("#figure-consistency-0-left .js-line").count() == 3
+    ticks = [page.locator(f"#figure-consistency-0-{side} .ytick text").all_inner_texts() for side in ("left", "right")]
+    assert ticks[0] == ticks[1] != []
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.locator("#legend-consistency span").count() == 5
     assert wrong == []

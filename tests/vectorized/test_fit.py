@@ -186,7 +186,7 @@ NUMBERS = {
     "aot": "beta", "apo_down": "beta", "apo_zero": "beta", "apo_zero_unpaired": "beta", "bco": "beta", "cpo": "beta",
     "discopop": "beta", "exo": "beta", "hinge": "beta", "ld_dpo": "alpha", "length_dpo": "beta",
     "nca": "beta", "orpo": "odds_weight", "r_dpo": "alpha", "robust_dpo": "label_smoothing", "rpo": "nll_weight",
-    "simpo": "gamma", "slic": "delta", "sppo": "beta", "wpo": "beta",
+    "simpo": "gamma", "slic": "delta", "sppo": "beta", "unlikelihood": "alpha", "wpo": "beta",
 }  # fmt: skip
 ELSEWHERE = {"dpo", "ipo", "kto", "sft", "mix"}
 ONLINE = {name for name, cls in schemas()["objective"].items() if issubclass(cls, Online)}

@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Loaded, Pair, Split
@@ -37,6 +41,13 @@ class Bandit(Source):
     @property
     def world(self) -> Actions:
         return Actions(alphabet=self.alphabet, comparisons=tuple(self.comparisons))
+
+    def pair_weights(self, reference: Any) -> NDArray[np.float64]:
+        """The shares of the comparisons. Row and column 0 are the empty completion, which is in none."""
+        table = np.zeros((1, self.world.leaves, self.world.leaves))
+        for pair in self.comparisons:
+            table[0, 1 + self.alphabet.index(pair[0]), 1 + self.alphabet.index(pair[1])] += 1
+        return table / len(self.comparisons)
 
     def fingerprint(self) -> str:
         return digest([repr(sorted(asdict(self).items())).encode()])

@@ -168,6 +168,15 @@ class Source(Checked, ABC):
         """The enumerable World that the rows come from; it allows exact evaluation. None for other data."""
         return None
 
+    def pair_weights(self, reference: Any) -> Any:
+        """[X, N, N] probability that a training pair has prompt x, preferred answer i and dispreferred answer j.
+
+        Sources with a world have it; None for other data.
+
+        reference: [X, N] log-probabilities under the reference, nats.
+        """
+        return None
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of the content of the rows. It replaces `content_fields` in the identity of a run."""

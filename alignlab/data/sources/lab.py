@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -140,6 +140,20 @@ class Lab(Source):
             chosen, rejected = (texts[a], texts[b]) if wins else (texts[b], texts[a])
             rows.append(Pair(world.prompt_texts[x], chosen, rejected, world.ended(chosen), world.ended(rejected)))
         return Loaded(rows)
+
+    def pair_weights(self, reference: Any) -> NDArray[np.float64]:
+        """Both answers come from the reference; the second is drawn again while it equals the first."""
+        gold = self.world.gold_reward
+        difference = gold[:, :, None] - gold[:, None]  # [X, first, second]
+        if self.labels == "deterministic":
+            first_wins = (difference > 0).astype(np.float64)
+        else:
+            first_wins = 1 / (1 + np.exp(-self.label_scale * difference))
+        first_wins = first_wins * (1 - self.flipped) + (1 - first_wins) * self.flipped
+        p = np.exp(reference)
+        drawn = p[:, :, None] * p[:, None] / np.maximum(1 - p, 1e-300)[:, :, None] / len(p)
+        drawn[:, range(p.shape[1]), range(p.shape[1])] = 0.0
+        return np.asarray(drawn * first_wins + np.swapaxes(drawn * (1 - first_wins), 1, 2))
 
     def labelled(self, split: Split, reference: ReferenceTable | None) -> Loaded[Labelled]:
         loaded = super().labelled(split, reference)

@@ -41,12 +41,13 @@ _SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± c
 
 @dataclass(frozen=True)
 class Cell:
-    """A cell of a table. value, low, high: the number that its text stands for, for sorting and CSV."""
+    """A cell of a table. value, low, high: the number that its text stands for. link: an address that it leads to."""
 
     text: str
     value: float | None = None
     low: float | None = None
     high: float | None = None
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -381,6 +382,7 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
     learned = series.curves_frame(found)
     rates = series.winrates_frame(found)
     moved = series.displacement_frame(found)
+    gaps = series.gap_frame(found)
     if len(points) and (missing := len(found.done) - len(points)):
         notes.append(
             f"{counted(missing, 'finished run')} without KL and reward, left out of the figure of reward and KL"
@@ -414,8 +416,26 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
         },
         "forest": _records(rates),
         "displacement": _records(moved),
+        "gap": _records(gaps),
     }
-    return figures, _figure_tables(frontier, by_strength, rates, moved, strength or ""), notes
+    tables = _figure_tables(frontier, by_strength, rates, moved, strength or "")
+    return figures, tables | _gap_table(gaps), notes
+
+
+def _gap_table(gaps: pd.DataFrame) -> dict[str, Table]:
+    """The parts of the gap: one row for each setting, one column for each part."""
+    if gaps.empty:
+        return {}
+    parts, rows = list(dict.fromkeys(gaps["part"])), []
+    for setting, own in gaps.groupby("setting", sort=False):
+        known = {str(row["part"]): row for row in _rows(own)}
+        unbounded = int(own["unbounded"].max())
+        rows.append(
+            [Cell(_safe(setting)), *(_triple(known[part], "value") if part in known else Cell("") for part in parts),
+             Cell(f"{unbounded} of {int(own['n'].max())}", float(unbounded))]
+        )  # fmt: skip
+    header = ["setting", *parts, "runs whose loss has no minimum"]
+    return {"gap": Table("parts of the gap", header, rows, _numeric(header, rows))}
 
 
 def _apart(metric: str, lines: Sequence[str]) -> bool:
@@ -500,7 +520,7 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
     if _plain(value) is None:
         return Cell("")
     interval = f" [{ends[0]:.3f}, {ends[1]:.3f}]" if all(_plain(end) is not None for end in ends) else ""
-    return Cell(f"{value:.3f}{interval}", value, *map(_plain, ends))
+    return Cell(f"{value:.3f}{interval}", value, _plain(ends[0]), _plain(ends[1]))
 
 
 def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:

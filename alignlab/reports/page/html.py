@@ -1,6 +1,6 @@
 """Writes the content of a report as one HTML file that needs nothing else: no network, no server, no other file.
 
-Its content security policy lists the digests of the page's own two scripts, and only these can run. So a text that got
+Its content security policy lists the digests of the page's own scripts, and only these can run. So a text that got
 past the escaping would still not run. The policy allows no evaluation of text as code and no connection.
 """
 
@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -21,37 +21,58 @@ from alignlab.reports.page.content import Content
 from alignlab.reports.series import MOST_POINTS
 
 _FOLDER = Path(__file__).parent
-_LIBRARY = "plotly-basic.min.js"
+PLOTLY, COMMON = "plotly-basic.min.js", "common.js"
 _MOST_COMMANDS, _MOST_BANDS = 20, 6
 
 
 def html_page(page: Content) -> str:
-    """The page as text."""
-    library, script = (_file(name) for name in (_LIBRARY, "page.js"))
-    return _template().render(
+    """The page of a sweep as text."""
+    return rendered(
+        "page.html",
+        (PLOTLY, COMMON, "page.js"),
+        page.figures,
+        kind="report",
         page=page,
         sections=_sections(page),
         few_curves=len(page.figures["curves"]["settings"]) <= _MOST_BANDS,
         most_points=MOST_POINTS,
         most_commands=_MOST_COMMANDS,
-        script_hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in (library, script))),
-        style=Markup(_file("page.css")),
-        data=_inside_script(page.figures),
-        library=Markup(library),
-        script=Markup(script),
+    )
+
+
+def rendered(template: str, scripts: Sequence[str], data: Mapping[str, Any], **values: Any) -> str:
+    """A page that needs nothing else.
+
+    template: a file of this folder that extends base.html.
+    scripts:  files of this folder that the page runs, in this order. No other script can run.
+    data:     what `alignlab.data` is for the scripts.
+    values:   for the template; `kind` and `sections` (links and titles) are for base.html.
+    """
+    texts = [_file(name) for name in scripts]
+    return str(
+        _template(template).render(
+            script_hashes=Markup(" ".join(f"'sha256-{_digest(text)}'" for text in texts)),
+            style=Markup(_file("page.css")),
+            data=_inside_script(data),
+            scripts=[Markup(text) for text in texts],
+            **values,
+        )
     )
 
 
 def _sections(page: Content) -> list[tuple[str, str]]:
-    """(id, title) of each section that the page links to."""
-    return [
+    """(link, title) of each section that the page links to."""
+    sections = [
         ("settings", "Settings"),
         *([("against", "Against the older sweep")] if page.against else []),
-        ("frontier", "Reward and KL"), ("strength", "Strength"), ("curves", "Curves"), ("forest", "Win-rates"),
-        ("displacement", "Displacement"), ("completions", "Answers"), ("differences", "Two runs"),
+        ("frontier", "Reward and KL"),
+        *([("gap", "Gap")] if "gap" in page.figure_tables else []),
+        ("strength", "Strength"), ("curves", "Curves"), ("forest", "Win-rates"), ("displacement", "Displacement"),
+        ("completions", "Answers"), ("differences", "Two runs"),
         ("failed", f"Not done ({len(page.failed.rows)})" if page.failed.rows else "Not done"), ("data", "Data"),
         ("provenance", "Provenance"), ("runs", "All runs"),
     ]  # fmt: skip
+    return [(f"#{id}", title) for id, title in sections]
 
 
 def _inside_script(value: Mapping[str, Any]) -> Markup:
@@ -72,7 +93,7 @@ def _file(name: str) -> str:
 
 
 @cache
-def _template() -> Any:
+def _template(name: str) -> Any:
     environment = Environment(
         loader=FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -80,4 +101,4 @@ def _template() -> Any:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    return environment.get_template("page.html")
+    return environment.get_template(name)

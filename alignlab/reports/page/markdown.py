@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from alignlab.inert import fenced, markdown
-from alignlab.reports.page.content import Content, Table
+from alignlab.reports.page.content import Cell, Content, Table
 from alignlab.reports.tables import table
 
 _MOST_ANSWERS = 10  # prompts
@@ -26,29 +26,31 @@ def _parts(page: Content) -> Iterator[str]:
     yield f"{markdown(page.name)} · {markdown(page.counts)} · {markdown(page.made)}"
     if page.notes:
         yield "## Notes"
-        yield _list(page.notes)
+        yield markdown_list(page.notes)
     yield "## Settings"
     for name, settings, budgets, lines in page.settings:
         if name:
             yield f"### {markdown(name)}"
-        yield _table(settings)
+        yield markdown_table(settings)
         if budgets:
             yield "Methods at the KLs that all of them reached:"
-            yield _table(budgets)
-        yield _list(lines)
+            yield markdown_table(budgets)
+        yield markdown_list(lines)
     if page.against:
         yield "## Against the older sweep"
-        yield _list(page.against_notes)
-        yield _table(page.against)
+        yield markdown_list(page.against_notes)
+        yield markdown_table(page.against)
     for key, title in _FIGURES.items():
+        if key == "gap" and key not in page.figure_tables:
+            continue
         yield f"## {title}"
-        yield _table(page.figure_tables[key]) if key in page.figure_tables else "Nothing was measured."
+        yield markdown_table(page.figure_tables[key]) if key in page.figure_tables else "Nothing was measured."
     yield "## Answers side by side"
     yield from _answers(page.completions)
     yield "## What differs between the runs"
-    yield _table(page.differences) if page.differences.rows else "No key of the config differs."
+    yield markdown_table(page.differences) if page.differences.rows else "No key of the config differs."
     yield "## Runs that are not done"
-    yield _table(page.failed) if page.failed.rows else "All runs are done."
+    yield markdown_table(page.failed) if page.failed.rows else "All runs are done."
     for run, text in page.logs:
         yield f"End of the log of {markdown(run)}:"
         yield fenced(text)
@@ -58,13 +60,14 @@ def _parts(page: Content) -> Iterator[str]:
     if page.commands:
         yield "To make the runs again:"
         yield fenced("\n".join(page.commands), 200_000)
-    yield _table(page.facts)
+    yield markdown_table(page.facts)
     yield "## All runs"
-    yield _table(page.runs)
+    yield markdown_table(page.runs)
 
 
 _FIGURES = {
     "frontier": "Reward and KL",
+    "gap": "Where the gap to the frontier comes from",
     "strength": "Metric by strength",
     "forest": "Win-rates",
     "displacement": "Displacement and length",
@@ -84,7 +87,7 @@ def _answers(found: Mapping[str, Any]) -> Iterator[str]:
     if (rest := len(found["prompts"]) - _MOST_ANSWERS) > 0:
         yield f"{rest} more prompts are on the HTML page."
     if found["left_out"]:
-        yield _list(found["left_out"])
+        yield markdown_list(found["left_out"])
 
 
 def _audits(page: Content) -> Iterator[str]:
@@ -93,14 +96,18 @@ def _audits(page: Content) -> Iterator[str]:
     for audit in page.audits:
         yield f"Rows of {audit['runs']}:"
         findings = [f"{kind}: {text}" for kind, text in audit["findings"]] or ["no errors and no warnings"]
-        yield _list([*(f"{name}: {text}" for name, text in audit["numbers"]), *findings], 1000)
+        yield markdown_list([*(f"{name}: {text}" for name, text in audit["numbers"]), *findings], 1000)
 
 
-def _list(lines: list[str], most: int = 600) -> str:
+def markdown_list(lines: list[str], most: int = 600) -> str:
     return "\n".join(f"- {markdown(line, most)}" for line in lines)
 
 
-def _table(found: Table) -> str:
-    return table(
-        [markdown(name) for name in found.header], [[markdown(c.text, 600) for c in row] for row in found.rows]
-    )
+def markdown_table(found: Table) -> str:
+    """A table as Markdown, with the links of its cells."""
+    return table([markdown(name) for name in found.header], [[_cell(cell) for cell in row] for row in found.rows])
+
+
+def _cell(cell: Cell) -> str:
+    text = markdown(cell.text, 600)
+    return f"[{text}]({cell.link})" if cell.link else text

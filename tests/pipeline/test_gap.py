@@ -1,0 +1,96 @@
+"""The parts of the gap: tables reach known optima, and the parts of a run add up to its gap."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from alignlab.data.sources.bandit import Bandit
+from alignlab.data.sources.lab import Lab
+from alignlab.integrity import read_sealed
+from alignlab.lab.frontier import kl, tilt
+from alignlab.lab.world import World
+from alignlab.objectives.dpo import DPO
+from alignlab.objectives.ipo import IPO
+from alignlab.pipeline.gap import minimum
+from alignlab.pipeline.tree_policy import TreePolicy
+
+SMALL = World(alphabet="ab", length=2, prompts=2, prompt_length=1)
+
+
+def test_a_table_starts_at_its_reference_token_by_token() -> None:
+    policy = TreePolicy(SMALL, SMALL.demonstrator_logps)
+    assert policy.table() == pytest.approx(SMALL.demonstrator_logps, abs=1e-12)
+    tokens = policy.token_logps().detach().numpy()
+    assert tokens.shape == (2, 7, 2)
+    assert policy.mask.sum(1).tolist() == [1, 2, 2, 2, 2, 2, 2], "the empty completion is its end token only"
+
+
+def test_pairs_of_the_lab_are_what_its_rows_are() -> None:
+    """The shares of 20,000 sampled pairs are within five standard errors of the enumerated ones."""
+    lab = Lab(
+        alphabet="ab",
+        length=2,
+        prompts=2,
+        prompt_length=1,
+        pair_count=20_000,
+        flipped=0.1,
+        train_limit=0,
+        eval_limit=10,
+    )
+    reference = lab.world.demonstrator_logps
+    exact = lab.pair_weights(reference)
+    assert exact.sum() == pytest.approx(1.0)
+    sampled = np.zeros_like(exact)
+    place = {text: i for i, text in enumerate(lab.world.completion_texts)}
+    for pair in lab.pairs("train", lambda world: reference).rows:
+        sampled[lab.world.prompt_texts.index(pair.prompt), place[pair.chosen], place[pair.rejected]] += 1 / 20_000
+    assert np.abs(sampled - exact).max() < 5 * np.sqrt(exact.max() / 20_000)
+
+
+def test_the_population_optimum_of_dpo_is_that_of_rlhf() -> None:
+    """Theorem 1 of DPO: with Bradley-Terry labels it is pi_ref exp(r / beta), so this part of the gap is 0."""
+    lab = Lab(alphabet="ab", length=2, prompts=2, prompt_length=1)
+    reference = lab.world.demonstrator_logps
+    table, converged = minimum(lab.world, reference, DPO(beta=0.5), lab.pair_weights(reference))
+    assert converged
+    assert kl(table, tilt(reference, lab.world.gold_reward, 0.5)) < 1e-6
+
+
+def test_a_loss_without_a_minimum_is_told() -> None:
+    one = Bandit(alphabet="ab", comparisons=["ab"])
+    reference = np.log(np.array([[1e-30, 0.5, 0.5]]))
+    table, converged = minimum(one.world, reference, DPO(beta=0.001), one.pair_weights(reference))
+    assert table[0, 1] > np.log(0.99)
+    ipo, settled = minimum(one.world, reference, IPO(tau=0.5), one.pair_weights(reference))
+    assert settled
+    assert np.exp(ipo[0, 1]) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6), "sigma(1 / (2 tau))"
+    assert converged is False or table[0, 1] > np.log(0.9999)
+
+
+def test_the_parts_of_a_run_add_up(alignlab: Callable[..., Any], drawn_figures: None) -> None:
+    words = [
+        "experiment=bandit_ipo",
+        "tracking=none",
+        "trainer.progress=false",
+        "trainer.max_steps=5",
+        "strength=0.5,1",
+    ]
+    assert alignlab("train", "-m", *words, "sweep.name=b").code == 0
+    assert alignlab("plot", "gap", "b", "--style", "screen").code == 0
+    assert Path("outputs/sweeps/b/figures/screen/gap.png").stat().st_size > 1000
+    for folder in Path("outputs/runs").glob("ipo-*[0-9a-f]"):
+        found, record = read_sealed(folder / "gap.json"), read_sealed(folder / "run.json")
+        assert list(found["parts"]) == ["population optimum", "finite data", "optimisation"]
+        assert sum(found["parts"].values()) == pytest.approx(record["summary"]["exact/frontier_gap"], abs=1e-5)
+        assert found["parts"]["finite data"] == pytest.approx(0.0, abs=1e-9), "a bandit's pairs are all that there are"
+    assert alignlab("report", "b").code == 0
+    assert 'id="figure-gap"' in Path("outputs/sweeps/b/report.html").read_text()
+    assert (
+        "| setting | population optimum | finite data | optimisation |"
+        in Path("outputs/sweeps/b/report.md").read_text()
+    )

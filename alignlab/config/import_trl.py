@@ -178,7 +178,9 @@ def _number(value: Any) -> Any:
 
 
 def _of_script(tree: ast.Module) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
-    trainer, arguments, notes = "", {}, []
+    trainer = ""
+    arguments: dict[str, Any] = {}
+    notes: list[tuple[str, str]] = []
     for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
         name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
         kind = name.removesuffix("Config").lower()

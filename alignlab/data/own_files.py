@@ -357,11 +357,6 @@ def _alike(name: str, columns: Iterable[str]) -> str:
     return next((f'"{column}"' for column in columns if column.strip().lower() == name), "")
 
 
-@lru_cache(maxsize=64)  # the same rows are read several times, and a warning is told once
-def _warn(text: str) -> None:
-    log.warning("%s", text)
-
-
 @lru_cache(maxsize=2)
 def _columns_of_part(part: Part) -> list[str]:
     return columns_of(part.records())

@@ -111,7 +111,7 @@ def _bandit(comparisons: Sequence[str], seeds: int = 10) -> Trained:
             "trainer.eval_every=500",
         ),
         final_policies,
-        action_curves,
+        curves=action_curves,
     )
 
 

@@ -101,8 +101,9 @@ class TrackioSink:
         import trackio
 
         if rows and (self._samples or not private):
-            cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-            self._run.log({name: trackio.Table(data=cells)}, step=int(rows[0].get("step", self._step)))
+            columns = list(dict.fromkeys(key for row in rows for key in row))
+            cells = [[_cell(row.get(key, "")) for key in columns] for row in rows]
+            self._run.log({name: trackio.Table(columns=columns, data=cells)}, step=int(rows[0].get("step", self._step)))
 
     def figures(self, files: Sequence[Path]) -> None:
         import trackio

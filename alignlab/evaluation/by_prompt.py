@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -70,6 +71,38 @@ class OfRun:
 
     def same_prompts(self, other: OfRun) -> bool:
         return (self.prompts, self.samples) == (other.prompts, other.samples)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, as a summary stores them. NaN is None."""
+        rates: dict[str, dict[str, Any]] = {}
+        for (judge, baseline), values in self.winrates.items():
+            rates.setdefault(baseline, {})[judge] = _plain(values)
+        values = {name: _plain(of) for name, of in self.values.items()}
+        about = {"prompts": list(self.prompts), "samples": self.samples, "all_prompts": self.all_prompts}
+        return {**about, "values": values, "winrates": rates}
+
+    @classmethod
+    def from_dict(cls, stored: Mapping[str, Any]) -> OfRun:
+        """The reverse of `as_dict`. Raises KeyError, TypeError or ValueError for anything else."""
+        prompts = tuple(map(str, stored["prompts"]))
+        values = {name: _array(of, len(prompts)) for name, of in dict(stored["values"]).items()}
+        rates = {
+            (judge, baseline): _array(of, len(prompts))
+            for baseline, judges in dict(stored["winrates"]).items()
+            for judge, of in dict(judges).items()
+        }
+        return cls(prompts, int(stored["samples"]), bool(stored["all_prompts"]), values, rates)
+
+
+def _plain(values: Array) -> list[float | None]:
+    return [None if np.isnan(value) else float(value) for value in values]
+
+
+def _array(values: Sequence[float | None], prompts: int) -> Array:
+    found = np.array(unscored(values))
+    if found.shape != (prompts,):
+        raise ValueError(f"{len(found)} values of {prompts} prompts")
+    return found
 
 
 def of_run(examples: Examples) -> OfRun:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from alignlab.evaluation.by_prompt import of_run
 from alignlab.evaluation.examples import Examples, unscored
 from alignlab.evaluation.text_metrics import distinct, repetition
 from alignlab.statistics.best_of_n import best_of_n
@@ -30,6 +31,7 @@ def summarise(examples: Examples) -> dict[str, Any]:
     answers:   side -> tokens, characters, share that ended, repetition, number of different texts, share of distinct
                n-grams, mean scores.
     compared:  baseline -> judge -> win-rate of the policy, and mean difference of scores if the judge scores.
+    by_prompt: KL, scores and win-rates by prompt (`OfRun.as_dict`), so that runs can be compared prompt by prompt.
     best_of_n: judge -> n -> mean score of the best of n samples; empty for one sample per prompt.
     """
     prompts = examples["prompt_id"]
@@ -46,6 +48,7 @@ def summarise(examples: Examples) -> dict[str, Any]:
             }
             for baseline in examples.baselines
         },
+        "by_prompt": of_run(examples).as_dict(),
         "best_of_n": {judge: found for judge in examples.scored_by if (found := _best_of(examples, judge))},
     }
 

@@ -133,10 +133,11 @@ class Collected:
         found: dict[str, list[tuple[str, OfRun]]] = {}
         for run, evaluations in self.evaluated.items():
             for folder, summary in reversed(evaluations):
-                if not (folder / FILE).is_file():
+                stored = summary.get("by_prompt")  # older summaries lack it
+                if not stored and not (folder / FILE).is_file():
                     continue
                 try:
-                    numbers = of_run(Examples.read(folder))
+                    numbers = OfRun.from_dict(stored) if stored else of_run(Examples.read(folder))
                 except (AlignlabError, OSError, KeyError, TypeError, ValueError) as error:
                     self.notes.append(f"{run}: the answers of an evaluation are left out: {error}")
                     continue

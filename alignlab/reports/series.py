@@ -472,7 +472,7 @@ def _binned(table: pd.DataFrame) -> pd.DataFrame:
     if len(table) <= MOST_POINTS:
         return table
     size = math.ceil(len(table) / MOST_POINTS)
-    bins = [place // size for place in range(len(table))]
+    bins = np.arange(len(table)) // size  # not a list, whose numbers pandas would take for names of columns
     means = table.groupby(bins).mean()
     means.index = pd.Index([table.index[min(len(table), (b + 1) * size) - 1] for b in means.index])
     return means

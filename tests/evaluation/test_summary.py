@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from alignlab.errors import DataError
-from alignlab.evaluation.by_prompt import by_prompt, of_run
+from alignlab.evaluation.by_prompt import OfRun, by_prompt, of_run
 from alignlab.evaluation.drift import drift
 from alignlab.evaluation.examples import Examples, same_prompts
 from alignlab.evaluation.health import Limits, health
@@ -328,6 +328,12 @@ def test_all_numbers_of_one_run_by_prompt() -> None:
     assert found.winrates["gold", "reference"][order[:2]].tolist() == [0.5, 0.75]
     assert np.isnan(found.winrates["llm", "reference"][order]).tolist() == [True] + [False] * 39
     assert found.values["winrate/gold"] == pytest.approx(found.winrates["gold", "reference"]), "the first baseline"
+    again = OfRun.from_dict(json.loads(json.dumps(summarise(made)["by_prompt"])))
+    assert again.prompts == found.prompts
+    assert again.values.keys() == found.values.keys()
+    np.testing.assert_array_equal(again.winrates["llm", "reference"], found.winrates["llm", "reference"])
+    with pytest.raises(ValueError, match="1 values of 40 prompts"):
+        OfRun.from_dict({**found.as_dict(), "values": {"x": [1.0]}})
     assert found.same_prompts(of_run(examples(seed=9)))
     assert not found.same_prompts(of_run(examples(prompts=39 + 1, samples=1)))
 

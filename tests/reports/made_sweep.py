@@ -116,3 +116,10 @@ def crossed(table: Any) -> tuple[float, float]:
     over_prompts = stats.t.ppf(0.975, prompts - 1) ** 2 * max(0.0, squares["C(p)"] - squares["Residual"])
     half = math.sqrt(over_seeds + over_prompts)
     return values.mean() - half, values.mean() + half
+
+
+def forget_prompts(root: Path) -> None:
+    """Remove what summaries say about each prompt, as in those of older versions."""
+    for file in root.glob("runs/*/evaluation/*/summary.json"):
+        summary = json.loads(file.read_text())
+        write_sealed(file, {key: value for key, value in summary.items() if key not in ("by_prompt", "sha256")})

@@ -16,7 +16,7 @@ from alignlab.reports.collect import read_sweep
 from alignlab.reports.page.content import settings_table
 from alignlab.reports.seeds_table import conclusions
 from alignlab.runs.directory import RunDir
-from tests.reports.made_sweep import crossed
+from tests.reports.made_sweep import crossed, forget_prompts
 
 Values = dict[str, list[dict[str, float]]]
 
@@ -178,6 +178,7 @@ def test_the_answer_counts_seeds_and_prompts_together(tmp_path: Path) -> None:
     assert low < 0 < high
     assert "none is known to be best" in " ".join(answers(found))
     assert not any("do not include the variation between prompts" in line for line in conclusions(found, ""))
+    forget_prompts(tmp_path)
     for file in tmp_path.glob("runs/*/evaluation/0a/rows.parquet"):
         file.unlink()
     ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings

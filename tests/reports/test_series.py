@@ -24,7 +24,7 @@ from alignlab.reports import series
 from alignlab.reports.collect import Collected, read_runs, read_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.runs.directory import RunDir
-from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, crossed, run_id, write
+from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, crossed, forget_prompts, run_id, write
 
 
 @pytest.fixture(scope="module")
@@ -86,8 +86,10 @@ def test_sampled_reward_and_kl_have_intervals_over_seeds_and_prompts(tmp_path: P
     assert (row["reward_low"], row["reward_high"]) == pytest.approx((low, high))
     assert row["reward"] == pytest.approx((low + high) / 2)
     assert row["kl"] == pytest.approx(0.6), "each answer has -1 - 0.5 against -1.2 - 0.9"
-    for seed in SEEDS[1:]:  # without stored answers of all seeds: squares of half-widths over seeds and prompts add up
-        (tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/rows.parquet").unlink()
+    forget_prompts(tmp_path)
+    for file in tmp_path.glob("runs/*/evaluation/*/rows.parquet"):
+        file.unlink()
+    # squares of half-widths over seeds and prompts add up
     row = series.frontier_frame(read_sweep(folder)).iloc[0]
     files = [tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/summary.json" for seed in SEEDS]
     scores = [json.loads(file.read_text())["answers"]["policy"]["score/gold"] for file in files]
@@ -112,6 +114,13 @@ def test_curves_are_means_over_seeds_without_an_accuracy_before_the_first_change
     accuracy = frame[frame["metric"] == "train/rewards/accuracies"]
     assert accuracy["step"].min() == 2, "at step 1 policy and reference are the same"
     assert accuracy["value"].min() > 0.5
+
+
+def test_the_curves_of_many_seeds_are_averaged_in_bins() -> None:
+    table = pd.DataFrame(np.arange(80.0)[:, None] + np.arange(42.0), index=np.arange(80) + 1)
+    found = series._binned(table)
+    assert found.index.tolist() == list(range(2, 81, 2))
+    assert found[41].tolist() == [41.5 + 2 * place for place in range(40)]
 
 
 def test_a_long_curve_is_averaged_in_bins(tmp_path: Path) -> None:
@@ -204,7 +213,8 @@ def test_seeds_that_answered_other_prompts_are_not_paired(tmp_path: Path) -> Non
     folder = write(tmp_path)
     place = tmp_path / "runs" / run_id("dpo", "0.1", "2") / "evaluation/0a1b2c3d"
     examples = Examples.read(place)
-    Examples({**examples.columns, "prompt_id": [f"other {i}" for i in range(4)]}).write(place)
+    examples = Examples({**examples.columns, "prompt_id": [f"other {i}" for i in range(4)]})
+    write_sealed(place / "summary.json", {"run": "r", **summarise(examples)})
     row = series.winrates_frame(read_sweep(folder)).iloc[0]
     rates = [
         json.loads((tmp_path / "runs" / run_id("dpo", "0.1", seed) / "evaluation/0a1b2c3d/summary.json").read_text())
@@ -289,6 +299,7 @@ def test_a_page_says_which_directories_are_incomplete(tmp_path: Path) -> None:
     runs[7].update(overrides=[1], attempts=["x"], versions=[], started=5)
     runs[8].update(data={"audit": {"errors": 5, "facts": [1]}})
     (runs[9].path / "evaluation/0a1b2c3d/rows.parquet").write_bytes(b"PAR1")
+    forget_prompts(tmp_path)
     runs[10].log.unlink()
     runs[10].log.mkdir()
     runs[10].update(status="failed")

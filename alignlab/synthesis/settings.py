@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from alignlab.checks import at_least, finite, one_of
+from alignlab.data.files import format_of
 from alignlab.data.sources.pairs import Pairs
 from alignlab.data.sources.rankings import Rankings
 from alignlab.data.sources.unpaired import Unpaired
@@ -17,6 +18,9 @@ from alignlab.rollout.settings import Sampling
 # Form of the rows -> the data source that reads them.
 READ_BY: dict[str, type[Pairs | Unpaired | Rankings]] = {"pairs": Pairs, "labels": Unpaired, "rankings": Rankings}
 FORMATS = ("jsonl", "parquet")
+
+# Files whose prompts `data=prompts` reads, and `questions` does not. A .csv may be one of XSTest's.
+_TABLES = (".csv", ".tsv", ".parquet")
 
 
 @dataclass(kw_only=True)
@@ -95,7 +99,8 @@ class Synthesis(Sampling):
         try:
             rows = read_questions(self.questions)
         except DataError as error:
-            yield Problem("questions", self.questions, str(error))
+            fix = f"data=prompts data.path={self.questions}" if format_of(self.questions) in _TABLES else ""
+            yield Problem("questions", self.questions, str(error), fix)
             return
         if self.preferred == "data" and not any(row.chosen for row in rows):
             text = "has no answers (output or chosen) that could be preferred to the samples"

@@ -46,3 +46,9 @@ def test_a_file_of_prompts_must_be_readable_and_have_what_is_preferred(tmp_path:
     file.write_text('{"text": "a"}\n')
     (problem,) = Synthesis(questions=str(file)).missing()
     assert "row 1: needs instruction, turns or prompt" in problem.allowed
+    assert not problem.type_this
+    table = tmp_path / "prompts.csv"
+    table.write_text("prompt\na\n")
+    (problem,) = Synthesis(questions=str(table)).missing()
+    assert "must have the columns 'id', 'prompt', 'type', 'label'" in problem.allowed
+    assert problem.type_this == f"data=prompts data.path={table}"

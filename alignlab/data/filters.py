@@ -101,7 +101,7 @@ def _opposite(row: Any) -> Any:
 
 
 def _order(row: Any, sign: int = 1) -> list[tuple[str, int]]:
-    """The answers of a ranking with their places, from the worst (0) to the best one; for -1, the other way round."""
+    """The answers of a ranking with their places: the worst has 0, or the best one for `sign=-1`."""
     grades = [sign * grade for grade in row.grades]
     different = sorted(set(grades))
     return sorted((text, different.index(grade)) for text, grade in zip(row.completions, grades, strict=True))

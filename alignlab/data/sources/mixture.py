@@ -67,10 +67,10 @@ class Mixture(Source):
                 yield Problem(f"parts.{name}", module_name(type(part)), "is a lab, which can't be mixed with others")
             if part.template != "auto":
                 text = "is not used: the template of a mixture holds for all parts"
-                yield Problem(f"parts.{name}.template", part.template, text, f"template={part.template}")
+                yield Problem(f"parts.{name}.template", part.template, text, f"data.template={part.template}")
             if Noise(**vars(part.noise) if isinstance(part.noise, Noise) else part.noise) != Noise():
                 yield Problem(
-                    f"parts.{name}.noise", part.noise, "is not used: only a mixture has noise", "noise.flipped=0.1"
+                    f"parts.{name}.noise", part.noise, "is not used: only a mixture has noise", "data.noise.flipped=0.1"
                 )
         if self.weights and self.counts:
             yield Problem("counts", self.counts, "can't be combined with weights: leave one of the two out")

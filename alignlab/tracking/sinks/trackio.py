@@ -101,8 +101,9 @@ class TrackioSink:
         import trackio
 
         if rows and (self._samples or not private):
-            cells = [{key: _cell(value) for key, value in row.items()} for row in rows]
-            self._run.log({name: trackio.Table(data=cells)}, step=int(rows[0].get("step", self._step)))
+            columns = list(rows[0])
+            cells = [[_cell(row[column]) for column in columns] for row in rows]
+            self._run.log({name: trackio.Table(columns, cells)}, step=int(rows[0].get("step", self._step)))
 
     def figures(self, files: Sequence[Path]) -> None:
         import trackio

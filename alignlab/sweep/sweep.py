@@ -110,7 +110,8 @@ class Sweep:
         ended.get([]).append(self.directory)
         text = write_report(self.directory)
         page = write_sweep_page(self.directory)
-        track_sweep(self.directory, self.plans[0].train.tracking)
+        if kind is None or issubclass(kind, Exception):  # after Ctrl-C the command ends soon
+            track_sweep(self.directory, self.plans[0].train.tracking)
         print(f"\n{visible(text, MOST_OF_OUTPUT)}\n{self.hint()}")
         print(f"written to {self.directory}; open {page.name} in a browser")
 

@@ -39,7 +39,7 @@ _HELD_OUT = {"dpo": _ANSWERS, "kto": _ANSWERS, "orpo": _ANSWERS, "ppo": ()}
 
 
 @pytest.mark.usefixtures("reward_model")
-@pytest.mark.parametrize("objective", PANELS)
+@pytest.mark.parametrize("objective", ["dpo", "kto", "ppo", pytest.param("orpo", marks=pytest.mark.slow)])
 def test_the_panels_of_trl_have_curves(objective: str, alignlab: Run) -> None:
     """Each is a number of an offline run, with TRL's x-axis. A run alone has its figures."""
     reward = REWARD if objective == "ppo" else []
@@ -58,6 +58,7 @@ def test_the_panels_of_trl_have_curves(objective: str, alignlab: Run) -> None:
         assert name in numbers, "KL and win-rate without asking"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("sft_parent", "drawn_figures")
 def test_a_run_that_was_stopped_by_a_signal_is_uploaded_as_one_whole_curve(
     alignlab: Run, monkeypatch: pytest.MonkeyPatch

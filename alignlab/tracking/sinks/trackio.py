@@ -101,9 +101,9 @@ class TrackioSink:
         import trackio
 
         if rows and (self._samples or not private):
-            columns = list(dict.fromkeys(key for row in rows for key in row))
-            cells = [[_cell(row.get(key, "")) for key in columns] for row in rows]
-            self._run.log({name: trackio.Table(columns=columns, data=cells)}, step=int(rows[0].get("step", self._step)))
+            columns = list(rows[0])
+            cells = [[_cell(row[column]) for column in columns] for row in rows]
+            self._run.log({name: trackio.Table(columns, cells)}, step=int(rows[0].get("step", self._step)))
 
     def figures(self, files: Sequence[Path]) -> None:
         import trackio

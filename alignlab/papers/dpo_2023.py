@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from alignlab.lab.frontier import Frontier, expected, kl, log_normalise, tilt
 from alignlab.objectives.dpo import DPO
-from alignlab.papers.claim import Claim, Exact, Paper, above, below, near
+from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below, near
+from alignlab.papers.finished import Finished, by_setting, over_seeds
 from alignlab.papers.tabular import Array, Preferences, random_answers, total_variation
 
 _BETAS = (0.1, 0.5, 1.0, 5.0)
@@ -91,6 +94,22 @@ def implicit_reward() -> dict[str, float]:
     return {"spread of reward minus implicit reward": float(np.ptp(shift[likely]))}
 
 
+# beta of trained runs.
+_TRAINED_BETAS = (0.5, 1.0, 2.0)
+
+
+def distance_to_the_optimum(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """Total variation distance of trained policies from pi_ref exp(r / beta), for each beta."""
+
+    def distance(run: Finished) -> float:
+        world = run.data.world
+        optimum = tilt(world.demonstrator_logps, world.gold_reward, run.config["objective.beta"])
+        return total_variation(run.policy()[0], optimum[0])
+
+    found = by_setting(runs, distance)
+    return {f"distance at beta {beta:g}": over_seeds(found, f"objective.beta={beta:g}") for beta in _TRAINED_BETAS}
+
+
 PAPER = Paper(
     name="dpo_2023",
     title="Direct Preference Optimization: Your Language Model is Secretly a Reward Model",
@@ -124,6 +143,29 @@ PAPER = Paper(
             measured_by=Exact(theorem_1),
             deviations=("Paper: language models. Here: 12 answers, the exact expectation of the loss, L-BFGS.",),
             note="Distances are total variations.",
+        ),
+        Claim(
+            name="theorem-1-trained",
+            words="A policy that is trained by DPO on Bradley-Terry preferences comes close to the optimum of reward "
+            "minus beta KL.",
+            source="section 5.1, Theorem 1",
+            expected=tuple(
+                near(f"distance at beta {beta:g}", 0.0, tolerance, "derived")
+                for beta, tolerance in ((0.5, 0.15), (1.0, 0.1), (2.0, 0.05))
+            ),
+            measured_by=Trained(
+                (
+                    "experiment=paper/world_3",
+                    "data.pair_count=20000",
+                    "optim.schedule=linear",
+                    "trainer.max_steps=3000",
+                    f"objective.beta={','.join(f'{beta:g}' for beta in _TRAINED_BETAS)}",
+                    "seed=0,1,2,3,4",
+                ),
+                distance_to_the_optimum,
+            ),
+            deviations=("Paper: an expectation over all pairs. Here: 40 answers and 20,000 pairs.",),
+            note="The distance is the total variation. What is left comes from the finite number of pairs.",
         ),
         Claim(
             name="implicit-reward",

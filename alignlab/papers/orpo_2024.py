@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import torch
 
 from alignlab.objectives.orpo import ORPO
-from alignlab.papers.claim import Claim, Exact, Paper, below, near
+from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below, near
+from alignlab.papers.finished import Finished, by_setting, over_seeds, paired_difference
 from alignlab.types import Logps, PairLogps
 
 
@@ -36,6 +40,25 @@ def odds_ratio() -> dict[str, float]:
     }
 
 
+# lambda of ORPO; at 0 the loss is that of SFT on the preferred answers.
+_LAMBDAS = ("0", "0.1", "0.5", "1")
+
+
+def both_answers(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """How log-probabilities of held-out answers change (nats per answer), and what lambda adds to the gap."""
+    chosen, rejected, gap = (by_setting(runs, f"eval/logratios/{name}") for name in ("chosen", "rejected", "margins"))
+    names = {value: f"objective.odds_weight={value}" for value in _LAMBDAS}
+    found = {
+        "rise of chosen under SFT": over_seeds(chosen, names["0"]),
+        "rise of rejected under SFT": over_seeds(rejected, names["0"]),
+        "rise of rejected at lambda 1": over_seeds(rejected, names["1"]),
+    }
+    for less, more in itertools.pairwise(_LAMBDAS):
+        added = paired_difference(gap, names[more], names[less])
+        found[f"gap between chosen and rejected at lambda {more} minus that at {less}"] = added
+    return found
+
+
 PAPER = Paper(
     name="orpo_2024",
     title="ORPO: Monolithic Preference Optimization without Reference Model",
@@ -56,6 +79,33 @@ PAPER = Paper(
                 below("change with the length", 1e-12, "derived"),
             ),
             measured_by=Exact(odds_ratio),
+        ),
+        Claim(
+            name="sft-raises-both",
+            words="SFT on preferred answers also raises the log-probability of dispreferred ones; ORPO separates the "
+            "two, the more the larger lambda is.",
+            source="figure 3, and the ablation of lambda in appendix E",
+            expected=(
+                above("rise of chosen under SFT", 0.0, "derived"),
+                above("rise of rejected under SFT", 0.0, "derived"),
+                *(
+                    above(f"gap between chosen and rejected at lambda {more} minus that at {less}", 0.0, "derived")
+                    for less, more in itertools.pairwise(_LAMBDAS)
+                ),
+            ),
+            measured_by=Trained(
+                (
+                    "experiment=paper/orpo_figure_3",
+                    f"objective.odds_weight={','.join(_LAMBDAS)}",
+                    "seed=0,1,2,3,4,5,6,7",
+                ),
+                both_answers,
+            ),
+            deviations=(
+                "Paper: OPT-350M on HH. Here: a transformer with one layer of width 32 and random weights, on strings "
+                "of five of eight letters. Chosen and rejected strings follow the same grammar.",
+            ),
+            note="The paper has curves without numbers, so only directions are expected.",
         ),
         Claim(
             name="alpaca-eval-phi-2",

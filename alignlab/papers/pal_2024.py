@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.dpop import DPOP
-from alignlab.papers.claim import Claim, Exact, Paper, above, below, near
+from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below, near
+from alignlab.papers.finished import Finished, by_setting, over_seeds
 from alignlab.papers.softmax_model import NEVER, NO, descend, no_never_yes
 from alignlab.papers.tabular import Answers, tensor
 
@@ -30,6 +33,16 @@ def gradient_ratio() -> dict[str, float]:
     return {"gradient ratio": float(-policy.grad[0] / policy.grad[1])}
 
 
+def log_ratios(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """Log-ratios of held-out pairs (nats), means over the pairs, for DPO and DPOP."""
+    found = {}
+    for key, name in (("dpo", "DPO"), ("dpop", "DPOP")):
+        for metric, words in (("chosen", "log-ratio of chosen"), ("margins", "margin")):
+            values = by_setting(runs, f"eval/logratios/{metric}")
+            found[f"{words} under {name}"] = over_seeds(values, f"objective={key}")
+    return found
+
+
 PAPER = Paper(
     name="pal_2024",
     title="Smaug: Fixing Failure Modes of Preference Optimisation with DPO-Positive",
@@ -47,6 +60,26 @@ PAPER = Paper(
             ),
             measured_by=Exact(keeps_the_chosen),
             deviations=("Paper: MetaMath and ARC. Here: the four tokens of razin_2024, beta 0.3 and lambda 50.",),
+        ),
+        Claim(
+            name="chosen-falls-in-training",
+            words="While the margin grows, DPO makes preferred answers less likely, and DPOP does not.",
+            source="section 3 and figure 4",
+            expected=(
+                below("log-ratio of chosen under DPO", -1.0, "derived"),
+                near("log-ratio of chosen under DPOP", 0.0, 0.5, "derived"),
+                above("margin under DPO", 0.0, "derived"),
+                above("margin under DPOP", 0.0, "derived"),
+            ),
+            measured_by=Trained(
+                ("experiment=paper/world_1", "objective=dpo,dpop", "strength=0.3", "seed=0,1,2,3,4"),
+                log_ratios,
+                launcher="auto",
+            ),
+            deviations=(
+                "Paper: pairs of MetaMath that differ in few tokens. Here: strings of four letters, drawn from the "
+                "reference, with a table as the policy; beta 0.3, lambda 50.",
+            ),
         ),
         Claim(
             name="gradient-ratio",

@@ -36,6 +36,11 @@ def test_claims_at_full_scale_are_not_measured(alignlab: Run) -> None:
     assert (ran.code, ran.out) == (0, "xu_2024 safe-rlhf: needs-scale\n\n1 claim of 1 paper: 1 needs-scale\n")
 
 
+def test_claims_that_train_online_can_be_left_out(alignlab: Run) -> None:
+    ran = alignlab("papers", "run", "tajwar_2024", "--offline")
+    assert (ran.code, ran.out) == (0, "\n0 claims of 0 papers\n")
+
+
 def test_the_scoreboard_of_everything(alignlab: Run) -> None:
     shown = alignlab("papers")
     assert shown.code == 0

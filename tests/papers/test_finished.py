@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
 from alignlab.integrity import write_sealed
+from alignlab.models.generation import save_model
+from alignlab.models.sources.table import Table
 from alignlab.papers.finished import Finished, by_setting, paired_difference, runs_of_sweep
 from alignlab.papers.ipo_2023 import growth_of_kl
-from alignlab.papers.kto_2024 import comparisons, effect_of_weights
+from alignlab.papers.kto_2024 import effect_of_weights
+from alignlab.papers.orpo_2024 import both_answers
+from alignlab.papers.pal_2024 import log_ratios
+from alignlab.papers.tajwar_2024 import online_gain
+from alignlab.papers.xu_2024 import unseen_mass
 from alignlab.runs.directory import RunDir
 
 
@@ -74,8 +83,58 @@ def test_effect_of_weights() -> None:
     assert found == pytest.approx({f"gain of {name}": value for name, value in expected.items()})
 
 
-def test_comparisons_are_pairs_of_different_actions_and_always_the_same() -> None:
-    made = comparisons()
-    assert len(made) == 1000
-    assert all(len(pair) == 2 and pair[0] != pair[1] for pair in made)
-    assert made == comparisons()
+def test_the_mass_of_unseen_answers_is_that_among_answers() -> None:
+    """For the first prompt a half is on the empty completion, and a quarter of the rest on the unseen answer."""
+    logps = np.log([[0.5, 0.25, 0.125, 0.125], [1e-9, 0.5, 0.5, 1e-9]])
+    covered = np.array([[False, True, False, True], [False, True, True, False]])
+    assert unseen_mass(logps, covered) == pytest.approx((0.25 + 0.0) / 2, abs=1e-6)
+
+
+def test_what_orpo_adds_to_the_gap_is_paired_by_seed() -> None:
+    key = "objective.odds_weight"
+    runs = [
+        Finished(RunDir(Path("run")), {key: weight, "seed": seed}, {"status": "done", "summary": summary})
+        for weight, seed, margin in (
+            ("0", "0", 0.1), ("0", "1", 0.2), ("0.1", "0", 0.3), ("0.1", "1", 0.3), ("0.5", "1", 0.5),
+            ("0.5", "0", 0.6), ("1", "0", 0.9), ("1", "1", 0.9),
+        )
+        for summary in [{"eval/logratios/chosen": 2.0 + margin, "eval/logratios/rejected": 2.0,
+                         "eval/logratios/margins": margin}]
+    ]  # fmt: skip
+    found = both_answers(runs)
+    assert found["rise of chosen under SFT"] == pytest.approx([2.1, 2.2])
+    assert found["rise of rejected at lambda 1"] == [2.0, 2.0]
+    name = "gap between chosen and rejected at lambda {} minus that at {}"
+    assert found[name.format("0.1", "0")] == pytest.approx([0.2, 0.1])
+    assert found[name.format("0.5", "0.1")] == pytest.approx([0.3, 0.2])
+
+
+def test_log_ratios_of_dpo_and_dpop() -> None:
+    runs = [
+        Finished(RunDir(Path("run")), {"objective": name, "seed": "0"}, {"status": "done", "summary": {
+            "eval/logratios/chosen": value, "eval/logratios/margins": value + 5}})
+        for name, value in (("dpo", -3.0), ("dpop", 0.1))
+    ]  # fmt: skip
+    assert log_ratios(runs) == {
+        "log-ratio of chosen under DPO": [-3.0], "margin under DPO": [2.0],
+        "log-ratio of chosen under DPOP": [0.1], "margin under DPOP": [5.1],
+    }  # fmt: skip
+
+
+def test_the_gain_of_online_training_is_paired_by_seed() -> None:
+    values = (("dpo", "0", 0.25), ("dpo", "1", 0.5), ("online_dpo", "1", 1.0), ("online_dpo", "0", 1.0))
+    runs = [run(value, name="exact/reward", objective=name, seed=seed) for name, seed, value in values]
+    assert online_gain(runs)["online minus offline"] == [0.75, 0.5]
+
+
+def test_the_policy_of_a_run_on_a_table(tmp_path: Path) -> None:
+    """A saved policy is read back; a diverged one is NaN."""
+    data = {"kind": "random", "settings": {"answers": 4.0}, "noise": {"flipped": 0.1}}
+    done = Finished(RunDir(tmp_path), {"seed": "0"}, {"status": "done", "config": {"data": data}})
+    assert done.data.noise.flipped == 0.1
+    model, tokenizer = Table(name="table", settings={"answers": 4}).load()
+    with torch.no_grad():
+        model.lm_head.weight[:-1, 0] = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4]))
+    save_model(model, tokenizer, tmp_path / "policy")
+    np.testing.assert_allclose(np.exp(done.policy()[0]), [0.0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
+    assert np.isnan(replace(done, record={**done.record, "status": "diverged"}).policy()).all()

@@ -335,7 +335,7 @@ class Synthesize(Checked):
             yield Problem("data", None, text, "synthesis.questions=my_prompts.jsonl")
         if self.model is not None and self.data is not None:
             yield from letters_problems(self.model, self.data)
-        world = self.data is not None and self.data.world is not None
+        world = self.data is not None and self.data.world is not None and self.data.world.is_whole
         yield from labelling_problems(self.synthesis, self.judge, has_gold=world or bool(self.run))
         if self.synthesis.preferred == "data" and self.judge:
             text = "is not asked if the data's own answers are preferred; leave it out"
@@ -445,7 +445,8 @@ def _round_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
 
 def letters_problems(model: ModelSource, data: Source) -> Iterator[Problem]:
     """Problems of a model that knows only the letters of the lab, or of lab data with another model."""
-    name, vocabulary, world = model.name, model.vocabulary, data.world
+    name, vocabulary = model.name, model.vocabulary
+    world = data.world if data.world is not None and data.world.is_whole else None
     if world is not None and vocabulary != world.alphabet:
         text = f"lab data needs a model whose tokens are the letters of the lab ({world.alphabet})"
         yield Problem("model", name, text, "model=lab")
@@ -477,6 +478,11 @@ def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             text = "is used by online objectives only, such as ppo, rloo and grpo"
             yield Problem("reward", module_name(type(reward)), text, "reward=lab_gold   or   objective=ppo")
         return
+    if parts["data"].world is not None and not parts["data"].world.is_whole:
+        text = (
+            "samples answers that are no candidates and have no score; candidates are for objectives on given answers"
+        )
+        yield Problem("objective", module_name(type(objective)), text, "objective=dpo")
     if objective.scored and reward is None and parts["data"].world is None:
         text = "this objective needs a reward: a reward model, or a function of yours"
         yield Problem("reward", None, text, "reward=reward_model")

@@ -9,16 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from alignlab.data.layout import PLAIN
 from alignlab.data.template import Template
 from alignlab.lab.bandit import Bandit
+from alignlab.lab.candidates import ABSENT, CandidateWorld
 from alignlab.lab.frontier import Frontier, expected, kl
 from alignlab.lab.world import World
+from alignlab.models.generation import template_of
+from alignlab.models.reference import ScoringOptions, token_logps
 from alignlab.spelling import counted
 
 Array = NDArray[np.float64]
 
 # Maximum number of prefixes in a forward pass. Their keys and values stay in memory.
 _ROWS = 2**14
+
+# Maximum numbers of candidates and of their tokens in a forward pass.
+_CANDIDATES, _TOKENS = 64, 2**14
 
 
 @torch.no_grad()
@@ -29,7 +36,11 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     The tree of completions goes through the model once, one depth at a time. A prefix reuses the keys and values of the
     prefix that is one letter shorter. Raises ValueError if the tokenizer does not have exactly the lab's letters and
     an end token.
+
+    For a closed set of candidates (`CandidateWorld`), any tokenizer will do, and the probabilities do not add up to 1.
     """
+    if isinstance(world, CandidateWorld):
+        return candidate_logps(model, tokenizer, world)
     if len(tokenizer) != world.symbols + 1:
         raise ValueError(
             f"the tokenizer has {counted(len(tokenizer), 'token')}, "
@@ -58,11 +69,31 @@ def completion_logps(model: nn.Module, tokenizer: Any, world: World) -> Array:
     return np.stack(table)
 
 
+def candidate_logps(model: nn.Module, tokenizer: Any, world: CandidateWorld) -> Array:
+    """[X, N] log-probability of every candidate under the model, nats, float64; ABSENT where a prompt has fewer."""
+    template = template_of(model, tokenizer, world.template)
+    encoded = [template.encode(prompt, [(text, world.ends) for text in texts]) for prompt, texts, _ in world.rows]
+    answers = [(row.prompt, answer) for row in encoded for answer in row.answers]
+    training, device = model.training, next(model.parameters()).device
+    model.eval()
+    how = ScoringOptions(PLAIN, _CANDIDATES, _TOKENS, device, lambda parts, word: parts)
+    found = iter(token_logps(model, answers, how))
+    model.train(training)
+    table = np.full((len(world.rows), world.leaves), ABSENT)
+    for x, row in enumerate(encoded):
+        table[x, : len(row.answers)] = [float(next(found).astype(np.float64).sum()) for _ in row.answers]
+    return table
+
+
 def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, float]:
     """Exact KL (nats), gold reward and gap to the frontier of a policy (see alignlab/tracking/metrics.py).
 
     policy, reference: [X, N] log-probabilities of all completions, nats (`completion_logps`).
     """
+    shares = {}
+    if isinstance(world, CandidateWorld):
+        shares = {"exact/mass": world.mass(policy), "exact/mass_reference": world.mass(reference)}
+    policy, reference = world.normalised(policy), world.normalised(reference)
     frontier = Frontier(reference, world.gold_reward)
     distance = kl(policy, reference)
     reward = expected(policy, world.gold_reward)
@@ -78,6 +109,7 @@ def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, fl
         "exact/frontier_strength": strength,
         "exact/winrate": win_rate(policy, reference, world.gold_reward),
         "exact/entropy": -expected(policy, policy),
+        **shares,
         **(action_metrics(policy, world) if isinstance(world, Bandit) else {}),
     }
 

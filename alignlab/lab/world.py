@@ -13,6 +13,7 @@ from __future__ import annotations
 import itertools
 from dataclasses import dataclass
 from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +34,9 @@ class World:
     seed:          of the demonstrator, the gold reward and the choice of prompts.
     """
 
+    # Whether a policy can give no other answers than the completions.
+    is_whole: ClassVar[bool] = True
+
     alphabet: str = "abcdef"
     length: int = 5
     prompts: int = 8
@@ -48,6 +52,10 @@ class World:
     def leaves(self) -> int:
         """N, the number of completions of one prompt: sum of V^k for k < L (ended) plus V^L (cut off)."""
         return sum(self.symbols**k for k in range(self.length + 1))
+
+    def normalised(self, table: Array) -> Array:
+        """[X, N] log-probabilities of the completions under a model, as a distribution over them: the same table."""
+        return table
 
     @cached_property
     def prompt_texts(self) -> list[str]:

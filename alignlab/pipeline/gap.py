@@ -72,7 +72,7 @@ def write_gap(run: RunDir) -> dict[str, Any]:
 def why_not(plan: Plan) -> str:
     """Why the gap of a run can't be decomposed; empty if it can."""
     world, needs = plan.train.data.world, plan.train.objective.requires
-    if world is None:
+    if world is None or not world.is_whole:
         return "only the lab and bandits have an exact frontier"
     if needs.online or needs.data != "pairs":
         return "only objectives on pairs have a loss over all pairs of answers"

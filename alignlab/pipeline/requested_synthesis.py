@@ -43,7 +43,7 @@ def request_of(wanted: Synthesize, plan: Plan | None, judges: Mapping[str, Plan]
     if wanted.run and source is None and not wanted.synthesis.questions:
         assert plan is not None
         source = plan.train.data
-    world = source is not None and source.world is not None
+    world = source is not None and source.world is not None and source.world.is_whole
     if problems := list(labelling_problems(wanted.synthesis, wanted.judge, has_gold=world)):
         raise ConfigError(problems)
     if plan is not None:

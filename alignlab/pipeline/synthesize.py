@@ -75,7 +75,7 @@ def synthesize(request: Request) -> Synthesized:
     Raises DataError if no row could be made.
     """
     how, prompts = request.how, _prompts(request)
-    if request.source is not None and request.source.world is not None:
+    if request.source is not None and request.source.world is not None and request.source.world.is_whole:
         how = replace(how, max_new_tokens=request.source.world.length)
     decided = _decided(request, how, prompts)
     id_ = f"{how.form}-{json_digest(decided, 12)}"

@@ -66,12 +66,12 @@ def sampling_of(settings: Evaluation) -> str:
 
 def cap_to_horizon(settings: Evaluation, world: World | None) -> Evaluation:
     """The settings with at most as many new tokens as an answer of the lab has; unchanged outside the lab."""
-    return settings if world is None else replace(settings, max_new_tokens=world.length)
+    return settings if world is None or not world.is_whole else replace(settings, max_new_tokens=world.length)
 
 
 def judges_of(judges: Mapping[str, Judge], world: World | None) -> dict[str, Judge]:
     """The given judges. In the lab its gold reward is added as the judge `gold`, unless a judge has that name."""
-    return {**({"gold": LabReward(world=world)} if world is not None else {}), **judges}
+    return {**({"gold": LabReward(world=world)} if world is not None and world.is_whole else {}), **judges}
 
 
 def _rows(plan: Plan, start: InitialPolicy, questions: str) -> Iterable[Completion | Question]:

@@ -193,7 +193,7 @@ class RunRecorder:
         assert world is not None
         assert self._before is not None
         reach = max(_CURVE_AT_LEAST, _CURVE_BEYOND * reached)
-        curve = Frontier(self._before, world.gold_reward).curve(reach)
+        curve = Frontier(world.normalised(self._before), world.gold_reward).curve(reach)
         write_sealed(self.run.frontier, {"kl": [point[0] for point in curve], "reward": [point[1] for point in curve]})
 
 

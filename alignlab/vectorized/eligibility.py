@@ -169,7 +169,7 @@ def _without_numbers(value: Any) -> Any:
 def _most(train: Train) -> int:
     """How many points fit into memory at once, by a rough count of the activations that each keeps for its gradient."""
     parameters, world = train.model.parameters or 1, train.data.world
-    longest = train.data.max_length if world is None else world.prompt_length + world.length + 1
+    longest = train.data.max_length if world is None or not world.is_whole else world.prompt_length + world.length + 1
     activations = 2 * train.trainer.batch_size * longest * 20 * math.isqrt(parameters)
     most = max(1, _FLOATS_AT_ONCE // (4 * parameters + activations))
     return most if _is_mostly_overhead(train) else min(most, _WIDTH)

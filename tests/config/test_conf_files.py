@@ -50,6 +50,7 @@ NEEDS = {
     "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
+    "data/candidates": ["model=tiny", "data.path=org/dataset"],
     "data/completions": ["model=tiny", "data.path=org/dataset", "objective=sft"],
     "data/prompts": [
         "model=tiny",

@@ -75,8 +75,8 @@ class OfRun:
     def as_dict(self) -> dict[str, Any]:
         """Plain values, as a summary stores them. NaN is None."""
         rates: dict[str, dict[str, Any]] = {}
-        for (judge, baseline), values in self.winrates.items():
-            rates.setdefault(baseline, {})[judge] = _plain(values)
+        for (judge, baseline), won in self.winrates.items():
+            rates.setdefault(baseline, {})[judge] = _plain(won)
         values = {name: _plain(of) for name, of in self.values.items()}
         about = {"prompts": list(self.prompts), "samples": self.samples, "all_prompts": self.all_prompts}
         return {**about, "values": values, "winrates": rates}

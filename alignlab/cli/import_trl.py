@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignlab.config.import_trl import import_trl, notes_text
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
 
@@ -34,8 +35,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _print(args: Sequence[str]) -> int:
-    from alignlab.config.import_trl import import_trl, notes_text
-
     settings = {key: value for key, sign, value in (word.partition("=") for word in args) if sign}
     files = [word for word in args if "=" not in word]
     problems = [Problem(key, None, "is not known; only trainer=<name> is") for key in settings if key != "trainer"]

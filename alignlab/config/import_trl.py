@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -73,32 +73,59 @@ _WITHOUT_EFFECT = {
     "task_type", "lora_task_type", "num_completions_to_print",
 }  # fmt: skip
 
-# Loss type of DPOTrainer -> objective and the fields that TRL's other arguments do not decide.
-_DPO_LOSSES: dict[str, tuple[str, dict[str, Any]]] = {
-    "sigmoid": ("dpo", {}),
-    "hinge": ("hinge", {}),
-    "ipo": ("ipo", {"dialect": "trl1"}),
-    "exo_pair": ("exo", {}),
-    "nca_pair": ("nca", {}),
-    "robust": ("robust_dpo", {}),
-    "bco_pair": ("bco", {"dialect": "trl1"}),
-    "sppo_hard": ("sppo", {}),
-    "aot": ("aot", {}),
-    "aot_unpaired": ("aot", {"pairing": "unpaired"}),
-    "apo_zero": ("apo_zero", {}),
-    "apo_down": ("apo_down", {}),
-    "discopop": ("discopop", {}),
-    "sft": ("sft", {}),
-    "sigmoid_norm": ("length_dpo", {}),
+
+@dataclass(frozen=True)
+class _Loss:
+    """What a loss type of DPOTrainer is here.
+
+    fields:    that TRL's other arguments do not decide.
+    strength:  field that is TRL's beta; empty if there is none.
+    smoothing: field that is TRL's label_smoothing, which TRL ignores in the other losses.
+    tau:       field that is TRL's discopop_tau.
+    weight:    times TRL's loss. TRL adds BCO's losses of both answers, and alignlab takes their mean.
+    diverges:  whether f_divergence_type applies.
+    """
+
+    objective: str
+    fields: Mapping[str, Any] = field(default_factory=dict)
+    strength: str = "beta"
+    smoothing: str = ""
+    tau: str = ""
+    weight: float = 1.0
+    diverges: bool = False
+
+
+_DPO_LOSSES = {
+    "sigmoid": _Loss("dpo", diverges=True),
+    "hinge": _Loss("hinge", diverges=True),
+    "ipo": _Loss("ipo", {"dialect": "trl1"}, strength="tau", diverges=True),
+    "exo_pair": _Loss("exo", smoothing="epsilon", diverges=True),
+    "nca_pair": _Loss("nca"),
+    "robust": _Loss("robust_dpo", smoothing="label_smoothing", diverges=True),
+    "bco_pair": _Loss("bco", {"dialect": "trl1"}, weight=2.0),
+    "sppo_hard": _Loss("sppo"),
+    "aot": _Loss("aot", smoothing="label_smoothing"),
+    "aot_unpaired": _Loss("aot", {"pairing": "unpaired"}, smoothing="label_smoothing"),
+    "apo_zero": _Loss("apo_zero"),
+    "apo_down": _Loss("apo_down"),
+    "discopop": _Loss("discopop", tau="tau", diverges=True),
+    "sft": _Loss("sft", strength=""),
+    "sigmoid_norm": _Loss("length_dpo", diverges=True),
 }
-# Objective -> its field for TRL's label_smoothing. TRL ignores it in other losses.
-_SMOOTHED = {"exo": "epsilon", "robust_dpo": "label_smoothing", "aot": "label_smoothing"}
+# DPO with a weight on each pair (use_weighting), and with one on the tail of the longer answer (ld_alpha).
+_WEIGHTED, _LENGTHS = _Loss("wpo", {"dialect": "trl1"}, diverges=True), _Loss("ld_dpo", {"dialect": "trl1"})
+_KTO_LOSSES = {"kto": ("kto", True), "apo_zero_unpaired": ("apo_zero_unpaired", False)}  # whether it has two weights
 _DIVERGENCES = {
     "reverse_kl": "reverse_kl",
     "forward_kl": "forward_kl",
     "js_divergence": "js",
     "alpha_divergence": "alpha",
 }
+# TRL's defaults of the arguments that decide the loss of DPOTrainer.
+_DPO_ARGUMENTS = {
+    "beta": 0.1, "label_smoothing": 0.0, "discopop_tau": 0.05, "f_divergence_type": "reverse_kl",
+    "f_alpha_divergence_coef": 0.5, "ld_alpha": None, "use_weighting": False,
+}  # fmt: skip
 _NORMALISERS = {"grpo": "answers", "dapo": "tokens", "dr_grpo": "constant"}
 
 
@@ -237,82 +264,68 @@ def _dpo(result: Imported, rest: dict[str, Any]) -> None:
     types = rest.pop("loss_type", "sigmoid")
     types = [types] if isinstance(types, str) else list(types)
     weights = rest.pop("loss_weights", None) or [1.0] * len(types)
-    beta, smoothing = rest.pop("beta", 0.1), rest.pop("label_smoothing", 0.0)
-    tau = rest.pop("discopop_tau", 0.05)
-    divergence, alpha = rest.pop("f_divergence_type", "reverse_kl"), rest.pop("f_alpha_divergence_coef", 0.5)
-    ld_alpha, weighting = rest.pop("ld_alpha", None), rest.pop("use_weighting", False)
+    given = {name: rest.pop(name, default) for name, default in _DPO_ARGUMENTS.items()}
     parts = []
     for kind, weight in zip(types, weights, strict=False):
-        if kind not in _DPO_LOSSES:
+        if (loss := _DPO_LOSSES.get(kind)) is None:
             result.note("loss_type", f"{kind} has no counterpart")
             continue
-        name, fields = _DPO_LOSSES[kind]
-        part: dict[str, Any] = {**fields}
-        if name != "sft":
-            part["strength"] = beta
-        if name == "discopop":
-            part["tau"] = tau
-        if name in _SMOOTHED:
-            part[_SMOOTHED[name]] = smoothing
-        elif smoothing:
-            result.note(
-                "label_smoothing", f"is ignored by TRL 1.x in loss_type={kind}; objective.label_smoothing is cDPO"
-            )
-        if name == "bco":  # TRL adds the losses of both answers, and alignlab takes their mean
-            weight = 2 * weight
-        parts.append((name, weight, part))
-    if not parts:
-        return
-    if weighting and [name for name, _, _ in parts] == ["dpo"]:
-        parts = [("wpo", parts[0][1], {"strength": beta, "dialect": "trl1"})]
-    elif weighting:
-        result.note("use_weighting", "works here with the loss of DPO only (objective=wpo)")
-    if ld_alpha is not None and [name for name, _, _ in parts] == ["dpo"]:
-        parts = [("ld_dpo", parts[0][1], {"strength": beta, "alpha": ld_alpha, "dialect": "trl1"})]
-    elif ld_alpha is not None:
-        result.note("ld_alpha", "works here with the loss of DPO only (objective=ld_dpo)")
-    if divergence != "reverse_kl":
-        _diverge(result, parts, divergence, alpha)
-    _write(result, parts)
+        if types == ["sigmoid"] and given["use_weighting"]:
+            loss = _WEIGHTED
+        elif types == ["sigmoid"] and given["ld_alpha"] is not None:
+            loss = replace(_LENGTHS, fields={**_LENGTHS.fields, "alpha": given["ld_alpha"]})
+        parts.append((loss.objective, weight * loss.weight, _fields(result, kind, loss, given)))
+    if types != ["sigmoid"]:
+        for name in ("use_weighting", "ld_alpha"):
+            if given[name] not in (None, False):
+                result.note(name, "works here with the loss of DPO only")
+    if parts:
+        _write(result, parts)
 
 
-def _diverge(result: Imported, parts: list[tuple[str, float, dict[str, Any]]], divergence: str, alpha: float) -> None:
-    """Add the f-divergence to the parts that it applies to."""
-    for name, _, fields in parts:
-        if name in ("dpo", "hinge", "ipo", "exo", "robust_dpo", "discopop", "length_dpo", "wpo"):
-            fields["divergence"] = _DIVERGENCES.get(divergence, divergence)
-            if divergence == "alpha_divergence":
-                fields["divergence_alpha"] = alpha
-        elif name != "sft":
-            result.note("f_divergence_type", f"does not apply to {name}")
+def _fields(result: Imported, kind: str, loss: _Loss, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of one loss of DPOTrainer."""
+    fields = dict(loss.fields)
+    if loss.strength:
+        fields[loss.strength] = given["beta"]
+    if loss.tau:
+        fields[loss.tau] = given["discopop_tau"]
+    if loss.smoothing:
+        fields[loss.smoothing] = given["label_smoothing"]
+    elif given["label_smoothing"]:
+        result.note("label_smoothing", f"is ignored by TRL 1.x in loss_type={kind}; objective.label_smoothing is cDPO")
+    divergence = given["f_divergence_type"]
+    if divergence != "reverse_kl" and loss.diverges:
+        fields["divergence"] = _DIVERGENCES.get(divergence, divergence)
+        if divergence == "alpha_divergence":
+            fields["divergence_alpha"] = given["f_alpha_divergence_coef"]
+    elif divergence != "reverse_kl" and loss.strength:
+        result.note("f_divergence_type", f"does not apply to loss_type={kind}")
+    return fields
 
 
-def _write(result: Imported, parts: list[tuple[str, float, dict[str, Any]]]) -> None:
+def _write(result: Imported, parts: Sequence[tuple[str, float, dict[str, Any]]]) -> None:
     """The words of one objective, or of a weighted sum."""
-    if len(parts) == 1 and parts[0][1] == 1:
-        name, _, fields = parts[0]
-        result.set("objective", name)
-        for key, value in fields.items():
-            result.set("strength" if key == "strength" else f"objective.{key}", value)
+    name, weight, fields = parts[0]
+    if len(parts) > 1 or weight != 1:
+        result.set("objective", "mix")
+        result.set("objective.parts", [{"name": name, **fields, "weight": weight} for name, weight, fields in parts])
         return
-    strengths = {"ipo": "tau"}
-    listed = []
-    for name, weight, fields in parts:
-        own = {strengths.get(name, "beta") if key == "strength" else key: value for key, value in fields.items()}
-        listed.append({"name": name, **own, "weight": weight})
-    result.set("objective", "mix")
-    result.set("objective.parts", listed)
+    result.set("objective", name)
+    for key, value in fields.items():
+        result.set(f"objective.{key}", value)
 
 
 def _kto(result: Imported, rest: dict[str, Any]) -> None:
-    name = {"kto": "kto", "apo_zero_unpaired": "apo_zero_unpaired"}.get(rest.pop("loss_type", "kto"), "")
-    if not name:
-        result.note("loss_type", "has no counterpart; kto is used")
-    result.set("objective", name or "kto")
+    kind = rest.pop("loss_type", "kto")
+    if kind not in _KTO_LOSSES:
+        result.note("loss_type", f"{kind} has no counterpart; kto is used")
+    name, weighted = _KTO_LOSSES.get(kind, _KTO_LOSSES["kto"])
+    result.set("objective", name)
     result.set("objective.beta", rest.pop("beta", 0.1))
-    weights = {key: rest.pop(key, 1.0) for key in ("desirable_weight", "undesirable_weight")}
-    if name == "kto":
-        for key, value in weights.items():
+    for key in ("desirable_weight", "undesirable_weight"):
+        value = rest.pop(key, 1.0)
+        if weighted:
             result.set(f"objective.{key}", value)
 
 
@@ -341,23 +354,18 @@ def _orpo(result: Imported, rest: dict[str, Any]) -> None:
 
 
 def _cpo(result: Imported, rest: dict[str, Any]) -> None:
-    beta, nll, kind = rest.pop("beta", 0.1), rest.pop("cpo_alpha", 1.0), rest.pop("loss_type", "sigmoid")
+    kind, beta, nll = rest.pop("loss_type", "sigmoid"), rest.pop("beta", 0.1), rest.pop("cpo_alpha", 1.0)
     gamma, smoothing = rest.pop("simpo_gamma", 0.5), rest.pop("label_smoothing", 0.0)
     if smoothing:
         result.note("label_smoothing", "has no counterpart")
-    if kind == "sigmoid":
-        words = {"objective": "cpo", "objective.beta": beta, "objective.nll_weight": nll, "objective.dialect": "trl1"}
-    elif kind == "simpo":
-        words = {"objective": "simpo", "objective.beta": beta, "objective.gamma": gamma, "objective.dialect": "trl1"}
-        if nll:
-            result.note(
-                "cpo_alpha", f"TRL adds {nll} times the NLL, because cpo_alpha is not 0; SimPO has no such term"
-            )
-    else:
-        words = {"objective": "cpo", "objective.beta": beta, "objective.nll_weight": nll, "objective.dialect": "trl1"}
+    losses = {"sigmoid": ("cpo", "nll_weight", nll), "simpo": ("simpo", "gamma", gamma)}
+    if kind not in losses:
         result.note("loss_type", f"{kind} has no counterpart; the logistic loss is used")
-    for key, value in words.items():
-        result.set(key, value)
+    name, key, value = losses.get(kind, losses["sigmoid"])
+    if key == "gamma" and nll:
+        result.note("cpo_alpha", f"TRL adds {nll} times the NLL, because cpo_alpha is not 0; SimPO has no such term")
+    for word, of in (("", name), (".beta", beta), (f".{key}", value), (".dialect", "trl1")):
+        result.set(f"objective{word}", of)
 
 
 def _rloo(result: Imported, rest: dict[str, Any]) -> None:

@@ -25,6 +25,8 @@ LEARNING_RATES = {
     "dpo": 1e-6, "kto": 1e-6, "sft": 2e-5, "reward": 1e-4, "orpo": 1e-6, "cpo": 1e-6, "rloo": 1e-6, "grpo": 1e-6,
 }  # fmt: skip
 
+_ONLINE = {"rloo", "grpo"}
+
 # TRL's argument -> key here, for settings with the same meaning and unit.
 _SAME = {
     "weight_decay": "optim.weight_decay",
@@ -438,7 +440,7 @@ def _data(result: Imported, rest: dict[str, Any]) -> None:
         result.set("data.split", split)
     if rest.get("dataset_test_split") == "test":
         rest.pop("dataset_test_split")
-    if result.trainer not in ("rloo", "grpo"):
+    if result.trainer not in _ONLINE:
         length = rest.pop("max_length", 1024)
         if length is None:
             result.note("max_length", "null: choose data.max_length, the most tokens in a prompt and an answer")

@@ -61,6 +61,11 @@ def test_figures_are_drawn_at_every_width(browser: Any, tmp_path: Path, width: i
     assert page.evaluate(unnamed) == []
     page.emulate_media(media="print")
     assert not page.locator("nav").is_visible()
+    assert page.locator("#settings th.minor").count() > 0
+    assert not page.locator("#settings th.minor").first.is_visible()
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    widths = "() => [...document.querySelectorAll('.figure .main-svg')].map((e) => e.getBoundingClientRect().width)"
+    assert max(page.evaluate(widths)) <= 718, "figures fit a page of A4"
     assert wrong == []
 
 

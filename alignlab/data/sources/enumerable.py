@@ -42,7 +42,7 @@ def world_problems(
         guess = key if key in known else correct_spelling(key, known)
         if text := _wrong_setting(kind, key, value):
             wrong = True
-            shown = f"{known[key] if key in known else value:g}"
+            shown = f"{known.get(key, value):g}"
             yield Problem(f"settings.{key}", value, text, f"data.settings.{guess}={shown}" if guess else "")
     if spelled and kind not in STRINGS:
         text = f"only answers that are strings can be spelled, and those of {kind} are not"

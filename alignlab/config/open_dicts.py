@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 
-_OPEN = re.compile(r"(data(\.parts\.\w+)?\.(columns|labels)|data\.(weights|counts)|objective\.settings)(\.[^=]+)?=")
+_OPEN = re.compile(
+    r"(data(\.parts\.\w+)?\.(columns|labels)|data\.(weights|counts|settings)|objective\.settings)(\.[^=]+)?="
+)
 
 
 # `data.parts.hh=hh_rlhf`: the source of a part is an option of the group `data`.

@@ -115,6 +115,9 @@ KINDS: dict[str, Callable[..., Tables]] = {
 # Kinds whose answers are strings of letters.
 STRINGS = ("bigrams", "keywords", "chain")
 
+# Settings that are probabilities.
+SHARES = ("follow", "outside")
+
 
 def defaults_of(kind: str) -> dict[str, Any]:
     """The settings of a kind with their defaults."""

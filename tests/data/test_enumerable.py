@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 import numpy as np
@@ -83,8 +84,12 @@ def test_held_out_pairs_are_limited() -> None:
     ("wrong", "told"),
     [
         ({"kind": "randm"}, "kind=random"),
-        ({"settings": {"answer": 40}}, "settings.answers=40"),
+        ({"settings": {"answer": 40}}, "data.settings.answers=40"),
         ({"settings": {"answers": 2.5}}, "whole number"),
+        ({"settings": {"answers": math.inf}}, "whole number"),
+        ({"settings": {"scale": 0.0}}, "above 0"),
+        ({"kind": "chain", "settings": {"follow": 1.0}}, "between 0 and 1"),
+        ({"kind": "diagonal", "settings": {"likely": 8}}, "data.settings.likely=7"),
         ({"kind": "bigrams", "settings": {"letters": 60}}, "too many"),
         ({"spelled": True}, "can be spelled"),
         ({"prompts": 41}, r"\[1, 40\]"),

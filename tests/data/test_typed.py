@@ -32,6 +32,7 @@ def test_keys_of_the_users_own_need_no_signs() -> None:
         ("data.parts.a.labels={x: true}", "++data.parts.a.labels={x: true}"),
         ("data.weights={a: 1}", "++data.weights={a: 1}"),
         ("objective.settings.beta=1", "++objective.settings.beta=1"),
+        ("data.settings.answers=4", "++data.settings.answers=4"),
         ("data.parts.a=pairs", "+data@data.parts.a=pairs"),
         ("data.parts.a.path=x.jsonl", "data.parts.a.path=x.jsonl"),
         ("data.path=columns", "data.path=columns"),

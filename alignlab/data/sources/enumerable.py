@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 
@@ -17,7 +18,7 @@ from alignlab.errors import DataError, Problem
 from alignlab.lab.draws import draw_answers, draw_rows
 from alignlab.lab.enumerable import SYMBOLS, enumerable, sizes
 from alignlab.lab.enumerable import Enumerable as Answers
-from alignlab.lab.tables import KINDS, STRINGS, defaults_of
+from alignlab.lab.tables import KINDS, SHARES, STRINGS, defaults_of
 from alignlab.lab.world import MAX_LEAVES
 from alignlab.spelling import correct_spelling
 
@@ -38,17 +39,11 @@ def world_problems(
     known = defaults_of(kind)
     wrong = False
     for key, value in settings.items():
-        if key not in known:
+        guess = key if key in known else correct_spelling(key, known)
+        if text := _wrong_setting(kind, key, value):
             wrong = True
-            text = f"no such setting of {kind}; there are: {', '.join(known)}"
-            guess = correct_spelling(key, known)
-            yield Problem(f"settings.{key}", value, text, f"settings.{guess}={value}" if guess else "")
-        elif isinstance(known[key], int):
-            lowest = 1 if key == "length" else 2
-            if value != int(value) or value < lowest:
-                wrong = True
-                text = f"must be a whole number of at least {lowest}"
-                yield Problem(f"settings.{key}", value, text, f"settings.{key}={known[key]}")
+            shown = f"{known.get(key, value):g}"
+            yield Problem(f"settings.{key}", value, text, f"data.settings.{guess}={shown}" if guess else "")
     if spelled and kind not in STRINGS:
         text = f"only answers that are strings can be spelled, and those of {kind} are not"
         yield Problem("spelled", spelled, text, "spelled=false")
@@ -59,9 +54,26 @@ def world_problems(
     if symbols > len(SYMBOLS) or count > MAX_LEAVES:
         text = f"{count} answers are too many; there can be {MAX_LEAVES if length > 1 else len(SYMBOLS)}"
         yield Problem("settings", dict(settings), text, f"settings={defaults_of('random')}")
+    values = {**defaults_of(kind), **settings}
+    if values.get("likely", 0) >= symbols:
+        text = f"must be below the number of answers ({symbols})"
+        yield Problem("settings.likely", values["likely"], text, f"data.settings.likely={symbols - 1}")
     most = 1 if kind == "keywords" else symbols
     if not 1 <= prompts <= most:
         yield Problem("prompts", prompts, f"must lie in [1, {most}] for this kind of world", "prompts=1")
+
+
+def _wrong_setting(kind: str, key: str, value: float) -> str:
+    """What is wrong with a setting of a kind of world; empty if nothing is."""
+    known = defaults_of(kind)
+    if key not in known:
+        return f"no such setting of {kind}; there are: {', '.join(known)}"
+    if isinstance(known[key], int):
+        lowest = 1 if key == "length" else 2
+        return "" if value >= lowest and value == value // 1 else f"must be a whole number of at least {lowest}"
+    if key in SHARES:
+        return "" if 0 < value < 1 else "must lie between 0 and 1"
+    return "" if 0 < value < math.inf else "must be a finite number above 0"
 
 
 @dataclass(kw_only=True)

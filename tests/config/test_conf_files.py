@@ -50,7 +50,7 @@ NEEDS = {
     "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
-    "data/candidates": ["model=tiny", "data.path=org/dataset"],
+    "data/candidates": ["model=tiny", f"data.path={Path(__file__).parents[1] / 'fixtures/candidates.jsonl'}"],
     "data/completions": ["model=tiny", "data.path=org/dataset", "objective=sft"],
     "data/prompts": [
         "model=tiny",

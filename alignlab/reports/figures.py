@@ -231,7 +231,9 @@ def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
     """Write a figure as .pdf, .svg or .png, by the name of the file, whole or not at all. Fonts are embedded."""
     file = Path(file)
     kind = file.suffix.removeprefix(".").lower()
-    undated = {"metadata": {"Date": None}} if kind == "svg" else {}  # the same figure gives the same file
+    undated: dict[str, Any] = (
+        {"metadata": {"Date": None}} if kind == "svg" else {}
+    )  # the same figure gives the same file
     with styled(style), new_file(file) as scratch:
         figure.savefig(scratch, format=kind, **undated)
     return file

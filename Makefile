@@ -42,11 +42,13 @@ figures: $(READY) ## run the demo and copy its figure to docs/
 papers: $(READY) ## measure the claims of papers that need no online training; write docs/papers.md and its records
 	$(BIN)/alignlab papers run all --offline
 	$(BIN)/alignlab papers export docs/papers
+	$(BIN)/alignlab papers figures docs/papers
 	$(BIN)/python -m alignlab.papers.page docs/papers.md
 
 papers-all: $(READY) ## the same with the claims that train online
 	$(BIN)/alignlab papers run all
 	$(BIN)/alignlab papers export docs/papers
+	$(BIN)/alignlab papers figures docs/papers
 	$(BIN)/python -m alignlab.papers.page docs/papers.md
 
 readme: $(READY) ## write the table of objectives into docs/objectives.md

@@ -148,7 +148,7 @@ def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
     bad = [sys.executable, "-c", code.replace("0.1,0.5'", "-1,0.5'")]
     refused = subprocess.run(bad, cwd=tmp_path, capture_output=True, text=True)
     assert refused.returncode == 2
-    assert "objective.alpha = -1.0" in refused.stderr
+    assert "objective.nll_weight = -1.0" in refused.stderr
 
 
 def test_make_targets_exist() -> None:

@@ -215,8 +215,8 @@ class Composer:
         key, _, value = setting.lstrip("+~").partition("=")
         first, *rest = key.split(".")
         options = self.loader.get_group_options(first) if self.is_group(first) else []
-        node = base._get_node(first)
-        if rest and rest[0] in options and isinstance(node, DictConfig):
+        node = base._get_node(first) if rest and rest[0] in options else None
+        if isinstance(node, DictConfig):
             if not {str(name) for name in node} <= set(options):  # one option can be chosen, and its fields are here
                 shorter = ".".join([first, *rest[1:]])
                 text = f"no such key; {first} has the fields of its option"

@@ -41,6 +41,7 @@ STYLES = ("paper", "screen")
 _WIDTH = {"paper": 3.25, "screen": 7.0}
 _COMMON = {
     "pdf.fonttype": 42,  # TrueType: text stays text, and conferences accept it
+    "svg.hashsalt": "alignlab",
     "svg.fonttype": "path",  # looks the same without the font
     "text.usetex": False,
     "text.parse_math": False,  # names of runs are no formulas
@@ -314,8 +315,12 @@ FIGURES = {"gap": gap, "frontier": frontier, "curves": curves, "strength": stren
 def save(figure: Figure, file: str | Path, style: str = "paper") -> Path:
     """Write a figure as .pdf, .svg or .png, by the name of the file, whole or not at all. Fonts are embedded."""
     file = Path(file)
+    kind = file.suffix.removeprefix(".").lower()
+    undated: dict[str, Any] = (
+        {"metadata": {"Date": None}} if kind == "svg" else {}
+    )  # the same figure gives the same file
     with styled(style), new_file(file) as scratch:
-        figure.savefig(scratch, format=file.suffix.removeprefix(".").lower())
+        figure.savefig(scratch, format=kind, **undated)
     return file
 
 

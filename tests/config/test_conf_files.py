@@ -50,7 +50,7 @@ NEEDS = {
     "judge/reward_model": ["judge.reward_model.model=org/model"],
     "data/rankings": ["model=tiny", "data.path=org/dataset", "objective=reward_model"],
     "data/unpaired": ["model=tiny", "data.path=org/dataset", "objective=kto"],
-    "data/candidates": ["model=tiny", "data.path=org/dataset"],
+    "data/candidates": ["model=tiny", f"data.path={Path(__file__).parents[1] / 'fixtures/candidates.jsonl'}"],
     "data/completions": ["model=tiny", "data.path=org/dataset", "objective=sft"],
     "data/prompts": [
         "model=tiny",
@@ -117,7 +117,7 @@ def test_composes(file: Path, hydra_conf: None) -> None:
 POINTS = {
     "dpo_beta": 4,
     "seeds": 5,
-    "objectives_beta": 100,
+    "objectives_beta": 104,
     "objectives_lr": 108,
     "datasets_beta": 12,
     "worlds_beta": 16,

@@ -16,9 +16,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from alignlab.errors import DataError
+from alignlab.integrity import write_sealed
 from alignlab.reports import figures
 from alignlab.reports.collect import Collected, read_sweep
-from alignlab.reports.figures import COLOURS, FIGURES, curves, forest, frontier, save, strength
+from alignlab.reports.figures import COLOURS, FIGURES, curves, forest, frontier, gap, save, strength
 from alignlab.reports.latex import as_csv, escaped, latex, paper_tables
 from alignlab.reports.series import frontier_frame, metric_frame, winrates_frame
 from tests.reports.made_sweep import write
@@ -108,9 +109,25 @@ def test_the_forest_has_a_row_for_each_setting(found: Collected) -> None:
     assert np.asarray(bars)[:, :, 0] == pytest.approx(frame[["low", "high"]].to_numpy())
 
 
+def with_gaps(found: Collected) -> None:
+    """The parts of each run's gap, as `alignlab plot gap` stores them: 0.3, -0.1 and 0.2."""
+    parts = {"population optimum": 0.3, "finite data": -0.1, "optimisation": 0.2}
+    for point in found.done:
+        write_sealed(found.run(point).gap, {"parts": parts, "unbounded": []})
+
+
+def test_negative_parts_of_the_gap_extend_to_the_left(found: Collected) -> None:
+    with_gaps(found)
+    (axes,) = gap(found).axes
+    bars = {(round(bar.get_x(), 9), round(bar.get_width(), 9)) for bar in axes.patches}
+    assert bars == {(0.0, 0.3), (0.0, -0.1), (0.3, 0.2)}
+    assert len(axes.patches) == 3 * len(axes.get_yticklabels()) == 12
+
+
 @pytest.mark.parametrize("kind", FIGURES)
 def test_files_have_the_width_of_a_column_and_embedded_fonts(kind: str, found: Collected, tmp_path: Path) -> None:
     before = dict(mpl.rcParams)
+    with_gaps(found)
     figure = FIGURES[kind](found)  # type: ignore[operator]
     assert figure.get_figwidth() == 3.25
     content = save(figure, tmp_path / f"{kind}.pdf").read_bytes()

@@ -25,6 +25,7 @@ from alignlab.statistics.comparison import (
     compare_settings,
     hardly_moved,
     label,
+    seeds_agree,
     strengths_to_add,
 )
 from alignlab.statistics.intervals import NOTHING, Estimate
@@ -171,7 +172,9 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
     asked: the metric that the sweep names; empty if it names none.
     """
     compared = found.compared
-    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}"
+    agree = any(seeds_agree(mean) and mean.half for row in compared.settings for mean in row.means.values())
+    rows = "; where the seeds of an accuracy agree, of one over its held-out rows" if agree else ""
+    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}{rows}"
     for row in compared.settings:
         points = found.points[row.name]
         lost = {seed: p for seed, p in points.items() if p["status"] != "done"}

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -51,6 +51,9 @@ _MOVEMENT = (KL, *_DISTANCES, "eval/objective/kl", "eval/kl_ref/sequence_k1", "e
 
 # A share near 1/2 of n pairs has a 95 % interval of ± this / sqrt(n).
 _SHARE_HALF_WIDTH = 0.98
+
+# Shares of the held-out pairs.
+_SHARES_OF_PAIRS = ("eval/pairs/accuracy", "eval/accuracy")
 
 # Axes that set the strength of an objective: its settings form a curve of reward against KL.
 STRENGTHS = (
@@ -176,7 +179,10 @@ def compare_settings(
             name,
             setting,
             len({seed for of in values[name].values() for seed in of}),
-            {m: interval_of(list(of.values()), LEVEL) for m, of in values[name].items()},
+            {
+                m: _over_rows_too(interval_of(list(of.values()), LEVEL), values[name], m)
+                for m, of in values[name].items()
+            },
             {m: interquartile_mean(_means(of)) for m, of in values[name].items()},
         )
         for name, setting in named.items()
@@ -325,9 +331,23 @@ def better_than_start(
     return interval.low > 0 and interval.value > _error_at_chance(values, metric)
 
 
+def seeds_agree(mean: Estimate) -> bool:
+    """Whether several seeds have the same value, so that their t interval has no width."""
+    return mean.n > 1 and mean.standard_error < 1e-12  # rounding of a mean
+
+
+def _over_rows_too(mean: Estimate, values: Values, metric: str) -> Estimate:
+    """The interval of a share of held-out rows, over these rows if all seeds agree: a width of 0 would mean certainty.
+
+    Other metrics keep their interval: a loss at the start is the same number for every seed.
+    """
+    half = _error_at_chance(values, metric) if seeds_agree(mean) else 0.0
+    return replace(mean, low=max(0.0, mean.value - half), high=min(1.0, mean.value + half)) if half else mean
+
+
 def _error_at_chance(values: Values, metric: str) -> float:
     """Half of the 95 % interval of a share near 1/2 over held-out rows, which more seeds do not make narrower."""
-    if metric == "eval/pairs/accuracy":
+    if metric in _SHARES_OF_PAIRS:
         return _SHARE_HALF_WIDTH / math.sqrt(_fewest(values, "eval/pairs/n"))
     if metric == "eval/labels/auc":  # the Mann-Whitney statistic has the variance (g + b + 1) / (12 g b)
         good, bad = (_fewest(values, f"eval/labels/n_{kind}") for kind in ("good", "bad"))

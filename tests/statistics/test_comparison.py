@@ -211,6 +211,17 @@ def test_accuracies_on_few_pairs_are_tied_though_the_seeds_agree() -> None:
     assert "best: x a; no other is tied with it" in text
 
 
+def test_an_accuracy_whose_seeds_agree_has_an_interval_over_its_pairs() -> None:
+    """Two seeds with 34 of 64 pairs: 0.98 / sqrt(64) is half of the interval. The loss at the start has none."""
+    seed = {"eval/pairs/accuracy": 34 / 64, "eval/pairs/n": 64.0, "start/loss": 0.5}
+    table, text = report_of({("0.1",): [seed, seed], ("0.3",): [seed, {**seed, "eval/pairs/accuracy": 0.5}]}, ["beta"])
+    assert "0.531 ± 0.123" in table
+    assert "0.5000 ± 0.0000" in table
+    assert "where the seeds of an accuracy agree, of one over its held-out rows" in text
+    _, text = report_of({("0.1",): [seed, {**seed, "eval/pairs/accuracy": 0.5}]}, ["beta"])
+    assert "seeds of an accuracy agree" not in text
+
+
 def test_the_chance_that_the_best_wins_and_the_interquartile_mean_are_columns() -> None:
     """a beats b in 14 of 16 pairs of runs; of four values the smallest and the largest are left out."""
     settings = {("a",): pairs(0.7, 0.71, 0.72, 0.76), ("b",): pairs(0.6, 0.61, 0.62, 0.715)}

@@ -25,6 +25,7 @@ from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.spelling import counted
+from alignlab.statistics.comparison import COUNTS, over_rows_too
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
@@ -75,8 +76,20 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
             continue
         with_prompts = [e for point in points if (e := _over_prompts(found, point, metric)) is not None]
         numbers = _pooled(found, points, metric) if len(finite) == len(points) else None
-        rows.append({**_about(found, name, points[0]), **(numbers or _estimate(finite, with_prompts))})
+        numbers = numbers or _agreeing(found, points, metric) or _estimate(finite, with_prompts)
+        rows.append({**_about(found, name, points[0]), **numbers})
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
+
+
+def _agreeing(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
+    """A share of held-out rows on which all seeds agree, with its interval over these rows; None for anything else."""
+    summaries = {str(i): found.records[point["run"]]["summary"] for i, point in enumerate(points)}
+    values = {name: {i: of[name] for i, of in summaries.items() if name in of} for name in (metric, *COUNTS)}
+    mean = mean_interval(list(values[metric].values()))
+    widened = over_rows_too(mean, values, metric)
+    if widened is mean:
+        return None
+    return {"value": mean.value, "low": widened.low, "high": widened.high, "n": mean.n, "over": "held-out rows"}
 
 
 def gap_frame(found: Collected) -> pd.DataFrame:

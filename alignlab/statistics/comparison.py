@@ -55,6 +55,9 @@ _SHARE_HALF_WIDTH = 0.98
 # Shares of the held-out pairs.
 _SHARES_OF_PAIRS = ("eval/pairs/accuracy", "eval/accuracy")
 
+# Metrics that count the held-out rows of an accuracy or an AUC.
+COUNTS = ("eval/pairs/n", "eval/labels/n_good", "eval/labels/n_bad")
+
 # Axes that set the strength of an objective: its settings form a curve of reward against KL.
 STRENGTHS = (
     "strength", "objective.beta", "objective.tau", "objective.delta", "objective.kl_coef", "objective.target_kl",
@@ -180,7 +183,7 @@ def compare_settings(
             setting,
             len({seed for of in values[name].values() for seed in of}),
             {
-                m: _over_rows_too(interval_of(list(of.values()), LEVEL), values[name], m)
+                m: over_rows_too(interval_of(list(of.values()), LEVEL), values[name], m)
                 for m, of in values[name].items()
             },
             {m: interquartile_mean(_means(of)) for m, of in values[name].items()},
@@ -336,7 +339,7 @@ def seeds_agree(mean: Estimate) -> bool:
     return mean.n > 1 and mean.standard_error < 1e-12  # rounding of a mean
 
 
-def _over_rows_too(mean: Estimate, values: Values, metric: str) -> Estimate:
+def over_rows_too(mean: Estimate, values: Values, metric: str) -> Estimate:
     """The interval of a share of held-out rows, over these rows if all seeds agree: a width of 0 would mean certainty.
 
     Other metrics keep their interval: a loss at the start is the same number for every seed.

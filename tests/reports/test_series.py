@@ -57,6 +57,16 @@ def test_metrics_by_strength_with_t_intervals_over_seeds(made: Path, found: Coll
         assert (row.n, row.over) == (3, "seeds")
 
 
+def test_an_accuracy_on_which_the_seeds_agree_has_its_interval_over_rows(made: Path) -> None:
+    found = read_sweep(made)
+    for record in found.records.values():
+        record["summary"] |= {"eval/pairs/accuracy": 34 / 64, "eval/pairs/n": 64.0}
+    frame = series.metric_frame(found, "eval/pairs/accuracy")
+    assert frame["low"].tolist() == pytest.approx([34 / 64 - 0.98 / 8] * 4)
+    assert frame["high"].tolist() == pytest.approx([34 / 64 + 0.98 / 8] * 4)
+    assert set(frame["over"]) == {"held-out rows"}
+
+
 def test_reward_and_kl_are_exact_where_they_can_be(made: Path, found: Collected) -> None:
     frame = series.frontier_frame(found)
     assert set(frame["kind"]) == {"exact"}

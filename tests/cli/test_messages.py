@@ -326,7 +326,7 @@ def test_completion_offers_verbs_groups_and_options(alignlab: Run, monkeypatch: 
 def test_objectives_can_be_looked_up(alignlab: Run) -> None:
     everything = alignlab("objectives")
     assert everything.code == 0
-    assert len([line for line in everything.out.splitlines() if line and not line.startswith((" ", "ρ"))]) == 36
+    assert len([line for line in everything.out.splitlines() if line and not line.startswith((" ", "ρ"))]) == 37
     one = alignlab("objectives", "ipo")
     assert one.out.startswith(
         "ipo\n    loss of a row: (h - 1 / (2τ))²\n    from: IPO, Azar et al. 2023, https://arxiv.org/"

@@ -144,6 +144,7 @@ def test_of_a_stack_whose_process_was_lost_each_point_is_tried_again(five: list[
 def test_what_a_stack_leaves_is_run_point_by_point(five: list[RunTask], monkeypatch: pytest.MonkeyPatch) -> None:
     ran: list[str] = []
     monkeypatch.setattr("alignlab.sweep.tasks.run_plan", lambda plan, **how: ran.append(plan.id))
+    monkeypatch.setattr("alignlab.sweep.tasks.run_for_policy", lambda plan, group: ran.append(plan.id))
     run_vectorized = "alignlab.vectorized.fit.run_vectorized"
     monkeypatch.setattr(run_vectorized, lambda plans, **how: {plans[1].id: None})
     assert five[0].plan.parent is not None

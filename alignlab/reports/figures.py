@@ -91,7 +91,9 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
                 ls=_dash(place), marker=marker(place), elinewidth=0.6, capsize=0,
             )  # fmt: skip
             last = rows.iloc[int(rows["kl"].to_numpy().argmax())]
-            if last["kl"] > 0.7 * reach:
+            if frame["line"].nunique() == 1 and rows["strength"].notna().any():
+                inner |= _strengths(rows, found.strength, _colour(place))
+            elif last["kl"] > 0.7 * reach:
                 ends[line] = (last["kl"], last["reward"], _colour(place))
             elif frame["line"].nunique() > 1:  # far from the right edge: the name stands at the end of the line
                 inner[line] = (last["kl"], last["reward"], _colour(place))
@@ -103,6 +105,13 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
         _label_ends(axes, ends)
         _label_inside(axes, inner)
     return figure
+
+
+def _strengths(rows: pd.DataFrame, axis: str | None, colour: str) -> dict[str, tuple[float, float, str]]:
+    """Names of the points of the only line, by their strengths."""
+    known = rows.dropna(subset=["strength"])
+    names = [f"{str(axis).rpartition('.')[2]} {strength:g}" for strength in known["strength"]]
+    return {name: (kl, reward, colour) for name, kl, reward in zip(names, known["kl"], known["reward"], strict=True)}
 
 
 def strength(found: Collected, metric: str = "", style: str = "paper") -> Figure:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import re
+from dataclasses import replace
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -167,3 +168,10 @@ def test_the_csv_has_all_digits(found: Collected) -> None:
     frame = metric_frame(found, "exact/frontier_gap")
     assert [float(row["gap"]) for row in rows] == frame["value"].tolist()
     assert [float(row["gap high"]) for row in rows] == pytest.approx(frame["high"].tolist(), abs=1e-15)
+
+
+def test_the_strengths_of_a_single_line_stand_beside_its_points(found: Collected) -> None:
+    of_dpo = replace(found, points=[point for point in found.points if point["objective"] == "dpo"])
+    texts = {text.get_text() for text in frontier(of_dpo).axes[0].texts}
+    assert {"strength 0.1", "strength 1"} <= texts
+    assert not {"strength 0.1", "strength 1"} & {text.get_text() for text in frontier(found).axes[0].texts}

@@ -81,7 +81,8 @@ def frontier(found: Collected, style: str = "paper") -> Figure:
             axes.annotate("start", (0.0, start), (5, -3), textcoords="offset points", fontsize=_small())
         _limits(axes, rewards, 0.06)
         axes.set_xlim(min(0.0, points["kl"].min()) - 0.02 * reach, reach)
-        ends, inner = {}, {}
+        ends: dict[str, tuple[float, float, str]] = {}
+        inner: dict[str, tuple[float, float, str]] = {}
         for place, (line, rows) in _lines(found, frame):
             at = points[points["line"] == line]
             if len(points) > len(frame):

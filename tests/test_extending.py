@@ -10,6 +10,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import yaml
+
 ROOT = Path(__file__).resolve().parents[1]
 DOCUMENT = (ROOT / "docs" / "extending.md").read_text()
 
@@ -85,11 +88,28 @@ def follow(root: Path, heading: str) -> int:
     return len(blocks)
 
 
-def test_the_how_tos_work(tmp_path: Path) -> None:
-    """A launcher, a trainer setting and a metric of the document train a sweep; the others pass the check."""
+@pytest.fixture
+def followed(tmp_path: Path) -> Path:
+    """A copy of the package, changed as all how-tos say."""
     for folder in ("alignlab", "conf", "sweeps", "hydra_plugins"):
         shutil.copytree(ROOT / folder, tmp_path / folder)
     assert {heading: follow(tmp_path, heading) for heading in HOW_TOS} == HOW_TOS
+    return tmp_path
+
+
+def test_the_how_tos_apply_to_todays_files(followed: Path) -> None:
+    """Each diff fits, and each file that a how-to writes or changes can be read."""
+    for heading in HOW_TOS:
+        section = DOCUMENT.partition(f"\n## {heading}\n")[2].partition("\n## ")[0]
+        for name, _, _ in BLOCK.findall(section):
+            text = (followed / name).read_text()
+            compile(text, name, "exec") if name.endswith(".py") else yaml.safe_load(text)
+
+
+@pytest.mark.slow  # 32 s: a process imports all libraries and trains a sweep
+def test_the_how_tos_work(followed: Path) -> None:
+    """A launcher, a trainer setting and a metric of the document train a sweep; the others pass the check."""
+    tmp_path = followed
     done = subprocess.run(
         [sys.executable, "-c", COMMANDS, str(tmp_path)],
         cwd=tmp_path,

@@ -15,10 +15,10 @@ SCRIPT = "import sys; sys.argv[0] = 'alignlab'; from alignlab.cli.main import ma
 @pytest.mark.parametrize(
     ("words", "code", "text"),
     [
-        (["--version"], 0, "alignlab 0."),
+        pytest.param(["--version"], 0, "alignlab 0.", marks=pytest.mark.slow),
         (["trian"], 2, "did you mean: alignlab train?"),
-        (["train", "--nope"], 2, "usage: alignlab [--help]"),
-        (["train", "objective.beta=-1"], 2, "type: objective.beta=0.1"),
+        pytest.param(["train", "--nope"], 2, "usage: alignlab [--help]", marks=pytest.mark.slow),
+        pytest.param(["train", "objective.beta=-1"], 2, "type: objective.beta=0.1", marks=pytest.mark.slow),
         (["-sc", "install=bash"], 0, "-F hydra_bash_completion alignlab"),
     ],
 )

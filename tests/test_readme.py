@@ -121,6 +121,7 @@ def test_every_dialect_of_the_code_is_in_the_table() -> None:
             assert re.search(rf"`{name}`[^|]*: `{field}`", table), f"{name}.{field}"
 
 
+@pytest.mark.slow  # 28 s: two processes import all libraries and train
 def test_the_objective_of_ones_own_works(tmp_path: Path) -> None:
     """Both files of the example, in a copy of the package: they are trained, swept, mixed, and in the catalogue."""
     root = Path(__file__).resolve().parents[1]

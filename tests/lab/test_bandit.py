@@ -54,6 +54,7 @@ def test_parameters_are_counted_before_loading(source: BanditModel | Tiny) -> No
     assert source.parameters == sum(p.numel() for p in source.load()[0].parameters())
 
 
+@pytest.mark.slow  # 13 s: 2,500 updates
 @pytest.mark.usefixtures("hydra_conf")
 def test_ipo_on_bandits_ends_at_its_closed_form(tmp_path: Path) -> None:
     """s = Lap^+ (wins - losses) / (2 tau), policy = softmax(s): least squares over the graph of comparisons.

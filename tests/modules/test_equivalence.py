@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,7 @@ from tests.models.test_logps import wider
 from tests.modules.cases import PLAIN, ROWS, SHARED, Trained, build, data_for, objectives, train
 
 OBJECTIVES = objectives()
+Whole = Callable[[str], Trained]
 EXACT = {"rel": 1e-6, "abs": 1e-9}
 
 
@@ -32,10 +35,10 @@ def objective(request: pytest.FixtureRequest) -> Objective:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Trained]:
-    """Every objective trained in one process on whole batches."""
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
+    """Name of an objective -> the same trained in one process on whole batches, once."""
     folder = tmp_path_factory.mktemp("whole")
-    return {name: train(build(objective), folder) for name, objective in OBJECTIVES.items()}
+    return functools.cache(lambda name: train(build(OBJECTIVES[name]), folder))
 
 
 def assert_same(one: Trained, two: Trained) -> None:
@@ -51,24 +54,34 @@ def assert_same(one: Trained, two: Trained) -> None:
 
 @pytest.mark.parametrize("micro", [2, 3])
 @pytest.mark.parametrize("name", sorted(OBJECTIVES), ids=lambda name: name.replace(" ", "_"))
-def test_a_batch_of_8_is_4_times_2(name: str, micro: int, whole: dict[str, Trained], tmp_path: Path) -> None:
+def test_a_batch_of_8_is_4_times_2(name: str, micro: int, whole: Whole, tmp_path: Path) -> None:
     """3 does not divide 8, and rows have different lengths. With 2, answers also share prompts and sequences."""
     layout = SHARED if micro == 2 else PLAIN
-    assert_same(whole[name], train(build(OBJECTIVES[name], micro=micro, layout=layout), tmp_path))
+    assert_same(whole(name), train(build(OBJECTIVES[name], micro=micro, layout=layout), tmp_path))
 
 
-def test_two_processes_are_one(whole: dict[str, Trained], tmp_path: Path) -> None:
+# One objective of each way to put rows together: sums over rows, and means, ranks or moments of a whole batch.
+OF_EACH_KIND = ["aot", "bco", "dpo", "ipo", "kto", "mix", "reward_model", "sft"]
+
+
+@pytest.mark.parametrize(
+    "names",
+    [OF_EACH_KIND, pytest.param(sorted(OBJECTIVES.keys() - OF_EACH_KIND), marks=pytest.mark.slow)],
+    ids=["of_each_kind", "others"],
+)
+def test_two_processes_are_one(names: list[str], whole: Whole, tmp_path: Path) -> None:
     """Two processes over gloo get half of every batch each, in micro-batches of 3, with shared prompts."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.start_processes(_process, (port, str(tmp_path)), nprocs=2, start_method="fork")
+    torch.multiprocessing.start_processes(_process, (port, str(tmp_path), names), nprocs=2, start_method="fork")
     found = torch.load(tmp_path / "found.pt", weights_only=False)
-    for name, trained in whole.items():
-        assert_same(trained, found[name])
+    assert sorted(found) == sorted(names)
+    for name in names:
+        assert_same(whole(name), found[name])
 
 
-def _process(rank: int, port: int, folder: str) -> None:
+def _process(rank: int, port: int, folder: str, names: list[str]) -> None:
     """One of two processes. The first one stores the results."""
     torch.set_num_threads(1)
     os.environ.update(
@@ -76,8 +89,8 @@ def _process(rank: int, port: int, folder: str) -> None:
         GROUP_RANK="0", LOCAL_WORLD_SIZE="2", TORCHELASTIC_RUN_ID="test",
     )  # fmt: skip
     found = {
-        name: train(build(objective, micro=3, layout=SHARED), Path(folder), devices=2, strategy="ddp")
-        for name, objective in OBJECTIVES.items()
+        name: train(build(OBJECTIVES[name], micro=3, layout=SHARED), Path(folder), devices=2, strategy="ddp")
+        for name in names
     }
     if rank == 0:
         torch.save(found, Path(folder) / "found.pt")

@@ -312,7 +312,7 @@ def test_diverged_and_pruned_are_results(alignlab: Run) -> None:
     assert (run.state()["status"], run.state()["attempt"]) == ("done", 2), "without the bar it goes on"
 
 
-@pytest.mark.parametrize("kind", ["bytes", "value", "settings"])
+@pytest.mark.parametrize("kind", ["bytes", *(pytest.param(k, marks=pytest.mark.slow) for k in ("value", "settings"))])
 @pytest.mark.usefixtures("sft_parent")
 def test_a_damaged_study_is_begun_anew_and_trains_nothing_twice(kind: str, alignlab: Run) -> None:
     import sqlite3

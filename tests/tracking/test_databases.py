@@ -151,6 +151,7 @@ def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.mark.slow  # 9 s, most of which MLflow needs to make its database
 def test_mlflow_holds_the_curve_of_all_attempts(empty_database: Path, run: RunIdentity) -> None:
     """Everything is in the output folder, and the earlier attempt is deleted."""
     shutil.copy(empty_database, run.directory.parents[1])

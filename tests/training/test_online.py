@@ -157,8 +157,13 @@ def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
         torch.testing.assert_close(state[f"critic.scorer.{name}"], weight)
 
 
-@pytest.mark.parametrize("policy", ["none", "lora"])
-@pytest.mark.parametrize("reward", ["none", "lora"])
+@pytest.mark.parametrize(
+    ("policy", "reward"),
+    [
+        ("lora", "lora"),
+        *(pytest.param(*two, marks=pytest.mark.slow) for two in (("none", "none"), ("none", "lora"), ("lora", "none"))),
+    ],
+)
 @pytest.mark.usefixtures("sft_parent")
 def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, alignlab: Run) -> None:
     """Whole model or adapter on either side: a part of the network is trained, and the training state holds it."""

@@ -346,6 +346,7 @@ def test_an_evaluation_that_fails_is_told(alignlab: Run, monkeypatch: pytest.Mon
     assert [state["attempt"] for state in states(Path("outputs"), "s")] == [1, 1]
 
 
+@pytest.mark.slow  # 24 s: three processes import all libraries
 def test_what_points_start_from_runs_in_their_processes(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     """If processes pay, `auto` starts two at once. The one that trains the parent continues with a point."""
     monkeypatch.setattr(eligibility, "_WORTH_PROCESSES", 1)

@@ -67,6 +67,22 @@ def replace_file(scratch: Path, file: Path) -> None:
     os.replace(scratch, file)
 
 
+def replace_and_keep(scratch: Path, file: Path, earlier: Path) -> None:
+    """Rename `scratch` to `file` (`replace_file`), and keep the file that it replaces as `earlier`.
+
+    `file` exists at every moment: `earlier` is a second name of it, or a copy where a file can't have two names.
+    """
+    if file.exists():
+        second = earlier.with_suffix(".tmp")
+        second.unlink(missing_ok=True)
+        try:
+            os.link(file, second)
+        except OSError:
+            shutil.copyfile(file, second)
+        os.replace(second, earlier)
+    replace_file(scratch, file)
+
+
 @contextmanager
 def new_folder(folder: Path) -> Iterator[Path]:
     """Write a folder whole or not at all. The `with` block writes the folder `<name>.tmp` that it gets.

@@ -95,7 +95,9 @@ class Trainer(Checked):
                       means over the last tenth of a run (`tail/`) are over logged rows.
     gradient_clip:    largest 2-norm of the gradient. 0: no clipping.
     eval_every:       updates between evaluations on held-out rows. 0: only at the end.
-    checkpoint_every: updates between checkpoints. 0: only at the end.
+    checkpoint_every: updates between checkpoints. 0: updates are not counted.
+    checkpoint_minutes: minutes between checkpoints. 0: time is not counted. The training state is saved when either is
+                      over, and at the end. Of a run that goes on, the last two states are kept.
     accelerator:      auto, cpu, gpu or mps. One device is used.
     progress:         show progress bars if the output is a terminal.
     keep:             what stays in the directory of a finished run: record (no weights: its config, record, metrics and
@@ -116,6 +118,7 @@ class Trainer(Checked):
     gradient_clip: float = 1.0
     eval_every: int = 0
     checkpoint_every: int = setting(default=0, in_id=False)
+    checkpoint_minutes: float = setting(default=10.0, in_id=False)
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
     max_epochs: float = later_setting(default=0.0)
@@ -139,7 +142,7 @@ class Trainer(Checked):
             ("log_every", 100),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
-        for key in ("gradient_clip", "eval_every", "checkpoint_every", "max_epochs"):
+        for key in ("gradient_clip", "eval_every", "checkpoint_every", "checkpoint_minutes", "max_epochs"):
             yield from at_least(key, getattr(self, key), 0, example=0)
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)

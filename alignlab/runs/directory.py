@@ -327,8 +327,11 @@ class RunDir:
         return past
 
     def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
-        """Record the final status and its reason."""
+        """Record the final status and its reason. A run that is done keeps its last training state only."""
         self.update(status=status, reason=reason, ended=now(), **values)
+        if status == "done":
+            for file in (self.checkpoint, self.stacked_checkpoint):
+                earlier_state(file).unlink(missing_ok=True)
 
     def keep(self, what: Keep) -> None:
         """Delete what need not stay of a finished run. The record then says what was kept.
@@ -375,6 +378,11 @@ class RunDir:
                     shutil.rmtree(inside)
                 else:
                     inside.unlink()
+
+
+def earlier_state(file: Path) -> Path:
+    """The training state that was the last one until `file` was saved."""
+    return file.with_name(f"{file.stem}.earlier{file.suffix}")
 
 
 def at_work_elsewhere(runs: Iterable[RunDir]) -> dict[RunDir, bool]:

@@ -14,16 +14,15 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 
 from alignlab.data.datamodule import AlignmentData
 from alignlab.errors import PrunedError
-from alignlab.integrity import replace_file
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import Progress
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.metrics import check_known
 from alignlab.tracking.sinks.base import Sink
 from alignlab.training.pruning import PruningThresholds
-from alignlab.training.state import about
+from alignlab.training.state import about, replace_state
 
-_STOPS = (signal.SIGINT, signal.SIGTERM)
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # SIGHUP: the terminal is gone
 _SCHEDULERS = (signal.SIGUSR1, signal.SIGUSR2)  # time limit or preemption; caught only if something handles them
 
 
@@ -137,29 +136,34 @@ class Pruner(pl.Callback):
 
 
 class Checkpoint(pl.Callback):
-    """Saves the training state every `every` updates, at the end, and after a signal.
+    """Saves the training state every `every` updates or `minutes` minutes, at the end, and after a signal.
 
     The first signal of a kind waits until the current update is complete, because a state saved in the middle of an
     update could not be resumed. Then the state is saved, and the earlier handler of the signal is called. It ends the
     run, lets a cluster's scheduler queue it again, or lets it continue. A second signal of the same kind calls that
-    handler at once.
+    handler at once. A signal that was ignored when this process started, as SIGHUP is under `nohup`, stays ignored.
     """
 
-    def __init__(self, run: RunDir, every: int) -> None:
+    def __init__(self, run: RunDir, every: int, minutes: float) -> None:
+        """every, minutes: 0 does not count updates, or time."""
         self._run = run
-        self._every = every
+        self._every, self._minutes = every, minutes
+        self._saved_at = time.monotonic()
         self._pending: list[int] = []
         self._before: dict[int, Any] = {number: signal.getsignal(number) for number in _STOPS + _SCHEDULERS}
         self._handlers: dict[int, Any] = {}
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
+        self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            kept = [number for number in self._before if number in _STOPS or callable(self._before[number])]
+            stops = [number for number in _STOPS if self._before[number] is not signal.SIG_IGN]
+            kept = [*stops, *(number for number in _SCHEDULERS if callable(self._before[number]))]
             self._handlers = {number: signal.signal(number, self._on_signal) for number in kept}
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
-        if self._pending or (self._every and self._step(trainer) % self._every == 0):
+        if self._pending or self._due(self._step(trainer)):
             self.save(trainer)
+            self._saved_at = time.monotonic()
         while self._pending:
             self._call_earlier_handler(self._pending.pop(0))
 
@@ -177,6 +181,12 @@ class Checkpoint(pl.Callback):
             signal.signal(number, handler if before is None else before)
         self._handlers = {}
 
+    def _due(self, step: int) -> bool:
+        """Whether the state is saved after `step` updates."""
+        by_updates = self._every and step % self._every == 0
+        by_time = self._minutes and time.monotonic() - self._saved_at >= 60 * self._minutes
+        return bool(by_updates or by_time)
+
     def _step(self, trainer: pl.Trainer) -> int:
         """Updates so far, over all attempts."""
         return trainer.global_step
@@ -186,7 +196,7 @@ class Checkpoint(pl.Callback):
         scratch = self._run.checkpoint.with_suffix(".tmp")
         trainer.save_checkpoint(scratch, weights_only=False)
         if trainer.is_global_zero:
-            replace_file(scratch, self._run.checkpoint)
+            replace_state(scratch, self._run.checkpoint)
 
     def _on_signal(self, number: int, frame: FrameType | None) -> None:
         if number in self._pending:

@@ -63,7 +63,7 @@ def fit(
         config, start = plan.train, replace(start, plan=plan)
         run.update(config=dict(plan.config))
     with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
-        checkpoint = Checkpoint(run, config.trainer.checkpoint_every)
+        checkpoint = Checkpoint(run, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes)
         callbacks: list[pl.Callback] = [recorder.metrics]
         sampling = None
         if config.evaluation.every:

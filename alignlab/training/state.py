@@ -1,7 +1,12 @@
-"""Training states on disk. They are verified when they are read; a run with a damaged state starts anew."""
+"""Training states on disk: the last one of a run, and the one before it.
+
+They are verified when they are read. If the last state is damaged, the run resumes from the one before it. If both are,
+it starts anew.
+"""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,8 +14,8 @@ from typing import Any
 import torch
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import set_aside, sha256_of, verify_zip
-from alignlab.runs.directory import RunDir
+from alignlab.integrity import replace_and_keep, set_aside, sha256_of, verify_zip
+from alignlab.runs.directory import RunDir, earlier_state
 
 STARTS_ANEW = "the run starts anew"
 
@@ -27,6 +32,11 @@ def about(run: RunDir) -> dict[str, Any]:
     return {"run": run.id, "metrics": {"size": size, "sha256": sha256_of(run.metrics, size) if size else ""}}
 
 
+def replace_state(scratch: Path, file: Path) -> None:
+    """Make `scratch` the last training state. The state that it replaces becomes the earlier one."""
+    replace_and_keep(scratch, file, earlier_state(file))
+
+
 def read_state(file: Path, run: RunDir) -> dict[str, Any]:
     """The training state of a run, on the CPU, with its tensors mapped from the file.
 
@@ -40,7 +50,8 @@ def read_state(file: Path, run: RunDir) -> dict[str, Any]:
         raise
     except Exception as error:  # the archive is whole but holds no state: torch raises many types
         raise DamagedError(file, f"holds no training state ({type(error).__name__})") from error
-    needed = _VECTORIZED_KEYS if file == run.stacked_checkpoint else _LIGHTNING_KEYS
+    vectorized = file in (run.stacked_checkpoint, earlier_state(run.stacked_checkpoint))
+    needed = _VECTORIZED_KEYS if vectorized else _LIGHTNING_KEYS
     lacking = [key for key in needed if key not in state] if isinstance(state, dict) else list(needed)
     if lacking:
         raise DamagedError(file, f"holds no training state (it lacks {', '.join(lacking)})")
@@ -72,14 +83,28 @@ def updates_of(state: dict[str, Any]) -> int:
 def updates_in(run: RunDir, file: Path) -> tuple[int, str]:
     """(updates in a training state of a run, message); (0, "") if there is no state.
 
-    A damaged state is renamed. Then the result is 0 and a message for `log_damage`.
+    A damaged state is renamed, and the state before it takes its place. If there is none, or if it is damaged as well,
+    the result is 0. The message, for `log_damage`, says so.
     Raises OutputError if the file can't be read at all, which may be temporary.
     """
     if not file.exists():
         return 0, ""
+    earlier = earlier_state(file)
     try:
-        return updates_of(read_state(file, run)), ""
-    except DamagedError as error:
-        return 0, set_aside(error, STARTS_ANEW)
+        try:
+            return updates_of(read_state(file, run)), ""
+        except DamagedError as error:
+            damage = error
+        if not earlier.exists():
+            return 0, set_aside(damage, STARTS_ANEW)
+        try:
+            updates = updates_of(read_state(earlier, run))
+        except DamagedError as error:
+            return 0, f"{damage}; {set_aside(error, STARTS_ANEW)}"
     except OSError as error:
-        raise OutputError(f"{file} can't be read: {error}") from error
+        raise OutputError(f"{error.filename or file} can't be read: {error}") from error
+    resumes = f"the run resumes from the state before it, after {updates} updates"
+    # Metrics that do not fit the last state fit this one, so they stay.
+    said = set_aside(damage, resumes) if damage.file == file else f"{damage}, and {resumes}"
+    os.replace(earlier, file)
+    return updates, said

@@ -22,7 +22,7 @@ from alignlab.data.layout import Layout
 from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import DamagedError, NotVectorizableError, OutputError
-from alignlab.integrity import replace_file, set_aside
+from alignlab.integrity import set_aside
 from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
@@ -43,7 +43,7 @@ from alignlab.training.fit import around_lightning, make_module, make_trainer
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, reference_pass
-from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, updates_in
+from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, replace_state, updates_in
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs
 from alignlab.vectorized.module import VectorizedModule
@@ -224,7 +224,7 @@ class _VectorizedFit:
             return self.points[p].exact_metrics(policy)
 
         recorder = _Recorder(self, module, held_out, pairs, exact_metrics)
-        checkpoint = _Checkpoint(self, module, first.trainer.checkpoint_every)
+        checkpoint = _Checkpoint(self, module)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
         with around_lightning(checkpoint):
@@ -339,8 +339,9 @@ class _Recorder(pl.Callback):
 class _Checkpoint(Checkpoint):
     """Saves each point's part of the training state into its own directory."""
 
-    def __init__(self, fit: _VectorizedFit, module: VectorizedModule, every: int) -> None:
-        super().__init__(fit.runs[0], every)
+    def __init__(self, fit: _VectorizedFit, module: VectorizedModule) -> None:
+        settings = fit.plans[0].train.trainer
+        super().__init__(fit.runs[0], settings.checkpoint_every, settings.checkpoint_minutes)
         self._fit, self._module = fit, module
 
     def _step(self, trainer: pl.Trainer) -> int:
@@ -351,7 +352,7 @@ class _Checkpoint(Checkpoint):
             file = self._fit.runs[p].stacked_checkpoint
             scratch = file.with_suffix(".tmp")
             torch.save({**self._module.state_of(p), **about(self._fit.runs[p])}, scratch)
-            replace_file(scratch, file)
+            replace_state(scratch, file)
 
 
 class _DataOrder:

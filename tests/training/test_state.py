@@ -16,8 +16,8 @@ from safetensors.torch import load_file
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import read_sealed
-from alignlab.runs.directory import RunDir
-from alignlab.training.state import about, read_state, updates_in
+from alignlab.runs.directory import RunDir, earlier_state
+from alignlab.training.state import about, read_state, replace_state, updates_in, updates_of
 from tests.lab_runs import FULL_PARENT, LAB
 from tests.training.test_training import at_step
 
@@ -122,6 +122,65 @@ def test_a_damaged_state_is_set_aside_and_logged(kind: str, run: RunDir) -> None
     assert not file.exists()
     assert file.with_name("stacked.ckpt.damaged").exists()
     assert updates_in(run, file) == (0, "")
+
+
+def save_another_vectorized_state(run: RunDir, step: int) -> None:
+    """Log another row, and save another training state, which replaces the last one."""
+    with run.metrics.open("a") as rows:
+        rows.write(f'{{"train/global_step": {step}, "train/loss": 0.4}}\n')
+    state = torch.load(run.stacked_checkpoint, weights_only=True)
+    scratch = run.stacked_checkpoint.with_suffix(".tmp")
+    torch.save({**state, "step": step, **about(run)}, scratch)
+    replace_state(scratch, run.stacked_checkpoint)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_state_before_a_damaged_one_is_used(kind: str, run: RunDir) -> None:
+    file = run.stacked_checkpoint
+    before = file.read_bytes()
+    save_another_vectorized_state(run, 7)
+    assert updates_in(run, file) == (7, "")
+    damaged(kind, file)
+    updates, said = updates_in(run, file)
+    assert updates == 5
+    assert "and the run resumes from the state before it, after 5 updates; it is kept as stacked.ckpt.damaged" in said
+    assert file.read_bytes() == before
+    assert not earlier_state(file).exists()
+    assert updates_in(run, file) == (5, "")
+
+
+def test_two_states_are_kept_and_both_may_be_damaged(run: RunDir, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where a file can't have two names."""
+    file = run.stacked_checkpoint
+    save_another_vectorized_state(run, 6)
+    monkeypatch.setattr(os, "link", lambda *files: (_ for _ in ()).throw(OSError("no links here")))
+    save_another_vectorized_state(run, 7)
+    assert updates_of(read_state(file, run)) == 7
+    assert updates_of(read_state(earlier_state(file), run)) == 6
+    assert len(list(file.parent.iterdir())) == 2
+    damaged("cut", file)
+    damaged("flips", earlier_state(file))
+    updates, said = updates_in(run, file)
+    assert updates == 0
+    assert said.count("stacked.ckpt was cut off") == 1
+    assert said.endswith("and the run starts anew; it is kept as stacked.earlier.ckpt.damaged")
+
+
+def test_metrics_that_lost_rows_fit_the_state_before(run: RunDir) -> None:
+    first = run.metrics.read_text()
+    save_another_vectorized_state(run, 7)
+    run.metrics.write_text(first)
+    updates, said = updates_in(run, run.stacked_checkpoint)
+    assert (updates, run.metrics.read_text()) == (5, first)
+    assert "metrics.jsonl is not what it was when stacked.ckpt was saved, and the run resumes from the state" in said
+
+
+def test_a_run_that_is_done_keeps_its_last_state_only(run: RunDir) -> None:
+    save_another_vectorized_state(run, 7)
+    run.end("interrupted")
+    assert earlier_state(run.stacked_checkpoint).exists()
+    run.end("done")
+    assert [file.name for file in run.stacked_checkpoint.parent.iterdir()] == ["stacked.ckpt"]
 
 
 def test_one_damaged_state_does_not_replace_another(run: RunDir) -> None:

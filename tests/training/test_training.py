@@ -6,13 +6,17 @@ import importlib.util
 import json
 import math
 import os
+import pty
 import re
 import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pandas as pd
@@ -24,7 +28,8 @@ from alignlab.integrity import write_sealed
 from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
-from alignlab.training.callbacks import UpdatesBar
+from alignlab.training.callbacks import Checkpoint, UpdatesBar
+from alignlab.training.state import updates_in
 from tests.lab_runs import FULL_PARENT, LAB, RUNS, only, records
 
 Run = Callable[..., Any]
@@ -204,7 +209,7 @@ def at_step(monkeypatch: pytest.MonkeyPatch, step: int, act: Callable[[], Any]) 
     monkeypatch.setattr(AlignmentModule, "training_step", training_step)
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow), signal.SIGHUP])
 @pytest.mark.usefixtures("sft_parent")
 def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
     number: int, alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
@@ -230,11 +235,15 @@ def test_stopped_by_a_signal_and_resumed_is_uninterrupted(
 
 
 @pytest.mark.usefixtures("sft_parent")
-def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_crash_resumes_from_the_last_whole_checkpoint(
+    alignlab: Run, rows: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The states after updates 6 and 3 are there, and the crash damaged the first of them."""
+
     def crash() -> None:
         raise RuntimeError("power cut")
 
-    command = ["train", *LONG, "trainer.checkpoint_every=5"]
+    command = ["train", *LONG, "trainer.checkpoint_every=3"]
     assert alignlab(*command, "output_root=whole").code == 0
     with monkeypatch.context() as patched:
         at_step(patched, 8, crash)
@@ -242,8 +251,77 @@ def test_a_crash_resumes_from_the_last_checkpoint(alignlab: Run, rows: Any, monk
             alignlab(*command)
     run = only("dpo")
     assert records()[run.name]["status"] == "failed"
-    assert alignlab(*command).code == 0
+    state = RunDir(run).checkpoint
+    state.write_bytes(state.read_bytes()[:1000])
+    resumed = alignlab(*command)
+    assert resumed.code == 0
+    assert "last.ckpt was cut off" in resumed.err
+    assert "the run resumes from the state before it, after 3 updates" in resumed.err
+    assert records()[run.name]["resumed_from"] == 3
     same_result(run, Path("whole/runs") / run.name, rows)
+    assert [file.name for file in sorted(state.parent.iterdir())] == ["last.ckpt", "last.ckpt.damaged"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("sft_parent")
+def test_a_run_whose_terminal_is_closed_is_saved(alignlab: Run) -> None:
+    """In a terminal of its own, which is closed while it trains: all that it prints from then on is an error."""
+    command = ["train", *LAB, "trainer.max_steps=3000", "peft=lora", FULL_PARENT]
+    terminal, inside = pty.openpty()
+    code = (
+        "import fcntl, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0);"
+        "from alignlab.cli.main import main; sys.exit(main())"
+    )
+    run = subprocess.Popen(
+        [sys.executable, "-c", code, *command], stdin=inside, stdout=inside, stderr=inside, start_new_session=True
+    )
+    os.close(inside)
+    os.set_blocking(terminal, False)
+    until = time.monotonic() + 120
+    while not any(len(read_rows(found)) > 5 for found in RUNS.glob("dpo-*[0-9a-f]/metrics.jsonl")):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+        with suppress(BlockingIOError):  # a terminal that nobody reads is full at some time
+            os.read(terminal, 1 << 16)
+    os.close(terminal)
+    run.wait(timeout=120)
+    (record,) = (record for name, record in records().items() if name.startswith("dpo"))
+    assert (record["status"], record["reason"]) == ("interrupted", "stopped by a signal")
+    assert updates_in(RunDir.of("outputs", record["id"]), RunDir.of("outputs", record["id"]).checkpoint)[0] > 5
+
+
+def test_a_state_is_saved_by_updates_or_by_time(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Each save starts the time anew. An update takes 20 seconds here."""
+    clock = iter(range(0, 10_000, 20))
+    monkeypatch.setattr("alignlab.training.callbacks.time.monotonic", lambda: next(clock))
+
+    def saved(every: int, minutes: float) -> list[int]:
+        steps: list[int] = []
+        checkpoint = Checkpoint(RunDir(tmp_path), every, minutes)
+        monkeypatch.setattr(checkpoint, "save", lambda trainer: steps.append(trainer.global_step))
+        for step in range(1, 13):
+            checkpoint.on_train_batch_end(SimpleNamespace(global_step=step), None)
+        return steps
+
+    assert saved(0, 0.0) == []
+    assert saved(5, 0.0) == [5, 10]
+    assert saved(0, 1.0) == [3, 6, 9, 12]
+
+
+def test_a_signal_that_was_ignored_stays_ignored(tmp_path: Path) -> None:
+    """As SIGHUP is under `nohup`. A signal that was not ignored is handled until training ends."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGHUP, signal.SIGTERM)}
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        checkpoint = Checkpoint(RunDir(tmp_path), 0, 0.0)
+        checkpoint.on_train_start(None, None)  # type: ignore[arg-type]
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTERM) == checkpoint._on_signal
+        checkpoint.restore_signals()
+        assert signal.getsignal(signal.SIGTERM) == before[signal.SIGTERM]
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @pytest.mark.parametrize("objective", ["bco", "kto"])

@@ -8,9 +8,11 @@ from types import FrameType, TracebackType
 
 log = logging.getLogger(__name__)
 
+_STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
 
 class InterruptCounter:
-    """Counts SIGINT and SIGTERM while the block runs.
+    """Counts SIGINT, SIGTERM and SIGHUP while the block runs. Signals that were ignored before stay ignored.
 
     After the first signal, running points save their state and stop. After the second, they are killed. The handler
     only counts: the launcher reads `signals` in its own loop, where it may call any function.
@@ -21,7 +23,8 @@ class InterruptCounter:
         self._seen = 0
 
     def __enter__(self) -> InterruptCounter:
-        self._before = {number: signal.signal(number, self._count) for number in (signal.SIGINT, signal.SIGTERM)}
+        heard = (number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN)
+        self._before = {number: signal.signal(number, self._count) for number in heard}
         return self
 
     def __exit__(

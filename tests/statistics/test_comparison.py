@@ -82,7 +82,8 @@ def test_without_a_common_kl_none_is_best_and_strengths_to_add_are_named() -> No
     table, text = report_of(settings, ["objective", "strength"])
     ranges = "objective dpo 2 to 4 nats; objective ipo 0.1 to 1.5 nats"
     assert f"The methods have no common KL. So none is called best. KLs of their settings: {ranges}." in text
-    assert "To compare at one KL, about 1.7 nats, add values of strength: objective dpo above 1; " in text
+    assert "To have settings of all methods near one KL, 1.7 nats, add values of strength: objective dpo" in text
+    assert "strength: objective dpo above 1; " in text
     assert text.endswith("objective ipo below 0.1.")
     assert not names_a_best(text)
     assert "difference to the best" not in table
@@ -445,7 +446,8 @@ def test_strengths_to_add() -> None:
     kl = {("dpo", "0.1"): 4.0, ("dpo", "1.0"): 0.4, ("ipo", "0.1"): 0.2}
     advice = strengths_to_add(["objective", "strength"], kl)
     assert advice == (
-        "to compare at one KL, about 0.28 nats, add values of strength: objective dpo above 1; objective ipo below 0.1"
+        "to have settings of all methods near one KL, 0.28 nats, add values of strength: objective dpo above 1; "
+        "objective ipo below 0.1"
     )
     assert strengths_to_add(["objective"], {("dpo",): 1.0, ("ipo",): 2.0}) == ""
     assert strengths_to_add(["objective.beta"], {("0.1",): 1.0, ("1.0",): 2.0}) == "", "one method, one curve"

@@ -530,16 +530,19 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
 
 
 def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:
-    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds."""
+    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds.
+
+    An interval that is not symmetric, such as that of a rate near 1, has its two bounds, too.
+    """
     if setting not in frame.index:
         return Cell("")
     row: dict[str, Any] = dict(frame.loc[setting])
     value, low, high = (_plain(row[end]) for end in ("value", "low", "high"))
     text = f"{value:{form}}"
     if low is not None and high is not None:
-        text += (
-            f" ± {(high - low) / 2:{form}}" if row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
-        )
+        symmetric = abs((low + high) / 2 - value) <= 1e-6 * (high - low) + 1e-12
+        half = f" ± {(high - low) / 2:{form}}"
+        text += half if symmetric and row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
     return Cell(text, value, low, high)
 
 

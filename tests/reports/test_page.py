@@ -307,6 +307,8 @@ def test_what_was_not_done_and_why(tmp_path: Path) -> None:
     for number, (status, reason) in enumerate(ends):
         RunDir.of(tmp_path, run_id("dpo", "0.1", SEEDS[number])).update(status=status, reason=reason, host="h")
     shutil.rmtree(RunDir.of(tmp_path, run_id("dpo", "1.0", "1")).path)
+    log = RunDir.of(tmp_path, run_id("dpo", "0.1", SEEDS[0])).log
+    log.write_text(f"a log\n{'x' * 9000}\nthe last line\n")
     page = Page(write_sweep_page(folder).read_text())
     rows = [[text for text, _ in row] for row in page.tables["runs that are not done"][1:]]
     assert [(status, reason) for _, status, reason, _ in rows] == [
@@ -315,7 +317,8 @@ def test_what_was_not_done_and_why(tmp_path: Path) -> None:
         ("not run", "not begun"),
     ]  # fmt: skip
     assert "12 runs: 8 done, 1 failed, 1 diverged" in page.words
-    assert "a log" in page.words, "the end of the log of a run that failed"
+    assert f"a log\n{'x' * 500} [... 8,500 more characters]\nthe last line" in page.words, "of a run that failed"
+    assert "run what is missing" in page.words
 
 
 def test_the_page_of_an_old_sweep_and_of_nothing(tmp_path: Path) -> None:

@@ -36,7 +36,7 @@ from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 from alignlab.statistics.seeds import Comparison
 
-_LOG_LINES, _MOST_LOGS = 15, 20
+_LOG_LINES, _LOG_LINE, _MOST_LOGS = 15, 500, 20  # lines, characters of a line, logs
 _SAMPLED = "For metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together."
 
 
@@ -290,7 +290,8 @@ def _logs(found: Collected) -> list[tuple[str, str]]:
         if found.records[point["run"]].get("status") in ("failed", "diverged"):
             with suppress(OSError):  # there is no log, or it can't be read
                 lines = file.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
-                logs.append((_safe(point["run"]), redacted(visible("\n".join(lines), 4000))))
+                shown = "\n".join(visible(line, _LOG_LINE) for line in lines)
+                logs.append((_safe(point["run"]), redacted(shown)))
     return logs[:_MOST_LOGS]
 
 

@@ -95,10 +95,14 @@ def _measure_gaps(found: Any) -> None:
 
     runs = list(dict.fromkeys(point["run"] for point in found.done))
     reasons = write_gaps(found.root, runs)
-    if reasons and len(reasons) == len(runs):
-        raise DataError("\n  ".join(dict.fromkeys(reasons)))
-    for reason in reasons:
-        print(f"left out: {reason}", file=sys.stderr)
+    lines = [
+        f"{of[0]}: {reason}" if len(of) == 1 else f"{len(of)} runs, such as {of[0]}: {reason}"
+        for reason, of in reasons.items()
+    ]
+    if lines and sum(map(len, reasons.values())) == len(runs):
+        raise DataError("\n  ".join(lines))
+    for line in lines:
+        print(visible(f"left out: {line}"), file=sys.stderr)
 
 
 def _problems(kind: str, style: str, to: str, metric: str) -> list[Problem]:

@@ -57,7 +57,8 @@ def _write(args: Sequence[str]) -> int:
     words = [word for word in flags.words if word.partition("=")[0] not in settings]
     root, to = Path(settings.get("output_root") or "outputs"), settings.get("to", "")
     if to and not to.endswith(".html"):
-        raise ConfigError([Problem("to", to, "must be the name of an HTML file", "to=report.html")])
+        problem = Problem("to", to, "must be the name of an HTML file", "to=report.html")
+        raise ConfigError([problem], where="this command; nothing was done")
     found = chosen_runs(root, words)
     older = chosen_runs(root, [flags.against]) if flags.against else None
     file = Path(to) if to else (found.folder or root / "reports" / found.name) / "report.html"

@@ -13,7 +13,7 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
-from alignlab.tracking.wandb_sync import offline_folder, upload
+from alignlab.tracking.wandb_sync import check_login, offline_folder, upload
 
 _HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
@@ -82,6 +82,7 @@ def _sync(root: Path, records: Sequence[Mapping[str, Any]]) -> int:
     if not folders:
         print(f"nothing to upload: none of {counted(len(records), 'run')} has W&B files that are not uploaded yet")
         return 0
+    check_login()
     print(
         f"uploading {counted(len(folders), 'run')} to W&B: config, metrics, installed packages, and tables of prompts "
         "and answers (runs with tracking.wandb.samples=false have none)",

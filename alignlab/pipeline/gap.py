@@ -79,7 +79,8 @@ def why_not(plan: Plan) -> str:
     if needs.reference_tokens or needs.reference_kl or needs.collision or needs.margin or needs.couples_batch:
         return "its objective needs more than the log-probabilities of single pairs"
     if (pairs := world.prompts * world.leaves**2) > _MOST_PAIRS:
-        return f"its world has {pairs:,} pairs of answers, and at most {_MOST_PAIRS:,} are enumerated: data.length=3"
+        most = f"at most {_MOST_PAIRS:,} can be enumerated"
+        return f"its world has {pairs:,} pairs of answers, but {most}. Shorter answers have fewer: data.length=3"
     return only_a_record(plan.run) if plan.run.lacks_policy else ""
 
 
@@ -134,12 +135,12 @@ def counts(rows: Sequence[Tokens], template: Template, world: World) -> Array:
     return table / table.sum()
 
 
-def write_gaps(root: Path, runs: Sequence[str]) -> list[str]:
-    """Write the parts of the gaps of finished runs. Returns the reasons for which runs have none."""
-    reasons = []
+def write_gaps(root: Path, runs: Sequence[str]) -> dict[str, list[str]]:
+    """Write the parts of the gaps of finished runs. Returns reason -> runs that have none for this reason."""
+    reasons: dict[str, list[str]] = {}
     for run_id in runs:
         try:
             write_gap(RunDir.of(root, run_id))
         except DataError as error:
-            reasons.append(str(error))
+            reasons.setdefault(str(error).removeprefix(f"{run_id}: "), []).append(run_id)
     return reasons

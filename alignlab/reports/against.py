@@ -49,17 +49,17 @@ def against(new: Collected, old: Collected) -> Against:
     shared = [key for key in now if key in then]
     rows = [row for key in shared for row in _rows(label(axes, key) or new.name, new, now[key], old, then[key])]
     notes = [
-        f"compared with {old.name}: {counted(len(shared), 'setting')} in common; differences are now minus then, "
-        "paired by seed, with 95 % t intervals that are not corrected for the number of comparisons"
+        f"Compared with {old.name}: {counted(len(shared), 'setting')} in common. Differences are now minus then, "
+        "paired by seed. Their 95 % t intervals do not count that there are several comparisons."
     ]
     for name, these, those in ((new.name, now, then), (old.name, then, now)):
         if only := [label(axes, key) for key in these if key not in those]:
             notes.append(
-                f"only in {name}: {'; '.join(only[:10])}{f'; and {len(only) - 10} more' if len(only) > 10 else ''}"
+                f"Only in {name}: {'; '.join(only[:10])}{f'; and {len(only) - 10} more' if len(only) > 10 else ''}."
             )
     same = [p["run"] for key in shared for p in now[key] if any(p["run"] == q["run"] for q in then[key])]
     if same:
-        notes.append(f"the same runs are in both sweeps: {len(same)} of {len(new.done)}")
+        notes.append(f"The same runs are in both sweeps: {len(same)} of {len(new.done)}.")
     return Against(rows, [*notes, *_changes(new, old)])
 
 
@@ -112,7 +112,7 @@ def _changes(new: Collected, old: Collected) -> list[str]:
     now, then = (_constant(found) for found in (new, old))
     lines = [f"{key}: {then[key]} -> {now[key]}" for key in now if key in then and now[key] != then[key]]
     added = [f"{key}: (none) -> {now[key]}" for key in now if key not in then and key not in _varying(old)]
-    return [f"changed: {line}" for line in [*lines, *added[:20]]]
+    return [f"Changed: {line}" for line in [*lines, *added[:20]]]
 
 
 def _flats(found: Collected) -> list[dict[str, str]]:

@@ -10,10 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 
-from alignlab.reports.seeds_table import Settings, between_settings, conclusions
+from alignlab.reports.seeds_table import Settings, between, between_settings, reason_without_metric
 from alignlab.reports.series import heading
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import KLS, ComparedSettings, Group, better_than_start, hardly_moved
+from alignlab.statistics.comparison import GAP, KLS, ComparedSettings, Group, better_than_start, hardly_moved
 from alignlab.statistics.intervals import Estimate
 from alignlab.statistics.kl_budget import LEAST_KL, Budget, same_kl
 from alignlab.statistics.seeds import Comparison
@@ -38,13 +38,11 @@ def answers(found: Settings, metric: str = "") -> list[str]:
     if len(with_results) == 1:
         return [f"{NOTHING}: only {with_results[0].name} has results."]
     if compared.metric is None:
-        reason = next((line for line in conclusions(found, metric) if line.startswith("settings are not compared")), "")
-        reason = reason.removeprefix("settings are not compared, since ").removeprefix("settings are not compared: ")
-        return [f"{NOTHING}: {reason}."]
+        return [f"{NOTHING}: {reason_without_metric(compared, metric)}."]
     most = max(row.means[compared.metric].n for row in with_results if compared.metric in row.means)
     if most < 2:
-        one = "each setting has one seed, and a difference between single runs may be chance (seed=1,2,3 adds seeds)"
-        return [f"{NOTHING}: {one}."]
+        one = "each setting has one seed, and a difference between single runs may be chance"
+        return [f"{NOTHING}: {one}. To add seeds, train the sweep again with seed=1,2,3."]
     if compared.budgets is not None:
         return _at_budgets(compared)
     return _of_groups(compared)
@@ -71,7 +69,7 @@ def _at_budgets(compared: ComparedSettings) -> list[str]:
             f"{NOTHING}: KLs below {LEAST_KL} nats are not compared, and these methods went no further: {_some(still)}."
         ]
     reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
-    return [f"{NOTHING}: the methods have no KL in common ({reached}), and more reward at more KL is not better."]
+    return [f"{NOTHING}: the methods have no KL in common ({reached}). More reward at more KL is not better."]
 
 
 def _at_budget(budget: Budget, reward: str) -> str:
@@ -79,7 +77,7 @@ def _at_budget(budget: Budget, reward: str) -> str:
     if budget.best is None or not _is_compared(budget.best, budget.comparisons):
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
-    text = _sentence(where, budget.best, heading(reward), "highest", budget.rewards, budget.comparisons)
+    text = _sentence(where, budget.best, heading(reward), "highest", "method", budget.rewards, budget.comparisons)
     unknown = "" if budget.best in budget.gains else _START_UNKNOWN
     return "".join([text, unknown, *(f" {one[0].upper()}{one[1:]}." for one in between_settings(budget))])
 
@@ -123,12 +121,12 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     if apart and not compared.asked:
         return ""
     known = [kl for kl in kls.values() if kl is not None]
-    where = "" if apart else f"At a KL of {min(known):.2f} to {max(known):.2f} nats, "
+    where = "" if apart else f"At a KL of {between(known)}, "
     word = "lowest" if compared.better == "lower" else "highest"
     means = {row.name: row.means[compared.metric] for row in compared.settings if compared.metric in row.means}
     little = hardly_moved({name: compared.values[name] for name in group.names})
     still = " It hardly moved from the start." if compared.asked and group.best in little else ""
-    text = _sentence(where, group.best, heading(compared.metric), word, means, group.comparisons)
+    text = _sentence(where, group.best, heading(compared.metric), word, "setting", means, group.comparisons)
     if not compared.asked and better_than_start(compared.values[group.best], compared.metric, compared.plane) is None:
         still = _START_UNKNOWN
     rest = " The KLs differ or were not measured, so this is not a comparison at equal KL." if apart else ""
@@ -136,8 +134,15 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
 
 
 def _sentence(
-    where: str, best: str, metric: str, word: str, means: Mapping[str, Estimate], comparisons: Mapping[str, Comparison]
+    where: str,
+    best: str,
+    metric: str,
+    word: str,
+    what: str,
+    means: Mapping[str, Estimate],
+    comparisons: Mapping[str, Comparison],
 ) -> str:
+    """Sentences on the best of some settings or methods. word: lowest or highest. what: setting or method."""
     others = {name: c for name, c in comparisons.items() if name != best}
     sign = -1 if word == "lowest" else 1
     ahead = [name for name in others if name in means and sign * (means[name].value - means[best].value) > 0]
@@ -147,13 +152,17 @@ def _sentence(
     if not worse:
         tied = [name for name, c in others.items() if c.tied]
         shown = _some(f"{name} ({means[name]:.3f})" for name in [best, *tied])
-        text = f"{where}none is known to be best. Tied by {metric}: {shown}."
+        text = f"{where}no {what} is known to be best. These are tied by {metric}: {shown}."
     else:
-        nearest = min(worse, key=lambda name: abs(worse[name].value))
-        what = f"has the best {metric} of those that can be called best" if ahead else f"has the {word} {metric}"
-        text = f"{where}{best} {what}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
-        text += f" The nearest one that differs is {nearest}: {worse[nearest]:+.3f}."
-        text += f" Tied with it: {_some(tied)}." if tied else ""
+        has = f"has the best {metric} of those that can be called best" if ahead else f"has the {word} {metric}"
+        text = f"{where}{best} {has}: {means[best]:.3f} over {counted(means[best].n, 'seed')}."
+        behind = {name: difference for name, difference in worse.items() if name not in ahead}
+        if behind:
+            nearest = min(behind, key=lambda name: abs(behind[name].value))
+            side = "higher" if word == "lowest" else "lower"
+            text += f" The closest {what} that is known to be {side} is {nearest}: a difference of "
+            text += f"{behind[nearest]:+.3f}."
+        text += f" Tied with it (not known to differ): {_some(tied)}." if tied else ""
         if excluded := [f"{name} ({means[name].value:.3f})" for name in ahead if name not in unknown]:
             why = "fewer seeds, hardly moved, or not known to be better than the start"
             text += f" Better, but not called best ({why}): {_some(excluded)}."
@@ -168,14 +177,15 @@ def _why_nothing(compared: ComparedSettings, groups: Sequence[Group]) -> str:
     kls = list(_kls(compared, with_results).values())
     known = [kl for kl in kls if kl is not None]
     if compared.at_equal_kl and not compared.groups:
-        where = f" (they reach {min(known):.2f} to {max(known):.2f} nats)" if known else ""
-        return f"no two settings have the same KL{where}, and more reward at more KL is not better"
+        where = f" (they reach {between(known)})" if known else ""
+        return f"no two settings have the same KL{where}. More reward at more KL is not better"
     if groups:
         return _at_no_common_kl(compared, groups[0], known if len(known) == len(kls) else [])
     if any(group.best for group in compared.groups):
         return "no setting has two seeds in common with another"
     moved = " that moved" if any(group.unmoved for group in compared.groups) else ""
-    return f"no setting{moved} is known to be better than the start"
+    by = "exact reward" if compared.metric == GAP else heading(compared.metric or "")
+    return f"no setting{moved} is known to be better than the start ({by})"
 
 
 def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[float]) -> str:
@@ -186,9 +196,9 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     pairs = compared.values[group.best].get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
     on = f" and {counted(int(min(map(float, pairs.values()))), 'pair')}" if pairs else ""
     word = "lowest" if compared.better == "lower" else "highest"
-    why = f"they reach {min(kls):.2f} to {max(kls):.2f} nats" if kls else "it was not measured"
+    why = f"they reach {between(kls)}" if kls else "it was not measured"
     return (
-        f"the settings are not known to have a KL in common ({why}), and one that moved further may only seem better. "
+        f"the settings are not known to have a KL in common ({why}). One that moved further may only seem better. "
         f"By {heading(metric)} alone, the {word} is that of {group.best}: {value.value:.3f} over "
         f"{counted(value.n, 'seed')}{on}"
     )

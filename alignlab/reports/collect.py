@@ -46,6 +46,9 @@ _TYPES: dict[str, type] = {
 # Types of the entries of lists.
 _ENTRIES: dict[str, type] = {"overrides": str, "attempts": dict}
 
+# Fields that set the strength of an objective. The first of them that an objective has is its `strength`.
+_STRENGTHS = ("beta", "tau", "delta", "kl_coef", "odds_weight", "alpha")
+
 # Parts of a config that do not affect the numbers of a run. They are not axes when runs outside a sweep are reported.
 _COSMETIC = ("sweep.", "tracking.", "output_root", "rerun", "if_running", "trainer.progress", "trainer.accelerator")
 
@@ -224,12 +227,16 @@ def read_sweep(folder: str | Path) -> Collected:
 
 
 def read_runs(root: str | Path, names: Iterable[str]) -> Collected:
-    """Any runs, of one sweep or not. Their axes are the objective and the keys of the config that differ."""
+    """Any runs, of one sweep or not. Their axes are the objective and the keys of the config that differ.
+
+    The strengths of several objectives are one axis, `strength`. Other fields of an objective are axes if runs of the
+    same objective differ in them.
+    """
     ids = list(dict.fromkeys(names))
     records, notes = _records(Path(root).absolute(), ids)
-    flats = {run: _settings_of(record) for run, record in records.items()}
+    flats = _with_one_strength({run: _settings_of(record) for run, record in records.items()})
     keys = dict.fromkeys(key for flat in flats.values() for key in flat)
-    axes = [key for key in keys if len({_shown(flat.get(key)) for flat in flats.values()}) > 1]
+    axes = [key for key in keys if _differs(key, list(flats.values()))]
     points = [
         {"point": number, "run": run, **{axis: _shown(flats[run].get(axis)) for axis in axes}}
         for number, run in enumerate(ids)
@@ -316,6 +323,24 @@ def _settings_of(record: Record) -> dict[str, Any]:
     flat = flatten(record.get("config", {}))
     kept = {key: value for key, value in flat.items() if not key.startswith(_COSMETIC)}
     return {"objective": str(record.get("id", "")).rpartition("-")[0], **kept}
+
+
+def _with_one_strength(flats: Mapping[str, dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """The settings of runs, with `strength` in place of the strength of each objective if there are several."""
+    if len({flat["objective"] for flat in flats.values()}) < 2:
+        return dict(flats)
+    found = {}
+    for run, flat in flats.items():
+        own = next((key for name in _STRENGTHS if (key := f"objective.{name}") in flat), "")
+        rest = {key: value for key, value in flat.items() if key not in ("objective", own)}
+        found[run] = {"objective": flat["objective"], **({"strength": flat[own]} if own else {}), **rest}
+    return found
+
+
+def _differs(key: str, flats: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a setting differs between runs; a field of the objective must differ between runs of one objective."""
+    values = {(flat["objective"] if key.startswith("objective.") else "", _shown(flat.get(key))) for flat in flats}
+    return len(values) > len({objective for objective, _ in values})
 
 
 def _shown(value: Any) -> str:

@@ -66,7 +66,7 @@ def _settings(
     title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
     found = by_prompt(done, judge)
     if found is None:
-        return f"## {title}\n\nthe runs have different prompts, so they are not compared"
+        return f"## {title}\n\nThe runs have different prompts, so they are not compared."
     own, repeated = split_axes(axes, sweep.get("zip", []))
     everything = all(rows.all_prompts for rows in done.values())
     runs: list[Run] = []
@@ -84,10 +84,10 @@ def _settings(
     )  # fmt: skip
     seeds = max(len(of) for of in by_seed.values())
     settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
-    left_out = f"; {counted(found.left_out, 'prompt')} without a valid verdict for every run left out"
-    lines = [f"{counted(found.prompts, 'prompt')}{left_out if found.left_out else ''}"]
+    left_out = f" {counted(found.left_out, 'prompt')} left out, because not every run has a valid verdict there."
+    lines = [f"{counted(found.prompts, 'prompt')} answered.{left_out if found.left_out else ''}"]
     if no_kl and rewards:
-        lines.append("the KL is not known, so this does not say which setting is best at equal KL")
+        lines.append("The KL is not known, so this does not say which setting is best at equal KL.")
     lines += conclusions(settings, "") if judge else []
     return "\n".join([f"## {title}", "", settings_markdown(settings), "", *(f"- {line}" for line in lines)])
 
@@ -95,8 +95,8 @@ def _settings(
 def _over(seeds: int, everything: bool) -> str:
     """What the intervals are over, in words."""
     if seeds == 1:
-        return "over prompts; with one seed, nothing is known about other seeds"
-    return "over seeds; the prompts are all that there are" if everything else "over seeds and prompts together"
+        return "over prompts. With one seed, nothing is known about other seeds"
+    return "over seeds. The prompts are all that there are" if everything else "over seeds and prompts together"
 
 
 def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) -> str:
@@ -118,4 +118,4 @@ def _runs(summaries: Mapping[str, Mapping[str, Any]], names: Mapping[str, str]) 
                 summary["health"]["verdict"],
             ]
         )
-    return f"win-rates against {against or 'nothing'}; 95 % intervals over prompts\n\n{table(heads, rows)}"
+    return f"Win-rates are against {against or 'nothing'}. The 95 % intervals are over prompts.\n\n{table(heads, rows)}"

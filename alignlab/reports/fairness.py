@@ -34,10 +34,10 @@ def _budgets(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         found.setdefault(record["objective"]["name"], {})[_budget(record)] = None
     budgets = {budget for of in found.values() for budget in of}
     if len(budgets) == 1:
-        yield f"budget of every run: {next(iter(budgets))}"
+        yield f"Budget of every run: {next(iter(budgets))}."
     else:
         shown = "; ".join(f"{name}: {' | '.join(of)}" for name, of in found.items())
-        yield f"budgets differ: {shown}"
+        yield f"Budgets differ. {shown}."
 
 
 def _budget(record: Mapping[str, Any]) -> str:
@@ -60,8 +60,8 @@ def _learning_rates(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     if len(rates) > 1 and untuned:
         shown = ", ".join(f"{name} {next(iter(rates[name])):g}" for name in untuned if None not in rates[name])
         yield (
-            f"learning rates were not tuned for each objective ({_LR}: {shown}), so another rate may change their "
-            "order; sweep=objectives_lr tunes them"
+            f"Learning rates were not tuned for each objective ({_LR}: {shown}), so another rate may change their "
+            "order. sweep=objectives_lr tunes them."
         )
 
 
@@ -70,6 +70,6 @@ def _starts(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     starts = {weights for record in records if (weights := (record.get("model") or {}).get("reference_weights"))}
     if len(starts) > 1:
         yield (
-            f"the runs start from {len(starts)} different policies, and KLs and log-ratios are relative to a run's own "
-            "start: they are not on one scale"
+            f"The runs start from {len(starts)} different policies. KLs and log-ratios are relative to a run's own "
+            "start, so they are not on one scale."
         )

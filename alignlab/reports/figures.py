@@ -55,7 +55,6 @@ _RC: dict[str, dict[str, Any]] = {
 }  # fmt: skip
 
 # Curves and metrics that are drawn if none is named: the first that the runs have.
-_MOST_BANDS = 4  # curves; the bands of more of them cover each other
 _CURVES = ("train/logratios/margins", "train/objective/scores", "train/loss")
 _METRICS = ("exact/frontier_gap", "exact/kl", series.SAMPLED_KL, "eval/pairs/accuracy", "eval/loss")
 
@@ -165,7 +164,7 @@ def curves(found: Collected, metric: str = "", style: str = "paper") -> Figure:
             lines = list(_lines(found, frame[frame["metric"] == name]))
             panels += [(name, group) for group in ([[line] for line in lines] if _apart(name, lines) else [lines])]
         figure, all_axes = _panels(style, len(panels))
-        bands = frame["setting"].nunique() <= _MOST_BANDS
+        bands = frame["setting"].nunique() <= series.MOST_BANDS
         for axes, (name, group) in zip(all_axes, panels, strict=True):
             _draw_curves(axes, group, bands=bands)
             axes.set_ylabel(CURVES.get(name, name))

@@ -173,15 +173,15 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
     """
     compared = found.compared
     agree = any(seeds_agree(mean) and mean.half for row in compared.settings for mean in row.means.values())
-    rows = "; where the seeds of an accuracy agree, of one over its held-out rows" if agree else ""
-    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}{rows}"
+    rows = " If all seeds of an accuracy agree, the interval is over its held-out rows." if agree else ""
+    yield f"± is half of a {_PERCENT} t interval of the mean {found.over}.{rows}"
     for row in compared.settings:
         points = found.points[row.name]
         lost = {seed: p for seed, p in points.items() if p["status"] != "done"}
         if lost:
             seeds = ", ".join(f"{seed} ({point['status']})" for seed, point in lost.items())
-            rest = "its numbers are from the other seeds" if len(lost) < len(points) else "it has no numbers"
-            yield f"{row.name or 'this setting'} lacks seed {seeds}: {rest}"
+            rest = "Its numbers are from the other seeds." if len(lost) < len(points) else "It has no numbers."
+            yield f"Missing seeds of {row.name or 'this setting'}: {seeds}. {rest}"
     if len(compared.settings) < 2:
         return
     if compared.metric is None:
@@ -197,11 +197,10 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
     """Sentences on settings that are compared with each other, all of them or those with equal KL."""
     compared = found.compared
     assert compared.metric is not None
-    where = f" between settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
+    where = f", but only with settings of equal KL (within a factor of {SAME_KL})" if compared.at_equal_kl else ""
     yield (
-        f"settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}: differences to "
-        f"the best are paired by seed, with t intervals (Bonferroni); the truly best setting is among the tied ones "
-        f"({_PERCENT})"
+        f"Settings are compared by {_heading(compared.metric)} ({compared.better} is better){where}. "
+        f"{_how_compared('setting')}"
     )
     yield from _settings_without_equal_kl(compared)
     yield from _prompts_not_counted(found)
@@ -215,6 +214,14 @@ def _setting_conclusions(found: Settings) -> Iterator[str]:
         yield from _weak_settings(compared)
 
 
+def _how_compared(what: str) -> str:
+    """Sentences on the intervals of differences. what: setting or method."""
+    return (
+        "Differences to the best are paired by seed. Their t intervals count all comparisons (Bonferroni). With "
+        f"{_PERCENT} probability, the truly best {what} is among those that are tied with the best."
+    )
+
+
 def _budget_conclusions(found: Settings) -> Iterator[str]:
     """Sentences on methods at the KLs that all of them reached."""
     compared = found.compared
@@ -224,33 +231,33 @@ def _budget_conclusions(found: Settings) -> Iterator[str]:
     reached = "; ".join(f"{name} {low:.2g} to {high:.2g} nats" for name, (low, high) in ranges.items())
     if not compared.budgets.budgets:
         hardly = all(high < LEAST_KL for _, high in ranges.values())
-        why = f" above {LEAST_KL} nats, because the methods hardly moved from the start" if hardly else ""
         if len(ranges) < 2:
-            yield f"nothing is compared, because {f'only {next(iter(ranges))}' if ranges else 'no method'} has results"
+            yield f"Nothing is compared, because {f'only {next(iter(ranges))}' if ranges else 'no method'} has results."
             return
-        yield f"no common KL{why}, so none is called best; their settings have KLs of: {reached}"
+        why = f" above {LEAST_KL} nats, because they hardly moved from the start" if hardly else ""
+        yield f"The methods have no common KL{why}. So none is called best. KLs of their settings: {reached}."
         yield from _strengths_to_add(compared)
         return
     yield (
-        f"methods are compared by {_heading(compared.plane.reward)} at KLs that all of them reached, with linear "
-        f"interpolation between settings: differences to the best are paired by seed, with t intervals (Bonferroni); "
-        f"the truly best method is among the tied ones ({_PERCENT})"
+        f"Methods are compared by {_heading(compared.plane.reward)} at KLs that all of them reached. Between the "
+        f"settings of a method, values are interpolated linearly. {_how_compared('method')}"
     )
-    yield f"KLs of the settings: {reached}"
+    yield f"KLs of the settings: {reached}."
     yield from _prompts_not_counted(found)
     for budget in compared.budgets.budgets:
         yield from _at_budget(budget)
     most = max(high for _, high in ranges.values())
     if compared.budgets.budgets[-1].kl < most / 4:
-        yield f"above {compared.budgets.budgets[-1].kl:.2g} nats nothing is compared, because not all methods got there"
+        highest = compared.budgets.budgets[-1].kl
+        yield f"Above {highest:.2g} nats nothing is compared, because not all methods got there."
         yield from _strengths_to_add(compared)
     if TUNED in compared.axes:
         pooled = all(name in ranges for budget in compared.budgets.budgets for name in budget.rewards)
         yield (
-            "the settings of all learning rates of a method form one curve, because no rate alone covers these KLs"
+            "The settings of all learning rates of a method form one curve, because no rate alone covers these KLs."
             if pooled
-            else "each learning rate is a variant of a method; the best variant was chosen by these same numbers, and "
-            "the intervals count all variants"
+            else "Each learning rate is a variant of a method. The best variant was chosen by these same numbers, and "
+            "the intervals count all variants."
         )
     yield from _how_sure(
         compared, {f"{b.kl} {name}": c for b in compared.budgets.budgets for name, c in b.comparisons.items()}
@@ -263,22 +270,33 @@ def _prompts_not_counted(found: Settings) -> Iterator[str]:
         return
     if compared.at_equal_kl and compared.plane is not None and compared.plane.kl.startswith("eval/"):
         yield (
-            "all runs answered the same prompts, and these intervals do not include the variation between prompts; to "
+            "All runs answered the same prompts, and these intervals do not include the variation between prompts. To "
             "include it, type: alignlab evaluate run=<this sweep>"
         )
 
 
 def _at_budget(budget: Budget) -> Iterator[str]:
-    where = f"at a KL of {budget.kl:.3g} nats: "
+    where = f"At a KL of {budget.kl:.3g} nats, "
     no_better = [name for name, gain in budget.gains.items() if gain.n > 1 and not gain.low > 0]
     if no_better:
-        names = "; ".join(no_better)
-        yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
-    yield from (f"{where}{line}" for line in between_settings(budget))
+        yield _sentence(where, _no_better(no_better))
+    yield from (f"{where}{line}." for line in between_settings(budget))
     if budget.best is None:
-        yield f"{where}no method is known to be better than the start: none is called best"
+        yield f"{where}no method is known to be better than the start, so none is called best."
     else:
         yield from _best(budget.best, budget.comparisons, where, no_better, ())
+
+
+def _no_better(names: Sequence[str]) -> str:
+    these, they = ("this one is", "it is") if len(names) == 1 else ("these are", "they are")
+    return f"{these} not known to be better than the start ({_PERCENT} interval), so {they} not called best: " + (
+        f"{'; '.join(names)}."
+    )
+
+
+def _sentence(where: str, text: str) -> str:
+    """The text with a capital letter, or after a phrase that says where it holds."""
+    return f"{where}{text}" if where else f"{text[0].upper()}{text[1:]}"
 
 
 def between_settings(budget: Budget) -> list[str]:
@@ -300,41 +318,42 @@ def _best(
     """
     unknown = [name for name, c in comparisons.items() if c.tied is None]
     if len(unknown) == len(comparisons) - 1:
-        yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
+        text = "no setting has two seeds in common with another, so nothing is known about which is best."
+        yield _sentence(where, text)
         return
     tied = [name for name, c in comparisons.items() if c.tied and name not in (best, *not_best)]
     beside = [name for name, c in comparisons.items() if c.tied and name in not_best]
     known = " of those that can be compared" if unknown else ""
     if any(c.difference and abs(c.difference.value) < _LEAST for c in comparisons.values()):
-        yield f"settings whose means differ by less than {_LEAST} count as tied, however many seeds there are"
+        yield f"Means that differ by less than {_LEAST} count as tied, however many seeds there are."
+    named = _sentence(where, f"the best{known} is {best}")
     if tied:
-        names = "; ".join(tied)
-        yield f"{where}best{known}: {best}, tied with {names}: the best{known} is one of these ({_PERCENT})"
+        yield f"{named}, tied with {'; '.join(tied)}. With {_PERCENT} probability, the truly best is one of these."
     else:
-        other = "no other that is better than the start" if beside else "no other"
+        other = "No other that is better than the start" if beside else "No other"
         if any(name in unmoved for name in beside):
-            other = "no other that moved and is better than the start"
-        yield f"{where}best{known}: {best}; {other} is tied with it"
+            other = "No other that moved and is better than the start"
+        yield f"{named}. {other} is tied with it."
     if unknown:
-        names = "; ".join(unknown)
-        yield f"{where}not compared, because they have fewer than two seeds in common with the best: {names}"
+        text = f"not compared, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}."
+        yield _sentence(where, text)
 
 
 def _how_sure(compared: ComparedSettings, comparisons: Mapping[str, Comparison]) -> Iterator[str]:
     """What the statements on ties assume, and on how many seeds they rest."""
     if any(c.tied and c.more_seeds for c in comparisons.values()):
         yield (
-            "seeds to add: additional seeds that would separate the two with 80 % probability, if difference and "
-            f"spread stay as they are (- : over {MOST_SEEDS:,}, or more held-out pairs are needed instead)"
+            "Seeds to add: so many more seeds would tell the two apart with 80 % probability, if difference and spread "
+            f"stay as they are. A dash means more than {MOST_SEEDS:,} seeds, or that more held-out pairs are needed."
         )
     fewest = min((c.difference.n for c in comparisons.values() if c.difference and c.difference.n > 1), default=0)
     if max(row.seeds for row in compared.settings) < 2:  # the comparisons are over prompts
-        yield "what is said about ties holds for these runs; with one seed, nothing is known about other seeds"
+        yield "What is said about ties holds for these runs. With one seed, nothing is known about other seeds."
     elif 0 < fewest < _FEW_SEEDS:
         yield (
-            f"ties are judged from {counted(fewest, 'seed')}, on the assumption that differences are normally "
+            f"Ties are judged from {counted(fewest, 'seed')}, on the assumption that differences are normally "
             "distributed over seeds. If one seed in five is far off, a 95 % interval from 3 seeds contains the true "
-            "value in only half of the cases (docs/evaluation.md)"
+            "value in only half of the cases (docs/evaluation.md)."
         )
 
 
@@ -343,8 +362,8 @@ def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
     kl = next((m for m in KLS if all(values.get(m) for values in compared.values.values() if values)), None)
     if kl is None:
         yield (
-            "the KL to the reference is not known for all settings, so this does not say which is best at equal KL; "
-            "to measure it, type: alignlab evaluate run=<this sweep>"
+            "The KL to the reference is not known for all settings, so this does not say which is best at equal KL. To "
+            "measure it, type: alignlab evaluate run=<this sweep>"
         )
         return
     kls = [_mean_of(values[kl]) for values in compared.values.values() if values.get(kl)]
@@ -354,24 +373,32 @@ def _kl_beside(compared: ComparedSettings) -> Iterator[str]:
     names = best + [n for group in compared.groups for n, c in group.comparisons.items() if c.tied and n not in best]
     if names:
         shown = "; ".join(f"{n} {_mean_of(compared.values[n][kl]):.2g} nats" for n in names)
-        yield f"the settings have different KLs, so this does not say which is best at equal KL: {shown}"
+        yield f"The settings have different KLs, so this does not say which is best at equal KL: {shown}."
 
 
 def _why_not_compared(compared: ComparedSettings, asked: str) -> Iterator[str]:
-    if asked:
-        yield f"settings are not compared: no finished run has {asked}"
+    why = reason_without_metric(compared, asked)
+    if not why:
         return
+    yield f"Settings are not compared, because {why}."
+    if not asked:
+        yield "To rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
+
+
+def reason_without_metric(compared: ComparedSettings, asked: str) -> str:
+    """Why settings with results are compared by no metric; empty if none has results. asked: as in `conclusions`."""
+    if asked:
+        return f"no finished run has {asked}"
     with_results = {name: values for name, values in compared.values.items() if any(values.values())}
     if not with_results:
-        return
+        return ""
     lacking = []
     for metric in DEFAULT_METRICS[:-1]:
         without = [name for name, values in with_results.items() if not values.get(metric)]
         if len(without) < len(with_results):
             lacking.append(f"{_heading(metric)} is missing for {'; '.join(without)}")
     rest = ". ".join(lacking) or "losses of different objectives can't be compared"
-    yield f"settings are not compared, since no metric is known and comparable for all of them: {rest}"
-    yield "to rank them by another metric, type: sweep.metric=<name> sweep.better=lower|higher"
+    return f"no metric is known and comparable for all of them: {rest}"
 
 
 def _kls(compared: ComparedSettings) -> dict[str, float]:
@@ -380,6 +407,12 @@ def _kls(compared: ComparedSettings) -> dict[str, float]:
         return {}
     kl = compared.plane.kl
     return {name: _mean_of(of[kl]) for name, of in compared.values.items() if of.get(kl)}
+
+
+def between(kls: Sequence[float]) -> str:
+    """The smallest and the largest of some KLs, as text; one number if they look the same."""
+    low, high = f"{min(kls):.2f}", f"{max(kls):.2f}"
+    return f"{low} nats" if low == high else f"{low} to {high} nats"
 
 
 def _mean_of(by_seed: Mapping[str, Any]) -> float:
@@ -396,9 +429,9 @@ def _settings_without_equal_kl(compared: ComparedSettings) -> Iterator[str]:
         return
     where = "; ".join(f"{name} ({kl[name]:.2f} nats)" for name in alone)
     if len(alone) == len(kl):
-        yield f"no two settings have the same KL, so none is called best: {where}"
+        yield f"No two settings have the same KL, so none is called best: {where}."
     else:
-        yield f"not compared, because no other setting has the same KL: {where}"
+        yield f"Not compared, because no other setting has the same KL: {where}."
     yield from _strengths_to_add(compared)
 
 
@@ -406,7 +439,7 @@ def _strengths_to_add(compared: ComparedSettings) -> Iterator[str]:
     kl = _kls(compared)
     named = {row.values: kl[row.name] for row in compared.settings if row.name in kl}
     if more := strengths_to_add(compared.axes, named):
-        yield more
+        yield f"{more[0].upper()}{more[1:]}."
 
 
 def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str]:
@@ -415,16 +448,15 @@ def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str
         where = ""
     else:
         kl = [value for name, value in _kls(compared).items() if name in group.names]
-        where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
+        where = f"At a KL of {between(kl)}, "
     metric = compared.metric or ""
     no_better = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
     if no_better and not compared.asked:
-        names = "; ".join(no_better)
-        yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
+        yield _sentence(where, _no_better(no_better))
     if group.best is None:
         if any(compared.values[name].get(metric) for name in group.names):
             which = "no setting that moved" if group.unmoved else "no setting"
-            yield f"{where}{which} is known to be better than the start: none is called best"
+            yield _sentence(where, f"{which} is known to be better than the start, so none is called best.")
         return
     not_best = [] if compared.asked else [*no_better, *group.unmoved]
     yield from _best(group.best, group.comparisons, where, not_best, group.unmoved)
@@ -439,7 +471,7 @@ def _hardly_moved(compared: ComparedSettings) -> Iterator[str]:
     limit = f"less than {LEAST_DISTANCE} nats per pair" if everyone else "less than a quarter of the largest distance"
     so = ", so not called best" if any(name in group.unmoved for group in compared.groups for name in little) else ""
     names = "; ".join(f"{name} ({how_far:.2g} nats)" for name, how_far in little.items())
-    yield f"hardly moved from the start ({limit}){so}: {names}"
+    yield f"Hardly moved from the start ({limit}){so}: {names}."
 
 
 def _weak_settings(compared: ComparedSettings) -> Iterator[str]:
@@ -448,7 +480,7 @@ def _weak_settings(compared: ComparedSettings) -> Iterator[str]:
     for metric in (GAP, "eval/pairs/accuracy"):
         if no_better := [name for name in values if better_than_start(values[name], metric) is False]:
             by = "exact reward" if metric == GAP else _heading(metric)
-            yield f"not known to be better than the start by {by} ({_PERCENT} interval): {'; '.join(no_better)}"
+            yield f"Not known to be better than the start by {by} ({_PERCENT} interval): {'; '.join(no_better)}."
 
 
 def _shown(compared: ComparedSettings) -> list[str]:

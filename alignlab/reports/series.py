@@ -33,6 +33,9 @@ from alignlab.tracking.sinks.jsonl import STEP, read_rows
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
 
+# The largest number of curves in one figure that have bands. The bands of more of them cover each other.
+MOST_BANDS = 4
+
 # Kinds of measures whose reward is the score of a judge, or the win-rate by a judge.
 _SCORE, _RATE = "score by ", "win-rate by "
 

@@ -75,7 +75,7 @@ def write_report(directory: Path) -> str:
     causes = "\n".join(line for line in unfinished if line)
     above += "".join(f"- {line}\n" for line in without_pairs(sweep["points"], records, sweep["axes"]))
     above += "".join(f"- {line}\n" for line in made_by_different_code(_with_ancestors(records, root).values()))
-    text = (f"{above}\n" if above else "") + text + (f"\n\nnot done:\n{causes}" if causes else "")
+    text = (f"{above}\n" if above else "") + text + (f"\n\nNot done:\n\n{causes}" if causes else "")
     below += "".join(
         _end_of_log(file)
         for p in sweep["points"]
@@ -155,7 +155,7 @@ def without_pairs(
     for run in lacking if len(lacking) < len(done) else ():
         name = label(axes, [done[run][axis] for axis in axes])
         why.setdefault(_why_without_pairs(records[run]), {})[name] = None
-    return [f"not measured on held-out pairs, {reason}: {'; '.join(names)}" for reason, names in why.items()]
+    return [f"Not measured on held-out pairs, {reason}: {'; '.join(names)}." for reason, names in why.items()]
 
 
 def _why_without_pairs(record: Mapping[str, Any]) -> str:
@@ -181,7 +181,7 @@ def made_by_different_code(records: Iterable[Mapping[str, Any]]) -> list[str]:
         )
         if len(counts) > 1:
             values = ", ".join(f"{value} ({counted(number, 'run')})" for value, number in counts.items())
-            lines.append(f"made by different code: {name}: {values}")
+            lines.append(f"Made by different code. {name}: {values}.")
     return lines
 
 

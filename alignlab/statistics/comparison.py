@@ -459,7 +459,8 @@ def strengths_to_add(axes: Sequence[str], named: Mapping[tuple[str, ...], float]
     low, high = (f(g(of.values()) for of in methods.values()) for f, g in ((max, min), (min, max)))
     target = math.sqrt(max(low, 1e-12) * max(high, 1e-12))
     added = [f"{label(others, method)} {_strength_range(of, target)}" for method, of in methods.items()]
-    return f"to compare at one KL, about {target:.2g} nats, add values of {strength}: {'; '.join(added)}"
+    where = f"near one KL, {target:.2g} nats"
+    return f"to have settings of all methods {where}, add values of {strength}: {'; '.join(added)}"
 
 
 def _strength_range(kl_at: Mapping[float, float], target: float) -> str:

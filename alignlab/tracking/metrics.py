@@ -247,8 +247,19 @@ def check_known(names: object) -> None:
         raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")
 
 
-def _sampled(name: str) -> bool:
-    """Whether the name is `eval/` or `questions/<file>/` and a name of SAMPLED, with a judge's name for <judge>."""
+def definition(name: str) -> str:
+    """The meaning and unit of a metric; empty for names that no table has."""
+    if name in ALL:
+        return ALL[name]
+    if not (sampled := _sampled(name)):
+        return ""
+    of_file = f", on the prompts of {name.split('/')[1]}" if name.startswith("questions/") else ""
+    error = "standard error of: " if name.endswith("/se") else ""
+    return f"{error}{SAMPLED[sampled]}{of_file}"
+
+
+def _sampled(name: str) -> str:
+    """The name of SAMPLED that a name after `eval/` or `questions/<file>/` stands for; empty if there is none."""
     split, _, rest = name.partition("/")
     if split == "questions":
         split, rest = "eval", rest.partition("/")[2]
@@ -257,4 +268,5 @@ def _sampled(name: str) -> bool:
         others[0] = "<judge>"
     if others[-1:] == ["se"] and kind in ("score", "kl_ref"):
         others[-1:] = ["mean"] if kind == "score" else []
-    return split == "eval" and "/".join([kind, *others]) in SAMPLED
+    found = "/".join([kind, *others])
+    return found if split == "eval" and found in SAMPLED else ""

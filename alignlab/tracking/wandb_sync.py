@@ -22,8 +22,12 @@ def offline_folder(run: Path) -> Path | None:
     return found[-1] if found and not list(found[-1].glob("*.wandb.synced")) else None
 
 
-def upload(folders: Sequence[Path]) -> int:
-    """Upload offline folders. Returns the exit code of `wandb sync`. Raises TrackingError if there is no login."""
+def check_login() -> None:
+    """Raise TrackingError if there is no login."""
     if not has_key():
         raise TrackingError("W&B has no key, so nothing was uploaded\n  type: wandb login")
+
+
+def upload(folders: Sequence[Path]) -> int:
+    """Upload offline folders. Returns the exit code of `wandb sync`."""
     return subprocess.run([sys.executable, "-m", "wandb", "sync", *map(str, folders)]).returncode

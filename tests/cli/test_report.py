@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignlab.errors import DataError
 from alignlab.reports.screen import sparkline
 from alignlab.runs.directory import RunDir
 from tests.reports.made_sweep import run_id, write
@@ -36,7 +37,7 @@ def test_a_report_of_runs_and_conditions(made: Path, alignlab: Run) -> None:
     assert found.code == 0, found.err
     assert "7 runs: 7 done" in Path("page.md").read_text()
     found = alignlab("report", "made", "--against", "made", "to=page.html")
-    assert "the same runs are in both sweeps: 12 of 12" in Path("page.md").read_text()
+    assert "The same runs are in both sweeps: 12 of 12" in Path("page.md").read_text()
     assert alignlab("report", "objective=dpo").out.splitlines()[-1].startswith("written to outputs/reports/runs-")
 
 
@@ -140,3 +141,19 @@ def test_a_sweep_ends_with_its_page(alignlab: Run) -> None:
     (page,) = Path("outputs/sweeps").glob("*/report.html")
     assert "2 runs: 2 done" in page.read_text()
     assert "Nothing can be told about which is best: " in page.with_suffix(".md").read_text()
+
+
+def test_a_reason_without_a_gap_is_said_once_for_all_its_runs(
+    made: Path, alignlab: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: RunDir) -> None:
+        raise DataError(f"{run.id}: its world is too large" if run.id.startswith("dpo") else f"{run.id}: it is online")
+
+    monkeypatch.setattr("alignlab.pipeline.gap.write_gap", refuse)
+    found = alignlab("plot", "gap", "made")
+    assert found.code == 2
+    said = [
+        f"6 runs, such as {run_id(o, '0.1', '1')}: {why}"
+        for o, why in (("dpo", "its world is too large"), ("ipo", "it is online"))
+    ]
+    assert found.err == f"alignlab: {said[0]}\n  {said[1]}\n"

@@ -89,7 +89,7 @@ def test_offline_files_are_uploaded_once(runs: Run, monkeypatch: pytest.MonkeyPa
     for folder in folders:
         folder.mkdir(parents=True)
     refused = runs("--sync")
-    assert refused.code == 2
+    assert (refused.code, refused.out) == (2, "")
     assert "nothing was uploaded\n  type: wandb login" in refused.err
     called: list[list[str]] = []
     monkeypatch.setattr(wandb_sync, "has_key", lambda: True)

@@ -119,27 +119,27 @@ def test_the_evaluation_of_a_sweep_has_a_row_for_each_setting(tmp_path: Path) ->
     last = [line for line in section.splitlines() if "| objective dpo |" in line][-1]
     assert float(last.split(" | ")[0].strip("| ")) == pytest.approx(2.0, abs=0.1)
     assert float(last.split(" | ")[4].split(" ± ")[0]) == pytest.approx(2.0, abs=0.1)
-    assert "nats: best: objective dpo; no other is tied with it" in section
+    assert "nats, the best is objective dpo. No other is tied with it" in section
 
 
 def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None:
     runs = {("dpo", "0.1", "1"): (2.0, 1.0), ("dpo", "0.2", "1"): (1.9, 0.0)}
     text = write_sweep(*sweep_of(tmp_path, runs))
-    assert "over prompts; with one seed, nothing is known about other seeds" in text
-    assert "best: objective dpo, strength 0.1; no other is tied with it" in text
+    assert "over prompts. With one seed, nothing is known about other seeds" in text
+    assert "The best is objective dpo, strength 0.1. No other is tied with it" in text
     assert "chance that the best wins | tied" in text
     assert "IQM" not in text
-    assert "what is said about ties holds for these runs; with one seed, nothing is known about other seeds" in text
+    assert "What is said about ties holds for these runs. With one seed, nothing is known about other seeds" in text
     assert "24 seeds" not in text, "the 24 prompts are no seeds"
 
 
 def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_path: Path) -> None:
     directory, folders = sweep_of(tmp_path, {("dpo", "0.1", seed): (2.0, 1.0) for seed in "123"})
     folders.pop("dpo-0.1-3")
-    assert "objective dpo, strength 0.1 lacks seed 3 (not evaluated)" in write_sweep(directory, folders)
+    assert "Missing seeds of objective dpo, strength 0.1: 3 (not evaluated)." in write_sweep(directory, folders)
     rows = examples_of(1.0, 1.0, seed=9, prompts=5)
     rows.write(folders["dpo-0.1-2"])
-    assert "the runs have different prompts, so they are not compared" in write_sweep(directory, folders)
+    assert "The runs have different prompts, so they are not compared." in write_sweep(directory, folders)
 
 
 def test_scores_of_reward_bench_2_by_subset() -> None:

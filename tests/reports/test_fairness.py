@@ -19,7 +19,7 @@ def record(name: str, *, steps: int = 40, lr: float = 1e-3, start: str = "a", ro
 
 def test_equal_budgets_are_one_line() -> None:
     assert list(fairness([record("dpo"), record("dpo")])) == [
-        "budget of every run: 40 updates of 16 pairs, from 400 pairs"
+        "Budget of every run: 40 updates of 16 pairs, from 400 pairs."
     ]
     assert list(fairness([{"status": "failed"}])) == []
     assert list(fairness([{**record("dpo"), "config": {"trainer": {"max_steps": 6}}, "data": None}])) == []
@@ -28,17 +28,17 @@ def test_equal_budgets_are_one_line() -> None:
 def test_what_differs_is_said() -> None:
     records = [record("dpo"), record("dpo", steps=80), record("kto", rows=800), record("ppo", samples=4)]
     assert list(fairness(records)) == [
-        "budgets differ: dpo: 40 updates of 16 pairs, from 400 pairs | 80 updates of 16 pairs, from 400 pairs; "
+        "Budgets differ. dpo: 40 updates of 16 pairs, from 400 pairs | 80 updates of 16 pairs, from 400 pairs; "
         "kto: 40 updates of 16 answers, from 800 answers; "
-        "ppo: 40 updates of 16 prompts with 4 sampled answers each, from 400 prompts",
-        "learning rates were not tuned for each objective (optim.lr: dpo 0.001, kto 0.001, ppo 0.001), so another rate "
-        "may change their order; sweep=objectives_lr tunes them",
+        "ppo: 40 updates of 16 prompts with 4 sampled answers each, from 400 prompts.",
+        "Learning rates were not tuned for each objective (optim.lr: dpo 0.001, kto 0.001, ppo 0.001), so another rate "
+        "may change their order. sweep=objectives_lr tunes them.",
     ]
 
 
 def test_tuned_rates_and_other_starts() -> None:
     tuned = [record(name, lr=lr) for name in ("dpo", "kto") for lr in (1e-4, 1e-3)]
-    assert not any("learning rates" in line for line in fairness(tuned))
+    assert not any("Learning rates" in line for line in fairness(tuned))
     one_tuned = [*tuned[:2], record("kto")]
     assert "not tuned for each objective (optim.lr: kto 0.001)" in "\n".join(fairness(one_tuned))
-    assert "the runs start from 2 different policies" in "\n".join(fairness([record("dpo"), record("dpo", start="b")]))
+    assert "The runs start from 2 different policies" in "\n".join(fairness([record("dpo"), record("dpo", start="b")]))

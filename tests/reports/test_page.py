@@ -13,13 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 
 from alignlab.integrity import write_sealed
 from alignlab.reports.collect import read_runs, read_sweep
+from alignlab.reports.page.content import _of_frame
 from alignlab.reports.page.write import write_page, write_sweep_page
+from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
+from alignlab.tracking.metrics import definition
 from tests.reports.made_sweep import PROMPTS, SEEDS, run_id, write
 
 OLD = Path(__file__).parents[1] / "fixtures" / "runs_of_0_1"
@@ -238,7 +242,7 @@ def test_answers_are_sorted_by_the_change_of_their_score(made: Path, page: Page)
 
 def test_the_answer_says_no_more_than_the_runs_show(made: Path, page: Page, tmp_path: Path) -> None:
     assert re.search(r"At a KL of [\d.]+ nats, objective dpo has the highest exact reward: [\d.]+ \[", page.words)
-    assert "The nearest one that differs is objective ipo: -0." in page.words
+    assert "The closest method that is known to be lower is objective ipo: a difference of -0." in page.words
     assert "methods at common KLs" in page.tables
     one_seed = write(tmp_path / "one")
     sweep = json.loads((one_seed / "sweep.json").read_text())
@@ -303,6 +307,8 @@ def test_what_was_not_done_and_why(tmp_path: Path) -> None:
     for number, (status, reason) in enumerate(ends):
         RunDir.of(tmp_path, run_id("dpo", "0.1", SEEDS[number])).update(status=status, reason=reason, host="h")
     shutil.rmtree(RunDir.of(tmp_path, run_id("dpo", "1.0", "1")).path)
+    log = RunDir.of(tmp_path, run_id("dpo", "0.1", SEEDS[0])).log
+    log.write_text(f"a log\n{'x' * 9000}\nthe last line\n")
     page = Page(write_sweep_page(folder).read_text())
     rows = [[text for text, _ in row] for row in page.tables["runs that are not done"][1:]]
     assert [(status, reason) for _, status, reason, _ in rows] == [
@@ -311,7 +317,8 @@ def test_what_was_not_done_and_why(tmp_path: Path) -> None:
         ("not run", "not begun"),
     ]  # fmt: skip
     assert "12 runs: 8 done, 1 failed, 1 diverged" in page.words
-    assert "a log" in page.words, "the end of the log of a run that failed"
+    assert f"a log\n{'x' * 500} [... 8,500 more characters]\nthe last line" in page.words, "of a run that failed"
+    assert "run what is missing" in page.words
 
 
 def test_the_page_of_an_old_sweep_and_of_nothing(tmp_path: Path) -> None:
@@ -345,6 +352,34 @@ def test_against_an_older_sweep(tmp_path: Path) -> None:
     half = stats.t.ppf(0.975, 2) * 0.01 / 3**0.5
     assert row[4] == f"+0.110 [+{0.11 - half:.3f}, +{0.11 + half:.3f}]"
     assert row[5] == "3"
-    assert "compared with made: 4 settings in common" in page.words
+    assert "Compared with made: 4 settings in common." in page.words
     lone = write_page(read_runs(tmp_path / "new", [run_id("dpo", "0.1", "1")]), tmp_path / "lone.html")
     assert "There is one setting, so nothing is compared" in lone.read_text()
+
+
+def test_words_and_columns_are_explained_on_both_pages(made: Path, page: Page) -> None:
+    markdown = (made / "report.md").read_text()
+    for text in (page.words, markdown.replace("\\", "")):
+        assert "exact/kl: KL(policy || reference) by enumeration" in text
+        assert "eval/loss: loss of the objective" in text
+        assert "Not known to differ: the interval of the difference contains 0." in text
+    assert all(definition(name) for name in COLUMNS)
+    assert definition("eval/winrate/a").startswith("win-rate of the policy")
+    assert definition("questions/f/score/a/mean") == "mean score of the policy's answers, on the prompts of f"
+    assert definition("eval/score/a/se") == "standard error of: mean score of the policy's answers"
+    assert definition("eval/nothing") == ""
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "over", "text"),
+    [
+        (0.85, 0.95, "seeds", "0.900 ± 0.050"),
+        (0.9, 0.9, "seeds", "0.900 ± 0.000"),
+        (0.5, 1.0, "seeds and prompts", "0.900 [0.500, 1.000]"),  # a rate ends at 1
+        (0.85, 0.95, "prompts", "0.900 [0.850, 0.950]"),
+        (None, None, "", "0.900"),
+    ],
+)
+def test_only_a_symmetric_interval_over_seeds_is_half_a_width(low: Any, high: Any, over: str, text: str) -> None:
+    frame = pd.DataFrame([{"setting": "a", "value": 0.9, "low": low, "high": high, "over": over}])
+    assert _of_frame(frame.set_index("setting"), "a", ".3f").text == text

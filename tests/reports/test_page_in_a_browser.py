@@ -14,6 +14,8 @@ import pytest
 from alignlab.papers.library import library
 from alignlab.papers.report import write_report
 from alignlab.reports.collect import read_sweep
+from alignlab.reports.page.content import content
+from alignlab.reports.page.html import html_page
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.reports.series import metric_frame
 from tests.reports.made_sweep import write
@@ -118,10 +120,45 @@ def test_answers_and_two_runs_are_chosen(browser: Any, tmp_path: Path) -> None:
 
 
 def test_unsafe_text_does_not_run(browser: Any, tmp_path: Path) -> None:
-    page, wrong = opened(browser, write_sweep_page(write(tmp_path, text=UNSAFE)))
+    file = write_sweep_page(write(tmp_path, text=UNSAFE + "w" * 500))
+    page, wrong = opened(browser, file, viewport={"width": 390, "height": 844})
     assert page.evaluate("window.hacked") is None
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390, "a word of 500 letters is broken"
     assert "<script>window.hacked=1</script>" in page.locator("#completions-list article").first.inner_text()
     assert page.locator("img[src=x]").count() == 0
+    assert wrong == []
+
+
+def test_answers_are_shown_a_few_at_a_time(browser: Any, tmp_path: Path) -> None:
+    found = content(read_sweep(write(tmp_path)), "now")
+    found.completions["prompts"] *= 3
+    (tmp_path / "page.html").write_text(html_page(found))
+    page, wrong = opened(browser, tmp_path / "page.html")
+    shown = page.locator("#completions-list article")
+    for prompts, button in ((5, "Show 5 more"), (10, "Show 2 more")):
+        assert shown.count() == prompts
+        assert page.inner_text("#completions-count") == f"{prompts} of 12 prompts shown"
+        assert page.inner_text("#completions-more") == button
+        page.focus("#completions-more")
+        page.keyboard.press("Enter")
+    assert shown.count() == 12
+    assert not page.locator("#completions-more").is_visible()
+    page.fill("#completions-filter", "colour")
+    assert shown.count() == 3
+    assert wrong == []
+
+
+def test_words_and_columns_are_explained(browser: Any, tmp_path: Path) -> None:
+    page, wrong = opened(browser, write_sweep_page(write(tmp_path)))
+    words, columns = page.locator("details.words").all()
+    assert not words.locator("dl").is_visible()
+    words.locator("summary").focus()
+    page.keyboard.press("Enter")
+    assert "the mean log-ratio of its own answers" in words.locator("dl").inner_text()
+    columns.locator("summary").click()
+    headings = page.locator("#settings table").first.locator("th").all_inner_texts()
+    explained = columns.locator("dt").all_inner_texts()
+    assert [name for name in headings if name not in explained] == ["objective", "strength", "seeds"]
     assert wrong == []
 
 

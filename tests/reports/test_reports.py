@@ -92,8 +92,8 @@ def test_runs_made_by_different_code_are_reported(tmp_path: Path) -> None:
         write_sealed(RunDir.of(root, "dpo-a").record_file, {"id": "dpo-a", **point})
         write_sealed(RunDir.of(root, "sft-a").record_file, {"id": "sft-a", "status": "done", **parent})
         text = write_report(root / "sweeps/s")
-        (line,) = [line for line in text.splitlines() if "made by different code" in line] or [""]
-        assert sorted(line.rpartition("revision: ")[2].split(", ")) == sorted(said.split(", "))
+        (line,) = [line for line in text.splitlines() if "Made by different code" in line] or [""]
+        assert sorted(line.rpartition("revision: ")[2].rstrip(".").split(", ")) == sorted(said.split(", "))
 
 
 def test_the_output_of_a_process_that_died_is_shown(tmp_path: Path) -> None:
@@ -186,7 +186,7 @@ def test_nothing_is_left_of_an_earlier_sweep_of_the_same_name(tmp_path: Path) ->
 
 def test_a_setting_without_numbers(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6], "0.3": [None, None]})
-    assert "beta 0.3 lacks seed 0 (failed), 1 (failed): it has no numbers" in text
+    assert "Missing seeds of beta 0.3: 0 (failed), 1 (failed). It has no numbers." in text
     assert "nothing is known about which is best" in text
     assert "| best |" not in text
     assert "| 0.550 ± 0.635 | unknown |  |  |" in text
@@ -202,7 +202,7 @@ def test_the_seeds_of_a_setting_are_one_row(tmp_path: Path) -> None:
     assert "| 0.600 ± 0.248 | +0.097 [+0.076, +0.117] | 0.72 | no |  |" in rows[0]
     assert "| 0.503 ± 0.249 | best |  |  |  |" in rows[1]
     assert "| no |" in rows[2]
-    assert "best: beta 0.3; no other is tied with it" in text
+    assert "The best is beta 0.3. No other is tied with it" in text
     assert "compared by gap (lower is better)" in text
     table = pd.read_csv(tmp_path / "sweeps/s/settings.csv")
     assert table["exact/frontier_gap"].tolist() == pytest.approx([0.6, 0.50333333, 9.1])
@@ -218,9 +218,9 @@ def test_missing_points_are_reported(tmp_path: Path) -> None:
     text = seeds_sweep(tmp_path, {"0.1": [0.5, 0.6, 0.7], "0.3": [0.4, None, None], "1.0": [0.1, None, 0.11]})
     assert "| 0.3 | 1 of 3 |" in text
     assert "| -0.100 |  | unknown | unknown |" in text
-    assert "beta 0.3 lacks seed 1 (failed), 2 (failed): its numbers are from the other seeds" in text
-    assert "best of those that can be compared: beta 0.1, tied with beta 1.0" in text, "the best has all seeds"
-    assert "not compared, because they have fewer than two seeds in common with the best: beta 0.3" in text
+    assert "Missing seeds of beta 0.3: 1 (failed), 2 (failed). Its numbers are from the other seeds." in text
+    assert "The best of those that can be compared is beta 0.1, tied with beta 1.0." in text, "the best has all seeds"
+    assert "Not compared, because they have fewer than two seeds in common with the best: beta 0.3" in text
     assert "- point 4 (beta 0.3, seed 1; dpo-0.3-1): failed, NonFiniteError: row 3" in text
 
 
@@ -230,7 +230,7 @@ def test_a_sweep_can_name_the_metric_of_comparison(tmp_path: Path) -> None:
         tmp_path, values, metric="exact/kl", better="higher"
     )
     absent = seeds_sweep(tmp_path, values, metric="eval/loss")
-    assert "not compared: no finished run has eval/loss" in absent
+    assert "Settings are not compared, because no finished run has eval/loss." in absent
     assert "difference" not in absent
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -17,11 +18,13 @@ import pytest
 from scipy import stats
 from statsmodels.stats.proportion import proportion_confint
 
+from alignlab.discovery import classes_by_module
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import summarise
 from alignlab.integrity import write_sealed
-from alignlab.reports import series
-from alignlab.reports.collect import Collected, read_runs, read_sweep
+from alignlab.objectives.base import Objective
+from alignlab.reports import answer, series
+from alignlab.reports.collect import _STRENGTHS, Collected, read_runs, read_sweep
 from alignlab.reports.page.write import write_sweep_page
 from alignlab.runs.directory import RunDir
 from tests.reports.made_sweep import OBJECTIVES, SEEDS, STRENGTHS, crossed, forget_prompts, run_id, write
@@ -266,6 +269,30 @@ def test_runs_of_no_sweep_have_the_axes_that_differ(made: Path) -> None:
     assert found.strength == "objective.beta"
     assert series.metric_frame(found, "exact/kl")["strength"].tolist() == [0.1, 1.0]
     assert read_runs(made.parents[1], [run_id("ipo", "0.1", "1"), ids[0]]).axes == ["objective"]
+
+
+def test_runs_of_several_objectives_are_compared_like_their_sweep(tmp_path: Path) -> None:
+    """Their strengths have different names, and each objective has fields that the other lacks."""
+    folder = write(tmp_path)
+    ids = [run_id(objective, strength, seed) for objective in OBJECTIVES for strength in STRENGTHS for seed in SEEDS]
+    for name in ids:
+        run = RunDir.of(tmp_path, name)
+        config = run.record()["config"]
+        beta = config["objective"]["beta"]
+        own = {"beta": beta, "label_smoothing": 0.0} if name.startswith("dpo") else {"tau": beta, "reduction": "sum"}
+        run.update(config={**config, "objective": own})
+    found, sweep = read_runs(tmp_path, ids), read_sweep(folder)
+    assert found.axes == ["objective", "strength", "seed"]
+    assert [found.setting(point) for point in found.points] == [sweep.setting(point) for point in sweep.points]
+    (_, of_runs), (_, of_sweep) = found.settings[0], sweep.settings[0]
+    assert answer.answers(of_runs) == answer.answers(of_sweep)
+    assert answer.answers(of_runs)[0].startswith("At a KL of ")
+
+
+def test_the_strength_of_every_objective_is_found_by_its_fields() -> None:
+    for name, kind in classes_by_module("alignlab.objectives", Objective).items():
+        fields = {field.name for field in dataclasses.fields(kind)}
+        assert next((one for one in _STRENGTHS if one in fields), None) == kind.strength, name
 
 
 def test_directories_that_are_broken_or_missing_are_noted(tmp_path: Path) -> None:

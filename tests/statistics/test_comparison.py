@@ -38,7 +38,9 @@ def report_of(
 
 
 def names_a_best(text: str) -> bool:
-    return re.search(r"^(at a KL of .*: )?best( of those that can be compared)?: ", text, re.MULTILINE) is not None
+    return (
+        re.search(r"^(At a KL of .*, t|T)he best( of those that can be compared)? is ", text, re.MULTILINE) is not None
+    )
 
 
 def lab(kl: float, gap: float, reward: float, spread: float = 0.01) -> list[dict[str, float]]:
@@ -61,11 +63,11 @@ DEMO = {("0.05",): lab(4.364, 0.71, 1.7), ("0.1",): lab(3.676, 0.466, 1.81), ("1
 def test_a_small_gap_at_a_small_kl_is_not_the_best() -> None:
     """beta 1.0 has the smallest gap, but a tenth of the others' KL. The best of the two with equal KL is beta 0.1."""
     table, text = report_of(DEMO, ["objective.beta"])
-    assert "compared by gap (lower is better) between settings of equal KL (within a factor of 1.25)" in text
-    assert "not compared, because no other setting has the same KL: beta 1.0 (0.38 nats)" in text
+    assert "compared by gap (lower is better), but only with settings of equal KL (within a factor of 1.25)" in text
+    assert "Not compared, because no other setting has the same KL: beta 1.0 (0.38 nats)." in text
     assert names_a_best(text)
-    assert "at a KL of 3.68 to 4.36 nats: best: beta 0.1; no other is tied with it" in text
-    assert "best: beta 1.0" not in text
+    assert "At a KL of 3.68 to 4.36 nats, the best is beta 0.1. No other is tied with it" in text
+    assert "best is beta 1.0" not in text
     (row,) = [line for line in table.splitlines() if line.startswith("| 1.0 |")]
     assert row.endswith("| 0.104 ± 0.127 |  |  |  |  |")
 
@@ -79,9 +81,10 @@ def test_without_a_common_kl_none_is_best_and_strengths_to_add_are_named() -> No
     }
     table, text = report_of(settings, ["objective", "strength"])
     ranges = "objective dpo 2 to 4 nats; objective ipo 0.1 to 1.5 nats"
-    assert f"no common KL, so none is called best; their settings have KLs of: {ranges}" in text
-    assert "to compare at one KL, about 1.7 nats, add values of strength: objective dpo above 1; " in text
-    assert text.endswith("objective ipo below 0.1")
+    assert f"The methods have no common KL. So none is called best. KLs of their settings: {ranges}." in text
+    assert "To have settings of all methods near one KL, 1.7 nats, add values of strength: objective dpo" in text
+    assert "strength: objective dpo above 1; " in text
+    assert text.endswith("objective ipo below 0.1.")
     assert not names_a_best(text)
     assert "difference to the best" not in table
 
@@ -95,25 +98,23 @@ def test_objectives_are_compared_at_the_kls_that_all_of_them_reached() -> None:
         ("ipo", "1.0"): lab(0.1, 0.05, 0.6),
     }
     table, text = report_of(settings, ["objective", "strength"])
-    assert (
-        "compared by exact reward at KLs that all of them reached, with linear interpolation between settings" in text
-    )
+    assert "compared by exact reward at KLs that all of them reached. Between the settings of a method, values" in text
     assert "KLs of the settings: objective dpo 1 to 4 nats; objective ipo 0.1 to 2.5 nats" in text
-    assert "at a KL of 2.5 nats: best: objective ipo; no other is tied with it" in text
+    assert "At a KL of 2.5 nats, the best is objective ipo. No other is tied with it" in text
     assert "| 2.5 | objective dpo | 2 | 1.200 ± " in table
     assert "| 2.5 | objective ipo | 2 | 1.600 ± 0.005 |" in table, "its seeds differ along the curve"
-    assert "at a KL of 0.625" not in text, "dpo was not measured there"
-    assert "ties are judged from 2 seeds" in text
+    assert "At a KL of 0.625" not in text, "dpo was not measured there"
+    assert "Ties are judged from 2 seeds" in text
 
 
 def test_a_method_without_results_does_not_keep_others_from_being_compared() -> None:
     of = {("dpo", "0.1"): lab(4.0, 0.7, 1.7), ("dpo", "1.0"): lab(1.0, 0.1, 0.7), ("slic", "1.0"): [{}, {}]}
     _, text = report_of(of, ["objective", "strength"])
-    assert "nothing is compared, because only objective dpo has results" in text
+    assert "Nothing is compared, because only objective dpo has results" in text
     assert not names_a_best(text)
     more = {**of, ("ipo", "0.1"): lab(2.5, 0.3, 1.6), ("ipo", "1.0"): lab(0.1, 0.05, 0.6)}
     _, text = report_of(more, ["objective", "strength"])
-    assert "at a KL of 2.5 nats: best: objective ipo; no other is tied with it" in text
+    assert "At a KL of 2.5 nats, the best is objective ipo. No other is tied with it" in text
 
 
 def sampled(kl: float, score: float, **more: float) -> list[dict[str, float]]:
@@ -136,12 +137,12 @@ def test_sampled_rewards_are_compared_at_equal_kl_too() -> None:
         ("kto", "1.0"): sampled(0.2, 0.25),
     }
     table, text = report_of(settings, ["objective", "strength"])
-    assert "at a KL of 3 nats: best: objective dpo; no other is tied with it" in text
+    assert "At a KL of 3 nats, the best is objective dpo. No other is tied with it" in text
     assert "| 3 | objective dpo | 2 | 0.700 ± " in table
     assert table.startswith("| objective | strength | seeds | sampled KL (nats) | score by polite |")
     one_strength = {key: rows for key, rows in settings.items() if key[1] == "0.1"}
     _, text = report_of(one_strength, ["objective", "strength"])
-    assert "no two settings have the same KL, so none is called best" in text
+    assert "No two settings have the same KL, so none is called best" in text
 
 
 def test_win_rates_are_rewards_whose_start_is_one_half() -> None:
@@ -163,8 +164,11 @@ def test_win_rates_are_rewards_whose_start_is_one_half() -> None:
     }
     _, text = report_of(settings, ["objective", "strength"])
     assert "compared by win-rate by llm at KLs that all of them reached" in text
-    assert "not known to be better than the start (95 % interval), so not called best: objective ipo" in text
-    assert "best: objective dpo; no other is tied with it" in text
+    assert (
+        "this one is not known to be better than the start (95 % interval), so it is not called best: objective ipo."
+        in text
+    )
+    assert "nats, the best is objective dpo. No other is tied with it" in text
 
 
 def test_learning_rates_are_variants_of_an_objective() -> None:
@@ -178,16 +182,16 @@ def test_learning_rates_are_variants_of_an_objective() -> None:
         ("ipo", "1e-4", "1.0"): lab(0.9, 0.1, 0.8),
     }
     _, text = report_of(settings, ["objective", "optim.lr", "strength"])
-    assert "at a KL of 2 nats: best: objective dpo, lr 1e-4; no other is tied with it" in text
-    assert "at a KL of 2 nats: best: objective dpo, lr 1e-4" in text
-    assert "lr 1e-6" not in text.split("at a KL of 2 nats")[1]
-    assert "each learning rate is a variant of a method" in text
+    assert "At a KL of 2 nats, the best is objective dpo, lr 1e-4. No other is tied with it" in text
+    assert "At a KL of 2 nats, the best is objective dpo, lr 1e-4." in text
+    assert "lr 1e-6" not in text.split("At a KL of 2 nats")[1]
+    assert "Each learning rate is a variant of a method" in text
 
 
 def test_the_kl_stands_beside_a_comparison_of_accuracies() -> None:
     settings = {("0.1",): pairs(0.7, 0.71), ("1.0",): pairs(0.6, 0.61)}
     _, text = report_of(settings, ["objective.beta"])
-    assert "the KL to the reference is not known for all settings" in text
+    assert "The KL to the reference is not known for all settings" in text
     for other, differ in ((3.0, True), (2.2, False)):  # 2.2 nats is within the factor of 1.25
         kls = {("0.1",): 2.0, ("1.0",): other}
         with_kl = {
@@ -205,10 +209,10 @@ def test_accuracies_on_few_pairs_are_tied_though_the_seeds_agree() -> None:
         for key, rows in settings.items()
     }
     _, text = report_of(settings, ["x"])
-    assert "best: x a, tied with x b: the best is one of these" in text
+    assert "The best is x a, tied with x b. With 95 % probability, the truly best is one of these." in text
     many = {key: [{**row, "eval/pairs/n": 64000} for row in rows] for key, rows in settings.items()}
     _, text = report_of(many, ["x"])
-    assert "best: x a; no other is tied with it" in text
+    assert "The best is x a. No other is tied with it" in text
 
 
 def test_an_accuracy_whose_seeds_agree_has_an_interval_over_its_pairs() -> None:
@@ -217,7 +221,7 @@ def test_an_accuracy_whose_seeds_agree_has_an_interval_over_its_pairs() -> None:
     table, text = report_of({("0.1",): [seed, seed], ("0.3",): [seed, {**seed, "eval/pairs/accuracy": 0.5}]}, ["beta"])
     assert "0.531 ± 0.123" in table
     assert "0.5000 ± 0.0000" in table
-    assert "where the seeds of an accuracy agree, of one over its held-out rows" in text
+    assert "If all seeds of an accuracy agree, the interval is over its held-out rows." in text
     _, text = report_of({("0.1",): [seed, {**seed, "eval/pairs/accuracy": 0.5}]}, ["beta"])
     assert "seeds of an accuracy agree" not in text
 
@@ -235,15 +239,18 @@ def test_the_chance_that_the_best_wins_and_the_interquartile_mean_are_columns() 
 
 def test_a_gap_that_the_user_chose_ranks_all_and_marks_settings_that_hardly_moved() -> None:
     _, text = report_of(DEMO, ["objective.beta"], metric="exact/frontier_gap")
-    assert "best: beta 1.0; no other is tied with it" in text
-    assert "hardly moved from the start (less than a quarter of the largest distance): beta 1.0 (0.38 nats)" in text
+    assert "The best is beta 1.0. No other is tied with it" in text
+    assert "Hardly moved from the start (less than a quarter of the largest distance): beta 1.0 (0.38 nats)" in text
 
 
 def test_a_policy_that_did_not_move_is_not_the_best_at_equal_kl() -> None:
     """Neither setting has moved; the gain in reward of one is within the spread of its seeds."""
     _, text = report_of({("a",): lab(1e-6, 0.0, 0.5), ("b",): lab(1e-6, 0.1, 0.501)}, ["x"])
-    assert "not known to be better than the start (95 % interval), so not called best: x a; x b" in text
-    assert "no setting is known to be better than the start: none is called best" in text
+    assert (
+        "These are not known to be better than the start (95 % interval), so they are not called best: x a; x b."
+        in text
+    )
+    assert "No setting is known to be better than the start, so none is called best." in text
     assert not names_a_best(text)
 
 
@@ -259,16 +266,19 @@ def test_objectives_are_compared_by_a_metric_that_all_of_them_have() -> None:
         ("sft",): pairs(0.50, 0.505),
     }
     table, text = report_of(settings, ["objective"])
-    assert "compared by held-out pair accuracy (higher is better): differences" in text
-    assert "not known to be better than the start (95 % interval), so not called best: objective sft" in text
-    assert "best: objective dpo; no other is tied with it" in text
+    assert "compared by held-out pair accuracy (higher is better). Differences" in text
+    assert (
+        "This one is not known to be better than the start (95 % interval), so it is not called best: objective sft."
+        in text
+    )
+    assert "The best is objective dpo. No other is tied with it" in text
     assert "unknown" not in table + text
     assert [line.split(" | ")[1] for line in table.splitlines()[2:]] == ["2", "2", "2"]
 
 
 def test_a_setting_that_is_not_better_than_the_start_is_not_among_the_best() -> None:
     _, text = report_of({("a",): pairs(0.60, 0.61), ("b",): pairs(0.52, 0.64)}, ["x"])
-    assert "best: x a; no other that is better than the start is tied with it" in text
+    assert "The best is x a. No other that is better than the start is tied with it" in text
 
 
 def test_without_a_common_metric_the_missing_ones_are_named() -> None:
@@ -380,14 +390,14 @@ def test_a_policy_that_hardly_moved_is_not_the_best() -> None:
     table, text = report_of(settings, ["optim.lr"])
     still = "lr 1e-7 (0.001 nats); lr 1e-5 (0.11 nats)"
     assert (
-        f"hardly moved from the start (less than a quarter of the largest distance), so not called best: {still}"
+        f"Hardly moved from the start (less than a quarter of the largest distance), so not called best: {still}"
         in text
     )
-    assert "best: lr 3e-4; no other that moved and is better than the start is tied with it" in text
+    assert "The best is lr 3e-4. No other that moved and is better than the start is tied with it" in text
     assert [row.split(" | ")[-4] for row in table.splitlines()[-3:]][-1] == "best"
     _, text = report_of(settings, ["optim.lr"], metric="eval/pairs/accuracy")
-    assert f"hardly moved from the start (less than a quarter of the largest distance): {still}" in text
-    assert "best: lr 1e-5, tied with lr 1e-7; lr 3e-4" in text, "400 pairs do not tell 0.91 from 0.9"
+    assert f"Hardly moved from the start (less than a quarter of the largest distance): {still}" in text
+    assert "The best is lr 1e-5, tied with lr 1e-7; lr 3e-4." in text, "400 pairs do not tell 0.91 from 0.9"
 
 
 def test_if_only_settings_that_hardly_moved_are_better_than_the_start_none_is_best() -> None:
@@ -395,7 +405,7 @@ def test_if_only_settings_that_hardly_moved_are_better_than_the_start_none_is_be
     settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("1.0",): moved(90.0, 0.5, 0.5), ("lost",): [{}, {}]}
     table, text = report_of(settings, ["optim.lr"])
     assert "so not called best: lr 1e-7 (0.001 nats)" in text
-    assert "no setting that moved is known to be better than the start: none is called best" in text
+    assert "No setting that moved is known to be better than the start, so none is called best." in text
     assert not names_a_best(text)
     assert "difference to the best" not in table
 
@@ -404,7 +414,7 @@ def test_if_no_policy_moved_none_is_best() -> None:
     settings = {("1e-7",): moved(0.001, 0.906, 0.906), ("2e-7",): moved(0.002, 0.91, 0.91)}
     _, text = report_of(settings, ["optim.lr"])
     names = "lr 1e-7 (0.001 nats); lr 2e-7 (0.002 nats)"
-    assert f"hardly moved from the start (less than 0.01 nats per pair), so not called best: {names}" in text
+    assert f"Hardly moved from the start (less than 0.01 nats per pair), so not called best: {names}" in text
     assert "none is called best" in text
     assert not names_a_best(text)
 
@@ -419,11 +429,11 @@ def test_the_best_at_a_small_kl_is_named_beside_the_best_at_a_large_one() -> Non
     }
     _, text = report_of(settings, ["x"])
     assert (
-        "hardly moved from the start (less than a quarter of the largest distance): x a (0.4 nats); x b (0.4 nats)"
+        "Hardly moved from the start (less than a quarter of the largest distance): x a (0.4 nats); x b (0.4 nats)"
         in text
     )
-    assert "at a KL of 0.40 to 0.40 nats: best: x a" in text
-    assert "at a KL of 4.00 to 4.00 nats: best: x c" in text
+    assert "At a KL of 0.40 nats, the best is x a." in text
+    assert "At a KL of 4.00 nats, the best is x c." in text
 
 
 def test_pairs_that_cancel_in_the_margin_have_moved() -> None:
@@ -436,7 +446,8 @@ def test_strengths_to_add() -> None:
     kl = {("dpo", "0.1"): 4.0, ("dpo", "1.0"): 0.4, ("ipo", "0.1"): 0.2}
     advice = strengths_to_add(["objective", "strength"], kl)
     assert advice == (
-        "to compare at one KL, about 0.28 nats, add values of strength: objective dpo above 1; objective ipo below 0.1"
+        "to have settings of all methods near one KL, 0.28 nats, add values of strength: objective dpo above 1; "
+        "objective ipo below 0.1"
     )
     assert strengths_to_add(["objective"], {("dpo",): 1.0, ("ipo",): 2.0}) == ""
     assert strengths_to_add(["objective.beta"], {("0.1",): 1.0, ("1.0",): 2.0}) == "", "one method, one curve"

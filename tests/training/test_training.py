@@ -656,7 +656,7 @@ def test_objectives_of_every_kind_are_compared_on_the_same_pairs(alignlab: Run, 
     dpo = next(record for run, record in found.items() if run.startswith("dpo"))
     assert dpo["summary"]["eval/pairs/margin"] == pytest.approx(dpo["summary"]["eval/logratios/margins"])
     assert dpo["summary"]["eval/pairs/margin"] == pytest.approx(dpo["summary"]["eval/rewards/margins"] / 0.1, rel=1e-5)
-    assert "settings are compared by held-out pair accuracy" in result.out
+    assert "Settings are compared by held-out pair accuracy" in result.out
     assert "fewer than two seeds" not in result.out
     assert "0 of 2" not in result.out
 
@@ -686,7 +686,7 @@ def test_without_a_reference_the_table_says_why_pairs_are_missing(alignlab: Run,
     axes = ["-m", "objective=orpo,simpo", "reference=none,auto", "launcher=serial"]
     result = alignlab("train", *own_pairs, *axes)
     assert result.code == 0, result.err
-    line = "- not measured on held-out pairs, because reference=none: objective orpo, reference none; objective simpo, "
+    line = "- Not measured on held-out pairs, because reference=none: objective orpo, reference none; objective simpo, "
     assert line in result.out
 
 

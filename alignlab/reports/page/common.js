@@ -132,7 +132,7 @@ const alignlab = (() => {
       button.addEventListener("click", () => sortBy(table, i, header));
       header.replaceChildren(button);
     });
-    const tools = make("div", undefined, "tools"), label = make("label", "rows that contain "), filter = make("input"), csv = make("button", "CSV");
+    const tools = make("div", undefined, "tools"), label = make("label", "Show rows that contain "), filter = make("input"), csv = make("button", "Save as CSV");
     filter.type = "search";
     filter.setAttribute("aria-label", `Filter the table: ${name}`);
     csv.type = "button";
@@ -150,5 +150,5 @@ const alignlab = (() => {
     holder.prepend(tools);
   };
   document.querySelectorAll("[data-tools]").forEach(equip);
-  return { data, CONFIG, byId, colour, dash, symbol, faint, plain, make, option, theme, axis, narrow, layout, bars, grouped, panels, keepDrawn };
+  return { data, COLOURS, CONFIG, byId, colour, dash, symbol, faint, plain, make, option, theme, axis, narrow, layout, bars, grouped, panels, keepDrawn };
 })();

@@ -65,13 +65,13 @@ def completions(found: Collected) -> dict[str, Any]:
             columns.append({"setting": setting, "run": run})
             answers.append(read)
     if len(sources) > MOST_SETTINGS:
-        left_out.append(f"{len(sources) - MOST_SETTINGS} of {len(sources)} settings with answers are not shown")
+        left_out.append(f"{len(sources) - MOST_SETTINGS} of {len(sources)} settings with answers are not shown.")
     rows = [_row(key, text, before.get(key), [read.get(key) for read in answers]) for key, text in prompts.items()]
     rows.sort(key=lambda row: -(row["change"] or 0.0))
     kept = _within_budget(rows)
     if len(kept) < len(rows):
         left_out.append(
-            f"{len(rows) - len(kept)} of {len(rows)} prompts are not shown: the ones whose answers changed least"
+            f"{len(rows) - len(kept)} of {len(rows)} prompts are not shown: the ones whose answers changed least."
         )
     several = any(len(a.won) > 1 for read in answers for a in read.values())
     return {
@@ -103,7 +103,7 @@ def _sources(found: Collected, left_out: list[str]) -> list[tuple[str, str, Path
                 sources.append((setting, point["run"], folders[-1] if folders else online))
                 break
     if sources and any(len(points) > 1 for points in settings_points(found).values()):
-        left_out.append("answers of one run of each setting are shown")
+        left_out.append("The answers of one run of each setting are shown.")
     return sources
 
 

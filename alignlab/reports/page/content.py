@@ -24,6 +24,7 @@ from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
 from alignlab.reports.fairness import fairness
 from alignlab.reports.page.completions import completions
+from alignlab.reports.page.words import columns
 from alignlab.reports.provenance import commands, facts
 from alignlab.reports.redaction import redacted, redacted_config
 from alignlab.reports.seeds_table import Settings, conclusions
@@ -35,8 +36,8 @@ from alignlab.statistics.comparison import ComparedSettings
 from alignlab.statistics.intervals import Estimate
 from alignlab.statistics.seeds import Comparison
 
-_LOG_LINES, _MOST_LOGS = 15, 20
-_SAMPLED = "for metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together"
+_LOG_LINES, _LOG_LINE, _MOST_LOGS = 15, 500, 20  # lines, characters of a line, logs
+_SAMPLED = "For metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together."
 
 
 @dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Table:
     name:    for people who can't see the table, and for the name of its CSV file.
     numeric: headings of numbers.
     minor:   headings that are left out on paper, which has less room.
+    meanings: (heading, what it means) of its columns.
     """
 
     name: str
@@ -64,6 +66,7 @@ class Table:
     rows: list[list[Cell]]
     numeric: frozenset[str] = frozenset()
     minor: frozenset[str] = frozenset()
+    meanings: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +175,9 @@ def settings_table(found: Collected, settings: Settings) -> Table:
         rows.append(cells)
     header = [_safe(name) for name in header]
     minor = frozenset(_safe(series.heading(name)) for name in shown if not is_main(name))
-    return Table("settings", header, rows, _numeric(header, rows), minor)
+    meanings = columns([*([compared.metric] if compared.metric else []), *shown])
+    safe = tuple((_safe(name), _safe(text, 600)) for name, text in meanings)
+    return Table("settings", header, rows, _numeric(header, rows), minor, safe)
 
 
 def is_main(metric: str) -> bool:
@@ -285,7 +290,8 @@ def _logs(found: Collected) -> list[tuple[str, str]]:
         if found.records[point["run"]].get("status") in ("failed", "diverged"):
             with suppress(OSError):  # there is no log, or it can't be read
                 lines = file.read_text(errors="replace")[-20_000:].splitlines()[-_LOG_LINES:]
-                logs.append((_safe(point["run"]), redacted(visible("\n".join(lines), 4000))))
+                shown = "\n".join(visible(line, _LOG_LINE) for line in lines)
+                logs.append((_safe(point["run"]), redacted(shown)))
     return logs[:_MOST_LOGS]
 
 
@@ -385,7 +391,7 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
     gaps = series.gap_frame(found)
     if len(points) and (missing := len(found.done) - len(points)):
         notes.append(
-            f"{counted(missing, 'finished run')} without KL and reward, left out of the figure of reward and KL"
+            f"{counted(missing, 'finished run')} without KL and reward: left out of the figure of reward and KL."
         )
     lines = list(dict.fromkeys(found.line(point) for point in found.points))
     figures = {
@@ -413,6 +419,7 @@ def _figures(found: Collected) -> tuple[dict[str, Any], dict[str, Table], list[s
             ],
             "axes": _curve_axes(found),
             "settings": _curve_settings(found, learned),
+            "most_bands": series.MOST_BANDS,
         },
         "forest": _records(rates),
         "displacement": _records(moved),
@@ -490,7 +497,7 @@ def _figure_tables(
             for r in _rows(frame.sort_values(["line", "strength"], kind="stable"))
         ]
         tables["strength"] = Table(
-            "metric by strength", ["metric", "line", _safe(axis), "value", "interval over"], rows
+            "metric by strength", ["metric", "method", _safe(axis), "value", "interval over"], rows
         )
     if len(rates):
         rows = [
@@ -524,16 +531,19 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
 
 
 def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:
-    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds."""
+    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds.
+
+    An interval that is not symmetric, such as that of a rate near 1, has its two bounds, too.
+    """
     if setting not in frame.index:
         return Cell("")
     row: dict[str, Any] = dict(frame.loc[setting])
     value, low, high = (_plain(row[end]) for end in ("value", "low", "high"))
     text = f"{value:{form}}"
     if low is not None and high is not None:
-        text += (
-            f" ± {(high - low) / 2:{form}}" if row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
-        )
+        symmetric = abs((low + high) / 2 - value) <= 1e-6 * (high - low) + 1e-12
+        half = f" ± {(high - low) / 2:{form}}"
+        text += half if symmetric and row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
     return Cell(text, value, low, high)
 
 

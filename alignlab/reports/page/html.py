@@ -18,11 +18,12 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from alignlab.reports.page.content import Content
-from alignlab.reports.series import MOST_POINTS
+from alignlab.reports.page.words import WORDS
+from alignlab.reports.series import MOST_BANDS, MOST_POINTS
 
 _FOLDER = Path(__file__).parent
 PLOTLY, COMMON = "plotly-basic.min.js", "common.js"
-_MOST_COMMANDS, _MOST_BANDS = 20, 6
+_MOST_COMMANDS = 20
 
 
 def html_page(page: Content) -> str:
@@ -33,8 +34,9 @@ def html_page(page: Content) -> str:
         page.figures,
         kind="report",
         page=page,
+        words=WORDS,
         sections=_sections(page),
-        few_curves=len(page.figures["curves"]["settings"]) <= _MOST_BANDS,
+        few_curves=len(page.figures["curves"]["settings"]) <= MOST_BANDS,
         most_points=MOST_POINTS,
         most_commands=_MOST_COMMANDS,
     )

@@ -7,6 +7,7 @@ from typing import Any
 
 from alignlab.inert import fenced, markdown
 from alignlab.reports.page.content import Cell, Content, Table
+from alignlab.reports.page.words import WORDS
 from alignlab.reports.tables import table
 
 _MOST_ANSWERS = 10  # prompts
@@ -36,6 +37,9 @@ def _parts(page: Content) -> Iterator[str]:
             yield "Methods at the KLs that all of them reached:"
             yield markdown_table(budgets)
         yield markdown_list(lines)
+        if settings.meanings:
+            yield "What the columns mean:"
+            yield markdown_list([f"{name}: {meaning}" for name, meaning in settings.meanings])
     if page.against:
         yield "## Against the older sweep"
         yield markdown_list(page.against_notes)
@@ -63,6 +67,8 @@ def _parts(page: Content) -> Iterator[str]:
     yield markdown_table(page.facts)
     yield "## All runs"
     yield markdown_table(page.runs)
+    yield "## What the words mean"
+    yield markdown_list([f"{word}: {meaning}" for word, meaning in WORDS])
 
 
 _FIGURES = {

@@ -1,7 +1,7 @@
 "use strict";
 // Draws the figures of the report of a sweep, and shows answers side by side.
 (() => {
-  const { data, CONFIG, byId, colour, dash, symbol, faint, plain, make, option, theme, axis, narrow, layout, bars, grouped, panels, keepDrawn } = alignlab;
+  const { data, COLOURS, CONFIG, byId, colour, dash, symbol, faint, plain, make, option, theme, axis, narrow, layout, bars, grouped, panels, keepDrawn } = alignlab;
   const line = (name) => data.lines.indexOf(name);
   const short = (row) => (row.strength === null ? row.line : `${row.line} ${row.strength}`);
   const byStrength = (rows) => [...rows].sort((a, b) => (a.strength ?? 0) - (b.strength ?? 0));
@@ -70,7 +70,7 @@
     const shown = data.curves.settings.filter((s) => s.curves[metric.name]);
     const keys = [...new Set(data.curves.settings.map(keyOf))];
     const facets = metric.apart ? [...new Set(shown.map((s) => s.line))] : [""];
-    const bands = shown.length <= 6;
+    const bands = shown.length <= data.curves.most_bands;
     const traces = [];
     for (const s of shown) {
       const c = s.curves[metric.name], i = keys.indexOf(keyOf(s)), k = metric.apart ? facets.indexOf(s.line) : 0, n = k ? k + 1 : "";
@@ -150,7 +150,8 @@
   const draw = () => { for (const [id, drawn] of figures) if (byId(id)) drawn(); };
 
   // --- answers side by side, and two runs --------------------------------------------------------------------------
-  const SHOWN = 20;
+  const AT_A_TIME = 5;
+  let shown = AT_A_TIME;
   const answers = () => {
     const { columns, prompts, baseline, judge } = data.completions;
     const wanted = byId("completions-filter").value.toLowerCase(), by = byId("completions-sort").value;
@@ -166,7 +167,7 @@
       if (meta.length) made.append(make("p", meta.join(", "), "meta"));
       return made;
     };
-    byId("completions-list").replaceChildren(...found.slice(0, SHOWN).map((row) => {
+    byId("completions-list").replaceChildren(...found.slice(0, shown).map((row) => {
       const made = make("article", undefined, "prompt"), sides = make("div", undefined, "sides"), meta = [];
       made.append(make("h3", row.prompt));
       if (row.before) sides.append(side(baseline, row.before));
@@ -176,7 +177,10 @@
       made.append(sides, make("p", meta.join(", "), "meta"));
       return made;
     }));
-    byId("completions-count").textContent = `${Math.min(SHOWN, found.length)} of ${found.length} prompts shown`;
+    const left = found.length - shown;
+    byId("completions-count").textContent = `${Math.min(shown, found.length)} of ${found.length} prompts shown`;
+    byId("completions-more").hidden = left <= 0;
+    byId("completions-more").textContent = `Show ${Math.min(AT_A_TIME, left)} more`;
   };
 
   const differences = () => {
@@ -184,15 +188,20 @@
     const [one, other] = ["one", "other"].map((which) => runs[byId(`differences-${which}`).selectedIndex]);
     const table = make("table"), head = table.createTHead().insertRow(), body = table.createTBody();
     for (const name of ["", one.id, other.id, "difference"]) {
-      const cell = make("th", name);
+      const cell = make("th", name, name ? "number" : "");
       cell.scope = "col";
       head.append(cell);
     }
-    const add = (...texts) => { const row = body.insertRow(); for (const text of texts) row.append(make("td", text)); };
+    const add = (name, ...texts) => {
+      const row = body.insertRow();
+      row.append(make("td", name));
+      for (const text of texts) row.append(make("td", text, "number"));
+    };
     keys.forEach((key, i) => { if (one.values[i] !== other.values[i]) add(key, one.values[i] ?? "(none)", other.values[i] ?? "(none)", ""); });
+    const number = (value) => (value === null ? "" : value.toPrecision(5));
     metrics.forEach((name, i) => {
       const [a, b] = [one.numbers[i], other.numbers[i]];
-      if (a !== null || b !== null) add(name, a === null ? "" : String(a), b === null ? "" : String(b), a === null || b === null ? "" : (b - a).toPrecision(4));
+      if (a !== null || b !== null) add(name, number(a), number(b), number(a === null || b === null ? null : b - a));
     });
     const holder = make("div", undefined, "scroll");
     holder.tabIndex = 0;
@@ -213,14 +222,18 @@
   const firstOf = (found, names) => found.findIndex((m) => m.name === names.find((name) => found.some((other) => other.name === name)));
   choose("strength-metric", data.strength.map((m) => [m.name, m.label]), firstOf(data.strength, ["exact/frontier_gap", "exact/kl", "eval/kl_ref/sequence_k1", "eval/pairs/accuracy"]), strength);
   choose("curves-metric", data.curves.metrics.map((m) => [m.name, m.label]), firstOf(data.curves.metrics, ["train/logratios/margins", "train/objective/scores", "train/loss"]), curves);
-  choose("curves-axis", [...data.curves.axes.map((name) => [name, name]), ["", "setting"]], 0, curves);
+  // a few settings have a colour each; of many, those with one value of the first axis share theirs
+  const fewSettings = data.curves.settings.length <= COLOURS.length;
+  choose("curves-axis", [...data.curves.axes.map((name) => [name, name]), ["", "setting"]], fewSettings ? data.curves.axes.length : 0, curves);
   const names = data.runs.runs.map((run) => [run.id, run.name ? `${run.name} (${run.id})` : run.id]);
   choose("differences-one", names, 0, differences);
   choose("differences-other", names, 1, differences);
   keepDrawn(draw);
   if (byId("completions-filter")) {
-    byId("completions-filter").addEventListener("input", answers);
-    byId("completions-sort").addEventListener("change", answers);
+    const again = () => { shown = AT_A_TIME; answers(); };
+    byId("completions-filter").addEventListener("input", again);
+    byId("completions-sort").addEventListener("change", again);
+    byId("completions-more").addEventListener("click", () => { shown += AT_A_TIME; answers(); });
     answers();
   }
   if (byId("differences-table")) differences();

@@ -20,7 +20,7 @@ def write_page(found: Collected, file: Path, older: Collected | None = None) -> 
     older: an older sweep that the settings are compared with.
     Raises OSError if a file can't be written.
     """
-    made = f"alignlab {version('alignlab')}, {now()}"
+    made = f"made by alignlab {version('alignlab')} at {now()[:16].replace('T', ' ')} UTC"
     page = content(found, made, against(found, older) if older else None)
     write_text(file, html_page(page))
     write_text(file.with_suffix(".md"), markdown_page(page))

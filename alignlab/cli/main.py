@@ -22,6 +22,14 @@ VERBS = {
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
+EXIT_CODES = {
+    0: "done",
+    1: "failed, or the data has errors (`check`)",
+    2: "the command line, the config, the data or the model can't be used; nothing was started",
+    3: "points of a sweep failed, or answers drifted (`evaluate --drift`)",
+    130: "stopped from the keyboard; the same command resumes",
+}
+
 
 def usage() -> str:
     """Text of `alignlab --help`."""
@@ -45,11 +53,7 @@ Results are written to output_root (default: outputs)."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Entry point. Returns the exit code.
-
-    0: done. 1: failed. 2: the command line or config is wrong. 3: points of a sweep failed, or answers drifted.
-    130: stopped from the keyboard.
-    """
+    """Entry point. Returns the exit code, one of EXIT_CODES."""
     args = list(sys.argv[1:] if argv is None else argv)
     if args and args[0] in ("-sc", "--shell-completion"):
         return _complete(args)

@@ -45,9 +45,14 @@ def markdown_table() -> str:
     """The catalogue as Markdown, for docs/objectives.md."""
     lines = ["| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
     for name, loss, source, *rest in catalogue():
-        cells = (f"`{name}`", loss.replace("|", "\\|"), _ADDRESS.sub(r"[\1](\2)", source), *rest)
+        cells = (f"`{name}`", loss.replace("|", "\\|"), linked(source), *rest)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
+
+
+def linked(source: str) -> str:
+    """A source as Markdown: the text before an address is a link to it."""
+    return _ADDRESS.sub(r"[\1](\2)", source)
 
 
 def update(file: Path) -> None:

@@ -28,6 +28,7 @@ class HHRLHF(Source):
     subsets:      subsets to train on.
     eval_subsets: subsets whose official test split is held out for evaluation. If there are none, `eval_fraction` of
                   the rows of `subsets` is held out, by prompt. Of several subsets, `eval_limit` takes rows of all.
+    eval_fraction: share of the rows that is held out if `eval_subsets` is empty.
     """
 
     path: str = "Anthropic/hh-rlhf"

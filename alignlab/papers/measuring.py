@@ -63,7 +63,7 @@ class Bench:
     def _command(self, trained: Trained, name: str) -> tuple[str, ...]:
         chosen = any(word.startswith(("launcher=", "hydra/launcher=")) for word in self.typed)
         default = () if chosen else (f"launcher={trained.launcher}",)
-        return ("-m", *trained.overrides, *default, *self.typed, f"sweep.name={name}")
+        return ("-m", *trained.overrides, "trainer.keep=record", *default, *self.typed, f"sweep.name={name}")
 
     def _trained(self, file: ClaimFile, trained: Trained, name: str, command: Sequence[str]) -> None:
         code = self.train([*command, f"output_root={self.output_root}"])

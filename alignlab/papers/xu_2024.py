@@ -6,13 +6,12 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from alignlab.lab.frontier import tilt
 from alignlab.objectives.dpo import DPO
 from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below
 from alignlab.papers.finished import Finished, by_setting, over_seeds
-from alignlab.papers.tabular import Answers, Array, tensor
+from alignlab.papers.tabular import Answers, tensor
 
 # A probability of 0 whose logarithm is finite.
 _NOTHING = 1e-300
@@ -32,20 +31,9 @@ def table_1() -> dict[str, float]:
     return found | {"RL's pi(y3)": float(best[2])}
 
 
-def unseen_mass(logps: Array, covered: NDArray[np.bool_]) -> float:
-    """Probability of the answers that are in no pair, mean over prompts, given that there is an answer at all.
-
-    logps:   [X, N] log-probabilities; the first completion is the empty one.
-    covered: bool[X, N] the answers in pairs.
-    """
-    weight = np.exp(logps[:, 1:])
-    return float(((weight * ~covered[:, 1:]).sum(axis=1) / weight.sum(axis=1)).mean())
-
-
 def gained(run: Finished) -> float:
     """How much of its probability a trained policy has moved to answers that are in no pair."""
-    covered = run.data.covered_answers
-    return unseen_mass(run.policy(), covered) - unseen_mass(run.data.world.demonstrator_logps, covered)
+    return run.metric("exact/unseen") - run.data.unseen_mass(run.data.world.demonstrator_logps)
 
 
 def mass_on_unseen(runs: Sequence[Finished]) -> dict[str, list[float]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -46,6 +48,15 @@ def test_a_claim_says_what_it_needs_to(name: str) -> None:
     if isinstance(claim.measured_by, Trained):
         (seeds,) = (word for word in claim.measured_by.overrides if word.startswith("seed="))
         assert len(seeds.split(",")) >= FEWEST_SEEDS
+
+
+@pytest.mark.slow
+def test_the_scoreboard_needs_no_module_of_pages_and_models() -> None:
+    """They take seconds to import."""
+    code = "import sys; from alignlab.papers.library import library; library(); print(*sys.modules)"
+    found = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "alignlab.papers.ipo_2023" in found
+    assert not found & {"matplotlib", "transformers", "lightning", "peft", "pandas", "datasets", "scipy.sparse"}
 
 
 def test_words_choose_papers_and_claims() -> None:

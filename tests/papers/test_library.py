@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.papers.claim import FEWEST_SEEDS, PROVENANCES, Claim, Sampled, Trained
+from alignlab.papers.claim import FEWEST_SEEDS, PROVENANCES, Batched, Claim, Sampled, Trained
 from alignlab.papers.library import chosen, library
 
 CLAIMS = {f"{paper.name} {claim.name}": claim for paper in library().values() for claim in paper.claims}
@@ -43,7 +43,7 @@ def test_a_claim_says_what_it_needs_to(name: str) -> None:
     quantities = [band.quantity for band in (*claim.premises, *claim.expected)]
     assert len(set(quantities)) == len(quantities)
     assert (claim.measured_by is None) == (claim.scale == "full")
-    if isinstance(claim.measured_by, Sampled):
+    if isinstance(claim.measured_by, Sampled | Batched):
         assert claim.measured_by.seeds >= FEWEST_SEEDS
     if isinstance(claim.measured_by, Trained):
         (seeds,) = (word for word in claim.measured_by.overrides if word.startswith("seed="))

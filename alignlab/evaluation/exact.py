@@ -90,9 +90,11 @@ def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, fl
 
     policy, reference: [X, N] log-probabilities of all completions, nats (`completion_logps`).
     """
-    shares = {}
+    further = {}
     if isinstance(world, CandidateWorld):
-        shares = {"exact/mass": world.mass(policy), "exact/mass_reference": world.mass(reference)}
+        further = {"exact/mass": world.mass(policy), "exact/mass_reference": world.mass(reference)}
+    elif world.length > 1:
+        further = {"exact/length": expected(policy, world.lengths)}
     policy, reference = world.normalised(policy), world.normalised(reference)
     frontier = Frontier(reference, world.gold_reward)
     distance = kl(policy, reference)
@@ -109,7 +111,7 @@ def exact_metrics(policy: Array, reference: Array, world: World) -> dict[str, fl
         "exact/frontier_strength": strength,
         "exact/winrate": win_rate(policy, reference, world.gold_reward),
         "exact/entropy": -expected(policy, policy),
-        **shares,
+        **further,
         **(action_metrics(policy, world) if isinstance(world, Bandit) else {}),
     }
 

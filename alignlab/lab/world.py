@@ -78,6 +78,11 @@ class World:
         return len(completion) < self.length
 
     @cached_property
+    def lengths(self) -> Array:
+        """[N] number of tokens of each completion, the end-of-sequence token included."""
+        return np.array([len(text) + self.ended(text) for text in self.completion_texts], dtype=np.float64)
+
+    @cached_property
     def tokens(self) -> NDArray[np.int64]:
         """[N, L] letter indices. The end-of-sequence token is V, and so is the padding after it."""
         table = np.full((self.leaves, self.length), self.symbols, dtype=np.int64)

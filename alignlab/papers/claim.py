@@ -88,6 +88,14 @@ class Sampled:
 
 
 @dataclass(frozen=True)
+class Batched:
+    """The same, computed for all seeds at once: `measure(seeds)` returns name -> one value for each seed."""
+
+    measure: Callable[[int], Mapping[str, Sequence[float]]]
+    seeds: int = 10
+
+
+@dataclass(frozen=True)
 class Trained:
     """Numbers of trained runs.
 
@@ -125,7 +133,7 @@ class Claim:
     words: str
     source: str
     expected: tuple[Band, ...]
-    measured_by: Exact | Sampled | Trained | None
+    measured_by: Exact | Sampled | Batched | Trained | None
     premises: tuple[Band, ...] = ()
     scale: Scale = "mini"
     version: int = 1
@@ -139,7 +147,9 @@ class Claim:
 
     @property
     def kind(self) -> Kind:
-        kinds: dict[type, Kind] = {Exact: "closed form", Sampled: "estimator", Trained: "trained"}
+        kinds: dict[type, Kind] = {
+            Exact: "closed form", Sampled: "estimator", Batched: "estimator", Trained: "trained",
+        }  # fmt: skip
         return kinds.get(type(self.measured_by), "full scale")
 
 

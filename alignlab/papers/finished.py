@@ -13,9 +13,7 @@ from numpy.typing import NDArray
 
 from alignlab.checks import with_parts
 from alignlab.data.sources.enumerable import Enumerable
-from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.integrity import read_record
-from alignlab.models.sources.hub import Hub
 from alignlab.papers.claim import Curve
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
@@ -59,16 +57,6 @@ class Finished:
     def data(self) -> Enumerable:
         """The data of a run on `data=enumerable`."""
         return Enumerable(**with_parts(Enumerable, self.record["config"]["data"]))
-
-    def policy(self) -> Array:
-        """[X, N] log-probability of each completion of each prompt under the trained policy, nats; NaN if it diverged.
-
-        The run must be one on `data=enumerable`.
-        """
-        world = self.data.world
-        if self.record["status"] != "done":
-            return np.full(world.gold_reward.shape, np.nan)
-        return completion_logps(*Hub(name=str(self.run.policy)).load(), world)
 
     def curve(self, name: str) -> dict[int, float]:
         """Update -> a metric that was logged along the run; empty if the run has none."""

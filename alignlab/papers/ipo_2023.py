@@ -103,7 +103,6 @@ def _bandit(comparisons: Sequence[str], seeds: int = 10) -> Trained:
         (
             "experiment=bandit_ipo",
             "tracking=none",
-            "trainer.keep=record",
             f"data.comparisons=[{','.join(comparisons)}]",
             f"objective={','.join(_OBJECTIVES)}",
             f"strength={','.join(f'{tau:g}' for tau in _TAUS)}",
@@ -205,7 +204,6 @@ PAPER = Paper(
                 (
                     "experiment=bandit_ipo",
                     "tracking=none",
-                    "trainer.keep=record",
                     "data.alphabet=abcdefghij",
                     f"data.comparisons=[{','.join(map(''.join, _CERTAIN))}]",
                     f"objective={','.join(_OBJECTIVES)}",

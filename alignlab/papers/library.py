@@ -1,9 +1,10 @@
-"""The papers: every module of this package that defines PAPER."""
+"""The papers: every module of this package whose name has a year, such as `ipo_2023`, and defines PAPER."""
 
 from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Sequence
 from functools import lru_cache
 
@@ -17,8 +18,9 @@ _WHERE = "this command; nothing was done"
 
 @lru_cache(maxsize=1)
 def library() -> dict[str, Paper]:
-    """Name -> paper, by name."""
-    modules = (importlib.import_module(f"{papers.__name__}.{m.name}") for m in pkgutil.iter_modules(papers.__path__))
+    """Name -> paper, by name. Other modules are not imported, because those of pages and figures take seconds."""
+    names = [module.name for module in pkgutil.iter_modules(papers.__path__) if re.search(r"_\d{4}", module.name)]
+    modules = (importlib.import_module(f"{papers.__name__}.{name}") for name in names)
     found = [module.PAPER for module in modules if hasattr(module, "PAPER")]
     return {paper.name: paper for paper in sorted(found, key=lambda paper: paper.name)}
 

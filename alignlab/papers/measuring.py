@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
-from alignlab.papers.claim import Claim, Exact, Paper, Sampled, Trained
+from alignlab.papers.claim import Batched, Claim, Exact, Paper, Sampled, Trained
 from alignlab.papers.finished import runs_of_sweep
 from alignlab.papers.record import ClaimFile, Row, row_of
 
@@ -63,7 +63,7 @@ class Bench:
     def _command(self, trained: Trained, name: str) -> tuple[str, ...]:
         chosen = any(word.startswith(("launcher=", "hydra/launcher=")) for word in self.typed)
         default = () if chosen else (f"launcher={trained.launcher}",)
-        return ("-m", *trained.overrides, *default, *self.typed, f"sweep.name={name}")
+        return ("-m", *trained.overrides, "trainer.keep=record", *default, *self.typed, f"sweep.name={name}")
 
     def _trained(self, file: ClaimFile, trained: Trained, name: str, command: Sequence[str]) -> None:
         code = self.train([*command, f"output_root={self.output_root}"])
@@ -77,9 +77,11 @@ class Bench:
         file.end(trained.read(runs), kept, trained.curves(runs) if trained.curves else None)
 
 
-def computed(measured_by: Exact | Sampled) -> Mapping[str, Sequence[float]]:
+def computed(measured_by: Exact | Sampled | Batched) -> Mapping[str, Sequence[float]]:
     """name -> values: one for a closed form, one for each seed otherwise."""
     if isinstance(measured_by, Exact):
         return {name: [value] for name, value in measured_by.measure().items()}
+    if isinstance(measured_by, Batched):
+        return measured_by.measure(measured_by.seeds)
     each = [measured_by.measure(seed) for seed in range(measured_by.seeds)]
     return {name: [values[name] for values in each] for name in each[0]}

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.sparse.csgraph import connected_components
 from scipy.special import expit
 
 from alignlab.statistics.intervals import Array, Estimate, cluster_codes, from_draws, resampled_sums
@@ -105,6 +104,8 @@ def _strengths(kinds: NDArray[np.int64], played: Array, won: Array, runs: int, r
 
 
 def _check_connected(left: NDArray[np.int64], right: NDArray[np.int64], names: Sequence[str]) -> None:
+    from scipy.sparse.csgraph import connected_components  # its import takes a third of a second
+
     met = np.zeros((len(names), len(names)))
     met[left, right] = 1
     count, group = connected_components(met, directed=False)

@@ -140,6 +140,9 @@ EXACT: dict[str, str] = {
     "exact/winrate": "probability that an answer of the policy has a higher gold reward than one of the reference, by "
     "enumeration; equal rewards count 1/2",
     "exact/entropy": "entropy of the policy's completions (nats per sequence)",
+    "exact/length": "expected tokens of an answer of the policy, its end token included, by enumeration",
+    "exact/unseen": "probability of the answers that can't be in a pair, where the data leaves out some "
+    "(data=enumerable with data.covered), mean over prompts",
     "exact/mass": "data=candidates: the candidates' share of the policy's probability, mean over prompts; the other "
     "exact metrics are those of a choice among the candidates",
     "exact/mass_reference": "the same share of the reference's probability",

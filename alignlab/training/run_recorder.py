@@ -185,7 +185,8 @@ class RunRecorder:
         world = self.plan.train.data.world
         if self._before is None or world is None:
             return {}
-        return exact_metrics(completion_logps(policy, self.start.tokenizer, world), self._before, world)
+        table = completion_logps(policy, self.start.tokenizer, world)
+        return exact_metrics(table, self._before, world) | self.plan.train.data.exact_metrics(table)
 
     def _write_frontier(self, reached: float) -> None:
         """Store the frontier of the start of training, for figures. `reached` is the KL of the trained policy."""

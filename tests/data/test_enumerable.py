@@ -65,6 +65,16 @@ def test_pairs_contain_covered_answers_only_and_the_better_one_wins() -> None:
     assert Enumerable().covered_answers.all()
 
 
+def test_the_mass_of_unseen_answers_is_that_among_answers() -> None:
+    """Two of three answers are covered. A half is on the empty completion, and a quarter of the rest on the third."""
+    source = Enumerable(kind="random", settings={"answers": 3}, covered=2)
+    place = int(np.argmin(source.world.demonstrator_logps[0, 1:])) + 1
+    policy = np.full((1, 4), 0.1875)
+    policy[0, [0, place]] = 0.5, 0.125
+    assert source.exact_metrics(np.log(policy)) == {"exact/unseen": pytest.approx(0.25)}
+    assert Enumerable(kind="random").exact_metrics(np.log(policy)) == {}
+
+
 def test_without_different_answers_there_are_no_pairs() -> None:
     def one(world: World) -> np.ndarray:
         table = np.full(world.gold_reward.shape, -1e4)

@@ -74,6 +74,13 @@ def test_the_reference_itself() -> None:
     assert found["exact/frontier_gap"] == pytest.approx(0.0, abs=1e-3)
 
 
+def test_the_expected_length_counts_the_end_token() -> None:
+    """A half each on b (which ends: two tokens) and abc (which was cut off: three tokens)."""
+    policy = np.full((2, WORLD.leaves), -1e4)
+    policy[:, [WORLD.completion_texts.index(text) for text in ("b", "abc")]] = np.log(0.5)
+    assert exact_metrics(policy, WORLD.demonstrator_logps, WORLD)["exact/length"] == pytest.approx(2.5)
+
+
 def test_win_rate_counts_equal_rewards_half() -> None:
     """Two prompts of three answers, by hand. Prompt 1: .5*(.2 + .3/2) + .5*(.5 + .5/2); prompt 2 has equal rewards."""
     policy = np.log(np.array([[1e-300, 0.5, 0.5], [0.1, 0.2, 0.7]]))

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from alignlab.papers.claim import Claim, Exact, Sampled
+from alignlab.papers.claim import Batched, Claim, Exact, Sampled
 from alignlab.papers.library import library
 from alignlab.papers.measuring import computed
 from alignlab.papers.verdict import Verdict, decide
@@ -20,19 +20,20 @@ CLAIMS = {
     f"{paper.name} {claim.name}": claim
     for paper in library().values()
     for claim in paper.claims
-    if isinstance(claim.measured_by, Exact | Sampled)
+    if isinstance(claim.measured_by, Exact | Sampled | Batched)
 }
 NOT_REPRODUCED: dict[str, Verdict] = {
     "dpo_2023 dominates-ideal-rl": "contradicted",
     "gao_2022 ideal-rl-form": "contradicted",
     "ipo_2023 d3-as-printed": "underdetermined",
     "kto_2024 reference-point": "contradicted",
+    "xu_2024 learnt-reward": "contradicted",
 }
 
 
 def verdict_on(claim: Claim) -> Verdict:
     measured_by = claim.measured_by
-    assert isinstance(measured_by, Exact | Sampled)
+    assert isinstance(measured_by, Exact | Sampled | Batched)
     return decide(claim.expected, computed(measured_by), kind=claim.kind, premises=claim.premises).verdict
 
 
@@ -182,6 +183,7 @@ ERRORS: dict[str, list[Planted]] = {
     ],
     "spin_2024 fixed-point": [Planted(DPO, swapped)],
     "stiennon_2020 best-of-n-kl": [Planted("alignlab.papers.stiennon_2020.best_of_n_kl", times(0.9))],
+    "xu_2024 learnt-reward": [Planted(RANKED, times(0.0))],
     "xu_2024 table-1": [Planted(DPO, swapped)],
     "zheng_2023 both-orders": [Planted("alignlab.statistics.winrate.resolve", first_order_only)],
 }

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import math
-from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 from alignlab.integrity import write_sealed
-from alignlab.models.generation import save_model
-from alignlab.models.sources.table import Table
+from alignlab.lab.frontier import expected, kl, tilt
+from alignlab.papers.dpo_2023 import distance_to_the_optimum
 from alignlab.papers.finished import Finished, by_setting, paired_difference, runs_of_sweep
 from alignlab.papers.ipo_2023 import growth_of_kl
 from alignlab.papers.kto_2024 import effect_of_weights
 from alignlab.papers.orpo_2024 import both_answers
 from alignlab.papers.pal_2024 import log_ratios
 from alignlab.papers.tajwar_2024 import online_gain
-from alignlab.papers.xu_2024 import unseen_mass
+from alignlab.papers.xu_2024 import gained
 from alignlab.runs.directory import RunDir
 
 
@@ -83,11 +80,34 @@ def test_effect_of_weights() -> None:
     assert found == pytest.approx({f"gain of {name}": value for name, value in expected.items()})
 
 
-def test_the_mass_of_unseen_answers_is_that_among_answers() -> None:
-    """For the first prompt a half is on the empty completion, and a quarter of the rest on the unseen answer."""
-    logps = np.log([[0.5, 0.25, 0.125, 0.125], [1e-9, 0.5, 0.5, 1e-9]])
-    covered = np.array([[False, True, False, True], [False, True, True, False]])
-    assert unseen_mass(logps, covered) == pytest.approx((0.25 + 0.0) / 2, abs=1e-6)
+def test_the_mass_that_a_policy_moves_to_unseen_answers() -> None:
+    """The prior of this world gives the answers in no pair 0.11."""
+    data = {"kind": "diagonal", "prompts": 8, "covered": 3, "noise": {"flipped": 0.1}}
+    trained = Finished(RunDir(Path("run")), {"seed": "0"}, {
+        "status": "done", "summary": {"exact/unseen": 0.5}, "config": {"data": data}})  # fmt: skip
+    assert trained.data.noise.flipped == 0.1
+    assert gained(trained) == pytest.approx(0.39, abs=1e-9)
+
+
+def test_the_distance_to_the_optimum_follows_from_reward_and_kl() -> None:
+    """Of the optimum itself it is 0. Of the prior it is KL(pi_ref || pi*), which is not 0."""
+    data = {"kind": "random", "settings": {"answers": 4.0}}
+    world = Finished(RunDir(Path("run")), {}, {"config": {"data": data}}).data.world
+    best = tilt(world.demonstrator_logps, world.gold_reward, 0.5)
+    found = []
+    for policy in (best, world.demonstrator_logps):
+        summary = {
+            "exact/reward": expected(policy, world.gold_reward),
+            "exact/kl": kl(policy, world.demonstrator_logps),
+        }
+        runs = [
+            Finished(RunDir(Path("run")), {"objective.beta": beta, "seed": "0"}, {
+                "status": "done", "summary": summary, "config": {"data": data, "objective": {"beta": float(beta)}}})
+            for beta in ("0.5", "1", "2")
+        ]  # fmt: skip
+        found.append(distance_to_the_optimum(runs)["KL at beta 0.5"][0])
+    assert found == pytest.approx([0.0, kl(world.demonstrator_logps, best)], abs=1e-12)
+    assert found[1] > 0.1
 
 
 def test_what_orpo_adds_to_the_gap_is_paired_by_seed() -> None:
@@ -125,16 +145,3 @@ def test_the_gain_of_online_training_is_paired_by_seed() -> None:
     values = (("dpo", "0", 0.25), ("dpo", "1", 0.5), ("online_dpo", "1", 1.0), ("online_dpo", "0", 1.0))
     runs = [run(value, name="exact/reward", objective=name, seed=seed) for name, seed, value in values]
     assert online_gain(runs)["online minus offline"] == [0.75, 0.5]
-
-
-def test_the_policy_of_a_run_on_a_table(tmp_path: Path) -> None:
-    """A saved policy is read back; a diverged one is NaN."""
-    data = {"kind": "random", "settings": {"answers": 4.0}, "noise": {"flipped": 0.1}}
-    done = Finished(RunDir(tmp_path), {"seed": "0"}, {"status": "done", "config": {"data": data}})
-    assert done.data.noise.flipped == 0.1
-    model, tokenizer = Table(name="table", settings={"answers": 4}).load()
-    with torch.no_grad():
-        model.lm_head.weight[:-1, 0] = torch.log(torch.tensor([0.1, 0.2, 0.3, 0.4]))
-    save_model(model, tokenizer, tmp_path / "policy")
-    np.testing.assert_allclose(np.exp(done.policy()[0]), [0.0, 0.1, 0.2, 0.3, 0.4], atol=1e-6)
-    assert np.isnan(replace(done, record={**done.record, "status": "diverged"}).policy()).all()

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.papers.claim import FEWEST_SEEDS, PROVENANCES, Claim, Sampled, Trained
+from alignlab.papers.claim import FEWEST_SEEDS, PROVENANCES, Batched, Claim, Sampled, Trained
 from alignlab.papers.library import chosen, library
 
 CLAIMS = {f"{paper.name} {claim.name}": claim for paper in library().values() for claim in paper.claims}
@@ -41,11 +43,20 @@ def test_a_claim_says_what_it_needs_to(name: str) -> None:
     quantities = [band.quantity for band in (*claim.premises, *claim.expected)]
     assert len(set(quantities)) == len(quantities)
     assert (claim.measured_by is None) == (claim.scale == "full")
-    if isinstance(claim.measured_by, Sampled):
+    if isinstance(claim.measured_by, Sampled | Batched):
         assert claim.measured_by.seeds >= FEWEST_SEEDS
     if isinstance(claim.measured_by, Trained):
         (seeds,) = (word for word in claim.measured_by.overrides if word.startswith("seed="))
         assert len(seeds.split(",")) >= FEWEST_SEEDS
+
+
+@pytest.mark.slow
+def test_the_scoreboard_needs_no_module_of_pages_and_models() -> None:
+    """They take seconds to import."""
+    code = "import sys; from alignlab.papers.library import library; library(); print(*sys.modules)"
+    found = set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    assert "alignlab.papers.ipo_2023" in found
+    assert not found & {"matplotlib", "transformers", "lightning", "peft", "pandas", "datasets", "scipy.sparse"}
 
 
 def test_words_choose_papers_and_claims() -> None:

@@ -100,13 +100,13 @@ def test_the_launcher_may_be_chosen(tmp_path: Path) -> None:
     claim = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies))
     for typed in ((), ("launcher=local", "launcher.processes=2"), ("hydra/launcher=local",)):
         Bench(tmp_path, tmp_path / "out", noted, typed).measure(paper_of(claim), claim)
-    assert seen[0] == ["-m", "experiment=bandit_ipo", "seed=1,2,3,4,5", "launcher=vectorized",
+    assert seen[0] == ["-m", "experiment=bandit_ipo", "seed=1,2,3,4,5", "trainer.keep=record", "launcher=vectorized",
                        "sweep.name=paper-paper_2023-half-v1", f"output_root={tmp_path / 'out'}"]  # fmt: skip
-    assert seen[1][3:5] == ["launcher=local", "launcher.processes=2"]
+    assert seen[1][4:6] == ["launcher=local", "launcher.processes=2"]
     assert "launcher=vectorized" not in [*seen[1], *seen[2]]
     online = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies, launcher="auto"))
     Bench(tmp_path, tmp_path / "out", noted).measure(paper_of(online), online)
-    assert seen[3][3] == "launcher=auto"
+    assert seen[3][4] == "launcher=auto"
 
 
 def test_trained_claims_go_through_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -125,6 +125,7 @@ def test_trained_claims_go_through_the_ledger(tmp_path: Path, monkeypatch: pytes
     assert [run["seed"] for run in row.record["runs"]] == list("0123401234")
     assert "output_root" not in " ".join(row.record["command"]), "the record may be shown elsewhere"
     runs = {run["id"]: (tmp_path / "outputs/runs" / run["id"] / "run.json") for run in row.record["runs"]}
+    assert not list((tmp_path / "outputs/runs").glob("*/policy")), "runs of papers keep records, not policies"
     before = {id: file.stat().st_mtime_ns for id, file in runs.items()}
     assert bench.measure(paper_of(claim), claim, again=True).record["measured"][quantity] == values
     assert {id: file.stat().st_mtime_ns for id, file in runs.items()} == before
@@ -169,6 +170,8 @@ def worst_preferred(right: Callable[..., Any]) -> Callable[..., Any]:
 
 
 SHORT = ["trainer.max_steps=6000", "seed=0,1,2,3,4"]
+# Without noise in the data's order, IPO and DPO stay where they begin, and after 3,000 updates they are still near it.
+CYCLE = ["trainer.max_steps=3000"]
 FEW = ["seed=0,1,2,3,4"]
 IPO, DPO = (("alignlab.objectives.ipo", "ipo_loss"), ("alignlab.objectives.dpo", "dpo_loss"))
 ONLINE = ("alignlab.objectives.online_dpo", "online_dpo_loss")
@@ -179,7 +182,7 @@ ONLINE = ("alignlab.objectives.online_dpo", "online_dpo_loss")
     ("name", "steps", "places", "wrong"),
     [
         ("ipo_2023 bandit-d1", SHORT, (IPO, DPO), rejected_thrice),
-        ("ipo_2023 bandit-d2", SHORT, (IPO, DPO), rejected_thrice),
+        ("ipo_2023 bandit-d2", CYCLE, (IPO, DPO), rejected_thrice),
         ("ipo_2023 bandit-d3-amended", SHORT, (IPO, DPO), rejected_thrice),
         ("ipo_2023 regularisation", [], (IPO,), logistic),
         ("kto_2024 imbalance-trained", [], (("alignlab.objectives.kto", "kto_loss"),), all_bad),

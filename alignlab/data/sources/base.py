@@ -177,6 +177,10 @@ class Source(Checked, ABC):
         """
         return None
 
+    def exact_metrics(self, policy: Any) -> dict[str, float]:
+        """Exact metrics that only this data defines. policy: [X, N] log-probabilities of all completions, nats."""
+        return {}
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Digest of the content of the rows. It replaces `content_fields` in the identity of a run."""

@@ -136,6 +136,17 @@ class Enumerable(Source):
         place = np.argsort(np.argsort(-prior, axis=1, kind="stable"), axis=1, kind="stable")
         return np.asarray(place < self.covered)
 
+    def unseen_mass(self, policy: NDArray[np.float64]) -> float:
+        """Probability of the answers that can't be in a pair, mean over prompts, given that there is an answer at all.
+
+        policy: [X, N] log-probabilities; the first completion is the empty one.
+        """
+        weight = np.exp(policy[:, 1:])
+        return float(((weight * ~self.covered_answers[:, 1:]).sum(axis=1) / weight.sum(axis=1)).mean())
+
+    def exact_metrics(self, policy: NDArray[np.float64]) -> dict[str, float]:
+        return {"exact/unseen": self.unseen_mass(policy)} if self.covered else {}
+
     def fingerprint(self) -> str:
         return digest([repr(sorted(asdict(self).items())).encode()])
 

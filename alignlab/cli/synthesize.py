@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf, open_dict
 
@@ -25,7 +26,7 @@ def _task(config: DictConfig) -> None:
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.config.schemas import labelling_judge
     from alignlab.pipeline.requested_synthesis import request_of, run_to_sample
-    from alignlab.pipeline.synthesize import synthesize
+    from alignlab.pipeline.synthesize import copied, synthesize
     from alignlab.reports.evaluation import bill_line
     from alignlab.training.attempt import quiet_libraries
 
@@ -45,6 +46,8 @@ def _task(config: DictConfig) -> None:
         sampled = start_plan(config, wanted.model.parent, typed)
     judges = judge_plans(config, labelling_judge(wanted.synthesis, wanted.judge), PreflightCache(), typed)
     made = synthesize(request_of(wanted, sampled, judges))
+    if wanted.to:
+        made = copied(made, Path(wanted.to))
     print(synthesis_text(made.file, made.provenance))
     if line := bill_line(made.cost):
         print(line)

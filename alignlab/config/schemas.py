@@ -310,6 +310,7 @@ class Synthesize(Checked):
     judge:       judge's name -> judge.
     synthesis:   settings of prompts, samples and rows.
     output_root: folder for all results. The rows are written to `<output_root>/synthesis/<id>/`.
+    to:          file that gets a copy of the rows, with their provenance beside it. Empty: no copy.
     accelerator: auto, cpu, gpu or mps.
     progress:    show progress bars if the output is a terminal.
     trust_remote_code: run code that comes with the models of the run and the judge. Only the command line can allow
@@ -323,12 +324,16 @@ class Synthesize(Checked):
     judge: dict[str, Judge] = field(default_factory=dict)
     synthesis: Synthesis = field(default_factory=Synthesis)
     output_root: str = "outputs"
+    to: str = ""
     accelerator: str = "auto"
     progress: bool = True
     trust_remote_code: bool = False
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        if self.to and not self.to.endswith(f".{self.synthesis.format}"):
+            text = f"must end in .{self.synthesis.format}, the format of the rows (synthesis.format)"
+            yield Problem("to", self.to, text, f"to=my_rows.{self.synthesis.format}")
         if bool(self.run) == (self.model is not None):
             text = "needs the policy to sample: the id of a finished run, or model=<one of the models> instead"
             value = None if not self.run else self.run

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from alignlab.integrity import json_digest
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 #   notes:                a third party's notes without a place in the paper
 PROVENANCES = ("printed", "printed-via-notes", "derived", "eye-read-third-party", "notes")
 
-Kind = Literal["closed form", "estimator", "trained", "full scale"]
-Scale = Literal["mini", "full"]
+Kind = Literal["closed form", "estimator", "trained", "small model", "full scale"]
+Scale = Literal["mini", "middle", "full"]
 
 # The smallest number of seeds that can decide a claim about a random quantity.
 FEWEST_SEEDS = 5
@@ -64,12 +65,17 @@ def below(quantity: str, bound: float, provenance: str) -> Band:
 
 @dataclass(frozen=True)
 class Curve:
-    """Values along a run: the mean over seeds with its 95 % t interval at each x."""
+    """Values along a run: the mean over seeds with its 95 % t interval at each x.
+
+    left, right: ends of the intervals of x, if x is measured too.
+    """
 
     x: tuple[float, ...]
     y: tuple[float, ...]
     low: tuple[float, ...]
     high: tuple[float, ...]
+    left: tuple[float, ...] = ()
+    right: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,44 @@ class Trained:
 
 
 @dataclass(frozen=True)
+class Workplace:
+    """Where the commands of a claim work.
+
+    output_root: of the runs.
+    folder:      for files that one command writes and another one reads.
+    data:        the file, folder or hub name of the data that the claim is about.
+    """
+
+    output_root: Path
+    folder: Path
+    data: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """What the commands of a claim gave: name -> values, the runs, and curves for the figure."""
+
+    values: Mapping[str, Sequence[float]]
+    runs: Sequence[Mapping[str, Any]] = ()
+    curves: Mapping[str, Curve] | None = None
+
+
+@dataclass(frozen=True)
+class Commands:
+    """Numbers of a chain of commands, such as making pairs, training on them, and evaluating.
+
+    run:  yields the words of one command after another (the first is the verb). When it is asked for the next one, the
+          results of those before it are on the disk. A command that was stopped resumes when it is given again.
+    read: the numbers, from what the commands wrote.
+    data: hub name of the data, unless the user names another place.
+    """
+
+    run: Callable[[Workplace], Iterator[tuple[str, ...]]]
+    read: Callable[[Workplace], Measured]
+    data: str = ""
+
+
+@dataclass(frozen=True)
 class Claim:
     """One claim of a paper.
 
@@ -123,7 +167,9 @@ class Claim:
     expected:    what is measured if the claim is right. All of it must hold.
     measured_by: how it is measured; None for a claim that is only recorded, because it needs more hardware.
     premises:    what the set-up must satisfy so that the measurement can decide the claim at all.
-    scale:       mini: minutes on a CPU. full: the paper's own models and data.
+    scale:       mini: minutes on a CPU. middle: a small language model in place of the paper's, up to hours on
+                 a CPU; it is measured only if it is named, and its verdict is needs-scale, whatever is measured.
+                 full: the paper's own models and data.
     version:     a number that is raised when the measurement or the expectation changes.
     deviations:  differences from the paper's set-up.
     note:        what a reader should know about the result.
@@ -133,7 +179,7 @@ class Claim:
     words: str
     source: str
     expected: tuple[Band, ...]
-    measured_by: Exact | Sampled | Batched | Trained | None
+    measured_by: Exact | Sampled | Batched | Trained | Commands | None
     premises: tuple[Band, ...] = ()
     scale: Scale = "mini"
     version: int = 1
@@ -147,6 +193,8 @@ class Claim:
 
     @property
     def kind(self) -> Kind:
+        if self.scale == "middle":
+            return "small model"
         kinds: dict[type, Kind] = {
             Exact: "closed form", Sampled: "estimator", Batched: "estimator", Trained: "trained",
         }  # fmt: skip

@@ -11,6 +11,7 @@ from alignlab.lab.frontier import Frontier, expected, kl, log_normalise, tilt
 from alignlab.objectives.dpo import DPO
 from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below, near
 from alignlab.papers.finished import Finished, by_setting, over_seeds
+from alignlab.papers.imdb import CLAIMS as WITH_SMOLLM2
 from alignlab.papers.tabular import Array, Preferences, random_answers, total_variation
 
 _BETAS = (0.1, 0.5, 1.0, 5.0)
@@ -219,5 +220,6 @@ PAPER = Paper(
             measured_by=None,
             scale="full",
         ),
+        *WITH_SMOLLM2,
     ),
 )

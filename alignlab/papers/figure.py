@@ -78,6 +78,12 @@ def drawn_curve(curve: Mapping[str, Any], name: str) -> Series:
     return Series(name, curve["x"], curve["y"], curve["low"], curve["high"], style="line")
 
 
+def drawn_points(curve: Mapping[str, Any], name: str) -> Series:
+    """Points of a record with their intervals, joined in their order."""
+    ends = (curve.get("left", ()), curve.get("right", ()))
+    return Series(name, curve["x"], curve["y"], curve["low"], curve["high"], "joined", False, *ends)
+
+
 def printed_only(name: str, title: str, x: str, y: str, *, caption: str = "", style: Style = "joined") -> Any:
     """A `draw` for claims that are not measured here: the paper's side alone."""
 

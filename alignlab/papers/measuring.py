@@ -2,20 +2,21 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
-from alignlab.papers.claim import Batched, Claim, Exact, Paper, Sampled, Trained
+from alignlab.papers.claim import Batched, Claim, Commands, Exact, Paper, Sampled, Trained, Workplace
 from alignlab.papers.finished import runs_of_sweep
 from alignlab.papers.record import ClaimFile, Row, row_of
 
 # Exit code of a command that was stopped from the keyboard.
 STOPPED = 130
 
-# Trains the points of a sweep: the words of `alignlab train` -> exit code.
-Train = Callable[[Sequence[str]], int]
+# A verb of the command line: its words -> exit code. `train` trains the points of a sweep.
+Verb = Callable[[Sequence[str]], int]
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,16 @@ class Bench:
     output_root: where trained runs are.
     train:       trains a sweep.
     typed:       further words for `train`, such as `launcher=local`.
+    verbs:       name -> verb, for claims that are measured by several commands.
+    data:        where the data of such a claim is; empty for the place that the claim names.
     """
 
     folder: Path
     output_root: Path
-    train: Train
+    train: Verb
     typed: tuple[str, ...] = ()
+    verbs: Mapping[str, Verb] = field(default_factory=dict)
+    data: str = ""
 
     def measure(self, paper: Paper, claim: Claim, *, again: bool = False) -> Row:
         """The verdict on a claim. The claim is measured first if it has no finished record.
@@ -51,6 +56,8 @@ class Bench:
         try:
             if isinstance(measured_by, Trained):
                 self._trained(file, measured_by, name, command)
+            elif isinstance(measured_by, Commands):
+                self._by_commands(file, measured_by)
             else:
                 file.end(computed(measured_by))
         except AlignlabError as error:
@@ -64,6 +71,25 @@ class Bench:
         chosen = any(word.startswith(("launcher=", "hydra/launcher=")) for word in self.typed)
         default = () if chosen else (f"launcher={trained.launcher}",)
         return ("-m", *trained.overrides, "trainer.keep=record", *default, *self.typed, f"sweep.name={name}")
+
+    def _by_commands(self, file: ClaimFile, chain: Commands) -> None:
+        folder = self.folder / file.paper / file.claim
+        place = Workplace(self.output_root, folder, self.data or chain.data)
+        shown = []
+        for verb, *words in chain.run(place):
+            own = [*words, *(self.typed if verb == "train" else ())]
+            line = shlex.join(["alignlab", verb, *own])
+            shown.append(line.replace(str(folder), "<folder>").replace(place.data, "<data>"))
+            file.note_commands(shown)
+            print(f"\n{line}", flush=True)
+            code = self.verbs[verb]([*own, f"output_root={self.output_root}"])
+            if code == STOPPED:
+                raise KeyboardInterrupt
+            if code:
+                file.fail(f"alignlab {verb} ended with exit code {code}; its message is above")
+                return
+        found = chain.read(place)
+        file.end(found.values, found.runs, found.curves)
 
     def _trained(self, file: ClaimFile, trained: Trained, name: str, command: Sequence[str]) -> None:
         code = self.train([*command, f"output_root={self.output_root}"])

@@ -83,6 +83,10 @@ class ClaimFile:
         drawn = {name: asdict(curve) for name, curve in (curves or {}).items()}
         self._update(status="done", measured=values, runs=list(runs), curves=drawn, ended=now())
 
+    def note_commands(self, commands: Sequence[str]) -> None:
+        """Record the commands of a claim that is measured by several."""
+        self._update(commands=list(commands))
+
     def fail(self, reason: str) -> None:
         """Record that the measurement ended without a result, and why."""
         self._update(status="failed", reason=reason, ended=now())
@@ -97,7 +101,10 @@ def decision_of(record: Mapping[str, Any]) -> Decision:
         reason = record.get("reason") or "the measurement was not finished"
         return Decision("not-run", f"{record.get('status', 'no record')}: {reason}")
     bands, premises = ([Band(**band) for band in record[key]] for key in ("expected", "premises"))
-    return decide(bands, record["measured"], kind=record["kind"], premises=premises)
+    found = decide(bands, record["measured"], kind=record["kind"], premises=premises)
+    if record.get("scale") == "middle":
+        return Decision("needs-scale", "was measured with a smaller model than the paper's", found.results)
+    return found
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,8 @@ def row_of(folder: Path, paper: Paper, claim: Claim) -> Row:
     except DamagedError as error:
         return Row(paper.name, claim, Decision("not-run", str(error)))
     if not record:
+        if claim.scale == "middle":
+            return Row(paper.name, claim, Decision("needs-scale", "was not measured with a smaller model either"))
         if claim.scale == "full":
             return Row(paper.name, claim, Decision("needs-scale", "needs the models and data of the paper"))
         return Row(paper.name, claim, Decision("not-run", "there is no record"))

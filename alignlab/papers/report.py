@@ -10,7 +10,7 @@ from typing import Any
 
 from alignlab.inert import one_line
 from alignlab.integrity import write_text
-from alignlab.papers.claim import Paper
+from alignlab.papers.claim import Commands, Paper
 from alignlab.papers.figure import PaperFigure, Rows, figures_of
 from alignlab.papers.printed import Point
 from alignlab.papers.record import Row, row_of
@@ -102,6 +102,8 @@ def sentence(row: Row) -> str:
     if decision.verdict == "reproduced":
         numbers = "The measured number is" if expected == 1 else f"All {expected} measured numbers are"
         return f"{numbers} as the claim says."
+    if decision.verdict == "needs-scale" and row.claim.scale == "middle":
+        return f"The claim is about the paper's own models and data. It {decision.why}."
     if decision.verdict == "needs-scale":
         return "The claim is about the paper's own models and data, so it is not measured here."
     return decision.why[:1].upper() + decision.why[1:].rstrip(".") + "."
@@ -162,6 +164,8 @@ def _others(row: Row) -> Table | None:
 
 
 def _command(row: Row, paper: Paper) -> str:
+    if isinstance(row.claim.measured_by, Commands):
+        return f"alignlab papers run {paper.name} {row.claim.name} data=<{row.claim.measured_by.data}>"
     if row.claim.measured_by is None:
         return f"alignlab papers show {paper.name} {row.claim.name}"
     return f"alignlab papers run {paper.name} {row.claim.name} --again"

@@ -24,7 +24,7 @@ from alignlab.pipeline.policies import Policy
 from alignlab.progress import Progress
 from alignlab.runs.directory import now
 from alignlab.spelling import counted
-from alignlab.synthesis.output import finished, rows_file, write_rows
+from alignlab.synthesis.output import copy_rows, finished, rows_file, write_rows
 from alignlab.synthesis.prompts import AskedPrompt, Prompts, prompts_of_data, prompts_of_file
 from alignlab.synthesis.rows import Row, Scored, distinct, judged_rows, rows_against_data
 from alignlab.synthesis.samples import SampledAnswer, Samples, sample_answers
@@ -92,6 +92,12 @@ def synthesize(request: Request) -> Synthesized:
             raise DataError(f"no row could be made ({reasons})\n  type: {_remedy(how)}")
         write_rows(file, made.rows, provenance)
     return Synthesized(id_, file, finished(file) or provenance, made.cost)
+
+
+def copied(made: Synthesized, to: Path) -> Synthesized:
+    """The same rows in another file, which is written with their provenance. Raises OutputError if that fails."""
+    copy_rows(made.file, to)
+    return replace(made, file=to)
 
 
 @dataclass(frozen=True)

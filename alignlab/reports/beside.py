@@ -67,3 +67,5 @@ def _series(axes: Axes, series: Series, drawing: Drawing) -> None:
         axes.fill_between(x, series.low, series.high, color=colour, alpha=0.18, lw=0)
     elif series.low:
         axes.vlines(x, series.low, series.high, color=colour, lw=1)
+    if series.left:
+        axes.hlines(series.y, series.left, series.right, color=colour, lw=1)

@@ -18,6 +18,7 @@ class Series:
 
     x:         numbers, or the names of categories.
     low, high: ends of intervals, one for each point; empty if there are none.
+    left, right: ends of intervals of x, if x is measured too.
     style:     line, points, joined (points with a line), or exact (a black dashed line: the known truth).
     open:      whether the marks are open: numbers that were read from a figure by eye.
     """
@@ -29,6 +30,8 @@ class Series:
     high: Sequence[float] = ()
     style: Style = "joined"
     open: bool = False
+    left: Sequence[float] = ()
+    right: Sequence[float] = ()
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Drawing:
         """The same of x; None for categories and logarithmic axes."""
         if self.categories or self.log_x:
             return None
-        return _with_room([float(x) for one in self.series for x in one.x])
+        return _with_room([float(x) for one in self.series for x in (*one.x, *one.left, *one.right)])
 
     def plain(self) -> dict[str, Any]:
         """The figure for the script of a page: JSON values."""

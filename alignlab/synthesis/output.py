@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,17 @@ def write_rows(file: Path, rows: Sequence[Mapping[str, Any]], provenance: Mappin
         write_sealed(provenance_file(file), {**provenance, "file": {"name": file.name, "sha256": sha256_of(file)}})
     except OSError as error:
         raise OutputError(f"{file} can't be written: {error}\n  type: output_root=<another folder>") from error
+
+
+def copy_rows(file: Path, to: Path) -> None:
+    """Copy a file of rows and their provenance, each whole or not at all. Raises OutputError if that fails."""
+    try:
+        with new_file(to) as scratch:
+            shutil.copyfile(file, scratch)
+        record = read_sealed(provenance_file(file))
+        write_sealed(provenance_file(to), {**record, "file": {"name": to.name, "sha256": sha256_of(to)}})
+    except OSError as error:
+        raise OutputError(f"{to} can't be written: {error}\n  type: to=<another file>") from error
 
 
 def finished(file: Path) -> dict[str, Any] | None:

@@ -58,7 +58,7 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
-    "papers": BASE | {"lab", "statistics", "runs", "objectives", "data", "models", "evaluation", "tracking", "reports"},
+    "papers": MODELS_AND_DATA | {"statistics", "runs", "objectives", "judges", "evaluation", "tracking", "reports"},
     "training": FIT | {"reports"},
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},

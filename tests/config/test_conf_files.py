@@ -80,11 +80,14 @@ NEEDS = {
     "reward/reward_model": ["objective=ppo"],
     "reward/lab_reward_model": ["objective=ppo"],
     "reward/hh_reward_model_smollm2": ["objective=ppo"],
+    "reward/word_classifier": ["objective=ppo"],
+    "stage/imdb_sft": ["model=tiny"],
+    "experiment/paper/imdb_smollm2": ["model.origin=hub", "data.path=org/dataset"],
 }
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 132
+    assert len(FILES) == 136
     assert len(PRESETS) == len(POINTS)
 
 

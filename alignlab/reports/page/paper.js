@@ -14,6 +14,8 @@
       found.push({ x: [...series.x, ...[...series.x].reverse()], y: [...series.high, ...[...series.low].reverse()], fill: "toself", fillcolor: faint(colour(i), 0.15), line: { width: 0 }, mode: "lines", hoverinfo: "skip" });
     else if (series.low.length)
       made.error_y = { type: "data", symmetric: false, thickness: 1.2, width: 3, array: series.high.map((high, k) => high - series.y[k]), arrayminus: series.low.map((low, k) => series.y[k] - low) };
+    if (series.left.length)
+      made.error_x = { type: "data", symmetric: false, thickness: 1.2, width: 3, array: series.right.map((right, k) => right - series.x[k]), arrayminus: series.left.map((left, k) => series.x[k] - left) };
     return [...found, made];
   };
 

@@ -18,6 +18,8 @@ import hydra
 from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import QuotedString
 from hydra.errors import HydraException
 from hydra.types import RunMode
 from omegaconf import DictConfig
@@ -27,18 +29,22 @@ from yaml import YAMLError
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.open_dicts import with_own_keys
+from alignlab.config.own_plugins import load_plugins
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_synthesize
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.plugins import activate, active
 from alignlab.progress import log_to_terminal
 
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
 # in both forms.
 _OPTIONAL_GROUPS = ("experiment", "debug", "sweep", "stage")
 
+
+_PLUGINS = re.compile(r"\+{0,2}plugins=(.*)$", re.DOTALL)
 
 # Checks of the configs that are not those of a run.
 _CHECKS = {"evaluate": to_evaluate, "synthesize": to_synthesize}
@@ -67,7 +73,7 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
 
     Raises AlignlabError: ConfigError with all problems of the command line, or the error of the task.
     """
-    own = _config_dir(argv)
+    own, argv = _config_dir(argv), with_plugins(argv)
     args = _with_multirun(_flags_first([with_own_keys(with_new_names(_plain_group(arg), own)) for arg in argv]))
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -113,14 +119,46 @@ def hydra_of_the_caller_kept() -> Iterator[None]:
     """Set aside what Hydra keeps for the whole process: a caller in Python may be a Hydra application too."""
     hydra, config = GlobalHydra.instance(), HydraConfig.instance()
     before, config_before, argv, full_error = hydra.hydra, config.cfg, sys.argv, os.environ.get("HYDRA_FULL_ERROR")
+    plugins = active()
     hydra.clear()
     sys.argv = ["alignlab"]
     try:
         yield
     finally:
         hydra.hydra, config.cfg, sys.argv = before, config_before, argv
+        activate(plugins)
         if full_error is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
+
+
+def with_plugins(argv: Sequence[str]) -> list[str]:
+    """Load the plug-ins that a command line names, and those of installed packages.
+
+    Returns the command line with them as one list. `plugins=` may be repeated, and brackets may be left out.
+    Raises ConfigError with all of their problems.
+    """
+    words = [word for arg in argv if (found := _PLUGINS.match(arg)) for word in _listed(found[1])]
+    load_plugins(list(dict.fromkeys(words)))
+    rest = [arg for arg in argv if not _PLUGINS.match(arg)]
+    return [*rest, f"plugins=[{','.join(map(_quoted, dict.fromkeys(words)))}]"] if words else rest
+
+
+def _listed(text: str) -> list[str]:
+    """The words of `a`, `a,b` and `[a,'b c']`."""
+    if text in ("", "null", "[]"):
+        return []
+    try:
+        value = OverridesParser.create().parse_override(f"plugins=[{text.removeprefix('[').removesuffix(']')}]").value()
+    except HydraException:
+        value = None
+    if not isinstance(value, list) or not all(isinstance(word, str | QuotedString) for word in value):
+        text_ = "must be a list of packages and folders"
+        raise ConfigError([Problem("plugins", text, text_, "plugins=[my_package,./my_parts]")])
+    return [word.text if isinstance(word, QuotedString) else str(word) for word in value]
+
+
+def _quoted(word: str) -> str:
+    return word if re.fullmatch(r"[\w./~-]+", word) else "'" + word.replace("'", "\\'") + "'"
 
 
 def _refuse_unused_preset() -> None:

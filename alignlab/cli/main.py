@@ -12,6 +12,8 @@ from alignlab.spelling import correct_spelling
 VERBS = {
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
     "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
+    "generate": "answer the prompts of a file with the policy of a run, or with any model",
+    "chat": "talk to the policy of a run or to any model, alone or beside its reference (--against reference)",
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
     "runs": "list, filter, show, compare, remove, export or watch runs",
@@ -19,6 +21,7 @@ VERBS = {
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "papers": "list, measure and compare claims of papers, with verdicts",
     "import-trl": "translate the arguments of a TRL training (YAML, JSON, script) into a command of `train`",
+    "test-plugin": "run the contract tests of alignlab's own parts on a plug-in of yours",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
@@ -33,7 +36,7 @@ EXIT_CODES = {
 
 def usage() -> str:
     """Text of `alignlab --help`."""
-    verbs = "\n".join(f"  {verb:<10} {text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<11} {text}" for verb, text in VERBS.items())
     return f"""alignlab: which preference objective, which beta, on which data, and how sure is that?
 
 usage: alignlab <verb> [key=value ...] [Hydra flags]
@@ -47,6 +50,7 @@ examples:
   alignlab report dpo_beta-7c897c
   alignlab train --help            groups, their options and the config
   alignlab train --cfg job         the composed config
+  alignlab train plugins=[my_package,./my_parts] --help      with parts of your own (docs/plugins.md)
   eval "$(alignlab -sc install=bash)"   tab completion
 
 Results are written to output_root (default: outputs)."""

@@ -5,11 +5,23 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from alignlab.errors import AlignlabError
+from alignlab.inert import MOST_OF_OUTPUT, visible
+
 
 def main(argv: Sequence[str]) -> int:
-    """Print all objectives, or those whose names are given. Returns the exit code, which is 2 for an unknown name."""
+    """Print all objectives, or those whose names are given. Returns the exit code, which is 2 for an unknown name.
+
+    `plugins=[...]` adds the objectives of plug-ins.
+    """
+    from alignlab.cli.hydra_app import with_plugins
     from alignlab.config.catalogue import HEADER, NOTATION, catalogue
 
+    try:
+        argv = [word for word in with_plugins(argv) if not word.startswith("plugins=")]
+    except AlignlabError as error:
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
+        return error.exit_code
     rows = {row[0]: row for row in catalogue()}
     unknown = [name for name in argv if name not in rows]
     if unknown:

@@ -15,6 +15,7 @@ from alignlab.config.paths import conf_dir
 from alignlab.config.registry import schemas
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
+from alignlab.plugins import plugins_of
 from alignlab.types import Requires
 
 BEGIN, END = "<!-- objectives: written by `make readme` -->", "<!-- end of objectives -->"
@@ -70,12 +71,14 @@ def formula(objective: type[Objective]) -> str:
 
 
 def _row(name: str, cls: type[Objective]) -> tuple[str, ...]:
-    chosen = yaml.safe_load((Path(conf_dir()) / "objective" / f"{name}.yaml").read_text())
-    chosen.pop("defaults")
+    folders = [conf_dir(), *(plugin.folder / "conf" for plugin in plugins_of(cls))]
+    files = [file for folder in folders if (file := folder / "objective" / f"{name}.yaml").is_file()]
+    chosen = yaml.safe_load(files[0].read_text()) if files else {}
+    chosen.pop("defaults", None)
     defaults = ", ".join(f"{key} {_word(value)}" for key, value in chosen.items() if _worth_showing(key, value))
     try:
         needs = ", ".join(_needs(cls(**chosen).requires))
-    except ConfigError:  # `mix`, which has no parts by default
+    except (ConfigError, TypeError):  # `mix`, which has no parts by default; or no YAML file
         needs = "what its parts need"
     return name, formula(cls), _source(cls), needs, defaults
 

@@ -1,18 +1,23 @@
-"""Restores the typed config of a run from its record. Only alignlab's own schemas are imported for it."""
+"""Restores the typed config of a run from its record. A record loads no code: its plug-ins must be active already."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from alignlab.checks import with_parts
+from alignlab.config.own_plugins import how_to_load
 from alignlab.config.plan import Plan
 from alignlab.config.registry import schemas
 from alignlab.config.schemas import Train, Trainer
 from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.plugins import active
 from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import RunDir
+
+log = logging.getLogger(__name__)
 
 
 def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> Plan:
@@ -33,6 +38,7 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         name = config["model"].get("name")
         text = f"the record says that code which comes with the model {name} ran; read that code before you allow it"
         raise ConfigError([Problem("trust_remote_code", False, text, "trust_remote_code=true")])
+    _require_plugins(run_id, record.get("plugins") or {})
     try:
         started = record.get("cwd", "")
         groups: dict[str, Any] = {}
@@ -44,6 +50,8 @@ def recorded_plan(output_root: str, run_id: str, *, trust_remote_code: bool) -> 
         train = Train(
             **groups,
             tracking=_trackers(config, kinds),
+            callback=_named("callback", config),
+            metric=_named("metric", config),
             trainer=Trainer(**config["trainer"]),
             rollout=Rollout(**config.get("rollout", {})),
             reference=config["reference"],
@@ -63,6 +71,25 @@ def _trackers(config: Mapping[str, Any], kinds: Mapping[str, str]) -> dict[str, 
     named = {kinds["tracking"]: recorded} if "tracking" in kinds else recorded
     known = schemas()["tracking"]
     return {name: known[name](**with_parts(known[name], values)) for name, values in named.items() if name in known}
+
+
+def _named(group: str, config: Mapping[str, Any]) -> dict[str, Any]:
+    known = schemas()[group]
+    return {name: known[name](**with_parts(known[name], values)) for name, values in config.get(group, {}).items()}
+
+
+def _require_plugins(run_id: str, recorded: Mapping[str, Any]) -> None:
+    """Raise ConfigError unless the plug-ins of a run are active. Warn if their code has changed since."""
+    now = {plugin.name: plugin for plugin in active()}
+    if missing := [name for name in recorded if name not in now]:
+        text = (
+            f"was made with {'plug-ins' if len(missing) > 1 else 'the plug-in'} {', '.join(missing)}, not loaded here"
+        )
+        text += "; a record loads no code, so look at the plug-in before you name it"
+        raise ConfigError([Problem("run", run_id, text, how_to_load(recorded))])
+    for name, about in recorded.items():
+        if about.get("digest") != now[name].digest:
+            log.warning("%s: was made with another version of the plug-in %s", run_id, name)
 
 
 def _found_from(folder: str, schema: type, values: Mapping[str, Any]) -> dict[str, Any]:

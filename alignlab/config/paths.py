@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -18,7 +19,18 @@ def conf_dir() -> Path:
     return share_dir() / "conf"
 
 
-def sweep_dirs() -> list[Path]:
-    """Folders with sweep presets: the project's own, then `./sweeps` of the working directory."""
+def own_conf_dir() -> Path | None:
+    """The folder `conf` of the working directory, if there is one and it is not alignlab's own."""
+    here = Path.cwd() / "conf"
+    return here if here.is_dir() and here.resolve() != conf_dir().resolve() else None
+
+
+def sweep_dirs(plugins: Sequence[Path] = ()) -> list[Path]:
+    """Folders with sweep presets: the project's own, those of plug-ins, then `./sweeps` of the working directory.
+
+    plugins: folders of the plug-ins.
+    """
     own, here = share_dir() / "sweeps", Path.cwd() / "sweeps"
-    return [own] if here.resolve() == own.resolve() or not here.is_dir() else [own, here]
+    found = [own, *(folder / "sweeps" for folder in plugins if (folder / "sweeps").is_dir())]
+    known = {folder.resolve() for folder in found}
+    return [*found, here] if here.is_dir() and here.resolve() not in known else found

@@ -16,6 +16,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from alignlab.checks import untouched_later_settings
 from alignlab.config.composer import without_hydra
 from alignlab.config.hydra_errors import plain_cause, unreadable
+from alignlab.config.own_plugins import plugins_of_run
 from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
@@ -237,10 +238,11 @@ def _identity(train: Train, plain: Mapping[str, Any], parent: Plan | None, conte
     if train.reward is not None:
         unused.append("reward")
     kinds = {key: type(getattr(train, key)).__name__ for key in ("objective", "model", "peft", "data", "optim")}
+    code = {f"plugins.{plugin.name}": plugin.identity for plugin in plugins_of_run(train)}
     return run_id(
         module_name(type(train.objective)),
         {**plain, "kinds": kinds},
-        content=content,
+        content={**content, **code},
         parent=parent.id if parent else None,
         ignored=(*keys_outside_id(), *unused, "model.parent"),
     )

@@ -15,7 +15,8 @@ from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.checks import with_parts
 from alignlab.config.hints import Hint, hint_for
-from alignlab.config.registry import schemas
+from alignlab.config.own_plugins import problems_of_plugins
+from alignlab.config.registry import NAMED_GROUPS, schemas
 from alignlab.config.schemas import WITH_FILES, Evaluate, Synthesize, Train, combination_problems
 from alignlab.data.sources.mixture import with_keys_of_part
 from alignlab.discovery import module_name
@@ -59,7 +60,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         raise ConfigError(problems)
     known = known or PreflightCache()
     names = [f.name for f in fields(Train)]
-    problems = list(_added_keys(config, names))
+    problems = [*_added_keys(config, names), *problems_of_plugins(config)]
     groups: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name in names:
@@ -70,7 +71,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
             except OmegaConfBaseException as error:  # ${...} with an unknown name
                 raise ConfigError([*problems, Problem(name, None, str(error).splitlines()[0])]) from error
             continue
-        if name in ("judge", "tracking"):
+        if name in NAMED_GROUPS:
             groups[name], found = _named(name, node, known)
             problems += found
             continue
@@ -89,23 +90,24 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Evaluate)]
-    problems = list(_added_keys(config, names))
+    problems = [*_added_keys(config, names), *problems_of_plugins(config)]
     if OmegaConf.is_missing(config, "run"):
         problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
     known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
     judges, wrong = _named("judge", config._get_node("judge"), known)
-    problems += [*evaluation.problems, *wrong]
+    benchmarks, also_wrong = _named("benchmark", config._get_node("benchmark"), known)
+    problems += [*evaluation.problems, *wrong, *also_wrong]
     if problems:
         raise ConfigError(problems)
-    rest = {name: config[name] for name in names if name not in ("evaluation", "judge")}
-    return Evaluate(evaluation=evaluation.made, judge=judges, **rest)
+    rest = {name: config[name] for name in names if name not in ("evaluation", "judge", "benchmark")}
+    return Evaluate(evaluation=evaluation.made, judge=judges, benchmark=benchmarks, **rest)
 
 
 def to_synthesize(config: DictConfig) -> Synthesize:
     """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Synthesize)]
-    problems, known = list(_added_keys(config, names)), PreflightCache()
+    problems, known = [*_added_keys(config, names), *problems_of_plugins(config)], PreflightCache()
     parts: dict[str, Any] = {}
     for name in ("model", "peft", "data", "synthesis"):
         node = config._get_node(name)
@@ -121,10 +123,18 @@ def to_synthesize(config: DictConfig) -> Synthesize:
     return Synthesize(**parts, **rest)
 
 
+def to_part(name: str, node: DictConfig) -> Any:
+    """The dataclass of one group of a config. Raises ConfigError with everything that is wrong with it."""
+    group = _group(name, node, {}, PreflightCache())
+    if group.problems:
+        raise ConfigError(group.problems)
+    return group.made
+
+
 def _named(group: str, node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:
     """(name -> option, problems) of a group with several options at once. Options with wrong values are left out.
 
-    group: judge or tracking.
+    group: one of NAMED_GROUPS.
     """
     found = {str(name): _group(f"{group}.{name}", node._get_node(name), {}, known) for name in node}
     problems = [problem for group in found.values() for problem in group.problems]
@@ -201,7 +211,7 @@ def accepts(config: DictConfig, settings: Mapping[str, Any]) -> bool:
 def _chosen(key: str, value: Any) -> Any:
     """The node of a config for a setting: the dataclass of an option, or a value."""
     options = schemas().get(key, {})
-    if key == "tracking":  # a dict of trackers
+    if key in NAMED_GROUPS and key != "judge":  # a dict of trackers, for instance
         return {value: OmegaConf.structured(options[value])} if value in options else {}
     return OmegaConf.structured(options[value]) if options and key != "judge" else value
 

@@ -1,7 +1,7 @@
 """Finds all config dataclasses by their folders and registers them with Hydra as schemas.
 
 A schema has the name of its module: `alignlab/objectives/dpo.py` is `/schema/objective/dpo`, and
-`conf/objective/dpo.yaml` selects it. To add an option, add these two files.
+`conf/objective/dpo.yaml` selects it. To add an option, add these two files, here or in a plug-in.
 """
 
 from __future__ import annotations
@@ -11,14 +11,18 @@ from functools import lru_cache
 
 from hydra.core.config_store import ConfigStore
 
+from alignlab.callbacks.base import Callback
 from alignlab.config.schemas import Evaluate, Synthesize, Train, Trainer
 from alignlab.data.sources.base import Source
 from alignlab.discovery import classes_by_module
+from alignlab.evaluation.benchmarks.base import Benchmark
 from alignlab.judges.base import Judge, ScoreJudge
+from alignlab.metrics.base import Metric
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.sources.base import ModelSource
 from alignlab.objectives.base import Objective
 from alignlab.optim.base import Optim
+from alignlab.plugins import Plugin, active
 from alignlab.tracking.sinks.base import Tracking
 
 
@@ -39,18 +43,32 @@ GROUPS = {
     "tracking": Group("alignlab.tracking.sinks", Tracking),
     "judge": Group("alignlab.judges", Judge),
     "reward": Group("alignlab.judges", ScoreJudge),
+    "metric": Group("alignlab.metrics", Metric),
+    "callback": Group("alignlab.callbacks", Callback),
+    "benchmark": Group("alignlab.evaluation.benchmarks", Benchmark),
 }
 
+# Groups of which a config can have several options at once, each under its name.
+NAMED_GROUPS = ("judge", "tracking", "metric", "callback", "benchmark")
 
-@lru_cache(maxsize=1)
+
 def schemas() -> dict[str, dict[str, type]]:
     """group -> module name -> dataclass."""
+    return _schemas(active())
+
+
+@lru_cache(maxsize=8)
+def _schemas(plugins: tuple[Plugin, ...]) -> dict[str, dict[str, type]]:
     return {name: classes_by_module(group.package, group.base) for name, group in GROUPS.items()}
 
 
-@lru_cache(maxsize=1)
 def store_schemas() -> None:
-    """Put the dataclasses into Hydra's config store as `/schema/<group>/<module>`, once in each process."""
+    """Put the dataclasses into Hydra's config store as `/schema/<group>/<module>`."""
+    _store(active())
+
+
+@lru_cache(maxsize=1)
+def _store(plugins: tuple[Plugin, ...]) -> None:
     store = ConfigStore.instance().store
     store(group="schema", name="train", node=Train, package="_global_", provider="alignlab")
     store(group="schema", name="evaluate", node=Evaluate, package="_global_", provider="alignlab")

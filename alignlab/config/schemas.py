@@ -8,13 +8,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast, get_args
 
+from alignlab.callbacks.base import Callback
 from alignlab.checks import Checked, at_least, later_setting, one_of, within
 from alignlab.data.order import SAMPLING
 from alignlab.data.sources.base import Source
 from alignlab.discovery import module_name
 from alignlab.errors import Problem
+from alignlab.evaluation.benchmarks.base import Benchmark
 from alignlab.evaluation.settings import Evaluation
 from alignlab.judges.base import Judge, ScoreJudge
+from alignlab.metrics.base import Metric
 from alignlab.models.adapters.base import Adapter
 from alignlab.models.efficiency import COMPILE, cpp_compiler
 from alignlab.models.layout_check import LAYOUTS
@@ -26,7 +29,7 @@ from alignlab.rollout.settings import Rollout
 from alignlab.runs.directory import Keep
 from alignlab.spelling import correct_spelling
 from alignlab.synthesis.settings import READ_BY, Synthesis
-from alignlab.tracking.metrics import ALL, BETTER
+from alignlab.tracking.metrics import BETTER, definitions
 from alignlab.tracking.sinks.base import Tracking
 from alignlab.types import Requires
 
@@ -176,8 +179,8 @@ class Sweep(Checked):
             yield Problem("name", self.name, "must be the name of one folder", "name=beta_on_hh")
         if self.better:
             yield from one_of("better", self.better, ("lower", "higher"))
-        if self.metric and self.metric not in ALL:
-            guess = correct_spelling(self.metric, ALL)
+        if self.metric and self.metric not in definitions():
+            guess = correct_spelling(self.metric, definitions())
             text = "no such metric; alignlab/tracking/metrics.py has all of them"
             yield Problem("metric", self.metric, text, f"metric={guess}" if guess else "")
         elif self.metric and not self.better and self.metric not in BETTER:
@@ -186,7 +189,7 @@ class Sweep(Checked):
 
 
 # Groups that may name files, folders and packages. Each has a method `missing`, which yields problems.
-WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation", "synthesis")
+WITH_FILES = ("data", "model", "optim", "judge", "reward", "evaluation", "synthesis", "benchmark")
 
 
 @dataclass(kw_only=True)
@@ -224,6 +227,9 @@ class Train(Checked):
     seed:        seed of the order of rows, the initial adapter weights and dropout.
     reward:      scorer of the answers that the policy samples in training. null: the lab's gold reward.
     rollout:     settings of sampling in training.
+    metric:      further metrics: name -> metric. They are logged as train/<name> and eval/<name>.
+    callback:    Lightning callbacks: name -> callback.
+    plugins:     packages and folders with parts of your own, as the command line named them.
     strength:    value of the objective's strength, whatever its name (DPO's beta, IPO's tau, ORPO's lambda). With it
                  one axis covers several objectives. Setting `objective.<field>` instead gives the same run.
     rounds:      number of rounds of iterative training. Each round samples the policy of the round before, labels the
@@ -245,6 +251,9 @@ class Train(Checked):
     judge: dict[str, Judge] = setting(in_id=False, default_factory=dict)
     reward: ScoreJudge | None = None
     rollout: Rollout = field(default_factory=Rollout)
+    metric: dict[str, Metric] = setting(in_id=False, default_factory=dict)
+    callback: dict[str, Callback] = field(default_factory=dict)
+    plugins: list[str] = setting(in_id=False, inherited_by=_ALL, default_factory=list)
     sweep: Sweep = setting(in_id=False, inherited_by=_ALL, default_factory=Sweep)
     reference: str = "auto"
     seed: int = 1
@@ -279,6 +288,8 @@ class Evaluate(Checked):
     run:         a run (its id, the beginning of its id, or its folder), or a sweep: all of its runs that are done.
     evaluation:  settings of sampling, and the baselines.
     judge:       judge's name -> judge. Without judges the result has lengths, KL and, in the lab, the gold reward.
+    benchmark:   benchmark's name -> benchmark. Policy and reference are asked its items.
+    plugins:     packages and folders with parts of your own, as the command line named them.
     output_root: folder that holds the runs.
     accelerator: auto, cpu, gpu or mps.
     progress:    show progress bars if the output is a terminal.
@@ -289,6 +300,8 @@ class Evaluate(Checked):
     run: str
     evaluation: Evaluation = field(default_factory=Evaluation)
     judge: dict[str, Judge] = field(default_factory=dict)
+    benchmark: dict[str, Benchmark] = field(default_factory=dict)
+    plugins: list[str] = field(default_factory=list)
     output_root: str = "outputs"
     accelerator: str = "auto"
     progress: bool = True
@@ -309,6 +322,7 @@ class Synthesize(Checked):
     data:        its training rows give the prompts. Without it they are those of the run's own data.
     judge:       judge's name -> judge.
     synthesis:   settings of prompts, samples and rows.
+    plugins:     packages and folders with parts of your own, as the command line named them.
     output_root: folder for all results. The rows are written to `<output_root>/synthesis/<id>/`.
     to:          file that gets a copy of the rows, with their provenance beside it. Empty: no copy.
     accelerator: auto, cpu, gpu or mps.
@@ -323,6 +337,7 @@ class Synthesize(Checked):
     data: Source | None = None
     judge: dict[str, Judge] = field(default_factory=dict)
     synthesis: Synthesis = field(default_factory=Synthesis)
+    plugins: list[str] = field(default_factory=list)
     output_root: str = "outputs"
     to: str = ""
     accelerator: str = "auto"

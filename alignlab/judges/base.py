@@ -19,6 +19,7 @@ from alignlab.checks import Checked, at_least
 from alignlab.data.rows import Prompt
 from alignlab.errors import Problem
 from alignlab.integrity import json_digest
+from alignlab.plugins import code_of
 from alignlab.progress import Progress
 from alignlab.statistics.intervals import Array
 from alignlab.statistics.winrate import WinRate, win_rate
@@ -205,7 +206,9 @@ class Judge(Checked, ABC):
         same digest can be compared.
         """
         deciding = {key: value for key, value in asdict(self).items() if key not in self.cosmetic}
-        return json_digest([self.earlier_name or type(self).__name__, deciding, self.content()], 16)
+        code = code_of(type(self))  # of a plug-in
+        parts = [self.earlier_name or type(self).__name__, deciding, self.content(), *([code] if code else [])]
+        return json_digest(parts, 16)
 
     def content(self) -> str:
         """Digest of files that the settings only name (rules, weights); empty if there are none."""

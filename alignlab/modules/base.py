@@ -24,6 +24,7 @@ from alignlab.data.collate import Batch, LabelledBatch, PairBatch, collate_label
 from alignlab.data.datamodule import MicroBatches
 from alignlab.data.layout import Rows
 from alignlab.errors import NotEnoughMemoryError
+from alignlab.metrics.base import Metric
 from alignlab.models.logps import answer_logps, score_answers, score_predictions, summed
 from alignlab.models.memory import out_of_memory
 from alignlab.models.reference import Reference
@@ -62,6 +63,7 @@ class AlignmentModule(pl.LightningModule):
         token_stats: bool = True,
         log_every: int = 1,
         pairs: HeldOutPairs | None = None,
+        metrics: Sequence[Metric] = (),
     ) -> None:
         """Arguments that need an explanation:
 
@@ -69,6 +71,7 @@ class AlignmentModule(pl.LightningModule):
         token_stats: also compute entropy, accuracy and mean logit of every token.
         log_every:   metrics are computed at every so many updates.
         pairs:       held-out pairs (or labels) to measure the policy on, unless its own held-out rows are these.
+        metrics:     further metrics of batches.
         """
         super().__init__()
         self.automatic_optimization = False
@@ -84,6 +87,7 @@ class AlignmentModule(pl.LightningModule):
         self.token_stats = token_stats
         self.log_every = log_every
         self.pairs = pairs
+        self.metrics = metrics
         self.state = objective.initial_state()
         self.tokens_seen = 0
         self.rows_seen = 0
@@ -339,6 +343,7 @@ class AlignmentModule(pl.LightningModule):
             "loss": self.objective(values).mean(),
             **self.compute_metrics(values),
             **self.objective.metrics(values),
+            **{name: value for metric in self.metrics for name, value in metric(values).items()},
         }
         return {name: float(value) for name, value in found.items()}
 

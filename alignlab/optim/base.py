@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,9 +10,9 @@ from typing import Any, ClassVar
 import torch
 
 from alignlab.checks import Checked, at_least, one_of, positive
+from alignlab.discovery import classes_by_module
 from alignlab.errors import Problem
-
-SCHEDULES = ("constant", "linear", "cosine")
+from alignlab.optim.schedules.base import Schedule
 
 
 @dataclass(kw_only=True)
@@ -23,7 +22,7 @@ class Optim(Checked, ABC):
     lr:           peak learning rate.
     weight_decay: decoupled from the gradient in AdamW, added to the gradient in RMSprop.
     schedule:     of the learning rate after the warm-up: constant, or linear or cosine decay, which would reach 0 one
-                  step after the last step.
+                  step after the last step. Each is a file in alignlab/optim/schedules.
     warmup_steps: number of steps in which the learning rate rises linearly from 0 to lr.
     """
 
@@ -39,7 +38,7 @@ class Optim(Checked, ABC):
     def problems(self) -> Iterator[Problem]:
         yield from positive("lr", self.lr, example=1e-4, hint="peak learning rate")
         yield from at_least("weight_decay", self.weight_decay, 0, example=0.0)
-        yield from one_of("schedule", self.schedule, SCHEDULES)
+        yield from one_of("schedule", self.schedule, schedules())
         yield from at_least("warmup_steps", self.warmup_steps, 0, example=0)
 
     def missing(self) -> Iterator[Problem]:
@@ -73,10 +72,13 @@ class Optim(Checked, ABC):
         """The learning rate of update `step` (counted from 0) of `steps`, as a share of the peak learning rate."""
         if step < self.warmup_steps:
             return (step + 1) / (self.warmup_steps + 1)
-        if self.schedule == "constant":
-            return 1.0
         progress = (step - self.warmup_steps) / max(1, steps - self.warmup_steps)
-        return 1.0 - progress if self.schedule == "linear" else (1.0 + math.cos(math.pi * progress)) / 2
+        return float(schedules()[self.schedule]().factor(progress))
+
+
+def schedules() -> dict[str, type[Schedule]]:
+    """Name -> schedule, for those of alignlab and of plug-ins."""
+    return classes_by_module("alignlab.optim.schedules", Schedule)
 
 
 def like(number: float | torch.Tensor, weights: torch.Tensor) -> float | torch.Tensor:

@@ -43,7 +43,7 @@ from alignlab.spelling import counted
 from alignlab.sweep.launchers.base import PointLauncher
 from alignlab.sweep.sweep import Sweep, why_unfinished
 from alignlab.sweep.tasks import RunTask, lacks_evaluation
-from alignlab.tracking.metrics import ALL, BETTER
+from alignlab.tracking.metrics import BETTER, definitions
 from alignlab.tracking.sinks.jsonl import STEP, read_rows
 from alignlab.training.pruning import PRUNED, PruningThresholds
 
@@ -73,8 +73,8 @@ class Options:
 
     def problems(self) -> Iterator[Problem]:
         """Yield every problem of the settings."""
-        if self.metric not in ALL:
-            known = ", ".join(name for name in ALL if name.startswith(("eval/", "exact/")))
+        if self.metric not in definitions():
+            known = ", ".join(name for name in definitions() if name.startswith(("eval/", "exact/")))
             yield Problem("sweeper.metric", self.metric, f"is not a metric; among others there are: {known}")
         elif not self.direction and self.metric not in BETTER:
             text = f"must be minimize or maximize: {self.metric} does not have a better direction of its own"

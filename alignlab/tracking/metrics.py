@@ -1,5 +1,7 @@
 """The table of all metrics: name -> meaning and unit. Only metrics with an entry here can be logged.
 
+A plug-in defines its own in the file of the same name, `<plug-in>/tracking/metrics.py`, as the dictionary BATCH.
+
 A name under `train/` or `eval/` that TRL uses too has TRL's meaning, and other metrics have names that TRL does not
 use. There is one exception: `logps/*` are sums for every objective, but TRL logs means per token for ORPO and SimPO.
 Values are means over the examples of the global batch (or of the whole held-out split), computed once over all
@@ -7,6 +9,9 @@ micro-batches and processes.
 """
 
 from __future__ import annotations
+
+from alignlab.errors import ConfigError, Problem
+from alignlab.plugins import active, modules_of
 
 # Logged as train/<name> at every step and as eval/<name> at every evaluation. Labelled answers are logged as chosen if
 # they are good and as rejected if they are bad.
@@ -239,15 +244,30 @@ CURVES: dict[str, str] = {
 }
 
 
+def definitions() -> dict[str, str]:
+    """Name -> meaning of all metrics, with those of plug-ins. Raises ConfigError if a plug-in defines one anew."""
+    found = dict(ALL)
+    for plugin in active():
+        for module in modules_of(plugin, "tracking"):
+            own = getattr(module, "BATCH", {}) if module.__name__.endswith(".metrics") else {}
+            if known := [name for name in own if f"train/{name}" in found]:
+                text = f"{module.__name__} defines metrics that there are already: {', '.join(known)}"
+                raise ConfigError([Problem("plugins", plugin.source, text)])
+            found |= {f"{split}/{name}": text for split in ("train", "eval") for name, text in own.items()}
+    return found
+
+
 def check_known(names: object) -> None:
     """Raise KeyError for a metric that the table does not define."""
+    if set(names) <= ALL.keys():  # type: ignore[call-overload]
+        return  # the usual case, for each row of metrics
     unknown = sorted(
         name
-        for name in set(names) - ALL.keys()  # type: ignore[call-overload]
+        for name in set(names) - definitions().keys()  # type: ignore[call-overload]
         if not name.partition("/")[2].startswith(PART) and not name.startswith(ACTION) and not _sampled(name)
     )
     if unknown:
-        raise KeyError(f"metrics without a definition in alignlab/tracking/metrics.py: {unknown}")
+        raise KeyError(f"metrics without a definition in tracking/metrics.py, of alignlab or a plug-in: {unknown}")
 
 
 def definition(name: str) -> str:

@@ -13,6 +13,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+from alignlab.config.own_plugins import plugins_of_plan, record_of
 from alignlab.config.plan import Plan
 from alignlab.errors import AlignlabError, DivergedError, NotVectorizableError, OutputError, PrunedError
 from alignlab.integrity import DAMAGE_EXTRA
@@ -62,6 +63,7 @@ def start_attempt(
         overrides=list(overrides),
         config=dict(plan.config),
         kinds=plan.kinds,
+        plugins=record_of(plugins_of_plan(plan.train)),
         **{"stacked": None, "stack": None, **facts},
     )
 

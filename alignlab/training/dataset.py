@@ -22,6 +22,7 @@ from alignlab.data.tokenize import Collect, Cutter, LabelledTokens, PairTokens, 
 from alignlab.errors import DataError
 from alignlab.models.generation import template_of
 from alignlab.models.layout_check import choose_layout, rows_to_look_at
+from alignlab.plugins import code_of
 from alignlab.progress import bars_wanted, progress_bar
 from alignlab.spelling import counted
 from alignlab.training.data_shapes import SHAPES, Shape, read_rows, shape_of
@@ -210,7 +211,9 @@ def _read(start: InitialPolicy, split: Split, content: str, shape: Shape, rows: 
     template = template_of(start.model, start.tokenizer, source.template)
     sampled_from = start.weights if source.world is not None else ""  # the lab's pairs are samples of the reference
     settings = {f.name: getattr(source, f.name) for f in fields(source) if f.name not in source.content_fields}
-    parts = (type(source).__name__, repr(settings), content, split, rows, template.identity, sampled_from, FORMAT)
+    parts = [type(source).__name__, repr(settings), content, split, rows, template.identity, sampled_from, FORMAT]
+    if code := code_of(type(source)):  # a plug-in may read other rows after it was edited
+        parts.append(code)
     key = digest(part.encode() for part in parts)
     if key not in _kept:
 

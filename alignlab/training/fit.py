@@ -64,7 +64,8 @@ def fit(
         run.update(config=dict(plan.config))
     with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes)
-        callbacks: list[pl.Callback] = [recorder.metrics]
+        own = [callback.build() for callback in config.callback.values()]
+        callbacks: list[pl.Callback] = [*own, recorder.metrics]  # in this order: own ones may add metrics
         sampling = None
         if config.evaluation.every:
             sampling = EvaluationCallback(plan, run, start, judges or {}, recorder.metrics)
@@ -129,6 +130,7 @@ def make_module(
         reference=reference,
         token_stats=settings.token_stats,
         log_every=settings.log_every,
+        metrics=list(config.metric.values()),
         **more,
     )
 

@@ -1,7 +1,8 @@
-"""Adds sweep presets to Hydra's search path, and registers the schemas."""
+"""Adds sweep presets, plug-ins and the user's own options to Hydra's search path, and registers the schemas."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,10 +15,13 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.config.paths import conf_dir, sweep_dirs
+from alignlab.config.paths import conf_dir, own_conf_dir, sweep_dirs
 from alignlab.config.registry import store_schemas
 from alignlab.config.renamed import rename_in_file
 from alignlab.errors import ConfigError, Problem
+from alignlab.plugins import active
+
+log = logging.getLogger(__name__)
 
 GROUP = "sweep"
 
@@ -33,7 +37,7 @@ class SweepFolderSource(FileConfigSource):
         if not self._inside(config_path):
             raise ConfigLoadError(f"Config not found: {config_path}")
         found = super().load_config(self._local(config_path))
-        if problems := list(_problems_of_sweep(found)):
+        if problems := list(_problems_of_hydra(found, "sweep")):
             raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
         if isinstance(found.config, DictConfig):
             rename_in_file(found.config)
@@ -65,30 +69,60 @@ class SweepFolderSource(FileConfigSource):
         return config_path.strip("/").removeprefix(f"{GROUP}/")
 
 
-def _problems_of_sweep(found: ConfigResult) -> Iterator[Problem]:
-    """Problems of a sweep file that sets more of Hydra than axes, mode and launcher.
+class OwnConfSource(FileConfigSource):
+    """The folder `conf` of the working directory: options and experiments of the user's own. They are YAML only."""
+
+    @staticmethod
+    def scheme() -> str:
+        return "own-conf"
+
+    def load_config(self, config_path: str) -> ConfigResult:
+        found = super().load_config(config_path)
+        if problems := list(_problems_of_hydra(found, "config")):
+            raise ConfigError(problems, where=f"conf/{config_path.strip('/')}; nothing was started")
+        return found
+
+
+def _problems_of_hydra(found: ConfigResult, kind: str) -> Iterator[Problem]:
+    """Problems of a file that sets more of Hydra than axes, mode and launcher. kind: sweep or config.
 
     Hydra calls functions that other settings name, and somebody else may have written the file.
     """
     package = str(found.header.get("package") or "_global_")
     if package.split(".")[0] == "hydra":
-        yield Problem("package", package, "a sweep file begins with `# @package _global_`")
+        fix = "a sweep file begins with `# @package _global_`"
+        yield Problem("package", package, fix if kind == "sweep" else "may not be Hydra's own settings")
         return
     hydra: Any = OmegaConf.select(found.config, "hydra") if isinstance(found.config, DictConfig) else None
     for key in hydra or {}:
         if key not in ("mode", "sweeper", "launcher"):
-            yield Problem(f"hydra.{key}", None, "may not be set by a sweep file; it may set: mode, sweeper, launcher")
+            text = f"may not be set by a {kind} file; it may set: mode, sweeper, launcher"
+            yield Problem(f"hydra.{key}", None, text)
         elif isinstance(hydra[key], DictConfig) and "_target_" in hydra[key]:
-            yield Problem(f"hydra.{key}._target_", None, f"may not be set by a sweep file; {key}=<name> chooses one")
+            yield Problem(f"hydra.{key}._target_", None, f"may not be set by a {kind} file; {key}=<name> chooses one")
 
 
 class AlignlabSearchPath(SearchPathPlugin):
-    """Adds the folders of sweeps and the schemas, if the application's configs are alignlab's."""
+    """Adds folders of sweeps and options, and the schemas, if the application's configs are alignlab's."""
 
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         primary = next((entry.path for entry in search_path.get_path() if entry.provider == "main"), "")
         if primary.removeprefix("file://") != str(conf_dir()):
             return  # another application of the same environment
-        for folder in sweep_dirs():
+        for plugin in active():
+            if (plugin.folder / "conf").is_dir():
+                search_path.append(provider=f"plugin {plugin.name}", path=f"file://{plugin.folder / 'conf'}")
+        if own := own_conf_dir():
+            _warn_of_hidden(own)
+            search_path.append(provider="own conf", path=f"own-conf://{own}")
+        for folder in sweep_dirs([plugin.folder for plugin in active()]):
             search_path.append(provider="alignlab-sweeps", path=f"sweeps://{folder}")
         store_schemas()
+
+
+def _warn_of_hidden(own: Path) -> None:
+    """Warn of files in ./conf that are not read, because an option of alignlab or of a plug-in has their name."""
+    folders = [conf_dir(), *(plugin.folder / "conf" for plugin in active())]
+    files = sorted(file.relative_to(own) for file in own.rglob("*.yaml"))
+    if hidden := [str(file) for file in files if any((folder / file).is_file() for folder in folders)]:
+        log.warning("not read, because there is an option of this name: %s", ", ".join(f"conf/{f}" for f in hidden))

@@ -20,7 +20,7 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins"}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -40,30 +40,38 @@ ALLOWED = {
     "progress": {"inert"},
     "integrity": {"errors"},
     "checks": {"errors", "spelling"},
-    "discovery": set(),
+    "plugins": {"errors", "integrity"},
+    "discovery": {"errors", "plugins"},
+    "metrics": BASE,
+    "callbacks": BASE,
     "inert": set(),
     "lab": set(),
     "statistics": set(),
     "runs": {"errors", "integrity", "spelling"},
     "objectives": BASE | {"discovery"},
-    "optim": BASE,
+    "optim": BASE | {"discovery"},
     "tracking": BASE,
     "data": BASE | {"lab", "discovery", "statistics"},
     "models": BASE | {"data", "lab"},
     "judges": BASE | {"lab", "data", "models", "statistics"},
     "rollout": BASE | {"data", "models"},
-    "modules": BASE | {"objectives", "data", "models", "optim", "rollout"},
+    "modules": BASE | {"objectives", "metrics", "data", "models", "optim", "rollout"},
     "evaluation": MODELS_AND_DATA | {"statistics", "judges"},
     "synthesis": MODELS_AND_DATA | {"judges", "evaluation"},
     "config": MODELS_AND_DATA
-    | {"discovery", "objectives", "optim", "tracking", "runs", "judges", "evaluation", "synthesis"},
+    | {"discovery", "objectives", "optim", "tracking", "metrics", "callbacks"}
+    | {"runs", "judges", "evaluation", "synthesis"},
     "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
     "papers": MODELS_AND_DATA | {"statistics", "runs", "objectives", "judges", "evaluation", "tracking", "reports"},
     "training": FIT | {"reports"},
     "vectorized": FIT | {"training"},
     "pipeline": FIT | {"training", "vectorized", "reports", "synthesis", "discovery"},
     "sweep": FIT | {"training", "vectorized", "pipeline", "reports"},
-    "cli": BASE | {"config", "training", "pipeline", "sweep", "reports", "papers", "runs", "evaluation", "tracking"},
+    "contracts": MODELS_AND_DATA
+    | {"objectives", "optim", "tracking", "judges", "evaluation", "metrics", "callbacks", "config"},
+    "cli": BASE
+    | {"contracts", "optim", "rollout", "synthesis", "config", "training", "pipeline", "sweep", "reports", "papers"}
+    | {"runs", "evaluation", "tracking"},
     "__main__": {"cli"},
     "plot": {"reports"},
     "api": {"errors", "spelling", "progress", "runs", "config", "pipeline", "sweep", "reports", "cli"},
@@ -73,7 +81,7 @@ ALLOWED = {
 HOME = {
     "hydra": {"config", "cli", "sweep"},
     "omegaconf": {"config", "cli", "training", "sweep"},
-    "lightning": {"modules", "data", "training", "vectorized", "tracking"},
+    "lightning": {"contracts", "modules", "data", "training", "vectorized", "tracking"},
     "wandb": {"tracking", "reports"},
     "wandb_workspaces": {"reports"},
     "tensorboardX": {"tracking"},

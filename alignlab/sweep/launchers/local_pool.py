@@ -23,6 +23,7 @@ import psutil
 
 from alignlab.sweep.launchers.host import Slot, memory, oom_kills, slots
 from alignlab.sweep.launchers.interrupts import InterruptCounter
+from alignlab.sweep.launchers.process import packed
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, compiled_where_it_pays, retries_of, unfinished
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class _Worker:
         self.task, self.attempt, self.oom_kills = task, attempt, oom_kills()
         assert self.process.stdin is not None
         with suppress(BrokenPipeError):  # the worker died, which the next check of it finds
-            self.process.stdin.write(pickle.dumps((task, output)))
+            self.process.stdin.write(pickle.dumps((packed(task), output)))
             self.process.stdin.flush()
 
     def has_ended(self) -> bool:

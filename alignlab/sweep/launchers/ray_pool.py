@@ -6,7 +6,6 @@ Ray's own retries are off, because they would start a lost task again without an
 from __future__ import annotations
 
 import os
-import pickle
 import socket
 from collections import deque
 from collections.abc import Sequence
@@ -15,7 +14,7 @@ from typing import Any
 from alignlab.errors import AlignlabError
 from alignlab.progress import log_to_terminal
 from alignlab.sweep.launchers.interrupts import InterruptCounter
-from alignlab.sweep.launchers.process import library_settings, print_to
+from alignlab.sweep.launchers.process import library_settings, packed, print_to, unpacked
 from alignlab.sweep.tasks import OnFinished, Task, retries_of, unfinished
 
 _LOOK = 0.5  # seconds between two checks for signals
@@ -50,7 +49,7 @@ class RayPool:
             while running or (waiting and not stops.signals):
                 while waiting and len(running) < most and not stops.signals:
                     task, attempt = waiting.popleft()
-                    running[work.remote(pickle.dumps(task), os.getcwd(), self._threads())] = task, attempt
+                    running[work.remote(packed(task), os.getcwd(), self._threads())] = task, attempt
                 ended, _ = ray.wait(list(running), timeout=_LOOK)
                 if stops.news():
                     for reference in running:
@@ -131,7 +130,7 @@ def work_on(pickled: bytes, directory: str, threads: int) -> None:
     """Run one pickled task in a Ray worker, with a working directory and a number of threads."""
     os.chdir(directory)
     os.environ.update(library_settings(threads))
-    task = pickle.loads(pickled)  # imports torch, which reads the variables that were just set
+    task = unpacked(pickled)  # imports torch, which reads the variables that were just set
     print_to(task.logs / f"{task.name}.log")
     log_to_terminal()
     task()

@@ -7,7 +7,6 @@ launcher would train them here, and would end at the first lost job while the ot
 from __future__ import annotations
 
 import os
-import pickle
 import shutil
 import subprocess
 import time
@@ -21,7 +20,7 @@ from alignlab.errors import Problem
 from alignlab.progress import log_to_terminal
 from alignlab.spelling import counted
 from alignlab.sweep.launchers.interrupts import InterruptCounter
-from alignlab.sweep.launchers.process import library_settings
+from alignlab.sweep.launchers.process import library_settings, packed, unpacked
 from alignlab.sweep.tasks import OnFinished, RunTask, Task, retries_of, unfinished
 
 _LOOK = 1.0  # seconds between two checks of the jobs; submitit asks SLURM less often
@@ -118,7 +117,7 @@ class SlurmPool:
 
     def _submit(self, executor: Any, tasks: Sequence[Task]) -> list[Any]:
         directory, threads = os.getcwd(), self._options["cpus"]
-        jobs: list[Any] = executor.submit_array([_Job(pickle.dumps(task), directory, threads) for task in tasks])
+        jobs: list[Any] = executor.submit_array([_Job(packed(task), directory, threads) for task in tasks])
         return jobs
 
     def _stop(self, job: Any, *, at_once: bool) -> None:
@@ -144,7 +143,7 @@ class _Job:
     def __call__(self) -> None:
         os.chdir(self.directory)
         os.environ.update(library_settings(self.threads))
-        task = pickle.loads(self.task)  # imports torch, which reads the variables that were just set
+        task = unpacked(self.task)  # imports torch, which reads the variables that were just set
         if int(os.environ.get("SLURM_RESTART_COUNT", "0")):  # SLURM itself queued the job again
             task = _resumed(task)
         log_to_terminal()
@@ -154,8 +153,8 @@ class _Job:
         """The job that submitit queues after a time limit or a preemption. It resumes from the run directory."""
         import submitit
 
-        task = _resumed(pickle.loads(self.task))
-        return submitit.helpers.DelayedSubmission(replace(self, task=pickle.dumps(task)))
+        task = _resumed(unpacked(self.task))
+        return submitit.helpers.DelayedSubmission(replace(self, task=packed(task)))
 
 
 def _resumed(task: Task) -> Task:

@@ -14,7 +14,7 @@ import sys
 import threading
 
 from alignlab.progress import log_to_terminal
-from alignlab.sweep.launchers.process import print_to
+from alignlab.sweep.launchers.process import print_to, unpacked
 
 
 def main(alive: int, ended: int) -> int:
@@ -28,12 +28,13 @@ def main(alive: int, ended: int) -> int:
 
         while True:
             try:
-                task, output = pickle.load(sys.stdin.buffer)
+                content, output = pickle.load(sys.stdin.buffer)
             except EOFError:
                 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # `alive` closes too, while this process ends
                 return 0
             print_to(output)
             log_to_terminal()
+            task = unpacked(content)
             task()
             sys.stdout.flush()
             os.write(ended, b".")

@@ -1,0 +1,109 @@
+"""`alignlab generate`: answers of a run's policy, or of a model, to the prompts of a file."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from alignlab.checks import Checked, at_least, one_of, positive
+from alignlab.cli.words import load_named_plugins, settings_of, split_words
+from alignlab.errors import AlignlabError, OutputError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.integrity import write_text
+from alignlab.progress import bar_or_lines, log_to_terminal
+from alignlab.spelling import counted
+
+_USAGE = """usage: alignlab generate <run or model> <prompts> [<answers.jsonl>] [key=value ...]
+
+Samples an answer to each prompt. Without a file of answers, they are printed, one JSON object a line.
+
+run or model   the id of a run or its beginning, the folder of a run or a model, a name of the hub, or a model of
+               `alignlab train --help` (tiny, smollm2_135m)
+prompts        a .json or .jsonl file with the column prompt, instruction or turns, as in `alignlab evaluate`
+samples=1      answers to each prompt
+max_new_tokens=128, temperature=1.0, seed=1, batch_size=16, accelerator=auto, progress=true
+output_root=outputs       where the runs are, and where answers are stored as they come
+trust_remote_code=false   run code that comes with the model
+plugins=[...]             packages and folders with parts of your own"""
+
+
+@dataclass(kw_only=True)
+class Options(Checked):
+    """Options of the command line."""
+
+    samples: int = 1
+    max_new_tokens: int = 128
+    temperature: float = 1.0
+    seed: int = 1
+    batch_size: int = 16
+    accelerator: str = "auto"
+    progress: bool = True
+    output_root: str = "outputs"
+    trust_remote_code: bool = False
+
+    def problems(self) -> Iterator[Problem]:
+        for key in ("samples", "max_new_tokens", "batch_size"):
+            yield from at_least(key, getattr(self, key), 1, example=16)
+        yield from at_least("seed", self.seed, 0, example=1)
+        yield from positive("temperature", self.temperature, example=1.0)
+        yield from one_of("accelerator", self.accelerator, ("auto", "cpu", "gpu", "mps"))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code."""
+    names, given = split_words(argv)
+    if len(names) not in (2, 3) or any(name.startswith("--") for name in names):
+        asked = bool({"--help", "-h"} & set(names))
+        print(_USAGE, file=sys.stdout if asked else sys.stderr)
+        return 0 if asked else 2
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    log_to_terminal()
+    try:
+        load_named_plugins(given)
+        return _generate(names[0], names[1], names[2] if len(names) == 3 else "", settings_of(Options, given))
+    except AlignlabError as error:
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on", file=sys.stderr)
+        return 130
+
+
+def _generate(name: str, prompts: str, file: str, options: Options) -> int:
+    from alignlab.evaluation.questions import read_questions
+    from alignlab.pipeline.generate import generate
+    from alignlab.pipeline.named_policy import named_policy
+    from alignlab.synthesis.settings import Synthesis
+    from alignlab.training.attempt import quiet_libraries
+
+    read_questions(prompts)  # what is wrong with the file is told before weights are loaded
+    quiet_libraries()
+    policy, _ = named_policy(name, options.output_root, trust_remote_code=options.trust_remote_code)
+    how = Synthesis(
+        preferred="data",  # no judge is asked
+        samples=options.samples,
+        max_new_tokens=options.max_new_tokens,
+        temperature=options.temperature,
+        seed=options.seed,
+        batch_size=options.batch_size,
+    )
+    bar = bar_or_lines(options.progress)
+    made = generate(policy, prompts, how, root=options.output_root, accelerator=options.accelerator, progress=bar)
+    escaped = not file and sys.stdout.isatty()  # characters of answers must not control the terminal
+    text = "".join(json.dumps(row, ensure_ascii=escaped) + "\n" for row in made.rows)
+    skipped = f"; {counted(made.skipped, 'second turn')} not asked" if made.skipped else ""
+    told = f"{policy.name}: {counted(len(made.rows), 'answer')}, {made.ended} ended by themselves{skipped}"
+    if not file:
+        print(text, end="")
+        print(told, file=sys.stderr)
+        return 0
+    try:
+        write_text(Path(file), text)
+    except OSError as error:
+        raise OutputError(f"{file} can't be written: {error}") from error
+    print(f"{told}, in {file}")
+    return 0

@@ -1,0 +1,161 @@
+"""Plug-ins of a command: which ones it loads, which parts of a run come from them, and what is wrong with them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from omegaconf import DictConfig
+
+from alignlab.config.paths import conf_dir
+from alignlab.config.registry import GROUPS, schemas
+from alignlab.config.schemas import Train
+from alignlab.errors import ConfigError, Problem
+from alignlab.objectives.mix import offline_objectives
+from alignlab.optim.base import schedules
+from alignlab.plugins import Plugin, activate, active, load, plugins_of
+
+
+def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
+    """The problem of a config file that sets `plugins`: only the command line may name code to run."""
+    loaded = [plugin.source for plugin in active()]
+    named = list(config.get("plugins") or [])
+    if unloaded := [
+        word for word in named if word not in loaded and str(Path(word).expanduser().resolve()) not in loaded
+    ]:
+        text = "is set by a config file; a plug-in is code, so it is loaded only if the command line names it"
+        yield Problem("plugins", named, text, f"plugins=[{','.join(unloaded)}]")
+
+
+def plugins_of_run(train: Train) -> list[Plugin]:
+    """Active plug-ins whose code can change the numbers of a run, by name."""
+    deciding = [train.objective, train.model, train.peft, train.data, train.optim, train.reward]
+    classes = {type(part) for part in _nested([*deciding, *train.callback.values()])}
+    classes.add(schedules()[train.optim.schedule])
+    named = [part.get("name") for part in getattr(train.objective, "parts", []) if isinstance(part, Mapping)]
+    classes |= {cls for name, cls in offline_objectives().items() if name in named}
+    return _sorted(classes)
+
+
+def plugins_of_plan(train: Train) -> list[Plugin]:
+    """Active plug-ins that a run needs to be trained or read again: also those of its metrics, by name."""
+    return _sorted({type(metric) for metric in train.metric.values()}, plugins_of_run(train))
+
+
+def _sorted(classes: Collection[type], more: Sequence[Plugin] = ()) -> list[Plugin]:
+    found = {plugin.name: plugin for cls in classes for plugin in plugins_of(cls)}
+    found |= {plugin.name: plugin for plugin in more}
+    return [found[name] for name in sorted(found)]
+
+
+def _nested(parts: Sequence[Any]) -> Iterator[Any]:
+    """The parts, and the dataclasses in their fields (such as the sources of a mixture)."""
+    for part in parts:
+        if is_dataclass(part):
+            yield part
+            for f in fields(part):
+                value = getattr(part, f.name)
+                yield from _nested(list(value.values()) if isinstance(value, Mapping) else [value])
+
+
+def record_of(plugins: Sequence[Plugin]) -> dict[str, Any]:
+    """The plug-ins of a run for its record: name -> what loads it, version and digest."""
+    return {
+        plugin.name: {"source": plugin.source, "version": plugin.version, "digest": plugin.digest} for plugin in plugins
+    }
+
+
+def how_to_load(recorded: Mapping[str, Any]) -> str:
+    """What to type so that the plug-ins that a record names are loaded."""
+    sources = [_short(str(about.get("source", name))) for name, about in recorded.items()]
+    return f"plugins=[{','.join(sources)}]"
+
+
+def _short(source: str) -> str:
+    """A path below the working directory in its short form."""
+    path = Path(source)
+    if not path.is_absolute():
+        return source
+    here = Path.cwd().resolve()
+    return f"./{path.relative_to(here).as_posix()}" if path.is_relative_to(here) else source
+
+
+def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
+    """Load plug-ins for this command. Raises ConfigError with everything that is wrong with them and their parts."""
+    before = active()
+    found = load(words, installed=installed)
+    problems: list[Problem] = []
+    for plugin in found:
+        activate([plugin])  # one at a time, so that each one's problems are found
+        try:
+            problems += problems_of_files(plugin, found)
+        except ConfigError as error:
+            problems += error.problems
+    activate(found)
+    try:
+        if problems:
+            raise ConfigError(dict.fromkeys(problems))
+        schemas()
+    except ConfigError:
+        activate(before)
+        raise
+    return found
+
+
+@contextmanager
+def plugins_for(words: Sequence[str]) -> Iterator[None]:
+    """Plug-ins for the `with` block."""
+    before = active()
+    load_plugins(words)
+    try:
+        yield
+    finally:
+        activate(before)
+
+
+def problems_of_files(plugin: Plugin, plugins: Sequence[Plugin]) -> Iterator[Problem]:
+    """Problems of the YAML files of a plug-in, and of its parts (which are imported for this)."""
+    known = schemas()
+    conf = plugin.folder / "conf"
+    own = {file.relative_to(conf) for file in conf.rglob("*.yaml")} if conf.is_dir() else set()
+    parts = [cls for group in known.values() for cls in group.values() if plugin.defines(cls)]
+    parts += [cls for cls in schedules().values() if plugin.defines(cls)]
+    if not (own or parts):
+        folders = ", ".join(
+            sorted({group.package.removeprefix("alignlab.").replace(".", "/") for group in GROUPS.values()})
+        )
+        text = f"has no parts: it needs conf/ with YAML files, and classes in folders as in alignlab ({folders})"
+        yield Problem("plugins", plugin.source, text)
+    others = [("alignlab", conf_dir()), *((p.name, p.folder / "conf") for p in plugins if p.name < plugin.name)]
+    for name, folder in others:
+        for file in sorted(own):
+            if (folder / file).is_file():
+                text = f"conf/{file.as_posix()} has the name of an option of {name}; rename the file"
+                yield Problem("plugins", plugin.source, text)
+    for file in sorted(own):
+        yield from _problems_of_yaml(plugin, conf / file, file.as_posix(), known)
+
+
+def _problems_of_yaml(
+    plugin: Plugin, file: Path, name: str, known: Mapping[str, Mapping[str, type]]
+) -> Iterator[Problem]:
+    """The problem of a file that is no YAML, or whose defaults list names a schema that there is not."""
+    try:
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        yield Problem("plugins", plugin.source, f"conf/{name} can't be read: {' '.join(str(error).split())}")
+        return
+    defaults = content.get("defaults", []) if isinstance(content, dict) else []
+    for entry in defaults if isinstance(defaults, list) else []:
+        if not (isinstance(entry, str) and entry.startswith("/schema/")):
+            continue
+        group, _, option = entry.removeprefix("/schema/").partition("@")[0].rpartition("/")
+        if group in known and option not in known[group]:
+            folder = GROUPS[group].package.removeprefix("alignlab.").replace(".", "/")
+            base = GROUPS[group].base.__name__
+            text = f"conf/{name} names {entry}, but {folder}/{option}.py with a subclass of {base} is not there"
+            yield Problem("plugins", plugin.source, text)

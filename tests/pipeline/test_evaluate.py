@@ -153,7 +153,7 @@ def test_baselines_and_pages(alignlab: Run) -> None:
     assert page.count("## ") == 4
     assert f"**{ids[1]}, " in page
     told = Path("outputs/sweeps/s/evaluation.md").read_text()
-    assert "win-rates against chosen" in told
+    assert "Win-rates are against chosen" in told
     assert all(f"| beta {beta} | {run} |" in told for beta, run in zip((0.05, 1.0), ids, strict=True))
     assert "| objective.beta | seeds | sampled KL (nats) | score by gold | win-rate by gold |" in told
     assert "nan" not in told

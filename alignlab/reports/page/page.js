@@ -124,17 +124,18 @@
   const displacement = () => {
     const rows = [...data.displacement].reverse();
     const names = rows.map((r) => plain(short(r)));
-    const of = (part, title, i) => ({ x: rows.map((r) => r[part]), y: names, mode: "markers", name: title, marker: { color: colour(i), size: 9, symbol: symbol(i) }, error_x: bars(rows, `${part}_low`, part, `${part}_high`), hovertemplate: `%{y}<br>${title} %{x:.3f}<extra></extra>` });
+    // chosen and rejected stand a little above and below the middle of their row, so that their intervals can be seen
+    const of = (part, title, i, shift) => ({ x: rows.map((r) => r[part]), y: rows.map((_, k) => k + shift), text: names, mode: "markers", name: title, marker: { color: colour(i), size: 9, symbol: symbol(i) }, error_x: bars(rows, `${part}_low`, part, `${part}_high`), hovertemplate: `%{text}<br>${title} %{x:.3f}<extra></extra>` });
     const withLength = rows.some((r) => r.length !== null) && !narrow();
-    const traces = [of("chosen", "chosen", 0), of("rejected", "rejected", 1)];
-    if (withLength) traces.push({ ...of("length", "tokens of an answer", 2), xaxis: "x2" });
+    const traces = [of("chosen", "chosen", 0, 0.16), of("rejected", "rejected", 1, -0.16)];
+    if (withLength) traces.push({ ...of("length", "tokens of an answer", 2, 0), xaxis: "x2" });
     const values = rows.flatMap((r) => [r.chosen, r.rejected]).filter((v) => v !== null);
     const low = Math.min(0, ...values), high = Math.max(0, ...values), room = 0.15 * (high - low || 1);
     Plotly.react("figure-displacement", traces, layout({ height: Math.min(9000, 130 + 26 * rows.length), legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
       margin: { l: 60, r: 12, t: 40, b: 50 },
       xaxis: axis("held-out log-ratio (nats)", { domain: withLength ? [0, 0.66] : [0, 1], range: [low - room, high + room] }),
       ...(withLength ? { xaxis2: axis("tokens of an answer", { domain: [0.72, 1], anchor: "y", rangemode: "tozero" }) } : {}),
-      yaxis: axis("", { type: "category", categoryorder: "array", categoryarray: names, range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }) }), CONFIG);
+      yaxis: axis("", { tickvals: rows.map((_, k) => k), ticktext: names, zeroline: false, range: [-0.7, names.length - 0.3], tickfont: { size: narrow() ? 9 : 11 } }) }), CONFIG);
   };
 
   const gap = () => {

@@ -27,7 +27,11 @@ WORDS = (
     ),
     ("win-rate", "The share of prompts on which a judge prefers the policy's answer. A tie counts 1/2."),
     ("[a, b] and ± c", "A 95 % interval, and half of its width. Most are over seeds; the text says if they are not."),
-    ("tied", "Not known to differ: the interval of the difference contains 0. More seeds may tell the two apart."),
+    (
+        "tied",
+        "Not known to differ: the interval of the difference contains 0. It counts all comparisons of its table, so "
+        "two settings may be tied although their own intervals don't overlap. More seeds may tell them apart.",
+    ),
 )
 
 

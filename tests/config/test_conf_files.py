@@ -82,12 +82,14 @@ NEEDS = {
     "reward/hh_reward_model_smollm2": ["objective=ppo"],
     "reward/word_classifier": ["objective=ppo"],
     "stage/imdb_sft": ["model=tiny"],
+    "experiment/paper/imdb_gpt2_large": ["data.path=org/dataset"],
+    "experiment/paper/no_never_smollm2": ["model.origin=hub", "data.path=org/dataset"],
     "experiment/paper/imdb_smollm2": ["model.origin=hub", "data.path=org/dataset"],
 }
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 136
+    assert len(FILES) == 142
     assert len(PRESETS) == len(POINTS)
 
 

@@ -28,7 +28,7 @@ _MAX_ATTEMPTS = 1000
 
 # Most pairs of answers over all prompts that are enumerated, and the number of pairs of answers that stand for them if
 # there are more.
-MOST_PAIRS, SAMPLED_PAIRS = 4_000_000, 200_000
+MOST_PAIRS, SAMPLED_PAIRS = 4_000_000, 100_000
 
 
 @dataclass(kw_only=True)

@@ -501,11 +501,12 @@ def _online_problems(parts: Mapping[str, Any]) -> Iterator[Problem]:
             text = "is used by online objectives only, such as ppo, rloo and grpo"
             yield Problem("reward", module_name(type(reward)), text, "reward=lab_gold   or   objective=ppo")
         return
-    if parts["data"].world is not None and not parts["data"].world.is_whole:
+    if parts["data"].world is not None and not parts["data"].world.is_whole and objective.requires.critic:
         text = (
-            "samples answers that are no candidates and have no score; candidates are for objectives on given answers"
+            "has a critic, whose values are those of answers of any kind; on candidates, baselines must be other "
+            "answers to the same prompt"
         )
-        yield Problem("objective", module_name(type(objective)), text, "objective=dpo")
+        yield Problem("objective", module_name(type(objective)), text, "objective=rloo")
     if objective.scored and reward is None and parts["data"].world is None:
         text = "this objective needs a reward: a reward model, or a function of yours"
         yield Problem("reward", None, text, "reward=reward_model")

@@ -26,6 +26,11 @@ class LabReward(ScoreJudge):
 
     def ready(self) -> Score:
         prompts = {text: x for x, text in enumerate(self.world.prompt_texts)}
-        answers = {text: y for y, text in enumerate(self.world.completion_texts)}
+        answers = [{text: y for y, text in enumerate(texts)} for texts in self.world.answers]
         gold = self.world.gold_reward
-        return lambda rows: [float(gold[prompts[row.prompt[-1]], answers[row.answer[-1]]]) for row in rows]
+
+        def score(row: Answer) -> float:
+            x = prompts[row.prompt[-1]]
+            return float(gold[x, answers[x][row.answer[-1]]])
+
+        return lambda rows: [score(row) for row in rows]

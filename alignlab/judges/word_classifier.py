@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from alignlab.checks import positive
 from alignlab.data.rows import Split
-from alignlab.errors import DataError, Problem
+from alignlab.errors import ConfigError, DataError, Problem
 from alignlab.judges.base import Answer, Score, ScoreJudge
 from alignlab.statistics.logistic import logistic_regression
 
@@ -56,7 +56,10 @@ class WordClassifier(ScoreJudge):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from self.texts.problems()
+        try:
+            self.texts  # noqa: B018  the source checks the settings that it is given
+        except ConfigError as error:
+            yield from error.problems
         yield from positive("penalty", self.penalty, example=2e-5)
 
     def missing(self) -> Iterator[Problem]:

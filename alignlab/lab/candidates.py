@@ -44,6 +44,10 @@ class CandidateWorld(World):
     def prompt_texts(self) -> list[str]:
         return [prompt for prompt, _, _ in self.rows]
 
+    @property
+    def answers(self) -> list[list[str]]:
+        return [list(candidates) for _, candidates, _ in self.rows]
+
     @cached_property
     def gold_reward(self) -> Array:
         """[X, N] scores. A place without a candidate has the prompt's smallest score; its probability is 0."""

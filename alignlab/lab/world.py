@@ -73,6 +73,11 @@ class World:
             for letters in itertools.product(self.alphabet, repeat=length)
         ]
 
+    @property
+    def answers(self) -> list[list[str]]:
+        """The completions of each prompt, in the order of the tables [X, N]."""
+        return [self.completion_texts] * self.prompts
+
     def ended(self, completion: str) -> bool:
         """Whether the completion ends with the end-of-sequence token. Others have `length` letters and were cut off."""
         return len(completion) < self.length

@@ -216,10 +216,13 @@ def stored_reference(
 
 
 def token_logps(
-    model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: ScoringOptions
+    model: torch.nn.Module, answers: Sequence[PromptAndAnswer], how: ScoringOptions, temperature: float = 1.0
 ) -> list[NDArray[np.float32]]:
-    """[T_i] log-probabilities (nats) of each answer's tokens under a model, without gradient. Nothing is stored."""
-    found = dict(_compute(LiveReference(model), answers, how))
+    """[T_i] log-probabilities (nats) of each answer's tokens under a model, without gradient. Nothing is stored.
+
+    temperature: logits are divided by it.
+    """
+    found = dict(_compute(LiveReference(model, temperature=temperature), answers, how))
     return [found[i] for i in range(len(answers))]
 
 

@@ -32,6 +32,7 @@ from alignlab.modules.sft import SFTModule
 from alignlab.objectives.online import Online, PolicyGradient
 from alignlab.objectives.self_generated import GeneratedPairs, Imitation
 from alignlab.progress import Progress, silent
+from alignlab.rollout.closed_set import ClosedSet
 from alignlab.rollout.experience import RolloutBatch, RolloutTokens, collate_rollouts, table
 from alignlab.rollout.sampling import Sample, draw, uniforms
 from alignlab.rollout.scoring import ScoredResponse, Scorer, shape_scores
@@ -58,6 +59,7 @@ class RolloutContext:
     scorer:  scores of answers that the policy trains on; None if nothing is scored.
     gold:    the lab's gold reward, which is only logged; None if `scorer` is the gold reward or there is none.
     critic:  estimates values of tokens; None if the objective needs none.
+    closed:  the candidates that answers are chosen from; None if any text may be an answer.
     """
 
     rollout: Rollout
@@ -68,6 +70,7 @@ class RolloutContext:
     scorer: Scorer | None = None
     gold: Scorer | None = None
     critic: Critic | None = None
+    closed: ClosedSet | None = None
 
 
 @dataclass(frozen=True)
@@ -203,7 +206,10 @@ class OnlineModule(AlignmentModule):
             else None
         )
         with context.start.ready(device) if by_start else nullcontext():
-            sampled = draw(model, repeated, numbers, context.rollout, context.ends, progress, value)
+            if context.closed is not None:
+                sampled = context.closed.draw(model, prompts, numbers, self.temperature)
+            else:
+                sampled = draw(model, repeated, numbers, context.rollout, context.ends, progress, value)
         rows = _rows(prompts, sampled, with_demonstrations=self.objective.moving_reference)
         scores = torch.tensor(self._scores(context.scorer, prompts, sampled), dtype=torch.float32)
         ended = torch.tensor([answer.ended for answer in sampled])

@@ -9,6 +9,7 @@ import torch
 
 from alignlab.lab.frontier import Frontier, expected, kl, log_normalise, tilt
 from alignlab.objectives.dpo import DPO
+from alignlab.papers.candidates import CLAIMS as WITH_CANDIDATES
 from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below, near
 from alignlab.papers.finished import Finished, by_setting, over_seeds
 from alignlab.papers.imdb import CLAIMS as WITH_SMOLLM2
@@ -221,5 +222,6 @@ PAPER = Paper(
             scale="full",
         ),
         *WITH_SMOLLM2,
+        *WITH_CANDIDATES,
     ),
 )

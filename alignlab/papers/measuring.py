@@ -79,7 +79,8 @@ class Bench:
         for verb, *words in chain.run(place):
             own = [*words, *(self.typed if verb == "train" else ())]
             line = shlex.join(["alignlab", verb, *own])
-            shown.append(line.replace(str(folder), "<folder>").replace(place.data, "<data>"))
+            line_shown = line.replace(str(folder), "<folder>")
+            shown.append(line_shown.replace(place.data, "<data>") if place.data else line_shown)
             file.note_commands(shown)
             print(f"\n{line}", flush=True)
             code = self.verbs[verb]([*own, f"output_root={self.output_root}"])

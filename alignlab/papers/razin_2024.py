@@ -6,6 +6,7 @@ import torch
 
 from alignlab.objectives.dpo import DPO
 from alignlab.papers.claim import Claim, Exact, Paper, above, below, near
+from alignlab.papers.no_never import CLAIMS as WITH_SMOLLM2
 from alignlab.papers.softmax_model import NEVER, NO, YES, SoftmaxModel, descend, no_never_yes
 
 
@@ -98,5 +99,6 @@ PAPER = Paper(
             measured_by=None,
             scale="full",
         ),
+        *WITH_SMOLLM2,
     ),
 )

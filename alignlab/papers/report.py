@@ -11,6 +11,7 @@ from typing import Any
 from alignlab.inert import one_line
 from alignlab.integrity import write_text
 from alignlab.papers.claim import Commands, Paper
+from alignlab.papers.compute import cost_line, full_scale_of
 from alignlab.papers.figure import PaperFigure, Rows, figures_of
 from alignlab.papers.printed import Point
 from alignlab.papers.record import Row, row_of
@@ -112,6 +113,8 @@ def sentence(row: Row) -> str:
 def _claim(row: Row, paper: Paper, figures: list[FigureSection], runs: Path, folder: Path) -> ClaimSection:
     claim, record = row.claim, row.record
     facts = [("source", claim.source), ("measured by", f"{claim.kind}, version {claim.version}")]
+    if full := full_scale_of(paper.name, claim.name):
+        facts.append(("at the paper's size", cost_line(full)))
     if record:
         facts.append(("record", f"{record['ended']}, code {str(record['git'])[:12]}, expectation {record['digest']}"))
     return ClaimSection(

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, get_args
 
 from alignlab.papers.claim import Claim, Paper
+from alignlab.papers.compute import cost_line, full_scale_of
 from alignlab.papers.record import Row, decision_of
 from alignlab.papers.verdict import BandResult, Verdict
 from alignlab.spelling import counted
@@ -45,6 +46,8 @@ def in_full(row: Row) -> str:
         f"  measured by: {claim.kind}, version {claim.version}",
     ]
     parts += [f"  deviation: {text}" for text in claim.deviations]
+    if full := full_scale_of(row.paper, claim.name):
+        parts.append(f"  at the paper's size: {cost_line(full)}")
     if row.decision.results:
         parts += [f"  {outcome(result, claim)}: {result}" for result in row.decision.results]
     else:

@@ -1,16 +1,23 @@
-"""A policy over an enumerable world that is a table: the probabilities of the next token after every prefix.
+"""Policies over an enumerable world whose losses are minimised exactly, over all pairs at once.
 
-Every distribution over the completions is such a table, so this class has no restriction by a model.
+A policy is the probabilities of the next token after every prefix. In a table each of them is free, so that it has no
+restriction by a model. In a model they are its outputs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from alignlab.data.template import Template
+from alignlab.lab.weighted_pairs import WeightedPairs
 from alignlab.lab.world import World
 from alignlab.types import Logps, PairLogps
 
@@ -20,8 +27,16 @@ Array = NDArray[np.float64]
 _LOWEST = -60.0
 
 
-class TreePolicy:
-    """Next-token logits after every prefix, which start at those of a reference.
+@dataclass(frozen=True)
+class Minimised:
+    """Where a search stopped: its largest gradient, and the loss there."""
+
+    gradient: float
+    loss: float
+
+
+class ExactPolicy(ABC):
+    """Base of policies whose next-token probabilities are all computed at once.
 
     world:     its completions are the leaves of the tree.
     reference: [X, N] log-probabilities of all completions, nats.
@@ -29,7 +44,6 @@ class TreePolicy:
 
     def __init__(self, world: World, reference: Array) -> None:
         self.reference = torch.as_tensor(reference)
-        self.logits = [torch.as_tensor(step).requires_grad_() for step in _next_tokens(world, reference)]
         tokens, v = torch.as_tensor(world.tokens), world.symbols
         before = torch.cat([torch.zeros(len(tokens), 1, dtype=torch.bool), (tokens == v).cumsum(1)[:, :-1] > 0], dim=1)
         self.mask = ~before  # [N, L]
@@ -39,11 +53,19 @@ class TreePolicy:
             letter = tokens[:, depth - 1].clamp(max=v - 1)
             self._prefix[:, depth] = torch.where(self.mask[:, depth], self._prefix[:, depth - 1] * v + letter, 0)
 
+    @property
+    @abstractmethod
+    def weights(self) -> Sequence[torch.Tensor]:
+        """What is trained."""
+
+    @abstractmethod
+    def next_tokens(self) -> Sequence[torch.Tensor]:
+        """For each depth k < L, [X, V^k, V + 1] log-probabilities of the next token (letters, then the end), nats."""
+
     def token_logps(self) -> torch.Tensor:
         """[X, N, L] log-probability of each token of each completion, nats; 0 after its end."""
         columns = [
-            torch.log_softmax(step, dim=-1)[:, self._prefix[:, depth], self._token[:, depth]]
-            for depth, step in enumerate(self.logits)
+            step[:, self._prefix[:, depth], self._token[:, depth]] for depth, step in enumerate(self.next_tokens())
         ]
         return torch.stack(columns, dim=-1) * self.mask
 
@@ -52,34 +74,74 @@ class TreePolicy:
         with torch.no_grad():
             return np.asarray(self.token_logps().sum(dim=-1).numpy())
 
-    def minimise(self, loss: Callable[[PairLogps], torch.Tensor], weights: Array, *, steps: int) -> tuple[float, int]:
-        """Minimise the mean loss of weighted pairs by L-BFGS. Returns (largest gradient at the end, iterations).
-
-        loss:    [B] losses of pairs.
-        weights: [X, N, N] of prompt, preferred and dispreferred answer.
-        """
-        prompt, better, worse = np.nonzero(weights)
-        weight = torch.as_tensor(weights[prompt, better, worse])
-        places = [torch.as_tensor(place) for place in (prompt, better, worse)]
+    def minimise(self, loss: Callable[[PairLogps], torch.Tensor], pairs: WeightedPairs, *, steps: int) -> Minimised:
+        """Minimise the mean loss of weighted pairs by L-BFGS with at most `steps` iterations. loss: [B] of pairs."""
+        weight = torch.as_tensor(pairs.weight)
+        prompt, better, worse = (torch.as_tensor(place) for place in (pairs.prompt, pairs.better, pairs.worse))
         search = torch.optim.LBFGS(
-            self.logits, max_iter=steps, history_size=20, tolerance_grad=1e-8, tolerance_change=1e-14,
+            self.weights, max_iter=steps, history_size=20, tolerance_grad=1e-8, tolerance_change=1e-14,
             line_search_fn="strong_wolfe",
         )  # fmt: skip
 
         def closure() -> torch.Tensor:
             search.zero_grad()
             tokens = self.token_logps()
-            value = (weight * loss(PairLogps(*(self._side(tokens, places[0], side) for side in places[1:])))).sum()
+            value = (weight * loss(PairLogps(*(self._side(tokens, prompt, side) for side in (better, worse))))).sum()
             value.backward()
             return value
 
         search.step(closure)
-        closure()
-        largest = max(float(step.grad.abs().max()) for step in self.logits if step.grad is not None)
-        return largest, int(search.state[self.logits[0]]["n_iter"])
+        value = float(closure().detach())
+        largest = max(float(one.grad.abs().max()) for one in self.weights if one.grad is not None)
+        return Minimised(largest, value)
 
     def _side(self, tokens: torch.Tensor, prompt: torch.Tensor, answer: torch.Tensor) -> Logps:
         return Logps(tokens[prompt, answer], self.mask[answer], self.reference[prompt, answer])
+
+
+class TreePolicy(ExactPolicy):
+    """A table of next-token logits after every prefix, which start at those of the reference."""
+
+    def __init__(self, world: World, reference: Array) -> None:
+        super().__init__(world, reference)
+        self.logits = [torch.as_tensor(step).requires_grad_() for step in _next_tokens(world, reference)]
+
+    @property
+    def weights(self) -> Sequence[torch.Tensor]:
+        return self.logits
+
+    def next_tokens(self) -> Sequence[torch.Tensor]:
+        return [torch.log_softmax(step, dim=-1) for step in self.logits]
+
+
+class ModelPolicy(ExactPolicy):
+    """A model of the lab, in float64, with dropout off. All prefixes of V^(L - 1) letters go through it at once."""
+
+    def __init__(self, world: World, reference: Array, model: nn.Module, tokenizer: Any) -> None:
+        super().__init__(world, reference)
+        self.model = model.double().eval()
+        template = Template(tokenizer)
+        letters = torch.tensor([tokenizer.convert_tokens_to_ids(letter) for letter in world.alphabet])
+        self._order = torch.tensor([*letters, template.end_id])
+        prompts = torch.tensor([template.prompt_ids(text) for text in world.prompt_texts])
+        depth = world.length - 1
+        prefixes = torch.cartesian_prod(*[letters] * depth).view(-1, depth) if depth else letters.new_zeros(1, 0)
+        self._rows = torch.cat(
+            [prompts.repeat_interleave(len(prefixes), 0), prefixes.repeat(len(prompts), 1)], dim=1
+        )  # [X V^(L - 1), P + L - 1]
+        self._shape = (len(prompts), len(prefixes), world.length)
+        self._symbols = world.symbols
+
+    @property
+    def weights(self) -> Sequence[torch.Tensor]:
+        return [weight for weight in self.model.parameters() if weight.requires_grad]
+
+    def next_tokens(self) -> Sequence[torch.Tensor]:
+        count, leaves, length = self._shape
+        logits = self.model(input_ids=self._rows, use_cache=False).logits[:, -length:]
+        logps = torch.log_softmax(logits.double(), dim=-1)[..., self._order].view(count, leaves, length, -1)
+        # the rows that begin with the same k letters are neighbours
+        return [logps[:, :: self._symbols ** (length - 1 - k), k] for k in range(length)]
 
 
 def _next_tokens(world: World, leaves: Array) -> list[Array]:

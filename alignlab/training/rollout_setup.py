@@ -15,10 +15,12 @@ from alignlab.data.template import Template, prompt_text
 from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.lab_reward import LabReward
 from alignlab.judges.base import Answer, Judge, ScoreJudge
+from alignlab.lab.candidates import CandidateWorld
 from alignlab.models.generation import template_of
 from alignlab.models.heads import HeadCritic, NetworkCritic, load_scorer, with_scalar_head
 from alignlab.models.layout_check import choose_layout
 from alignlab.modules.online import RolloutContext
+from alignlab.rollout.closed_set import ClosedSet
 from alignlab.rollout.scoring import ScoredResponse, Scorer
 from alignlab.training.setup import InitialPolicy, policy_and_start
 
@@ -44,15 +46,19 @@ def online_policy(
     critic = network or head
     template = template_of(start.model, tokenizer, train.data.template)
     gold = LabReward(world=world) if world is not None else None
+    closed = None
+    if isinstance(world, CandidateWorld):
+        closed = ClosedSet.of(dict(zip(world.prompt_texts, world.answers, strict=True)), template, ends=world.ends)
     return policy, RolloutContext(
-        train.rollout if world is None else replace(train.rollout, max_new_tokens=world.length),
+        replace(train.rollout, max_new_tokens=world.length) if world is not None and world.is_whole else train.rollout,
         live,
         template.ends,
-        template.text,
+        template.text if closed is None else closed.text_of,
         layout,
         scorer=_scorer(judge) if judge is not None else None,
         gold=_scorer(gold) if gold is not None and judge != gold else None,
         critic=critic.to(device) if critic is not None else None,
+        closed=closed,
     )
 
 

@@ -13,10 +13,12 @@ import torch
 
 from alignlab.data.sources.candidates import Candidates
 from alignlab.data.template import Template
+from alignlab.data.tokenize import PromptTokens
 from alignlab.evaluation.exact import completion_logps, exact_metrics
 from alignlab.integrity import read_sealed
 from alignlab.lab.candidates import ABSENT, CandidateWorld
 from alignlab.models.sources.tiny import Tiny
+from alignlab.rollout.closed_set import ClosedSet
 
 ROWS = (
     ("Is the sky blue?", ("Yes", "No", "Maybe so"), (1.0, 0.0, -0.5)),
@@ -106,9 +108,9 @@ def test_a_run_on_a_text_model(alignlab: Callable[..., Any], tmp_path: Path) -> 
         "model=tiny", "objective=dpo", "trainer.max_steps=4", "trainer.batch_size=4", "optim.lr=0.01", "tracking=none",
         "trainer.progress=false",
     ]  # fmt: skip
-    refused = alignlab(*[word.replace("=dpo", "=rloo") for word in words])
+    refused = alignlab(*[word.replace("=dpo", "=ppo") for word in words])
     assert refused.code == 2
-    assert "samples answers that are no candidates" in refused.err
+    assert "baselines must be other answers to the same prompt" in refused.err
     done = alignlab(*words)
     assert done.code == 0, done.err
     (run,) = Path("outputs/runs").glob("dpo-*[0-9a-f]")
@@ -117,3 +119,41 @@ def test_a_run_on_a_text_model(alignlab: Callable[..., Any], tmp_path: Path) -> 
     assert 0 < summary["exact/mass_reference"] < 1
     assert summary["exact/frontier_gap"] == pytest.approx(summary["exact/frontier_reward"] - summary["exact/reward"])
     assert read_sealed(run / "frontier.json")["kl"][0] == 0.0
+
+
+def test_samples_are_candidates_by_their_probabilities() -> None:
+    """Numbers at equal distances give each candidate its share of the set's probability."""
+    model, tokenizer = Tiny(name="tiny").load()
+    template = Template(tokenizer)
+    closed = ClosedSet.of({row[0]: row[1] for row in ROWS}, template, ends=True)
+    prompts = [PromptTokens(i, list(template.prompt_ids(row[0])), [0], row[0]) for i, row in enumerate(ROWS)]
+    numbers = [np.array([(k + 0.5) / 400]) for _ in ROWS for k in range(400)]
+    samples = closed.draw(model, prompts, numbers, 1.0)
+    table = np.exp(WORLD.normalised(completion_logps(model, tokenizer, WORLD)))
+    for x, (prompt, candidates, _) in enumerate(ROWS):
+        texts = [closed.text_of(sample.ids, prompt) for sample in samples[400 * x : 400 * (x + 1)]]
+        shares = [texts.count(candidate) / 400 for candidate in candidates]
+        assert shares == pytest.approx(table[x, : len(candidates)].tolist(), abs=1 / 400)
+    assert all(sample.ended for sample in samples)
+    assert sum(samples[0].logps) == pytest.approx(completion_logps(model, tokenizer, WORLD)[0].max(), abs=20)
+    hot = closed.draw(model, prompts, numbers, 1e6)
+    counts = [[sample.ids for sample in hot[:400]].count(list(ids)) for ids in closed.answers[ROWS[0][0]]]
+    assert counts[0] > counts[2], "at a high temperature shorter candidates are likelier"
+
+
+def test_an_online_run_learns_from_candidates(alignlab: Callable[..., Any], tmp_path: Path) -> None:
+    rows = [("Pick", ("ab", "cd", "ef"), (1.0, 0.0, -1.0)), ("Choose", ("gh", "ij"), (-1.0, 1.0))]
+    words = [
+        "train", "data=candidates", f"data.path={written(tmp_path, rows)}", "model=tiny", "objective=rloo",
+        "objective.beta=0.01", "objective.samples=4", "trainer.max_steps=12", "trainer.batch_size=2", "optim.lr=0.003",
+        "tracking=none", "trainer.progress=false",
+    ]  # fmt: skip
+    done = alignlab(*words)
+    assert done.code == 0, done.err
+    (run,) = Path("outputs/runs").glob("rloo-*[0-9a-f]")
+    summary = read_sealed(run / "run.json")["summary"]
+    assert summary["exact/reward"] > summary["exact/reward_reference"] + 0.1
+    shown = [json.loads(line) for line in (run / "completions.jsonl").read_text().splitlines()]
+    assert {row["completion"] for row in shown} <= {text for row in rows for text in row[1]}
+    scores = {(row[0], text): score for row in rows for text, score in zip(row[1], row[2], strict=True)}
+    assert all(row["score"] == scores[row["prompt"], row["completion"]] for row in shown)

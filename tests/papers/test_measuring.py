@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ import torch
 
 from alignlab.cli.train import main as train
 from alignlab.errors import DataError
-from alignlab.papers.claim import Claim, Exact, Paper, Sampled, Trained, near
+from alignlab.papers.claim import Claim, Commands, Exact, Measured, Paper, Sampled, Trained, Workplace, near
 from alignlab.papers.ipo_2023 import final_policies
 from alignlab.papers.library import library
 from alignlab.papers.measuring import STOPPED, Bench
@@ -88,6 +88,58 @@ def test_training_that_fails_or_is_stopped(tmp_path: Path) -> None:
     assert row.decision.why == "failed: alignlab train ended with exit code 3; its message is above"
     with pytest.raises(KeyboardInterrupt):
         Bench(tmp_path, tmp_path, lambda words: STOPPED).measure(paper_of(claim), claim)
+
+
+def chain(place: Workplace) -> Iterator[tuple[str, ...]]:
+    """Two commands. The second depends on what the first has written."""
+    yield "synthesize", f"data.path={place.data}", f"to={place.folder / 'rows'}"
+    yield "train", f"data.path={(place.folder / 'rows').read_text()}"
+
+
+def middle(measured_by: Commands) -> Claim:
+    return replace(claim_of(Exact(dict)), measured_by=measured_by, scale="middle")
+
+
+def test_a_claim_of_several_commands(tmp_path: Path) -> None:
+    """They run one after another, and the verdict stays open whatever is measured."""
+    given: list[Sequence[str]] = []
+
+    def write(words: Sequence[str]) -> int:
+        given.append(words)
+        (tmp_path / "paper_2023/half").mkdir(parents=True)
+        (tmp_path / "paper_2023/half/rows").write_text("written")
+        return 0
+
+    def note(words: Sequence[str]) -> int:
+        given.append(words)
+        return 0
+
+    claim = middle(Commands(chain, lambda place: Measured({"p": [0.9]}, [{"id": "dpo-1"}]), "hub/reviews"))
+    bench = Bench(tmp_path, Path("out"), never, ("launcher=local",), {"synthesize": write, "train": note}, "own.jsonl")
+    row = bench.measure(paper_of(claim), claim)
+    assert given == [
+        ["data.path=own.jsonl", f"to={tmp_path}/paper_2023/half/rows", "output_root=out"],
+        ["data.path=written", "launcher=local", "output_root=out"],
+    ]
+    assert row.record["commands"] == [
+        "alignlab synthesize data.path=<data> to=<folder>/rows", "alignlab train data.path=written launcher=local",
+    ]  # fmt: skip
+    assert row.record["measured"] == {"p": [0.9]}
+    assert row.decision.verdict == "needs-scale", "0.9 is not near 0.5"
+    assert row.decision.results[0].value == 0.9
+    bench.measure(paper_of(claim), claim)
+    assert len(given) == 2, "it has a record"
+
+
+def test_a_command_that_fails_ends_the_chain(tmp_path: Path) -> None:
+    claim = middle(Commands(chain, lambda place: Measured({}), "hub/reviews"))
+    failing = Bench(tmp_path, tmp_path, never, (), {"synthesize": lambda words: 2, "train": never})
+    row = failing.measure(paper_of(claim), claim)
+    reason = "failed: alignlab synthesize ended with exit code 2; its message is above"
+    assert (row.decision.verdict, row.decision.why) == ("not-run", reason)
+    assert row.record["commands"][0].startswith("alignlab synthesize data.path=<data>")
+    with pytest.raises(KeyboardInterrupt):
+        Bench(tmp_path, tmp_path, never, (), {"synthesize": lambda words: STOPPED}).measure(paper_of(claim), claim)
 
 
 def test_the_launcher_may_be_chosen(tmp_path: Path) -> None:

@@ -9,15 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 
+from alignlab.data.sources import lab as lab_source
 from alignlab.data.sources.bandit import Bandit
 from alignlab.data.sources.lab import Lab
+from alignlab.evaluation.exact import completion_logps
 from alignlab.integrity import read_sealed
 from alignlab.lab.frontier import kl, tilt
+from alignlab.lab.weighted_pairs import WeightedPairs
 from alignlab.lab.world import World
+from alignlab.models.sources.tiny import Tiny
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.ipo import IPO
-from alignlab.pipeline.gap import minimum
-from alignlab.pipeline.tree_policy import TreePolicy
+from alignlab.pipeline.gap import minimum, model_minimum
+from alignlab.pipeline.tree_policy import Minimised, ModelPolicy, TreePolicy
 
 SMALL = World(alphabet="ab", length=2, prompts=2, prompt_length=1)
 
@@ -43,7 +47,10 @@ def test_pairs_of_the_lab_are_what_its_rows_are() -> None:
         eval_limit=10,
     )
     reference = lab.world.demonstrator_logps
-    exact = lab.pair_weights(reference)
+    pairs = lab.population(reference)
+    assert pairs.whole
+    exact = np.zeros((2, 7, 7))
+    exact[pairs.prompt, pairs.better, pairs.worse] = pairs.weight
     assert exact.sum() == pytest.approx(1.0)
     sampled = np.zeros_like(exact)
     place = {text: i for i, text in enumerate(lab.world.completion_texts)}
@@ -56,17 +63,60 @@ def test_the_population_optimum_of_dpo_is_that_of_rlhf() -> None:
     """Theorem 1 of DPO: with Bradley-Terry labels it is pi_ref exp(r / beta), so this part of the gap is 0."""
     lab = Lab(alphabet="ab", length=2, prompts=2, prompt_length=1)
     reference = lab.world.demonstrator_logps
-    table, converged = minimum(lab.world, reference, DPO(beta=0.5), lab.pair_weights(reference))
+    table, converged = minimum(lab.world, reference, DPO(beta=0.5), lab.population(reference))
     assert converged
     assert kl(table, tilt(reference, lab.world.gold_reward, 0.5)) < 1e-6
+
+
+def test_a_sample_of_pairs_stands_for_the_population(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the probabilities of the labels, the minimum over sampled pairs of answers is that over all of them."""
+    data = Lab(alphabet="abc", length=2, prompts=3, prompt_length=1)
+    reference = data.world.demonstrator_logps
+    exact = data.population(reference)
+    monkeypatch.setattr(lab_source, "MOST_PAIRS", 100)
+    monkeypatch.setattr(lab_source, "SAMPLED_PAIRS", 3000)
+    sampled = data.population(reference)
+    assert (exact.whole, sampled.whole) == (True, False)
+    assert sampled.weight.sum() == pytest.approx(1.0)
+    table = [np.zeros((3, 13, 13)) for _ in range(2)]
+    for pairs, shares in zip((exact, sampled), table, strict=True):
+        np.add.at(shares, (pairs.prompt, pairs.better, pairs.worse), pairs.weight)
+    assert np.abs(table[0] - table[1]).max() < 5 * np.sqrt(table[0].max() / 3000)
+    found, converged = minimum(data.world, reference, DPO(beta=0.5), sampled)
+    assert converged
+    assert kl(found, tilt(reference, data.world.gold_reward, 0.5)) < 1e-3
+
+
+def test_a_model_is_minimised_over_all_prefixes_at_once() -> None:
+    """It has the probabilities of the enumeration, and a model with enough freedom reaches the table's minimum."""
+    tiny = Tiny(name="tiny", alphabet="ab", hidden_size=32, layers=1, heads=2, intermediate_size=64)
+    model, tokenizer = tiny.load()
+    exact = completion_logps(model, tokenizer, SMALL)
+    assert ModelPolicy(SMALL, exact, model, tokenizer).table() == pytest.approx(exact, abs=1e-6)
+    data = Lab(alphabet="ab", length=1, prompts=1, prompt_length=1)
+    reference = completion_logps(model.float(), tokenizer, data.world)
+    policy = ModelPolicy(data.world, reference, model, tokenizer)
+    found = model_minimum(policy, DPO(beta=1.0), data.population(reference))
+    assert found is not None
+    assert kl(found, tilt(reference, data.world.gold_reward, 1.0)) < 1e-3
+
+
+def test_a_model_that_does_not_settle_has_no_minimum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """DPO on one certain pair lowers its loss for ever."""
+    falling = iter(Minimised(1.0, 1.0 - 1e-4 * k) for k in range(100))
+    monkeypatch.setattr(TreePolicy, "minimise", lambda *a, **k: next(falling))
+    policy = TreePolicy(SMALL, SMALL.demonstrator_logps)
+    assert model_minimum(policy, DPO(beta=1.0), WeightedPairs.of_table(np.ones((2, 7, 7)))) is None
+    falling = iter([Minimised(1.0, 0.5), Minimised(1.0, 0.499995)])
+    assert model_minimum(policy, DPO(beta=1.0), WeightedPairs.of_table(np.ones((2, 7, 7)))) is not None
 
 
 def test_a_loss_without_a_minimum_is_told() -> None:
     one = Bandit(alphabet="ab", comparisons=["ab"])
     reference = np.log(np.array([[1e-30, 0.5, 0.5]]))
-    table, converged = minimum(one.world, reference, DPO(beta=0.001), one.pair_weights(reference))
+    table, converged = minimum(one.world, reference, DPO(beta=0.001), one.population(reference))
     assert table[0, 1] > np.log(0.99)
-    ipo, settled = minimum(one.world, reference, IPO(tau=0.5), one.pair_weights(reference))
+    ipo, settled = minimum(one.world, reference, IPO(tau=0.5), one.population(reference))
     assert settled
     assert np.exp(ipo[0, 1]) == pytest.approx(1 / (1 + np.exp(-1.0)), abs=1e-6), "sigma(1 / (2 tau))"
     assert converged is False or table[0, 1] > np.log(0.9999)

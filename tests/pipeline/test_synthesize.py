@@ -64,6 +64,21 @@ def test_pairs(alignlab: Run) -> None:
     assert "5 rows from 15 samples of tiny for 5 prompts (the data has 300)" in found.out
 
 
+def test_a_copy_of_the_rows(alignlab: Run) -> None:
+    """`to=` names a file of one's own; the rows stay where they are found again."""
+    found = alignlab("synthesize", *DESK, *RULE, "to=mine/rows.jsonl")
+    assert found.code == 0, found.err
+    file, provenance = made("pairs")
+    assert Path("mine/rows.jsonl").read_bytes() == file.read_bytes()
+    copied = json.loads(Path("mine/rows.provenance.json").read_text())
+    assert copied["id"] == provenance["id"]
+    assert copied["file"] == {"name": "rows.jsonl", "sha256": provenance["file"]["sha256"]}
+    assert "train on it: alignlab train model=... data=pairs data.path=mine/rows.jsonl" in found.out
+    refused = alignlab("synthesize", *DESK, *RULE, "to=rows.csv")
+    assert refused.code == 2
+    assert "must end in .jsonl, the format of the rows" in refused.err
+
+
 def test_labels_of_the_data_against_the_samples(alignlab: Run) -> None:
     """The cure for one-sided KTO and BCO: good answers of the data, and the policy's own samples as bad ones."""
     good = [{"prompt": f"Say {i}", "completion": f"{i} is fine", "label": True} for i in range(20)]

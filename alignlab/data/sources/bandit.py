@@ -7,13 +7,13 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.errors import Problem
 from alignlab.lab.bandit import Bandit as Actions
+from alignlab.lab.weighted_pairs import WeightedPairs
 
 
 @dataclass(kw_only=True)
@@ -42,12 +42,10 @@ class Bandit(Source):
     def world(self) -> Actions:
         return Actions(alphabet=self.alphabet, comparisons=tuple(self.comparisons))
 
-    def pair_weights(self, reference: Any) -> NDArray[np.float64]:
-        """The shares of the comparisons. Row and column 0 are the empty completion, which is in none."""
-        table = np.zeros((1, self.world.leaves, self.world.leaves))
-        for pair in self.comparisons:
-            table[0, 1 + self.alphabet.index(pair[0]), 1 + self.alphabet.index(pair[1])] += 1
-        return table / len(self.comparisons)
+    def population(self, reference: Any) -> WeightedPairs:
+        """The comparisons. Answer 0 is the empty completion, which is in none."""
+        places = np.array([[1 + self.alphabet.index(letter) for letter in pair] for pair in self.comparisons])
+        return WeightedPairs.of_rows(np.zeros(len(places), dtype=np.int64), *places.T)
 
     def fingerprint(self) -> str:
         return digest([repr(sorted(asdict(self).items())).encode()])

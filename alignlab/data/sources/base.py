@@ -17,6 +17,7 @@ from alignlab.data.filters import REASONS
 from alignlab.data.noise import Noise
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Ranking, Split
 from alignlab.errors import DataError, Problem, UnreachableError
+from alignlab.lab.weighted_pairs import WeightedPairs
 from alignlab.lab.world import World
 from alignlab.spelling import correct_option
 from alignlab.types import DataShape
@@ -168,10 +169,10 @@ class Source(Checked, ABC):
         """The enumerable World that the rows come from; it allows exact evaluation. None for other data."""
         return None
 
-    def pair_weights(self, reference: Any) -> Any:
-        """[X, N, N] probability that a training pair has prompt x, preferred answer i and dispreferred answer j.
+    def population(self, reference: Any) -> WeightedPairs | None:
+        """All pairs that the training rows could have, with their probabilities, or a sample of them if they are many.
 
-        Sources with a world have it; None for other data.
+        None for sources that don't know it.
 
         reference: [X, N] log-probabilities under the reference, nats.
         """

@@ -16,6 +16,7 @@ from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.draws import draw_answers, draw_rows
+from alignlab.lab.weighted_pairs import WeightedPairs
 from alignlab.lab.world import MAX_LEAVES, World
 
 # Each split has its own streams of random numbers. So a change of one count does not change the other rows.
@@ -24,6 +25,10 @@ _STREAM = {"train": 0, "eval": 1}
 
 # How often a second answer that equals the first is sampled again, before the reference counts as constant.
 _MAX_ATTEMPTS = 1000
+
+# Most pairs of answers over all prompts that are enumerated, and the number of pairs of answers that stand for them if
+# there are more.
+MOST_PAIRS, SAMPLED_PAIRS = 4_000_000, 100_000
 
 
 @dataclass(kw_only=True)
@@ -117,15 +122,7 @@ class Lab(Source):
         probability = np.exp(np.asarray(reference(world), dtype=np.float64))
         rng = np.random.default_rng([self.seed, 20 + _STREAM[split]])
         wanted = self._size(split, self.pair_count)
-        prompts, first = draw_rows(rng, probability, wanted)
-        second = first.copy()
-        for _ in range(_MAX_ATTEMPTS):
-            same = first == second  # a pair compares two different answers
-            if not same.any():
-                break
-            second[same] = draw_answers(rng, probability, prompts[same])
-        else:
-            raise DataError("the reference always gives the same answer, so there are no pairs to compare")
+        prompts, first, second = _two_answers(rng, probability, wanted)
         gold = world.gold_reward
         difference = gold[prompts, first] - gold[prompts, second]
         if self.labels == "deterministic":
@@ -141,16 +138,29 @@ class Lab(Source):
             rows.append(Pair(world.prompt_texts[x], chosen, rejected, world.ended(chosen), world.ended(rejected)))
         return Loaded(rows)
 
-    def pair_weights(self, reference: Any) -> NDArray[np.float64]:
+    def population(self, reference: Any) -> WeightedPairs:
         """Both answers come from the reference; the second is drawn again while it equals the first."""
-        gold = self.world.gold_reward
-        difference = gold[:, :, None] - gold[:, None]  # [X, first, second]
+        p, world = np.exp(reference), self.world
+        if world.prompts * world.leaves**2 <= MOST_PAIRS:
+            return WeightedPairs.of_table(self._all_pairs(p))
+        rng = np.random.default_rng([self.seed, 60])
+        prompts, first, second = _two_answers(rng, p, SAMPLED_PAIRS)
+        won = self._first_wins(world.gold_reward[prompts, first] - world.gold_reward[prompts, second])
+        sides = (np.r_[prompts, prompts], np.r_[first, second], np.r_[second, first])
+        return WeightedPairs(*sides, np.r_[won, 1 - won] / len(won), whole=False)
+
+    def _first_wins(self, difference: NDArray[np.float64]) -> NDArray[np.float64]:
+        """The probability that the first answer is preferred, from the difference of the rewards."""
         if self.labels == "deterministic":
-            first_wins = (difference > 0).astype(np.float64)
+            won = (difference > 0).astype(np.float64)
         else:
-            first_wins = 1 / (1 + np.exp(-self.label_scale * difference))
-        first_wins = first_wins * (1 - self.flipped) + (1 - first_wins) * self.flipped
-        p = np.exp(reference)
+            won = 1 / (1 + np.exp(-self.label_scale * difference))
+        return np.asarray(won * (1 - self.flipped) + (1 - won) * self.flipped)
+
+    def _all_pairs(self, p: NDArray[np.float64]) -> NDArray[np.float64]:
+        """[X, N, N] probability that a pair has prompt x, preferred answer i and dispreferred answer j. p: [X, N]."""
+        gold = self.world.gold_reward
+        first_wins = self._first_wins(gold[:, :, None] - gold[:, None])  # [X, first, second]
         drawn = p[:, :, None] * p[:, None] / np.maximum(1 - p, 1e-300)[:, :, None] / len(p)
         drawn[:, range(p.shape[1]), range(p.shape[1])] = 0.0
         return np.asarray(drawn * first_wins + np.swapaxes(drawn * (1 - first_wins), 1, 2))
@@ -168,6 +178,23 @@ class Lab(Source):
         if split == "train":
             return min(training_rows, self.limited("train") or training_rows)
         return self.limited("eval") or training_rows
+
+
+def _two_answers(
+    rng: np.random.Generator, probability: NDArray[np.float64], count: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """(prompts, first, second), int64[count] each: two different answers to each prompt. probability: [X, N].
+
+    Raises DataError if there is only one answer to a prompt.
+    """
+    prompts, first = draw_rows(rng, probability, count)
+    second = first.copy()
+    for _ in range(_MAX_ATTEMPTS):
+        same = first == second
+        if not same.any():
+            return prompts, first, second
+        second[same] = draw_answers(rng, probability, prompts[same])
+    raise DataError("the reference always gives the same answer, so there are no pairs to compare")
 
 
 @lru_cache(maxsize=8)

@@ -59,6 +59,27 @@ def _panel_of(rows: Rows, claim: str) -> Panel | None:
     return Panel(title, tuple(drawn_points(curve, name) for name, curve in curves.items()))
 
 
+def _among_candidates(points: Sequence[Point], rows: Rows) -> Drawing:
+    right = None
+    if is_measured(rows, "candidates-smollm2"):
+        curves = rows["candidates-smollm2"].record["curves"]
+        frontier = curves["frontier"]
+        series = (
+            Series("DPO", curves["DPO"]["x"], curves["DPO"]["y"]),
+            Series("exact frontier", frontier["x"], frontier["y"], style="exact"),
+        )
+        right = Panel("SmolLM2-135M, a choice among 100 continuations", series)
+    return Drawing(
+        "candidates-smollm2",
+        "Reward against KL for a real model, exact",
+        "KL to the reference (nats per answer)",
+        "reward (log-odds of a good sentiment)",
+        ((None, right),),
+        "The probabilities of the candidates are divided by their sum, so nothing is estimated. The paper has no such "
+        "figure.",
+    )
+
+
 @cache
 def _measured() -> tuple[Series, ...]:
     answers = random_answers(_ANSWERS)
@@ -81,6 +102,7 @@ def _measured() -> tuple[Series, ...]:
 
 FIGURES = (
     PaperFigure(("dominates-ideal-rl", "theorem-1", "frontier", "figure-2-left"), ("figure 2 (left)",), _reward_and_kl),
+    PaperFigure(("candidates-smollm2",), (), _among_candidates),
     PaperFigure(_SMALL, ("figure 2 (left)",), _with_smollm2),
     PaperFigure(
         ("figure-2-right",),

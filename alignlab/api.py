@@ -92,13 +92,17 @@ class Run:
 def train(*overrides: str) -> Run:
     """Train one run, or find it if it is finished: `alignlab train <overrides>`.
 
+    With `run=<id>` and `trainer.max_steps=<more>` it goes on with a finished run.
     Raises ConfigError with all problems before anything starts, and DivergedError if training diverged.
     """
     _check_words(overrides)
     if wrong := [word for word in overrides if word in _MANY or _chooses_preset(word)]:
         raise ConfigError([Problem(wrong[0], None, "asks for a sweep", "alignlab.run_sweep(...)")])
+    from alignlab.cli.continue_run import asks_to_continue, continue_run
     from alignlab.cli.train import train_composed
 
+    if asks_to_continue(overrides):
+        return Run(continue_run(overrides))
     finished: list[RunDir] = []
 
     def task(config: Any) -> Any:
@@ -160,16 +164,18 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
 def evaluate(run: Run | str, *overrides: str) -> pd.DataFrame:
     """Sample answers of a run, or of all finished runs of a sweep: `alignlab evaluate run=<run> <overrides>`.
 
+    run: a run, its id, or a sweep; or a model that was not trained here, as `model=<folder or hub name>`.
     Returns one row for each run, with the metrics that its record now has too (KL in nats, lengths, win-rates against
     the reference), and the folder of its answers. A reward model has no such metrics.
     Raises ConfigError with all problems before anything starts.
     """
-    from alignlab.cli.evaluate import evaluate_composed
+    from alignlab.cli.evaluate import evaluate_composed, with_named_model
     from alignlab.reports.frames import evaluations_frame
 
     _check_words(overrides)
     found: list[Any] = []
-    where = [f"run={run.path if isinstance(run, Run) else run}"]
+    is_model = isinstance(run, str) and run.startswith("model=")
+    where = with_named_model([str(run)]) if is_model else [f"run={run.path if isinstance(run, Run) else run}"]
     _run("evaluate", lambda config: found.extend(evaluate_composed(config)), [*where, *overrides])
     return evaluations_frame({one.run: (one.folder, one.summary) for one in found})
 

@@ -14,6 +14,7 @@ from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.progress import log_to_terminal
+from alignlab.rollout.settings import Sampling
 
 if TYPE_CHECKING:
     from alignlab.evaluation.suite import ModelSide
@@ -77,7 +78,6 @@ def main(argv: Sequence[str]) -> int:
 
 def _chat(name: str, against: str, options: Options) -> int:
     from alignlab.pipeline.conversation import Conversation
-    from alignlab.rollout.settings import Sampling
     from alignlab.training.attempt import quiet_libraries
     from alignlab.training.setup import device_of
 

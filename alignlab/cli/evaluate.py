@@ -25,7 +25,14 @@ def main(argv: Sequence[str]) -> int:
     if argv and argv[0] == "--drift":
         return _drift(argv[1:])
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    return run_app("evaluate", evaluate_composed, argv)
+    return run_app("evaluate", evaluate_composed, with_named_model(argv))
+
+
+def with_named_model(argv: Sequence[str]) -> list[str]:
+    """The command line with `model=<folder or hub name>` as the words that Hydra knows."""
+    from alignlab.config.named_model import words_for
+
+    return [word for arg in argv for word in (words_for(arg[6:]) if arg.startswith("model=") and arg[6:] else [arg])]
 
 
 def evaluate_composed(config: DictConfig) -> list[Evaluated]:
@@ -34,6 +41,7 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
     from alignlab.config.preflight import PreflightCache, to_evaluate
     from alignlab.config.remote_code import keys_of_command_line, problems_of_config
     from alignlab.pipeline.evaluate import evaluate
+    from alignlab.pipeline.evaluate_model import evaluate_model
     from alignlab.pipeline.requested_runs import finished_plan, peft_of, sweep_of
     from alignlab.pipeline.tracked_sweep import track_sweep
     from alignlab.reports.evaluated_sweep import write_sweep
@@ -48,17 +56,18 @@ def evaluate_composed(config: DictConfig) -> list[Evaluated]:
     wanted = to_evaluate(config)
     if wanted.trust_remote_code:
         wanted = replace(wanted, judge={name: judge.with_remote_code() for name, judge in wanted.judge.items()})
-    peft = peft_of(wanted) if any(judge.required_run() for judge in wanted.judge.values()) else None
+    peft = peft_of(wanted) if wanted.run and any(judge.required_run() for judge in wanted.judge.values()) else None
     if peft is not None:  # runs that train judges inherit it, as in `alignlab train`
         with open_dict(config):
             config.peft = OmegaConf.structured(peft)
-    found = evaluate(wanted, judge_plans(config, wanted.judge, PreflightCache(), typed))
+    plans = judge_plans(config, wanted.judge, PreflightCache(), typed)
+    found = evaluate(wanted, plans) if wanted.model is None else [evaluate_model(wanted, plans)]
     for result in found:
         print(visible(f"{result.run}  {result.folder}\n{summary_text(result.summary)}", MOST_OF_OUTPUT))
         if line := bill_line(result.cost):
             print(visible(line))
     written = all((result.folder / FILE).is_file() for result in found)  # reward models write no answers
-    if written and (sweep := sweep_of(wanted)):
+    if wanted.run and written and (sweep := sweep_of(wanted)):
         text = write_sweep(sweep, {result.run: result.folder for result in found})
         if not wanted.evaluation.questions:
             write_report(sweep)  # adds the numbers of the evaluation to the table of the sweep

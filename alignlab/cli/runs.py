@@ -20,6 +20,8 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the runs tha
        alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
        alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
+       alignlab runs pack <sweep or run> [file]     write it with all runs that it needs to one file; --no-weights
+       alignlab runs unpack <file>                  unpack such a file; nothing is overwritten
        alignlab runs --watch [condition ...]        follow the runs until all have ended
        alignlab runs --sync [condition ...]         upload the offline W&B files of runs that are not uploaded yet
 
@@ -52,6 +54,7 @@ def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--yes", action="store_true")
     parser.add_argument("--full", action="store_true")
+    parser.add_argument("--no-weights", action="store_true")
     flags = parser.parse_intermixed_args(args)
     roots = [word.partition("=")[2] for word in flags.words if word.startswith("output_root=")]
     return Path(roots[-1] if roots else "outputs"), [w for w in flags.words if not w.startswith("output_root=")], flags
@@ -169,6 +172,33 @@ def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     return 0
 
 
+def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.runs.archive import members_of, pack
+
+    if len(words) not in (1, 2):
+        return _some([], "pack needs a sweep or a run: alignlab runs pack <sweep> [file]")
+    sweep, runs = members_of(root, words[0])
+    file = Path(words[1] if len(words) == 2 else f"{sweep or runs[0]}.tar")
+    number = pack(root, sweep, runs, file, weights=not flags.no_weights)
+    without = ", without weights" if flags.no_weights else ""
+    size = f"{file.stat().st_size / 1e6:.1f} MB"
+    print(f"{counted(len(runs), 'run')} ({counted(number, 'file')}, {size}{without}) packed into {file}")
+    return 0
+
+
+def _unpack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    from alignlab.runs.archive import unpack
+
+    if len(words) != 1:
+        return _some([], "unpack needs a file: alignlab runs unpack <file>")
+    found = unpack(Path(words[0]), root)
+    for folder in found.added:
+        print(visible(f"{root / folder}"))
+    for folder in found.kept:
+        print(visible(f"{root / folder} was there already and stays as it is"))
+    return 0
+
+
 def _some(words: Sequence[str], text: str) -> int:
     if words:
         return 0
@@ -178,4 +208,5 @@ def _some(words: Sequence[str], text: str) -> int:
 
 _VERBS: dict[str, Callable[[Path, list[str], argparse.Namespace], int]] = {
     "list": _list, "show": _show, "compare": _compare, "remove": _remove, "export": _export,
+    "pack": _pack, "unpack": _unpack,
 }  # fmt: skip

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.contracts.base import promise
 from alignlab.errors import AlignlabError
 from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.plugins import is_folder
@@ -47,7 +48,6 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _contracts() -> Iterator[str]:
-    from alignlab.contracts.base import promise
     from alignlab.contracts.table import CONTRACTS
 
     for group, contracts in CONTRACTS.items():
@@ -88,7 +88,6 @@ def _report(option: Option) -> list[str]:
 
 
 def _kept(chosen: str, group: str, part: Any) -> list[str]:
-    from alignlab.contracts.base import promise
     from alignlab.contracts.table import CONTRACTS
 
     contracts, told = CONTRACTS.get(group, ()), []

@@ -18,7 +18,7 @@ _KINDS: dict[str, tuple[Callable[[str], Any], str]] = {
     "float": (float, "a number"),
 }
 _BOOLS = {"true": True, "false": False}
-_SETTING = re.compile(r"\+{0,2}([A-Za-z_]\w*)=(.*)", re.DOTALL)
+_SETTING = re.compile(r"\+{0,2}([A-Za-z_][\w.]*)=(.*)", re.DOTALL)
 
 
 def split_words(argv: Sequence[str]) -> tuple[list[str], dict[str, str]]:
@@ -38,7 +38,7 @@ def settings_of(kind: type[Settings], given: dict[str, str]) -> Settings:
             problems.append(Problem(key, text, has, f"{guess}={text}" if guess else ""))
             continue
         try:
-            values[key] = _value(text, known[key])
+            values[key] = typed_value(text, known[key])
         except ValueError as error:
             problems.append(Problem(key, text, f"must be {error}", f"{key}=..."))
     try:
@@ -56,7 +56,7 @@ def load_named_plugins(given: dict[str, str]) -> None:
     load_plugins([word.strip() for word in words.split(",") if word.strip()])
 
 
-def _value(text: str, kind: str) -> Any:
+def typed_value(text: str, kind: str) -> Any:
     """A typed value. Raises ValueError with the words for what it must be."""
     if kind == "bool":
         if text.lower() not in _BOOLS:

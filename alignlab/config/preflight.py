@@ -91,17 +91,28 @@ def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Evaluate)]
     problems = [*_added_keys(config, names), *problems_of_plugins(config)]
-    if OmegaConf.is_missing(config, "run"):
-        problems.append(Problem("run", None, "needs the id of a run, its folder, or a sweep", "run=dpo-3c90"))
     known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
     judges, wrong = _named("judge", config._get_node("judge"), known)
     benchmarks, also_wrong = _named("benchmark", config._get_node("benchmark"), known)
     problems += [*evaluation.problems, *wrong, *also_wrong]
+    parts: dict[str, Any] = {}
+    for name in ("model", "data"):
+        node = config._get_node(name)
+        if isinstance(node, DictConfig) and not node._is_none():
+            group = _group(name, node, {}, known)
+            parts[name] = group.made
+            problems += group.problems
+    made = {"evaluation", "judge", "benchmark", "model", "data"}
+    rest = {name: config[name] for name in names if name not in made}
+    if evaluation.made is not None and not any(part is None for part in parts.values()):
+        try:
+            wanted = Evaluate(evaluation=evaluation.made, judge=judges, benchmark=benchmarks, **parts, **rest)
+        except ConfigError as error:
+            problems += error.problems
     if problems:
         raise ConfigError(problems)
-    rest = {name: config[name] for name in names if name not in ("evaluation", "judge", "benchmark")}
-    return Evaluate(evaluation=evaluation.made, judge=judges, benchmark=benchmarks, **rest)
+    return wanted
 
 
 def to_synthesize(config: DictConfig) -> Synthesize:

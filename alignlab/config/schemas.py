@@ -286,6 +286,9 @@ class Evaluate(Checked):
     """One `alignlab evaluate`.
 
     run:         a run (its id, the beginning of its id, or its folder), or a sweep: all of its runs that are done.
+    model:       a policy that was not trained here, instead of `run`.
+    reference:   the run or model that the KL of `model` is taken to. Empty: no KL.
+    data:        its held-out prompts are asked of `model`, unless evaluation.questions names a file of prompts.
     evaluation:  settings of sampling, and the baselines.
     judge:       judge's name -> judge. Without judges the result has lengths, KL and, in the lab, the gold reward.
     benchmark:   benchmark's name -> benchmark. Policy and reference are asked its items.
@@ -297,7 +300,10 @@ class Evaluate(Checked):
                  the command line can allow this, not the record of a run.
     """
 
-    run: str
+    run: str = ""
+    model: ModelSource | None = None
+    reference: str = ""
+    data: Source | None = None
     evaluation: Evaluation = field(default_factory=Evaluation)
     judge: dict[str, Judge] = field(default_factory=dict)
     benchmark: dict[str, Benchmark] = field(default_factory=dict)
@@ -309,6 +315,23 @@ class Evaluate(Checked):
 
     def problems(self) -> Iterator[Problem]:
         yield from one_of("accelerator", self.accelerator, ACCELERATORS)
+        if not self.run and self.model is None:
+            text = "needs the id of a run, its folder, or a sweep; or model=<folder or hub name>"
+            yield Problem("run", None, text, "run=dpo-3c90")
+        elif self.run and self.model is not None:
+            yield Problem("run", self.run, "can't be combined with model=...; leave one of the two out")
+        for key in ("reference", "data"):
+            if self.run and getattr(self, key):
+                text = "belongs to model=...; a run has its own"
+                yield Problem(key, module_name(type(self.data)) if key == "data" else self.reference, text)
+        prompts = self.data is not None or self.evaluation.questions
+        if self.model is not None and not (self.run or prompts or self.benchmark):
+            text = "needs prompts: a file of them, or the held-out rows of a data set"
+            fix = "evaluation.questions=my_prompts.jsonl   or   data=<a data set>   or   benchmark=<a benchmark>"
+            yield Problem("evaluation.questions", "''", text, fix)
+        if self.model is not None and self.data is not None and self.data.world is not None:
+            text = "is enumerable, and answers to it are compared with a run's reference; evaluate a run"
+            yield Problem("data", module_name(type(self.data)), text, "run=<id of a run>")
 
 
 @dataclass(kw_only=True)

@@ -20,7 +20,6 @@ from alignlab.contracts.base import (
 from alignlab.contracts.batches import B, drawn, moved, scaled, sides, with_sides
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
-from alignlab.objectives.mix import Mix
 from alignlab.tracking.metrics import PART, definitions
 from alignlab.types import LabelledLogps, Logps, RankedRewards, map_tensors
 
@@ -183,7 +182,7 @@ def loss_at_reference_is_what_it_says(objective: Objective) -> Iterator[str]:
 
 def declared_traits_hold(objective: Objective) -> Iterator[str]:
     """`monotone` and `shift_invariant` are true if they hold for changes from -3000 to 3000, and false if not."""
-    if isinstance(objective, Mix):  # a mix declares nothing, because it depends on its parts
+    if not objective.declares_traits:
         return
     value = drawn(objective)
     by_reference = objective.requires.reference

@@ -190,12 +190,13 @@ def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
 def sampled(
     suite: Suite,
     policy: ModelSide,
-    reference: ModelSide,
+    reference: ModelSide | None,
     others: Mapping[str, Callable[[], ModelSide]],
     facts: Mapping[str, str],
 ) -> Examples:
     """Examples with the answers of all sides and their log-probabilities. No judge is asked.
 
+    reference: None if there is none; then there are no log-probabilities.
     others: name -> loader of baselines that are separate models. They are loaded one after the other.
     """
     answers = suite.draw(policy)
@@ -203,6 +204,7 @@ def sampled(
     columns = {**suite.about(), **_prefixed("policy", suite.texts(policy, answers))}
     for name in suite.settings.baselines:
         if name == "reference":
+            assert reference is not None
             answers = suite.draw(reference)
             scored[name] = suite.tokens(reference, answers)
             columns |= _prefixed(name, suite.texts(reference, answers))
@@ -213,7 +215,7 @@ def sampled(
             side = others[name]()
             columns |= _prefixed(name, suite.texts(side, suite.draw(side)))
             del side  # free its memory before the next one is loaded
-    if suite.settings.temperature == 1.0:
+    if suite.settings.temperature == 1.0 and reference is not None:
         for name, tokens in scored.items():
             columns[f"{name}/policy_logps"] = suite.logps(policy, tokens)
             columns[f"{name}/reference_logps"] = suite.logps(reference, tokens)

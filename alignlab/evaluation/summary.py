@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from alignlab.evaluation.benchmarked import flat_benchmarks
 from alignlab.evaluation.by_prompt import of_run
 from alignlab.evaluation.examples import Examples, unscored
 from alignlab.evaluation.text_metrics import distinct, repetition
@@ -152,6 +153,7 @@ def flat(summary: dict[str, Any], against: str) -> Iterator[tuple[str, float]]:
                 yield f"refusals/{name}{prefix}", rate["value"]
                 if side == "policy":
                     yield from ((f"refusals/{name}/{end}", rate[at]) for end, at in _ENDS)
+    yield from flat_benchmarks(summary.get("benchmarks", {}))
     for judge, found in summary["compared"].get(against, {}).items():
         if "win_rate" in found:
             numbers = found["win_rate"]

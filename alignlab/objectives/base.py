@@ -45,6 +45,8 @@ class Objective(Checked, ABC):
     monotone: ClassVar[bool] = True
     # Whether the loss is unchanged if all log-ratios (rewards) of a row are shifted by the same constant.
     shift_invariant: ClassVar[bool] = False
+    # Whether `monotone` and `shift_invariant` are declared. A mix does not declare them: they depend on its parts.
+    declares_traits: ClassVar[bool] = True
     # Dialect -> field -> the field's value in that dialect.
     dialects: ClassVar[Mapping[str, Mapping[str, Any]]] = {}
 

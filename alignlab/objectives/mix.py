@@ -59,6 +59,7 @@ class Mix(Objective):
 
     strength: ClassVar[str | None] = None
     monotone: ClassVar[bool] = False
+    declares_traits: ClassVar[bool] = False
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()

@@ -27,8 +27,10 @@ from alignlab.evaluation.suite import ModelSide, sampled
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.integrity import read_record, write_sealed
 from alignlab.judges.base import JudgingCost
+from alignlab.models.lineage import weights_fingerprint
 from alignlab.models.reference import ScoringOptions
 from alignlab.pipeline.baselines import baseline, policy_of
+from alignlab.pipeline.benchmarks import benchmark_summary
 from alignlab.pipeline.pair_rewards import held_out_pairs, implied_rewards, rewards
 from alignlab.pipeline.requested_runs import finished_plan, is_reward_model, requested_runs
 from alignlab.pipeline.run import ready_judges
@@ -179,6 +181,8 @@ def _evaluate_run(
                 cost += added
         summary = _summary(plan, run, settings, examples, folder, request)
         asked = _name_of_questions(run, settings.questions) if settings.questions else ""
+        if request.benchmark:
+            summary["benchmarks"] = _benchmarks(plan, request)
         about = {"run": run.id, **({"questions": asked} if asked else {}), **examples.facts}
         write_sealed(folder / SUMMARY, {**about, **summary})
         write_answers(folder, run.id, examples, settings.shown)
@@ -189,6 +193,20 @@ def _evaluate_run(
         run.update(summary={**run.record().get("summary", {}), **metrics})
         mirror(plan, run, metrics, folder, examples)
     return Evaluated(run.id, folder, summary, cost)
+
+
+def _benchmarks(plan: Plan, request: Evaluate) -> dict[str, Any]:
+    """Numbers of the benchmarks, of the policy and of the policy before its training."""
+
+    def start() -> ModelSide:
+        found = load_initial_policy(plan)
+        return ModelSide(found.model, found.tokenizer, found.weights, plan.train.data.template)
+
+    weights = plan.run.record().get("model", {}).get("reference_weights") or plan.id
+    contents = {"policy": weights_fingerprint(str(plan.run.policy)), "reference": weights}
+    kept_in = Path(plan.train.output_root) / "benchmarks"
+    sides = {"policy": lambda: policy_of(plan), "reference": start}
+    return benchmark_summary(request.benchmark, sides, contents, kept_in, request.accelerator)
 
 
 def _name_of_questions(run: RunDir, file: str) -> str:

@@ -15,10 +15,11 @@ from alignlab.runs.query import runs_of
 from alignlab.training.setup import load_initial_policy
 
 
-def run_named(name: str, root: str, *, trust_remote_code: bool = False) -> Plan | None:
+def run_named(name: str, root: str, *, trust_remote_code: bool = False, with_policy: bool = True) -> Plan | None:
     """The plan of the finished run that a name means; None if it means no run.
 
-    name: an id, its beginning, or the folder of a run.
+    name:        an id, its beginning, or the folder of a run.
+    with_policy: whether the run must have a policy that writes answers. A reward model has none.
     Raises ConfigError if it means several runs, or a run without a policy that writes answers.
     """
     records = [record["id"] for record in runs_of(root)]
@@ -33,7 +34,7 @@ def run_named(name: str, root: str, *, trust_remote_code: bool = False) -> Plan 
         text = f"is a sweep with several runs; name one of them: {', '.join(ids[:5])}"
         raise ConfigError([Problem("run", name, text)])
     plan = finished_plan(found, ids[0], asked)
-    if is_reward_model(plan):
+    if with_policy and is_reward_model(plan):
         raise ConfigError([Problem("run", ids[0], "is a reward model and writes no answers")])
     return plan
 

@@ -35,7 +35,7 @@ _ANSWERS = {"tokens": ".1f", "characters": ".0f", "ended": ".2f", "repetition": 
 def summary_text(summary: Mapping[str, Any]) -> str:
     """A summary (alignlab/evaluation/summary.py) as text: a few lines and two tables, with intervals."""
     if "answers" not in summary:
-        return _graded(summary["pairs"])
+        return _graded(summary["pairs"]) if "pairs" in summary else _benchmarks(summary["benchmarks"])
     lines = [
         f"{counted(summary['rows'], 'answer')} to {counted(summary['prompts'], 'prompt')}; 95 % intervals "
         + (
@@ -46,7 +46,9 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         "",
     ]
     lines += [f"{text}: {estimate_text(summary['kl'][name])}" for name, text in _KL.items() if name in summary["kl"]]
-    if not summary["kl"]:
+    if not summary.get("has_reference", True):
+        lines.append("no KL, because there is no reference (reference=<run or model> gives one)")
+    elif not summary["kl"]:
         lines.append("no KL: the answers were not sampled at temperature 1")
     scores = [key for key in summary["answers"]["policy"] if key.startswith("score/")]
     rows = [
@@ -87,7 +89,19 @@ def summary_text(summary: Mapping[str, Any]) -> str:
         ]
     if "pairs" in summary:
         lines += ["", _graded(summary["pairs"])]
+    if summary.get("benchmarks"):
+        lines += ["", _benchmarks(summary["benchmarks"])]
     return "\n".join([*lines, *([_health(summary["health"])] if "health" in summary else [])])
+
+
+def _benchmarks(found: Mapping[str, Any]) -> str:
+    """A table of benchmarks: the policy, its reference, and the difference of the two on the same items."""
+    rows = []
+    for benchmark, scores in found.items():
+        for score, numbers in scores.items():
+            cells = [estimate_text(numbers.get(side)) for side in ("policy", "reference", "difference")]
+            rows.append([f"{benchmark}: {score}", *cells, str(numbers["policy"]["n"])])
+    return table(["benchmark", "policy", "reference", "difference", "items"], rows)
 
 
 def _graded(found: Mapping[str, Any]) -> str:

@@ -203,6 +203,12 @@ SAMPLED: dict[str, str] = {
             ("n", "number of prompts of"),
         )
     },
+    "benchmark/<benchmark>/<score>": "mean score of the policy over the items of a benchmark",
+    "benchmark/<benchmark>/<score>/ci_low": "lower end of its 95 % interval",
+    "benchmark/<benchmark>/<score>/ci_high": "upper end of its 95 % interval",
+    "benchmark/<benchmark>/<score>/n": "number of items",
+    "benchmark/<benchmark>/<score>/reference": "the same score of the reference",
+    "benchmark/<benchmark>/<score>/difference": "policy minus reference, paired by item",
     "winrate/<judge>": "win-rate of the policy against the first baseline, ties count 1/2",
     "winrate/<judge>/reference": "win-rate of the reference against the first baseline: 1/2 if it is that baseline",
     "winrate/<judge>/ci_low": "lower end of the win-rate's 95 % interval",

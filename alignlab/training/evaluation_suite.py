@@ -12,6 +12,7 @@ import torch
 from alignlab.config.plan import Plan
 from alignlab.data.layout import PLAIN
 from alignlab.data.rows import Completion
+from alignlab.data.sources.base import ReferenceTable, Source
 from alignlab.evaluation.lab_reward import LabReward
 from alignlab.evaluation.questions import Question, questions_of, read_questions
 from alignlab.evaluation.settings import Evaluation
@@ -79,16 +80,20 @@ def _rows(plan: Plan, start: InitialPolicy, questions: str) -> Iterable[Completi
     if questions:
         return read_questions(questions)
     refuse_changed_data(plan)
-    source = plan.train.data
+    return best_answers(plan.train.data, lambda world: start.exact_logps)
+
+
+def best_answers(source: Source, reference: ReferenceTable | None) -> Iterable[Completion]:
+    """The held-out prompts of a data source, each with the best answer that the data has for it."""
     if "pairs" in source.shapes:
-        return [pair.preferred() for pair in source.pairs("eval", lambda world: start.exact_logps).rows]
+        return [pair.preferred() for pair in source.pairs("eval", reference).rows]
     if "labelled" in source.shapes:
-        found = source.labelled("eval", lambda world: start.exact_logps).rows
+        found = source.labelled("eval", reference).rows
         return [
             Completion(row.prompt, row.completion, row.ended) for row in sorted(found, key=lambda r: not r.desirable)
         ]
     if "rankings" not in source.shapes:
         return source.completions("eval").rows
-    ranked = source.rankings("eval", lambda world: start.exact_logps).rows
+    ranked = source.rankings("eval", reference).rows
     best = [(row, max(range(len(row.grades)), key=row.grades.__getitem__)) for row in ranked]
     return [Completion(row.prompt, row.completions[i], row.ended[i]) for row, i in best]

@@ -19,7 +19,7 @@ PACKAGES = ("alignlab", "hydra_plugins")
 HEAVY = {
     "torch", "lightning", "transformers", "tokenizers", "peft", "trl", "datasets", "hydra", "omegaconf", "scipy",
     "pandas", "pyarrow", "matplotlib", "plotly", "rich", "wandb",
-    "bitsandbytes", "ray", "submitit", "optuna", "openai", "gguf", "playwright", "vllm", "xllamacpp",
+    "bitsandbytes", "ray", "submitit", "optuna", "openai", "gguf", "lm_eval", "playwright", "vllm", "xllamacpp",
 }  # fmt: skip
 
 

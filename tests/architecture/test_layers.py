@@ -95,6 +95,7 @@ HOME = {
     "pandas": {"reports", "api"},
     "scipy": {"statistics", "evaluation", "reports"},
     "openai": {"judges"},
+    "lm_eval": {"evaluation"},
     "jinja2": {"reports", "data"},
     "pyarrow": {"evaluation", "data", "synthesis"},
 }

@@ -108,14 +108,14 @@ EXPLAINED = [
     ("eval_strategy=steps", "count updates"),
     ("resume_from_checkpoint=true", "type the same command again"),
     # no similar key
-    ("gamma=0.9", "no such key; the config has: data, debug"),
-    ("num_generations=4", "no such key; the config has: data, debug"),
-    ("label_smoothing_factor=0.1", "no such key; the config has: data, debug"),
-    ("min_steps=3", "no such key; the config has: data, debug"),
+    ("gamma=0.9", "no such key; the config has: callback, data"),
+    ("num_generations=4", "no such key; the config has: callback, data"),
+    ("label_smoothing_factor=0.1", "no such key; the config has: callback, data"),
+    ("min_steps=3", "no such key; the config has: callback, data"),
     ("trainer.steps=3", "no such key; trainer has: accelerator"),
     ("optim.beta3=0.9", "no such key; optim has: beta1, beta2"),
     ("evaluation.max_length=9", "no such key; evaluation has: "),
-    ("report_to=comet_ml", "no such key; the config has: data, debug"),
+    ("report_to=comet_ml", "no such key; the config has: callback, data"),
 ]
 
 
@@ -197,5 +197,5 @@ def test_keys_of_an_evaluation() -> None:
         _, (problem,) = composer.compose(["run=dpo", "beta=0.3"])
         assert (problem.type_this, problem.allowed.split(": ")[1].split(", ")[:2]) == (
             "",
-            ["accelerator", "evaluation"],
+            ["accelerator", "benchmark"],
         )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import pickle
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +11,7 @@ import pytest
 
 from alignlab.config.plan import plan
 from alignlab.errors import AlignlabError
+from alignlab.sweep.launchers.process import packed, unpacked
 from alignlab.sweep.tasks import RunTask, VectorizedTask, retries_of, unfinished, with_vectorized
 from alignlab.training.pruning import PruningThresholds
 from alignlab.vectorized.eligibility import overhead_bound
@@ -177,7 +177,7 @@ def test_a_job_that_is_queued_again_goes_on(task: RunTask) -> None:
     pytest.importorskip("submitit", reason='pip install "alignlab[slurm]"')
     from alignlab.sweep.launchers.slurm_pool import _Job
 
-    queued = _Job(pickle.dumps(task), "/somewhere", 2).checkpoint().function
-    going_on = pickle.loads(queued.task)
+    queued = _Job(packed(task), "/somewhere", 2).checkpoint().function
+    going_on = unpacked(queued.task)
     assert (going_on.name, going_on.plan.train.rerun) == (task.name, False)
     assert (queued.directory, queued.threads) == ("/somewhere", 2)

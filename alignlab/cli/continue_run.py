@@ -1,0 +1,77 @@
+"""`alignlab train run=<id> trainer.max_steps=...`: goes on with a finished run."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from alignlab.cli.finish import finish
+from alignlab.cli.words import load_named_plugins, split_words, typed_value
+from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.progress import log_to_terminal
+from alignlab.runs.directory import RunDir
+from alignlab.spelling import correct_spelling
+
+_OWN = ("run", "output_root", "plugins", "trust_remote_code")
+
+
+def asks_to_continue(argv: Sequence[str]) -> bool:
+    """Whether a command line of `train` names a run."""
+    return any(word.startswith("run=") for word in argv)
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run the verb. Returns the exit code."""
+    log_to_terminal()
+    try:
+        continue_run(argv)
+    except AlignlabError as error:
+        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("\nstopped; the same command resumes", file=sys.stderr)
+        return 130
+    return 0
+
+
+def continue_run(argv: Sequence[str]) -> RunDir:
+    """Train the longer run, or find it if it is finished, and return it. Raises ConfigError with all problems."""
+    from alignlab.pipeline.continued import continued_plan, hand_over, settings_of_trainer
+    from alignlab.pipeline.named_policy import run_named
+    from alignlab.pipeline.run import run_plan
+
+    names, given = split_words(argv)
+    load_named_plugins(given)
+    kinds, problems, settings = settings_of_trainer(), [], {}
+    for word in names:
+        problems.append(Problem(word, None, "can't be combined with run=...; a run that goes on is one run"))
+    for key, text in given.items():
+        field = key.removeprefix("trainer.")
+        if key in _OWN:
+            continue
+        if not key.startswith("trainer.") or field not in kinds:
+            guess = correct_spelling(key, [f"trainer.{name}" for name in kinds])
+            told = "can't change when a run goes on; it may set trainer.max_steps and other fields of trainer"
+            other = f"model.parent={given['run']}  (a new run from its policy)"
+            problems.append(Problem(key, text, told, f"{guess}={text}" if guess else other))
+            continue
+        try:
+            settings[field] = typed_value(text, kinds[field])
+        except ValueError as error:
+            problems.append(Problem(key, text, f"must be {error}", f"{key}=..."))
+    root, allowed = given.get("output_root", "outputs"), given.get("trust_remote_code", "") == "true"
+    before = None
+    try:
+        before = run_named(given["run"], root, trust_remote_code=allowed, with_policy=False)
+        if before is None:
+            problems.append(Problem("run", given["run"], "there is no such run: see `alignlab runs`"))
+    except ConfigError as error:
+        problems += error.problems
+    if problems or before is None:
+        raise ConfigError(problems)
+    longer = continued_plan(before, settings)
+    hand_over(before, longer)
+    record = run_plan(longer, overrides=[word for word in argv if not word.startswith("plugins=")])
+    finish(longer, record)
+    return longer.run

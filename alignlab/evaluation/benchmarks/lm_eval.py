@@ -1,0 +1,102 @@
+"""Standard benchmarks through lm-eval, the Language Model Evaluation Harness: IFEval, GSM8K, MMLU and many others.
+
+Gao et al. 2024, https://github.com/EleutherAI/lm-evaluation-harness.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from alignlab.checks import at_least, installed
+from alignlab.data.fingerprint import path_digest
+from alignlab.errors import DataError, Problem
+from alignlab.evaluation.benchmarks.base import Benchmark
+
+
+@dataclass(kw_only=True)
+class LmEval(Benchmark):
+    """Tasks of lm-eval. Each score of each item counts by itself, such as acc, exact_match or prompt_level_strict_acc.
+
+    tasks:         names of tasks or groups: ifeval, gsm8k, mmlu, or names of your own.
+    limit:         number of items of each task; 0 takes all.
+    shots:         number of examples before each item; -1 takes the number of the task.
+    chat_template: render items with the model's chat template, if it has one.
+    include_path:  folder with tasks of your own (YAML files of lm-eval).
+    batch_size:    number of items at a time.
+    """
+
+    tasks: list[str]
+    limit: int = 0
+    shots: int = -1
+    chat_template: bool = True
+    include_path: str = ""
+    batch_size: int = 8
+
+    def problems(self) -> Iterator[Problem]:
+        yield from super().problems()
+        if not self.tasks or not all(isinstance(task, str) for task in self.tasks):
+            yield Problem("tasks", self.tasks, "must name at least one task", "tasks=[ifeval,gsm8k]")
+        yield from at_least("limit", self.limit, 0, example=100, hint="0 takes all")
+        yield from at_least("shots", self.shots, -1, example=5, hint="-1 takes the number of the task")
+        yield from at_least("batch_size", self.batch_size, 1, example=8)
+
+    def missing(self) -> Iterator[Problem]:
+        yield from installed("tasks", self.tasks, "lm_eval", extra="benchmarks")
+        if self.include_path and not Path(self.include_path).is_dir():
+            yield Problem("include_path", self.include_path, "there is no such folder")
+
+    def fingerprint(self) -> str:
+        return path_digest(self.include_path) if self.include_path else ""
+
+    def scores(self, model: Any, tokenizer: Any) -> Mapping[str, Sequence[float]]:
+        """Raises DataError if lm-eval has no such task, or can't load its data."""
+        from lm_eval import simple_evaluate
+        from lm_eval.models.huggingface import HFLM
+        from lm_eval.tasks import TaskManager
+
+        logging.getLogger("lm_eval").setLevel(logging.ERROR)
+        manager = TaskManager(include_path=self.include_path or None)
+        known = set(manager.all_tasks)
+        if unknown := [task for task in self.tasks if task not in known]:
+            raise DataError(f"lm-eval has no task {', '.join(unknown)}\n  type: lm-eval ls tasks, which shows them all")
+        chat = self.chat_template and getattr(tokenizer, "chat_template", None) is not None
+        try:
+            with contextlib.redirect_stdout(io.StringIO()):
+                found = simple_evaluate(
+                    model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size),
+                    tasks=list(self.tasks),
+                    num_fewshot=None if self.shots < 0 else self.shots,
+                    limit=self.limit or None,
+                    apply_chat_template=chat,
+                    task_manager=manager,
+                    log_samples=True,
+                    bootstrap_iters=0,
+                )
+        except (ConnectionError, FileNotFoundError, ValueError) as error:
+            raise DataError(f"lm-eval can't ask {', '.join(self.tasks)}: {error}") from error
+        return scores_of(found["samples"])
+
+
+def scores_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:
+    """`<task>/<metric>` -> the value of each item, in lm-eval's order of items.
+
+    A metric with several filters has one score for each: `<task>/<metric>/<filter>`. A metric with a list of values for
+    an item, such as instruction-level accuracies, counts each value.
+    """
+    scores: dict[str, list[float]] = {}
+    for task, rows in samples.items():
+        filters = {row.get("filter", "none") for row in rows}
+        for row in sorted(rows, key=lambda row: int(row.get("doc_id", 0))):
+            for metric in row.get("metrics", ()):
+                values = row.get(metric)
+                name = f"{task}/{metric}" + (f"/{row['filter']}" if len(filters) > 1 else "")
+                for value in values if isinstance(values, list | tuple) else [values]:
+                    if isinstance(value, bool | int | float):
+                        scores.setdefault(name, []).append(float(value))
+    return scores

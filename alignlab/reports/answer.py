@@ -185,11 +185,15 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     value = next(row.means[metric] for row in compared.settings if row.name == group.best)
     pairs = compared.values[group.best].get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
     on = f" and {counted(int(min(map(float, pairs.values()))), 'pair')}" if pairs else ""
-    word = "lowest" if compared.better == "lower" else "highest"
+    sign, word = (-1, "lowest") if compared.better == "lower" else (1, "highest")
+    means = [row.means[metric].value for row in compared.settings if metric in row.means]
+    which = (
+        f"the {word}" if sign * value.value >= max(sign * mean for mean in means) else "the best that can be called so"
+    )
     why = f"they reach {min(kls):.2f} to {max(kls):.2f} nats" if kls else "it was not measured"
     return (
         f"the settings are not known to have a KL in common ({why}), and one that moved further may only seem better. "
-        f"By {heading(metric)} alone, the {word} is that of {group.best}: {value.value:.3f} over "
+        f"By {heading(metric)} alone, {which} is that of {group.best}: {_with_interval(value)} over "
         f"{counted(value.n, 'seed')}{on}"
     )
 
@@ -207,6 +211,10 @@ def _measured(means: Mapping[str, Estimate]) -> str:
     value = means[metric]
     interval = f" [{value.low:.3f}, {value.high:.3f}]" if value.n > 1 else ", with no interval"
     return f"; its {heading(metric)} is {value.value:.3f}{interval} over {counted(value.n, 'seed')}"
+
+
+def _with_interval(value: Estimate) -> str:
+    return f"{value:.3f}" if value.n > 1 else f"{value.value:.3f}"
 
 
 def _kls(compared: ComparedSettings, settings: Sequence[str]) -> dict[str, float | None]:

@@ -417,16 +417,15 @@ def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str
         kl = [value for name, value in _kls(compared).items() if name in group.names]
         where = f"at a KL of {min(kl):.2f} to {max(kl):.2f} nats: "
     metric = compared.metric or ""
-    no_better = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
-    if no_better and not compared.asked:
-        names = "; ".join(no_better)
+    if group.no_better and not compared.asked:
+        names = "; ".join(group.no_better)
         yield f"{where}not known to be better than the start ({_PERCENT} interval), so not called best: {names}"
     if group.best is None:
         if any(compared.values[name].get(metric) for name in group.names):
             which = "no setting that moved" if group.unmoved else "no setting"
             yield f"{where}{which} is known to be better than the start: none is called best"
         return
-    not_best = [] if compared.asked else [*no_better, *group.unmoved]
+    not_best = [] if compared.asked else [*group.no_better, *group.unmoved]
     yield from _best(group.best, group.comparisons, where, not_best, group.unmoved)
 
 

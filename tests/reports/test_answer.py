@@ -74,7 +74,7 @@ def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None
         (
             {"0.1": [pairs(0.9 + s) for s in SEEDS], "0.3": [pairs(0.7 + s) for s in SEEDS]},
             "it was not measured), and one that moved further may only seem better. By held-out pair accuracy alone, "
-            "the highest is that of beta 0.1: 0.910 over 3 seeds and 400 pairs",
+            "the highest is that of beta 0.1: 0.910 [0.885, 0.935] over 3 seeds and 400 pairs",
         ),
         ({"0.1": [pairs(0.5 + s) for s in SEEDS], "0.3": [pairs(0.5 - s) for s in SEEDS]}, "better than the start"),
         ({"0.1": [{"train/loss": 1.0}], "0.3": [{"train/loss": 2.0}]}, "no metric is known and comparable for all"),
@@ -325,3 +325,42 @@ def test_a_best_setting_whose_start_is_not_known_is_marked(tmp_path: Path) -> No
     assert "It is not known whether it is better than the start." in text
     known = {b: [exact(1.0, gap + s) for s in SEEDS] for b, gap in (("A", 0.5), ("B", 0.2))}
     assert "not known" not in said(tmp_path / "b", known)
+
+
+def test_without_a_common_kl_a_better_mean_of_fewer_seeds_is_not_passed_over(tmp_path: Path) -> None:
+    """One of the seeds of setting A diverged. Its mean is higher than that of setting B, which has all seeds."""
+    settings = {b: [pairs(a + s) for s in seeds] for b, a, seeds in (("A", 0.9, SEEDS[:2]), ("B", 0.7, SEEDS))}
+    text = said(tmp_path, settings)
+    assert "the best that can be called so is that of beta B: 0.710 [0.685, 0.735] over 3 seeds" in text
+    assert "the highest" not in text
+
+
+def test_a_setting_that_is_called_best_is_not_said_to_be_no_better_than_the_start(tmp_path: Path) -> None:
+    """Scores gain 1 in every seed. The gain differs between prompts, but by less than would make it uncertain."""
+    easy, uneven = np.random.default_rng(0).normal(0, 0.5, (2, 16))
+    points = []
+    for beta, gain in (("0.1", 1.0), ("0.3", 0.5)):
+        for seed in range(3):
+            run = RunDir.of(tmp_path, f"dpo-{len(points)}")
+            own = easy + uneven + gain + np.random.default_rng([seed, int(10 * gain)]).normal(0, 0.01, 16)
+            examples = Examples(
+                {
+                    "prompt_id": [f"p{i}" for i in range(16)], "prompt": ["x"] * 16, "sample": [0] * 16,
+                    "policy/answer": ["y"] * 16, "policy/tokens": [1] * 16, "policy/ended": [True] * 16,
+                    "reference/answer": ["z"] * 16, "reference/tokens": [1] * 16, "reference/ended": [True] * 16,
+                    "policy/policy_logps": [[-1.0]] * 16, "policy/reference_logps": [[-2.0]] * 16,
+                    "policy/score/rule": own.tolist(), "reference/score/rule": easy.tolist(),
+                }
+            )  # fmt: skip
+            examples.write(run.path / "evaluation/0a")
+            summary = summarise(examples)
+            write_sealed(run.path / "evaluation/0a/summary.json", {"run": run.id, **summary})
+            metrics = {f"eval/{name}": value for name, value in flat(summary, "reference")}
+            write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": metrics})
+            points.append({"point": len(points), "run": run.id, "objective.beta": beta, "seed": str(seed)})
+    sweep = {"name": "s", "axes": ["objective.beta", "seed"], "points": points}
+    write_sealed(tmp_path / "sweeps/s/sweep.json", sweep)
+    ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings
+    assert "beta 0.1 has the highest score by rule" in " ".join(answers(found))
+    assert "best: beta 0.1; no other is tied with it" in " ".join(conclusions(found, ""))
+    assert not any("not known to be better than the start" in line for line in conclusions(found, ""))

@@ -23,6 +23,7 @@ from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import COUNTS, over_rows_too
@@ -79,6 +80,37 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
         numbers = numbers or _agreeing(found, points, metric) or _estimate(finite, with_prompts)
         rows.append({**_about(found, name, points[0]), **numbers})
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
+
+
+def means_by_setting(found: Collected, settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric -> setting -> its row of `metric_frame`, for the settings of one data set and the metrics that are drawn.
+
+    A setting is named as in its data set, without the axes that choose the set.
+    """
+    points = {point["run"]: point for point in found.points}
+    names = {name: found.setting(points[next(iter(of.values()))["run"]]) for name, of in settings.points.items()}
+    means: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in strength_metrics(found):
+        records: list[Any] = metric_frame(found, metric).to_dict("records")
+        rows = {str(row["setting"]): row for row in records}
+        means[metric] = {name: rows[whole] for name, whole in names.items() if whole in rows}
+    return means
+
+
+def mean_text(row: Mapping[str, Any], digits: str) -> str:
+    """A row of `metric_frame` in words: with ± half of its interval over seeds, or with the ends of another interval.
+
+    Ends are shown also if they are not equally far from the mean, such as those of a win-rate near 1.
+
+    digits: format of the numbers.
+    """
+    value, low, high = (_finite(row[end]) for end in ("value", "low", "high"))
+    if low is None or high is None or value is None:
+        return f"{row['value']:{digits}}"
+    even = math.isclose(high - value, value - low, rel_tol=1e-6, abs_tol=1e-9)
+    if even and row["over"].startswith("seeds"):
+        return f"{value:{digits}} ± {(high - low) / 2:{digits}}"
+    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
 def _agreeing(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:

@@ -136,7 +136,10 @@ def _form(heading: str) -> str:
 
 
 def _style(number: Number | None) -> str:
-    return "plus" if number is None or number.over.startswith("seeds") else "ends"
+    if number is None:
+        return "plus"
+    even = math.isclose(number.high - number.value, number.value - number.low, rel_tol=1e-6, abs_tol=1e-9)
+    return "plus" if number.over.startswith("seeds") and (even or math.isnan(number.low)) else "ends"
 
 
 def _check_settings(raw: Raw, table: Table) -> None:
@@ -729,7 +732,7 @@ def _figure_runs(raw: Raw, figure: dict[str, Any]) -> None:
             assert close(value, raw.summary(run).get(metric, NAN)), (run, metric)
 
 
-# --- the twin --------------------------------------------------------------------------------------------------------
+# --- table.md and the twin
 def _check_twin(raw: Raw, page: Page, markdown: str, expected: set[str]) -> None:
     """The twin has the tables of the page with the same cells, and no other number."""
     tables, lines = markdown_parts(markdown)
@@ -737,3 +740,26 @@ def _check_twin(raw: Raw, page: Page, markdown: str, expected: set[str]) -> None
     assert sorted(tables) == sorted(shown)
     for line in lines:
         _check_text(raw, "", line.removeprefix("# "), expected)
+
+
+def check_table_md(html: str, text: str) -> None:
+    """The table of a sweep says the same as its page: means, comparisons and sentences."""
+    page = Page(html)
+    tables, lines = markdown_parts(text.partition("## Points")[0])
+    names = ["settings", "methods at common KLs"][: len(tables)]
+    for name, (header, *rows) in zip(names, tables, strict=True):
+        shown = page.table(name)
+        headings = [h for h in header if h in shown.header]
+        assert len(headings) > 5
+        for row, own in zip(rows, shown.records(), strict=True):
+            texts = dict(zip(header, row, strict=True))
+            assert [texts[h] for h in headings] == [own[h].text for h in headings]
+            there = next((own[h].text for h in own if h.startswith("difference to the")), "")
+            here = texts.get("difference to the best", "")
+            assert here.replace("best", "") == re.sub("(highest|lowest)( that can be called best)?", "", there)
+    said = {t for section, t in page.texts if section == "settings"}
+    sentences_of_table = [
+        line for line in lines if line.startswith(("±", "at a KL", "comparisons leave", "ties", "for m"))
+    ]
+    assert sentences_of_table
+    assert set(sentences_of_table) <= said

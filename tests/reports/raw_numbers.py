@@ -395,6 +395,11 @@ class Raw:
         prompts = {frozenset(e.rows["prompt_id"]) for e in newest if e is not None}
         return all(e is not None and not e.all_prompts for e in newest) and len(prompts) == 1
 
+    @property
+    def judged_prompts(self) -> int:
+        """The number of held-out prompts that every run answered."""
+        return len(next(iter(self.evaluations.values()))[0].rows["prompt_id"].unique())
+
     @cached_property
     def valid(self) -> list[str]:
         """Held-out prompts with a valid verdict of every judge in every run."""

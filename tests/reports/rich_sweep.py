@@ -124,7 +124,7 @@ def _summary(random: np.random.Generator, strength: float, place: int, kind: str
     if kind == "lab":
         reward = 1.2 * math.sqrt(kl) - 0.3 * place + 0.04 * random.standard_normal() + shift
         summary |= {
-            "exact/kl": kl, "exact/reward": reward, "exact/reward_reference": 0.0, "exact/winrate": 0.6 + 0.02 * place,
+            "exact/kl": kl, "exact/reward": reward, "exact/reward_reference": 0.05, "exact/winrate": 0.6 + 0.02 * place,
             "exact/frontier_reward": 1.6 * math.sqrt(kl), "exact/frontier_gap": 1.6 * math.sqrt(kl) - reward,
         }  # fmt: skip
         return summary
@@ -177,7 +177,7 @@ def _examples(
     if kind == "bare":
         return Examples(columns)
     judge = "gold" if lab else "rule"
-    ours = [0.9 * kl**0.5 - 0.2 * place + shift + easy[p] + 0.2 * random.standard_normal() for p, _ in rows]
+    ours = [0.9 * kl**0.5 - 0.2 * place + shift + easy[p] + 0.6 * random.standard_normal() for p, _ in rows]
     theirs = [easy[p] + 0.1 * np.random.default_rng([p, s]).standard_normal() for p, s in rows]
     columns |= {f"policy/score/{judge}": ours, f"reference/score/{judge}": theirs}
     columns[f"reference/first/{judge}"] = [float(a > b) for a, b in zip(ours, theirs, strict=True)]

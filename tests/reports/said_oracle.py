@@ -133,15 +133,20 @@ def _seeds(n: int) -> str:
 def answers(raw: Raw) -> list[str]:
     """The sentences of the answer."""
     lead = "Nothing can be told about which is best"
-    return [*(_at_kls(raw) if raw.plane else [_without_rewards(raw, lead)]), *_lost(raw), *_unequal(raw)]
+    return [*_at_kls(raw), *_cautions(raw)] if raw.plane else [_without_rewards(raw, lead)]
 
 
-def _lost(raw: Raw) -> list[str]:
-    return []
-
-
-def _unequal(raw: Raw) -> list[str]:
-    return []
+def _cautions(raw: Raw) -> list[str]:
+    """What else may explain an answer."""
+    lost = {name: [p for p in points if raw.status(p["run"]) != "done"] for name, points in raw.settings.items()}
+    shown = [f"{name} ({len(of)} of {len(raw.settings[name])})" for name, of in lost.items() if of]
+    assert len(shown) <= 4, "oracle: many settings"
+    lines = []
+    if shown:
+        lines.append(f"Runs that are not done do not count, which may favour their settings: {'; '.join(shown)}.")
+    if next(budgets_of_training(raw)).startswith("budgets differ"):
+        lines.append("The runs had different budgets of training, which the report lists.")
+    return lines
 
 
 def _without_rewards(raw: Raw, lead: str) -> str:
@@ -153,11 +158,13 @@ def _without_rewards(raw: Raw, lead: str) -> str:
     assert max(kls) > 1.25 * min(kls), "oracle: settings of equal KL"
     number = raw.number(best, "eval/pairs/accuracy")
     assert number is not None
+    most = max(np.mean(list(of.values())) for of in _accuracies(raw).values())
+    which = "the highest" if number.value >= most else "the best that can be called so"
     pairs = int(min(raw.summary(run)["eval/pairs/n"] for run in raw.done[best]))
     return (
         f"{lead}: the settings are not known to have a KL in common (they reach {min(kls):.2f} to "
         f"{max(kls):.2f} nats), "
-        f"and one that moved further may only seem better. By held-out pair accuracy alone, the highest is that of "
+        f"and one that moved further may only seem better. By held-out pair accuracy alone, {which} is that of "
         f"{best}: {_e(number)} over {_seeds(number.n)} and {pairs} pairs."
     )
 
@@ -232,7 +239,7 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
     yield from answers(raw)
     yield from (raw.sweep["name"], raw.sweep["question"], f"{raw.sweep['name']}: report")
     yield from _conclusions(raw)
-    yield from _budgets_of_training(raw)
+    yield from budgets_of_training(raw)
     yield from _audits(raw)
     lost = [p["run"] for p in raw.points if raw.status(p["run"]) != "done"]
     yield f"Not done ({len(lost)})"
@@ -246,6 +253,12 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
         yield from (name, f"{name}:")
         for column in ("prompt", "policy/answer", "reference/answer"):
             yield from (" ".join(shortened(text).split()) for text in rows[column])
+    if raw.is_sampled and raw.judged_prompts > len(raw.valid):
+        yield (
+            f"comparisons leave out {raw.judged_prompts - len(raw.valid)} of {raw.judged_prompts} "
+            "prompts, where a judge "
+            "gave no valid verdict on some run's answer; means of a setting leave out only those of its own runs"
+        )
     if older is not None:
         yield from _against_notes(raw, older)
     prompts = len(next(iter(first_answers(raw).values()), ()))
@@ -365,7 +378,7 @@ def _conclusions_of_settings(raw: Raw) -> Iterator[str]:
     yield from _how_sure(list(compared.values()))
 
 
-def _budgets_of_training(raw: Raw) -> Iterator[str]:
+def budgets_of_training(raw: Raw) -> Iterator[str]:
     records = [record for record in raw.records.values() if record]
     budgets: dict[str, dict[str, None]] = {}
     rates: dict[str, set[float]] = {}

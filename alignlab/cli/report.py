@@ -44,7 +44,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(args: Sequence[str]) -> int:
-    from alignlab.reports.answer import answers
+    from alignlab.reports.answer import answers_of
     from alignlab.reports.chosen import chosen_runs
     from alignlab.reports.page.write import write_page
 
@@ -66,8 +66,8 @@ def _write(args: Sequence[str]) -> int:
         write_page(found, file, older)
     except OSError as error:
         raise OutputError(f"{file} can't be written: {error}\n  type: to=<another file.html>") from error
-    for name, settings_of_set in found.settings:
-        for text in answers(settings_of_set, str(found.about.get("metric") or "")):
+    for name, sentences in answers_of(found):
+        for text in sentences:
             print(f"{name}: {text}" if name else text)
     print(f"written to {file} and {file.with_suffix('.md').name}")
     if flags.wandb:

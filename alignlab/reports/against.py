@@ -47,20 +47,24 @@ def against(new: Collected, old: Collected) -> Against:
     axes = list(dict.fromkeys([*new.setting_axes, *old.setting_axes]))
     now, then = (_by_setting(found, axes) for found in (new, old))
     shared = [key for key in now if key in then]
-    rows = [row for key in shared for row in _rows(label(axes, key) or new.name, new, now[key], old, then[key])]
+    rows = [row for key in shared for row in _rows(_name(new, axes, key, now[key]), new, now[key], old, then[key])]
     notes = [
         f"Compared with {old.name}: {counted(len(shared), 'setting')} in common. Differences are now minus then, "
         "paired by seed. Their 95 % t intervals do not count that there are several comparisons."
     ]
-    for name, these, those in ((new.name, now, then), (old.name, then, now)):
-        if only := [label(axes, key) for key in these if key not in those]:
-            notes.append(
-                f"Only in {name}: {'; '.join(only[:10])}{f'; and {len(only) - 10} more' if len(only) > 10 else ''}."
-            )
+    for found, these, those in ((new, now, then), (old, then, now)):
+        if only := [_name(found, axes, key, points) for key, points in these.items() if key not in those]:
+            rest = f"; and {len(only) - 10} more" if len(only) > 10 else ""
+            notes.append(f"Only in {found.name}: {'; '.join(only[:10])}{rest}.")
     same = [p["run"] for key in shared for p in now[key] if any(p["run"] == q["run"] for q in then[key])]
     if same:
         notes.append(f"The same runs are in both sweeps: {len(same)} of {len(new.done)}.")
     return Against(rows, [*notes, *_changes(new, old)])
+
+
+def _name(found: Collected, axes: list[str], key: tuple[str, ...], points: list[dict[str, Any]]) -> str:
+    """The name of a setting as in all other tables, or, if the other sweep has further axes, one with all of them."""
+    return found.setting(points[0]) if axes == found.setting_axes else label(axes, key)
 
 
 def _by_setting(found: Collected, axes: list[str]) -> dict[tuple[str, ...], list[dict[str, Any]]]:

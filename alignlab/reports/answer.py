@@ -6,22 +6,78 @@ least one other is known from two seeds or more. Otherwise the answer is "nothin
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from alignlab.reports.collect import Collected
+from alignlab.reports.fairness import cautions
 from alignlab.reports.seeds_table import Settings, between, between_settings, reason_without_metric
 from alignlab.reports.series import heading
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import GAP, KLS, ComparedSettings, Group, better_than_start, hardly_moved
-from alignlab.statistics.intervals import Estimate
-from alignlab.statistics.kl_budget import LEAST_KL, Budget, same_kl
-from alignlab.statistics.seeds import Comparison
+from alignlab.statistics.comparison import (
+    GAP,
+    KLS,
+    ComparedSettings,
+    Group,
+    Values,
+    better_than_start,
+    hardly_moved,
+    seeds_agree,
+)
+from alignlab.statistics.intervals import Estimate, normal_quantile
+from alignlab.statistics.kl_budget import LEAST_KL, SAME_KL, Budget, same_kl
+from alignlab.statistics.seeds import LEVEL, Comparison
 from alignlab.tracking.metrics import BETTER
 
 NOTHING = "Nothing can be told about which is best"
 _START_UNKNOWN = " It is not known whether it is better than the start."
+_NOTHING_TOLD = ("Nothing can be told", "There is one setting")
 _MOST = 4  # names in a sentence
+_LEAST_WIDTH = 1e-9  # an interval that is shorter has no width but rounding
+
+
+def answers_of(found: Collected) -> list[tuple[str, list[str]]]:
+    """(name of a data set, sentences that answer the question of a sweep for it), for each data set of a sweep.
+
+    Where something is told, sentences follow on what else may explain it: runs that are not done, seeds that do not
+    vary, and runs that differ in their budget, start or held-out pairs.
+    """
+    metric, told = str(found.about.get("metric") or ""), []
+    for name, settings in found.settings:
+        sentences = answers(settings, metric)
+        if not sentences[0].startswith(_NOTHING_TOLD):
+            runs = [point["run"] for points in settings.points.values() for point in points.values()]
+            sentences += [*_not_varied(settings.compared), *_not_done(settings)]
+            sentences += cautions([found.records[run] for run in runs])
+        told.append((name, sentences))
+    return told
+
+
+def _not_varied(compared: ComparedSettings) -> Iterator[str]:
+    """A sentence on settings whose seeds have the same value of what is compared."""
+    metric = compared.metric or ""
+    same = [row.name for row in compared.settings if metric in row.means and _no_width(row.means[metric])]
+    if same:
+        yield (
+            "All seeds of these have the same value, as if they were one run, so their intervals have no width: "
+            f"{_some(same)}."
+        )
+
+
+def _no_width(mean: Estimate) -> bool:
+    return seeds_agree(mean) and mean.half < _LEAST_WIDTH
+
+
+def _not_done(settings: Settings) -> Iterator[str]:
+    """A sentence on settings with runs that are not done."""
+    lost = {
+        name: f"{name} ({sum(point['status'] != 'done' for point in points.values())} of {len(points)})"
+        for name, points in settings.points.items()
+    }
+    shown = [text for name, text in lost.items() if any(p["status"] != "done" for p in settings.points[name].values())]
+    if shown:
+        yield f"Runs that are not done do not count, which may favour their settings: {_some(shown)}."
 
 
 def answers(found: Settings, metric: str = "") -> list[str]:
@@ -41,11 +97,18 @@ def answers(found: Settings, metric: str = "") -> list[str]:
         return [f"{NOTHING}: {reason_without_metric(compared, metric)}."]
     most = max(row.means[compared.metric].n for row in with_results if compared.metric in row.means)
     if most < 2:
-        one = "each setting has one seed, and a difference between single runs may be chance"
+        one = f"{_one_seed(compared)}, and a difference between single runs may be chance"
         return [f"{NOTHING}: {one}. To add seeds, train the sweep again with seed=1,2,3."]
     if compared.budgets is not None:
         return _at_budgets(compared)
     return _of_groups(compared)
+
+
+def _one_seed(compared: ComparedSettings) -> str:
+    """That each setting has one seed, or one seed with the metric that settings are compared by."""
+    if max(row.seeds for row in compared.settings) < 2:
+        return "each setting has one seed"
+    return f"only one seed of each setting has {heading(compared.metric or '')}"
 
 
 def _at_budgets(compared: ComparedSettings) -> list[str]:
@@ -120,8 +183,7 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
     apart = any(_differ(kls[name], kls[group.best]) for name in group.names)
     if apart and not compared.asked:
         return ""
-    known = [kl for kl in kls.values() if kl is not None]
-    where = "" if apart else f"At a KL of {between(known)}, "
+    where = "" if apart else _at_kl([kl for kl in kls.values() if kl is not None])
     word = "lowest" if compared.better == "lower" else "highest"
     means = {row.name: row.means[compared.metric] for row in compared.settings if compared.metric in row.means}
     little = hardly_moved({name: compared.values[name] for name in group.names})
@@ -131,6 +193,14 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
         still = _START_UNKNOWN
     rest = " The KLs differ or were not measured, so this is not a comparison at equal KL." if apart else ""
     return f"{text}{still}{rest}"
+
+
+def _at_kl(kls: Sequence[Estimate]) -> str:
+    """The KLs of settings that are compared, and how uncertain they are if that is more than they may differ."""
+    values, halves = [kl.value for kl in kls], [kl.half for kl in kls if kl.n > 1]
+    wide = any(kl.n > 1 and kl.half > (SAME_KL - 1) * kl.value for kl in kls)
+    unsure = f" (± {max(halves):.2f} or less over seeds)" if wide else ""
+    return f"At a KL of {between(values)}{unsure}, "
 
 
 def _sentence(
@@ -175,7 +245,7 @@ def _sentence(
 def _why_nothing(compared: ComparedSettings, groups: Sequence[Group]) -> str:
     with_results = [row.name for row in compared.settings if any(compared.values[row.name].values())]
     kls = list(_kls(compared, with_results).values())
-    known = [kl for kl in kls if kl is not None]
+    known = [kl.value for kl in kls if kl is not None]
     if compared.at_equal_kl and not compared.groups:
         where = f" (they reach {between(known)})" if known else ""
         return f"no two settings have the same KL{where}. More reward at more KL is not better"
@@ -195,13 +265,24 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     value = next(row.means[metric] for row in compared.settings if row.name == group.best)
     pairs = compared.values[group.best].get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
     on = f" and {counted(int(min(map(float, pairs.values()))), 'pair')}" if pairs else ""
-    word = "lowest" if compared.better == "lower" else "highest"
-    why = f"they reach {between(kls)}" if kls else "it was not measured"
+    sign, word = (-1, "lowest") if compared.better == "lower" else (1, "highest")
+    means = [row.means[metric].value for row in compared.settings if metric in row.means]
+    which = (
+        f"the {word}" if sign * value.value >= max(sign * mean for mean in means) else "the best that can be called so"
+    )
+    why = f"they reach {between(kls)}" if kls else _why_no_kl(compared)
     return (
         f"the settings are not known to have a KL in common ({why}). One that moved further may only seem better. "
-        f"By {heading(metric)} alone, the {word} is that of {group.best}: {value.value:.3f} over "
+        f"By {heading(metric)} alone, {which} is that of {group.best}: {_with_interval(value)} over "
         f"{counted(value.n, 'seed')}{on}"
     )
+
+
+def _why_no_kl(compared: ComparedSettings) -> str:
+    """Why the KLs of some settings are not known."""
+    with_results = [values for values in compared.values.values() if any(values.values())]
+    measured = any(all(values.get(kl) for values in with_results) for kl in KLS)
+    return "some are not known to be above 0" if measured else "it was not measured"
 
 
 def _is_compared(best: str, comparisons: Mapping[str, Comparison]) -> bool:
@@ -219,17 +300,35 @@ def _measured(means: Mapping[str, Estimate]) -> str:
     return f"; its {heading(metric)} is {value.value:.3f}{interval} over {counted(value.n, 'seed')}"
 
 
-def _kls(compared: ComparedSettings, settings: Sequence[str]) -> dict[str, float | None]:
-    """Setting -> mean KL, by the most exact one that all of them have. All are None if there is no such KL."""
+def _with_interval(value: Estimate) -> str:
+    return f"{value:.3f}" if value.n > 1 else f"{value.value:.3f}"
+
+
+def _kls(compared: ComparedSettings, settings: Sequence[str]) -> dict[str, Estimate | None]:
+    """Setting -> mean KL, by the most exact one that all of them have. None where a KL is not known to be above 0.
+
+    All are None if there is no such KL.
+    """
     metric = next((name for name in KLS if all(compared.values[one].get(name) for one in settings)), None)
     if metric is None:
         return dict.fromkeys(settings)
-    return {one: float(np.mean([np.mean(v) for v in compared.values[one][metric].values()])) for one in settings}
+    means = {row.name: row.means[metric] for row in compared.settings if row.name in settings}
+    return {one: means[one] if _is_positive(compared.values[one], metric) else None for one in settings}
 
 
-def _differ(one: float | None, other: float | None) -> bool:
+def _is_positive(values: Values, metric: str) -> bool:
+    """Whether the mean KL of some runs is above 0 by more than the error of their samples, if that is known.
+
+    Seeds share their prompts, so more seeds do not make the error smaller.
+    """
+    errors = [float(np.mean(error)) for error in values.get(f"{metric}/se", {}).values()]
+    mean = np.mean([np.mean(value) for value in values[metric].values()])
+    return not errors or bool(mean > normal_quantile(LEVEL) * np.mean(errors))
+
+
+def _differ(one: Estimate | None, other: Estimate | None) -> bool:
     """Whether two KLs are not known, or do not count as equal."""
-    return one is None or other is None or not same_kl(one, other)
+    return one is None or other is None or not same_kl(one.value, other.value)
 
 
 def _some(names: Iterable[str]) -> str:

@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from alignlab.errors import AlignlabError, ConfigError, DamagedError, Problem
 from alignlab.evaluation.by_prompt import OfRun, of_run
@@ -169,19 +170,33 @@ class Collected:
         Empty unless all runs answered the same held-out prompts, a sample of all prompts, with the same judges.
         Prompts without a valid verdict for every run are left out.
         """
-        newest = {run: next((one for file, one in self.by_prompt.get(run, []) if not file), None) for run in runs}
-        known = {run: one for run, one in newest.items() if one is not None}
-        if not known or len(known) < len(newest):
-            return {}
-        first = next(iter(known.values()))
-        if any(one.all_prompts or not one.same_prompts(first) or one.values.keys() != first.values.keys()
-               for one in known.values()):  # fmt: skip
-            return {}
-        valid = np.all([np.isfinite(values) for one in known.values() for values in one.values.values()], axis=0)
+        known, valid = self._valid_prompts(runs)
         return {
             run: {f"eval/{name}": values[valid] for name, values in one.values.items() if valid.any()}
             for run, one in known.items()
         }
+
+    def prompts_left_out(self, settings: Settings) -> tuple[int, int]:
+        """(prompts that comparisons leave out, all prompts) of settings that are compared prompt by prompt."""
+        points = (point for points in settings.points.values() for point in points.values())
+        _, valid = self._valid_prompts(point["run"] for point in points if point["status"] == "done")
+        return int((~valid).sum()), len(valid)
+
+    def _valid_prompts(self, runs: Iterable[str]) -> tuple[dict[str, OfRun], NDArray[np.bool_]]:
+        """(run -> its numbers by held-out prompt, [P] whether all of them are valid).
+
+        Empty unless all runs answered the same prompts, a sample of all prompts, with the same judges.
+        """
+        newest = {run: next((one for file, one in self.by_prompt.get(run, []) if not file), None) for run in runs}
+        known = {run: one for run, one in newest.items() if one is not None}
+        nothing: tuple[dict[str, OfRun], NDArray[np.bool_]] = {}, np.zeros(0, dtype=bool)
+        if not known or len(known) < len(newest):
+            return nothing
+        first = next(iter(known.values()))
+        if any(one.all_prompts or not one.same_prompts(first) or one.values.keys() != first.values.keys()
+               for one in known.values()):  # fmt: skip
+            return nothing
+        return known, np.all([np.isfinite(of) for one in known.values() for of in one.values.values()], axis=0)
 
 
 def asked_file(summary: Mapping[str, Any]) -> str:

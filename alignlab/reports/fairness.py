@@ -21,6 +21,21 @@ def fairness(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     yield from _budgets(known)
     yield from _learning_rates(known)
     yield from _starts(known)
+    yield from _held_out(known)
+
+
+def cautions(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Sentences for the answer about a sweep, on differences between its runs that may explain which one is best.
+
+    records: as for `fairness`, whose lines have the details.
+    """
+    known = [record for record in records if _has_budget(record)]
+    if len({_budget(record) for record in known}) > 1:
+        yield "The runs had different budgets of training, which the report lists."
+    if len(_different_starts(known)) > 1:
+        yield "The runs start from different policies, so their KLs are not on one scale."
+    if _held_out_sets(known) > 1:
+        yield "The held-out pairs were not the same for all runs, which may explain a difference."
 
 
 def _has_budget(record: Mapping[str, Any]) -> bool:
@@ -67,9 +82,32 @@ def _learning_rates(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
 
 def _starts(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     """A line if runs start from different policies. KLs and log-ratios are relative to a run's own start."""
-    starts = {weights for record in records if (weights := (record.get("model") or {}).get("reference_weights"))}
+    starts = _different_starts(records)
     if len(starts) > 1:
         yield (
             f"The runs start from {len(starts)} different policies. KLs and log-ratios are relative to a run's own "
             "start, so they are not on one scale."
         )
+
+
+def _different_starts(records: Sequence[Mapping[str, Any]]) -> set[str]:
+    return {weights for record in records if (weights := (record.get("model") or {}).get("reference_weights"))}
+
+
+def _held_out(records: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line if runs of the same seed measured their accuracies on different pairs."""
+    if (sets := _held_out_sets(records)) > 1:
+        yield (
+            f"The held-out pairs are not the same for all runs ({sets} different sets), so accuracies and margins on "
+            "them can't be compared."
+        )
+
+
+def _held_out_sets(records: Sequence[Mapping[str, Any]]) -> int:
+    """The largest number of different sets of held-out pairs that runs of one seed have."""
+    by_seed: dict[Any, set[str]] = {}
+    for record in records:
+        pairs = (record.get("data") or {}).get("pairs")
+        if isinstance(pairs, Mapping) and pairs.get("digest"):
+            by_seed.setdefault(record["config"].get("seed"), set()).add(str(pairs["digest"]))
+    return max(map(len, by_seed.values()), default=0)

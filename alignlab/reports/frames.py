@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from alignlab.evaluation.summary import flat
-from alignlab.reports.answer import answers
+from alignlab.reports.answer import answers_of
 from alignlab.reports.collect import Collected
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
@@ -36,15 +36,16 @@ def _named(summary: Mapping[str, Any]) -> dict[str, float]:
 def settings_frame(found: Collected) -> pd.DataFrame:
     """One row for each setting: its axes, its runs, and every metric with its mean and 95 % t interval over seeds.
 
+    Metrics of sampled answers have intervals over seeds and prompts, if all runs answered the same prompts.
+
     `runs` counts the runs of a setting, and `done` those that finished; the means are over the latter. A metric has
     three columns: `<metric>`, `<metric> low` and `<metric> high`. One seed has no interval (NaN). If the runs used
     several data sets, the column `data` names the set. `attrs` holds the name of the sweep, its folder, and the
     sentences of the report's answer.
     """
     rows: list[dict[str, Any]] = []
-    sentences: list[str] = []
+    sentences = [f"{name}: {text}" if name else text for name, told in answers_of(found) for text in told]
     for name, settings in found.settings:
-        sentences += [f"{name}: {text}" if name else text for text in answers(settings, _metric(found))]
         for setting in settings.compared.settings:
             row: dict[str, Any] = {"data": name} if name else {}
             row |= dict(zip(settings.compared.axes, map(_number, setting.values), strict=True))
@@ -56,10 +57,6 @@ def settings_frame(found: Collected) -> pd.DataFrame:
     frame = pd.DataFrame(rows)
     frame.attrs = {"name": found.name, "folder": str(found.folder or ""), "answer": sentences}
     return frame
-
-
-def _metric(found: Collected) -> str:
-    return str(found.about.get("metric") or "")
 
 
 def _number(text: str) -> Any:

@@ -21,6 +21,7 @@ from alignlab.statistics.comparison import (
     ComparedSettings,
     Group,
     Run,
+    SettingStatistics,
     better_than_start,
     compare_settings,
     hardly_moved,
@@ -107,10 +108,12 @@ def settings_of(
     return Settings(compared, points, prompts_count=bool(by_prompt))
 
 
-def settings_markdown(found: Settings) -> str:
+def settings_markdown(found: Settings, means: Mapping[str, Mapping[str, str]] | None = None) -> str:
     """A Markdown table with one row per setting: axes, seeds, metrics as mean ± half of the interval, comparison.
 
     If methods are compared at common KLs, a second table has their rewards there.
+
+    means: metric -> setting -> its mean with its interval in words, in place of those that are compared.
     """
     compared = found.compared
     shown = _shown(compared)
@@ -120,7 +123,7 @@ def settings_markdown(found: Settings) -> str:
     rows = []
     for row in compared.settings:
         cells = [*row.values, _seeds(found, row.name)]
-        cells += [_mean(row.means.get(m, NOTHING), _format(m)) for m in shown]
+        cells += [_shown_mean(row, m, (means or {}).get(m)) for m in shown]
         cells += [format(row.interquartile[m], _format(m)) if m in row.interquartile else "" for m in quartiles]
         rows.append([*cells, *(_compared(compared, row.name) if compared.comparisons else ())])
     text = table(header, rows)
@@ -146,16 +149,21 @@ def _budgets_markdown(compared: ComparedSettings) -> str:
     return table(header, rows)
 
 
-def settings_frame(found: Settings) -> pd.DataFrame:
-    """The same table with all digits: mean, bounds, n and interquartile mean of every metric."""
+def settings_frame(found: Settings, means: Mapping[str, Mapping[str, Mapping[str, Any]]] | None = None) -> pd.DataFrame:
+    """The same table with all digits: mean, bounds, n and interquartile mean of every metric.
+
+    means: metric -> setting -> value, low, high and n, in place of those that are compared.
+    """
     compared = found.compared
     rows = []
     for row in compared.settings:
         cells: dict[str, Any] = dict(zip(compared.axes, row.values, strict=True))
         for metric in _shown(compared):
-            interval = row.means.get(metric, NOTHING)
-            cells |= {metric: interval.value, f"{metric}/low": interval.low, f"{metric}/high": interval.high}
-            cells |= {f"{metric}/n": interval.n, f"{metric}/iqm": row.interquartile.get(metric)}
+            own = row.means.get(metric, NOTHING)
+            numbers = (means or {}).get(metric, {}).get(row.name)
+            numbers = numbers or {"value": own.value, "low": own.low, "high": own.high, "n": own.n}
+            cells |= {metric: numbers["value"], f"{metric}/low": numbers["low"], f"{metric}/high": numbers["high"]}
+            cells |= {f"{metric}/n": numbers["n"], f"{metric}/iqm": row.interquartile.get(metric)}
         if (comparison := compared.comparisons.get(row.name)) is not None:
             difference = comparison.difference
             cells |= {"difference": difference.value if difference else 0.0}
@@ -450,15 +458,14 @@ def _group_conclusions(group: Group, compared: ComparedSettings) -> Iterator[str
         kl = [value for name, value in _kls(compared).items() if name in group.names]
         where = f"At a KL of {between(kl)}, "
     metric = compared.metric or ""
-    no_better = [n for n in group.names if better_than_start(compared.values[n], metric, compared.plane) is False]
-    if no_better and not compared.asked:
-        yield _sentence(where, _no_better(no_better))
+    if group.no_better and not compared.asked:
+        yield _sentence(where, _no_better(group.no_better))
     if group.best is None:
         if any(compared.values[name].get(metric) for name in group.names):
             which = "no setting that moved" if group.unmoved else "no setting"
             yield _sentence(where, f"{which} is known to be better than the start, so none is called best.")
         return
-    not_best = [] if compared.asked else [*no_better, *group.unmoved]
+    not_best = [] if compared.asked else [*group.no_better, *group.unmoved]
     yield from _best(group.best, group.comparisons, where, not_best, group.unmoved)
 
 
@@ -511,6 +518,10 @@ def _seeds(found: Settings, name: str) -> str:
     finished = sum(p["status"] == "done" for p in points.values())
     done = len(found.compared.values.get(name, {}).get(metric, {})) if metric else finished
     return str(done) if done == len(points) else f"{done} of {len(points)}"
+
+
+def _shown_mean(row: SettingStatistics, metric: str, means: Mapping[str, str] | None) -> str:
+    return means.get(row.name, "") if means is not None else _mean(row.means.get(metric, NOTHING), _format(metric))
 
 
 def _mean(interval: Estimate, form: str) -> str:

@@ -23,6 +23,7 @@ from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import COUNTS, over_rows_too
@@ -82,6 +83,37 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
         numbers = numbers or _agreeing(found, points, metric) or _estimate(finite, with_prompts)
         rows.append({**_about(found, name, points[0]), **numbers})
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
+
+
+def means_by_setting(found: Collected, settings: Settings) -> dict[str, dict[str, dict[str, Any]]]:
+    """Metric -> setting -> its row of `metric_frame`, for the settings of one data set and the metrics that are drawn.
+
+    A setting is named as in its data set, without the axes that choose the set.
+    """
+    points = {point["run"]: point for point in found.points}
+    names = {name: found.setting(points[next(iter(of.values()))["run"]]) for name, of in settings.points.items()}
+    means: dict[str, dict[str, dict[str, Any]]] = {}
+    for metric in strength_metrics(found):
+        records: list[Any] = metric_frame(found, metric).to_dict("records")
+        rows = {str(row["setting"]): row for row in records}
+        means[metric] = {name: rows[whole] for name, whole in names.items() if whole in rows}
+    return means
+
+
+def mean_text(row: Mapping[str, Any], digits: str) -> str:
+    """A row of `metric_frame` in words: with ± half of its interval over seeds, or with the ends of another interval.
+
+    Ends are shown also if they are not equally far from the mean, such as those of a win-rate near 1.
+
+    digits: format of the numbers.
+    """
+    value, low, high = (_finite(row[end]) for end in ("value", "low", "high"))
+    if low is None or high is None or value is None:
+        return f"{row['value']:{digits}}"
+    even = math.isclose(high - value, value - low, rel_tol=1e-6, abs_tol=1e-9)
+    if even and row["over"].startswith("seeds"):
+        return f"{value:{digits}} ± {(high - low) / 2:{digits}}"
+    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
 def _agreeing(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
@@ -344,8 +376,8 @@ def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
         return
     for name in summary:
         if (judge := re.fullmatch(r"eval/score/([^/]+)/mean", name)) and SAMPLED_KL in summary:
-            reward = _with_error(summary, name, name.removesuffix("mean") + "se")
-            yield Measure(f"{_SCORE}{judge[1]}", _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se"), reward)
+            reward = _with_error(found, point, name, name.removesuffix("mean") + "se")
+            yield Measure(f"{_SCORE}{judge[1]}", _with_error(found, point, SAMPLED_KL, f"{SAMPLED_KL}/se"), reward)
     for _, evaluated in reversed(found.evaluated[point["run"]]):
         if asked_file(evaluated):
             continue
@@ -356,7 +388,7 @@ def _measures(found: Collected, point: Mapping[str, Any]) -> Iterator[Measure]:
                 yield Measure(f"{_SCORE}{str(name).removeprefix('score/')}", kl, scored)
     for name, value in summary.items():
         if (judge := re.fullmatch(r"eval/winrate/([^/]+)", name)) and SAMPLED_KL in summary:
-            kl = _with_error(summary, SAMPLED_KL, f"{SAMPLED_KL}/se")
+            kl = _with_error(found, point, SAMPLED_KL, f"{SAMPLED_KL}/se")
             yield Measure(f"{_RATE}{judge[1]}", kl, _rate(value, summary, f"{name}/"))
     if "eval/objective/kl" in summary and "eval/objective/scores" in summary:
         yield Measure(
@@ -417,14 +449,18 @@ def _pooled_win_rate(found: Collected, points: Sequence[Mapping[str, Any]], key:
 
 def _pooled(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
     """A metric of a setting over seeds and prompts together; None if it can't be told from stored answers."""
+    file, name = _of_samples(metric)
+    runs = [_newest(found, point, file, lambda one: one.values.get(name)) for point in points] if name else []
+    return _over_seeds_and_prompts(runs, pooled_rate if name.startswith("winrate/") else _crossed)
+
+
+def _of_samples(metric: str) -> tuple[str, str]:
+    """(file of prompts, name) of a metric that may come from sampled answers; ("", "") for other metrics."""
     split, _, name = metric.partition("/")
-    file = ""
     if split == "questions":
         file, _, name = name.partition("/")
-    elif split != "eval":
-        return None
-    runs = [_newest(found, point, file, lambda one: one.values.get(name)) for point in points]
-    return _over_seeds_and_prompts(runs, pooled_rate if name.startswith("winrate/") else _crossed)
+        return file, name
+    return "", name if split == "eval" else ""
 
 
 def _newest(
@@ -545,18 +581,36 @@ def _over_prompts(found: Collected, point: Mapping[str, Any], metric: str) -> Es
         low, high = summary[f"{metric}/ci_low"], summary.get(f"{metric}/ci_high", math.nan)
         return Estimate(summary[metric], math.nan, low, high, int(summary.get(f"{metric}/n", 0)))
     error = f"{metric.removesuffix('/mean')}/se"
-    return _with_error(summary, metric, error) if metric in summary and error in summary else None
+    return _with_error(found, point, metric, error) if metric in summary and error in summary else None
 
 
 def _value(found: Collected, point: Mapping[str, Any], metric: str) -> float | None:
     return _finite(found.records[point["run"]]["summary"].get(metric))
 
 
-def _with_error(summary: Mapping[str, float], name: str, error: str) -> Estimate:
-    """A mean with its interval from a standard error over prompts."""
-    value, spread = summary[name], summary.get(error, math.nan)
+def _with_error(found: Collected, point: Mapping[str, Any], metric: str, error: str) -> Estimate:
+    """A mean of one run's record with its interval over prompts.
+
+    It is the t interval of the evaluation that the mean comes from. If that is gone, only the standard error is known,
+    without the number of prompts, and the interval is the normal one.
+    """
+    summary = found.records[point["run"]]["summary"]
+    value, spread = summary[metric], summary.get(error, math.nan)
+    for stored in _stored(found, point, metric):
+        if math.isclose(stored.value, value, rel_tol=1e-6, abs_tol=1e-12):
+            return stored
     half = normal_quantile(0.95) * spread
     return Estimate(value, spread, value - half, value + half, 0)
+
+
+def _stored(found: Collected, point: Mapping[str, Any], metric: str) -> Iterator[Estimate]:
+    """A KL or a score of one run in the summaries of its evaluations, the newest first."""
+    file, name = _of_samples(metric)
+    kind, _, rest = name.partition("/")
+    path = {"kl_ref": ("kl", rest), "score": ("answers", "policy", name.removesuffix("/mean"))}.get(kind)
+    for _, evaluated in reversed(found.evaluated[point["run"]]):
+        if path and asked_file(evaluated) == file and (stored := _estimate_of(_inner(evaluated, *path))) is not None:
+            yield stored
 
 
 def _bare(value: float) -> Estimate:

@@ -11,21 +11,23 @@ from typing import Any
 from alignlab.errors import DataError
 from alignlab.inert import one_line
 from alignlab.integrity import read_record, write_text
+from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.fairness import fairness
 from alignlab.reports.seeds_table import (
     Settings,
     conclusions,
     settings_frame,
     settings_markdown,
-    settings_of,
     split_axes,
 )
-from alignlab.reports.tables import COLUMNS, blocks_by_set, in_blocks, markdown, objectives, sweep_frame
+from alignlab.reports.series import form, mean_text, means_by_setting
+from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import label
 
 _LOG_LINES = 20
+_SAMPLED = "For metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together."
 _PAIRS = "eval/pairs/accuracy"
 
 # What the line about a finished point shows: the first three that the run has.
@@ -44,8 +46,8 @@ def write_report(directory: Path) -> str:
     """Write `table.md`, `table.csv` and `figures/` into a sweep's directory; return the table as text.
 
     If `seed` is an axis, the table has one row per setting (`settings.csv` has all digits), and `table.md` lists the
-    points below it. If the data set is an axis, each set has a table of its own: nothing is compared or averaged over
-    sets.
+    points below it. Its numbers and its comparisons are those of the page (`alignlab.reports.page`). If the data set is
+    an axis, each set has a table of its own: nothing is compared or averaged over sets.
     """
     sweep = read_record(directory / "sweep.json")
     root = directory.parents[1]
@@ -57,12 +59,9 @@ def write_report(directory: Path) -> str:
     points = in_blocks((name, markdown(part, own)) for name, part, own in blocks)
     _, repeated = split_axes(sweep["axes"], sweep.get("zip", []))
     if repeated:
-        found = [
-            (name, settings_of(part, [axis for axis in own if axis not in repeated], repeated, sweep))
-            for name, part, own in blocks
-        ]
+        found = read_sweep(directory)
         write_text(directory / "settings.csv", _settings_csv(found))
-        text = in_blocks((name, _settings_text(settings, sweep)) for name, settings in found)
+        text = in_blocks((name, _settings_text(found, settings)) for name, settings in found.settings)
         below = f"\n\n## Points\n\n{points}"
     else:
         (directory / "settings.csv").unlink(missing_ok=True)  # left by an earlier sweep of this name
@@ -96,7 +95,6 @@ def _draw_figures(directory: Path, about: str) -> None:
     for file in (drawn, *files.values()):  # left by an earlier sweep of this name
         file.unlink(missing_ok=True)
     # Imported here: it takes a second, and a line about one point does not need it.
-    from alignlab.reports.collect import read_sweep
     from alignlab.reports.figures import curves, frontier, save
     from alignlab.reports.series import curves_frame
 
@@ -117,19 +115,52 @@ def _draw_figures(directory: Path, about: str) -> None:
         write_text(drawn, about)
 
 
-def _settings_text(found: Settings, sweep: Mapping[str, Any]) -> str:
+def _settings_text(found: Collected, settings: Settings) -> str:
     """The table of settings with its conclusions below."""
-    sentences = "\n".join(f"- {line}" for line in conclusions(found, sweep.get("metric", "")))
-    return f"{settings_markdown(found)}\n\n{sentences}"
+    means = {
+        metric: {name: mean_text(row, form(metric)) for name, row in rows.items()}
+        for metric, rows in means_by_setting(found, settings).items()
+    }
+    sentences = "\n".join(f"- {line}" for line in settings_sentences(found, settings))
+    return f"{settings_markdown(settings, means)}\n\n{sentences}"
 
 
-def _settings_csv(found: Sequence[tuple[str, Settings]]) -> str:
+def settings_sentences(found: Collected, settings: Settings) -> list[str]:
+    """Sentences below the table of settings, here and on the page."""
+    lines = list(conclusions(settings, str(found.about.get("metric") or "")))
+    if any(not one.all_prompts for of_run in found.by_prompt.values() for _, one in of_run):
+        lines.append(_SAMPLED)
+    left_out, prompts = found.prompts_left_out(settings)
+    if left_out:
+        lines.append(
+            f"Comparisons leave out {left_out} of {counted(prompts, 'prompt')}, where a judge gave no valid verdict on "
+            "some run's answer. Means of a setting leave out only those of its own runs."
+        )
+    return [*lines, *_from_fewer_seeds(settings)]
+
+
+def _from_fewer_seeds(settings: Settings) -> list[str]:
+    """A line if some finished runs of a setting lack a metric that its other runs have."""
+    lacking: dict[str, list[str]] = {}
+    for name, metrics in settings.compared.values.items():
+        done = sum(point["status"] == "done" for point in settings.points[name].values())
+        for metric, (heading, _) in columns_of(metrics).items():
+            if 0 < (having := len(metrics[metric])) < done:
+                lacking.setdefault(heading, []).append(f"{name} ({having} of {done})")
+    headings: dict[str, list[str]] = {}
+    for heading, where in lacking.items():
+        headings.setdefault("; ".join(where), []).append(heading)
+    shown = ". ".join(f"{', '.join(of)}: {where}" for where, of in headings.items())
+    return [f"Some finished runs lack a metric, so its mean is over fewer seeds: {shown}."] if shown else []
+
+
+def _settings_csv(found: Collected) -> str:
     """The tables of settings of all sets with all digits. The column `set` names the set if there are several."""
     import pandas as pd  # as in `sweep_frame`
 
-    frames = [settings_frame(settings) for _, settings in found]
+    frames = [settings_frame(settings, means_by_setting(found, settings)) for _, settings in found.settings]
     if len(frames) > 1:
-        for (name, _), frame in zip(found, frames, strict=True):
+        for (name, _), frame in zip(found.settings, frames, strict=True):
             frame.insert(0, "set", name)
     return str(pd.concat(frames).to_csv(index=False))
 

@@ -285,12 +285,15 @@ class Group:
     best:        None if no setting can be called best.
     comparisons: setting -> its comparison with the best; empty if there is no best.
     unmoved:     settings that can't be called best, because they hardly moved from the start.
+    no_better:   settings that are not known to be better than the start. They can't be called best either, unless the
+                 user chose the metric.
     """
 
     names: list[str]
     best: str | None
     comparisons: Mapping[str, Comparison]
     unmoved: Collection[str] = ()
+    no_better: Collection[str] = ()
 
 
 def common_metric(settings: Mapping[str, Values], axes: Sequence[str]) -> str | None:
@@ -404,17 +407,13 @@ def compare(
         values = {name: settings[name].get(metric, {}) for name in group}
         # Distances are compared within the group: settings with equal KL have moved about equally far.
         unmoved = [] if asked else list(hardly_moved({name: settings[name] for name in group}))
-        moved = [name for name in group if name not in unmoved]
-        candidates = [
-            name
-            for name in moved
-            if asked or better_than_start(settings[name], metric, plane, interval_of) is not False
-        ]
+        weak = [n for n in group if better_than_start(settings[n], metric, plane, interval_of) is False]
+        candidates = [name for name in group if asked or name not in (*unmoved, *weak)]
         best, comparisons = compare_with_best(
             values, lower_is_better=lower, least=least, candidates=candidates, comparisons=count,
             rows=_held_out_pairs(settings, group) if metric == "eval/pairs/accuracy" else None, interval_of=interval_of,
         )  # fmt: skip
-        found.append(Group(list(group), best, comparisons, unmoved))
+        found.append(Group(list(group), best, comparisons, unmoved, weak))
     return found
 
 

@@ -11,10 +11,11 @@ import pytest
 from alignlab.evaluation.examples import Examples
 from alignlab.evaluation.summary import flat, summarise
 from alignlab.integrity import write_sealed
-from alignlab.reports.answer import answers
+from alignlab.reports.answer import answers, answers_of
 from alignlab.reports.collect import read_sweep
 from alignlab.reports.page.content import settings_table
 from alignlab.reports.seeds_table import conclusions
+from alignlab.reports.sweep import settings_sentences
 from alignlab.runs.directory import RunDir
 from tests.reports.made_sweep import crossed, forget_prompts
 
@@ -74,7 +75,7 @@ def test_settings_that_are_not_told_apart_are_not_ranked(tmp_path: Path) -> None
         (
             {"0.1": [pairs(0.9 + s) for s in SEEDS], "0.3": [pairs(0.7 + s) for s in SEEDS]},
             "it was not measured). One that moved further may only seem better. By held-out pair accuracy alone, "
-            "the highest is that of beta 0.1: 0.910 over 3 seeds and 400 pairs",
+            "the highest is that of beta 0.1: 0.910 [0.885, 0.935] over 3 seeds and 400 pairs",
         ),
         ({"0.1": [pairs(0.5 + s) for s in SEEDS], "0.3": [pairs(0.5 - s) for s in SEEDS]}, "better than the start"),
         ({"0.1": [{"train/loss": 1.0}], "0.3": [{"train/loss": 2.0}]}, "no metric is known and comparable for all"),
@@ -325,3 +326,114 @@ def test_a_best_setting_whose_start_is_not_known_is_marked(tmp_path: Path) -> No
     assert "It is not known whether it is better than the start." in text
     known = {b: [exact(1.0, gap + s) for s in SEEDS] for b, gap in (("A", 0.5), ("B", 0.2))}
     assert "not known" not in said(tmp_path / "b", known)
+
+
+def test_without_a_common_kl_a_better_mean_of_fewer_seeds_is_not_passed_over(tmp_path: Path) -> None:
+    """One of the seeds of setting A diverged. Its mean is higher than that of setting B, which has all seeds."""
+    settings = {b: [pairs(a + s) for s in seeds] for b, a, seeds in (("A", 0.9, SEEDS[:2]), ("B", 0.7, SEEDS))}
+    text = said(tmp_path, settings)
+    assert "the best that can be called so is that of beta B: 0.710 [0.685, 0.735] over 3 seeds" in text
+    assert "the highest" not in text
+
+
+def test_a_setting_that_is_called_best_is_not_said_to_be_no_better_than_the_start(tmp_path: Path) -> None:
+    """Scores gain 1 in every seed. The gain differs between prompts, but by less than would make it uncertain."""
+    easy, uneven = np.random.default_rng(0).normal(0, 0.5, (2, 16))
+    points = []
+    for beta, gain in (("0.1", 1.0), ("0.3", 0.5)):
+        for seed in range(3):
+            run = RunDir.of(tmp_path, f"dpo-{len(points)}")
+            own = easy + uneven + gain + np.random.default_rng([seed, int(10 * gain)]).normal(0, 0.01, 16)
+            examples = Examples(
+                {
+                    "prompt_id": [f"p{i}" for i in range(16)], "prompt": ["x"] * 16, "sample": [0] * 16,
+                    "policy/answer": ["y"] * 16, "policy/tokens": [1] * 16, "policy/ended": [True] * 16,
+                    "reference/answer": ["z"] * 16, "reference/tokens": [1] * 16, "reference/ended": [True] * 16,
+                    "policy/policy_logps": [[-1.0]] * 16, "policy/reference_logps": [[-2.0]] * 16,
+                    "policy/score/rule": own.tolist(), "reference/score/rule": easy.tolist(),
+                }
+            )  # fmt: skip
+            examples.write(run.path / "evaluation/0a")
+            summary = summarise(examples)
+            write_sealed(run.path / "evaluation/0a/summary.json", {"run": run.id, **summary})
+            metrics = {f"eval/{name}": value for name, value in flat(summary, "reference")}
+            write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": metrics})
+            points.append({"point": len(points), "run": run.id, "objective.beta": beta, "seed": str(seed)})
+    sweep = {"name": "s", "axes": ["objective.beta", "seed"], "points": points}
+    write_sealed(tmp_path / "sweeps/s/sweep.json", sweep)
+    ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings
+    assert "beta 0.1 has the highest score by rule" in " ".join(answers(found))
+    assert "best: beta 0.1; no other is tied with it" in " ".join(conclusions(found, ""))
+    assert not any("not known to be better than the start" in line for line in conclusions(found, ""))
+
+
+def told(folder: Path, settings: Values, **more: dict[str, Any]) -> str:
+    """The answer of a report to a sweep over beta. more: run -> further fields of its record."""
+    said(folder, settings)
+    for run, fields in more.items():
+        RunDir.of(folder, run.replace("_", "-")).update(**fields)
+    ((_, sentences),) = answers_of(read_sweep(folder / "sweeps/s"))
+    return " ".join(sentences)
+
+
+APART = {b: [exact(1.0, gap + s) for s in SEEDS] for b, gap in (("0.1", 0.5), ("0.3", 0.2))}
+
+
+def test_runs_that_diverged_are_named_beside_the_best(tmp_path: Path) -> None:
+    text = told(tmp_path, APART, dpo_2={"status": "diverged"})
+    assert "beta 0.3 has the lowest gap: 0.210 [0.185, 0.235] over 3 seeds" in text
+    assert text.endswith("Runs that are not done do not count, which may favour their settings: beta 0.1 (1 of 3).")
+    assert "not done" not in told(tmp_path / "all", APART)
+
+
+def test_equal_values_of_all_seeds_are_not_passed_for_certainty(tmp_path: Path) -> None:
+    text = told(tmp_path, {b: [exact(1.0, gap)] * 2 for b, gap in (("0.1", 0.5), ("0.3", 0.2))})
+    assert "0.200 [0.200, 0.200] over 2 seeds" in text
+    assert text.endswith("as if they were one run, so their intervals have no width: beta 0.1; beta 0.3.")
+
+
+def test_runs_with_other_budgets_starts_or_pairs_are_named(tmp_path: Path) -> None:
+    def record(steps: int = 10, start: str = "w", pairs: str = "p") -> dict[str, Any]:
+        config = {"seed": 0, "trainer": {"max_steps": steps, "batch_size": 4}, "optim": {"lr": 0.1}}
+        data = {"pairs": {"rows": 9, "digest": pairs}}
+        return {"config": config, "objective": {"name": "dpo"}, "model": {"reference_weights": start}, "data": data}
+
+    cases = (
+        ({}, ""),
+        ({"steps": 20}, "The runs had different budgets of training, which the report lists."),
+        ({"start": "v"}, "The runs start from different policies, so their KLs are not on one scale."),
+        ({"pairs": "q"}, "The held-out pairs were not the same for all runs, which may explain a difference."),
+    )
+    for number, (other, sentence) in enumerate(cases):
+        text = told(tmp_path / str(number), APART, dpo_0=record(), dpo_3=record(**other))  # type: ignore[arg-type]
+        assert text.endswith(sentence or "+0.300 [+0.300, +0.300].")
+
+
+def test_a_kl_that_may_be_zero_is_not_equal_to_another(tmp_path: Path) -> None:
+    """The KL comes from so few samples that it is not known to be above 0."""
+    unsure = {KL: 1.0, f"{KL}/se": 0.6}
+    settings = {b: [pairs(a + s, **unsure) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.7))}
+    assert "a KL in common (some are not known to be above 0)" in said(tmp_path / "a", settings)
+    settings = {b: [pairs(a + s, **{**unsure, f"{KL}/se": 0.5}) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.7))}
+    assert said(tmp_path / "b", settings).startswith("At a KL of 1.00 to 1.00 nats, beta A has the highest")
+
+
+def test_kls_of_seeds_that_are_far_apart_are_shown_so(tmp_path: Path) -> None:
+    settings = {
+        b: [pairs(a + s, **{KL: kl}) for s, kl in zip(SEEDS, (0.5, 1.0, 1.5), strict=True)]
+        for b, a in (("A", 0.9), ("B", 0.7))
+    }
+    assert said(tmp_path, settings).startswith("At a KL of 1.00 to 1.00 nats (± 1.24 or less over seeds), beta A has")
+
+
+def test_a_metric_of_one_seed_is_not_passed_for_a_sweep_of_one_seed(tmp_path: Path) -> None:
+    scored = {KL: 1.0, "eval/score/rule/mean": 1.0, "eval/score/rule/reference": 0.0}
+    settings = {b: [pairs(0.7, **(scored if seed == 0 else {})) for seed in range(3)] for b in "AB"}
+    text = said(tmp_path, settings)
+    assert "only one seed of each setting has score by rule" in text
+    found = read_sweep(tmp_path / "sweeps/s")
+    lines = settings_sentences(found, found.settings[0][1])
+    assert lines[-1] == (
+        "some finished runs lack a metric, so its mean is over fewer seeds: sampled KL (nats), score by rule: "
+        "beta A (1 of 3); beta B (1 of 3)"
+    )

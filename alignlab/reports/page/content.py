@@ -19,7 +19,7 @@ from alignlab.inert import one_line, visible
 from alignlab.integrity import json_digest
 from alignlab.reports import series
 from alignlab.reports.against import Against
-from alignlab.reports.answer import answers
+from alignlab.reports.answer import answers_of
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
 from alignlab.reports.fairness import fairness
@@ -27,8 +27,8 @@ from alignlab.reports.page.completions import completions
 from alignlab.reports.page.words import columns
 from alignlab.reports.provenance import commands, facts
 from alignlab.reports.redaction import redacted, redacted_config
-from alignlab.reports.seeds_table import Settings, conclusions
-from alignlab.reports.sweep import made_by_different_code
+from alignlab.reports.seeds_table import Settings
+from alignlab.reports.sweep import made_by_different_code, settings_sentences
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.runs.identity import flatten
 from alignlab.spelling import counted
@@ -37,7 +37,6 @@ from alignlab.statistics.intervals import Estimate
 from alignlab.statistics.seeds import Comparison
 
 _LOG_LINES, _LOG_LINE, _MOST_LOGS = 15, 500, 20  # lines, characters of a line, logs
-_SAMPLED = "For metrics of sampled answers (sampled KL, scores, win-rates), ± counts seeds and prompts together."
 
 
 @dataclass(frozen=True)
@@ -99,18 +98,15 @@ def content(found: Collected, made: str, against: Against | None = None) -> Cont
     figures, tables, notes = _figures(found)
     differences, runs = _differences(found)
     sampled = completions(found)
-    asked = str(found.about.get("metric") or "")
-    some_prompts = any(not one.all_prompts for of_run in found.by_prompt.values() for _, one in of_run)
-    sampled_note = [_SAMPLED] if some_prompts else []
     others = made_by_different_code(record for record in found.records.values() if record)
     return Content(
         name=_safe(found.name),
         question=_safe(found.question),
         made=made,
         counts=_counts(found),
-        answers=[(_safe(name), [_safe(text, 4000) for text in answers(one, asked)]) for name, one in found.settings]
+        answers=[(_safe(name), [_safe(text, 4000) for text in told]) for name, told in answers_of(found)]
         or [("", ["Nothing can be told: there is no run."])],
-        settings=[(_safe(name), *_settings(found, one, asked, sampled_note)) for name, one in found.settings],
+        settings=[(_safe(name), *_settings(found, one)) for name, one in found.settings],
         figures={**figures, "completions": sampled, "runs": runs},
         figure_tables=tables,
         completions=sampled,
@@ -134,11 +130,9 @@ def _counts(found: Collected) -> str:
     return one_line(f"{counted(len(found.points), 'run')}: {listed}{seeds}")
 
 
-def _settings(
-    found: Collected, settings: Settings, asked: str, more: Sequence[str]
-) -> tuple[Table, Table | None, list[str]]:
+def _settings(found: Collected, settings: Settings) -> tuple[Table, Table | None, list[str]]:
     records = [found.records[point["run"]] for points in settings.points.values() for point in points.values()]
-    lines = [_safe(text, 4000) for text in [*conclusions(settings, asked), *more, *fairness(records)]]
+    lines = [_safe(text, 4000) for text in [*settings_sentences(found, settings), *fairness(records)]]
     return settings_table(found, settings), _budgets_table(settings), lines
 
 
@@ -149,12 +143,10 @@ FIRST = ("exact/kl", series.SAMPLED_KL, "exact/reward", "exact/frontier_gap", "e
 def settings_table(found: Collected, settings: Settings) -> Table:
     """One row per setting: axes, seeds, the comparison with the best, and metrics with intervals."""
     compared = settings.compared
-    by_run = {point["run"]: point for point in found.points}
-    first = {name: next(iter(points.values()))["run"] for name, points in settings.points.items()}
-    frames = {m: series.metric_frame(found, m).set_index("setting") for m in series.strength_metrics(found)}
+    means = series.means_by_setting(found, settings)
     of_table = columns_of({name for row in compared.settings for name in row.means})
-    known = dict.fromkeys([*FIRST, *(name for name in frames if name not in COLUMNS), *of_table])
-    shown = [name for name in known if name != compared.metric and (name in frames or name in of_table)]
+    known = dict.fromkeys([*FIRST, *(name for name in means if name not in COLUMNS), *of_table])
+    shown = [name for name in known if name != compared.metric and (name in means or name in of_table)]
     header = [*compared.axes, "seeds"]
     if compared.metric:
         header.append(series.heading(compared.metric))
@@ -163,11 +155,10 @@ def settings_table(found: Collected, settings: Settings) -> Table:
     header += [series.heading(name) for name in shown]
     rows = []
     for row in compared.settings:
-        named = found.setting(by_run[first[row.name]])
         cells = [*map(_text_or_number, row.values), _seeds(settings.points[row.name])]
         for name in [*([compared.metric] if compared.metric else []), *shown]:
-            if name in frames:
-                cells.append(_of_frame(frames[name], named, series.form(name)))
+            if name in means:
+                cells.append(_mean(means[name].get(row.name), series.form(name)))
             else:
                 cells.append(_estimate(row.means.get(name), series.form(name)))
             if name == compared.metric and compared.comparisons:
@@ -530,21 +521,10 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
     return Cell(f"{value:.3f}{interval}", value, _plain(ends[0]), _plain(ends[1]))
 
 
-def _of_frame(frame: pd.DataFrame, setting: str, form: str) -> Cell:
-    """The value of a setting: with ± half of its interval if that is over seeds, otherwise with its two bounds.
-
-    An interval that is not symmetric, such as that of a rate near 1, has its two bounds, too.
-    """
-    if setting not in frame.index:
+def _mean(row: Mapping[str, Any] | None, form: str) -> Cell:
+    if row is None:
         return Cell("")
-    row: dict[str, Any] = dict(frame.loc[setting])
-    value, low, high = (_plain(row[end]) for end in ("value", "low", "high"))
-    text = f"{value:{form}}"
-    if low is not None and high is not None:
-        symmetric = abs((low + high) / 2 - value) <= 1e-6 * (high - low) + 1e-12
-        half = f" ± {(high - low) / 2:{form}}"
-        text += half if symmetric and row["over"].startswith("seeds") else f" [{low:{form}}, {high:{form}}]"
-    return Cell(text, value, low, high)
+    return Cell(series.mean_text(row, form), _plain(row["value"]), _plain(row["low"]), _plain(row["high"]))
 
 
 def _estimate(found: Estimate | None, form: str) -> Cell:

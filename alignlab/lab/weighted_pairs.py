@@ -37,4 +37,4 @@ class WeightedPairs:
     def of_rows(cls, prompt: Places, better: Places, worse: Places) -> WeightedPairs:
         """The different ones of these pairs, weighted by how often they occur."""
         rows, counts = np.unique(np.stack([prompt, better, worse], axis=1), axis=0, return_counts=True)
-        return cls(*rows.T, counts / counts.sum())
+        return cls(rows[:, 0], rows[:, 1], rows[:, 2], counts / counts.sum())

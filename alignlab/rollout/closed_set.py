@@ -37,7 +37,8 @@ class ClosedSet:
     @classmethod
     def of(cls, candidates: Mapping[str, Sequence[str]], template: Template, *, ends: bool) -> ClosedSet:
         """candidates: text of a prompt -> its candidates."""
-        answers, texts = {}, {}
+        answers: dict[str, list[list[int]]] = {}
+        texts: dict[tuple[str, tuple[int, ...]], str] = {}
         for prompt, own in candidates.items():
             answers[prompt] = template.encode(prompt, [(text, ends) for text in own]).answers
             texts |= {(prompt, tuple(ids)): text for ids, text in zip(answers[prompt], own, strict=True)}

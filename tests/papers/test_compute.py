@@ -38,3 +38,10 @@ def test_the_cost_is_shown(tmp_path: Path) -> None:
     assert full is not None
     assert f"at the paper's size: {cost_line(full)}" in text
     assert "alignlab train experiment=paper/imdb_gpt2_large takes about" in text
+
+
+def test_the_page_has_the_hours() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "papers.md").read_text()
+    for one in EXPERIMENTS:
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| `{one.experiment}` |"))
+        assert line.endswith(f"| {one.hours:.2g} |")

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow test-docs setup lint figures papers papers-all readme reference docs notebooks bench clean
+.PHONY: demo check test test-slow test-docs setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -50,6 +50,19 @@ papers-all: $(READY) ## the same with the claims that train online
 	$(BIN)/alignlab papers export docs/papers
 	$(BIN)/alignlab papers figures docs/papers
 	$(BIN)/python -m alignlab.papers.page docs/papers.md
+
+# Claims about a small language model. Each stage is an ordinary command that resumes, so a stopped target continues when
+# it is called again. IMDB= is a file, a folder or a hub name, such as IMDB=../shared/data/imdb/reviews_10k.jsonl.gz
+IMDB ?= stanfordnlp/imdb
+
+papers-imdb: $(READY) ## DPO's sentiment experiment with SmolLM2: under an hour on 2 cores; options: IMDB=<reviews>
+	$(BIN)/alignlab papers run dpo_2023 imdb-smollm2 data=$(IMDB)
+	$(BIN)/alignlab papers report dpo_2023
+
+papers-smollm2: $(READY) ## all claims about SmolLM2, with the whole grid of that experiment: about 3 hours on 2 cores
+	$(BIN)/alignlab papers run razin_2024 no-never-smollm2
+	$(BIN)/alignlab papers run dpo_2023 candidates-smollm2 imdb-smollm2-grid data=$(IMDB)
+	$(BIN)/alignlab papers report dpo_2023 razin_2024
 
 readme: $(READY) ## write the table of objectives into docs/objectives.md
 	$(BIN)/python -m alignlab.config.catalogue docs/objectives.md

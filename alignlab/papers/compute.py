@@ -107,7 +107,7 @@ EXPERIMENTS = (
     ),
     FullScale(
         "paper/tldr_pythia_ppo",
-        ("huang_2024 reward-model-accuracy",),
+        (),
         (
             Pass("SFT", 1e9, 116_722, 400),
             Pass("reward model", 1e9, 92_858, 440),

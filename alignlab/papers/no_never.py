@@ -103,7 +103,8 @@ class Experiment:
     def measured(self, claim: str, place: Workplace) -> Measured:
         """name -> one value for each prompt; the runs; p(preferred), p(dispreferred) and p(watched) along them."""
         values: dict[str, list[float]] = {}
-        kept, curves = [], dict[str, Curve]()
+        kept: list[dict[str, Any]] = []
+        curves: dict[str, Curve] = {}
         for answers in self.pairs:
             for tuned in (True, False):
                 runs = runs_of_sweep(place.output_root, sweep_of(claim, answers, tuned))

@@ -37,7 +37,7 @@ class ClosedSet:
     @classmethod
     def of(cls, candidates: Mapping[str, Sequence[str]], template: Template, *, ends: bool) -> ClosedSet:
         """candidates: text of a prompt -> its candidates."""
-        answers: dict[str, Sequence[Sequence[int]]] = {}
+        answers: dict[str, list[list[int]]] = {}
         texts: dict[tuple[str, tuple[int, ...]], str] = {}
         for prompt, own in candidates.items():
             answers[prompt] = template.encode(prompt, [(text, ends) for text in own]).answers

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hydra import compose
 
+from alignlab.config.plan import plan
 from alignlab.papers.compute import EXPERIMENTS, Pass, cost_line, full_scale_of, gpu_hours
 from alignlab.papers.library import library
 from alignlab.papers.record import row_of
@@ -38,3 +40,49 @@ def test_the_cost_is_shown(tmp_path: Path) -> None:
     assert full is not None
     assert f"at the paper's size: {cost_line(full)}" in text
     assert "alignlab train experiment=paper/imdb_gpt2_large takes about" in text
+
+
+def test_the_page_has_the_hours() -> None:
+    page = (Path(__file__).resolve().parents[2] / "docs" / "papers.md").read_text()
+    for one in EXPERIMENTS:
+        (line,) = (line for line in page.splitlines() if line.startswith(f"| `{one.experiment}` |"))
+        assert line.endswith(f"| {one.hours:.2g} |")
+
+
+# experiment -> (updates or epochs, rows of an update, learning rate), and (optimizer, rows of an update) of its parent.
+PRINTED = {
+    "imdb_gpt2_large": ((1.0, 64, 1e-6), ("rmsprop", 64)),
+    "hh_pythia": ((1.0, 64, 1e-6), ("rmsprop", 64)),
+    "tldr_pythia": ((1.0, 128, 5e-7), ("rmsprop", 128)),
+    "tldr_pythia_ppo": ((7812, 512, 3e-6), ("adamw", 128)),
+    "ultrafeedback_zephyr": ((1.0, 128, 5e-7), None),
+}
+
+
+def test_every_experiment_is_here() -> None:
+    assert {one.experiment for one in EXPERIMENTS} == {f"paper/{name}" for name in PRINTED}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+def test_experiments_have_the_papers_settings_on_any_hardware(name: str, hydra_conf: None) -> None:
+    """All runs that an experiment needs are planned. A smaller GPU changes neither the batch nor the run."""
+    words = [f"experiment=paper/{name}", *(["data.path=org/pairs"] if name.startswith("imdb") else [])]
+    made, on_a_small_gpu = (plan(compose("train", [*words, *more])) for more in ([], ["trainer.micro_batch_size=1"]))
+    (length, rows, rate), parent = PRINTED[name]
+    train = made.train
+    assert (train.trainer.max_epochs or train.trainer.max_steps, train.trainer.batch_size, train.optim.lr) == (
+        length, rows, rate,
+    )  # fmt: skip
+    assert made.id == on_a_small_gpu.id
+    assert [one.id for one in made.chain()] == [one.id for one in on_a_small_gpu.chain()]
+    if parent is None:
+        assert made.parent is None
+    else:
+        assert made.parent is not None
+        assert (made.parent.kinds["optim"], made.parent.train.trainer.batch_size) == parent
+    if name == "tldr_pythia_ppo":
+        assert made.reward is not None
+        assert made.reward.train.trainer.max_steps * made.reward.train.trainer.batch_size == pytest.approx(
+            92_858, abs=64
+        )
+        assert train.trainer.max_steps * train.trainer.batch_size / train.rollout.epochs == pytest.approx(1e6, abs=512)

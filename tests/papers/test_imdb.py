@@ -102,6 +102,30 @@ def short(method: Method) -> Method:
 
 
 @pytest.mark.slow
+def test_every_point_of_the_grid_passes_the_checks(
+    tmp_path: Path, alignlab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`alignlab check` composes all points of all methods, with a tiny model, and trains nothing."""
+    rng = random.Random(0)
+    rows = [review(rng, i, i % 2 == 0, "train" if i < 40 else "test") for i in range(60)]
+    Path("reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    workplace = place(tmp_path)
+    workplace.folder.mkdir()
+    pairs = [{"prompt": f"{i} a b c", "chosen": f" a {i}", "rejected": f" z {i}"} for i in range(40)]
+    for name, part in (("pairs", pairs[:30]), ("held_out", pairs[30:])):
+        (workplace.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+    monkeypatch.setattr(imdb.Experiment, "start", lambda *_: "sft-1")
+    tiny = replace(GRID, model=("model=tiny", "peft=lora"))
+    points = []
+    for words in list(tiny.commands("imdb-smollm2-grid", workplace))[2:-1]:
+        found = alignlab("check", *words[1:])
+        assert found.code == 0, found.err
+        points.append(found.out.count(": not run yet"))
+    assert points == [10, 4, 2, 3, 4, 4], "without SFT and the reward model"
+    assert not Path("outputs/runs").exists()
+
+
+@pytest.mark.slow
 def test_the_whole_chain_with_a_tiny_model(tmp_path: Path, alignlab: Callable[..., Any]) -> None:
     """All stages run, every policy has a point, and a second call finds everything done."""
     rng = random.Random(0)

@@ -23,7 +23,7 @@ from alignlab.plugins import activate, active
 from alignlab.sweep.launchers.process import packed, unpacked
 from alignlab.tracking.metrics import check_known
 
-TEMPLATE = Path(__file__).parents[1] / "docs" / "plugin_template"
+TEMPLATE = Path(__file__).parents[1] / "starter"
 CLI = Callable[..., Any]
 BANDIT = ["model=bandit", "data=bandit", "tracking=none", "evaluation=off", "trainer.max_steps=2"]
 
@@ -172,7 +172,7 @@ def test_workers_load_the_plugins_of_a_task(my_parts: Path) -> None:
         "import sys; from alignlab.sweep.launchers.process import unpacked; from alignlab.plugins import active\n"
         "made = unpacked(sys.stdin.buffer.read()); print(made.beta, [p.source for p in active()])"
     )
-    env = {**os.environ, "PYTHONPATH": str(TEMPLATE.parents[1])}
+    env = {**os.environ, "PYTHONPATH": str(TEMPLATE.parent)}
     done = subprocess.run([sys.executable, "-c", code], cwd="/", env=env, input=content, capture_output=True)
     assert done.stdout.decode().strip() == f"0.25 ['{my_parts}']", done.stderr.decode()
     activate([])
@@ -252,7 +252,7 @@ def test_the_template_is_built_installed_and_used(tmp_path: Path) -> None:
     elsewhere.mkdir()
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", "--target", str(site)]
     subprocess.run([*install, str(wheel)], check=True, capture_output=True)
-    env = {**os.environ, "PYTHONPATH": f"{TEMPLATE.parents[1]}{os.pathsep}{site}"}
+    env = {**os.environ, "PYTHONPATH": f"{TEMPLATE.parent}{os.pathsep}{site}"}
 
     def run(*words: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "alignlab", *words]

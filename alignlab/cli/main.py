@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from alignlab.spelling import correct_spelling
 
 VERBS = {
+    "init": "make a folder with a project of your own that runs: config, sweep, data, plug-in, notebook",
     "train": "train one run, or a sweep (sweep=<preset>, or -m with comma-separated values)",
     "evaluate": "sample answers of finished runs: KL, win-rates, scores, with intervals; --drift compares two sets",
     "generate": "answer the prompts of a file with the policy of a run, or with any model",

@@ -1,4 +1,4 @@
-"""The folders `conf/` and `sweeps/`. In a checkout they are beside the package, in an installed wheel inside it."""
+"""The folders `conf/`, `sweeps/` and `starter/`: beside the package in a checkout, inside it in an installed wheel."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ _PACKAGE = Path(__file__).resolve().parents[1]
 
 
 def share_dir() -> Path:
-    """The folder that holds `conf` and `sweeps`."""
+    """The folder that holds `conf`, `sweeps` and `starter`."""
     packed = _PACKAGE / "_share"
     return packed if packed.is_dir() else _PACKAGE.parent
 

@@ -19,6 +19,7 @@ VERBS = {
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "papers": "list, measure and compare claims of papers, with verdicts",
     "import-trl": "translate the arguments of a TRL training (YAML, JSON, script) into a command of `train`",
+    "schema": "print a JSON schema of experiments and sweep files, with which an editor completes and checks keys",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 

@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow test-docs setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
+.PHONY: demo check test test-slow test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -19,6 +19,13 @@ test: $(READY) lint ## linter, types and all fast tests, as in CI
 
 test-slow: $(READY) ## all tests, the slow ones included
 	$(BIN)/python -m pytest
+
+test-docs: $(READY) ## run the commands and notebooks of the documentation as they are written, and build the site
+	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py
+	$(MAKE) docs
+
+test-pythons: $(READY) ## install the wheel under every Python from 3.10 on that is found, and train a run; needs the registry
+	$(BIN)/python -m scripts.pythons
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -72,6 +79,9 @@ reference: $(READY) readme ## write docs/reference/ from the code
 
 docs: $(READY) ## build the site of the documentation into site/, without a network; a broken link stops it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+notebooks: $(READY) ## write the course as notebooks into notebooks/
+	$(BIN)/python -m scripts.notebooks notebooks
 
 bench: $(READY) ## measure an optimizer step of alignlab and TRL; options: BENCH="--data <folder>"
 	$(BIN)/python -m benchmarks.preference_step $(BENCH)

@@ -75,3 +75,25 @@ def test_titles_of_the_log_say_outcomes() -> None:
     assert len(set(titles)) == len(titles)
     assert min(len(title.split()) for title in titles) >= 5
     assert sum(title.startswith("Negative: ") for title in titles) >= 25
+
+
+GUIDES = [page for page in PAGES if page.parent.name == "docs" and page.stem not in ("CHANGELOG", "glossary")]
+
+
+@pytest.mark.parametrize("page", GUIDES, ids=lambda page: page.name)
+def test_guides_link_to_the_glossary(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    beginning = text if page.stem == "index" else "\n".join(text.splitlines()[:15])
+    assert re.search(r"\]\(glossary\.md[#)]", beginning), "a link near its beginning"
+
+
+@pytest.mark.parametrize(
+    "term", ["objective", "sweep", "parent", "reference", "lab", "KL", "gap", "seeds", "win-rates"]
+)
+def test_terms_of_the_readme_are_linked_at_their_first_use(term: str) -> None:
+    text = " ".join(paragraphs((ROOT / "README.md").read_text(encoding="utf-8")))
+    first = re.search(rf"(?<![\w/]){term}\b(?!\.)", text, re.I)
+    assert first is not None
+    assert re.match(rf"\[{term}\]\(docs/glossary\.md#", text[first.start() - 1 :], re.I), text[first.start() - 40 :][
+        :80
+    ]

@@ -26,6 +26,8 @@ from omegaconf import DictConfig
 from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
+from alignlab.cli.config_help import config_help
+from alignlab.config.commas import with_commas_kept
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.open_dicts import with_own_keys
@@ -74,7 +76,11 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
     Raises AlignlabError: ConfigError with all problems of the command line, or the error of the task.
     """
     own, argv = _config_dir(argv), with_plugins(argv)
-    args = _with_multirun(_flags_first([with_own_keys(with_new_names(_plain_group(arg), own)) for arg in argv]))
+    words = [with_own_keys(with_new_names(_plain_group(with_commas_kept(arg)), own)) for arg in argv]
+    args = _with_multirun(_flags_first(words))
+    if {"--help", "-h"} & set(args):
+        print(_help(config_name, args, own))
+        return
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
     # Hydra 1.3 needs version_base; 1.4 ignores it with a warning.
@@ -219,6 +225,25 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
     parsed, own = _parse(args), _config_dir(args)
     if own is not None and not own.is_dir():
         return [Problem("--config-dir", own, "no such folder")]
+    with _initialised(own):
+        if config_name in _CHECKS:
+            return diagnose_one(config_name, parsed.overrides, _CHECKS[config_name])
+        return diagnose(config_name, parsed.overrides, many=parsed.multirun)
+
+
+def _help(config_name: str, args: list[str], own: Path | None) -> str:
+    """The text of `alignlab <verb> --help`. Raises ConfigError if the overrides beside it are wrong."""
+    overrides = _parse(args).overrides
+    try:
+        with _initialised(own):
+            return config_help(GlobalHydra.instance().config_loader(), config_name, overrides)
+    except COMPOSE_ERRORS as error:
+        raise ConfigError(_why(config_name, args) or [Problem("", None, str(error))]) from error
+
+
+@contextmanager
+def _initialised(own: Path | None) -> Iterator[None]:
+    """Hydra with alignlab's config folder, and with a folder of the user's before it."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
         if own is not None:
@@ -226,9 +251,7 @@ def _why(config_name: str, args: list[str]) -> list[Problem]:
             GlobalHydra.instance().clear()
             search_path.prepend("command-line", f"file://{own}", anchor="schema")
             Hydra.create_main_hydra2("app", search_path)
-        if config_name in _CHECKS:
-            return diagnose_one(config_name, parsed.overrides, _CHECKS[config_name])
-        return diagnose(config_name, parsed.overrides, many=parsed.multirun)
+        yield
 
 
 def _fail(error: AlignlabError) -> int:

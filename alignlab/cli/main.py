@@ -23,6 +23,7 @@ VERBS = {
     "papers": "list, measure and compare claims of papers, with verdicts",
     "import-trl": "translate the arguments of a TRL training (YAML, JSON, script) into a command of `train`",
     "test-plugin": "run the contract tests of alignlab's own parts on a plug-in of yours",
+    "schema": "print a JSON schema of experiments and sweep files, with which an editor completes and checks keys",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 

@@ -7,7 +7,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar
 from urllib.parse import urlsplit
@@ -21,6 +21,9 @@ from alignlab.judges.endpoint import Endpoint, Limits, Reply
 from alignlab.judges.templates import Template, choose, read_templates, values_of
 from alignlab.progress import Progress, silent
 
+# The model of a judge without a name, at OpenAI's endpoint.
+DEFAULT_MODEL = "gpt-4o-mini"
+
 # Name (a value of `template`) -> file of a template that comes with the package.
 BUILT_IN = {
     "reasons": Path(__file__).with_name("templates.jsonl"),
@@ -32,7 +35,8 @@ BUILT_IN = {
 class LLM(Judge):
     """A chat model that sees both answers to a prompt, by default in both orders.
 
-    model:         name of the model at the endpoint.
+    model:         name of the model at the endpoint. If it is empty, gpt-4o-mini at OpenAI's endpoint is asked. Another
+                   endpoint needs a name.
     base_url:      address of the endpoint, up to /v1. If it is empty, OpenAI's endpoint is used.
     api_key_env:   environment variable that holds the key. A server on this machine needs none.
     template:      the prompts of the judge:
@@ -58,7 +62,7 @@ class LLM(Judge):
     price_in, price_out: price per million tokens of prompts and of replies, in the currency of max_cost.
     """
 
-    model: str
+    model: str = ""
     base_url: str = ""
     api_key_env: str = "OPENAI_API_KEY"
     template: str = "reasons"
@@ -99,13 +103,19 @@ class LLM(Judge):
         vars(judge)["_progress"] = progress
         return judge
 
+    @property
+    def asked_model(self) -> str:
+        """The name of the model that is asked."""
+        return self.model or DEFAULT_MODEL
+
     def fingerprint(self) -> str:
-        return json_digest([super().fingerprint(), [asdict(template) for template in self.templates()]], 16)
+        named = super(LLM, replace(self, model=self.asked_model)).fingerprint()
+        return json_digest([named, [asdict(template) for template in self.templates()]], 16)
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        if not self.model:
-            yield Problem("model", "''", "needs the name of a model", "model=gpt-4o-mini")
+        if self.base_url and not self.model:
+            yield Problem("model", "''", "needs the name of a model of this endpoint", "model=<its name>")
         if self.base_url and (
             urlsplit(self.base_url).scheme not in ("http", "https") or not urlsplit(self.base_url).netloc
         ):
@@ -129,7 +139,7 @@ class LLM(Judge):
             yield Problem("max_cost", self.max_cost, text, "price_in=0.15")
 
     def missing(self) -> Iterator[Problem]:
-        yield from installed("model", self.model, "openai", extra="judge")
+        yield from installed("model", self.asked_model, "openai", extra="judge")
         if not self._key():
             yield Problem("api_key_env", self.api_key_env, "is not set", f"export {self.api_key_env}=<your key>")
         try:
@@ -177,7 +187,7 @@ class LLM(Judge):
         """The request to send. Its reply is stored under it. It includes the address, but not the key."""
         one_token = {"max_tokens": 1, "logprobs": True, "top_logprobs": 20} if template.output_format == "token" else {}
         body = {
-            "model": self.model,
+            "model": self.asked_model,
             "messages": template.messages(values, neutralise=self.neutralise),
             "temperature": self.temperature,
             "max_tokens": self.max_tokens,

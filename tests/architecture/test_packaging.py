@@ -10,6 +10,8 @@ import tarfile
 import zipfile
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parents[2]
 
 # SHA-256 of https://www.apache.org/licenses/LICENSE-2.0.txt
@@ -44,7 +46,9 @@ def test_a_wheel_works_elsewhere(tmp_path: Path) -> None:
     }  # fmt: skip
     assert len(list((site / "alignlab/papers/figures").glob("*.csv"))) >= 10
     metadata = (info / "METADATA").read_text().splitlines()
-    assert {"License-Expression: Apache-2.0", "License-File: LICENSE"} <= set(metadata)
+    assert {"License-Expression: Apache-2.0", "License-File: LICENSE", "Version: 0.2.0"} <= set(metadata)
+    pythons = [line for line in metadata if "Python :: 3." in line]
+    assert pythons == ["Classifier: Programming Language :: Python :: 3.11"], "only what the tests ran with"
     env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
     where = subprocess.run(
         [sys.executable, "-c", "import alignlab; print(alignlab.__path__)"], cwd=elsewhere, env=env, capture_output=True
@@ -66,3 +70,42 @@ def test_the_source_archive_holds_the_license_and_what_tests_read(tmp_path: Path
         assert license_text is not None
         assert digest(license_text.read()) == APACHE_2
         assert f"{top}/tests/objectives/golden.json" in packed.getnames()
+
+
+def test_the_version_is_in_one_place() -> None:
+    """The changelog has it as its newest entry. No other file of the package repeats it."""
+    newest = (ROOT / "docs/CHANGELOG.md").read_text(encoding="utf-8").split("\n## ")[1]
+    assert newest.startswith("0.2.0 (")
+    files = [*(ROOT / "alignlab").rglob("*.py"), ROOT / "README.md", ROOT / "CITATION.cff", ROOT / "mkdocs.yml"]
+    assert [file.name for file in files if "0.2.0" in file.read_text(encoding="utf-8")] == []
+
+
+@pytest.mark.slow
+def test_the_source_archive_installs_and_trains(tmp_path: Path) -> None:
+    """pip builds a wheel from the archive, and the installed package trains a run in another folder."""
+    build = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, capture_output=True)
+    (archive,) = tmp_path.glob("*.tar.gz")
+    site, elsewhere = tmp_path / "site", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    pip = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        str(site),
+    ]
+    subprocess.run([*pip, str(archive)], check=True, capture_output=True)
+    env = {**os.environ, "PYTHONPATH": str(site), "HF_HUB_OFFLINE": "1"}
+    said = []
+    for words in (["--version"], ["train", "experiment=lab_dpo", "debug=fast"]):
+        command = [sys.executable, "-m", "alignlab", *words]
+        done = subprocess.run(command, cwd=elsewhere, env=env, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said.append(done.stdout)
+    assert said[0] == "alignlab 0.2.0\n"
+    assert len(list(elsewhere.glob("outputs/runs/dpo-*/policy/config.json"))) == 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import re
 import sys
 from collections.abc import Callable
 from importlib.machinery import ModuleSpec
@@ -342,7 +344,52 @@ def test_help_and_config(alignlab: Run) -> None:
     result = alignlab("train", "--cfg", "job", "objective.beta=0.7")
     assert result.code == 0
     assert "beta: 0.7" in result.out
-    assert "smollm2_135m" in alignlab("train", "--help").out
+
+
+def test_help_shows_each_key_with_its_comment(alignlab: Run) -> None:
+    words = [
+        "objective=kto",
+        "trainer.max_steps=7",
+        "tracking=wandb,csv",
+        "output_root=a,b",
+        "sweep.question=Why, then?",
+    ]
+    text = alignlab("train", "--help", *words, "-m", "seed=1,2").out
+    assert "smollm2_135m" in text
+    assert "schema/" not in text
+    assert re.search(r"^    desirable_weight: 1\.0 +# lambda_D, weight of good answers, > 0\.$", text, re.M)
+    assert re.search(r"^    max_steps: 7 +# number of optimizer updates, unless `max_epochs` is set\.$", text, re.M)
+    assert re.search(r"^    alphabet: \$\{oc\.select:data\.alphabet,abcdef\} +# letters, each of which", text, re.M)
+    assert re.search(r"^  seed: 1 +# seed of the order of rows", text, re.M)
+    uncommented = [
+        line for line in text.partition("Keys.")[2].splitlines() if re.match(r" +\w+:", line) and "#" not in line
+    ]
+    assert [line.strip() for line in uncommented] == ["peft: {}", "tracking:", "csv: {}", "judge: {}", "reward: null"]
+    assert re.search(r"^  output_root: a,b +# folder for all results\.$", text, re.M), "a comma is no axis there"
+    assert re.search(r"^    question: Why, then\? +# printed above", text, re.M)
+    assert re.search(r"^    csv:", text, re.M)
+
+
+@pytest.mark.parametrize(("verb", "key"), [("evaluate", "run: ???"), ("synthesize", "trust_remote_code: false")])
+def test_help_of_verbs_that_train_nothing(verb: str, key: str, alignlab: Run) -> None:
+    text = alignlab(verb, "--help").out
+    assert text.startswith(f"usage: alignlab {verb} [key=value ...]")
+    assert re.search(rf"^  {re.escape(key)} +# ", text, re.M)
+    assert "judge: gold, human" in text
+    assert "objective:" not in text
+
+
+def test_help_refuses_what_does_not_exist(alignlab: Run) -> None:
+    result = alignlab("train", "--help", "objective=dpoo")
+    assert (result.code, result.out) == (2, "")
+    assert "type: objective=dpo" in result.err
+
+
+def test_the_schema_for_editors(alignlab: Run) -> None:
+    result = alignlab("schema")
+    assert json.loads(result.out)["properties"]["trainer"]["additionalProperties"] is False
+    assert '"yaml.schemas": {"./alignlab.schema.json"' in alignlab("schema", "--help").out
+    assert alignlab("schema", "train").code == 2
 
 
 @pytest.mark.parametrize("objective", ["kto", "bco", "apo_zero_unpaired"])

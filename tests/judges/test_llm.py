@@ -341,3 +341,13 @@ def test_a_fingerprint_is_of_what_decides(tmp_path: Path) -> None:
     assert len({base, *(judge.fingerprint() for judge in others)}) == 5
     mine.write_text(mine.read_text().replace("[[C]]", "[[C]],", 1))
     assert LLM(model="m", template=str(mine)).fingerprint() != base
+
+
+def test_without_a_name_a_small_model_of_openai_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its verdicts are those of a judge with that name. Another endpoint needs a name."""
+    monkeypatch.setenv("OPENAI_API_KEY", "none")
+    assert LLM().asked_model == "gpt-4o-mini"
+    assert list(LLM().missing()) == []
+    assert LLM().fingerprint() == LLM(model="gpt-4o-mini").fingerprint() != LLM(model="gpt-4o").fingerprint()
+    with pytest.raises(ConfigError, match="needs the name of a model of this endpoint"):
+        LLM(base_url="http://127.0.0.1:1/v1")

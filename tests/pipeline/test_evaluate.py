@@ -304,7 +304,7 @@ def test_refusals_name_everything(alignlab: Run) -> None:
     for words, said in (
         ([], ["run", "needs the id of a run"]),
         (["run=nope"], ["there is no such run"]),
-        (["run=dpo", "evaluation.prompts=-1", "judge=llm"], ["evaluation.prompts = -1", "judge.llm.model"]),
+        (["run=dpo", "evaluation.prompts=-1", "judge=llm", "judge.llm.base_url=http://x"], ["= -1", "judge.llm.model"]),
         (["run=dpo", "evaluation.smaples=3"], ["evaluation.smaples = 3", "type: evaluation.samples=3"]),
         (["run=dpo", "judge=gold", "judge.gold.function=nowhere:f"], ["can't be imported", "nowhere"]),
         (["run=dpo", "evaluation.proxy=rm"], ["evaluation.proxy = rm", "is none of the judges"]),

@@ -1,0 +1,86 @@
+"""`--help` of the verbs with a config: the groups, and each key with its value and its comment."""
+
+from __future__ import annotations
+
+import shutil
+import textwrap
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from omegaconf import DictConfig, OmegaConf
+
+from alignlab.config.composer import Composer
+from alignlab.config.documentation import settings_of, summary
+from alignlab.errors import ConfigError
+
+_COLUMN = 36  # where comments begin
+
+
+def config_help(loader: ConfigLoader, config_name: str, overrides: Sequence[str]) -> str:
+    """The help of `alignlab <config_name>` for a command line. Raises ConfigError with what is wrong with it.
+
+    The values are those of the command line. Axes of a sweep are left out.
+    """
+    composer = Composer(loader, config_name)
+    fixed = [text for text in overrides if not composer.parse(text).is_sweep_override()]
+    config, problems = composer.compose(fixed)
+    if problems:
+        raise ConfigError(problems)
+    width = min(max(shutil.get_terminal_size((110, 24)).columns, 80), 120)
+    groups = [*composer.groups(), "stage"] if "trainer" in config else _groups_of(config, composer)
+    return "\n".join(
+        [
+            f"usage: alignlab {config_name} [key=value ...] [Hydra flags]",
+            "",
+            "Groups. Choose an option with <group>=<option>; this page then shows its keys:",
+            *(line for group in groups for line in _options(loader, group, width)),
+            "",
+            "Keys. Set a value with <key>=<value>, where the key has the names above it: trainer.max_steps=200",
+            *_keys(config, width),
+            "",
+            "Flags: -m takes several values for a key, separated by commas; --cfg job prints the config as YAML;",
+            "--config-dir <folder> adds options of your own; --hydra-help shows all flags of Hydra",
+        ]
+    )
+
+
+def _groups_of(config: DictConfig, composer: Composer) -> list[str]:
+    return [group for group in composer.groups() if group in config]
+
+
+def _options(loader: ConfigLoader, group: str, width: int) -> Iterator[str]:
+    options = [option for option in loader.get_group_options(group) if not option.startswith("_")]
+    yield from textwrap.wrap(
+        f"{group}: {', '.join(options)}", width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+    )
+
+
+def _keys(node: DictConfig, width: int, indent: str = "  ") -> Iterator[str]:
+    """One line for each key of a config, with its value, and its comment beside it."""
+    kind = OmegaConf.get_type(node)
+    comments = {s.name: s.comment for s in settings_of(kind)} if kind not in (dict, None) else {}
+    for key in node:
+        part = node._get_node(key)
+        if isinstance(part, DictConfig) and not part._is_none() and not part._is_missing() and len(part):
+            kind = OmegaConf.get_type(part)
+            yield from _line(f"{indent}{key}:", "" if kind in (dict, None) else summary(kind), width)
+            yield from _keys(part, width, indent + "  ")
+        else:
+            yield from _line(f"{indent}{key}: {_shown(node, str(key))}", comments.get(str(key), ""), width)
+
+
+def _shown(node: DictConfig, key: str) -> str:
+    """A value as it is written in YAML on one line. References to other keys are not resolved."""
+    value: Any = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload]
+    return yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()
+
+
+def _line(setting: str, comment: str, width: int) -> Iterator[str]:
+    if not comment:
+        yield setting
+        return
+    first, *rest = textwrap.wrap(comment, width - _COLUMN - 2, break_on_hyphens=False)
+    yield f"{setting:<{_COLUMN - 1}} # {first}"
+    yield from (f"{'':<{_COLUMN}}# {line}" for line in rest)

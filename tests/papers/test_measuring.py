@@ -188,7 +188,12 @@ ONLINE = ("alignlab.objectives.online_dpo", "online_dpo_loss")
         ("kto_2024 imbalance-trained", [], (("alignlab.objectives.kto", "kto_loss"),), all_bad),
         ("xu_2024 unseen-answers", [*FEW, "trainer.max_steps=300"], (DPO,), chosen_only),
         ("dpo_2023 theorem-1-trained", ["trainer.max_steps=1500"], (DPO,), beta_twice),
-        ("orpo_2024 sft-raises-both", FEW, (("alignlab.objectives.orpo", "orpo_loss"),), exchanged),
+        (
+            "orpo_2024 sft-raises-both",
+            [*FEW, "trainer.max_steps=150"],
+            (("alignlab.objectives.orpo", "orpo_loss"),),
+            exchanged,
+        ),
         ("pal_2024 chosen-falls-in-training", FEW, (("alignlab.objectives.dpop", "dpop_loss"),), without_penalty),
         ("tajwar_2024 unlikely-optimum", FEW, (ONLINE,), worst_preferred),
         ("tajwar_2024 likely-optimum", FEW, (ONLINE,), worst_preferred),

@@ -44,6 +44,7 @@ def pair_metrics(batch: PairLogps, reward: Reward) -> dict[str, Tensor]:
         "rewards/accuracies": _share(margin > 0),
         "pref/accuracy_ties_half": _share(margin > 0) + 0.5 * _share(margin == 0),
         "pref/saturated_frac": _share(torch.sigmoid(-margin) < SATURATED_BELOW),
+        "pref/likelihood_accuracies": _share(batch.chosen.logp("mean") > batch.rejected.logp("mean")),
         "pref/chosen_longer_frac": _share(longer > 0),
         "nll_loss": -_per_token(batch.chosen, batch.chosen.logp("sum")),
         **token_metrics(batch.chosen, batch.rejected),

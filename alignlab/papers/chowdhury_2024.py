@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 
 from alignlab.lab.frontier import Frontier, expected, kl, tilt
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.robust_dpo import RobustDPO
-from alignlab.papers.claim import Claim, Exact, Paper, above, below
+from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below
+from alignlab.papers.finished import Finished, by_setting, over_seeds, paired_difference
 from alignlab.papers.tabular import Answers, Array, random_answers, tensor, total_variation
 
 _FLIPS = (0.1, 0.2, 0.3, 0.4)
@@ -62,6 +65,30 @@ def cost_at_equal_kl() -> dict[str, float]:
     return {"largest loss of reward": max(losses), "share of it at equal KL": max(np.divide(gaps, losses))}
 
 
+# Share of flipped labels of trained runs.
+_TRAINED_FLIPS = 0.3
+
+
+def under_noise(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """How much larger robust DPO's reward is than that of DPO and of conservative DPO, and the gap of each.
+
+    Both get the share of flipped labels; DPO does not.
+    """
+    key = "objective.label_smoothing"
+    settings = {
+        "DPO": f"objective=dpo {key}=0",
+        "conservative DPO": f"objective=dpo {key}={_TRAINED_FLIPS}",
+        "robust DPO": f"objective=robust_dpo {key}={_TRAINED_FLIPS}",
+    }
+    reward, gap = by_setting(runs, "exact/reward"), by_setting(runs, "exact/frontier_gap")
+    robust = settings["robust DPO"]
+    return {
+        "reward of robust DPO minus DPO": paired_difference(reward, robust, settings["DPO"]),
+        "reward of robust DPO minus conservative DPO": paired_difference(reward, robust, settings["conservative DPO"]),
+        **{f"gap of {name} at its own KL": over_seeds(gap, setting) for name, setting in settings.items()},
+    }
+
+
 PAPER = Paper(
     name="chowdhury_2024",
     title="Provably Robust DPO: Aligning Language Models with Noisy Feedback",
@@ -96,6 +123,31 @@ PAPER = Paper(
             deviations=("Paper: IMDb and HH. Here: 12 answers, the exact optimum, beta 0.5.",),
             note="The policies have equal beta. At equal KL they have nearly equal rewards ('share of it at equal KL' "
             "in the record): on Bradley-Terry labels with many pairs, flips act like a larger beta.",
+        ),
+        Claim(
+            name="noise-trained",
+            words="Trained on pairs of which 30 % have flipped labels, robust DPO has a higher reward than DPO and "
+            "conservative DPO with the same beta.",
+            source="experiments: robust DPO against DPO and cDPO under noise",
+            expected=(
+                above("reward of robust DPO minus DPO", 0.0, "derived"),
+                above("reward of robust DPO minus conservative DPO", 0.0, "derived"),
+            ),
+            measured_by=Trained(
+                (
+                    "experiment=paper/world_3",
+                    f"data.noise.flipped={_TRAINED_FLIPS}",
+                    "objective=dpo,dpo,robust_dpo",
+                    f"objective.label_smoothing=0,{_TRAINED_FLIPS},{_TRAINED_FLIPS}",
+                    "sweep.zip=[[objective,objective.label_smoothing]]",
+                    "objective.beta=0.5",
+                    f"seed={','.join(map(str, range(10)))}",
+                ),
+                under_noise,
+            ),
+            deviations=("Paper: IMDb and HH. Here: 40 answers, 4,000 Bradley-Terry pairs, a table as the policy.",),
+            note="The losses have equal beta, and so different KLs: flips act like a larger beta, and robust DPO "
+            "undoes that. The gaps in the record compare each policy with the best one at its own KL.",
         ),
     ),
 )

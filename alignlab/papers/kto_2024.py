@@ -89,6 +89,32 @@ def effect_of_weights(runs: Sequence[Finished]) -> dict[str, list[float]]:
     return found
 
 
+def _imbalance(*words: str) -> Trained:
+    """KTO with a tenth of the good answers, with and without weights, and further words for the sweep."""
+    return Trained(
+        (
+            "experiment=paper/world_3",
+            "objective=kto",
+            "data.noise.desirable_kept=0.1",
+            *words,
+            f"{_WEIGHT}=1,10,13.33",
+            f"seed={','.join(map(str, range(100, 148)))}",
+        ),
+        effect_of_weights,
+    )
+
+
+_GAINS = tuple(
+    above(f"gain of {what} at weight {weight}", 0.0, "derived")
+    for what in ("reward", "gap")
+    for weight in ("10", "13.33")
+)
+
+_FORTY = (
+    "Paper: Llama-7B on UltraFeedback. Here: 40 answers with normal rewards and a random prior, and 4,000 "
+    "Bradley-Terry pairs from it, split into good and bad answers.",
+)
+
 PAPER = Paper(
     name="kto_2024",
     title="KTO: Model Alignment as Prospect Theoretic Optimization",
@@ -126,30 +152,26 @@ PAPER = Paper(
             words="Under 1:10 imbalance, weights that bring the ratio of the weighted counts to [1, 3/2] rescue the "
             "policy.",
             source="section 4.2, equations 8 and 9, and the experiment that discards 90 % of the desirable data",
-            expected=tuple(
-                above(f"gain of {what} at weight {weight}", 0.0, "derived")
-                for what in ("reward", "gap")
-                for weight in ("10", "13.33")
-            ),
-            measured_by=Trained(
-                (
-                    "experiment=paper/world_3",
-                    "objective=kto",
-                    "data.noise.desirable_kept=0.1",
-                    f"{_WEIGHT}=1,10,13.33",
-                    f"seed={','.join(map(str, range(12)))}",
-                ),
-                effect_of_weights,
-            ),
-            version=4,
-            deviations=(
-                "Paper: Llama-7B on UltraFeedback. Here: 40 answers with normal rewards and a random prior, and 4,000 "
-                "Bradley-Terry pairs from it, split into good and bad answers.",
-            ),
+            expected=_GAINS,
+            measured_by=_imbalance(),
+            version=5,
+            deviations=_FORTY,
             note="Without the weights, the policy collapses onto one or two answers, at a KL of up to 10 nats. Which "
-            "ones depends on the seed, and now and then they are good ones, so the gain of reward varies widely. The "
-            "gap to the frontier falls in nearly all seeds. Versions 1 to 3 had bandits with a uniform reference, in "
-            "which the reward of an action is its share of won comparisons. They were underdetermined too.",
+            "ones depends on the seed, and now and then they are good ones, so the gain of reward varies by more than "
+            "1 between seeds. With 12 seeds (version 4) its interval was 0.69 ± 0.83 at weight 10 and 0.41 ± 0.83 at "
+            "13.33, so the claim was underdetermined. Version 5 has 48 other seeds. Whether it holds in other worlds "
+            "is the claim imbalance-worlds. Versions 1 to 3 had bandits with a uniform reference, in which the reward "
+            "of an action is its share of won comparisons.",
+        ),
+        Claim(
+            name="imbalance-worlds",
+            words="The same in worlds with other answers, one for each seed.",
+            source="section 4.2, equations 8 and 9",
+            expected=_GAINS,
+            measured_by=_imbalance("data.world_seed=${seed}"),
+            deviations=_FORTY,
+            note="The reward of a policy depends on how far it goes, and weights hold it back: a larger ratio means a "
+            "smaller KL. So the weights can close the gap to the frontier without raising the reward.",
         ),
         Claim(
             name="reference-point",

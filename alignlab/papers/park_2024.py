@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 
 from alignlab.lab.world import World
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.r_dpo import RDPO
-from alignlab.papers.claim import Claim, Exact, Paper, above, below
+from alignlab.papers.claim import Claim, Exact, Paper, Trained, above, below
+from alignlab.papers.finished import Finished, by_setting, over_seeds, paired_difference
 from alignlab.papers.tabular import Preferences
 
 _ALPHAS = (0.01, 0.03, 0.1)
@@ -33,6 +37,21 @@ def expected_length() -> dict[str, float]:
     return {"largest error of E[n]": wrong, "smallest fall of E[n] with alpha": float(-np.diff(lengths).max())}
 
 
+# alpha of trained runs, nats per token.
+_TRAINED_ALPHAS = ("0", "0.03", "0.1", "0.3")
+
+
+def trained_length(runs: Sequence[Finished]) -> dict[str, list[float]]:
+    """By how many tokens the expected answer is shorter at each alpha than at the one before, and the gaps."""
+    length, gap = by_setting(runs, "exact/length"), by_setting(runs, "exact/frontier_gap")
+    names = {alpha: f"objective.alpha={alpha}" for alpha in _TRAINED_ALPHAS}
+    shorter = {
+        f"tokens at alpha {less} minus those at {more}": paired_difference(length, names[less], names[more])
+        for less, more in itertools.pairwise(_TRAINED_ALPHAS)
+    }
+    return shorter | {f"gap at alpha {alpha}": over_seeds(gap, name) for alpha, name in names.items()}
+
+
 PAPER = Paper(
     name="park_2024",
     title="Disentangling Length from Quality in Direct Preference Optimization",
@@ -50,6 +69,31 @@ PAPER = Paper(
             ),
             measured_by=Exact(expected_length),
             deviations=("Paper: Pythia on HH and TL;DR. Here: 13 answers of one or two tokens.",),
+        ),
+        Claim(
+            name="trained-length",
+            words="Policies trained by R-DPO write shorter answers, the shorter the larger alpha is.",
+            source="figure 3, and the regularised loss",
+            expected=tuple(
+                above(f"tokens at alpha {less} minus those at {more}", 0.0, "derived")
+                for less, more in itertools.pairwise(_TRAINED_ALPHAS)
+            ),
+            measured_by=Trained(
+                (
+                    "experiment=lab_dpo",
+                    "tracking=none",
+                    "objective=r_dpo",
+                    "objective.beta=0.1",
+                    f"objective.alpha={','.join(_TRAINED_ALPHAS)}",
+                    "trainer.max_steps=200",
+                    "seed=0,1,2,3,4",
+                ),
+                trained_length,
+            ),
+            deviations=(
+                "Paper: Pythia 2.8B on HH and TL;DR, sampled answers. Here: the lab's transformer, answers of up to "
+                "five tokens, and their exact expected length. Seeds change the order of the pairs only.",
+            ),
         ),
         Claim(
             name="length-controlled-gain",

@@ -41,6 +41,8 @@ BATCH: dict[str, str] = {
     "pref/accuracy_ties_half": "share of pairs whose preferred answer has the larger reward, ties count 1/2",
     "pref/saturated_frac": "share of pairs whose reward margin m has sigmoid(-m) below 0.01 (the weight of DPO's "
     "gradient); for labelled answers, m is the reward of a good answer and minus that of a bad one",
+    "pref/likelihood_accuracies": "share of pairs whose preferred answer has the larger log-probability per token "
+    "under the policy, ties count 0; no reference, no reward",
     "pref/chosen_longer_frac": "share of pairs whose preferred answer has more tokens",
     "pref/length_corr": "correlation over pairs between the reward margin and the preferred answer's additional tokens",
     "kl": "KTO's reference point: mean log-ratio of mismatched answers, at least 0 (nats); GRPO: mean k3 of a token "

@@ -174,7 +174,10 @@ ERRORS: dict[str, list[Planted]] = {
     "pal_2024 gradient-ratio": [Planted("alignlab.objectives.dpop.dpop_loss", scaled("penalty", 2))],
     "pal_2024 keeps-the-chosen": [Planted("alignlab.objectives.dpop.dpop_loss", scaled("penalty", 0))],
     "park_2024 expected-length": [Planted("alignlab.objectives.r_dpo.r_dpo_loss", price_paid_back)],
+    "rafailov_2024 direct-hump": [Planted(IPO, scaled("tau", 100.0))],
+    "rafailov_2024 ipo-least": [Planted(IPO, scaled("tau", 100.0))],
     "rafailov_2024 third-action": [Planted(DPO, without_rejected), Planted(IPO, without_rejected)],
+    "razin_2024 ches": [Planted(DPO, swapped)],
     "razin_2024 displacement": [Planted(DPO, scaled("beta", 2)), Planted(DPO, swapped)],
     "razin_2024 one-step": [Planted(DPO, scaled("beta", 2)), Planted(DPO, swapped)],
     "simpo_2024 length-normalised": [
@@ -193,7 +196,11 @@ def test_every_claim_has_a_planted_error() -> None:
     assert set(ERRORS) == set(CLAIMS)
 
 
-@pytest.mark.parametrize("name", CLAIMS)
+# Claims that take more than a few seconds.
+SLOW = ("rafailov_2024 direct-hump", "rafailov_2024 ipo-least", "razin_2024 ches", "xu_2024 learnt-reward")
+
+
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in CLAIMS])
 def test_a_planted_error_changes_the_verdict(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     claim = CLAIMS[name]
     expected = NOT_REPRODUCED.get(name, "reproduced")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -9,13 +10,17 @@ import pytest
 
 from alignlab.integrity import write_sealed
 from alignlab.lab.frontier import expected, kl, tilt
+from alignlab.papers.chowdhury_2024 import under_noise
 from alignlab.papers.dpo_2023 import distance_to_the_optimum
 from alignlab.papers.finished import Finished, by_setting, paired_difference, runs_of_sweep
 from alignlab.papers.ipo_2023 import growth_of_kl
 from alignlab.papers.kto_2024 import effect_of_weights
 from alignlab.papers.orpo_2024 import both_answers
 from alignlab.papers.pal_2024 import log_ratios
+from alignlab.papers.park_2024 import trained_length
+from alignlab.papers.simpo_2024 import likelihoods
 from alignlab.papers.tajwar_2024 import online_gain
+from alignlab.papers.tang_2024 import at_equal_kl
 from alignlab.papers.xu_2024 import gained
 from alignlab.runs.directory import RunDir
 
@@ -145,3 +150,64 @@ def test_the_gain_of_online_training_is_paired_by_seed() -> None:
     values = (("dpo", "0", 0.25), ("dpo", "1", 0.5), ("online_dpo", "1", 1.0), ("online_dpo", "0", 1.0))
     runs = [run(value, name="exact/reward", objective=name, seed=seed) for name, seed, value in values]
     assert online_gain(runs)["online minus offline"] == [0.75, 0.5]
+
+
+def of_axes(axes: dict[str, str], **summary: float) -> Finished:
+    return Finished(RunDir(Path("run")), axes, {"status": "done", "summary": summary})
+
+
+def test_what_robust_dpo_gains_under_noise_is_paired_by_seed() -> None:
+    key = "objective.label_smoothing"
+    runs = [
+        of_axes({"objective": name, key: share, "seed": seed}, **{"exact/reward": reward, "exact/frontier_gap": 0.5})
+        for name, share, rewards in (
+            ("dpo", "0", (1.0, 1.25)), ("dpo", "0.3", (0.5, 0.25)), ("robust_dpo", "0.3", (2.0, 2.0)),
+        )
+        for seed, reward in zip(("1", "0"), rewards, strict=True)
+    ]  # fmt: skip
+    found = under_noise(runs)
+    assert found["reward of robust DPO minus DPO"] == [0.75, 1.0]
+    assert found["reward of robust DPO minus conservative DPO"] == [1.75, 1.5]
+    assert found["gap of conservative DPO at its own KL"] == [0.5, 0.5]
+
+
+def test_the_fall_of_the_length_with_alpha() -> None:
+    runs = [
+        of_axes({"objective.alpha": alpha, "seed": "0"}, **{"exact/length": length, "exact/frontier_gap": 0.25})
+        for alpha, length in (("0", 4.0), ("0.03", 3.5), ("0.1", 3.75), ("0.3", 1.0))
+    ]
+    found = trained_length(runs)
+    falls = {name: values for name, values in found.items() if name.startswith("tokens")}
+    assert falls == {
+        "tokens at alpha 0 minus those at 0.03": [0.5],
+        "tokens at alpha 0.03 minus those at 0.1": [-0.25],
+        "tokens at alpha 0.1 minus those at 0.3": [2.75],
+    }
+    assert found["gap at alpha 0.3"] == [0.25]
+
+
+def test_pairs_ordered_by_likelihood() -> None:
+    names = ("eval/rewards/accuracies", "eval/pref/likelihood_accuracies")
+    runs = [
+        of_axes({"objective": objective, "seed": "0"}, **dict(zip(names, values, strict=True)))
+        for objective, values in (("dpo", (0.75, 0.5)), ("simpo", (0.625, 0.625)))
+    ]
+    assert likelihoods(runs) == {
+        "accuracy by likelihood: SimPO minus DPO": [0.125], "DPO: accuracy by reward minus by likelihood": [0.25],
+    }  # fmt: skip
+
+
+def test_rewards_are_compared_at_half_of_the_common_kl(tmp_path: Path) -> None:
+    """Online: KL 0 to 4, reward 0 to 1. Offline: KL 0, 1, 2 and reward 0, 0.125, 0.5. At KL 1: 0.25 - 0.125."""
+    runs = []
+    for objective, rows in (("online_dpo", [(4.0, 1.0)]), ("dpo", [(1.0, 0.125), (2.0, 0.5)])):
+        run = RunDir(tmp_path / objective)
+        run.path.mkdir()
+        lines = [
+            json.dumps({"train/global_step": step, "exact/kl": kl_, "exact/reward": reward})
+            for step, (kl_, reward) in enumerate(rows, 1)
+        ]
+        run.metrics.write_text("".join(f"{line}\n" for line in lines))
+        axes = {"objective": objective, "data.settings.centre": "70", "seed": "0"}
+        runs.append(Finished(run, axes, {"status": "done", "summary": {"exact/reward_reference": 0.0}}))
+    assert at_equal_kl(runs) == {"online minus offline where the best answers are rare": [0.125]}

@@ -221,11 +221,23 @@ def worst_preferred(right: Callable[..., Any]) -> Callable[..., Any]:
     return lambda loss, batch: right(loss, replace(batch, chosen=batch.rejected, rejected=batch.chosen))
 
 
+def for_clean_labels(right: Callable[..., Any]) -> Callable[..., Any]:
+    """Robust DPO believes that no label is flipped."""
+    return lambda *a, **k: right(*a, **{**k, "label_smoothing": 0.0})
+
+
+def longer_preferred(right: Callable[..., Any]) -> Callable[..., Any]:
+    """A token earns alpha instead of costing it."""
+    return lambda chosen, rejected, longer, **k: right(chosen, rejected, -longer, **k)
+
+
 SHORT = ["trainer.max_steps=6000", "seed=0,1,2,3,4"]
 # Without noise in the data's order, IPO and DPO stay where they begin, and after 3,000 updates they are still near it.
 CYCLE = ["trainer.max_steps=3000"]
 FEW = ["seed=0,1,2,3,4"]
 IPO, DPO = (("alignlab.objectives.ipo", "ipo_loss"), ("alignlab.objectives.dpo", "dpo_loss"))
+ROBUST, LENGTH = (("alignlab.objectives.robust_dpo", "robust_dpo_loss"), ("alignlab.objectives.r_dpo", "r_dpo_loss"))
+KTO, SIMPO = (("alignlab.objectives.kto", "kto_loss"), ("alignlab.objectives.simpo", "simpo_loss"))
 ONLINE = ("alignlab.objectives.online_dpo", "online_dpo_loss")
 
 
@@ -237,11 +249,21 @@ ONLINE = ("alignlab.objectives.online_dpo", "online_dpo_loss")
         ("ipo_2023 bandit-d2", CYCLE, (IPO, DPO), rejected_thrice),
         ("ipo_2023 bandit-d3-amended", SHORT, (IPO, DPO), rejected_thrice),
         ("ipo_2023 regularisation", [], (IPO,), logistic),
-        ("kto_2024 imbalance-trained", [], (("alignlab.objectives.kto", "kto_loss"),), all_bad),
+        ("kto_2024 imbalance-trained", FEW, (KTO,), all_bad),
+        ("kto_2024 imbalance-worlds", FEW, (KTO,), all_bad),
         ("xu_2024 unseen-answers", [*FEW, "trainer.max_steps=300"], (DPO,), chosen_only),
         ("dpo_2023 theorem-1-trained", ["trainer.max_steps=1500"], (DPO,), beta_twice),
-        ("orpo_2024 sft-raises-both", FEW, (("alignlab.objectives.orpo", "orpo_loss"),), exchanged),
+        (
+            "orpo_2024 sft-raises-both",
+            [*FEW, "trainer.max_steps=150"],
+            (("alignlab.objectives.orpo", "orpo_loss"),),
+            exchanged,
+        ),
         ("pal_2024 chosen-falls-in-training", FEW, (("alignlab.objectives.dpop", "dpop_loss"),), without_penalty),
+        ("chowdhury_2024 noise-trained", ["trainer.max_steps=500"], (ROBUST,), for_clean_labels),
+        ("park_2024 trained-length", ["trainer.max_steps=60"], (LENGTH,), longer_preferred),
+        ("simpo_2024 likelihoods", ["trainer.max_steps=100"], (SIMPO,), exchanged),
+        ("tang_2024 equal-kl", FEW, (ONLINE,), worst_preferred),
         ("tajwar_2024 unlikely-optimum", FEW, (ONLINE,), worst_preferred),
         ("tajwar_2024 likely-optimum", FEW, (ONLINE,), worst_preferred),
     ],

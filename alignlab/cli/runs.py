@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.errors import AlignlabError, OutputError
 from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted
@@ -173,8 +174,6 @@ def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.runs.archive import members_of, pack
-
     if len(words) not in (1, 2):
         return _some([], "pack needs a sweep or a run: alignlab runs pack <sweep> [file]")
     sweep, runs = members_of(root, words[0])
@@ -187,8 +186,6 @@ def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _unpack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.runs.archive import unpack
-
     if len(words) != 1:
         return _some([], "unpack needs a file: alignlab runs unpack <file>")
     found = unpack(Path(words[0]), root)

@@ -11,6 +11,7 @@ from alignlab.papers.claim import Claim, Exact, Paper, Sampled, above, below, ne
 from alignlab.papers.no_never import CLAIMS as WITH_SMOLLM2
 from alignlab.papers.small_transformer import of_strings, read
 from alignlab.papers.softmax_model import NEVER, NO, YES, SoftmaxModel, descend, no_never_yes
+from alignlab.statistics.rank_correlation import rank_correlation
 from alignlab.types import Logps, PairLogps
 
 
@@ -66,8 +67,6 @@ def hidden_similarity(seed: int) -> dict[str, float]:
     The change is that of gradient flow in all weights: minus the product of the gradients of log p(preferred) and of
     the loss. CHES is <H_w, H_l> - |H_w|^2, where H sums the hidden states that predict an answer's tokens.
     """
-    from scipy.stats import spearmanr  # its import takes a second
-
     strings = strings_of(8, 5)
     prior = keywords(seed, letters=8, length=5)[0][0]
     model = of_strings(strings, prior, seed=seed)
@@ -85,7 +84,7 @@ def hidden_similarity(seed: int) -> dict[str, float]:
         up = torch.autograd.grad(logps[0].sum(), weights)
         changes.append(-sum(float((a * b).sum()) for a, b in zip(up, down, strict=True)))
     alike = (pairs[:, 0] == pairs[:, 1]).sum(dim=1).numpy()
-    by_ches, by_edits = (float(spearmanr(score, changes).statistic) for score in (scores, alike))
+    by_ches, by_edits = (rank_correlation(score, changes) for score in (scores, alike))
     return {
         "correlation with CHES": by_ches,
         "correlation with the number of equal letters": by_edits,

@@ -72,17 +72,20 @@ class Run:
 
         return metrics_frame(self.directory)
 
-    def policy(self, *, trust_remote_code: bool = False) -> tuple[Any, Any]:
+    def policy(self, *, trust_remote_code: bool = False, plugins: Sequence[str] = ()) -> tuple[Any, Any]:
         """The trained model and its tokenizer, from transformers.
 
         trust_remote_code: run the Python code that comes with the model's folder.
+        plugins: those that the run was trained with, as in `plugins=[...]`. A record loads no code by itself.
         Raises ConfigError if the run has no record, and ParentError if it has no policy.
         """
         from alignlab.config.from_record import recorded_plan
+        from alignlab.config.own_plugins import plugins_for
         from alignlab.pipeline.policies import finished_policy
 
         root = str(self.path.absolute().parents[1])
-        side = finished_policy(recorded_plan(root, self.id, trust_remote_code=trust_remote_code)).load()
+        with plugins_for(plugins):
+            side = finished_policy(recorded_plan(root, self.id, trust_remote_code=trust_remote_code)).load()
         return side.model, side.tokenizer
 
     def __repr__(self) -> str:

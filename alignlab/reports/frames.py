@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from alignlab.evaluation.benchmarked import flat_benchmarks
 from alignlab.evaluation.summary import flat
 from alignlab.reports.answer import answers_of
 from alignlab.reports.collect import Collected
@@ -30,7 +31,8 @@ def evaluations_frame(found: Mapping[str, tuple[Path, Mapping[str, Any]]]) -> pd
 
 
 def _named(summary: Mapping[str, Any]) -> dict[str, float]:
-    return {f"eval/{name}": value for name, value in flat(dict(summary), "reference")} if "kl" in summary else {}
+    found = flat(dict(summary), "reference") if "kl" in summary else flat_benchmarks(summary.get("benchmarks", {}))
+    return {f"eval/{name}": value for name, value in found}
 
 
 def settings_frame(found: Collected) -> pd.DataFrame:

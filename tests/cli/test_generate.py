@@ -1,0 +1,84 @@
+"""`alignlab generate` and `alignlab chat`, with the tiny model."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from alignlab.cli.generate import Options
+from alignlab.cli.words import settings_of, split_words
+from alignlab.errors import ConfigError
+
+CLI = Callable[..., Any]
+SHORT = "max_new_tokens=4"
+
+
+@pytest.fixture
+def prompts(tmp_path: Path) -> None:
+    rows = [{"prompt": "Say hello."}, {"turns": ["First?", "Second?"], "question_id": 7}]
+    Path(tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+
+
+def test_answers_to_a_file(alignlab: CLI, prompts: None) -> None:
+    done = alignlab("generate", "tiny", "prompts.jsonl", SHORT, "samples=2")
+    assert done.code == 0, done.err
+    rows = [json.loads(line) for line in done.out.splitlines()]
+    assert [(row["prompt"], row["sample"], row.get("question_id")) for row in rows] == [
+        ("Say hello.", 0, None), ("Say hello.", 1, None), ("First?", 0, "7"), ("First?", 1, "7"),
+    ]  # fmt: skip
+    assert rows[0]["completion"] != rows[1]["completion"]
+    assert "tiny: 4 answers, 0 ended by themselves; 1 second turn not asked" in done.err
+    assert alignlab("generate", "tiny", "prompts.jsonl", "answers.jsonl", SHORT, "samples=2").code == 0
+    assert Path("answers.jsonl").read_text() == done.out, "the same answers every time"
+
+
+def test_what_is_wrong_is_told_at_once(alignlab: CLI, prompts: None) -> None:
+    found = alignlab("generate", "tiny", "prompts.jsonl", "max_new_token=3", "temperature=-1", "samples=x")
+    assert found.code == 2
+    assert [text in found.err for text in ("3 problems", "type: max_new_tokens=3", "must be a whole number")] == [
+        True
+    ] * 3
+    assert "is no run, no folder, no name of the hub" in alignlab("generate", "nothing", "prompts.jsonl").err
+    assert "no such folder" in alignlab("generate", "./nothing", "prompts.jsonl").err
+    assert "is trained first (lab_sft)" in alignlab("generate", "lab", "prompts.jsonl").err
+    assert "none.jsonl can't be read" in alignlab("generate", "tiny", "none.jsonl").err
+    assert alignlab("generate").code == 2
+    assert "usage" in alignlab("generate", "--help").out
+
+
+def test_a_conversation_beside_another(alignlab: CLI, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("hello\n/new\nhello\nmore\n/quit\nnever\n"))
+    done = alignlab("chat", "tiny", "--against", "tiny", SHORT)
+    assert done.code == 0, done.err
+    answers = done.out.split("tiny: ")[1:]
+    assert len(answers) == 6
+    assert answers[0] == answers[1] == answers[2], "a new conversation begins as the first one did"
+    assert answers[4] != answers[2]
+    assert "[cut off after 4 tokens]" in done.out
+
+
+def test_a_conversation_that_can_not_begin(alignlab: CLI) -> None:
+    assert "there is no policy before its training" in alignlab("chat", "tiny", "--against", "reference").err
+    assert alignlab("chat").code == 2
+    assert alignlab("chat", "tiny", "--agains").code == 2
+    assert "--against reference" in alignlab("chat", "--help").out
+
+
+def test_words_of_a_command_line() -> None:
+    assert split_words(["a", "samples=3", "./x=y", "--no", "seed=1", "seed=2"]) == (
+        ["a", "./x=y", "--no"],
+        {"samples": "3", "seed": "2"},
+    )
+    made = settings_of(Options, {"temperature": "1e-1", "progress": "False", "output_root": "a b"})
+    assert (made.temperature, made.progress, made.output_root) == (0.1, False, "a b")
+    with pytest.raises(ConfigError) as caught:
+        settings_of(Options, {"progress": "perhaps", "seed": "1.5", "temperature": "nan"})
+    assert [(p.key, p.allowed) for p in caught.value.problems[:2]] == [
+        ("progress", "must be true or false"),
+        ("seed", "must be a whole number"),
+    ]

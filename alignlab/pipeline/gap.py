@@ -19,8 +19,9 @@ The model starts at the run's policy. Its search has reached a minimum when 50 i
 1e-5 nats, and it stops after 500 iterations. If it does not get there, or if it is not tried (adapters, and worlds with
 more than 2,000 prefixes, where an iteration takes a second), function class and optimisation are one part.
 
-If there are more than 4 million pairs of answers, 100,000 of them stand for the population, each in both orders with
-the probabilities of its labels.
+If there are more than 4 million pairs of answers, 100,000 of them or more stand for the population: every answer to
+every prompt with others that are drawn from the reference, each pair in both orders with the probabilities of its
+labels.
 """
 
 from __future__ import annotations

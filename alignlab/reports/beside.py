@@ -31,7 +31,7 @@ def beside(drawing: Drawing, style: str = "screen") -> Figure:
             for handle, name in zip(*axes.get_legend_handles_labels(), strict=True)
             if name
         }
-        columns = max(1, min(len(shown), _LEGEND // (max(map(len, shown)) + 7)))
+        columns = max(1, min(len(shown), _LEGEND // (max(map(len, shown), default=0) + 7)))
         figure.legend(shown.values(), shown.keys(), loc="outside lower center", ncols=columns, fontsize=8)
     return figure
 

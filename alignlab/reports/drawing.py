@@ -5,6 +5,7 @@ They are plain values, so that a page can draw them with plotly and a file with 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -97,16 +98,27 @@ class Drawing:
 
 
 def _with_room(values: Sequence[float]) -> tuple[float, float]:
-    low, high = min(values), max(values)
+    finite = [value for value in values if math.isfinite(value)]
+    if not finite:  # a figure whose claims were not measured, of a paper without numbers
+        return 0.0, 1.0
+    low, high = min(finite), max(finite)
     room = 0.06 * ((high - low) or abs(high) or 1.0)
     return low - room, high + room
 
 
 def _plain(series: Series) -> dict[str, Any]:
     def numbers(values: Sequence[Any]) -> list[Any]:
-        return [value if isinstance(value, str) else float(f"{value:.6g}") for value in values]
+        return [_number(value) for value in values]
 
     return {
         "name": series.name, "style": series.style, "open": series.open, "x": numbers(series.x), "y": numbers(series.y),
-        "low": numbers(series.low), "high": numbers(series.high),
+        "low": numbers(series.low), "high": numbers(series.high), "left": numbers(series.left),
+        "right": numbers(series.right),
     }  # fmt: skip
+
+
+def _number(value: Any) -> Any:
+    """A value for JSON: 6 digits, the name of a category, or None if it is not finite."""
+    if isinstance(value, str):
+        return value
+    return float(f"{value:.6g}") if math.isfinite(value) else None

@@ -141,6 +141,7 @@ def test_samples_are_candidates_by_their_probabilities() -> None:
     assert counts[0] > counts[2], "at a high temperature shorter candidates are likelier"
 
 
+@pytest.mark.slow
 def test_an_online_run_learns_from_candidates(alignlab: Callable[..., Any], tmp_path: Path) -> None:
     rows = [("Pick", ("ab", "cd", "ef"), (1.0, 0.0, -1.0)), ("Choose", ("gh", "ij"), (-1.0, 1.0))]
     words = [

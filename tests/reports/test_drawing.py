@@ -40,7 +40,26 @@ def test_values_for_a_page() -> None:
     ]  # fmt: skip
     assert plain["panels"][1]["series"][0] == {
         "name": "DPO", "style": "joined", "open": False, "x": [2.0], "y": [0.6], "low": [0.2], "high": [1.0],
+        "left": [], "right": [],
     }  # fmt: skip
+
+
+def test_intervals_of_both_axes() -> None:
+    """The axes hold them, the page gets them, and an interval that is not known is left out."""
+    both = Series("DPO", (2.0, 3.0), (0.6, 0.7), (0.5, math.nan), (0.8, math.nan), left=(1.0, 2.5), right=(4.0, 9.0))
+    drawing = Drawing("kl", "", "KL", "reward", ((None, Panel("ours", (both,))),))
+    assert drawing.x_range == (1.0 - 0.06 * 8, 9.0 + 0.06 * 8)
+    assert drawing.y_range == (0.5 - 0.06 * 0.3, 0.8 + 0.06 * 0.3)
+    (series,) = drawing.plain()["panels"][1]["series"]
+    assert (series["left"], series["right"], series["low"]) == ([1.0, 2.5], [4.0, 9.0], [0.5, None])
+    segments = [line.get_segments()[0].tolist() for line in beside(drawing).axes[1].collections]
+    assert [[1.0, 0.6], [4.0, 0.6]] in segments
+
+
+def test_a_figure_without_numbers() -> None:
+    drawing = Drawing("kl", "", "KL", "reward", ((None, None),))
+    assert (drawing.x_range, drawing.y_range) == ((0.0, 1.0), (0.0, 1.0))
+    assert all(axes.texts[0].get_text() == "no numbers" for axes in beside(drawing).axes)
 
 
 def test_categories_have_one_order() -> None:

@@ -26,8 +26,8 @@ _STREAM = {"train": 0, "eval": 1}
 # How often a second answer that equals the first is sampled again, before the reference counts as constant.
 _MAX_ATTEMPTS = 1000
 
-# Most pairs of answers over all prompts that are enumerated, and the number of pairs of answers that stand for them if
-# there are more.
+# Most pairs of answers over all prompts that are enumerated, and the least number of pairs that stand for them if there
+# are more.
 MOST_PAIRS, SAMPLED_PAIRS = 4_000_000, 100_000
 
 
@@ -122,7 +122,8 @@ class Lab(Source):
         probability = np.exp(np.asarray(reference(world), dtype=np.float64))
         rng = np.random.default_rng([self.seed, 20 + _STREAM[split]])
         wanted = self._size(split, self.pair_count)
-        prompts, first, second = _two_answers(rng, probability, wanted)
+        prompts, first = draw_rows(rng, probability, wanted)
+        second = _other_answers(rng, probability, prompts, first)
         gold = world.gold_reward
         difference = gold[prompts, first] - gold[prompts, second]
         if self.labels == "deterministic":
@@ -144,10 +145,14 @@ class Lab(Source):
         if world.prompts * world.leaves**2 <= MOST_PAIRS:
             return WeightedPairs.of_table(self._all_pairs(p))
         rng = np.random.default_rng([self.seed, 60])
-        prompts, first, second = _two_answers(rng, p, SAMPLED_PAIRS)
+        # Every answer is the first one equally often, with its probability as weight, and the second one is drawn.
+        times = -(-SAMPLED_PAIRS // p.size)
+        prompts, first = (np.tile(part.ravel(), times) for part in np.indices(p.shape))
+        second = _other_answers(rng, p, prompts, first)
+        weight = p[prompts, first] / (times * world.prompts)
         won = self._first_wins(world.gold_reward[prompts, first] - world.gold_reward[prompts, second])
         sides = (np.r_[prompts, prompts], np.r_[first, second], np.r_[second, first])
-        return WeightedPairs(*sides, np.r_[won, 1 - won] / len(won), whole=False)
+        return WeightedPairs(*sides, np.r_[weight * won, weight * (1 - won)], whole=False)
 
     def _first_wins(self, difference: NDArray[np.float64]) -> NDArray[np.float64]:
         """The probability that the first answer is preferred, from the difference of the rewards."""
@@ -180,19 +185,18 @@ class Lab(Source):
         return self.limited("eval") or training_rows
 
 
-def _two_answers(
-    rng: np.random.Generator, probability: NDArray[np.float64], count: int
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
-    """(prompts, first, second), int64[count] each: two different answers to each prompt. probability: [X, N].
+def _other_answers(
+    rng: np.random.Generator, probability: NDArray[np.float64], prompts: NDArray[np.int64], first: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """int64[B] an answer to each prompt that differs from `first`. probability: [X, N]; prompts, first: int64[B].
 
     Raises DataError if there is only one answer to a prompt.
     """
-    prompts, first = draw_rows(rng, probability, count)
     second = first.copy()
     for _ in range(_MAX_ATTEMPTS):
         same = first == second
         if not same.any():
-            return prompts, first, second
+            return second
         second[same] = draw_answers(rng, probability, prompts[same])
     raise DataError("the reference always gives the same answer, so there are no pairs to compare")
 

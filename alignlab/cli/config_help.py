@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shutil
 import textwrap
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, cast
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
@@ -29,7 +30,10 @@ def config_help(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
     if problems:
         raise ConfigError(problems)
     width = min(max(shutil.get_terminal_size((110, 24)).columns, 80), 120)
-    groups = [*composer.groups(), "stage"] if "trainer" in config else _groups_of(config, composer)
+    chosen = composer.load([]).hydra.runtime.choices
+    groups = [group for group in composer.groups() if group in chosen]
+    groups += ["stage"] if "trainer" in config else []
+    example = "trainer.max_steps=200" if "trainer" in config else "judge.llm.seed=2"
     return "\n".join(
         [
             f"usage: alignlab {config_name} [key=value ...] [Hydra flags]",
@@ -37,7 +41,7 @@ def config_help(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
             "Groups. Choose an option with <group>=<option>; this page then shows its keys:",
             *(line for group in groups for line in _options(loader, group, width)),
             "",
-            "Keys. Set a value with <key>=<value>, where the key has the names above it: trainer.max_steps=200",
+            f"Keys. Set a value with <key>=<value>, where the key has the names above it: {example}",
             *_keys(config, width),
             "",
             "Flags: -m takes several values for a key, separated by commas; --cfg job prints the config as YAML;",
@@ -46,34 +50,37 @@ def config_help(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
     )
 
 
-def _groups_of(config: DictConfig, composer: Composer) -> list[str]:
-    return [group for group in composer.groups() if group in config]
-
-
 def _options(loader: ConfigLoader, group: str, width: int) -> Iterator[str]:
     options = [option for option in loader.get_group_options(group) if not option.startswith("_")]
+    name = "stage (for model.parent and reward.run)" if group == "stage" else group
     yield from textwrap.wrap(
-        f"{group}: {', '.join(options)}", width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
+        f"{name}: {', '.join(options)}", width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
     )
 
 
 def _keys(node: DictConfig, width: int, indent: str = "  ") -> Iterator[str]:
     """One line for each key of a config, with its value, and its comment beside it."""
-    kind = OmegaConf.get_type(node)
-    comments = {s.name: s.comment for s in settings_of(kind)} if kind not in (dict, None) else {}
-    for key in node:
+    schema = _schema(node)
+    comments = {s.name: s.comment for s in settings_of(schema)} if schema else {}
+    for key in map(str, node):
         part = node._get_node(key)
         if isinstance(part, DictConfig) and not part._is_none() and not part._is_missing() and len(part):
-            kind = OmegaConf.get_type(part)
-            yield from _line(f"{indent}{key}:", "" if kind in (dict, None) else summary(kind), width)
+            schema = _schema(part)
+            yield from _line(f"{indent}{key}:", summary(schema) if schema else "", width)
             yield from _keys(part, width, indent + "  ")
         else:
-            yield from _line(f"{indent}{key}: {_shown(node, str(key))}", comments.get(str(key), ""), width)
+            yield from _line(f"{indent}{key}: {_shown(node, key)}", comments.get(key, ""), width)
+
+
+def _schema(node: DictConfig) -> type | None:
+    """The dataclass of a part of the config; None if it has none."""
+    kind = OmegaConf.get_type(node)
+    return kind if isinstance(kind, type) and dataclasses.is_dataclass(kind) else None
 
 
 def _shown(node: DictConfig, key: str) -> str:
     """A value as it is written in YAML on one line. References to other keys are not resolved."""
-    value: Any = OmegaConf.to_container(node, resolve=False)[key]  # type: ignore[call-overload]
+    value = cast(dict[str, Any], OmegaConf.to_container(node, resolve=False))[key]
     return yaml.safe_dump(value, default_flow_style=True, width=1000, allow_unicode=True).removesuffix("...\n").strip()
 
 

@@ -81,6 +81,15 @@ SYNONYMS = {
     "cpo_alpha": "objective.nll_weight",
     "rpo_alpha": "objective.nll_weight",
     "num_ppo_epochs": "rollout.epochs",
+    "num_iterations": "rollout.epochs",
+    "epsilon": "objective.clip",
+    "epsilon_high": "objective.clip_higher",
+    "center_rewards_coefficient": "objective.centring",
+    "f_divergence_type": "objective.divergence",
+    "dataset_config": "data.subset",
+    "dataset_train_split": "data.split",
+    "dataset_test_split": "data.eval_split",
+    "model_revision": "model.revision",
     "num_mini_batches": "rollout.minibatches",
     "wandb_project": "tracking.wandb.project",
     "wandb_entity": "tracking.wandb.entity",
@@ -135,6 +144,9 @@ _KL = "the weight of the KL is a field of the objective: objective.kl_coef for p
 _WARMUP = "warm-up is counted in updates: optim.warmup_steps"
 _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every count updates; 0 means only at the end"
 _RESUME = "type the same command again: it resumes a run that was stopped"
+_ONE_DEVICE = "a run uses one device; launcher=local gives each point of a sweep a GPU of its own"
+_SAMPLER = "answers are sampled by the model that is trained; there is no vLLM"
+_LENGTHS = "rows are packed without padding where a check finds this exact; trainer.layout=plain switches it off"
 
 # Settings that work differently here.
 EXPLANATIONS = {
@@ -166,6 +178,15 @@ EXPLANATIONS = {
     **dict.fromkeys(("eval_strategy", "evaluation_strategy", "save_strategy", "logging_strategy"), _STRATEGY),
     **dict.fromkeys(("resume", "resume_from_checkpoint"), _RESUME),
     **dict.fromkeys(("model_name", "model_name_or_path", "base_model"), _MODEL),
+    **dict.fromkeys(("deepspeed", "fsdp", "fsdp_config", "ddp_backend"), _ONE_DEVICE),
+    **dict.fromkeys(("use_vllm", "vllm_mode", "vllm_gpu_memory_utilization", "vllm_server_base_url"), _SAMPLER),
+    **dict.fromkeys(("packing", "padding_free"), _LENGTHS),
+    "use_weighting": "weighted DPO is an objective of its own: objective=wpo",
+    "ld_alpha": "length-desensitised DPO is an objective of its own: objective=ld_dpo objective.alpha=<alpha>",
+    "torch_compile": "trainer.compile=auto, always or never",
+    "use_cpu": "trainer.accelerator=cpu",
+    "disable_dropout": "models are trained without dropout, except for that of the adapter: peft.dropout=0",
+    "disable_tqdm": "trainer.progress=false switches progress bars off",
     "kl_coef": _KL,
     "warmup_ratio": _WARMUP,
     "use_peft": "type peft=lora for an adapter",

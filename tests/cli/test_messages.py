@@ -357,6 +357,7 @@ def test_help_shows_each_key_with_its_comment(alignlab: Run) -> None:
     text = alignlab("train", "--help", *words, "-m", "seed=1,2").out
     assert "smollm2_135m" in text
     assert "schema/" not in text
+    assert "  stage (for model.parent and reward.run): hh_reward_model_smollm2" in text
     assert re.search(r"^    desirable_weight: 1\.0 +# lambda_D, weight of good answers, > 0\.$", text, re.M)
     assert re.search(r"^    max_steps: 7 +# number of optimizer updates, unless `max_epochs` is set\.$", text, re.M)
     assert re.search(r"^    alphabet: \$\{oc\.select:data\.alphabet,abcdef\} +# letters, each of which", text, re.M)
@@ -375,8 +376,8 @@ def test_help_of_verbs_that_train_nothing(verb: str, key: str, alignlab: Run) ->
     text = alignlab(verb, "--help").out
     assert text.startswith(f"usage: alignlab {verb} [key=value ...]")
     assert re.search(rf"^  {re.escape(key)} +# ", text, re.M)
-    assert "judge: gold, human" in text
-    assert "objective:" not in text
+    groups = re.findall(r"^  (\w+): ", text.partition("Groups.")[2].partition("\n\n")[0], re.M)
+    assert groups == {"evaluate": ["judge"], "synthesize": ["data", "judge", "model", "peft"]}[verb]
 
 
 def test_help_refuses_what_does_not_exist(alignlab: Run) -> None:

@@ -27,6 +27,7 @@ NOT_REPRODUCED: dict[str, Verdict] = {
     "gao_2022 ideal-rl-form": "contradicted",
     "ipo_2023 d3-as-printed": "underdetermined",
     "kto_2024 reference-point": "contradicted",
+    "rafailov_2024 ipo-least": "underdetermined",
     "xu_2024 learnt-reward": "contradicted",
 }
 

@@ -25,7 +25,7 @@ from alignlab.tracking.sinks.jsonl import read_rows
 class Finished:
     """A run of a sweep.
 
-    axes:   the values that the sweep gave it, as they were typed.
+    axes:   the values that the sweep gave it, as they were typed; keys without the + of an added key.
     record: its run.json.
     """
 
@@ -74,7 +74,7 @@ def runs_of_sweep(output_root: Path, name: str) -> list[Finished]:
     found = []
     for point in sweep["points"]:
         run = RunDir.of(output_root, point["run"])
-        axes = {key: value for key, value in point.items() if key not in ("point", "run")}
+        axes = {key.lstrip("+"): value for key, value in point.items() if key not in ("point", "run")}
         found.append(Finished(run, axes, run.record()))
     return found
 

@@ -217,6 +217,7 @@ def test_pair_metrics_are_their_definitions() -> None:
             "rewards/accuracies": 0.5,
             "pref/accuracy_ties_half": 0.75,
             "pref/saturated_frac": 0.0,
+            "pref/likelihood_accuracies": 0.5,
             "pref/chosen_longer_frac": 0.5,
             "pref/length_corr": 1.0,
         }

@@ -27,6 +27,8 @@ NOT_REPRODUCED: dict[str, Verdict] = {
     "gao_2022 ideal-rl-form": "contradicted",
     "ipo_2023 d3-as-printed": "underdetermined",
     "kto_2024 reference-point": "contradicted",
+    "rafailov_2024 ipo-least": "underdetermined",
+    "razin_2024 ches": "underdetermined",
     "xu_2024 learnt-reward": "contradicted",
 }
 

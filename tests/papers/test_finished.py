@@ -50,7 +50,7 @@ def test_a_diverged_policy_is_nan_for_every_action() -> None:
 
 
 def test_runs_of_a_sweep(tmp_path: Path) -> None:
-    points = [{"point": 0, "run": "dpo-1", "seed": "7", "objective.beta": "0.1"}]
+    points = [{"point": 0, "run": "dpo-1", "seed": "7", "++objective.beta": "0.1"}]
     write_sealed(tmp_path / "sweeps/mine/sweep.json", {"name": "mine", "points": points})
     write_sealed(tmp_path / "runs/dpo-1/run.json", {"id": "dpo-1", "status": "done", "config": {"seed": 7}})
     (found,) = runs_of_sweep(tmp_path, "mine")

@@ -121,7 +121,7 @@ def test_every_point_of_the_grid_passes_the_checks(
         found = alignlab("check", *words[1:])
         assert found.code == 0, found.err
         points.append(found.out.count(": not run yet"))
-    assert points == [10, 4, 2, 3, 4, 4], "without SFT and the reward model"
+    assert points == [2 * 10, 2 * 4, 2 * 2, 2 * 3, 2 * 4, 3 * 4], "each with its SFT, the last ones with a reward model"
     assert not Path("outputs/runs").exists()
 
 

@@ -7,6 +7,7 @@ of reward against KL, estimated from samples that continue held-out reviews.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -76,7 +77,9 @@ class Experiment:
         )  # fmt: skip
         yield *made, f"synthesis.prompts={self.prompts}", f"to={pairs}"
         other = ("data.split=test", "data.eval_split=train", "data.train_limit=256")
-        yield *made, *other, f"synthesis.prompts={self.held_out}", f"to={held_out}"
+        of_others = (*made, *other, f"synthesis.prompts={self.held_out}")
+        yield *of_others, f"to={held_out}"
+        yield *of_others, "synthesis.form=rankings", f"to={_ranked(place)}"  # the same samples, all of them
         sampled = (f"evaluation.prompts={self.held_out}", f"evaluation.max_new_tokens={self.tokens}")
         for method in self.methods:
             yield (
@@ -85,12 +88,6 @@ class Experiment:
                 *(word.format(reviews=place.data) for word in method.words),
                 f"sweep.name={sweep_of(claim, method)}",
             )  # fmt: skip
-        best = (f"run={self.start(claim, place)}", *judge, *sampled, "evaluation.baselines=[]")
-        yield ("evaluate", *best, f"evaluation.samples={self.samples}")
-
-    def start(self, claim: str, place: Workplace) -> str:
-        """The id of the run that all methods start from."""
-        return str(self.runs(claim, place, self.methods[0])[0].record["parent"])
 
     def runs(self, claim: str, place: Workplace, method: Method) -> list[Finished]:
         return runs_of_sweep(place.output_root, sweep_of(claim, method))
@@ -98,8 +95,8 @@ class Experiment:
     def measured(self, claim: str, place: Workplace) -> Measured:
         """Reward and KL of every policy, and the lead of DPO over the others at their KL."""
         points = {method.name: self._points(claim, place, method) for method in self.methods}
-        start = _evaluated(place.output_root / "runs" / self.start(claim, place))
-        best = best_of_n(_by_prompt(start.examples), [n for n in (1, 2, 4, 8, 16) if n <= self.samples])
+        scores = scores_of_the_start(_ranked(place), self.samples)
+        best = best_of_n(scores, [n for n in (1, 2, 4, 8, 16) if n <= self.samples])
         curves = {name: curve_of(own) for name, own in points.items() if own}
         curves["SFT and best-of-n"] = Curve(
             tuple(map(best_of_n_kl, best)),
@@ -152,6 +149,23 @@ class Point:
     reward: tuple[float, float, float]
 
 
+def scores_of_the_start(ranked: Path, samples: int) -> list[list[float]]:
+    """For each held-out review, the probabilities that the sentiment of the start's samples is good.
+
+    ranked: rankings by `alignlab synthesize`. Reviews with fewer different samples are left out.
+    """
+    rows = (json.loads(line) for line in ranked.read_text(encoding="utf-8").splitlines())
+    return [[_probability(score) for score in row["grades"]] for row in rows if len(row["grades"]) == samples]
+
+
+def _ranked(place: Workplace) -> Path:
+    return place.folder / "held_out_ranked.jsonl"
+
+
+def _probability(log_odds: float) -> float:
+    return 1 / (1 + math.exp(-log_odds))
+
+
 def curve_of(points: Sequence[Point]) -> Curve:
     """The points of a method, with intervals in both directions."""
     (x, left, right), (y, low, high) = (
@@ -175,7 +189,7 @@ def sweep_of(claim: str, method: Method) -> str:
 
 @dataclass(frozen=True)
 class _Evaluated:
-    """The latest evaluation of a run: its samples, and the estimate of the KL (empty without a reference)."""
+    """The latest evaluation of a run: its samples, and the estimate of the KL to its start."""
 
     examples: Examples
     kl: Mapping[str, float]
@@ -183,14 +197,14 @@ class _Evaluated:
 
 def _evaluated(run: Path) -> _Evaluated:
     files = sorted((run / "evaluation").glob("*/summary.json"), key=lambda file: file.stat().st_mtime)
-    return _Evaluated(Examples.read(files[-1].parent), read_record(files[-1])["kl"].get("sequence_k1", {}))
+    return _Evaluated(Examples.read(files[-1].parent), read_record(files[-1])["kl"]["sequence_k1"])
 
 
 def _by_prompt(examples: Examples) -> list[list[float]]:
     """For each prompt, the probabilities that the sentiment of its answers is good."""
     found: dict[str, list[float]] = {}
     for prompt, score in zip(examples["prompt_id"], examples[f"policy/score/{JUDGE}"], strict=True):
-        found.setdefault(prompt, []).append(1 / (1 + math.exp(-score)))
+        found.setdefault(prompt, []).append(_probability(score))
     return list(found.values())
 
 

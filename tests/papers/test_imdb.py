@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,16 +12,16 @@ from typing import Any
 
 import pytest
 
-from alignlab.cli import evaluate, synthesize, train
+from alignlab.cli import synthesize, train
 from alignlab.papers import imdb
 from alignlab.papers.claim import Curve, Workplace
 from alignlab.papers.figure import figures_of
-from alignlab.papers.imdb import GRID, SMALL, Method, Point, curve_of, lead_of
+from alignlab.papers.imdb import GRID, SMALL, Method, Point, curve_of, lead_of, scores_of_the_start
 from alignlab.papers.library import library
 from alignlab.papers.measuring import Bench
 from alignlab.papers.record import row_of
 
-VERBS = {"train": train.main, "synthesize": synthesize.main, "evaluate": evaluate.main}
+VERBS = {"train": train.main, "synthesize": synthesize.main}
 
 
 def place(root: Path) -> Workplace:
@@ -32,21 +33,20 @@ def point(kl: float, reward: float) -> Point:
 
 
 @pytest.mark.parametrize("experiment", [SMALL, GRID], ids=["small", "grid"])
-def test_the_commands(experiment: imdb.Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(imdb.Experiment, "start", lambda *_: "sft-1")
+def test_the_commands(experiment: imdb.Experiment, tmp_path: Path) -> None:
     found = list(experiment.commands("imdb-smollm2", place(tmp_path)))
-    assert [words[0] for words in found] == ["synthesize"] * 2 + ["train"] * len(experiment.methods) + ["evaluate"]
+    assert [words[0] for words in found] == ["synthesize"] * 3 + ["train"] * len(experiment.methods)
     pairs, held_out = f"{tmp_path}/folder/pairs.jsonl", f"{tmp_path}/folder/held_out.jsonl"
     assert found[0][-2:] == ("synthesis.prompts=320", f"to={pairs}")
     assert {"data.split=test", "data.eval_split=train", f"to={held_out}"} <= set(found[1])
     parent = 'model.parent=["imdb_sft","data.path=reviews.jsonl"]'
-    for words in found[:-1]:
+    assert found[2] == (*found[1][:-1], "synthesis.form=rankings", f"to={tmp_path}/folder/held_out_ranked.jsonl")
+    for words in found:
         assert parent in words, "all start from the same run"
-    for words in found[2:-1]:
+    for words in found[3:]:
         assert {f"data.path={pairs}", f"data.eval_path={held_out}", "evaluation.prompts=128"} <= set(words)
         assert "{" not in " ".join(words).replace(parent, "")
-    assert len({words[-1] for words in found[2:-1]}) == len(experiment.methods), "each sweep has its own name"
-    assert "run=sft-1" in found[-1]
+    assert len({words[-1] for words in found[3:]}) == len(experiment.methods), "each sweep has its own name"
 
 
 def test_the_lead_is_interpolated_and_nothing_is_said_outside_the_path() -> None:
@@ -54,6 +54,12 @@ def test_the_lead_is_interpolated_and_nothing_is_said_outside_the_path() -> None
     assert lead_of(path, point(3.0, 0.6)) == pytest.approx(0.2)
     assert lead_of(path, point(0.0, 0.6)) == pytest.approx(-0.1)
     assert lead_of(path, point(4.5, 0.6)) is None
+
+
+def test_samples_of_the_start(tmp_path: Path) -> None:
+    rows = [{"grades": [0.0, math.log(3)]}, {"grades": [1.0]}]
+    (tmp_path / "ranked.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert scores_of_the_start(tmp_path / "ranked.jsonl", 2) == [[0.5, pytest.approx(0.75)]]
 
 
 def test_a_curve_has_intervals_in_both_directions() -> None:
@@ -102,9 +108,7 @@ def short(method: Method) -> Method:
 
 
 @pytest.mark.slow
-def test_every_point_of_the_grid_passes_the_checks(
-    tmp_path: Path, alignlab: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_every_point_of_the_grid_passes_the_checks(tmp_path: Path, alignlab: Callable[..., Any]) -> None:
     """`alignlab check` composes all points of all methods, with a tiny model, and trains nothing."""
     rng = random.Random(0)
     rows = [review(rng, i, i % 2 == 0, "train" if i < 40 else "test") for i in range(60)]
@@ -114,14 +118,13 @@ def test_every_point_of_the_grid_passes_the_checks(
     pairs = [{"prompt": f"{i} a b c", "chosen": f" a {i}", "rejected": f" z {i}"} for i in range(40)]
     for name, part in (("pairs", pairs[:30]), ("held_out", pairs[30:])):
         (workplace.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
-    monkeypatch.setattr(imdb.Experiment, "start", lambda *_: "sft-1")
     tiny = replace(GRID, model=("model=tiny", "peft=lora"))
     points = []
-    for words in list(tiny.commands("imdb-smollm2-grid", workplace))[2:-1]:
+    for words in list(tiny.commands("imdb-smollm2-grid", workplace))[3:]:
         found = alignlab("check", *words[1:])
         assert found.code == 0, found.err
         points.append(found.out.count(": not run yet"))
-    assert points == [10, 4, 2, 3, 4, 4], "without SFT and the reward model"
+    assert points == [2 * 10, 2 * 4, 2 * 2, 2 * 3, 2 * 4, 3 * 4], "each with its SFT, the last ones with a reward model"
     assert not Path("outputs/runs").exists()
 
 

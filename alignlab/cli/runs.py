@@ -172,8 +172,6 @@ def _export(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.runs.archive import members_of, pack
-
     if len(words) not in (1, 2):
         return _some([], "pack needs a sweep or a run: alignlab runs pack <sweep> [file]")
     sweep, runs = members_of(root, words[0])
@@ -186,8 +184,6 @@ def _pack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 
 def _unpack(root: Path, words: list[str], flags: argparse.Namespace) -> int:
-    from alignlab.runs.archive import unpack
-
     if len(words) != 1:
         return _some([], "unpack needs a file: alignlab runs unpack <file>")
     found = unpack(Path(words[0]), root)

@@ -10,6 +10,7 @@ from typing import Any
 
 from alignlab.errors import AlignlabError, OutputError
 from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
 from alignlab.spelling import counted

@@ -18,12 +18,15 @@ from alignlab.config.registry import GROUPS, NAMED_GROUPS, schemas
 from alignlab.errors import ConfigError, Problem
 from alignlab.plugins import Plugin
 
-# One objective for each kind of data, and one that samples its answers.
-_OBJECTIVES = ["dpo", "kto", "reward_model", "sft", "online_dpo"]
-
 # Group -> what it is tried with, one after the other, until there is no problem.
 _BESIDE: dict[str, tuple[tuple[str, ...], ...]] = {
-    "data": tuple(("model=tiny", f"objective={name}") for name in _OBJECTIVES),
+    "data": (
+        ("model=tiny", "objective=dpo"),
+        ("model=tiny", "objective=kto"),
+        ("model=tiny", "objective=reward_model"),
+        ("model=tiny", "objective=sft"),
+        ("model=tiny", "objective=online_dpo"),
+    ),
     "model": (("data=support_desk",), ("data=lab",)),
     "reward": (("objective=ppo",), ("objective=ppo", "model=tiny", "data=support_desk")),
     "objective": ((), ("model=tiny", "data=support_desk")),

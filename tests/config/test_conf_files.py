@@ -45,6 +45,7 @@ NEEDS = {
     "model/tiny": ["data=hh_rlhf"],
     "model/smollm2_135m": ["data=hh_rlhf", "model.origin=hub"],
     "data/support_desk": ["model=tiny"],
+    "benchmark/lm_eval": ["benchmark.lm_eval.tasks=[ifeval]"],
     "judge/gold": ["judge.gold.function=math:dist"],
     "judge/llm": ["judge.llm.model=m", "judge.llm.base_url=http://127.0.0.1:1/v1"],
     "judge/reward_model": ["judge.reward_model.model=org/model"],
@@ -93,7 +94,7 @@ NEEDS = {
 
 
 def test_nothing_is_left_out() -> None:
-    assert len(FILES) == 143
+    assert len(FILES) == 144
     assert len(PRESETS) == len(POINTS)
 
 
@@ -109,6 +110,13 @@ def test_composes(file: Path, hydra_conf: None) -> None:
         return
     if not group:
         to_train(without_hydra(compose(option)))
+        return
+    if group == "benchmark":
+        pytest.importorskip(option, reason='pip install "alignlab[benchmarks]"')
+        chosen = to_evaluate(
+            without_hydra(compose("evaluate", ["run=dpo", f"benchmark={option}", *NEEDS[f"{group}/{option}"]]))
+        )
+        assert type(chosen.benchmark[option]) is schemas()[group][option]
         return
     first, _, inner = group.partition("/")  # a set-up of a paper is experiment=paper/<name>
     chosen = f"+stage={option}" if group == "stage" else f"{first}={'/'.join(filter(None, (inner, option)))}"

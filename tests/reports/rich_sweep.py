@@ -145,7 +145,7 @@ def _evaluate(
         examples = _examples(random, kind, place, strength, shift, questions)
         summary = {"run": run.id, **summarise(examples), **({"questions": questions} if questions else {})}
         examples.write(folder)
-        write_sealed(folder / "summary.json", summary)
+        write_sealed(folder / "summary.json", {**summary, "health": {"verdict": "healthy"}})
         os.utime(folder / "summary.json", (1.7e9 - age, 1.7e9 - age))
         prefix = f"questions/{questions}" if questions else "eval"
         found |= {f"{prefix}/{key}": value for key, value in flat(summary, "reference")}

@@ -126,7 +126,7 @@ def _over_prompts(values: Array, summary: Mapping[str, Any], metric: str) -> Est
 
     values: [P] win-rate by prompt.
     """
-    judges = next(iter(summary["compared"].values()), {})
+    judges: Mapping[str, Any] = next(iter(summary["compared"].values()), {})
     stored = judges.get(metric.removeprefix("eval/winrate/"), {}).get("win_rate")
     if stored and math.isclose(stored["value"], float(np.mean(values)), abs_tol=1e-9):
         return Estimate(stored["value"], math.nan, stored["ci_low"], stored["ci_high"], len(values))

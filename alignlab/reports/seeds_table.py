@@ -301,7 +301,7 @@ def _at_budget(budget: Budget) -> Iterator[str]:
         yield from _best(budget.best, budget.comparisons, where, no_better, ())
 
 
-def _no_better(names: Sequence[str]) -> str:
+def _no_better(names: Collection[str]) -> str:
     these, they = ("this one is", "it is") if len(names) == 1 else ("these are", "they are")
     return f"{these} not known to be better than the start ({_PERCENT} interval), so {they} not called best: " + (
         f"{'; '.join(names)}."

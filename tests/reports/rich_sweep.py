@@ -28,7 +28,7 @@ from alignlab.runs.directory import RunDir
 OBJECTIVES, STRENGTHS, SEEDS = ("dpo", "ipo", "kto"), ("0.1", "1.0"), ("1", "2", "3")
 PAIRS = 40
 _STRENGTH_OF = {"dpo": "beta", "ipo": "tau", "kto": "beta"}
-_ENDS = {("ipo", "1.0", "3"): "diverged", ("kto", "0.1", "2"): "failed", ("kto", "0.1", "3"): "not run"}
+_ENDS = {("kto", "1.0", "3"): "diverged", ("kto", "0.1", "2"): "failed", ("kto", "0.1", "3"): "not run"}
 
 Point = Mapping[str, str]
 

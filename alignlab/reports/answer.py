@@ -12,7 +12,8 @@ import numpy as np
 
 from alignlab.reports.collect import Collected
 from alignlab.reports.fairness import cautions
-from alignlab.reports.seeds_table import Settings, between, between_settings, reason_without_metric
+from alignlab.reports.means import in_range
+from alignlab.reports.seeds_table import LEAST_WIDTH, Settings, between, between_settings, reason_without_metric
 from alignlab.reports.series import heading
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import (
@@ -34,7 +35,6 @@ NOTHING = "Nothing can be told about which is best"
 _START_UNKNOWN = " It is not known whether it is better than the start."
 _NOTHING_TOLD = ("Nothing can be told", "There is one setting")
 _MOST = 4  # names in a sentence
-_LEAST_WIDTH = 1e-9  # an interval that is shorter has no width but rounding
 
 
 def answers_of(found: Collected) -> list[tuple[str, list[str]]]:
@@ -66,7 +66,7 @@ def _not_varied(compared: ComparedSettings) -> Iterator[str]:
 
 
 def _no_width(mean: Estimate) -> bool:
-    return seeds_agree(mean) and mean.half < _LEAST_WIDTH
+    return seeds_agree(mean) and mean.half < LEAST_WIDTH
 
 
 def _not_done(settings: Settings) -> Iterator[str]:
@@ -140,7 +140,8 @@ def _at_budget(budget: Budget, reward: str) -> str:
     if budget.best is None or not _is_compared(budget.best, budget.comparisons):
         return ""
     where = f"At a KL of {budget.kl:.3g} nats, "
-    text = _sentence(where, budget.best, heading(reward), "highest", "method", budget.rewards, budget.comparisons)
+    means = {name: in_range(reward, mean) for name, mean in budget.rewards.items()}
+    text = _sentence(where, budget.best, heading(reward), "highest", "method", means, budget.comparisons)
     unknown = "" if budget.best in budget.gains else _START_UNKNOWN
     return "".join([text, unknown, *(f" {one[0].upper()}{one[1:]}." for one in between_settings(budget))])
 
@@ -185,7 +186,8 @@ def _of_group(compared: ComparedSettings, group: Group) -> str:
         return ""
     where = "" if apart else _at_kl([kl for kl in kls.values() if kl is not None])
     word = "lowest" if compared.better == "lower" else "highest"
-    means = {row.name: row.means[compared.metric] for row in compared.settings if compared.metric in row.means}
+    metric = compared.metric
+    means = {row.name: in_range(metric, row.means[metric]) for row in compared.settings if metric in row.means}
     little = hardly_moved({name: compared.values[name] for name in group.names})
     still = " It hardly moved from the start." if compared.asked and group.best in little else ""
     text = _sentence(where, group.best, heading(compared.metric), word, "setting", means, group.comparisons)
@@ -262,7 +264,7 @@ def _at_no_common_kl(compared: ComparedSettings, group: Group, kls: Sequence[flo
     """Why the best setting of a group is not called the best of the sweep. kls: empty if not all are known."""
     assert group.best is not None
     metric = compared.metric or ""
-    value = next(row.means[metric] for row in compared.settings if row.name == group.best)
+    value = in_range(metric, next(row.means[metric] for row in compared.settings if row.name == group.best))
     pairs = compared.values[group.best].get("eval/pairs/n", {}) if metric == "eval/pairs/accuracy" else {}
     on = f" and {counted(int(min(map(float, pairs.values()))), 'pair')}" if pairs else ""
     sign, word = (-1, "lowest") if compared.better == "lower" else (1, "highest")
@@ -295,7 +297,7 @@ def _measured(means: Mapping[str, Estimate]) -> str:
     metric = next((name for name in BETTER if name in means), None)
     if metric is None:
         return ""
-    value = means[metric]
+    value = in_range(metric, means[metric])
     interval = f" [{value.low:.3f}, {value.high:.3f}]" if value.n > 1 else ", with no interval"
     return f"; its {heading(metric)} is {value.value:.3f}{interval} over {counted(value.n, 'seed')}"
 

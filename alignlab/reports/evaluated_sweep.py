@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from alignlab.evaluation.by_prompt import KL, by_prompt
 from alignlab.evaluation.examples import Examples
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.evaluation import SUMMARY, estimate_text, win_rate_cells
+from alignlab.reports.means import mean_text
 from alignlab.reports.seeds_table import Settings, conclusions, settings_markdown, split_axes
+from alignlab.reports.series import form
 from alignlab.reports.tables import SETS, table
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import Run, compare_settings, label
-from alignlab.statistics.seeds_and_prompts import Crossed
+from alignlab.statistics.comparison import ComparedSettings, Run, compare_settings, label
+from alignlab.statistics.intervals import Array, Estimate, score_interval
+from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
 
 
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
@@ -33,7 +39,7 @@ def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
     for name, axes, points in _sets(sweep):
         done = {p["run"]: examples[p["run"]] for p in points if p["run"] in examples}
         judges = list(dict.fromkeys(judge for rows in done.values() for judge in _judges(rows)))
-        parts += [_settings(name, judge, axes, sweep, points, done) for judge in (judges or [""]) if done]
+        parts += [_settings(name, judge, axes, sweep, points, done, summaries) for judge in (judges or [""]) if done]
     text = "\n\n".join([*parts, f"## Runs\n\n{_runs(summaries, names)}"])
     write_text(directory / "evaluation.md", f"# {sweep['name']}\n\n{text}\n")
     return text
@@ -61,6 +67,7 @@ def _settings(
     sweep: Mapping[str, Any],
     points: Sequence[Mapping[str, Any]],
     done: Mapping[str, Examples],
+    summaries: Mapping[str, Mapping[str, Any]],
 ) -> str:
     """A section on one judge: a table with one row for each setting, and conclusions."""
     title = ", ".join(part for part in (name, f"judged by {judge}" if judge else "no judge") if part)
@@ -71,11 +78,14 @@ def _settings(
     everything = all(rows.all_prompts for rows in done.values())
     runs: list[Run] = []
     by_seed: dict[str, dict[str, Any]] = {}
+    own_summaries: dict[str, Mapping[str, Any]] = {}
     for point in points:
         setting, seed = tuple(str(point[a]) for a in own), ", ".join(str(point[a]) for a in repeated)
         runs.append(Run(setting, seed, found.metrics.get(point["run"], {})))
         status = "done" if point["run"] in done else "not evaluated"
         by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
+        if point["run"] in summaries:
+            own_summaries[label(own, setting)] = summaries[point["run"]]
     rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
     no_kl = not all(KL in run.metrics for run in runs if run.metrics)
     compared = compare_settings(
@@ -89,7 +99,38 @@ def _settings(
     if no_kl and rewards:
         lines.append("The KL is not known, so this does not say which setting is best at equal KL.")
     lines += conclusions(settings, "") if judge else []
-    return "\n".join([f"## {title}", "", settings_markdown(settings), "", *(f"- {line}" for line in lines)])
+    text = settings_markdown(settings, _win_rates(compared, own_summaries, everything))
+    return "\n".join([f"## {title}", "", text, "", *(f"- {line}" for line in lines)])
+
+
+def _win_rates(
+    compared: ComparedSettings, own: Mapping[str, Mapping[str, Any]], everything: bool
+) -> dict[str, dict[str, str]]:
+    """Metric -> setting -> win-rate with its interval in words, the same as on the page of the sweep.
+
+    own: setting -> summary of the evaluation of one of its runs.
+    """
+    found: dict[str, dict[str, str]] = {}
+    for name, values in compared.values.items():
+        for metric in [m for m, rates in values.items() if m.startswith("eval/winrate/") and rates]:
+            rates = list(values[metric].values())
+            several = len(rates) > 1
+            mean = pooled_rate(rates, all_prompts=everything) if several else _over_prompts(rates[0], own[name], metric)
+            text = mean_text(mean.value, mean.low, mean.high, form(metric), "seeds" if several else "prompts")
+            found.setdefault(metric, {})[name] = text
+    return found
+
+
+def _over_prompts(values: Array, summary: Mapping[str, Any], metric: str) -> Estimate:
+    """A win-rate of one run with the interval of its evaluation. If prompts are left out, it is that of the others.
+
+    values: [P] win-rate by prompt.
+    """
+    judges: Mapping[str, Any] = next(iter(summary["compared"].values()), {})
+    stored = judges.get(metric.removeprefix("eval/winrate/"), {}).get("win_rate")
+    if stored and math.isclose(stored["value"], float(np.mean(values)), abs_tol=1e-9):
+        return Estimate(stored["value"], math.nan, stored["ci_low"], stored["ci_high"], len(values))
+    return score_interval(values)
 
 
 def _over(seeds: int, everything: bool) -> str:

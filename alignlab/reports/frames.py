@@ -12,6 +12,7 @@ from alignlab.evaluation.benchmarked import flat_benchmarks
 from alignlab.evaluation.summary import flat
 from alignlab.reports.answer import answers_of
 from alignlab.reports.collect import Collected
+from alignlab.reports.means import ends
 from alignlab.runs.directory import RunDir
 from alignlab.tracking.sinks.jsonl import read_rows
 
@@ -54,7 +55,8 @@ def settings_frame(found: Collected) -> pd.DataFrame:
             points = settings.points[setting.name].values()
             row |= {"runs": len(points), "done": sum(point["status"] == "done" for point in points)}
             for metric, mean in setting.means.items():
-                row |= {metric: mean.value, f"{metric} low": mean.low, f"{metric} high": mean.high}
+                low, high = ends(metric, mean.low, mean.high)
+                row |= {metric: mean.value, f"{metric} low": low, f"{metric} high": high}
             rows.append(row)
     frame = pd.DataFrame(rows)
     frame.attrs = {"name": found.name, "folder": str(found.folder or ""), "answer": sentences}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from alignlab.reports.means import in_range, mean_text
 from alignlab.reports.tables import columns_of, table
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import (
@@ -39,6 +40,9 @@ SEED = "seed"
 
 # Means that differ by less look the same in a table, and count as tied.
 _LEAST = 5e-4
+
+# An interval that is shorter has no width but rounding.
+LEAST_WIDTH = 1e-9
 
 # With fewer seeds than this, the text says what intervals over seeds assume.
 _FEW_SEEDS = 30
@@ -144,7 +148,7 @@ def _budgets_markdown(compared: ComparedSettings) -> str:
         for method, estimate in budget.rewards.items():
             gain = budget.gains.get(method, NOTHING)
             bounds, tied, more = _cells(method, budget.comparisons, _format(reward))
-            cells = [f"{budget.kl:.3g}", method, str(estimate.n), _mean(estimate, _format(reward))]
+            cells = [f"{budget.kl:.3g}", method, str(estimate.n), _mean(in_range(reward, estimate), _format(reward))]
             rows.append([*cells, _mean(gain, _format(reward)), bounds, tied, more])
     return table(header, rows)
 
@@ -159,7 +163,7 @@ def settings_frame(found: Settings, means: Mapping[str, Mapping[str, Mapping[str
     for row in compared.settings:
         cells: dict[str, Any] = dict(zip(compared.axes, row.values, strict=True))
         for metric in _shown(compared):
-            own = row.means.get(metric, NOTHING)
+            own = in_range(metric, row.means.get(metric, NOTHING))
             numbers = (means or {}).get(metric, {}).get(row.name)
             numbers = numbers or {"value": own.value, "low": own.low, "high": own.high, "n": own.n}
             cells |= {metric: numbers["value"], f"{metric}/low": numbers["low"], f"{metric}/high": numbers["high"]}
@@ -180,7 +184,9 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
     asked: the metric that the sweep names; empty if it names none.
     """
     compared = found.compared
-    agree = any(seeds_agree(mean) and mean.half for row in compared.settings for mean in row.means.values())
+    agree = any(
+        seeds_agree(mean) and mean.half > LEAST_WIDTH for row in compared.settings for mean in row.means.values()
+    )
     rows = " If all seeds of an accuracy agree, the interval is over its held-out rows." if agree else ""
     yield f"± is half of a {_PERCENT} t interval of the mean {found.over}.{rows}"
     for row in compared.settings:
@@ -295,7 +301,7 @@ def _at_budget(budget: Budget) -> Iterator[str]:
         yield from _best(budget.best, budget.comparisons, where, no_better, ())
 
 
-def _no_better(names: Sequence[str]) -> str:
+def _no_better(names: Collection[str]) -> str:
     these, they = ("this one is", "it is") if len(names) == 1 else ("these are", "they are")
     return f"{these} not known to be better than the start ({_PERCENT} interval), so {they} not called best: " + (
         f"{'; '.join(names)}."
@@ -521,13 +527,13 @@ def _seeds(found: Settings, name: str) -> str:
 
 
 def _shown_mean(row: SettingStatistics, metric: str, means: Mapping[str, str] | None) -> str:
-    return means.get(row.name, "") if means is not None else _mean(row.means.get(metric, NOTHING), _format(metric))
+    if means is not None:
+        return means.get(row.name, "")
+    return _mean(in_range(metric, row.means.get(metric, NOTHING)), _format(metric))
 
 
 def _mean(interval: Estimate, form: str) -> str:
-    if interval.n == 0:
-        return ""
-    return format(interval.value, form) + (f" ± {interval.half:{form}}" if interval.n > 1 else "")
+    return mean_text(interval.value, interval.low, interval.high, form) if interval.n else ""
 
 
 def _compared(compared: ComparedSettings, name: str) -> list[str]:

@@ -23,6 +23,7 @@ from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
 from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.means import numbers_in_range
 from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
 from alignlab.spelling import counted
@@ -81,7 +82,7 @@ def metric_frame(found: Collected, metric: str) -> pd.DataFrame:
         with_prompts = [e for point in points if (e := _over_prompts(found, point, metric)) is not None]
         numbers = _pooled(found, points, metric) if len(finite) == len(points) else None
         numbers = numbers or _agreeing(found, points, metric) or _estimate(finite, with_prompts)
-        rows.append({**_about(found, name, points[0]), **numbers})
+        rows.append({**_about(found, name, points[0]), **numbers_in_range(metric, numbers)})
     return _frame(rows, ["setting", "line", "strength", "value", "low", "high", "n", "over"])
 
 
@@ -98,22 +99,6 @@ def means_by_setting(found: Collected, settings: Settings) -> dict[str, dict[str
         rows = {str(row["setting"]): row for row in records}
         means[metric] = {name: rows[whole] for name, whole in names.items() if whole in rows}
     return means
-
-
-def mean_text(row: Mapping[str, Any], digits: str) -> str:
-    """A row of `metric_frame` in words: with ± half of its interval over seeds, or with the ends of another interval.
-
-    Ends are shown also if they are not equally far from the mean, such as those of a win-rate near 1.
-
-    digits: format of the numbers.
-    """
-    value, low, high = (_finite(row[end]) for end in ("value", "low", "high"))
-    if low is None or high is None or value is None:
-        return f"{row['value']:{digits}}"
-    even = math.isclose(high - value, value - low, rel_tol=1e-6, abs_tol=1e-9)
-    if even and row["over"].startswith("seeds"):
-        return f"{value:{digits}} ± {(high - low) / 2:{digits}}"
-    return f"{value:{digits}} [{low:{digits}}, {high:{digits}}]"
 
 
 def _agreeing(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
@@ -163,9 +148,9 @@ def frontier_frame(found: Collected) -> pd.DataFrame:
         estimates: dict[str, float] = {}
         for part in ("kl", "reward"):
             singles: list[Estimate] = [getattr(measure, part) for _, measure in group]
-            numbers = _pooled(found, [point for point, _ in group], _metric_of(group[0][1].kind, part)) or _estimate(
-                [one.value for one in singles], singles
-            )
+            metric = _metric_of(group[0][1].kind, part)
+            pooled = _pooled(found, [point for point, _ in group], metric)
+            numbers = numbers_in_range(metric, pooled or _estimate([one.value for one in singles], singles))
             estimates |= {
                 f"{part}{'' if end == 'value' else f'_{end}'}": numbers[end] for end in ("value", "low", "high")
             }
@@ -243,7 +228,8 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
             if not curves:
                 continue
             table = _binned(pd.concat(curves, axis=1))
-            parts += [{**_about(found, name, points[0]), "metric": metric, **row} for row in _mean_curve(table)]
+            about = {**_about(found, name, points[0]), "metric": metric}
+            parts += [{**about, **numbers_in_range(metric, row)} for row in _mean_curve(table)]
     return _frame(parts, ["setting", "line", "strength", "metric", "step", "value", "low", "high", "n"])
 
 
@@ -291,8 +277,8 @@ def winrates_frame(found: Collected) -> pd.DataFrame:
             numbers = _pooled_win_rate(found, [point for point, _ in having], key) or {
                 **_estimate([rate.value for rate in singles], singles), "prompts": min(rate.n for rate in singles)
             }  # fmt: skip
-            about = _about(found, name, points[0])
-            rows.setdefault(key, []).append({**about, **dict(zip(Compared._fields, key, strict=True)), **numbers})
+            about = {**_about(found, name, points[0]), **key._asdict()}
+            rows.setdefault(key, []).append({**about, **numbers_in_range(f"eval/winrate/{key.judge}", numbers)})
     columns = ["setting", "line", "strength", *Compared._fields, "value", "low", "high", "n", "prompts", "over"]
     return _frame([row for key in sorted(rows, key=lambda key: key.file) for row in rows[key]], columns)
 

@@ -13,6 +13,7 @@ from alignlab.inert import one_line
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.collect import Collected, read_sweep
 from alignlab.reports.fairness import fairness
+from alignlab.reports.means import mean_text
 from alignlab.reports.seeds_table import (
     Settings,
     conclusions,
@@ -20,7 +21,7 @@ from alignlab.reports.seeds_table import (
     settings_markdown,
     split_axes,
 )
-from alignlab.reports.series import form, mean_text, means_by_setting
+from alignlab.reports.series import form, means_by_setting
 from alignlab.reports.tables import COLUMNS, blocks_by_set, columns_of, in_blocks, markdown, objectives, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import counted
@@ -118,7 +119,10 @@ def _draw_figures(directory: Path, about: str) -> None:
 def _settings_text(found: Collected, settings: Settings) -> str:
     """The table of settings with its conclusions below."""
     means = {
-        metric: {name: mean_text(row, form(metric)) for name, row in rows.items()}
+        metric: {
+            name: mean_text(row["value"], row["low"], row["high"], form(metric), row["over"])
+            for name, row in rows.items()
+        }
         for metric, rows in means_by_setting(found, settings).items()
     }
     sentences = "\n".join(f"- {line}" for line in settings_sentences(found, settings))

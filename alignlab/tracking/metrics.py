@@ -10,6 +10,8 @@ micro-batches and processes.
 
 from __future__ import annotations
 
+import re
+
 from alignlab.errors import ConfigError, Problem
 from alignlab.plugins import active, modules_of
 
@@ -263,6 +265,18 @@ def definitions() -> dict[str, str]:
                 raise ConfigError([Problem("plugins", plugin.source, text)])
             found |= {f"{split}/{name}": text for split in ("train", "eval") for name, text in own.items()}
     return found
+
+
+# Metrics that are rates: accuracies, areas under a ROC curve, win-rates and shares of refusals.
+_RATE = re.compile(
+    r"(train|eval|tail)/(rewards/accuracies|accuracy|pairs/accuracy|labels/auc)"
+    r"|exact/winrate(/[^/]+)?|(eval|questions/[^/]+)/(winrate/[^/]+|refusals/\w+)(/reference)?"
+)
+
+
+def is_rate(name: str) -> bool:
+    """Whether a metric is a rate, which is never below 0 or above 1."""
+    return _RATE.fullmatch(name) is not None
 
 
 def check_known(names: object) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,21 @@ def write(root: Path, *, text: str = "answer", judged: bool = True, steps: int =
     sweep = {"name": NAME, "question": f"Which is best? {text}", "axes": ["objective", "strength", "seed"], "zip": []}
     write_sealed(folder / "sweep.json", {**sweep, "points": points, **about})
     return folder
+
+
+def write_accuracies(root: Path, accuracies: Mapping[str, Sequence[float]]) -> Path:
+    """Write a sweep of objectives with accuracies by seed, which are compared by them. Returns its folder."""
+    points = []
+    for objective, values in accuracies.items():
+        for seed, value in enumerate(values, 1):
+            run = RunDir.of(root, f"{objective}-{seed}")
+            points.append({"point": len(points), "run": run.id, "objective": objective, "seed": str(seed)})
+            summary = {"eval/pairs/accuracy": value}
+            write_sealed(run.record_file, {"id": run.id, "status": "done", "summary": summary})
+            run.metrics.write_text(json.dumps({"train/global_step": 1, **summary}) + "\n")
+    sweep = {"name": "rates", "question": "", "axes": ["objective", "seed"], "metric": "eval/pairs/accuracy"}
+    write_sealed(root / "sweeps/rates/sweep.json", {**sweep, "better": "higher", "zip": [], "points": points})
+    return root / "sweeps/rates"
 
 
 def _run(run: RunDir, point: dict[str, str], text: str, judged: bool, steps: int) -> None:

@@ -9,7 +9,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,13 @@ def t_mean(values: Sequence[float], level: float = 0.95) -> Number:
         return Number(mean, mean, mean, n, "seeds")
     low, high = stats.t.interval(level, n - 1, loc=mean, scale=stats.sem(values))
     return Number(mean, float(low), float(high), n, "seeds")
+
+
+def cut(metric: str, number: Number) -> Number:
+    """The number as it is shown: the interval of a rate is within [0, 1]."""
+    if not re.search(r"accurac|/auc$|/winrate(/|$)", metric):
+        return number
+    return replace(number, low=float(np.clip(number.low, 0, 1)), high=float(np.clip(number.high, 0, 1)))
 
 
 def crossed(table: Any, level: float = 0.95, *, rate: bool = False, all_prompts: bool = False) -> Number:
@@ -329,7 +336,7 @@ class Raw:
         if metric in SHARES and len(values) > 1 and np.ptp(values) == 0:
             half = 0.98 / math.sqrt(min(self.summary(run)["eval/pairs/n"] for run in runs))
             return Number(found.value, max(0, found.value - half), min(1, found.value + half), found.n, "held-out rows")
-        return found
+        return cut(metric, found)
 
     @staticmethod
     def sampled(evaluated: Sequence[Evaluation], name: str) -> Number:
@@ -368,7 +375,10 @@ class Raw:
         spread = np.nanstd(values[several], axis=1, ddof=1)
         half[several] = stats.t.ppf(0.975, n[several] - 1) * spread / np.sqrt(n[several])
         steps = table.index.to_numpy()[np.minimum(firsts + size, len(table)) - 1]
-        return pd.DataFrame({"step": steps, "value": mean, "low": mean - half, "high": mean + half})
+        low, high = mean - half, mean + half
+        if "accurac" in metric:
+            low, high = np.clip(low, 0, 1), np.clip(high, 0, 1)
+        return pd.DataFrame({"step": steps, "value": mean, "low": low, "high": high})
 
     @cached_property
     def logged(self) -> dict[str, list[dict[str, Any]]]:

@@ -28,7 +28,7 @@ from alignlab.runs.directory import RunDir
 OBJECTIVES, STRENGTHS, SEEDS = ("dpo", "ipo", "kto"), ("0.1", "1.0"), ("1", "2", "3")
 PAIRS = 40
 _STRENGTH_OF = {"dpo": "beta", "ipo": "tau", "kto": "beta"}
-_ENDS = {("ipo", "1.0", "3"): "diverged", ("kto", "0.1", "2"): "failed", ("kto", "0.1", "3"): "not run"}
+_ENDS = {("kto", "1.0", "3"): "diverged", ("kto", "0.1", "2"): "failed", ("kto", "0.1", "3"): "not run"}
 
 Point = Mapping[str, str]
 
@@ -145,7 +145,7 @@ def _evaluate(
         examples = _examples(random, kind, place, strength, shift, questions)
         summary = {"run": run.id, **summarise(examples), **({"questions": questions} if questions else {})}
         examples.write(folder)
-        write_sealed(folder / "summary.json", summary)
+        write_sealed(folder / "summary.json", {**summary, "health": {"verdict": "healthy"}})
         os.utime(folder / "summary.json", (1.7e9 - age, 1.7e9 - age))
         prefix = f"questions/{questions}" if questions else "eval"
         found |= {f"{prefix}/{key}": value for key, value in flat(summary, "reference")}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from tests.reports.raw_numbers import HEADINGS, KL, LEAST_DIFFERENCE, Number, Raw, t_mean
+from tests.reports.raw_numbers import HEADINGS, KL, LEAST_DIFFERENCE, Number, Raw, cut, t_mean
 
 Compared = tuple[str, Number | None, bool | None, int | None]
 
@@ -144,8 +144,14 @@ def _cautions(raw: Raw) -> list[str]:
     lines = []
     if shown:
         lines.append(f"Runs that are not done do not count, which may favour their settings: {'; '.join(shown)}.")
-    if next(budgets_of_training(raw)).startswith("budgets differ"):
+    if next(budgets_of_training(raw)).startswith("Budgets differ"):
         lines.append("The runs had different budgets of training, which the report lists.")
+    records = [record for record in raw.records.values() if record]
+    if len({record.get("model", {}).get("reference_weights") for record in records} - {None}) > 1:
+        lines.append("The runs start from different policies, so their KLs are not on one scale.")
+    digests = {(r["config"].get("seed"), r["data"].get("pairs", {}).get("digest")) for r in records}
+    if len({seed for seed, digest in digests if digest}) < len([1 for _, digest in digests if digest]):
+        lines.append("The held-out pairs were not the same for all runs, which may explain a difference.")
     return lines
 
 
@@ -153,7 +159,7 @@ def _without_rewards(raw: Raw, lead: str) -> str:
     best, _ = _by_accuracy(raw)
     if best is None:
         moved = " that moved" if _hardly_moved(raw) else ""
-        return f"{lead}: no setting{moved} is known to be better than the start."
+        return f"{lead}: no setting{moved} is known to be better than the start (held-out pair accuracy)."
     kls = [float(np.mean([np.mean(raw.of_run(r, KL)) for r in runs])) for runs in raw.done.values()]
     assert max(kls) > 1.25 * min(kls), "oracle: settings of equal KL"
     number = raw.number(best, "eval/pairs/accuracy")
@@ -163,8 +169,8 @@ def _without_rewards(raw: Raw, lead: str) -> str:
     pairs = int(min(raw.summary(run)["eval/pairs/n"] for run in raw.done[best]))
     return (
         f"{lead}: the settings are not known to have a KL in common (they reach {min(kls):.2f} to "
-        f"{max(kls):.2f} nats), "
-        f"and one that moved further may only seem better. By held-out pair accuracy alone, {which} is that of "
+        f"{max(kls):.2f} nats). "
+        f"One that moved further may only seem better. By held-out pair accuracy alone, {which} is that of "
         f"{best}: {_e(number)} over {_seeds(number.n)} and {pairs} pairs."
     )
 
@@ -176,21 +182,22 @@ def _at_kls(raw: Raw) -> list[str]:
         best, compared = at_budget(raw, rewards)
         if best is None or all(tied is None for _, tied, _ in compared.values()):
             continue
-        numbers = {m: raw.interval(list(of.values())) for m, of in rewards.items()}
+        numbers = {m: cut(raw.plane[1], raw.interval(list(of.values()))) for m, of in rewards.items()}
         ahead = [m for m in compared if numbers[m].value > numbers[best].value]
         worse = {m: d for m, (d, tied, _) in compared.items() if tied is False}
         unknown = [m for m, (_, tied, _) in compared.items() if tied is None]
         where = f"At a KL of {kl:.3g} nats, "
         if worse:
-            nearest = min(worse, key=lambda m: abs(worse[m].value))
-            d = worse[nearest]
             what = f"has the best {heading} of those that can be called best" if ahead else f"has the highest {heading}"
-            text = (
-                f"{where}{best} {what}: {_e(numbers[best])} over {_seeds(numbers[best].n)}. The "
-                f"nearest one that differs is {nearest}: {_e(d, '+.3f')}."
-            )
+            text = f"{where}{best} {what}: {_e(numbers[best])} over {_seeds(numbers[best].n)}."
+            if behind := [m for m in worse if m not in ahead]:
+                nearest = min(behind, key=lambda m: abs(worse[m].value))
+                text += (
+                    f" The closest method that is known to be lower is {nearest}: a difference of "
+                    f"{_e(worse[nearest], '+.3f')}."
+                )
             if tied := [m for m, (_, t, _) in compared.items() if t and m not in ahead]:
-                text += f" Tied with it: {'; '.join(tied)}."
+                text += f" Tied with it (not known to differ): {'; '.join(tied)}."
             if over := [f"{m} ({numbers[m].value:.3f})" for m in ahead if m not in unknown]:
                 text += (
                     " Better, but not called best (fewer seeds, hardly moved, or not known to be "
@@ -199,7 +206,7 @@ def _at_kls(raw: Raw) -> list[str]:
         else:
             tied = [m for m, (_, t, _) in compared.items() if t]
             text = (
-                f"{where}none is known to be best. Tied by {heading}: "
+                f"{where}no method is known to be best. These are tied by {heading}: "
                 f"{'; '.join(f'{m} ({_e(numbers[m])})' for m in [best, *tied])}."
             )
         if unknown:
@@ -238,7 +245,7 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
     """All sentences and other texts with numbers that may be on the page."""
     yield from answers(raw)
     yield from (raw.sweep["name"], raw.sweep["question"], f"{raw.sweep['name']}: report")
-    yield from _conclusions(raw)
+    yield from conclusions(raw)
     yield from budgets_of_training(raw)
     yield from _audits(raw)
     lost = [p["run"] for p in raw.points if raw.status(p["run"]) != "done"]
@@ -255,9 +262,9 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
             yield from (" ".join(shortened(text).split()) for text in rows[column])
     if raw.is_sampled and raw.judged_prompts > len(raw.valid):
         yield (
-            f"comparisons leave out {raw.judged_prompts - len(raw.valid)} of {raw.judged_prompts} "
-            "prompts, where a judge "
-            "gave no valid verdict on some run's answer; means of a setting leave out only those of its own runs"
+            f"Comparisons leave out {raw.judged_prompts - len(raw.valid)} of {raw.judged_prompts} "
+            "prompts, where a judge gave no valid verdict on some run's answer. Means of a setting leave out only "
+            "those of its own runs."
         )
     if older is not None:
         yield from _against_notes(raw, older)
@@ -265,20 +272,20 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
     yield f"{prompts - 10} more prompts are on the HTML page."
 
 
-def _conclusions(raw: Raw) -> Iterator[str]:
+def conclusions(raw: Raw) -> Iterator[str]:
     agree = any(
         n is not None and n.over == "held-out rows"
         for s in raw.done
         for m in ("eval/pairs/accuracy",)
         for n in [raw.number(s, m)]
     )
-    rows = "; where the seeds of an accuracy agree, of one over its held-out rows" if agree else ""
-    yield f"± is half of a 95 % t interval of the mean over seeds{rows}"
+    rows = " If all seeds of an accuracy agree, the interval is over its held-out rows." if agree else ""
+    yield f"± is half of a 95 % t interval of the mean over seeds.{rows}"
     for name, points in raw.settings.items():
         lost = [f"{p['seed']} ({raw.status(p['run'])})" for p in points if raw.status(p["run"]) != "done"]
         if lost:
-            rest = "its numbers are from the other seeds" if len(lost) < len(points) else "it has no numbers"
-            yield f"{name} lacks seed {', '.join(lost)}: {rest}"
+            rest = "Its numbers are from the other seeds." if len(lost) < len(points) else "It has no numbers."
+            yield f"Missing seeds of {name}: {', '.join(lost)}. {rest}"
     if raw.plane:
         yield from _conclusions_at_kls(raw)
     else:
@@ -288,93 +295,110 @@ def _conclusions(raw: Raw) -> Iterator[str]:
 def _conclusions_at_kls(raw: Raw) -> Iterator[str]:
     assert raw.plane is not None
     yield (
-        f"methods are compared by {heading_of(raw, raw.plane[1])} at KLs that all of them reached, with linear "
-        "interpolation between settings: differences to the best are paired by seed, with t intervals "
-        "(Bonferroni); the "
-        "truly best method is among the tied ones (95 %)"
+        f"Methods are compared by {heading_of(raw, raw.plane[1])} at KLs that all of them reached. Between the "
+        f"settings of a method, values are interpolated linearly. {_how_compared('method')}"
     )
     ranges = {m: r for m in raw.methods if (r := raw.kl_range(m))}
-    yield f"KLs of the settings: {'; '.join(f'{m} {low:.2g} to {high:.2g} nats' for m, (low, high) in ranges.items())}"
+    yield f"KLs of the settings: {'; '.join(f'{m} {low:.2g} to {high:.2g} nats' for m, (low, high) in ranges.items())}."
     everything = []
     for kl, rewards in raw.budgets:
-        where = f"at a KL of {kl:.3g} nats: "
+        where = f"At a KL of {kl:.3g} nats, "
         best, compared = at_budget(raw, rewards)
         everything += list(compared.values())
         gains = {m: g for m, of in rewards.items() if (g := gain_of(raw, m, of)) is not None}
         weak = [m for m, g in gains.items() if g.n > 1 and not g.low > 0]
         if weak:
-            yield f"{where}not known to be better than the start (95 % interval), so not called best: {'; '.join(weak)}"
-        yield from (f"{where}{line}" for line in _between(raw, kl))
+            yield where + _weak(weak)
+        yield from (f"{where}{line}." for line in _between(raw, kl))
         if best is None:
-            yield f"{where}no method is known to be better than the start: none is called best"
+            yield f"{where}no method is known to be better than the start, so none is called best."
         else:
             yield from _best(best, compared, where, weak)
     yield from _how_sure(everything)
 
 
+def _how_compared(what: str) -> str:
+    return (
+        "Differences to the best are paired by seed. Their t intervals count all comparisons (Bonferroni). With 95 % "
+        f"probability, the truly best {what} is among those that are tied with the best."
+    )
+
+
+def _weak(names: Sequence[str]) -> str:
+    these, they = ("this one is", "it is") if len(names) == 1 else ("these are", "they are")
+    return (
+        f"{these} not known to be better than the start (95 % interval), so {they} not called best: {'; '.join(names)}."
+    )
+
+
+def _capital(text: str) -> str:
+    return text[0].upper() + text[1:]
+
+
 def _best(
-    best: str, compared: Mapping[str, tuple[Number, bool | None, int | None]], where: str, weak: Sequence[str]
+    best: str,
+    compared: Mapping[str, tuple[Number, bool | None, int | None]],
+    where: str,
+    weak: Sequence[str],
+    still: Sequence[str] = (),
 ) -> Iterator[str]:
+    """weak: settings that can't be called best. still: those of them that hardly moved."""
     unknown = [m for m, (_, tied, _) in compared.items() if tied is None]
     if len(unknown) == len(compared):
-        yield f"{where}no setting has two seeds in common with another: nothing is known about which is best"
+        text = "no setting has two seeds in common with another, so nothing is known about which is best."
+        yield _capital(f"{where}{text}")
         return
     if any(abs(d.value) < LEAST_DIFFERENCE for d, _, _ in compared.values()):
-        yield f"settings whose means differ by less than {LEAST_DIFFERENCE} count as tied, however many seeds there are"
+        yield f"Means that differ by less than {LEAST_DIFFERENCE} count as tied, however many seeds there are."
     known = " of those that can be compared" if unknown else ""
     tied = [m for m, (_, t, _) in compared.items() if t and m not in weak]
+    named = _capital(f"{where}the best{known} is {best}")
     if tied:
-        yield f"{where}best{known}: {best}, tied with {'; '.join(tied)}: the best{known} is one of these (95 %)"
+        yield f"{named}, tied with {'; '.join(tied)}. With 95 % probability, the truly best is one of these."
     else:
         beside = [m for m, (_, t, _) in compared.items() if t and m in weak]
-        yield (
-            f"{where}best{known}: {best}; no other{' that is better than the start' if beside else ''} is tied with it"
-        )
+        moved = "moved and is" if any(m in still for m in beside) else "is"
+        yield f"{named}. No other{f' that {moved} better than the start' if beside else ''} is tied with it."
     if unknown:
-        yield (
-            f"{where}not compared, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}"
-        )
+        text = f"not compared, because they have fewer than two seeds in common with the best: {'; '.join(unknown)}."
+        yield _capital(f"{where}{text}")
 
 
 def _how_sure(compared: Sequence[tuple[Number, bool | None, int | None]]) -> Iterator[str]:
-    yield (
-        "seeds to add: additional seeds that would separate the two with 80 % probability, if "
-        "difference and spread stay "
-        "as they are (- : over 10,000, or more held-out pairs are needed instead)"
-    )
-    fewest = min((d.n for d, _, _ in compared if d.n > 1), default=0)
-    yield (
-        f"ties are judged from {_seeds(fewest)}, on the assumption that differences are normally "
-        "distributed over seeds. "
-        "If one seed in five is far off, a 95 % interval from 3 seeds contains the true value in only "
-        "half of the cases "
-        "(docs/evaluation.md)"
-    )
+    if any(tied and more for _, tied, more in compared):
+        yield (
+            "Seeds to add: so many more seeds would tell the two apart with 80 % probability, if difference and spread "
+            "stay as they are. A dash means more than 10,000 seeds, or that more held-out pairs are needed."
+        )
+    if fewest := min((d.n for d, _, _ in compared if d.n > 1), default=0):
+        yield (
+            f"Ties are judged from {_seeds(fewest)}, on the assumption that differences are normally distributed over "
+            "seeds. If one seed in five is far off, a 95 % interval from 3 seeds contains the true value in only half "
+            "of the cases (docs/evaluation.md)."
+        )
 
 
 def _conclusions_of_settings(raw: Raw) -> Iterator[str]:
-    yield (
-        "settings are compared by held-out pair accuracy (higher is better): differences to the best "
-        "are paired by seed, "
-        "with t intervals (Bonferroni); the truly best setting is among the tied ones (95 %)"
-    )
+    yield f"Settings are compared by held-out pair accuracy (higher is better). {_how_compared('setting')}"
     best, compared = _by_accuracy(raw)
     still = _hardly_moved(raw)
     if still:
         everyone = len(still) == len(raw.done)
         limit = "less than 0.01 nats per pair" if everyone else "less than a quarter of the largest distance"
         shown = "; ".join(f"{name} ({d:.2g} nats)" for name, d in still.items())
-        yield f"hardly moved from the start ({limit}), so not called best: {shown}"
+        yield f"Hardly moved from the start ({limit}), so not called best: {shown}."
     weak = [n for n in raw.done if _better_than_chance(raw, n) is False]
     if weak:
-        yield f"not known to be better than the start (95 % interval), so not called best: {'; '.join(weak)}"
+        yield _capital(_weak(weak))
     if best is None:
+        which = "No setting that moved" if still else "No setting"
+        yield f"{which} is known to be better than the start, so none is called best."
         return
-    yield from _best(best, compared, "", [*weak, *still])
+    yield from _best(best, compared, "", [*weak, *still], list(still))
     tied = [best, *(n for n, (_, t, _) in compared.items() if t)]
     kls = {n: float(np.mean([np.mean(raw.of_run(r, KL)) for r in raw.done[n]])) for n in tied}
     shown = "; ".join(f"{name} {kl:.2g} nats" for name, kl in kls.items())
-    yield f"the settings have different KLs, so this does not say which is best at equal KL: {shown}"
+    yield f"The settings have different KLs, so this does not say which is best at equal KL: {shown}."
     yield from _how_sure(list(compared.values()))
 
 
@@ -390,14 +414,13 @@ def budgets_of_training(raw: Raw) -> Iterator[str]:
         ] = None
         rates.setdefault(name, set()).add(record["config"]["optim"]["lr"])
     if len({b for of in budgets.values() for b in of}) == 1:
-        yield f"budget of every run: {next(iter(next(iter(budgets.values()))))}"
+        yield f"Budget of every run: {next(iter(next(iter(budgets.values()))))}."
     else:
-        yield f"budgets differ: {'; '.join(f'{name}: ' + ' | '.join(of) for name, of in budgets.items())}"
+        yield f"Budgets differ. {'; '.join(f'{name}: ' + ' | '.join(of) for name, of in budgets.items())}."
     shown = ", ".join(f"{name} {next(iter(of)):g}" for name, of in rates.items() if len(of) == 1)
     yield (
-        f"learning rates were not tuned for each objective (optim.lr: {shown}), so another rate may "
-        "change their order; "
-        "sweep=objectives_lr tunes them"
+        f"Learning rates were not tuned for each objective (optim.lr: {shown}), so another rate may change their "
+        "order. sweep=objectives_lr tunes them."
     )
 
 
@@ -429,17 +452,16 @@ def _audits(raw: Raw) -> Iterator[str]:
 def _against_notes(raw: Raw, older: Raw) -> Iterator[str]:
     shared = [name for name in raw.done if name in older.done]
     yield (
-        f"compared with {older.sweep['name']}: {len(shared)} settings in common; differences are now "
-        "minus then, paired "
-        "by seed, with 95 % t intervals that are not corrected for the number of comparisons"
+        f"Compared with {older.sweep['name']}: {len(shared)} settings in common. Differences are now minus then, "
+        "paired by seed. Their 95 % t intervals do not count that there are several comparisons."
     )
     for one, other in ((raw, older), (older, raw)):
         if only := [name for name in one.done if name not in other.done]:
-            yield f"only in {one.sweep['name']}: {'; '.join(only)}"
+            yield f"Only in {one.sweep['name']}: {'; '.join(only)}."
     runs = [run for of in raw.done.values() for run in of]
     same = [run for of in older.done.values() for run in of if run in runs]
-    yield f"the same runs are in both sweeps: {len(same)} of {len(runs)}"
+    yield f"The same runs are in both sweeps: {len(same)} of {len(runs)}."
     for key in dict.fromkeys(k for c in configs_of(raw).values() for k in c):
         now, then = ({c.get(key) for c in configs_of(of).values()} for of in (raw, older))
         if len(now) == len(then) == 1 and now != then:
-            yield f"changed: {key}: {next(iter(then))} -> {next(iter(now))}"
+            yield f"Changed: {key}: {next(iter(then))} -> {next(iter(now))}"

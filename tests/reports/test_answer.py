@@ -363,7 +363,7 @@ def test_a_setting_that_is_called_best_is_not_said_to_be_no_better_than_the_star
     write_sealed(tmp_path / "sweeps/s/sweep.json", sweep)
     ((_, found),) = read_sweep(tmp_path / "sweeps/s").settings
     assert "beta 0.1 has the highest score by rule" in " ".join(answers(found))
-    assert "best: beta 0.1; no other is tied with it" in " ".join(conclusions(found, ""))
+    assert "The best is beta 0.1. No other is tied with it" in " ".join(conclusions(found, ""))
     assert not any("not known to be better than the start" in line for line in conclusions(found, ""))
 
 
@@ -415,7 +415,7 @@ def test_a_kl_that_may_be_zero_is_not_equal_to_another(tmp_path: Path) -> None:
     settings = {b: [pairs(a + s, **unsure) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.7))}
     assert "a KL in common (some are not known to be above 0)" in said(tmp_path / "a", settings)
     settings = {b: [pairs(a + s, **{**unsure, f"{KL}/se": 0.5}) for s in SEEDS] for b, a in (("A", 0.9), ("B", 0.7))}
-    assert said(tmp_path / "b", settings).startswith("At a KL of 1.00 to 1.00 nats, beta A has the highest")
+    assert said(tmp_path / "b", settings).startswith("At a KL of 1.00 nats, beta A has the highest")
 
 
 def test_kls_of_seeds_that_are_far_apart_are_shown_so(tmp_path: Path) -> None:
@@ -423,7 +423,7 @@ def test_kls_of_seeds_that_are_far_apart_are_shown_so(tmp_path: Path) -> None:
         b: [pairs(a + s, **{KL: kl}) for s, kl in zip(SEEDS, (0.5, 1.0, 1.5), strict=True)]
         for b, a in (("A", 0.9), ("B", 0.7))
     }
-    assert said(tmp_path, settings).startswith("At a KL of 1.00 to 1.00 nats (± 1.24 or less over seeds), beta A has")
+    assert said(tmp_path, settings).startswith("At a KL of 1.00 nats (± 1.24 or less over seeds), beta A has")
 
 
 def test_a_metric_of_one_seed_is_not_passed_for_a_sweep_of_one_seed(tmp_path: Path) -> None:
@@ -434,6 +434,6 @@ def test_a_metric_of_one_seed_is_not_passed_for_a_sweep_of_one_seed(tmp_path: Pa
     found = read_sweep(tmp_path / "sweeps/s")
     lines = settings_sentences(found, found.settings[0][1])
     assert lines[-1] == (
-        "some finished runs lack a metric, so its mean is over fewer seeds: sampled KL (nats), score by rule: "
-        "beta A (1 of 3); beta B (1 of 3)"
+        "Some finished runs lack a metric, so its mean is over fewer seeds: sampled KL (nats), score by rule: "
+        "beta A (1 of 3); beta B (1 of 3)."
     )

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import pytest
 from scipy import stats
 
 from alignlab.integrity import write_sealed
 from alignlab.reports.collect import read_runs, read_sweep
-from alignlab.reports.page.content import _of_frame
 from alignlab.reports.page.write import write_page, write_sweep_page
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
@@ -368,18 +366,3 @@ def test_words_and_columns_are_explained_on_both_pages(made: Path, page: Page) -
     assert definition("questions/f/score/a/mean") == "mean score of the policy's answers, on the prompts of f"
     assert definition("eval/score/a/se") == "standard error of: mean score of the policy's answers"
     assert definition("eval/nothing") == ""
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "over", "text"),
-    [
-        (0.85, 0.95, "seeds", "0.900 ± 0.050"),
-        (0.9, 0.9, "seeds", "0.900 ± 0.000"),
-        (0.5, 1.0, "seeds and prompts", "0.900 [0.500, 1.000]"),  # a rate ends at 1
-        (0.85, 0.95, "prompts", "0.900 [0.850, 0.950]"),
-        (None, None, "", "0.900"),
-    ],
-)
-def test_only_a_symmetric_interval_over_seeds_is_half_a_width(low: Any, high: Any, over: str, text: str) -> None:
-    frame = pd.DataFrame([{"setting": "a", "value": 0.9, "low": low, "high": high, "over": over}])
-    assert _of_frame(frame.set_index("setting"), "a", ".3f").text == text

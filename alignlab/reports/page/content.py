@@ -23,6 +23,7 @@ from alignlab.reports.answer import answers_of
 from alignlab.reports.collect import Collected
 from alignlab.reports.curves import CURVES
 from alignlab.reports.fairness import fairness
+from alignlab.reports.means import ends, mean_text
 from alignlab.reports.page.completions import completions
 from alignlab.reports.page.words import columns
 from alignlab.reports.provenance import commands, facts
@@ -160,7 +161,7 @@ def settings_table(found: Collected, settings: Settings) -> Table:
             if name in means:
                 cells.append(_mean(means[name].get(row.name), series.form(name)))
             else:
-                cells.append(_estimate(row.means.get(name), series.form(name)))
+                cells.append(_estimate(name, row.means.get(name), series.form(name)))
             if name == compared.metric and compared.comparisons:
                 cells += _comparison(compared, row.name)
         rows.append(cells)
@@ -190,7 +191,8 @@ def _budgets_table(settings: Settings) -> Table | None:
         for method, reward in budget.rewards.items():
             comparison = budget.comparisons.get(method)
             cells = [Cell(f"{budget.kl:.3g}", budget.kl), Cell(_safe(method)), Cell(str(reward.n), float(reward.n))]
-            cells += [_estimate(reward, ".3f"), _estimate(budget.gains.get(method), ".3f")]
+            cells += [_estimate(compared.plane.reward, reward, ".3f")]
+            cells += [_estimate("", budget.gains.get(method), ".3f")]
             difference = _first("highest", method, budget.rewards) if method == budget.best else Cell("")
             if comparison is not None and comparison.difference is not None and comparison.difference.n:
                 difference = _signed(comparison.difference, ".3f")
@@ -358,8 +360,9 @@ def _against(against: Against) -> Table:
     header = ["setting", "metric", "then", "now", "difference", "seeds in common"]
     rows = [
         [
-            Cell(_safe(row.setting)), Cell(series.heading(row.metric)), _estimate(row.then, row.form),
-            _estimate(row.now, row.form), _signed(row.difference, row.form), Cell(str(row.seeds), float(row.seeds)),
+            Cell(_safe(row.setting)), Cell(series.heading(row.metric)), _estimate(row.metric, row.then, row.form),
+            _estimate(row.metric, row.now, row.form), _signed(row.difference, row.form),
+            Cell(str(row.seeds), float(row.seeds)),
         ]
         for row in against.rows
     ]  # fmt: skip
@@ -524,14 +527,16 @@ def _triple(row: Mapping[str, Any], name: str) -> Cell:
 def _mean(row: Mapping[str, Any] | None, form: str) -> Cell:
     if row is None:
         return Cell("")
-    return Cell(series.mean_text(row, form), _plain(row["value"]), _plain(row["low"]), _plain(row["high"]))
+    value, low, high = (row[end] for end in ("value", "low", "high"))
+    return Cell(mean_text(value, low, high, form, row["over"]), _plain(value), _plain(low), _plain(high))
 
 
-def _estimate(found: Estimate | None, form: str) -> Cell:
+def _estimate(metric: str, found: Estimate | None, form: str) -> Cell:
+    """The cell of a mean over seeds. metric: empty for a difference."""
     if found is None or found.n == 0 or _plain(found.value) is None:
         return Cell("")
-    half = f" ± {found.half:{form}}" if found.n > 1 else ""
-    return Cell(f"{found.value:{form}}{half}", found.value, _plain(found.low), _plain(found.high))
+    low, high = ends(metric, found.low, found.high)
+    return Cell(mean_text(found.value, low, high, form), found.value, _plain(low), _plain(high))
 
 
 def _signed(found: Estimate, form: str) -> Cell:

@@ -76,7 +76,7 @@ class Composer:
 
     def _optional(self, config: DictConfig) -> set[str]:
         """Groups that can be chosen although the config has no key with their name."""
-        return set(self.groups()) if "trainer" in config else set()
+        return set(self.groups()) - {"benchmark"} if "trainer" in config else set()
 
     def compose(self, overrides: Sequence[str]) -> tuple[DictConfig, list[Problem]]:
         """The composed config, which the caller may change, and the problems of overrides.
@@ -137,6 +137,9 @@ class Composer:
         if key == "stage":
             text = "can't be chosen for a run itself; a run names the stage that it starts from"
             return Problem(key, value, text, f"model.parent={value}")
+        if key == "benchmark" and key not in base:
+            text = "belongs to an evaluation, and this command makes none of its own"
+            return Problem(key, value, text, f"alignlab evaluate run=<run> benchmark={value}")
         if self.is_group(key):
             return self._no_such_option(key.removeprefix("hydra/"), value, error, self.loader.get_group_options(key))
         reason = str(error.__cause__ or error).splitlines()[0]

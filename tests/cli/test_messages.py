@@ -52,7 +52,7 @@ CASES = {
     "another method": (["train", "objective=dapo"], ["there are: aot", "type: objective=<one of these>"]),
     "another optimizer": (["train", "optim=sgd"], ["there are: adamw, adamw_8bit, rmsprop", "type: optim=<one of these>"]),
     "misspelt word": (["train", "optim.schedule=cosin"], ["optim.schedule = cosin", "type: optim.schedule=cosine"]),
-    "another word": (["train", "optim.schedule=exponential"], ["constant, linear, cosine", "type: optim.schedule=<one of these>"]),
+    "another word": (["train", "optim.schedule=exponential"], ["constant, cosine, linear", "type: optim.schedule=<one of these>"]),
     "judge not chosen": (["train", "judge.llm.model=m"], ["judge=llm is not chosen", "type: judge=llm judge.llm.model=m"]),
     "second judge not chosen": (["train", "judge=human", "judge.llm.model=m"], ["type: 'judge=[human,llm]' judge.llm.model=m"]),
     "experiment of one objective": (["check", "experiment=hh_ppo_smollm2", "objective=grpo"], ["can't be used: experiment/hh_ppo_smollm2 sets objective.lam, which does not exist"]),

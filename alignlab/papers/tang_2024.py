@@ -11,22 +11,19 @@ from alignlab.papers.finished import Finished
 
 # Centre of the reward -> how often the author of the data writes the best answers.
 _WORLDS = {"70": "rare", "20": "common"}
-
-
-_OFFLINE, _ONLINE = "dpo", "online_dpo"
+_COMPARED = ("online_dpo", "dpo")
 
 
 def at_equal_kl(runs: Sequence[Finished]) -> dict[str, list[float]]:
     """Reward of online DPO minus that of DPO, at half of the largest KL that both reached, for each seed and world."""
     found: dict[str, list[float]] = {}
     by_axes = {(run.axes["objective"], run.axes["data.settings.centre"], run.seed): run for run in runs}
-    for (objective, centre, seed), run in sorted(by_axes.items()):
-        if objective == _ONLINE:
-            paths = _path(run), _path(by_axes[_OFFLINE, centre, seed])
-            kl = min(kls[-1] for kls, _ in paths) / 2
-            online, offline = (float(np.interp(kl, *path)) for path in paths)
-            name = f"online minus offline where the best answers are {_WORLDS[centre]}"
-            found.setdefault(name, []).append(online - offline)
+    for centre, seed in sorted({(centre, seed) for _, centre, seed in by_axes}):
+        paths = [_path(by_axes[objective, centre, seed]) for objective in _COMPARED]
+        kl = min(kls[-1] for kls, _ in paths) / 2
+        online, offline = (float(np.interp(kl, *path)) for path in paths)
+        name = f"online minus offline where the best answers are {_WORLDS[centre]}"
+        found.setdefault(name, []).append(online - offline)
     return found
 
 
@@ -56,7 +53,7 @@ PAPER = Paper(
                 (
                     "experiment=paper/tajwar",
                     "data.settings.centre=70,20",
-                    f"objective={_OFFLINE},{_ONLINE}",
+                    "objective=dpo,online_dpo",
                     "strength=0.05",
                     "trainer.eval_every=30",
                     "seed=0,1,2,3,4,5",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from numpy.typing import ArrayLike
 
 from alignlab.lab.tables import keywords, strings_of
 from alignlab.objectives.dpo import DPO
@@ -60,15 +59,6 @@ def displacement() -> dict[str, float]:
         "p(No) at step 500": float(end[NO]),
         "margin at step 500": float((end[NO] / end[NEVER]).log() - (start[NO] / start[NEVER]).log()),
     }
-
-
-def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
-    """Spearman's correlation: that of the ranks, where equal values share the mean of their ranks."""
-    ranks = []
-    for values in (x, y):
-        _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
-        ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
-    return float(np.corrcoef(*ranks)[0, 1])
 
 
 def hidden_similarity(seed: int) -> dict[str, float]:

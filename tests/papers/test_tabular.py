@@ -10,7 +10,6 @@ import torch
 
 from alignlab.objectives.dpo import DPO
 from alignlab.objectives.ipo import IPO
-from alignlab.papers.razin_2024 import rank_correlation
 from alignlab.papers.tabular import Answers, Preferences, tensor, total_variation
 
 TWO = Answers(np.log([0.25, 0.75]))
@@ -52,8 +51,3 @@ def test_preferences() -> None:
 
 def test_total_variation() -> None:
     assert total_variation(np.log([0.25, 0.75]), np.log([0.5, 0.5])) == pytest.approx(0.25)
-
-
-def test_rank_correlation_shares_ranks_among_equal_values() -> None:
-    """Ranks (1.5, 1.5, 3, 4) and (1, 2, 4, 3): covariance 3.5 / 4, variances 4.5 / 4 and 5 / 4."""
-    assert rank_correlation([2, 2, 5, 9], [0.1, 0.2, 0.9, 0.5]) == pytest.approx(3.5 / math.sqrt(4.5 * 5))

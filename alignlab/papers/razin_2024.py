@@ -66,7 +66,7 @@ def rank_correlation(x: ArrayLike, y: ArrayLike) -> float:
     for values in (x, y):
         _, place, counts = np.unique(values, return_inverse=True, return_counts=True)
         ranks.append((np.cumsum(counts) - (counts - 1) / 2)[place])
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(ranks[0], ranks[1])[0, 1])
 
 
 def hidden_similarity(seed: int) -> dict[str, float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import json
+import os
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cache
@@ -240,9 +241,14 @@ def _schema_of(file: Path) -> str:
 
 
 def _help(verb: str) -> str:
-    printed = io.StringIO()
-    with contextlib.redirect_stdout(printed):
-        main([verb, "--help"])
+    printed, columns = io.StringIO(), os.environ.get("COLUMNS")
+    os.environ["COLUMNS"] = "110"  # not the width of this terminal
+    try:
+        with contextlib.redirect_stdout(printed):
+            main([verb, "--help"])
+    finally:
+        os.environ.pop("COLUMNS")
+        os.environ |= {"COLUMNS": columns} if columns else {}
     return printed.getvalue().strip()
 
 

@@ -37,14 +37,18 @@ def main(argv: Sequence[str]) -> int:
         return 0 if names == ["--help"] else 2
     from alignlab.config.own_plugins import load_plugins
 
-    logging.getLogger("alignlab").setLevel(logging.ERROR)
     name = f"./{names[0]}" if not is_folder(names[0]) and Path(names[0]).is_dir() else names[0]
+    log = logging.getLogger("alignlab")
+    level = log.level
+    log.setLevel(logging.ERROR)
     try:
         (plugin,) = load_plugins([name], installed=False)
+        return _test(plugin, words)
     except AlignlabError as error:
         print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
         return error.exit_code
-    return _test(plugin, words)
+    finally:
+        log.setLevel(level)
 
 
 def _contracts() -> Iterator[str]:

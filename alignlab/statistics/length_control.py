@@ -11,8 +11,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import scipy
 from numpy.typing import ArrayLike
-from scipy.special import expit, logit
 
 from alignlab.statistics.intervals import Array, Estimate, chosen, cluster_codes, t_quantile
 
@@ -46,7 +46,7 @@ def controlled_rate(weights: Weights, difficulty: ArrayLike) -> tuple[float, flo
     The standard error is computed as on the AlpacaEval leaderboard: from the spread of the prompts' probabilities, with
     the weights taken as known.
     """
-    chances = expit(weights.quality + weights.difficulty * np.asarray(difficulty, dtype=np.float64))
+    chances = scipy.special.expit(weights.quality + weights.difficulty * np.asarray(difficulty, dtype=np.float64))
     spread = float(chances.std(ddof=1)) / np.sqrt(len(chances)) if len(chances) > 1 else float("nan")
     return float(chances.mean()), float(spread)
 
@@ -96,14 +96,14 @@ def length_controlled(
 
     equal = design.copy()
     equal[:, 1] = 0.0
-    chances = expit(equal @ weights)
+    chances = scipy.special.expit(equal @ weights)
     rate = float(chances.mean())
     slope = (chances * (1 - chances)) @ equal  # derivative of the sum of chances by the weights
-    influence = chances - rate + (design * (y - expit(design @ weights))[:, None]) @ inverse @ slope
+    influence = chances - rate + (design * (y - scipy.special.expit(design @ weights))[:, None]) @ inverse @ slope
     sums = np.bincount(codes, weights=influence, minlength=groups)
     error = float(np.sqrt((sums**2).sum() * groups / (groups - 1))) / len(y)
     half = t_quantile(level, groups) * error / (rate * (1 - rate))
-    low, high = (float(expit(logit(rate) + side * half)) for side in (-1, 1))
+    low, high = (float(scipy.special.expit(scipy.special.logit(rate) + side * half)) for side in (-1, 1))
     return LengthControlled(
         rate=Estimate(rate, error, low, high, groups),
         raw=float(y.mean()),
@@ -121,7 +121,7 @@ def _fit(design: Array, y: Array, ridge: float) -> tuple[Array, Array]:
         return float((np.logaddexp(0, eta) - y * eta).sum() + ridge / 2 * w @ w)
 
     for _ in range(200):
-        chances = expit(design @ weights)
+        chances = scipy.special.expit(design @ weights)
         gradient = design.T @ (chances - y) + ridge * weights
         hessian = (design * (chances * (1 - chances))[:, None]).T @ design + penalty
         step = np.linalg.solve(hessian, gradient)

@@ -80,7 +80,7 @@ CASES = {
     "below null": (["train", "experiment=lab_ppo", "reward=lab_gold", "reward.run=[]"], ["reward.run = []", "reward is null", "type: reward=<one of gold"]),
     "below a list": (["train", "evaluation.baselines.reference=1"], ["evaluation.baselines.reference = 1", "evaluation.baselines is a list"]),
     "below a name": (["train", "model.parent.objective=sft"], ["model.parent.objective = sft", "model.parent is lab_sft"]),
-    "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
+    "unknown stage": (["train", "model.parent=lab_stf"], ["  model.parent = lab_stf", "no such stage: lab_stf; there are: hh_reward_model_smollm2, hh_sft_smollm2, imdb_sft, lab_reward_model, lab_sft, ", "type: model.parent=lab_sft"]),
     "unknown stage of a reward model": (["check", "experiment=lab_ppo", "reward.run=[lab_rm]"], ["  reward.run = [lab_rm]", "no such stage: lab_rm; there are: ", "type: reward.run=<one of these>"]),
     "no stage": (["train", "model.parent=3"], ["model.parent = 3", "must be the name of a stage, or a list of stages and overrides", "type: model.parent=sft"]),
     "a stage as the run itself": (["train", "stage=lab_sft"], ["stage = lab_sft", "can't be chosen for a run itself", "type: model.parent=lab_sft"]),
@@ -346,7 +346,8 @@ def test_help_and_config(alignlab: Run) -> None:
     assert "beta: 0.7" in result.out
 
 
-def test_help_shows_each_key_with_its_comment(alignlab: Run) -> None:
+def test_help_shows_each_key_with_its_comment(alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     words = [
         "objective=kto",
         "trainer.max_steps=7",
@@ -365,19 +366,24 @@ def test_help_shows_each_key_with_its_comment(alignlab: Run) -> None:
     uncommented = [
         line for line in text.partition("Keys.")[2].splitlines() if re.match(r" +\w+:", line) and "#" not in line
     ]
-    assert [line.strip() for line in uncommented] == ["peft: {}", "tracking:", "csv: {}", "judge: {}", "reward: null"]
+    empty = ["judge: {}", "reward: null", "metric: {}", "callback: {}"]
+    assert [line.strip() for line in uncommented] == ["peft: {}", "tracking:", "csv: {}", *empty]
     assert re.search(r"^  output_root: a,b +# folder for all results\.$", text, re.M), "a comma is no axis there"
     assert re.search(r"^    question: Why, then\? +# printed above", text, re.M)
     assert re.search(r"^    csv:", text, re.M)
 
 
-@pytest.mark.parametrize(("verb", "key"), [("evaluate", "run: ???"), ("synthesize", "trust_remote_code: false")])
-def test_help_of_verbs_that_train_nothing(verb: str, key: str, alignlab: Run) -> None:
+@pytest.mark.parametrize(("verb", "key"), [("evaluate", "run: ''"), ("synthesize", "trust_remote_code: false")])
+def test_help_of_verbs_that_train_nothing(verb: str, key: str, alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "110")
     text = alignlab(verb, "--help").out
     assert text.startswith(f"usage: alignlab {verb} [key=value ...]")
     assert re.search(rf"^  {re.escape(key)} +# ", text, re.M)
     groups = re.findall(r"^  (\w+): ", text.partition("Groups.")[2].partition("\n\n")[0], re.M)
-    assert groups == {"evaluate": ["judge"], "synthesize": ["data", "judge", "model", "peft"]}[verb]
+    assert (
+        groups
+        == {"evaluate": ["benchmark", "data", "judge", "model"], "synthesize": ["data", "judge", "model", "peft"]}[verb]
+    )
 
 
 def test_help_refuses_what_does_not_exist(alignlab: Run) -> None:

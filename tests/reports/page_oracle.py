@@ -43,6 +43,7 @@ from tests.reports.said_oracle import (
     comparisons,
     conclusions,
     configs_of,
+    different_code,
     facts_line,
     first_answers,
     gain_of,
@@ -63,7 +64,8 @@ def check_page(raw: Raw, html: str, markdown: str, older: Raw | None = None) -> 
     expected = {*sentences(raw, older), *_explanations(page)}
     _check_tables(raw, page, older)
     _check_figures(raw, page.figures)
-    wanted = [*answers(raw), *conclusions(raw), *budgets_of_training(raw)]
+    assert page.answer == answers(raw), (page.answer, answers(raw))
+    wanted = [*conclusions(raw), *budgets_of_training(raw), *different_code(raw)]
     missing = [text for text in wanted if text not in {t for _, t in page.texts}]
     assert not missing, f"not on the page: {missing}; it says: {[t for s, t in page.texts if s in ('', 'settings')]}"
     unknown = [text for section, text in page.texts if not _is_known(raw, section, text, expected)]
@@ -144,6 +146,8 @@ def _check_tables(raw: Raw, page: Page, older: Raw | None) -> None:
         assert table.name in checks, f"no oracle for the table {table.name!r}"
         checks[table.name](table)
     wanted = {"settings", "keys of the config that differ", "provenance", "runs", "metric by strength"}
+    if raw.budgets:
+        wanted.add("methods at common KLs")
     assert wanted <= {table.name for table in page.tables}
 
 
@@ -778,7 +782,9 @@ def check_table_md(html: str, text: str) -> None:
             assert here.replace("best", "") == re.sub("(highest|lowest)( that can be called best)?", "", there)
     said = {t for section, t in page.texts if section == "settings"}
     sentences_of_table = [
-        line for line in lines if line.startswith(("±", "At a KL", "Comparisons leave", "Ties", "For m"))
+        line
+        for line in lines
+        if line.startswith(("±", "At a KL", "Above", "Comparisons leave", "Ties", "The methods have", "To have"))
     ]
     assert sentences_of_table
     assert set(sentences_of_table) <= said

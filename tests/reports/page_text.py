@@ -47,12 +47,19 @@ class Table:
 
 
 class Page(HTMLParser):
-    """tables: in order. texts: (section, text) of everything else that is shown. figures: the data of the figures."""
+    """The parts of a page.
+
+    tables:  in order.
+    texts:   (section, text) of everything else that is shown.
+    answer:  those of the texts that answer the question of the sweep.
+    figures: the data of the figures.
+    """
 
     def __init__(self, text: str) -> None:
         super().__init__()
         self.tables: list[Table] = []
         self.texts: list[tuple[str, str]] = []
+        self.answer: list[str] = []
         self.figures: dict[str, Any] = {}
         self._section = ""
         self._open: list[tuple[str, dict[str, str | None]]] = []
@@ -105,6 +112,8 @@ class Page(HTMLParser):
         text = self._text.strip() if self._open and self._open[-1][0] == "pre" else " ".join(self._text.split())
         if text:
             self.texts.append((self._section, text))
+            if any(given.get("class") == "answer" for _, given in self._open):
+                self.answer.append(text)
         self._text = ""
 
     def table(self, name: str) -> Table:

@@ -493,10 +493,20 @@ class Raw:
         kls = self.kls_of(method)
         return (min(kls), max(kls)) if kls else None
 
+    @property
+    def kl_ranges(self) -> dict[str, tuple[float, float]]:
+        """Method -> its smallest and largest KL, for methods with results."""
+        return {m: found for m in self.methods if (found := self.kl_range(m))}
+
     @cached_property
     def budgets(self) -> list[tuple[float, dict[str, dict[str, Any]]]]:
-        """(KL, method -> seed -> reward) at a quarter, half and all of the largest KL that all methods reached."""
-        ranges = {m: r for m in self.methods if (r := self.kl_range(m))}
+        """(KL, method -> seed -> reward) at a quarter, half and all of the largest KL that all methods reached.
+
+        Empty if fewer than two methods have results, or if they have no KL in common.
+        """
+        ranges = self.kl_ranges
+        if len(ranges) < 2:
+            return []
         most = min(high for _, high in ranges.values())
         lows = [low / 1.25 for low, _ in ranges.values()]
         kls = [share * most for share in (0.25, 0.5, 1.0) if share * most >= max(lows) and most >= 0.01]

@@ -38,12 +38,20 @@ def run_id(point: Point) -> str:
 
 
 def write(
-    root: Path, kind: str, *, name: str = "rich", shift: float = 0.0, version: str = "2.13", **about: Any
+    root: Path,
+    kind: str,
+    *,
+    name: str = "rich",
+    shift: float = 0.0,
+    version: str = "2.13",
+    farther: Mapping[str, float] | None = None,
+    **about: Any,
 ) -> Path:
     """Write a sweep below an output folder. Returns its folder.
 
     shift:   is added to rewards and accuracies.
     version: of torch, in the records.
+    farther: objective -> factor of the exact KLs of its runs, whose code has another revision.
     about:   further keys of sweep.json.
     """
     points = []
@@ -53,14 +61,14 @@ def write(
                 axes = {"objective": objective, "strength": strength, "seed": seed}
                 points.append({"point": len(points), "run": run_id(axes), **axes})
                 if _ENDS.get((objective, strength, seed)) != "not run":
-                    _run(root, axes, kind, shift, version)
+                    _run(root, axes, kind, shift, version, (farther or {}).get(objective, 1.0))
     folder = root / "sweeps" / name
     sweep = {"name": name, "question": "Which is best?", "axes": ["objective", "strength", "seed"], "zip": []}
     write_sealed(folder / "sweep.json", {**sweep, "points": points, **about})
     return folder
 
 
-def _run(root: Path, point: Point, kind: str, shift: float, version: str) -> None:
+def _run(root: Path, point: Point, kind: str, shift: float, version: str, farther: float) -> None:
     run = RunDir.of(root, run_id(point))
     random = np.random.default_rng([*map(ord, run.id), len(kind)])
     status = _ENDS.get((point["objective"], point["strength"], point["seed"]), "done")
@@ -70,7 +78,7 @@ def _run(root: Path, point: Point, kind: str, shift: float, version: str) -> Non
     run.log.write_text(f"a log of {run.id}\nits last line\n")
     summary: dict[str, float] = {}
     if status == "done":
-        summary = _summary(random, strength, place, kind, shift)
+        summary = _summary(random, strength, place, kind, shift, farther)
         if kind == "lab":
             ends = [0.0, 0.5, 1.0, 4.0 + 0.1 * place + 0.01 * int(point["seed"])]
             write_sealed(run.frontier, {"kl": ends, "reward": [1.6 * kl**0.5 for kl in ends]})
@@ -82,6 +90,7 @@ def _run(root: Path, point: Point, kind: str, shift: float, version: str) -> Non
     config = {"objective": {_STRENGTH_OF[point["objective"]]: strength}, "seed": int(point["seed"])}
     config |= {"trainer": {"max_steps": 70, "batch_size": 8, "log_every": 1}, "optim": {"lr": 0.001}}
     unit = "mean_completion_tokens" if point["objective"] == "kto" else "mean_chosen_tokens"
+    revision = "abc" if farther == 1.0 else "def"
     named = {"name": point["objective"], _STRENGTH_OF[point["objective"]]: strength}
     write_sealed(
         run.record_file,
@@ -89,7 +98,7 @@ def _run(root: Path, point: Point, kind: str, shift: float, version: str) -> Non
             "id": run.id, "status": status, "summary": summary, "config": config, "objective": named,
             "reason": {"diverged": "the loss is not finite at update 12", "failed": "no space left"}.get(status),
             "overrides": ["experiment=lab_dpo", *(f"{key}={value}" for key, value in point.items())],
-            "model": {"reference_weights": "f00d"}, "versions": {"torch": version}, "git": "abc",
+            "model": {"reference_weights": "f00d"}, "versions": {"torch": version}, "git": revision,
             "data": {
                 "fingerprint": "f", "train": {"rows": 240 if place == 2 else 120, unit: 5.5},
                 "audit": {"errors": [], "warnings": [warning], "unchecked": [], "facts": facts},
@@ -111,8 +120,10 @@ def _metrics(random: np.random.Generator, place: int) -> list[dict[str, float]]:
     return rows
 
 
-def _summary(random: np.random.Generator, strength: float, place: int, kind: str, shift: float) -> dict[str, float]:
-    kl = (0.7 if strength == 1.0 else 2.4) * (1 + 0.04 * random.standard_normal() + 0.1 * place)
+def _summary(
+    random: np.random.Generator, strength: float, place: int, kind: str, shift: float, farther: float
+) -> dict[str, float]:
+    kl = farther * (0.7 if strength == 1.0 else 2.4) * (1 + 0.04 * random.standard_normal() + 0.1 * place)
     summary = {
         "start/loss": 0.7, "eval/loss": 0.6 + place + 0.01 * random.standard_normal(),
         "eval/rewards/margins": 0.2 + 0.05 * random.standard_normal(), "eval/rewards/accuracies": 0.7,

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from tests.reports.raw_numbers import HEADINGS, KL, LEAST_DIFFERENCE, Number, Raw, cut, t_mean
 
@@ -131,9 +132,12 @@ def _seeds(n: int) -> str:
 
 
 def answers(raw: Raw) -> list[str]:
-    """The sentences of the answer."""
+    """The sentences of the answer. Where nothing is told, there is nothing that something else may explain."""
     lead = "Nothing can be told about which is best"
-    return [*_at_kls(raw), *_cautions(raw)] if raw.plane else [_without_rewards(raw, lead)]
+    if not raw.plane:
+        return [_without_rewards(raw, lead)]
+    told = _at_kls(raw)
+    return [*told, *_cautions(raw)] if told else [f"{lead}: {_why_nothing_at_kls(raw)}"]
 
 
 def _cautions(raw: Raw) -> list[str]:
@@ -216,7 +220,50 @@ def _at_kls(raw: Raw) -> list[str]:
             )
         sparse = "".join(f" {one[0].upper()}{one[1:]}." for one in _between(raw, kl))
         found.append(text + sparse)
-    return found or ["oracle: nothing can be told at common KLs"]
+    return found
+
+
+def _why_nothing_at_kls(raw: Raw) -> str:
+    if any(at_budget(raw, rewards)[0] for _, rewards in raw.budgets):
+        return "no method has two seeds in common with another."
+    if raw.budgets:
+        return "no method is known to be better than the start at a KL that all of them reached."
+    ranges = raw.kl_ranges
+    if len(ranges) == 1:
+        return f"only {next(iter(ranges))} has results."
+    still = [method for method, (_, high) in ranges.items() if high < 0.01]
+    if still:
+        return f"KLs below 0.01 nats are not compared, and these methods went no further: {'; '.join(still)}."
+    return f"the methods have no KL in common ({'; '.join(_ranges(raw))}). More reward at more KL is not better."
+
+
+def _ranges(raw: Raw) -> list[str]:
+    return [f"{method} {low:.2g} to {high:.2g} nats" for method, (low, high) in raw.kl_ranges.items()]
+
+
+def _strengths_to_add(raw: Raw) -> str:
+    """Where each method is expected at one KL: the geometric mean of two KLs.
+
+    These are the largest KL that any method begins at, and the smallest that any method ends at.
+    """
+    lows, highs = zip(*raw.kl_ranges.values(), strict=True)
+    target = float(stats.gmean([max(lows), min(highs)]))
+    advice = []
+    for method in raw.kl_ranges:
+        names = [name for name in raw.methods[method] if name in raw.done]
+        kls = pd.Series(raw.kls_of(method), index=[float(raw.settings[name][0]["strength"]) for name in names])
+        too_weak, too_strong = kls[kls >= target].index, kls[kls < target].index
+        if not len(too_weak):
+            where = f"below {too_strong.min():g}"
+        elif not len(too_strong):
+            where = f"above {too_weak.max():g}"
+        else:
+            assert too_weak.max() < too_strong.min(), "oracle: a KL that rises with the strength"
+            where = f"between {too_weak.max():g} and {too_strong.min():g}"
+        advice.append(f"{method} {where}")
+    return (
+        f"To have settings of all methods near one KL, {target:.2g} nats, add values of strength: {'; '.join(advice)}."
+    )
 
 
 def _between(raw: Raw, kl: float) -> list[str]:
@@ -247,6 +294,7 @@ def sentences(raw: Raw, older: Raw | None) -> Iterator[str]:
     yield from (raw.sweep["name"], raw.sweep["question"], f"{raw.sweep['name']}: report")
     yield from conclusions(raw)
     yield from budgets_of_training(raw)
+    yield from different_code(raw)
     yield from _audits(raw)
     lost = [p["run"] for p in raw.points if raw.status(p["run"]) != "done"]
     yield f"Not done ({len(lost)})"
@@ -292,14 +340,29 @@ def conclusions(raw: Raw) -> Iterator[str]:
         yield from _conclusions_of_settings(raw)
 
 
+def _without_common_kls(raw: Raw) -> Iterator[str]:
+    ranges = raw.kl_ranges
+    if len(ranges) == 1:
+        yield f"Nothing is compared, because only {next(iter(ranges))} has results."
+        return
+    hardly = all(high < 0.01 for _, high in ranges.values())
+    why = " above 0.01 nats, because they hardly moved from the start" if hardly else ""
+    yield (
+        f"The methods have no common KL{why}. So none is called best. KLs of their settings: {'; '.join(_ranges(raw))}."
+    )
+    yield _strengths_to_add(raw)
+
+
 def _conclusions_at_kls(raw: Raw) -> Iterator[str]:
     assert raw.plane is not None
+    if not raw.budgets:
+        yield from _without_common_kls(raw)
+        return
     yield (
         f"Methods are compared by {heading_of(raw, raw.plane[1])} at KLs that all of them reached. Between the "
         f"settings of a method, values are interpolated linearly. {_how_compared('method')}"
     )
-    ranges = {m: r for m in raw.methods if (r := raw.kl_range(m))}
-    yield f"KLs of the settings: {'; '.join(f'{m} {low:.2g} to {high:.2g} nats' for m, (low, high) in ranges.items())}."
+    yield f"KLs of the settings: {'; '.join(_ranges(raw))}."
     everything = []
     for kl, rewards in raw.budgets:
         where = f"At a KL of {kl:.3g} nats, "
@@ -314,6 +377,10 @@ def _conclusions_at_kls(raw: Raw) -> Iterator[str]:
             yield f"{where}no method is known to be better than the start, so none is called best."
         else:
             yield from _best(best, compared, where, weak)
+    highest = raw.budgets[-1][0]
+    if highest < max(high for _, high in raw.kl_ranges.values()) / 4:
+        yield f"Above {highest:.2g} nats nothing is compared, because not all methods got there."
+        yield _strengths_to_add(raw)
     yield from _how_sure(everything)
 
 
@@ -422,6 +489,18 @@ def budgets_of_training(raw: Raw) -> Iterator[str]:
         f"Learning rates were not tuned for each objective (optim.lr: {shown}), so another rate may change their "
         "order. sweep=objectives_lr tunes them."
     )
+
+
+def different_code(raw: Raw) -> Iterator[str]:
+    """A sentence for alignlab's revision and each package whose version differs between runs."""
+    records = [record for record in raw.records.values() if record]
+    assert not any(record.get("resumed_from") for record in records), "oracle: a run that was resumed"
+    made = pd.DataFrame([{"alignlab's revision": r.get("git"), **r.get("versions", {})} for r in records])
+    for name, versions in made.fillna("unknown").items():
+        counts = versions.value_counts(sort=False)
+        if len(counts) > 1:
+            shown = ", ".join(f"{version} ({runs_in_words(n)})" for version, n in counts.items())
+            yield f"Made by different code. {name}: {shown}."
 
 
 def _audits(raw: Raw) -> Iterator[str]:

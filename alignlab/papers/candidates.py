@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.integrity import new_file
-from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workplace, above, below
+from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workspace, above, below
 from alignlab.papers.finished import Finished, runs_of_sweep
 from alignlab.papers.imdb import JUDGE
 
@@ -40,7 +40,7 @@ class Experiment:
     tokens: int = 4
     common: tuple[str, ...] = ()
 
-    def commands(self, claim: str, place: Workplace) -> Iterator[tuple[str, ...]]:
+    def commands(self, claim: str, place: Workspace) -> Iterator[tuple[str, ...]]:
         """The candidates, then DPO with each beta."""
         parent = ",".join(f'"{word}"' for word in ("imdb_sft", f"data.path={place.data}", *self.sft))
         start = (*self.model, f"model.parent=[{parent}]")
@@ -60,7 +60,7 @@ class Experiment:
             f"sweep.name={sweep_of(claim)}",
         )  # fmt: skip
 
-    def measured(self, claim: str, place: Workplace) -> Measured:
+    def measured(self, claim: str, place: Workspace) -> Measured:
         """KL, reward and gap of every policy, and the optimum for its beta."""
         runs = runs_of_sweep(place.output_root, sweep_of(claim))
         values: dict[str, list[float]] = {}

@@ -120,7 +120,7 @@ class Trained:
 
 
 @dataclass(frozen=True)
-class Workplace:
+class Workspace:
     """Where the commands of a claim work.
 
     output_root: of the runs.
@@ -152,8 +152,8 @@ class Commands:
     data: hub name of the data, unless the user names another place.
     """
 
-    run: Callable[[Workplace], Iterator[tuple[str, ...]]]
-    read: Callable[[Workplace], Measured]
+    run: Callable[[Workspace], Iterator[tuple[str, ...]]]
+    read: Callable[[Workspace], Measured]
     data: str = ""
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from alignlab.evaluation.examples import Examples
 from alignlab.integrity import read_record
-from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workplace, above
+from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workspace, above
 from alignlab.papers.finished import Finished, runs_of_sweep
 from alignlab.statistics.best_of_n import best_of_n, best_of_n_kl
 from alignlab.statistics.intervals import mean_interval
@@ -64,7 +64,7 @@ class Experiment:
     tokens: int = 32
     common: tuple[str, ...] = ()
 
-    def commands(self, claim: str, place: Workplace) -> Iterator[tuple[str, ...]]:
+    def commands(self, claim: str, place: Workspace) -> Iterator[tuple[str, ...]]:
         """The commands, one after another. Each resumes if it was stopped, and finds what is finished."""
         parent = ",".join(f'"{word}"' for word in ("imdb_sft", f"data.path={place.data}", *self.sft))
         start = (*self.model, f"model.parent=[{parent}]")
@@ -89,10 +89,10 @@ class Experiment:
                 f"sweep.name={sweep_of(claim, method)}",
             )  # fmt: skip
 
-    def runs(self, claim: str, place: Workplace, method: Method) -> list[Finished]:
+    def runs(self, claim: str, place: Workspace, method: Method) -> list[Finished]:
         return runs_of_sweep(place.output_root, sweep_of(claim, method))
 
-    def measured(self, claim: str, place: Workplace) -> Measured:
+    def measured(self, claim: str, place: Workspace) -> Measured:
         """Reward and KL of every policy, and the lead of DPO over the others at their KL."""
         points = {method.name: self._points(claim, place, method) for method in self.methods}
         scores = scores_of_the_start(_ranked(place), self.samples)
@@ -112,7 +112,7 @@ class Experiment:
         kept = [_kept(run) for method in self.methods for run in self.runs(claim, place, method)]
         return Measured(values | self._classifier(place), kept, curves)
 
-    def _points(self, claim: str, place: Workplace, method: Method) -> list[Point]:
+    def _points(self, claim: str, place: Workspace, method: Method) -> list[Point]:
         found = []
         for run in self.runs(claim, place, method):
             if run.record["status"] != "done":
@@ -124,7 +124,7 @@ class Experiment:
         return sorted(found, key=lambda point: point.kl[0])
 
     @staticmethod
-    def _classifier(place: Workplace) -> dict[str, list[float]]:
+    def _classifier(place: Workspace) -> dict[str, list[float]]:
         from alignlab.judges.word_classifier import WordClassifier
 
         fitted = WordClassifier(path=place.data).fitted()
@@ -158,7 +158,7 @@ def scores_of_the_start(ranked: Path, samples: int) -> list[list[float]]:
     return [[_probability(score) for score in row["grades"]] for row in rows if len(row["grades"]) == samples]
 
 
-def _ranked(place: Workplace) -> Path:
+def _ranked(place: Workspace) -> Path:
     return place.folder / "held_out_ranked.jsonl"
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from alignlab.errors import AlignlabError
-from alignlab.papers.claim import Batched, Claim, Commands, Exact, Paper, Sampled, Trained, Workplace
+from alignlab.papers.claim import Batched, Claim, Commands, Exact, Paper, Sampled, Trained, Workspace
 from alignlab.papers.finished import runs_of_sweep
 from alignlab.papers.record import ClaimFile, Row, row_of
 
@@ -74,7 +74,7 @@ class Bench:
 
     def _by_commands(self, file: ClaimFile, chain: Commands) -> None:
         folder = self.folder / file.paper / file.claim
-        place = Workplace(self.output_root, folder, self.data or chain.data)
+        place = Workspace(self.output_root, folder, self.data or chain.data)
         shown = []
         for verb, *words in chain.run(place):
             own = [*words, *(self.typed if verb == "train" else ())]

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from alignlab.integrity import new_file
-from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workplace, above
+from alignlab.papers.claim import Claim, Commands, Curve, Measured, Workspace, above
 from alignlab.papers.finished import Finished, runs_of_sweep
 from alignlab.statistics.intervals import mean_interval
 
@@ -81,7 +81,7 @@ class Experiment:
     common: tuple[str, ...] = ()
     sft: tuple[str, ...] = ()
 
-    def commands(self, claim: str, place: Workplace) -> Iterator[tuple[str, ...]]:
+    def commands(self, claim: str, place: Workspace) -> Iterator[tuple[str, ...]]:
         """One sweep over the prompts for each pair of answers, with SFT and without."""
         for answers in self.pairs:
             taught = self._write(place, answers)
@@ -100,7 +100,7 @@ class Experiment:
                     f"sweep.name={sweep_of(claim, answers, tuned)}",
                 )  # fmt: skip
 
-    def measured(self, claim: str, place: Workplace) -> Measured:
+    def measured(self, claim: str, place: Workspace) -> Measured:
         """name -> one value for each prompt; the runs; p(preferred), p(dispreferred) and p(watched) along them."""
         values: dict[str, list[float]] = {}
         kept: list[dict[str, Any]] = []
@@ -116,7 +116,7 @@ class Experiment:
                 curves |= {f"{where}: {name}": curve for name, curve in _curves(runs, answers).items()}
         return Measured(values, kept, curves)
 
-    def _write(self, place: Workplace, answers: Answers) -> Path:
+    def _write(self, place: Workspace, answers: Answers) -> Path:
         """Write the files of rows. Returns the one that SFT learns from."""
         for k, statement in enumerate(STATEMENTS[: self.prompts]):
             _write_rows(self._file(place, answers, "pair", k), answers.rows([statement]))
@@ -126,7 +126,7 @@ class Experiment:
         return taught
 
     @staticmethod
-    def _file(place: Workplace, answers: Answers, what: str, number: int) -> Path:
+    def _file(place: Workspace, answers: Answers, what: str, number: int) -> Path:
         return place.folder / f"{answers.slug}-{what}-{number + 1}.jsonl"
 
     def commands_and_numbers(self, claim: str) -> Commands:

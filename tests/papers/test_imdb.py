@@ -14,7 +14,7 @@ import pytest
 
 from alignlab.cli import synthesize, train
 from alignlab.papers import imdb
-from alignlab.papers.claim import Curve, Workplace
+from alignlab.papers.claim import Curve, Workspace
 from alignlab.papers.figure import figures_of
 from alignlab.papers.imdb import GRID, SMALL, Method, Point, curve_of, lead_of, scores_of_the_start
 from alignlab.papers.library import library
@@ -24,8 +24,8 @@ from alignlab.papers.record import row_of
 VERBS = {"train": train.main, "synthesize": synthesize.main}
 
 
-def place(root: Path) -> Workplace:
-    return Workplace(root / "outputs", root / "folder", "reviews.jsonl")
+def place(root: Path) -> Workspace:
+    return Workspace(root / "outputs", root / "folder", "reviews.jsonl")
 
 
 def point(kl: float, reward: float) -> Point:
@@ -113,14 +113,14 @@ def test_every_point_of_the_grid_passes_the_checks(tmp_path: Path, alignlab: Cal
     rng = random.Random(0)
     rows = [review(rng, i, i % 2 == 0, "train" if i < 40 else "test") for i in range(60)]
     Path("reviews.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    workplace = place(tmp_path)
-    workplace.folder.mkdir()
+    workspace = place(tmp_path)
+    workspace.folder.mkdir()
     pairs = [{"prompt": f"{i} a b c", "chosen": f" a {i}", "rejected": f" z {i}"} for i in range(40)]
     for name, part in (("pairs", pairs[:30]), ("held_out", pairs[30:])):
-        (workplace.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
+        (workspace.folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in part))
     tiny = replace(GRID, model=("model=tiny", "peft=lora"))
     points = []
-    for words in list(tiny.commands("imdb-smollm2-grid", workplace))[3:]:
+    for words in list(tiny.commands("imdb-smollm2-grid", workspace))[3:]:
         found = alignlab("check", *words[1:])
         assert found.code == 0, found.err
         points.append(found.out.count(": not run yet"))

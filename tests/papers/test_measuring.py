@@ -14,7 +14,7 @@ import torch
 
 from alignlab.cli.train import main as train
 from alignlab.errors import DataError
-from alignlab.papers.claim import Claim, Commands, Exact, Measured, Paper, Sampled, Trained, Workplace, near
+from alignlab.papers.claim import Claim, Commands, Exact, Measured, Paper, Sampled, Trained, Workspace, near
 from alignlab.papers.ipo_2023 import final_policies
 from alignlab.papers.library import library
 from alignlab.papers.measuring import STOPPED, Bench
@@ -90,7 +90,7 @@ def test_training_that_fails_or_is_stopped(tmp_path: Path) -> None:
         Bench(tmp_path, tmp_path, lambda words: STOPPED).measure(paper_of(claim), claim)
 
 
-def chain(place: Workplace) -> Iterator[tuple[str, ...]]:
+def chain(place: Workspace) -> Iterator[tuple[str, ...]]:
     """Two commands. The second depends on what the first has written."""
     yield "synthesize", f"data.path={place.data}", f"to={place.folder / 'rows'}"
     yield "train", f"data.path={(place.folder / 'rows').read_text()}"

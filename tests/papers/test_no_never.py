@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from alignlab.cli import train
-from alignlab.papers.claim import Workplace
+from alignlab.papers.claim import Workspace
 from alignlab.papers.library import library
 from alignlab.papers.measuring import Bench
 from alignlab.papers.no_never import STATEMENTS, Answers, Experiment, numbers_of
@@ -67,7 +67,7 @@ def test_rows_have_answers_of_one_token() -> None:
 
 
 def test_the_commands_write_their_rows_first(tmp_path: Path) -> None:
-    place = Workplace(tmp_path, tmp_path / "folder", "")
+    place = Workspace(tmp_path, tmp_path / "folder", "")
     commands = Experiment().commands("no-never-smollm2", place)
     first = next(commands)
     assert len((tmp_path / "folder/no-never-sft-1.jsonl").read_text().splitlines()) == len(STATEMENTS)

@@ -207,6 +207,14 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         yield from _setting_conclusions(found)
 
 
+def prompts_left_out(left_out: int, prompts: int) -> str:
+    """A sentence on the prompts that comparisons leave out, of all prompts."""
+    return (
+        f"Comparisons leave out {left_out} of {counted(prompts, 'prompt')}, where a judge gave no valid verdict on "
+        "some run's answer. Means of a setting leave out only those of its own runs."
+    )
+
+
 def _setting_conclusions(found: Settings) -> Iterator[str]:
     """Sentences on settings that are compared with each other, all of them or those with equal KL."""
     compared = found.compared

@@ -128,6 +128,11 @@ def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None
     assert "over prompts. With one seed, nothing is known about other seeds" in text
     assert "The best is objective dpo, strength 0.1. No other is tied with it" in text
     assert "chance that the best wins | tied" in text
+    kl, score, rate = next(line for line in text.splitlines() if line.startswith("| dpo | 0.2")).split(" | ")[3:6]
+    ratios = 1.9 + np.random.default_rng(2).normal(0, 0.2, 24)
+    assert kl == f"{ratios.mean():.3f} ± {2.0687 * ratios.std(ddof=1) / 24**0.5:.3f}", "t(23) of a 95 % interval"
+    assert " ± " in score
+    assert " [" in rate
     assert "IQM" not in text
     assert "What is said about ties holds for these runs. With one seed, nothing is known about other seeds" in text
     assert "24 seeds" not in text, "the 24 prompts are no seeds"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from alignlab.reports.tables import SETS, table
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import Run, compare_settings, label
 from alignlab.statistics.intervals import Array, mean_interval, score_interval
-from alignlab.statistics.seeds_and_prompts import Crossed
+from alignlab.statistics.seeds_and_prompts import Crossed, over_seeds_and_prompts
 from alignlab.tracking.metrics import is_rate
 
 
@@ -86,13 +87,13 @@ def _settings(
         by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
         if point["run"] in done:
             evaluated.setdefault(label(own, setting), []).append(point["run"])
+    seeds = max(map(len, evaluated.values()))
     rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
     no_kl = not all(KL in run.metrics for run in runs if run.metrics)
     compared = compare_settings(
         runs, own, metric=rewards[0] if no_kl and rewards else "", better="higher" if no_kl and rewards else "",
-        interval_of=Crossed(everything),
+        interval_of=Crossed(everything) if seeds == 1 else partial(over_seeds_and_prompts, all_prompts=everything),
     )  # fmt: skip
-    seeds = max(len(of) for of in by_seed.values())
     settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
     prompts = found.prompts + found.left_out
     lines = [f"{counted(prompts, 'prompt')} answered."]
@@ -117,7 +118,7 @@ def _means(
     A prompt is left out if a run of the setting has no valid verdict there.
 
     runs:     setting -> its evaluated runs.
-    one_seed: no setting has more than one seed.
+    one_seed: no setting has more than one evaluated run.
     """
     own = {run: of_run(rows) for run, rows in done.items()}
     found: dict[str, dict[str, str]] = {}

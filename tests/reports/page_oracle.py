@@ -798,12 +798,11 @@ def check_evaluation_md(html: str, text: str) -> None:
     assert tables
     for header, *rows in tables:
         headings = [h for h in header if h.startswith(("sampled KL", "score by", "win-rate by"))]
-        assert any(h.startswith("win-rate by") for h in headings)
+        assert headings
         ours = {tuple(row[:2]): dict(zip(header, row, strict=True)) for row in rows}
         assert ours.keys() == theirs.keys()
         for setting, row in ours.items():
             shown = {heading: theirs[setting][heading].text for heading in headings}
             assert {heading: row[heading] for heading in headings} == shown, setting
-        assert any(" [" in row[heading] for row in ours.values() for heading in headings)
     left_out = [line for _, line in page.texts if line.startswith("Comparisons leave out")]
     assert all(text.count(f"- {line}\n") == 1 for line in left_out)

@@ -138,6 +138,26 @@ def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None
     assert "24 seeds" not in text, "the 24 prompts are no seeds"
 
 
+def test_methods_at_common_kls_have_the_numbers_of_their_seeds(tmp_path: Path) -> None:
+    """A method with one seed among others has no interval. If all have one seed, intervals are over its prompts."""
+
+    def rows(folder: Path, runs: dict[tuple[str, str, str], tuple[float, float]]) -> list[list[str]]:
+        text = write_sweep(*sweep_of(folder, runs))
+        return [line.split(" | ")[2:5] for line in text.splitlines() if re.search(r"\| objective \w+ \|", line)]
+
+    strengths = {"0.1": 2.0, "1.0": 1.5}
+    one = {
+        (o, s, "1"): (kl, slope * kl) for o, slope in {"dpo": 0.5, "ipo": 0.25}.items() for s, kl in strengths.items()
+    }
+    more = {("dpo", s, "2"): (kl, 0.5 * kl) for s, kl in strengths.items()}
+    dpo, ipo = rows(tmp_path / "mixed", one | more)[-2:]
+    assert (dpo[0], ipo[0]) == ("2", "1")
+    assert " ± " in dpo[2]
+    assert float(ipo[2]) == pytest.approx(0.5, abs=0.1)
+    single = rows(tmp_path / "single", one)[-2:]
+    assert [(seeds, " ± " in gain) for seeds, _, gain in single] == [("1", True), ("1", True)]
+
+
 def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_path: Path) -> None:
     directory, folders = sweep_of(tmp_path, {("dpo", "0.1", seed): (2.0, 1.0) for seed in "123"})
     folders.pop("dpo-0.1-3")

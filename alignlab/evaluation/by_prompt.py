@@ -17,7 +17,7 @@ KL = "eval/kl_ref/sequence_k1"
 
 @dataclass(frozen=True)
 class ByPrompt:
-    """Numbers of runs on the same prompts.
+    """Numbers of runs on the same prompts, for comparisons.
 
     metrics:  run -> metric -> [P] mean over the answers to each prompt.
     prompts:  P.

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from alignlab.evaluation.by_prompt import KL, by_prompt
+from alignlab.evaluation.by_prompt import KL, by_prompt, of_run
 from alignlab.evaluation.examples import Examples
 from alignlab.integrity import read_record, write_text
 from alignlab.reports.evaluation import SUMMARY, estimate_text, win_rate_cells
 from alignlab.reports.means import mean_text
-from alignlab.reports.seeds_table import Settings, conclusions, settings_markdown, split_axes
-from alignlab.reports.series import form
+from alignlab.reports.seeds_table import Settings, conclusions, prompts_left_out, settings_markdown, split_axes
+from alignlab.reports.series import form, pooled
 from alignlab.reports.tables import SETS, table
 from alignlab.spelling import counted
-from alignlab.statistics.comparison import ComparedSettings, Run, compare_settings, label
-from alignlab.statistics.intervals import Array, Estimate, score_interval
-from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
+from alignlab.statistics.comparison import Run, compare_settings, label
+from alignlab.statistics.intervals import Array, mean_interval, score_interval
+from alignlab.statistics.seeds_and_prompts import Crossed, over_seeds_and_prompts
+from alignlab.tracking.metrics import is_rate
 
 
 def write_sweep(directory: Path, folders: Mapping[str, Path]) -> str:
@@ -78,59 +79,94 @@ def _settings(
     everything = all(rows.all_prompts for rows in done.values())
     runs: list[Run] = []
     by_seed: dict[str, dict[str, Any]] = {}
-    own_summaries: dict[str, Mapping[str, Any]] = {}
+    evaluated: dict[str, list[str]] = {}
     for point in points:
         setting, seed = tuple(str(point[a]) for a in own), ", ".join(str(point[a]) for a in repeated)
         runs.append(Run(setting, seed, found.metrics.get(point["run"], {})))
         status = "done" if point["run"] in done else "not evaluated"
         by_seed.setdefault(label(own, setting), {})[seed] = {"status": status}
-        if point["run"] in summaries:
-            own_summaries[label(own, setting)] = summaries[point["run"]]
+        if point["run"] in done:
+            evaluated.setdefault(label(own, setting), []).append(point["run"])
+    seeds = max(map(len, evaluated.values()))
     rewards = [m for m in (f"eval/score/{judge}/mean", f"eval/winrate/{judge}") if any(m in r.metrics for r in runs)]
     no_kl = not all(KL in run.metrics for run in runs if run.metrics)
     compared = compare_settings(
         runs, own, metric=rewards[0] if no_kl and rewards else "", better="higher" if no_kl and rewards else "",
-        interval_of=Crossed(everything),
+        interval_of=Crossed(everything) if seeds == 1 else partial(over_seeds_and_prompts, all_prompts=everything),
     )  # fmt: skip
-    seeds = max(len(of) for of in by_seed.values())
     settings = Settings(compared, by_seed, _over(seeds, everything), prompts_count=True)
-    left_out = f" {counted(found.left_out, 'prompt')} left out, because not every run has a valid verdict there."
-    lines = [f"{counted(found.prompts, 'prompt')} answered.{left_out if found.left_out else ''}"]
+    prompts = found.prompts + found.left_out
+    lines = [f"{counted(prompts, 'prompt')} answered."]
+    if found.left_out:
+        lines.append(prompts_left_out(found.left_out, prompts))
     if no_kl and rewards:
         lines.append("The KL is not known, so this does not say which setting is best at equal KL.")
     lines += conclusions(settings, "") if judge else []
-    text = settings_markdown(settings, _win_rates(compared, own_summaries, everything))
+    text = settings_markdown(settings, _means(evaluated, done, judge, summaries, seeds == 1))
     return "\n".join([f"## {title}", "", text, "", *(f"- {line}" for line in lines)])
 
 
-def _win_rates(
-    compared: ComparedSettings, own: Mapping[str, Mapping[str, Any]], everything: bool
+def _means(
+    runs: Mapping[str, Sequence[str]],
+    done: Mapping[str, Examples],
+    judge: str,
+    summaries: Mapping[str, Mapping[str, Any]],
+    one_seed: bool,
 ) -> dict[str, dict[str, str]]:
-    """Metric -> setting -> win-rate with its interval in words, the same as on the page of the sweep.
+    """Metric -> setting -> its mean with the interval in words, the same as on the page of the sweep.
 
-    own: setting -> summary of the evaluation of one of its runs.
+    A prompt is left out if a run of the setting has no valid verdict there.
+
+    runs:     setting -> its evaluated runs.
+    one_seed: no setting has more than one evaluated run.
     """
+    own = {run: of_run(rows) for run, rows in done.items()}
     found: dict[str, dict[str, str]] = {}
-    for name, values in compared.values.items():
-        for metric in [m for m, rates in values.items() if m.startswith("eval/winrate/") and rates]:
-            rates = list(values[metric].values())
-            several = len(rates) > 1
-            mean = pooled_rate(rates, all_prompts=everything) if several else _over_prompts(rates[0], own[name], metric)
-            text = mean_text(mean.value, mean.low, mean.high, form(metric), "seeds" if several else "prompts")
-            found.setdefault(metric, {})[name] = text
+    for setting, names in runs.items():
+        for name in _metrics(judge):
+            values = [(own[run], own[run].values[name]) for run in names if name in own[run].values]
+            if not values or len(values) < len(names):
+                continue
+            metric = f"eval/{name}"
+            numbers = pooled(values, name) if len(names) > 1 else _of_one_run(summaries[names[0]], name, values[0][1])
+            if numbers is None:
+                continue
+            over = "seeds" if one_seed and not is_rate(metric) else numbers["over"]  # the text says what ± is over
+            shown = (numbers["value"], numbers["low"], numbers["high"])
+            found.setdefault(metric, {})[setting] = mean_text(*shown, form(metric), over)
     return found
 
 
-def _over_prompts(values: Array, summary: Mapping[str, Any], metric: str) -> Estimate:
-    """A win-rate of one run with the interval of its evaluation. If prompts are left out, it is that of the others.
+def _metrics(judge: str) -> list[str]:
+    """The metrics of a table, as in `OfRun`."""
+    return [KL.removeprefix("eval/"), *([f"score/{judge}/mean", f"winrate/{judge}"] if judge else [])]
 
-    values: [P] win-rate by prompt.
+
+def _of_one_run(summary: Mapping[str, Any], name: str, values: Array) -> dict[str, Any] | None:
+    """A metric of one run with the interval of its evaluation; None without a valid verdict.
+
+    values: [P] the metric by prompt, for evaluations that did not store the interval; NaN without a valid verdict.
     """
-    judges: Mapping[str, Any] = next(iter(summary["compared"].values()), {})
-    stored = judges.get(metric.removeprefix("eval/winrate/"), {}).get("win_rate")
-    if stored and math.isclose(stored["value"], float(np.mean(values)), abs_tol=1e-9):
-        return Estimate(stored["value"], math.nan, stored["ci_low"], stored["ci_high"], len(values))
-    return score_interval(values)
+    stored = _stored(summary, name)
+    low, high = ("ci_low", "ci_high") if "ci_low" in stored else ("low", "high")
+    if stored.get("value") is not None:
+        return {"value": stored["value"], "low": stored[low], "high": stored[high], "over": "prompts"}
+    valid = values[np.isfinite(values)]
+    if not valid.size:
+        return None
+    mean = score_interval(valid) if name.startswith("winrate/") else mean_interval(valid)
+    return {"value": mean.value, "low": mean.low, "high": mean.high, "over": "prompts"}
+
+
+def _stored(summary: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """The numbers of a metric in the summary of an evaluation; empty if it has none."""
+    kind, _, rest = name.partition("/")
+    if kind == "winrate":
+        rates = [judges[rest].get("win_rate") for judges in summary["compared"].values() if rest in judges]
+        return next(iter(rates), None) or {}
+    if kind == "kl_ref":
+        return summary["kl"].get(rest) or {}
+    return summary["answers"]["policy"].get(name.removesuffix("/mean")) or {}
 
 
 def _over(seeds: int, everything: bool) -> str:

@@ -143,12 +143,18 @@ def _budgets_markdown(compared: ComparedSettings) -> str:
     reward = compared.plane.reward
     header = ["at KL (nats)", "method", "seeds", _heading(reward), "above the start"]
     header += [name for name in _COMPARED if name != _COMPARED[1]]
+    most = max(row.seeds for row in compared.settings)  # of one seed, an estimate may count the prompts
     rows = []
     for budget in compared.budgets.budgets:
         for method, estimate in budget.rewards.items():
             gain = budget.gains.get(method, NOTHING)
             bounds, tied, more = _cells(method, budget.comparisons, _format(reward))
-            cells = [f"{budget.kl:.3g}", method, str(estimate.n), _mean(in_range(reward, estimate), _format(reward))]
+            cells = [
+                f"{budget.kl:.3g}",
+                method,
+                str(min(estimate.n, most)),
+                _mean(in_range(reward, estimate), _format(reward)),
+            ]
             rows.append([*cells, _mean(gain, _format(reward)), bounds, tied, more])
     return table(header, rows)
 
@@ -205,6 +211,14 @@ def conclusions(found: Settings, asked: str) -> Iterator[str]:
         yield from _budget_conclusions(found)
     else:
         yield from _setting_conclusions(found)
+
+
+def prompts_left_out(left_out: int, prompts: int) -> str:
+    """A sentence on the prompts that comparisons leave out, of all prompts."""
+    return (
+        f"Comparisons leave out {left_out} of {counted(prompts, 'prompt')}, where a judge gave no valid verdict on "
+        "some run's answer. Means of a setting leave out only those of its own runs."
+    )
 
 
 def _setting_conclusions(found: Settings) -> Iterator[str]:

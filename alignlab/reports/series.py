@@ -430,14 +430,14 @@ def _rate(value: float, numbers: Mapping[str, Any], prefix: str) -> Estimate:
 def _pooled_win_rate(found: Collected, points: Sequence[Mapping[str, Any]], key: Compared) -> dict[str, Any] | None:
     """A win-rate of a setting over seeds and prompts together; None if it can't be told from stored answers."""
     runs = [_newest(found, point, key.file, lambda one: one.winrates.get(key[1:])) for point in points]
-    return _over_seeds_and_prompts(runs, pooled_rate)
+    return pooled(runs, f"winrate/{key.judge}")
 
 
 def _pooled(found: Collected, points: Sequence[Mapping[str, Any]], metric: str) -> dict[str, Any] | None:
     """A metric of a setting over seeds and prompts together; None if it can't be told from stored answers."""
     file, name = _of_samples(metric)
     runs = [_newest(found, point, file, lambda one: one.values.get(name)) for point in points] if name else []
-    return _over_seeds_and_prompts(runs, pooled_rate if name.startswith("winrate/") else _crossed)
+    return pooled(runs, name)
 
 
 def _of_samples(metric: str) -> tuple[str, str]:
@@ -459,10 +459,13 @@ def _newest(
     return None
 
 
-def _over_seeds_and_prompts(
-    runs: Sequence[tuple[OfRun, Any] | None], interval: Callable[..., Estimate]
-) -> dict[str, Any] | None:
-    """Mean and interval of [P] values of two seeds or more that answered the same prompts; None if there are none."""
+def pooled(runs: Sequence[tuple[OfRun, Any] | None], name: str) -> dict[str, Any] | None:
+    """Mean and interval of [P] values of two seeds or more that answered the same prompts; None if there are none.
+
+    Prompts without a valid verdict for one of these seeds are left out.
+
+    name: of the metric, as in `OfRun`.
+    """
     known = [run for run in runs if run is not None]
     if len(known) < 2 or len(known) < len(runs) or not all(one.same_prompts(known[0][0]) for one, _ in known):
         return None
@@ -471,14 +474,11 @@ def _over_seeds_and_prompts(
     if not table.size:
         return None
     everything = known[0][0].all_prompts
-    pooled = interval(table, all_prompts=everything)
+    rows, rate = list(table), name.startswith("winrate/")
+    mean = pooled_rate(rows, all_prompts=everything) if rate else Crossed(everything)(rows, 0.95)
     over = "seeds" if everything else "seeds and prompts"
-    ends = {"value": pooled.value, "low": pooled.low, "high": pooled.high}
+    ends = {"value": mean.value, "low": mean.low, "high": mean.high}
     return {**ends, "n": len(table), "over": over, "prompts": table.shape[1]}
-
-
-def _crossed(values: Any, *, all_prompts: bool) -> Estimate:
-    return Crossed(all_prompts)(values, 0.95)
 
 
 def _metric_of(kind: str, part: str) -> str:

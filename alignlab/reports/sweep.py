@@ -17,6 +17,7 @@ from alignlab.reports.means import mean_text
 from alignlab.reports.seeds_table import (
     Settings,
     conclusions,
+    prompts_left_out,
     settings_frame,
     settings_markdown,
     split_axes,
@@ -136,10 +137,7 @@ def settings_sentences(found: Collected, settings: Settings) -> list[str]:
         lines.append(_SAMPLED)
     left_out, prompts = found.prompts_left_out(settings)
     if left_out:
-        lines.append(
-            f"Comparisons leave out {left_out} of {counted(prompts, 'prompt')}, where a judge gave no valid verdict on "
-            "some run's answer. Means of a setting leave out only those of its own runs."
-        )
+        lines.append(prompts_left_out(left_out, prompts))
     return [*lines, *_from_fewer_seeds(settings)]
 
 

@@ -57,14 +57,16 @@ class Crossed:
         return Estimate(of_seeds.value, error, of_seeds.value - half, of_seeds.value + half, seeds)
 
 
-def over_seeds_and_prompts(values: Sequence[Any], level: float) -> Estimate:
+def over_seeds_and_prompts(values: Sequence[Any], level: float, *, all_prompts: bool = False) -> Estimate:
     """An `Interval` of numbers by seed, or of [P] numbers by prompt for each seed.
 
     Numbers have an interval over seeds, and numbers by prompt one over seeds and prompts (`Crossed`). A single seed has
     no interval, because it says nothing about other seeds.
+
+    all_prompts: as for `Crossed`.
     """
     if len(values) > 1 and np.ndim(values[0]) == 1:
-        return Crossed()(values, level)
+        return Crossed(all_prompts)(values, level)
     return mean_interval([float(np.mean(value)) for value in values], level=level)
 
 

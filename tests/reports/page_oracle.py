@@ -791,11 +791,18 @@ def check_table_md(html: str, text: str) -> None:
 
 
 def check_evaluation_md(html: str, text: str) -> None:
-    """The evaluation of a sweep and its page have the same win-rates with the same intervals."""
-    shown = Page(html).table("settings")
-    (header, *rows), *_ = markdown_parts(text)[0]
-    (heading,) = [h for h in header if h.startswith("win-rate by")]
-    ours = {tuple(row[:2]): row[header.index(heading)] for row in rows if len(row) == len(header)}
-    theirs = {(r["objective"].text, r["strength"].text): r[heading].text for r in shown.records()}
-    assert ours == theirs
-    assert any(" [" in cell for cell in ours.values())
+    """The evaluation of a sweep and its page have the same means with the same intervals, for each judge."""
+    page = Page(html)
+    theirs = {(row["objective"].text, row["strength"].text): row for row in page.table("settings").records()}
+    tables = [one for one in markdown_parts(text)[0] if one[0][0] == "objective"]
+    assert tables
+    for header, *rows in tables:
+        headings = [h for h in header if h.startswith(("sampled KL", "score by", "win-rate by"))]
+        assert headings
+        ours = {tuple(row[:2]): dict(zip(header, row, strict=True)) for row in rows}
+        assert ours.keys() == theirs.keys()
+        for setting, row in ours.items():
+            shown = {heading: theirs[setting][heading].text for heading in headings}
+            assert {heading: row[heading] for heading in headings} == shown, setting
+    left_out = [line for _, line in page.texts if line.startswith("Comparisons leave out")]
+    assert all(text.count(f"- {line}\n") == 1 for line in left_out)

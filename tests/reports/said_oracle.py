@@ -492,12 +492,22 @@ def budgets_of_training(raw: Raw) -> Iterator[str]:
 
 
 def different_code(raw: Raw) -> Iterator[str]:
-    """A sentence for alignlab's revision and each package whose version differs between runs."""
-    records = [record for record in raw.records.values() if record]
-    assert not any(record.get("resumed_from") for record in records), "oracle: a run that was resumed"
-    made = pd.DataFrame([{"alignlab's revision": r.get("git"), **r.get("versions", {})} for r in records])
-    for name, versions in made.fillna("unknown").items():
-        counts = versions.value_counts(sort=False)
+    """A sentence for alignlab's revision and each package whose version differs between runs.
+
+    A run counts for the code of its last attempt, and of those that it was resumed from.
+    """
+    made: dict[str, Counter[str]] = {}
+    for record in (record for record in raw.records.values() if record):
+        attempts = [*record.get("attempts", []), record]
+        fresh = [i for i, attempt in enumerate(attempts) if not attempt.get("resumed_from")]
+        versions = [
+            {"alignlab's revision": a.get("git"), **a["versions"]} for a in attempts[max(fresh, default=0) :][::-1]
+        ]
+        for name in dict.fromkeys(name for of in versions for name in of):
+            made.setdefault(name, Counter()).update(
+                list(dict.fromkeys(str(of.get(name) or "unknown") for of in versions))
+            )
+    for name, counts in made.items():
         if len(counts) > 1:
             shown = ", ".join(f"{version} ({runs_in_words(n)})" for version, n in counts.items())
             yield f"Made by different code. {name}: {shown}."

@@ -128,9 +128,34 @@ def test_the_evaluation_of_a_sweep_with_one_seed_says_so(tmp_path: Path) -> None
     assert "over prompts. With one seed, nothing is known about other seeds" in text
     assert "The best is objective dpo, strength 0.1. No other is tied with it" in text
     assert "chance that the best wins | tied" in text
+    kl, score, rate = next(line for line in text.splitlines() if line.startswith("| dpo | 0.2")).split(" | ")[3:6]
+    ratios = 1.9 + np.random.default_rng(2).normal(0, 0.2, 24)
+    assert kl == f"{ratios.mean():.3f} ± {2.0687 * ratios.std(ddof=1) / 24**0.5:.3f}", "t(23) of a 95 % interval"
+    assert " ± " in score
+    assert " [" in rate
     assert "IQM" not in text
     assert "What is said about ties holds for these runs. With one seed, nothing is known about other seeds" in text
     assert "24 seeds" not in text, "the 24 prompts are no seeds"
+
+
+def test_methods_at_common_kls_have_the_numbers_of_their_seeds(tmp_path: Path) -> None:
+    """A method with one seed among others has no interval. If all have one seed, intervals are over its prompts."""
+
+    def rows(folder: Path, runs: dict[tuple[str, str, str], tuple[float, float]]) -> list[list[str]]:
+        text = write_sweep(*sweep_of(folder, runs))
+        return [line.split(" | ")[2:5] for line in text.splitlines() if re.search(r"\| objective \w+ \|", line)]
+
+    strengths = {"0.1": 2.0, "1.0": 1.5}
+    one = {
+        (o, s, "1"): (kl, slope * kl) for o, slope in {"dpo": 0.5, "ipo": 0.25}.items() for s, kl in strengths.items()
+    }
+    more = {("dpo", s, "2"): (kl, 0.5 * kl) for s, kl in strengths.items()}
+    dpo, ipo = rows(tmp_path / "mixed", one | more)[-2:]
+    assert (dpo[0], ipo[0]) == ("2", "1")
+    assert " ± " in dpo[2]
+    assert float(ipo[2]) == pytest.approx(0.5, abs=0.1)
+    single = rows(tmp_path / "single", one)[-2:]
+    assert [(seeds, " ± " in gain) for seeds, _, gain in single] == [("1", True), ("1", True)]
 
 
 def test_runs_that_are_not_evaluated_and_runs_with_other_prompts_are_named(tmp_path: Path) -> None:

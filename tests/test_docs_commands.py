@@ -35,7 +35,9 @@ BIN = Path(sys.executable).parent
 CHECKS = {"train": to_train, "check": to_train, "evaluate": to_evaluate, "synthesize": to_synthesize}
 
 # What is said of files, folders, functions, keys and runs of the reader.
-MISSING = re.compile(r"[Nn]o such f|is neither a folder|can't be imported|is not set|there is no such run|no file")
+MISSING = re.compile(
+    r"[Nn]o such f|is neither a folder|can't be imported|is not set|there is no such run|no file|needs the package"
+)
 
 # Flags and words of verbs with a config that are no overrides.
 FLAGS = {"-m", "--help", "--cfg", "job", "--show", "--json", "--rows", "--drift", "--config-dir"}

@@ -141,7 +141,7 @@ class Checkpoint(pl.Callback):
     The first signal of a kind waits until the current update is complete, because a state saved in the middle of an
     update could not be resumed. Then the state is saved, and the earlier handler of the signal is called. It ends the
     run, lets a cluster's scheduler queue it again, or lets it continue. A second signal of the same kind calls that
-    handler at once. A signal that was ignored when this process started, as SIGHUP is under `nohup`, stays ignored.
+    handler at once. SIGHUP stays ignored if it was ignored when this process started, as under `nohup`.
     """
 
     def __init__(self, run: RunDir, every: int, minutes: float) -> None:
@@ -156,7 +156,7 @@ class Checkpoint(pl.Callback):
     def on_train_start(self, trainer: pl.Trainer, pl_module: Any) -> None:
         self._saved_at = time.monotonic()
         if threading.current_thread() is threading.main_thread():
-            stops = [number for number in _STOPS if self._before[number] is not signal.SIG_IGN]
+            stops = [number for number in _STOPS if number != signal.SIGHUP or self._before[number] != signal.SIG_IGN]
             kept = [*stops, *(number for number in _SCHEDULERS if callable(self._before[number]))]
             self._handlers = {number: signal.signal(number, self._on_signal) for number in kept}
 

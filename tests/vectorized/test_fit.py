@@ -138,7 +138,15 @@ def test_points_are_measured_on_the_pairs_of_a_file(objective: str, tmp_path: Pa
 
 @pytest.mark.parametrize(
     ("objective", "key"),
-    [("dpo", "beta"), ("ipo", "tau"), ("kto", "beta"), ("orpo", "odds_weight"), ("wpo", "beta"), ("ld_dpo", "alpha")],
+    [
+        ("dpo", "beta"),
+        ("kto", "beta"),
+        ("ld_dpo", "alpha"),
+        *(
+            pytest.param(*two, marks=pytest.mark.slow)
+            for two in (("ipo", "tau"), ("orpo", "odds_weight"), ("wpo", "beta"))
+        ),
+    ],
 )
 def test_points_that_are_given_the_same_batches(
     objective: str, key: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -197,7 +205,13 @@ def test_every_objective_is_vectorized_here_or_refused() -> None:
     assert NUMBERS.keys() | ELSEWHERE | NOT_VECTORIZED == schemas()["objective"].keys()
 
 
-@pytest.mark.parametrize("objective", NUMBERS)
+# Objectives whose losses differ in kind from each other. The slow tests have the others.
+OF_EACH_KIND = ("aot", "bco", "cpo", "exo", "orpo", "rpo", "simpo", "sppo", "unlikelihood", "wpo")
+
+
+@pytest.mark.parametrize(
+    "objective", [name if name in OF_EACH_KIND else pytest.param(name, marks=pytest.mark.slow) for name in NUMBERS]
+)
 def test_objectives(objective: str, tmp_path: Path) -> None:
     points = [[f"objective.{NUMBERS[objective]}={value}", f"seed={seed}"] for seed, value in ((1, 0.1), (2, 0.4))]
     assert_same_runs(tmp_path, [*LAB, f"objective={objective}", "trainer.max_steps=4"], *points)

@@ -183,7 +183,7 @@ def test_hydra_finds_every_schema_and_gives_a_copy(hydra_conf: None) -> None:
     assert {group for group, classes in schemas().items() if classes} <= groups
     assert groups <= schemas().keys(), "schemas of plug-ins that were used before stay there"
     assert repository.get_group_options("schema", ObjectType.CONFIG) == ["evaluate", "synthesize", "train"]
-    assert repository.get_group_options("schema/objective") == sorted(schemas()["objective"])
+    assert schemas()["objective"].keys() <= set(repository.get_group_options("schema/objective"))
     stored: dict[str, tuple[str, type]] = {
         "schema/train": ("_global_", Train),
         "schema/evaluate": ("_global_", Evaluate),

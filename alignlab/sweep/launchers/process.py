@@ -36,8 +36,7 @@ def packed(task: Any) -> bytes:
 
 
 def unpacked(content: bytes) -> Any:
-    """The task of `packed`, after its plug-ins were loaded in this process."""
+    """The task of `packed`, after its plug-ins, and those of installed packages, were loaded in this process."""
     plugins, task = pickle.loads(content)
-    if plugins != [plugin.source for plugin in active() if plugin.typed]:
-        load(plugins)
+    load(plugins)
     return pickle.loads(task)

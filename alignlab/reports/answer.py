@@ -303,6 +303,7 @@ def _measured(means: Mapping[str, Estimate]) -> str:
 
 
 def _with_interval(value: Estimate) -> str:
+    """A mean as text. The format of an estimate writes its interval too, which one seed does not have."""
     return f"{value:.3f}" if value.n > 1 else f"{value.value:.3f}"
 
 

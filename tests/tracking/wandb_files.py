@@ -11,13 +11,18 @@ from typing import Any
 
 
 def log_records(content: bytes) -> Iterator[bytes]:
-    """Records of a `.wandb` file: LevelDB's log format (32 KiB blocks, 7-byte record headers) after a 7-byte header."""
+    """Records of a `.wandb` file: LevelDB's log format (32 KiB blocks, 7-byte record headers) after a 7-byte header.
+
+    W&B's service may be writing still: a last record that is not there in full is left out.
+    """
     block, place, parts = 32 * 1024, 7, b""
     while place + 7 <= len(content):
         if block - place % block < 7:
             place += block - place % block
             continue
         _, length, kind = struct.unpack("<IHB", content[place : place + 7])
+        if place + 7 + length > len(content):
+            return
         parts += content[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # a whole record, or the last part of one

@@ -125,7 +125,7 @@ def _run(args: Arguments) -> int:
     if not args.words:
         return _usage("which paper? alignlab papers run all, or alignlab papers run <paper> [claim ...]")
     verbs = {"train": train.main, "synthesize": synthesize.main, "evaluate": evaluate.main}
-    bench = Bench(args.records, args.output_root, train.main, args.typed, verbs, args.data)
+    bench = Bench(args.records, args.output_root, train.main, args.typed, verbs, args.data, at_once=0)
     rows = []
     for paper, claim in chosen(args.words):
         if args.offline and claim.online:

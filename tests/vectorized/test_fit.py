@@ -553,5 +553,5 @@ def test_on_two_cores(alignlab: Any) -> None:
 
 
 def test_processes_are_counted_from_nothing() -> None:
-    with pytest.raises(ConfigError, match="launcher.at_once = -1\n +must be at least 0"):
+    with pytest.raises(ConfigError, match=r"launcher.at_once = -1\n +must be at least 0"):
         VectorizedLauncher(at_once=-1)

@@ -218,7 +218,7 @@ def _import_folder(name: str, folder: Path) -> None:
         try:
             with _no_bytecode():
                 spec.loader.exec_module(module)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             del sys.modules[name]
             raise _import_problem(str(folder), name, error) from error
 
@@ -227,7 +227,7 @@ def _imported(name: str, source: str) -> ModuleType:
     try:
         with _no_bytecode():
             return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise _import_problem(source, name, error) from error
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignlab.cli.refusal import print_error
 from alignlab.config.import_trl import import_trl, notes_text
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -30,8 +30,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _print(args)
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
 
 
 def _print(args: Sequence[str]) -> int:

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
 from alignlab.papers.library import chosen, library
 from alignlab.spelling import counted
@@ -65,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
         verb = args.pop(0) if args and args[0] in _VERBS else "list"
         return _VERBS[verb](_parsed(args, verb))
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130

@@ -58,7 +58,7 @@ class Gold(ScoreJudge):
         def score(row: Answer) -> float:
             try:
                 return float(gold(row.prompt[-1], row.answer[-1]))
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 raise DataError(
                     f"function={self.function} returned no number: {type(error).__name__}: {error} ({where.filename}, "
@@ -68,10 +68,16 @@ class Gold(ScoreJudge):
         return lambda rows: [score(row) for row in rows]
 
     def _load(self) -> Callable[[str, str], Any]:
+        """The function. Raises ImportError, AttributeError or TypeError if there is none."""
         module, _, name = self.function.partition(":")
         if "" not in sys.path:  # scripts that pip installs do not search the working directory
             sys.path.append("")
-        function = getattr(importlib.import_module(module), name)
+        try:
+            function = getattr(importlib.import_module(module), name)
+        except (ImportError, AttributeError):
+            raise
+        except (Exception, SystemExit) as error:  # of the module's own code
+            raise ImportError(f"{module} fails when it is imported: {type(error).__name__}: {error}") from error
         if not callable(function):
             raise TypeError(f"{self.function} is not a function")
         return function

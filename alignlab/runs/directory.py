@@ -23,11 +23,11 @@ from filelock import FileLock, Timeout
 from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
 from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
+from alignlab.runs.record import ESSENTIAL, Status, is_too_deep, with_types
 from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
-Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
 # What stays of a finished run: its record only, its policy too, or its training state too.
 Keep = Literal["record", "policy", "state"]
 # A run with one of these has its result: the same config and code would end in the same way again.
@@ -36,8 +36,8 @@ _GLANCE = 0.02  # seconds: longer than `is_locked` holds a lock
 _VANISHED = "its process ended without a message (killed, or the machine went down)"
 _LEFT = "not begun: the command that queued it has ended"
 
-# Types of fields of a record. Other fields may have any type.
-_KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
+# Records that a warning has named because of fields of a wrong type. There is one warning per record.
+_named: set[Path] = set()
 
 # Folders of a checkout whose content decides the numbers of a run.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
@@ -197,12 +197,27 @@ class RunDir:
             return str(error)
         return ""
 
+    def wrong_fields(self) -> list[str]:
+        """Names of the fields of the record that `record` leaves out, because they have a wrong type."""
+        try:
+            return with_types(read_record(self.record_file))[1]
+        except (OSError, DamagedError):
+            return []
+
     def _read_record(self) -> dict[str, Any]:
-        """The content of run.json. Raises DamagedError if it is damaged or is not a record."""
-        found = read_record(self.record_file)
-        wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
-        if wrong:
-            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(wrong)})")
+        """The content of run.json without fields of a wrong type.
+
+        Raises DamagedError if it is damaged, or if an essential field has a wrong type.
+        """
+        whole = read_record(self.record_file)
+        if is_too_deep(whole):
+            raise DamagedError(self.record_file, "is damaged (nested too deeply)")
+        found, wrong = with_types(whole)
+        if lost := [key for key in ESSENTIAL if key in whole and key not in found]:
+            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(lost)})")
+        if wrong and self.record_file not in _named:
+            _named.add(self.record_file)
+            log.warning("%s: fields have a wrong type and are left out: %s", self.record_file, ", ".join(wrong))
         return found
 
     def state(self) -> dict[str, Any]:
@@ -268,7 +283,8 @@ class RunDir:
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
         """Whether a process that queued this run has ended. False on another machine, where this is not known."""
-        return process["host"] == socket.gethostname() and not is_locked(self.lock_file.with_name(process["lock"]))
+        host, lock = process.get("host"), process.get("lock")
+        return host == socket.gethostname() and not (lock and is_locked(self.lock_file.with_name(lock)))
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
         """Create the directory and mark the run as running in this process.

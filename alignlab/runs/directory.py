@@ -342,27 +342,37 @@ class RunDir:
             past.append({key: state.get(key) for key in kept})
         return past
 
-    def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
-        """Record the final status and its reason. A run that is done keeps its last training state only."""
-        self.update(status=status, reason=reason, ended=now(), **values)
-        if status == "done":
-            for file in (self.checkpoint, self.stacked_checkpoint):
-                earlier_state(file).unlink(missing_ok=True)
+    def end(self, status: Status, reason: str | None = None, *, keep: Keep = "policy", **values: Any) -> None:
+        """Record the final status and its reason.
 
-    def keep(self, what: Keep) -> None:
-        """Delete what need not stay of a finished run. The record then says what was kept.
-
-        what: state keeps everything, policy deletes the training state, record deletes the policy as well.
+        keep: whether a run that is done keeps its last training state ("state"), or none. Its policy stays in any case,
+              because the run may still be evaluated (see `keep_record_only`).
         """
-        if what == "state":
-            return
+        kept = {"kept": "state" if keep == "state" else "policy"} if status == "done" else {}
+        self.update(status=status, reason=reason, ended=now(), **kept, **values)
+        if status == "done":
+            last = (self.checkpoint, self.stacked_checkpoint)
+            for file in map(earlier_state, last) if keep == "state" else self.states():
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it, or it is not there
+                self.checkpoint.parent.rmdir()
+
+    def states(self) -> list[Path]:
+        """The training states that are there."""
+        last = (self.checkpoint, self.stacked_checkpoint)
+        return [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
+
+    def keep_record_only(self) -> None:
+        """Delete the weights of a finished run, unless another process works on it. The record says that they are gone.
+
+        Its config, record, metrics and evaluations stay.
+        """
         with self.locked(wait=False) as mine:
             record = self.record()
             if not mine or record.get("status") not in FINISHED or record.get("kept") == "record":
                 return
-            self.update(kept=what)  # first, so that nobody looks for what is half deleted
-            gone = (self.checkpoint.parent, *((self.policy, self.merged) if what == "record" else ()))
-            for folder in gone:
+            self.update(kept="record")  # first, so that nobody looks for what is half deleted
+            for folder in (self.checkpoint.parent, self.policy, self.merged):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @property

@@ -8,7 +8,11 @@ const alignlab = (() => {
   const COLOURS = ["#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#8c8c8c"];
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "triangle-down", "star"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash"];
-  const CONFIG = { responsive: true, displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] };
+  // The buttons lie over the figure, so they appear only under a pointer that can hover: not on phones.
+  const buttons = window.matchMedia("(hover: hover)").matches ? "hover" : false;
+  const CONFIG = {
+    responsive: true, displaylogo: false, displayModeBar: buttons, modeBarButtonsToRemove: ["select2d", "lasso2d"],
+  };
   const byId = (id) => document.getElementById(id);
   const colour = (i) => COLOURS[i % COLOURS.length];
   const dash = (i) => DASHES[Math.floor(i / COLOURS.length) % DASHES.length];
@@ -47,6 +51,7 @@ const alignlab = (() => {
   const layout = (more) => ({
     font: { family: "system-ui, sans-serif", size: 12, color: theme().ink },
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", height: 440, hovermode: "closest",
+    modebar: { bgcolor: "rgba(0,0,0,0)", color: theme().ink },
     margin: { l: 60, r: 12, t: 16, b: 50 },
     ...(printing ? { width: PAPER } : {}),
     legend: narrow() ? { orientation: "h", y: -0.22 } : { orientation: "v" }, ...more,

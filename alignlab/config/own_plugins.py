@@ -12,7 +12,7 @@ import yaml
 from omegaconf import DictConfig
 
 from alignlab.config.paths import conf_dir
-from alignlab.config.registry import GROUPS, schemas
+from alignlab.config.registry import GROUPS, remove_plugin_schemas, schemas
 from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.mix import offline_objectives
@@ -106,15 +106,29 @@ def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugi
     return found
 
 
+def parts_of(plugin: Plugin) -> dict[str, list[str]]:
+    """What a plug-in adds to the command line: key -> its values, such as {"objective": ["squared_hinge"]}."""
+    conf = plugin.folder / "conf"
+    found: dict[str, list[str]] = {}
+    for file in sorted(conf.rglob("*.yaml")):
+        group, _, name = file.relative_to(conf).with_suffix("").as_posix().partition("/")
+        if name:
+            found.setdefault(group, []).append(name)
+    found["optim.schedule"] = [name for name, cls in schedules().items() if plugin.defines(cls)]
+    found["sweep"] = sorted(file.stem for file in (plugin.folder / "sweeps").glob("*.yaml"))
+    return {key: names for key, names in found.items() if names}
+
+
 @contextmanager
 def plugins_for(words: Sequence[str]) -> Iterator[None]:
-    """Plug-ins for the `with` block."""
+    """Plug-ins for the `with` block. Hydra's config store does not keep their schemas."""
     before = active()
     load_plugins(words)
     try:
         yield
     finally:
         activate(before)
+        remove_plugin_schemas()
 
 
 def problems_of_files(plugin: Plugin, plugins: Sequence[Plugin]) -> Iterator[Problem]:

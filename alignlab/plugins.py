@@ -117,6 +117,11 @@ def load(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
     return _active
 
 
+def registered() -> dict[str, str]:
+    """Packages that installed distributions register as plug-ins -> name of the distribution."""
+    return {entry.module: entry.dist.name if entry.dist else entry.module for entry in entry_points(group=GROUP)}
+
+
 def is_folder(word: str) -> bool:
     """Whether a word means a folder and not the name of a package."""
     return word.startswith((".", "~")) or "/" in word or os.sep in word

@@ -196,6 +196,15 @@ def test_an_installed_package_registers_itself(my_parts: Path, monkeypatch: pyte
     assert [(plugin.source, plugin.typed) for plugin in active()] == [("my_parts", False)]
     load_plugins(["my_parts"])
     assert [plugin.typed for plugin in active()] == [True], "it is named once, although it is registered too"
+    write("my_parts/judges/broken.py", "x = (")
+    with pytest.raises(ConfigError) as caught:
+        load_plugins([])
+    (problem,) = caught.value.problems
+    assert problem.allowed.endswith("\nits package is installed, so it is loaded without being named")
+    assert problem.type_this == "pip uninstall my_parts"
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(["my_parts"])
+    assert caught.value.problems[0].type_this == ""
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.mix import offline_objectives
 from alignlab.optim.base import schedules
-from alignlab.plugins import Plugin, activate, active, load, plugins_of
+from alignlab.plugins import Plugin, activate, active, load, plugins_of, registered
 
 
 def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
@@ -86,6 +86,23 @@ def _short(source: str) -> str:
 
 def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
     """Load plug-ins for this command. Raises ConfigError with everything that is wrong with them and their parts."""
+    try:
+        return _load_with_parts(words, installed)
+    except ConfigError as error:
+        named = registered() if installed else {}
+        unasked = {package: name for package, name in named.items() if package not in words}
+        raise ConfigError(_with_cure(problem, unasked) for problem in error.problems) from error
+
+
+def _with_cure(problem: Problem, unasked: Mapping[str, str]) -> Problem:
+    """The problem of a plug-in that nobody typed (package -> its distribution) says why it is loaded."""
+    if problem.type_this or problem.value not in unasked:
+        return problem
+    text = f"{problem.allowed}\nits package is installed, so it is loaded without being named"
+    return replace(problem, allowed=text, type_this=f"pip uninstall {unasked[str(problem.value)]}")
+
+
+def _load_with_parts(words: Sequence[str], installed: bool) -> tuple[Plugin, ...]:
     before = active()
     found = load(words, installed=installed)
     problems: list[Problem] = []

@@ -54,8 +54,10 @@ def read_bytes(path: str | Path) -> bytes:
     """A file's bytes. Raises DataError if it can't be read."""
     try:
         return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})") from error
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        raise DataError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def parse_records(raw: bytes, path: str | Path) -> list[Record]:

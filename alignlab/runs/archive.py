@@ -177,7 +177,7 @@ def unpack(file: Path, root: Path) -> Unpacked:
     except tarfile.TarError as error:
         raise DamagedError(file, f"is no archive of `alignlab runs pack`, or is damaged ({error})") from error
     except FileNotFoundError as error:
-        raise ConfigError([Problem("unpack", str(file), f"can't be read: {error}")]) from error
+        raise ConfigError([Problem("unpack", str(file), f"there is no such file (looked in {Path.cwd()})")]) from error
     except OSError as error:
         raise OutputError(f"{root} can't be written: {error}") from error
     finally:

@@ -33,6 +33,9 @@ def untouched_later_settings(config: Any) -> list[str]:
     return untouched
 
 
+MOST_STRENGTH = 1e6
+
+
 def with_parts(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
     """The values of a config dataclass, with each mapping that stands for a nested dataclass made into that dataclass.
 
@@ -80,6 +83,17 @@ def positive(key: str, value: float, *, example: object, hint: str = "") -> Iter
     """Yield a problem unless value is a finite number > 0."""
     if not (math.isfinite(value) and value > 0):
         yield Problem(key, value, "must be greater than 0" + _because(hint), f"{key}={example}")
+
+
+def strength(key: str, value: float, *, example: object, hint: str = "") -> Iterator[Problem]:
+    """Yield a problem unless value is a number > 0 with which a loss in 32-bit numbers can be computed.
+
+    Rounding of log-probabilities, about 1e-4 nats, is multiplied or divided by it.
+    """
+    yield from positive(key, value, example=example, hint=hint)
+    if value > 0 and not 1 / MOST_STRENGTH <= value <= MOST_STRENGTH:
+        text = f"must lie between {1 / MOST_STRENGTH:g} and {MOST_STRENGTH:g}: otherwise rounding decides the loss"
+        yield Problem(key, value, text, f"{key}={example}")
 
 
 def finite(key: str, value: float, *, example: object) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from alignlab.checks import Checked, at_least, one_of, positive
+from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -69,8 +70,7 @@ def main(argv: Sequence[str]) -> int:
         load_named_plugins(given)
         return _chat(names[0], flags.against, settings_of(Options, given))
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except (KeyboardInterrupt, EOFError):
         print()
         return 0

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from alignlab.cli.finish import finish
+from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, split_words, typed_value
 from alignlab.errors import AlignlabError, ConfigError, Problem
-from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.progress import log_to_terminal
 from alignlab.runs.directory import RunDir
 from alignlab.spelling import correct_spelling
 
-_OWN = ("run", "output_root", "plugins", "trust_remote_code")
+if TYPE_CHECKING:
+    from alignlab.config.plan import Plan
+
+_OWN = ("run", "output_root", "plugins", "trust_remote_code", "reward.function")
 
 
 def asks_to_continue(argv: Sequence[str]) -> bool:
@@ -27,8 +31,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         continue_run(argv)
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130
@@ -68,6 +71,8 @@ def continue_run(argv: Sequence[str]) -> RunDir:
             problems.append(Problem("run", given["run"], "there is no such run: see `alignlab runs`"))
     except ConfigError as error:
         problems += error.problems
+    if before is not None:
+        problems += _untyped_function(before, given.get("reward.function"))
     if problems or before is None:
         raise ConfigError(problems)
     longer = continued_plan(before, settings)
@@ -75,3 +80,13 @@ def continue_run(argv: Sequence[str]) -> RunDir:
     record = run_plan(longer, overrides=[word for word in argv if not word.startswith("plugins=")])
     finish(longer, record)
     return longer.run
+
+
+def _untyped_function(before: Plan, typed: str | None) -> Iterator[Problem]:
+    """The problem of a record whose rewards come from a function that the command line does not name."""
+    function = getattr(before.train.reward, "function", None)
+    if function is not None and function != typed:
+        text = (
+            "a record runs no code; it says that the rewards come from this function, so look at it before you name it"
+        )
+        yield Problem("reward.function", function, text, f"reward.function={function}")

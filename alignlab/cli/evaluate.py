@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from alignlab.cli.hydra_app import run_app
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError
 from alignlab.evaluation.examples import FILE, Examples
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -86,7 +87,6 @@ def _drift(argv: Sequence[str]) -> int:
     try:
         changes = drift(*(Examples.read(Path(place)) for place in argv))
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     print(drift_text(changes))
     return 3 if any(change.drifted for change in changes) else 0

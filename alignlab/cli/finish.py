@@ -15,7 +15,7 @@ def finish(planned: Plan, record: dict[str, Any]) -> None:
     from alignlab.reports.evaluation import end_line, stored_text
 
     if record.get("status") == "diverged":
-        raise DivergedError(f"{record['id']} diverged: {record['reason']}")
+        raise DivergedError(f"{record['id']} diverged: {record.get('reason')}")
     print(headline(record), flush=True)
     if planned.is_evaluated_at_end:
         from alignlab.pipeline.evaluate import evaluate_at_end  # takes seconds to import

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from alignlab.checks import Checked, at_least, one_of, positive
+from alignlab.cli.refusal import print_error
 from alignlab.cli.words import load_named_plugins, settings_of, split_words
 from alignlab.errors import AlignlabError, OutputError, Problem
-from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.integrity import write_text
 from alignlab.progress import bar_or_lines, log_to_terminal
 from alignlab.spelling import counted
@@ -66,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
         load_named_plugins(given)
         return _generate(names[0], names[1], names[2] if len(names) == 3 else "", settings_of(Options, given))
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         print("\nstopped; the same command goes on", file=sys.stderr)
         return 130

@@ -27,6 +27,7 @@ from omegaconf.errors import OmegaConfBaseException
 from yaml import YAMLError
 
 from alignlab.cli.config_help import config_help
+from alignlab.cli.refusal import print_error
 from alignlab.config.commas import with_commas_kept
 from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
@@ -38,7 +39,6 @@ from alignlab.config.registry import remove_plugin_schemas
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
-from alignlab.inert import MOST_OF_OUTPUT, visible
 from alignlab.plugins import activate, active
 from alignlab.progress import log_to_terminal
 
@@ -62,7 +62,7 @@ def run_app(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[
     try:
         run_composed(config_name, task, argv)
     except AlignlabError as error:
-        return _fail(error)
+        return print_error(error, argv)
     except SystemExit as stop:  # raised by Hydra's --help and by errors of its parser
         return stop.code if isinstance(stop.code, int) else int(stop.code is not None)
     except KeyboardInterrupt:
@@ -102,6 +102,10 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 raise
             failed.append(error)
+        except SystemExit as stop:  # 0 or None would look like success
+            if not stop.code:
+                raise AlignlabError("code that this command runs has ended it by an exit; it is not done") from stop
+            raise
 
     try:
         hydra.main(version_base="1.3", config_path=str(conf_dir()), config_name=config_name)(quiet_task)()
@@ -254,8 +258,3 @@ def _initialised(own: Path | None) -> Iterator[None]:
             search_path.prepend("command-line", f"file://{own}", anchor="schema")
             Hydra.create_main_hydra2("app", search_path)
         yield
-
-
-def _fail(error: AlignlabError) -> int:
-    print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-    return error.exit_code

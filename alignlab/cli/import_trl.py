@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignlab.cli.refusal import print_error
 from alignlab.config.import_trl import import_trl, notes_text
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -14,8 +14,8 @@ from alignlab.inert import MOST_OF_OUTPUT, visible
 _HELP = """usage: alignlab import-trl <file> [trainer=<name>]
 
 file:    YAML or JSON with TRL's arguments (as for `trl dpo --config`), or a Python script. A script is parsed, never
-         run: the literal arguments of DPOConfig(...), LoraConfig(...), load_dataset(...) and the like are read.
-trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; needed for YAML and JSON
+         run: the arguments of DPOConfig(...), LoraConfig(...), load_dataset(...) and the like are read.
+trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; needed for YAML, JSON, and a script with several trainers
 
 Prints a command line of `alignlab train` for the same training. Below it stands what has no counterpart, what is
 different, and what a script computes when it runs. Settings that the file leaves open get TRL's defaults."""
@@ -30,8 +30,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _print(args)
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
 
 
 def _print(args: Sequence[str]) -> int:
@@ -43,8 +42,17 @@ def _print(args: Sequence[str]) -> int:
     if problems:
         raise ConfigError(problems, where="this command; nothing was written")
     found = import_trl(Path(files[0]), settings.get("trainer", ""))
-    words = [word if "=<" in word else shlex.quote(word) for word in found.words]  # a placeholder is no shell word
-    print(visible("alignlab train " + " \\\n    ".join(words), MOST_OF_OUTPUT))
+    print(visible("alignlab train " + " \\\n    ".join(map(_quoted, found.words)), MOST_OF_OUTPUT))
     if found.notes:
         print(visible("\nnot carried over, or different:\n" + "\n".join(notes_text(found.notes)), MOST_OF_OUTPUT))
+    fill_in = "Fill in what stands between < and >. " if any("=<" in word for word in found.words) else ""
+    print(f"\n{fill_in}`alignlab check` with the same words shows what would run.")
     return 0
+
+
+def _quoted(word: str) -> str:
+    """A word for the shell. A placeholder is none, and is left as it is."""
+    if "=<" in word:
+        return word
+    plain_in_double_quotes = "'" in word and not set(word) & set('"$`\\!')
+    return f'"{word}"' if plain_in_double_quotes else shlex.quote(word)

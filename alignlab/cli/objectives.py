@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError
-from alignlab.inert import MOST_OF_OUTPUT, visible
 
 
 def main(argv: Sequence[str]) -> int:
@@ -20,8 +20,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         argv = [word for word in with_plugins(argv) if not word.startswith("plugins=")]
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     rows = {row[0]: row for row in catalogue()}
     unknown = [name for name in argv if name not in rows]
     if unknown:

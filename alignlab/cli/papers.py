@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
 from alignlab.papers.library import chosen, library
 from alignlab.spelling import counted
@@ -65,8 +66,7 @@ def main(argv: Sequence[str]) -> int:
         verb = args.pop(0) if args and args[0] in _VERBS else "list"
         return _VERBS[verb](_parsed(args, verb))
     except AlignlabError as error:
-        print(f"alignlab: {error}", file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         print("\nstopped; the same command resumes", file=sys.stderr)
         return 130
@@ -125,7 +125,7 @@ def _run(args: Arguments) -> int:
     if not args.words:
         return _usage("which paper? alignlab papers run all, or alignlab papers run <paper> [claim ...]")
     verbs = {"train": train.main, "synthesize": synthesize.main, "evaluate": evaluate.main}
-    bench = Bench(args.records, args.output_root, train.main, args.typed, verbs, args.data)
+    bench = Bench(args.records, args.output_root, train.main, args.typed, verbs, args.data, at_once=0)
     rows = []
     for paper, claim in chosen(args.words):
         if args.offline and claim.online:

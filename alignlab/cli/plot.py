@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, DataError, OutputError, Problem
-from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.inert import visible
 from alignlab.integrity import write_text
 from alignlab.spelling import correct_spelling
 
@@ -42,8 +43,7 @@ def main(argv: Sequence[str]) -> int:
         for file in _draw(args):
             print(f"written to {file}")
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         return 130
     return 0

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, ConfigError, OutputError, Problem
-from alignlab.inert import MOST_OF_OUTPUT, visible
 
 _HELP = """usage: alignlab report <sweep>                      write report.html and report.md beside its table
        alignlab report <sweep> --against <sweep>    also compare its settings with those of an older sweep
@@ -37,8 +36,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         return _write(args)
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         return 130
 

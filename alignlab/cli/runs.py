@@ -8,8 +8,9 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, OutputError
-from alignlab.inert import MOST_OF_OUTPUT, visible
+from alignlab.inert import visible
 from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
@@ -42,8 +43,7 @@ def main(argv: Sequence[str]) -> int:
         verb = args.pop(0) if args and args[0] in _VERBS else "list"
         return _VERBS[verb](*_parsed(args))
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     except KeyboardInterrupt:
         return 130
 

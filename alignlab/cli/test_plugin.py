@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from alignlab.cli.refusal import print_error
 from alignlab.contracts.base import promise
 from alignlab.errors import AlignlabError
 from alignlab.inert import MOST_OF_OUTPUT, visible
@@ -45,8 +46,7 @@ def main(argv: Sequence[str]) -> int:
         (plugin,) = load_plugins([name], installed=False)
         return _test(plugin, words)
     except AlignlabError as error:
-        print(visible(f"alignlab: {error}", MOST_OF_OUTPUT), file=sys.stderr)
-        return error.exit_code
+        return print_error(error, argv)
     finally:
         log.setLevel(level)
 

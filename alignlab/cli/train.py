@@ -40,8 +40,8 @@ def train_composed(config: DictConfig) -> dict[str, Any]:
         return _rounds(planned, config, typed)
     record = run_plan(planned, group=config.sweep.name or None, overrides=typed)
     finish(planned, record)
-    if not planned.run.record().get("evaluation_failed"):
-        planned.run.keep(planned.train.trainer.kept)
+    if planned.train.trainer.keep == "record" and not planned.run.record().get("evaluation_failed"):
+        planned.run.keep_record_only()
     return record
 
 

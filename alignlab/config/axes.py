@@ -18,6 +18,9 @@ from alignlab.spelling import as_typed, correct_spelling, counted
 
 log = logging.getLogger(__name__)
 
+# Points of a sweep that are planned at most. More of them would take minutes and gigabytes before anything is said.
+MOST_POINTS = 10_000
+
 
 @dataclass(frozen=True)
 class Grid:
@@ -64,9 +67,18 @@ def grid(overrides: Sequence[Override], zipped: Sequence[Sequence[str]], exclude
             settings[key] = [f"{key}={value}" for value in values]
             axes.append(key)
     groups, found = _zip_groups(zipped, {axis: len(settings[axis]) for axis in axes})
+    if (number := _size(settings, groups)) > MOST_POINTS:
+        text = f"these axes have {number:,} points, and a sweep has at most {MOST_POINTS:,}"
+        return Grid([], axes, [*problems, *found, Problem(", ".join(axes), None, text)])
     jobs = list(_combinations(settings, groups))
     jobs, more = _without(excluded, jobs, axes)
     return Grid(jobs, axes, [*problems, *found, *more])
+
+
+def _size(settings: Mapping[str, Sequence[str]], groups: Sequence[Sequence[str]]) -> int:
+    """The number of combinations, before they are made."""
+    followers = {key for group in groups for key in group[1:]}
+    return math.prod(len(values) for key, values in settings.items() if key not in followers)
 
 
 def values_of(override: Override) -> list[str]:
@@ -86,11 +98,16 @@ def values_of(override: Override) -> list[str]:
 
 
 def _numbers(sweep: RangeSweep) -> list[str]:
-    """start, start + step, ... before stop. Raises ValueError if there are none."""
+    """start, start + step, ... before stop. Raises ValueError if there are none, or more than a sweep may have."""
     start, stop, step = (Decimal(str(end)) for end in (sweep.start, sweep.stop, sweep.step))
-    found = [start + i * step for i in range(max(0, math.ceil((stop - start) / step)) if step else 0)]
-    if not found:
+    if not (start.is_finite() and stop.is_finite() and step.is_finite()):
+        raise ValueError("needs finite numbers")
+    number = max(0, math.ceil((stop - start) / step)) if step else 0
+    if not number:
         raise ValueError("has no values")
+    if number > MOST_POINTS:
+        raise ValueError(f"has {number:,} values, and a sweep has at most {MOST_POINTS:,} points")
+    found = [start + i * step for i in range(number)]
     if sweep.shuffle:
         random.shuffle(found)
     whole = all(isinstance(end, int) for end in (sweep.start, sweep.stop, sweep.step))

@@ -161,6 +161,8 @@ class Composer:
         if expected:
             kind = {"Float": "a number", "Integer": "a whole number", "Boolean": "true or false"}
             return Problem(typed, value, f"must be {kind.get(expected.group(1), expected.group(1))}", f"{typed}=...")
+        if "is not Optional" in reason:
+            return Problem(typed, value, "can't be null: it needs a value", f"{typed}=...")
         if "is not a ListConfig" in reason:
             nested = typed == "sweep.zip"
             fix = "'sweep.zip=[[objective,seed]]'" if nested else f"{typed}=[...]"

@@ -59,6 +59,15 @@ SYNONYMS = {
     "sequence_len": "data.max_length",
     "cutoff_len": "data.max_length",
     "max_prompt_length": "data.max_prompt_length",
+    "max_train_steps": "trainer.max_steps",
+    "num_steps": "trainer.max_steps",
+    "train_steps": "trainer.max_steps",
+    "total_steps": "trainer.max_steps",
+    "grad_clip": "trainer.gradient_clip",
+    "clip_grad_norm": "trainer.gradient_clip",
+    "test_size": "data.eval_fraction",
+    "val_size": "data.eval_fraction",
+    "val_split": "data.eval_fraction",
     "max_train_samples": "data.train_limit",
     "max_eval_samples": "data.eval_limit",
     "attn_implementation": "model.attention",
@@ -93,6 +102,11 @@ SYNONYMS = {
     "num_mini_batches": "rollout.minibatches",
     "wandb_project": "tracking.wandb.project",
     "wandb_entity": "tracking.wandb.entity",
+    "project": "tracking.wandb.project",
+    "entity": "tracking.wandb.entity",
+    "tags": "tracking.wandb.tags",
+    "simpo_gamma": "objective.gamma",
+    "scale_rewards": "objective.scale",
 }
 
 # Options whose fields a hint may name, for groups whose options do not all have these fields.
@@ -146,6 +160,16 @@ _STRATEGY = "trainer.eval_every, trainer.checkpoint_every and trainer.log_every 
 _RESUME = "type the same command again: it resumes a run that was stopped"
 _ONE_DEVICE = "a run uses one device; launcher=local gives each point of a sweep a GPU of its own"
 _SAMPLER = "answers are sampled by the model that is trained; there is no vLLM"
+_NAME = "a run is named by its id, a hash of its settings; sweep.name=<name> names a sweep"
+_REWARD = (
+    "reward=reward_model reward.model=<folder or hub name> reward.run=[], or reward=gold reward.function=my_rules:score"
+)
+_DEVICE = f"trainer.accelerator is auto, cpu, gpu or mps; {_ONE_DEVICE}"
+_WORKERS = "rows are tokenized once, before training, and kept; there are no workers and no unused columns"
+_HUB = "a policy is a folder in Hugging Face's format, outputs/runs/<id>/policy; upload it with `hf upload`"
+_STOPPING = "there is no early stopping: a run trains for trainer.max_steps or trainer.max_epochs"
+_SAMPLING = "answers are sampled from the whole distribution; temperature is the only setting"
+_DROPOUT = "models are trained without dropout, except for that of the adapter: peft=lora peft.dropout=<p>"
 _LENGTHS = "rows are packed without padding where a check finds this exact; trainer.layout=plain switches it off"
 
 # Settings that work differently here.
@@ -185,7 +209,22 @@ EXPLANATIONS = {
     "ld_alpha": "length-desensitised DPO is an objective of its own: objective=ld_dpo objective.alpha=<alpha>",
     "torch_compile": "trainer.compile=auto, always or never",
     "use_cpu": "trainer.accelerator=cpu",
-    "disable_dropout": "models are trained without dropout, except for that of the adapter: peft.dropout=0",
+    **dict.fromkeys(("run_name", "experiment_name", "exp_name"), _NAME),
+    **dict.fromkeys(("reward_model_path", "reward_model_name_or_path", "reward_funcs"), _REWARD),
+    **dict.fromkeys(("device", "devices", "gpus", "n_gpus", "num_gpus", "ngpus"), _DEVICE),
+    **dict.fromkeys(
+        ("remove_unused_columns", "dataloader_num_workers", "num_workers", "workers", "dataset_num_proc"), _WORKERS
+    ),
+    **dict.fromkeys(("push_to_hub", "hub_model_id"), _HUB),
+    **dict.fromkeys(("patience", "early_stopping_patience", "early_stopping", "load_best_model_at_end"), _STOPPING),
+    **dict.fromkeys(("top_p", "top_k", "min_p", "repetition_penalty"), _SAMPLING),
+    **dict.fromkeys(("disable_dropout", "dropout"), _DROPOUT),
+    "reference_free": "objectives without a reference are objective=cpo, orpo and simpo",
+    "sync_ref_model": "the reference stays the policy before training; rounds=<n> trains in rounds, each from the last",
+    "save_total_limit": "the last two training states are kept; trainer.keep is what stays of a finished run",
+    "truncation_mode": "prompts are cut on the left, and answers on the right",
+    "missing_eos_penalty": "rollout.missing_end=subtract rollout.missing_end_score=<penalty>",
+    "gamma_beta_ratio": "objective=simpo objective.margin=ratio objective.gamma=<ratio>",
     "disable_tqdm": "trainer.progress=false switches progress bars off",
     "kl_coef": _KL,
     "warmup_ratio": _WARMUP,
@@ -235,11 +274,21 @@ def hint_for(key: str, text: str, value: Any, config: DictConfig, accepts: Accep
         return Hint(f"no such key; it is called {found[0]} here", _assignment({found[0]: value}, text, accepts))
     if found:
         return Hint(f"no such key; there are: {', '.join(found)}")
-    return (
-        _option_hint(GROUP_SYNONYMS[name], text, accepts)
-        if parent == "" and GROUP_SYNONYMS.get(name, "") in [*schemas()]
-        else Hint()
-    )
+    if parent == "" and GROUP_SYNONYMS.get(name, "") in [*schemas()]:
+        group = GROUP_SYNONYMS[name]
+        hint = _option_hint(group, text, accepts)
+        return Hint(f"no such key; it is called {group} here", hint.type_this) if hint.type_this else hint
+    return _other_objective_hint(target.removeprefix("objective.") if target else name, config)
+
+
+def _other_objective_hint(name: str, config: DictConfig) -> Hint:
+    """The hint for a setting that only other objectives have."""
+    options = schemas()["objective"] if "objective" in config else {}
+    having = [option for option, schema in options.items() if name in (f.name for f in fields(schema))]
+    if not having:
+        return Hint()
+    some = ", ".join(having[:6]) + (" and others" if len(having) > 6 else "")
+    return Hint(f"no such key; objective.{name} is a setting of objective={some}, and not of the objective of this run")
 
 
 def _fields_of_options() -> list[str]:

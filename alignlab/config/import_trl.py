@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
+from alignlab.config.trl_script import read_script
 from alignlab.errors import ConfigError, Problem
 from alignlab.spelling import as_typed, correct_spelling
 
@@ -51,29 +53,24 @@ _SAME = {
     "num_iterations": "rollout.epochs",
 }
 
-# Names in LoraConfig -> names in TRL's ModelConfig.
-_LORA = {
-    "r": "lora_r",
-    "lora_alpha": "lora_alpha",
-    "lora_dropout": "lora_dropout",
-    "target_modules": "lora_target_modules",
-}
-
-# peft's own defaults of LoraConfig, which are not those of TRL's ModelConfig.
-_LORA_DEFAULTS = {
-    name: ast.Constant(value) for name, value in (("lora_r", 8), ("lora_alpha", 8), ("lora_dropout", 0.0))
-}
-
 # Settings that change no number, or that alignlab decides by itself.
 _WITHOUT_EFFECT = {
-    "output_dir", "run_name", "report_to", "logging_dir", "push_to_hub", "hub_model_id", "save_total_limit",
-    "save_strategy", "eval_strategy", "evaluation_strategy", "logging_strategy", "remove_unused_columns",
+    "output_dir", "run_name", "logging_dir", "push_to_hub", "hub_model_id", "save_total_limit",
+    "save_strategy", "logging_strategy", "remove_unused_columns",
     "dataset_num_proc", "dataloader_num_workers", "dataloader_pin_memory", "padding_free", "pad_to_multiple_of",
     "disable_dropout", "precompute_ref_log_probs", "precompute_ref_batch_size", "per_device_eval_batch_size",
     "log_completions", "do_train", "do_eval", "overwrite_output_dir", "logging_first_step",
     "gradient_checkpointing_kwargs", "disable_tqdm", "use_peft", "generate_during_eval", "activation_offloading",
-    "task_type", "lora_task_type", "num_completions_to_print",
+    "task_type", "lora_task_type", "num_completions_to_print", "hub_private_repo", "hub_strategy",
+    "no_remove_unused_columns", "dataset_streaming", "log_level", "auto_find_batch_size",
 }  # fmt: skip
+
+# Values that switch a setting off. Of these there is nothing to say.
+_OFF = {
+    "top_p": 1.0, "repetition_penalty": 1.0, "lora_bias": "none", "bnb_4bit_quant_type": "nf4", "inference_mode": False,
+    "use_vllm": False, "lr_scheduler_kwargs": {},
+}  # fmt: skip
+_TRACKERS = ("wandb", "tensorboard", "mlflow", "trackio")
 
 
 @dataclass(frozen=True)
@@ -151,12 +148,13 @@ class Imported:
 
 
 def import_trl(file: Path, trainer: str = "") -> Imported:
-    """Translate a YAML or JSON file of TRL arguments, or the literal arguments of a Python script.
+    """Translate a YAML or JSON file of TRL arguments, or the arguments of a Python script.
 
-    trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; not needed for a script, whose classes name it.
+    trainer: dpo, kto, sft, reward, orpo, cpo, rloo or grpo; not needed for a script, whose classes name it, unless it
+             has several trainings.
     The script is parsed, never run. Raises ConfigError for a file that can't be read, and without a known trainer.
     """
-    found, arguments, notes = _read(file)
+    found, arguments, notes = _read(file, trainer)
     trainer = trainer or found
     if trainer not in LEARNING_RATES:
         guess = correct_spelling(trainer, LEARNING_RATES) if trainer else "dpo"
@@ -172,7 +170,7 @@ def import_trl(file: Path, trainer: str = "") -> Imported:
         if name in _SAME:
             if value is not None:
                 result.set(_SAME[name], value)
-        elif name not in _WITHOUT_EFFECT:
+        elif name not in _WITHOUT_EFFECT and value not in (None, False, _OFF.get(name)):
             result.note(name, "has no counterpart")
     return result
 
@@ -180,7 +178,7 @@ def import_trl(file: Path, trainer: str = "") -> Imported:
 # --- reading ---------------------------------------------------------------------------------------------------------
 
 
-def _read(file: Path) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
+def _read(file: Path, trainer: str) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
     """(trainer if the file names it, argument -> value, notes on arguments that are computed when a script runs)."""
     try:
         text = file.read_text(encoding="utf-8-sig")
@@ -188,14 +186,22 @@ def _read(file: Path) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
         raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
     try:
         if file.suffix == ".py":
-            return _of_script(ast.parse(text))
+            return read_script(ast.parse(text), LEARNING_RATES, trainer)
         loaded = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
-    except (ValueError, RecursionError, SyntaxError, yaml.YAMLError) as error:
+    except (ValueError, RecursionError, MemoryError, SyntaxError, yaml.YAMLError) as error:
         raise ConfigError([Problem("file", file, f"can't be read: {error}")], where=_WHERE) from error
     if not isinstance(loaded, dict) or not all(isinstance(name, str) for name in loaded):
         text = "must hold arguments with their values, such as `learning_rate: 1.0e-6`"
         raise ConfigError([Problem("file", file, text)], where=_WHERE)
-    return "", {name: _number(value) for name, value in loaded.items()}, []
+    arguments = {name: _number(value) for name, value in loaded.items()}
+    if _strategy(arguments) != "no":
+        arguments.setdefault("dataset_test_split", "test")  # as the scripts of TRL do
+    return "", arguments, []
+
+
+def _strategy(arguments: Mapping[str, Any]) -> str:
+    """TRL's eval_strategy. YAML reads `no` as false."""
+    return str(arguments.get("eval_strategy", arguments.get("evaluation_strategy")) or "no")
 
 
 def _number(value: Any) -> Any:
@@ -204,51 +210,6 @@ def _number(value: Any) -> Any:
         return float(value) if isinstance(value, str) else value
     except ValueError:
         return value
-
-
-def _of_script(tree: ast.Module) -> tuple[str, dict[str, Any], list[tuple[str, str]]]:
-    trainer = ""
-    arguments: dict[str, Any] = {}
-    notes: list[tuple[str, str]] = []
-    for call in (node for node in ast.walk(tree) if isinstance(node, ast.Call)):
-        name = call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
-        kind = name.removesuffix("Config").lower()
-        if name.endswith("Config") and kind in LEARNING_RATES:
-            trainer = kind
-            named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-            if len(named) < len(call.keywords):
-                notes.append((name, f"line {call.lineno}: ** adds arguments that are known only when the script runs"))
-        elif name in ("ModelConfig", "ScriptArguments"):
-            named = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg}
-        elif name == "LoraConfig":
-            named = {_LORA.get(k.arg, k.arg): k.value for k in call.keywords if k.arg}
-            named = {**_LORA_DEFAULTS, **named}
-            arguments["use_peft"] = True
-        elif name.removesuffix("Trainer").lower() in LEARNING_RATES and name.endswith("Trainer"):
-            trainer = trainer or name.removesuffix("Trainer").lower()
-            texts = [keyword.value for keyword in call.keywords if keyword.arg == "model" and _is_text(keyword.value)]
-            named = {"model_name_or_path": texts[0]} if texts else {}
-        elif name == "from_pretrained" and "AutoModel" in ast.unparse(call.func) and call.args:
-            named = {"model_name_or_path": call.args[0]}
-        elif name == "load_dataset" and call.args:
-            named = {"dataset_name": call.args[0], **({"dataset_config": call.args[1]} if len(call.args) > 1 else {})}
-            split = {keyword.arg: keyword.value for keyword in call.keywords if keyword.arg == "split"}
-            named |= {"dataset_train_split": split["split"]} if split and "dataset_name" not in arguments else {}
-        else:
-            continue
-        for argument, value in named.items():
-            try:
-                arguments.setdefault(argument, ast.literal_eval(value))
-            except ValueError:
-                notes.append(
-                    (argument, f"line {value.lineno}: computed when the script runs: {ast.unparse(value)[:80]}")
-                )
-                arguments.setdefault(argument, f"<{argument}>")  # to be filled in
-    return trainer, arguments, notes
-
-
-def _is_text(node: ast.expr) -> bool:
-    return isinstance(node, ast.Constant) and isinstance(node.value, str)
 
 
 # --- translating: each function takes out of `rest` what it has used -------------------------------------------------
@@ -264,13 +225,17 @@ def _objective(result: Imported, rest: dict[str, Any]) -> None:
 
 def _dpo(result: Imported, rest: dict[str, Any]) -> None:
     types = rest.pop("loss_type", "sigmoid")
-    types = [types] if isinstance(types, str) else list(types)
+    types = list(map(str, types)) if isinstance(types, list) else [str(types)]
     weights = rest.pop("loss_weights", None) or [1.0] * len(types)
+    if not isinstance(weights, list) or len(weights) != len(types) or not all(map(_is_number, weights)):
+        result.note("loss_weights", f"must be numbers, one for each loss type; here each of {', '.join(types)} has 1")
+        weights = [1.0] * len(types)
     given = {name: rest.pop(name, default) for name, default in _DPO_ARGUMENTS.items()}
     parts = []
     for kind, weight in zip(types, weights, strict=False):
         if (loss := _DPO_LOSSES.get(kind)) is None:
-            result.note("loss_type", f"{kind} has no counterpart")
+            if not _is_open(kind):
+                result.note("loss_type", f"{kind} has no counterpart")
             continue
         if types == ["sigmoid"] and given["use_weighting"]:
             loss = _WEIGHTED
@@ -283,6 +248,8 @@ def _dpo(result: Imported, rest: dict[str, Any]) -> None:
                 result.note(name, "works here with the loss of DPO only")
     if parts:
         _write(result, parts)
+    else:
+        result.words.append("objective=<objective>")
 
 
 def _fields(result: Imported, kind: str, loss: _Loss, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -298,7 +265,7 @@ def _fields(result: Imported, kind: str, loss: _Loss, given: Mapping[str, Any]) 
         result.note("label_smoothing", f"is ignored by TRL 1.x in loss_type={kind}; objective.label_smoothing is cDPO")
     divergence = given["f_divergence_type"]
     if divergence != "reverse_kl" and loss.diverges:
-        fields["divergence"] = _DIVERGENCES.get(divergence, divergence)
+        fields["divergence"] = _DIVERGENCES.get(str(divergence), divergence)
         if divergence == "alpha_divergence":
             fields["divergence_alpha"] = given["f_alpha_divergence_coef"]
     elif divergence != "reverse_kl" and loss.strength:
@@ -319,7 +286,7 @@ def _write(result: Imported, parts: Sequence[tuple[str, float, dict[str, Any]]])
 
 
 def _kto(result: Imported, rest: dict[str, Any]) -> None:
-    kind = rest.pop("loss_type", "kto")
+    kind = str(rest.pop("loss_type", "kto"))
     if kind not in _KTO_LOSSES:
         result.note("loss_type", f"{kind} has no counterpart; kto is used")
     name, weighted = _KTO_LOSSES.get(kind, _KTO_LOSSES["kto"])
@@ -356,7 +323,7 @@ def _orpo(result: Imported, rest: dict[str, Any]) -> None:
 
 
 def _cpo(result: Imported, rest: dict[str, Any]) -> None:
-    kind, beta, nll = rest.pop("loss_type", "sigmoid"), rest.pop("beta", 0.1), rest.pop("cpo_alpha", 1.0)
+    kind, beta, nll = str(rest.pop("loss_type", "sigmoid")), rest.pop("beta", 0.1), rest.pop("cpo_alpha", 1.0)
     gamma, smoothing = rest.pop("simpo_gamma", 0.5), rest.pop("label_smoothing", 0.0)
     if smoothing:
         result.note("label_smoothing", "has no counterpart")
@@ -375,7 +342,7 @@ def _rloo(result: Imported, rest: dict[str, Any]) -> None:
 
 
 def _grpo(result: Imported, rest: dict[str, Any]) -> None:
-    kind, scale = rest.pop("loss_type", "dapo"), rest.pop("scale_rewards", "group")
+    kind, scale = str(rest.pop("loss_type", "dapo")), rest.pop("scale_rewards", "group")
     fields = {"beta": ("beta", 0.0), "num_generations": ("samples", 8), "epsilon": ("clip", 0.2)}
     _online(result, rest, "grpo", {**fields, "epsilon_high": ("clip_higher", 0.0)})
     if kind in _NORMALISERS:
@@ -392,10 +359,40 @@ def _online(result: Imported, rest: dict[str, Any], name: str, fields: Mapping[s
     result.set("objective", name)
     for theirs, (ours, default) in fields.items():
         value = rest.pop(theirs, default)
-        result.set(f"objective.{ours}", default if value is None else value)
+        value = default if value is None else value
+        result.set(f"objective.{ours}", value)
+        if theirs == "num_generations":
+            _rollouts(result, rest, value)
     rest.setdefault("max_completion_length", 512)
-    result.words += ["reward=gold", "reward.function=<module>:<function>"]
-    result.note("reward_funcs", "a function of your own that scores texts is reward.function (docs/rlhf.md)")
+    rest.pop("reward_funcs", None)
+    if model := rest.pop("reward_model_name_or_path", None):
+        result.words += ["reward=reward_model", f"reward.model={model}", "reward.run=[]"]
+    else:
+        result.words += ["reward=gold", "reward.function=<module>:<function>"]
+        text = "reward.function is a function (prompt, answer) -> number of a module of yours; both are texts"
+        result.note("reward_funcs", text)
+
+
+def _rollouts(result: Imported, rest: dict[str, Any], generations: Any) -> None:
+    """The rows of an update. TRL counts answers; a row of trainer.batch_size is a prompt with all of its answers."""
+    per_device, accumulated = rest.pop("per_device_train_batch_size", 8), rest.pop("gradient_accumulation_steps", 1)
+    batch, steps = rest.pop("generation_batch_size", None), rest.pop("steps_per_generation", None)
+    known = all(map(_is_number, (generations, per_device, accumulated))) and generations >= 1
+    prompts, rest_of_answers = divmod(per_device * accumulated, generations) if known else (0, 0)
+    if prompts and not rest_of_answers:
+        result.set("trainer.batch_size", int(prompts))
+        result.set("trainer.micro_batch_size", max(1, int(per_device // generations)))
+    else:
+        result.words.append("trainer.batch_size=<prompts of an update>")
+    text = "counts answers, and trainer.batch_size counts prompts, those of one device; multiply it by yours"
+    result.note("per_device_train_batch_size", text)
+    updates = batch / (per_device * accumulated) if known and _is_number(batch) else None
+    updates = steps / accumulated if known and _is_number(steps) else updates
+    if updates is not None and updates >= 1 and updates == int(updates):
+        result.set("rollout.minibatches", int(updates))
+    elif batch is not None or steps is not None:
+        name = "generation_batch_size" if steps is None else "steps_per_generation"
+        result.note(name, "rollout.minibatches is the number of updates from one batch of answers")
 
 
 def _model(result: Imported, rest: dict[str, Any]) -> None:
@@ -403,10 +400,16 @@ def _model(result: Imported, rest: dict[str, Any]) -> None:
     result.words += ["model=hub", f"model.name={name or '<hub name or folder>'}"]
     if (revision := rest.pop("model_revision", "main")) != "main":
         result.set("model.revision", revision)
-    dtype = rest.pop("dtype", rest.pop("torch_dtype", None))
+    inner = rest.pop("model_init_kwargs", None)
+    rest |= {key: value for key, value in inner.items() if key not in rest} if isinstance(inner, dict) else {}
+    dtype = rest.pop("torch_dtype", None)
+    dtype = rest.pop("dtype", dtype)
     if dtype in ("float32", "bfloat16", "float16"):
         result.set("model.dtype", dtype)
-    if rest.pop("bf16", None) or rest.pop("fp16", None):
+    elif dtype is not None and not _is_open(dtype):
+        result.note("dtype", f"{dtype} has no counterpart: model.dtype is float32, bfloat16 or float16")
+    mixed = [rest.pop(name, None) for name in ("bf16", "fp16")]
+    if True in mixed:
         result.note("bf16", "there is no mixed precision: model.dtype=bfloat16 keeps the weights in bfloat16")
     lora = {key for key in rest if key.startswith("lora_")}
     if rest.get("use_peft") or lora:
@@ -416,14 +419,15 @@ def _model(result: Imported, rest: dict[str, Any]) -> None:
         }
         modules = rest.pop("lora_target_modules", None)
         if modules:
-            result.set("peft.target_modules", "'" + (modules if isinstance(modules, str) else ",".join(modules)) + "'")
+            names = ",".join(map(str, modules)) if isinstance(modules, list) else modules
+            result.set("peft.target_modules", f"'{names}'")
         else:
             result.note(
                 "lora_target_modules", "peft chooses layers by the architecture; peft=lora takes all linear ones"
             )
     else:
         result.words.append("peft=none")
-    if rest.pop("load_in_4bit", False):
+    if rest.pop("load_in_4bit", False) is True:
         result.set("model.quantize", "nf4")
     if rest.pop("trust_remote_code", False):
         result.note(
@@ -434,54 +438,61 @@ def _model(result: Imported, rest: dict[str, Any]) -> None:
 def _data(result: Imported, rest: dict[str, Any]) -> None:
     shapes = {"kto": "unpaired", "sft": "completions", "rloo": "prompts", "grpo": "prompts"}
     result.set("data", shapes.get(result.trainer, "pairs"))
-    name = rest.pop("dataset_name", None)
-    result.words.append(f"data.path={name or '<file, folder or hub name>'}")
-    if (split := rest.pop("dataset_train_split", "train")) != "train":
-        result.set("data.split", split)
-    if rest.get("dataset_test_split") == "test":
-        rest.pop("dataset_test_split")
+    _rows(result, rest)
     if result.trainer not in _ONLINE:
         length = rest.pop("max_length", 1024)
         if length is None:
             result.note("max_length", "null: choose data.max_length, the most tokens in a prompt and an answer")
         else:
             result.set("data.max_length", _whole(length))
-            if "max_prompt_length" not in rest and not isinstance(length, str):
+            if rest.get("max_prompt_length") is None and _is_number(length):
                 result.set("data.max_prompt_length", int(length) - 1)
     if rest.pop("truncation_mode", "keep_start") != "keep_start":
         result.note("truncation_mode", "prompts are cut on the left and answers on the right")
 
 
+def _rows(result: Imported, rest: dict[str, Any]) -> None:
+    """Where the rows are, and which of them are held out."""
+    parts = rest.pop("datasets", None)
+    if isinstance(parts, list) and len(parts) == 1 and isinstance(parts[0], dict):
+        names = {"path": "dataset_name", "name": "dataset_config", "split": "dataset_train_split"}
+        rest |= {names.get(str(key), str(key)): value for key, value in parts[0].items()}
+    elif parts:
+        result.note("datasets", "several sets are data=mixture (docs/sources.md)")
+    result.set("data.path", rest.pop("dataset_name", None) or "<file, folder or hub name>")
+    train, test = rest.pop("dataset_train_split", "train"), rest.pop("dataset_test_split", None)
+    fraction, limit, held_out = (
+        rest.pop(name, None) for name in ("dataset_test_size", "dataset_limit", "eval_dataset_name")
+    )
+    for key, value in (
+        ("data.split", None if train == "train" else train),
+        ("data.train_limit", limit),
+        ("data.eval_path", held_out),
+        ("data.eval_split", test),
+        ("data.eval_fraction", fraction),
+    ):
+        if value is not None:
+            result.set(key, value)
+    if held_out is None and test is None and fraction is None:
+        result.note("eval_dataset", "data.eval_fraction=0.1: a tenth of the rows is held out and not trained on")
+
+
 def _training(result: Imported, rest: dict[str, Any]) -> None:
     result.set("optim.lr", rest.pop("learning_rate", LEARNING_RATES[result.trainer]))
-    name = rest.pop("optim", "adamw_torch")
-    if not str(name).startswith("adamw"):
-        result.note("optim", f"{name} has no counterpart; AdamW is used")
-    elif "8bit" in str(name) or "bnb" in str(name):
-        result.words.insert(0, "optim=adamw_8bit")
-    schedule = rest.pop("lr_scheduler_type", "linear")
-    if schedule in ("constant", "linear", "cosine"):
-        result.set("optim.schedule", schedule)
-    elif schedule == "constant_with_warmup":
-        result.set("optim.schedule", "constant")
-    else:
-        result.note("lr_scheduler_type", f"{schedule} has no counterpart: constant, linear or cosine")
-    if ratio := rest.pop("warmup_ratio", 0.0):
-        result.note(
-            "warmup_ratio", f"warm-up is counted in updates: optim.warmup_steps = {ratio:g} x the number of updates"
-        )
-    per_device, accumulated = rest.pop("per_device_train_batch_size", 8), rest.pop("gradient_accumulation_steps", 1)
-    known = not isinstance(per_device, str) and not isinstance(accumulated, str)
-    result.set("trainer.batch_size", int(per_device * accumulated) if known else "<rows of an update>")
-    result.set("trainer.micro_batch_size", _whole(per_device))
-    result.note("per_device_train_batch_size", "trainer.batch_size is that of one device; multiply it by yours")
+    _optimizer(result, rest)
+    if result.trainer not in _ONLINE:
+        _batch(result, rest)
     steps, epochs = rest.pop("max_steps", -1), rest.pop("num_train_epochs", 3.0)
-    if isinstance(steps, str) or (steps and steps > 0):
+    fixed = _is_open(steps) or (_is_number(steps) and steps > 0)
+    _warm_up(result, rest, steps)
+    if fixed:
         result.set("trainer.max_steps", _whole(steps))
     else:
         result.set("trainer.max_epochs", epochs)
     rest.setdefault("max_grad_norm", 1.0)
     result.set("seed", rest.pop("seed", 42))
+    _trackers(result, rest)
+    _strategies(result, rest)
     for key in ("logging_steps", "eval_steps", "save_steps"):
         value = rest.get(key)
         if isinstance(value, float) and not value.is_integer():
@@ -491,9 +502,86 @@ def _training(result: Imported, rest: dict[str, Any]) -> None:
             rest[key] = _whole(value)
 
 
+def _optimizer(result: Imported, rest: dict[str, Any]) -> None:
+    name, schedule = str(rest.pop("optim", "adamw_torch")), rest.pop("lr_scheduler_type", "linear")
+    if "8bit" in name or "bnb" in name:
+        result.words.insert(0, "optim=adamw_8bit")
+    elif not name.startswith("adamw") and not _is_open(name):
+        result.note("optim", f"{name} has no counterpart; AdamW is used")
+    if schedule in ("constant", "linear", "cosine") or _is_open(schedule):
+        result.set("optim.schedule", schedule)
+    elif schedule == "constant_with_warmup":
+        result.set("optim.schedule", "constant")
+    else:
+        result.note("lr_scheduler_type", f"{schedule} has no counterpart: constant, linear or cosine")
+
+
+def _batch(result: Imported, rest: dict[str, Any]) -> None:
+    per_device, accumulated = rest.pop("per_device_train_batch_size", 8), rest.pop("gradient_accumulation_steps", 1)
+    known = _is_number(per_device) and _is_number(accumulated)
+    result.set("trainer.batch_size", int(per_device * accumulated) if known else "<rows of an update>")
+    result.set("trainer.micro_batch_size", _whole(per_device))
+    result.note("per_device_train_batch_size", "trainer.batch_size is that of one device; multiply it by yours")
+
+
+def _warm_up(result: Imported, rest: dict[str, Any], steps: Any) -> None:
+    """Warm-up as a number of updates. A warmup_steps below 1 is a share of all updates, too."""
+    ratio = rest.pop("warmup_ratio", None) or 0.0
+    given = rest.get("warmup_steps")
+    if _is_number(given) and 0 < given < 1:
+        ratio = rest.pop("warmup_steps")
+    elif given:
+        return  # it has precedence
+    if not ratio:
+        return
+    if _is_number(ratio) and _is_number(steps) and steps > 0:
+        rest["warmup_steps"] = math.ceil(ratio * steps)
+    else:
+        result.words.append("optim.warmup_steps=<warmup_ratio x updates>")
+        share = f"{ratio:g}" if _is_number(ratio) else "it"
+        result.note("warmup_ratio", f"warm-up is counted in updates: {share} x the number of updates")
+
+
+def _trackers(result: Imported, rest: dict[str, Any]) -> None:
+    given = rest.pop("report_to", "all")
+    names = [name for name in (given if isinstance(given, list) else [given]) if name not in (None, "none", "all")]
+    known = [name for name in names if name in _TRACKERS]
+    if missing := [str(name) for name in names if name not in known and not _is_open(name)]:
+        result.note("report_to", f"{', '.join(missing)} has no counterpart: {', '.join(_TRACKERS)}")
+    if known:
+        result.set("tracking", known[0] if len(known) == 1 else known)
+    elif given in ("none", None, []):
+        result.words.append("tracking=none")
+
+
+def _strategies(result: Imported, rest: dict[str, Any]) -> None:
+    """Steps count only where the strategy is to count them."""
+    evaluated, saved = _strategy(rest), str(rest.get("save_strategy") or "no")
+    if evaluated == "no":
+        rest.pop("eval_steps", None)
+    elif evaluated == "epoch":
+        rest.pop("eval_steps", None)
+        result.note("eval_strategy", "epoch: trainer.eval_every counts updates; a run is always evaluated at its end")
+    elif evaluated == "steps" and rest.get("eval_steps") is None and "logging_steps" in rest:
+        rest["eval_steps"] = rest["logging_steps"]  # transformers' default
+    if saved != "steps" and "save_strategy" in rest:
+        rest.pop("save_steps", None)
+    for name in ("eval_strategy", "evaluation_strategy"):
+        rest.pop(name, None)
+
+
+def _is_number(value: Any) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _is_open(value: Any) -> bool:
+    """Whether it is the placeholder of a value that a script computes."""
+    return isinstance(value, str) and value.startswith("<")
+
+
 def _whole(value: Any) -> Any:
-    """A whole number that may be written as 2.0, or the placeholder of a value that a script computes."""
-    return value if isinstance(value, str) else int(value)
+    """A whole number that may be written as 2.0. Anything else is returned as it is."""
+    return int(value) if _is_number(value) else value
 
 
 def notes_text(notes: list[tuple[str, str]]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from alignlab.checks import with_parts
+from alignlab.config.credentials import problems_of_credentials
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.own_plugins import problems_of_plugins
 from alignlab.config.registry import NAMED_GROUPS, schemas
@@ -60,7 +61,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
         raise ConfigError(problems)
     known = known or PreflightCache()
     names = [f.name for f in fields(Train)]
-    problems = [*_added_keys(config, names), *problems_of_plugins(config)]
+    problems = [*_added_keys(config, names), *problems_of_plugins(config), *problems_of_credentials(config)]
     groups: dict[str, Any] = {}
     rest: dict[str, Any] = {}
     for name in names:
@@ -90,7 +91,7 @@ def to_train(config: DictConfig, typed: Sequence[str] = (), known: PreflightCach
 def to_evaluate(config: DictConfig) -> Evaluate:
     """The typed config of an evaluation. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Evaluate)]
-    problems = [*_added_keys(config, names), *problems_of_plugins(config)]
+    problems = [*_added_keys(config, names), *problems_of_plugins(config), *problems_of_credentials(config)]
     known = PreflightCache()
     evaluation = _group("evaluation", cast(DictConfig, config._get_node("evaluation")), {}, known)
     judges, wrong = _named("judge", config._get_node("judge"), known)
@@ -118,7 +119,10 @@ def to_evaluate(config: DictConfig) -> Evaluate:
 def to_synthesize(config: DictConfig) -> Synthesize:
     """The typed config of a synthesis. Raises ConfigError with everything that is wrong with it."""
     names = [f.name for f in fields(Synthesize)]
-    problems, known = [*_added_keys(config, names), *problems_of_plugins(config)], PreflightCache()
+    problems, known = (
+        [*_added_keys(config, names), *problems_of_plugins(config), *problems_of_credentials(config)],
+        PreflightCache(),
+    )
     parts: dict[str, Any] = {}
     for name in ("model", "peft", "data", "synthesis"):
         node = config._get_node(name)

@@ -100,12 +100,13 @@ class Trainer(Checked):
     eval_every:       updates between evaluations on held-out rows. 0: only at the end.
     checkpoint_every: updates between checkpoints. 0: updates are not counted.
     checkpoint_minutes: minutes between checkpoints. 0: time is not counted. The training state is saved when either is
-                      over, and at the end. Of a run that goes on, the last two states are kept.
+                      over, and at the end. Of a run that goes on, the last two states are kept; see `keep`.
     accelerator:      auto, cpu, gpu or mps. One device is used.
     progress:         show progress bars if the output is a terminal.
-    keep:             what stays in the directory of a finished run: record (no weights: its config, record, metrics and
-                      evaluations), policy (the trained policy too) or state (the training state too). Weights are
-                      deleted when the run is done and evaluated. Runs that others start from keep their policies.
+    keep:             what stays in the directory of a run that is done: record (no weights: its config, record, metrics
+                      and evaluations), policy (the trained policy too) or state (the last training state too, from
+                      which a longer run can go on). The policy is deleted after the run was evaluated. Runs that
+                      others start from keep their policies.
     """
 
     max_steps: int = 100
@@ -125,7 +126,7 @@ class Trainer(Checked):
     accelerator: str = setting(default="auto", in_id=False, inherited_by=_ALL)
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
     max_epochs: float = later_setting(default=0.0)
-    keep: str = setting(default="state", in_id=False)
+    keep: str = setting(default="policy", in_id=False)
 
     @property
     def known_steps(self) -> int:

@@ -10,7 +10,9 @@ import csv
 import gzip
 import io
 import json
+import os
 import re
+import stat
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -51,8 +53,10 @@ def read_records(path: str | Path) -> list[Record]:
 
 
 def read_bytes(path: str | Path) -> bytes:
-    """A file's bytes. Raises DataError if it can't be read."""
+    """A file's bytes. Raises DataError if it can't be read, or if it is a device or a pipe, which may have no end."""
     try:
+        if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
+            raise DataError(f"{path} can't be read: it is a device or a pipe, not a file; save its rows in a file")
         return Path(path).read_bytes()
     except FileNotFoundError as error:
         raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})") from error

@@ -135,7 +135,8 @@ def serve(session: Session, *, port: int = 0) -> Iterator[str]:
     """Serve a session on 127.0.0.1 and yield the address of its page, which contains a secret word.
 
     Requests without the word get status 404. So do requests that name another host, because a foreign page can point
-    its own name at this machine (DNS rebinding). Raises OutputError if the port is taken.
+    its own name at this machine (DNS rebinding), and requests that a page of another origin makes. Raises OutputError
+    if the port is taken.
     """
     try:
         server = ThreadingHTTPServer(("127.0.0.1", port), _handler(session, word := secrets.token_urlsafe(12)))
@@ -188,11 +189,12 @@ def _handler(session: Session, word: str) -> type[BaseHTTPRequestHandler]:
                 self._send(500, str(error))
 
         def _resource(self) -> str | None:
-            """The part of the path after the secret word; None if the word or the host is wrong."""
-            host = self.headers.get("host", "").rpartition(":")[0]
+            """The part of the path after the secret word; None if the word, the host or the origin is wrong."""
+            address = self.headers.get("host", "")
+            host, origin = address.rpartition(":")[0], self.headers.get("origin")
             given, _, what = self.path.removeprefix("/").partition("/")
             known = hmac.compare_digest(given.encode(), word.encode()) and host in ("127.0.0.1", "localhost")
-            return what if known else None
+            return what if known and origin in (None, f"http://{address}") else None
 
         def _content(self) -> dict[str, Any] | None:
             try:

@@ -104,8 +104,19 @@ def load_scorer(path: str, *, trust_remote_code: bool = False) -> tuple[Any, Any
     if not hasattr(model, "score"):
         raise ModelError(f"reward model {path}: {type(model).__name__} has no layer named score")
     if (offset := Path(path) / _OFFSET).is_file():
-        model.reward_offset = json.loads(offset.read_text())["mean"]
+        model.reward_offset = _offset_in(offset)
     return model.eval(), tokenizer
+
+
+def _offset_in(file: Path) -> float:
+    """The mean reward that `save_offset` wrote. Raises ModelError if the file does not hold one."""
+    try:
+        mean = float(json.loads(file.read_text())["mean"])
+    except (OSError, ValueError, KeyError, TypeError, OverflowError) as error:
+        raise ModelError(f"{file} does not hold the mean reward of the preferred answers: {error!r}") from error
+    if not math.isfinite(mean):
+        raise ModelError(f"{file} does not hold the mean reward of the preferred answers: it is {mean}")
+    return mean
 
 
 def check_scorer(path: str, *, trust_remote_code: bool = False) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +21,11 @@ log = logging.getLogger(__name__)
 
 # Length of a shard's name in older versions, in which the name was not a checksum.
 _OLD_NAME = 32
+
+# A log-probability of a token lies between these (nats). The upper one leaves room for rounding.
+_LEAST, _MOST = -1e5, 0.05
+# The difference of a sum from the sum of its tokens, relative to its size.
+_ROUNDING = 1e-3
 
 Keys = NDArray[np.bytes_]
 Floats = NDArray[np.float32]
@@ -45,7 +50,8 @@ class ReferenceStore:
     """A folder of shards, each written whole or not at all and never changed.
 
     A shard's name is the SHA-256 of its bytes, which is verified every time it is read. A damaged shard is renamed, and
-    its entries count as missing. Entries that are not finite count as missing too.
+    its entries count as missing. Entries that are not finite count as missing too, and so do those that no model gives
+    (`_believable`), so that they can't make the loss of a run infinite.
 
     A shard holds the name of its folder (`store` uint8[N]) and M entries sorted by key: `keys` uint8[M, 32], `sums`
     float32[M] (nats, summed over the answer's tokens), `counts` int32[M] (tokens), and `tokens` float32[sum of counts]
@@ -72,7 +78,12 @@ class ReferenceStore:
                 continue
             known = shard["keys"].view("S32").ravel()
             place = np.minimum(np.searchsorted(known, keys), len(known) - 1)
-            hits = np.flatnonzero((known[place] == keys) & np.isfinite(shard["sums"][place]))
+            asked = known[place] == keys
+            good = _believable(shard)[place]
+            if wrong := int((asked & ~good).sum()):
+                text = "%s holds values that no model gives (%s); these are computed again"
+                log.warning(text, file, counted(wrong, "answer"), extra=DAMAGE_EXTRA)
+            hits = np.flatnonzero(asked & good)
             sums[hits] = shard["sums"][place[hits]]
             shards[file] = hits
             if tokens:
@@ -136,3 +147,19 @@ class ReferenceStore:
         target = self.folder / f"{sha256_of(scratch)}.safetensors"
         replace_file(scratch, target)
         return target
+
+
+def _believable(shard: Mapping[str, NDArray]) -> NDArray[np.bool_]:
+    """[M] whether each entry of a shard can be the log-probability of an answer."""
+    sums, counts = shard["sums"].astype(np.float64), shard["counts"].astype(np.float64)
+    good = np.isfinite(sums) & (sums >= _LEAST * np.maximum(counts, 1)) & (sums <= _MOST * np.maximum(counts, 1))
+    if "tokens" not in shard:
+        return good
+    tokens = shard["tokens"].astype(np.float64)
+    fine = (tokens >= _LEAST) & (tokens <= _MOST)  # False for NaN
+    ends = np.cumsum(shard["counts"])
+    starts = ends - shard["counts"]
+    number, total = (np.concatenate([[0.0], np.cumsum(of)]) for of in (~fine, np.where(fine, tokens, 0.0)))
+    by_token = total[ends] - total[starts]
+    same = np.abs(by_token - sums) <= _ROUNDING * np.maximum(np.abs(sums), 1.0) + 1e-6 * np.abs(total[ends])
+    return good & (number[ends] == number[starts]) & same

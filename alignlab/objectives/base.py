@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from alignlab.checks import Checked, one_of, positive
+from alignlab.checks import Checked, one_of, strength
 from alignlab.errors import Problem
 from alignlab.types import Logps, Requires
 
@@ -131,7 +131,7 @@ class WithReference(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1, hint="strength of the regularization towards the reference")
+        yield from strength("beta", self.beta, example=0.1, hint="strength of the regularization towards the reference")
 
     @property
     def reward_scale(self) -> float:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from alignlab.checks import at_least, check_same_shape, one_of, positive
+from alignlab.checks import at_least, check_same_shape, one_of, strength
 from alignlab.errors import Problem
 from alignlab.objectives.base import FROM_DIALECT, Objective, logsigmoid
 from alignlab.types import NllReduction, PairLogps, Requires
@@ -52,7 +52,7 @@ class CPO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=0.1)
+        yield from strength("beta", self.beta, example=0.1)
         yield from at_least("nll_weight", self.nll_weight, 0.0, example=1.0)
         yield from one_of("nll", self.nll, ("sum", "mean", "tokens"))
 

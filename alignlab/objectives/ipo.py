@@ -8,7 +8,7 @@ from typing import Any, ClassVar, cast
 
 import torch
 
-from alignlab.checks import check_same_shape, one_of, positive
+from alignlab.checks import check_same_shape, one_of, strength
 from alignlab.errors import Problem
 from alignlab.objectives.base import FROM_DIALECT, Objective
 from alignlab.objectives.divergence import DEFAULT_ALPHA, divergence_problems, pair_scores
@@ -59,7 +59,7 @@ class IPO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("tau", self.tau, example=0.1, hint="the target of the margin is 1 / (2 tau)")
+        yield from strength("tau", self.tau, example=0.1, hint="the target of the margin is 1 / (2 tau)")
         yield from divergence_problems(self.divergence, self.divergence_alpha)
         yield from one_of("reduction", self.reduction, ("sum", "mean"))
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 import torch
 
-from alignlab.checks import at_least, check_same_shape, one_of, positive
+from alignlab.checks import at_least, check_same_shape, one_of, strength
 from alignlab.errors import Problem
 from alignlab.objectives.base import FROM_DIALECT, Objective, logsigmoid
 from alignlab.types import PairLogps, Requires
@@ -53,7 +53,7 @@ class SimPO(Objective):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from positive("beta", self.beta, example=2.5)
+        yield from strength("beta", self.beta, example=2.5)
         yield from at_least("gamma", self.gamma, 0.0, example=1.4)
         yield from one_of("margin", self.margin, ("absolute", "ratio"))
 

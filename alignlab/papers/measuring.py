@@ -29,6 +29,7 @@ class Bench:
     typed:       further words for `train`, such as `launcher=local`.
     verbs:       name -> verb, for claims that are measured by several commands.
     data:        where the data of such a claim is; empty for the place that the claim names.
+    at_once:     number of processes that train vectorized points. 1: this process. 0: one for each core.
     """
 
     folder: Path
@@ -37,6 +38,7 @@ class Bench:
     typed: tuple[str, ...] = ()
     verbs: Mapping[str, Verb] = field(default_factory=dict)
     data: str = ""
+    at_once: int = 1
 
     def measure(self, paper: Paper, claim: Claim, *, again: bool = False) -> Row:
         """The verdict on a claim. The claim is measured first if it has no finished record.
@@ -69,7 +71,9 @@ class Bench:
 
     def _command(self, trained: Trained, name: str) -> tuple[str, ...]:
         chosen = any(word.startswith(("launcher=", "hydra/launcher=")) for word in self.typed)
-        default = () if chosen else (f"launcher={trained.launcher}",)
+        default: tuple[str, ...] = () if chosen else (f"launcher={trained.launcher}",)
+        if default == ("launcher=vectorized",) and self.at_once != 1:  # `auto` decides itself
+            default += (f"launcher.at_once={self.at_once}",)
         return ("-m", *trained.overrides, "trainer.keep=record", *default, *self.typed, f"sweep.name={name}")
 
     def _by_commands(self, file: ClaimFile, chain: Commands) -> None:

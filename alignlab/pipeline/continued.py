@@ -7,6 +7,7 @@ long from the beginning. The id is decided by the finished run and the new setti
 from __future__ import annotations
 
 import logging
+import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -21,6 +22,7 @@ from alignlab.errors import ConfigError, Problem
 from alignlab.integrity import new_file
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import run_id
+from alignlab.spelling import as_typed
 from alignlab.training.state import read_state, updates_of
 
 log = logging.getLogger(__name__)
@@ -61,12 +63,19 @@ def _problems(before: Plan, settings: Mapping[str, Any]) -> list[Problem]:
         text = "can't change when a run goes on: its rows are counted by it"
         problems.append(Problem(f"trainer.{key}", settings[key], text))
     if not before.run.checkpoint.is_file():
-        text = "has no training state to go on from; it is kept with trainer.keep=state (the default)"
+        text = "has no training state to go on from: a run that is done keeps it with trainer.keep=state only"
         if before.run.stacked_checkpoint.is_file():
             text = "was trained as one model with other points, and its training state is theirs"
-        again = "the command that made it, with trainer.keep=state rerun=true launcher=serial"
-        problems.append(Problem("run", before.id, text, again))
+        problems.append(Problem("run", before.id, text, _whole_run(before.run, settings)))
     return problems
+
+
+def _whole_run(run: RunDir, settings: Mapping[str, Any]) -> str:
+    """What to type for a run with these settings of the trainer, from its beginning. Empty for a run of a stage."""
+    new = {f"trainer.{key}": value for key, value in settings.items()}
+    words = [word for word in run.record().get("overrides", []) if str(word).partition("=")[0].lstrip("+") not in new]
+    changed = [f"{key}={as_typed(value)}" for key, value in new.items()]
+    return f"{shlex.join(['alignlab', 'train', *words, *changed])}   (from its beginning)" if words else ""
 
 
 def settings_of_trainer() -> dict[str, str]:

@@ -11,9 +11,13 @@ compared:
 The parts are the gap of 1, and what each of the others adds to the one before. They add up to the run's gap. A part may
 be negative. A policy that is a table itself (`model=bandit`) has no function class: 3 is 2.
 
-All searches are L-BFGS. Tables start at the reference and stop when the largest gradient is at most 1e-6, or after 500
-iterations. A loss without a minimum (DPO on labels without noise) does not get there. Its parts then are those of the
-policy where the search stopped, and `unbounded` names the searches.
+All searches are L-BFGS. Tables start at the reference, and 500 iterations are the most. They are at a minimum if the
+largest gradient is at most 1e-6. A loss without a minimum (DPO on labels without noise) does not get there. Its parts
+then are those of the policy where the search stopped, and `unbounded` names the searches.
+
+Every answer is in the population, so table 1 has a number for each answer. Most answers are in none of the run's own
+pairs. Table 2 has a number for each token after each prefix, so that they learn from answers which begin alike, as they
+do in a model.
 
 The model starts at the run's policy. Its search has reached a minimum when 50 iterations lower the loss by less than
 1e-5 nats, and it stops after 500 iterations. If it does not get there, or if it is not tried (adapters, and worlds with
@@ -48,7 +52,7 @@ from alignlab.lab.weighted_pairs import WeightedPairs
 from alignlab.lab.world import World
 from alignlab.models.sources.bandit import Bandit
 from alignlab.pipeline.requested_runs import only_a_record
-from alignlab.pipeline.tree_policy import ExactPolicy, ModelPolicy, TreePolicy
+from alignlab.pipeline.tree_policy import AnswerPolicy, ExactPolicy, ModelPolicy, TreePolicy
 from alignlab.runs.directory import RunDir
 from alignlab.training.dataset import load_starts
 
@@ -58,7 +62,9 @@ Array = NDArray[np.float64]
 
 PARTS = ("population optimum", "finite data", "function class", "optimisation", "function class and optimisation")
 STEPS, SMALL = 500, 1e-6
-STOPPING = f"L-BFGS from the reference until the largest gradient is at most {SMALL:g} or {STEPS} iterations are made"
+STOPPING = (
+    f"L-BFGS from the reference, at most {STEPS} iterations; a largest gradient of at most {SMALL:g} is a minimum"
+)
 
 # A model has reached its minimum when so many iterations lower the loss by less than so many nats.
 _CHUNK, _SETTLED = 50, 1e-5
@@ -108,8 +114,12 @@ def decompose(plan: Plan) -> dict[str, Any]:
     own = counts(rows.train, Template(tokenizer), world)
     tables: dict[str, Array] = {}
     unbounded: list[str] = []
-    for name, pairs in {"population": population, "data": own}.items():
-        tables[name], converged = minimum(world, reference, objective, pairs)
+    searched = {
+        "population": (AnswerPolicy(world, reference, population), population),
+        "data": (TreePolicy(world, reference), own),
+    }
+    for name, (policy, pairs) in searched.items():
+        tables[name], converged = minimum(policy, objective, pairs)
         unbounded += [] if converged else [name]
     run = completion_logps(model, tokenizer, world)
     is_table = isinstance(plan.train.model, Bandit)
@@ -135,11 +145,8 @@ def decompose(plan: Plan) -> dict[str, Any]:
     }
 
 
-def minimum(
-    world: World, reference: Array, loss: Callable[..., torch.Tensor], pairs: WeightedPairs
-) -> tuple[Array, bool]:
+def minimum(policy: ExactPolicy, loss: Callable[..., torch.Tensor], pairs: WeightedPairs) -> tuple[Array, bool]:
     """([X, N] log-probabilities where the search for the minimum stopped, whether it reached a minimum)."""
-    policy = TreePolicy(world, reference)
     found = policy.minimise(loss, pairs, steps=STEPS)
     return policy.table(), found.gradient <= SMALL
 

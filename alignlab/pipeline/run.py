@@ -169,7 +169,8 @@ def _attempt(
         log_code_changes(run, changes)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
-            run.end("done", **fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges))
+            outcome = fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)
+            run.end("done", keep=plan.train.trainer.kept, **outcome)
         except BaseException as error:
             raised = record_failure(run, error, group)
             raise raised from (None if raised is error else error)

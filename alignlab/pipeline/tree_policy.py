@@ -1,7 +1,8 @@
 """Policies over an enumerable world whose losses are minimised exactly, over all pairs at once.
 
 A policy is the probabilities of the next token after every prefix. In a table each of them is free, so that it has no
-restriction by a model. In a model they are its outputs.
+restriction by a model. In a model they are its outputs. A table has one number for each token after each prefix, or one
+for each answer: the same policies, but another way for a search through them.
 """
 
 from __future__ import annotations
@@ -112,6 +113,39 @@ class TreePolicy(ExactPolicy):
 
     def next_tokens(self) -> Sequence[torch.Tensor]:
         return [torch.log_softmax(step, dim=-1) for step in self.logits]
+
+
+class AnswerPolicy(ExactPolicy):
+    """A table of one logit for each answer, which start at the reference's log-probabilities.
+
+    pairs: the pairs that it will be minimised over. An answer's share of them is about the curvature of the loss along
+           its logit. The search moves each logit in units of one over the square root of its answer's share, so that
+           rare answers are found as soon as frequent ones. Answers that are in no pair keep the start's logit.
+    """
+
+    def __init__(self, world: World, reference: Array, pairs: WeightedPairs) -> None:
+        super().__init__(world, reference)
+        share = np.zeros_like(reference)
+        for answer in (pairs.better, pairs.worse):
+            np.add.at(share, (pairs.prompt, answer), pairs.weight)
+        self._unit = torch.as_tensor(1 / np.sqrt(np.where(share > 0, share, 1.0)))
+        self._start = self.reference.clamp(min=_LOWEST)
+        self.change = torch.zeros_like(self._start).requires_grad_()
+        self._symbols, self._length = world.symbols, world.length
+
+    @property
+    def weights(self) -> Sequence[torch.Tensor]:
+        return [self.change]
+
+    def next_tokens(self) -> Sequence[torch.Tensor]:
+        leaves, steps = self._start + self.change * self._unit, []
+        by_length = leaves.split([self._symbols**k for k in range(self._length + 1)], dim=1)
+        below = by_length[-1]  # [X, V^L]: log of the mass of each prefix of length L
+        for ended in reversed(by_length[:-1]):
+            parts = torch.cat([below.unflatten(1, (-1, self._symbols)), ended[:, :, None]], dim=2)
+            below = parts.logsumexp(dim=2)
+            steps.append(parts - below[:, :, None])
+        return steps[::-1]
 
 
 class ModelPolicy(ExactPolicy):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from alignlab.redaction import redacted_config
 from alignlab.reports.collect import Collected
-from alignlab.reports.redaction import redacted_config
 from alignlab.reports.series import settings_points
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.identity import flatten

@@ -10,7 +10,6 @@ not be read. Imports no torch, so a notebook can use it:
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,20 +31,12 @@ from alignlab.reports.tables import blocks_by_set, sweep_frame
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import flatten
 from alignlab.runs.query import DAMAGED, Record
+from alignlab.runs.record import is_name
 from alignlab.spelling import counted
 from alignlab.statistics.comparison import label
 from alignlab.statistics.intervals import Array
 
 _SUMMARY = "summary.json"
-
-# Types of fields of a record that reports read, outer fields first. A field may be missing or null.
-_TYPES: dict[str, type] = {
-    **dict.fromkeys(("status", "reason", "started", "ended", "git", "parent", "reward", "sweep"), str),
-    **dict.fromkeys(("objective", "model", "versions", "machine", "data", "data.audit", "data.audit.facts"), dict),
-    **dict.fromkeys(("data.audit.errors", "data.audit.warnings", "data.audit.unchecked"), list),
-}
-# Types of the entries of lists.
-_ENTRIES: dict[str, type] = {"overrides": str, "attempts": dict}
 
 # Fields that set the strength of an objective. The first of them that an objective has is its `strength`.
 _STRENGTHS = ("beta", "tau", "delta", "kl_coef", "odds_weight", "alpha")
@@ -214,7 +205,7 @@ def read_sweep(folder: str | Path) -> Collected:
     try:
         sweep = read_record(file)
         listed, axes = sweep["points"], [str(axis) for axis in sweep["axes"]]
-        named = [point for point in listed if isinstance(point, dict) and _is_name(point.get("run"))]
+        named = [point for point in listed if isinstance(point, dict) and is_name(point.get("run"))]
     except (FileNotFoundError, NotADirectoryError) as error:
         raise ConfigError([Problem("sweep", folder, f"is not the folder of a sweep: there is no {file}")]) from error
     except (KeyError, TypeError) as error:
@@ -298,7 +289,7 @@ def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[s
             records[name] = {"id": name, "status": DAMAGED, "reason": damage}
             notes.append(f"{name}: {damage}")
             continue
-        record, wrong = _with_types(run.state())
+        record, wrong = run.state(), run.wrong_fields()
         if not record and run.path.exists():
             what = "its folder has no run.json" if run.path.is_dir() else "a file stands in place of its folder"
             records[name] = {"id": name, "status": DAMAGED, "reason": what}
@@ -312,25 +303,6 @@ def _records(root: Path, runs: Sequence[str]) -> tuple[dict[str, Record], list[s
         unknown = {} if record.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
         records[name] = {**record, "summary": summary, **unknown} if record else {}
     return records, notes
-
-
-def _with_types(record: Record) -> tuple[Record, list[str]]:
-    """(the record without fields of a wrong type, their names)."""
-    found, wrong = copy.deepcopy(dict(record)), []
-    for path, kind in _TYPES.items():
-        *outer, key = path.split(".")
-        holder: Any = found
-        for part in outer:
-            holder = holder.get(part) or {}
-        if holder.get(key) is not None and not isinstance(holder[key], kind):
-            del holder[key]
-            wrong.append(path)
-    for key, kind in _ENTRIES.items():
-        kept = [entry for entry in found.get(key) or [] if isinstance(entry, kind)]
-        if len(kept) < len(found.get(key) or []):
-            found[key] = kept
-            wrong.append(key)
-    return found, wrong
 
 
 def _settings_of(record: Record) -> dict[str, Any]:
@@ -371,8 +343,3 @@ def _is_finite(text: str) -> bool:
 
 def _is_number(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool)
-
-
-def _is_name(value: object) -> bool:
-    """Whether a value is a plain name of a run's directory, and not a path to another place."""
-    return isinstance(value, str) and bool(value) and value not in (".", "..") and not set(value) & set("/\\\0")

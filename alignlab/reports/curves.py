@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from alignlab.runs.record import is_number
 from alignlab.tracking.sinks.jsonl import STEP
 
 # Training curves that figures can show.
@@ -49,5 +50,5 @@ def logged(rows: Iterable[Mapping[str, Any]], metrics: Iterable[str] = CURVES) -
 
 
 def _finite(value: Any) -> float | None:
-    number = float(value) if isinstance(value, int | float) and not isinstance(value, bool) else math.nan
+    number = float(value) if is_number(value) else math.nan
     return number if math.isfinite(number) else None

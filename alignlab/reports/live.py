@@ -23,6 +23,7 @@ from rich.text import Text
 from alignlab.inert import one_line
 from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir
+from alignlab.runs.record import is_number
 from alignlab.spelling import counted
 
 REFRESH = 1.0  # seconds between two readings
@@ -60,7 +61,7 @@ def run_status(run: RunDir, label: str = "") -> RunStatus:
     """The current state of a run, from its record and the end of its metrics."""
     record = run.state()
     row = last_row(run.metrics)
-    steps = int(record.get("config", {}).get("trainer", {}).get("max_steps", 0))
+    steps = int((record.get("config") or {}).get("trainer", {}).get("max_steps", 0))
     return RunStatus(
         id=run.id,
         label=label,
@@ -85,10 +86,10 @@ def last_row(file: Path) -> dict[str, Any]:
     for line in reversed(lines):
         try:
             row = json.loads(line)
-        except ValueError:  # the row begins before the tail
+        except (ValueError, RecursionError):  # the row begins before the tail, or is damaged
             return {}
-        if "train/loss" in row:
-            return dict(row)
+        if isinstance(row, dict) and "train/loss" in row:
+            return {name: value for name, value in row.items() if is_number(value)}
     return {}
 
 

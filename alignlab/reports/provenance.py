@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 from typing import Any
 
+from alignlab.redaction import redacted_override
 from alignlab.reports.collect import Collected
-from alignlab.reports.redaction import redacted_override
 from alignlab.reports.tables import objectives
 from alignlab.runs.query import Record
 from alignlab.spelling import counted

@@ -12,15 +12,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from alignlab.inert import one_line, visible
+from alignlab.inert import MOST_OF_OUTPUT, one_line, visible
 from alignlab.integrity import new_file
+from alignlab.redaction import redacted, redacted_config, redacted_override
 from alignlab.reports.live import last_row
-from alignlab.reports.redaction import redacted, redacted_config, redacted_override
 from alignlab.reports.screen import screen
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record, difference
+from alignlab.runs.record import is_number
 
+_FACTS = ("id", "status", "reason", "attempt", "started", "ended", "parent")  # of a run, in exported tables
 _WIDE = 400  # width of output that does not go to a terminal, so that nothing is cut
 _IN_LISTS = ("eval/loss", "eval/rewards/accuracies", "eval/accuracy", "exact/kl", "exact/reward", "exact/frontier_gap")
 _HIDDEN = ("output_root=", "tracking=", "sweep.name=", "hydra", "launcher")
@@ -90,7 +92,8 @@ def show_run(record: Record, run: RunDir, children: Sequence[str]) -> None:
     if children:
         _pairs(out, [("started from it", ", ".join(children))])
     for attempt in record.get("attempts", []):
-        _pairs(out, [(f"attempt {attempt['attempt']}", f"{attempt['status']}: {attempt.get('reason') or ''}")])
+        name = f"attempt {attempt.get('attempt', '?')}"
+        _pairs(out, [(name, f"{attempt.get('status') or 'unknown'}: {attempt.get('reason') or ''}")])
     out.print("\nconfig", style="bold")
     _pairs(out, list(redacted_config(record["flat"]).items()))
     out.print("\nsummary", style="bold")
@@ -123,14 +126,17 @@ def show_comparison(one: Record, other: Record) -> None:
 
 
 def export(records: Sequence[Record], file: Path) -> None:
-    """Write one row per run with facts, config and summary, as .csv or .parquet by the file's name, atomically."""
+    """Write one row per run with facts, config and summary, as .csv or .parquet by the file's name, atomically.
+
+    Keys are hidden, and control characters are visible escapes.
+    """
     import pandas as pd
 
     rows = [
         {
-            **{name: record.get(name) for name in ("id", "status", "reason", "attempt", "started", "ended", "parent")},
-            **{key: str(value) if isinstance(value, list) else value for key, value in record["flat"].items()},
-            **record.get("summary", {}),
+            **{name: _cell(record.get(name)) for name in _FACTS},
+            **{visible(key): _cell(value) for key, value in redacted_config(record["flat"]).items()},
+            **{visible(key): value for key, value in record.get("summary", {}).items()},
         }
         for record in records
     ]
@@ -141,6 +147,13 @@ def export(records: Sequence[Record], file: Path) -> None:
         else:
             mixed = [name for name in frame if frame[name].map(type).nunique() > 1 and frame[name].dtype == object]
             frame.astype(dict.fromkeys(mixed, "string")).to_parquet(scratch, index=False)
+
+
+def _cell(value: Any) -> Any:
+    """A value of a record for a table that other software reads."""
+    if isinstance(value, int) and not is_number(value):
+        return f"{value:.6e}" if value.bit_length() < 1000 else "a number with more than 300 digits"
+    return redacted(visible(value, MOST_OF_OUTPUT)) if isinstance(value, str | list) else value
 
 
 def console() -> Console:

@@ -11,8 +11,8 @@ from typing import Any
 from rich.text import Text
 
 from alignlab.inert import one_line
+from alignlab.redaction import redacted, redacted_override
 from alignlab.reports.curves import CURVES, logged
-from alignlab.reports.redaction import redacted, redacted_override
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record

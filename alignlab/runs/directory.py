@@ -23,11 +23,11 @@ from filelock import FileLock, Timeout
 from alignlab.errors import DamagedError, OutputError
 from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
 from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
+from alignlab.runs.record import ESSENTIAL, Status, is_too_deep, with_types
 from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
 
-Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
 # What stays of a finished run: its record only, its policy too, or its training state too.
 Keep = Literal["record", "policy", "state"]
 # A run with one of these has its result: the same config and code would end in the same way again.
@@ -36,8 +36,8 @@ _GLANCE = 0.02  # seconds: longer than `is_locked` holds a lock
 _VANISHED = "its process ended without a message (killed, or the machine went down)"
 _LEFT = "not begun: the command that queued it has ended"
 
-# Types of fields of a record. Other fields may have any type.
-_KINDS = {"config": dict, "summary": dict, "overrides": list, "attempts": list, "attempt": int}
+# Records that a warning has named because of fields of a wrong type. There is one warning per record.
+_named: set[Path] = set()
 
 # Folders of a checkout whose content decides the numbers of a run.
 _DECIDES = ("alignlab", "conf", "hydra_plugins", "sweeps")
@@ -197,12 +197,27 @@ class RunDir:
             return str(error)
         return ""
 
+    def wrong_fields(self) -> list[str]:
+        """Names of the fields of the record that `record` leaves out, because they have a wrong type."""
+        try:
+            return with_types(read_record(self.record_file))[1]
+        except (OSError, DamagedError):
+            return []
+
     def _read_record(self) -> dict[str, Any]:
-        """The content of run.json. Raises DamagedError if it is damaged or is not a record."""
-        found = read_record(self.record_file)
-        wrong = [key for key, kind in _KINDS.items() if not isinstance(found.get(key, kind()), kind)]
-        if wrong:
-            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(wrong)})")
+        """The content of run.json without fields of a wrong type.
+
+        Raises DamagedError if it is damaged, or if an essential field has a wrong type.
+        """
+        whole = read_record(self.record_file)
+        if is_too_deep(whole):
+            raise DamagedError(self.record_file, "is damaged (nested too deeply)")
+        found, wrong = with_types(whole)
+        if lost := [key for key in ESSENTIAL if key in whole and key not in found]:
+            raise DamagedError(self.record_file, f"is damaged (fields of a wrong type: {', '.join(lost)})")
+        if wrong and self.record_file not in _named:
+            _named.add(self.record_file)
+            log.warning("%s: fields have a wrong type and are left out: %s", self.record_file, ", ".join(wrong))
         return found
 
     def state(self) -> dict[str, Any]:
@@ -268,7 +283,8 @@ class RunDir:
 
     def _has_ended(self, process: Mapping[str, str]) -> bool:
         """Whether a process that queued this run has ended. False on another machine, where this is not known."""
-        return process["host"] == socket.gethostname() and not is_locked(self.lock_file.with_name(process["lock"]))
+        host, lock = process.get("host"), process.get("lock")
+        return host == socket.gethostname() and not (lock and is_locked(self.lock_file.with_name(lock)))
 
     def start(self, config_yaml: str, *, fresh: bool, **values: Any) -> list[str]:
         """Create the directory and mark the run as running in this process.
@@ -326,27 +342,37 @@ class RunDir:
             past.append({key: state.get(key) for key in kept})
         return past
 
-    def end(self, status: Status, reason: str | None = None, **values: Any) -> None:
-        """Record the final status and its reason. A run that is done keeps its last training state only."""
-        self.update(status=status, reason=reason, ended=now(), **values)
-        if status == "done":
-            for file in (self.checkpoint, self.stacked_checkpoint):
-                earlier_state(file).unlink(missing_ok=True)
+    def end(self, status: Status, reason: str | None = None, *, keep: Keep = "policy", **values: Any) -> None:
+        """Record the final status and its reason.
 
-    def keep(self, what: Keep) -> None:
-        """Delete what need not stay of a finished run. The record then says what was kept.
-
-        what: state keeps everything, policy deletes the training state, record deletes the policy as well.
+        keep: whether a run that is done keeps its last training state ("state"), or none. Its policy stays in any case,
+              because the run may still be evaluated (see `keep_record_only`).
         """
-        if what == "state":
-            return
+        kept = {"kept": "state" if keep == "state" else "policy"} if status == "done" else {}
+        self.update(status=status, reason=reason, ended=now(), **kept, **values)
+        if status == "done":
+            last = (self.checkpoint, self.stacked_checkpoint)
+            for file in map(earlier_state, last) if keep == "state" else self.states():
+                file.unlink(missing_ok=True)
+            with suppress(OSError):  # something else is in it, or it is not there
+                self.checkpoint.parent.rmdir()
+
+    def states(self) -> list[Path]:
+        """The training states that are there."""
+        last = (self.checkpoint, self.stacked_checkpoint)
+        return [file for file in (*last, *map(earlier_state, last)) if file.is_file()]
+
+    def keep_record_only(self) -> None:
+        """Delete the weights of a finished run, unless another process works on it. The record says that they are gone.
+
+        Its config, record, metrics and evaluations stay.
+        """
         with self.locked(wait=False) as mine:
             record = self.record()
             if not mine or record.get("status") not in FINISHED or record.get("kept") == "record":
                 return
-            self.update(kept=what)  # first, so that nobody looks for what is half deleted
-            gone = (self.checkpoint.parent, *((self.policy, self.merged) if what == "record" else ()))
-            for folder in gone:
+            self.update(kept="record")  # first, so that nobody looks for what is half deleted
+            for folder in (self.checkpoint.parent, self.policy, self.merged):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @property

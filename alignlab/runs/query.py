@@ -47,7 +47,8 @@ def runs_of(output_root: str | Path) -> list[Record]:
     for name in names:
         run = RunDir.of(output_root, name)
         if state := run.state() or _damaged(run):
-            records.append({**state, "id": name, "flat": flatten(state.get("config", {}))})
+            known = {} if state.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
+            records.append({**state, **known, "id": name, "flat": flatten(state.get("config", {}))})
     return sorted(records, key=lambda record: (str(record.get("started") or "~"), str(record["id"])))
 
 

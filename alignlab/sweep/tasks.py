@@ -365,5 +365,5 @@ def _after_training(plan: Plan) -> None:
         from alignlab.pipeline.evaluate import evaluate_at_end  # seconds to import
 
         evaluate_at_end(plan)
-    if not plan.run.record().get("evaluation_failed"):
-        plan.run.keep(plan.train.trainer.kept)
+    if plan.train.trainer.keep == "record" and not plan.run.record().get("evaluation_failed"):
+        plan.run.keep_record_only()

@@ -262,7 +262,7 @@ class _VectorizedFit:
             self.fail(p, error)
             return
         point.close("done")
-        run.end("done", **outcome)
+        run.end("done", keep=self.plans[p].train.trainer.kept, **outcome)
         self.results[run.id] = None
         log.info("%s: done, in %s", run.id, run.path)
 

@@ -20,7 +20,7 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins", "redaction"}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -45,6 +45,7 @@ ALLOWED = {
     "metrics": BASE,
     "callbacks": BASE,
     "inert": set(),
+    "redaction": set(),
     "lab": set(),
     "statistics": set(),
     "runs": {"errors", "integrity", "spelling"},
@@ -61,7 +62,18 @@ ALLOWED = {
     "config": MODELS_AND_DATA
     | {"discovery", "objectives", "optim", "tracking", "metrics", "callbacks"}
     | {"runs", "judges", "evaluation", "synthesis"},
-    "reports": {"errors", "integrity", "spelling", "inert", "runs", "tracking", "statistics", "evaluation", "judges"},
+    "reports": {
+        "errors",
+        "integrity",
+        "spelling",
+        "inert",
+        "redaction",
+        "runs",
+        "tracking",
+        "statistics",
+        "evaluation",
+        "judges",
+    },
     "papers": MODELS_AND_DATA | {"statistics", "runs", "objectives", "judges", "evaluation", "tracking", "reports"},
     "training": FIT | {"reports"},
     "vectorized": FIT | {"training"},

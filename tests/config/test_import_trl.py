@@ -111,7 +111,8 @@ def test_what_is_left_open_has_trls_default(trainer: str, tmp_path: Path) -> Non
     online = trainer in ("rloo", "grpo")
     train = composed(import_trl(written(tmp_path), trainer).words)
     assert (train.optim.lr, train.optim.schedule, train.optim.weight_decay) == (LEARNING_RATES[trainer], "linear", 0.0)
-    assert (train.trainer.batch_size, train.trainer.max_epochs, train.trainer.gradient_clip) == (8, 3.0, 1.0)
+    rows = {"grpo": 1, "rloo": 4}.get(trainer, 8)  # TRL counts answers: 8 are one prompt of GRPO, and 4 of RLOO
+    assert (train.trainer.batch_size, train.trainer.max_epochs, train.trainer.gradient_clip) == (rows, 3.0, 1.0)
     assert train.seed == 42
     assert train.data.max_length == 1024 or online
     trl = pytest.importorskip("trl")
@@ -119,9 +120,10 @@ def test_what_is_left_open_has_trls_default(trainer: str, tmp_path: Path) -> Non
                                "rloo": "RLOOConfig", "grpo": "GRPOConfig"}.get(trainer, ""), None):  # fmt: skip
         theirs = config(output_dir=str(tmp_path), bf16=False, use_cpu=True, report_to=[])
         assert (theirs.learning_rate, theirs.per_device_train_batch_size, theirs.num_train_epochs, theirs.seed) == (
-            train.optim.lr, train.trainer.batch_size, train.trainer.max_epochs, train.seed,
+            train.optim.lr, 8, train.trainer.max_epochs, train.seed,
         )  # fmt: skip
         assert online or theirs.max_length == train.data.max_length
+        assert not online or theirs.generation_batch_size == rows * theirs.num_generations
 
 
 def test_a_script_is_parsed_and_not_run(tmp_path: Path) -> None:
@@ -131,7 +133,7 @@ def test_a_script_is_parsed_and_not_run(tmp_path: Path) -> None:
 import pathlib
 pathlib.Path({str(tmp_path / "ran")!r}).touch()
 from trl import KTOConfig, KTOTrainer
-RATE = 1e-5
+RATE = float("1e-5")
 model = AutoModelForCausalLM.from_pretrained("org/model")
 rows = load_dataset("org/dataset", "small", split="train[:1%]")
 args = KTOConfig(output_dir="x", beta=0.2, learning_rate=RATE, per_device_train_batch_size=2,
@@ -155,7 +157,71 @@ def test_what_has_no_counterpart_is_listed(tmp_path: Path) -> None:
     arguments = {"label_smoothing": 0.1, "sync_ref_model": True, "warmup_ratio": 0.1, "bf16": True, "optim": "lion",
                  "lr_scheduler_type": "polynomial", "save_steps": 0.2, "output_dir": "x"}  # fmt: skip
     found = import_trl(written(tmp_path, **arguments), "dpo")
-    assert {name for name, _ in found.notes} == {*arguments, "per_device_train_batch_size"} - {"output_dir"}
+    always = {"per_device_train_batch_size", "eval_dataset"}
+    assert {name for name, _ in found.notes} == {*arguments, *always} - {"output_dir"}
+
+
+def test_rows_of_an_online_training_are_prompts(tmp_path: Path) -> None:
+    """TRL 1.16: one update has per_device_train_batch_size x gradient_accumulation_steps answers."""
+    arguments = {"per_device_train_batch_size": 16, "gradient_accumulation_steps": 2, "num_generations": 8,
+                 "steps_per_generation": 8, "num_iterations": 3}  # fmt: skip
+    train = composed(import_trl(written(tmp_path, **arguments), "grpo").words)
+    assert (train.trainer.batch_size, train.trainer.micro_batch_size) == (4, 2)
+    assert (train.rollout.minibatches, train.rollout.epochs) == (4, 3)
+    uneven = import_trl(written(tmp_path, num_generations=3), "grpo")
+    assert "trainer.batch_size=<prompts of an update>" in uneven.words
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words", "left_out"),
+    [
+        ({"report_to": "none"}, {"tracking=none"}, ""),
+        ({"report_to": ["wandb", "tensorboard"]}, {"tracking=[wandb,tensorboard]"}, ""),
+        ({"report_to": "comet_ml"}, set(), "report_to"),
+        ({"eval_strategy": "steps", "eval_steps": 5}, {"trainer.eval_every=5", "data.eval_split=test"}, ""),
+        ({"eval_strategy": "steps", "logging_steps": 5}, {"trainer.eval_every=5", "trainer.log_every=5"}, ""),
+        ({"eval_strategy": "epoch"}, {"data.eval_split=test"}, "eval_strategy"),
+        ({"warmup_ratio": 0.1, "max_steps": 25}, {"optim.warmup_steps=3", "trainer.max_steps=25"}, ""),
+        ({"warmup_steps": 0.1, "max_steps": 25}, {"optim.warmup_steps=3"}, ""),
+        ({"warmup_ratio": 0.1}, {"optim.warmup_steps=<warmup_ratio x updates>"}, "warmup_ratio"),
+        ({"datasets": [{"path": "a/b", "split": "train[:9]"}]}, {"data.path=a/b", "data.split=train[:9]"}, ""),
+        ({"datasets": [{"path": "a/b"}, {"path": "a/c"}]}, set(), "datasets"),
+        ({"model_init_kwargs": {"torch_dtype": "bfloat16"}}, {"model.dtype=bfloat16"}, ""),
+        ({"loss_type": "unheard"}, {"objective=<objective>"}, "loss_type"),
+        ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, {"objective=mix"}, "loss_weights"),
+        ({"use_vllm": False, "sync_ref_model": False, "max_grad_norm": None, "env": None}, set(), ""),
+    ],
+)
+def test_an_argument_becomes_words_or_a_note(
+    arguments: dict[str, Any], words: set[str], left_out: str, tmp_path: Path
+) -> None:
+    found = import_trl(written(tmp_path, **arguments), "dpo")
+    assert words <= set(found.words)
+    assert {name for name, _ in found.notes} - {"per_device_train_batch_size", "eval_dataset"} == {left_out} - {""}
+
+
+def test_a_reward_model_is_the_reward(tmp_path: Path) -> None:
+    words = import_trl(written(tmp_path, reward_model_name_or_path="org/reward"), "rloo").words
+    assert {"reward=reward_model", "reward.model=org/reward", "reward.run=[]"} <= set(words)
+
+
+@pytest.mark.parametrize("trainer", sorted(LEARNING_RATES))
+@pytest.mark.parametrize("value", ["<computed>", [1], {"a": 1}, -1, 1e400])
+def test_a_value_of_any_kind_is_taken(trainer: str, value: Any, tmp_path: Path) -> None:
+    """A placeholder of a script, or a mistake in a file, does not end the translation."""
+    names = [
+        "loss_type", "loss_weights", "beta", "label_smoothing", "learning_rate", "optim", "lr_scheduler_type",
+        "warmup_ratio", "warmup_steps", "max_steps", "num_train_epochs", "per_device_train_batch_size", "report_to",
+        "gradient_accumulation_steps", "max_length", "max_prompt_length", "truncation_mode", "bf16", "dtype", "lora_r",
+        "lora_target_modules", "eval_steps", "eval_strategy", "save_steps", "num_generations", "steps_per_generation",
+        "scale_rewards", "cpo_alpha", "f_divergence_type", "datasets", "dataset_test_size", "model_init_kwargs",
+        "center_rewards_coefficient", "seed", "load_in_4bit", "use_weighting", "ld_alpha", "packing",
+    ]  # fmt: skip
+    for name in names:
+        assert import_trl(written(tmp_path, **{name: value}), trainer).words[0].partition("=")[0] in (
+            "objective",
+            "optim",
+        )
 
 
 @pytest.mark.parametrize(

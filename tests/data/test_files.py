@@ -151,3 +151,11 @@ def test_a_folder_as_on_the_hub(tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(DataError, match=r"not one of \.jsonl, \.json, \.parquet, \.csv, \.tsv: .*train-00002\.txt"):
         source.pairs("train", None)
+
+
+def test_devices_and_pipes_are_refused_before_they_are_read(tmp_path: Path) -> None:
+    (tmp_path / "zero.jsonl").symlink_to("/dev/zero")
+    os.mkfifo(tmp_path / "pipe.jsonl")
+    for name in ("zero.jsonl", "pipe.jsonl"):
+        with pytest.raises(DataError, match=f"{name} can't be read: it is a device or a pipe, not a file"):
+            read_records(tmp_path / name)

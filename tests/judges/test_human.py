@@ -115,6 +115,9 @@ def test_only_with_the_word_and_only_from_here(tmp_path: Path) -> None:
             (root + "/wrong-word/", "state", None, {}),
             (address, "state", None, {"host": f"evil.example:{port}"}),
             (address, "verdict", {"key": key, "say": "left"}, {"content-type": "text/plain"}),
+            (address, "verdict", {"key": key, "say": "left"}, {"origin": "https://evil.example"}),
+            (address, "verdict", {"key": key, "say": "left"}, {"origin": f"http://127.0.0.1:{port + 1}"}),
+            (address, "stop", {}, {"origin": "null"}),
             (address, "etc/passwd", None, {}),
             (address, "erase", {}, {}),
         ]
@@ -122,6 +125,7 @@ def test_only_with_the_word_and_only_from_here(tmp_path: Path) -> None:
             with pytest.raises(urllib.error.HTTPError) as caught:
                 request(place, what, content, **headers)
             assert caught.value.code == 404, (place, what)
+        assert request(address, "state", origin=root)["done"] == 0, "the page's own requests name this origin"
         for content in ({"key": "no such", "say": "left"}, {"key": key, "say": "both"}, {}):
             with pytest.raises(urllib.error.HTTPError) as caught:
                 request(address, "verdict", content)

@@ -148,6 +148,10 @@ def test_a_trained_reward_model_counts_from_the_answers_that_are_worth_0(tmp_pat
     assert kept["mean"] == pytest.approx(float(bare.mean()))
     assert float(shifted.mean()) == pytest.approx(0.0, abs=1e-6)
     torch.testing.assert_close(shifted, bare - bare.mean())
+    for content in ("", "{}", "[]", '{"mean": "x"}', '{"mean": NaN}', '{"mean": null}', '{"mean": 1e999}'):
+        (tmp_path / "reward.json").write_text(content)
+        with pytest.raises(ModelError, match=r"reward\.json does not hold the mean reward"):
+            load_scorer(str(tmp_path))
 
 
 def test_an_adapter_is_merged_with_its_head_and_offset(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from alignlab.data.fingerprint import row_key
 from alignlab.data.layout import PLAIN, Layout
 from alignlab.data.tokenize import PairTokens
 from alignlab.errors import DivergedError, NonFiniteError, StoredReferenceError
+from alignlab.integrity import sha256_of
 from alignlab.models import reference
 from alignlab.models.adapters.lora import LoRA
 from alignlab.models.logps import answer_logps, summed
@@ -270,6 +271,38 @@ def test_numbers_that_are_not_finite_are_never_served(model: Any, tmp_path: Path
     with pytest.raises(NonFiniteError, match="not finite, although nothing was trained yet") as caught:
         stored(model, tmp_path)
     assert not isinstance(caught.value, DivergedError)
+
+
+@pytest.mark.parametrize("value", [1e30, -1e30, 3.0, -2e5])
+def test_a_value_that_no_model_gives_is_computed_again(
+    value: float, model: Any, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would make the loss infinite, and the run would end as diverged."""
+    expected = stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+
+    def change(shard: dict[str, Any]) -> None:
+        shard["tokens"][-1] = value
+
+    with_other_numbers(file, change)
+    (damaged,) = shards(tmp_path)
+    for by_token in (False, True):
+        caplog.clear()
+        reference._verified.clear()
+        assert stored(model, tmp_path, by_token=by_token).table == expected.table
+        assert f"{damaged} holds values that no model gives (1 answer); these are computed again" in caplog.text
+
+
+def test_a_sum_that_is_not_that_of_its_tokens_is_computed_again(model: Any, tmp_path: Path) -> None:
+    expected = stored(model, tmp_path, by_token=True)
+    (file,) = shards(tmp_path)
+    shard = load_file(file)
+    shard["sums"][0] -= 3.0
+    scratch = tmp_path / "scratch"
+    save_file(shard, scratch)
+    file.unlink()
+    scratch.rename(file.with_name(f"{sha256_of(scratch)}.safetensors"))
+    assert stored(model, tmp_path).table == expected.table
 
 
 def test_an_interrupted_pass_keeps_what_it_stored(model: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

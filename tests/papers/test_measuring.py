@@ -158,7 +158,10 @@ def test_the_launcher_may_be_chosen(tmp_path: Path) -> None:
     assert "launcher=vectorized" not in [*seen[1], *seen[2]]
     online = claim_of(Trained(("experiment=bandit_ipo", "seed=1,2,3,4,5"), final_policies, launcher="auto"))
     Bench(tmp_path, tmp_path / "out", noted).measure(paper_of(online), online)
-    assert seen[3][4] == "launcher=auto"
+    Bench(tmp_path, tmp_path / "out", noted, at_once=0).measure(paper_of(online), online)
+    assert seen[3][4:6] == seen[4][4:6] == ["launcher=auto", "sweep.name=paper-paper_2023-half-v1"]
+    Bench(tmp_path, tmp_path / "out", noted, at_once=0).measure(paper_of(claim), claim)
+    assert seen[5][4:6] == ["launcher=vectorized", "launcher.at_once=0"]
 
 
 def test_trained_claims_go_through_the_ledger(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

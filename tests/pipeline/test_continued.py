@@ -11,6 +11,7 @@ import pytest
 
 CLI = Callable[..., Any]
 BANDIT = ["model=bandit", "data=bandit", "tracking=none", "evaluation=off"]
+KEEP = "trainer.keep=state"
 
 
 def rows(run: Path) -> list[dict[str, float]]:
@@ -29,7 +30,7 @@ def trained(known: set[Path]) -> Path:
 
 def test_it_goes_on(alignlab: CLI) -> None:
     known: set[Path] = set()
-    assert alignlab("train", *BANDIT, "trainer.max_steps=3").code == 0
+    assert alignlab("train", *BANDIT, "trainer.max_steps=3", KEEP).code == 0
     short = trained(known)
     assert alignlab("train", *BANDIT, "trainer.max_steps=6").code == 0
     whole = trained(known)
@@ -58,13 +59,17 @@ def test_it_goes_on(alignlab: CLI) -> None:
     assert [text in told.err for text in ("3 problems", "model.parent=", "type: trainer.max_steps=9")] == [True] * 3
     assert "trainer.max_steps=6" in alignlab("train", f"run={short.name}").err
     assert "there is no such run" in alignlab("train", "run=nothing", "trainer.max_steps=9").err
-    (short / "checkpoints/last.ckpt").unlink()
-    assert "trainer.keep=state" in alignlab("train", f"run={short.name}", "trainer.max_steps=9").err
+    assert not (whole / "checkpoints").exists()
+    told = alignlab("train", f"run={whole.name}", "trainer.max_steps=9", "trainer.keep=state")
+    assert told.code == 2
+    assert "a run that is done keeps it with trainer.keep=state only" in told.err
+    again = f"type: alignlab train {' '.join(BANDIT)} trainer.max_steps=9 trainer.keep=state   (from its beginning)"
+    assert again in told.err
 
 
 def test_the_schedule_is_that_of_the_longer_run(alignlab: CLI) -> None:
     known: set[Path] = set()
-    assert alignlab("train", *BANDIT, "trainer.max_steps=2", "optim.schedule=linear", "optim.lr=1").code == 0
+    assert alignlab("train", *BANDIT, "trainer.max_steps=2", "optim.schedule=linear", "optim.lr=1", KEEP).code == 0
     short = trained(known)
     assert alignlab("train", f"run={short.name}", "trainer.max_steps=4").code == 0
     assert curve(trained(known), "train/learning_rate") == pytest.approx([1.0, 0.5, 0.5, 0.25])

@@ -52,7 +52,7 @@ def test_a_parent_that_kept_its_record_is_trained_again(alignlab: Run) -> None:
     assert alignlab("train", *child, "seed=1").code == 0
     (parent,) = {RunDir(f).record()["parent"] for f in Path("outputs/runs").glob("ipo-*[0-9a-f]")} - {None}
     run = RunDir.of("outputs", parent)
-    run.keep("record")
+    run.keep_record_only()
     assert not run.policy.exists()
     assert alignlab("train", *child, "seed=2").code == 0
     assert run.policy.exists()

@@ -6,38 +6,45 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.runs.directory import Keep, RunDir
+from alignlab.runs.directory import Keep, RunDir, earlier_state
 
 
-def ended(root: Path, status: str = "done") -> RunDir:
+def ended(root: Path, keep: Keep = "state", status: str = "done") -> RunDir:
     run = RunDir.of(root, "dpo-1")
     run.start("", fresh=True)
-    run.checkpoint.touch()
+    for file in (run.checkpoint, earlier_state(run.checkpoint), run.checkpoint.with_name("last.ckpt.damaged")):
+        file.touch()
     for folder in (run.policy, run.merged):
         folder.mkdir()
         (folder / "model.safetensors").touch()
     run.metrics.touch()
-    run.end(status)  # type: ignore[arg-type]
+    run.end(status, keep=keep)  # type: ignore[arg-type]
+    if keep == "record":
+        run.keep_record_only()
     return run
 
 
 @pytest.mark.parametrize(
     ("keep", "left"),
-    [("state", {"checkpoints", "policy", "merged"}), ("policy", {"policy", "merged"}), ("record", set())],
+    [
+        ("state", {"checkpoints/last.ckpt", "checkpoints/last.ckpt.damaged", "policy", "merged"}),
+        ("policy", {"checkpoints/last.ckpt.damaged", "policy", "merged"}),
+        ("record", set()),
+    ],
 )
 def test_what_stays(tmp_path: Path, keep: Keep, left: set[str]) -> None:
-    run = ended(tmp_path)
-    run.keep(keep)
-    assert {name for name in ("checkpoints", "policy", "merged") if (run.path / name).exists()} == left
+    run = ended(tmp_path, keep)
+    found = [*run.path.glob("checkpoints/*"), *(f for f in (run.policy, run.merged) if f.exists())]
+    assert {file.relative_to(run.path).as_posix() for file in found} == left
+    assert run.record()["kept"] == keep
     assert run.metrics.exists()
     assert run.record()["status"] == "done"
     assert run.lacks_policy == (keep == "record")
 
 
 def test_a_policy_that_is_gone_does_not_count_as_kept_later(tmp_path: Path) -> None:
-    run = ended(tmp_path)
-    run.keep("record")
-    run.keep("policy")
+    run = ended(tmp_path, "record")
+    run.keep_record_only()
     assert run.lacks_policy
     run.start("", fresh=True)
     run.end("done")
@@ -45,7 +52,7 @@ def test_a_policy_that_is_gone_does_not_count_as_kept_later(tmp_path: Path) -> N
 
 
 def test_only_finished_runs_lose_something(tmp_path: Path) -> None:
-    run = ended(tmp_path, "interrupted")
-    run.keep("record")
+    run = ended(tmp_path, "record", "interrupted")
     assert run.checkpoint.exists()
+    assert earlier_state(run.checkpoint).exists()
     assert run.policy.exists()

@@ -147,7 +147,7 @@ def test_a_critic_that_is_the_reward_model(critic: str, alignlab: Run) -> None:
 @pytest.mark.usefixtures("reward_model")
 def test_a_critic_network_begins_as_the_reward_model(alignlab: Run) -> None:
     """At a learning rate that moves nothing, its weights, head included, equal the reward model's (N+ detail 10)."""
-    words = ["objective=ppo", "objective.critic=network", "optim.lr=1e-30", "trainer.max_steps=1"]
+    words = ["objective=ppo", "objective.critic=network", "optim.lr=1e-30", "trainer.max_steps=1", "trainer.keep=state"]
     result = alignlab("train", *LAB, *REWARD, *words)
     assert result.code == 0, result.err
     state = torch.load(only("ppo") / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
@@ -169,7 +169,7 @@ def test_a_critic_from_a_reward_model_is_trained(policy: str, reward: str, align
     """Whole model or adapter on either side: a part of the network is trained, and the training state holds it."""
     run = f'reward.run=["objective=reward_model","optim.lr=1e-2","trainer.max_steps=3","peft={reward}"]'
     words = ["objective=ppo", "objective.critic=network", f"peft={policy}", "reward=reward_model", run]
-    result = alignlab("train", *LAB, *words, "trainer.max_steps=2")
+    result = alignlab("train", *LAB, *words, "trainer.max_steps=2", "trainer.keep=state")
     assert result.code == 0, result.err
     state = torch.load(only("ppo") / "checkpoints/last.ckpt", weights_only=True)["state_dict"]
     trained = [name for name in state if name.startswith("critic.")]

@@ -179,8 +179,10 @@ def test_a_run_that_is_done_keeps_its_last_state_only(run: RunDir) -> None:
     save_another_vectorized_state(run, 7)
     run.end("interrupted")
     assert earlier_state(run.stacked_checkpoint).exists()
-    run.end("done")
+    run.end("done", keep="state")
     assert [file.name for file in run.stacked_checkpoint.parent.iterdir()] == ["stacked.ckpt"]
+    run.end("done")
+    assert not run.stacked_checkpoint.parent.exists(), "without trainer.keep=state it keeps none"
 
 
 def test_one_damaged_state_does_not_replace_another(run: RunDir) -> None:

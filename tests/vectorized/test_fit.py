@@ -28,6 +28,7 @@ from alignlab.objectives.online import Online
 from alignlab.pipeline.run import run_plan
 from alignlab.runs import directory as run_dir
 from alignlab.runs.directory import RunDir
+from alignlab.sweep.launchers.vectorized import VectorizedLauncher
 from alignlab.tracking.sinks.jsonl import read_rows
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.eligibility import balanced, groups, overhead_bound, refuse_ineligible, worth_vectorizing
@@ -532,3 +533,25 @@ def test_from_the_command_line(alignlab: Any) -> None:
     assert refused.code == 2
     assert "rounds differently when vectorized [point 1, 3]" in refused.err
     assert not list(Path("other").glob("runs/*"))
+
+
+@pytest.mark.slow  # 15 s, because the processes import all libraries
+def test_on_two_cores(alignlab: Any) -> None:
+    """The only group is split between two processes. Each point ends as in one process."""
+    GlobalHydra.instance().clear()  # the command line makes its own
+    command = ["train", *BANDIT, "trainer.max_steps=20", "sweep.name=b", "launcher=vectorized"]
+    points = ["-m", "objective.tau=0.1,0.5", "seed=1,2"]
+    losses = {}
+    for at_once, points_together in ((1, 4), (2, 2)):
+        found = alignlab(*command, f"launcher.at_once={at_once}", f"output_root=on{at_once}", *points)
+        assert found.code == 0, found.err
+        records = [json.loads(file.read_text()) for file in Path(f"on{at_once}/runs").glob("*/run.json")]
+        assert {(r["status"], r["stacked"]) for r in records} == {("done", points_together)}
+        assert len({r["pid"] for r in records}) == at_once
+        losses[at_once] = {r["id"]: r["summary"]["train/loss"] for r in records}
+    assert losses[1] == pytest.approx(losses[2], abs=1e-6)
+
+
+def test_processes_are_counted_from_nothing() -> None:
+    with pytest.raises(ConfigError, match=r"launcher.at_once = -1\n +must be at least 0"):
+        VectorizedLauncher(at_once=-1)

@@ -13,8 +13,8 @@ import numpy as np
 from alignlab.errors import AlignlabError
 from alignlab.evaluation.examples import Examples
 from alignlab.inert import visible
+from alignlab.redaction import redacted
 from alignlab.reports.collect import Collected
-from alignlab.reports.redaction import redacted
 from alignlab.reports.series import settings_points
 from alignlab.tracking.sinks.jsonl import read_rows
 

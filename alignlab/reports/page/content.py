@@ -17,6 +17,7 @@ import pandas as pd
 
 from alignlab.inert import one_line, visible
 from alignlab.integrity import json_digest
+from alignlab.redaction import redacted, redacted_config
 from alignlab.reports import series
 from alignlab.reports.against import Against
 from alignlab.reports.answer import answers_of
@@ -27,7 +28,6 @@ from alignlab.reports.means import ends, mean_text
 from alignlab.reports.page.completions import completions
 from alignlab.reports.page.words import columns
 from alignlab.reports.provenance import commands, facts
-from alignlab.reports.redaction import redacted, redacted_config
 from alignlab.reports.seeds_table import Settings
 from alignlab.reports.sweep import made_by_different_code, settings_sentences
 from alignlab.reports.tables import COLUMNS, columns_of

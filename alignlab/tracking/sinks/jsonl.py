@@ -77,7 +77,7 @@ def figures_in(directory: Path) -> list[Path]:
 def read_rows(file: Path) -> list[dict[str, Any]]:
     """All complete rows of a file; none if there is no file. A last line that a crash cut off is left out.
 
-    Damaged rows are left out too, and a warning states how many.
+    Damaged rows are left out too, and a warning states how many. A row whose step is no number is damaged.
     """
     if not file.is_file():
         return []
@@ -90,7 +90,13 @@ def read_rows(file: Path) -> list[dict[str, Any]]:
 
 def _row(line: bytes) -> dict[str, Any] | None:
     try:
-        found = json.loads(line)
+        found = json.loads(line, parse_int=_integer)
     except (ValueError, RecursionError):
         return None
-    return found if isinstance(found, dict) else None
+    steps = (found.get(STEP, 0), found.get("step", 0)) if isinstance(found, dict) else ("",)
+    return found if all(isinstance(step, int | float) for step in steps) else None
+
+
+def _integer(text: str) -> float:
+    """A whole number. One that is larger than any number of a run becomes infinite, so that it can't stop a reader."""
+    return int(text) if len(text) < 18 else float(text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from alignlab.reports.redaction import redacted, redacted_config, redacted_override
+from alignlab.redaction import redacted, redacted_config, redacted_override
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 HIDDEN = "(hidden)"
@@ -18,7 +18,8 @@ _SECRET_KEY = re.compile(
 _SECRET_TEXT = re.compile(
     r"sk-[A-Za-z0-9_-]{16,}|hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|AIza[\w-]{30,}|"
     r"xox[abprs]-[\w-]{10,}|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{8,}\.[\w-]{8,}\.[\w-]*|"
-    r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?i:(?<=bearer )\S{8,})|\bwandb_v1_\w{20,}"
+    r"(?<=://)[^/\s:@]*:[^/\s@]+(?=@)|(?i:(?<=bearer )\S{8,})|\bwandb_v1_\w{20,}|"
+    r"(?i:(?<=[?&]key=)[^&\s#]+|(?<=[?&]token=)[^&\s#]+)"
 )
 _ASSIGNED = re.compile(
     r"(?i)\b([\w.-]*(?:api[_-]?key|secret|passw(?:or)?d|access[_-]?key|(?:auth|access|hf|hub)[_-]?token)[\"']?"
@@ -29,6 +30,21 @@ _ASSIGNED = re.compile(
 def redacted(text: object) -> str:
     """The text with `(hidden)` in place of everything that looks like a key, a token or a password."""
     return _ASSIGNED.sub(rf"\1{HIDDEN}", _SECRET_TEXT.sub(HIDDEN, str(text)))
+
+
+def is_secret(key: str, value: object) -> bool:
+    """Whether the value of a config key is a key, a token or a password, by the key's name or by the value's form."""
+    if not isinstance(value, str) or not value or value == HIDDEN:
+        return False
+    assigned = _ASSIGNED.search(value) if "://" in value else None
+    return bool(_SECRET_KEY.search(key) or _SECRET_TEXT.search(value) or assigned)
+
+
+def secrets_of(argv: Sequence[str]) -> list[str]:
+    """Values of the secret keys that a command line sets, longest first."""
+    pairs = [word.partition("=")[::2] for word in argv]
+    found = {value for key, value in pairs if len(value) > 3 and _SECRET_KEY.search(key.lstrip("+~"))}
+    return sorted(found | {value.strip("'\"") for value in found}, key=len, reverse=True)
 
 
 def redacted_config(flat: Mapping[str, Any]) -> dict[str, Any]:

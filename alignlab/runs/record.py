@@ -1,0 +1,175 @@
+"""The types of the fields of a record (run.json). A field of a wrong type is left out, so readers can rely on types.
+
+Somebody may have edited a record, another version may have written it, or it may be damaged. A field that is not named
+here may have any type. A field that is null counts as missing where a mapping or a list is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Literal, get_args
+
+Status = Literal["queued", "running", "done", "failed", "diverged", "interrupted"]
+
+_MOST_COUNT = 2**53  # larger integers are not exact as floating-point numbers
+_MOST_DEPTH = 100  # levels of nesting of a record
+
+
+def is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def is_name(value: object) -> bool:
+    """Whether a value is a plain name of a run's directory, and not a path to another place."""
+    return isinstance(value, str) and bool(value) and value not in (".", "..") and not set(value) & set("/\\\0")
+
+
+def is_number(value: object) -> bool:
+    """Whether a value is a number that fits a floating-point number; NaN and infinity are."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return isinstance(value, float) or abs(value) <= _MOST_COUNT
+
+
+def is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= _MOST_COUNT
+
+
+def _is_time(value: object) -> bool:
+    """Whether a value is a date and time with a time zone, ISO 8601."""
+    try:
+        return isinstance(value, str) and datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_status(value: object) -> bool:
+    return isinstance(value, str) and value in get_args(Status)
+
+
+@dataclass(frozen=True)
+class _Table:
+    """A JSON object.
+
+    fields: key -> kind of its value. A key may be missing.
+    others: kind of the values of all other keys; None: anything.
+    null:   whether null is kept. Otherwise it counts as missing.
+    """
+
+    fields: Mapping[str, _Kind] = field(default_factory=dict)
+    others: _Kind | None = None
+    null: bool = False
+
+
+@dataclass(frozen=True)
+class _List:
+    """A JSON list. Entries of a wrong kind are left out. entries: None means anything."""
+
+    entries: _Kind | None = None
+
+
+_Kind = _Table | _List | Callable[[object], bool]
+
+
+def _or_null(kind: Callable[[object], bool]) -> Callable[[object], bool]:
+    return lambda value: value is None or kind(value)
+
+
+def _of(kind: _Kind, *names: str) -> dict[str, _Kind]:
+    return dict.fromkeys(names, kind)
+
+
+# Fields without which a record is useless. If one of them has a wrong type, the record is damaged.
+ESSENTIAL = ("config", "summary", "overrides", "attempts", "attempt")
+
+_CONFIG = _Table(
+    {
+        **_of(_Table(null=True), "callback", "data", "evaluation", "judge", "metric", "model", "objective", "peft"),
+        **_of(_Table(null=True), "reward", "rollout", "sweep", "synthesis", "tracking"),
+        "trainer": _Table(_of(is_count, "max_steps", "batch_size", "log_every", "eval_every")),
+        "optim": _Table({"lr": is_number}),
+        "seed": is_count,
+    }
+)
+_ATTEMPT = _Table(
+    {
+        **_of(is_count, "attempt", "pid", "resumed_from"),
+        **_of(_or_null(is_text), "status", "reason", "host", "git"),
+        **_of(_or_null(_is_time), "started", "ended"),
+    }
+)
+_PLUGIN = _Table(_of(is_text, "source", "version", "digest"))
+_ROWS = _Table({"rows": is_count, "digest": is_text, "dropped": _Table(others=is_count)})
+_AUDIT = _Table({"facts": _Table(), **_of(_List(), "errors", "warnings", "unchecked")})
+_RECORD = _Table(
+    {
+        "config": _CONFIG,
+        "summary": _Table(others=_or_null(is_number)),
+        "status": _is_status,
+        **_of(_or_null(is_name), "id", "parent", "reward", "stack", "sweep", "continues"),
+        **_of(_or_null(_is_time), "started", "ended"),
+        **_of(_or_null(is_text), "reason", "host", "cwd", "git", "evaluated", "evaluation_failed", "kept"),
+        "attempt": is_count,
+        **_of(_or_null(is_count), "pid", "resumed_from", "stacked", "evaluated_prompts"),
+        **_of(_Table(others=is_text), "kinds", "versions", "questions"),
+        "machine": _Table(),
+        "plugins": _Table(others=_PLUGIN),
+        **_of(_List(is_text), "overrides", "damaged"),
+        "attempts": _List(_ATTEMPT),
+        "queued_by": _List(_Table({"host": is_text, "lock": is_name})),
+        "objective": _Table({**_of(is_text, "name", "spoken"), "samples": is_count}),
+        "model": _Table(_of(is_text, "fingerprint", "reference_weights")),
+        "data": _Table({"fingerprint": is_text, **_of(_ROWS, "train", "eval", "pairs"), "audit": _AUDIT}),
+    }
+)
+
+
+def with_types(record: Mapping[str, Any]) -> tuple[dict[str, Any], list[str]]:
+    """(the record without the fields of a wrong type, the dotted names of these fields)."""
+    wrong: dict[str, None] = {}
+    return _typed_table(record, _RECORD, "", wrong), list(wrong)
+
+
+def is_too_deep(record: Mapping[str, Any]) -> bool:
+    """Whether a record is nested so deeply that readers would exceed Python's limit on recursion."""
+    level: list[Any] = [record]
+    for _ in range(_MOST_DEPTH):
+        inner = [part for value in level for part in (value.values() if isinstance(value, dict) else value)]
+        level = [part for part in inner if isinstance(part, dict | list)]
+        if not level:
+            return False
+    return True
+
+
+_WRONG = object()
+
+
+def _typed(value: Any, kind: _Kind, name: str, wrong: dict[str, None]) -> Any:
+    """The value without parts of a wrong type, whose names are added to `wrong`; _WRONG if nothing of it is left."""
+    if isinstance(kind, _Table | _List):
+        if isinstance(kind, _Table) and isinstance(value, dict):
+            return _typed_table(value, kind, f"{name}.", wrong)
+        if isinstance(kind, _List) and isinstance(value, list):
+            entries = [value if kind.entries is None else _typed(value, kind.entries, name, wrong) for value in value]
+            return [entry for entry in entries if entry is not _WRONG]
+        if value is None and isinstance(kind, _Table) and kind.null:
+            return None
+    elif kind(value):
+        return value
+    if value is not None:  # null counts as missing
+        wrong[name] = None
+    return _WRONG
+
+
+def _typed_table(value: Mapping[str, Any], kind: _Table, before: str, wrong: dict[str, None]) -> dict[str, Any]:
+    found = dict(value)
+    kinds = [(key, own) for key, own in kind.fields.items() if key in found]
+    if kind.others is not None:
+        kinds += [(key, kind.others) for key in found if key not in kind.fields]
+    for key, own in kinds:
+        found[key] = _typed(found[key], own, before + key, wrong)
+        if found[key] is _WRONG:
+            del found[key]
+    return found

@@ -100,6 +100,10 @@ class NonFiniteError(AlignlabError):
     """A loss or a log-probability is NaN or infinite. The message names the rows of the batch."""
 
 
+class ObjectiveError(AlignlabError):
+    """The loss of an objective is not one number for each row of a batch."""
+
+
 class DivergedError(NonFiniteError):
     """Training started with finite values and then became non-finite. This is a result of the run, not a bug."""
 

@@ -17,6 +17,7 @@ import os
 import sys
 import traceback
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, field
 from importlib.machinery import ModuleSpec
 from importlib.metadata import PackageNotFoundError, entry_points, packages_distributions, version
@@ -114,6 +115,11 @@ def load(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
         raise ConfigError(problems)
     activate(list(found.values()))
     return _active
+
+
+def registered() -> dict[str, str]:
+    """Packages that installed distributions register as plug-ins -> name of the distribution."""
+    return {entry.module: entry.dist.name if entry.dist else entry.module for entry in entry_points(group=GROUP)}
 
 
 def is_folder(word: str) -> bool:
@@ -216,7 +222,7 @@ def _import_folder(name: str, folder: Path) -> None:
     if init.is_file():
         assert spec.loader is not None
         try:
-            with _no_bytecode():
+            with _no_bytecode(), redirect_stdout(sys.stderr):
                 spec.loader.exec_module(module)
         except (Exception, SystemExit) as error:
             del sys.modules[name]
@@ -225,7 +231,7 @@ def _import_folder(name: str, folder: Path) -> None:
 
 def _imported(name: str, source: str) -> ModuleType:
     try:
-        with _no_bytecode():
+        with _no_bytecode(), redirect_stdout(sys.stderr):  # the output of a verb may be read by a program
             return importlib.import_module(name)
     except (Exception, SystemExit) as error:
         raise _import_problem(source, name, error) from error
@@ -241,7 +247,7 @@ class _no_bytecode:  # noqa: N801 - used like a function
         sys.dont_write_bytecode = self._before
 
 
-def _import_problem(source: str, name: str, error: Exception) -> ConfigError:
+def _import_problem(source: str, name: str, error: BaseException) -> ConfigError:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in own if not frame.filename.startswith("<")]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

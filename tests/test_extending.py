@@ -25,6 +25,9 @@ HOW_TOS = {
     "Add a judge": 2,
     "Add a data set": 3,
     "Add a data source": 2,
+    "Add an optimizer": 2,
+    "Add an adapter": 2,
+    "Add a model": 2,
 }
 
 # A line that begins with the name of a file, and the code block below it.
@@ -54,6 +57,7 @@ assert torch.are_deterministic_algorithms_enabled(), "the setting was not read"
 codes += [main(["check", *lab, *sweep, "launcher=vectorized"])]
 codes += [main(["check", *lab, "objective=squared_hinge"])]
 codes += [main(["check", "data=sums", "model=tiny", "tracking=none", "judge=shorter", "evaluation.at_end=true"])]
+codes += [main(["train", *lab, *small, "optim=momentum", "peft=last_layer", "model=calm", "model.alphabet=abcdef"])]
 quiz = [{"question": {"text": f"q{i}"}, "right_answer": "a", "wrong_answer": "b"} for i in range(20)]
 stars = [{"question": f"q{i}", "a": "x", "b": "y", "stars_a": i, "stars_b": "3"} for i in range(20)]
 for name, rows in (("quiz", quiz), ("stars", stars)):
@@ -118,7 +122,7 @@ def test_the_how_tos_work(followed: Path) -> None:
         text=True,
     )
     *_, started, codes = done.stdout.splitlines() or ["", ""]
-    assert codes == "exit codes 0 2 0 0 0 0", done.stderr
+    assert codes == "exit codes 0 2 0 0 0 0 0", done.stderr
     assert "training rows: 18, 18 different prompts" in done.stdout
     assert "warning    1 of 18 training rows (5.6%) were left out: tie (stars.jsonl, row 4)" in done.stdout
     assert "trainer.deterministic is a setting of Lightning's trainer for one run" in done.stderr

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hydra.core.config_store import ConfigStore
 
 from alignlab import plugins
 from alignlab.config.own_plugins import load_plugins, plugins_for
-from alignlab.config.registry import schemas
+from alignlab.config.registry import schemas, store_schemas
 from alignlab.errors import ConfigError
 from alignlab.plugins import activate, active
 from alignlab.sweep.launchers.process import packed, unpacked
@@ -31,7 +32,6 @@ BANDIT = ["model=bandit", "data=bandit", "tracking=none", "evaluation=off", "tra
 @pytest.fixture(autouse=True)
 def _own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])  # a judge's function puts "" there
     yield
     activate([])
     for name in list(plugins._loaded):
@@ -72,6 +72,39 @@ def test_parts_are_there_while_a_plugin_is_active(my_parts: Path) -> None:
     with pytest.raises(KeyError, match="margins_std"):
         check_known({"train/logratios/margins_std": 1.0})
     assert str(my_parts.parent) not in sys.path
+
+
+def test_hydra_forgets_the_schemas_of_plugins(my_parts: Path) -> None:
+    """Other Hydra applications of the process don't see them, and a command without plug-ins has no such option."""
+
+    def stored() -> list[str]:
+        store_schemas()
+        return ConfigStore.instance().list("schema/objective")
+
+    before = stored()
+    assert "squared_hinge.yaml" not in before
+    with plugins_for(["./my_parts"]):
+        assert set(stored()) == {*before, "squared_hinge.yaml"}
+        assert "margin_spread.yaml" in ConfigStore.instance().list("schema/metric")
+    assert ConfigStore.instance().list("schema/objective") == before
+    assert ConfigStore.instance().list("schema/metric") == []
+    load_plugins(["./my_parts"])
+    assert "squared_hinge.yaml" in stored(), "they are stored again"
+    activate([])
+    assert stored() == before
+
+
+def test_what_a_module_does_when_it_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It can't end the command, and what it prints is not mixed with the output of the command."""
+    write("ends/objectives/ends.py", "import sys\nsys.exit('no')")
+    write("ended/__init__.py", "raise SystemExit")
+    (ends,), (ended,) = told(["./ends"]), told(["./ended"])
+    assert f"ends.objectives.ends can't be imported: SystemExit: no ({tmp_path / 'ends/objectives/ends.py'}" in ends
+    assert "ended can't be imported: SystemExit: " in ended
+    code = (TEMPLATE / "my_parts/judges/shorter.py").read_text()
+    write("talks/judges/talkative.py", f"{code}\nprint('hello')")
+    load_plugins(["./talks"])
+    assert capsys.readouterr() == ("", "hello\n")
 
 
 def test_code_is_imported_anew_after_an_edit(my_parts: Path) -> None:
@@ -163,6 +196,15 @@ def test_an_installed_package_registers_itself(my_parts: Path, monkeypatch: pyte
     assert [(plugin.source, plugin.typed) for plugin in active()] == [("my_parts", False)]
     load_plugins(["my_parts"])
     assert [plugin.typed for plugin in active()] == [True], "it is named once, although it is registered too"
+    write("my_parts/judges/broken.py", "x = (")
+    with pytest.raises(ConfigError) as caught:
+        load_plugins([])
+    (problem,) = caught.value.problems
+    assert problem.allowed.endswith("\nits package is installed, so it is loaded without being named")
+    assert problem.type_this == "pip uninstall my_parts"
+    with pytest.raises(ConfigError) as caught:
+        load_plugins(["my_parts"])
+    assert caught.value.problems[0].type_this == ""
 
 
 @pytest.mark.slow
@@ -243,6 +285,31 @@ def test_what_is_typed_for_plugins(alignlab: CLI, my_parts: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("launcher", "package"),
+    [(["local", "launcher.at_once=1"], "pickle"), (["slurm", "launcher.cluster=local", "launcher.cpus=1"], "submitit"),
+     (["ray"], "ray")],
+    ids=["local", "slurm", "ray"],
+)  # fmt: skip
+def test_workers_of_each_launcher_have_the_plugins(
+    launcher: list[str], package: str, alignlab: CLI, my_parts: Path
+) -> None:
+    """A sweep over a part of a plug-in runs in other processes. Its page is written later without the plug-in."""
+    pytest.importorskip(package)
+    sweep = ["-m", "objective=dpo,squared_hinge", "sweep.name=s", "plugins=./my_parts", f"launcher={launcher[0]}"]
+    done = alignlab("train", *BANDIT, "trainer.progress=false", *sweep, *launcher[1:])
+    assert done.code == 0, done.err
+    (file,) = Path("outputs/runs").glob("squared_hinge-*/run.json")
+    record = json.loads(file.read_text())
+    assert (record["status"], list(record["plugins"])) == ("done", ["my_parts"])
+    assert record["pid"] != os.getpid()
+    activate([])
+    plugins._forget("my_parts")
+    assert alignlab("report", "s").code == 0
+    assert file.parent.name in alignlab("runs", "sweep=s").out
+
+
+@pytest.mark.slow
 def test_the_template_is_built_installed_and_used(tmp_path: Path) -> None:
     """Its wheel has the YAML files and registers itself, so that `plugins=` is not needed."""
     source = shutil.copytree(TEMPLATE, tmp_path / "template")
@@ -267,6 +334,6 @@ def test_the_template_is_built_installed_and_used(tmp_path: Path) -> None:
     (file,) = elsewhere.glob("outputs/runs/dpo-*/run.json")
     assert json.loads(file.read_text())["plugins"] == {}
     tested = run("test-plugin", "my_parts")
-    assert (tested.returncode, "objective=squared_hinge: 17 contracts kept" in tested.stdout) == (0, True), (
+    assert (tested.returncode, "objective=squared_hinge: 18 contracts kept" in tested.stdout) == (0, True), (
         tested.stdout
     )

@@ -14,7 +14,9 @@ from omegaconf import DictConfig, OmegaConf
 
 from alignlab.config.composer import Composer
 from alignlab.config.documentation import settings_of, summary
+from alignlab.config.own_plugins import parts_of
 from alignlab.errors import ConfigError
+from alignlab.plugins import active
 
 _COLUMN = 36  # where comments begin
 
@@ -41,6 +43,8 @@ def config_help(loader: ConfigLoader, config_name: str, overrides: Sequence[str]
             "Groups. Choose an option with <group>=<option>; this page then shows its keys:",
             *(line for group in groups for line in _options(loader, group, width)),
             "",
+            *_plugins(width),
+            "",
             f"Keys. Set a value with <key>=<value>, where the key has the names above it: {example}",
             *_keys(config, width),
             "",
@@ -56,6 +60,19 @@ def _options(loader: ConfigLoader, group: str, width: int) -> Iterator[str]:
     yield from textwrap.wrap(
         f"{name}: {', '.join(options)}", width, initial_indent="  ", subsequent_indent="      ", break_on_hyphens=False
     )
+
+
+def _plugins(width: int) -> Iterator[str]:
+    """The section on parts of the user's own: how they are loaded, and what those that are loaded add."""
+    yield "Plug-ins: plugins=[my_package,./my_parts] adds options from your own packages and folders to these groups."
+    yield "`alignlab init <folder>` makes an example, `alignlab test-plugin <package or folder>` tests one."
+    for plugin in active():
+        added = "; ".join(f"{key}={', '.join(names)}" for key, names in parts_of(plugin).items())
+        loaded = "" if plugin.typed else " (its package is installed)"
+        yield from textwrap.wrap(
+            f"{plugin.name}{loaded}: {added}", width, initial_indent="  ", subsequent_indent="      ",
+            break_on_hyphens=False,
+        )  # fmt: skip
 
 
 def _keys(node: DictConfig, width: int, indent: str = "  ") -> Iterator[str]:

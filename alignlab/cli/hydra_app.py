@@ -35,6 +35,7 @@ from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.own_plugins import load_plugins
 from alignlab.config.paths import conf_dir
 from alignlab.config.preflight import to_evaluate, to_synthesize
+from alignlab.config.registry import remove_plugin_schemas
 from alignlab.config.remote_code import note_command_line
 from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
@@ -137,6 +138,7 @@ def hydra_of_the_caller_kept() -> Iterator[None]:
     finally:
         hydra.hydra, config.cfg, sys.argv = before, config_before, argv
         activate(plugins)
+        remove_plugin_schemas()
         if full_error is None:
             os.environ.pop("HYDRA_FULL_ERROR", None)
 

@@ -26,6 +26,7 @@ from omegaconf.errors import OmegaConfBaseException
 from alignlab.config.hints import Hint, hint_for
 from alignlab.config.hydra_errors import plain_cause
 from alignlab.config.preflight import accepts, unknown_key
+from alignlab.config.registry import GROUPS
 from alignlab.data.files import format_of
 from alignlab.errors import Problem
 from alignlab.spelling import as_typed, correct_option, correct_spelling
@@ -191,6 +192,8 @@ class Composer:
             return Problem(key, value, "is a file, not the kind of its rows", f"data=pairs data.path={words[0]}")
         guess = correct_option(unknown[0], options) if len(words) == 1 else ""
         fix = f"{key}={guess or '<one of these>'}"
+        if not guess and key in (*GROUPS, "experiment"):
+            fix += "   or, if it is a part of your own: plugins=[<package or folder>]"
         return Problem(key, value, f"no such option; there are: {', '.join(options)}", fix)
 
     def _needs_option(self, group: str) -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
+from dataclasses import fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +12,12 @@ import yaml
 from omegaconf import DictConfig
 
 from alignlab.config.paths import conf_dir
-from alignlab.config.registry import GROUPS, schemas
+from alignlab.config.registry import GROUPS, remove_plugin_schemas, schemas
 from alignlab.config.schemas import Train
 from alignlab.errors import ConfigError, Problem
 from alignlab.objectives.mix import offline_objectives
 from alignlab.optim.base import schedules
-from alignlab.plugins import Plugin, activate, active, load, plugins_of
+from alignlab.plugins import Plugin, activate, active, load, plugins_of, registered
 
 
 def problems_of_plugins(config: DictConfig) -> Iterator[Problem]:
@@ -86,6 +86,23 @@ def _short(source: str) -> str:
 
 def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugin, ...]:
     """Load plug-ins for this command. Raises ConfigError with everything that is wrong with them and their parts."""
+    try:
+        return _load_with_parts(words, installed)
+    except ConfigError as error:
+        named = registered() if installed else {}
+        unasked = {package: name for package, name in named.items() if package not in words}
+        raise ConfigError(_with_cure(problem, unasked) for problem in error.problems) from error
+
+
+def _with_cure(problem: Problem, unasked: Mapping[str, str]) -> Problem:
+    """The problem of a plug-in that nobody typed (package -> its distribution) says why it is loaded."""
+    if problem.type_this or problem.value not in unasked:
+        return problem
+    text = f"{problem.allowed}\nits package is installed, so it is loaded without being named"
+    return replace(problem, allowed=text, type_this=f"pip uninstall {unasked[str(problem.value)]}")
+
+
+def _load_with_parts(words: Sequence[str], installed: bool) -> tuple[Plugin, ...]:
     before = active()
     found = load(words, installed=installed)
     problems: list[Problem] = []
@@ -106,15 +123,29 @@ def load_plugins(words: Sequence[str], *, installed: bool = True) -> tuple[Plugi
     return found
 
 
+def parts_of(plugin: Plugin) -> dict[str, list[str]]:
+    """What a plug-in adds to the command line: key -> its values, such as {"objective": ["squared_hinge"]}."""
+    conf = plugin.folder / "conf"
+    found: dict[str, list[str]] = {}
+    for file in sorted(conf.rglob("*.yaml")):
+        group, _, name = file.relative_to(conf).with_suffix("").as_posix().partition("/")
+        if name:
+            found.setdefault(group, []).append(name)
+    found["optim.schedule"] = [name for name, cls in schedules().items() if plugin.defines(cls)]
+    found["sweep"] = sorted(file.stem for file in (plugin.folder / "sweeps").glob("*.yaml"))
+    return {key: names for key, names in found.items() if names}
+
+
 @contextmanager
 def plugins_for(words: Sequence[str]) -> Iterator[None]:
-    """Plug-ins for the `with` block."""
+    """Plug-ins for the `with` block. Hydra's config store does not keep their schemas."""
     before = active()
     load_plugins(words)
     try:
         yield
     finally:
         activate(before)
+        remove_plugin_schemas()
 
 
 def problems_of_files(plugin: Plugin, plugins: Sequence[Plugin]) -> Iterator[Problem]:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
 
 from alignlab.callbacks.base import Callback
 from alignlab.config.schemas import Evaluate, Synthesize, Train, Trainer
@@ -63,12 +64,30 @@ def _schemas(plugins: tuple[Plugin, ...]) -> dict[str, dict[str, type]]:
 
 
 def store_schemas() -> None:
-    """Put the dataclasses into Hydra's config store as `/schema/<group>/<module>`."""
+    """Put the dataclasses into Hydra's config store as `/schema/<group>/<module>`.
+
+    Those of plug-ins that were active before are removed.
+    """
     _store(active())
+
+
+def remove_plugin_schemas() -> None:
+    """Remove the dataclasses of plug-ins from Hydra's config store, which other applications of the process share."""
+    stored = ConfigStore.instance().repo.get("schema", {})
+    for group in GROUPS:
+        options = stored.get(group, {})
+        for name in [name for name, node in options.items() if not _is_own(OmegaConf.get_type(node.node))]:
+            del options[name]
+            _store.cache_clear()
+
+
+def _is_own(cls: type | None) -> bool:
+    return cls is not None and cls.__module__.startswith("alignlab.")
 
 
 @lru_cache(maxsize=1)
 def _store(plugins: tuple[Plugin, ...]) -> None:
+    remove_plugin_schemas()
     store = ConfigStore.instance().store
     store(group="schema", name="train", node=Train, package="_global_", provider="alignlab")
     store(group="schema", name="evaluate", node=Evaluate, package="_global_", provider="alignlab")

@@ -7,6 +7,7 @@ import dataclasses
 import re
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
@@ -21,7 +22,7 @@ from alignlab.contracts.batches import B, drawn, moved, scaled, sides, with_side
 from alignlab.errors import ConfigError
 from alignlab.objectives.base import Objective
 from alignlab.tracking.metrics import PART, definitions
-from alignlab.types import LabelledLogps, Logps, RankedRewards, map_tensors
+from alignlab.types import LabelledLogps, Logps, RankedRewards, RolloutLogps, map_tensors
 
 # Changes of a log-ratio for the traits. They reach far, because a property must hold everywhere.
 _WITH_REFERENCE = (-3000.0, -30.0, -3.0, 0.0, 3.0, 30.0, 70.0, 300.0, 3000.0)
@@ -152,14 +153,10 @@ def finite_far_away(objective: Objective) -> Iterator[str]:
             yield f"the gradient is 0 at {size:g}, where the loss is large"
 
 
-def loss_at_reference_is_what_it_says(objective: Objective) -> Iterator[str]:
-    """`loss_at_reference` is the loss of every example while the policy equals its reference."""
-    if not objective.requires.reference:
-        if objective.loss_at_reference is not None:
-            yield "loss_at_reference is declared, but the objective has no reference"
-        return
+def _at_reference(objective: Objective) -> Any:
+    """A batch in which the policy equals its reference."""
 
-    def at_reference(side: Logps) -> Logps:
+    def same(side: Logps) -> Logps:
         return dataclasses.replace(
             side,
             reference=side.logp("sum"),
@@ -168,10 +165,35 @@ def loss_at_reference_is_what_it_says(objective: Objective) -> Iterator[str]:
         )
 
     value = drawn(objective)
-    value = with_sides(value, [at_reference(side) for side in sides(value)])
+    value = with_sides(value, [same(side) for side in sides(value)])
     if isinstance(value, LabelledLogps):
-        other = None if value.mismatched is None else at_reference(value.mismatched)
+        other = None if value.mismatched is None else same(value.mismatched)
         value = dataclasses.replace(value, mismatched=other, state=objective.initial_state())
+    return value
+
+
+def good_answers_are_preferred(objective: Objective) -> Iterator[str]:
+    """The mean loss is lower if good answers gain log-probability and bad ones lose it than the other way round."""
+    by_reference = objective.requires.reference
+    value = _at_reference(objective) if by_reference else drawn(objective)
+    if isinstance(value, RolloutLogps):
+        return  # the advantage of an answer says whether it is good
+    up, down = (30.0, -30.0) if by_reference else (0.0, -3.0)
+    for_good, for_bad = (
+        float(objective(moved(value, *steps, reference=by_reference)).mean()) for steps in ((up, down), (down, up))
+    )
+    if not for_good < for_bad:
+        yield f"the loss is {for_good:.4g} if good answers gain, and {for_bad:.4g} if bad ones do: is a sign wrong?"
+
+
+def loss_at_reference_is_what_it_says(objective: Objective) -> Iterator[str]:
+    """`loss_at_reference` is the loss of every example while the policy equals its reference."""
+    if not objective.requires.reference:
+        if objective.loss_at_reference is not None:
+            yield "loss_at_reference is declared, but the objective has no reference"
+        return
+
+    value = _at_reference(objective)
     loss, declared = objective(value), objective.loss_at_reference
     if declared is None:
         if loss.std() <= 1e-3:
@@ -215,9 +237,10 @@ def strength_is_declared(objective: Objective) -> Iterator[str]:
 
 
 def docstrings_name_the_paper_and_the_formula(objective: Objective) -> Iterator[str]:
-    """The module names its source with an address, and `<module>_loss` has the formula in its docstring."""
+    """`<module>_loss` has the formula in its docstring. A module of alignlab also names its paper with an address."""
     module = sys.modules[type(objective).__module__]
-    if not re.search(r"https://\S+", (module.__doc__ or "").partition("\n")[0]):
+    own = module.__name__.startswith("alignlab.")  # an objective of a plug-in may be new
+    if own and not re.search(r"https://\S+", (module.__doc__ or "").partition("\n")[0]):
         yield "the first line of the module's docstring has no address (https://...) of the paper"
     name = f"{module.__name__.rpartition('.')[2]}_loss"
     if not hasattr(module, name):
@@ -253,6 +276,7 @@ CONTRACTS: tuple[Contract, ...] = (
     gradient_is_the_finite_difference,
     finite_far_away,
     loss_at_reference_is_what_it_says,
+    good_answers_are_preferred,
     declared_traits_hold,
     strength_is_declared,
     docstrings_name_the_paper_and_the_formula,

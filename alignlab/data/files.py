@@ -58,8 +58,10 @@ def read_bytes(path: str | Path) -> bytes:
         if not stat.S_ISREG(mode := os.stat(path).st_mode) and not stat.S_ISDIR(mode):
             raise DataError(f"{path} can't be read: it is a device or a pipe, not a file; save its rows in a file")
         return Path(path).read_bytes()
+    except FileNotFoundError as error:
+        raise DataError(f"{path}: there is no such file (looked in {Path.cwd()})") from error
     except OSError as error:
-        raise DataError(f"{path} can't be read: {error}") from error
+        raise DataError(f"{path} can't be read: {error.strerror or error}") from error
 
 
 def parse_records(raw: bytes, path: str | Path) -> list[Record]:

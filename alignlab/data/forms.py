@@ -49,6 +49,8 @@ NEEDED: dict[str, tuple[tuple[str, ...], ...]] = {
     "prompts": ((*PROMPT, *WHOLE),),
 }
 
+_WRITTEN = {True: "true", False: "false", None: "null"}  # values as they are typed
+
 _WORDS = {
     "good": True, "bad": False, "desirable": True, "undesirable": False, "chosen": True, "rejected": False,
     "accepted": True, "positive": True, "negative": False, "yes": True, "no": False,
@@ -71,7 +73,7 @@ def completion_of(row: Record) -> Completion:
     return Completion(prompt, text, ended)
 
 
-def labelled_of(row: Record, labels: Mapping[Any, bool]) -> Labelled:
+def labelled_of(row: Record, labels: Mapping[Any, bool | None]) -> Labelled:
     """A prompt and its answer with a `label`. `labels` are the words that labels may be; empty: the usual words."""
     answer, label = gather(partial(completion_of, row), partial(read_label, row.get("label"), labels))
     return Labelled(answer.prompt, answer.completion, label, answer.ended)
@@ -142,15 +144,19 @@ def label_key(value: Any) -> str:
     return str(value).strip().lower()
 
 
-def read_label(value: Any, labels: Mapping[Any, bool]) -> bool:
+def read_label(value: Any, labels: Mapping[Any, bool | None]) -> bool:
     """True for good and False for bad, from a boolean, a number or a word. Raises UnusableRowError."""
     word = label_key(value)
     if labels:
         known = {label_key(key): good for key, good in labels.items()}
         if word not in known:
             allowed = ", ".join(map(str, labels))
-            raise UnusableRowError(f"label must be one of {allowed} (data.labels), not {value!r:.80}")
-        return known[word]
+            more = ", ".join(f"{key}: {_WRITTEN[good]}" for key, good in labels.items())
+            raise UnusableRowError(
+                f"label must be one of {allowed} (data.labels), not {value!r:.80}\n"
+                f"    type: 'data.labels={{{more}, {word:.80}: null}}' to leave such rows out"
+            )
+        return bool(known[word])
     if isinstance(value, str) and word in _WORDS:
         return _WORDS[word]
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -181,8 +182,9 @@ class OwnFiles(Source):
     def _tell_of_folders(self) -> None:
         """Warn of splits of local folders that are not read, because rows of the training split are held out."""
         for folder in paths_of(self.path):
-            others = [s for s in local_splits(folder, self.subset) if s != self.split] if Path(folder).is_dir() else []
-            if others:
+            splits = local_splits(folder, self.subset) if Path(folder).is_dir() else []
+            others = [split for split in splits if split != self.split]
+            if others and self.split in splits:  # otherwise the error about the missing split names them
                 share = f"{self.eval_fraction:g} of the split {self.split} is held out"
                 names = f"split{'s' * (len(others) > 1)} {', '.join(others)}"
                 _warn(f"{folder}: not read: the {names}; {share}\n  type: data.eval_split={others[-1]}")
@@ -241,7 +243,7 @@ class OwnFiles(Source):
         if absent:
             raise DataError(
                 f"{name} has no column {', '.join(absent.values())} (data.columns); it has: {_listed(columns)}\n"
-                f"  type: {self._columns_with(dict.fromkeys(absent, '<its name>'))}, "
+                f"  type: {self._columns_with(dict.fromkeys(absent, _any_of(columns)))}, "
                 f"or {self._columns_with(dict.fromkeys(absent, _NONE))} to leave it out"
             )
         taken = self._taken(columns)
@@ -249,7 +251,7 @@ class OwnFiles(Source):
         if lacking := [names[0] for names in self.needed if not known & set(names)]:
             answers = set(lacking) & {"chosen", "rejected", "completion", "completions"}
             prompt = ["prompt"] if answers and not known & {*PROMPT, *WHOLE} else []
-            example = {column: _alike(column, columns) or "<its name>" for column in (*prompt, *lacking)}
+            example = {column: _alike(column, columns) or _any_of(columns) for column in (*prompt, *lacking)}
             raise DataError(
                 f"{name} has no column {', '.join(lacking)}; it has: {_listed(columns)}\n"
                 f"  type: {self._columns_with(example)}{_other_source(known)}"
@@ -257,7 +259,7 @@ class OwnFiles(Source):
 
     def _columns_with(self, more: Mapping[str, str]) -> str:
         """What to type to give further columns their names. The names that are set are repeated."""
-        own = {name: f'"{source}"' if " " in source or not source else source for name, source in self.columns.items()}
+        own = {name: _quoted(source) for name, source in self.columns.items()}
         return f"'data.columns={{{', '.join(f'{name}: {source}' for name, source in (own | dict(more)).items())}}}'"
 
     def _taken(self, columns: Sequence[str]) -> set[str]:
@@ -288,7 +290,9 @@ class OwnFiles(Source):
                 faults += [(str(place) if several else f"row {place.row}", fault) for fault in error.faults]
         if faults:
             no_prompt = any(fault.startswith("prompt is missing") for _, fault in faults)
-            note = f"\n  the columns are: {_listed(columns)}\n  type: {self._columns_with({'prompt': '<its name>'})}"
+            note = (
+                f"\n  the columns are: {_listed(columns)}\n  type: {self._columns_with({'prompt': _any_of(columns)})}"
+            )
             raise unusable_rows(path, faults, note if no_prompt else "")
         return Loaded(rows).with_rows(rows, left_out)
 
@@ -350,6 +354,20 @@ def _other_source(columns: Collection[str]) -> str:
         return "   or: data=completions 'data.columns={completion: chosen}'"
     found = [kind for kind, needed in NEEDED.items() if all(set(columns) & set(names) for names in needed)]
     return f"   or: data={found[0]}, which reads such rows" if found else ""
+
+
+_WORDS_FOR_VALUES = ("null", "true", "false", "nan", "inf")
+
+
+def _quoted(source: str) -> str:
+    """A name of a column as it is typed. Names with spaces, brackets or signs need quotes; so do words for values."""
+    plain = re.fullmatch(r"[A-Za-z_][\w.-]*", source, re.ASCII) and source.lower() not in _WORDS_FOR_VALUES
+    return source if plain else f'"{source}"'
+
+
+def _any_of(columns: Iterable[str]) -> str:
+    """What stands for the name of a column, with quotes if one of the names needs them."""
+    return "<its name>" if all(_quoted(column) == column for column in columns) else '"<its name>"'
 
 
 def _alike(name: str, columns: Iterable[str]) -> str:

@@ -7,12 +7,16 @@ import inspect
 import sys
 import traceback
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import DataError, Problem
 from alignlab.judges.base import Answer, Score, ScoreJudge
+
+_imported: dict[str, str] = {}  # name of a module -> digest of its file when it was imported
 
 
 @dataclass(kw_only=True)
@@ -20,7 +24,7 @@ class Gold(ScoreJudge):
     """The answer with the higher score wins.
 
     function: `package.module:name` of a function (prompt, answer) -> number. It gets the texts of the last turn. It is
-              imported when answers are judged, not when the config is read.
+              imported when answers are judged, not when the config is read. A module may lie in the working directory.
     """
 
     function: str
@@ -57,7 +61,8 @@ class Gold(ScoreJudge):
 
         def score(row: Answer) -> float:
             try:
-                return float(gold(row.prompt[-1], row.answer[-1]))
+                with _working_directory_on_path():
+                    return float(gold(row.prompt[-1], row.answer[-1]))
             except (Exception, SystemExit) as error:
                 where = traceback.extract_tb(error.__traceback__)[-1]
                 raise DataError(
@@ -70,14 +75,51 @@ class Gold(ScoreJudge):
     def _load(self) -> Callable[[str, str], Any]:
         """The function. Raises ImportError, AttributeError or TypeError if there is none."""
         module, _, name = self.function.partition(":")
-        if "" not in sys.path:  # scripts that pip installs do not search the working directory
-            sys.path.append("")
         try:
-            function = getattr(importlib.import_module(module), name)
-        except (ImportError, AttributeError):
+            with _working_directory_on_path():
+                loaded = _current(module)
+        except ImportError:
             raise
         except (Exception, SystemExit) as error:  # of the module's own code
-            raise ImportError(f"{module} fails when it is imported: {type(error).__name__}: {error}") from error
+            text = f"{module} fails when it is imported: {type(error).__name__}: {error}{_where(error)}"
+            raise ImportError(text) from error
+        function = getattr(loaded, name)
         if not callable(function):
             raise TypeError(f"{self.function} is not a function")
         return function
+
+
+@contextmanager
+def _working_directory_on_path() -> Iterator[None]:
+    """Modules of the working directory can be imported: scripts that pip installs do not search it.
+
+    Afterwards they can't, so that no other import finds a file of the working directory.
+    """
+    added = "" not in sys.path
+    if added:
+        sys.path.append("")
+    try:
+        yield
+    finally:
+        if added and "" in sys.path:
+            sys.path.remove("")
+
+
+def _current(name: str) -> ModuleType:
+    """A module. If its file was edited since this function imported it, it is imported again."""
+    module = importlib.import_module(name)
+    file = getattr(module, "__file__", None)
+    digest = path_digest(file) if file else ""
+    if _imported.setdefault(name, digest) != digest:
+        module = importlib.reload(module)
+        _imported[name] = digest
+    return module
+
+
+def _where(error: BaseException) -> str:
+    """File and line of an error in the code of a module; empty if they are unknown."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
+    own = [frame for frame in frames if not frame.filename.startswith("<") and "importlib" not in frame.filename]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

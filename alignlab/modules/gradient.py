@@ -10,6 +10,7 @@ from typing import Any, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from alignlab.errors import ObjectiveError
 from alignlab.modules.distributed import gather, rows_before, total, without_sync
 from alignlab.objectives.base import Objective
 from alignlab.types import map_tensors
@@ -63,10 +64,20 @@ def _each_micro_batch(module: Differentiable, micro_batches: Sequence[Any], mean
         with nullcontext() if i == len(micro_batches) - 1 else without_sync(module.trainer):
             value = _finite_values(module, i, micro, mean_count)
             loss = module.objective(module.with_state(module.attach_without_grad(value, beside), update=True))
+            check_one_number_each(module.objective, loss, len(micro.index))
             module.raise_if_not_finite(loss, micro.index)
             module.manual_backward(loss.sum() * share)
         seen.append(map_tensors(value, torch.Tensor.detach))
     return module.with_state(module.attach_without_grad(gather(module.trainer, seen), beside), update=False)
+
+
+def check_one_number_each(objective: Objective, loss: Tensor, rows: int) -> None:
+    """Raise ObjectiveError unless the loss is one number for each row. A mean over rows would be divided twice."""
+    if loss.shape != (rows,):
+        raise ObjectiveError(
+            f"the objective {type(objective).__name__} returned a loss of shape {tuple(loss.shape)}; it must return "
+            f"one number for each row, here ({rows},)\n  type: alignlab test-plugin <its package or folder>"
+        )
 
 
 def _coupled_micro_batches(module: Differentiable, micro_batches: Sequence[Any], mean_count: float, beside: Any) -> Any:
@@ -84,6 +95,7 @@ def _coupled_micro_batches(module: Differentiable, micro_batches: Sequence[Any],
     whole = module.with_state(module.attach_without_grad(gather(module.trainer, own), beside), update=True)
     loss = module.objective(whole)
     index = torch.cat([micro.index for micro in micro_batches])
+    check_one_number_each(module.objective, loss, int(total(module.trainer, len(index))))
     start = rows_before(module.trainer, len(index))
     module.raise_if_not_finite(loss[start : start + len(index)], index)
     loss.mean().backward()

@@ -177,7 +177,7 @@ def unpack(file: Path, root: Path) -> Unpacked:
     except tarfile.TarError as error:
         raise DamagedError(file, f"is no archive of `alignlab runs pack`, or is damaged ({error})") from error
     except FileNotFoundError as error:
-        raise ConfigError([Problem("unpack", str(file), f"can't be read: {error}")]) from error
+        raise ConfigError([Problem("unpack", str(file), f"there is no such file (looked in {Path.cwd()})")]) from error
     except OSError as error:
         raise OutputError(f"{root} can't be written: {error}") from error
     finally:
@@ -189,7 +189,8 @@ def _index(file: Path, archive: tarfile.TarFile) -> dict[str, Any]:
         handle = archive.extractfile(INDEX)
         index = json.loads(handle.read()) if handle else None
     except (KeyError, ValueError) as error:
-        raise DamagedError(file, f"is no archive of `alignlab runs pack`: it has no {INDEX}") from error
+        text = f"is no archive of `alignlab runs pack`, or was not copied in full: it has no {INDEX}"
+        raise DamagedError(file, text) from error
     if not isinstance(index, dict) or index.get("format") != FORMAT or not isinstance(index.get("files"), dict):
         raise DamagedError(file, f"was written by another version ({INDEX})")
     return index

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from alignlab.models.tolerances import tolerance_of
 from alignlab.modules.base import AlignmentModule
+from alignlab.modules.gradient import check_one_number_each
 from alignlab.types import map_tensors
 from alignlab.vectorized.batch import VectorizedBatch
 from alignlab.vectorized.policy import VectorizedPolicy
@@ -40,6 +41,7 @@ class JointObjective:
         for p, member in enumerate(self._members):
             own = member.with_state(examples_of(values, p, batch), update=update[p])
             losses.append(member.objective(own))
+            check_one_number_each(member.objective, losses[-1], batch.index.shape[1])
         return torch.stack(losses)
 
     def _objective_for_all(self, values: Any, batch: VectorizedBatch) -> Any:

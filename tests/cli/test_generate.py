@@ -46,7 +46,7 @@ def test_what_is_wrong_is_told_at_once(alignlab: CLI, prompts: None) -> None:
     assert "is no run, no folder, no name of the hub" in alignlab("generate", "nothing", "prompts.jsonl").err
     assert "no such folder" in alignlab("generate", "./nothing", "prompts.jsonl").err
     assert "is trained first (lab_sft)" in alignlab("generate", "lab", "prompts.jsonl").err
-    assert "none.jsonl can't be read" in alignlab("generate", "tiny", "none.jsonl").err
+    assert "none.jsonl: there is no such file (looked in " in alignlab("generate", "tiny", "none.jsonl").err
     assert alignlab("generate").code == 2
     assert "usage" in alignlab("generate", "--help").out
 

@@ -53,7 +53,7 @@ CASES = {
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
     "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective=<one of these>"]),
     "null judge": (["train", "judge=null"], ["judge = null", "nothing is chosen by an empty list", "type: judge=[]"]),
-    "another method": (["train", "objective=dapo"], ["there are: aot", "type: objective=<one of these>"]),
+    "another method": (["train", "objective=dapo"], ["there are: aot", "type: objective=<one of these>   or, if it is a part of your own: plugins=["]),
     "another optimizer": (["train", "optim=sgd"], ["there are: adamw, adamw_8bit, rmsprop", "type: optim=<one of these>"]),
     "misspelt word": (["train", "optim.schedule=cosin"], ["optim.schedule = cosin", "type: optim.schedule=cosine"]),
     "another word": (["train", "optim.schedule=exponential"], ["constant, cosine, linear", "type: optim.schedule=<one of these>"]),

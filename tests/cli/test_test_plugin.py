@@ -25,7 +25,7 @@ def test_the_template_keeps_all_contracts(alignlab: CLI) -> None:
         "metric=margin_spread", "objective=squared_hinge", "reward=shorter", "tracking=lines", "sweep=hinge_beta",
         "optim.schedule=half",
     ]  # fmt: skip
-    assert "  objective=squared_hinge: 17 contracts kept" in lines
+    assert "  objective=squared_hinge: 18 contracts kept" in lines
 
 
 def test_what_is_broken_is_told(alignlab: CLI) -> None:
@@ -33,7 +33,7 @@ def test_what_is_broken_is_told(alignlab: CLI) -> None:
     for name in ("objectives", "conf/objective", "conf/experiment", "conf/data", "judges"):
         Path("broken", name).mkdir(parents=True)
     code = (TEMPLATE / "my_parts/objectives/squared_hinge.py").read_text()
-    wrong = "return batch.chosen.tokens.float().mean(1)"
+    wrong = "return batch.chosen.tokens.float().mean(1)"  # it also has the wrong sign
     Path("broken/objectives/squared_hinge.py").write_text(
         code.replace("return squared_hinge_loss(*self.scores(batch), beta=self.beta)", wrong)
     )
@@ -45,6 +45,8 @@ def test_what_is_broken_is_told(alignlab: CLI) -> None:
     assert found.code == 1
     assert "data=mine: can be chosen; its contracts were not tested, because it needs data.path=..." in found.out
     assert "objective=squared_hinge: Padding, which is NaN here, changes nothing" in found.out
+    assert "if bad ones do: is a sign wrong?" in found.out
+    assert "address" not in found.out, "an objective of one's own needs no paper"
     assert "experiment=wrong: can't be chosen" in found.out
     assert "must be greater than 0" in found.out
     assert "broken.judges.shorter can't be chosen: there is no conf/judge/shorter.yaml" in found.out

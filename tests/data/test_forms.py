@@ -149,6 +149,21 @@ def test_words_as_labels(label: Any, labels: dict[Any, bool], expected: bool) ->
         labelled_of({"prompt": "a", "answer": "b", "label": "good"}, {"hilfreich": True})
 
 
+def test_labels_that_leave_rows_out(tmp_path: Path) -> None:
+    """A label with the value null is left out and counted; the message about a label that is not listed says so."""
+    path = written(tmp_path, *({"prompt": f"Q{i}", "answer": "a", "label": i % 5 + 1} for i in range(20)))
+    labels: dict[Any, bool | None] = {5: True, 4: True, 3: None, 2: False, 1: False}
+    loaded = Unpaired(path=path, eval_path=path, labels=labels).labelled("train", None)
+    assert [row.desirable for row in loaded.rows] == [False, False, True, True] * 4
+    assert dict(loaded.dropped) == {"label that data.labels leaves out": 4}
+    del labels[3]
+    with pytest.raises(DataError) as caught:
+        Unpaired(path=path, labels=labels).labelled("train", None)
+    assert "type: 'data.labels={5: true, 4: true, 2: false, 1: false, 3: null}' to leave such rows out" in str(
+        caught.value
+    )
+
+
 def test_the_same_label_twice(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="has the same word twice"):
         Unpaired(path="x.jsonl", labels={5: True, "5": False})
@@ -220,7 +235,7 @@ def test_splits_and_subsets_of_a_folder(tmp_path: Path) -> None:
     assert [row.prompt for row in source.pairs("train", None).rows] == [f"two train {i}" for i in range(3)]
     assert [row.prompt for row in source.pairs("eval", None).rows] == [f"two test {i}" for i in range(3)]
     (problem,) = Pairs(path=str(tmp_path), subset="one", split="dev", eval_split="test").missing()
-    assert "has no split dev; it has: train, test" in problem.allowed
+    assert "has no split dev; it has: train, test\n  type: data.split=train data.eval_split=test" in problem.allowed
     with pytest.raises(ConfigError, match="is the split that is trained on"):
         Pairs(path="x", split="test", eval_split="test")
 
@@ -273,17 +288,32 @@ def test_what_to_type_for_columns_repeats_those_that_are_set(tmp_path: Path) -> 
     with pytest.raises(DataError) as caught:
         Pairs(path=path).pairs("train", None)
     assert "it has: Question, good, s 1, (without a name)\n" in str(caught.value)
-    assert "type: 'data.columns={prompt: <its name>, chosen: <its name>, rejected: <its name>}'" in str(caught.value)
+    any_ = '"<its name>"'  # one of the columns has a name that needs quotes
+    assert f"type: 'data.columns={{prompt: {any_}, chosen: {any_}, rejected: {any_}}}'" in str(caught.value)
     with pytest.raises(DataError) as caught:
         Pairs(path=path, columns={"prompt": "Question", "margin": "s 1", "question": ""}).pairs("train", None)
     kept = 'prompt: Question, margin: "s 1", question: ""'
-    assert f"type: 'data.columns={{{kept}, chosen: <its name>, rejected: <its name>}}'" in str(caught.value)
+    assert f"type: 'data.columns={{{kept}, chosen: {any_}, rejected: {any_}}}'" in str(caught.value)
     with pytest.raises(DataError) as caught:
         Completions(path=path, columns={"completion": "good"}).completions("train")
-    assert "type: 'data.columns={completion: good, prompt: <its name>}'" in str(caught.value)
+    assert f"type: 'data.columns={{completion: good, prompt: {any_}}}'" in str(caught.value)
     with pytest.raises(DataError) as caught:
         Completions(path=path, columns={"prompt": "Question", "completion": "best"}).completions("train")
-    assert "type: 'data.columns={prompt: Question, completion: <its name>}', or" in str(caught.value)
+    assert f"type: 'data.columns={{prompt: Question, completion: {any_}}}', or" in str(caught.value)
+
+
+def test_names_of_columns_that_need_quotes_are_typed_with_quotes(tmp_path: Path) -> None:
+    path = written(tmp_path, *({"q": f"Q{i}", "good": "a"} for i in range(3)))
+    names = {"prompt": "Best (v2)", "margin": "a.b", "question": "null", "chosen": "Réponse", "rejected": "2nd"}
+    with pytest.raises(DataError) as caught:
+        Pairs(path=path, columns=names | {"input": "q"}).pairs("train", None)
+    kept = "prompt: <its name>, margin: <its name>, question: <its name>, chosen: <its name>, rejected: <its name>"
+    assert f"type: 'data.columns={{{kept}, input: q}}', or" in str(caught.value)
+    path = written(tmp_path, *(dict.fromkeys(names.values(), "a") for _ in range(3)))
+    with pytest.raises(DataError) as caught:
+        Pairs(path=path, columns=names | {"rejected": "x"}).pairs("train", None)
+    kept = 'prompt: "Best (v2)", margin: a.b, question: "null", chosen: "Réponse", rejected: "<its name>"'
+    assert f"type: 'data.columns={{{kept}}}', or" in str(caught.value)
 
 
 # file of `cases/own_files` -> source, its settings, and (training rows, held-out rows) or words of the message

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,43 @@ def test_functions_that_are_not_there() -> None:
     with pytest.raises(ConfigError) as caught:
         Gold(function="just_a_name", tie_margin=-1)
     assert [p.key for p in caught.value.problems] == ["tie_margin", "function"]
+
+
+def test_a_function_of_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may import its neighbours, an edit counts, and nothing else finds files of that directory afterwards."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [place for place in sys.path if place])
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)  # an edit within the same second counts too
+    before = list(sys.path)
+    Path("neighbour_o.py").write_text("FACTOR = 2.0")
+    rule = "def polite(prompt, answer):\n    from neighbour_o import FACTOR\n    return FACTOR * len(answer)"
+    Path("rules_o.py").write_text(rule)
+    gold = Gold(function="rules_o:polite")
+    assert list(gold.missing()) == []
+    assert gold.score([Answer("1", ("q",), ("abc",))]) == [6.0]
+    digest = gold.content()
+    Path("rules_o.py").write_text(rule + " + 0.5")
+    assert gold.content() != digest
+    assert gold.score([Answer("1", ("q",), ("abc",))]) == [6.5]
+    assert sys.path == before
+
+
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [
+        ("x = (", "broken_o fails when it is imported: SyntaxError: '(' was never closed"),
+        ("raise SystemExit(3)", "broken_o fails when it is imported: SystemExit: 3"),
+        ("x = 1\ny = nothing", "NameError: name 'nothing' is not defined"),
+    ],
+)
+def test_a_module_that_can_not_be_imported(
+    code: str, text: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("broken_o.py").write_text(code)
+    (problem,) = Gold(function="broken_o:polite").missing()
+    assert text in problem.allowed
+    assert f"broken_o.py, line {len(code.splitlines())}" in problem.allowed
 
 
 def test_rows_are_put_together_from_their_orders() -> None:

@@ -13,7 +13,7 @@ import torch
 
 from alignlab.config.registry import schemas
 from alignlab.data.layout import Rows
-from alignlab.errors import DivergedError, NonFiniteError, PolicyIsNotReferenceError
+from alignlab.errors import DivergedError, NonFiniteError, ObjectiveError, PolicyIsNotReferenceError
 from alignlab.models.reference import frozen_copy
 from alignlab.modules.answer_metrics import labelled_metrics, pair_metrics, token_metrics
 from alignlab.modules.base import AlignmentModule
@@ -121,6 +121,18 @@ def test_a_gradient_that_is_not_finite_makes_no_update(tmp_path: Path) -> None:
     with pytest.raises(NonFiniteError, match="gradient is not finite at step 0"):
         train(refused, tmp_path)
     assert all(torch.equal(a, b) for a, b in zip(before, refused.policy.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("base", [DPO, KTO])
+def test_a_loss_that_is_a_mean_over_rows_is_refused(base: type[Any], tmp_path: Path) -> None:
+    """It would be divided by the number of rows a second time. KTO's rows depend on each other."""
+
+    class Averaged(base):  # type: ignore[misc]
+        def __call__(self, batch: Any) -> torch.Tensor:
+            return super().__call__(batch).mean()  # type: ignore[no-any-return]
+
+    with pytest.raises(ObjectiveError, match=r"Averaged returned a loss of shape \(\); .* here \(\d+,\)"):
+        train(module(Averaged(beta=0.5), micro=4), tmp_path)
 
 
 @pytest.mark.parametrize("micro", [1, 8])

@@ -235,7 +235,7 @@ def test_refusals_name_everything(alignlab: Run, sft_parent: None) -> None:
         ([*DESK, *RULE, "synthesis.smaples=3"], ["synthesis.smaples = 3", "type: synthesis.samples=3"]),
         ([*DESK, *RULE, "objective.beta=3"], ["objective.beta"]),
         ([*DESK, *RULE, "synthesis.prompts=-1", "synthesis.form=pair"], ["2 problems", "must be one of: pairs, "]),
-        (["model=tiny", "synthesis.questions=no.jsonl", *RULE], ["no.jsonl can't be read"]),
+        (["model=tiny", "synthesis.questions=no.jsonl", *RULE], ["no.jsonl: there is no such file"]),
     ):  # fmt: skip
         found = alignlab("synthesize", *words)
         assert found.code == 2, words

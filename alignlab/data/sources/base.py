@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -53,13 +53,23 @@ def local_files(folder: str, split: str = "train", subset: str = "") -> list[str
         folder = str(Path(folder) / subset)
     files = [str(file) for file in found.get(split, [])]
     if not files:
-        raise DataError(f"{folder} has no split {split}; it has: {', '.join(map(str, found)) or 'no files with rows'}")
+        splits = [str(name) for name in found]
+        text = f"{folder} has no split {split}; it has: {', '.join(splits) or 'no files with rows'}"
+        raise DataError(f"{text}{_what_to_type(splits)}")
     if others := [file for file in files if not format_of(file)]:
         raise DataError(f"{folder} has files that are not one of {', '.join(FORMATS)}: {', '.join(others[:5])}")
     used = {Path(file).resolve() for names in found.values() for file in names}
     rows = (file for file in sorted(Path(folder).rglob("*")) if format_of(file) and file.name != "dataset_infos.json")
     _warn_of_unread(folder, tuple(str(file) for file in rows if file.resolve() not in used))
     return files
+
+
+def _what_to_type(splits: Sequence[str]) -> str:
+    """The line of a message that chooses the splits to train on and to hold out, by their names."""
+    train = [name for name in splits if "train" in name] or list(splits)
+    others = [name for name in splits if name != train[0] and name.startswith(("test", "val", "dev", "eval"))]
+    held_out = f" data.eval_split={others[0]}" if others else ""
+    return f"\n  type: data.split={train[0]}{held_out}" if splits else ""
 
 
 def local_splits(folder: str, subset: str = "") -> list[str]:

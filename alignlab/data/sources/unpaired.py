@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 from alignlab.checks import later_setting
 from alignlab.data.files import Record
 from alignlab.data.forms import ANSWER, NEEDED, PROMPT_COLUMNS, label_key, labelled_of
-from alignlab.data.own_files import OwnFiles
+from alignlab.data.own_files import LeftOutError, OwnFiles
 from alignlab.data.rows import Completion, Labelled, LeftOut, Loaded, Pair, Split
 from alignlab.data.sources.base import ReferenceTable
 from alignlab.errors import DataError, Problem
@@ -25,10 +25,10 @@ class Unpaired(OwnFiles):
 
     labels: the words or numbers that labels may be, and whether each is good: {helpful: true, harmful: false}. Without
             it a label is true or false, 1 or 0, or a usual word: good or bad, desirable or undesirable, chosen or
-            rejected.
+            rejected. Rows whose label has the value null, such as {3: null}, are left out and counted.
     """
 
-    labels: dict[Any, bool] = later_setting(default_factory=dict)
+    labels: dict[Any, bool | None] = later_setting(default_factory=dict)
 
     needed: ClassVar[tuple[tuple[str, ...], ...]] = NEEDED["unpaired"]
     reads: ClassVar[tuple[str, ...]] = (*PROMPT_COLUMNS, *ANSWER, "label", "ended")
@@ -43,6 +43,8 @@ class Unpaired(OwnFiles):
         return ("labelled", "completions")
 
     def parse(self, record: Record) -> Labelled:
+        if label_key(record.get("label")) in [label_key(word) for word, good in self.labels.items() if good is None]:
+            raise LeftOutError("label that data.labels leaves out")
         return labelled_of(record, self.labels)
 
     def usable(self, split: Split) -> Loaded[Labelled]:

@@ -20,7 +20,7 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins", "locks"}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -39,6 +39,7 @@ ALLOWED = {
     "spelling": set(),
     "progress": {"inert"},
     "integrity": {"errors"},
+    "locks": set(),
     "checks": {"errors", "spelling"},
     "plugins": {"errors", "integrity"},
     "discovery": {"errors", "plugins"},
@@ -47,7 +48,7 @@ ALLOWED = {
     "inert": set(),
     "lab": set(),
     "statistics": set(),
-    "runs": {"errors", "integrity", "spelling"},
+    "runs": {"errors", "integrity", "spelling", "locks"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
     "tracking": BASE,
@@ -113,6 +114,7 @@ NO_TORCH = {
     "spelling",
     "inert",
     "progress",
+    "locks",
     "lab",
     "statistics",
     "tracking",

@@ -215,7 +215,7 @@ def _samples(root: Path, uses: _Uses) -> _Found:
 
 
 def _judgements(root: Path, uses: _Uses) -> _Found:
-    """Replies of language models do not name their judge, and may have cost money: they stay as long as anything does."""
+    """Replies of language models do not name their judge, and may have cost money. They stay while anything exists."""
     for file in sorted((root / "judgements").glob("*/*/*.json")):
         judge = (_json(file).get("request") or {}).get("judge")
         is_used = judge in uses.judges if judge else uses.anything

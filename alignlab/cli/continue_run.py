@@ -12,7 +12,9 @@ from alignlab.cli.words import load_named_plugins, split_words, typed_value
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.progress import log_to_terminal
 from alignlab.runs.directory import RunDir
-from alignlab.spelling import correct_spelling
+from alignlab.runs.identity import flatten
+from alignlab.runs.query import find, runs_of
+from alignlab.spelling import as_typed, correct_spelling
 
 if TYPE_CHECKING:
     from alignlab.config.plan import Plan
@@ -47,6 +49,8 @@ def continue_run(argv: Sequence[str]) -> RunDir:
     names, given = split_words(argv)
     load_named_plugins(given)
     kinds, problems, settings = settings_of_trainer(), [], {}
+    root, allowed = given.get("output_root", "outputs"), given.get("trust_remote_code", "") == "true"
+    recorded = _recorded(given["run"], root)
     for word in names:
         problems.append(Problem(word, None, "can't be combined with run=...; a run that goes on is one run"))
     for key, text in given.items():
@@ -56,6 +60,8 @@ def continue_run(argv: Sequence[str]) -> RunDir:
         if not key.startswith("trainer.") or field not in kinds:
             guess = correct_spelling(key, [f"trainer.{name}" for name in kinds])
             told = "can't change when a run goes on; it may set trainer.max_steps and other fields of trainer"
+            if key in recorded:
+                told = f"was {recorded[key]} in {given['run']}, and {told}"
             other = f"model.parent={given['run']}  (a new run from its policy)"
             problems.append(Problem(key, text, told, f"{guess}={text}" if guess else other))
             continue
@@ -63,7 +69,6 @@ def continue_run(argv: Sequence[str]) -> RunDir:
             settings[field] = typed_value(text, kinds[field])
         except ValueError as error:
             problems.append(Problem(key, text, f"must be {error}", f"{key}=..."))
-    root, allowed = given.get("output_root", "outputs"), given.get("trust_remote_code", "") == "true"
     before = None
     try:
         before = run_named(given["run"], root, trust_remote_code=allowed, with_policy=False)
@@ -90,3 +95,13 @@ def _untyped_function(before: Plan, typed: str | None) -> Iterator[Problem]:
             "a record runs no code; it says that the rewards come from this function, so look at it before you name it"
         )
         yield Problem("reward.function", function, text, f"reward.function={function}")
+
+
+def _recorded(name: str, root: str) -> dict[str, str]:
+    """Key -> value, and group -> option, of the run that a name means; empty if it means none or several."""
+    try:
+        record = find(runs_of(root), name)
+    except ConfigError:
+        return {}
+    values = flatten(record.get("config") or {})
+    return {**{key: as_typed(value) for key, value in values.items()}, **(record.get("kinds") or {})}

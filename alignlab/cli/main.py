@@ -17,13 +17,14 @@ VERBS = {
     "chat": "talk to the policy of a run or to any model, alone or beside its reference (--against reference)",
     "synthesize": "make preference data: samples of a policy, labelled by a judge or against the data's own answers",
     "objectives": "list the objectives: formula, source, needs, defaults",
-    "runs": "list, filter, show, compare, remove, export or watch runs",
+    "runs": "list, filter, show, compare, remove, export or watch runs; delete what no run refers to (gc)",
     "report": "write one page (HTML, and Markdown) about a sweep or about runs: answer, intervals, figures, answers",
     "plot": "draw a figure of a sweep for a paper (PDF, SVG), or its table (LaTeX, CSV)",
     "papers": "list, measure and compare claims of papers, with verdicts",
     "import-trl": "translate the arguments of a TRL training (YAML, JSON, script) into a command of `train`",
     "test-plugin": "run the contract tests of alignlab's own parts on a plug-in of yours",
     "schema": "print a JSON schema of experiments and sweep files, with which an editor completes and checks keys",
+    "verify-resume": "prove that a run of this config, killed and resumed, equals one that was not stopped, bit by bit",
     "check": "check a command line of `train` without running it: problems, points, ids, finished runs, the data",
 }
 
@@ -38,7 +39,7 @@ EXIT_CODES = {
 
 def usage() -> str:
     """Text of `alignlab --help`."""
-    verbs = "\n".join(f"  {verb:<11} {text}" for verb, text in VERBS.items())
+    verbs = "\n".join(f"  {verb:<13} {text}" for verb, text in VERBS.items())
     return f"""alignlab: which preference objective, which beta, on which data, and how sure is that?
 
 usage: alignlab <verb> [key=value ...] [Hydra flags]
@@ -61,6 +62,7 @@ Results are written to output_root (default: outputs)."""
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point. Returns the exit code, one of EXIT_CODES."""
     args = list(sys.argv[1:] if argv is None else argv)
+    _wait_passively()
     if args and args[0] in ("-sc", "--shell-completion"):
         return _complete(args)
     if not args or args[0] in ("-h", "--help"):
@@ -78,6 +80,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"alignlab: no such verb: {verb}{hint}\n  verbs: {', '.join(VERBS)}", file=sys.stderr)
         return 2
     return _run(verb, args[1:])
+
+
+def _wait_passively() -> None:
+    """Let threads that wait for each other sleep instead of spinning, which stalls other work on the same cores.
+
+    torch reads these variables when it is imported. What the user has set stays.
+    """
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")  # of all OpenMPs, of GNU's, of Intel's
+    if not any(name in os.environ for name in names):
+        os.environ |= {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
 def _run(verb: str, args: list[str]) -> int:

@@ -21,6 +21,7 @@ _HELP = """usage: alignlab runs [list] [condition ...]         list the runs tha
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
        alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
+       alignlab runs gc                             delete what no run refers to, after a question (--yes: without)
        alignlab runs export <file> [condition ...]  write config and summary, one row per run (.csv or .parquet)
        alignlab runs pack <sweep or run> [file]     write it with all runs that it needs to one file; --no-weights
        alignlab runs unpack <file>                  unpack such a file; nothing is overwritten
@@ -150,6 +151,39 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     return 1 if kept else 0
 
 
+def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
+    """Show what no run refers to, with sizes, and delete it after a question."""
+    from alignlab.pipeline.garbage import delete, find_garbage  # seconds to import
+
+    if words:
+        return _some([], "gc takes no runs: it deletes what no run refers to; `alignlab runs remove` removes runs")
+    found = find_garbage(root)
+    if found.at_work:
+        print(f"a process works on {', '.join(found.at_work[:5])}: stored samples and the like are left alone")
+    for kind, number in found.unknown.items():
+        print(f"{kind}: {number} stay, because it is not known which runs they belong to")
+    kinds = dict.fromkeys(piece.kind for piece in found.pieces)
+    for kind in kinds:
+        sizes = [piece.size for piece in found.pieces if piece.kind == kind]
+        print(f"{kind}: {len(sizes)}, {_megabytes(sum(sizes))}")
+    if not found.pieces:
+        print(f"nothing to delete below {root}")
+        return 0
+    total = f"{len(found.pieces)} of these, {_megabytes(sum(piece.size for piece in found.pieces))},"
+    if not flags.yes and not _agreed(f"delete {total} for good? [y/N] "):
+        print("nothing deleted; --yes deletes without a question")
+        return 1
+    number, size, kept = delete(found.pieces)
+    print(f"deleted {number}, {_megabytes(size)}")
+    for path in kept:
+        print(f"{path}: not deleted, because a process uses it", file=sys.stderr)
+    return 1 if kept else 0
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e6:.1f} MB"
+
+
 def _agreed(question: str) -> bool:
     """Whether the user answers yes. False if there is no terminal to answer on."""
     try:
@@ -205,5 +239,5 @@ def _some(words: Sequence[str], text: str) -> int:
 
 _VERBS: dict[str, Callable[[Path, list[str], argparse.Namespace], int]] = {
     "list": _list, "show": _show, "compare": _compare, "remove": _remove, "export": _export,
-    "pack": _pack, "unpack": _unpack,
+    "gc": _gc, "pack": _pack, "unpack": _unpack,
 }  # fmt: skip

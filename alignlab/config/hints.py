@@ -68,6 +68,8 @@ SYNONYMS = {
     "test_size": "data.eval_fraction",
     "val_size": "data.eval_fraction",
     "val_split": "data.eval_fraction",
+    "patience": "trainer.patience",
+    "early_stopping_patience": "trainer.patience",
     "max_train_samples": "data.train_limit",
     "max_eval_samples": "data.eval_limit",
     "attn_implementation": "model.attention",
@@ -167,7 +169,7 @@ _REWARD = (
 _DEVICE = f"trainer.accelerator is auto, cpu, gpu or mps; {_ONE_DEVICE}"
 _WORKERS = "rows are tokenized once, before training, and kept; there are no workers and no unused columns"
 _HUB = "a policy is a folder in Hugging Face's format, outputs/runs/<id>/policy; upload it with `hf upload`"
-_STOPPING = "there is no early stopping: a run trains for trainer.max_steps or trainer.max_epochs"
+_STOPPING = "trainer.keep_best=eval/loss trainer.eval_every=50 trainer.patience=<evaluations without a better value>"
 _SAMPLING = "answers are sampled from the whole distribution; temperature is the only setting"
 _DROPOUT = "models are trained without dropout, except for that of the adapter: peft=lora peft.dropout=<p>"
 _LENGTHS = "rows are packed without padding where a check finds this exact; trainer.layout=plain switches it off"
@@ -216,7 +218,7 @@ EXPLANATIONS = {
         ("remove_unused_columns", "dataloader_num_workers", "num_workers", "workers", "dataset_num_proc"), _WORKERS
     ),
     **dict.fromkeys(("push_to_hub", "hub_model_id"), _HUB),
-    **dict.fromkeys(("patience", "early_stopping_patience", "early_stopping", "load_best_model_at_end"), _STOPPING),
+    **dict.fromkeys(("early_stopping", "load_best_model_at_end", "metric_for_best_model"), _STOPPING),
     **dict.fromkeys(("top_p", "top_k", "min_p", "repetition_penalty"), _SAMPLING),
     **dict.fromkeys(("disable_dropout", "dropout"), _DROPOUT),
     "reference_free": "objectives without a reference are objective=cpo, orpo and simpo",

@@ -21,6 +21,7 @@ from alignlab.config.preflight import PreflightCache, to_train
 from alignlab.config.registry import GROUPS
 from alignlab.config.remote_code import keys_of_command_line, keys_of_stage, problems_of_config
 from alignlab.config.schemas import Train, inherited_keys, keys_outside_id
+from alignlab.config.selection import choosable, selection_problems
 from alignlab.config.stages import keys_of_stages, stage_overrides
 from alignlab.discovery import module_name
 from alignlab.errors import ConfigError, Problem
@@ -158,7 +159,11 @@ def plan(
     judges = judge_plans(config, train.judge, known, allowed)
     reward = _reward_plan(config, train, known, allowed)
     content = _content(train, reward, known)
-    return Plan(train, plain, _identity(train, plain, parent, content), parent, judges, reward, content)
+    made = Plan(train, plain, _identity(train, plain, parent, content), parent, judges, reward, content)
+    names = choosable(train.objective, made.measured_on, exactly=made.is_measured_exactly)
+    if problems := list(selection_problems(train.trainer.keep_best, names)):
+        raise ConfigError(problems)
+    return made
 
 
 def _checked(config: DictConfig, typed: Sequence[str], known: PreflightCache, allowed: frozenset[str]) -> Train:

@@ -107,6 +107,12 @@ class Trainer(Checked):
                       and evaluations), policy (the trained policy too) or state (the last training state too, from
                       which a longer run can go on). The policy is deleted after the run was evaluated. Runs that
                       others start from keep their policies.
+    keep_best:        metric of the held-out rows, such as eval/loss, by which the policy of the run is chosen: the one
+                      with the best value among all evaluations (`eval_every`). The last policy is then saved as `last`.
+                      Record and tables say after which update the policy was chosen. Empty: the last policy is chosen.
+    anomaly:          find what made the first number that is not finite: the module of the policy, or the function of
+                      the backward pass. It is slow. A run that diverged is replayed from its last training state.
+    patience:         stop after so many evaluations in a row without a better value of `keep_best`. 0: never.
     """
 
     max_steps: int = 100
@@ -127,6 +133,9 @@ class Trainer(Checked):
     progress: bool = setting(default=True, in_id=False, inherited_by=_ALL)
     max_epochs: float = later_setting(default=0.0)
     keep: str = setting(default="policy", in_id=False)
+    keep_best: str = later_setting(default="")
+    patience: int = later_setting(default=0)
+    anomaly: bool = setting(default=False, in_id=False)
 
     @property
     def known_steps(self) -> int:
@@ -146,8 +155,15 @@ class Trainer(Checked):
             ("log_every", 100),
         ):
             yield from at_least(key, getattr(self, key), 1, example=example)
-        for key in ("gradient_clip", "eval_every", "checkpoint_every", "checkpoint_minutes", "max_epochs"):
+        counts = ("eval_every", "checkpoint_every", "checkpoint_minutes", "max_epochs", "patience")
+        for key in ("gradient_clip", *counts):
             yield from at_least(key, getattr(self, key), 0, example=0)
+        if self.keep_best and not self.eval_every:
+            text = "evaluates at the end only, so that there is nothing to choose from (trainer.keep_best)"
+            yield Problem("eval_every", 0, text, f"eval_every={max(1, self.max_steps // 10)}")
+        if self.patience and not self.keep_best:
+            text = "needs the metric that has to become better"
+            yield Problem("keep_best", "''", text, "keep_best=eval/loss")
         yield from one_of("sampling", self.sampling, SAMPLING)
         yield from one_of("layout", self.layout, LAYOUTS)
         yield from one_of("compile", self.compile, COMPILE)

@@ -29,6 +29,9 @@ _LORA_DEFAULTS = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 _MODEL = {"torch_dtype": "dtype", "revision": "model_revision"}
 _PLACEMENT = {"device_map", "use_cache", "low_cpu_mem_usage", "cache_dir", "token", "use_safetensors", "max_seq_length"}
 
+# Trainers that take a model as reference.
+_WITH_REFERENCE = {"dpo", "kto"}
+
 _FILES = ("json", "csv", "parquet")
 _READERS = {"load_dataset", *(f"from_{kind}" for kind in _FILES)}
 _SAME_ROWS = {"shuffle", "remove_columns", "select_columns", "with_format", "set_format", "flatten_indices", "cast"}
@@ -288,7 +291,7 @@ class _Script:
             self._load(loads[0])
         elif given is not None:
             self._put("model_name_or_path", given)
-        if kind in ("dpo", "kto"):
+        if kind in _WITH_REFERENCE:
             self._reference(_argument(trainer, "ref_model", 1))
 
     def _load(self, call: ast.Call) -> None:

@@ -122,6 +122,18 @@ class Examples:
         return Examples(columns, facts)
 
 
+def facts_of(folder: Path) -> dict[str, str]:
+    """The facts of the examples in a folder, without reading the examples; empty if there are none, or no more."""
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        metadata = parquet.read_schema(folder / FILE).metadata or {}
+    except (OSError, ValueError, pyarrow.ArrowException):
+        return {}
+    return {key.decode(): value.decode() for key, value in metadata.items()}
+
+
 def same_prompts(one: Examples, other: Examples) -> bool:
     """Whether both are answers to the same prompts, row by row."""
     return all(one[name] == other[name] for name in ("prompt_id", "sample"))

@@ -91,7 +91,7 @@ class Suite:
             side.model.to(self.how.device)
             answers = draw(side.model, prompts, numbers, settings, template.ends, self.how.progress)
             kept = [{"ids": answer.ids, "ended": answer.ended} for answer in answers]
-            _keep_answers(file, key, kept)
+            _keep_answers(file, {"key": key, "weights": side.weights, "answers": kept})
         return [Sample(**answer) for answer in kept]
 
     def texts(self, side: ModelSide, answers: Sequence[Sample]) -> dict[str, list[Any]]:
@@ -179,10 +179,10 @@ def _kept_answers(file: Path, key: str, count: int) -> list[dict[str, Any]] | No
     return list(kept["answers"])
 
 
-def _keep_answers(file: Path, key: str, answers: list[dict[str, Any]]) -> None:
+def _keep_answers(file: Path, content: Mapping[str, Any]) -> None:
     """Store sampled answers, whole or not at all. Raises OutputError if the file can't be written."""
     try:
-        write_sealed(file, {"key": key, "answers": answers})
+        write_sealed(file, content)
     except OSError as error:
         raise OutputError(f"{file} can't be written: {error}") from error
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from alignlab.models.forward import innermost
@@ -20,25 +18,6 @@ SMALL = 1_000_000
 
 # Compiling pays for small models from so many updates on: it takes about 15 s and then saves about 5 ms per update.
 _UPDATES_WORTH_COMPILING = 8000
-
-
-@contextmanager
-def one_thread_where_small(parameters: int | None) -> Iterator[None]:
-    """Run small models (see SMALL) on one thread inside the block. `None` stands for an unknown number of parameters.
-
-    A second thread helps them little. If other processes compete for the cores, two threads wait for each other ten
-    times longer than the work takes. Sums also depend slightly on the number of threads; with one thread, every
-    launcher computes the same numbers.
-    """
-    import torch
-
-    threads = torch.get_num_threads()
-    if parameters is not None and parameters <= SMALL:
-        torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def checkpoint_layers(policy: Any) -> None:

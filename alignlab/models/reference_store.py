@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
+from filelock import BaseFileLock
 from numpy.typing import NDArray
 
 from alignlab.errors import DamagedError
 from alignlab.integrity import DAMAGE_EXTRA, replace_file, set_aside, sha256_of
+from alignlab.locks import file_lock
 from alignlab.spelling import counted
 
 log = logging.getLogger(__name__)
@@ -60,10 +61,10 @@ class ReferenceStore:
 
     folder: Path
 
-    def lock(self) -> FileLock:
+    def lock(self) -> BaseFileLock:
         """A lock to hold while missing entries are computed, so that no two processes compute the same ones."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        return FileLock(self.folder / ".lock")
+        return file_lock(self.folder / ".lock")
 
     def find(self, keys: Keys, *, tokens: bool) -> Found:
         """Look entries up by key. With `tokens=True`, entries that were stored without tokens count as missing.

@@ -93,6 +93,7 @@ class AlignmentModule(pl.LightningModule):
         self.rows_seen = 0
         self.last_metrics: dict[str, float] = {}  # of the latest update; empty if it is not logged
         self.samples: list[dict[str, Any]] = []  # answers of the latest update, to show to people
+        self.rows_at_work: Sequence[Any] = ()  # of the latest update or evaluation
         self._measured = True
         self._step_ended = 0.0
 
@@ -141,6 +142,7 @@ class AlignmentModule(pl.LightningModule):
         Raises NonFiniteError or DivergedError if a number is not finite, PolicyIsNotReferenceError if the first loss is
         wrong, and NotEnoughMemoryError if memory does not suffice for one row.
         """
+        self.rows_at_work = rows
         began = time.perf_counter()
         step = self.global_step
         self._measured = self.should_log(step)
@@ -185,7 +187,7 @@ class AlignmentModule(pl.LightningModule):
     def validate(self, rows: Sequence[Any], progress: Progress = silent) -> dict[str, float]:
         """Metrics over all held-out rows as one batch, and over the held-out pairs. `rows` are this process's share."""
         self.policy.eval()
-        self._measured = True
+        self.rows_at_work, self._measured = rows, True
         found = self.held_out(rows, progress)
         if self.pairs is not None:
             found |= self._pair_metrics(self.pairs, progress)

@@ -86,9 +86,10 @@ def finished_plan(root: str, run_id: str, request: Evaluate) -> Plan:
     if damage := run.damage():
         raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     if (status := run.status()) != "done":
-        raise ConfigError(
-            [Problem("run", run_id, f"is {status or 'missing'}: only finished runs (status done) have a policy")]
-        )
+        text = f"is {status or 'missing'}: only finished runs (status done) have a policy"
+        words = [str(word) for word in run.record().get("overrides") or []]
+        resumes = f"{shlex.join(['alignlab', 'train', *words])}   (it resumes)" if words else ""
+        raise ConfigError([Problem("run", run_id, text, resumes if status in ("interrupted", "failed") else "")])
     if run.lacks_policy:
         raise ConfigError([Problem("run", run_id, only_a_record(run))])
     return recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code)

@@ -16,7 +16,7 @@ from alignlab.errors import (
 )
 from alignlab.integrity import set_aside
 from alignlab.judges.base import Judge
-from alignlab.models.efficiency import one_thread_where_small
+from alignlab.pipeline.unfinished import log_unfinished
 from alignlab.runs.directory import FINISHED, RunDir
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.training.attempt import (
@@ -56,11 +56,16 @@ def run_plan(
         status = run.record().get("status")
         if not locked:
             log.warning("%s: another process is running it; skipped", run.id)
-        elif status in FINISHED and not plan.train.rerun:
+        elif status in FINISHED and not (plan.train.rerun or _is_replayed(plan, status)):
             log_already_finished(run)
-        elif not _resume_vectorized(plan, run, group, overrides, thresholds):
+        elif _is_replayed(plan, status) or not _resume_vectorized(plan, run, group, overrides, thresholds):
             _run(plan, run, group, overrides, thresholds)
     return run.record()
+
+
+def _is_replayed(plan: Plan, status: str | None) -> bool:
+    """Whether a run that diverged is to be replayed, to find out why."""
+    return plan.train.trainer.anomaly and status == "diverged"
 
 
 def run_for_policy(plan: Plan, group: str | None = None) -> dict[str, Any]:
@@ -160,13 +165,17 @@ def _attempt(
     damage: a message about a damaged training state; empty if there was none.
     """
     from alignlab.training.fit import fit
+    from alignlab.training.threads import threads_before, threads_for
 
+    before = threads_before(run) if done else None
     changes = start_attempt(plan, run, group, overrides, done=done)
-    small = one_thread_where_small(plan.train.model.parameters)
-    with logged_to([run]), Heartbeat(run.heartbeat), small:
+    threads = threads_for([run], plan.train.model.parameters, before=before)
+    with logged_to([run]), Heartbeat(run.heartbeat), threads:
         log_damage(damage)
         log.info("%s: %s", run.id, f"resuming at step {done}" if done else "starting")
         log_code_changes(run, changes)
+        if not done and run.record().get("attempt") == 1:
+            log_unfinished(plan, overrides, group)
         try:
             judges = ready_judges(plan.train.judge, plan.judges) if plan.train.evaluation.every else {}
             outcome = fit(plan, run, group=group, done=done, thresholds=thresholds, judges=judges)

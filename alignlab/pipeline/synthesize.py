@@ -10,8 +10,6 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from alignlab.data.fingerprint import digest
 from alignlab.data.sources.base import Source
 from alignlab.discovery import module_name
@@ -20,6 +18,7 @@ from alignlab.evaluation.suite import ModelSide
 from alignlab.integrity import json_digest
 from alignlab.judges.base import Judge, JudgingCost
 from alignlab.judges.cache import Store
+from alignlab.locks import file_lock
 from alignlab.pipeline.policies import Policy
 from alignlab.progress import Progress
 from alignlab.runs.directory import now
@@ -81,7 +80,7 @@ def synthesize(request: Request) -> Synthesized:
     id_ = f"{how.form}-{json_digest(decided, 12)}"
     file = rows_file(request.root / "synthesis" / id_, how.form, how.format)
     file.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(file.parent / "lock"):
+    with file_lock(file.parent / "lock"):
         if (found := finished(file)) is not None:
             log.info("%s was made before: %s", id_, file)
             return Synthesized(id_, file, found, JudgingCost())

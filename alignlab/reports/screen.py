@@ -94,6 +94,8 @@ def _curves(run: RunDir) -> Iterator[tuple[str, str, str]]:
     for name in shown:
         values = list(curves[name].values())
         yield CURVES[name], sparkline(values), f"{values[0]:.4g} to {values[-1]:.4g}"
+    if run.metrics_changed():
+        yield "changed", "", "metrics.jsonl is not what it was when the run ended"
     if shown:
         yield "updates", "", f"{max(map(max, curves.values())):g}"
 

@@ -246,9 +246,13 @@ def metrics_notes(found: Collected) -> Iterator[str]:
         if bad := len(complete) - len(rows):
             yield f"{run}: {bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
         trainer = _mapping(_inner(found.records[run], "config", "trainer"))
-        last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, trainer.get("max_steps")))
+        updates = _mapping(found.records[run].get("chosen")).get("updates")  # fewer with trainer.patience
+        updates = trainer.get("max_steps") if updates is None else updates
+        last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, updates))
         if last < steps - (_finite(trainer.get("log_every")) or 1.0):
             yield f"{run}: its training metrics end at update {last:g} of {steps:g}"
+        elif not bad and found.run(point).metrics_changed():
+            yield f"{run}: its training metrics are not what they were when it ended"
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:

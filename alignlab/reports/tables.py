@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from alignlab.statistics.comparison import label
+from alignlab.tracking.metrics import CHOOSES, CHOSEN
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -34,6 +35,7 @@ COLUMNS = {
     "exact/reward": ("exact reward", ".3f"),
     "exact/frontier_reward": ("frontier at that KL", ".3f"),
     "exact/frontier_gap": ("gap", ".3f"),
+    **{f"{CHOSEN}{name}": (f"update chosen by {name}", ".0f") for name in CHOOSES},
     "time/train_seconds": ("seconds", ".0f"),
 }
 

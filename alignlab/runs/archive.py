@@ -26,7 +26,7 @@ from alignlab.spelling import counted
 INDEX = "pack.json"
 FORMAT = 1
 _PLACES = ("runs", "sweeps", "bases")
-_WEIGHTS = ("policy", "merged", "checkpoints")
+_WEIGHTS = ("policy", "last", "merged", "checkpoints")
 _ADAPTER = "adapter_config.json"
 _BLOCK = 1 << 20
 

@@ -18,11 +18,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from filelock import FileLock, Timeout
+from filelock import BaseFileLock, Timeout
 
 from alignlab.errors import DamagedError, OutputError
-from alignlab.integrity import DAMAGED, read_record, set_aside, write_sealed, write_text
-from alignlab.runs.heartbeat import STILL, beating, is_locked, is_recent, sign_of_life
+from alignlab.integrity import DAMAGED, read_record, set_aside, sha256_of, write_sealed, write_text
+from alignlab.locks import file_lock, is_locked
+from alignlab.runs.heartbeat import STILL, beating, is_recent, sign_of_life
 from alignlab.runs.record import ESSENTIAL, Status, is_too_deep, with_types
 from alignlab.spelling import counted
 
@@ -93,6 +94,11 @@ class RunDir:
         return self.path / "dropped.jsonl"
 
     @property
+    def nonfinite(self) -> Path:
+        """Rows of the batch in which a number was not finite, one a line. Absent if all numbers were finite."""
+        return self.path / "nonfinite.jsonl"
+
+    @property
     def log(self) -> Path:
         return self.path / "train.log"
 
@@ -100,6 +106,11 @@ class RunDir:
     def policy(self) -> Path:
         """The trained policy in Hugging Face format (full model or adapter) with its tokenizer."""
         return self.path / "policy"
+
+    @property
+    def last_policy(self) -> Path:
+        """The policy after the last update, if `trainer.keep_best` chose another one."""
+        return self.path / "last"
 
     @property
     def merged(self) -> Path:
@@ -129,13 +140,13 @@ class RunDir:
     def lock_file(self) -> Path:
         return self.path.parent / ".locks" / self.id
 
-    def lock(self) -> FileLock:
+    def lock(self) -> BaseFileLock:
         """The lock of the one process that works on this run. Raises OutputError if it can't be created."""
         try:
             self.lock_file.parent.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"output_root can't be written: {error}\n  type: output_root=<another folder>") from error
-        return FileLock(self.lock_file)
+        return file_lock(self.lock_file)
 
     @contextmanager
     def locked(self, *, wait: bool = True, watched: bool = False) -> Iterator[bool]:
@@ -348,14 +359,27 @@ class RunDir:
         keep: whether a run that is done keeps its last training state ("state"), or none. Its policy stays in any case,
               because the run may still be evaluated (see `keep_record_only`).
         """
-        kept = {"kept": "state" if keep == "state" else "policy"} if status == "done" else {}
-        self.update(status=status, reason=reason, ended=now(), **kept, **values)
+        about: dict[str, Any] = {}
+        if status == "done":
+            about = {"kept": "state" if keep == "state" else "policy"}
+            about |= {"metrics_sha256": sha256_of(self.metrics)} if self.metrics.is_file() else {}
+        self.update(status=status, reason=reason, ended=now(), **about, **values)
         if status == "done":
             last = (self.checkpoint, self.stacked_checkpoint)
             for file in map(earlier_state, last) if keep == "state" else self.states():
                 file.unlink(missing_ok=True)
             with suppress(OSError):  # something else is in it, or it is not there
                 self.checkpoint.parent.rmdir()
+
+    def metrics_changed(self) -> bool:
+        """Whether the metrics of a run that is done are not what they were when it ended. False if that is unknown."""
+        digest = self.record().get("metrics_sha256")
+        if self.record().get("status") != "done" or not digest:
+            return False
+        try:
+            return sha256_of(self.metrics) != digest
+        except OSError:
+            return True
 
     def states(self) -> list[Path]:
         """The training states that are there."""
@@ -372,7 +396,7 @@ class RunDir:
             if not mine or record.get("status") not in FINISHED or record.get("kept") == "record":
                 return
             self.update(kept="record")  # first, so that nobody looks for what is half deleted
-            for folder in (self.checkpoint.parent, self.policy, self.merged):
+            for folder in (self.checkpoint.parent, self.policy, self.last_policy, self.merged):
                 shutil.rmtree(folder, ignore_errors=True)
 
     @property

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import atexit
-import fcntl
-import os
 import tempfile
 import threading
 import time
@@ -14,7 +12,7 @@ from functools import lru_cache
 from pathlib import Path
 from types import TracebackType
 
-from filelock import FileLock
+from alignlab.locks import file_lock
 
 BEAT = 5.0  # seconds between two beats
 STILL = 6 * BEAT  # seconds without a beat after which a process counts as gone
@@ -71,7 +69,7 @@ def sign_of_life(folder: Path) -> str:
     """Name of a file in a folder that is locked as long as this process lives (see `is_locked`)."""
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile(prefix="process-", dir=folder, delete=False) as made:
-        lock = FileLock(made.name)
+        lock = file_lock(made.name)
     lock.acquire()
 
     @atexit.register
@@ -89,21 +87,6 @@ def is_recent(file: Path) -> bool:
         return abs(time.time() - file.stat().st_mtime) < STILL
     except OSError:
         return False
-
-
-def is_locked(lock_file: Path) -> bool:
-    """Whether a process holds this lock. Writes nothing; for a moment no process can take the lock."""
-    try:
-        handle = os.open(lock_file, os.O_RDONLY)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(handle, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return True
-    finally:
-        os.close(handle)
-    return False
 
 
 def _reading(file: Path) -> str | None:

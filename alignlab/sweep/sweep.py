@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import sys
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from contextvars import ContextVar
 from dataclasses import asdict
@@ -19,7 +20,7 @@ from alignlab.config.plan import Plan
 from alignlab.data.fingerprint import digest
 from alignlab.errors import ConfigError, DamagedError, OutputError, Problem, SweepFailedError
 from alignlab.inert import MOST_OF_OUTPUT, visible
-from alignlab.integrity import read_record, write_sealed
+from alignlab.integrity import new_folder, read_record, write_sealed
 from alignlab.pipeline.tracked_sweep import track_sweep
 from alignlab.progress import terminal_shows_sweep_only
 from alignlab.reports.evaluation import NO_JUDGE
@@ -121,13 +122,28 @@ class Sweep:
         return f"\n{NO_JUDGE}\n" if any(run.record().get("evaluated") for run in unjudged) else ""
 
     def _warn_of_other_points(self) -> None:
-        """Warn if a sweep with this name had other points. Its table and figures are replaced, its runs stay."""
-        before = {point["run"] for point in self._earlier_record().get("points", [])}
-        gone = before - {plan.id for plan in self.plans}
-        if gone:
-            (self.directory / "evaluation.md").unlink(missing_ok=True)
-            text = "%s was a sweep with %s: its table no longer shows them, but `alignlab runs` does"
-            log.warning(text, self.name, counted(len(gone), "other point"))
+        """Keep the folder of a sweep with this name that had other points, under another name, and say so."""
+        earlier = self._earlier_record()
+        before = [str(point["run"]) for point in earlier.get("points", [])]
+        gone = set(before) - {plan.id for plan in self.plans}
+        if not gone:
+            return
+        name = f"{self.name}-{digest(sorted(run.encode() for run in before))[:6]}"
+        kept = self.directory.with_name(name)
+        if not kept.exists():
+            self._keep_as(kept, earlier)
+        (self.directory / "evaluation.md").unlink(missing_ok=True)
+        text = "%s was a sweep with %s: its table with them is kept in %s"
+        log.warning(text, self.name, counted(len(gone), "other point"), kept)
+
+    def _keep_as(self, folder: Path, record: Mapping[str, Any]) -> None:
+        """Copy the sweep's folder, without the output of processes. Raises OutputError if that fails."""
+        try:
+            with new_folder(folder) as scratch:
+                shutil.copytree(self.directory, scratch, ignore=shutil.ignore_patterns("logs", "wandb"))
+                write_sealed(scratch / "sweep.json", {**record, "name": folder.name})
+        except OSError as error:
+            raise OutputError(f"{folder} can't be written: {error}\n  type: sweep.name=<another name>") from error
 
     def _earlier_record(self) -> dict[str, Any]:
         """The record of an earlier sweep of this name; empty if there is none or it can't be read."""

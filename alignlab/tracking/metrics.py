@@ -242,6 +242,20 @@ BETTER: dict[str, str] = {
     "eval/loss": "lower",
 }
 
+# Held-out metrics by which `trainer.keep_best` may choose a policy. A run that chooses by its score or by its reward
+# less the KL asks for a higher one.
+CHOOSES: dict[str, str] = {
+    **BETTER,
+    "exact/winrate": "higher",
+    "eval/objective/rlhf_reward": "higher",
+    "eval/objective/scores": "higher",
+}
+
+# In the summary of a run with `trainer.keep_best`: chosen/<metric> is the update of the policy that was chosen.
+CHOSEN = "chosen/"
+SUMMARY |= {f"{CHOSEN}{name}": f"update whose policy was chosen, because its {name} is the best" for name in CHOOSES}
+ALL |= SUMMARY
+
 # Curves of which the smallest or largest value matters as well as the last one. W&B's summary shows both, as
 # <name>.min or <name>.max, and <name>.last.
 CURVES: dict[str, str] = {

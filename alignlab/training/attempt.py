@@ -63,6 +63,7 @@ def start_attempt(
         overrides=list(overrides),
         config=dict(plan.config),
         kinds=plan.kinds,
+        content=dict(plan.content),
         plugins=record_of(plugins_of_plan(plan.train)),
         **{"stacked": None, "stack": None, **facts},
     )

@@ -20,9 +20,12 @@ from alignlab.models.reference import Reference
 from alignlab.modules.base import AlignmentModule
 from alignlab.progress import bars_wanted
 from alignlab.runs.directory import RunDir
+from alignlab.tracking.metrics import CHOSEN
+from alignlab.training.best_policy import BestPolicy
 from alignlab.training.callbacks import Checkpoint, Pruner, UpdatesBar
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, load_starts
+from alignlab.training.nonfinite import NonFinite
 from alignlab.training.prepare import prepare
 from alignlab.training.pruning import PruningThresholds
 from alignlab.training.run_recorder import RunRecorder
@@ -62,6 +65,7 @@ def fit(
         plan = plan.with_length(len(rows.train))
         config, start = plan.train, replace(start, plan=plan)
         run.update(config=dict(plan.config))
+    run.update(reference_weights=start.weights, data=rows.record)
     with RunRecorder(plan, run, start, rows, group=group, done=done) as recorder:
         checkpoint = Checkpoint(run, config.trainer.checkpoint_every, config.trainer.checkpoint_minutes)
         own = [callback.build() for callback in config.callback.values()]
@@ -70,7 +74,16 @@ def fit(
         if config.evaluation.every:
             sampling = EvaluationCallback(plan, run, start, judges or {}, recorder.metrics)
             callbacks.append(sampling)
-        callbacks += [checkpoint, *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else [])]
+        best = None
+        if config.trainer.keep_best:
+            best = BestPolicy(config.trainer.keep_best, config.trainer.patience, recorder.metrics)
+            callbacks.append(best)
+        nonfinite = NonFinite(run, start.tokenizer.decode, anomaly=config.trainer.anomaly)
+        callbacks += [
+            nonfinite,
+            checkpoint,
+            *([Pruner(thresholds, recorder.metrics, checkpoint)] if thresholds else []),
+        ]
         trainer = make_trainer(config.trainer, run, callbacks, max_steps=config.trainer.max_steps)
         prepared = prepare(start, rows, trainer.strategy.root_device)
         module = make_module(config, prepared.policy, prepared.layout, prepared.reference, **prepared.extras)
@@ -80,12 +93,32 @@ def fit(
             refuse_other_model(run.checkpoint, read_state(run.checkpoint, run)["state_dict"], trained)
         with around_lightning(checkpoint):
             resumed_from = str(run.checkpoint) if done else None
-            trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
+            try:
+                trainer.fit(module, datamodule=data, ckpt_path=resumed_from, weights_only=True)
+            except RuntimeError as error:
+                raise (nonfinite.error_of(error, module.global_step) or error) from error.__cause__
+            finally:
+                nonfinite.stop()
         module.to(trainer.strategy.root_device)
         recorder.metrics.validate(trainer, module, data)
         if sampling:
             recorder.summary["time/sampling_seconds"] = round(sampling.seconds, 2)
-        return recorder.finish(module.policy, recorder.metrics.seconds)
+        seconds = recorder.metrics.seconds
+        chosen = _choose(best, recorder, module.policy, trainer) if best else {}
+        return {**recorder.finish(module.policy, seconds), **chosen}
+
+
+def _choose(best: BestPolicy, recorder: RunRecorder, policy: Any, trainer: pl.Trainer) -> dict[str, Any]:
+    """Make the best policy the policy of the run, and save the last one if it is another. Returns the record of it."""
+    updates = trainer.global_step
+    best.consider(updates, policy)
+    if best.step != updates:
+        recorder.save_last(policy)
+        best.restore(policy)
+    chosen = best.record(updates, trainer.max_steps)
+    log.info("the policy after %d of %d updates is chosen: its %s is the best", best.step, updates, best.metric)
+    recorder.summary[f"{CHOSEN}{best.metric}"] = float(best.step)
+    return {"chosen": chosen}
 
 
 def make_trainer(settings: Trainer, run: RunDir, callbacks: list[Any], **length: int) -> pl.Trainer:

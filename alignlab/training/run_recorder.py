@@ -106,7 +106,7 @@ class RunRecorder:
                 self.summary |= self.exact_metrics(policy)
             self._write_frontier(self.summary["exact/kl"])
         offset = self._offset(policy)
-        with _saved(policy, self.start.tokenizer, self.run, offset) as folder:
+        with _saved(policy, self.start.tokenizer, self.run.policy, offset) as folder:
             check_saved(policy, folder, config.model, self.rows.train, offset)
         check_known(self.summary)
         kind = self.plan.id.rpartition("-")[0]
@@ -116,6 +116,11 @@ class RunRecorder:
             "data": record,
             "model": {"fingerprint": config.model.fingerprint(), "reference_weights": self.start.weights},
         }
+
+    def save_last(self, policy: Any) -> None:
+        """Save the policy after the last update, beside the policy that `trainer.keep_best` chose."""
+        with _saved(policy, self.start.tokenizer, self.run.last_policy, self._offset(policy)):
+            pass
 
     def _open(self, done: int) -> list[Sink]:
         facts = {
@@ -215,13 +220,13 @@ def _list_left_out(run: RunDir, rows: RunRows) -> None:
 
 
 @contextmanager
-def _saved(policy: Any, tokenizer: Any, run: RunDir, offset: Tensor | None) -> Iterator[Path]:
-    """Save the policy in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
+def _saved(policy: Any, tokenizer: Any, folder: Path, offset: Tensor | None) -> Iterator[Path]:
+    """Save a policy in Hugging Face format, adapter or full, with the tokenizer; whole or not at all.
 
-    The `with` block gets the scratch folder. It becomes the run's policy unless the block raises an error.
+    The `with` block gets the scratch folder. It becomes `folder` unless the block raises an error.
     """
-    shutil.rmtree(run.policy, ignore_errors=True)  # left by an attempt that stopped between saving and recording
-    with new_folder(run.policy) as scratch:
+    shutil.rmtree(folder, ignore_errors=True)  # left by an attempt that stopped between saving and recording
+    with new_folder(folder) as scratch:
         save_model(policy, tokenizer, scratch)
         if (scratch / "adapter_config.json").is_file():
             save_quantization(policy, scratch)

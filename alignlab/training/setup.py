@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 
 from alignlab.config.plan import Plan
 from alignlab.data.layout import Layout
@@ -18,6 +17,7 @@ from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.evaluation.exact import Array, completion_logps
 from alignlab.integrity import is_whole, new_folder, seal_folder
 from alignlab.lab.world import World
+from alignlab.locks import file_lock
 from alignlab.models.efficiency import flush_denormals
 from alignlab.models.generation import save_model, stop_ids, template_of
 from alignlab.models.heads import with_scalar_head
@@ -116,7 +116,7 @@ def save_adapter_base(start: InitialPolicy) -> None:
         return
     folder = Path(start.plan.train.output_root).resolve() / "bases" / start.weights
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with file_lock(f"{folder}.lock"):
         if not is_whole(folder, "it is made anew"):
             log.info("the start is saved once, as the base of adapters: %s", folder)
             _save_whole(start.model, start.tokenizer, folder)

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
 from alignlab.data.audit.audit import Look
 from alignlab.data.audit.texts import Found, Places, Texts
@@ -25,6 +24,7 @@ from alignlab.data.token_table import TokenTable, write_rows
 from alignlab.data.tokenize import Collect, LengthReport, Tokens
 from alignlab.errors import OutputError
 from alignlab.integrity import is_whole, new_folder, seal_folder
+from alignlab.locks import file_lock
 
 # A part of the digest. It is changed when the same settings give other rows or token ids, or when the files have
 # another form.
@@ -71,7 +71,7 @@ def stored_split(folder: Path, kind: type[Tokens], make: Callable[[Collect], Tok
     Raises OutputError if the folder can't be written.
     """
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
+    with file_lock(f"{folder}.lock"):
         if not is_whole(folder, "the rows are tokenized again"):
             try:
                 with new_folder(folder) as scratch:

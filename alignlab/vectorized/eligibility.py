@@ -126,6 +126,8 @@ def ineligible_reason(train: Train) -> str | None:
         ),
         (train.optim.moments is None, "the optimizer rounds its state in blocks, which would span several models"),
         (trainer.compile == "always", "trainer.compile=always compiles the layers of one model"),
+        (trainer.anomaly, "trainer.anomaly looks into the modules of one model"),
+        (bool(trainer.keep_best), "trainer.keep_best keeps weights, and trainer.patience stops, one run at a time"),
         (bool(train.callback), "callbacks are called by Lightning's trainer of one run"),
         (bool(train.metric), "metrics of plug-ins are computed from the batch of one model"),
         (train.evaluation.every > 0, "evaluation.every samples answers from one model at a time"),

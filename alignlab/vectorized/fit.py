@@ -23,7 +23,6 @@ from alignlab.data.order import BatchTransform, indices_of
 from alignlab.data.tokenize import Tokens
 from alignlab.errors import DamagedError, NotVectorizableError, OutputError
 from alignlab.integrity import set_aside
-from alignlab.models.efficiency import one_thread_where_small
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.heartbeat import Heartbeat
 from alignlab.spelling import counted
@@ -44,6 +43,7 @@ from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, reference_pass
 from alignlab.training.state import STARTS_ANEW, about, read_state, refuse_other_model, replace_state, updates_in
+from alignlab.training.threads import threads_before, threads_for
 from alignlab.vectorized.answer_table import AnswerTable
 from alignlab.vectorized.batch import ReferenceColumns, VectorizedBatch, VectorizedPairs
 from alignlab.vectorized.module import VectorizedModule
@@ -152,6 +152,7 @@ class _VectorizedFit:
     def run(self) -> dict[str, BaseException | None]:
         """Train all points, and record how each one begins and ends. Returns run id -> None or its error."""
         changes = {}
+        before = threads_before(self.runs[0]) if self.done else None
         for plan, run in list(zip(self.plans, self.runs, strict=True)):
             overrides = self.overrides.get(plan.id, ())
             try:
@@ -163,8 +164,8 @@ class _VectorizedFit:
                 self.runs.remove(run)
         if not self.runs:
             return self.results
-        small = one_thread_where_small(self.plans[0].train.model.parameters)
-        with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), small:
+        threads = threads_for(self.runs, self.plans[0].train.model.parameters, before=before)
+        with logged_to(self.runs), Heartbeat(*(run.heartbeat for run in self.runs)), threads:
             how = f"resuming at step {self.done}" if self.done else "starting"
             points, names = counted(len(self.plans), "point"), ", ".join(run.id for run in self.runs)
             log.info("%s as one model: %s (%s)", points, how, names)
@@ -209,6 +210,7 @@ class _VectorizedFit:
             reference = ReferenceColumns(cached.sums(table.rows), tokens)
         self._log_data_warnings(rows)
         for plan, run, start, loaded in zip(self.plans, self.runs, starts, rows, strict=True):
+            run.update(reference_weights=start.weights, data=loaded.record)
             self.points.append(RunRecorder(plan, run, start, loaded, group=self.group, done=self.done))
         members = [make_module(plan.train, policy, layout, None) for plan in self.plans]
         policies = VectorizedPolicy(policy, len(members))

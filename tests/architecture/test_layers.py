@@ -20,7 +20,7 @@ PACKAGE = Path(alignlab.__file__).parent
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 # room -> rooms it may import from (itself always)
-BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins", "redaction"}
+BASE = {"types", "errors", "checks", "integrity", "spelling", "progress", "inert", "plugins", "redaction", "locks"}
 MODELS_AND_DATA = BASE | {"lab", "data", "models", "rollout"}
 FIT = MODELS_AND_DATA | {
     "objectives",
@@ -39,6 +39,7 @@ ALLOWED = {
     "spelling": set(),
     "progress": {"inert"},
     "integrity": {"errors"},
+    "locks": set(),
     "checks": {"errors", "spelling"},
     "plugins": {"errors", "integrity"},
     "discovery": {"errors", "plugins"},
@@ -48,7 +49,7 @@ ALLOWED = {
     "redaction": set(),
     "lab": set(),
     "statistics": set(),
-    "runs": {"errors", "integrity", "spelling"},
+    "runs": {"errors", "integrity", "spelling", "locks"},
     "objectives": BASE | {"discovery"},
     "optim": BASE | {"discovery"},
     "tracking": BASE,
@@ -125,6 +126,7 @@ NO_TORCH = {
     "spelling",
     "inert",
     "progress",
+    "locks",
     "lab",
     "statistics",
     "tracking",

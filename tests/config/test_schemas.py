@@ -36,6 +36,7 @@ def test_what_the_fields_say_of_ids_and_of_the_runs_that_are_needed() -> None:
         "trainer.progress", "trainer.checkpoint_every", "trainer.micro_batch_size", "trainer.micro_batch_tokens",
         "trainer.layout", "trainer.gradient_checkpointing", "trainer.compile", "trainer.token_stats",
         "trainer.log_every", "trainer.keep", "trainer.checkpoint_minutes", "rounds", "synthesis", "plugins", "metric",
+        "trainer.anomaly",
     }  # fmt: skip
     inherited = set(inherited_keys("parents"))
     assert inherited - set(inherited_keys("judges")) == {"model", "data"}

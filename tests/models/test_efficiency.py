@@ -16,7 +16,6 @@ from alignlab.models.efficiency import (
     compile_layers,
     compiling_pays,
     flush_denormals,
-    one_thread_where_small,
 )
 from alignlab.models.logps import answer_logps
 from tests.models.test_logps import SIZES
@@ -145,15 +144,3 @@ def test_numbers_that_a_cpu_is_slow_with_are_zero() -> None:
         torch.set_flush_denormal(False)
     assert found.tolist() == [0.0, 0.0, smallest]
     assert float(torch.tensor(1e-30) * 1e-10) > 0.0
-
-
-def test_small_models_take_one_thread() -> None:
-    before = torch.get_num_threads()
-    torch.set_num_threads(3)
-    try:
-        for parameters, expected in ((83_000, 1), (2_000_000, 3), (None, 3)):
-            with one_thread_where_small(parameters):
-                assert torch.get_num_threads() == expected
-            assert torch.get_num_threads() == 3
-    finally:
-        torch.set_num_threads(before)

@@ -17,10 +17,11 @@ import pytest
 
 from alignlab.errors import OutputError
 from alignlab.integrity import write_sealed
+from alignlab.locks import is_locked
 from alignlab.runs import directory as run_dir
 from alignlab.runs import heartbeat
 from alignlab.runs.directory import RunDir, at_work_elsewhere, git_revision
-from alignlab.runs.heartbeat import Heartbeat, beating, is_locked, is_recent
+from alignlab.runs.heartbeat import Heartbeat, beating, is_recent
 from alignlab.runs.identity import flatten, run_id
 
 

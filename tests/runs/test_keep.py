@@ -56,3 +56,21 @@ def test_only_finished_runs_lose_something(tmp_path: Path) -> None:
     assert run.checkpoint.exists()
     assert earlier_state(run.checkpoint).exists()
     assert run.policy.exists()
+
+
+def test_metrics_of_a_finished_run_that_changed_are_noticed(tmp_path: Path) -> None:
+    """One changed digit, lost rows, and a lost file. Nothing is known of runs that older versions made."""
+    run = RunDir.of(tmp_path, "dpo-1")
+    run.start("", fresh=True)
+    run.metrics.write_text('{"train/global_step": 1, "train/loss": 0.5}\n')
+    assert not run.metrics_changed()
+    run.end("done")
+    assert not run.metrics_changed()
+    run.metrics.write_text('{"train/global_step": 1, "train/loss": 0.4}\n')
+    assert run.metrics_changed()
+    run.metrics.write_text("")
+    assert run.metrics_changed()
+    run.metrics.unlink()
+    assert run.metrics_changed()
+    run.update(metrics_sha256=None)
+    assert not run.metrics_changed()

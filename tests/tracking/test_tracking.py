@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import logging
+import socket
 import time
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -110,6 +113,60 @@ def test_wandb_disabled_by_its_own_variable(tmp_path: Path, monkeypatch: pytest.
     sink = Wandb().open(RunIdentity(id="dpo-1", directory=tmp_path, group=None, job_type="dpo"))
     sink.log({"train/loss": 1.0})
     sink.finish({}, ending="done")
+
+
+def test_a_key_without_a_network_is_offline_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Prompts that an online run would not send are not written for a later upload either."""
+    import wandb
+
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+    closed = SimpleNamespace(settings=SimpleNamespace(base_url="http://127.0.0.1:9"))
+    monkeypatch.setattr(wandb, "setup", lambda: closed)
+    monkeypatch.setattr("alignlab.tracking.sinks.wandb.has_key", lambda: True)
+    began = time.monotonic()
+    with caplog.at_level(logging.INFO):
+        sink = Wandb().open(RunIdentity(id="dpo-1", directory=tmp_path, group=None, job_type="dpo"))
+    assert time.monotonic() - began < 60
+    sink.log(rows(1)[0])
+    sink.table("completions", [{"step": 1, "prompt": "secret"}])
+    sink.finish({}, ending="done")
+    assert "http://127.0.0.1:9 can't be reached, so this run is written offline" in caplog.text
+    assert sink.anew
+    records = offline_records(tmp_path)
+    assert len(history_of(records)) == 1
+    assert not any("completions" in row for row in history_of(records))
+
+
+def test_a_server_that_does_not_answer_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither for a connection, nor for the look-up of its name."""
+    from alignlab.tracking import reachable
+
+    monkeypatch.setattr(reachable, "_SECONDS", 0.05)
+
+    def silent(*address: Any, **how: Any) -> None:
+        time.sleep(6)
+        raise TimeoutError
+
+    monkeypatch.setattr(reachable.socket, "create_connection", silent)
+    began = time.monotonic()
+    assert not reachable.is_reachable("https://nowhere.example:1")
+    assert time.monotonic() - began < 5
+
+
+def test_a_server_is_reached_directly_or_by_a_proxy(monkeypatch: pytest.MonkeyPatch) -> None:
+    from alignlab.tracking import reachable
+
+    monkeypatch.setattr(reachable, "getproxies", dict)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert reachable.is_reachable(f"http://127.0.0.1:{port}")
+        monkeypatch.setattr(reachable, "getproxies", lambda: {"https": f"http://127.0.0.1:{port}"})
+        monkeypatch.setattr(reachable, "proxy_bypass", lambda host: False)
+        assert reachable.is_reachable("https://api.example")
+    monkeypatch.setattr(reachable, "getproxies", dict)
+    assert not reachable.is_reachable("http://127.0.0.1:9/other")
 
 
 def test_an_interrupted_offline_run_is_one_whole_curve_after_it_resumed(tmp_path: Path) -> None:

@@ -405,7 +405,15 @@ def test_waiting_points_have_their_overrides_in_the_record(alignlab: Run, monkey
     assert sorted(o for r in records().values() for o in r["overrides"] if o.startswith("seed")) == ["seed=1", "seed=2"]
     named = ["train", *LAB, "sweep.name=s", "-m"]
     assert "other points" not in alignlab(*named, "seed=1,2").err + alignlab(*named, "seed=1,2,3").err
-    assert "s was a sweep with 2 other points: its table no longer shows them" in alignlab(*named, "seed=3,4").err
+    before = Path("outputs/sweeps/s/table.md").read_text()
+    told = alignlab(*named, "seed=3,4").err
+    (kept,) = Path("outputs/sweeps").glob("s-*")
+    assert f"s was a sweep with 2 other points: its table with them is kept in {kept}" in told
+    assert (kept / "table.md").read_text() == before
+    sweep = json.loads((kept / "sweep.json").read_text())
+    assert (sweep["name"], [point["seed"] for point in sweep["points"]]) == (kept.name, ["1", "2", "3"])
+    assert kept.name in alignlab(*named, "seed=5").err + "".join(map(str, Path("outputs/sweeps").iterdir()))
+    assert len(list(Path("outputs/sweeps").glob("s-*"))) == 2, "the second table is kept, too"
 
 
 @pytest.mark.usefixtures("sft_parent")

@@ -12,11 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, ClassVar
 
-from filelock import FileLock
-
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import Problem
 from alignlab.integrity import is_whole, new_folder, seal_folder
+from alignlab.locks import file_lock
 from alignlab.models.lineage import is_adapter, read_config
 from alignlab.models.sources.base import ModelConfigs, load_pretrained, load_tokenizer
 from alignlab.models.sources.hub import Hub
@@ -96,7 +95,7 @@ class Packaged(Hub):
         assert file is not None
         target = _target(file)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{target}.lock"):
+        with file_lock(f"{target}.lock"):
             if not is_whole(target, "it is converted again"):
                 if target.is_dir():
                     log.warning("%s has no checksums (an older version wrote it); it is converted again", target)

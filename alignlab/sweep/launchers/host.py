@@ -12,6 +12,7 @@ from pathlib import Path
 
 import psutil
 
+from alignlab.runs.cores import CLAIMED, cores, in_use
 from alignlab.sweep.launchers.process import library_settings
 
 log = logging.getLogger(__name__)
@@ -30,23 +31,25 @@ class Slot:
     def environment(self) -> dict[str, str]:
         """Environment variables of the worker. Libraries read them when they are imported."""
         gpu = {} if self.gpu is None else {"CUDA_VISIBLE_DEVICES": self.gpu}
-        return {**os.environ, **library_settings(self.threads), **gpu}
+        return {**os.environ, **library_settings(self.threads), CLAIMED: str(os.getpid()), **gpu}
 
 
-def slots(tasks: int, at_once: int, per_gpu: int) -> list[Slot]:
+def slots(tasks: int, at_once: int, per_gpu: int, free: int | None = None) -> list[Slot]:
     """The machine divided into slots: `per_gpu` for each free GPU or, without GPUs, one for each core.
+
+    free: number of cores to divide; None for those that no other alignlab command computes on.
 
     If no GPU is free, all of them are used. There are at most `at_once` slots (0: no limit), and at most as many as
     tasks. Without GPUs, `at_once` may exceed the number of cores.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    free = max(1, cores() - sum(in_use().values())) if free is None else free
     usable = free_gpus()
     if not usable and (usable := list(_gpus())):
         log.warning("all GPUs are in use by other processes; the points share them")
     gpus = [gpu for gpu in usable for _ in range(per_gpu)]
-    room = len(gpus) or at_once or cores  # points can share cores, but not the memory of GPUs
+    room = len(gpus) or at_once or free  # points can share cores, but not the memory of GPUs
     count = max(1, min(tasks, room, at_once or room))
-    threads = max(1, cores // count)
+    threads = max(1, free // count)
     return [Slot(threads, gpus[i % len(gpus)] if gpus else None) for i in range(count)]
 
 

@@ -15,12 +15,14 @@ import sys
 import time
 from collections import deque
 from collections.abc import Sequence
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from types import TracebackType
 
 import psutil
 
+from alignlab.runs.cores import claimed, cores
+from alignlab.spelling import counted
 from alignlab.sweep.launchers.host import Slot, memory, oom_kills, slots
 from alignlab.sweep.launchers.interrupts import InterruptCounter
 from alignlab.sweep.launchers.process import packed
@@ -84,13 +86,24 @@ class Pool:
 
     def __init__(self, tasks: int, *, at_once: int, per_gpu: int, retries: int) -> None:
         """There are at most `tasks` workers. See LocalLauncherConf for the other arguments."""
-        self._free = slots(tasks, at_once, per_gpu)
+        self._limits = (tasks, at_once, per_gpu)
+        self._claim = ExitStack()
+        self._free: list[Slot] = []
         self._running: list[_Worker] = []
         self._idle: list[_Worker] = []
         self._retries = retries
         self._largest = 0
 
+    def _divide(self, free: int) -> int:
+        """Divide the free cores into slots. Returns the number of threads of all workers."""
+        self._free = slots(*self._limits, free)
+        if free < cores():
+            text = "other alignlab commands compute on this machine: %s for the points, of %d"
+            log.info(text, counted(free, "core"), cores())
+        return sum(slot.threads for slot in self._free)
+
     def __enter__(self) -> Pool:
+        self._claim.enter_context(claimed(self._divide))
         return self
 
     def __exit__(
@@ -104,6 +117,7 @@ class Pool:
         _wait_for((*self._running, *self._idle))
         for worker in self._running:  # not earlier: a closed pipe also stops a worker, before its state is saved
             worker.close()
+        self._claim.close()
 
     @property
     def workers(self) -> int:

@@ -15,6 +15,7 @@ from typing import Any
 from alignlab.checks import one_of
 from alignlab.errors import Problem, TrackingError
 from alignlab.tracking.metrics import CURVES
+from alignlab.tracking.reachable import is_reachable
 from alignlab.tracking.sinks.base import Ending, RunIdentity, Sink, TrackingWithFigures
 from alignlab.tracking.sinks.jsonl import STEP, log_again
 
@@ -26,6 +27,7 @@ ARTIFACTS = ("policy", "rows")
 # W&B shows 0 as finished, 255 as killed, and other codes as failed.
 _EXIT_CODES = {"done": 0, "interrupted": 255}
 _LONGEST_NAME = 128  # characters, a limit of W&B
+_INIT_SECONDS = 20.0  # for the answer of a server that accepts connections
 
 _SENT = "config, metrics and installed packages"
 
@@ -36,7 +38,8 @@ class Wandb(TrackingWithFigures):
 
     project, entity: as in W&B. An empty entity means your default entity.
     mode:            "online", "offline" or "auto". "auto" is the value of WANDB_MODE if that is set; else it is online
-                     if there is a stored key or WANDB_API_KEY, and offline if there is none.
+                     if there is a stored key or WANDB_API_KEY, and offline if there is none. Without a network an
+                     online run is written offline, and the log says so.
     tags:            shown in the W&B table of runs, beside the names of objective, model and data.
     samples:         log prompts and answers as tables. null: only offline, because prompts may be confidential.
     artifacts:       what is uploaded as artifacts when a run ends: policy (the saved model), rows (rows.parquet of its
@@ -71,40 +74,60 @@ class WandbSink:
     def __init__(self, config: Wandb, run: RunIdentity) -> None:
         import wandb
 
-        mode = _mode(config.mode)
-        self.anew = mode == "offline"
+        mode = wanted = _mode(config.mode)
+        if wanted == "online" and not is_reachable(url := wandb.setup().settings.base_url):
+            mode = _offline_instead(f"{url} can't be reached")
         self._directory, self._artifacts, self._with_figures = run.directory, config.artifacts, config.figures
-        self._samples = mode != "online" if config.samples is None else config.samples
-        self._replaced = list(run.directory.glob("wandb/offline-run-*")) if mode == "offline" else []
+        # What would not have been sent must not be sent later either.
+        self._samples = wanted != "online" if config.samples is None else config.samples
         try:
-            self._run = wandb.init(
-                project=config.project,
-                entity=config.entity or None,
-                id=run.id,
-                name=(run.name or run.id)[:_LONGEST_NAME],
-                group=run.group,
-                job_type=run.job_type,
-                notes=run.notes or None,
-                config=dict(run.config),
-                tags=list(dict.fromkeys([*config.tags, *run.tags])),
-                dir=run.directory.resolve(),  # W&B's service process may have another working directory
-                mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
-                resume="allow" if mode == "online" else None,
-                reinit="create_new",  # the runs of a vectorized group are open at the same time
-                # x_disable_meta: no command line, which may hold credentials, and no user or host name.
-                settings=wandb.Settings(
-                    silent=True, console="off", x_save_requirements=False, x_disable_meta=True, host=""
-                ),
-            )
+            self._run = self._init(config, run, mode)
         except wandb.Error as error:
-            raise TrackingError(f"W&B can't start: {error}\n  type: tracking.wandb.mode=offline") from error
+            if mode != "online" or isinstance(error, wandb.errors.AuthenticationError):
+                raise TrackingError(f"W&B can't start: {error}\n  type: tracking.wandb.mode=offline") from error
+            mode = _offline_instead(f"W&B can't start online ({error})")
+            self._run = self._init(config, run, mode)
+        own = Path(self._run.dir).parent.resolve()
+        left = [folder for folder in run.directory.glob("wandb/offline-run-*") if folder.resolve() != own]
+        if mode == "online":  # an attempt without a network has left files; what was uploaded is there already
+            left = [folder for folder in left if not list(folder.glob("*.wandb.synced"))]
+        self._replaced = left if mode in ("online", "offline") else []
+        self.anew = mode == "offline" or bool(self._replaced)
         self._save_requirements()
         self._run.define_metric("*", step_metric=STEP, step_sync=True)
         for name, kept in CURVES.items():
             self._run.define_metric(name, step_metric=STEP, summary=f"{kept},last")
         log.info("wandb: %s", self._about(mode))
-        if mode == "offline":
+        if self.anew:
             log_again(self, run.directory)
+
+    def _init(self, config: Wandb, run: RunIdentity, mode: str) -> Any:
+        import wandb
+
+        return wandb.init(
+            project=config.project,
+            entity=config.entity or None,
+            id=run.id,
+            name=(run.name or run.id)[:_LONGEST_NAME],
+            group=run.group,
+            job_type=run.job_type,
+            notes=run.notes or None,
+            config=dict(run.config),
+            tags=list(dict.fromkeys([*config.tags, *run.tags])),
+            dir=run.directory.resolve(),  # W&B's service process may have another working directory
+            mode=mode,  # type: ignore[arg-type]  # one of MODES or what WANDB_MODE may be
+            resume="allow" if mode == "online" else None,
+            reinit="create_new",  # the runs of a vectorized group are open at the same time
+            # x_disable_meta: no command line, which may hold credentials, and no user or host name.
+            settings=wandb.Settings(
+                silent=True,
+                console="off",
+                x_save_requirements=False,
+                x_disable_meta=True,
+                host="",
+                init_timeout=_INIT_SECONDS,
+            ),
+        )
 
     def _about(self, mode: str) -> str:
         """Where the run is, and what leaves this machine."""
@@ -196,6 +219,12 @@ def _mode(configured: str) -> str:
             "tracking.wandb.mode=online needs a key\n  type: wandb login   or: tracking.wandb.mode=offline"
         )
     return "online" if has_key() else "offline"
+
+
+def _offline_instead(why: str) -> str:
+    """Warn that an online run is written offline. Returns the mode."""
+    log.warning("wandb: %s, so this run is written offline; `alignlab runs --sync` uploads it later", why)
+    return "offline"
 
 
 def has_key() -> bool:

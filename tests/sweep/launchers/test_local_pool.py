@@ -86,7 +86,7 @@ def test_a_killed_worker_hurts_its_own_point_only(alignlab: Run) -> None:
     first, second, third = records
     assert [a["reason"] for a in first["attempts"]] == ["its process ended with signal SIGKILL"]
     assert (first["attempt"], second["attempt"], third["attempt"]) == (2, 1, 1)
-    assert first["machine"]["threads"] == str(max(1, len(os.sched_getaffinity(0)) // 2))
+    assert first["machine"]["threads"] == 1, "the models of the lab are small"
     pids = {record["pid"] for record in records}
     assert os.getpid() not in pids
     assert len(pids) <= 2, "a process goes on with the next point"
@@ -199,10 +199,15 @@ def test_ctrl_c(times: int, alignlab: Run) -> None:
 
 def test_parts_of_the_machine(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(16)))
+    monkeypatch.setattr(host, "in_use", dict)
     monkeypatch.setattr(host, "free_gpus", list)
     assert slots(3, 0, 1) == [Slot(5)] * 3
     assert slots(40, 0, 1) == [Slot(1)] * 16
     assert slots(40, 4, 1) == [Slot(4)] * 4
+    assert slots(40, 0, 1, 5) == [Slot(1)] * 5, "as many cores as another command leaves"
+    monkeypatch.setattr(host, "in_use", lambda: {1: 10, 2: 4})
+    assert slots(40, 0, 1) == [Slot(1)] * 2
+    monkeypatch.setattr(host, "in_use", dict)
     monkeypatch.setattr(host, "free_gpus", lambda: ["0", "2"])
     assert slots(40, 0, 1) == [Slot(8, "0"), Slot(8, "2")]
     assert [s.gpu for s in slots(40, 0, 2)] == ["0", "0", "2", "2"]

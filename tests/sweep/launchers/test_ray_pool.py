@@ -69,7 +69,7 @@ def test_a_killed_worker_costs_its_own_point_only(alignlab: Run, two_workers: No
     first, *others = states(Path("outputs"), "s")
     assert first["attempts"][0]["reason"].startswith("its process ended with WorkerCrashedError")
     assert [first["attempt"], *(other["attempt"] for other in others)] == [2] + [1] * 11
-    assert first["machine"]["threads"] == "1"
+    assert first["machine"]["threads"] == 1
     assert first["pid"] != os.getpid()
     assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
     assert "done, in" in Path(f"outputs/sweeps/s/logs/{point}.log").read_text()

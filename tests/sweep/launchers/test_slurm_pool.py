@@ -120,7 +120,7 @@ def test_a_dry_run_in_which_a_job_is_preempted_and_another_killed(alignlab: Run)
     assert "its process ended with no result" in second["attempts"][0]["reason"]
     log = RunDir.of("outputs", preempted).log.read_text()
     assert "resuming" in log, "its state was saved when the signal came: checkpoint_every is off"
-    assert (first["machine"]["threads"], first["attempt"], second["attempt"]) == ("1", 2, 2)
+    assert (first["machine"]["threads"], first["attempt"], second["attempt"]) == (1, 2, 2)
     assert len(list(Path("outputs/runs").glob("sft-*/run.json"))) == 1
     assert first["pid"] != os.getpid()
 

@@ -1,0 +1,245 @@
+"""Finds and deletes what no run refers to: stored references, samples, judgements, token rows and old training states.
+
+An entry of a store stays as long as anything that exists refers to it: a run, the evaluation of a run or of a model, or
+preference data that was made here. An entry of which this is not known stays, too. While a process works on anything
+below the output root, the stores are left alone, because it may be about to use an entry.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from alignlab.data.fingerprint import digest
+from alignlab.errors import DamagedError
+from alignlab.evaluation.examples import facts_of
+from alignlab.integrity import DAMAGED, read_sealed
+from alignlab.locks import file_lock, is_locked
+from alignlab.runs.directory import FINISHED, RunDir
+
+# Implementations of attention that a name of a reference store may stand for.
+_ATTENTION = ("", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A file or folder that may be deleted.
+
+    kind: what it is, in words.
+    size: bytes.
+    run:  the finished run whose state it is; None for an entry of a store.
+    lock: the lock that a process holds while it uses the entry; None if there is none.
+    """
+
+    kind: str
+    path: Path
+    size: int
+    run: RunDir | None = None
+    lock: Path | None = None
+
+
+@dataclass(frozen=True)
+class Garbage:
+    """What may be deleted, and why something else may not.
+
+    at_work: what is in use, so that the stores were not looked at.
+    unknown: kind -> number of entries that stay, because they do not say whose they are.
+    """
+
+    pieces: Sequence[Piece]
+    at_work: Sequence[str] = ()
+    unknown: dict[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class _Uses:
+    """Digests that existing runs, evaluations and preference data refer to.
+
+    weights: of policies and of their starts. rows: of token rows. judges: of judges, with their settings.
+    complete: whether every run says which weights and rows it uses. An old one that is unfinished does not.
+    sampling: whether some preference data is unfinished, so that it is not known whose samples and judgements it uses.
+    anything: whether there is any run, evaluation or preference data.
+    """
+
+    weights: set[str] = field(default_factory=set)
+    rows: set[str] = field(default_factory=set)
+    judges: set[str] = field(default_factory=set)
+    complete: bool = True
+    sampling: bool = False
+    anything: bool = False
+
+
+STATES = "training states of finished runs"
+SET_ASIDE = "damaged files that were set aside"
+REFERENCES = "reference log-probabilities"
+SAMPLES = "sampled answers"
+JUDGEMENTS = "judgements"
+TOKENS = "token rows"
+
+
+def find_garbage(root: Path) -> Garbage:
+    """What no run below an output root refers to. Deletes nothing."""
+    runs = [RunDir(path) for path in sorted((root / "runs").glob("*")) if (path / "run.json").is_file()]
+    pieces = [piece for run in runs for piece in _of_run(run)]
+    if at_work := _at_work(root, runs):
+        return Garbage(pieces, at_work)
+    uses = _uses(root, runs)
+    unknown: dict[str, int] = {}
+    for kind, found in (
+        (REFERENCES, _references(root, uses)),
+        (SAMPLES, _samples(root, uses)),
+        (JUDGEMENTS, _judgements(root, uses)),
+        (TOKENS, _tokens(root, uses)),
+    ):
+        for path, is_used, lock in found:
+            if is_used is None:
+                unknown[kind] = unknown.get(kind, 0) + 1
+            elif not is_used:
+                pieces.append(Piece(kind, path, _size(path), lock=lock))
+    for folder in ("reference", "samples", "judgements", "tokens", "bases"):
+        for path in sorted((root / folder).rglob(f"*{DAMAGED}*")):
+            pieces.append(Piece(SET_ASIDE, path, _size(path)))
+    return Garbage(pieces, unknown=unknown)
+
+
+def delete(pieces: Iterable[Piece]) -> tuple[int, int, list[Path]]:
+    """Delete the pieces. Returns (number of deleted ones, their bytes, those that stay because they are in use)."""
+    number, size, kept = 0, 0, []
+    for piece in pieces:
+        if _delete(piece):
+            number, size = number + 1, size + piece.size
+        else:
+            kept.append(piece.path)
+    return number, size, kept
+
+
+def _delete(piece: Piece) -> bool:
+    if piece.run is not None:
+        with piece.run.locked(wait=False) as mine:
+            if not (mine and piece.run.record().get("status") in FINISHED):
+                return False
+            _remove(piece.path)
+            with suppress(OSError):  # something else is in it
+                piece.path.parent.rmdir()
+            return True
+    if piece.lock is None:
+        _remove(piece.path)
+        return True
+    try:
+        with file_lock(piece.lock, timeout=0):
+            _remove(piece.path)
+    except Timeout:
+        return False
+    piece.lock.unlink(missing_ok=True)
+    return True
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _of_run(run: RunDir) -> Iterator[Piece]:
+    """Training states of a finished run that did not ask to keep them, and its damaged files."""
+    if run.record().get("status") not in FINISHED or run.is_locked():
+        return
+    if run.record().get("kept") != "state":
+        for file in run.states():
+            yield Piece(STATES, file, file.stat().st_size, run)
+    for file in sorted(run.checkpoint.parent.glob(f"*{DAMAGED}*")):
+        yield Piece(SET_ASIDE, file, _size(file), run)
+
+
+def _at_work(root: Path, runs: Iterable[RunDir]) -> list[str]:
+    """Names of what a process works on below an output root."""
+    found = [run.id for run in runs if run.is_locked() or run.state().get("status") in ("running", "queued")]
+    locks = [*(root / "runs" / ".locks").glob("*"), *(root / "synthesis").glob("*/lock")]
+    locks += [*(root / "reference").glob("*/.lock"), *(root / "tokens").glob("*.lock")]
+    for lock in locks:
+        name = lock.parent.name if lock.name in ("lock", ".lock") else lock.stem if lock.suffix else lock.name
+        if is_locked(lock) and name not in found:
+            found.append(name)
+    return found
+
+
+def _uses(root: Path, runs: Iterable[RunDir]) -> _Uses:
+    uses = _Uses()
+    for run in runs:
+        record, uses.anything = run.record(), True
+        weights = record.get("reference_weights") or (record.get("model") or {}).get("reference_weights")
+        rows = [(record.get("data") or {}).get(part) for part in ("train", "eval", "pairs")]
+        uses.weights |= {weights} if weights else set()
+        uses.rows |= {part["digest"] for part in rows if isinstance(part, dict) and "digest" in part}
+        if record.get("status") not in FINISHED and not weights:
+            uses.complete = False
+    for folder in (*(root / "runs").glob("*/evaluation/*"), *(root / "evaluations").glob("*")):
+        facts = facts_of(folder)
+        uses.weights |= {facts[key] for key in ("weights", "reference") if key in facts}
+        uses.judges |= {value for key, value in facts.items() if key.startswith("judge/")}
+        uses.anything |= bool(facts)
+    for folder in (root / "synthesis").glob("*"):
+        files = list(folder.glob("*.provenance.json"))
+        uses.anything, uses.sampling = True, uses.sampling or not files
+        for found in map(_json, files):
+            uses.weights |= {found["weights"]} if found.get("weights") else set()
+            uses.judges |= {found["judge"]} if found.get("judge") else set()
+    return uses
+
+
+_Found = Iterator[tuple[Path, bool | None, Path | None]]
+
+
+def _references(root: Path, uses: _Uses) -> _Found:
+    """(store, whether it is used; None if unknown, its lock)."""
+    names = {digest([weights.encode(), attention.encode()]) for weights in uses.weights for attention in _ATTENTION}
+    for store in sorted(path for path in (root / "reference").glob("*") if path.is_dir()):
+        yield store, True if store.name in names else False if uses.complete else None, None
+
+
+def _samples(root: Path, uses: _Uses) -> _Found:
+    for file in sorted((root / "samples").glob("*.json")):
+        weights = _json(file).get("weights")
+        yield file, weights in uses.weights if weights and uses.complete else None, None
+    for file in sorted((root / "samples" / "prompts").glob("*/*.json")):
+        weights = (_json(file).get("request") or {}).get("policy")
+        known = weights and uses.complete and not uses.sampling
+        yield file, weights in uses.weights if known else None, None
+
+
+def _judgements(root: Path, uses: _Uses) -> _Found:
+    """Replies of language models do not name their judge, and may have cost money. They stay while anything exists."""
+    for file in sorted((root / "judgements").glob("*/*/*.json")):
+        judge = (_json(file).get("request") or {}).get("judge")
+        is_used = judge in uses.judges if judge else uses.anything
+        yield file, None if uses.sampling and not is_used else is_used, None
+
+
+def _tokens(root: Path, uses: _Uses) -> _Found:
+    for folder in sorted(path for path in (root / "tokens").glob("*") if (path / "split.json").is_file()):
+        rows = _json(folder / "split.json").get("digest")
+        yield folder, rows in uses.rows if uses.complete and rows else None, Path(f"{folder}.lock")
+
+
+def _json(file: Path) -> dict[str, Any]:
+    """The content of a JSON file; empty if it can't be read."""
+    try:
+        return read_sealed(file)
+    except (DamagedError, OSError):
+        return {}
+
+
+def _size(path: Path) -> int:
+    """Bytes of a file, or of all files in a folder."""
+    if path.is_dir() and not path.is_symlink():
+        return sum(_size(inside) for inside in path.iterdir())
+    with suppress(OSError):
+        return path.lstat().st_size
+    return 0

@@ -16,8 +16,9 @@ import logging
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from alignlab.errors import ConfigError, Problem
 from alignlab.progress import log_to_terminal
@@ -29,6 +30,20 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MANY = ("-m", "--multirun")
+_P, _R = ParamSpec("_P"), TypeVar("_R")
+
+
+def _brief(function: Callable[_P, _R]) -> Callable[_P, _R]:
+    """A ConfigError of the function has a traceback of a few lines, so that a notebook shows its message at once."""
+
+    @wraps(function)
+    def called(*args: _P.args, **kwargs: _P.kwargs) -> _R:
+        try:
+            return function(*args, **kwargs)
+        except ConfigError as error:
+            raise error.with_traceback(None) from None
+
+    return called
 
 
 @dataclass(frozen=True)
@@ -92,6 +107,7 @@ class Run:
         return f"Run({self.id}, {self.status or 'no record'}, {self.path})"
 
 
+@_brief
 def train(*overrides: str) -> Run:
     """Train one run, or find it if it is finished: `alignlab train <overrides>`.
 
@@ -117,6 +133,7 @@ def train(*overrides: str) -> Run:
     return Run(finished[0])
 
 
+@_brief
 def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = None) -> pd.DataFrame:
     """Run a sweep and return its settings, one a row: `alignlab train <overrides> -m <axes>`.
 
@@ -143,6 +160,7 @@ def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = Non
     return read_sweep(folders[-1])
 
 
+@_brief
 def read_sweep(sweep: str | Path, output_root: str | Path = "outputs") -> pd.DataFrame:
     """The settings of a sweep, finished or not, one a row (`alignlab.reports.frames.settings_frame`).
 
@@ -154,6 +172,7 @@ def read_sweep(sweep: str | Path, output_root: str | Path = "outputs") -> pd.Dat
     return settings_frame(chosen_runs(Path(output_root), [str(sweep)]))
 
 
+@_brief
 def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run]:
     """Runs that fulfil all conditions, oldest first: `alignlab runs <conditions>`.
 
@@ -164,6 +183,7 @@ def find_runs(*conditions: str, output_root: str | Path = "outputs") -> list[Run
     return [Run(RunDir.of(Path(output_root).absolute(), record["id"])) for record in found]
 
 
+@_brief
 def evaluate(run: Run | str, *overrides: str) -> pd.DataFrame:
     """Sample answers of a run, or of all finished runs of a sweep: `alignlab evaluate run=<run> <overrides>`.
 

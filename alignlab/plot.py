@@ -6,6 +6,8 @@ and returns a matplotlib figure. Nothing is written; `figure.savefig(...)` does 
 
 from __future__ import annotations
 
+import sys
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,7 +24,7 @@ def frontier(*sweep: str | Path, output_root: str | Path = "outputs", style: str
     """
     from alignlab.reports import figures
 
-    return figures.frontier(_found(sweep, output_root), style=style)
+    return _shown(figures.frontier(_found(sweep, output_root), style=style))
 
 
 def strength(
@@ -31,21 +33,43 @@ def strength(
     """A metric against the strength, one line for each method. Raises DataError if no run has the metric."""
     from alignlab.reports import figures
 
-    return figures.strength(_found(sweep, output_root), metric, style=style)
+    return _shown(figures.strength(_found(sweep, output_root), metric, style=style))
 
 
 def curves(*sweep: str | Path, metric: str = "", output_root: str | Path = "outputs", style: str = "screen") -> Figure:
     """A training curve, one line for each setting. Raises DataError if no run has the metric."""
     from alignlab.reports import figures
 
-    return figures.curves(_found(sweep, output_root), metric, style=style)
+    return _shown(figures.curves(_found(sweep, output_root), metric, style=style))
 
 
 def forest(*sweep: str | Path, output_root: str | Path = "outputs", style: str = "screen") -> Figure:
     """Win-rates with their intervals. Raises DataError if no run has a win-rate."""
     from alignlab.reports import figures
 
-    return figures.forest(_found(sweep, output_root), style=style)
+    return _shown(figures.forest(_found(sweep, output_root), style=style))
+
+
+def _shown(figure: Figure) -> Figure:
+    """The figure. In a notebook, the image of a figure is shown from now on, unless that is set up already.
+
+    IPython knows how to show figures only after pyplot was imported, and the figures here are made without it.
+    """
+    ipython = sys.modules.get("IPython")
+    if (shell := ipython.get_ipython() if ipython else None) is None:
+        return figure
+    images = shell.display_formatter.formatters["image/png"]
+    try:
+        images.lookup_by_type(type(figure))
+    except KeyError:
+        images.for_type(type(figure), _png)
+    return figure
+
+
+def _png(figure: Figure) -> bytes:
+    image = BytesIO()
+    figure.savefig(image, format="png", bbox_inches="tight")
+    return image.getvalue()
 
 
 def _found(words: tuple[str | Path, ...], output_root: str | Path) -> Collected:

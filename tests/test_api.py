@@ -97,6 +97,7 @@ def test_everything_wrong_is_raised_at_once() -> None:
     with pytest.raises(ConfigError) as raised:
         package.train(*TINY, "objective.beta=-1", "trainer.max_step=3")
     assert {problem.key for problem in raised.value.problems} == {"objective.beta", "trainer.max_step"}
+    assert len(raised.traceback) <= 3, "a notebook shows the message, not the frames of Hydra"
     with pytest.raises(ConfigError, match=r"alignlab\.run_sweep"):
         package.train(*TINY, "sweep=dpo_beta")
     with pytest.raises(ConfigError, match="has no values"):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 from alignlab.runs.record import is_number
-from alignlab.tracking.sinks.jsonl import STEP
+from alignlab.spelling import counted
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
 
 # Training curves that figures can show.
 CURVES = {
@@ -52,3 +54,21 @@ def logged(rows: Iterable[Mapping[str, Any]], metrics: Iterable[str] = CURVES) -
 def _finite(value: Any) -> float | None:
     number = float(value) if is_number(value) else math.nan
     return number if math.isfinite(number) else None
+
+
+def faults_of_metrics(file: Path, trainer: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the training metrics of a finished run, if they are missing, damaged or cut off.
+
+    trainer: the settings of its trainer.
+    """
+    try:
+        complete = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
+        rows = read_rows(file)
+    except OSError as error:
+        yield f"its training metrics can't be read ({type(error).__name__}: {file})"
+        return
+    if bad := len(complete) - len(rows):
+        yield f"{bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
+    last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, trainer.get("max_steps")))
+    if last < steps - (_finite(trainer.get("log_every")) or 1.0):
+        yield f"its training metrics end at update {last:g} of {steps:g}"

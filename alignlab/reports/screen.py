@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alignlab.inert import one_line
 from alignlab.redaction import redacted, redacted_override
-from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.curves import CURVES, faults_of_metrics, logged
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record
@@ -85,6 +85,9 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
     typed = [redacted_override(str(word)) for word in record.get("overrides", [])]
     if words := " ".join(one_line(word) for word in typed if not word.startswith(_PLACE)):
         yield "typed", words
+    if record.get("status") == "done":
+        trainer = record.get("config", {}).get("trainer") or {}
+        yield from (("note", _safe(fault)) for fault in faults_of_metrics(run.metrics, trainer))
 
 
 def _curves(run: RunDir) -> Iterator[tuple[str, str, str]]:

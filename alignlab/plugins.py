@@ -241,7 +241,7 @@ class _no_bytecode:  # noqa: N801 - used like a function
         sys.dont_write_bytecode = self._before
 
 
-def _import_problem(source: str, name: str, error: Exception) -> ConfigError:
+def _import_problem(source: str, name: str, error: BaseException) -> ConfigError:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in own if not frame.filename.startswith("<")]
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""

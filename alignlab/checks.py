@@ -33,7 +33,9 @@ def untouched_later_settings(config: Any) -> list[str]:
     return untouched
 
 
+# Bounds of settings. The second one is that of the seeds of numpy and torch, and more than any count that makes sense.
 MOST_STRENGTH = 1e6
+MOST_COUNT = 2**32 - 1
 
 
 def with_parts(schema: type, values: Mapping[str, Any]) -> dict[str, Any]:
@@ -113,9 +115,11 @@ def within(
 
 
 def at_least(key: str, value: float, low: float, *, example: object, hint: str = "") -> Iterator[Problem]:
-    """Yield a problem unless value is a finite number >= low."""
+    """Yield a problem unless value is a finite number >= low. A whole number may be at most MOST_COUNT."""
     if not low <= value < math.inf:
         yield Problem(key, value, f"must be at least {low}" + _because(hint), f"{key}={example}")
+    elif isinstance(value, int) and value > MOST_COUNT:
+        yield Problem(key, value, f"must be at most {MOST_COUNT:,}", f"{key}={example}")
 
 
 def one_of(key: str, value: object, allowed: Collection[str], *, hint: str = "") -> Iterator[Problem]:

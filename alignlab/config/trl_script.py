@@ -29,8 +29,8 @@ _LORA_DEFAULTS = {"lora_r": 8, "lora_alpha": 8, "lora_dropout": 0.0}
 _MODEL = {"torch_dtype": "dtype", "revision": "model_revision"}
 _PLACEMENT = {"device_map", "use_cache", "low_cpu_mem_usage", "cache_dir", "token", "use_safetensors", "max_seq_length"}
 
-# Trainers that take a model as reference.
-_WITH_REFERENCE = {"dpo", "kto"}
+# Trainers that take a model as reference, and trainers that take reward functions.
+_WITH_REFERENCE, _WITH_REWARDS = {"dpo", "kto"}, {"rloo", "grpo"}
 
 _FILES = ("json", "csv", "parquet")
 _READERS = {"load_dataset", *(f"from_{kind}" for kind in _FILES)}
@@ -328,7 +328,7 @@ class _Script:
                 self._take(call, _LORA)
 
     def _reward(self, kind: str, trainer: ast.Call | None) -> None:
-        given = _argument(trainer, "reward_funcs", 1) if kind in ("rloo", "grpo") else None
+        given = _argument(trainer, "reward_funcs", 1) if kind in _WITH_REWARDS else None
         if given is None:
             return
         parts = given.elts if isinstance(given, ast.List | ast.Tuple) else [given]

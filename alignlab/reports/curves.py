@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
+from alignlab.runs.directory import RunDir
 from alignlab.runs.record import is_number
-from alignlab.tracking.sinks.jsonl import STEP
+from alignlab.spelling import counted
+from alignlab.tracking.sinks.jsonl import STEP, read_rows
 
 # Training curves that figures can show.
 CURVES = {
@@ -47,6 +49,26 @@ def logged(rows: Iterable[Mapping[str, Any]], metrics: Iterable[str] = CURVES) -
             if not same and (value := _finite(row.get(name))) is not None:
                 found.setdefault(name, {})[step] = value
     return {name: dict(sorted(curve.items())) for name, curve in found.items()}
+
+
+def faults_of_metrics(run: RunDir, record: Mapping[str, Any]) -> Iterator[str]:
+    """Sentences on the training metrics of a finished run, if they are missing, damaged, cut off or changed."""
+    try:
+        complete = [line for line in run.metrics.read_bytes().split(b"\n")[:-1] if line]
+        rows = read_rows(run.metrics)
+    except OSError as error:
+        yield f"its training metrics can't be read ({type(error).__name__}: {run.metrics})"
+        return
+    if bad := len(complete) - len(rows):
+        yield f"{bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
+    trainer = (record.get("config") or {}).get("trainer") or {}
+    updates = (record.get("chosen") or {}).get("updates")  # fewer than max_steps with trainer.patience
+    updates = trainer.get("max_steps") if updates is None else updates
+    last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, updates))
+    if last < steps - (_finite(trainer.get("log_every")) or 1.0):
+        yield f"its training metrics end at update {last:g} of {steps:g}"
+    elif not bad and run.metrics_changed():
+        yield "its training metrics are not what they were when it ended"
 
 
 def _finite(value: Any) -> float | None:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from alignlab.inert import one_line
 from alignlab.redaction import redacted, redacted_override
-from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.curves import CURVES, faults_of_metrics, logged
 from alignlab.reports.tables import COLUMNS
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import Record
@@ -85,6 +85,8 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
     typed = [redacted_override(str(word)) for word in record.get("overrides", [])]
     if words := " ".join(one_line(word) for word in typed if not word.startswith(_PLACE)):
         yield "typed", words
+    if record.get("status") == "done":
+        yield from (("note", _safe(fault)) for fault in faults_of_metrics(run, record))
 
 
 def _curves(run: RunDir) -> Iterator[tuple[str, str, str]]:
@@ -94,8 +96,6 @@ def _curves(run: RunDir) -> Iterator[tuple[str, str, str]]:
     for name in shown:
         values = list(curves[name].values())
         yield CURVES[name], sparkline(values), f"{values[0]:.4g} to {values[-1]:.4g}"
-    if run.metrics_changed():
-        yield "changed", "", "metrics.jsonl is not what it was when the run ended"
     if shown:
         yield "updates", "", f"{max(map(max, curves.values())):g}"
 

@@ -22,15 +22,14 @@ from alignlab.errors import DamagedError
 from alignlab.evaluation.by_prompt import OfRun
 from alignlab.integrity import read_record
 from alignlab.reports.collect import Collected, asked_file
-from alignlab.reports.curves import CURVES, logged
+from alignlab.reports.curves import CURVES, faults_of_metrics, logged
 from alignlab.reports.means import numbers_in_range
 from alignlab.reports.seeds_table import Settings
 from alignlab.reports.tables import COLUMNS, columns_of
-from alignlab.spelling import counted
 from alignlab.statistics.comparison import COUNTS, over_rows_too
 from alignlab.statistics.intervals import Estimate, mean_interval, normal_quantile, t_quantile
 from alignlab.statistics.seeds_and_prompts import Crossed, pooled_rate
-from alignlab.tracking.sinks.jsonl import STEP, read_rows
+from alignlab.tracking.sinks.jsonl import read_rows
 
 KL, REWARD = "exact/kl", "exact/reward"
 SAMPLED_KL = "eval/kl_ref/sequence_k1"
@@ -236,23 +235,8 @@ def curves_frame(found: Collected, metrics: Sequence[str] = tuple(CURVES)) -> pd
 def metrics_notes(found: Collected) -> Iterator[str]:
     """Sentences on finished runs whose training metrics are missing, damaged or cut off."""
     for point in found.done:
-        file, run = found.run(point).metrics, point["run"]
-        try:
-            complete = [line for line in file.read_bytes().split(b"\n")[:-1] if line]
-        except OSError as error:
-            yield f"{run}: its training metrics can't be read ({type(error).__name__}: {file})"
-            continue
-        rows = _rows_of(file)
-        if bad := len(complete) - len(rows):
-            yield f"{run}: {bad} of {counted(len(complete), 'row')} of its training metrics can't be read"
-        trainer = _mapping(_inner(found.records[run], "config", "trainer"))
-        updates = _mapping(found.records[run].get("chosen")).get("updates")  # fewer with trainer.patience
-        updates = trainer.get("max_steps") if updates is None else updates
-        last, steps = (_finite(value) or 0.0 for value in (rows[-1].get(STEP) if rows else 0, updates))
-        if last < steps - (_finite(trainer.get("log_every")) or 1.0):
-            yield f"{run}: its training metrics end at update {last:g} of {steps:g}"
-        elif not bad and found.run(point).metrics_changed():
-            yield f"{run}: its training metrics are not what they were when it ended"
+        run = found.run(point)
+        yield from (f"{run.id}: {fault}" for fault in faults_of_metrics(run, found.records[run.id]))
 
 
 def _rows_of(file: Path) -> list[dict[str, Any]]:

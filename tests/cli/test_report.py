@@ -107,6 +107,27 @@ def test_all_mistakes_of_a_figure_at_once(made: Path, alignlab: Run) -> None:
     assert alignlab("plot", "forest", "made", "metric=eval/loss").code == 2
 
 
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (None, "its training metrics can't be read (FileNotFoundError: "),
+        ('[1]\n{"train/global_step": "x"}\n{"train/global_step": 6, "train/loss": 1}\n', "2 of 3 rows of its training"),
+        ('{"train/global_step": 4, "train/loss": 1}\n{"train/glob', "its training metrics end at update 4 of 6"),
+        ('{"train/global_step": 6, "train/loss": ' + "9" * 500 + "}\n", ""),
+    ],
+)
+def test_a_screen_says_what_is_wrong_with_metrics(content: str | None, said: str, made: Path, alignlab: Run) -> None:
+    run = RunDir.of("outputs", run_id("dpo", "0.1", "1"))
+    run.update(config={**run.record()["config"], "trainer": {"max_steps": 6, "log_every": 1}})
+    if content is None:
+        run.metrics.unlink()
+    else:
+        run.metrics.write_text(content)
+    found = alignlab("runs", "show", run.id)
+    assert found.code == 0
+    assert f"note      {said}" in found.out if said else "note" not in found.out
+
+
 def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:
     name = run_id("dpo", "0.1", "1")
     RunDir.of("outputs", name).update(status="failed", reason="\x1b[31mred sk-abcdefghijklmnopqrstuv")
@@ -122,6 +143,7 @@ def test_a_run_on_one_screen(made: Path, alignlab: Run) -> None:
     assert "warning: 3 rows answer" in found.out
     full = alignlab("runs", "show", name, "--full")
     assert "judge.llm.api_key  (hidden)" in full.out
+    assert "note" not in lines
     assert "\x1b" not in full.out
 
 

@@ -17,6 +17,7 @@ from alignlab.errors import ConfigError
 LAB: list[str] = []
 HUB = ["model=hub", "model.name=org/model", "data=hh_rlhf"]
 LORA = [*HUB, "peft=lora"]
+BEST = [*LAB, "trainer.eval_every=10", "trainer.keep_best=eval/loss"]
 PPO = ["objective=ppo"]
 GRPO = ["objective=grpo"]
 RPO = ["objective=rpo"]
@@ -54,7 +55,7 @@ TYPED = [
     (HUB, "model_name_or_path=org/other", "model.name=org/other"),
     (HUB, "torch_dtype=bfloat16", "model.dtype=bfloat16"),
     (LAB, "epochs=3", "trainer.max_epochs=3"),
-    (LAB, "early_stopping_patience=3", "trainer.patience=3"),
+    (BEST, "early_stopping_patience=3", "trainer.patience=3"),
     (LAB, "max_epochs=1", "trainer.max_epochs=1"),
     (LAB, "num_train_epochs=3", "trainer.max_epochs=3"),
     (LORA, "lora_r=8", "peft.r=8"),

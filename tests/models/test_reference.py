@@ -385,11 +385,11 @@ def test_keys_tell_prompt_from_answer() -> None:
 def test_store_finds_what_it_holds(tmp_path: Path) -> None:
     store = ReferenceStore(tmp_path)
     keys = np.array([row_key([i], [i]) for i in range(50)])
-    tokens = [np.full(i % 3 + 1, i, dtype=np.float32) for i in range(50)]
+    tokens = [np.full(i % 3 + 1, -i, dtype=np.float32) for i in range(50)]
     store.add(keys[:30], tokens[:30], keep_tokens=True)
     store.add(keys[25:40], tokens[25:40], keep_tokens=False)
     found = store.find(keys, tokens=False)
-    np.testing.assert_array_equal(found.sums[:40], [i * (i % 3 + 1) for i in range(40)])
+    np.testing.assert_array_equal(found.sums[:40], [-i * (i % 3 + 1) for i in range(40)])
     assert np.isnan(found.sums[40:]).all()
     assert found.tokens == [None] * 50
     assert sorted(map(len, found.shards.values())) == [15, 30]

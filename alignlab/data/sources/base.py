@@ -24,6 +24,9 @@ from alignlab.types import DataShape
 
 log = logging.getLogger(__name__)
 
+# Rows that a source draws at most: they are texts in memory.
+MOST_ROWS = 10_000_000
+
 # Values of `template`.
 TEMPLATES = ("auto", "none")
 
@@ -163,6 +166,8 @@ class Source(Checked, ABC):
                 f"must be at least 1 and smaller than max_length ({self.max_length}), so that answers have room",
                 f"max_prompt_length={max(1, self.max_length * 3 // 4)}",
             )
+        for name in ("seed", "world_seed"):  # most sources that draw rows have them
+            yield from at_least(name, getattr(self, name, 0), 0, example=0)
         yield from at_least("train_limit", self.train_limit, 0, example=1000, hint="0 uses all rows")
         yield from at_least("eval_limit", self.eval_limit, 0, example=256, hint="0 uses all rows")
         yield from one_of("template", self.template, TEMPLATES)

@@ -12,12 +12,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.checks import at_least, one_of, positive
+from alignlab.checks import one_of, positive, within
 from alignlab.data.files import Record, read_records, unusable_rows
 from alignlab.data.fingerprint import digest, path_digest
 from alignlab.data.locations import missing
 from alignlab.data.rows import Completion, Loaded, Pair, Split
-from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.sources.base import MOST_ROWS, ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.candidates import CandidateWorld
 from alignlab.types import DataShape
@@ -55,7 +55,7 @@ class Candidates(Source):
 
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
-        yield from at_least("pair_count", self.pair_count, 1, example=1000)
+        yield from within("pair_count", self.pair_count, 1, MOST_ROWS, example=1000)
         yield from one_of("labels", self.labels, ("bradley_terry", "deterministic"))
         yield from positive("label_scale", self.label_scale, example=1.0, hint="certainty of the labeller")
 

@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from alignlab.checks import at_least, one_of, positive
+from alignlab.checks import at_least, one_of, positive, within
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Loaded, Pair, Split
-from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.sources.base import MOST_ROWS, ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.draws import draw_answers, draw_rows
 from alignlab.lab.enumerable import SYMBOLS, enumerable, sizes
@@ -50,7 +50,7 @@ def world_problems(
     if wrong:
         return
     symbols, length = sizes(kind, settings, spelled=spelled)
-    count = symbols**length
+    count = symbols ** min(length, 64)  # more is too many in any case
     if symbols > len(SYMBOLS) or count > MAX_LEAVES:
         text = f"{count} answers are too many; there can be {MAX_LEAVES if length > 1 else len(SYMBOLS)}"
         yield Problem("settings", dict(settings), text, f"settings={defaults_of('random')}")
@@ -114,7 +114,7 @@ class Enumerable(Source):
     def problems(self) -> Iterator[Problem]:
         yield from super().problems()
         yield from world_problems(self.kind, self.settings, self.prompts, spelled=self.spelled)
-        yield from at_least("pair_count", self.pair_count, 1, example=1000)
+        yield from within("pair_count", self.pair_count, 1, MOST_ROWS, example=1000)
         yield from at_least("group", self.group, 2, example=2)
         yield from at_least("covered", self.covered, 0, example=0, hint="0: all answers")
         if self.covered == 1:

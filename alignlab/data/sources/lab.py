@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from alignlab.checks import at_least, one_of, positive, within
 from alignlab.data.fingerprint import digest
 from alignlab.data.rows import Completion, Labelled, Loaded, Pair, Split
-from alignlab.data.sources.base import ReferenceTable, Source
+from alignlab.data.sources.base import MOST_ROWS, ReferenceTable, Source
 from alignlab.errors import DataError, Problem
 from alignlab.lab.draws import draw_answers, draw_rows
 from alignlab.lab.weighted_pairs import WeightedPairs
@@ -29,6 +29,10 @@ _MAX_ATTEMPTS = 1000
 # Most pairs of answers over all prompts that are enumerated, and the least number of pairs that stand for them if there
 # are more.
 MOST_PAIRS, SAMPLED_PAIRS = 4_000_000, 100_000
+
+# Strings of more letters are too many whatever the alphabet is. Powers are not computed beyond it.
+_LONG = 64
+MOST_PROMPTS = 100_000
 
 
 @dataclass(kw_only=True)
@@ -75,22 +79,17 @@ class Lab(Source):
             yield Problem("alphabet", self.alphabet, "must be at least two different letters", "alphabet=abcdef")
         yield from at_least("length", self.length, 1, example=5)
         yield from at_least("prompt_length", self.prompt_length, 1, example=2)
-        if v >= 2 and self.length >= 1 and v**self.length > MAX_LEAVES:
-            yield Problem(
-                "length",
-                self.length,
-                f"len(alphabet)^length = {v**self.length} must not exceed {MAX_LEAVES}",
-                "length=5",
-            )
-        if v >= 2 and not 1 <= self.prompts <= v ** max(1, self.prompt_length):
-            yield Problem(
-                "prompts",
-                self.prompts,
-                f"must lie in [1, {v ** max(1, self.prompt_length)}], the number of strings of prompt_length letters",
-                "prompts=8",
-            )
-        yield from at_least("demonstrations", self.demonstrations, 1, example=8000)
-        yield from at_least("pair_count", self.pair_count, 1, example=8000)
+        leaves = v ** min(max(1, self.length), _LONG)
+        if v >= 2 and self.length >= 1 and leaves > MAX_LEAVES:
+            shown = f" = {leaves}" if self.length <= _LONG else ""
+            text = f"len(alphabet)^length{shown} must not exceed {MAX_LEAVES}"
+            yield Problem("length", self.length, text, "length=5")
+        most = min(v ** min(max(1, self.prompt_length), _LONG), MOST_PROMPTS)
+        if v >= 2 and not 1 <= self.prompts <= most:
+            why = "the number of strings of prompt_length letters" if most < MOST_PROMPTS else "which fit into memory"
+            yield Problem("prompts", self.prompts, f"must lie in [1, {most}], {why}", "prompts=8")
+        yield from within("demonstrations", self.demonstrations, 1, MOST_ROWS, example=8000)
+        yield from within("pair_count", self.pair_count, 1, MOST_ROWS, example=8000)
         yield from one_of("labels", self.labels, ("bradley_terry", "deterministic"))
         yield from positive("label_scale", self.label_scale, example=1.0, hint="certainty of the labeller")
         yield from within("flipped", self.flipped, 0.0, 0.5, example=0.1, hint="at 0.5 labels are pure chance")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -41,6 +42,14 @@ class Tiny(ModelSource):
             yield Problem(
                 "hidden_size", self.hidden_size, f"must be divisible by 2 * heads = {2 * self.heads}", "hidden_size=64"
             )
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        if (size := 4 * (self.parameters or 0)) > memory:
+            text = (
+                f"this model would have {self.parameters:.3g} parameters, which take {size / 1e9:,.0f} GB; "
+                f"this machine has {memory / 1e9:,.0f} GB"
+            )
+            yield Problem("hidden_size", self.hidden_size, text, "hidden_size=64 layers=2 intermediate_size=128")
+        yield from at_least("init_seed", self.init_seed, 0, example=0)
         if len(set(self.alphabet)) < len(self.alphabet):
             yield Problem("alphabet", self.alphabet, "must not hold a letter twice", "alphabet=abcdef")
 

@@ -57,7 +57,8 @@ assert torch.are_deterministic_algorithms_enabled(), "the setting was not read"
 codes += [main(["check", *lab, *sweep, "launcher=vectorized"])]
 codes += [main(["check", *lab, "objective=squared_hinge"])]
 codes += [main(["check", "data=sums", "model=tiny", "tracking=none", "judge=shorter", "evaluation.at_end=true"])]
-codes += [main(["train", *lab, *small, "optim=momentum", "peft=last_layer", "model=calm", "model.alphabet=abcdef"])]
+parts = ["optim=momentum", "peft=last_layer", "model=calm", "model.alphabet=abcdef", "output_root=parts"]
+codes += [main(["train", *lab, *small, *parts])]
 quiz = [{"question": {"text": f"q{i}"}, "right_answer": "a", "wrong_answer": "b"} for i in range(20)]
 stars = [{"question": f"q{i}", "a": "x", "b": "y", "stars_a": i, "stars_b": "3"} for i in range(20)]
 for name, rows in (("quiz", quiz), ("stars", stars)):

@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -81,8 +82,14 @@ def test_hydra_forgets_the_schemas_of_plugins(my_parts: Path) -> None:
         store_schemas()
         return ConfigStore.instance().list("schema/objective")
 
+    @dataclass
+    class Foreign:
+        """A schema of another application."""
+
+    ConfigStore.instance().store(group="schema/objective", name="foreign", node=Foreign, provider="another")
     before = stored()
     assert "squared_hinge.yaml" not in before
+    assert "foreign.yaml" in before
     with plugins_for(["./my_parts"]):
         assert set(stored()) == {*before, "squared_hinge.yaml"}
         assert "margin_spread.yaml" in ConfigStore.instance().list("schema/metric")
@@ -92,6 +99,7 @@ def test_hydra_forgets_the_schemas_of_plugins(my_parts: Path) -> None:
     assert "squared_hinge.yaml" in stored(), "they are stored again"
     activate([])
     assert stored() == before
+    del ConfigStore.instance().repo["schema"]["objective"]["foreign.yaml"]
 
 
 def test_what_a_module_does_when_it_is_imported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import lru_cache
 
-from hydra.core.config_store import ConfigStore
+from hydra.core.config_store import ConfigNode, ConfigStore
 from omegaconf import OmegaConf
 
 from alignlab.callbacks.base import Callback
@@ -76,13 +76,15 @@ def remove_plugin_schemas() -> None:
     stored = ConfigStore.instance().repo.get("schema", {})
     for group in GROUPS:
         options = stored.get(group, {})
-        for name in [name for name, node in options.items() if not _is_own(OmegaConf.get_type(node.node))]:
+        for name in [name for name, node in options.items() if _is_of_a_plugin(node)]:
             del options[name]
             _store.cache_clear()
 
 
-def _is_own(cls: type | None) -> bool:
-    return cls is not None and cls.__module__.startswith("alignlab.")
+def _is_of_a_plugin(node: ConfigNode) -> bool:
+    """Whether alignlab stored a class that is not its own."""
+    cls = OmegaConf.get_type(node.node)
+    return node.provider == "alignlab" and cls is not None and not cls.__module__.startswith("alignlab.")
 
 
 @lru_cache(maxsize=1)

@@ -10,6 +10,7 @@ import io
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from alignlab.checks import at_least, installed
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import DataError, Problem
 from alignlab.evaluation.benchmarks.base import Benchmark
+from alignlab.spelling import correct_option
 
 
 @dataclass(kw_only=True)
@@ -47,24 +49,26 @@ class LmEval(Benchmark):
         yield from at_least("batch_size", self.batch_size, 1, example=8)
 
     def missing(self) -> Iterator[Problem]:
-        yield from installed("tasks", self.tasks, "lm_eval", extra="benchmarks")
+        without = list(installed("tasks", self.tasks, "lm_eval", extra="benchmarks"))
+        yield from without
         if self.include_path and not Path(self.include_path).is_dir():
             yield Problem("include_path", self.include_path, "there is no such folder")
+        elif not without:
+            known = _manager(self.include_path, self.fingerprint()).all_tasks
+            for task in self.tasks:
+                if task not in known:
+                    guess = correct_option(task, known)
+                    cure = f"tasks=[{guess}]" if guess else "lm-eval ls tasks   (shows those that it brings)"
+                    yield Problem("tasks", task, "lm-eval has no such task, and include_path has none", cure)
 
     def fingerprint(self) -> str:
         return path_digest(self.include_path) if self.include_path else ""
 
     def scores(self, model: Any, tokenizer: Any) -> Mapping[str, Sequence[float]]:
-        """Raises DataError if lm-eval has no such task, or can't load its data."""
+        """Raises DataError if lm-eval can't load the data of a task."""
         from lm_eval import simple_evaluate
         from lm_eval.models.huggingface import HFLM
-        from lm_eval.tasks import TaskManager
 
-        logging.getLogger("lm_eval").setLevel(logging.ERROR)
-        manager = TaskManager(include_path=self.include_path or None)
-        known = set(manager.all_tasks)
-        if unknown := [task for task in self.tasks if task not in known]:
-            raise DataError(f"lm-eval has no task {', '.join(unknown)}\n  type: lm-eval ls tasks, which shows them all")
         chat = self.chat_template and getattr(tokenizer, "chat_template", None) is not None
         try:
             with contextlib.redirect_stdout(io.StringIO()):
@@ -74,13 +78,22 @@ class LmEval(Benchmark):
                     num_fewshot=None if self.shots < 0 else self.shots,
                     limit=self.limit or None,
                     apply_chat_template=chat,
-                    task_manager=manager,
+                    task_manager=_manager(self.include_path, self.fingerprint()),
                     log_samples=True,
                     bootstrap_iters=0,
                 )
         except (ConnectionError, FileNotFoundError, ValueError) as error:
             raise DataError(f"lm-eval can't ask {', '.join(self.tasks)}: {error}") from error
         return scores_of(found["samples"])
+
+
+@lru_cache(maxsize=2)  # it reads thousands of files
+def _manager(include_path: str, digest: str) -> Any:
+    """lm-eval's index of tasks, with those of a folder, whose content has the digest."""
+    from lm_eval.tasks import TaskManager
+
+    logging.getLogger("lm_eval").setLevel(logging.ERROR)
+    return TaskManager(include_path=include_path or None)
 
 
 def scores_of(samples: Mapping[str, Sequence[Mapping[str, Any]]]) -> dict[str, list[float]]:

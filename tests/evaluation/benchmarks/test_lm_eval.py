@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from alignlab.errors import ConfigError, DataError
+from alignlab.errors import ConfigError
 from alignlab.evaluation.benchmarks.lm_eval import LmEval, scores_of
 from alignlab.models.sources.tiny import Tiny
 
@@ -68,5 +68,7 @@ def test_a_small_local_task(tmp_path: Path) -> None:
     assert len(first["sums/acc"]) == 4
     assert set(first["sums/acc"]) <= {0.0, 1.0}
     assert benchmark.scores(model, tokenizer) == first
-    with pytest.raises(DataError, match="lm-eval has no task nothing"):
-        LmEval(tasks=["nothing"]).scores(model, tokenizer)
+    assert list(benchmark.missing()) == []
+    wrong = list(LmEval(tasks=["summs", "qqqqqqqq", "sums"], include_path=str(tmp_path)).missing())
+    assert [(problem.key, problem.value) for problem in wrong] == [("tasks", "summs"), ("tasks", "qqqqqqqq")]
+    assert [problem.type_this.partition("   ")[0] for problem in wrong] == ["tasks=[sums]", "lm-eval ls tasks"]

@@ -290,6 +290,10 @@ def test_what_is_typed_for_plugins(alignlab: CLI, my_parts: Path) -> None:
     listed = alignlab("objectives", "squared_hinge", "plugins=./my_parts")
     assert "max(0, 1 - βh)²" in listed.out
     assert listed.code == 0
+    shown = " ".join(alignlab("train", "--help", "plugins=./my_parts").out.partition("\nPlug-ins: ")[2].split())
+    assert shown.startswith("plugins=[my_package,./my_parts] adds options from your own packages and folders")
+    assert "my_parts: benchmark=additions; callback=weight_norm; data=sums; experiment=lab_squared_hinge; " in shown
+    assert "optim.schedule=half; sweep=hinge_beta Keys. Set a value" in shown
 
 
 @pytest.mark.slow

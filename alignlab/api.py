@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _MANY = ("-m", "--multirun")
-_P, _R = ParamSpec("_P"), TypeVar("_R")
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
 
 
 def _brief(function: Callable[_P, _R]) -> Callable[_P, _R]:

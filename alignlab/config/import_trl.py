@@ -63,6 +63,7 @@ _WITHOUT_EFFECT = {
     "gradient_checkpointing_kwargs", "disable_tqdm", "use_peft", "generate_during_eval", "activation_offloading",
     "task_type", "lora_task_type", "num_completions_to_print", "hub_private_repo", "hub_strategy",
     "no_remove_unused_columns", "dataset_streaming", "log_level", "auto_find_batch_size",
+    "padding_value", "label_pad_token_id", "pad_token",
 }  # fmt: skip
 
 # Values that switch a setting off. Of these there is nothing to say.
@@ -230,6 +231,8 @@ def _dpo(result: Imported, rest: dict[str, Any]) -> None:
     if not isinstance(weights, list) or len(weights) != len(types) or not all(map(_is_number, weights)):
         result.note("loss_weights", f"must be numbers, one for each loss type; here each of {', '.join(types)} has 1")
         weights = [1.0] * len(types)
+    if (alpha := rest.pop("rpo_alpha", None)) and _is_number(alpha):  # of TRL before 1.0
+        types, weights = [*types, "sft"], [*weights, alpha]
     given = {name: rest.pop(name, default) for name, default in _DPO_ARGUMENTS.items()}
     parts = []
     for kind, weight in zip(types, weights, strict=False):
@@ -440,7 +443,10 @@ def _data(result: Imported, rest: dict[str, Any]) -> None:
     result.set("data", shapes.get(result.trainer, "pairs"))
     _rows(result, rest)
     if result.trainer not in _ONLINE:
-        length = rest.pop("max_length", 1024)
+        older = rest.pop("max_seq_length", 1024)
+        length = rest.pop("max_length", older)
+        if rest.pop("max_completion_length", None):
+            result.note("max_completion_length", "data.max_length limits prompt and answer together")
         if length is None:
             result.note("max_length", "null: choose data.max_length, the most tokens in a prompt and an answer")
         else:

@@ -32,6 +32,12 @@ _PLACEMENT = {"device_map", "use_cache", "low_cpu_mem_usage", "cache_dir", "toke
 # Trainers that take a model as reference, and trainers that take reward functions.
 _WITH_REFERENCE, _WITH_REWARDS = {"dpo", "kto"}, {"rloo", "grpo"}
 
+# Arguments of a trainer that are looked at by themselves, and those that are objects.
+_OF_TRAINER = {"model", "ref_model", "args", "train_dataset", "eval_dataset", "processing_class", "tokenizer",
+               "peft_config", "reward_funcs", "reward_processing_classes"}  # fmt: skip
+_OBJECTS = {"callbacks", "data_collator", "formatting_func", "compute_metrics", "optimizers", "model_init",
+            "preprocess_logits_for_metrics", "optimizer_cls_and_kwargs", "rollout_func", "tools"}  # fmt: skip
+
 _FILES = ("json", "csv", "parquet")
 _READERS = {"load_dataset", *(f"from_{kind}" for kind in _FILES)}
 _SAME_ROWS = {"shuffle", "remove_columns", "select_columns", "with_format", "set_format", "flatten_indices", "cast"}
@@ -224,8 +230,11 @@ class _Script:
                 self.notes.append((_name(call), f"line {call.lineno}: {text}"))
 
     def _config(self, kind: str, trainer: ast.Call | None) -> None:
-        configs = [call for call in self.calls if self._kind(call, "Config") == kind]
+        older = [call for call in self.calls if _name(call) == "TrainingArguments"]  # of TRL before 0.12
+        configs = [call for call in self.calls if self._kind(call, "Config") == kind] or older
         used = [c for c in self.names.origins(_argument(trainer, "args")) if isinstance(c, ast.Call) and c in configs]
+        if configs and configs is older:
+            self.arguments["learning_rate"] = 5e-5  # the default there
         for call in used[:1] or configs[:1]:
             self._take(call)
             for name, value in self._set_later(call):
@@ -233,6 +242,12 @@ class _Script:
         for call in self.calls:
             if _name(call) in ("ModelConfig", "ScriptArguments"):
                 self._take(call)
+
+        for argument, value in self._keyword_arguments(trainer) if trainer else ():
+            if argument in _OBJECTS:
+                self.arguments[argument] = True
+            elif argument not in _OF_TRAINER:
+                self._put(argument, value)
 
     def _set_later(self, call: ast.Call) -> Iterator[tuple[str, ast.expr]]:
         """(argument, value) of assignments such as `args.max_steps = 10` below the call."""

@@ -187,6 +187,9 @@ def test_rows_of_an_online_training_are_prompts(tmp_path: Path) -> None:
         ({"datasets": [{"path": "a/b", "split": "train[:9]"}]}, {"data.path=a/b", "data.split=train[:9]"}, ""),
         ({"datasets": [{"path": "a/b"}, {"path": "a/c"}]}, set(), "datasets"),
         ({"model_init_kwargs": {"torch_dtype": "bfloat16"}}, {"model.dtype=bfloat16"}, ""),
+        ({"rpo_alpha": 0.5}, {"objective=mix"}, ""),
+        ({"max_seq_length": 256}, {"data.max_length=256", "data.max_prompt_length=255"}, ""),
+        ({"max_completion_length": 64}, {"data.max_length=1024"}, "max_completion_length"),
         ({"loss_type": "unheard"}, {"objective=<objective>"}, "loss_type"),
         ({"loss_type": ["sigmoid", "sft"], "loss_weights": [1]}, {"objective=mix"}, "loss_weights"),
         ({"use_vllm": False, "sync_ref_model": False, "max_grad_norm": None, "env": None}, set(), ""),
@@ -205,8 +208,8 @@ def test_a_reward_model_is_the_reward(tmp_path: Path) -> None:
     assert {"reward=reward_model", "reward.model=org/reward", "reward.run=[]"} <= set(words)
 
 
-@pytest.mark.parametrize("trainer", sorted(LEARNING_RATES))
-@pytest.mark.parametrize("value", ["<computed>", [1], {"a": 1}, -1, 1e400])
+@pytest.mark.parametrize("trainer", ["dpo", "cpo", "grpo"])
+@pytest.mark.parametrize("value", ["<computed>", [1], 1e400])
 def test_a_value_of_any_kind_is_taken(trainer: str, value: Any, tmp_path: Path) -> None:
     """A placeholder of a script, or a mistake in a file, does not end the translation."""
     names = [

@@ -178,6 +178,24 @@ def test_rewards_are_named() -> None:
     assert read("GRPOTrainer('m', 'org/reward')")[1]["reward_model_name_or_path"] == "org/reward"
 
 
+def test_a_script_of_an_older_trl_is_read() -> None:
+    script = """
+args = TrainingArguments(per_device_train_batch_size=2)
+DPOTrainer(model, None, args=args, tokenizer=t, beta=0.2, loss_type="ipo", callbacks=[Mine()], max_length=LENGTH)
+"""
+    _, arguments, notes = read(script)
+    assert arguments == {
+        "per_device_train_batch_size": 2,
+        "learning_rate": 5e-5,
+        "beta": 0.2,
+        "loss_type": "ipo",
+        "callbacks": True,
+        "max_length": "<max_length>",
+        "model_name_or_path": "<model_name_or_path>",
+    }
+    assert "callbacks" not in notes
+
+
 def test_arguments_of_the_command_line_are_pointed_out() -> None:
     _, arguments, notes = read("p = TrlParser((DPOConfig,))\nDPOTrainer(m.name, args=p.parse())")
     assert arguments == {"model_name_or_path": "<model_name_or_path>"}

@@ -55,7 +55,7 @@ MINE = {
 
 
 def test_there_are_commands() -> None:
-    assert len(COMMANDS) == 24
+    assert len(COMMANDS) == 25
     assert len(EVALUATIONS) == 8
 
 

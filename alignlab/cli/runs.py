@@ -11,6 +11,7 @@ from typing import Any
 from alignlab.cli.refusal import print_error
 from alignlab.errors import AlignlabError, OutputError
 from alignlab.inert import visible
+from alignlab.pipeline.garbage import delete, find_garbage
 from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
 from alignlab.runs.query import Filter, children_of, find, runs_of, select
@@ -153,8 +154,6 @@ def _remove(root: Path, words: list[str], flags: argparse.Namespace) -> int:
 
 def _gc(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     """Show what no run refers to, with sizes, and delete it after a question."""
-    from alignlab.pipeline.garbage import delete, find_garbage  # seconds to import
-
     if words:
         return _some([], "gc takes no runs: it deletes what no run refers to; `alignlab runs remove` removes runs")
     found = find_garbage(root)

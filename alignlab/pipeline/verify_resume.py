@@ -25,6 +25,7 @@ from alignlab.tracking.sinks.jsonl import STEP, read_rows
 # Entries of a training state that differ between two runs of equal results: times, and where Lightning's loops stand.
 _NOT_COMPARED = ("metrics", "loops", "run", "pytorch-lightning_version", "hparams_name", "hyper_parameters")
 _TIMES = ("seconds", "per_second")  # metrics with these in their names are measured times
+_LOOK = 0.002  # seconds between two looks at the metrics of the run that is to be killed
 _TRIES = 5  # kills that may come too late, because the run had ended
 
 
@@ -203,8 +204,13 @@ def _killed_run(plan: Plan, words: Sequence[str], root: Path, kill_after: int | 
     after = kill_after or random.randint(min(2, most - 1), most - 1)
     process = _started(words, root)
     try:
-        while process.poll() is None and _logged(run) < after:
-            time.sleep(0.001)
+        size = 0
+        while process.poll() is None:
+            time.sleep(_LOOK)
+            grown = run.metrics.stat().st_size if run.metrics.is_file() else 0
+            if grown != size and _logged(run) >= after:
+                break
+            size = grown
     finally:
         process.kill()
         process.wait()

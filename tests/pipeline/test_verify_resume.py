@@ -103,6 +103,7 @@ BANDIT = ["experiment=bandit_ipo"]
         [*LAB, *REWARD, "objective=ppo"],
         [*LAB, "objective=grpo"],
     ],
+    ids=["bandit", "best", "lora", "ppo", "grpo"],
 )
 def test_a_run_that_is_killed_resumes_to_the_last_bit(words: list[str], alignlab: Run) -> None:
     result = alignlab("verify-resume", *words, "--updates", "8")

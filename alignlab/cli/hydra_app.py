@@ -208,7 +208,8 @@ def _no_names(args: Sequence[str]) -> list[Problem]:
     found = []
     for text in _parse(args).overrides:
         key, _, value = text.lstrip("+~").partition("=")
-        entries = OverridesParser.create().parse_override(text).value() if value.startswith("[") else []
+        chosen = OverridesParser.create().parse_override(text).value() if value.startswith("[") else None
+        entries = chosen if isinstance(chosen, list) else []
         wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
         if wrong and "." not in key:
             said = f"must be a list of names of options; {', '.join(map(as_typed, wrong))} is no name"

@@ -31,6 +31,7 @@ def _run(case: ModelFolder, good: Path, folder: Path) -> tuple[str, Ended]:
     return case.kind, run_forked(["train", "model=hub", "model.name=own", *PAIRS], folder, seconds=120)
 
 
+@pytest.mark.slow
 def test_a_few_model_folders(good: Path, tmp_path: Path) -> None:
     names = ("hidden_size=1000000000", "tensor-1")
     numbers = itertools.count()

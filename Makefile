@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 CHECKED := tests/architecture tests/objectives
 
-.PHONY: demo check test test-slow test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
+.PHONY: demo check test test-slow fuzz test-docs test-pythons setup lint figures papers papers-all papers-imdb papers-smollm2 readme reference docs notebooks bench clean
 
 demo: $(READY) ## train the lab's SFT parent once, sweep DPO over beta, plot reward against KL
 	$(BIN)/alignlab train experiment=lab_dpo sweep=dpo_beta
@@ -17,8 +17,13 @@ check: $(READY) lint ## linter, types, import layers, objectives; takes about a 
 test: $(READY) lint ## linter, types and all fast tests, as in CI
 	$(BIN)/python -m pytest -n auto -m "not slow" $(CHECKED) tests
 
-test-slow: $(READY) ## all tests, the slow ones included
-	$(BIN)/python -m pytest
+test-slow: $(READY) ## all tests but those of `make fuzz`, the slow ones included
+	$(BIN)/python -m pytest -m "not fuzz"
+
+# Outcomes go to docs/reliability.json, and docs/reliability.md is made from it.
+fuzz: $(READY) ## wrong command lines, data files, models and torn files, over 700; at most 20 minutes on 2 cores
+	ALIGNLAB_FUZZ_OUTCOMES=docs/reliability.json $(BIN)/python -m pytest -n 2 --dist loadfile -m fuzz tests/fuzz
+	$(BIN)/python -m scripts.reliability docs/reliability.json docs/reliability.md
 
 test-docs: $(READY) ## run the commands and notebooks of the documentation as they are written, and build the site
 	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py

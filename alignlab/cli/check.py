@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
-from alignlab.errors import AuditError
+from alignlab.errors import AuditError, ModelError
 from alignlab.spelling import counted
 
 if TYPE_CHECKING:
@@ -120,7 +120,28 @@ def check_plans(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> None:
         raise AuditError(f"{counted(errors, 'error')} in the data")
 
 
+def _check_adapters(plans: Sequence[Plan]) -> None:
+    """Raise ModelError if an adapter names layers that the model does not have."""
+    from alignlab.training.audit_rows import first_model
+
+    runs = {run.id: run for point in plans for run in point.chain() if _names_layers(run)}.values()
+    for model, peft in {repr(pair): pair for run in runs for pair in [(first_model(run), run.train.peft)]}.values():
+        if model.allows_remote_code:
+            continue
+        try:
+            configs, _ = model.load_tokenizer()
+        except ModelError:  # the audit of the rows says so
+            continue
+        peft.check_fits(configs.config)
+
+
+def _names_layers(run: Plan) -> bool:
+    return getattr(run.train.peft, "target_modules", "all-linear") != "all-linear"
+
+
 def _checked(plans: Sequence[Plan], jobs: Sequence[Sequence[str]]) -> list[CheckedPoint]:
+    if any(map(_names_layers, plans)):
+        _check_adapters(plans)
     if all(point.train.data.world is not None for point in plans):  # imports nothing that takes seconds
         return [CheckedPoint(point, job) for point, job in zip(plans, jobs, strict=True)]
     from alignlab.training.attempt import quiet_libraries

@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 import sys
+import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -41,6 +42,7 @@ from alignlab.config.renamed import with_new_names
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.plugins import activate, active
 from alignlab.progress import log_to_terminal
+from alignlab.spelling import as_typed
 
 # Groups without a choice in the defaults list: `+experiment=x` and `experiment=x` mean the same. `stage=x` is rejected
 # in both forms.
@@ -119,6 +121,10 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
         if not of_hydra and not problems:  # the command line did not cause it
             raise
         raise ConfigError(problems or [Problem("", None, str(error))]) from error
+    except TypeError as error:  # Hydra fails on a choice of options that are no names
+        if traceback.extract_tb(error.__traceback__)[-1].name != "_create_defaults_tree_impl":
+            raise
+        raise ConfigError(_no_names(args) or [Problem("", None, str(error))]) from error
     except YAMLError as error:
         raise ConfigError([Problem("a YAML file", None, f"can't be read: {error}")]) from error
     if failed:
@@ -197,6 +203,20 @@ def _flags_first(args: list[str]) -> list[str]:
     """The arguments with flags before overrides. Hydra's parser can't read overrides on both sides of a flag."""
     flags = [arg for arg in args if arg.startswith("-") or not re.search(r"[=~]", arg)]
     return flags + [arg for arg in args if arg not in flags]
+
+
+def _no_names(args: Sequence[str]) -> list[Problem]:
+    """Problems of choices of several options (`judge=[llm,1]`) with an entry that is not the name of an option."""
+    found = []
+    for text in _parse(args).overrides:
+        key, _, value = text.lstrip("+~").partition("=")
+        chosen = OverridesParser.create().parse_override(text).value() if value.startswith("[") else None
+        entries = chosen if isinstance(chosen, list) else []
+        wrong = [entry for entry in entries if not isinstance(entry, str | QuotedString)]
+        if wrong and "." not in key:
+            said = f"must be a list of names of options; {', '.join(map(as_typed, wrong))} is no name"
+            found.append(Problem(key.removeprefix("hydra/"), value, said))
+    return found
 
 
 def _parse(args: Sequence[str]) -> argparse.Namespace:

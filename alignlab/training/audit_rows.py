@@ -71,7 +71,7 @@ class Auditor:
     def audit(self, plan: Plan) -> AuditedRows:
         """The audited rows of a plan, whose data must not come from a world."""
         source, needs = plan.train.data, plan.train.objective.requires
-        parts = (source, source.fingerprint(), needs.rows, needs.data, _first_model(plan))
+        parts = (source, source.fingerprint(), needs.rows, needs.data, first_model(plan))
         key = digest(repr(part).encode() for part in parts)
         if key not in self._audited:
             self._audited[key] = self._look(key, plan)
@@ -85,13 +85,13 @@ class Auditor:
         except DataError as error:
             return AuditedRows(key, Audit(errors=[Finding("unusable_rows", str(error))]))
         looks = {split: Look(look_at_texts(rows)) for split, rows in loaded.items()}
-        if _first_model(plan).allows_remote_code:
+        if first_model(plan).allows_remote_code:
             unchecked = ["the tokens: a check does not run a model's own code (model.trust_remote_code)"]
             return AuditedRows(key, audit(plan.train.data, looks, unchecked=unchecked), looks)
         try:
-            configs, tokenizer = self._tokenizer(_first_model(plan))
+            configs, tokenizer = self._tokenizer(first_model(plan))
         except ModelError as error:
-            if Path(_first_model(plan).name).is_dir():
+            if Path(first_model(plan).name).is_dir():
                 raise
             return AuditedRows(key, audit(plan.train.data, looks, unchecked=[f"the tokens: {error}"]), looks)
         try:
@@ -247,6 +247,6 @@ def _unchecked(loaded: Mapping[Split, Loaded[Any]], looks: Mapping[Split, Look],
             yield f"the ids of {left} against the tokenizer's own rendering; --rows all compares them too"
 
 
-def _first_model(plan: Plan) -> ModelSource:
+def first_model(plan: Plan) -> ModelSource:
     """The model source whose tokenizer a run uses: that of the first of its parents."""
-    return plan.train.model if plan.parent is None else _first_model(plan.parent)
+    return plan.train.model if plan.parent is None else first_model(plan.parent)

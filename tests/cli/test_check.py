@@ -10,6 +10,9 @@ from typing import Any
 import pytest
 from transformers import LlamaConfig
 
+from alignlab.errors import ModelError
+from alignlab.models.adapters.lora import LoRA
+from alignlab.models.sources.tiny import Tiny
 from alignlab.training import audit_rows
 from tests.data.families import FAMILIES, tokenizer_of
 
@@ -260,3 +263,17 @@ def test_a_run_stops_on_errors(alignlab: Run, tmp_path: Path) -> None:
     assert "one held-out row is left" in result.err
     (record,) = tmp_path.glob("outputs/runs/*/run.json")
     assert json.loads(record.read_text())["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("targets", "lacking"), [("q_proj,no_such", "no_such"), ("nope", "nope"), ("q_proj,v_proj", "")]
+)
+def test_layers_of_an_adapter_that_the_model_lacks(targets: str, lacking: str, alignlab: Run) -> None:
+    """peft itself refuses them only if the model has none of them. The check does so without weights."""
+    words = ["peft=lora", f"peft.target_modules='{targets}'"]
+    found = alignlab("check", "experiment=lab_dpo", *words)
+    assert found.code == (2 if lacking else 0), found.err
+    if lacking:
+        assert f"the model has no layer named {lacking}\n  its linear layers: q_proj, k_proj, v_proj" in found.err
+        with pytest.raises(ModelError, match=f"no layer named {lacking}"):
+            LoRA(target_modules=targets).wrap(Tiny(name="t", alphabet="abc").load()[0])

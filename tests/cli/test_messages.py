@@ -54,6 +54,8 @@ CASES = {
     "parent": (["train", 'model.parent=["objective=sft","optim.lr=-1"]'], ["parent.optim.lr = -1.0", "greater than 0"]),
     "accelerator": (["train", "trainer.accelerator=mps"], ["trainer.accelerator = mps", "this machine has none", "type: trainer.accelerator=auto"]),
     "no group": (["train", "~optim"], ["optim", "needs one of the options"]),
+    "options that are no names": (["check", "launcher=[1,2]"], ["launcher = [1,2]", "must be a list of names of options; 1, 2 is no name"]),
+    "an option that is no name": (["check", "tracking=[csv,{a:1}]"], ["tracking = [csv,{a:1}]", "must be a list of names of options; "]),
     "null group": (["train", "objective=null"], ["objective", "no such option", "type: objective=<one of these>"]),
     "null judge": (["train", "judge=null"], ["judge = null", "nothing is chosen by an empty list", "type: judge=[]"]),
     "another method": (["train", "objective=dapo"], ["there are: aot", "type: objective=<one of these>   or, if it is a part of your own: plugins=["]),

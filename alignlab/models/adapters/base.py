@@ -22,3 +22,6 @@ class Adapter(Checked, ABC):
 
         Raises ModelError if the adapter does not fit the model.
         """
+
+    def check_fits(self, config: Any) -> None:
+        """Raise ModelError if `wrap` would refuse a model of this Hugging Face config. No weights are made."""

@@ -36,7 +36,8 @@ class LoRA(Adapter):
     def wrap(self, model: Any) -> Any:
         from peft import LoraConfig, TaskType, get_peft_model
 
-        targets = self.target_modules if self.target_modules == "all-linear" else self.target_modules.split(",")
+        self._refuse_unknown_targets(model)
+        targets = self._targets or self.target_modules
         head = ["score"] if hasattr(model, "score") else None  # a reward model's new head is trained and saved whole
         config = LoraConfig(
             task_type=TaskType.SEQ_CLS if head else TaskType.CAUSAL_LM,
@@ -50,3 +51,31 @@ class LoRA(Adapter):
             return get_peft_model(model, config, revision=getattr(model, "revision", None) or None)
         except ValueError as error:
             raise ModelError(f"peft.target_modules={self.target_modules}: {error}") from error
+
+    def check_fits(self, config: Any) -> None:
+        if not self._targets:
+            return
+        import torch
+        from transformers import AutoModelForCausalLM
+
+        with torch.device("meta"):
+            self._refuse_unknown_targets(AutoModelForCausalLM.from_config(config))
+
+    @property
+    def _targets(self) -> list[str]:
+        """Names of layers. Empty for all linear layers."""
+        names = [] if self.target_modules == "all-linear" else self.target_modules.split(",")
+        return [name.strip() for name in names]
+
+    def _refuse_unknown_targets(self, model: Any) -> None:
+        """Raise ModelError for each target that the model lacks. peft refuses them only if all are lacking."""
+        from torch import nn
+
+        ends = [f".{name}" for name, _ in model.named_modules()]
+        lacking = [target for target in self._targets if not any(end.endswith(f".{target}") for end in ends)]
+        if lacking:
+            linear = (name.rpartition(".")[2] for name, layer in model.named_modules() if isinstance(layer, nn.Linear))
+            raise ModelError(
+                f"peft.target_modules={self.target_modules}: the model has no layer named {', '.join(lacking)}\n"
+                f"  its linear layers: {', '.join(dict.fromkeys(linear))}"
+            )

@@ -20,10 +20,10 @@ test: $(READY) lint ## linter, types and all fast tests, as in CI
 test-slow: $(READY) ## all tests but those of `make fuzz`, the slow ones included
 	$(BIN)/python -m pytest -m "not fuzz"
 
-# Outcomes go to docs/reliability.json, and docs/reliability.md is made from it.
+# Outcomes go to docs/reference/faults.json, and docs/reference/faults.md is made from it.
 fuzz: $(READY) ## wrong command lines, data files, models and torn files, over 700; at most 20 minutes on 2 cores
-	ALIGNLAB_FUZZ_OUTCOMES=docs/reliability.json $(BIN)/python -m pytest -n 2 --dist loadfile -m fuzz tests/fuzz
-	$(BIN)/python -m scripts.reliability docs/reliability.json docs/reliability.md
+	ALIGNLAB_FUZZ_OUTCOMES=docs/reference/faults.json $(BIN)/python -m pytest -n 2 --dist loadfile -m fuzz tests/fuzz
+	$(BIN)/python -m scripts.faults docs/reference/faults.json docs/reference/faults.md
 
 test-docs: $(READY) ## run the commands and notebooks of the documentation as they are written, and build the site
 	$(BIN)/python -m pytest -n 0 -m slow tests/test_docs_commands.py

@@ -1,4 +1,4 @@
-"""Counts the outcomes of a corpus, and adds them to the file that docs/reliability.md is made from."""
+"""Counts the outcomes of a corpus, and adds them to the file that docs/reference/faults.md is made from."""
 
 from __future__ import annotations
 

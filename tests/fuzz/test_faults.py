@@ -1,11 +1,11 @@
-"""The page about reliability counts the outcomes, and each test that it names exists."""
+"""The page about faults counts the outcomes, and each test that it names exists."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from scripts.reliability import FAULTS, page
+from scripts.faults import FAULTS, page
 
 ROOT = Path(__file__).resolve().parents[2]
 

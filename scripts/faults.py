@@ -1,4 +1,4 @@
-"""Writes docs/reliability.md from the outcomes of `make fuzz` and from the list of faults below."""
+"""Writes docs/reference/faults.md from the outcomes of `make fuzz` and from the list of faults below."""
 
 from __future__ import annotations
 
@@ -109,12 +109,12 @@ FAULTS: Mapping[str, Sequence[tuple[str, str, str]]] = {
 
 
 def page(outcomes: Mapping[str, Mapping[str, Any]]) -> str:
-    """The text of docs/reliability.md."""
+    """The text of docs/reference/faults.md."""
     return "\n".join([*_head(), *_counts(outcomes), *_faults(), *_codes()]) + "\n"
 
 
 def _head() -> Iterator[str]:
-    yield f"# Reliability\n\n{MADE}\n"
+    yield f"# Faults and wrong inputs\n\n{MADE}\n"
     yield (
         "What goes wrong, what happens then, and the tests that make it go wrong. A command ends with a message and "
         "one of the exit codes below. It shows no traceback, leaves nothing half-written, and does not hang.\n"

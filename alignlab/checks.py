@@ -93,7 +93,7 @@ def strength(key: str, value: float, *, example: object, hint: str = "") -> Iter
     Rounding of log-probabilities, about 1e-4 nats, is multiplied or divided by it.
     """
     yield from positive(key, value, example=example, hint=hint)
-    if value > 0 and not 1 / MOST_STRENGTH <= value <= MOST_STRENGTH:
+    if 0 < value < math.inf and not 1 / MOST_STRENGTH <= value <= MOST_STRENGTH:
         text = f"must lie between {1 / MOST_STRENGTH:g} and {MOST_STRENGTH:g}: otherwise rounding decides the loss"
         yield Problem(key, value, text, f"{key}={example}")
 

@@ -250,6 +250,8 @@ class _no_bytecode:  # noqa: N801 - used like a function
 def _import_problem(source: str, name: str, error: BaseException) -> ConfigError:
     own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
     frames = [frame for frame in own if not frame.filename.startswith("<")]
+    package = name.partition(".")[0]  # libraries may have wrapped what it calls, such as sys.exit
+    frames = [frame for frame in frames if package in Path(frame.filename).parts] or frames
     where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
     if isinstance(error, SyntaxError):
         where = f" ({error.filename}, line {error.lineno})"

@@ -123,6 +123,7 @@ def test_points_checked_together_have_the_ids_that_each_has_alone(hydra_conf: No
     assert len(set(together)) == 6
 
 
+@pytest.mark.slow  # 7 s
 def test_hydra_composes_500_points_once_for_each_choice_of_groups(
     hydra_conf: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

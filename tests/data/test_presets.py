@@ -224,7 +224,7 @@ PRESETS: list[tuple[str, list[str], list[dict[str, Any]], Sequence[Any], dict[st
 def test_every_public_set_is_tested() -> None:
     """A preset that names a set, except HH-RLHF, which has tests of its own."""
     made, hh = {"bandit", "lab", "support_desk", "mixture"}, {"hh_rlhf", "hh_helpful_base"}
-    own = {"pairs", "unpaired", "rankings", "completions", "prompts", "candidates"}
+    own = {"pairs", "unpaired", "rankings", "completions", "prompts", "candidates", "ratings"}
     options = {file.stem for file in (conf_dir() / "data").glob("*.yaml")}
     assert options - made - hh - own == {name for name, *_ in PRESETS}
 

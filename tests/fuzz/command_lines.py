@@ -183,10 +183,11 @@ class CommandLine:
 
 
 def command_line(number: int, seed: int = 0) -> CommandLine:
-    """The command line of this number. Each third one has a word that is no setting."""
+    """The command line of this number. Each third one has one or two words that are no settings."""
     draw = random.Random(f"{seed}/{number}")
     if number % 3 == 2:
-        words = draw.sample(WORDS, draw.choice((1, 1, 2)))
+        alone = number // 3 < len(WORDS)
+        words = [WORDS[number // 3]] if alone else draw.sample(WORDS, 2)
         return CommandLine("words that are no settings", (*START, *words))
     if number % 3 == 1:
         settings = [f"{draw.choice(KEYS)}={draw.choice(VALUES)}" for _ in range(draw.choice((2, 3)))]

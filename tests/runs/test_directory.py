@@ -323,6 +323,7 @@ def test_queueing_does_not_wait_for_a_run_of_another_machine(tmp_path: Path, mon
     assert run.record() == ELSEWHERE
 
 
+@pytest.mark.slow  # 7 s
 def test_a_hundred_processes_lose_nothing(tmp_path: Path) -> None:
     """Each process has its own run; all want one more run, which only one may start. No record is half written."""
     code = f"""

@@ -339,7 +339,7 @@ def test_files_that_are_something_else(content: str, text: str, tmp_path: Path) 
 
 
 def test_tables_that_are_something_else(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="can't be read"):
+    with pytest.raises(DataError, match="there is no such file"):
         read_prompts(tmp_path / "absent.json")
     (tmp_path / "t.csv").write_text("index,difficulty\n0,1\n")
     with pytest.raises(DataError, match="instruction_difficulty"):

@@ -1,14 +1,14 @@
 "use strict";
 // Draws the figures of the page of a paper: its numbers on the left and ours on the right, on the same axes.
 (() => {
-  const { data, CONFIG, byId, colour, symbol, faint, plain, make, theme, axis, layout, keepDrawn } = alignlab;
+  const { data, CONFIG, byId, colour, dash, symbol, faint, plain, make, theme, axis, layout, keepDrawn } = alignlab;
 
   const traces = (series, names) => {
     if (series.style === "exact")
       return [{ x: series.x, y: series.y, mode: "lines", name: plain(series.name), line: { color: theme().ink, dash: "dash", width: 1.4 }, hovertemplate: "%{y:.4g} at %{x:.4g}<extra></extra>" }];
     const i = names.indexOf(series.name), found = [];
     const mode = { line: "lines", points: "markers", joined: "lines+markers" }[series.style];
-    const made = { x: series.x, y: series.y, mode, name: plain(series.name), line: { color: colour(i), width: 1.8 },
+    const made = { x: series.x, y: series.y, mode, name: plain(series.name), line: { color: colour(i), width: 1.8, dash: dash(i) },
       marker: { color: colour(i), size: 9, symbol: symbol(i) + (series.open ? "-open" : "") }, hovertemplate: `${plain(series.name)}<br>%{y:.4g} at %{x}<extra></extra>` };
     if (series.low.length && series.style === "line")
       found.push({ x: [...series.x, ...[...series.x].reverse()], y: [...series.high, ...[...series.low].reverse()], fill: "toself", fillcolor: faint(colour(i), 0.15), line: { width: 0 }, mode: "lines", hoverinfo: "skip" });
@@ -31,10 +31,11 @@
 
   const legend = (figure) => {
     const exact = new Set(figure.panels.flatMap((panel) => panel.series).filter((series) => series.style === "exact").map((series) => series.name));
-    const marks = [...figure.names.map((name, i) => [name, colour(i)]), ...[...exact].map((name) => [name, theme().ink])];
-    byId(`legend-${figure.name}`).replaceChildren(...marks.map(([name, shown]) => {
+    const marks = [...figure.names.map((name, i) => [name, colour(i), dash(i)]), ...[...exact].map((name) => [name, theme().ink, "dash"])];
+    byId(`legend-${figure.name}`).replaceChildren(...marks.map(([name, shown, line]) => {
       const made = make("span", name);
       made.style.setProperty("--colour", shown);
+      made.style.setProperty("--line", line === "solid" ? "solid" : "dashed");
       return made;
     }));
   };

@@ -248,15 +248,19 @@ class _no_bytecode:  # noqa: N801 - used like a function
 
 
 def _import_problem(source: str, name: str, error: BaseException) -> ConfigError:
-    own = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    frames = [frame for frame in own if not frame.filename.startswith("<")]
-    package = name.partition(".")[0]  # libraries may have wrapped what it calls, such as sys.exit
-    frames = [frame for frame in frames if package in Path(frame.filename).parts] or frames
-    where = f" ({frames[-1].filename}, line {frames[-1].lineno})" if frames else ""
-    if isinstance(error, SyntaxError):
-        where = f" ({error.filename}, line {error.lineno})"
+    where = place_of(error, name)
     text = f"{name} can't be imported: {type(error).__name__}: {getattr(error, 'msg', '') or error}{where}"
     return _problem(source, text)
+
+
+def place_of(error: BaseException, module: str) -> str:
+    """' (file, line n)' of an error in the code of a module or of its package; empty if it is unknown."""
+    if isinstance(error, SyntaxError):
+        return f" ({error.filename}, line {error.lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    package = module.partition(".")[0]  # the last frame may be of a library that has wrapped sys.exit
+    own = [frame for frame in frames if package in (Path(frame.filename).stem, *Path(frame.filename).parts)]
+    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""
 
 
 def _problem(word: str, text: str, fix: str = "") -> ConfigError:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import inspect
 import sys
-import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from typing import Any
 from alignlab.data.fingerprint import path_digest
 from alignlab.errors import DataError, Problem
 from alignlab.judges.base import Answer, Score, ScoreJudge
+from alignlab.plugins import place_of
 
 _imported: dict[str, str] = {}  # name of a module -> digest of its file when it was imported
 
@@ -64,10 +64,10 @@ class Gold(ScoreJudge):
                 with _working_directory_on_path():
                     return float(gold(row.prompt[-1], row.answer[-1]))
             except (Exception, SystemExit) as error:
-                where = traceback.extract_tb(error.__traceback__)[-1]
+                where = place_of(error, self.function.partition(":")[0])
                 raise DataError(
-                    f"function={self.function} returned no number: {type(error).__name__}: {error} ({where.filename}, "
-                    f"line {where.lineno})\n  prompt: {row.prompt[-1][:80]!r}\n  answer: {row.answer[-1][:80]!r}"
+                    f"function={self.function} returned no number: {type(error).__name__}: {error}{where}\n"
+                    f"  prompt: {row.prompt[-1][:80]!r}\n  answer: {row.answer[-1][:80]!r}"
                 ) from error
 
         return lambda rows: [score(row) for row in rows]
@@ -81,7 +81,7 @@ class Gold(ScoreJudge):
         except ImportError:
             raise
         except (Exception, SystemExit) as error:  # of the module's own code
-            text = f"{module} fails when it is imported: {type(error).__name__}: {error}{_where(error)}"
+            text = f"{module} fails when it is imported: {type(error).__name__}: {error}{place_of(error, module)}"
             raise ImportError(text) from error
         function = getattr(loaded, name)
         if not callable(function):
@@ -114,12 +114,3 @@ def _current(name: str) -> ModuleType:
         module = importlib.reload(module)
         _imported[name] = digest
     return module
-
-
-def _where(error: BaseException) -> str:
-    """File and line of an error in the code of a module; empty if they are unknown."""
-    if isinstance(error, SyntaxError):
-        return f" ({error.filename}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename != __file__]
-    own = [frame for frame in frames if not frame.filename.startswith("<") and "importlib" not in frame.filename]
-    return f" ({own[-1].filename}, line {own[-1].lineno})" if own else ""

@@ -13,6 +13,7 @@ from alignlab.judges.gold import Gold
 MODULES = {
     "exits_when_called": "import sys\ndef score(prompt, answer):\n    sys.exit(0)\n",
     "fails_when_called": "def score(prompt, answer):\n    return 1 / 0\n",
+    "calls_what_fails_when_called": "import json\ndef score(prompt, answer):\n    return json.loads(answer)\n",
     "exits_when_imported": "raise SystemExit(0)\n",
     "fails_when_imported": "1 / 0\n",
     "cannot_be_parsed": "def score(:\n",
@@ -29,7 +30,9 @@ def test_functions_that_fail(name: str, tmp_path: Path, monkeypatch: pytest.Monk
     problems = [problem.allowed for problem in judge.missing()]
     if name.endswith("_when_called"):
         assert problems == []
-        with pytest.raises(DataError, match=rf"function=gold_{name}:score returned no number: \w+"):
+        with pytest.raises(
+            DataError, match=rf"(?s)gold_{name}:score returned no number: \w+.*gold_{name}\.py, line [23]\)"
+        ):
             judge.score([Answer("1", ("a",), ("b",))])
     else:
         (problem,) = problems

@@ -287,13 +287,13 @@ CLAIMS = (
         "On IMDb, DPO has a higher reward than the other methods at the same KL; here with a model of 135M parameters.",
         SMALL,
         "Differences are means over the policies of the other method whose KL lies between those of DPO's policies. "
-        "Best-of-n is drawn at the upper bound of its KL, log n - (n - 1) / n. `make papers-imdb` runs it.",
+        "Best-of-n is drawn at the upper bound of its KL, log n - (n - 1) / n. The target papers-imdb of make runs it.",
     ),
     _claim(
         "imdb-smollm2-grid",
         "On IMDb, DPO has a higher reward than the other methods at the same KL; here with a model of 135M parameters "
         "and the strengths of the figure.",
         GRID,
-        "The reward model of PPO is trained on the same pairs. `make papers-smollm2` runs it.",
+        "The reward model of PPO is trained on the same pairs. The target papers-smollm2 of make runs it.",
     ),
 )

@@ -209,6 +209,6 @@ CLAIMS = (
             "at 1e-7 p(No) rises from .05 to .2 only.",
             "Paper: the tokens that rise most. Here: one token that is in no pair is watched.",
         ),
-        note="One value for each prompt. `alignlab papers run razin_2024 no-never-smollm2` takes about 15 minutes.",
+        note="One value for each prompt. The whole claim takes about 15 minutes on 2 cores.",
     ),
 )

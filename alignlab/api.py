@@ -165,7 +165,8 @@ def run_sweep(*overrides: str, axes: Mapping[str, Sequence[object]] | None = Non
 def read_sweep(sweep: str | Path, output_root: str | Path = "outputs") -> pd.DataFrame:
     """The settings of a sweep, finished or not, one a row (`alignlab.reports.frames.settings_frame`).
 
-    sweep: its folder, its name or the beginning of its name. Raises ConfigError if there is none.
+    sweep: its folder, its name or the beginning of its name.
+    Raises ConfigError if there is none.
     """
     from alignlab.reports.chosen import chosen_runs
     from alignlab.reports.frames import settings_frame

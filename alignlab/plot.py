@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 def frontier(*sweep: str | Path, output_root: str | Path = "outputs", style: str = "screen") -> Figure:
     """Reward against KL (nats per answer) with the exact frontier if there is one.
 
-    style: screen or paper. Raises DataError if no finished run has both.
+    style: screen or paper.
+    Raises DataError if no finished run has both.
     """
     from alignlab.reports import figures
 

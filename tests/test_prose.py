@@ -97,3 +97,34 @@ def test_terms_of_the_readme_are_linked_at_their_first_use(term: str) -> None:
     assert re.match(rf"\[{term}\]\(docs/glossary\.md#", text[first.start() - 1 :], re.I), text[first.start() - 40 :][
         :80
     ]
+
+
+# Term -> section of the glossary.
+CORE_TERMS = {
+    "sweeps?": "runs",
+    "parents?": "runs",
+    "seeds?": "runs",
+    "stages?": "runs",
+    "policy": "models-and-answers",
+    "reference": "models-and-answers",
+    "chat template": "models-and-answers",
+    "KL": "measurements",
+    "lab": "measurements",
+    "frontier": "measurements",
+    "win-rates?": "measurements",
+    "judges?": "measurements",
+}
+# Links to other places, pictures, tags, and bold words that begin a paragraph as its heading.
+ELSEWHERE = re.compile(r"!?\[[^\]]*\]\((?!glossary)[^)]*\)|\*\*[^*]*\*\*|<[^>]*>")
+OTHER_PAGES = ("LOG", "curso", "benchmarks", "papers", "extending", "plugins")  # curso.md is in Spanish
+
+
+@pytest.mark.parametrize("page", [page for page in GUIDES if page.stem not in OTHER_PAGES], ids=lambda page: page.name)
+def test_core_terms_are_linked_at_their_first_use(page: Path) -> None:
+    text = ELSEWHERE.sub("LINK", "\n".join(paragraphs(page.read_text(encoding="utf-8"))))
+    firsts = {term: re.search(rf"(?<![\w/=.-]){term}(?![\w=-]|\.md)", text) for term in CORE_TERMS}
+    assert [
+        (term, text[max(0, first.start() - 30) : first.end() + 30])
+        for term, first in firsts.items()
+        if first and not text[: first.start()].endswith("[")
+    ] == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +26,7 @@ def print_points(points: Sequence[CheckedPoint]) -> None:
     out = console()
     audits: dict[str, AuditedRows] = {}
     for point in points:
-        _print(out, f"{point.plan.id}  {' '.join(point.overrides)}", "bold")
+        _print(out, f"{point.plan.id}  {shlex.join(point.overrides)}", "bold")
         for step in point.plan.chain():
             role = "" if step is point.plan else "starts from "
             _print(out, f"    {role}{step.id}: {step.run.status() or 'not run yet'}")

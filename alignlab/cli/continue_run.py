@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from alignlab.config.plan import Plan
 
 _OWN = ("run", "output_root", "plugins", "trust_remote_code", "reward.function")
+_EVALUATION = {"off": False, "default": True}
+# Groups of `alignlab evaluate`, which a run can be given when it is done.
+_EVALUATED_LATER = ("evaluation", "judge", "benchmark")
 
 
 def asks_to_continue(argv: Sequence[str]) -> bool:
@@ -55,7 +58,13 @@ def continue_run(argv: Sequence[str]) -> RunDir:
         problems.append(Problem(word, None, "can't be combined with run=...; a run that goes on is one run"))
     for key, text in given.items():
         field = key.removeprefix("trainer.")
-        if key in _OWN:
+        if key in _OWN or (key == "evaluation" and text in _EVALUATION):
+            continue
+        if key.partition(".")[0] in _EVALUATED_LATER:
+            told = "can't be set when a run goes on; evaluate the longer run when it is done"
+            typed = "" if key == "evaluation" else f" {key}={text}"
+            off = "evaluation=off   or   " if key == "evaluation" else ""
+            problems.append(Problem(key, text, told, f"{off}alignlab evaluate run=<the longer run>{typed}"))
             continue
         if not key.startswith("trainer.") or field not in kinds:
             guess = correct_spelling(key, [f"trainer.{name}" for name in kinds])
@@ -80,7 +89,7 @@ def continue_run(argv: Sequence[str]) -> RunDir:
         problems += _untyped_function(before, given.get("reward.function"))
     if problems or before is None:
         raise ConfigError(problems)
-    longer = continued_plan(before, settings)
+    longer = continued_plan(before, settings, evaluated=_EVALUATION.get(given.get("evaluation", "")))
     hand_over(before, longer)
     record = run_plan(longer, overrides=[word for word in argv if not word.startswith("plugins=")])
     finish(longer, record)

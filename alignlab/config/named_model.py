@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -11,7 +12,7 @@ from omegaconf import DictConfig
 
 from alignlab.config.composer import Composer
 from alignlab.config.paths import conf_dir
-from alignlab.config.preflight import to_part
+from alignlab.config.preflight import of_named_model, to_part
 from alignlab.errors import ConfigError, Problem
 from alignlab.models.sources.base import ModelSource
 
@@ -42,7 +43,10 @@ def named_model(name: str, *, trust_remote_code: bool = False) -> ModelSource:
         config, problems = Composer(loader, "synthesize").compose([*words_for(name), *allowed])
         if problems:
             raise ConfigError(problems)
-        source = cast(ModelSource, to_part("model", cast(DictConfig, config._get_node("model"))))
+        try:
+            source = cast(ModelSource, to_part("model", cast(DictConfig, config._get_node("model"))))
+        except ConfigError as error:  # the name is a word of its own here, not the value of a key
+            raise ConfigError(replace(of_named_model(p, "model"), type_this="") for p in error.problems) from error
     if source.parent:
         text = f"is trained first ({source.parent}); name the run whose policy you mean"
         raise ConfigError([Problem("model", name, text, "alignlab runs")])

@@ -103,7 +103,7 @@ def to_evaluate(config: DictConfig) -> Evaluate:
         if isinstance(node, DictConfig) and not node._is_none():
             group = _group(name, node, {}, known)
             parts[name] = group.made
-            problems += group.problems
+            problems += [of_named_model(problem, "model") for problem in group.problems]
     made = {"evaluation", "judge", "benchmark", "model", "data"}
     rest = {name: config[name] for name in names if name not in made}
     if evaluation.made is not None and not any(part is None for part in parts.values()):
@@ -144,6 +144,13 @@ def to_part(name: str, node: DictConfig) -> Any:
     if group.problems:
         raise ConfigError(group.problems)
     return group.made
+
+
+def of_named_model(problem: Problem, key: str) -> Problem:
+    """The same problem, with `model.name` called `key`: the word that a verb takes for a folder or a hub name."""
+    if problem.key != "model.name":
+        return problem
+    return replace(problem, key=key, type_this=problem.type_this.replace("model.name=", f"{key}=", 1))
 
 
 def _named(group: str, node: Any, known: PreflightCache) -> tuple[dict[str, Any], list[Problem]]:

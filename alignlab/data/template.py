@@ -22,6 +22,17 @@ _PLAIN_ROLE = {"user": "Human", "assistant": "Assistant"}
 # The test answer in a rendered conversation. Some templates change the case of a turn's content.
 _TEST_ANSWER = re.compile(re.escape(ANSWER), re.IGNORECASE)
 
+# Marks of widely used chat templates, one group for each template, as a text contains them that was rendered before.
+_KNOWN_MARKS = (
+    ("[INST]", "[/INST]", "<<SYS>>", "<</SYS>>"),  # Llama 2, Mistral
+    ("<|im_start|>", "<|im_end|>"),  # ChatML: Qwen, SmolLM2, Yi
+    ("<|start_header_id|>", "<|end_header_id|>", "<|eot_id|>"),  # Llama 3
+    ("<start_of_turn>", "<end_of_turn>"),  # Gemma
+    ("<|system|>", "<|user|>", "<|assistant|>"),  # Zephyr, Phi, Tulu
+    ("<｜User｜>", "<｜Assistant｜>"),  # DeepSeek
+    ("<|START_OF_TURN_TOKEN|>", "<|END_OF_TURN_TOKEN|>"),  # Command R
+)
+
 # A prompt and its answers.
 Conversation = tuple[Prompt, Sequence[AnswerText]]
 
@@ -103,7 +114,8 @@ class Template:
         self._ends_of_texts = sorted(own_ends) if use == "auto" and not self._chat else []
         added = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special} - {""}
         unwritten = sorted(added.difference(self._marks, own_ends)) if use == "auto" else []
-        self._other_special = re.compile("|".join(map(re.escape, unwritten)) or "(?!)")
+        self._other_special = _any_of(unwritten)
+        self._other_marks = _any_of(self._marks_of_others(added) if use == "auto" else [])
         # Whether the chat template writes today's date, so that the same rows have other tokens on another day.
         self.dated = self._chat and "strftime_now" in str(tokenizer.chat_template)
         # Whether rows begin an answer with another text than a prompt that is rendered with `add_generation_prompt`.
@@ -192,6 +204,10 @@ class Template:
     def holds_special(self, text: str) -> bool:
         """Whether a text holds another special token of the tokenizer. False if that is expected (`template=none`)."""
         return self._other_special.search(text) is not None
+
+    def holds_other_marks(self, text: str) -> bool:
+        """Whether a text holds marks of another model's chat template. False if that is expected (`template=none`)."""
+        return self._other_marks.search(text) is not None
 
     def respells(self, row: Rendered, ids: Encoded) -> bool:
         """Whether the tokens of a row don't decode to its text, apart from white space.
@@ -421,6 +437,16 @@ class Template:
         read = {text for text in added if text in header and text not in own and self._reads(header, text)}
         return sorted(text for text in added - read if text in around or text in own)
 
+    def _marks_of_others(self, added: Collection[str]) -> list[str]:
+        """Known marks of chat templates of which this one writes none.
+
+        added: special tokens of the tokenizer, which are found as such.
+        """
+        opening = next(filter(None, map(self._tested_opening, _TEST_QUESTIONS)), "") if self._chat else ""
+        written = f"{opening}{self._closing}{self._end_text}"
+        others = (marks for marks in _KNOWN_MARKS if not any(mark in written or mark in added for mark in marks))
+        return [mark for marks in others for mark in marks]
+
     def _reads(self, header: str, mark: str) -> bool:
         """Whether the chat template reads a mark in an answer, as those of reasoning models read `<think>`.
 
@@ -458,6 +484,11 @@ def _with_answer(turns: Sequence[Message], answer: str) -> list[Message]:
     if turns[-1]["role"] == "assistant":
         return [*turns[:-1], Message(role="assistant", content=turns[-1]["content"] + answer)]
     return [*turns, Message(role="assistant", content=answer)]
+
+
+def _any_of(texts: Collection[str]) -> re.Pattern[str]:
+    """A pattern that finds any of the texts. It finds nothing if there are none."""
+    return re.compile("|".join(map(re.escape, texts)) or "(?!)")
 
 
 def _letters(text: str) -> str:

@@ -158,6 +158,7 @@ class LengthReport:
     with_ends: rows of a tokenizer without a chat template whose texts hold a token that begins or ends texts.
     with_header: rows whose texts hold what the chat template writes before an answer, if that is ordinary text.
     with_special: rows whose texts hold special tokens that the chat template does not write.
+    with_other_marks: rows whose texts hold marks of another model's chat template.
     respelled: of the compared rows, those whose tokens don't decode to their text (`Template.respells`).
     compared:  rows whose ids were compared with the tokenizer's own rendering of the whole conversation.
     """
@@ -175,6 +176,7 @@ class LengthReport:
     with_ends: int = 0
     with_header: int = 0
     with_special: int = 0
+    with_other_marks: int = 0
     respelled: int = 0
     compared: int = 0
 
@@ -197,6 +199,7 @@ class LengthReport:
             "rendered_before": self.with_ends,
             "holds_header": self.with_header,
             "holds_special": self.with_special,
+            "holds_other_marks": self.with_other_marks,
             "respelled": self.respelled,
         }
 
@@ -300,6 +303,7 @@ class Tokenizer:
                 self.report.with_ends += any(map(self.template.holds_ends, contents))
                 self.report.with_header += any(map(self.template.holds_header, contents))
                 self.report.with_special += any(map(self.template.holds_special, contents))
+                self.report.with_other_marks += any(map(self.template.holds_other_marks, contents))
             yield rendered
 
     def _differing(self, rows: Sequence[AnyRow], encoded: Sequence[Encoded], first: int) -> Iterator[bool]:

@@ -81,7 +81,8 @@ class RewardModel(ScoreJudge):
         if folder.is_dir() and not any((folder / f).is_file() for f in ("config.json", "adapter_config.json")):
             yield Problem("model", self.model, "is a folder without config.json or adapter_config.json")
         elif not folder.is_dir() and (self.model.startswith((".", "/", "~")) or self.model.count("/") > 1):
-            yield Problem("model", self.model, f"no such folder (looked in {Path.cwd()})", "model=org/model")
+            text = f"no such folder (looked in {Path.cwd()})"
+            yield Problem("model", self.model, text, "model=<a folder, or a hub name such as org/model>")
         for fault in adapter_faults(self.model):
             yield Problem("model", self.model, fault)
             return

@@ -31,7 +31,9 @@ def kto_loss(
 ) -> torch.Tensor:
     """λ_D [1 - σ(β(ρ - z0))] for good answers, λ_U [1 - σ(β(z0 - ρ))] for bad ones
 
-    logratio: [B] nats; desirable: bool[B], True for good answers; kl: scalar z0 >= 0, nats, no gradient.
+    logratio:  [B] log-ratios, nats.
+    desirable: bool[B], True for good answers.
+    kl:        scalar z0 >= 0, nats, without a gradient.
     Returns [B]. Raises ValueError if shapes differ.
     """
     check_same_shape(logratio, desirable, rank=1)

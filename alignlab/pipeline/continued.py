@@ -7,7 +7,6 @@ long from the beginning. The id is decided by the finished run and the new setti
 from __future__ import annotations
 
 import logging
-import shlex
 import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
@@ -17,9 +16,10 @@ from typing import Any
 import torch
 
 from alignlab.config.plan import Plan
-from alignlab.config.schemas import Train, Trainer, keys_outside_id
+from alignlab.config.schemas import RunEvaluation, Train, Trainer, keys_outside_id
 from alignlab.errors import ConfigError, Problem
 from alignlab.integrity import new_file
+from alignlab.pipeline.recorded_command import command_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.identity import run_id
 from alignlab.spelling import as_typed
@@ -28,10 +28,12 @@ from alignlab.training.state import read_state, updates_of
 log = logging.getLogger(__name__)
 
 
-def continued_plan(before: Plan, settings: Mapping[str, Any]) -> Plan:
+def continued_plan(before: Plan, settings: Mapping[str, Any], *, evaluated: bool | None = None) -> Plan:
     """The plan of a run that goes on where a finished run ended.
 
-    settings: fields of the trainer with their new values; `max_steps` among them.
+    settings:  fields of the trainer with their new values; `max_steps` among them.
+    evaluated: False if the longer run is not evaluated at its end, True if the default decides (`RunEvaluation`). None:
+               False if the finished run was made with `evaluation=off`.
     Raises ConfigError with everything that is wrong with them, or if the run has no training state.
     """
     problems = list(_problems(before, settings))
@@ -45,8 +47,16 @@ def continued_plan(before: Plan, settings: Mapping[str, Any]) -> Plan:
     decided = {"trainer": asdict(trainer)}
     objective = before.id.rpartition("-")[0]
     new = run_id(objective, decided, content={"continues": before.id}, parent=None, ignored=keys_outside_id())
-    config = {**before.config, "trainer": {**before.config["trainer"], **asdict(trainer)}}
-    return replace(before, train=replace(before.train, trainer=trainer), config=config, id=new)
+    if evaluated is None:
+        recorded = before.config.get("evaluation")
+        evaluated = not (isinstance(recorded, Mapping) and recorded.get("at_end") is False)
+    evaluation = RunEvaluation(at_end=None if evaluated else False)
+    config = {
+        **before.config,
+        "trainer": {**before.config["trainer"], **asdict(trainer)},
+        "evaluation": asdict(evaluation),
+    }
+    return replace(before, train=replace(before.train, trainer=trainer, evaluation=evaluation), config=config, id=new)
 
 
 def _problems(before: Plan, settings: Mapping[str, Any]) -> list[Problem]:
@@ -72,10 +82,8 @@ def _problems(before: Plan, settings: Mapping[str, Any]) -> list[Problem]:
 
 def _whole_run(run: RunDir, settings: Mapping[str, Any]) -> str:
     """What to type for a run with these settings of the trainer, from its beginning. Empty for a run of a stage."""
-    new = {f"trainer.{key}": value for key, value in settings.items()}
-    words = [word for word in run.record().get("overrides", []) if str(word).partition("=")[0].lstrip("+") not in new]
-    changed = [f"{key}={as_typed(value)}" for key, value in new.items()]
-    return f"{shlex.join(['alignlab', 'train', *words, *changed])}   (from its beginning)" if words else ""
+    command = command_of(run, {f"trainer.{key}": as_typed(value) for key, value in settings.items()})
+    return command and f"{command}   (from its beginning)"
 
 
 def settings_of_trainer() -> dict[str, str]:

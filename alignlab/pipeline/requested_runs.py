@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import shlex
 from pathlib import Path
 
 from alignlab.config.from_record import recorded_plan
@@ -12,6 +11,7 @@ from alignlab.config.schemas import Evaluate
 from alignlab.errors import AlignlabError, ConfigError, Problem
 from alignlab.integrity import read_record
 from alignlab.models.adapters.base import Adapter
+from alignlab.pipeline.recorded_command import command_of
 from alignlab.runs.directory import RunDir
 from alignlab.runs.query import find, runs_of, sweeps_of
 from alignlab.spelling import counted
@@ -87,9 +87,8 @@ def finished_plan(root: str, run_id: str, request: Evaluate) -> Plan:
         raise ConfigError([Problem("run", run_id, f"{damage}; to resume the run, type the command that made it again")])
     if (status := run.status()) != "done":
         text = f"is {status or 'missing'}: only finished runs (status done) have a policy"
-        words = [str(word) for word in run.record().get("overrides") or []]
-        resumes = f"{shlex.join(['alignlab', 'train', *words])}   (it resumes)" if words else ""
-        raise ConfigError([Problem("run", run_id, text, resumes if status in ("interrupted", "failed") else "")])
+        command = command_of(run, {}) if status in ("interrupted", "failed") else ""
+        raise ConfigError([Problem("run", run_id, text, command and f"{command}   (it resumes)")])
     if run.lacks_policy:
         raise ConfigError([Problem("run", run_id, only_a_record(run))])
     return recorded_plan(root, run_id, trust_remote_code=request.trust_remote_code)
@@ -97,9 +96,8 @@ def finished_plan(root: str, run_id: str, request: Evaluate) -> Plan:
 
 def only_a_record(run: RunDir) -> str:
     """That a run kept only its record, and the command that trains it again."""
-    words = [word for word in run.record().get("overrides", []) if not word.startswith("trainer.keep=")]
-    again = shlex.join(["alignlab", "train", *words, "trainer.keep=policy", "rerun=true"])
-    return f"kept only its record (trainer.keep=record) and has no policy; to train it again, type: {again}"
+    again = command_of(run, {"trainer.keep": "policy", "rerun": "true"})
+    return f"kept only its record and has no policy{again and f'; to train it again, type: {again}'}"
 
 
 def is_reward_model(plan: Plan) -> bool:

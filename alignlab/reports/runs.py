@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from collections.abc import Sequence
@@ -65,7 +66,7 @@ def _typed(records: Sequence[Record]) -> list[str]:
     common = set.intersection(*typed) if (typed := [set(o) for r in records if (o := r.get("overrides"))]) else set()
     return [
         " ".join(
-            one_line(redacted_override(o))
+            shlex.quote(one_line(redacted_override(o)))
             for o in r.get("overrides", [])
             if o not in common and not o.lstrip("+").startswith(_HIDDEN)
         )

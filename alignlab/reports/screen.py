@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import pairwise
@@ -83,7 +84,7 @@ def _facts(record: Record, run: RunDir, children: Sequence[str]) -> Iterator[tup
     if children:
         yield "children", f"{', '.join(children[:4])}{f' and {len(children) - 4} more' if len(children) > 4 else ''}"
     typed = [redacted_override(str(word)) for word in record.get("overrides", [])]
-    if words := " ".join(one_line(word) for word in typed if not word.startswith(_PLACE)):
+    if words := " ".join(shlex.quote(one_line(word)) for word in typed if not word.startswith(_PLACE)):
         yield "typed", words
     if record.get("status") == "done":
         yield from (("note", _safe(fault)) for fault in faults_of_metrics(run, record))

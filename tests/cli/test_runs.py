@@ -14,6 +14,7 @@ import pytest
 from rich.console import Console
 
 from alignlab.integrity import write_sealed
+from alignlab.reports.runs import labels
 from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
@@ -54,6 +55,14 @@ def test_a_list_stands_in_columns(runs: Run) -> None:
     lines = runs().out.splitlines()
     assert {line[lines[0].index("eval loss") :].split()[0] for line in lines[1:3]} == {"0.5000", "0.4000"}
     assert sorted(line[lines[0].index("typed for it") :] for line in lines[1:]) == ["seed=1", "seed=2", "seed=3"]
+
+
+def test_what_was_typed_can_be_typed_again() -> None:
+    records = [
+        {"id": "a", "overrides": ["objective=dpo", "data.drop=[tie]"]},
+        {"id": "b", "overrides": ["objective=dpo", "sweep.question=Is it so?", "seed=2"]},
+    ]
+    assert labels(records) == ["'data.drop=[tie]'", "'sweep.question=Is it so?' seed=2"]
 
 
 def test_a_terminal_wraps_what_was_typed(runs: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -420,6 +420,27 @@ def test_texts_that_hold_special_tokens_are_counted() -> None:
     assert seams(Template(tokenizer, use="none"), *rows) == {}
 
 
+LLAMA_ROWS = [Pair("[INST] Why? [/INST]", "a", "b"), Pair("a", "b", "c [/INST]")]
+PLAIN_ROWS = [Pair("a [inst] and inst", "b", "c"), Pair("1 < |x|", "b", "c")]
+
+
+@pytest.mark.parametrize("name", ["chatml", "llama3", "gemma3", "deepseek"])
+def test_marks_of_the_template_of_another_model_are_counted(name: str) -> None:
+    """They are ordinary text for this tokenizer, so that neither its own marks nor its special tokens show them."""
+    template = Template(tokenizer_of(family(name)))
+    assert seams(template, *LLAMA_ROWS, *PLAIN_ROWS)["holds_other_marks"] == 2
+    assert seams(Template(tokenizer_of(family(name)), use="none"), *LLAMA_ROWS).get("holds_other_marks") is None
+
+
+def test_marks_of_the_model_itself_are_not_those_of_another() -> None:
+    own = Template(tokenizer_of(family("llama2")))
+    assert seams(own, *LLAMA_ROWS) == {"holds_header": 2}
+    assert seams(own, Pair("<|im_start|>user", "a", "b"), Pair("a", "b<end_of_turn>", "c"))["holds_other_marks"] == 2
+    plain: Any = tokenizer_of(family("llama2"), words=True)
+    plain.chat_template = None
+    assert seams(Template(plain), *LLAMA_ROWS)["holds_other_marks"] == 2, "a base model knows no marks"
+
+
 def test_texts_that_a_tokenizer_cannot_write_are_counted() -> None:
     """It does not know some characters, changes others, or loses the ends of lines."""
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers

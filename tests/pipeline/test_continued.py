@@ -47,7 +47,8 @@ def test_it_goes_on(alignlab: CLI) -> None:
         json.loads((whole / "run.json").read_text())["summary"]["exact/kl"], rel=1e-5
     )
     assert len(rows(short)) < len(rows(longer)), "the finished run is unchanged"
-    again = alignlab(*more)
+    assert record["config"]["evaluation"]["at_end"] is False, "the finished run was not evaluated either"
+    again = alignlab(*more, "evaluation=off")
     assert "done already" in again.err
     assert len(list(Path("outputs/runs").glob("dpo-*"))) == 3
 
@@ -57,6 +58,12 @@ def test_it_goes_on(alignlab: CLI) -> None:
     assert "trainer.batch_size = 1\n      can't change when a run goes on" in told.err
     told = alignlab("train", f"run={short.name}", "objective.beta=1", "trainer.max_step=9", "-m")
     assert [text in told.err for text in ("3 problems", "model.parent=", "type: trainer.max_steps=9")] == [True] * 3
+    told = alignlab("train", f"run={short.name}", "trainer.max_steps=9", "evaluation.prompts=4", "judge=gold")
+    later = "type: evaluation=off   or   alignlab evaluate run=<the longer run>"
+    assert "evaluation.prompts = 4\n      can't be set when a run goes on" in told.err
+    assert "type: alignlab evaluate run=<the longer run> evaluation.prompts=4" in told.err
+    assert "type: alignlab evaluate run=<the longer run> judge=gold" in told.err
+    assert later in alignlab("train", f"run={short.name}", "trainer.max_steps=9", "evaluation=on").err
     assert "trainer.max_steps=6" in alignlab("train", f"run={short.name}").err
     assert "there is no such run" in alignlab("train", "run=nothing", "trainer.max_steps=9").err
     assert not (whole / "checkpoints").exists()

@@ -61,6 +61,18 @@ def test_what_is_wrong_is_told_at_once(alignlab: CLI, asked: list[str]) -> None:
     assert "is trained first" in alignlab("evaluate", "model=lab", "evaluation.questions=p.jsonl").err
 
 
+def test_a_name_that_is_no_model_is_told_as_it_was_typed(alignlab: CLI, asked: list[str]) -> None:
+    words = [word for word in asked if word != "model=tiny"]
+    told = alignlab(*words, "model=./nowhere")
+    assert (told.code, "1 problem" in told.err) == (2, True)
+    assert "  model = ./nowhere\n      no such folder" in told.err
+    assert "type: model=<a folder, or a hub name such as org/model>" in told.err
+    assert "model.name" not in told.err
+    beside = alignlab(*asked, "reference=./nowhere").err
+    assert "  reference = ./nowhere\n      no such folder" in beside
+    assert "type:" not in beside
+
+
 def test_names_of_models() -> None:
     assert with_named_model(["model=org/name", "seed=1"]) == ["model=hub", "model.name=org/name", "seed=1"]
     assert with_named_model(["model=./folder", "model=tiny"]) == ["model=hub", "model.name=./folder", "model=tiny"]

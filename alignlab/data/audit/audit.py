@@ -41,6 +41,10 @@ _SEAMS = {
     "rendered_before": "hold tokens that begin or end a text; they are used as they are (data.template=none)",
     "holds_header": "hold the text that the chat template writes before an answer: they may have been rendered before",
     "holds_special": "hold a special token as text, which the model reads as that token",
+    "holds_other_marks": (
+        "hold marks of another model's chat template, such as [INST] or <|im_start|>: they were rendered before, and "
+        "this model reads the marks as ordinary text. Use the rows as they were before that"
+    ),
     "respelled": "hold characters that the tokenizer does not know or changes: the model reads another text",
 }
 

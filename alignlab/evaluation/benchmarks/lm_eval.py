@@ -8,6 +8,8 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -71,7 +73,7 @@ class LmEval(Benchmark):
 
         chat = self.chat_template and getattr(tokenizer, "chat_template", None) is not None
         try:
-            with contextlib.redirect_stdout(io.StringIO()):
+            with contextlib.redirect_stdout(io.StringIO()), _silent_programs():
                 found = simple_evaluate(
                     model=HFLM(pretrained=model, tokenizer=tokenizer, batch_size=self.batch_size),
                     tasks=list(self.tasks),
@@ -85,6 +87,24 @@ class LmEval(Benchmark):
         except (ConnectionError, FileNotFoundError, ValueError) as error:
             raise DataError(f"lm-eval can't ask {', '.join(self.tasks)}: {error}") from error
         return scores_of(found["samples"])
+
+
+@contextlib.contextmanager
+def _silent_programs() -> Iterator[None]:
+    """Programs that are started within show no errors. What Python writes to standard error is still shown.
+
+    lm-eval asks git for the commit of the working directory, and git writes "fatal" if there is no repository.
+    """
+    sys.stderr.flush()
+    own = os.dup(2)
+    try:
+        with open(os.devnull, "wb") as nowhere:
+            os.dup2(nowhere.fileno(), 2)
+        with os.fdopen(os.dup(own), "w", buffering=1) as shown, contextlib.redirect_stderr(shown):
+            yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)
 
 
 @lru_cache(maxsize=2)  # it reads thousands of files

@@ -53,7 +53,8 @@ class Hub(ModelSource):
                 text = "works only for whole models, and name is the folder of an adapter"
                 yield Problem("quantize", self.quantize, text, "quantize=none")
         elif self.name.startswith((".", "/", "~")) or self.name.count("/") > 1:
-            yield Problem("name", self.name, f"no such folder (looked in {Path.cwd()})", "name=org/model")
+            text = f"no such folder (looked in {Path.cwd()})"
+            yield Problem("name", self.name, text, "name=<a folder, or a hub name such as org/model>")
         for fault in adapter_faults(self.name):
             yield Problem("name", self.name, fault)
 

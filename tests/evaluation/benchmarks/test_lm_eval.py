@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from alignlab.errors import ConfigError
-from alignlab.evaluation.benchmarks.lm_eval import LmEval, scores_of
+from alignlab.evaluation.benchmarks.lm_eval import LmEval, _silent_programs, scores_of
 from alignlab.models.sources.tiny import Tiny
 
 TASK = """
@@ -53,6 +55,17 @@ def test_settings_that_are_wrong() -> None:
         LmEval(tasks=[], limit=-1, shots=-2, batch_size=0)
     assert [problem.key for problem in caught.value.problems] == ["tasks", "limit", "shots", "batch_size"]
     assert "include_path" in [problem.key for problem in LmEval(tasks=["a"], include_path="nowhere").missing()]
+
+
+def test_programs_that_lm_eval_starts_are_silent(capfd: pytest.CaptureFixture[str]) -> None:
+    """It asks git for a commit, and git writes "fatal" if the working directory is no repository."""
+    fail = [sys.executable, "-S", "-c", "import os; os.write(2, b'fatal: no repository')"]
+    with _silent_programs():
+        subprocess.run(fail, check=True)
+        print("a bar of progress", file=sys.stderr)
+    assert capfd.readouterr().err == "a bar of progress\n"
+    subprocess.run(fail, check=True)
+    assert capfd.readouterr().err == "fatal: no repository"
 
 
 @pytest.mark.slow

@@ -1,4 +1,4 @@
-# All targets need Python >= 3.10 with venv and pip, and nothing else. The first target that runs also does the set-up.
+# All targets need Python >= 3.11 with venv and pip, and nothing else. The first target that runs also does the set-up.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -39,8 +39,10 @@ lint: $(READY)
 
 setup: $(READY)
 
-# The second command is for Debian's Python without python3-venv: it can create an environment, but without pip.
+# Debian's Python without python3-venv can create an environment, but without pip; the pip beside it then installs one.
 $(READY): pyproject.toml constraints.txt
+	@test -x $(BIN)/pip || $(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || { \
+	  echo "The versions in constraints.txt need Python 3.11 or newer. Type: make setup PYTHON=python3.11"; exit 1; }
 	test -x $(BIN)/pip || $(PYTHON) -m venv $(VENV) >/dev/null || { \
 	  $(PYTHON) -m venv --without-pip $(VENV) && $(PYTHON) -m pip --python $(BIN)/python install --quiet pip; }
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev,docs,peers]"

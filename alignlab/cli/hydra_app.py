@@ -14,9 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import hydra
-
-# Hydra has no public function that initialises it with a second folder of configs.
-from hydra._internal.hydra import Hydra
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
@@ -34,7 +31,7 @@ from alignlab.config.composer import COMPOSE_ERRORS
 from alignlab.config.diagnose import diagnose, diagnose_one
 from alignlab.config.open_dicts import with_own_keys
 from alignlab.config.own_plugins import load_plugins
-from alignlab.config.paths import conf_dir
+from alignlab.config.paths import conf_dir, config_dir_named
 from alignlab.config.preflight import to_evaluate, to_synthesize
 from alignlab.config.registry import remove_plugin_schemas
 from alignlab.config.remote_code import note_command_line
@@ -78,11 +75,17 @@ def run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequ
 
     Raises AlignlabError: ConfigError with all problems of the command line, or the error of the task.
     """
-    own, argv = _config_dir(argv), with_plugins(argv)
+    own, argv = _config_dir(with_plugins(argv))
+    with config_dir_named(own):
+        _run_composed(config_name, task, argv, own)
+
+
+def _run_composed(config_name: str, task: Callable[[DictConfig], Any], argv: Sequence[str], own: Path | None) -> None:
+    """`run_composed`, with the folder of --config-dir already taken from the command line."""
     words = [with_own_keys(with_new_names(_plain_group(with_commas_kept(arg)), own)) for arg in argv]
     args = _with_multirun(_flags_first(words))
     if {"--help", "-h"} & set(args):
-        print(_help(config_name, args, own))
+        print(_help(config_name, args))
         return
     # With this set Hydra lets exceptions through instead of printing them and exiting with 1.
     os.environ["HYDRA_FULL_ERROR"] = "1"
@@ -233,10 +236,31 @@ def _parse(args: Sequence[str]) -> argparse.Namespace:
     return parser.parse_known_args(args)[0]
 
 
-def _config_dir(args: Sequence[str]) -> Path | None:
-    """The folder of a user's own options: the value of --config-dir."""
-    folder = _parse(args).config_dir
-    return Path(folder).absolute() if folder else None
+def _config_dir(args: Sequence[str]) -> tuple[Path | None, list[str]]:
+    """(the folder of a user's own options, the arguments without --config-dir).
+
+    Raises ConfigError if there is no such folder, and for a folder that would replace alignlab's own.
+    """
+    rest, folders, words = [], [], iter(args)
+    for word in words:
+        flag, equals, value = word.partition("=")
+        if flag in ("--config-dir", "-cd"):
+            folders.append(value if equals else next(words, ""))
+        else:
+            rest.append(word)
+    problems = [Problem("--config-dir", folder, "no such folder") for folder in folders if not Path(folder).is_dir()]
+    if len(folders) > 1:
+        problems.append(Problem("--config-dir", ", ".join(folders), "must be one folder"))
+    if problems:
+        raise ConfigError(problems)
+    left = _parse(rest)
+    if left.config_dir is not None:
+        raise ConfigError([Problem("--config-dir", left.config_dir, "must be written in full")])
+    if left.config_path is not None:
+        text = "can't be replaced: all commands read alignlab's own configs"
+        fix = f"--config-dir {left.config_path}"
+        raise ConfigError([Problem("--config-path", left.config_path, text, fix)])
+    return (Path(folders[0]).absolute() if folders else None), rest
 
 
 def _with_multirun(args: list[str]) -> list[str]:
@@ -248,33 +272,26 @@ def _with_multirun(args: list[str]) -> list[str]:
 
 def _why(config_name: str, args: list[str]) -> list[Problem]:
     """All problems of the command line, which is composed again piece by piece."""
-    parsed, own = _parse(args), _config_dir(args)
-    if own is not None and not own.is_dir():
-        return [Problem("--config-dir", own, "no such folder")]
-    with _initialised(own):
+    parsed = _parse(args)
+    with _initialised():
         if config_name in _CHECKS:
             return diagnose_one(config_name, parsed.overrides, _CHECKS[config_name])
         return diagnose(config_name, parsed.overrides, many=parsed.multirun)
 
 
-def _help(config_name: str, args: list[str], own: Path | None) -> str:
+def _help(config_name: str, args: list[str]) -> str:
     """The text of `alignlab <verb> --help`. Raises ConfigError if the overrides beside it are wrong."""
     overrides = _parse(args).overrides
     try:
-        with _initialised(own):
+        with _initialised():
             return config_help(GlobalHydra.instance().config_loader(), config_name, overrides)
     except COMPOSE_ERRORS as error:
         raise ConfigError(_why(config_name, args) or [Problem("", None, str(error))]) from error
 
 
 @contextmanager
-def _initialised(own: Path | None) -> Iterator[None]:
-    """Hydra with alignlab's config folder, and with a folder of the user's before it."""
+def _initialised() -> Iterator[None]:
+    """Hydra with alignlab's config folder, and those that the search path adds."""
     GlobalHydra.instance().clear()
     with hydra.initialize_config_dir(str(conf_dir()), version_base="1.3"):
-        if own is not None:
-            search_path = GlobalHydra.instance().config_loader().get_search_path()
-            GlobalHydra.instance().clear()
-            search_path.prepend("command-line", f"file://{own}", anchor="schema")
-            Hydra.create_main_hydra2("app", search_path)
         yield

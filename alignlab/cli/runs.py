@@ -14,11 +14,12 @@ from alignlab.inert import visible
 from alignlab.pipeline.garbage import delete, find_garbage
 from alignlab.runs.archive import members_of, pack, unpack
 from alignlab.runs.directory import RunDir, at_work_elsewhere
-from alignlab.runs.query import Filter, children_of, find, runs_of, select
+from alignlab.runs.query import Filter, children_of, find, listed_runs, runs_of, select
 from alignlab.spelling import counted
 from alignlab.tracking.wandb_sync import check_login, offline_folder, upload
 
-_HELP = """usage: alignlab runs [list] [condition ...]         list the runs that meet all conditions
+_HELP = """usage: alignlab runs [list] [condition ...]         list the newest 200 runs that meet all conditions
+       alignlab runs --all [condition ...]          list all of them
        alignlab runs show <run>                     show a run on one screen; --full: config, all metrics, log
        alignlab runs compare <run> <run>            show where the configs and metrics of two runs differ
        alignlab runs remove <run or condition ...>  remove runs, after a question (--yes: without)
@@ -33,6 +34,8 @@ condition: status=failed  objective=dpo,ipo  sweep=dpo_beta-*  seed!=1  objectiv
            The key is any key of the config or any metric of the summary. A comma means "or". Texts may have * and ?.
 run:       the id of a run, or the beginning of its id
 folder:    output_root=<folder> (default: outputs)"""
+
+_NEWEST = 200  # runs of a list without --all
 
 
 def main(argv: Sequence[str]) -> int:
@@ -56,6 +59,7 @@ def _parsed(args: Sequence[str]) -> tuple[Path, list[str], argparse.Namespace]:
     parser.add_argument("--watch", action="store_true")
     parser.add_argument("--sync", action="store_true")
     parser.add_argument("--yes", action="store_true")
+    parser.add_argument("--all", action="store_true")
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--no-weights", action="store_true")
     flags = parser.parse_intermixed_args(args)
@@ -67,7 +71,7 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     from alignlab.reports.runs import show_table
 
     filters = [Filter.parse(word) for word in words]
-    found = select(runs_of(root), filters, root)
+    found = select(listed_runs(root), filters, root)
     if flags.sync:
         return _sync(root, [record for record in found if record.get("status") != "running"])
     if found and flags.watch:
@@ -75,7 +79,10 @@ def _list(root: Path, words: list[str], flags: argparse.Namespace) -> int:
     if not found:
         print(f"no runs below {root}{' that meet ' + ' '.join(words) if words else ''}")
         return 0
-    show_table(found, root)
+    shown = found if flags.all else found[-_NEWEST:]
+    show_table(shown, root)
+    if older := len(found) - len(shown):
+        print(f"{counted(older, 'older run')} {'is' if older == 1 else 'are'} not listed; --all lists all")
     return 0
 
 
@@ -102,7 +109,7 @@ def _watch(root: Path, filters: Sequence[Filter], title: str) -> int:
     from alignlab.reports.runs import labels
 
     def runs() -> list[RunStatus]:
-        found = select(runs_of(root), filters, root)
+        found = select(listed_runs(root), filters, root)
         return [run_status(RunDir.of(root, r["id"]), label) for r, label in zip(found, labels(found), strict=True)]
 
     watch(runs, title)

@@ -14,6 +14,8 @@ from omegaconf import DictConfig
 
 from alignlab.cli.hydra_app import run_app
 from alignlab.errors import AlignlabError, ConfigError, Problem
+from alignlab.locks import file_lock
+from alignlab.pipeline.garbage import LOCK
 
 if TYPE_CHECKING:
     from alignlab.config.plan import Plan
@@ -113,7 +115,8 @@ def _verify(own: Plan, words: Sequence[str]) -> None:
     root = Path(own.train.output_root)
     root.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix="verify-resume-", dir=root)).absolute()
-    verdict = verify_resume(own, words, folder, kill_after=after, say=lambda text: print(text, flush=True))
+    with file_lock(folder / LOCK):
+        verdict = verify_resume(own, words, folder, kill_after=after, say=lambda text: print(text, flush=True))
     print(f"resumed after update {verdict.resumed_from}; compared: {verdict.compared}")
     if not verdict.difference:
         shutil.rmtree(folder)

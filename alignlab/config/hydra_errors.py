@@ -2,24 +2,87 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
+from contextlib import suppress
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
 
 from alignlab.config.renamed import OPTIONS
 from alignlab.errors import Problem
 from alignlab.spelling import as_typed
 
-_QUOTING = """'key="text with = or ,"'   or   'key=["a=b","c"]'   (the outer quotes are for the shell)"""
+_PAIRS = {")": "(", "]": "[", "}": "{"}
+_CLOSES = {"(": ")", "[": "]", "{": "}"}
+
+# Characters of a value that need no quotes.
+_PLAIN = re.compile(r"[\w/\-\\+.$%*@?|: \t]", re.ASCII)
 
 
 def unreadable(override: str) -> Problem:
-    """The problem of an override that Hydra cannot parse, with the quotes that it most likely lacks."""
+    """The problem of an override that Hydra can't parse, with an override that it can."""
     key, equals, value = override.partition("=")
     if not equals or not key or not value:
         return Problem(override, None, "can't be read", "key=value, without spaces around =")
+    if odd := re.search(r"[^\w.@/:~+-]", key.removeprefix("${")):
+        return Problem(override, None, f"can't be read: no key has the character {_shown(odd[0])}", "key=value")
     if re.fullmatch(r"\[[^][{}()'\"]*=[^][{}()'\"]*\]", value):
-        entries = [entry.strip() for entry in value[1:-1].split(",")]
-        return Problem(override, None, "can't be read: entries that hold = need quotes", f"'{key}={as_typed(entries)}'")
-    return Problem(override, None, "can't be read: a bracket or a quote is missing or not expected", _QUOTING)
+        fixed = as_typed([entry.strip() for entry in value[1:-1].split(",")])
+        return Problem(
+            override, None, "can't be read: entries that hold = need quotes", _typed(key, fixed, quoted(value))
+        )
+    why, fixed = _wrong_with(value)
+    return Problem(override, None, f"can't be read: {why}", _typed(key, fixed, quoted(value)))
+
+
+def quoted(text: str) -> str:
+    """A text in the quotes that make it one value for Hydra."""
+    return '"' + re.sub(r'(\\*)"', r'\1\1\\"', re.sub(r"(\\+)$", r"\1\1", text)) + '"'
+
+
+def _typed(key: str, *values: str) -> str:
+    """`key=value` as a shell takes it, with the first value that Hydra can read."""
+    for value in values:
+        with suppress(HydraException):
+            OverridesParser.create().parse_override(f"{key}={value}")
+            return shlex.quote(f"{key}={value}")
+    return ""
+
+
+def _wrong_with(value: str) -> tuple[str, str]:
+    """(why a value can't be read, the value as it was most likely meant)."""
+    opened: list[str] = []
+    loose = ""  # the first character outside quotes that needs them
+    quote = ""
+    for at, sign in enumerate(value):
+        if quote:
+            if sign == quote and (len(value[:at]) - len(value[:at].rstrip("\\"))) % 2 == 0:
+                quote = ""
+        elif sign in "'\"":
+            quote = sign
+        elif sign in _CLOSES:
+            opened.append(sign)
+        elif sign in _PAIRS:
+            if not opened or opened.pop() != _PAIRS[sign]:
+                return f"{sign} closes nothing", quoted(value)
+        elif sign == "," and opened:
+            continue
+        elif not _PLAIN.match(sign):
+            loose = loose or sign
+    if quote:
+        return f"the quote {quote} is not closed", quoted(value)
+    if opened:
+        missing = "".join(_CLOSES[sign] for sign in reversed(opened))
+        return f"{opened[-1]} is not closed", value + missing
+    if loose:
+        return f"a value with {_shown(loose)} needs quotes", quoted(value)
+    return "a bracket, a comma or a quote is not expected there", quoted(value)
+
+
+def _shown(sign: str) -> str:
+    return json.dumps(sign) if sign.isspace() or not sign.isprintable() else sign
 
 
 def plain_cause(error: BaseException) -> str:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+
+_named: Path | None = None
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 
@@ -23,6 +26,22 @@ def own_conf_dir() -> Path | None:
     """The folder `conf` of the working directory, if there is one and it is not alignlab's own."""
     here = Path.cwd() / "conf"
     return here if here.is_dir() and here.resolve() != conf_dir().resolve() else None
+
+
+@contextmanager
+def config_dir_named(folder: Path | None) -> Iterator[None]:
+    """Make a folder the one that this command names with --config-dir."""
+    global _named
+    before, _named = _named, folder
+    try:
+        yield
+    finally:
+        _named = before
+
+
+def named_config_dir() -> Path | None:
+    """The folder of options that this command names with --config-dir."""
+    return _named
 
 
 def sweep_dirs(plugins: Sequence[Path] = ()) -> list[Path]:

@@ -44,7 +44,7 @@ def benchmark_summary(
             log.info("%s: asking the %s", name, side)
             found = benchmark.scores(loaded[side].model, loaded[side].tokenizer)
             kept = {score: [float(value) for value in values] for score, values in found.items()}
-            write_sealed(file, {"benchmark": name, "scores": kept})
+            write_sealed(file, {"benchmark": name, "weights": contents[side], "scores": kept})
         return kept
 
     return {name: benchmark_numbers({side: scores(name, side) for side in sides}) for name in benchmarks}

@@ -1,4 +1,4 @@
-"""Finds and deletes what no run refers to: stored references, samples, judgements, token rows and old training states.
+"""Finds and deletes what no run refers to: entries of stores, bases of adapters, and old training states.
 
 An entry of a store stays as long as anything that exists refers to it: a run, the evaluation of a run or of a model, or
 preference data that was made here. An entry of which this is not known stays, too. While a process works on anything
@@ -17,14 +17,19 @@ from typing import Any
 from filelock import Timeout
 
 from alignlab.data.fingerprint import digest
-from alignlab.errors import DamagedError
+from alignlab.errors import DamagedError, ModelError
 from alignlab.evaluation.examples import facts_of
 from alignlab.integrity import DAMAGED, read_sealed
 from alignlab.locks import file_lock, is_locked
+from alignlab.models.lineage import weights_fingerprint
 from alignlab.runs.directory import FINISHED, RunDir
 
 # Implementations of attention that a name of a reference store may stand for.
 _ATTENTION = ("", "eager", "sdpa", "flash_attention_2", "flash_attention_3", "flex_attention")
+
+
+# The lock that `verify-resume` holds in its folder as long as it works there.
+LOCK = ".lock"
 
 
 @dataclass(frozen=True)
@@ -62,6 +67,7 @@ class _Uses:
     """Digests that existing runs, evaluations and preference data refer to.
 
     weights: of policies and of their starts. rows: of token rows. judges: of judges, with their settings.
+    bases: names of folders that adapters of runs name as their base.
     complete: whether every run says which weights and rows it uses. An old one that is unfinished does not.
     sampling: whether some preference data is unfinished, so that it is not known whose samples and judgements it uses.
     anything: whether there is any run, evaluation or preference data.
@@ -70,6 +76,7 @@ class _Uses:
     weights: set[str] = field(default_factory=set)
     rows: set[str] = field(default_factory=set)
     judges: set[str] = field(default_factory=set)
+    bases: set[str] = field(default_factory=set)
     complete: bool = True
     sampling: bool = False
     anything: bool = False
@@ -81,12 +88,15 @@ REFERENCES = "reference log-probabilities"
 SAMPLES = "sampled answers"
 JUDGEMENTS = "judgements"
 TOKENS = "token rows"
+BASES = "bases of adapters"
+BENCHMARKS = "scores of benchmarks"
+PROOFS = "folders of verify-resume"
 
 
 def find_garbage(root: Path) -> Garbage:
     """What no run below an output root refers to. Deletes nothing."""
     runs = [RunDir(path) for path in sorted((root / "runs").glob("*")) if (path / "run.json").is_file()]
-    pieces = [piece for run in runs for piece in _of_run(run)]
+    pieces = [*(piece for run in runs for piece in _of_run(run)), *_proofs(root)]
     if at_work := _at_work(root, runs):
         return Garbage(pieces, at_work)
     uses = _uses(root, runs)
@@ -96,6 +106,8 @@ def find_garbage(root: Path) -> Garbage:
         (SAMPLES, _samples(root, uses)),
         (JUDGEMENTS, _judgements(root, uses)),
         (TOKENS, _tokens(root, uses)),
+        (BASES, _bases(root, uses)),
+        (BENCHMARKS, _benchmarks(root, runs)),
     ):
         for path, is_used, lock in found:
             if is_used is None:
@@ -178,6 +190,8 @@ def _uses(root: Path, runs: Iterable[RunDir]) -> _Uses:
         rows = [(record.get("data") or {}).get(part) for part in ("train", "eval", "pairs")]
         uses.weights |= {weights} if weights else set()
         uses.rows |= {part["digest"] for part in rows if isinstance(part, dict) and "digest" in part}
+        adapters = [run.path / name / "adapter_config.json" for name in ("policy", "last", "merged")]
+        uses.bases |= {Path(str(_json(file).get("base_model_name_or_path"))).name for file in adapters}
         if record.get("status") not in FINISHED and not weights:
             uses.complete = False
     for folder in (*(root / "runs").glob("*/evaluation/*"), *(root / "evaluations").glob("*")):
@@ -226,6 +240,36 @@ def _tokens(root: Path, uses: _Uses) -> _Found:
     for folder in sorted(path for path in (root / "tokens").glob("*") if (path / "split.json").is_file()):
         rows = _json(folder / "split.json").get("digest")
         yield folder, rows in uses.rows if uses.complete and rows else None, Path(f"{folder}.lock")
+
+
+def _bases(root: Path, uses: _Uses) -> _Found:
+    """The starts of runs that were saved as bases of adapters, under the digest of their weights."""
+    for folder in sorted((root / "bases").glob("*")):
+        if folder.is_dir() and not folder.suffix:
+            is_used = folder.name in uses.bases | uses.weights
+            yield folder, True if is_used else False if uses.complete else None, Path(f"{folder}.lock")
+
+
+def _benchmarks(root: Path, runs: Iterable[RunDir]) -> _Found:
+    """Policies are read only if there are scores. It is not known which scores belong to models of no run."""
+    files = sorted((root / "benchmarks").glob("*.json"))
+    weights: set[str] = set()
+    for run in runs if files else ():
+        start = run.record().get("reference_weights") or (run.record().get("model") or {}).get("reference_weights")
+        weights |= {str(start or run.id)}
+        with suppress(OSError, ModelError):
+            weights |= {weights_fingerprint(str(run.policy))} if run.policy.is_dir() else set()
+    models = any((root / "evaluations").glob("*"))
+    for file in files:
+        is_used = (of := _json(file).get("weights")) in weights
+        yield file, True if is_used else None if models or not of else False, None
+
+
+def _proofs(root: Path) -> Iterator[Piece]:
+    """What `verify-resume` left: runs that differ, or those of a process that was killed."""
+    for folder in sorted(root.glob("verify-resume-*")):
+        if not any(map(is_locked, (folder / LOCK, *(folder / "runs" / ".locks").glob("*")))):
+            yield Piece(PROOFS, folder, _size(folder), lock=folder / LOCK)
 
 
 def _json(file: Path) -> dict[str, Any]:

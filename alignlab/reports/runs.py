@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -58,7 +59,8 @@ def show_table(records: Sequence[Record], root: Path) -> None:
 def labels(records: Sequence[Record]) -> list[str]:
     """The overrides of each run that not all of them have; the run's id if these do not distinguish it."""
     typed = _typed(records)
-    return [text if text and typed.count(text) == 1 else r["id"] for r, text in zip(records, typed, strict=True)]
+    times = Counter(typed)
+    return [text if text and times[text] == 1 else r["id"] for r, text in zip(records, typed, strict=True)]
 
 
 def _typed(records: Sequence[Record]) -> list[str]:

@@ -233,12 +233,17 @@ class RunDir:
 
     def state(self) -> dict[str, Any]:
         """The record with the current status: a running or queued run whose process is gone is interrupted."""
-        record = self.record()
+        return self.current(self.record())
+
+    def current(self, record: dict[str, Any]) -> dict[str, Any]:
+        """A record of this run, or its fields that say who works on the run, with the current status."""
         if record.get("status") == "queued":
             by = record.get("queued_by") or []
             ended = by and all(map(self._has_ended, by))
             return {**record, "status": "interrupted", "reason": _LEFT} if ended else record
-        return record if self._is_worked_on(record) else _nobody_works_on(record)
+        if record.get("status") != "running" or self._is_worked_on(record):
+            return record
+        return _nobody_works_on(record)
 
     def is_locked(self) -> bool:
         """Whether a process of this machine works on it."""

@@ -1,4 +1,4 @@
-"""Finds, filters and compares all runs of an output folder. Reads run.json and sweep.json files only."""
+"""Finds, filters and compares all runs of an output folder. Reads run.json, sweep.json and an index."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ from alignlab.errors import ConfigError, DamagedError, Problem
 from alignlab.integrity import read_record
 from alignlab.runs.directory import RunDir, Status
 from alignlab.runs.identity import flatten
+from alignlab.runs.index import RunIndex, Stamp, stamp_of
 from alignlab.spelling import correct_spelling
 
 log = logging.getLogger(__name__)
@@ -39,16 +40,56 @@ _FILTER = re.compile(r"(?P<key>[^<>=!]+)(?P<sign><=|>=|!=|<|>|=)(?P<values>.*)",
 
 def runs_of(output_root: str | Path) -> list[Record]:
     """The state of every run below `output_root`, oldest first. `flat` holds its config with dotted keys."""
-    try:
-        names = [entry.name for entry in os.scandir(Path(output_root) / "runs") if not entry.name.startswith(".")]
-    except FileNotFoundError:
-        return []
+    return _sorted(record for name in _names(output_root) if (record := _read(RunDir.of(output_root, name))))
+
+
+def listed_runs(output_root: str | Path) -> list[Record]:
+    """The same runs as `runs_of`, in the same order, from an index of their records if there are many.
+
+    The records have `id`, `flat`, `summary` and the fields in `alignlab.runs.index.FIELDS` only.
+    """
+    names = _names(output_root)
+    folder = Path(output_root) / "runs"
+    index = RunIndex.read(folder)
     records = []
     for name in names:
-        run = RunDir.of(output_root, name)
-        if state := run.state() or _damaged(run):
-            known = {} if state.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
-            records.append({**state, **known, "id": name, "flat": flatten(state.get("config", {}))})
+        try:
+            stamp = stamp_of(f"{folder}/{name}/run.json")
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        except OSError:  # `_read` says what is wrong
+            stamp = None
+        record = index.get(name, stamp) or _indexed(index, RunDir(folder / name), stamp)
+        if record.get("status") in ("running", "queued"):
+            record = RunDir(folder / name).current(record)
+        records += [{**record, "id": name}] if record else []
+    index.write(names)
+    return _sorted(records)
+
+
+def _indexed(index: RunIndex, run: RunDir, stamp: Stamp | None) -> Record:
+    """The fields of a run that is not in the index. It is added, unless something is wrong with its record."""
+    if stamp:
+        index.add(run.id, stamp, run.record_file)
+    return index.get(run.id, stamp) or _read(run)
+
+
+def _names(output_root: str | Path) -> list[str]:
+    """Names of the run directories below `output_root`."""
+    try:
+        return [entry.name for entry in os.scandir(Path(output_root) / "runs") if not entry.name.startswith(".")]
+    except FileNotFoundError:
+        return []
+
+
+def _read(run: RunDir) -> Record:
+    """The state of a run from its record, with its `flat` config; empty if it has no record."""
+    state = run.state() or _damaged(run)
+    known = {} if state.get("status") else {"status": DAMAGED, "reason": "its record has no status"}
+    return {**state, **known, "id": run.id, "flat": flatten(state.get("config", {}))} if state else {}
+
+
+def _sorted(records: Iterable[Record]) -> list[Record]:
     return sorted(records, key=lambda record: (str(record.get("started") or "~"), str(record["id"])))
 
 
@@ -113,9 +154,9 @@ class Filter:
 def select(records: Iterable[Record], filters: Sequence[Filter], output_root: str | Path) -> list[Record]:
     """Records that pass every filter. Raises one ConfigError for all keys that no run has."""
     records = list(records)
-    known = keys_of(records)
-    unknown = [f for f in filters if records and f.key not in known]
+    unknown = [f for f in filters if records and not any(_has(record, f.key) for record in records)]
     if unknown:
+        known = keys_of(records)
 
         def problem(wrong: Filter) -> Problem:
             guess = correct_spelling(wrong.key, known)
@@ -125,6 +166,10 @@ def select(records: Iterable[Record], filters: Sequence[Filter], output_root: st
         raise ConfigError(map(problem, unknown), where=_WHERE)
     members = dict(sweeps_of(output_root)) if any(f.key == "sweep" for f in filters) else {}
     return [record for record in records if all(f.keeps(record, members) for f in filters)]
+
+
+def _has(record: Record, key: str) -> bool:
+    return key in FACTS or key in record["flat"] or key in record.get("summary", {})
 
 
 def keys_of(records: Iterable[Record]) -> list[str]:

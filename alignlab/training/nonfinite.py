@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
 import torch
 from torch import nn
 
+from alignlab.data.tokenize import PromptAndAnswer
 from alignlab.errors import DivergedError, NonFiniteError
 from alignlab.integrity import write_text
 from alignlab.runs.directory import RunDir
@@ -20,6 +21,31 @@ log = logging.getLogger(__name__)
 
 # What torch's anomaly detection says about a backward function.
 _BACKWARD = "returned nan values"
+
+
+def save_rows(
+    run: RunDir, step: int, rows: Iterable[tuple[int, Sequence[PromptAndAnswer]]], decode: Callable[[list[int]], str]
+) -> None:
+    """Write the rows of a batch with a number that is not finite to `nonfinite.jsonl`.
+
+    step:   updates before this batch.
+    rows:   (place in the data, prompt and answer of each answer of the row), as token ids.
+    decode: token ids -> text.
+    """
+    lines = []
+    for index, answers in rows:
+        prompt = list(answers[0][0]) if answers else []
+        found = {
+            "step": step,
+            "row": index,
+            "prompt": decode(prompt) if answers else "",
+            "answers": [decode(list(answer)) for _, answer in answers],
+            "prompt_ids": prompt,
+            "answer_ids": [list(answer) for _, answer in answers],
+        }
+        lines.append(json.dumps(found, ensure_ascii=False) + "\n")
+    write_text(run.nonfinite, "".join(lines))
+    log.error("the rows of the batch are in %s", run.nonfinite)
 
 
 class NonFinite(pl.Callback):
@@ -47,9 +73,8 @@ class NonFinite(pl.Callback):
 
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, NonFiniteError) or _BACKWARD in str(exception):
-            rows = list(self._rows(trainer.global_step, pl_module.rows_at_work))
-            write_text(self._run.nonfinite, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            log.error("the rows of the batch are in %s", self._run.nonfinite)
+            rows = [(int(getattr(row, "index", -1)), list(row.answers())) for row in pl_module.rows_at_work]
+            save_rows(self._run, trainer.global_step, rows, self._decode)
             self._explain(exception)
         self.stop()
 
@@ -84,18 +109,6 @@ class NonFinite(pl.Callback):
                 self.found = f"result of {name} ({type(module).__name__}), whose inputs are {inputs}"
 
         return look
-
-    def _rows(self, step: int, rows: Any) -> Iterator[dict[str, Any]]:
-        for row in rows:
-            answers = list(row.answers())
-            yield {
-                "step": step,
-                "row": int(getattr(row, "index", -1)),
-                "prompt": self._decode(list(answers[0][0])) if answers else "",
-                "answers": [self._decode(list(answer)) for _, answer in answers],
-                "prompt_ids": list(answers[0][0]) if answers else [],
-                "answer_ids": [list(answer) for _, answer in answers],
-            }
 
 
 def _is_finite(value: Any) -> bool:

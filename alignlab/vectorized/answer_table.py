@@ -39,6 +39,10 @@ class AnswerTable:
     def __len__(self) -> int:
         return len(self.answers)
 
+    def answer(self, place: int) -> PromptAndAnswer:
+        """The (prompt, answer) at a place, as token ids."""
+        return self._answers[place]
+
     def longest_answers(self) -> list[int]:
         """Places of up to four answers that show whether answers side by side influence each other.
 

@@ -39,6 +39,7 @@ from alignlab.training.callbacks import Checkpoint
 from alignlab.training.data_shapes import shape_of
 from alignlab.training.dataset import RunRows, batch_transform_of, choose_layout_for, load_starts, reference_requests
 from alignlab.training.fit import around_lightning, make_module, make_trainer
+from alignlab.training.nonfinite import save_rows
 from alignlab.training.pairs import pairs_reference
 from alignlab.training.run_recorder import RunRecorder
 from alignlab.training.setup import InitialPolicy, device_of, reference_pass
@@ -225,7 +226,12 @@ class _VectorizedFit:
             policies.write_into(policy, p)
             return self.points[p].exact_metrics(policy)
 
-        recorder = _Recorder(self, module, held_out, pairs, exact_metrics)
+        def save_rows_of(p: int, step: int, batch: VectorizedBatch) -> None:
+            answers = [[table.answer(place) for place in row] for row in batch.places[0].T.tolist()]
+            found = zip(batch.index[0].tolist(), answers, strict=True)
+            save_rows(self.runs[p], step, found, starts[p].tokenizer.decode)
+
+        recorder = _Recorder(self, module, held_out, pairs, exact_metrics, save_rows_of)
         checkpoint = _Checkpoint(self, module)
         trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
@@ -310,8 +316,9 @@ class _Recorder(pl.Callback):
         held_out: Sequence[VectorizedBatch],
         pairs: Sequence[VectorizedPairs | None],
         exact_metrics: Callable[[int], dict[str, float]],
+        save_rows_of: Callable[[int, int, VectorizedBatch], None],
     ) -> None:
-        self._exact_metrics = exact_metrics
+        self._exact_metrics, self._save_rows_of = exact_metrics, save_rows_of
         self._fit, self._module, self._held_out, self._pairs = fit, module, held_out, pairs
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: Any, *args: Any) -> None:
@@ -335,6 +342,8 @@ class _Recorder(pl.Callback):
     def _retire(self) -> None:
         for p, error in self._module.failures.items():
             if self._fit.runs[p].id not in self._fit.results:
+                if p in self._module.failed_batches:
+                    self._save_rows_of(p, *self._module.failed_batches[p])
                 self._fit.fail(p, error)
 
 

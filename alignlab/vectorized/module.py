@@ -57,6 +57,8 @@ class VectorizedModule(pl.LightningModule):
         self.tokens_seen = torch.zeros(len(members), dtype=torch.int64)
         self.step = 0
         self.failures: dict[int, AlignlabError] = {}
+        # point -> (updates before, its own part of the batch, P = 1) in which a number was not finite
+        self.failed_batches: dict[int, tuple[int, VectorizedBatch]] = {}
         self.last_metrics: dict[int, dict[str, float]] = {}
         self._table = table
         self._scorer = AnswerScorer(policy, table, reference, members[0].objective.requires, layout)
@@ -138,7 +140,7 @@ class VectorizedModule(pl.LightningModule):
         values = self._scorer.as_examples(replace(own, mean_count=imitated), batch)
         error = non_finite(member.finiteness_check(values), batch.index[0], self.step, values)
         if error:
-            self.failures[p] = error
+            self.failures[p], self.failed_batches[p] = error, (self.step, batch)
             return None
         of_pairs = member.on_pairs(values)
         if pair is not None and on_pairs is not None:
@@ -201,3 +203,5 @@ class VectorizedModule(pl.LightningModule):
                 own = examples_of(values, p, batch)
                 error = non_finite(self.members[p].finiteness_check(own) + losses[p], batch.index[p], self.step, own)
                 self.failures[p] = error or gradient_not_finite(norm, self.step)
+                own_places = batch.places[p : p + 1, : self._scorer.answers]
+                self.failed_batches[p] = self.step, VectorizedBatch(own_places, batch.index[p : p + 1], None)

@@ -15,7 +15,7 @@ from hydra.plugins.config_source import ConfigLoadError, ConfigResult
 from hydra.plugins.search_path_plugin import SearchPathPlugin
 from omegaconf import DictConfig, OmegaConf
 
-from alignlab.config.paths import conf_dir, own_conf_dir, sweep_dirs
+from alignlab.config.paths import conf_dir, named_config_dir, own_conf_dir, sweep_dirs
 from alignlab.config.registry import store_schemas
 from alignlab.config.renamed import rename_in_file
 from alignlab.errors import ConfigError, Problem
@@ -24,6 +24,9 @@ from alignlab.plugins import active
 log = logging.getLogger(__name__)
 
 GROUP = "sweep"
+
+# Groups of Hydra's own of which a file may choose an option, and whose values it may set.
+_CHOSEN = ("sweeper", "launcher")
 
 
 class SweepFolderSource(FileConfigSource):
@@ -37,7 +40,7 @@ class SweepFolderSource(FileConfigSource):
         if not self._inside(config_path):
             raise ConfigLoadError(f"Config not found: {config_path}")
         found = super().load_config(self._local(config_path))
-        if problems := list(_problems_of_hydra(found, "sweep")):
+        if problems := list(_problems_of_hydra(found, "sweep", GROUP)):
             raise ConfigError(problems, where=f"sweeps/{self._local(config_path)}; nothing was started")
         if isinstance(found.config, DictConfig):
             rename_in_file(found.config)
@@ -70,7 +73,10 @@ class SweepFolderSource(FileConfigSource):
 
 
 class OwnConfSource(FileConfigSource):
-    """The folder `conf` of the working directory: options and experiments of the user's own. They are YAML only."""
+    """Options and experiments of the user's own: `conf` in the working directory, or the folder of --config-dir.
+
+    Somebody else may have written the files, so they may set nothing that Hydra calls.
+    """
 
     @staticmethod
     def scheme() -> str:
@@ -78,28 +84,62 @@ class OwnConfSource(FileConfigSource):
 
     def load_config(self, config_path: str) -> ConfigResult:
         found = super().load_config(config_path)
-        if problems := list(_problems_of_hydra(found, "config")):
-            raise ConfigError(problems, where=f"conf/{config_path.strip('/')}; nothing was started")
+        path = config_path.strip("/").removesuffix(".yaml")
+        if problems := list(_problems_of_hydra(found, "config", path.rpartition("/")[0])):
+            raise ConfigError(problems, where=f"{Path(self.path).name}/{path}; nothing was started")
         return found
 
 
-def _problems_of_hydra(found: ConfigResult, kind: str) -> Iterator[Problem]:
-    """Problems of a file that sets more of Hydra than axes, mode and launcher. kind: sweep or config.
+def _problems_of_hydra(found: ConfigResult, kind: str, group: str) -> Iterator[Problem]:
+    """Problems of a file that sets more of Hydra than axes, mode and launcher.
 
-    Hydra calls functions that other settings name, and somebody else may have written the file.
+    kind:  sweep or config.
+    group: the config group of the file, such as `experiment`.
+
+    Hydra imports and calls what other settings name, and somebody else may have written the file.
     """
-    package = str(found.header.get("package") or "_global_")
-    if package.split(".")[0] == "hydra":
+    package = str(found.header.get("package") or ("_global_" if kind == "sweep" else group)).replace("_group_", group)
+    above = package.replace("/", ".").removeprefix("_global_.").split(".")
+    if above[0] == "hydra" and (len(above) == 1 or above[1] not in _CHOSEN):
         fix = "a sweep file begins with `# @package _global_`"
-        yield Problem("package", package, fix if kind == "sweep" else "may not be Hydra's own settings")
+        yield Problem("package", ".".join(above), fix if kind == "sweep" else "may not be Hydra's own settings")
         return
-    hydra: Any = OmegaConf.select(found.config, "hydra") if isinstance(found.config, DictConfig) else None
-    for key in hydra or {}:
-        if key not in ("mode", "sweeper", "launcher"):
+    content: Any = OmegaConf.to_container(found.config, resolve=False)
+    if not isinstance(content, dict):
+        return
+    yield from _problems_of_defaults(content, kind)
+    hydra = {above[1]: content} if above[0] == "hydra" else content.get("hydra")
+    if isinstance(hydra, str):
+        yield Problem("hydra", hydra, f"may not refer to other settings in a {kind} file")
+    for key, value in hydra.items() if isinstance(hydra, dict) else ():
+        if key not in ("mode", *_CHOSEN):
             text = f"may not be set by a {kind} file; it may set: mode, sweeper, launcher"
             yield Problem(f"hydra.{key}", None, text)
-        elif isinstance(hydra[key], DictConfig) and "_target_" in hydra[key]:
-            yield Problem(f"hydra.{key}._target_", None, f"may not be set by a {kind} file; {key}=<name> chooses one")
+        elif isinstance(value, str) and "$" in value:
+            yield Problem(f"hydra.{key}", value, f"may not refer to other settings in a {kind} file")
+        for target in _targets(value):
+            text = f"may not be set by a {kind} file; {key}=<name> chooses one"
+            yield Problem(f"hydra.{key}.{target}", None, text)
+
+
+def _problems_of_defaults(content: dict[Any, Any], kind: str) -> Iterator[Problem]:
+    """Problems of a defaults list that puts files below Hydra's own settings."""
+    defaults = content.get("defaults")
+    for entry in defaults if isinstance(defaults, list) else ():
+        for text in map(str, entry if isinstance(entry, dict) else [entry]):
+            place, _, package = text.split(" ")[-1].partition("@")
+            first, _, second = place.strip("/").partition("/")
+            if "hydra" in package.split(".") or (first == "hydra" and second.split("/")[0] not in _CHOSEN):
+                yield Problem("defaults", text, f"may not be in the defaults list of a {kind} file")
+
+
+def _targets(node: Any) -> Iterator[str]:
+    """Dotted keys named `_target_` in a part of a config, at any depth."""
+    entries = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
+    for key, value in entries:
+        if key == "_target_":
+            yield "_target_"
+        yield from (f"{key}.{target}" for target in _targets(value))
 
 
 class AlignlabSearchPath(SearchPathPlugin):
@@ -117,6 +157,8 @@ class AlignlabSearchPath(SearchPathPlugin):
             search_path.append(provider="own conf", path=f"own-conf://{own}")
         for folder in sweep_dirs([plugin.folder for plugin in active()]):
             search_path.append(provider="alignlab-sweeps", path=f"sweeps://{folder}")
+        if named := named_config_dir():
+            search_path.append(provider="command-line", path=f"own-conf://{named}")
         store_schemas()
 
 

@@ -42,7 +42,7 @@ CASES = {
     "option with fields": (["check", "reward=gold", "reward.gold.function=m:f"], ["reward has the fields of its option", "type: reward=gold reward.function=m:f"]),
     "pattern": (["train", "data=pairs", "model=tiny", "data.path=d/*.jsonl"], ["a pattern is not a path: name the folder", "type: data.path=[a.jsonl,b.jsonl]"]),
     "missing folder": (["train", "model=hub", "data=hh_rlhf", "model.name=./here"], ["model.name = ./here", "no such folder"]),
-    "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read: a bracket or a quote"]),
+    "unreadable": (["train", "objective.beta=[1"], ["objective.beta=[1", "can't be read: [ is not closed", "type: 'objective.beta=[1]'"]),
     "list without quotes": (["check", "model.parent=[lab_sft,seed=3]"], ["entries that hold = need quotes", "type: 'model.parent=[lab_sft,\"seed=3\"]'"]),
     "nested list without quotes": (["check", 'model.parent=["model.parent=[sft,seed=3]"]'], ["model.parent = model.parent=[sft,seed=3]", "entries that hold = need quotes"]),
     "zip of one list": (["check", "-m", "seed=1,2", "sweep.zip=[seed,objective]"], ["sweep.zip = [seed,objective]", "must be a list of lists", "type: 'sweep.zip=[[objective,seed]]'"]),

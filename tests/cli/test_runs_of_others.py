@@ -123,6 +123,23 @@ def target(run: RunDir, mark: Path) -> None:
     run.config.write_text(f"a: !!python/object/apply:os.mknod ['{mark}']\nmodel:\n  _target_: own_code.score\n")
 
 
+def tracker(run: RunDir, mark: Path) -> None:
+    named = {"_target_": "own_code.Anything", "function": "own_code:score", "module": "own_code"}
+    _config(run, tracking={"own_code": named, "wandb": named, "csv": named})
+    kinds = {**run.record()["kinds"], "tracking": "own_code", "callback": "own_code", "metric": "own_code"}
+    _record(run, kinds=kinds)
+
+
+def hydra_of_the_record(run: RunDir, mark: Path) -> None:
+    called = {"_target_": "own_code.Anything"}
+    hydra = {"callbacks": {"a": called}, "launcher": called, "sweeper": called, "searchpath": ["pkg://own_code"]}
+    _config(run, hydra=hydra)
+    _record(
+        run, overrides=["+hydra.callbacks.a._target_=own_code.Anything", "plugins=[./own_code]", "launcher=own_code"]
+    )
+    run.config.write_text(f"hydra:\n  callbacks:\n    a: {{_target_: os.mknod, path: {mark}}}\n")
+
+
 def allowed_by_the_record(run: RunDir, mark: Path) -> None:
     model_code(run, mark)
     _config(run, model={**run.record()["config"]["model"], "trust_remote_code": True}, trust_remote_code=True)
@@ -136,7 +153,8 @@ def reward_model_code(run: RunDir, mark: Path) -> None:
 
 PLACES = [
     model_code, tokenizer_code, generation_code, adapter_code, pickled_weights, pickled_state, chat_template,
-    reward_function, judge_function, plugin, target, allowed_by_the_record, reward_model_code,
+    reward_function, judge_function, plugin, target, tracker, hydra_of_the_record, allowed_by_the_record,
+    reward_model_code,
 ]  # fmt: skip
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from alignlab.errors import ConfigError
 from alignlab.models.sources.tiny import Tiny
 
 Run = Callable[..., Any]
@@ -225,6 +226,89 @@ def test_a_sweep_file_sets_nothing_that_hydra_calls(
         assert (found.code, mark.exists()) == (2, False)
         assert f"{key}\n      may not be set by a sweep file" in found.err
         assert "Traceback" not in found.err
+
+
+CALLS = "a: {_target_: os.mknod, path: MARK}\n"
+PACKAGE = "# @package _global_\n"
+
+
+# Files below a folder of options that set what Hydra would call.
+CALLING = [
+    {"experiment/own": f"{PACKAGE}hydra:\n  callbacks:\n    {CALLS}"},
+    {"experiment/own": f"{PACKAGE}defaults:\n  - override /hydra/callbacks: evil\n", "hydra/callbacks/evil": CALLS},
+    {"experiment/own": f"{PACKAGE}defaults:\n  - /evil@hydra.callbacks: evil\n", "evil/evil": CALLS},
+    {"experiment/own": f"{PACKAGE}defaults:\n  - ../evil@_global_.hydra.callbacks: evil\n", "evil/evil": CALLS},
+    {"experiment/own": f"# @package hydra.callbacks\n{CALLS}"},
+    {"experiment/own": f"# @package _global_.hydra.callbacks\n{CALLS}"},
+    {"experiment/own": f"{PACKAGE}hydra:\n  sweeper:\n    params:\n      {CALLS}"},
+    {"experiment/own": f"{PACKAGE}hydra:\n  launcher:\n    {CALLS}"},
+    {"experiment/own": f"{PACKAGE}hydra:\n  launcher: {{_target_: os.mknod, path: MARK}}\n"},
+    {
+        "experiment/own": f"{PACKAGE}defaults:\n  - override /hydra/launcher: evil\n",
+        "hydra/launcher/evil": "_target_: os.mknod\npath: MARK\n",
+    },
+    {"experiment/own": f"{PACKAGE}own: {{_target_: os.mknod, path: MARK}}\nhydra:\n  launcher: ${{own}}\n"},
+    {"experiment/own": f"{PACKAGE}own:\n  callbacks:\n    {CALLS}hydra: ${{own}}\n"},
+    {"experiment/own": f"{PACKAGE}hydra:\n  job_logging: {{handlers: {{a: {{(): os.mknod, path: MARK}}}}}}\n"},
+]
+
+
+def write_options(files: dict[str, str], folder: Path, mark: Path) -> None:
+    for name, text in files.items():
+        file = folder / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text.replace("MARK", str(mark)))
+
+
+@pytest.mark.parametrize("files", CALLING)
+def test_a_source_of_options_refuses_what_hydra_calls(files: dict[str, str], tmp_path: Path, mark: Path) -> None:
+    from hydra_plugins.alignlab_plugins.search_path import OwnConfSource
+
+    write_options(files, tmp_path, mark)
+    source = OwnConfSource("own conf", f"own-conf://{tmp_path}")
+    with pytest.raises(ConfigError, match="nothing was started"):
+        [source.load_config(name) for name in files]
+
+
+@pytest.mark.parametrize("place", ["conf", "mine"])
+@pytest.mark.parametrize("files", [CALLING[0], *(pytest.param(one, marks=pytest.mark.slow) for one in CALLING[1:])])
+def test_a_file_of_options_sets_nothing_that_hydra_calls(
+    files: dict[str, str], place: str, alignlab: Run, tmp_path: Path, mark: Path
+) -> None:
+    write_options(files, tmp_path / place, mark)
+    for mode in ([], ["-m", "seed=1,2"]):
+        words = ["experiment=own", *mode, *(["--config-dir", "mine"] if place == "mine" else [])]
+        found = alignlab("check", *words)
+        assert (found.code, mark.exists()) == (2, False), found.out + found.err
+        assert "nothing was started" in found.err, found.err
+        assert "Traceback" not in found.err
+
+
+def test_options_of_ones_own_for_a_launcher(alignlab: Run, tmp_path: Path) -> None:
+    """What does no harm is still possible: an option of a launcher, and one that an experiment chooses."""
+    for folder in ("conf", "mine"):
+        (tmp_path / folder / "hydra" / "launcher").mkdir(parents=True)
+        (tmp_path / folder / "hydra" / "launcher" / f"two_{folder}.yaml").write_text("defaults: [local]\nat_once: 2\n")
+        (tmp_path / folder / "experiment").mkdir()
+        text = f"{PACKAGE}defaults:\n  - override /hydra/launcher: two_{folder}\ntrainer: {{max_steps: 3}}\n"
+        (tmp_path / folder / "experiment" / f"own_{folder}.yaml").write_text(text)
+    for words in (
+        ["experiment=own_conf"],
+        ["experiment=own_mine", "--config-dir=mine"],
+        ["-cd=mine", "launcher=two_mine"],
+    ):
+        found = alignlab("check", "-m", "experiment=lab_dpo", *words, "seed=1,2")
+        assert found.code == 0, found.err
+        assert found.out.count("starts from sft-") == 2
+
+
+def test_the_folder_of_all_configs_is_not_replaced(alignlab: Run, tmp_path: Path, mark: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "check.yaml").write_text(f"hydra:\n  callbacks:\n    {CALLS.replace('MARK', str(mark))}")
+    for words in (["--config-path", str(tmp_path / "mine")], [f"-cp={tmp_path / 'mine'}"], ["--config-di=mine"]):
+        found = alignlab("check", *words)
+        assert (found.code, mark.exists()) == (2, False), found.out + found.err
+    assert "must be written in full" in found.err
 
 
 @pytest.mark.parametrize("place", ["model", "hydra"])

@@ -14,7 +14,8 @@ from pyarrow import parquet
 
 from alignlab.data.fingerprint import digest
 from alignlab.integrity import write_sealed
-from alignlab.pipeline.garbage import delete, find_garbage
+from alignlab.models.lineage import weights_fingerprint
+from alignlab.pipeline.garbage import LOCK, delete, find_garbage
 from alignlab.runs.directory import RunDir
 
 Run = Callable[..., Any]
@@ -123,6 +124,49 @@ def test_unfinished_preference_data_keeps_its_samples_and_judgements(root: Path)
     found = find_garbage(root)
     assert not found.unknown
     assert {piece.kind for piece in found.pieces} == {"training states of finished runs", "token rows"}
+
+
+def test_bases_that_no_adapter_names(root: Path) -> None:
+    """Bases are known by the digest of their weights, so a folder that was moved keeps those that it needs."""
+    for weights in ("start", "named", "of-a-removed-run"):
+        (root / "bases" / weights).mkdir(parents=True)
+        (root / "bases" / weights / "model.safetensors").write_bytes(b"w" * 700)
+    adapter = RunDir.of(root, "dpo-1").path / "policy"
+    adapter.mkdir()
+    (adapter / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "/elsewhere/bases/named"}))
+    (root / "bases" / "half.tmp").mkdir()
+    found = [piece for piece in find_garbage(root).pieces if piece.kind == "bases of adapters"]
+    assert [(piece.path.name, piece.size) for piece in found] == [("of-a-removed-run", 700)]
+    with FileLock(root / "bases" / "of-a-removed-run.lock"):
+        assert delete(found)[2] == [root / "bases" / "of-a-removed-run"]
+    assert delete(found) == (1, 700, [])
+    assert sorted(path.name for path in (root / "bases").iterdir()) == ["half.tmp", "named", "start"]
+
+
+def test_scores_of_benchmarks(root: Path) -> None:
+    policy = RunDir.of(root, "dpo-1").path / "policy"
+    policy.mkdir()
+    (policy / "model.safetensors").write_bytes(b"p")
+    of = {"policy": weights_fingerprint(str(policy)), "start": "start", "gone": "gone", "old": None}
+    for name, weights in of.items():
+        write_sealed(root / "benchmarks" / f"{name}.json", {"scores": {}, **({"weights": weights} if weights else {})})
+    found = find_garbage(root)
+    assert [piece.path.name for piece in found.pieces if piece.kind == "scores of benchmarks"] == ["gone.json"]
+    assert found.unknown == {"scores of benchmarks": 1}
+    evaluated(root / "evaluations" / "m", weights="a model of no run")
+    found = find_garbage(root)
+    assert "scores of benchmarks" not in {piece.kind for piece in found.pieces}
+    assert found.unknown == {"scores of benchmarks": 2}
+
+
+def test_what_verify_resume_left(root: Path) -> None:
+    for name in ("verify-resume-done", "verify-resume-at-work", "verify-resume-run"):
+        made_run(root / name, "dpo-1", "start", "rows")
+    with FileLock(root / "verify-resume-at-work" / LOCK), RunDir.of(root / "verify-resume-run", "dpo-1").locked():
+        found = [piece for piece in find_garbage(root).pieces if piece.kind == "folders of verify-resume"]
+        assert [piece.path.name for piece in found] == ["verify-resume-done"]
+        assert delete(found)[0] == 1
+    assert sorted(path.name for path in root.glob("verify-resume-*")) == ["verify-resume-at-work", "verify-resume-run"]
 
 
 def test_it_shows_sizes_and_asks(root: Path, alignlab: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import functools
 import itertools
 import json
 import os
+import re
 import signal
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -436,6 +437,15 @@ def test_a_point_that_diverges_leaves_the_others_alone(tmp_path: Path, monkeypat
     assert run.record()["reason"].startswith("log-probabilities or loss are not finite at step 4 for ")
     assert [row["train/global_step"] for row in read_rows(run.metrics)] == [1, 2, 3, 4]
     assert not run.policy.exists()
+    saved = read_rows(run.nonfinite)
+    assert [row["step"] for row in saved] == [4] * plans[1].train.trainer.batch_size
+    assert {len(row["answers"]) for row in saved} == {2}
+    assert all(row["prompt_ids"] and all(row["answer_ids"]) for row in saved)
+    rejected = {row["row"] for row in saved}
+    named = re.search(r"for (\d+) rows? \(([\d, ]+)", run.record()["reason"])
+    assert named is not None
+    assert {int(number) for number in named[2].split(",") if number.strip()} <= rejected
+    assert not RunDir.of(tmp_path / "nan", plans[0].id).nonfinite.exists()
     for i in (0, 2):
         same(tmp_path / "nan", tmp_path / "whole", plans[i].id)
 

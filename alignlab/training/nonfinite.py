@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import lightning.pytorch as pl
@@ -48,9 +48,11 @@ class NonFinite(pl.Callback):
     def on_exception(self, trainer: pl.Trainer, pl_module: Any, exception: BaseException) -> None:
         if isinstance(exception, NonFiniteError) or _BACKWARD in str(exception):
             rows = list(self._rows(trainer.global_step, pl_module.rows_at_work))
-            write_text(self._run.nonfinite, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
-            log.error("the rows of the batch are in %s", self._run.nonfinite)
-            self._explain(exception)
+            if trainer.is_global_zero:
+                save_rows(self._run, rows)
+                self._explain(exception)
+            else:  # only the first process writes
+                exception.rows = rows  # type: ignore[attr-defined]
         self.stop()
 
     def stop(self) -> None:
@@ -96,6 +98,12 @@ class NonFinite(pl.Callback):
                 "prompt_ids": list(answers[0][0]) if answers else [],
                 "answer_ids": [list(answer) for _, answer in answers],
             }
+
+
+def save_rows(run: RunDir, rows: Sequence[dict[str, Any]]) -> None:
+    """Save the rows of a batch with a number that is not finite."""
+    write_text(run.nonfinite, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    log.error("the rows of the batch are in %s", run.nonfinite)
 
 
 def _is_finite(value: Any) -> bool:

@@ -227,7 +227,7 @@ class _VectorizedFit:
 
         recorder = _Recorder(self, module, held_out, pairs, exact_metrics)
         checkpoint = _Checkpoint(self, module)
-        trainer = make_trainer(first.trainer, self.runs[0], [recorder, checkpoint], max_epochs=1)
+        trainer = make_trainer(first, self.runs[0], [recorder, checkpoint], max_epochs=1)
         began = time.perf_counter()
         with around_lightning(checkpoint):
             steps = range(self.done, first.trainer.max_steps)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from alignlab.spelling import correct_spelling
 from alignlab.strategies.place import given_place
+from alignlab.training.follower import follow_cluster
 
 VERBS = {
     "init": "make a folder with a project of your own that runs: config, sweep, data, plug-in, notebook",
@@ -95,7 +96,7 @@ def _wait_passively() -> None:
 
 def _run(verb: str, args: list[str]) -> int:
     if given_place().rank > 0:  # torchrun or SLURM has started several processes, of which the first one runs the verb
-        return _follow() if verb == "train" else 0
+        return follow_cluster() if verb == "train" else 0
     try:
         code = int(importlib.import_module(f"alignlab.cli.{verb.replace('-', '_')}").main(args))
         sys.stdout.flush()
@@ -103,12 +104,6 @@ def _run(verb: str, args: list[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes when it exits
         return 1
     return code
-
-
-def _follow() -> int:
-    from alignlab.training.follower import follow_cluster
-
-    return follow_cluster()
 
 
 def _complete(args: list[str]) -> int:
